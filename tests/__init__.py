@@ -1,0 +1,1 @@
+"""Tests of mtfrun; the folders mirror those of the package."""
