@@ -1,0 +1,50 @@
+"""Optimizers, learning-rate schedules, and rules about which variables they act on."""
+
+from mtfrun.optim.adafactor import Adafactor, AdamDecay, Factoring, ParameterScale, PowerDecay
+from mtfrun.optim.adam import Adam
+from mtfrun.optim.clipping import clip_by_global_norm, global_norm
+from mtfrun.optim.momentum import Momentum
+from mtfrun.optim.optimizer import Optimizer
+from mtfrun.optim.partition import PatternError, trainable_variables
+from mtfrun.optim.schedules import (
+    Constant,
+    CosineDecay,
+    LinearDecay,
+    LinearWarmup,
+    Product,
+    Schedule,
+    Shifted,
+    SlantedTriangular,
+    TruncatedRsqrt,
+    noam,
+)
+from mtfrun.optim.sgd import Sgd
+from mtfrun.optim.slot_optimizer import MissingGradientError, SlotOptimizer
+
+__all__ = [
+    "Adafactor",
+    "Adam",
+    "AdamDecay",
+    "Constant",
+    "CosineDecay",
+    "Factoring",
+    "LinearDecay",
+    "LinearWarmup",
+    "MissingGradientError",
+    "Momentum",
+    "Optimizer",
+    "ParameterScale",
+    "PatternError",
+    "PowerDecay",
+    "Product",
+    "Schedule",
+    "Sgd",
+    "Shifted",
+    "SlantedTriangular",
+    "SlotOptimizer",
+    "TruncatedRsqrt",
+    "clip_by_global_norm",
+    "global_norm",
+    "noam",
+    "trainable_variables",
+]

@@ -1,0 +1,240 @@
+"""Adafactor (Shazeer & Stern 2018): Adam's scaling in sublinear memory.
+
+https://arxiv.org/abs/1804.04235; section and algorithm numbers below are those of the paper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from mtfrun import mtf
+from mtfrun.optim.partition import matching_paths
+from mtfrun.optim.scalar_math import Scalar, one_minus_power, power, to_float
+from mtfrun.optim.schedules import Constant, Product, Schedule, Shifted, TruncatedRsqrt
+from mtfrun.optim.slot_optimizer import SlotOptimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerDecay:
+    """beta2_t = 1 - t ** -exponent for update number t = step + 1: 0 at first (section 7.2).
+
+    >>> [round(PowerDecay()(step), 4) for step in (0, 1, 99)]
+    [0.0, 0.4257, 0.9749]
+    """
+
+    exponent: float = 0.8
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        return 1.0 - power(to_float(step) + 1.0, -self.exponent)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamDecay:
+    """beta2_t = beta2 * (1 - beta2 ** (t - 1)) / (1 - beta2 ** t): Adam's bias correction.
+
+    With it the average is that of Adam, corrected (section 7.1); t = step + 1.
+
+    >>> [round(AdamDecay(0.9)(step), 4) for step in (0, 1, 99)]
+    [0.0, 0.4737, 0.9]
+    """
+
+    beta2: float = 0.999
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        previous = to_float(step)
+        numerator = one_minus_power(self.beta2, previous) * self.beta2
+        return numerator / one_minus_power(self.beta2, previous + 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factoring:
+    """Which second moments are kept as two vectors instead of a matrix (section 3).
+
+    Those of a variable whose two largest dimensions, not counting `stacked_dim_names` (of layers
+    that are stacked in one variable), have at least `min_dim_size` entries each.
+    """
+
+    min_dim_size: int = 128
+    stacked_dim_names: Sequence[str] = ()
+
+    def dims(self, shape: mtf.Shape) -> tuple[mtf.Dimension, mtf.Dimension] | None:
+        """Returns the largest and the second largest dimension, or None: do not factor.
+
+        Of equal dimensions the first counts as the larger.
+        """
+        candidates = [dim for dim in shape if dim.name not in self.stacked_dim_names]
+        largest_first = sorted(candidates, key=lambda dim: -dim.size)
+        if len(largest_first) < 2 or largest_first[1].size < self.min_dim_size:
+            return None
+        return largest_first[0], largest_first[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterScale:
+    """Steps relative to the parameter: times max(rms(parameter), minimum) (section 8).
+
+    `minimum` is the paper's epsilon_2; it lets parameters leave zero. Variables whose path a
+    pattern of `exclude` matches get absolute steps.
+    """
+
+    minimum: float = 1e-3
+    exclude: Sequence[str] = ()
+
+
+def rms(x: mtf.Tensor) -> mtf.Tensor:
+    """Returns the root of the mean square of all entries; a scalar."""
+    return mtf.sqrt(mtf.reduce_mean(mtf.square(x)))
+
+
+def moving_average(average: mtf.Tensor, value: mtf.Tensor, decay: mtf.Tensor) -> mtf.Tensor:
+    """Returns decay * average + (1 - decay) * value."""
+    return average * decay + value * (1.0 - decay)
+
+
+def factored_direction(
+    gradient: mtf.Tensor,
+    vr: mtf.Tensor,
+    vc: mtf.Tensor,
+    dims: tuple[mtf.Dimension, mtf.Dimension],
+    *,
+    decay: mtf.Tensor,
+    epsilon1: float,
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns gradient / sqrt(V) and the new vr and vc; V is their outer product, rescaled.
+
+    Algorithm 4. vr is the average over the first of `dims` and vc over the second; further
+    dimensions are kept in both, so that every matrix of a stack is factored for itself.
+    """
+    largest, second = dims
+    squared = mtf.square(gradient)
+    # epsilon1 is added to the means, not to every entry before: the same, and much less work.
+    vr = moving_average(vr, mtf.reduce_mean(squared, reduced_dim=largest) + epsilon1, decay)
+    vc = moving_average(vc, mtf.reduce_mean(squared, reduced_dim=second) + epsilon1, decay)
+    row_factor = mtf.rsqrt(vr / mtf.reduce_mean(vr, reduced_dim=second))
+    return gradient * row_factor * mtf.rsqrt(vc), vr, vc
+
+
+def unfactored_direction(
+    gradient: mtf.Tensor, v: mtf.Tensor, *, decay: mtf.Tensor, epsilon1: float
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns gradient / sqrt(v), and the new v (algorithm 5)."""
+    v = moving_average(v, mtf.square(gradient) + epsilon1, decay)
+    return gradient * mtf.rsqrt(v), v
+
+
+def default_learning_rate(relative: bool) -> Schedule:
+    """Returns min(0.01, 1 / sqrt(t)) for update number t = step + 1 (section 8 and table 6).
+
+    That is for steps relative to the parameter; absolute ones are 0.05 times as long.
+    """
+    relative_step = Shifted(TruncatedRsqrt(10_000), start_step=-1)
+    return relative_step if relative else Product([0.05, relative_step])
+
+
+class Adafactor(SlotOptimizer):
+    """Adafactor; slots `vr` and `vc` where it factors, `v` where not, `m` with momentum.
+
+    The defaults are those of Mesh TensorFlow and T5: with no learning rate given, the relative step
+    size of the paper, algorithm 4 and 5.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule | None = None,
+        decay_rate: float | Schedule = PowerDecay(),
+        beta1: float = 0.0,
+        epsilon1: float = 1e-30,
+        clipping_threshold: float | None = 1.0,
+        factoring: Factoring | None = Factoring(),
+        parameter_scale: ParameterScale | None = ParameterScale(),
+        learning_rate_factors: Mapping[str, float] | None = None,
+    ) -> None:
+        """Takes the constants of the paper.
+
+        Args:
+          learning_rate: multiplies the parameter's scale; see `default_learning_rate` for None.
+          decay_rate: of the second moments, the paper's beta2_t.
+          beta1: decay of the average over updates; 0 means no average and no slot for it.
+          epsilon1: added to squared gradients.
+          clipping_threshold: largest root mean square of the unscaled update (section 6), the
+            paper's d; None does not clip.
+          factoring: which second moments are factored; None for none.
+          parameter_scale: how steps follow the parameter's size; None for absolute steps.
+          learning_rate_factors: factors of the learning rate by pattern of the variable's path.
+        """
+        if learning_rate is None:
+            learning_rate = default_learning_rate(relative=parameter_scale is not None)
+        super().__init__(learning_rate, learning_rate_factors)
+        self._decay_rate = decay_rate if callable(decay_rate) else Constant(decay_rate)
+        self._beta1 = beta1
+        self._epsilon1 = epsilon1
+        self._clipping_threshold = clipping_threshold
+        self._factoring = factoring
+        self._parameter_scale = parameter_scale
+        self._absolute: set[str] = set()
+
+    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
+        """Takes the variables to be trained, by path, and makes the specs of their slots."""
+        super().init(variables)
+        if self._parameter_scale is not None:
+            self._absolute = matching_paths(
+                variables, self._parameter_scale.exclude, "ParameterScale.exclude"
+            )
+
+    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+        """Returns the shapes of the second moments, whole or factored, and of the momentum."""
+        dims = self._factored_dims(shape)
+        slots = {"v": shape} if dims is None else {"vr": shape - dims[0], "vc": shape - dims[1]}
+        return {**slots, "m": shape} if self._beta1 else slots
+
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        """Returns the new value of every variable and slot."""
+        learning_rate = self.learning_rate(step)
+        decay = self._decay_rate(step)
+        updates = {}
+        for path, variable, gradient in self._matched(gradients):
+            parameter = mtf.read_variable(variable)
+            slots = self.slots[path]
+            state = {name: mtf.read_variable(slot) for name, slot in slots.items()}
+            direction = self._direction(gradient, state, decay)
+            # All scalars are multiplied first, so that they cost one operation over the parameter.
+            scale = self._scaled(learning_rate, path) * self._step_scale(path, parameter, direction)
+            delta = direction * scale
+            if self._beta1:
+                delta = state["m"] = moving_average(state["m"], delta, self._beta1)
+            updates[variable] = parameter - delta
+            updates.update({slots[name]: value for name, value in state.items()})
+        return updates
+
+    def _factored_dims(self, shape: mtf.Shape) -> tuple[mtf.Dimension, mtf.Dimension] | None:
+        return self._factoring.dims(shape) if self._factoring is not None else None
+
+    def _direction(
+        self, gradient: mtf.Tensor, state: dict[str, mtf.Tensor], decay: mtf.Tensor
+    ) -> mtf.Tensor:
+        """Returns the update before any scaling, and puts the new second moments into `state`."""
+        dims = self._factored_dims(gradient.shape)
+        if dims is None:
+            direction, state["v"] = unfactored_direction(
+                gradient, state["v"], decay=decay, epsilon1=self._epsilon1
+            )
+        else:
+            direction, state["vr"], state["vc"] = factored_direction(
+                gradient, state["vr"], state["vc"], dims, decay=decay, epsilon1=self._epsilon1
+            )
+        return direction
+
+    def _step_scale(
+        self, path: str, parameter: mtf.Tensor, direction: mtf.Tensor
+    ) -> mtf.Tensor | float:
+        """Returns the factor of the learning rate from the parameter's size and from clipping."""
+        scale: mtf.Tensor | float = 1.0
+        if self._parameter_scale is not None and path not in self._absolute:
+            scale = mtf.maximum(rms(parameter), self._parameter_scale.minimum)
+        if self._clipping_threshold is not None:
+            # x / max(1, rms(x) / d), section 6.
+            scale = scale / mtf.maximum(rms(direction) / self._clipping_threshold, 1.0)
+        return scale

@@ -1,0 +1,112 @@
+"""Adam, with decoupled weight decay, with or without bias correction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mtfrun import mtf
+from mtfrun.optim.partition import matching_paths
+from mtfrun.optim.scalar_math import Scalar, one_minus_power, rsqrt, to_float
+from mtfrun.optim.schedules import Schedule
+from mtfrun.optim.slot_optimizer import SlotOptimizer
+
+
+def adam_direction(
+    gradient: mtf.Tensor,
+    m: mtf.Tensor,
+    v: mtf.Tensor,
+    *,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    correction1: Scalar,
+    correction2: Scalar,
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns m_hat / (sqrt(v_hat) + epsilon), and the new m and v.
+
+    Kingma & Ba 2015, algorithm 1, https://arxiv.org/abs/1412.6980. `correction1` and `correction2`
+    are its 1 - beta1^t and 1 - beta2^t, or 1 for no bias correction.
+    """
+    m = m * beta1 + gradient * (1.0 - beta1)
+    v = v * beta2 + mtf.square(gradient) * (1.0 - beta2)
+    # Both sides of the fraction times correction1: m_hat then costs nothing over the parameter.
+    denominator = mtf.sqrt(v) * (correction1 * rsqrt(correction2)) + epsilon * correction1
+    return m / denominator, m, v
+
+
+class Adam(SlotOptimizer):
+    """Adam and AdamW; slots `m` and `v`.
+
+    parameter -= learning_rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * parameter): the
+    decay is beside the gradient, not in it (Loshchilov & Hutter 2019, algorithm 2,
+    https://arxiv.org/abs/1711.05101, with one learning rate for both terms).
+
+    With `bias_correction=False` it is the AdamWeightDecay of BERT and of Mesh TensorFlow, whose
+    defaults are beta1 0.9, beta2 0.999, epsilon 1e-6 and weight_decay 0.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        exclude_from_weight_decay: Sequence[str] = (),
+        bias_correction: bool = True,
+        learning_rate_factors: Mapping[str, float] | None = None,
+    ) -> None:
+        """Takes the constants of the formula.
+
+        `exclude_from_weight_decay` are patterns of the paths of variables that do not decay,
+        `learning_rate_factors` factors of the learning rate by pattern.
+        """
+        super().__init__(learning_rate, learning_rate_factors)
+        self._beta1 = beta1
+        self._beta2 = beta2
+        self._epsilon = epsilon
+        self._weight_decay = weight_decay
+        self._exclude_from_weight_decay = exclude_from_weight_decay
+        self._bias_correction = bias_correction
+        self._without_decay: set[str] = set()
+
+    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
+        """Takes the variables to be trained, by path, and makes the specs of their slots."""
+        super().init(variables)
+        self._without_decay = matching_paths(
+            variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
+        )
+
+    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+        """Returns the shapes of the two moments, the variable's own."""
+        return {"m": shape, "v": shape}
+
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        """Returns the new value of every variable, m and v."""
+        learning_rate = self.learning_rate(step)
+        correction1: Scalar = 1.0
+        correction2: Scalar = 1.0
+        if self._bias_correction:
+            t = to_float(step) + 1.0
+            correction1 = one_minus_power(self._beta1, t)
+            correction2 = one_minus_power(self._beta2, t)
+        updates = {}
+        for path, variable, gradient in self._matched(gradients):
+            slots = self.slots[path]
+            parameter = mtf.read_variable(variable)
+            direction, updates[slots["m"]], updates[slots["v"]] = adam_direction(
+                gradient,
+                mtf.read_variable(slots["m"]),
+                mtf.read_variable(slots["v"]),
+                beta1=self._beta1,
+                beta2=self._beta2,
+                epsilon=self._epsilon,
+                correction1=correction1,
+                correction2=correction2,
+            )
+            if self._weight_decay and path not in self._without_decay:
+                direction = direction + parameter * self._weight_decay
+            updates[variable] = parameter - direction * self._scaled(learning_rate, path)
+        return updates

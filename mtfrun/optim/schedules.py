@@ -1,0 +1,239 @@
+"""Learning rates as functions of the step.
+
+A schedule is called with the global step, 0 for the first update, and returns the learning rate
+(or a factor of one). Called with a scalar tensor it returns a scalar tensor, called with an integer
+a float. Schedules are small values that compose:
+
+    >>> schedule = Product([0.5, LinearWarmup(1000), TruncatedRsqrt(1000)])
+    >>> [round(schedule(step), 5) for step in (0, 500, 1000, 4000)]
+    [0.0, 0.00791, 0.01581, 0.00791]
+
+In the formulas `t` is the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from mtfrun import mtf
+from mtfrun.optim.scalar_math import Scalar, cos, maximum, minimum, rsqrt, to_float
+
+
+class Schedule(Protocol):
+    """Anything that maps the global step to a learning rate."""
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the learning rate for the update number `step`, counted from 0."""
+
+
+def _require_positive(schedule: object, name: str) -> None:
+    """Raises ValueError unless the attribute `name` is greater than 0."""
+    value = getattr(schedule, name)
+    if not value > 0:
+        raise ValueError(f"{type(schedule).__name__}.{name} is {value}; it must be positive")
+
+
+def _require_fraction(schedule: object, name: str) -> None:
+    """Raises ValueError unless the attribute `name` lies in (0, 1]."""
+    value = getattr(schedule, name)
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"{type(schedule).__name__}.{name} is {value}; it must be above 0 and at most 1"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same `value` at every step.
+
+    >>> Constant(0.1)(1000)
+    0.1
+    """
+
+    value: float
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        if isinstance(step, mtf.Tensor):
+            return mtf.constant(step.mesh, self.value)
+        return self.value
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearWarmup:
+    """min(1, t / warmup_steps): rises from 0 to 1, then stays.
+
+    >>> [LinearWarmup(100)(step) for step in (0, 25, 100, 1000)]
+    [0.0, 0.25, 1.0, 1.0]
+    """
+
+    warmup_steps: int
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "warmup_steps")
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        return minimum(to_float(step) / self.warmup_steps, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedRsqrt:
+    """1 / sqrt(max(t, warmup_steps)): constant at first, then falling.
+
+    >>> [TruncatedRsqrt(100)(step) for step in (0, 100, 400)]
+    [0.1, 0.1, 0.05]
+    """
+
+    warmup_steps: int = 10_000
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "warmup_steps")
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        return rsqrt(maximum(to_float(step), self.warmup_steps))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearDecay:
+    """min(1, (total_steps - t) / (fraction * total_steps)): 1, then a line to 0 at `total_steps`.
+
+    The line takes the last `fraction` of the training. Past `total_steps` the value is 0, or, with
+    `extrapolate`, goes on falling below 0 as it does in Mesh TensorFlow.
+
+    >>> [LinearDecay(1000, fraction=0.5)(step) for step in (0, 500, 750, 1000, 2000)]
+    [1.0, 1.0, 0.5, 0.0, 0.0]
+    """
+
+    total_steps: int
+    fraction: float = 0.1
+    extrapolate: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "total_steps")
+        _require_fraction(self, "fraction")
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        remaining = self.total_steps - to_float(step)
+        value = minimum(remaining / (self.fraction * self.total_steps), 1.0)
+        return value if self.extrapolate else maximum(value, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineDecay:
+    """minimum + (1 - minimum) * (1 + cos(pi * min(t, total_steps) / total_steps)) / 2.
+
+    Half a wave from 1 to `minimum`, which is kept afterwards. Loshchilov & Hutter 2017, "SGDR",
+    equation 5, without restarts: https://arxiv.org/abs/1608.03983
+
+    >>> [round(CosineDecay(100)(step), 6) for step in (0, 50, 100, 1000)]
+    [1.0, 0.5, 0.0, 0.0]
+    """
+
+    total_steps: int
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "total_steps")
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        progress = minimum(maximum(to_float(step), 0.0) / self.total_steps, 1.0)
+        wave = (cos(progress * math.pi) + 1.0) * 0.5
+        return wave * (1.0 - self.minimum) + self.minimum
+
+
+@dataclasses.dataclass(frozen=True)
+class SlantedTriangular:
+    """maximum * (1 + p * (ratio - 1)) / ratio: a short rise, a long fall.
+
+    With cut = floor(total_steps * cut_fraction), p = t / cut rises from 0 to 1 before the cut and
+    p = 1 - (t - cut) / (cut * (1 / cut_fraction - 1)) falls back to 0 after it, so the rate goes
+    from maximum / ratio to maximum and back. Howard & Ruder 2018, "Universal language model
+    fine-tuning", equation 3: https://arxiv.org/abs/1801.06146
+
+    Outside of the training p is 0, or, with `extrapolate`, goes on falling below 0 as it does in
+    Mesh TensorFlow.
+
+    >>> [SlantedTriangular(100, ratio=10)(step) for step in (0, 10, 55, 100, 200)]
+    [0.001, 0.01, 0.0055, 0.001, 0.001]
+    """
+
+    total_steps: int
+    cut_fraction: float = 0.1
+    ratio: float = 32.0
+    maximum: float = 0.01
+    extrapolate: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cut_fraction < 1 or self.total_steps * self.cut_fraction < 1:
+            raise ValueError(
+                f"SlantedTriangular.cut_fraction is {self.cut_fraction} of {self.total_steps} "
+                "steps; it must be less than 1 and come to at least one step"
+            )
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        t = to_float(step)
+        cut = math.floor(self.total_steps * self.cut_fraction)
+        rising = t / cut
+        falling = 1.0 - (t - cut) / (cut * (1.0 / self.cut_fraction - 1.0))
+        # The two lines cross where both are 1, so the triangle is the lower of them everywhere.
+        p = minimum(rising, falling)
+        p = p if self.extrapolate else maximum(p, 0.0)
+        return (p * (self.ratio - 1.0) + 1.0) * (self.maximum / self.ratio)
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """The product of schedules and numbers.
+
+    >>> Product([0.5, LinearWarmup(100), Constant(0.1)])(50)
+    0.025
+    """
+
+    factors: Sequence[Schedule | float]
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        # Numbers first, in Python: fewer operations are left for the step.
+        value = Constant(math.prod(f for f in self.factors if not callable(f)))(step)
+        for schedule in filter(callable, self.factors):
+            value = value * schedule(step)
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted:
+    """schedule(t - start_step): the schedule as if training began at `start_step`.
+
+    For fine-tuning, where the step goes on from that of the checkpoint.
+
+    >>> Shifted(LinearWarmup(100), start_step=5000)(5050)
+    0.5
+    """
+
+    schedule: Schedule
+    start_step: int
+
+    def __call__(self, step: Scalar, /) -> Scalar:
+        return self.schedule(to_float(step) - self.start_step)
+
+
+def noam(
+    total_steps: int,
+    warmup_steps: int = 10_000,
+    decay_fraction: float = 0.1,
+    multiplier: float = 1.0,
+) -> Schedule:
+    """Returns multiplier / sqrt(max(t, warmup_steps)), with a linear decay to 0 at the end.
+
+    The schedule of T5's pre-training: `TruncatedRsqrt(warmup_steps)` times
+    `LinearDecay(total_steps, decay_fraction)`; a `decay_fraction` of 0 leaves the decay out.
+
+    >>> schedule = noam(total_steps=1000, warmup_steps=100)
+    >>> [round(schedule(step), 5) for step in (0, 100, 400, 900, 950)]
+    [0.1, 0.1, 0.05, 0.03333, 0.01622]
+    """
+    factors: list[Schedule | float] = [multiplier, TruncatedRsqrt(warmup_steps)]
+    if decay_fraction:
+        factors.append(LinearDecay(total_steps, decay_fraction))
+    return Product(factors)

@@ -1,0 +1,44 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtfrun import mtf
+from mtfrun.optim.schedules import Schedule
+from mtfrun.optim.slot_optimizer import SlotOptimizer
+
+
+def sgd_update(
+    parameter: mtf.Tensor, gradient: mtf.Tensor, learning_rate: mtf.Tensor
+) -> mtf.Tensor:
+    """Returns parameter - learning_rate * gradient."""
+    return parameter - learning_rate * gradient
+
+
+class Sgd(SlotOptimizer):
+    """Stochastic gradient descent; no slots."""
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule,
+        learning_rate_factors: Mapping[str, float] | None = None,
+    ) -> None:
+        """Takes the learning rate, and factors of it by pattern of the variable's path."""
+        super().__init__(learning_rate, learning_rate_factors)
+
+    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+        """Returns nothing: a parameter's next value depends on its last one only."""
+        return {}
+
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        """Returns the new value of every variable."""
+        learning_rate = self.learning_rate(step)
+        return {
+            variable: sgd_update(
+                mtf.read_variable(variable), gradient, self._scaled(learning_rate, path)
+            )
+            for path, variable, gradient in self._matched(gradients)
+        }

@@ -1,0 +1,111 @@
+"""The state that all optimizers have in common: variables, their slots, a learning rate."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+
+from mtfrun import mtf
+from mtfrun.optim import schedules
+from mtfrun.optim.partition import learning_rate_factors
+
+
+class MissingGradientError(ValueError):
+    """A variable to be trained has no gradient."""
+
+
+class SlotOptimizer(abc.ABC):
+    """Base of the optimizers here; a subclass says which slots a variable has, and updates.
+
+    Attributes:
+      variables: the trained variables, by path.
+      slots: the slots of each of them, by path and then by the slot's name.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | schedules.Schedule,
+        learning_rate_factors: Mapping[str, float] | None,
+    ) -> None:
+        """Takes the learning rate of all variables, and factors of it by pattern of the path."""
+        self._schedule = (
+            learning_rate if callable(learning_rate) else schedules.Constant(learning_rate)
+        )
+        self._factors_by_pattern = learning_rate_factors or {}
+        self._factors: dict[str, float] = {}
+        self.variables: dict[str, mtf.Variable] = {}
+        self.slots: dict[str, dict[str, mtf.Variable]] = {}
+
+    @abc.abstractmethod
+    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+        """Returns the shape of each slot, by name, of a variable of the given shape."""
+
+    @abc.abstractmethod
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        """Returns the new value of every variable and slot, given one gradient a variable."""
+
+    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
+        """Takes the variables to be trained, by path, and makes the specs of their slots.
+
+        A slot has dimensions of its variable and so is laid out like it. It starts at zero.
+        """
+        self.variables = dict(variables)
+        self._factors = learning_rate_factors(variables, self._factors_by_pattern)
+        self.slots = {
+            path: {
+                name: mtf.Variable(
+                    variable.mesh,
+                    shape,
+                    mtf.initializers.Zeros(),
+                    dtype=variable.dtype,
+                    name=name,
+                    trainable=False,
+                )
+                for name, shape in self.slot_shapes(variable.shape).items()
+            }
+            for path, variable in variables.items()
+        }
+
+    def named_slots(self) -> dict[str, mtf.Variable]:
+        """Returns the slots by path, `<path of the variable>/<name of the slot>`."""
+        return {
+            f"{path}/{name}": slot
+            for path, slots in self.slots.items()
+            for name, slot in slots.items()
+        }
+
+    def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
+        """Returns the learning rate of the update number `step`, before any factors; a scalar."""
+        return self._schedule(step)
+
+    def _scaled(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
+        """Returns the learning rate of one variable."""
+        factor = self._factors[path]
+        return learning_rate if factor == 1.0 else learning_rate * factor
+
+    def _matched(
+        self, gradients: Mapping[str, mtf.Tensor | None]
+    ) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
+        """Yields path, variable and gradient, the last in the variable's dtype.
+
+        Raises MissingGradientError unless there is one gradient for each variable.
+        """
+        missing = [path for path in self.variables if gradients.get(path) is None]
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise MissingGradientError(
+                f"{missing[0]!r}{others} has no gradient: the loss does not depend on it; use it "
+                "in the model or freeze it"
+            )
+        unknown = [path for path in gradients if path not in self.variables]
+        if unknown:
+            raise ValueError(
+                f"{len(unknown)} gradients, the first of {unknown[0]!r}, belong to no variable "
+                "that init() was given"
+            )
+        for path, variable in self.variables.items():
+            gradient = gradients[path]
+            assert gradient is not None  # checked above
+            yield path, variable, mtf.cast(gradient, variable.dtype)
