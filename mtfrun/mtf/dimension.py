@@ -1,0 +1,51 @@
+"""A named dimension."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, TypeAlias
+
+from mtfrun.mtf.errors import ShapeError
+
+
+class Dimension(NamedTuple):
+    """A name and a size; two dimensions are the same when both agree.
+
+    >>> Dimension("batch", 8)
+    Dimension(name='batch', size=8)
+    """
+
+    name: str
+    size: int
+
+
+DimensionLike: TypeAlias = "Dimension | tuple[str, int] | str"
+
+_TEXT = re.compile(r"^\s*([^\s:;,.]+)\s*:\s*(\d+)\s*$")
+
+
+def convert_to_dimension(dimension: DimensionLike) -> Dimension:
+    """Returns the dimension that a `Dimension`, a (name, size) pair or "name:size" describes.
+
+    Raises:
+      ShapeError: for anything else, or a size below 1.
+
+    >>> convert_to_dimension("heads:4")
+    Dimension(name='heads', size=4)
+    """
+    if isinstance(dimension, str):
+        match = _TEXT.match(dimension)
+        if match is None:
+            raise ShapeError(f"{dimension!r} is not a dimension: write 'name:size'")
+        dimension = (match[1], int(match[2]))
+    try:
+        name, size = dimension
+    except (TypeError, ValueError):
+        raise ShapeError(
+            f"{dimension!r} is not a dimension: give a Dimension, (name, size) or 'name:size'"
+        ) from None
+    if not isinstance(name, str) or not name:
+        raise ShapeError(f"a dimension's name must be a non-empty string, got {name!r}")
+    if int(size) != size or size < 1:
+        raise ShapeError(f"dimension {name!r} must have a size of at least 1, got {size!r}")
+    return Dimension(name, int(size))

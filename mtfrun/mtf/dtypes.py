@@ -1,0 +1,36 @@
+"""Which types parameters and activations have."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class DTypePolicy:
+    """The types of a model: parameters and optimizer slots in `master`, activations in `activation`.
+
+    Softmax, losses, norms and gating compute in float32 whatever the policy. Types may be given by
+    name, as gin files do.
+
+    >>> DTypePolicy(activation="bfloat16").activation.name
+    'bfloat16'
+    """
+
+    master: tf.DType | str = tf.float32
+    activation: tf.DType | str = tf.float32
+
+    def __post_init__(self):
+        for field in ("master", "activation"):
+            object.__setattr__(self, field, _float_type(field, getattr(self, field)))
+
+
+def _float_type(field: str, dtype: tf.DType | str) -> tf.DType:
+    try:
+        dtype = tf.as_dtype(dtype)
+    except TypeError:
+        raise ValueError(f"{field}={dtype!r} is not a type: give 'float32' or 'bfloat16'") from None
+    if not dtype.is_floating:
+        raise ValueError(f"{field}={dtype.name!r} must be a float type: 'float32' or 'bfloat16'")
+    return dtype

@@ -1,0 +1,131 @@
+"""Initial values of variables, drawn on the host: the same for every layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+from mtfrun.mtf.dimension import Dimension
+from mtfrun.mtf.shape import Shape
+
+
+class Initializer(Protocol):
+    """Gives a variable its first value."""
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Returns a float array with the sizes of `shape`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same value everywhere."""
+
+    value: float = 0.0
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        return np.full(shape.to_integer_list, self.value, np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Zeros(Constant):
+    """Zero everywhere."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ones(Constant):
+    """One everywhere."""
+
+    value: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomNormal:
+    """Independent draws from a normal distribution."""
+
+    stddev: float = 1.0
+    mean: float = 0.0
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        draws = rng.standard_normal(shape.to_integer_list, dtype=np.float32)
+        return draws * np.float32(self.stddev) + np.float32(self.mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedNormal:
+    """A normal distribution whose draws beyond two standard deviations are drawn again."""
+
+    stddev: float = 1.0
+    mean: float = 0.0
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        draws = rng.standard_normal(shape.size, dtype=np.float32)
+        while True:
+            (outside,) = np.nonzero(np.abs(draws) > 2.0)
+            if not outside.size:
+                break
+            draws[outside] = rng.standard_normal(outside.size, dtype=np.float32)
+        draws = draws.reshape(shape.to_integer_list)
+        return draws * np.float32(self.stddev) + np.float32(self.mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomUniform:
+    """Independent draws, uniform in [minval, maxval)."""
+
+    minval: float = -1.0
+    maxval: float = 1.0
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        draws = rng.random(shape.to_integer_list, dtype=np.float32)
+        return draws * np.float32(self.maxval - self.minval) + np.float32(self.minval)
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceScaling:
+    """Variance inversely proportional to the number of inputs (or outputs) of a linear map.
+
+    Called with the dimensions that the map contracts and those that it makes, it returns the
+    initializer of the kernel: variance = scale / n, where n is fan_in, fan_out or their mean.
+    He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010.
+
+    Args:
+      scale: the factor of the variance.
+      mode: "fan_in", "fan_out" or "fan_avg".
+      distribution: "normal", "truncated_normal" or "uniform".
+
+    >>> VarianceScaling()([Dimension("d_model", 16)], [Dimension("d_ff", 64)])
+    RandomNormal(stddev=0.25, mean=0.0)
+    """
+
+    scale: float = 1.0
+    mode: str = "fan_in"
+    distribution: str = "normal"
+
+    def __post_init__(self):
+        if self.mode not in ("fan_in", "fan_out", "fan_avg"):
+            raise ValueError(f"mode={self.mode!r} must be 'fan_in', 'fan_out' or 'fan_avg'")
+        if self.distribution not in ("normal", "truncated_normal", "uniform"):
+            raise ValueError(
+                f"distribution={self.distribution!r} must be 'normal', 'truncated_normal' or "
+                "'uniform'"
+            )
+
+    def __call__(
+        self, reduced_dims: Iterable[Dimension], new_dims: Iterable[Dimension]
+    ) -> Initializer:
+        """Returns the initializer of a kernel that maps `reduced_dims` to `new_dims`."""
+        fan_in = math.prod(dim.size for dim in reduced_dims)
+        fan_out = math.prod(dim.size for dim in new_dims)
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        stddev = math.sqrt(self.scale / max(1.0, fan))
+        if self.distribution == "normal":
+            return RandomNormal(stddev)
+        if self.distribution == "truncated_normal":
+            # Cutting at two standard deviations leaves 0.8796 of the deviation.
+            return TruncatedNormal(stddev / 0.87962566103423978)
+        limit = math.sqrt(3.0) * stddev
+        return RandomUniform(-limit, limit)

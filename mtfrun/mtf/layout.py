@@ -1,0 +1,76 @@
+"""Layout rules: which tensor dimension is split over which mesh axis."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from mtfrun.mtf.errors import LayoutError
+
+
+class LayoutRules(Mapping[str, str]):
+    """A mapping from tensor dimension names to mesh axis names; immutable and hashable.
+
+    >>> LayoutRules([("batch", "data"), ("d_ff", "model")])["d_ff"]
+    'model'
+
+    Raises:
+      LayoutError: where one tensor dimension is sent to two mesh axes.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()):
+        rules: dict[str, str] = {}
+        for dimension, axis in pairs:
+            if rules.setdefault(dimension, axis) != axis:
+                raise LayoutError(
+                    f"layout sends dimension {dimension!r} to both {rules[dimension]!r} "
+                    f"and {axis!r}: a dimension is split over one mesh axis"
+                )
+        self._rules = rules
+
+    def __getitem__(self, dimension: str) -> str:
+        return self._rules[dimension]
+
+    def __iter__(self):
+        return iter(self._rules)
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(self._rules.items())))
+
+    def __repr__(self) -> str:
+        return f"LayoutRules({self.to_string})"
+
+    @property
+    def to_string(self) -> str:
+        """The text that `convert_to_layout_rules` reads back."""
+        return ";".join(f"{dimension}:{axis}" for dimension, axis in self._rules.items())
+
+
+LayoutLike: TypeAlias = "LayoutRules | Iterable[tuple[str, str]] | str"
+
+
+def convert_to_layout_rules(layout: LayoutLike) -> LayoutRules:
+    """Returns the rules that a `LayoutRules`, a list of pairs or a text describes.
+
+    A text is "dimension:axis" pairs separated by `;`, `,`, `.` or spaces.
+
+    >>> convert_to_layout_rules("batch:data;heads:model")
+    LayoutRules(batch:data;heads:model)
+    """
+    if isinstance(layout, LayoutRules):
+        return layout
+    if not isinstance(layout, str):
+        return LayoutRules(layout)
+    pairs = []
+    for part in re.split(r"[;,.\s]+", layout.strip()):
+        if not part:
+            continue
+        names = part.split(":")
+        if len(names) != 2 or not all(names):
+            raise LayoutError(f"{part!r} is not a layout rule: write 'dimension:axis'")
+        pairs.append((names[0], names[1]))
+    return LayoutRules(pairs)

@@ -1,0 +1,167 @@
+"""A mesh of devices with named axes, and the layout of tensors on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun.mtf.dimension import Dimension
+from mtfrun.mtf.errors import LayoutError, did_you_mean
+from mtfrun.mtf.layout import LayoutLike, convert_to_layout_rules
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+
+
+class Mesh:
+    """Devices in a grid with named axes, and the rules that split tensors over them.
+
+    A mesh of one device does not use DTensor: values are plain tensors. Where a CPU-only machine
+    has fewer devices than the mesh, they are simulated.
+
+    Args:
+      shape: the mesh axes, such as "data:2;model:4".
+      layout: rules "dimension:axis"; a dimension without a rule is replicated.
+      devices: device names such as "GPU:0", one for each place in the mesh in row-major order;
+        by default the accelerators, else (simulated) CPUs.
+
+    Raises:
+      LayoutError: a rule names an axis that the mesh does not have, or there are too few devices.
+
+    >>> mesh = Mesh("data:1,model:1", "batch:data;heads:model")
+    >>> mesh.axis_of(Dimension("heads", 4))
+    'model'
+    """
+
+    def __init__(
+        self,
+        shape: ShapeLike = "data:1,model:1",
+        layout: LayoutLike = "",
+        devices: Sequence[str] | None = None,
+    ):
+        self.shape = convert_to_shape(shape)
+        self.layout = convert_to_layout_rules(layout)
+        self._partitions: dict[Shape, tuple[str | None, ...]] = {}
+        axes = self.shape.dimension_names
+        for dimension, axis in self.layout.items():
+            if axis not in axes:
+                raise LayoutError(
+                    f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
+                    f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
+                )
+        self.dtensor_mesh = None
+        if self.size > 1:
+            self.dtensor_mesh = dtensor.create_mesh(
+                [(axis.name, axis.size) for axis in self.shape],
+                devices=list(devices) if devices else _devices(self.size, self.shape),
+            )
+
+    @property
+    def size(self) -> int:
+        """The number of devices."""
+        return self.shape.size
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether values are DTensors."""
+        return self.dtensor_mesh is not None
+
+    def axis_of(self, dim: Dimension) -> str | None:
+        """Returns the mesh axis that `dim` is split over by the rules, or None."""
+        return self.layout.get(dim.name)
+
+    def num_splits(self, dim: Dimension) -> int:
+        """Returns the number of parts that `dim` is split into."""
+        axis = self.axis_of(dim)
+        return 1 if axis is None else self.shape.get_dim_by_name(axis).size
+
+    def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
+        """Returns the mesh axis (or None) of every dimension of `shape`.
+
+        Raises:
+          LayoutError: two dimensions are on one axis, or an axis does not divide its dimension.
+        """
+        shape = convert_to_shape(shape)
+        found = self._partitions.get(shape)
+        if found is None:
+            found = self._partitions[shape] = self._checked_partition(shape)
+        return found
+
+    def _checked_partition(self, shape: Shape) -> tuple[str | None, ...]:
+        by_axis: dict[str, Dimension] = {}
+        for dim in shape:
+            axis = self.axis_of(dim)
+            if axis is None:
+                continue
+            if axis in by_axis:
+                raise LayoutError(
+                    f"dimensions {by_axis[axis].name!r} and {dim.name!r} of {shape} are both on "
+                    f"mesh axis {axis!r}: drop one of the rules or rename a dimension"
+                )
+            by_axis[axis] = dim
+            parts = self.num_splits(dim)
+            if dim.size % parts:
+                below, above = dim.size // parts * parts, (dim.size // parts + 1) * parts
+                legal = f"{below} or {above}" if below else f"{above}"
+                raise LayoutError(
+                    f"dimension {dim.name}:{dim.size} of {shape} cannot be split over mesh axis "
+                    f"{axis}:{parts}: make its size {legal}, or change the mesh or the rule"
+                )
+        return tuple(self.axis_of(dim) for dim in shape)
+
+    def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
+        """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
+        specs = [axis or dtensor.UNSHARDED for axis in self.partition(shape)]
+        return dtensor.Layout(specs, self.dtensor_mesh)
+
+    def constrain(self, value: tf.Tensor, shape: ShapeLike) -> tf.Tensor:
+        """Returns `value`, dimensions `shape`, laid out by the rules.
+
+        Inside a traced function any tensor may be given; eagerly one that is on the mesh already
+        (`mtf.import_tf_tensor` brings others there).
+
+        Raises:
+          LayoutError: see `partition`.
+        """
+        self.partition(shape)
+        if self.dtensor_mesh is None:
+            return value
+        return dtensor.relayout(value, self.dtensor_layout(shape))
+
+    @property
+    def dimension_names_seen(self) -> set[str]:
+        """The names of all dimensions that were laid out so far."""
+        return {name for shape in self._partitions for name in shape.dimension_names}
+
+    def unused_rules(self) -> list[str]:
+        """Returns the tensor dimensions that have a rule and were never laid out so far."""
+        seen = self.dimension_names_seen
+        return [dimension for dimension in self.layout if dimension not in seen]
+
+    def __repr__(self) -> str:
+        return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
+
+
+def _devices(count: int, shape: Shape) -> list[str]:
+    """Returns `count` device names: accelerators where there are any, else (simulated) CPUs."""
+    for kind in ("TPU", "GPU"):
+        physical = len(tf.config.list_physical_devices(kind))
+        if physical >= count:
+            return [f"{kind}:{i}" for i in range(count)]
+        if physical:
+            raise LayoutError(
+                f"mesh {shape.to_string} needs {count} devices, this machine has {physical} {kind}s"
+            )
+    cpus = tf.config.list_physical_devices("CPU")
+    try:
+        configured = tf.config.get_logical_device_configuration(cpus[0]) or [None]
+        if len(configured) < count:
+            tf.config.set_logical_device_configuration(
+                cpus[0], [tf.config.LogicalDeviceConfiguration()] * count
+            )
+    except RuntimeError:
+        raise LayoutError(
+            f"mesh {shape.to_string} needs {count} devices, but TensorFlow has started with "
+            f"{len(configured)}: make the mesh before any tensor"
+        ) from None
+    return [f"CPU:{i}" for i in range(count)]

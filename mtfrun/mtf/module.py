@@ -1,0 +1,90 @@
+"""Modules: objects that own variables, named by attribute paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.variables import Variable
+
+
+class Module(tf.Module):
+    """Something with variables and sub-modules in its attributes, lists and dictionaries.
+
+    `mtf.initialize` on the root gives variables and modules their paths, such as
+    "decoder/blocks/0/attention/query": checkpoints, reports, regular expressions and random
+    numbers all speak these.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._path: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The attribute path from the root; "" for the root itself.
+
+        Raises:
+          ShapeError: before `mtf.initialize`.
+        """
+        if self._path is None:
+            raise ShapeError(
+                f"{type(self).__name__} has no path yet: call mtf.initialize(root, seed) first"
+            )
+        return self._path
+
+    def named_variables(self) -> dict[str, Variable]:
+        """Returns all variables below this module by their attribute path."""
+        return {path: x for path, x in _walk(self, "") if isinstance(x, Variable)}
+
+    def named_modules(self) -> dict[str, Module]:
+        """Returns this module ("") and all modules below it by their attribute path."""
+        return {path: x for path, x in _walk(self, "") if isinstance(x, Module)}
+
+
+def initialize(root: Module, seed: int = 0) -> None:
+    """Gives every module and variable below `root` its path, and every variable its first value.
+
+    The value depends on `seed` and the path alone, not on the layout. Variables that have a value
+    already (shared with another root) keep value and path.
+    """
+    assign_paths(root)
+    for path, variable in root.named_variables().items():
+        if not variable.is_initialized:
+            variable.initialize(seed, path)
+
+
+def assign_paths(root: Module) -> None:
+    """Gives every module and variable below `root` its path, without making any storage."""
+    for path, module in root.named_modules().items():
+        module._path = path
+    for path, variable in root.named_variables().items():
+        if not variable.is_initialized:
+            variable.path = path
+
+
+def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yields (path, module or variable) once each, in the order of the attributes."""
+    seen = set() if seen is None else seen
+    if isinstance(root, (Module, Variable)):
+        if id(root) in seen:
+            return  # tied: the first path is its name
+        seen.add(id(root))
+        yield prefix, root
+    children: list[tuple[str, Any]] = []
+    if isinstance(root, Module):
+        children = [
+            (n, v)
+            for n, v in vars(root).items()
+            if n not in tf.Module._TF_MODULE_IGNORED_PROPERTIES
+        ]
+    elif isinstance(root, Mapping):
+        children = [(str(k), v) for k, v in root.items()]
+    elif isinstance(root, (list, tuple)):
+        children = [(str(i), v) for i, v in enumerate(root)]
+    for name, child in children:
+        if isinstance(child, (Module, Variable, Mapping, list, tuple)):
+            yield from _walk(child, f"{prefix}/{name}" if prefix else name, seen)

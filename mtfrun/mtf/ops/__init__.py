@@ -1,0 +1,1 @@
+"""The operations on named tensors, grouped by kind."""

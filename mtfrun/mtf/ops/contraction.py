@@ -1,0 +1,103 @@
+"""Sums of products over named dimensions."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from mtfrun.mtf.broadcasting import union
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.reductions import reduce_sum
+from mtfrun.mtf.ops.structure import transpose
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def einsum(
+    xs: Sequence[TensorLike],
+    output_shape: ShapeLike | None = None,
+    reduced_dims: Iterable[DimensionLike] | None = None,
+) -> Tensor:
+    """Returns the product of tensors, broadcast by name, summed over some dimensions.
+
+    Args:
+      xs: one or more tensors of one type.
+      output_shape: the dimensions that stay, in order. Dimensions of a tensor that are not in it
+        are summed over.
+      reduced_dims: instead of `output_shape`, the dimensions that are summed over. With neither,
+        these are the dimensions that occur more than once.
+
+    Raises:
+      ShapeError: `output_shape` has a dimension that no tensor has, or `reduced_dims` does.
+    """
+    tensors = [as_tensor(x) for x in xs]
+    if not tensors:
+        raise ShapeError("einsum needs at least one tensor")
+    shape = _output_shape([x.shape for x in tensors], output_shape, reduced_dims)
+    result = _keep(tensors[0], shape, tensors[1:])
+    for i, x in enumerate(tensors[1:], start=2):
+        rest = tensors[i:]
+        needed = union(shape, *(other.shape for other in rest))
+        if rest:
+            pair_shape = Shape(d for d in union(result.shape, x.shape) if d in needed)
+        else:
+            pair_shape = shape
+        result = _product(result, _keep(x, shape, [result, *rest]), pair_shape)
+    return transpose(result, shape)
+
+
+def matmul(
+    a: TensorLike,
+    b: TensorLike,
+    output_shape: ShapeLike | None = None,
+    reduced_dims: Iterable[DimensionLike] | None = None,
+) -> Tensor:
+    """Returns einsum([a, b], output_shape, reduced_dims)."""
+    return einsum([a, b], output_shape, reduced_dims)
+
+
+def _output_shape(
+    shapes: Sequence[Shape],
+    output_shape: ShapeLike | None,
+    reduced_dims: Iterable[DimensionLike] | None,
+) -> Shape:
+    everything = union(*shapes)
+    if output_shape is not None:
+        if reduced_dims is not None:
+            raise ShapeError("give einsum output_shape or reduced_dims, not both")
+        shape = convert_to_shape(output_shape)
+        for dim in shape:
+            if dim not in everything:
+                raise ShapeError(
+                    f"einsum output {shape} has a new dimension {dim.name}:{dim.size} that is in "
+                    f"none of {', '.join(map(str, shapes))}: add it with mtf.broadcast"
+                )
+        return shape
+    if reduced_dims is None:
+        reduced: list[Dimension] = [d for d in everything if sum(d in s for s in shapes) > 1]
+    else:
+        reduced = [convert_to_dimension(d) for d in reduced_dims]
+        for dim in reduced:
+            everything.index(dim)
+    return everything - reduced
+
+
+def _keep(x: Tensor, output_shape: Shape, others: Sequence[Tensor]) -> Tensor:
+    """Sums over the dimensions that only x has: before the product they cost least."""
+    kept = [d for d in x.shape if d in output_shape or any(d in o.shape for o in others)]
+    return x if len(kept) == len(x.shape) else reduce_sum(x, output_shape=kept)
+
+
+def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
+    """Returns the einsum of two tensors."""
+    letters = dict(zip(union(x.shape, y.shape), string.ascii_letters))
+
+    def term(dims: Shape) -> str:
+        return "".join(letters[dim] for dim in dims)
+
+    equation = f"{term(x.shape)},{term(y.shape)}->{term(shape)}"
+    return laid_out(x, tf.einsum(equation, x.value, y.value), shape)

@@ -1,0 +1,150 @@
+"""Element-wise functions of one tensor."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun.mtf.ops.lift import unary
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def identity(x: TensorLike) -> Tensor:
+    """Returns x."""
+    return unary(tf.identity, x)
+
+
+def sin(x: TensorLike) -> Tensor:
+    """Returns the sine."""
+    return unary(tf.sin, x)
+
+
+def cos(x: TensorLike) -> Tensor:
+    """Returns the cosine."""
+    return unary(tf.cos, x)
+
+
+def square(x: TensorLike) -> Tensor:
+    """Returns x * x."""
+    return unary(tf.square, x)
+
+
+def sqrt(x: TensorLike) -> Tensor:
+    """Returns the square root."""
+    return unary(tf.sqrt, x)
+
+
+def rsqrt(x: TensorLike) -> Tensor:
+    """Returns 1 / sqrt(x)."""
+    return unary(tf.math.rsqrt, x)
+
+
+def log(x: TensorLike) -> Tensor:
+    """Returns the natural logarithm."""
+    return unary(tf.math.log, x)
+
+
+def exp(x: TensorLike) -> Tensor:
+    """Returns e to the power of x."""
+    return unary(tf.exp, x)
+
+
+def sigmoid(x: TensorLike) -> Tensor:
+    """Returns 1 / (1 + exp(-x))."""
+    return unary(tf.sigmoid, x)
+
+
+def tanh(x: TensorLike) -> Tensor:
+    """Returns the hyperbolic tangent."""
+    return unary(tf.tanh, x)
+
+
+def negative(x: TensorLike) -> Tensor:
+    """Returns -x."""
+    return unary(tf.negative, x)
+
+
+def reciprocal(x: TensorLike) -> Tensor:
+    """Returns 1 / x."""
+    return unary(tf.math.reciprocal, x)
+
+
+def sign(x: TensorLike) -> Tensor:
+    """Returns -1, 0 or 1."""
+    return unary(tf.sign, x)
+
+
+def abs(x: TensorLike) -> Tensor:  # Mesh TensorFlow's name
+    """Returns the absolute value."""
+    return unary(tf.abs, x)
+
+
+def logical_not(x: TensorLike) -> Tensor:
+    """Returns the negation of a bool tensor."""
+    return unary(tf.logical_not, x)
+
+
+def relu(x: TensorLike) -> Tensor:
+    """Returns max(x, 0); its gradient at 0 is 0."""
+    return unary(tf.nn.relu, x)
+
+
+def leaky_relu(x: TensorLike, alpha: float = 0.2) -> Tensor:
+    """Returns x where positive, else alpha * x."""
+    return unary(lambda value: tf.where(value > 0, value, alpha * value), x)
+
+
+def gelu(x: TensorLike) -> Tensor:
+    """Returns the tanh form of x * Phi(x); Hendrycks and Gimpel 2016, arXiv:1606.08415, eq. 2."""
+    return unary(lambda value: tf.nn.gelu(value, approximate=True), x)
+
+
+def swish(x: TensorLike) -> Tensor:
+    """Returns x * sigmoid(x); Ramachandran et al. 2017, arXiv:1710.05941."""
+    return unary(lambda value: value * tf.sigmoid(value), x)
+
+
+def elu(x: TensorLike) -> Tensor:
+    """Returns x where positive, else exp(x) - 1; Clevert et al. 2015, arXiv:1511.07289."""
+    return unary(tf.nn.elu, x)
+
+
+def selu(x: TensorLike) -> Tensor:
+    """Returns the self-normalising elu; Klambauer et al. 2017, arXiv:1706.02515."""
+    return unary(tf.nn.selu, x)
+
+
+def softplus(x: TensorLike) -> Tensor:
+    """Returns log(1 + exp(x))."""
+    return unary(tf.nn.softplus, x)
+
+
+def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
+    """Returns x in another type; x itself where it has it already."""
+    x = as_tensor(x)
+    dtype = tf.as_dtype(dtype)
+    return x if x.dtype == dtype else unary(lambda value: tf.cast(value, dtype), x)
+
+
+def to_float(x: TensorLike) -> Tensor:
+    """Returns x as float32."""
+    return cast(x, tf.float32)
+
+
+def to_bfloat16(x: TensorLike) -> Tensor:
+    """Returns x as bfloat16."""
+    return cast(x, tf.bfloat16)
+
+
+def to_int32(x: TensorLike) -> Tensor:
+    """Returns x as int32, fractions cut off."""
+    return cast(x, tf.int32)
+
+
+def is_finite(x: TensorLike) -> Tensor:
+    """Returns where x is neither infinite nor not-a-number."""
+    return unary(tf.math.is_finite, x)
+
+
+def stop_gradient(x: TensorLike) -> Tensor:
+    """Returns x, through which no gradient flows."""
+    return unary(tf.stop_gradient, x)

@@ -1,0 +1,80 @@
+"""Wrappers, one per kind of operation, that lift TensorFlow functions to named tensors.
+
+What DTensor cannot do is avoided here, so that no code above meets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
+
+__all__ = ["binary", "laid_out", "reduction", "unary", "along", "transposed", "reduction_shape"]
+
+
+def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
+    """Returns an element-wise function of one tensor; the layout stays."""
+    x = as_tensor(x)
+    return Tensor(x.mesh, tf_fn(x.value), x.shape)
+
+
+def laid_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
+    """Returns `value` as a tensor on x's mesh, laid out by the rules for `shape`."""
+    shape = convert_to_shape(shape)
+    return Tensor(x.mesh, x.mesh.constrain(value, shape), shape)
+
+
+def transposed(x: TensorLike, shape: Shape) -> Tensor:
+    """Returns x with its dimensions in the order of `shape`, which has the same ones."""
+    x = as_tensor(x)
+    if x.shape == shape:
+        return x
+    if len(shape) != len(x.shape) or any(dim not in x.shape for dim in shape):
+        raise ShapeError(f"{x.shape} cannot be transposed to {shape}: the dimensions differ")
+    return laid_out(x, tf.transpose(x.value, [x.shape.index(dim) for dim in shape]), shape)
+
+
+def reduction_shape(
+    x: Tensor, output_shape: ShapeLike | None, reduced_dim: DimensionLike | None
+) -> Shape:
+    """Returns what remains of x: `output_shape`, or all but `reduced_dim`, or a scalar."""
+    if output_shape is not None and reduced_dim is not None:
+        raise ShapeError("give output_shape or reduced_dim, not both")
+    if reduced_dim is not None:
+        dim = convert_to_dimension(reduced_dim)
+        x.shape.index(dim)
+        return x.shape - dim
+    shape = convert_to_shape(output_shape if output_shape is not None else ())
+    for dim in shape:
+        x.shape.index(dim)
+    return shape
+
+
+def reduction(
+    tf_fn: Callable[..., tf.Tensor],
+    x: TensorLike,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns tf_fn(value, axes) over the dimensions that the output lacks."""
+    x = as_tensor(x)
+    shape = reduction_shape(x, output_shape, reduced_dim)
+    axes = [axis for axis, dim in enumerate(x.shape) if dim not in shape]
+    if not axes:
+        return transposed(x, shape)
+    left = Shape(dim for dim in x.shape if dim in shape)
+    return transposed(laid_out(x, tf_fn(x.value, axes), left), shape)
+
+
+def along(
+    tf_fn: Callable[[tf.Tensor, int], tf.Tensor], x: TensorLike, dim: DimensionLike
+) -> Tensor:
+    """Returns tf_fn(value, axis): a function along one dimension that keeps the shape."""
+    x = as_tensor(x)
+    axis = x.shape.index(convert_to_dimension(dim))
+    return laid_out(x, tf_fn(x.value, axis), x.shape)

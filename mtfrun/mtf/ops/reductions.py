@@ -1,0 +1,186 @@
+"""Reductions over named dimensions, and what is built from them.
+
+The simple ones take either `output_shape` (the dimensions that stay, in the wanted order) or
+`reduced_dim`; without both they reduce to a scalar.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.binary import maximum
+from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
+from mtfrun.mtf.ops.lift import along, laid_out, reduction
+from mtfrun.mtf.shape import Shape, ShapeLike
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def reduce_sum(
+    x: TensorLike,
+    *,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns the sum."""
+    return reduction(tf.reduce_sum, x, output_shape, reduced_dim)
+
+
+def reduce_mean(
+    x: TensorLike,
+    *,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns the mean."""
+    return reduction(tf.reduce_mean, x, output_shape, reduced_dim)
+
+
+def reduce_max(
+    x: TensorLike,
+    *,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns the maximum; every tied entry gets the full gradient."""
+    return _extremum(tf.reduce_max, x, output_shape, reduced_dim)
+
+
+def reduce_min(
+    x: TensorLike,
+    *,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns the minimum; every tied entry gets the full gradient."""
+    return _extremum(tf.reduce_min, x, output_shape, reduced_dim)
+
+
+def _extremum(tf_fn, x, output_shape, reduced_dim) -> Tensor:
+    """TensorFlow's own gradient is shared among ties."""
+
+    def fn(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
+        if not value.dtype.is_floating:
+            return tf_fn(value, axes)
+        best = tf.stop_gradient(tf_fn(value, axes))
+        # Not keepdims and a comparison of the gradient's own: expand_dims keeps the layout.
+        wide = best
+        for axis in axes:
+            wide = tf.expand_dims(wide, axis)
+        open_paths = tf.where(
+            tf.equal(value, wide), value - tf.stop_gradient(value), tf.zeros([], value.dtype)
+        )
+        return best + tf.reduce_sum(open_paths, axes)
+
+    return reduction(fn, x, output_shape, reduced_dim)
+
+
+def reduce_all(
+    x: TensorLike,
+    *,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns whether all entries of a bool tensor hold."""
+    return reduction(tf.reduce_all, x, output_shape, reduced_dim)
+
+
+def reduce_any(
+    x: TensorLike,
+    *,
+    output_shape: ShapeLike | None = None,
+    reduced_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns whether any entry of a bool tensor holds."""
+    return reduction(tf.reduce_any, x, output_shape, reduced_dim)
+
+
+def reduce_logsumexp(
+    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
+) -> Tensor:
+    """Returns log(sum(exp(x))) over a dimension, without overflow.
+
+    Args:
+      x: {..., reduced_dim, ...}.
+      reduced_dim: the dimension.
+      extra_logit: a further logit that takes part in the sum: a number, or a tensor without
+        `reduced_dim`.
+    """
+    x = as_tensor(x)
+    if extra_logit is None:
+        return reduction(tf.reduce_logsumexp, x, reduced_dim=reduced_dim)
+    peak = stop_gradient(maximum(reduce_max(x, reduced_dim=reduced_dim), extra_logit))
+    total = reduce_sum(exp(x - peak), reduced_dim=reduced_dim) + exp(_minus(extra_logit, peak))
+    return log(total) + peak
+
+
+def _minus(x: TensorLike, y: Tensor) -> Tensor:
+    return x - y
+
+
+def softmax(
+    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
+) -> Tensor:
+    """Returns exp(x) normalised over a dimension; `extra_logit` as in `reduce_logsumexp`."""
+    if extra_logit is None:
+        return _last_axis(tf.nn.softmax, x, reduced_dim)
+    return exp(log_softmax(x, reduced_dim, extra_logit))
+
+
+def log_softmax(
+    x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
+) -> Tensor:
+    """Returns x - reduce_logsumexp(x); `extra_logit` as there."""
+    if extra_logit is None:
+        return _last_axis(tf.nn.log_softmax, x, reduced_dim)
+    x = as_tensor(x)
+    return x - reduce_logsumexp(x, reduced_dim, extra_logit)
+
+
+def _last_axis(tf_fn, x: TensorLike, dim: DimensionLike) -> Tensor:
+    return along(lambda value, axis: tf_fn(value, axis=axis), x, dim)
+
+
+def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor:
+    """Returns the running sum along a dimension.
+
+    Over a dimension that is split, DTensor gathers it and the result is split again: keep such
+    dimensions without a rule.
+    """
+    return along(lambda value, axis: tf.cumsum(value, axis, exclusive=exclusive), x, dim)
+
+
+def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
+    """Returns the int32 index of the largest entry, the lowest one on ties."""
+    x = as_tensor(x)
+    dim = convert_to_dimension(reduced_dim)
+    value = tf.argmax(x.value, x.shape.index(dim), output_type=tf.int32)
+    return laid_out(x, value, x.shape - dim)
+
+
+def top_1(x: TensorLike, reduced_dim: DimensionLike) -> tuple[Tensor, Tensor]:
+    """Returns (the largest entry, its int32 index) along a dimension; gradients flow through."""
+    return reduce_max(x, reduced_dim=reduced_dim), argmax(x, reduced_dim)
+
+
+def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tuple[Tensor, Tensor]:
+    """Returns (values, int32 indices) of the largest entries along a dimension, best first.
+
+    Ties go to the lowest index. `k_dim` becomes the last dimension. A split `reduced_dim` is
+    gathered.
+
+    Raises:
+      ShapeError: `k_dim` is larger than `reduced_dim`.
+    """
+    x = as_tensor(x)
+    reduced_dim, k_dim = convert_to_dimension(reduced_dim), convert_to_dimension(k_dim)
+    if k_dim.size > reduced_dim.size:
+        raise ShapeError(f"top_k of {k_dim.size} among the {reduced_dim.size} of {reduced_dim}")
+    axis = x.shape.index(reduced_dim)
+    order = [i for i in range(len(x.shape)) if i != axis] + [axis]
+    value = x.value if order == sorted(order) else tf.transpose(x.value, order)
+    left = x.shape - reduced_dim
+    values, indices = tf.math.top_k(value, k_dim.size)
+    shape = Shape([*left, k_dim])
+    return laid_out(x, values, shape), laid_out(x, indices, shape)

@@ -1,0 +1,195 @@
+"""Changing the dimensions of a tensor, not its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import tensorflow as tf
+
+from mtfrun.mtf.broadcasting import combine
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def transpose(x: TensorLike, new_shape: ShapeLike) -> Tensor:
+    """Returns x with its dimensions in another storage order."""
+    return transposed(x, convert_to_shape(new_shape))
+
+
+def broadcast(x: TensorLike, new_shape: ShapeLike) -> Tensor:
+    """Returns x repeated along the dimensions that it lacks."""
+    x = as_tensor(x)
+    shape = convert_to_shape(new_shape)
+    return Tensor(x.mesh, combine(tf.identity, x.mesh, [x.value], [x.shape], shape), shape)
+
+
+def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
+    """Returns the same entries, in storage order, under other dimensions of the same total size.
+
+    It splits, merges and renames dimensions; it never transposes. Where the layout changes (a
+    dimension on an axis becomes one that is not, or is on another), values move between devices:
+    an all-to-all or all-gather, which is how MoE layers exchange tokens.
+
+    Raises:
+      ShapeError: the total sizes differ.
+    """
+    x = as_tensor(x)
+    shape = convert_to_shape(new_shape)
+    if x.shape == shape:
+        return x
+    if x.shape.size != shape.size:
+        raise ShapeError(
+            f"{x.shape} of {x.shape.size} entries cannot be reshaped to {shape} of {shape.size}"
+        )
+    if x.shape.to_integer_list == shape.to_integer_list:
+        return laid_out(x, x.value, shape)
+    value = x.value
+    if x.mesh.is_distributed:
+        value = _free_regrouped_dimensions(x, shape)
+    return laid_out(x, tf.reshape(value, shape.to_integer_list), shape)
+
+
+def _free_regrouped_dimensions(x: Tensor, shape: Shape) -> tf.Tensor:
+    """Returns x's value without the splits that a reshape cannot carry through.
+
+    DTensor reshapes a split dimension when it stays whole or leads its group; merging two split
+    dimensions, or splitting inside a group, is not expressible and wrong shapes result. The
+    dimensions of such a group are gathered first.
+    """
+    names = list(x.shape.dimension_names)
+    for old, new in _groups(x.shape, shape):
+        if len(old) == 1 and len(new) == 1:
+            continue
+        split = [i for i, dim in enumerate(old) if x.mesh.num_splits(dim) > 1]
+        if not split:
+            continue
+        axis = x.mesh.axis_of(old[split[0]])
+        leads_on = len(split) == 1 and all(d.size == 1 for d in old[: split[0]])
+        first_new = next((d for d in new if d.size > 1), new[0] if new else None)
+        keeps = (
+            first_new is not None
+            and x.mesh.axis_of(first_new) == axis
+            and first_new.size % x.mesh.num_splits(old[split[0]]) == 0
+        )
+        if leads_on and keeps:
+            continue
+        for dim in old:
+            names[x.shape.index(dim)] = f"{dim.name}_whole"
+    unsplit = Shape(Dimension(name, dim.size) for name, dim in zip(names, x.shape))
+    return x.value if unsplit == x.shape else x.mesh.constrain(x.value, unsplit)
+
+
+def _groups(old: Shape, new: Shape) -> list[tuple[list[Dimension], list[Dimension]]]:
+    """Returns the smallest runs of old and new dimensions that have the same total size."""
+    groups: list[tuple[list[Dimension], list[Dimension]]] = []
+    olds, news = old.dims, new.dims
+    while olds or news:
+        left, right = [olds.pop(0)] if olds else [], [news.pop(0)] if news else []
+        while (a := Shape(left).size) != (b := Shape(right).size):
+            if a < b:
+                left.append(olds.pop(0))
+            else:
+                right.append(news.pop(0))
+        groups.append((left, right))
+    return groups
+
+
+def rename_dimension(x: TensorLike, old_name: str, new_name: str) -> Tensor:
+    """Returns x with one dimension renamed; a rule for the new name lays it out again."""
+    x = as_tensor(x)
+    return reshape(x, x.shape.rename_dimension(old_name, new_name))
+
+
+@overload
+def replace_dimensions(
+    tensor_or_shape: Shape,
+    old_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+    new_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+) -> Shape: ...
+@overload
+def replace_dimensions(
+    tensor_or_shape: TensorLike,
+    old_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+    new_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+) -> Tensor: ...
+def replace_dimensions(tensor_or_shape, old_dim_or_dims, new_dim_or_dims):
+    """Returns a tensor or shape with neighbouring dimensions replaced by others of the same size.
+
+    Raises:
+      ShapeError: the old dimensions are not there, side by side in this order.
+    """
+    if not isinstance(tensor_or_shape, Shape):
+        x = as_tensor(tensor_or_shape)
+        return reshape(x, replace_dimensions(x.shape, old_dim_or_dims, new_dim_or_dims))
+    shape = tensor_or_shape
+    old, new = _dims(old_dim_or_dims), _dims(new_dim_or_dims)
+    start = shape.index(old[0])
+    if shape.dims[start : start + len(old)] != old:
+        raise ShapeError(f"{Shape(old)} are not neighbours in {shape}: transpose first")
+    return Shape(shape.dims[:start] + new + shape.dims[start + len(old) :])
+
+
+def _dims(dims: DimensionLike | Sequence[DimensionLike]) -> list[Dimension]:
+    if isinstance(dims, (Dimension, str)):
+        return [convert_to_dimension(dims)]
+    return [convert_to_dimension(dim) for dim in dims]
+
+
+def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
+    """Returns tensors joined along the dimension of this name; the others must agree.
+
+    Raises:
+      ShapeError: another dimension differs.
+    """
+    tensors = [as_tensor(x) for x in xs]
+    if not tensors:
+        raise ShapeError("concat needs at least one tensor")
+    first = tensors[0].shape
+    axis = first.index(first.get_dim_by_name(concat_dim_name))
+    total = 0
+    aligned = []
+    for x in tensors:
+        dim = x.shape.get_dim_by_name(concat_dim_name)
+        total += dim.size
+        aligned.append(transposed(x, first.resize_dimension(concat_dim_name, dim.size)).value)
+    shape = first.resize_dimension(concat_dim_name, total)
+    return laid_out(tensors[0], tf.concat(aligned, axis), shape)
+
+
+def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor:  # Mesh TF's name
+    """Returns `size` entries from `begin` along the dimension of this name.
+
+    Raises:
+      ShapeError: they reach beyond the dimension.
+    """
+    x = as_tensor(x)
+    dim = x.shape.get_dim_by_name(slice_dim_name)
+    if begin < 0 or size < 1 or begin + size > dim.size:
+        raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
+    starts = [begin if d == dim else 0 for d in x.shape]
+    shape = x.shape.resize_dimension(slice_dim_name, size)
+    value = tf.slice(_whole_along(x, dim), starts, shape.to_integer_list)
+    return laid_out(x, value, shape)
+
+
+def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
+    """Returns x with zeros, `paddings` = (before, after) of them, along the dimension."""
+    x = as_tensor(x)
+    dim = x.shape.get_dim_by_name(dim_name)
+    before, after = paddings
+    if before < 0 or after < 0:
+        raise ShapeError(f"paddings must not be negative, got {(before, after)} for {dim.name}")
+    amounts = [[before, after] if d == dim else [0, 0] for d in x.shape]
+    shape = x.shape.resize_dimension(dim_name, dim.size + before + after)
+    return laid_out(x, tf.pad(_whole_along(x, dim), amounts), shape)
+
+
+def _whole_along(x: Tensor, dim: Dimension) -> tf.Tensor:
+    """Returns x's value, gathered along `dim` where that is split: its part has no local meaning."""
+    if x.mesh.num_splits(dim) == 1:
+        return x.value
+    return x.mesh.constrain(x.value, x.shape.rename_dimension(dim.name, f"{dim.name}_whole"))

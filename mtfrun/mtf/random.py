@@ -1,0 +1,201 @@
+"""Random numbers that no layout changes: a counter-based hash of the global element index.
+
+DTensor's own random operations draw other numbers under other layouts. Here every element's bits
+are a hash of its index in the whole tensor and of a key, made of element-wise uint32 operations, so
+that every device computes its own part of the same draw. The mixing function is Chris Wellons'
+"lowbias32", https://nullprogram.com/blog/2018/07/31/.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun.mtf.broadcasting import align
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.transfer import import_tf_tensor
+
+_GOLDEN = 0x9E3779B9
+_MASK = 0xFFFFFFFF
+
+
+class Key:
+    """What a draw depends on besides the element index; immutable.
+
+    `fold_in` derives a new key from a key and a number, a text or a scalar tensor, so that a call
+    site's key is `key.fold_in(module.path)`. Two draws with one key give the same numbers.
+    """
+
+    __slots__ = ("_bits",)
+
+    def __init__(self, bits: int | tf.Tensor):
+        self._bits = bits
+
+    @property
+    def bits(self) -> tf.Tensor:
+        """The key as a uint32 scalar."""
+        return tf.constant(self._bits, tf.uint32) if isinstance(self._bits, int) else self._bits
+
+    def fold_in(self, data: int | str | TensorLike) -> Key:
+        """Returns the key of `data` under this key; as Python numbers as long as both are."""
+        if isinstance(data, str):
+            data = int.from_bytes(hashlib.blake2b(data.encode(), digest_size=4).digest(), "little")
+        if isinstance(data, int):
+            data &= _MASK
+            if isinstance(self._bits, int):
+                return Key(_mix_int((data * _GOLDEN + self._bits) & _MASK))
+            number = tf.constant(data, tf.uint32)
+        else:
+            x = as_tensor(data)
+            if x.shape.ndims:
+                raise ShapeError(f"a key is folded with a scalar, got {x.shape}")
+            number = tf.cast(x.value, tf.uint32)
+        return Key(_mix(number * _uint(_GOLDEN) + self.bits))
+
+
+def random_key(seed: int, *data: int | str | TensorLike) -> Key:
+    """Returns the key of a seed, with further numbers, texts or scalar tensors folded in."""
+    key = Key(_mix_int(seed & _MASK)).fold_in(seed >> 32)
+    for part in data:
+        key = key.fold_in(part)
+    return key
+
+
+def random_uniform(
+    mesh: Mesh,
+    shape: ShapeLike,
+    *,
+    key: Key,
+    minval: float = 0.0,
+    maxval: float = 1.0,
+    dtype: tf.DType = tf.float32,
+) -> Tensor:
+    """Returns draws uniform in [minval, maxval), a multiple of 2**-24 of the range each."""
+    shape = convert_to_shape(shape)
+    value = _uniform(key.bits, *_indices(mesh, shape))
+    if (minval, maxval) != (0.0, 1.0):
+        value = value * (maxval - minval) + minval
+    return Tensor(mesh, tf.cast(value, dtype), shape)
+
+
+def random_normal(
+    mesh: Mesh,
+    shape: ShapeLike,
+    *,
+    key: Key,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+    dtype: tf.DType = tf.float32,
+) -> Tensor:
+    """Returns normal draws by the transform of Box and Muller (1958)."""
+    shape = convert_to_shape(shape)
+    indices = _indices(mesh, shape)
+    # 1 - u is in (0, 1], where the logarithm is finite.
+    radius = tf.sqrt(-2.0 * tf.math.log1p(-_uniform(key.fold_in("radius").bits, *indices)))
+    angle = (2.0 * math.pi) * _uniform(key.fold_in("angle").bits, *indices)
+    return Tensor(mesh, tf.cast(radius * tf.cos(angle) * stddev + mean, dtype), shape)
+
+
+def dropout(
+    x: TensorLike,
+    training: bool,
+    keep_prob: float | None = None,
+    rate: float | None = None,
+    noise_shape: ShapeLike | None = None,
+    *,
+    key: Key,
+) -> Tensor:
+    """Returns x with elements dropped at random and the others scaled to keep the mean.
+
+    Args:
+      x: any tensor.
+      training: False returns x.
+      keep_prob, rate: the probability to keep, or to drop, an element: exactly one of them.
+      noise_shape: dimensions that have their own noise; the others share it. By default all.
+      key: which draw this is, usually `key.fold_in(self.path)` of the calling module.
+    """
+    x = as_tensor(x)
+    if (keep_prob is None) == (rate is None):
+        raise ValueError("give either keep_prob or rate to dropout")
+    keep = 1.0 - rate if rate is not None else float(keep_prob)  # type: ignore[arg-type]
+    if not 0.0 < keep <= 1.0:
+        raise ValueError(f"dropout must keep a share in (0, 1], got keep_prob={keep}")
+    if not training or keep == 1.0:
+        return x
+    shape = x.shape if noise_shape is None else convert_to_shape(noise_shape)
+    scale = _keep_scale(key.bits, tf.constant(keep, tf.float32), *_indices(x.mesh, shape))
+    return x * Tensor(x.mesh, tf.cast(tf.stop_gradient(scale), x.dtype), shape)
+
+
+def _indices(mesh: Mesh, shape: Shape) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Returns one uint32 tensor per dimension, laid out, which together number the elements.
+
+    The second list sums to the flat index within the last dimensions that hold up to 2**32
+    elements; the first has the indices of the dimensions before these. They are made outside the
+    compiled functions, so that those are element-wise only and alike on all devices.
+    """
+    leading, trailing = [], []
+    stride = 1
+    for dim in reversed(shape.dims):
+        only = Shape([dim])
+        vector = import_tf_tensor(mesh, np.arange(dim.size, dtype=np.uint32), only).value
+        vector = align(vector, only, shape)
+        if stride * dim.size <= 1 << 32 and not leading:
+            trailing.append(vector * _uint(stride & _MASK))
+            stride *= dim.size
+        else:
+            leading.append(vector)
+    return leading, trailing
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _uniform(bits: tf.Tensor, leading: list[tf.Tensor], trailing: list[tf.Tensor]) -> tf.Tensor:
+    """Returns floats in [0, 1)."""
+    return _uniform_floats(bits, leading, trailing)
+
+
+@functools.partial(tf.function, jit_compile=True, autograph=False)
+def _keep_scale(
+    bits: tf.Tensor, keep: tf.Tensor, leading: list[tf.Tensor], trailing: list[tf.Tensor]
+) -> tf.Tensor:
+    """Returns 1 / keep where an element is kept, else 0.
+
+    Compiled by XLA: as an island it is nine times faster than the graph executor (24.6 ms to 2.7 ms
+    for 8 million elements on two cores).
+    """
+    return tf.where(_uniform_floats(bits, leading, trailing) < keep, 1.0 / keep, 0.0)
+
+
+def _uniform_floats(
+    bits: tf.Tensor, leading: list[tf.Tensor], trailing: list[tf.Tensor]
+) -> tf.Tensor:
+    for index in leading:
+        bits = _mix(index * _uint(_GOLDEN) + bits)
+    index = sum(trailing[1:], trailing[0]) if trailing else tf.zeros([], tf.uint32)
+    hashed = _mix(index * _uint(_GOLDEN) + bits)
+    # Through int32: there is no direct kernel from uint32 to float32 everywhere, and 24 bits fit.
+    mantissa = tf.cast(tf.bitwise.right_shift(hashed, _uint(8)), tf.int32)
+    return tf.cast(mantissa, tf.float32) * (2.0**-24)
+
+
+def _mix(h: tf.Tensor) -> tf.Tensor:
+    h = tf.bitwise.bitwise_xor(h, tf.bitwise.right_shift(h, _uint(16))) * _uint(0x7FEB352D)
+    h = tf.bitwise.bitwise_xor(h, tf.bitwise.right_shift(h, _uint(15))) * _uint(0x846CA68B)
+    return tf.bitwise.bitwise_xor(h, tf.bitwise.right_shift(h, _uint(16)))
+
+
+def _mix_int(h: int) -> int:
+    h = ((h ^ (h >> 16)) * 0x7FEB352D) & _MASK
+    h = ((h ^ (h >> 15)) * 0x846CA68B) & _MASK
+    return h ^ (h >> 16)
+
+
+def _uint(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint32)

@@ -1,0 +1,159 @@
+"""An ordered set of named dimensions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError, did_you_mean
+
+
+class Shape:
+    """An ordered set of dimensions with distinct names; immutable and hashable.
+
+    >>> shape = Shape([Dimension("batch", 8), Dimension("length", 128)])
+    >>> shape.size
+    1024
+    >>> shape - Dimension("batch", 8)
+    Shape(length:128)
+    >>> Dimension("length", 128) in shape
+    True
+
+    Raises:
+      ShapeError: where two dimensions have the same name.
+    """
+
+    __slots__ = ("_dims", "_hash")
+
+    def __init__(self, dims: Iterable[DimensionLike] = ()):
+        self._dims = tuple(convert_to_dimension(d) for d in dims)
+        self._hash = hash(self._dims)
+        names = [d.name for d in self._dims]
+        if len(set(names)) != len(names):
+            repeated = next(n for n in names if names.count(n) > 1)
+            raise ShapeError(
+                f"dimension {repeated!r} occurs twice in {self}: "
+                "rename one of them (mtf.rename_dimension)"
+            )
+
+    @property
+    def dims(self) -> list[Dimension]:
+        """The dimensions, in order."""
+        return list(self._dims)
+
+    @property
+    def ndims(self) -> int:
+        """The number of dimensions."""
+        return len(self._dims)
+
+    @property
+    def size(self) -> int:
+        """The number of elements; 1 for a scalar."""
+        return math.prod(d.size for d in self._dims)
+
+    @property
+    def dimension_names(self) -> list[str]:
+        """The names, in order."""
+        return [d.name for d in self._dims]
+
+    @property
+    def to_integer_list(self) -> list[int]:
+        """The sizes, in order."""
+        return [d.size for d in self._dims]
+
+    @property
+    def to_string(self) -> str:
+        """The text that `convert_to_shape` reads back."""
+        return ";".join(f"{d.name}:{d.size}" for d in self._dims)
+
+    def get_dim_by_name(self, name: str) -> Dimension:
+        """Returns the dimension called `name`; a ShapeError names the nearest one."""
+        for dim in self._dims:
+            if dim.name == name:
+                return dim
+        raise ShapeError(
+            f"no dimension {name!r} in {self}{did_you_mean(name, self.dimension_names)}"
+        )
+
+    def index(self, dim: Dimension) -> int:
+        """Returns the position of `dim`; a ShapeError says what there is instead."""
+        try:
+            return self._dims.index(dim)
+        except ValueError:
+            pass
+        same_name = [d for d in self._dims if d.name == dim.name]
+        hint = (
+            f": its {dim.name!r} has size {same_name[0].size}"
+            if same_name
+            else did_you_mean(dim.name, self.dimension_names)
+        )
+        raise ShapeError(f"no dimension {dim.name}:{dim.size} in {self}{hint}")
+
+    def rename_dimension(self, old_name: str, new_name: str) -> Shape:
+        """Returns the shape with one dimension renamed."""
+        old = self.get_dim_by_name(old_name)
+        return Shape(Dimension(new_name, d.size) if d == old else d for d in self._dims)
+
+    def resize_dimension(self, name: str, new_size: int) -> Shape:
+        """Returns the shape with one dimension's size changed."""
+        old = self.get_dim_by_name(name)
+        return Shape(Dimension(name, new_size) if d == old else d for d in self._dims)
+
+    def __add__(self, other: ShapeLike) -> Shape:
+        return Shape(self._dims + convert_to_shape(other)._dims)
+
+    def __radd__(self, other: ShapeLike) -> Shape:
+        return convert_to_shape(other) + self
+
+    def __sub__(self, other: ShapeLike | None) -> Shape:
+        if other is None:
+            return self
+        removed = convert_to_shape(other)._dims
+        return Shape(d for d in self._dims if d not in removed)
+
+    def __iter__(self) -> Iterator[Dimension]:
+        return iter(self._dims)
+
+    def __len__(self) -> int:
+        return len(self._dims)
+
+    def __getitem__(self, index: int) -> Dimension:
+        return self._dims[index]
+
+    def __contains__(self, dim: object) -> bool:
+        return dim in self._dims
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shape) and self._dims == other._dims
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"Shape({self.to_string})"
+
+
+ShapeLike: TypeAlias = "Shape | Sequence[DimensionLike] | Dimension | str"
+
+
+def convert_to_shape(shape: ShapeLike) -> Shape:
+    """Returns the shape that a `Shape`, a list of dimensions, one dimension or a text describes.
+
+    A text is "name:size" pairs separated by `;`, `,`, `.` or spaces, as in Mesh TensorFlow.
+
+    >>> convert_to_shape("batch:8;length:128")
+    Shape(batch:8;length:128)
+    """
+    if isinstance(shape, Shape):
+        return shape
+    if isinstance(shape, Dimension):
+        return Shape([shape])
+    if isinstance(shape, str):
+        return Shape(part for part in re.split(r"[;,.\s]+", shape.strip()) if part)
+    try:
+        return Shape(shape)
+    except TypeError:
+        raise ShapeError(f"{shape!r} is not a shape: give dimensions or 'name:size;...'") from None

@@ -1,0 +1,148 @@
+"""A tensor with named dimensions."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from mtfrun.mtf.broadcasting import broadcast_shape, combine
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+
+
+class Arithmetic:
+    """The operators of tensors and variables; operands are broadcast by name."""
+
+    def __add__(self, other):
+        return binary(tf.add, self, other)
+
+    def __radd__(self, other):
+        return binary(tf.add, other, self)
+
+    def __sub__(self, other):
+        return binary(tf.subtract, self, other)
+
+    def __rsub__(self, other):
+        return binary(tf.subtract, other, self)
+
+    def __mul__(self, other):
+        return binary(tf.multiply, self, other)
+
+    def __rmul__(self, other):
+        return binary(tf.multiply, other, self)
+
+    def __truediv__(self, other):
+        return binary(tf.truediv, self, other)
+
+    def __rtruediv__(self, other):
+        return binary(tf.truediv, other, self)
+
+    def __floordiv__(self, other):
+        return binary(tf.math.floordiv, self, other)
+
+    def __rfloordiv__(self, other):
+        return binary(tf.math.floordiv, other, self)
+
+    def __mod__(self, other):
+        return binary(tf.math.floormod, self, other)
+
+    def __rmod__(self, other):
+        return binary(tf.math.floormod, other, self)
+
+    def __lt__(self, other):
+        return binary(tf.less, self, other)
+
+    def __le__(self, other):
+        return binary(tf.less_equal, self, other)
+
+    def __gt__(self, other):
+        return binary(tf.greater, self, other)
+
+    def __ge__(self, other):
+        return binary(tf.greater_equal, self, other)
+
+    def __neg__(self):
+        x = as_tensor(self)
+        return Tensor(x.mesh, tf.negative(x.value), x.shape)
+
+
+class Tensor(Arithmetic):
+    """A `tf.Tensor` whose dimensions have names, on a mesh.
+
+    Args:
+      mesh: the mesh that the value lies on.
+      value: the tensor, dimensions in the order of `shape`; a DTensor on a mesh of several devices.
+      shape: the named dimensions.
+
+    Raises:
+      ShapeError: the sizes of `shape` are not those of `value`.
+    """
+
+    __slots__ = ("mesh", "value", "shape")
+
+    def __init__(self, mesh: Mesh, value: tf.Tensor, shape: ShapeLike):
+        self.mesh = mesh
+        self.value = value
+        self.shape: Shape = convert_to_shape(shape)
+        if value.shape != self.shape.to_integer_list:
+            raise ShapeError(f"a value of sizes {value.shape} cannot have the shape {self.shape}")
+
+    @property
+    def dtype(self) -> tf.DType:
+        """The element type."""
+        return self.value.dtype
+
+    def __bool__(self):
+        raise TypeError("the truth of a named tensor is not defined: use mtf.where or mtf.to_numpy")
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.shape.to_string!r}, {self.dtype.name})"
+
+
+TensorLike: TypeAlias = "Tensor | Any"
+
+
+def as_tensor(x: TensorLike) -> Tensor:
+    """Returns a tensor as it is and a variable read."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, Arithmetic):
+        return x.read()  # type: ignore[attr-defined]
+    raise TypeError(
+        f"expected a named tensor or a variable, got {type(x).__name__}: "
+        "bring it in with mtf.import_tf_tensor or mtf.constant"
+    )
+
+
+def binary(tf_fn, x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
+    """Returns tf_fn(x1, x2), operands broadcast by name; one of them may be a Python number.
+
+    Args:
+      tf_fn: an element-wise TensorFlow function of two tensors.
+      x1, x2: tensors, variables or Python numbers; a number takes the other's type.
+      output_shape: by default the operand's shape that contains the other's, else their union.
+    """
+    number1 = isinstance(x1, (bool, int, float))
+    number2 = isinstance(x2, (bool, int, float))
+    if number1 or number2:
+        x = as_tensor(x2 if number1 else x1)
+        value = tf_fn(
+            tf.constant(x1, x.dtype) if number1 else x.value,
+            tf.constant(x2, x.dtype) if number2 else x.value,
+        )
+        if output_shape is None or convert_to_shape(output_shape) == x.shape:
+            return Tensor(x.mesh, value, x.shape)
+        output_shape = convert_to_shape(output_shape)
+        return Tensor(
+            x.mesh, combine(tf.identity, x.mesh, [value], [x.shape], output_shape), output_shape
+        )
+    x1, x2 = as_tensor(x1), as_tensor(x2)
+    if x1.mesh is not x2.mesh:
+        raise ShapeError(f"operands are on two meshes, {x1.mesh} and {x2.mesh}: make one mesh only")
+    shape = broadcast_shape(x1.shape, x2.shape)
+    if output_shape is not None:
+        shape = convert_to_shape(output_shape)
+    value = combine(tf_fn, x1.mesh, [x1.value, x2.value], [x1.shape, x2.shape], shape)
+    return Tensor(x1.mesh, value, shape)

@@ -1,0 +1,84 @@
+"""Bringing values onto a mesh and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.tensor import Arithmetic, Tensor, as_tensor
+
+
+def import_tf_tensor(
+    mesh: Mesh, tensor: tf.Tensor | np.ndarray, shape: ShapeLike, dtype: tf.DType | None = None
+) -> Tensor:
+    """Returns a value that is known whole on the host as a tensor laid out on the mesh.
+
+    Inside a traced function a host value becomes a constant of the graph.
+
+    Args:
+      mesh: the mesh.
+      tensor: a numpy array, Python number or list, or `tf.Tensor`.
+      shape: its named dimensions.
+      dtype: the type wanted; by default that of the value.
+
+    Raises:
+      ShapeError: the sizes differ.
+      LayoutError: `shape` cannot be laid out on the mesh.
+    """
+    shape = convert_to_shape(shape)
+    in_graph = not tf.executing_eagerly()
+    if tf.is_tensor(tensor) and hasattr(tensor, "numpy") and (in_graph or mesh.is_distributed):
+        # A plain eager tensor must not meet DTensors: inside a function it would be captured.
+        tensor = tensor.numpy()
+    if dtype is not None or not tf.is_tensor(tensor):
+        tensor = tf.cast(tensor, dtype) if tf.is_tensor(tensor) else np.asarray(tensor)
+    sizes = list(tensor.shape)
+    if sizes != shape.to_integer_list:
+        raise ShapeError(f"a value of sizes {sizes} cannot have the shape {shape}")
+    mesh.partition(shape)
+    if in_graph or not mesh.is_distributed:
+        value = tf.convert_to_tensor(tensor, dtype)
+        return Tensor(mesh, mesh.constrain(value, shape) if in_graph else value, shape)
+    if dtype is not None:
+        tensor = tensor.astype(dtype.as_numpy_dtype)
+    return Tensor(mesh, pack(mesh, tensor, shape), shape)
+
+
+def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
+    """Returns the DTensor of a host array: every device is handed its own slice only."""
+    layout = mesh.dtensor_layout(shape)
+    partition = mesh.partition(shape)
+    sizes = {axis.name: axis.size for axis in mesh.shape}
+    slices = []
+    for place in layout.mesh.local_device_locations():
+        index = tuple(
+            slice(None)
+            if axis is None
+            else slice(
+                place[axis] * (dim.size // sizes[axis]),
+                (place[axis] + 1) * (dim.size // sizes[axis]),
+            )
+            for dim, axis in zip(shape, partition)
+        )
+        slices.append(tf.convert_to_tensor(array[index]))
+    return dtensor.pack(slices, layout)
+
+
+def to_numpy(structure: Any) -> Any:
+    """Returns the global values of all tensors and variables in a nested structure, as numpy."""
+    return tf.nest.map_structure(
+        lambda x: _value_to_numpy(as_tensor(x)) if isinstance(x, Arithmetic) else x, structure
+    )
+
+
+def _value_to_numpy(x: Tensor) -> np.ndarray:
+    if not x.mesh.is_distributed:
+        return x.value.numpy()
+    replicated = dtensor.Layout.replicated(x.mesh.dtensor_mesh, rank=x.shape.ndims)
+    return dtensor.unpack(dtensor.relayout(x.value, replicated))[0].numpy()

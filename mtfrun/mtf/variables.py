@@ -1,0 +1,129 @@
+"""Variables with named dimensions."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.initializers import Initializer, Zeros
+from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
+from mtfrun.mtf.transfer import pack
+
+
+class Variable(Arithmetic):
+    """A parameter or another value that steps change; every op takes it where it takes a tensor.
+
+    A constructor makes the specification only. `mtf.initialize(module, seed)` gives every variable
+    of a module its path and its storage, so that a model can be described without memory.
+
+    In one traced function read a variable before it is assigned, never after: under DTensor a read
+    after an assignment can see the old value.
+
+    Args:
+      mesh: the mesh.
+      shape: the named dimensions.
+      initializer: gives the first value from (seed, path).
+      dtype: the type of the storage.
+      name: what errors call it before it has a path.
+      trainable: whether optimizers update it.
+
+    Raises:
+      LayoutError: the shape cannot be laid out on the mesh.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        shape: ShapeLike,
+        initializer: Initializer = Zeros(),
+        dtype: tf.DType = tf.float32,
+        name: str = "",
+        trainable: bool = True,
+    ):
+        self.mesh = mesh
+        self.shape: Shape = convert_to_shape(shape)
+        self.initializer = initializer
+        self.dtype = tf.as_dtype(dtype)
+        self.trainable = trainable
+        self.path = name
+        self._storage: tf.Variable | None = None
+        mesh.partition(self.shape)
+
+    @property
+    def variable(self) -> tf.Variable:
+        """The storage: a `tf.Variable`, on several devices a `DVariable`."""
+        if self._storage is None:
+            raise ShapeError(
+                f"variable {self.path or self.shape} has no value yet: "
+                "call mtf.initialize(module, seed) first"
+            )
+        return self._storage
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether it has a value."""
+        return self._storage is not None
+
+    def initialize(self, seed: int, path: str) -> None:
+        """Makes the storage, with a value that depends on `seed` and `path` alone."""
+        self.path = path
+        digest = hashlib.blake2b(f"{seed}:{path}".encode(), digest_size=16).digest()
+        rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        value = np.asarray(self.initializer(self.shape, rng)).astype(self.dtype.as_numpy_dtype)
+        if value.shape != tuple(self.shape.to_integer_list):
+            raise ShapeError(f"initializer of {path} gave sizes {value.shape} for {self.shape}")
+        if self.mesh.is_distributed:
+            self._storage = dtensor.DVariable(
+                pack(self.mesh, value, self.shape), trainable=self.trainable
+            )
+        else:
+            self._storage = tf.Variable(value, trainable=self.trainable, name=path.split("/")[-1])
+
+    def read(self) -> Tensor:
+        """Returns the value as a tensor."""
+        return Tensor(self.mesh, self.variable.read_value(), self.shape)
+
+    def __repr__(self) -> str:
+        return f"Variable({self.path!r}, {self.shape.to_string!r}, {self.dtype.name})"
+
+
+def read_variable(variable: Variable) -> Tensor:
+    """Returns the variable's value as a tensor."""
+    return variable.read()
+
+
+def assign(variable: Variable, new_value: TensorLike) -> None:
+    """Sets a variable; the value must have its dimensions, in any order, and is cast to its type.
+
+    Raises:
+      ShapeError: the dimensions differ.
+    """
+    variable.variable.assign(_stored_form(variable, new_value))
+
+
+def assign_add(variable: Variable, delta: TensorLike) -> None:
+    """Adds to a variable; see `assign`."""
+    variable.variable.assign_add(_stored_form(variable, delta))
+
+
+def assign_sub(variable: Variable, delta: TensorLike) -> None:
+    """Subtracts from a variable; see `assign`."""
+    variable.variable.assign_sub(_stored_form(variable, delta))
+
+
+def _stored_form(variable: Variable, x: TensorLike) -> tf.Tensor:
+    x = as_tensor(x)
+    value = x.value
+    if x.shape != variable.shape:
+        if set(x.shape) != set(variable.shape):
+            raise ShapeError(f"variable {variable.path} is {variable.shape}, not {x.shape}")
+        value = tf.transpose(value, [x.shape.index(dim) for dim in variable.shape])
+    if value.dtype != variable.dtype:
+        value = tf.cast(value, variable.dtype)
+    return variable.mesh.constrain(value, variable.shape)
