@@ -1,6 +1,6 @@
 """Optimizers, learning-rate schedules, and rules about which variables they act on."""
 
-from mtfrun.optim.adafactor import Adafactor, AdamDecay, Factoring, ParameterScale, PowerDecay
+from mtfrun.optim.adafactor import Adafactor, AdamDecay, ParameterScale, PowerDecay
 from mtfrun.optim.adam import Adam
 from mtfrun.optim.clipping import clip_by_global_norm, global_norm
 from mtfrun.optim.momentum import Momentum
@@ -27,7 +27,6 @@ __all__ = [
     "AdamDecay",
     "Constant",
     "CosineDecay",
-    "Factoring",
     "LinearDecay",
     "LinearWarmup",
     "MissingGradientError",

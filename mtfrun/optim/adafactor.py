@@ -48,29 +48,6 @@ class AdamDecay:
 
 
 @dataclasses.dataclass(frozen=True)
-class Factoring:
-    """Which second moments are kept as two vectors instead of a matrix (section 3).
-
-    Those of a variable whose two largest dimensions, not counting `stacked_dim_names` (of layers
-    that are stacked in one variable), have at least `min_dim_size` entries each.
-    """
-
-    min_dim_size: int = 128
-    stacked_dim_names: Sequence[str] = ()
-
-    def dims(self, shape: mtf.Shape) -> tuple[mtf.Dimension, mtf.Dimension] | None:
-        """Returns the largest and the second largest dimension, or None: do not factor.
-
-        Of equal dimensions the first counts as the larger.
-        """
-        candidates = [dim for dim in shape if dim.name not in self.stacked_dim_names]
-        largest_first = sorted(candidates, key=lambda dim: -dim.size)
-        if len(largest_first) < 2 or largest_first[1].size < self.min_dim_size:
-            return None
-        return largest_first[0], largest_first[1]
-
-
-@dataclasses.dataclass(frozen=True)
 class ParameterScale:
     """Steps relative to the parameter: times max(rms(parameter), minimum) (section 8).
 
@@ -82,9 +59,27 @@ class ParameterScale:
     exclude: Sequence[str] = ()
 
 
-def rms(x: mtf.Tensor) -> mtf.Tensor:
-    """Returns the root of the mean square of all entries; a scalar."""
-    return mtf.sqrt(mtf.reduce_mean(mtf.square(x)))
+def factored_dims(
+    shape: mtf.Shape, min_dim_size: int | None, stacked_dim_names: Sequence[str] = ()
+) -> tuple[mtf.Dimension, mtf.Dimension] | None:
+    """Returns the largest and the second largest dimension, or None for a variable not to factor.
+
+    Variables are factored whose two largest dimensions, not counting stacked ones, have at least
+    `min_dim_size` entries each; with None, none are. Of equal dimensions the first is the larger.
+
+    >>> factored_dims(mtf.convert_to_shape("heads:8;d_model:512;d_kv:64"), 64)
+    (Dimension(name='d_model', size=512), Dimension(name='d_kv', size=64))
+    """
+    candidates = [dim for dim in shape if dim.name not in stacked_dim_names]
+    largest_first = sorted(candidates, key=lambda dim: -dim.size)
+    if min_dim_size is None or len(largest_first) < 2 or largest_first[1].size < min_dim_size:
+        return None
+    return largest_first[0], largest_first[1]
+
+
+def rms(x: mtf.Tensor, output_shape: mtf.ShapeLike = ()) -> mtf.Tensor:
+    """Returns the root of the mean square over all dimensions but those of `output_shape`."""
+    return mtf.sqrt(mtf.reduce_mean(mtf.square(x), output_shape=output_shape))
 
 
 def moving_average(average: mtf.Tensor, value: mtf.Tensor, decay: mtf.Tensor) -> mtf.Tensor:
@@ -146,7 +141,8 @@ class Adafactor(SlotOptimizer):
         beta1: float = 0.0,
         epsilon1: float = 1e-30,
         clipping_threshold: float | None = 1.0,
-        factoring: Factoring | None = Factoring(),
+        min_dim_size_to_factor: int | None = 128,
+        stacked_dim_names: Sequence[str] = (),
         parameter_scale: ParameterScale | None = ParameterScale(),
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
@@ -159,7 +155,10 @@ class Adafactor(SlotOptimizer):
           epsilon1: added to squared gradients.
           clipping_threshold: largest root mean square of the unscaled update (section 6), the
             paper's d; None does not clip.
-          factoring: which second moments are factored; None for none.
+          min_dim_size_to_factor: smallest size of both dimensions of a matrix whose second moments
+            are kept as two vectors (section 3); None factors nothing.
+          stacked_dim_names: dimensions over which like variables are stacked in a single one; each
+            of these is factored for itself and has a scale of its own.
           parameter_scale: how steps follow the parameter's size; None for absolute steps.
           learning_rate_factors: factors of the learning rate by pattern of the variable's path.
         """
@@ -170,7 +169,8 @@ class Adafactor(SlotOptimizer):
         self._beta1 = beta1
         self._epsilon1 = epsilon1
         self._clipping_threshold = clipping_threshold
-        self._factoring = factoring
+        self._min_dim_size_to_factor = min_dim_size_to_factor
+        self._stacked_dim_names = stacked_dim_names
         self._parameter_scale = parameter_scale
         self._absolute: set[str] = set()
 
@@ -210,7 +210,7 @@ class Adafactor(SlotOptimizer):
         return updates
 
     def _factored_dims(self, shape: mtf.Shape) -> tuple[mtf.Dimension, mtf.Dimension] | None:
-        return self._factoring.dims(shape) if self._factoring is not None else None
+        return factored_dims(shape, self._min_dim_size_to_factor, self._stacked_dim_names)
 
     def _direction(
         self, gradient: mtf.Tensor, state: dict[str, mtf.Tensor], decay: mtf.Tensor
@@ -233,8 +233,9 @@ class Adafactor(SlotOptimizer):
         """Returns the factor of the learning rate from the parameter's size and from clipping."""
         scale: mtf.Tensor | float = 1.0
         if self._parameter_scale is not None and path not in self._absolute:
-            scale = mtf.maximum(rms(parameter), self._parameter_scale.minimum)
+            stack = [dim for dim in parameter.shape if dim.name in self._stacked_dim_names]
+            scale = mtf.maximum(rms(parameter, stack), self._parameter_scale.minimum)
         if self._clipping_threshold is not None:
-            # x / max(1, rms(x) / d), section 6.
+            # x / max(1, rms(x) / d), section 6; as in Mesh TensorFlow, over a stack as a whole.
             scale = scale / mtf.maximum(rms(direction) / self._clipping_threshold, 1.0)
         return scale

@@ -37,9 +37,9 @@ def rsqrt(x: Scalar) -> Scalar:
     return mtf.rsqrt(x) if isinstance(x, mtf.Tensor) else 1.0 / math.sqrt(x)
 
 
-def cos(x: Scalar) -> Scalar:
-    """Returns the cosine of x, in radians."""
-    return mtf.cos(x) if isinstance(x, mtf.Tensor) else math.cos(x)
+def sin(x: Scalar) -> Scalar:
+    """Returns the sine of x, in radians."""
+    return mtf.sin(x) if isinstance(x, mtf.Tensor) else math.sin(x)
 
 
 def power(x: Scalar, exponent: float) -> Scalar:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.optim.scalar_math import Scalar, cos, maximum, minimum, rsqrt, to_float
+from mtfrun.optim.scalar_math import Scalar, maximum, minimum, rsqrt, sin, to_float
 
 
 class Schedule(Protocol):
@@ -138,9 +138,10 @@ class CosineDecay:
         _require_positive(self, "total_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        progress = minimum(maximum(to_float(step), 0.0) / self.total_steps, 1.0)
-        wave = (cos(progress * math.pi) + 1.0) * 0.5
-        return wave * (1.0 - self.minimum) + self.minimum
+        # (1 + cos(pi * (1 - r))) / 2 = sin(pi * r / 2) ** 2, which does not cancel near the end.
+        remaining = minimum(maximum(self.total_steps - to_float(step), 0.0) / self.total_steps, 1.0)
+        root = sin(remaining * (math.pi / 2))
+        return root * root * (1.0 - self.minimum) + self.minimum
 
 
 @dataclasses.dataclass(frozen=True)

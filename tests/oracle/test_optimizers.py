@@ -23,24 +23,30 @@ SLOT_NAMES = {
 
 
 def _adafactor(name: str, hparams: dict[str, Any]) -> optim.Adafactor:
-    factoring = optim.Factoring(
-        hparams.get("min_dim_size_to_factor", 128), hparams.get("stacked_dim_names", ())
-    )
     scale = optim.ParameterScale(
         hparams.get("epsilon2", 1e-3), hparams.get("exclude_from_parameter_scale", ())
     )
     arguments = {
         key: hparams[key]
-        for key in ("learning_rate", "decay_rate", "beta1", "epsilon1", "clipping_threshold")
+        for key in (
+            "learning_rate",
+            "decay_rate",
+            "beta1",
+            "epsilon1",
+            "clipping_threshold",
+            "min_dim_size_to_factor",
+            "stacked_dim_names",
+        )
         if key in hparams
     }
+    if not hparams.get("factored", True):
+        arguments["min_dim_size_to_factor"] = None
     # Two cases describe a function in words.
     if name == "adafactor_gin_default_noam":
         arguments["learning_rate"] = optim.noam(hparams["total_train_steps"], warmup_steps=4)
     if name == "adafactor_adam_decay":
         arguments["decay_rate"] = optim.AdamDecay(0.99)
     return optim.Adafactor(
-        factoring=factoring if hparams.get("factored", True) else None,
         parameter_scale=scale if hparams.get("multiply_by_parameter_scale", True) else None,
         **arguments,
     )

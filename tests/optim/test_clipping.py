@@ -1,0 +1,60 @@
+"""Clipping by the global norm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf, optim
+from tests.layouts import ONE_DEVICE, assert_close
+
+GRADIENTS = {
+    "kernel": np.arange(32, dtype=np.float32).reshape([8, 4]),
+    "bias": np.float32([3, 4, -5, 6]),
+}
+SHAPES = {"kernel": "d_model:8;d_ff:4", "bias": "d_ff:4"}
+NORM = float(np.sqrt(sum((value**2).sum() for value in GRADIENTS.values())))
+
+
+def _clip(mesh_shape: str, max_norm: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    mesh = mtf.Mesh(mesh_shape, "d_model:data;d_ff:model")
+    gradients = {
+        path: mtf.import_tf_tensor(mesh, value, SHAPES[path]) for path, value in GRADIENTS.items()
+    }
+    clip = mtf.function(lambda gradients: optim.clip_by_global_norm(gradients, max_norm))
+    return mtf.to_numpy(clip(gradients))
+
+
+def test_large_gradients_are_scaled_to_the_norm(mesh_shape: str) -> None:
+    clipped, norm = _clip(mesh_shape, max_norm=2.0)
+    assert_close(norm, NORM)
+    for path, value in GRADIENTS.items():
+        assert_close(clipped[path], value * 2.0 / NORM)
+
+
+def test_small_gradients_are_left_alone() -> None:
+    clipped, norm = _clip(ONE_DEVICE, max_norm=NORM * 1.01)
+    assert_close(norm, NORM)
+    for path, value in GRADIENTS.items():
+        np.testing.assert_array_equal(clipped[path], value)
+
+
+def test_zero_gradients_stay_zero() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    zero = {"bias": mtf.import_tf_tensor(mesh, np.zeros([4], np.float32), "d_ff:4")}
+    clipped, norm = mtf.to_numpy(optim.clip_by_global_norm(zero, 1.0))
+    assert norm == 0
+    np.testing.assert_array_equal(clipped["bias"], np.zeros([4]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_the_norm_shows_a_gradient_that_is_not_finite(bad: float) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    gradients = {"bias": mtf.import_tf_tensor(mesh, np.float32([1, bad, 0, 0]), "d_ff:4")}
+    _, norm = mtf.to_numpy(optim.clip_by_global_norm(gradients, 1.0))
+    assert not np.isfinite(norm)
+
+
+def test_a_norm_of_zero_is_rejected() -> None:
+    with pytest.raises(ValueError, match="max_norm is 0; it must be positive"):
+        optim.clip_by_global_norm({}, 0)

@@ -1,0 +1,78 @@
+"""No layout changes an update, and slots lie where their variables do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from tensorflow.experimental import dtensor
+
+from mtfrun import mtf, optim
+from tests.layouts import FLOAT32_OP_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
+from tests.optim.updates import make_variables, run_updates
+
+LAYOUT = "d_model:data;d_ff:model"
+DIMS = {
+    "block/kernel": ["d_model", "d_ff"],
+    "block/stacked": ["layers", "d_ff", "d_model"],
+    "block/bias": ["d_ff"],
+    "block/scale": [],
+}
+SIZES = {"d_model": 8, "d_ff": 16, "layers": 3}
+NUM_STEPS = 4
+
+OPTIMIZERS = {
+    "adafactor": optim.Adafactor,
+    "adafactor_factored_with_momentum": lambda: optim.Adafactor(
+        0.1, beta1=0.9, min_dim_size_to_factor=8, stacked_dim_names=["layers"]
+    ),
+    "adam": lambda: optim.Adam(
+        optim.Product([0.1, optim.LinearWarmup(3)]),
+        weight_decay=0.1,
+        exclude_from_weight_decay=["bias"],
+    ),
+    "momentum": lambda: optim.Momentum(0.1, nesterov=True),
+    "sgd": lambda: optim.Sgd(0.1, learning_rate_factors={"bias": 2.0}),
+}
+
+
+def _values(path: str, *leading: int) -> np.ndarray:
+    """Returns the same normal draws at every call for a path."""
+    rng = np.random.default_rng(len(path) + len(leading))
+    sizes = [SIZES[name] for name in DIMS[path]]
+    return np.asarray(rng.normal(size=[*leading, *sizes]), np.float32)
+
+
+def _run(
+    make_optimizer: Callable[[], optim.SlotOptimizer], mesh_shape: str
+) -> tuple[optim.SlotOptimizer, dict[str, np.ndarray]]:
+    """Returns the optimizer, and the values after every update and of the last slots."""
+    variables = make_variables(
+        mtf.Mesh(mesh_shape, LAYOUT), {path: _values(path) for path in DIMS}, DIMS
+    )
+    optimizer = make_optimizer()
+    values = run_updates(optimizer, variables, {path: _values(path, NUM_STEPS) for path in DIMS})
+    slots = {
+        path: mtf.to_numpy(mtf.read_variable(slot))
+        for path, slot in optimizer.named_slots().items()
+    }
+    return optimizer, {**values, **slots}
+
+
+@pytest.mark.parametrize("mesh_shape", LAYOUTS[1:])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_layout_changes_no_update(name: str, mesh_shape: str) -> None:
+    _, expected = _run(OPTIMIZERS[name], ONE_DEVICE)
+    optimizer, actual = _run(OPTIMIZERS[name], mesh_shape)
+    assert actual.keys() == expected.keys()
+    for path, value in expected.items():
+        assert_close(actual[path], value, FLOAT32_OP_TOLERANCE)
+    for path, variable in {**optimizer.variables, **optimizer.named_slots()}.items():
+        # Each dimension is split over the axis that the rules give it, in slots as in variables.
+        layout = dtensor.fetch_layout(variable.variable)
+        rules = {"d_model": "data", "d_ff": "model"}
+        wanted = [rules.get(dim.name, dtensor.UNSHARDED) for dim in variable.shape]
+        shards = dict(zip(("data", "model"), layout.mesh.shape(), strict=True))
+        for axis, found in zip(wanted, layout.sharding_specs, strict=True):
+            assert found == axis or shards[axis] == 1, f"{path} is laid out as {layout}"

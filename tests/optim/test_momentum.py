@@ -1,0 +1,42 @@
+"""Momentum against plain Python; the plain form is among the reference values as well."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtfrun import mtf, optim
+from tests.layouts import ONE_DEVICE, assert_close
+from tests.optim.updates import make_variables, run_updates
+
+
+def test_nesterov_equals_sutskever_et_al() -> None:
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=[4]).astype(np.float32)
+    gradients = rng.normal(size=[10, 4]).astype(np.float32)
+    variables = make_variables(mtf.Mesh(ONE_DEVICE), {"w": start}, {"w": ["a"]})
+
+    after = run_updates(optim.Momentum(0.1, 0.9, nesterov=True), variables, {"w": gradients})
+
+    # Equations 3 and 4: theta is the iterate, and gradients are taken at theta + mu * v, which is
+    # what the variable holds.
+    theta, v = start.astype(np.float64), np.zeros([4])
+    expected = []
+    for gradient in gradients:
+        v = 0.9 * v - 0.1 * gradient
+        theta = theta + v
+        expected.append(theta + 0.9 * v)
+    assert_close(after["w"], np.stack(expected))
+
+
+def test_nesterov_differs_from_plain_momentum() -> None:
+    gradients = {"w": np.ones([3, 2], np.float32)}
+    plain, nesterov = (
+        run_updates(
+            optim.Momentum(0.1, 0.9, nesterov),
+            make_variables(mtf.Mesh(ONE_DEVICE), {"w": np.zeros([2], np.float32)}, {"w": ["a"]}),
+            gradients,
+        )["w"]
+        for nesterov in (False, True)
+    )
+    assert_close(plain[:, 0], [-0.1, -0.29, -0.561])
+    assert_close(nesterov[:, 0], [-0.19, -0.461, -0.8049])

@@ -1,0 +1,80 @@
+"""Rules by variable path: freezing and factors of the learning rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf, optim
+from mtfrun.optim.partition import learning_rate_factors, matching_paths
+from tests.layouts import ONE_DEVICE
+
+PATHS = [
+    "embedding/table",
+    "blocks/0/attention/query",
+    "blocks/0/norm/scale",
+    "blocks/1/norm/scale",
+]
+
+
+def _variables() -> dict[str, mtf.Variable]:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    variables = {path: mtf.Variable(mesh, "d_model:4") for path in PATHS}
+    variables["blocks/1/moving_mean"] = mtf.Variable(mesh, "d_model:4", trainable=False)
+    return variables
+
+
+def test_frozen_variables_are_left_out() -> None:
+    assert list(optim.trainable_variables(_variables())) == PATHS
+    assert list(optim.trainable_variables(_variables(), ["norm", "^embedding/"])) == [PATHS[1]]
+
+
+def test_frozen_variables_get_no_slots() -> None:
+    optimizer = optim.Adam(0.1)
+    optimizer.init(optim.trainable_variables(_variables(), ["norm", "query$"]))
+    assert list(optimizer.named_slots()) == ["embedding/table/m", "embedding/table/v"]
+
+
+def test_freezing_everything_is_an_error() -> None:
+    with pytest.raises(optim.PatternError, match="matches every variable"):
+        optim.trainable_variables(_variables(), [""])
+
+
+@pytest.mark.parametrize(
+    "pattern, nearest",
+    [("^embeding", "embedding/table"), ("querry", "blocks/0/attention/query"), ("zzz", "")],
+)
+def test_a_pattern_that_matches_nothing_names_the_nearest_path(pattern: str, nearest: str) -> None:
+    message = f"frozen: '{pattern.replace('^', '.')}' matches none of 4 variables; .*'{nearest}"
+    with pytest.raises(optim.PatternError, match=message):
+        optim.trainable_variables(_variables(), [pattern])
+
+
+def test_a_pattern_that_is_no_regular_expression_is_an_error() -> None:
+    with pytest.raises(optim.PatternError, match=r"frozen: '\(' is not a regular expression"):
+        matching_paths(PATHS, ["("], "frozen")
+
+
+def test_the_first_pattern_gives_the_factor() -> None:
+    factors = learning_rate_factors(PATHS, {"/1/": 0.5, "norm": 0.1, "embedding": 0.0})
+    assert factors == dict(zip(PATHS, [0.0, 1.0, 0.1, 0.5], strict=True))
+
+
+def test_a_pattern_that_only_repeats_an_earlier_one_is_no_error() -> None:
+    assert learning_rate_factors(["a/b"], {"a": 2.0, "b": 3.0}) == {"a/b": 2.0}
+
+
+def test_a_factor_scales_what_an_update_moves() -> None:
+    gradient = np.float32([1, -2, 3, 4])
+    mesh = mtf.Mesh(ONE_DEVICE)
+    for make in (optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor):
+        variables = {path: mtf.Variable(mesh, "d_model:4") for path in ("head/w", "body/w")}
+        optimizer = make(0.5, learning_rate_factors={"^head": 4.0})
+        optimizer.init(variables)
+        for path, variable in {**variables, **optimizer.named_slots()}.items():
+            variable.initialize(seed=0, path=path)
+        gradients = {path: mtf.import_tf_tensor(mesh, gradient, "d_model:4") for path in variables}
+        new = optimizer.update(gradients, mtf.import_tf_tensor(mesh, np.int32(3), []))
+        head, body = (mtf.to_numpy(new[variables[path]]) for path in ("head/w", "body/w"))
+        assert np.abs(body).min() > 0
+        np.testing.assert_allclose(head, body * 4.0, rtol=1e-6)

@@ -1,0 +1,102 @@
+"""What all optimizers share: gradients are complete, slots are named and start at zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from tests.layouts import ONE_DEVICE, assert_close
+
+MESH = mtf.Mesh(ONE_DEVICE)
+OPTIMIZERS = [optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor]
+
+
+def _initialized(make: type[optim.SlotOptimizer]) -> optim.SlotOptimizer:
+    variables = {
+        "block/kernel": mtf.Variable(MESH, "d_model:4;d_ff:2"),
+        "block/bias": mtf.Variable(MESH, "d_ff:2"),
+    }
+    optimizer = make(0.1)
+    optimizer.init(variables)
+    for path, variable in {**variables, **optimizer.named_slots()}.items():
+        variable.initialize(seed=0, path=path)
+    return optimizer
+
+
+def _ones(shape: str, dtype: type = np.float32) -> mtf.Tensor:
+    shape = mtf.convert_to_shape(shape)
+    return mtf.import_tf_tensor(MESH, np.ones(shape.to_integer_list, dtype), shape)
+
+
+STEP = np.int32(0)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("gradients", [{}, {"block/bias": None}])
+def test_a_missing_gradient_is_an_error_that_names_the_variable(
+    make: type[optim.SlotOptimizer], gradients: dict[str, None]
+) -> None:
+    optimizer = _initialized(make)
+    gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), **gradients}
+    with pytest.raises(optim.MissingGradientError, match="'block/bias' has no gradient"):
+        optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))
+
+
+def test_a_gradient_of_an_unknown_variable_is_an_error() -> None:
+    optimizer = _initialized(optim.Sgd)
+    gradients = {
+        "block/kernel": _ones("d_model:4;d_ff:2"),
+        "block/bias": _ones("d_ff:2"),
+        "block/frozen": _ones("d_ff:2"),
+    }
+    with pytest.raises(ValueError, match="the first of 'block/frozen', belong to no variable"):
+        optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))
+
+
+def test_slots_are_named_after_their_variables() -> None:
+    slots = _initialized(optim.Momentum).named_slots()
+    assert {path: slot.shape.to_string for path, slot in slots.items()} == {
+        "block/kernel/velocity": "d_model:4;d_ff:2",
+        "block/bias/velocity": "d_ff:2",
+    }
+    assert not any(slot.trainable for slot in slots.values())
+    for slot in slots.values():
+        assert not np.any(mtf.to_numpy(mtf.read_variable(slot)))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_an_update_gives_a_value_to_every_variable_and_slot(
+    make: type[optim.SlotOptimizer],
+) -> None:
+    optimizer = _initialized(make)
+    gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), "block/bias": _ones("d_ff:2")}
+    updates = optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))
+    expected = {*optimizer.variables.values(), *optimizer.named_slots().values()}
+    assert updates.keys() == expected
+    for variable, value in updates.items():
+        assert (value.shape, value.dtype) == (variable.shape, tf.float32)
+        assert np.any(mtf.to_numpy(value)), f"{variable} did not change"
+
+
+def test_a_bfloat16_gradient_updates_in_float32() -> None:
+    optimizer = _initialized(optim.Sgd)
+    bfloat16 = tf.bfloat16.as_numpy_dtype
+    gradients = {
+        "block/kernel": _ones("d_model:4;d_ff:2", bfloat16),
+        "block/bias": _ones("d_ff:2", bfloat16),
+    }
+    updates = optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))
+    for value in updates.values():
+        assert value.dtype == tf.float32
+        # 0.1 in bfloat16 is off by 4e-4 of itself.
+        assert_close(mtf.to_numpy(value), np.full(value.shape.to_integer_list, -0.1))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_the_learning_rate_is_readable(make: type[optim.SlotOptimizer]) -> None:
+    optimizer = make(optim.LinearWarmup(10))
+    rate = optimizer.learning_rate(mtf.import_tf_tensor(MESH, np.int32(5), []))
+    assert rate.shape == mtf.Shape([])
+    assert_close(mtf.to_numpy(rate), 0.5)
