@@ -1,0 +1,27 @@
+"""Everything under --model_dir: checkpoints, the lock, summaries, records."""
+
+from mtfrun.rundir.atomic import atomic_open as atomic_open
+from mtfrun.rundir.atomic import atomic_write as atomic_write
+from mtfrun.rundir.checkpoints import Checkpoints as Checkpoints
+from mtfrun.rundir.errors import DamagedCheckpointError as DamagedCheckpointError
+from mtfrun.rundir.errors import RunDirError as RunDirError
+from mtfrun.rundir.lock import writer_lock as writer_lock
+from mtfrun.rundir.manifest import Manifest as Manifest
+from mtfrun.rundir.manifest import VariableSpec as VariableSpec
+from mtfrun.rundir.records import package_versions as package_versions
+from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
+from mtfrun.rundir.summaries import Summaries as Summaries
+
+__all__ = [
+    "Checkpoints",
+    "DamagedCheckpointError",
+    "Manifest",
+    "RunDirError",
+    "RunDirectory",
+    "Summaries",
+    "VariableSpec",
+    "atomic_open",
+    "atomic_write",
+    "package_versions",
+    "writer_lock",
+]

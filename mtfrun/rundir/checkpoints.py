@@ -1,0 +1,224 @@
+"""Checkpoints that survive a kill at any moment and say when they are damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from mtfrun.rundir import atomic
+from mtfrun.rundir import manifest as manifests
+from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
+from mtfrun.rundir.fit import check_fit
+from mtfrun.rundir.leftovers import files_of_save, list_steps, remove_leftovers
+from mtfrun.rundir.manifest import Manifest
+
+
+class Checkpoints:
+    """The checkpoints of one run: `ckpt-300.*` by step, of which the newest `max_to_keep` stay.
+
+    Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
+    for bit onto any other, or onto plain variables. A checkpoint exists once its manifest
+    `ckpt-300.json` does, which is written last. TensorFlow's own `checkpoint` text file is neither
+    written nor read.
+
+    Only the holder of the run's lock may call `save` and `clean`; anybody may read.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:
+        """Names the directory; nothing is read or made yet. `max_to_keep` None keeps everything."""
+        if max_to_keep is not None and max_to_keep < 1:
+            raise RunDirError(
+                f"max_to_keep is {max_to_keep}: it must be at least 1, or None for all"
+            )
+        self._directory = os.fspath(directory)
+        self._max_to_keep = max_to_keep
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have a manifest, ascending; their files are not looked at."""
+        return list_steps(self._directory)
+
+    def latest(self) -> int | None:
+        """Returns the greatest of `steps()`, or None where there is no checkpoint."""
+        return max(self.steps(), default=None)
+
+    def save(
+        self,
+        step: int,
+        variables: Mapping[str, Any],
+        iterator: Any = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Saves the variables (and the position in the data) and returns the manifest's path.
+
+        A step saved before is replaced, and stays whole until the new files are. Then the oldest
+        checkpoints above `max_to_keep` are deleted. 100 MB take about half a second.
+
+        Args:
+          step: number of finished training steps.
+          variables: raw tf.Variables or DVariables by path.
+          iterator: a tf.data iterator; it goes to a checkpoint of its own (TensorFlow cannot save
+            one together with DVariables).
+          metadata: JSON values for the manifest: mesh, layout, versions.
+
+        Raises:
+          RunDirError: the files cannot be written; those of this attempt are removed.
+        """
+        described = manifests.check_metadata(metadata or {})
+        prefix = None
+        try:
+            os.makedirs(self._directory, exist_ok=True)
+            prefix = self._free_prefix(step)
+            path = os.path.join(self._directory, prefix)
+            tf.train.Checkpoint(variables=dict(variables)).write(path)
+            if iterator is not None:
+                tf.train.Checkpoint(iterator=iterator).write(path + ".iterator")
+            files = {
+                name: manifests.record_file(os.path.join(self._directory, name))
+                for name in files_of_save(self._directory, prefix)
+            }
+            atomic.sync_directory(self._directory)
+            saved = Manifest(int(step), prefix, manifests.describe(variables), files, described)
+            manifests.write_manifest(self._directory, saved)
+        except BaseException as error:
+            if prefix is not None:
+                remove_leftovers(self._directory, prefix)
+            if isinstance(error, (OSError, tf.errors.OpError, RunDirError)):
+                raise RunDirError(
+                    f"cannot save step {step} in {self._directory}: {reason(error)};"
+                    " earlier checkpoints are untouched"
+                ) from error
+            raise
+        self._prune(step)
+        return manifests.manifest_path(self._directory, step)
+
+    def restore(
+        self,
+        step: int | None,
+        variables: Mapping[str, Any],
+        iterator: Any = None,
+        *,
+        subset: bool = False,
+    ) -> Manifest:
+        """Restores variables (and the position in the data) and returns the checkpoint's manifest.
+
+        Everything is checked before the first variable changes: sizes and hashes of the files, then
+        names, shapes and dtypes. With step None a damaged checkpoint is passed over, with a
+        warning, for the next older good one; a wrong model is an error at once.
+
+        Args:
+          step: a step to restore, or None for the newest good one.
+          variables: raw tf.Variables or DVariables by path, on any mesh.
+          iterator: a tf.data iterator over the same pipeline, to be set where the run stopped.
+          subset: the checkpoint may hold further variables.
+        """
+        found = self._newest_good() if step is None else self.verify(step)
+        name = f"{self._directory}/ckpt-{found.step}"
+        check_fit(name, found.variables, manifests.describe(variables), subset=subset)
+        if iterator is not None and not found.has_iterator:
+            raise RunDirError(
+                f"{name} holds no position in the data; restore it without the data iterator"
+            )
+        path = os.path.join(self._directory, found.prefix)
+        _read(path, f"the variables of {name}", variables=dict(variables))
+        if iterator is not None:
+            _read(path + ".iterator", f"the data position of {name}", iterator=iterator)
+        return found
+
+    def verify(self, step: int) -> Manifest:
+        """Returns the manifest of `step`, all of whose files are as they were saved, or raises."""
+        try:
+            return self._verify(step)
+        except DamagedCheckpointError as error:
+            good = [other for other in self.steps() if other != step]
+            raise DamagedCheckpointError(
+                f"checkpoint {step} in {self._directory} is damaged: {error};"
+                f" {_choose(good) or 'there is no other'}"
+            ) from error
+
+    def clean(self) -> list[str]:
+        """Removes what killed saves left and returns the names; to be called before training.
+
+        Only names that a save makes are touched, and no file of a checkpoint whose manifest cannot
+        be read.
+        """
+        return remove_leftovers(self._directory)
+
+    def _verify(self, step: int) -> Manifest:
+        try:
+            found = manifests.read_manifest(self._directory, step)
+        except FileNotFoundError:
+            known = self.steps()
+            where = f"no checkpoint of step {step} in {self._directory}"
+            raise RunDirError(f"{where}; {_choose(known)}" if known else self._nothing()) from None
+        manifests.check_files(self._directory, found)
+        return found
+
+    def _newest_good(self) -> Manifest:
+        damages = []
+        for step in reversed(self.steps()):
+            try:
+                found = self._verify(step)
+            except DamagedCheckpointError as error:
+                damages.append(f"step {step}: {error}")
+                continue
+            if damages:
+                logging.warning(
+                    "damaged checkpoints in %s (%s): going on from step %d",
+                    self._directory,
+                    "; ".join(damages),
+                    step,
+                )
+            return found
+        if damages:
+            raise DamagedCheckpointError(
+                f"every checkpoint in {self._directory} is damaged ({'; '.join(damages)});"
+                " restore a copy of it, or name an empty --model_dir to start again"
+            )
+        raise RunDirError(self._nothing())
+
+    def _nothing(self) -> str:
+        return (
+            f"no checkpoint in {self._directory}: check --model_dir,"
+            " or make one with `mtfrun train --model_dir=...`"
+        )
+
+    def _free_prefix(self, step: int) -> str:
+        """Returns `ckpt-300`, or `ckpt-300.1`, ... where an earlier save has taken the name."""
+        prefix, attempt = f"ckpt-{step}", 0
+        while files_of_save(self._directory, prefix):
+            attempt += 1
+            prefix = f"ckpt-{step}.{attempt}"
+        return prefix
+
+    def _prune(self, saved: int) -> None:
+        """Deletes the files that the step just saved replaced, and the oldest checkpoints."""
+        if self._max_to_keep is not None:
+            others = [step for step in self.steps() if step != saved]
+            for step in others[: max(0, len(others) + 1 - self._max_to_keep)]:
+                # The manifest first: from here on it does not exist, whatever happens to its files.
+                with contextlib.suppress(OSError):
+                    os.unlink(manifests.manifest_path(self._directory, step))
+        remove_leftovers(self._directory)
+
+
+def _choose(steps: list[int]) -> str:
+    return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
+
+
+def _read(prefix: str, what: str, **objects: Any) -> None:
+    """Restores `objects` from the TensorFlow checkpoint `prefix`; all of them must be there."""
+    try:
+        status = tf.train.Checkpoint(**objects).read(prefix)
+        status.assert_existing_objects_matched()
+        # The rest of the checkpoint is left out on purpose: no warning about it at exit.
+        status.expect_partial()
+    except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
+        raise RunDirError(
+            f"cannot restore {what}: {reason(error)}; use the configuration it was saved with"
+        ) from error

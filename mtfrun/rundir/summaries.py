@@ -1,0 +1,147 @@
+"""TensorBoard event files that never stop a run."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.util import tensor_util
+
+from mtfrun.rundir.errors import reason
+
+_EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
+
+
+class Summaries:
+    """Writes scalars, text, histograms and images of one directory, `train` or `eval`.
+
+    The file is made at the first value. Where the disk is full or not writable, one warning says so
+    and the rest of the summaries is dropped: a run is worth more than its charts.
+
+    The records are written by `tf.io.TFRecordWriter`, not through `tf.summary`, whose public
+    functions cannot write the restart mark below.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, resumed_step: int | None = None
+    ) -> None:
+        """Names the directory.
+
+        Args:
+          directory: where the event file goes.
+          resumed_step: step of the checkpoint that this run goes on from; TensorBoard then discards
+            what the interrupted run wrote for later steps.
+        """
+        self._directory = os.fspath(directory)
+        self._resumed_step = resumed_step
+        self._writer: tf.io.TFRecordWriter | None = None
+        self._failed = False
+
+    def scalars(self, values: Mapping[str, Any], step: int) -> None:
+        """Writes one number per tag."""
+        summary = Summary()
+        for tag, value in values.items():
+            summary.MergeFrom(scalar_pb(tag, float(value)))
+        self._write(step, summary)
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        """Writes a Markdown text."""
+        self._write(step, text_pb(tag, markdown))
+
+    def histogram(self, tag: str, values: Any, step: int) -> None:
+        """Writes the distribution of all elements of an array."""
+        self._write(step, histogram_pb(tag, np.asarray(values)))
+
+    def image(self, tag: str, pixels: Any, step: int) -> None:
+        """Writes a picture: uint8 [height, width, channels], 1, 3 or 4 channels."""
+        pixels = np.asarray(pixels, np.uint8)
+        height, width, _ = pixels.shape
+        png = tf.io.encode_png(pixels).numpy()
+        summary = Summary()
+        summary.value.add(
+            tag=tag,
+            metadata=image_metadata.create_summary_metadata(display_name=None, description=None),
+            tensor=tensor_util.make_tensor_proto([str(width), str(height), png], dtype=object),
+        )
+        self._write(step, summary)
+
+    def flush(self) -> None:
+        """Hands everything written so far to readers."""
+        if self._writer is not None:
+            try:
+                self._writer.flush()
+            except (OSError, tf.errors.OpError) as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        """Flushes and closes the file; a later value opens another."""
+        self.flush()
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            try:
+                writer.close()
+            except (OSError, tf.errors.OpError) as error:
+                self._give_up(error)
+
+    def __enter__(self) -> Summaries:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _write(self, step: int, summary: Summary) -> None:
+        if self._failed:
+            return
+        try:
+            if self._writer is None:
+                self._writer = self._open()
+            event = Event(wall_time=time.time(), step=int(step), summary=summary)
+            self._writer.write(event.SerializeToString())
+        except (OSError, tf.errors.OpError) as error:
+            self._give_up(error)
+
+    def _open(self) -> tf.io.TFRecordWriter:
+        os.makedirs(self._directory, exist_ok=True)
+        writer = tf.io.TFRecordWriter(os.path.join(self._directory, self._file_name()))
+        first = Event(wall_time=time.time(), file_version="brain.Event:2")
+        writer.write(first.SerializeToString())
+        if self._resumed_step is not None:
+            # TensorBoard drops the steps from that of a START event on; the resumed step itself was
+            # written before its checkpoint and stays.
+            start = Event(
+                wall_time=time.time(),
+                step=self._resumed_step + 1,
+                session_log=SessionLog(status=SessionLog.START),
+            )
+            writer.write(start.SerializeToString())
+            self._resumed_step = None
+        return writer
+
+    def _file_name(self) -> str:
+        """Returns a name that sorts after all others: TensorBoard reads files in order of name."""
+        matches = (_EVENT_FILE.fullmatch(name) for name in os.listdir(self._directory))
+        newest = max((int(match[1]) for match in matches if match), default=0)
+        seconds = max(int(time.time()), newest + 1)
+        return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}"
+
+    def _give_up(self, error: BaseException) -> None:
+        self._failed = True
+        self._writer = None
+        logging.warning(
+            "cannot write summaries in %s: %s; the run goes on without them",
+            self._directory,
+            reason(error),
+        )
