@@ -1,0 +1,6 @@
+"""Datasets that every machine has without a download, as TFDS builders."""
+
+from mtfrun.data.builders.python_docs import PythonDocs
+from mtfrun.data.builders.python_source import PythonSource
+
+__all__ = ["PythonDocs", "PythonSource"]

@@ -1,0 +1,55 @@
+"""How well simple statistics compress a text: what a model's bits per byte are compared with."""
+
+from __future__ import annotations
+
+import bz2
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+
+# A context and the byte after it are one uint64.
+MAX_ORDER = 7
+
+
+def conditional_entropy(text: bytes, order: int) -> float:
+    """Returns H(byte | the `order` bytes before it) of `text`, in bits per byte.
+
+    H = -(1/n) sum over (c, x) of N(c, x) log2(N(c, x) / N(c)), where N counts the contexts c and
+    their continuations x in the same text: what a table of order `order` costs that has seen the
+    whole text already, not counting the table. So it is below what such a table reaches on a text
+    it has not seen, and lower the shorter the text is.
+
+    Raises DataError for an order that is not in 0..7 or a text that is not longer than it.
+
+    >>> conditional_entropy(b"aabb" * 100, 0)
+    1.0
+    >>> conditional_entropy(b"abab" * 100, 1)
+    0.0
+    """
+    if not 0 <= order <= MAX_ORDER:
+        raise DataError(f"conditional_entropy: order must be in 0..{MAX_ORDER}, not {order}")
+    if len(text) <= order:
+        raise DataError(f"conditional_entropy: {len(text)} byte(s) are too few for order {order}")
+    data = np.frombuffer(text, np.uint8).astype(np.uint64)
+    num_contexts = data.size - order
+    context = np.zeros(num_contexts, np.uint64)
+    for offset in range(order):
+        context = (context << np.uint64(8)) | data[offset : offset + num_contexts]
+    continued = (context << np.uint64(8)) | data[order:]
+    # The formula, summed separately: H(c, x) - H(c).
+    return float(_entropy(continued) - _entropy(context)) + 0.0
+
+
+def bz2_bits_per_byte(text: bytes) -> float:
+    """Returns the size of `text` compressed by bz2 (-9), in bits per byte of `text`."""
+    if not text:
+        raise DataError("bz2_bits_per_byte: the text is empty")
+    return 8 * len(bz2.compress(text)) / len(text)
+
+
+def _entropy(symbols: np.ndarray) -> float:
+    """Returns the entropy of the symbols' frequencies, in bits per symbol."""
+    _, counts = np.unique(symbols, return_counts=True)
+    frequencies = counts / symbols.size
+    return float(-(frequencies * np.log2(frequencies)).sum())

@@ -1,0 +1,41 @@
+"""The names of a batch's features, their named dimensions, and what a batch must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.data.errors import DataError
+
+TARGETS = "targets"
+TARGETS_SEGMENTATION = "targets_segmentation"
+TARGETS_POSITION = "targets_position"
+LANGUAGE_MODEL_FEATURES = (TARGETS, TARGETS_SEGMENTATION, TARGETS_POSITION)
+
+
+def language_model_shapes(batch: int, length: int) -> dict[str, mtf.Shape]:
+    """Returns the shape {batch, length} of every feature of a language model's batch.
+
+    >>> language_model_shapes(8, 128)["targets"]
+    Shape(batch:8;length:128)
+    """
+    shape = mtf.Shape([mtf.Dimension("batch", batch), mtf.Dimension("length", length)])
+    return dict.fromkeys(LANGUAGE_MODEL_FEATURES, shape)
+
+
+def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:
+    """Raises DataError unless `batch` has just the features of `shapes`, int32 and that size."""
+    if set(batch) != set(shapes):
+        missing = ", ".join(sorted(set(shapes) - set(batch))) or "none"
+        surplus = ", ".join(sorted(set(batch) - set(shapes))) or "none"
+        raise DataError(f"a batch has the wrong features; missing: {missing}; surplus: {surplus}")
+    for name, shape in shapes.items():
+        value = batch[name]
+        if list(value.shape) != shape.to_integer_list:
+            raise DataError(
+                f'feature "{name}" has sizes {list(value.shape)}, not {shape.to_string}'
+            )
+        if value.dtype != np.int32:
+            raise DataError(f'feature "{name}" is {value.dtype} where int32 is expected')

@@ -1,0 +1,63 @@
+"""Batches of a dataset's iterator, laid out on a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import validate_batch
+
+STEPS = "steps"
+
+
+class Infeed:
+    """Hands a mesh the next batches, several steps at a time.
+
+    Looks ahead by nothing of its own: the batches that it handed out are those before the
+    iterator's position, hence `tf.train.Checkpoint(iterator=infeed.iterator)` is exact. Work ahead
+    is the dataset's own prefetch, which is a part of that state.
+
+    iterator: over dicts of [batch, length] tensors, e.g. `iter(data.train(batch, seed=0))`.
+    shapes: the named shape of each feature, e.g. `language_model_shapes(batch, length)`.
+    """
+
+    def __init__(
+        self,
+        iterator: Iterator[Mapping[str, tf.Tensor]],
+        mesh: mtf.Mesh,
+        shapes: Mapping[str, mtf.Shape],
+    ):
+        self.iterator = iterator
+        self._mesh = mesh
+        self._shapes = dict(shapes)
+
+    def next(self, steps: int) -> dict[str, mtf.Tensor] | None:
+        """Returns the next `steps` batches, each feature {steps, batch, length}; None at the end.
+
+        Where fewer are left, batches of zeros (padding, loss weight 0) fill up the steps, so that
+        the shape, and with it the compiled step, is always the same.
+        """
+        if steps < 1:
+            raise DataError(f"Infeed: steps must be at least 1, not {steps}")
+        batches = []
+        for _ in range(steps):
+            batch = next(self.iterator, None)
+            if batch is None:
+                break
+            arrays = {name: value.numpy() for name, value in batch.items()}
+            validate_batch(arrays, self._shapes)
+            batches.append(arrays)
+        return self._stacked(batches, steps) if batches else None
+
+    def _stacked(self, batches: list[dict[str, np.ndarray]], steps: int) -> dict[str, mtf.Tensor]:
+        tensors = {}
+        for name, shape in self._shapes.items():
+            stacked_shape = mtf.Shape([mtf.Dimension(STEPS, steps)]) + shape
+            stacked = np.zeros(stacked_shape.to_integer_list, np.int32)
+            stacked[: len(batches)] = [batch[name] for batch in batches]
+            tensors[name] = mtf.import_tf_tensor(self._mesh, stacked, stacked_shape)
+        return tensors

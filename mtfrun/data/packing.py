@@ -1,0 +1,60 @@
+"""Documents to rows of a fixed length.
+
+The language model's packing: the documents of a split, each closed by the end id, form one stream
+of tokens, which is cut every `length` tokens. Rows are full; only the very last one is padded. A
+document that goes over a row's end continues in the next row as that row's first segment, with
+positions from 0, and sees nothing of its beginning. Every token is in exactly one row.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun.data.vocabulary import Vocabulary
+
+# Documents tokenised by one call: enough to make tf.data's cost per element small for one-line
+# documents, few enough for the memory that long ones need.
+DOCUMENTS_PER_CALL = 32
+
+
+def pack(documents: tf.data.Dataset, vocabulary: Vocabulary, length: int) -> tf.data.Dataset:
+    """Returns the rows, int32 [length], that hold `documents`, string scalars; skips empty ones.
+
+    Made of tf.data's own stateful parts alone (no Python generator), so that its position can be
+    saved.
+    """
+
+    def tokens(batch: tf.Tensor) -> tf.Tensor:
+        ids = vocabulary.encode_documents(tf.boolean_mask(batch, tf.strings.length(batch) > 0))
+        ends = tf.fill([ids.nrows(), 1], vocabulary.end_id)
+        return tf.concat([ids, ends], axis=1).flat_values
+
+    def padded(row: tf.Tensor) -> tf.Tensor:
+        row = tf.pad(row, [[0, length - tf.size(row)]], constant_values=vocabulary.pad_id)
+        return tf.ensure_shape(row, [length])
+
+    return documents.batch(DOCUMENTS_PER_CALL).map(tokens).rebatch(length).map(padded)
+
+
+def segmentation_and_position(
+    targets: tf.Tensor, *, pad_id: int, end_id: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns segment ids and positions of packed rows; all three int32 [batch, length].
+
+    Segments count from 1 in each row and end with the end id; positions count from 0 in each
+    segment; padding has 0 in both. `pack` ends every segment with the end id or with the row, hence
+    both follow from the targets, and a shuffle buffer (with its checkpoint) need hold only those.
+
+    >>> s, p = segmentation_and_position(tf.constant([[7, 1, 8, 9, 1, 0]]), pad_id=0, end_id=1)
+    >>> s.numpy().tolist(), p.numpy().tolist()
+    ([[1, 1, 2, 2, 2, 0]], [[0, 1, 0, 1, 2, 0]])
+    """
+    present = tf.cast(targets != pad_id, tf.int32)
+    ends_before = tf.cumsum(tf.cast(targets == end_id, tf.int32), axis=1, exclusive=True)
+    batch, length = tf.unstack(tf.shape(targets))
+    columns = tf.broadcast_to(tf.range(length), [batch, length])
+    # A segment's first column is the least of its columns. (TensorFlow has no running maximum.)
+    segment = tf.range(batch)[:, tf.newaxis] * length + ends_before
+    first_column = tf.math.unsorted_segment_min(columns, segment, batch * length)
+    position = columns - tf.gather(first_column, segment)
+    return (ends_before + 1) * present, position * present

@@ -1,0 +1,106 @@
+"""Plain text files as documents."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.hash_split import SPLITS, split_of, split_of_fraction
+from mtfrun.data.sources import check_split
+
+Patterns = str | Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFiles:
+    """Text files, one document a file, byte for byte. A TextSource.
+
+    patterns: one glob pattern or several (`**` descends), or a mapping from split to patterns.
+        Without a mapping a hash of each file's path below the pattern's fixed part decides its
+        split: 80 % train, 10 % validation, 10 % test.
+
+    Files are read in the order of their sorted paths. A run that is continued expects the same
+    files.
+    """
+
+    patterns: Patterns | Mapping[str, Patterns]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return _splits(self.patterns)
+
+    def documents(self, split: str) -> tf.data.Dataset:
+        check_split(f"TextFiles({self.patterns!r})", split, self.splits)
+        if isinstance(self.patterns, Mapping):
+            paths = list(_matches(self.patterns[split]))
+        else:
+            names = _matches(self.patterns)
+            paths = [path for path, name in names.items() if split_of(name) == split]
+            if not paths:
+                raise DataError(
+                    f'TextFiles: none of the {len(names)} file(s) matching "{self.patterns}" falls '
+                    f'into split "{split}"; give patterns per split, e.g. {_EXAMPLE}'
+                )
+        return tf.data.Dataset.from_tensor_slices(paths).map(tf.io.read_file)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextLines:
+    """Text files, one document a line without its LF or CRLF. A TextSource.
+
+    patterns: as in TextFiles. Without a mapping a hash of each line's bytes decides its split, so
+        equal lines are never in two splits.
+    """
+
+    patterns: Patterns | Mapping[str, Patterns]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return _splits(self.patterns)
+
+    def documents(self, split: str) -> tf.data.Dataset:
+        check_split(f"TextLines({self.patterns!r})", split, self.splits)
+        if isinstance(self.patterns, Mapping):
+            return tf.data.TextLineDataset(list(_matches(self.patterns[split])))
+        lines = tf.data.TextLineDataset(list(_matches(self.patterns)))
+        buckets = 1000
+        in_split = tf.constant([split_of_fraction(i / buckets) == split for i in range(buckets)])
+        # FarmHash Fingerprint64, the same on every machine and in every version.
+        return lines.filter(
+            lambda line: tf.gather(in_split, tf.strings.to_hash_bucket_fast(line, buckets))
+        )
+
+
+_EXAMPLE = "{'train': 'a/*.txt', 'validation': 'b/*.txt'}"
+
+
+def _splits(patterns: Patterns | Mapping[str, Patterns]) -> tuple[str, ...]:
+    return tuple(patterns) if isinstance(patterns, Mapping) else SPLITS
+
+
+def _matches(patterns: Patterns) -> dict[str, str]:
+    """Returns {absolute path: path below the pattern's fixed directory}, sorted by path."""
+    names: dict[str, str] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        pattern = os.path.abspath(os.path.expanduser(pattern))
+        root = os.path.dirname(re.split(r"[*?\[]", pattern)[0])
+        paths = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        if not paths:
+            raise DataError(f'no text file matches "{pattern}"; {_nearby(root)}')
+        names.update((path, os.path.relpath(path, root)) for path in paths)
+    return dict(sorted(names.items()))
+
+
+def _nearby(root: str) -> str:
+    """Returns what exists where the user looked, for an error message."""
+    if not os.path.isdir(root):
+        return f"there is no directory {root}"
+    entries = sorted(os.listdir(root))
+    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    return f"{root} holds {', '.join(entries[:5]) or 'nothing'}{more}"
