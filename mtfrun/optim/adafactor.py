@@ -82,7 +82,7 @@ def rms(x: mtf.Tensor, output_shape: mtf.ShapeLike = ()) -> mtf.Tensor:
     return mtf.sqrt(mtf.reduce_mean(mtf.square(x), output_shape=output_shape))
 
 
-def moving_average(average: mtf.Tensor, value: mtf.Tensor, decay: mtf.Tensor) -> mtf.Tensor:
+def moving_average(average: mtf.Tensor, value: mtf.Tensor, decay: Scalar) -> mtf.Tensor:
     """Returns decay * average + (1 - decay) * value."""
     return average * decay + value * (1.0 - decay)
 
@@ -93,7 +93,7 @@ def factored_direction(
     vc: mtf.Tensor,
     dims: tuple[mtf.Dimension, mtf.Dimension],
     *,
-    decay: mtf.Tensor,
+    decay: Scalar,
     epsilon1: float,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns gradient / sqrt(V) and the new vr and vc; V is their outer product, rescaled.
@@ -111,7 +111,7 @@ def factored_direction(
 
 
 def unfactored_direction(
-    gradient: mtf.Tensor, v: mtf.Tensor, *, decay: mtf.Tensor, epsilon1: float
+    gradient: mtf.Tensor, v: mtf.Tensor, *, decay: Scalar, epsilon1: float
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Returns gradient / sqrt(v), and the new v (algorithm 5)."""
     v = moving_average(v, mtf.square(gradient) + epsilon1, decay)
@@ -213,7 +213,7 @@ class Adafactor(SlotOptimizer):
         return factored_dims(shape, self._min_dim_size_to_factor, self._stacked_dim_names)
 
     def _direction(
-        self, gradient: mtf.Tensor, state: dict[str, mtf.Tensor], decay: mtf.Tensor
+        self, gradient: mtf.Tensor, state: dict[str, mtf.Tensor], decay: Scalar
     ) -> mtf.Tensor:
         """Returns the update before any scaling, and puts the new second moments into `state`."""
         dims = self._factored_dims(gradient.shape)
@@ -227,11 +227,9 @@ class Adafactor(SlotOptimizer):
             )
         return direction
 
-    def _step_scale(
-        self, path: str, parameter: mtf.Tensor, direction: mtf.Tensor
-    ) -> mtf.Tensor | float:
+    def _step_scale(self, path: str, parameter: mtf.Tensor, direction: mtf.Tensor) -> Scalar:
         """Returns the factor of the learning rate from the parameter's size and from clipping."""
-        scale: mtf.Tensor | float = 1.0
+        scale: Scalar = 1.0
         if self._parameter_scale is not None and path not in self._absolute:
             stack = [dim for dim in parameter.shape if dim.name in self._stacked_dim_names]
             scale = mtf.maximum(rms(parameter, stack), self._parameter_scale.minimum)

@@ -49,7 +49,7 @@ def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) ->
     """
     paths = list(paths)
     result = dict.fromkeys(paths, 1.0)
-    for pattern, factor in reversed(factors.items()):
+    for pattern, factor in reversed(list(factors.items())):
         result.update(dict.fromkeys(_matches(paths, pattern, "learning_rate_factors"), factor))
     return result
 

@@ -22,12 +22,12 @@ def to_float(x: Scalar) -> Scalar:
     return mtf.cast(x, tf.float32) if isinstance(x, mtf.Tensor) else float(x)
 
 
-def minimum(x: Scalar, bound: float) -> Scalar:
+def minimum(x: Scalar, bound: Scalar) -> Scalar:
     """Returns the smaller of the two."""
     return mtf.minimum(x, bound) if isinstance(x, mtf.Tensor) else min(x, bound)
 
 
-def maximum(x: Scalar, bound: float) -> Scalar:
+def maximum(x: Scalar, bound: Scalar) -> Scalar:
     """Returns the larger of the two."""
     return mtf.maximum(x, bound) if isinstance(x, mtf.Tensor) else max(x, bound)
 

@@ -1,8 +1,8 @@
 """Learning rates as functions of the step.
 
 A schedule is called with the global step, 0 for the first update, and returns the learning rate
-(or a factor of one). Called with a scalar tensor it returns a scalar tensor, called with an integer
-a float. Schedules are small values that compose:
+(or a factor of one). Called with an integer it returns a float, called with a scalar tensor a
+scalar tensor (or a float, where the step plays no part). Schedules are small values that compose:
 
     >>> schedule = Product([0.5, LinearWarmup(1000), TruncatedRsqrt(1000)])
     >>> [round(schedule(step), 5) for step in (0, 500, 1000, 4000)]
@@ -18,7 +18,6 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from mtfrun import mtf
 from mtfrun.optim.scalar_math import Scalar, maximum, minimum, rsqrt, sin, to_float
 
 
@@ -56,8 +55,6 @@ class Constant:
     value: float
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        if isinstance(step, mtf.Tensor):
-            return mtf.constant(step.mesh, self.value)
         return self.value
 
 
@@ -196,9 +193,10 @@ class Product:
 
     def __call__(self, step: Scalar, /) -> Scalar:
         # Numbers first, in Python: fewer operations are left for the step.
-        value = Constant(math.prod(f for f in self.factors if not callable(f)))(step)
-        for schedule in filter(callable, self.factors):
-            value = value * schedule(step)
+        value: Scalar = math.prod(f for f in self.factors if not callable(f))
+        for factor in self.factors:
+            if callable(factor):
+                value = value * factor(step)
         return value
 
 

@@ -78,7 +78,8 @@ class SlotOptimizer(abc.ABC):
 
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
         """Returns the learning rate of the update number `step`, before any factors; a scalar."""
-        return self._schedule(step)
+        rate = self._schedule(step)
+        return rate if isinstance(rate, mtf.Tensor) else mtf.constant(step.mesh, rate)
 
     def _scaled(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
         """Returns the learning rate of one variable."""
