@@ -69,7 +69,9 @@ def combine(
     output_shape: Shape,
 ) -> tf.Tensor:
     """Returns tf_fn of the aligned values, laid out as `output_shape`."""
-    aligned = [align(value, shape, output_shape) for value, shape in zip(values, shapes)]
+    aligned = [
+        align(value, shape, output_shape) for value, shape in zip(values, shapes, strict=True)
+    ]
     result = tf_fn(*aligned)
     if all(shape == output_shape for shape in shapes):
         return result  # laid out as its operands are

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class DTypePolicy:
-    """The types of a model: parameters and optimizer slots in `master`, activations in `activation`.
+    """The types of a model: parameters and slots in `master`, activations in `activation`.
 
     Softmax, losses, norms and gating compute in float32 whatever the policy. Types may be given by
     name, as gin files do.
@@ -21,7 +21,7 @@ class DTypePolicy:
     master: tf.DType | str = tf.float32
     activation: tf.DType | str = tf.float32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("master", "activation"):
             object.__setattr__(self, field, _float_type(field, getattr(self, field)))
 

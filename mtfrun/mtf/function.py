@@ -55,7 +55,7 @@ class _Compiled:
         remaining = iter(values)
         leaves = [
             static if spec is None else Tensor(spec[0], next(remaining), spec[1])
-            for static, spec in zip(self._static, self._specs)
+            for static, spec in zip(self._static, self._specs, strict=True)
         ]
         args, kwargs = tf.nest.pack_sequence_as(self._structure, leaves)
         result = self._fn(*args, **kwargs)
@@ -109,7 +109,7 @@ def value_and_gradients(
     storage = [variable.variable for variable in variables.values()]
     values = tape.gradient(loss.value, storage, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     gradients = {}
-    for (path, variable), value in zip(variables.items(), values):
+    for (path, variable), value in zip(variables.items(), values, strict=True):
         value = tf.convert_to_tensor(value)  # the sparse gradient of a gather becomes dense
         value = variable.mesh.constrain(value, variable.shape)
         gradients[path] = Tensor(variable.mesh, value, variable.shape)

@@ -105,7 +105,7 @@ class VarianceScaling:
     mode: str = "fan_in"
     distribution: str = "normal"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mode not in ("fan_in", "fan_out", "fan_avg"):
             raise ValueError(f"mode={self.mode!r} must be 'fan_in', 'fan_out' or 'fan_avg'")
         if self.distribution not in ("normal", "truncated_normal", "uniform"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from mtfrun.mtf.errors import LayoutError
@@ -32,7 +32,7 @@ class LayoutRules(Mapping[str, str]):
     def __getitem__(self, dimension: str) -> str:
         return self._rules[dimension]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._rules)
 
     def __len__(self) -> int:

@@ -141,7 +141,8 @@ def _indices(mesh: Mesh, shape: Shape) -> tuple[list[tf.Tensor], list[tf.Tensor]
     elements; the first has the indices of the dimensions before these. They are made outside the
     compiled functions, so that those are element-wise only and alike on all devices.
     """
-    leading, trailing = [], []
+    leading: list[tf.Tensor] = []
+    trailing: list[tf.Tensor] = []
     stride = 1
     for dim in reversed(shape.dims):
         only = Shape([dim])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -15,55 +16,55 @@ from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 class Arithmetic:
     """The operators of tensors and variables; operands are broadcast by name."""
 
-    def __add__(self, other):
+    def __add__(self, other: TensorLike) -> Tensor:
         return binary(tf.add, self, other)
 
-    def __radd__(self, other):
+    def __radd__(self, other: TensorLike) -> Tensor:
         return binary(tf.add, other, self)
 
-    def __sub__(self, other):
+    def __sub__(self, other: TensorLike) -> Tensor:
         return binary(tf.subtract, self, other)
 
-    def __rsub__(self, other):
+    def __rsub__(self, other: TensorLike) -> Tensor:
         return binary(tf.subtract, other, self)
 
-    def __mul__(self, other):
+    def __mul__(self, other: TensorLike) -> Tensor:
         return binary(tf.multiply, self, other)
 
-    def __rmul__(self, other):
+    def __rmul__(self, other: TensorLike) -> Tensor:
         return binary(tf.multiply, other, self)
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: TensorLike) -> Tensor:
         return binary(tf.truediv, self, other)
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other: TensorLike) -> Tensor:
         return binary(tf.truediv, other, self)
 
-    def __floordiv__(self, other):
+    def __floordiv__(self, other: TensorLike) -> Tensor:
         return binary(tf.math.floordiv, self, other)
 
-    def __rfloordiv__(self, other):
+    def __rfloordiv__(self, other: TensorLike) -> Tensor:
         return binary(tf.math.floordiv, other, self)
 
-    def __mod__(self, other):
+    def __mod__(self, other: TensorLike) -> Tensor:
         return binary(tf.math.floormod, self, other)
 
-    def __rmod__(self, other):
+    def __rmod__(self, other: TensorLike) -> Tensor:
         return binary(tf.math.floormod, other, self)
 
-    def __lt__(self, other):
+    def __lt__(self, other: TensorLike) -> Tensor:
         return binary(tf.less, self, other)
 
-    def __le__(self, other):
+    def __le__(self, other: TensorLike) -> Tensor:
         return binary(tf.less_equal, self, other)
 
-    def __gt__(self, other):
+    def __gt__(self, other: TensorLike) -> Tensor:
         return binary(tf.greater, self, other)
 
-    def __ge__(self, other):
+    def __ge__(self, other: TensorLike) -> Tensor:
         return binary(tf.greater_equal, self, other)
 
-    def __neg__(self):
+    def __neg__(self) -> Tensor:
         x = as_tensor(self)
         return Tensor(x.mesh, tf.negative(x.value), x.shape)
 
@@ -94,7 +95,7 @@ class Tensor(Arithmetic):
         """The element type."""
         return self.value.dtype
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         raise TypeError("the truth of a named tensor is not defined: use mtf.where or mtf.to_numpy")
 
     def __repr__(self) -> str:
@@ -116,7 +117,12 @@ def as_tensor(x: TensorLike) -> Tensor:
     )
 
 
-def binary(tf_fn, x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
+def binary(
+    tf_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    x1: TensorLike,
+    x2: TensorLike,
+    output_shape: ShapeLike | None = None,
+) -> Tensor:
     """Returns tf_fn(x1, x2), operands broadcast by name; one of them may be a Python number.
 
     Args:

@@ -64,7 +64,7 @@ def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
                 place[axis] * (dim.size // sizes[axis]),
                 (place[axis] + 1) * (dim.size // sizes[axis]),
             )
-            for dim, axis in zip(shape, partition)
+            for dim, axis in zip(shape, partition, strict=True)
         )
         slices.append(tf.convert_to_tensor(array[index]))
     return dtensor.pack(slices, layout)

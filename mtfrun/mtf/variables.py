@@ -15,6 +15,8 @@ from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
 
+_ZEROS = Zeros()
+
 
 class Variable(Arithmetic):
     """A parameter or another value that steps change; every op takes it where it takes a tensor.
@@ -41,7 +43,7 @@ class Variable(Arithmetic):
         self,
         mesh: Mesh,
         shape: ShapeLike,
-        initializer: Initializer = Zeros(),
+        initializer: Initializer = _ZEROS,
         dtype: tf.DType = tf.float32,
         name: str = "",
         trainable: bool = True,

@@ -7,7 +7,7 @@ default the shape of the operand that contains the other's dimensions, else thei
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -62,11 +62,13 @@ def maximum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = Non
     return binary(_with_full_gradient_on_ties(tf.maximum, tf.greater_equal), x1, x2, output_shape)
 
 
-def _with_full_gradient_on_ties(tf_fn, wins):
+def _with_full_gradient_on_ties(
+    tf_fn: Callable[..., tf.Tensor], wins: Callable[..., tf.Tensor]
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns tf_fn, min or max, whose gradient goes to every operand that equals the result.
 
-    Written as a sum in which only the winner's path is open: TensorFlow's own gives a tie's gradient
-    to one operand.
+    Written as a sum in which only the winner's path is open: TensorFlow's own gives the gradient
+    of a tie to one operand.
     """
 
     def fn(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
@@ -133,7 +135,7 @@ def where(
     if_false: TensorLike,
     output_shape: ShapeLike | None = None,
 ) -> Tensor:
-    """Returns if_true where `condition` (bool) holds, else if_false; no arithmetic, so no NaN leaks.
+    """Returns if_true where `condition` (bool) holds, else if_false, without arithmetic.
 
     Args:
       condition: a bool tensor.
@@ -142,7 +144,9 @@ def where(
     """
     condition = as_tensor(condition)
     numbers = [isinstance(x, (bool, int, float)) for x in (if_true, if_false)]
-    tensors = [as_tensor(x) for x, number in zip((if_true, if_false), numbers) if not number]
+    tensors = [
+        as_tensor(x) for x, number in zip((if_true, if_false), numbers, strict=True) if not number
+    ]
     dtype = tensors[0].dtype if tensors else tf.float32
     shapes = [t.shape for t in tensors]
     shape = (

@@ -94,7 +94,7 @@ def _keep(x: Tensor, output_shape: Shape, others: Sequence[Tensor]) -> Tensor:
 
 def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
     """Returns the einsum of two tensors."""
-    letters = dict(zip(union(x.shape, y.shape), string.ascii_letters))
+    letters = dict(zip(union(x.shape, y.shape), string.ascii_letters, strict=False))
 
     def term(dims: Shape) -> str:
         return "".join(letters[dim] for dim in dims)

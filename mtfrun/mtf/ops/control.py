@@ -27,13 +27,16 @@ def while_loop(
     first = [as_tensor(x) for x in tf.nest.flatten(inputs)]
 
     def named(values: Sequence[tf.Tensor]) -> Any:
-        tensors = [Tensor(x.mesh, value, x.shape) for x, value in zip(first, values)]
+        tensors = [Tensor(x.mesh, value, x.shape) for x, value in zip(first, values, strict=True)]
         return tf.nest.pack_sequence_as(inputs, tensors)
 
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
         results = [as_tensor(x) for x in tf.nest.flatten(body_fn(*named(values)))]
         # The layout of a loop variable must be the same in every round.
-        return [x.mesh.constrain(x.value, before.shape) for x, before in zip(results, first)]
+        return [
+            x.mesh.constrain(x.value, before.shape)
+            for x, before in zip(results, first, strict=True)
+        ]
 
     values = tf.while_loop(
         lambda *values: cond_fn(*named(values)).value,
@@ -59,11 +62,14 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
     shapes: dict[str, Any] = {}
 
     def on_values(*values: tf.Tensor) -> list[tf.Tensor]:
-        result = fn(*(Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values)))
+        result = fn(*(Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)))
         shapes["result"] = result
         return [x.value for x in tf.nest.flatten(result)]
 
     values = tf.recompute_grad(on_values)(*(x.value for x in inputs))
     result = shapes["result"]
-    tensors = [Tensor(x.mesh, value, x.shape) for x, value in zip(tf.nest.flatten(result), values)]
+    tensors = [
+        Tensor(x.mesh, value, x.shape)
+        for x, value in zip(tf.nest.flatten(result), values, strict=True)
+    ]
     return tf.nest.pack_sequence_as(result, tensors)

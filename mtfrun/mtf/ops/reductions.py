@@ -6,6 +6,8 @@ The simple ones take either `output_shape` (the dimensions that stay, in the wan
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
@@ -57,7 +59,12 @@ def reduce_min(
     return _extremum(tf.reduce_min, x, output_shape, reduced_dim)
 
 
-def _extremum(tf_fn, x, output_shape, reduced_dim) -> Tensor:
+def _extremum(
+    tf_fn: Callable[..., tf.Tensor],
+    x: TensorLike,
+    output_shape: ShapeLike | None,
+    reduced_dim: DimensionLike | None,
+) -> Tensor:
     """TensorFlow's own gradient is shared among ties."""
 
     def fn(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
@@ -138,7 +145,7 @@ def log_softmax(
     return x - reduce_logsumexp(x, reduced_dim, extra_logit)
 
 
-def _last_axis(tf_fn, x: TensorLike, dim: DimensionLike) -> Tensor:
+def _last_axis(tf_fn: Callable[..., tf.Tensor], x: TensorLike, dim: DimensionLike) -> Tensor:
     return along(lambda value, axis: tf_fn(value, axis=axis), x, dim)
 
 

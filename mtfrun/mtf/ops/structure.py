@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import cast, overload
 
 import tensorflow as tf
 
@@ -79,7 +79,7 @@ def _free_regrouped_dimensions(x: Tensor, shape: Shape) -> tf.Tensor:
             continue
         for dim in old:
             names[x.shape.index(dim)] = f"{dim.name}_whole"
-    unsplit = Shape(Dimension(name, dim.size) for name, dim in zip(names, x.shape))
+    unsplit = Shape(Dimension(name, dim.size) for name, dim in zip(names, x.shape, strict=True))
     return x.value if unsplit == x.shape else x.mesh.constrain(x.value, unsplit)
 
 
@@ -116,7 +116,11 @@ def replace_dimensions(
     old_dim_or_dims: DimensionLike | Sequence[DimensionLike],
     new_dim_or_dims: DimensionLike | Sequence[DimensionLike],
 ) -> Tensor: ...
-def replace_dimensions(tensor_or_shape, old_dim_or_dims, new_dim_or_dims):
+def replace_dimensions(
+    tensor_or_shape: Shape | TensorLike,
+    old_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+    new_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+) -> Shape | Tensor:
     """Returns a tensor or shape with neighbouring dimensions replaced by others of the same size.
 
     Raises:
@@ -136,7 +140,7 @@ def replace_dimensions(tensor_or_shape, old_dim_or_dims, new_dim_or_dims):
 def _dims(dims: DimensionLike | Sequence[DimensionLike]) -> list[Dimension]:
     if isinstance(dims, (Dimension, str)):
         return [convert_to_dimension(dims)]
-    return [convert_to_dimension(dim) for dim in dims]
+    return convert_to_shape(cast(Sequence[DimensionLike], dims)).dims
 
 
 def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
@@ -189,7 +193,7 @@ def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
 
 
 def _whole_along(x: Tensor, dim: Dimension) -> tf.Tensor:
-    """Returns x's value, gathered along `dim` where that is split: its part has no local meaning."""
+    """Returns x's value, gathered along `dim` where that is split: parts have no local meaning."""
     if x.mesh.num_splits(dim) == 1:
         return x.value
     return x.mesh.constrain(x.value, x.shape.rename_dimension(dim.name, f"{dim.name}_whole"))
