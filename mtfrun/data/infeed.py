@@ -35,14 +35,16 @@ class Infeed:
         self._mesh = mesh
         self._shapes = dict(shapes)
 
-    def next(self, steps: int) -> dict[str, mtf.Tensor] | None:
+    def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
         """Returns the next `steps` batches, each feature {steps, batch, length}; None at the end.
 
-        Where fewer are left, batches of zeros (padding, loss weight 0) fill up the steps, so that
-        the shape, and with it the compiled step, is always the same.
+        Where fewer are left, or `capacity` is larger than `steps`, batches of zeros (padding, loss
+        weight 0) fill up the `capacity` steps, so that the shape, and with it the compiled step, is
+        always the same.
         """
-        if steps < 1:
-            raise DataError(f"Infeed: steps must be at least 1, not {steps}")
+        capacity = steps if capacity is None else capacity
+        if not 1 <= steps <= capacity:
+            raise DataError(f"Infeed: steps must be between 1 and {capacity}, not {steps}")
         batches = []
         for _ in range(steps):
             batch = next(self.iterator, None)
@@ -51,7 +53,7 @@ class Infeed:
             arrays = {name: value.numpy() for name, value in batch.items()}
             validate_batch(arrays, self._shapes)
             batches.append(arrays)
-        return self._stacked(batches, steps) if batches else None
+        return self._stacked(batches, capacity) if batches else None
 
     def _stacked(self, batches: list[dict[str, np.ndarray]], steps: int) -> dict[str, mtf.Tensor]:
         tensors = {}

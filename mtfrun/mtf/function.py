@@ -88,7 +88,7 @@ def _skeleton(structure: Any) -> Any:
 
 def value_and_gradients(
     fn: Callable[[], Any], variables: Mapping[str, Variable]
-) -> tuple[Any, dict[str, Tensor]]:
+) -> tuple[Any, dict[str, Tensor | None]]:
     """Returns fn() and the gradients of its (first) result with respect to the variables.
 
     Inside `mtf.function`: DTensor has no eager tape for some operations.
@@ -98,7 +98,7 @@ def value_and_gradients(
       variables: by path.
 
     Returns:
-      fn's result, and by path the gradients, laid out as their variables; zeros where the result
+      fn's result, and by path the gradients, laid out as their variables; None where the result
       does not depend on a variable.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -107,9 +107,11 @@ def value_and_gradients(
         result = fn()
     loss = result[0] if isinstance(result, tuple) else result
     storage = [variable.variable for variable in variables.values()]
-    values = tape.gradient(loss.value, storage, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    gradients = {}
+    values = tape.gradient(loss.value, storage)
+    gradients: dict[str, Tensor | None] = dict.fromkeys(variables)
     for (path, variable), value in zip(variables.items(), values, strict=True):
+        if value is None:
+            continue
         value = tf.convert_to_tensor(value)  # the sparse gradient of a gather becomes dense
         value = variable.mesh.constrain(value, variable.shape)
         gradients[path] = Tensor(variable.mesh, value, variable.shape)

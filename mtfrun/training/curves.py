@@ -1,0 +1,67 @@
+"""From the history of single steps to the points of curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from mtfrun.models.model import Metric
+from mtfrun.training.step import GRAD_NORM, LEARNING_RATE, OBJECTIVE
+
+History = Mapping[str, Metric]  # of numpy arrays [steps]
+
+# These are values of a step, not means over examples.
+_LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
+
+
+class Curves:
+    """Averages metrics over windows of steps, which end at multiples of `every_steps` and at the end.
+
+    Args:
+      every_steps: steps of a window.
+      last_step: the end of training.
+    """
+
+    def __init__(self, every_steps: int, last_step: int):
+        self._every_steps = every_steps
+        self._last_step = last_step
+        self._totals: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(
+        self, step: int, history: History, count: int
+    ) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yields (step, values) of every window that ends among the `count` steps after `step`.
+
+        Metrics are weighted means over the window; learning rate and gradient norm are those of its
+        last step.
+        """
+        for i in range(count):
+            after = step + i + 1
+            for name, metric in history.items():
+                total, weight = float(metric.total[i]), float(metric.weight[i])
+                if name in _LAST_VALUES:
+                    self._totals[name], self._weights[name] = total, weight
+                else:
+                    self._totals[name] = self._totals.get(name, 0.0) + total
+                    self._weights[name] = self._weights.get(name, 0.0) + weight
+            if after % self._every_steps == 0 or after == self._last_step:
+                yield after, self._means()
+                self._totals.clear()
+                self._weights.clear()
+
+    def _means(self) -> dict[str, float]:
+        values = {
+            name: total / max(self._weights[name], 1e-9) for name, total in self._totals.items()
+        }
+        if "loss" in values:
+            values["perplexity"] = math.exp(min(values["loss"], 700.0))  # exp(710) overflows
+        return values
+
+
+def first_non_finite(history: History, count: int) -> int | None:
+    """Returns the index of the first of `count` steps whose loss is not finite, or None."""
+    bad = ~np.isfinite(history[OBJECTIVE].total[:count])
+    return int(np.argmax(bad)) if bad.any() else None

@@ -1,0 +1,71 @@
+"""What a person sees while a run trains."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Prints a line at every point of the curves; on a terminal a bar as well.
+
+    Args:
+      first_step, train_steps: where this process starts, and where it ends.
+      stream: by default standard error.
+    """
+
+    def __init__(self, first_step: int, train_steps: int, stream: TextIO | None = None):
+        self._stream = stream or sys.stderr
+        self._train_steps = train_steps
+        self._bar = tqdm(
+            total=train_steps,
+            initial=first_step,
+            unit="step",
+            file=self._stream,
+            disable=not self._stream.isatty(),
+            leave=False,
+        )
+
+    def advance(self, steps: int) -> None:
+        """Moves the bar on."""
+        self._bar.update(steps)
+
+    def line(self, step: int, values: Mapping[str, float]) -> None:
+        """Prints "step 300/2000  loss 2.31  lr 1e-03  41.2k tok/s  eta 1:20"."""
+        parts = [f"step {step}/{self._train_steps}"]
+        if "loss" in values:
+            parts.append(f"loss {values['loss']:.4f}")
+        parts.append(f"lr {values['learning_rate']:.2e}")
+        rate = values.get("perf/steps_per_sec", 0.0)
+        if "perf/tokens_per_sec" in values:
+            parts.append(f"{_short(values['perf/tokens_per_sec'])} tok/s")
+        if rate:
+            parts.append(f"eta {_duration((self._train_steps - step) / rate)}")
+        self.note("  ".join(parts))
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        tqdm.write(text, file=self._stream)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Removes the bar."""
+        self._bar.close()
+
+
+def _short(number: float) -> str:
+    """Returns "41.2k" for 41200."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def _duration(secs: float) -> str:
+    """Returns "1:20" for 80 seconds."""
+    minutes, seconds = divmod(round(secs), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,65 @@
+"""Everything that training changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.models.model import Model
+
+
+class TrainState:
+    """A model, the optimizer's slots and the number of finished steps.
+
+    Args:
+      model: its variables may be specifications still; they get their paths here.
+      optimizer: one that has not been used for another model.
+      mesh: the model's mesh.
+      seed: initial values and random numbers of training depend on it.
+      frozen: regular expressions of variable paths that are not trained.
+
+    Raises:
+      PatternError: an expression matches nothing, or everything.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: optim.Optimizer,
+        mesh: mtf.Mesh,
+        *,
+        seed: int = 0,
+        frozen: Sequence[str] = (),
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.mesh = mesh
+        self.seed = seed
+        self.step = mtf.Variable(mesh, [], dtype=tf.int64, name="step", trainable=False)
+        mtf.assign_paths(model)
+        self.trainable = optim.trainable_variables(model.named_variables(), frozen)
+        optimizer.init(self.trainable)
+
+    def initialize(self) -> None:
+        """Gives all variables their first values."""
+        mtf.initialize(self.model, self.seed)
+        for path, variable in self.named_variables().items():
+            if not variable.is_initialized:
+                variable.initialize(self.seed, path)
+
+    def named_variables(self) -> dict[str, mtf.Variable]:
+        """Returns what a checkpoint holds: "model/...", "optimizer/..." and "step"."""
+        named = {f"model/{path}": v for path, v in self.model.named_variables().items()}
+        named |= {f"optimizer/{path}": v for path, v in self.optimizer.named_slots().items()}
+        return {**named, "step": self.step}
+
+    def storage(self) -> dict[str, tf.Variable]:
+        """Returns the raw variables by the same names, as `Checkpoints` takes them."""
+        return {path: variable.variable for path, variable in self.named_variables().items()}
+
+    @property
+    def finished_steps(self) -> int:
+        """The number of finished steps."""
+        return int(mtf.to_numpy(self.step))

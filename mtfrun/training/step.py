@@ -1,0 +1,146 @@
+"""One training step, and several in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.models.model import Loss, Metric
+from mtfrun.training.state import TrainState
+
+Features = Mapping[str, mtf.Tensor]
+Gradients = dict[str, mtf.Tensor]
+
+# Entries of the history besides the model's own metrics.
+LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", "grad_norm", "objective"
+
+
+def train_steps_function(
+    state: TrainState, *, microbatches: int = 1, clip_norm: float | None = None
+) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
+    """Returns a compiled function that trains for a number of steps.
+
+    It takes features {steps, batch, ...} and a scalar: how many of the steps to take, so that one
+    program serves a shorter last call as well. It returns the history {steps} of every metric of
+    the model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
+    differentiated, per unit of weight); entries of steps not taken are zero.
+    """
+
+    def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
+        steps_dim = next(iter(features.values())).shape[0]
+        positions = mtf.range(state.mesh, steps_dim, tf.int32)
+        names = [*state.model.metric_names, OBJECTIVE, LEARNING_RATE, GRAD_NORM]
+        zeros = mtf.zeros(state.mesh, [steps_dim])
+        history = {name: Metric(zeros, zeros) for name in names}
+
+        def body(i: mtf.Tensor, history: dict[str, Metric]):
+            batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
+            metrics = _train_step(state, batch, microbatches, clip_norm)
+            here = mtf.equal(positions, i)
+            # Not one_hot * value + history: a NaN would spread to the other steps.
+            kept = tf.nest.map_structure(
+                lambda new, old: mtf.where(here, new, old), metrics, history
+            )
+            return i + 1, kept
+
+        first = mtf.constant(state.mesh, 0, dtype=tf.int32)
+        _, history = mtf.while_loop(
+            lambda i, history: i < num_steps, body, (first, history), parallel_iterations=1
+        )
+        return history
+
+    return mtf.function(train_steps)
+
+
+def _train_step(
+    state: TrainState, batch: Features, microbatches: int, clip_norm: float | None
+) -> dict[str, Metric]:
+    """Updates the state by one batch. Every variable is read first and assigned last."""
+    step = mtf.read_variable(state.step)
+    loss, gradients = _summed_gradients(state, batch, step, microbatches)
+    # Sums over microbatches are divided once, so that padding does not tilt the mean.
+    scale = mtf.reciprocal(mtf.maximum(loss.weight, 1.0))
+    gradients = {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+    if clip_norm is None:
+        norm = optim.global_norm(gradients)
+    else:
+        gradients, norm = optim.clip_by_global_norm(gradients, clip_norm)
+    learning_rate = state.optimizer.learning_rate(step)
+    updates = state.optimizer.update(gradients, step)
+    for variable, value in updates.items():
+        mtf.assign(variable, value)
+    mtf.assign(state.step, step + 1)
+    one = mtf.ones_like(norm)
+    return {
+        **loss.metrics,
+        OBJECTIVE: Metric(loss.total, loss.weight),
+        LEARNING_RATE: Metric(learning_rate, one),
+        GRAD_NORM: Metric(norm, one),
+    }
+
+
+def _summed_gradients(
+    state: TrainState, batch: Features, step: mtf.Tensor, microbatches: int
+) -> tuple[Loss, Gradients]:
+    """Returns the sums of losses, metrics and gradients over the microbatches."""
+
+    def part(features: Features, microbatch: int | mtf.Tensor) -> tuple[Loss, Gradients]:
+        key = mtf.random_key(state.seed, step, microbatch)
+
+        def objective() -> tuple[mtf.Tensor, Loss]:
+            loss = state.model.loss(features, training=True, key=key)
+            return loss.total, loss
+
+        (_, loss), gradients = mtf.value_and_gradients(objective, state.trainable)
+        return loss, _all_present(gradients)
+
+    if microbatches == 1:
+        return part(batch, 0)
+    parts_dim = mtf.Dimension("microbatches", microbatches)
+    split = {name: _split_batch(x, parts_dim) for name, x in batch.items()}
+
+    def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple:
+        features = {name: mtf.gather(x, i, parts_dim) for name, x in split.items()}
+        return i + 1, tf.nest.map_structure(mtf.add, sums, part(features, i))
+
+    zero = mtf.zeros(state.mesh, [])
+    no_loss = Loss(zero, zero, {name: Metric(zero, zero) for name in state.model.metric_names})
+    no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
+    first = mtf.constant(state.mesh, 0, dtype=tf.int32)
+    _, sums = mtf.while_loop(
+        lambda i, sums: i < microbatches,
+        body,
+        (first, (no_loss, no_gradients)),
+        parallel_iterations=1,
+    )
+    return sums
+
+
+def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
+    """Returns the gradients; one that is missing is an error that names its variable."""
+    missing = [path for path, gradient in gradients.items() if gradient is None]
+    if missing:
+        raise optim.MissingGradientError(
+            f"the loss does not depend on {missing[0]!r} ({len(missing)} such variables): "
+            "use it in the model or freeze it"
+        )
+    return {path: gradient for path, gradient in gradients.items() if gradient is not None}
+
+
+def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
+    """Returns {batch, microbatches, ...}: every device splits its own examples, nothing moves.
+
+    Raises:
+      ValueError: the batch cannot be split so.
+    """
+    batch = x.shape[0]
+    devices = x.mesh.num_splits(batch)
+    if batch.size % (parts.size * devices):
+        raise ValueError(
+            f"batch {batch.size} cannot be split into {parts.size} microbatches on {devices} "
+            f"devices: use a multiple of {parts.size * devices}"
+        )
+    part = mtf.Dimension(batch.name, batch.size // parts.size)
+    return mtf.reshape(x, mtf.Shape([part, parts, *x.shape.dims[1:]]))
