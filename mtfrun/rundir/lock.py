@@ -17,7 +17,7 @@ from mtfrun.rundir.errors import RunDirError, reason
 def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Holds the lock file `path` for the block; the kernel frees it however the process ends.
 
-    The file stays afterwards, empty: removing it would let two processes lock two files of one name.
+    The file stays, empty: were it removed, two processes could lock two files of one name.
 
     Raises:
       RunDirError: another process holds it (the message names its pid, host and start time), or the

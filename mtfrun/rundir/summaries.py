@@ -74,7 +74,9 @@ class Summaries:
         summary.value.add(
             tag=tag,
             metadata=image_metadata.create_summary_metadata(display_name=None, description=None),
-            tensor=tensor_util.make_tensor_proto([str(width), str(height), png], dtype=object),
+            tensor=tensor_util.make_tensor_proto(
+                np.array([b"%d" % width, b"%d" % height, png], dtype=np.object_)
+            ),
         )
         self._write(step, summary)
 

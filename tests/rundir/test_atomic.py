@@ -1,0 +1,86 @@
+"""Atomic files: the old text or the new one, never a part."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from mtfrun.rundir import RunDirError, atomic_open, atomic_write
+
+
+def test_text_is_written_with_its_parents_and_replaces_what_was_there(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "a" / "b.txt"
+    atomic_write(path, "old")
+    atomic_write(path, "Grüße\n")
+    assert path.read_text(encoding="utf-8") == "Grüße\n"
+    assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_a_relative_name_is_written_in_the_working_directory(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    atomic_write("answers.jsonl", "{}\n")
+    assert (tmp_path / "answers.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, ValueError, SystemExit])
+def test_an_interrupted_stream_leaves_the_old_file_and_no_other(
+    interrupt: type[BaseException], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("old")
+    with pytest.raises(interrupt), atomic_open(path) as file:
+        file.write("half")
+        file.flush()
+        assert path.read_text() == "old"
+        raise interrupt
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["answers.jsonl"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(
+    tmp_path: pathlib.Path, small_disk: None
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("old")
+    with pytest.raises(RunDirError, match=rf"cannot write {path}: File too large; free space or"):
+        atomic_write(path, "x" * 100_000)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["answers.jsonl"]
+
+
+def test_errors_about_other_files_in_the_block_pass_through(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_open(tmp_path / "out"):
+        open(tmp_path / "missing")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_or_a_file_as_parent_is_one_line(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RunDirError, match=f"cannot write {tmp_path}: Is a directory"):
+        atomic_write(tmp_path, "")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirError, match="file/x: (File exists|Not a directory)"):
+        atomic_write(tmp_path / "file" / "x", "")
+
+
+def test_a_link_stays_a_link(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
+    atomic_write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "file").read_text() == "new"
+
+
+def test_a_pipe_is_written_directly(tmp_path: pathlib.Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    atomic_write(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert pipe.is_fifo()

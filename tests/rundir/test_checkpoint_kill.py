@@ -1,0 +1,90 @@
+"""SIGKILL at any moment of a save loses nothing that was saved before."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun.rundir import Checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+ROUNDS = 12
+
+# TensorFlow is imported once; every round forks a trainer from that, before TensorFlow has started
+# any thread. The trainer restores, then saves step after step until it is killed.
+SCRIPT = """
+    import json, os, random, signal, sys, time
+    import numpy as np
+    import tensorflow as tf
+    from mtfrun.rundir import Checkpoints
+
+    def train(directory, pipe):
+        checkpoints = Checkpoints(directory, max_to_keep=2)
+        variables = {f"layer/{i}": tf.Variable(tf.zeros([300_000])) for i in range(4)}
+        checkpoints.clean()
+        step = 0
+        if checkpoints.latest() is not None:
+            step = checkpoints.restore(None, variables).step
+            assert all(np.all(v.numpy() == step) for v in variables.values()), "values of the step"
+        os.write(pipe, f"{step}\\n".encode())
+        while True:
+            step += 1
+            for variable in variables.values():
+                variable.assign(tf.fill([300_000], float(step)))
+            dataset = tf.data.Dataset.range(10)
+            checkpoints.save(step, variables, iter(dataset))
+            os.write(pipe, f"{step}\\n".encode())
+
+    rounds, directory = int(sys.argv[1]), sys.argv[2]
+    rng, acknowledged, restored = random.Random(0), 0, []
+    for _ in range(rounds):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                train(directory, writing)
+            finally:
+                os._exit(1)
+        os.close(writing)
+        with os.fdopen(reading) as lines:
+            restored.append(int(lines.readline() or -1))
+            assert restored[-1] >= acknowledged, (restored, acknowledged)
+            first = int(lines.readline())
+            time.sleep(rng.uniform(0.0, 0.15))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            acknowledged = max([first, *map(int, lines)])
+    print(json.dumps({"restored": restored, "acknowledged": acknowledged}))
+"""
+
+
+def test_sigkill_during_saves_never_loses_a_checkpoint(tmp_path: pathlib.Path) -> None:
+    directory = tmp_path / "checkpoints"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(ROUNDS), str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert len(report["restored"]) == ROUNDS
+    assert report["acknowledged"] > ROUNDS // 2, "most rounds saved something before the kill"
+
+    checkpoints = Checkpoints(directory)
+    variables = {f"layer/{i}": tf.Variable(tf.zeros([300_000])) for i in range(4)}
+    step = checkpoints.restore(None, variables).step
+    assert step in (report["acknowledged"], report["acknowledged"] + 1)
+    assert all(np.all(variable.numpy() == step) for variable in variables.values())
+    checkpoints.clean()
+    assert {name.split(".")[0] for name in os.listdir(directory)} == {
+        f"ckpt-{step}" for step in checkpoints.steps()
+    }

@@ -1,0 +1,102 @@
+"""One trainer at a time, whatever happens to the first."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from mtfrun.rundir import RunDirectory, RunDirError, writer_lock
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+HOLDER = """
+import sys, time
+from mtfrun.rundir import RunDirectory
+with RunDirectory(sys.argv[1]).lock():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock of tmp_path until it reads a line or is killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_told_who_holds_the_lock_until_that_is_killed(
+    holder: subprocess.Popen[str], tmp_path: pathlib.Path
+) -> None:
+    run = RunDirectory(tmp_path)
+    for _ in range(2):
+        with pytest.raises(RunDirError) as caught, run.lock():
+            raise AssertionError("two processes hold the lock")
+        message = str(caught.value)
+        assert f"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}" in message
+        assert message.endswith("stop that process or name another --model_dir")
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with run.lock():
+        assert f'"pid": {os.getpid()}' in (tmp_path / ".lock").read_text()
+
+
+def test_the_lock_is_free_after_the_block_and_after_an_error(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".lock"
+    with writer_lock(path):
+        with (
+            pytest.raises(RunDirError, match=f"in use by process {os.getpid()}"),
+            writer_lock(path),
+        ):
+            raise AssertionError("taken twice")
+    with pytest.raises(KeyError), writer_lock(path):
+        raise KeyError("training failed")
+    with writer_lock(path):
+        pass
+    assert path.read_text() == ""
+
+
+def test_a_garbled_note_still_gives_a_clear_line(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / ".lock"
+    with writer_lock(path):
+        path.write_text("[1]")
+        with pytest.raises(RunDirError, match="in use by another process; stop"), writer_lock(path):
+            raise AssertionError("taken twice")
+
+
+def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(
+        RunDirError, match=r"cannot make \S+/.lock: No such file or directory; name"
+    ):
+        with writer_lock(tmp_path / "missing" / ".lock"):
+            raise AssertionError("locked nothing")
+
+
+def test_a_file_system_without_locks_is_one_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(
+        RunDirError, match=r"cannot lock \S+: No locks available; use a --model_dir"
+    ):
+        with writer_lock(tmp_path / ".lock"):
+            raise AssertionError("locked nothing")

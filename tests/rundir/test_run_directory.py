@@ -1,0 +1,77 @@
+"""The run directory: refused early and clearly, or ready to use."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+import tensorflow as tf
+
+from mtfrun.rundir import RunDirectory, RunDirError
+
+
+def test_prepare_makes_the_directory_and_leaves_nothing_in_it(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "first")
+    run.prepare()
+    run.prepare()
+    run.require()
+    assert os.listdir(run.path) == []
+
+
+def test_everything_has_its_place(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.lock():
+        run.checkpoints().save(3, {"x": tf.Variable(1.0)})
+        with run.summaries("eval") as writer:
+            writer.scalars({"loss": 1.0}, 3)
+        run.write_config("")
+        run.record_command(["mtfrun"])
+    assert run.decodes_path == str(tmp_path / "decodes")
+    assert {"checkpoints/ckpt-3.json", "config.gin", "commands/0001.txt", ".lock"} <= {
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")
+    }
+    assert len(list(tmp_path.glob("eval/events.out.tfevents.*"))) == 1
+
+
+def test_a_file_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(RunDirError, match=r"/file is a file, not a directory: name another --mode"):
+        RunDirectory(tmp_path / "file").prepare()
+    with pytest.raises(
+        RunDirError, match=r"/file/run cannot be written: Not a directory; name a d"
+    ):
+        RunDirectory(tmp_path / "file" / "run").prepare()
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_directory_that_cannot_be_made_is_refused() -> None:
+    # The kernel lets nobody make a directory there, root included.
+    with pytest.raises(RunDirError, match="--model_dir /proc/mtfrun cannot be written: No such"):
+        RunDirectory("/proc/mtfrun").prepare()
+
+
+def test_a_directory_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(RunDirError, match="--model_dir /proc cannot be written: No such file"):
+        RunDirectory("/proc").prepare()
+
+
+def test_a_missing_run_is_one_line_for_evaluation(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RunDirError, match=r"/missing is no directory: check its name, or make it"):
+        RunDirectory(tmp_path / "missing").require()
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket/run", "hdfs://host/run"])
+def test_object_stores_are_refused_by_name(path: str) -> None:
+    with pytest.raises(RunDirError, match=f"--model_dir {path} is not a local path: .* copy it"):
+        RunDirectory(path)
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(RunDirError, match="--model_dir is empty: name a directory"):
+        RunDirectory(" ")
+
+
+def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert RunDirectory("~/run").path == "/home/somebody/run"
