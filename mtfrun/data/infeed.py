@@ -43,8 +43,10 @@ class Infeed:
         always the same.
         """
         capacity = steps if capacity is None else capacity
-        if not 1 <= steps <= capacity:
-            raise DataError(f"Infeed: steps must be between 1 and {capacity}, not {steps}")
+        if steps < 1:
+            raise DataError(f"Infeed: steps must be at least 1, not {steps}")
+        if capacity < steps:
+            raise DataError(f"Infeed: capacity {capacity} is too small for {steps} steps")
         batches = []
         for _ in range(steps):
             batch = next(self.iterator, None)

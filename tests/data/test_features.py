@@ -1,0 +1,48 @@
+"""Names, shapes and checks of a batch's features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.data import DataError, language_model_shapes, validate_batch
+
+SHAPES = language_model_shapes(2, 4)
+
+
+def good_batch() -> dict[str, np.ndarray]:
+    """A batch that satisfies SHAPES."""
+    return {name: np.zeros([2, 4], np.int32) for name in SHAPES}
+
+
+def test_every_feature_is_batch_by_length() -> None:
+    assert list(SHAPES) == ["targets", "targets_segmentation", "targets_position"]
+    assert set(SHAPES.values()) == {mtf.convert_to_shape("batch:2;length:4")}
+    validate_batch(good_batch(), SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("targets", None, "the wrong features; missing: targets; surplus: none"),
+        (
+            "inputs",
+            np.zeros([2, 4], np.int32),
+            "the wrong features; missing: none; surplus: inputs",
+        ),
+        (
+            "targets",
+            np.zeros([2, 5], np.int32),
+            'feature "targets" has sizes [2, 5], not batch:2;len',
+        ),
+        ("targets", np.zeros([2, 4]), 'feature "targets" is float64 where int32 is expected'),
+    ],
+)
+def test_a_malformed_batch_is_an_error(name: str, value: np.ndarray | None, message: str) -> None:
+    batch = {
+        key: array for key, array in {**good_batch(), name: value}.items() if array is not None
+    }
+    with pytest.raises(DataError) as error:
+        validate_batch(batch, SHAPES)
+    assert message in str(error.value)

@@ -1,0 +1,96 @@
+"""Batches on a mesh."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.data import (
+    ByteVocabulary,
+    DataError,
+    Infeed,
+    LanguageModelData,
+    language_model_shapes,
+)
+from tests.data.in_memory import InMemory
+
+TEXTS = tuple(f"document {i} ".encode() * (i % 7 + 1) for i in range(40))
+DATA = LanguageModelData(InMemory(TEXTS), ByteVocabulary(), length=16, shuffle_buffer=32)
+SHAPES = language_model_shapes(8, 16)
+
+
+def infeed(dataset: tf.data.Dataset, mesh_shape: str = "data:1,model:1") -> Infeed:
+    """An infeed on a fresh iterator, the batch split over the data axis."""
+    return Infeed(iter(dataset), mtf.Mesh(mesh_shape, "batch:data"), SHAPES)
+
+
+def test_every_mesh_is_fed_the_batches_of_the_dataset(mesh_shape: str) -> None:
+    feed = infeed(DATA.train(8, seed=0), mesh_shape)
+    batches = iter(DATA.train(8, seed=0))
+    for steps in (1, 3):
+        fed = feed.next(steps)
+        assert fed is not None
+        expected = [next(batches) for _ in range(steps)]
+        for name, tensor in fed.items():
+            assert tensor.shape == mtf.Shape([mtf.Dimension("steps", steps)]) + SHAPES[name]
+            assert tensor.dtype == tf.int32
+            stacked = np.stack([batch[name].numpy() for batch in expected])
+            np.testing.assert_array_equal(mtf.to_numpy(tensor), stacked)
+
+
+def test_the_end_is_filled_with_padding_and_then_none() -> None:
+    batches = list(DATA.evaluation(8).as_numpy_iterator())
+    steps = len(batches) + 2
+    feed = infeed(DATA.evaluation(8))
+    fed = feed.next(steps)
+    assert fed is not None
+    targets = mtf.to_numpy(fed["targets"])
+    assert targets.shape == (steps, 8, 16)
+    np.testing.assert_array_equal(targets[:-2], [batch["targets"] for batch in batches])
+    assert not targets[-2:].any()
+    assert feed.next(steps) is None
+
+
+def test_a_saved_iterator_goes_on_after_the_last_batch_handed_out(tmp_path: Path) -> None:
+    feed = infeed(DATA.train(8, seed=3))
+    feed.next(5)
+    path = tf.train.Checkpoint(iterator=feed.iterator).write(str(tmp_path / "iterator"))
+    expected = feed.next(4)
+    resumed = infeed(DATA.train(8, seed=3))
+    tf.train.Checkpoint(iterator=resumed.iterator).read(path).assert_consumed()
+    again = resumed.next(4)
+    assert expected is not None and again is not None
+    for name in SHAPES:
+        np.testing.assert_array_equal(mtf.to_numpy(again[name]), mtf.to_numpy(expected[name]))
+
+
+def test_a_dataset_of_another_batch_size_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"has sizes \[4, 16\], not batch:8;length:16"):
+        infeed(DATA.evaluation(4)).next(1)
+
+
+def test_no_step_at_all_is_an_error() -> None:
+    with pytest.raises(DataError, match="steps must be at least 1, not 0"):
+        infeed(DATA.evaluation(8)).next(0)
+
+
+def test_capacity_fills_the_steps_with_padding_and_consumes_no_batch_for_it() -> None:
+    feed = infeed(DATA.train(8, seed=0))
+    batches = iter(DATA.train(8, seed=0))
+    for _ in range(2):
+        fed = feed.next(2, capacity=5)
+        assert fed is not None
+        targets = mtf.to_numpy(fed["targets"])
+        assert targets.shape == (5, 8, 16)
+        expected = np.stack([next(batches)["targets"].numpy() for _ in range(2)])
+        np.testing.assert_array_equal(targets[:2], expected)
+        assert not targets[2:].any()
+
+
+def test_a_capacity_below_the_steps_is_an_error() -> None:
+    with pytest.raises(DataError, match="capacity 2 is too small for 3 steps"):
+        infeed(DATA.evaluation(8)).next(3, capacity=2)

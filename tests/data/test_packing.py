@@ -1,0 +1,84 @@
+"""Packing of documents into rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun.data import ByteVocabulary, pack, segmentation_and_position
+from tests.data.in_memory import InMemory
+
+VOCABULARY = ByteVocabulary()
+
+
+def rows_of(texts: list[bytes], length: int) -> np.ndarray:
+    """The packed rows of `texts`, [rows, length]."""
+    documents = InMemory(tuple(texts)).documents("train")
+    return np.array(list(pack(documents, VOCABULARY, length).as_numpy_iterator()))
+
+
+def naive_rows(texts: list[bytes], length: int) -> list[tuple[list[int], list[int], list[int]]]:
+    """Rows of (targets, segments, positions), made one token at a time."""
+    rows = []
+    row: list[tuple[int, int, int]] = []
+    for text in filter(None, texts):
+        segment, position = (row[-1][1] + 1 if row else 1), 0
+        for token in [*(byte + 3 for byte in text), 1]:
+            if len(row) == length:
+                rows.append(row)
+                row, segment, position = [], 1, 0
+            row.append((token, segment, position))
+            position += 1
+    if row:
+        rows.append(row + [(0, 0, 0)] * (length - len(row)))
+    return [tuple(map(list, zip(*row, strict=True))) for row in rows]
+
+
+def random_texts(seed: int, count: int, longest: int) -> list[bytes]:
+    """Documents of 0 to `longest` random bytes."""
+    rng = np.random.default_rng(seed)
+    return [rng.bytes(size) for size in rng.integers(0, longest + 1, count)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64])
+@pytest.mark.parametrize("longest", [3, 200])
+def test_rows_segments_and_positions_equal_those_made_token_by_token(
+    length: int, longest: int
+) -> None:
+    texts = random_texts(seed=length, count=150, longest=longest)  # several calls of the tokeniser
+    rows = rows_of(texts, length)
+    segmentation, position = segmentation_and_position(tf.constant(rows), pad_id=0, end_id=1)
+    expected = naive_rows(texts, length)
+    assert rows.tolist() == [row for row, _, _ in expected]
+    assert segmentation.numpy().tolist() == [segments for _, segments, _ in expected]
+    assert position.numpy().tolist() == [positions for _, _, positions in expected]
+
+
+def test_a_document_that_ends_with_the_row_leaves_no_empty_segment() -> None:
+    rows = rows_of([b"abc", b"d"], length=4)
+    assert rows.tolist() == [[100, 101, 102, 1], [103, 1, 0, 0]]
+    segmentation, position = segmentation_and_position(tf.constant(rows), pad_id=0, end_id=1)
+    assert segmentation.numpy().tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert position.numpy().tolist() == [[0, 1, 2, 3], [0, 1, 0, 0]]
+
+
+def test_the_rows_hold_every_document_byte_for_byte() -> None:
+    texts = [b"", b"\x00\x00", b"\r\n", b"", "é".encode(), bytes(range(256)) * 5, b""]
+    stream = rows_of(texts, length=50).reshape(-1)
+    documents = b"".join(texts)
+    assert bytes(int(i) - 3 for i in stream if i >= 3) == documents
+    assert np.count_nonzero(stream == 1) == 4
+    assert not stream[len(documents) + 4 :].any()
+
+
+def test_no_document_but_empty_ones_makes_no_row() -> None:
+    assert rows_of([b""] * 100, length=4).size == 0
+    assert rows_of([], length=4).size == 0
+
+
+def test_a_row_of_padding_has_neither_segment_nor_position() -> None:
+    segmentation, position = segmentation_and_position(
+        tf.zeros([2, 3], tf.int32), pad_id=0, end_id=1
+    )
+    assert not segmentation.numpy().any() and not position.numpy().any()

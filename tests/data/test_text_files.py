@@ -1,0 +1,96 @@
+"""Plain text files as sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtfrun.data import DataError, TextFiles, TextLines
+from mtfrun.data.hash_split import split_of
+
+
+def write(directory: Path, **texts: bytes) -> None:
+    """Writes `name=content` as `directory/name.txt`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (directory / f"{name}.txt").write_bytes(text)
+
+
+def documents(source: TextFiles | TextLines, split: str) -> list[bytes]:
+    """All documents of a split."""
+    return list(source.documents(split).as_numpy_iterator())
+
+
+def message(source: TextFiles | TextLines, split: str) -> str:
+    """The one line that the source raises for `split`."""
+    with pytest.raises(DataError) as error:
+        source.documents(split)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_files_are_documents_byte_for_byte_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    write(tmp_path, b=b"\x00\r\n\xff", a="é\n".encode(), c=b"")
+    source = TextFiles({"train": str(tmp_path / "*.txt")})
+    assert source.splits == ("train",)
+    assert documents(source, "train") == ["é\n".encode(), b"\x00\r\n\xff", b""]
+
+
+def test_lines_are_documents_without_their_ends(tmp_path: Path) -> None:
+    write(tmp_path, a=b"one\r\ntwo\n\nthr\x00ee", b=b"four\n")
+    source = TextLines({"train": str(tmp_path / "*.txt")})
+    assert documents(source, "train") == [b"one", b"two", b"", b"thr\x00ee", b"four"]
+
+
+def test_several_patterns_and_directories_at_any_depth(tmp_path: Path) -> None:
+    write(tmp_path / "x" / "deep", a=b"1")
+    write(tmp_path / "y", b=b"2")
+    source = TextFiles({"test": [str(tmp_path / "x/**/*.txt"), str(tmp_path / "y/b.txt")]})
+    assert documents(source, "test") == [b"1", b"2"]
+
+
+def test_without_a_mapping_the_path_below_the_pattern_decides_the_split(tmp_path: Path) -> None:
+    names = {f"f{i}": str(i).encode() for i in range(60)}
+    for place in ("here", "there/moved"):
+        write(tmp_path / place, **names)
+        source = TextFiles(str(tmp_path / place / "*.txt"))
+        found = {split: documents(source, split) for split in source.splits}
+        for split, texts in found.items():
+            expected = [names[n] for n in sorted(names) if split_of(f"{n}.txt") == split]
+            assert texts == expected and texts
+        assert sum(map(len, found.values())) == 60
+
+
+def test_equal_lines_fall_into_one_split_and_every_line_into_some(tmp_path: Path) -> None:
+    lines = [f"line {i % 700}".encode() for i in range(1400)]
+    write(tmp_path, a=b"\n".join(lines))
+    source = TextLines(str(tmp_path / "a.txt"))
+    found = [documents(source, split) for split in ("train", "validation", "test")]
+    assert sorted(line for split in found for line in split) == sorted(lines)
+    assert sum(len(set(split)) for split in found) == 700
+    assert 500 < len(set(found[0])) < 620 and len(found[1]) > 50 and len(found[2]) > 50
+
+
+def test_a_pattern_without_a_file_says_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path, a=b"", b=b"")
+    assert message(TextFiles({"train": f"{tmp_path}/*.text"}), "train") == (
+        f'no text file matches "{tmp_path}/*.text"; {tmp_path} holds a.txt, b.txt'
+    )
+    assert message(TextLines(f"{tmp_path}/none/x.txt"), "train") == (
+        f'no text file matches "{tmp_path}/none/x.txt"; there is no directory {tmp_path}/none'
+    )
+
+
+def test_an_unknown_split_lists_the_splits(tmp_path: Path) -> None:
+    line = message(TextFiles({"train": "a", "validation": "b"}), "validaton")
+    assert (
+        "has no split \"validaton\"; it has train, validation, did you mean 'validation'?" in line
+    )
+
+
+def test_a_split_that_no_file_falls_into_asks_for_patterns_per_split(tmp_path: Path) -> None:
+    write(tmp_path, a=b"text")
+    empty = next(s for s in ("train", "validation") if s != split_of("a.txt"))
+    line = message(TextFiles(f"{tmp_path}/*.txt"), empty)
+    assert "none of the 1 file(s)" in line and "give patterns per split" in line

@@ -1,0 +1,147 @@
+"""TFDS datasets as text sources."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from absl import logging
+
+from mtfrun.data import DataError, TfdsText, read_bytes
+from mtfrun.data.silence import silent_tfds
+
+LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
+
+
+class PreparedReviews(tfds.core.GeneratorBasedBuilder):
+    """A dataset with a text, a label and an image, like any that a user has prepared."""
+
+    VERSION = tfds.core.Version("2.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """The features."""
+        features = {
+            "review": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(num_classes=2),
+            "image": tfds.features.Image(shape=(2, 2, 1)),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        """One split of three examples."""
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator:
+        """Yields the lines in order."""
+        for key, line in enumerate(LINES):
+            yield key, {"review": line, "label": 0, "image": np.zeros([2, 2, 1], np.uint8)}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A data_dir in which a user has prepared a dataset."""
+    directory = str(tmp_path_factory.mktemp("tfds"))
+    with silent_tfds():
+        PreparedReviews(data_dir=directory).download_and_prepare()
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every connection and every name lookup of Python fail the test."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError(f"network used: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for lookup in ("exists", "gcs_dataset_info_files", "download_gcs_dataset"):
+        monkeypatch.setattr(tfds.core.utils.gcs_utils, lookup, refuse)
+
+
+def message(source: TfdsText, split: str = "train") -> str:
+    """The one line that the source raises."""
+    with pytest.raises(DataError) as error:
+        source.documents(split)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["prepared_reviews", "prepared_reviews:2.0.0"])
+def test_any_prepared_dataset_is_a_source_byte_for_byte(data_dir: str, name: str) -> None:
+    source = TfdsText(name, text_feature="review", data_dir=data_dir)
+    assert source.splits == ("train",)
+    assert list(source.documents("train").as_numpy_iterator()) == LINES
+    assert list(source.documents("train[1:]").as_numpy_iterator()) == LINES[1:]
+
+
+def test_ours_are_prepared_on_first_use_where_the_variable_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    source = TfdsText("python_docs")
+    assert source.splits == ("train", "validation", "test")
+    assert len(read_bytes(source, "train")) > len(read_bytes(source, "validation")) > 10_000
+    assert (tmp_path / "python_docs").is_dir()
+    assert capfd.readouterr().out == ""
+
+
+def test_an_argument_goes_before_the_variable(
+    tmp_path: Path, data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "unused"))
+    assert TfdsText("prepared_reviews", "review", data_dir).splits == ("train",)
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_name_that_would_need_a_download_says_how_to_get_it(data_dir: str) -> None:
+    assert message(TfdsText("glue", data_dir=data_dir)) == (
+        f'TFDS dataset "glue" is not prepared in {data_dir}. '
+        "Without a download there are prepared_reviews, python_docs, python_source; "
+        f"to add it, run where there is a network: tfds build glue --data_dir={data_dir}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("python_doc", "python_docs"), ("prepared_review", "prepared_reviews")]
+)
+def test_a_mistyped_name_is_answered_with_the_nearest(
+    data_dir: str, name: str, nearest: str
+) -> None:
+    assert f"did you mean '{nearest}'?" in message(TfdsText(name, data_dir=data_dir))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../etc", "x/y/z:1"])
+def test_a_malformed_name_is_one_line_too(data_dir: str, name: str) -> None:
+    assert f'TFDS dataset "{name}" is not prepared' in message(TfdsText(name, data_dir=data_dir))
+
+
+def test_an_unknown_split_or_slice_is_one_line(data_dir: str) -> None:
+    source = TfdsText("prepared_reviews", "review", data_dir)
+    assert "has no split \"tran\"; it has train, did you mean 'train'?" in message(source, "tran")
+    assert 'split "train[nonsense]"' in message(source, "train[nonsense]")
+
+
+def test_an_unknown_feature_lists_those_that_are_text(data_dir: str) -> None:
+    for feature in ("text", "label"):
+        line = message(TfdsText("prepared_reviews", feature, data_dir))
+        assert f'has no text feature "{feature}"; its text features: review' in line
+
+
+def test_silence_ends_with_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = tfds.core.utils.tqdm_utils
+    before = (bars._active, logging.get_verbosity())
+    with pytest.raises(KeyError), silent_tfds():
+        print("unheard")
+        raise KeyError
+    assert (bars._active, logging.get_verbosity()) == before
+    print("heard")
+    assert capsys.readouterr().out == "heard\n"
