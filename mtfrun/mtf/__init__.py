@@ -4,7 +4,8 @@ from mtfrun.mtf import initializers
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.dtypes import DTypePolicy
 from mtfrun.mtf.errors import LayoutError, ShapeError, did_you_mean
-from mtfrun.mtf.function import function, value_and_gradients
+from mtfrun.mtf.function import function
+from mtfrun.mtf.gradients import custom_gradient, gradients, value_and_gradients
 from mtfrun.mtf.initializers import Initializer, VarianceScaling
 from mtfrun.mtf.layout import LayoutLike, LayoutRules, convert_to_layout_rules
 from mtfrun.mtf.mesh import Mesh
@@ -73,8 +74,8 @@ from mtfrun.mtf.ops.indexing import (
     zeros,
     zeros_like,
 )
+from mtfrun.mtf.ops.joining import concat, pad, reduce_first, slice, split, stack, unstack
 from mtfrun.mtf.ops.reductions import (
-    argmax,
     cumsum,
     log_softmax,
     reduce_all,
@@ -85,19 +86,23 @@ from mtfrun.mtf.ops.reductions import (
     reduce_min,
     reduce_sum,
     softmax,
+)
+from mtfrun.mtf.ops.selection import (
+    argmax,
+    nth_largest_element,
+    nth_smallest_element,
+    sample_with_temperature,
     top_1,
     top_k,
 )
 from mtfrun.mtf.ops.structure import (
     broadcast,
-    concat,
-    pad,
     rename_dimension,
     replace_dimensions,
     reshape,
-    slice,
     transpose,
 )
+from mtfrun.mtf.ops.windows import dynamic_shift, pool_tensor_1d, stride_tensor_1d
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike
@@ -139,9 +144,11 @@ __all__ = [
     "convert_to_shape",
     "cos",
     "cumsum",
+    "custom_gradient",
     "did_you_mean",
     "divide",
     "dropout",
+    "dynamic_shift",
     "einsum",
     "elu",
     "equal",
@@ -150,6 +157,7 @@ __all__ = [
     "function",
     "gather",
     "gelu",
+    "gradients",
     "greater",
     "greater_equal",
     "identity",
@@ -172,10 +180,13 @@ __all__ = [
     "multiply",
     "negative",
     "not_equal",
+    "nth_largest_element",
+    "nth_smallest_element",
     "one_hot",
     "ones",
     "ones_like",
     "pad",
+    "pool_tensor_1d",
     "pow",
     "random_key",
     "random_normal",
@@ -186,6 +197,7 @@ __all__ = [
     "recompute_grad",
     "reduce_all",
     "reduce_any",
+    "reduce_first",
     "reduce_logsumexp",
     "reduce_max",
     "reduce_mean",
@@ -196,6 +208,7 @@ __all__ = [
     "replace_dimensions",
     "reshape",
     "rsqrt",
+    "sample_with_temperature",
     "selu",
     "sigmoid",
     "sign",
@@ -204,9 +217,12 @@ __all__ = [
     "softmax",
     "softplus",
     "sparse_softmax_cross_entropy",
+    "split",
     "sqrt",
     "square",
+    "stack",
     "stop_gradient",
+    "stride_tensor_1d",
     "sub",
     "swish",
     "tanh",
@@ -217,6 +233,7 @@ __all__ = [
     "top_1",
     "top_k",
     "transpose",
+    "unstack",
     "value_and_gradients",
     "where",
     "while_loop",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from mtfrun.mtf.tensor import Tensor
-from mtfrun.mtf.variables import Variable
+
+_PROGRAM_NUMBERS = itertools.count()
+# Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
+_FOLDED_BELOW = 32
 
 
 def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[..., Any]:
@@ -49,10 +53,22 @@ class _Compiled:
         self._structure = tf.nest.map_structure(lambda leaf: None, arguments)
         self._result: Any = None
         self._fn = fn
+        # Small replicated inputs, see _copies.
+        self._copied = [
+            x.mesh.is_distributed and x.shape.size < _FOLDED_BELOW
+            for x in leaves
+            if isinstance(x, Tensor)
+        ]
         self._traced = tf.function(self._trace, jit_compile=jit, autograph=False)
 
     def _trace(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
-        remaining = iter(values)
+        # DTensor names the functions of nested loops after their scope; two programs of one process
+        # with the same names collide ("a different function with the same name already exists").
+        with tf.name_scope(f"program_{next(_PROGRAM_NUMBERS)}"):
+            return self._named_trace(values)
+
+    def _named_trace(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        remaining = iter(_first_copies(values, self._copied))
         leaves = [
             static if spec is None else Tensor(spec[0], next(remaining), spec[1])
             for static, spec in zip(self._static, self._specs, strict=True)
@@ -71,10 +87,30 @@ class _Compiled:
         return [x.value for x in results if isinstance(x, Tensor)]
 
     def __call__(self, values: list[tf.Tensor]) -> Any:
-        results = iter(self._traced(values))
+        results = iter(self._traced(_copies(values, self._copied)))
         return tf.nest.map_structure(
             lambda make: make(next(results)) if callable(make) else make, self._result
         )
+
+
+def _copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor]:
+    """Returns the values, small ones as many copies.
+
+    DTensor folds an input of few elements into the program and compiles a second one, for any
+    value, when it changes. That doubles the time to start, and the names of its nested loops clash
+    with those of the first ("a different function with the same name already exists").
+    """
+    return [
+        tf.broadcast_to(x, [_FOLDED_BELOW, *x.shape]) if copy else x
+        for x, copy in zip(values, copied, strict=True)
+    ]
+
+
+def _first_copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor]:
+    return [
+        tf.reshape(tf.slice(x, [0] * x.shape.rank, [1, *x.shape[1:]]), x.shape[1:]) if copy else x
+        for x, copy in zip(values, copied, strict=True)
+    ]
 
 
 def _skeleton(structure: Any) -> Any:
@@ -84,35 +120,3 @@ def _skeleton(structure: Any) -> Any:
     if isinstance(structure, (list, tuple)):
         return (type(structure), *(_skeleton(item) for item in structure))
     return None
-
-
-def value_and_gradients(
-    fn: Callable[[], Any], variables: Mapping[str, Variable]
-) -> tuple[Any, dict[str, Tensor | None]]:
-    """Returns fn() and the gradients of its (first) result with respect to the variables.
-
-    Inside `mtf.function`: DTensor has no eager tape for some operations.
-
-    Args:
-      fn: returns a scalar tensor, or a tuple that begins with one.
-      variables: by path.
-
-    Returns:
-      fn's result, and by path the gradients, laid out as their variables; None where the result
-      does not depend on a variable.
-    """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        for variable in variables.values():
-            tape.watch(variable.variable)
-        result = fn()
-    loss = result[0] if isinstance(result, tuple) else result
-    storage = [variable.variable for variable in variables.values()]
-    values = tape.gradient(loss.value, storage)
-    gradients: dict[str, Tensor | None] = dict.fromkeys(variables)
-    for (path, variable), value in zip(variables.items(), values, strict=True):
-        if value is None:
-            continue
-        value = tf.convert_to_tensor(value)  # the sparse gradient of a gather becomes dense
-        value = variable.mesh.constrain(value, variable.shape)
-        gradients[path] = Tensor(variable.mesh, value, variable.shape)
-    return result, gradients

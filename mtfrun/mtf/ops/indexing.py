@@ -91,7 +91,7 @@ def one_hot(
 
 def gather(
     weights: TensorLike,
-    indices: TensorLike,
+    indices: TensorLike | int,
     dim: DimensionLike,
     output_shape: ShapeLike | None = None,
 ) -> Tensor:
@@ -101,11 +101,14 @@ def gather(
 
     Args:
       weights: {dim, ...}.
-      indices: any shape without `dim`, integers.
+      indices: any shape without `dim`, integers; or a Python number.
       dim: the dimension that the indices select from.
       output_shape: by default the dimensions of `indices`, then those of `weights` that are left.
     """
-    weights, indices = as_tensor(weights), as_tensor(indices)
+    weights = as_tensor(weights)
+    if isinstance(indices, int):
+        indices = constant(weights.mesh, indices, dtype=tf.int32)
+    indices = as_tensor(indices)
     dim = convert_to_dimension(dim)
     weights.shape.index(dim)
     if dim in indices.shape:

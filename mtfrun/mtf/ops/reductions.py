@@ -10,12 +10,11 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.dimension import DimensionLike
 from mtfrun.mtf.ops.binary import maximum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
-from mtfrun.mtf.ops.lift import along, laid_out, reduction
-from mtfrun.mtf.shape import Shape, ShapeLike
+from mtfrun.mtf.ops.lift import along, reduction
+from mtfrun.mtf.shape import ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -156,38 +155,3 @@ def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor
     dimensions without a rule.
     """
     return along(lambda value, axis: tf.cumsum(value, axis, exclusive=exclusive), x, dim)
-
-
-def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
-    """Returns the int32 index of the largest entry, the lowest one on ties."""
-    x = as_tensor(x)
-    dim = convert_to_dimension(reduced_dim)
-    value = tf.argmax(x.value, x.shape.index(dim), output_type=tf.int32)
-    return laid_out(x, value, x.shape - dim)
-
-
-def top_1(x: TensorLike, reduced_dim: DimensionLike) -> tuple[Tensor, Tensor]:
-    """Returns (the largest entry, its int32 index) along a dimension; gradients flow through."""
-    return reduce_max(x, reduced_dim=reduced_dim), argmax(x, reduced_dim)
-
-
-def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tuple[Tensor, Tensor]:
-    """Returns (values, int32 indices) of the largest entries along a dimension, best first.
-
-    Ties go to the lowest index. `k_dim` becomes the last dimension. A split `reduced_dim` is
-    gathered.
-
-    Raises:
-      ShapeError: `k_dim` is larger than `reduced_dim`.
-    """
-    x = as_tensor(x)
-    reduced_dim, k_dim = convert_to_dimension(reduced_dim), convert_to_dimension(k_dim)
-    if k_dim.size > reduced_dim.size:
-        raise ShapeError(f"top_k of {k_dim.size} among the {reduced_dim.size} of {reduced_dim}")
-    axis = x.shape.index(reduced_dim)
-    order = [i for i in range(len(x.shape)) if i != axis] + [axis]
-    value = x.value if order == sorted(order) else tf.transpose(x.value, order)
-    left = x.shape - reduced_dim
-    values, indices = tf.math.top_k(value, k_dim.size)
-    shape = Shape([*left, k_dim])
-    return laid_out(x, values, shape), laid_out(x, indices, shape)

@@ -1,0 +1,114 @@
+"""Gradients of functions of named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from mtfrun.mtf.ops.lift import transposed
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.variables import Variable
+
+
+def value_and_gradients(
+    fn: Callable[[], Any], variables: Mapping[str, Variable]
+) -> tuple[Any, dict[str, Tensor | None]]:
+    """Returns fn() and the gradients of its (first) result with respect to the variables.
+
+    Inside `mtf.function`: DTensor has no eager tape for some operations.
+
+    Args:
+      fn: returns a scalar tensor, or a tuple that begins with one.
+      variables: by path.
+
+    Returns:
+      fn's result, and by path the gradients, laid out as their variables; None where the result
+      does not depend on a variable.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        for variable in variables.values():
+            tape.watch(variable.variable)
+        result = fn()
+    loss = result[0] if isinstance(result, tuple) else result
+    storage = [variable.variable for variable in variables.values()]
+    values = tape.gradient(loss.value, storage)
+    gradients: dict[str, Tensor | None] = dict.fromkeys(variables)
+    for (path, variable), value in zip(variables.items(), values, strict=True):
+        gradients[path] = _gradient_of(variable, value)
+    return result, gradients
+
+
+def gradients(
+    ys: Sequence[TensorLike],
+    xs: Sequence[TensorLike],
+    grad_ys: Sequence[TensorLike | None] | None = None,
+) -> list[Tensor | None]:
+    """Returns the gradients of the sum of `ys` with respect to `xs`; inside `mtf.function` only.
+
+    Args:
+      ys: tensors.
+      xs: tensors that the ys were computed from, or variables.
+      grad_ys: for every y, the gradient of what is differentiated with respect to it; ones where
+        None.
+
+    Returns:
+      for every x a tensor with its shape and layout, or None where no y depends on it.
+    """
+    tensors = [as_tensor(y) for y in ys]
+    cotangents = [
+        None if g is None else transposed(g, y.shape).value
+        for g, y in zip(grad_ys or [None] * len(tensors), tensors, strict=True)
+    ]
+    sources = [x.variable if isinstance(x, Variable) else as_tensor(x).value for x in xs]
+    values = tf.gradients([y.value for y in tensors], sources, grad_ys=cotangents)
+    return [_gradient_of(x, value) for x, value in zip(xs, values, strict=True)]
+
+
+def _gradient_of(x: TensorLike, value: Any) -> Tensor | None:
+    """Returns a raw gradient of x with x's shape and layout; that of a gather becomes dense."""
+    if value is None:
+        return None
+    return Tensor(x.mesh, x.mesh.constrain(tf.convert_to_tensor(value), x.shape), x.shape)
+
+
+def custom_gradient(
+    fn: Callable[..., Any],
+    grad_fn: Callable[..., Sequence[TensorLike | None]],
+    explicit_inputs: Sequence[TensorLike],
+) -> Any:
+    """Returns fn(*explicit_inputs), whose gradient is what grad_fn says.
+
+    Args:
+      fn: returns a tensor or a tuple of tensors; variables that it reads elsewhere get no gradient.
+      grad_fn: takes (explicit_inputs, outputs, output_grads), three lists of tensors, and returns
+        for every explicit input its gradient or None. (Mesh TensorFlow's took the operations of
+        the forward pass as well, which do not exist here.)
+      explicit_inputs: the tensors that fn takes.
+    """
+    inputs = [as_tensor(x) for x in explicit_inputs]
+    made: dict[str, Any] = {}
+
+    @tf.custom_gradient
+    def on_values(*values: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[Any]]]:
+        given = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
+        result = fn(*given)
+        outputs = list(result) if isinstance(result, (list, tuple)) else [result]
+        made.update(result=result, outputs=outputs)
+
+        def backward(*output_values: tf.Tensor) -> list[tf.Tensor | None]:
+            cotangents = [
+                Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, output_values, strict=True)
+            ]
+            found = grad_fn(given, outputs, cotangents)
+            return [
+                None if g is None else transposed(g, x.shape).value
+                for g, x in zip(found, given, strict=True)
+            ]
+
+        return [y.value for y in outputs], backward
+
+    values = on_values(*(x.value for x in inputs))
+    named = [Tensor(y.mesh, v, y.shape) for y, v in zip(made["outputs"], values, strict=True)]
+    return named[0] if isinstance(made["result"], Tensor) else type(made["result"])(named)

@@ -1,0 +1,145 @@
+"""Joining tensors along a dimension, and cutting them.
+
+Where the dimension that is joined or cut is split over a mesh axis, it is gathered first and the
+result is laid out again: a part of it has no meaning of its own. Keep such dimensions unsplit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
+    """Returns tensors joined along the dimension of this name; the others must agree.
+
+    Raises:
+      ShapeError: another dimension differs.
+    """
+    tensors = [as_tensor(x) for x in xs]
+    if not tensors:
+        raise ShapeError("concat needs at least one tensor")
+    first = tensors[0].shape
+    axis = first.index(first.get_dim_by_name(concat_dim_name))
+    total = 0
+    parts = []
+    for x in tensors:
+        dim = x.shape.get_dim_by_name(concat_dim_name)
+        total += dim.size
+        aligned = transposed(x, first.resize_dimension(concat_dim_name, dim.size))
+        parts.append(_whole_along(aligned, dim))
+    shape = first.resize_dimension(concat_dim_name, total)
+    return laid_out(tensors[0], tf.concat(parts, axis), shape)
+
+
+def split(
+    x: TensorLike, split_dim: DimensionLike, num_or_size_splits: int | Sequence[int]
+) -> list[Tensor]:
+    """Returns x cut along a dimension into equal parts, or into parts of the given sizes.
+
+    Raises:
+      ShapeError: the parts do not make up the dimension.
+    """
+    x = as_tensor(x)
+    dim = convert_to_dimension(split_dim)
+    x.shape.index(dim)
+    if isinstance(num_or_size_splits, int):
+        number = num_or_size_splits
+        if number < 1 or dim.size % number:
+            raise ShapeError(f"{dim.name}:{dim.size} cannot be split into {number} equal parts")
+        sizes = [dim.size // number] * number
+    else:
+        sizes = list(num_or_size_splits)
+        if sum(sizes) != dim.size:
+            raise ShapeError(f"parts of {sizes} do not make up {dim.name}:{dim.size}")
+    whole = _whole_along(x, dim)
+    begins = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [_cut(x, whole, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)]
+
+
+def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
+    """Returns tensors of one shape joined along a new dimension.
+
+    Args:
+      xs: the tensors; they must have the same dimensions.
+      dim_name: the name of the new dimension; its size is their number.
+      axis: its place; negative counts from the end.
+    """
+    tensors = [as_tensor(x) for x in xs]
+    if not tensors:
+        raise ShapeError("stack needs at least one tensor")
+    shape = tensors[0].shape
+    place = axis if axis >= 0 else len(shape) + 1 + axis
+    # expand_dims and concat, for they keep every layout.
+    parts = [tf.expand_dims(transposed(x, shape).value, place) for x in tensors]
+    dims = shape.dims
+    dims.insert(place, Dimension(dim_name, len(tensors)))
+    return laid_out(tensors[0], tf.concat(parts, place), Shape(dims))
+
+
+def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
+    """Returns the entries along a dimension, each without it."""
+    x = as_tensor(x)
+    dim = convert_to_dimension(dim)
+    axis = x.shape.index(dim)
+    whole = _whole_along(x, dim)
+    parts = [_cut_value(x, whole, dim, begin, 1) for begin in range(dim.size)]
+    return [laid_out(x, tf.squeeze(part, axis), x.shape - dim) for part in parts]
+
+
+def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor:  # Mesh TF's name
+    """Returns `size` entries from `begin` along the dimension of this name.
+
+    Raises:
+      ShapeError: they reach beyond the dimension.
+    """
+    x = as_tensor(x)
+    dim = x.shape.get_dim_by_name(slice_dim_name)
+    if begin < 0 or size < 1 or begin + size > dim.size:
+        raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
+    return _cut(x, _whole_along(x, dim), dim, begin, size)
+
+
+def reduce_first(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
+    """Returns the first entry along a dimension, without it."""
+    x = as_tensor(x)
+    dim = convert_to_dimension(reduced_dim)
+    axis = x.shape.index(dim)
+    part = _cut_value(x, _whole_along(x, dim), dim, 0, 1)
+    return laid_out(x, tf.squeeze(part, axis), x.shape - dim)
+
+
+def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
+    """Returns x with zeros, `paddings` = (before, after) of them, along the dimension."""
+    x = as_tensor(x)
+    dim = x.shape.get_dim_by_name(dim_name)
+    before, after = paddings
+    if before < 0 or after < 0:
+        raise ShapeError(f"paddings must not be negative, got {(before, after)} for {dim.name}")
+    amounts = [[before, after] if d == dim else [0, 0] for d in x.shape]
+    shape = x.shape.resize_dimension(dim_name, dim.size + before + after)
+    return laid_out(x, tf.pad(_whole_along(x, dim), amounts), shape)
+
+
+def _cut(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
+    shape = x.shape.resize_dimension(dim.name, size)
+    return laid_out(x, _cut_value(x, whole, dim, begin, size), shape)
+
+
+def _cut_value(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> tf.Tensor:
+    begins = [begin if d == dim else 0 for d in x.shape]
+    return tf.slice(whole, begins, [size if d == dim else d.size for d in x.shape])
+
+
+def _whole_along(x: Tensor, dim: Dimension) -> tf.Tensor:
+    """Returns x's value, gathered along `dim` where that is split."""
+    if x.mesh.num_splits(dim) == 1:
+        return x.value
+    return x.mesh.constrain(x.value, x.shape.rename_dimension(dim.name, f"{dim.name}_whole"))

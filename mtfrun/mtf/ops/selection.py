@@ -1,0 +1,92 @@
+"""The largest entries along a dimension, and draws from logits."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.elementwise import log, negative
+from mtfrun.mtf.ops.indexing import gather
+from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.reductions import reduce_max
+from mtfrun.mtf.random import Key, random_uniform
+from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
+    """Returns the int32 index of the largest entry, the lowest one on ties."""
+    x = as_tensor(x)
+    dim = convert_to_dimension(reduced_dim)
+    value = tf.argmax(x.value, x.shape.index(dim), output_type=tf.int32)
+    return laid_out(x, value, x.shape - dim)
+
+
+def top_1(x: TensorLike, reduced_dim: DimensionLike) -> tuple[Tensor, Tensor]:
+    """Returns (the largest entry, its int32 index) along a dimension; gradients flow through."""
+    return reduce_max(x, reduced_dim=reduced_dim), argmax(x, reduced_dim)
+
+
+def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tuple[Tensor, Tensor]:
+    """Returns (values, int32 indices) of the largest entries along a dimension, best first.
+
+    Ties go to the lowest index. `k_dim` becomes the last dimension. A split `reduced_dim` is
+    gathered.
+
+    Raises:
+      ShapeError: `k_dim` is larger than `reduced_dim`.
+    """
+    x = as_tensor(x)
+    reduced_dim, k_dim = convert_to_dimension(reduced_dim), convert_to_dimension(k_dim)
+    if k_dim.size > reduced_dim.size:
+        raise ShapeError(f"top_k of {k_dim.size} among the {reduced_dim.size} of {reduced_dim}")
+    axis = x.shape.index(reduced_dim)
+    order = [i for i in range(len(x.shape)) if i != axis] + [axis]
+    value = x.value if order == sorted(order) else tf.transpose(x.value, order)
+    left = x.shape - reduced_dim
+    values, indices = tf.math.top_k(value, k_dim.size)
+    shape = Shape([*left, k_dim])
+    return laid_out(x, values, shape), laid_out(x, indices, shape)
+
+
+def nth_largest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
+    """Returns the entry that n others along the dimension precede in falling order (n from 0)."""
+    values, _ = top_k(x, reduced_dim, Dimension("_rank", n + 1))
+    return gather(values, n, Dimension("_rank", n + 1))
+
+
+def nth_smallest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
+    """Returns the entry that n others along the dimension precede in rising order (n from 0)."""
+    return negative(nth_largest_element(negative(x), n, reduced_dim))
+
+
+def sample_with_temperature(
+    logits: TensorLike,
+    dim: DimensionLike,
+    temperature: float = 1.0,
+    *,
+    key: Key | None = None,
+) -> Tensor:
+    """Returns int32 indices drawn with probabilities softmax(logits / temperature).
+
+    The largest of logits / temperature plus Gumbel noise is such a draw; Gumbel 1954. The noise
+    does not depend on the layout.
+
+    Args:
+      logits: {..., dim, ...}.
+      dim: the dimension that is drawn from.
+      temperature: 0 takes the largest and needs no key.
+      key: which draw this is.
+    """
+    x = as_tensor(logits)
+    dim = convert_to_dimension(dim)
+    if temperature == 0.0:
+        return argmax(x, dim)
+    if key is None:
+        raise ValueError("sample_with_temperature needs a key where temperature is not 0")
+    if temperature < 0.0:
+        raise ValueError(f"temperature={temperature} must not be negative")
+    # Inside of (0, 1), where both logarithms are finite: draws are multiples of 2**-24.
+    uniform = random_uniform(x.mesh, x.shape, key=key, minval=2.0**-24, maxval=1.0 - 2.0**-24)
+    return argmax(x / temperature - log(-log(uniform)), dim)
