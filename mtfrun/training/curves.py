@@ -17,7 +17,7 @@ _LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
 
 
 class Curves:
-    """Averages metrics over windows of steps, which end at multiples of `every_steps` and at the end.
+    """Averages metrics over windows of steps: up to every multiple of `every_steps`, and the end.
 
     Args:
       every_steps: steps of a window.

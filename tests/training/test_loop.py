@@ -1,0 +1,148 @@
+"""Tests of mtfrun.training.loop: what happens when, and that nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun.rundir import RunDirectory
+from mtfrun.training import NonFiniteLossError, TrainOptions
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.training.toy_model import batches
+from tests.training.toy_run import curve, parameters, toy_train
+
+
+def options(train_steps: int, **changes) -> TrainOptions:
+    numbers = {"iterations_per_loop": 3, "log_every_steps": 1, "checkpoint_every_steps": None}
+    return TrainOptions(train_steps=train_steps, **{**numbers, **changes})
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
+    whole, _ = toy_train(str(tmp_path / "whole"), options(10))
+    toy_train(str(tmp_path / "halves"), options(4))
+    halves, result = toy_train(str(tmp_path / "halves"), options(10))
+    assert result.step == 10
+    for path, value in parameters(whole).items():
+        np.testing.assert_array_equal(parameters(halves)[path], value, err_msg=path)
+    assert curve(str(tmp_path / "halves")) == curve(str(tmp_path / "whole"))
+
+
+def test_a_run_goes_on_on_another_mesh(tmp_path):
+    whole, _ = toy_train(str(tmp_path / "whole"), options(8))
+    toy_train(str(tmp_path / "moved"), options(4))
+    moved, _ = toy_train(str(tmp_path / "moved"), options(8), mesh_shape="data:2,model:2")
+    expected = parameters(whole)
+    for path, value in parameters(moved).items():
+        assert_close(value, expected[path], FLOAT32_MODEL_TOLERANCE)
+
+
+def test_every_step_has_a_point_where_asked_and_means_cover_windows(tmp_path):
+    toy_train(str(tmp_path / "single"), options(7))
+    toy_train(str(tmp_path / "means"), options(7, log_every_steps=3))
+    single, means = curve(str(tmp_path / "single")), curve(str(tmp_path / "means"))
+    assert list(single) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(means) == [3, 6, 7]
+    assert_close(means[3], np.mean([single[1], single[2], single[3]]), FLOAT32_MODEL_TOLERANCE)
+    assert_close(means[7], single[7], FLOAT32_MODEL_TOLERANCE)
+
+
+def test_the_usual_tags_are_written(tmp_path):
+    toy_train(str(tmp_path), options(2))
+    tags = ("loss", "perplexity", "learning_rate", "grad_norm")
+    rates = ("perf/steps_per_sec", "perf/tokens_per_sec")
+    for tag in tags + rates:
+        assert list(curve(str(tmp_path), tag)) == [1, 2], tag
+    assert curve(str(tmp_path), "learning_rate")[2] == pytest.approx(0.05)
+
+
+def test_checkpoints_and_evaluations_come_at_their_steps_and_at_the_end(tmp_path):
+    evaluated: list[int] = []
+    toy_train(
+        str(tmp_path),
+        options(11, checkpoint_every_steps=4, evaluate_every_steps=5, max_to_keep=None),
+        evaluate=evaluated.append,
+    )
+    assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4, 8, 11]
+    assert evaluated == [5, 10, 11]
+
+
+def test_a_finished_run_trains_no_further_and_is_evaluated_once(tmp_path):
+    first, _ = toy_train(str(tmp_path), options(3))
+    evaluated: list[int] = []
+    again, result = toy_train(str(tmp_path), options(3), evaluate=evaluated.append)
+    assert result.step == 3 and evaluated == [3]
+    np.testing.assert_array_equal(
+        parameters(again)["model/softmax"], parameters(first)["model/softmax"]
+    )
+
+
+def test_a_loss_that_is_not_finite_names_step_and_checkpoint_and_saves_nothing(tmp_path):
+    toy_train(str(tmp_path), options(4))
+    with pytest.raises(NonFiniteLossError, match=r"step [5-9] .*last good checkpoint is step 4"):
+        toy_train(str(tmp_path), options(12), learning_rate=float("inf"))
+    assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4]
+
+
+def test_data_that_ends_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="training data has come to an end"):
+        toy_train(str(tmp_path), options(9), dataset=batches().take(3))
+
+
+def test_a_profile_is_recorded(tmp_path):
+    toy_train(str(tmp_path), options(7, profile=True))
+    traces = tf.io.gfile.glob(str(tmp_path / "train/plugins/profile/*/*"))
+    assert traces
+
+
+@pytest.mark.parametrize("name", ["train_steps", "iterations_per_loop", "microbatches"])
+def test_options_must_be_positive_whole_numbers(name):
+    for value in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f"^{name} is"):
+            TrainOptions(**{"train_steps": 1, name: value})
+
+
+def start(model_dir, steps: int) -> subprocess.Popen:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.training.toy_run", str(model_dir), str(steps)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for_checkpoint(model_dir, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not RunDirectory(str(model_dir)).checkpoints().steps():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+    process = start(tmp_path / "killed", 100_000)
+    wait_for_checkpoint(tmp_path / "killed", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = RunDirectory(str(tmp_path / "killed")).checkpoints().latest()
+    assert reached is not None
+    steps = reached + 5
+    killed, _ = toy_train(str(tmp_path / "killed"), options(steps))
+    whole, _ = toy_train(str(tmp_path / "whole"), options(steps))
+    for path, value in parameters(whole).items():
+        np.testing.assert_array_equal(parameters(killed)[path], value, err_msg=path)
+    assert curve(str(tmp_path / "killed")) == curve(str(tmp_path / "whole"))
+
+
+def test_sigterm_finishes_the_steps_and_saves(tmp_path):
+    process = start(tmp_path, 100_000)
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    steps = RunDirectory(str(tmp_path)).checkpoints().steps()
+    assert max(curve(str(tmp_path))) == max(steps)

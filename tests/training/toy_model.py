@@ -1,0 +1,56 @@
+"""A language model small enough to train in a test: the next id from the last, with dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.models.model import Loss, Metric
+
+
+class Bigram(mtf.Module):
+    """Embedding, one hidden layer with dropout, softmax."""
+
+    metric_names = ("loss",)
+
+    def __init__(self, mesh: mtf.Mesh, vocabulary_size: int = 16, d_model: int = 8):
+        super().__init__()
+        self.vocab = mtf.Dimension("vocab", vocabulary_size)
+        self.d_model = mtf.Dimension("d_model", d_model)
+        self.d_ff = mtf.Dimension("d_ff", 2 * d_model)
+        kernel = mtf.VarianceScaling()
+        self.embedding = mtf.Variable(
+            mesh, [self.vocab, self.d_model], mtf.initializers.RandomNormal(1.0)
+        )
+        self.hidden = mtf.Variable(
+            mesh, [self.d_model, self.d_ff], kernel([self.d_model], [self.d_ff])
+        )
+        self.softmax = mtf.Variable(
+            mesh, [self.d_ff, self.vocab], kernel([self.d_ff], [self.vocab])
+        )
+
+    def loss(self, features, *, training: bool, key: mtf.Key | None) -> Loss:
+        targets = features["targets"]
+        length = targets.shape.get_dim_by_name("length")
+        inputs = mtf.pad(mtf.slice(targets, 0, length.size - 1, "length"), [1, 0], "length")
+        x = mtf.gather(self.embedding, inputs, self.vocab)
+        x = mtf.relu(mtf.einsum([x, self.hidden], reduced_dims=[self.d_model]))
+        if training:
+            assert key is not None
+            x = mtf.dropout(x, True, rate=0.1, key=key.fold_in(self.path + "dropout"))
+        logits = mtf.einsum([x, self.softmax], reduced_dims=[self.d_ff])
+        nats = mtf.sparse_softmax_cross_entropy(logits, targets, self.vocab)
+        weights = mtf.cast(mtf.not_equal(targets, 0), tf.float32)
+        total, weight = mtf.reduce_sum(nats * weights), mtf.reduce_sum(weights)
+        return Loss(total, weight, {"loss": Metric(total, weight)})
+
+
+def batches(batch: int = 8, length: int = 6, vocabulary_size: int = 16) -> tf.data.Dataset:
+    """Endless batches in which id i is mostly followed by i + 1; the order is fixed."""
+    rng = np.random.default_rng(0)
+    starts = rng.integers(1, vocabulary_size, (64, batch, 1))
+    noise = rng.integers(0, 2, (64, batch, length))
+    ids = (starts + np.arange(length) + noise) % (vocabulary_size - 1) + 1
+    dataset = tf.data.Dataset.from_tensor_slices({"targets": ids.astype(np.int32)})
+    return dataset.repeat()

@@ -1,0 +1,67 @@
+"""Trains the toy model in a run directory; also a program, for tests that kill it.
+
+python -m tests.training.toy_run MODEL_DIR TRAIN_STEPS [MESH_SHAPE]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.data import Infeed
+from mtfrun.rundir import RunDirectory
+from mtfrun.training import TrainOptions, TrainResult, TrainState, train
+from tests.training.toy_model import Bigram, batches
+
+LAYOUT = "batch:data;d_ff:model"
+
+
+def toy_train(
+    model_dir: str,
+    options: TrainOptions,
+    *,
+    mesh_shape: str = "data:1,model:1",
+    learning_rate: float = 0.05,
+    evaluate: Callable[[int], object] | None = None,
+    dataset: tf.data.Dataset | None = None,
+) -> tuple[TrainState, TrainResult]:
+    """Trains, under the run's lock, and returns the final state and the result."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    state = TrainState(Bigram(mesh), optim.Adam(learning_rate=learning_rate), mesh, seed=7)
+    shape = mtf.convert_to_shape("batch:8;length:6")
+    infeed = Infeed(iter(batches() if dataset is None else dataset), mesh, {"targets": shape})
+    run = RunDirectory(model_dir)
+    run.prepare()
+    with run.lock():
+        return state, train(state, infeed, run, options, evaluate=evaluate)
+
+
+def curve(model_dir: str, tag: str = "loss", split: str = "train") -> dict[int, float]:
+    """Returns what TensorBoard shows of a scalar: the values by step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    events = EventAccumulator(f"{model_dir}/{split}", size_guidance={"tensors": 0}).Reload()
+    return {e.step: float(tensor_util.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
+
+
+def parameters(state: TrainState) -> dict[str, np.ndarray]:
+    """Returns all values that training changes."""
+    return mtf.to_numpy(state.named_variables())
+
+
+if __name__ == "__main__":
+    toy_train(
+        sys.argv[1],
+        TrainOptions(
+            train_steps=int(sys.argv[2]),
+            iterations_per_loop=2,
+            log_every_steps=1,
+            checkpoint_every_steps=4,
+        ),
+        mesh_shape=sys.argv[3] if len(sys.argv) > 3 else "data:1,model:1",
+    )
