@@ -65,7 +65,7 @@ class TfdsText:
         try:
             # By its files, not by its code: code would download, or ask a server whether it could.
             with silent_tfds():
-                return tfds.core.builder_from_files(self.name, data_dir=data_dir)
+                return tfds.core.read_only_builder.builder_from_files(self.name, data_dir=data_dir)
         except (tfds.core.DatasetNotFoundError, ValueError) as error:
             raise DataError(_not_prepared(self.name, data_dir)) from error
 
