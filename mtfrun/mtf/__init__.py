@@ -1,14 +1,22 @@
 """Named tensors on a mesh: `from mtfrun import mtf`."""
 
 from mtfrun.mtf import initializers
+from mtfrun.mtf.broadcasting import is_subsequence, verify_no_new_dims
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.dtypes import DTypePolicy
 from mtfrun.mtf.errors import LayoutError, ShapeError, did_you_mean
 from mtfrun.mtf.function import function
 from mtfrun.mtf.gradients import custom_gradient, gradients, value_and_gradients
 from mtfrun.mtf.initializers import Initializer, VarianceScaling
-from mtfrun.mtf.layout import LayoutLike, LayoutRules, convert_to_layout_rules
+from mtfrun.mtf.layout import (
+    LayoutLike,
+    LayoutRules,
+    convert_to_layout_rules,
+    tensor_dim_to_mesh_dim_size,
+    tensor_dim_to_size_per_split,
+)
 from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.microbatches import serialize_training_step
 from mtfrun.mtf.module import Module, assign_paths, initialize
 from mtfrun.mtf.ops.binary import (
     add,
@@ -76,6 +84,7 @@ from mtfrun.mtf.ops.indexing import (
 )
 from mtfrun.mtf.ops.joining import concat, pad, reduce_first, slice, split, stack, unstack
 from mtfrun.mtf.ops.reductions import (
+    binary_reduction_fn,
     cumsum,
     log_softmax,
     reduce_all,
@@ -85,6 +94,7 @@ from mtfrun.mtf.ops.reductions import (
     reduce_mean,
     reduce_min,
     reduce_sum,
+    reduction_fn,
     softmax,
 )
 from mtfrun.mtf.ops.selection import (
@@ -95,8 +105,11 @@ from mtfrun.mtf.ops.selection import (
     top_1,
     top_k,
 )
+from mtfrun.mtf.ops.slicewise import binary_op_with_broadcasting, cwise, slicewise
 from mtfrun.mtf.ops.structure import (
+    anonymize,
     broadcast,
+    import_fully_replicated,
     rename_dimension,
     replace_dimensions,
     reshape,
@@ -104,7 +117,7 @@ from mtfrun.mtf.ops.structure import (
 )
 from mtfrun.mtf.ops.windows import dynamic_shift, pool_tensor_1d, stride_tensor_1d
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
 from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable
@@ -130,13 +143,18 @@ __all__ = [
     "abs",
     "add",
     "add_n",
+    "anonymize",
+    "anonymous_shape",
     "argmax",
     "assign",
     "assign_add",
     "assign_paths",
     "assign_sub",
+    "binary_op_with_broadcasting",
+    "binary_reduction_fn",
     "broadcast",
     "cast",
+    "combined_dimension",
     "concat",
     "constant",
     "convert_to_dimension",
@@ -145,6 +163,7 @@ __all__ = [
     "cos",
     "cumsum",
     "custom_gradient",
+    "cwise",
     "did_you_mean",
     "divide",
     "dropout",
@@ -161,10 +180,12 @@ __all__ = [
     "greater",
     "greater_equal",
     "identity",
+    "import_fully_replicated",
     "import_tf_tensor",
     "initialize",
     "initializers",
     "is_finite",
+    "is_subsequence",
     "leaky_relu",
     "less",
     "less_equal",
@@ -203,6 +224,7 @@ __all__ = [
     "reduce_mean",
     "reduce_min",
     "reduce_sum",
+    "reduction_fn",
     "relu",
     "rename_dimension",
     "replace_dimensions",
@@ -210,10 +232,12 @@ __all__ = [
     "rsqrt",
     "sample_with_temperature",
     "selu",
+    "serialize_training_step",
     "sigmoid",
     "sign",
     "sin",
     "slice",
+    "slicewise",
     "softmax",
     "softplus",
     "sparse_softmax_cross_entropy",
@@ -226,6 +250,8 @@ __all__ = [
     "sub",
     "swish",
     "tanh",
+    "tensor_dim_to_mesh_dim_size",
+    "tensor_dim_to_size_per_split",
     "to_bfloat16",
     "to_float",
     "to_int32",
@@ -235,6 +261,7 @@ __all__ = [
     "transpose",
     "unstack",
     "value_and_gradients",
+    "verify_no_new_dims",
     "where",
     "while_loop",
     "zeros",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
 def is_subsequence(short: Sequence[Dimension], long: Sequence[Dimension]) -> bool:
@@ -21,6 +21,17 @@ def is_subsequence(short: Sequence[Dimension], long: Sequence[Dimension]) -> boo
 def union(*shapes: Shape) -> Shape:
     """Returns all dimensions of the shapes, in order of first appearance."""
     return Shape(dict.fromkeys(dim for shape in shapes for dim in shape))
+
+
+def verify_no_new_dims(input_shapes: Iterable[ShapeLike], output_shape: ShapeLike) -> None:
+    """Raises where the output has a dimension that no input has.
+
+    Raises:
+      ShapeError: naming the dimension.
+    """
+    known = union(*(convert_to_shape(shape) for shape in input_shapes))
+    for dim in convert_to_shape(output_shape):
+        known.index(dim)
 
 
 def broadcast_shape(shape1: Shape, shape2: Shape) -> Shape:

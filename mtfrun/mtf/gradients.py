@@ -91,21 +91,22 @@ def custom_gradient(
     made: dict[str, Any] = {}
 
     @tf.custom_gradient
-    def on_values(*values: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[Any]]]:
+    def on_values(*values: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., Any]]:
         given = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
         result = fn(*given)
         outputs = list(result) if isinstance(result, (list, tuple)) else [result]
         made.update(result=result, outputs=outputs)
 
-        def backward(*output_values: tf.Tensor) -> list[tf.Tensor | None]:
+        def backward(*output_values: tf.Tensor, variables: Sequence[Any] = ()) -> Any:
             cotangents = [
                 Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, output_values, strict=True)
             ]
             found = grad_fn(given, outputs, cotangents)
-            return [
+            grads = [
                 None if g is None else transposed(g, x.shape).value
                 for g, x in zip(found, given, strict=True)
             ]
+            return (grads, [None] * len(variables)) if variables else grads
 
         return [y.value for y in outputs], backward
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import LayoutError
+from mtfrun.mtf.shape import ShapeLike, convert_to_shape
 
 
 class LayoutRules(Mapping[str, str]):
@@ -74,3 +76,31 @@ def convert_to_layout_rules(layout: LayoutLike) -> LayoutRules:
             raise LayoutError(f"{part!r} is not a layout rule: write 'dimension:axis'")
         pairs.append((names[0], names[1]))
     return LayoutRules(pairs)
+
+
+def tensor_dim_to_mesh_dim_size(
+    layout: LayoutLike, mesh_shape: ShapeLike, tensor_dim: DimensionLike
+) -> int:
+    """Returns into how many parts a layout splits a dimension; 1 where it is not split.
+
+    >>> tensor_dim_to_mesh_dim_size("batch:data", "data:4;model:2", "batch:8")
+    4
+    """
+    axis = convert_to_layout_rules(layout).get(convert_to_dimension(tensor_dim).name)
+    sizes = {dim.name: dim.size for dim in convert_to_shape(mesh_shape)}
+    return sizes.get(axis, 1) if axis else 1
+
+
+def tensor_dim_to_size_per_split(
+    layout: LayoutLike, mesh_shape: ShapeLike, tensor_dim: DimensionLike
+) -> int:
+    """Returns how much of a dimension one device holds.
+
+    Raises:
+      LayoutError: its mesh axis does not divide it.
+    """
+    dim = convert_to_dimension(tensor_dim)
+    parts = tensor_dim_to_mesh_dim_size(layout, mesh_shape, dim)
+    if dim.size % parts:
+        raise LayoutError(f"dimension {dim.name}:{dim.size} cannot be split into {parts} parts")
+    return dim.size // parts

@@ -157,3 +157,25 @@ def convert_to_shape(shape: ShapeLike) -> Shape:
         return Shape(shape)
     except TypeError:
         raise ShapeError(f"{shape!r} is not a shape: give dimensions or 'name:size;...'") from None
+
+
+def anonymous_shape(shape: ShapeLike) -> Shape:
+    """Returns a shape of the same sizes whose names have no layout rule.
+
+    >>> anonymous_shape("batch:8;length:128")
+    Shape(_anonymous_0:8;_anonymous_1:128)
+    """
+    sizes = convert_to_shape(shape).to_integer_list
+    return Shape(Dimension(f"_anonymous_{i}", size) for i, size in enumerate(sizes))
+
+
+def combined_dimension(dims: Sequence[DimensionLike], name: str | None = None) -> Dimension:
+    """Returns one dimension as large as all of these, called `name` or as the first of them.
+
+    >>> combined_dimension(["rows:3", "columns:4"])
+    Dimension(name='rows', size=12)
+    """
+    shape = Shape(dims)
+    if not shape.ndims:
+        raise ShapeError("combined_dimension needs at least one dimension")
+    return Dimension(name or shape[0].name, shape.size)

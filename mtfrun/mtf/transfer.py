@@ -15,7 +15,10 @@ from mtfrun.mtf.tensor import Arithmetic, Tensor, as_tensor
 
 
 def import_tf_tensor(
-    mesh: Mesh, tensor: tf.Tensor | np.ndarray, shape: ShapeLike, dtype: tf.DType | None = None
+    mesh: Mesh,
+    tensor: tf.Tensor | np.ndarray,
+    shape: ShapeLike | None = None,
+    dtype: tf.DType | None = None,
 ) -> Tensor:
     """Returns a value that is known whole on the host as a tensor laid out on the mesh.
 
@@ -24,13 +27,16 @@ def import_tf_tensor(
     Args:
       mesh: the mesh.
       tensor: a numpy array, Python number or list, or `tf.Tensor`.
-      shape: its named dimensions.
+      shape: its named dimensions; by default dimensions without layout rules, `anonymous_shape`.
       dtype: the type wanted; by default that of the value.
 
     Raises:
       ShapeError: the sizes differ.
       LayoutError: `shape` cannot be laid out on the mesh.
     """
+    if shape is None:
+        sizes = tensor.shape if tf.is_tensor(tensor) else np.shape(tensor)
+        shape = Shape((f"_anonymous_{i}", size) for i, size in enumerate(sizes))
     shape = convert_to_shape(shape)
     in_graph = not tf.executing_eagerly()
     if tf.is_tensor(tensor) and hasattr(tensor, "numpy") and (in_graph or mesh.is_distributed):

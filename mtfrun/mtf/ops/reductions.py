@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun.mtf.dimension import DimensionLike
-from mtfrun.mtf.ops.binary import maximum
+from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
 from mtfrun.mtf.ops.lift import along, reduction
 from mtfrun.mtf.shape import ShapeLike
@@ -56,6 +56,22 @@ def reduce_min(
 ) -> Tensor:
     """Returns the minimum; every tied entry gets the full gradient."""
     return _extremum(tf.reduce_min, x, output_shape, reduced_dim)
+
+
+def reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
+    """Returns the reduction of Mesh TensorFlow's name: "SUM", "MAX" or "MIN"."""
+    return _named({"SUM": reduce_sum, "MAX": reduce_max, "MIN": reduce_min}, reduction_fn_string)
+
+
+def binary_reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
+    """Returns the function of two tensors of that name: "SUM", "MAX" or "MIN"."""
+    return _named({"SUM": add, "MAX": maximum, "MIN": minimum}, reduction_fn_string)
+
+
+def _named(functions: dict[str, Callable[..., Tensor]], name: str) -> Callable[..., Tensor]:
+    if name not in functions:
+        raise ValueError(f"no reduction {name!r}: there are {', '.join(functions)}")
+    return functions[name]
 
 
 def _extremum(

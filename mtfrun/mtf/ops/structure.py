@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast, overload
 
+import numpy as np
 import tensorflow as tf
 
 from mtfrun.mtf.broadcasting import combine
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.lift import laid_out, transposed
-from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.transfer import import_tf_tensor
 
 
 def transpose(x: TensorLike, new_shape: ShapeLike) -> Tensor:
@@ -96,6 +99,26 @@ def _groups(old: Shape, new: Shape) -> list[tuple[list[Dimension], list[Dimensio
                 right.append(news.pop(0))
         groups.append((left, right))
     return groups
+
+
+@overload
+def anonymize(x: Shape) -> Shape: ...
+@overload
+def anonymize(x: TensorLike) -> Tensor: ...
+def anonymize(x: Shape | TensorLike) -> Shape | Tensor:
+    """Returns a tensor or shape under names that have no layout rule: gathered on every device."""
+    if isinstance(x, Shape):
+        return anonymous_shape(x)
+    x = as_tensor(x)
+    return reshape(x, anonymous_shape(x.shape))
+
+
+def import_fully_replicated(
+    mesh: Mesh, tf_tensor: tf.Tensor | np.ndarray, shape: ShapeLike
+) -> Tensor:
+    """Returns a value that every device has whole as a tensor laid out on the mesh."""
+    shape = convert_to_shape(shape)
+    return reshape(import_tf_tensor(mesh, tf_tensor, anonymous_shape(shape)), shape)
 
 
 def rename_dimension(x: TensorLike, old_name: str, new_name: str) -> Tensor:

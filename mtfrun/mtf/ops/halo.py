@@ -1,0 +1,156 @@
+"""Moving along a dimension, and margins from neighbouring blocks.
+
+A picture (or a sequence) that is split over devices has a dimension of blocks, which is laid out on
+a mesh axis, and one of positions within a block, which is not: {row_blocks, rows, ...}.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.joining import concat
+from mtfrun.mtf.ops.joining import slice as slice_along
+from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.structure import rename_dimension, replace_dimensions
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
+    """Returns x moved along a dimension: entry i of the result is entry i - offset of x.
+
+    Along a split dimension the devices exchange `abs(offset)` entries each (an all-gather of these
+    only), or x itself where the offset is longer than a device's part.
+
+    Args:
+      x: {..., dim, ...}.
+      offset: by how many entries, to higher indices where positive.
+      dim: the dimension.
+      wrap: what leaves at one end enters at the other; otherwise zeros do.
+    """
+    return _moved(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
+
+
+def halo_exchange(
+    x: TensorLike,
+    blocks_dim: DimensionLike | None,
+    block_size_dim: DimensionLike,
+    halo_size: int,
+    wrap: bool = False,
+) -> Tensor:
+    """Returns every block with the edges of its neighbours before and after it.
+
+    Args:
+      x: {..., blocks_dim, block_size_dim, ...} in any order.
+      blocks_dim: which block; None for a single one.
+      block_size_dim: the position within a block; the result's is `2 * halo_size` larger.
+      halo_size: the number of positions on either side; it may reach beyond the next block.
+      wrap: the first and the last block are neighbours; otherwise zeros are beyond them.
+    """
+    return with_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, halo_size, wrap=wrap)
+
+
+def left_halo_exchange(
+    x: TensorLike,
+    blocks_dim: DimensionLike | None,
+    block_size_dim: DimensionLike,
+    halo_size: int,
+    wrap: bool = False,
+) -> Tensor:
+    """Returns every block with the edge of the block before it; see `halo_exchange`."""
+    return with_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, 0, wrap=wrap)
+
+
+def with_margins(
+    x: Tensor,
+    blocks_dim: DimensionLike | None,
+    block_size_dim: DimensionLike,
+    before: int,
+    after: int,
+    *,
+    wrap: bool = False,
+    fill: float = 0.0,
+) -> Tensor:
+    """Returns every block with `before` and `after` positions of its neighbours.
+
+    Only the edges move between devices. Without `wrap`, `fill` is beyond the first and last block.
+
+    Raises:
+      ShapeError: x lacks a dimension, or a margin is negative.
+    """
+    dim = convert_to_dimension(block_size_dim)
+    x.shape.index(dim)
+    if before < 0 or after < 0:
+        raise ShapeError(f"margins must not be negative, got {(before, after)} for {dim.name}")
+    if before == after == 0:
+        return x
+    blocks = None if blocks_dim is None else convert_to_dimension(blocks_dim)
+    if (blocks is None or blocks.size == 1) and not wrap:
+        return _padded(x, dim, before, after, fill)
+
+    def from_neighbour(edge: Tensor, offset: int) -> Tensor:
+        return edge if blocks is None else _moved(edge, offset, blocks, wrap, fill)
+
+    parts = [x]
+    for offset, width in _edge_widths(before, dim.size):
+        edge = slice_along(x, dim.size - width, width, dim.name)
+        parts.insert(0, from_neighbour(edge, offset))
+    for offset, width in _edge_widths(after, dim.size):
+        edge = slice_along(x, 0, width, dim.name)
+        parts.append(from_neighbour(edge, -offset))
+    return concat(parts, dim.name)
+
+
+def _edge_widths(margin: int, block_size: int) -> list[tuple[int, int]]:
+    """Returns how many blocks away which part of a margin is: whole blocks, then what is left."""
+    whole, rest = divmod(margin, block_size)
+    widths = [block_size] * whole + [rest] * (rest > 0)
+    return list(enumerate(widths, start=1))
+
+
+def _moved(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
+    """Returns x moved along `dim`; see `shift`. `fill` enters where nothing wraps."""
+    x.shape.index(dim)
+    if wrap:
+        offset %= dim.size
+        if offset > dim.size // 2:  # the other way round is shorter
+            offset -= dim.size
+    if offset == 0:
+        return x
+    if abs(offset) >= dim.size:
+        return laid_out(x, tf.fill(x.value.shape, tf.cast(fill, x.dtype)), x.shape)
+    parts = x.mesh.num_splits(dim)
+    if 1 < parts < dim.size and abs(offset) <= dim.size // parts:
+        return _moved_between_parts(x, offset, dim, wrap, fill)
+    # Not tf.roll: DTensor has no rule for it. Under another name the dimension is not split.
+    whole = rename_dimension(x, dim.name, f"{dim.name}_whole")
+    along = Dimension(f"{dim.name}_whole", dim.size)
+    begin, kept = max(0, -offset), dim.size - abs(offset)
+    moved = slice_along(whole, begin, kept, along.name)
+    if wrap and offset > 0:
+        moved = concat([slice_along(whole, kept, offset, along.name), moved], along.name)
+    elif wrap:
+        moved = concat([moved, slice_along(whole, 0, -offset, along.name)], along.name)
+    else:
+        kept_dim = Dimension(along.name, kept)
+        moved = _padded(moved, kept_dim, max(0, offset), max(0, -offset), fill)
+    return rename_dimension(moved, along.name, dim.name)
+
+
+def _moved_between_parts(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
+    """Returns x moved along a split dimension: the parts on the devices are blocks with a halo."""
+    parts = Dimension(dim.name, x.mesh.num_splits(dim))
+    part = Dimension(f"_{dim.name}_part", dim.size // parts.size)
+    before, after = max(0, offset), max(0, -offset)
+    blocked = replace_dimensions(x, dim, [parts, part])
+    wide = with_margins(blocked, parts, part, before, after, wrap=wrap, fill=fill)
+    moved = slice_along(wide, after, part.size, part.name)
+    return replace_dimensions(moved, [parts, part], dim)
+
+
+def _padded(x: Tensor, dim: Dimension, before: int, after: int, fill: float) -> Tensor:
+    """Returns x with `fill` before and after its entries along `dim`, which is not split."""
+    paddings = [[before, after] if d == dim else [0, 0] for d in x.shape]
+    value = tf.pad(x.value, paddings, constant_values=fill)
+    return laid_out(x, value, x.shape.resize_dimension(dim.name, dim.size + before + after))

@@ -1,0 +1,122 @@
+"""Lifting TensorFlow functions of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.lift import binary, laid_out
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+GradFunction: TypeAlias = "Callable[..., Sequence[TensorLike | None]]"
+
+
+def cwise(
+    tf_fn: Callable[..., tf.Tensor],
+    xs: Sequence[TensorLike],
+    output_dtype: tf.DType | None = None,
+    grad_function: GradFunction | None = None,
+) -> Tensor:
+    """Returns an element-wise TensorFlow function of tensors that have one shape.
+
+    Args:
+      tf_fn: takes as many `tf.Tensor`s as there are xs and returns one of the same sizes.
+      xs: the tensors.
+      output_dtype: the type to cast the result to; by default what tf_fn returns.
+      grad_function: instead of tf_fn's own gradient, see `mtf.custom_gradient`.
+
+    Raises:
+      ShapeError: the shapes differ.
+    """
+    shapes = [as_tensor(x).shape for x in xs]
+    if len(set(shapes)) > 1:
+        raise ShapeError(f"cwise needs tensors of one shape, got {', '.join(map(str, shapes))}")
+    return slicewise(tf_fn, xs, shapes[0], output_dtype, shapes[0], grad_function)
+
+
+def slicewise(
+    tf_fn: Callable[..., Any],
+    xs: Sequence[TensorLike],
+    output_shape: ShapeLike | Sequence[ShapeLike] | None = None,
+    output_dtype: tf.DType | None = None,
+    splittable_dims: Iterable[DimensionLike] | None = None,
+    grad_function: GradFunction | None = None,
+) -> Any:
+    """Returns a TensorFlow function of raw values, on devices that hold slices of them.
+
+    tf_fn is traced once for all devices and sees global sizes; it is built from operations that
+    DTensor knows. Dimensions that are not splittable are gathered before it.
+
+    Args:
+      tf_fn: takes as many `tf.Tensor`s as there are xs; returns one, or as many as there are
+        output shapes. It must be pure.
+      xs: the tensors.
+      output_shape: the result's dimensions, or a list of shapes for several results; by default
+        the shape of the first x.
+      output_dtype: the type to cast the results to.
+      splittable_dims: the dimensions along which tf_fn may compute slices independently; by default
+        none.
+      grad_function: instead of tf_fn's own gradient, see `mtf.custom_gradient`.
+    """
+    tensors = [as_tensor(x) for x in xs]
+    several, shapes = _output_shapes(output_shape, tensors[0].shape)
+    splittable = {convert_to_dimension(dim) for dim in splittable_dims or ()}
+
+    def apply(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        values = tf_fn(*(_gathered_but(x, splittable) for x in inputs))
+        values = list(values) if several else [values]
+        if output_dtype is not None:
+            values = [tf.cast(value, output_dtype) for value in values]
+        results = tuple(
+            laid_out(inputs[0], value, shape) for value, shape in zip(values, shapes, strict=True)
+        )
+        return results if several else results[0]
+
+    if grad_function is None:
+        return apply(*tensors)
+    return custom_gradient(apply, grad_function, tensors)
+
+
+def _output_shapes(
+    output_shape: ShapeLike | Sequence[ShapeLike] | None, default: Shape
+) -> tuple[bool, list[Shape]]:
+    """Returns whether several results are wanted, and their shapes."""
+    if output_shape is None:
+        return False, [default]
+    if isinstance(output_shape, (list, tuple)) and not isinstance(output_shape, Dimension):
+        if output_shape and all(isinstance(s, Shape) for s in output_shape):
+            return True, [convert_to_shape(s) for s in output_shape]
+    return False, [convert_to_shape(output_shape)]  # type: ignore[arg-type]
+
+
+def _gathered_but(x: Tensor, splittable: set[Dimension]) -> tf.Tensor:
+    """Returns x's value, gathered along all dimensions but the splittable ones."""
+    dims = [
+        dim
+        if dim in splittable or x.mesh.num_splits(dim) == 1
+        else Dimension(f"{dim.name}_whole", dim.size)
+        for dim in x.shape
+    ]
+    return x.value if dims == x.shape.dims else x.mesh.constrain(x.value, Shape(dims))
+
+
+def binary_op_with_broadcasting(
+    tf_fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    x1: TensorLike,
+    x2: TensorLike,
+    output_shape: ShapeLike | None = None,
+    output_dtype: tf.DType | None = None,
+) -> Tensor:
+    """Returns an element-wise TensorFlow function of two tensors, broadcast by name."""
+    result = binary(tf_fn, x1, x2, output_shape)
+    return (
+        result
+        if output_dtype is None
+        else laid_out(result, tf.cast(result.value, output_dtype), result.shape)
+    )
