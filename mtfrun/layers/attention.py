@@ -1,0 +1,64 @@
+"""Attention of queries to a memory: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mtfrun import mtf
+
+
+def dot_product_attention(
+    query: mtf.TensorLike,
+    key: mtf.TensorLike,
+    value: mtf.TensorLike,
+    *,
+    memory_length: mtf.Dimension,
+    d_kv: mtf.Dimension,
+    bias: mtf.TensorLike | None = None,
+    drop: Callable[[mtf.Tensor], mtf.Tensor] | None = None,
+) -> mtf.Tensor:
+    """Returns softmax(query * key + bias) * value; Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
+
+    Without the paper's factor d_kv ** -0.5: as in Mesh TensorFlow it is part of the initial query
+    projection. The softmax is in float32. Storage orders in which the two products need no
+    transposes: query {batch..., heads, length, d_kv}, key and value {batch..., heads,
+    memory_length, d_kv}.
+
+    Args:
+      query: {..., d_kv}, without `memory_length`.
+      key, value: {..., memory_length, d_kv}; dimensions that they lack, such as heads, are shared.
+      memory_length: the dimension attended to.
+      d_kv: the dimension of the product of query and key; the result has it again.
+      bias: added to the logits, broadcast by name; float32.
+      drop: applied to the weights, such as dropout.
+
+    Returns:
+      the shape and type of the query.
+    """
+    logits_shape = [*(query.shape - d_kv), memory_length]
+    logits = mtf.to_float(mtf.einsum([query, key], output_shape=logits_shape))
+    if bias is not None:
+        logits = logits + bias
+    weights = mtf.cast(mtf.softmax(logits, memory_length), value.dtype)
+    if drop is not None:
+        weights = drop(weights)
+    return mtf.einsum([weights, value], output_shape=query.shape)
+
+
+def write_position(
+    memory: mtf.TensorLike,
+    entry: mtf.TensorLike,
+    memory_length: mtf.Dimension,
+    position: mtf.Tensor,
+) -> mtf.Tensor:
+    """Returns `memory` with `entry` at one position: a cache after one more step.
+
+    Args:
+      memory: {..., memory_length, ...}.
+      entry: the dimensions of `memory` without `memory_length`.
+      memory_length: the dimension written along.
+      position: an int32 scalar.
+    """
+    here = mtf.equal(mtf.range(memory.mesh, memory_length), position)
+    # A selection, not a scatter: DTensor would replicate the result of a scatter.
+    return mtf.where(here, entry, memory, output_shape=memory.shape)

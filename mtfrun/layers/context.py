@@ -1,0 +1,39 @@
+"""What layers need to know about the call they are part of."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """One call of a model, as its layers see it; immutable, made once a step.
+
+    Args:
+      training: whether dropout and other noise is on.
+      key: what the noise of this step is drawn from; needed in training.
+      self_attention_bias: added to the logits of self-attention: {memory_length} while decoding,
+        else {length, memory_length}, with the batch dimensions where rows have masks of their own;
+        float32. Computed once a step, not once a layer.
+      position: while decoding, the index of the position that is computed: an int32 scalar.
+    """
+
+    training: bool = False
+    key: mtf.Key | None = None
+    self_attention_bias: mtf.Tensor | None = None
+    position: mtf.Tensor | None = None
+
+    def key_of(self, module: mtf.Module) -> mtf.Key:
+        """Returns the key of a module's noise: it depends on the module's path, not on the order
+        of calls, so that rematerialisation draws the same noise again.
+
+        Raises:
+          ValueError: the call was given no key.
+        """
+        if self.key is None:
+            raise ValueError(
+                f"{module.path} needs random numbers in training: give the model a key"
+            )
+        return self.key.fold_in(module.path)

@@ -1,0 +1,69 @@
+"""A linear map from some dimensions to others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from mtfrun import mtf
+
+
+def dense(
+    x: mtf.TensorLike,
+    kernel: mtf.TensorLike,
+    bias: mtf.TensorLike | None = None,
+    *,
+    reduced_dims: Iterable[mtf.Dimension],
+    new_dims: Iterable[mtf.Dimension],
+) -> mtf.Tensor:
+    """Returns x * kernel + bias, with `reduced_dims` of x replaced by `new_dims`, which come last.
+
+    Args:
+      x: {..., *reduced_dims}.
+      kernel: {*reduced_dims, *new_dims}, of x's type.
+      bias: {*new_dims}, of x's type.
+      reduced_dims, new_dims: as above; other dimensions that x and the kernel share stay.
+    """
+    output_shape = mtf.Shape([*(x.shape - mtf.Shape(reduced_dims)), *new_dims])
+    y = mtf.einsum([x, kernel], output_shape=output_shape)
+    return y if bias is None else y + bias
+
+
+class Dense(mtf.Module):
+    """A linear map with a trained kernel, and optionally a bias and an activation."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        reduced_dims: Iterable[mtf.Dimension],
+        new_dims: Iterable[mtf.Dimension],
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        use_bias: bool = True,
+        activation: Callable[[mtf.Tensor], mtf.Tensor] | None = None,
+        kernel_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
+    ) -> None:
+        """Makes the specs of kernel {*reduced_dims, *new_dims} and bias {*new_dims}."""
+        super().__init__()
+        self._reduced_dims = tuple(reduced_dims)
+        self._new_dims = tuple(new_dims)
+        self._dtypes = dtypes
+        self._activation = activation
+        self.kernel = mtf.Variable(
+            mesh,
+            [*self._reduced_dims, *self._new_dims],
+            kernel_initializer(self._reduced_dims, self._new_dims),
+            dtypes.master,
+        )
+        self.bias = mtf.Variable(mesh, self._new_dims, dtype=dtypes.master) if use_bias else None
+
+    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., *new_dims} for x: {..., *reduced_dims}, in the activation type."""
+        dtype = self._dtypes.activation
+        y = dense(
+            mtf.cast(x, dtype),
+            mtf.cast(self.kernel, dtype),
+            None if self.bias is None else mtf.cast(self.bias, dtype),
+            reduced_dims=self._reduced_dims,
+            new_dims=self._new_dims,
+        )
+        return y if self._activation is None else self._activation(y)

@@ -1,0 +1,30 @@
+"""Dropout as a layer: it draws by its own path."""
+
+from __future__ import annotations
+
+from mtfrun import mtf
+from mtfrun.layers.context import Context
+
+
+class Dropout(mtf.Module):
+    """Sets a share of the elements to 0 in training; Srivastava et al. 2014.
+
+    The noise depends on the step's key, the module's path and the element's index, so that no
+    layout and no rematerialisation changes it.
+
+    Raises:
+      ValueError: the rate is not in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        """Takes the share of elements that are dropped."""
+        super().__init__()
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"dropout_rate={rate} must be in [0, 1)")
+        self.rate = rate
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns x with dropped elements, the others scaled to keep the mean."""
+        if not context.training or self.rate == 0.0:
+            return x
+        return mtf.dropout(x, True, rate=self.rate, key=context.key_of(self))

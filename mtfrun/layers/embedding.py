@@ -1,0 +1,87 @@
+"""Vectors for ids and for positions."""
+
+from __future__ import annotations
+
+from mtfrun import mtf
+
+
+class Embedding(mtf.Module):
+    """One trained vector for each id of a vocabulary."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        vocab: mtf.Dimension,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
+    ) -> None:
+        """Makes the spec of the table {vocab, d_model}."""
+        super().__init__()
+        self._vocab = vocab
+        self._d_model = d_model
+        self._dtypes = dtypes
+        self.table = mtf.Variable(mesh, [vocab, d_model], initializer, dtypes.master)
+
+    def __call__(self, ids: mtf.Tensor) -> mtf.Tensor:
+        """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
+        # Cast after the gather: a few rows, not the whole table.
+        return mtf.cast(mtf.gather(self.table, ids, self._vocab), self._dtypes.activation)
+
+    def logits(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns logits {..., vocab} of x: {..., d_model}: the table tied to the softmax.
+
+        x is scaled by d_model ** -0.5, so that a table of unit variance gives logits of unit
+        variance; Raffel et al. 2020, arXiv:1910.10683.
+        """
+        dtype = self._dtypes.activation
+        x = mtf.cast(x, dtype) * self._d_model.size**-0.5
+        output_shape = [*(x.shape - self._d_model), self._vocab]
+        return mtf.einsum([x, mtf.cast(self.table, dtype)], output_shape=output_shape)
+
+
+class PositionalEmbedding(mtf.Module):
+    """One trained vector for each absolute position.
+
+    Raises:
+      ShapeError: when called, for a sequence longer than the table.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        max_length: int,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        initializer: mtf.Initializer = mtf.initializers.RandomNormal(0.02),
+    ) -> None:
+        """Makes the spec of the table {max_length, d_model}."""
+        super().__init__()
+        self._max_length = mtf.Dimension("max_length", max_length)
+        self._dtypes = dtypes
+        self.table = mtf.Variable(mesh, [self._max_length, d_model], initializer, dtypes.master)
+
+    def __call__(self, positions: mtf.Tensor) -> mtf.Tensor:
+        """Returns the vectors {..., d_model} of int positions {...}."""
+        vectors = mtf.gather(self.table, positions, self._max_length)
+        return mtf.cast(vectors, self._dtypes.activation)
+
+    def first(self, length: mtf.Dimension) -> mtf.Tensor:
+        """Returns the vectors {length, d_model} of positions 0, 1, ...: cheaper than a gather."""
+        self.check_length(length)
+        if length.size == self._max_length.size:
+            vectors = mtf.read_variable(self.table)
+        else:
+            vectors = mtf.slice(self.table, 0, length.size, self._max_length.name)
+        vectors = mtf.rename_dimension(vectors, self._max_length.name, length.name)
+        return mtf.cast(vectors, self._dtypes.activation)
+
+    def check_length(self, length: mtf.Dimension) -> None:
+        """Raises a ShapeError for a sequence that is longer than the table."""
+        if length.size > self._max_length.size:
+            raise mtf.ShapeError(
+                f"sequences of {length.name}:{length.size} are longer than the positional "
+                f"embedding's max_length={self._max_length.size}: raise max_length"
+            )

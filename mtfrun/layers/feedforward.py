@@ -1,0 +1,36 @@
+"""Two linear maps with a non-linearity between them, at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mtfrun import mtf
+from mtfrun.layers.context import Context
+from mtfrun.layers.dense import Dense
+from mtfrun.layers.dropout import Dropout
+from mtfrun.layers.sublayer import Sublayer
+
+
+class FeedForward(Sublayer):
+    """activation(x * wi) * wo; Vaswani et al. 2017, arXiv:1706.03762, eq. 2, without biases."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        d_ff: int = 2048,
+        activation: Callable[[mtf.Tensor], mtf.Tensor] = mtf.relu,
+        dropout_rate: float = 0.0,
+    ) -> None:
+        """Makes the maps {d_model, d_ff} and {d_ff, d_model}; dropout is on what lies between."""
+        super().__init__()
+        hidden = mtf.Dimension("d_ff", d_ff)
+        self.wi = Dense(mesh, [d_model], [hidden], dtypes, use_bias=False, activation=activation)
+        self.dropout = Dropout(dropout_rate)
+        self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=False)
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {..., d_model} for x of the same shape."""
+        return self.wo(self.dropout(self.wi(x), context))

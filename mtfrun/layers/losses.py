@@ -1,0 +1,58 @@
+"""Losses per position, in float32."""
+
+from __future__ import annotations
+
+from mtfrun import mtf
+
+
+def softmax_cross_entropy_with_logits(
+    logits: mtf.TensorLike, targets: mtf.TensorLike, vocab_dim: mtf.Dimension, z_loss: float = 0.0
+) -> mtf.Tensor:
+    """Returns -sum(targets * log_softmax(logits)) + z_loss * logsumexp(logits)**2, float32.
+
+    Args:
+      logits: {..., vocab_dim}.
+      targets: probabilities {..., vocab_dim}.
+      vocab_dim: the classes.
+      z_loss: keeps the normaliser near 1, so that logits do not drift where bfloat16 is coarse.
+    """
+    logits, targets = mtf.to_float(logits), mtf.to_float(targets)
+    if not z_loss:
+        log_probs = mtf.log_softmax(logits, vocab_dim)
+        return mtf.negative(mtf.reduce_sum(targets * log_probs, reduced_dim=vocab_dim))
+    log_z = mtf.reduce_logsumexp(logits, vocab_dim)
+    loss = mtf.negative(mtf.reduce_sum(targets * (logits - log_z), reduced_dim=vocab_dim))
+    return loss + z_loss * mtf.square(log_z)
+
+
+def softmax_cross_entropy_with_ids(
+    logits: mtf.TensorLike,
+    ids: mtf.TensorLike,
+    vocab_dim: mtf.Dimension,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> mtf.Tensor:
+    """Returns `softmax_cross_entropy_with_logits` for targets given as ids, without one-hots.
+
+    With label smoothing s the target is (1 - s) * one_hot(ids) + s / vocab_dim.size; Szegedy et al.
+    2016, arXiv:1512.00567, section 7.
+
+    Args:
+      logits: {..., vocab_dim}.
+      ids: {...} int32 in vocab_dim.
+      vocab_dim: the classes.
+      label_smoothing: s, in [0, 1).
+      z_loss: factor of logsumexp(logits)**2.
+    """
+    logits = mtf.to_float(logits)
+    loss = mtf.sparse_softmax_cross_entropy(logits, ids, vocab_dim)
+    if label_smoothing or z_loss:
+        # One pass more over the logits, which is why it is not always there.
+        log_z = mtf.reduce_logsumexp(logits, vocab_dim)
+        if label_smoothing:
+            uniform = log_z - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
+            loss = loss + label_smoothing * (uniform - loss)
+        if z_loss:
+            loss = loss + z_loss * mtf.square(log_z)
+    return loss

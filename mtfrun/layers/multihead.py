@@ -1,0 +1,115 @@
+"""Multi-head attention, over whole sequences and position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mtfrun import mtf
+from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.context import Context
+from mtfrun.layers.dropout import Dropout
+
+
+class KeysAndValues(NamedTuple):
+    """What queries attend to: {batch..., heads, memory_length, d_kv} each."""
+
+    keys: mtf.Tensor
+    values: mtf.Tensor
+
+
+class MultiHeadAttention(mtf.Module):
+    """Attention with trained projections; Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_heads: int = 8,
+        d_kv: int = 64,
+        dropout_rate: float = 0.0,
+    ) -> None:
+        """Makes the specs of query, key, value {d_model, heads, d_kv}; output has d_model last.
+
+        `dropout_rate` is that of the attention weights.
+        """
+        super().__init__()
+        self._mesh = mesh
+        self._d_model = d_model
+        self._dtypes = dtypes
+        self._heads = heads = mtf.Dimension("heads", num_heads)
+        self._d_kv = mtf.Dimension("d_kv", d_kv)
+        inner = [heads, self._d_kv]
+        fan_in = mtf.VarianceScaling()([d_model], inner)
+        # The factor d_kv ** -0.5 of the logits, squared because this scales a variance.
+        query_init = mtf.VarianceScaling(scale=1.0 / d_kv)([d_model], inner)
+        output_init = mtf.VarianceScaling()(inner, [d_model])
+        self.query = mtf.Variable(mesh, [d_model, *inner], query_init, dtypes.master)
+        self.key = mtf.Variable(mesh, [d_model, *inner], fan_in, dtypes.master)
+        self.value = mtf.Variable(mesh, [d_model, *inner], fan_in, dtypes.master)
+        self.output = mtf.Variable(mesh, [*inner, d_model], output_init, dtypes.master)
+        self.dropout = Dropout(dropout_rate)
+
+    def __call__(
+        self,
+        x: mtf.Tensor,
+        memory: KeysAndValues,
+        memory_length: mtf.Dimension,
+        bias: mtf.Tensor | None,
+        context: Context,
+    ) -> mtf.Tensor:
+        """Returns {..., d_model}: what every vector of x gets from the memory.
+
+        Args:
+          x: {batch..., length, d_model}, or {batch..., d_model} for one position.
+          memory: of `keys_and_values`, or a cache.
+          memory_length: its dimension.
+          bias: added to the logits; see `dot_product_attention`.
+          context: the call.
+        """
+        mixed = dot_product_attention(
+            self._project(x, self.query),
+            *memory,
+            memory_length=memory_length,
+            d_kv=self._d_kv,
+            bias=bias,
+            drop=lambda weights: self.dropout(weights, context),
+        )
+        output = mtf.cast(self.output, self._dtypes.activation)
+        return mtf.einsum([mixed, output], output_shape=x.shape)
+
+    def keys_and_values(self, memory: mtf.Tensor) -> KeysAndValues:
+        """Returns the keys and values of a memory {batch..., memory_length, d_model}."""
+        return KeysAndValues(self._project(memory, self.key), self._project(memory, self.value))
+
+    def empty_cache(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
+    ) -> KeysAndValues:
+        """Returns zeros for keys and values of positions that are still to come."""
+        shape = [*batch, self._heads, memory_length, self._d_kv]
+        zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
+        return KeysAndValues(zeros, zeros)
+
+    def extend_cache(
+        self, cache: KeysAndValues, x: mtf.Tensor, position: mtf.Tensor
+    ) -> tuple[KeysAndValues, mtf.Dimension]:
+        """Returns the cache with keys and values of x {batch..., d_model} at `position`, and its
+        memory dimension."""
+        memory_length = cache.keys.shape.get_dim_by_name("memory_length")
+        entries = self.keys_and_values(x)
+        written = [
+            write_position(m, e, memory_length, position)
+            for m, e in zip(cache, entries, strict=True)
+        ]
+        return KeysAndValues(*written), memory_length
+
+    def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
+        """Returns {batch..., heads, length, d_kv}: so attention needs no transposes."""
+        dtype = self._dtypes.activation
+        rest = (x.shape - self._d_model).dims
+        sequence = [d for d in rest[-1:] if d.name in ("length", "memory_length")]
+        batch = rest[: len(rest) - len(sequence)]
+        output_shape = [*batch, self._heads, *sequence, self._d_kv]
+        return mtf.einsum([mtf.cast(x, dtype), mtf.cast(kernel, dtype)], output_shape=output_shape)

@@ -1,0 +1,90 @@
+"""Normalisation of every vector by its own statistics, in float32."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun import mtf
+
+
+def rms_norm(
+    x: mtf.TensorLike, dim: mtf.Dimension, scale: mtf.TensorLike, epsilon: float = 1e-6
+) -> mtf.Tensor:
+    """Returns x / rms(x) * scale over `dim`; Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
+
+    Args:
+      x: {..., dim}; the result has its type.
+      dim: the dimension that is normalised.
+      scale: {dim} float32.
+      epsilon: added to the mean square.
+    """
+    wide = mtf.to_float(x)
+    mean_square = mtf.reduce_mean(mtf.square(wide), reduced_dim=dim)
+    return mtf.cast(wide * mtf.rsqrt(mean_square + epsilon) * scale, x.dtype)
+
+
+def layer_norm(
+    x: mtf.TensorLike,
+    dim: mtf.Dimension,
+    scale: mtf.TensorLike,
+    bias: mtf.TensorLike,
+    epsilon: float = 1e-6,
+) -> mtf.Tensor:
+    """Returns (x - mean(x)) / std(x) * scale + bias over `dim`; Ba et al. 2016, arXiv:1607.06450.
+
+    Args:
+      x: {..., dim}; the result has its type.
+      dim: the dimension that is normalised.
+      scale, bias: {dim} float32.
+      epsilon: added to the variance.
+    """
+    wide = mtf.to_float(x)
+    centred = wide - mtf.reduce_mean(wide, reduced_dim=dim)
+    variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=dim)
+    return mtf.cast(centred * mtf.rsqrt(variance + epsilon) * scale + bias, x.dtype)
+
+
+class RMSNorm(mtf.Module):
+    """`rms_norm` with a trained scale."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        dim: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        epsilon: float = 1e-6,
+    ) -> None:
+        """Makes the spec of the scale {dim}, first 1."""
+        super().__init__()
+        self._dim = dim
+        self._epsilon = epsilon
+        self.scale = mtf.Variable(mesh, [dim], mtf.initializers.Ones(), dtypes.master)
+
+    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns x: {..., dim}, normalised over `dim`."""
+        return rms_norm(x, self._dim, mtf.cast(self.scale, tf.float32), self._epsilon)
+
+
+class LayerNorm(mtf.Module):
+    """`layer_norm` with a trained scale and bias."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        dim: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        epsilon: float = 1e-6,
+    ) -> None:
+        """Makes the specs of the scale {dim}, first 1, and the bias {dim}, first 0."""
+        super().__init__()
+        self._dim = dim
+        self._epsilon = epsilon
+        self.scale = mtf.Variable(mesh, [dim], mtf.initializers.Ones(), dtypes.master)
+        self.bias = mtf.Variable(mesh, [dim], dtype=dtypes.master)
+
+    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns x: {..., dim}, normalised over `dim`."""
+        scale, bias = mtf.cast(self.scale, tf.float32), mtf.cast(self.bias, tf.float32)
+        return layer_norm(x, self._dim, scale, bias, self._epsilon)

@@ -1,0 +1,33 @@
+"""The interface of the layers that a Transformer block is a list of."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.layers.context import Context
+
+
+class Sublayer(mtf.Module, abc.ABC):
+    """A layer from {..., d_model} to the same shape, over whole sequences or one position a call.
+
+    A stack makes it as `sublayer_class(mesh, d_model, dtypes)`; its other arguments have defaults.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns the output for whole sequences; x: {..., length, d_model}."""
+
+    def initial_state(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
+        """Returns what `step` remembers before the first position: nested tensors."""
+        del batch, memory_length
+        return ()
+
+    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for position `context.position` and the next state; x: {..., d_model}.
+
+        A layer that treats positions one by one, as this default does, has no state.
+        """
+        return self(x, context), state

@@ -1,0 +1,46 @@
+"""What training, evaluation and decoding need of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from mtfrun import mtf
+from mtfrun.decoding import Decoder
+
+
+class Metric(NamedTuple):
+    """A mean as its two parts, float32 scalars; value = total / weight.
+
+    Parts of batches, microbatches and hosts add up to the exact mean of all.
+    """
+
+    total: mtf.Tensor
+    weight: mtf.Tensor
+
+
+class Loss(NamedTuple):
+    """What a step differentiates, and what it reports.
+
+    `total` is a sum over positions of everything that is trained on; divided by the sum of `weight`
+    once, by the step. `metrics` by name, such as "loss": the cross entropy alone.
+    """
+
+    total: mtf.Tensor
+    weight: mtf.Tensor
+    metrics: dict[str, Metric]
+
+
+class Model(Protocol):
+    """A `mtf.Module` that is called as `model_class(mesh, vocabulary_size=...)`."""
+
+    def loss(
+        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
+    ) -> Loss:
+        """Returns the loss of a batch; `key` is what the noise of this step is drawn from."""
+
+    def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
+
+    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
+        """Returns the model as a step function, for the batch and length of features["targets"]."""

@@ -1,0 +1,10 @@
+"""Transformers: stacks of sublayers."""
+
+from mtfrun.layers.feedforward import FeedForward
+from mtfrun.models.transformer.decoder_only import DecoderOnly
+from mtfrun.models.transformer.residual import Residual
+from mtfrun.models.transformer.self_attention import SelfAttention
+from mtfrun.models.transformer.shift import shift_right
+from mtfrun.models.transformer.stack import Stack
+
+__all__ = ["DecoderOnly", "FeedForward", "Residual", "SelfAttention", "Stack", "shift_right"]

@@ -1,0 +1,115 @@
+"""A stack of equal blocks of sublayers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.layers import Context, Dropout, FeedForward, RMSNorm, Sublayer
+from mtfrun.models.transformer.residual import NormClass, Residual
+from mtfrun.models.transformer.self_attention import SelfAttention
+
+# Made as `sublayer_class(mesh, d_model, dtypes)`.
+SublayerClass = Callable[..., Sublayer]
+
+
+class Stack(Sublayer):
+    """Dropout, `num_layers` blocks of the sublayers in `layers`, a last normalisation, dropout.
+
+    Variables are called after the classes: "blocks/0/self_attention/layer/attention/query",
+    "blocks/0/feed_forward/norm/scale". A class that is in the list twice gets numbers:
+    "feed_forward_0", "feed_forward_1".
+
+    Args:
+      mesh, d_model, dtypes: handed on to all layers.
+      num_layers: the number of blocks.
+      layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
+      norm: a class, called as `norm_class(mesh, d_model, dtypes)`.
+      dropout_rate: of the input, of every sublayer's output and of the stack's output.
+      rematerialise: compute every block again in the backward pass instead of keeping its inner
+        values: memory for about a third more time.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_layers: int = 6,
+        layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
+        norm: NormClass = RMSNorm,
+        dropout_rate: float = 0.0,
+        rematerialise: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1 or not layers:
+            raise ValueError(
+                f"a stack needs at least one block and one layer class, got num_layers={num_layers}"
+                f" and {len(layers)} layers"
+            )
+        self._rematerialise = rematerialise
+        self.dropout = Dropout(dropout_rate)
+        names = _names(layers)
+        self.blocks = [
+            {
+                name: Residual(
+                    layer(mesh, d_model, dtypes), norm(mesh, d_model, dtypes), dropout_rate
+                )
+                for name, layer in zip(names, layers, strict=True)
+            }
+            for _ in range(num_layers)
+        ]
+        self.final_norm = norm(mesh, d_model, dtypes)
+        self.final_dropout = Dropout(dropout_rate)
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {batch..., length, d_model} for x of the same shape."""
+        x = self.dropout(x, context)
+        for block in self.blocks:
+            # The block is bound now: the backward pass calls this again after the loop has ended.
+            def run(
+                x: mtf.Tensor, sublayers: Iterable[Sublayer] = tuple(block.values())
+            ) -> mtf.Tensor:
+                for sublayer in sublayers:
+                    x = sublayer(x, context)
+                return x
+
+            remember = not (self._rematerialise and context.training)
+            x = run(x) if remember else mtf.recompute_grad(run, [x])
+        return self.final_dropout(self.final_norm(x), context)
+
+    def initial_state(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
+        """Returns the states of all sublayers, by block and name."""
+        batch = list(batch)
+        return [
+            {name: sublayer.initial_state(batch, memory_length) for name, sublayer in block.items()}
+            for block in self.blocks
+        ]
+
+    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output at `context.position` and the next states; x: {batch..., d_model}."""
+        x = self.dropout(x, context)
+        next_state = []
+        for block, block_state in zip(self.blocks, state, strict=True):
+            results = {}
+            for name, sublayer in block.items():
+                x, results[name] = sublayer.step(x, block_state[name], context)
+            next_state.append(results)
+        return self.final_dropout(self.final_norm(x), context), next_state
+
+
+def _names(classes: Sequence[SublayerClass]) -> list[str]:
+    """Returns an attribute name for each class, distinct."""
+    # A functools.partial of a class is as good as a class.
+    names = [_snake_case(getattr(cls, "func", cls).__name__) for cls in classes]
+    return [
+        f"{name}_{names[:i].count(name)}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
