@@ -43,6 +43,8 @@ class LanguageModelData:
     def train(self, batch: int, *, seed: int, split: str = "train") -> tf.data.Dataset:
         """Returns endless shuffled batches. `seed` fixes the order, which differs in every epoch.
 
+        TensorFlow mixes the seed of tf.random.set_seed, if a program sets one, into every shuffle.
+
         An iterator over it, saved in a tf.train.Checkpoint and restored into an iterator over an
         equal dataset, goes on with the same batches, buffers included.
         """

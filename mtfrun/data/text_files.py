@@ -54,6 +54,8 @@ class TextFiles:
 class TextLines:
     """Text files, one document a line without its LF or CRLF. A TextSource.
 
+    TensorFlow's line reader drops a CR anywhere in a line; TextFiles keeps every byte.
+
     patterns: as in TextFiles. Without a mapping a hash of each line's bytes decides its split, so
         equal lines are never in two splits.
     """

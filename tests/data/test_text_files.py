@@ -43,6 +43,13 @@ def test_lines_are_documents_without_their_ends(tmp_path: Path) -> None:
     assert documents(source, "train") == [b"one", b"two", b"", b"thr\x00ee", b"four"]
 
 
+def test_a_carriage_return_within_a_line_is_dropped_and_within_a_file_kept(tmp_path: Path) -> None:
+    write(tmp_path, a=b"a\rb\r\nc")
+    patterns = {"train": str(tmp_path / "a.txt")}
+    assert documents(TextLines(patterns), "train") == [b"ab", b"c"]
+    assert documents(TextFiles(patterns), "train") == [b"a\rb\r\nc"]
+
+
 def test_several_patterns_and_directories_at_any_depth(tmp_path: Path) -> None:
     write(tmp_path / "x" / "deep", a=b"1")
     write(tmp_path / "y", b=b"2")
