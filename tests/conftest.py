@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 
-# Read by TensorFlow when it is imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
-import tensorflow as tf
 
 from tests.layouts import LAYOUTS, NUM_DEVICES
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepares TensorFlow in every process that runs tests.
+
+    The one that only hands them to workers (`-n`) is left without: it starts sooner, and the
+    messages that TensorFlow prints when it is loaded do not follow the summary of the tests.
+    """
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or not config.getoption("numprocesses", default=None):
+        _make_virtual_devices()
+
+
 def _make_virtual_devices() -> None:
     """Splits the CPU into NUM_DEVICES, which is only possible before TensorFlow touches it."""
+    # Read by TensorFlow when it is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import tensorflow as tf
+
     # Tests are small and several processes share the machine: one thread an op is fastest. The
     # pool between ops stays as it is, for the devices of a mesh wait for each other in it.
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -23,9 +34,6 @@ def _make_virtual_devices() -> None:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES
     )
-
-
-_make_virtual_devices()
 
 
 @pytest.fixture(params=LAYOUTS)
