@@ -42,8 +42,9 @@ class Summaries:
 
         Args:
           directory: where the event file goes.
-          resumed_step: step of the checkpoint that this run goes on from; TensorBoard then discards
-            what the interrupted run wrote for later steps.
+          resumed_step: step that this run goes on from, 0 for one that begins: TensorBoard then
+            discards what an interrupted run wrote for later steps (its fast loader waits for the
+            next value of a tag). None adds to what is there.
         """
         self._directory = os.fspath(directory)
         self._resumed_step = resumed_step
@@ -122,13 +123,15 @@ class Summaries:
         writer.write(first.SerializeToString())
         if self._resumed_step is not None:
             # TensorBoard drops the steps from that of a START event on; the resumed step itself was
-            # written before its checkpoint and stays.
+            # written before its checkpoint and stays. It takes the first START of a directory for
+            # the beginning of the run and drops nothing: hence two.
             start = Event(
                 wall_time=time.time(),
                 step=self._resumed_step + 1,
                 session_log=SessionLog(status=SessionLog.START),
             )
-            writer.write(start.SerializeToString())
+            for _ in range(2):
+                writer.write(start.SerializeToString())
             self._resumed_step = None
         return writer
 

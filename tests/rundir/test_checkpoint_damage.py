@@ -52,7 +52,7 @@ def put_another_step_in_its_place(directory: pathlib.Path) -> None:
     shutil.copy(directory / "ckpt-10.json", directory / "ckpt-20.json")
 
 
-DAMAGES = {
+DAMAGES: dict[Callable[[pathlib.Path], None], str] = {
     truncate: rf"{DATA} has 10 bytes, \d+ were saved",
     flip_a_bit: rf"{DATA} has changed since it was saved",
     delete_the_shard: rf"{DATA}: No such file",

@@ -7,14 +7,15 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from mtfrun.rundir import RunDirectory, Summaries
 
 
 def read(directory: pathlib.Path) -> EventAccumulator:
-    return EventAccumulator(str(directory), size_guidance={"tensors": 0}).Reload()
+    """What TensorBoard's server knows of a directory, every value kept."""
+    return EventAccumulator(str(directory), tensor_size_guidance={"scalars": 0, "text": 0}).Reload()
 
 
 def scalars(directory: pathlib.Path, tag: str) -> list[tuple[int, float]]:
