@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from mtfrun import mtf
@@ -32,7 +32,15 @@ class Loss(NamedTuple):
 
 
 class Model(Protocol):
-    """A `mtf.Module` that is called as `model_class(mesh, vocabulary_size=...)`."""
+    """A `mtf.Module` that is called as `model_class(mesh, vocabulary_size=...)`.
+
+    metric_names: the keys of `Loss.metrics`, known before the first call.
+    """
+
+    metric_names: Sequence[str]
+
+    def named_variables(self) -> dict[str, mtf.Variable]:
+        """Returns all variables by path; see `mtf.Module`."""
 
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None

@@ -43,6 +43,8 @@ class DecoderOnly(mtf.Module):
       dtypes: of variables and of activations.
     """
 
+    metric_names = ("loss", "accuracy")
+
     def __init__(
         self,
         mesh: mtf.Mesh,
