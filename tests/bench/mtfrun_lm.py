@@ -1,0 +1,73 @@
+"""The subject: the same training step in mtfrun, through its own training loop's function."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+import functools  # noqa: E402
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from mtfrun import mtf, optim  # noqa: E402
+from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack  # noqa: E402
+from mtfrun.training import TrainState, train_steps_function  # noqa: E402
+from tests.bench.lm_configs import CONFIGS, LmConfig, batch  # noqa: E402
+from tests.bench.worker import serve  # noqa: E402
+
+LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+OPTIMIZERS = {
+    "sgd": lambda: optim.Sgd(learning_rate=0.1),
+    "adafactor": optim.Adafactor,
+    "adam": lambda: optim.Adam(learning_rate=1e-3),
+}
+
+
+def language_model(mesh: mtf.Mesh, config: LmConfig, activation: str) -> DecoderOnly:
+    """Returns the decoder-only Transformer of a configuration."""
+    attention = functools.partial(SelfAttention, num_heads=config.num_heads, d_kv=config.d_kv)
+    attention.__name__ = "SelfAttention"  # type: ignore[attr-defined]
+    feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
+    feed_forward.__name__ = "FeedForward"  # type: ignore[attr-defined]
+    return DecoderOnly(
+        mesh,
+        config.vocabulary,
+        d_model=config.d_model,
+        max_length=config.length,
+        stack=functools.partial(
+            Stack, num_layers=config.num_layers, layers=[attention, feed_forward]
+        ),
+        tied_softmax=False,
+        dtypes=mtf.DTypePolicy(activation=activation),
+    )
+
+
+def setup(arguments: argparse.Namespace):
+    """Returns a step that blocks until its loss is there."""
+    config = CONFIGS[arguments.config]
+    mesh = mtf.Mesh(arguments.mesh, LAYOUT)
+    model = language_model(mesh, config, arguments.activation)
+    state = TrainState(model, OPTIMIZERS[arguments.optimizer](), mesh)
+    state.initialize()
+    _, targets = batch(config)
+    shape = mtf.Shape([("steps", 1), ("batch", config.batch), ("length", config.length)])
+    features = {"targets": mtf.import_tf_tensor(mesh, targets[np.newaxis], shape)}
+    one = mtf.constant(mesh, 1, dtype=tf.int32)
+    train_steps = train_steps_function(state)
+
+    def step() -> float:
+        loss = mtf.to_numpy(train_steps(features, one)["loss"])
+        return float(loss.total[0] / loss.weight[0])
+
+    return step
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--mesh", default="data:1,model:1")
+    parser.add_argument("--activation", default="float32")
+    parser.add_argument("--optimizer", default="sgd", choices=OPTIMIZERS)
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)
