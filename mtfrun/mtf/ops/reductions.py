@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from mtfrun.mtf.dimension import DimensionLike
+from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
-from mtfrun.mtf.ops.lift import along, reduction
+from mtfrun.mtf.ops.lift import along, laid_out_from_whole, reduction, whole_along
 from mtfrun.mtf.shape import ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -80,20 +80,27 @@ def _extremum(
     output_shape: ShapeLike | None,
     reduced_dim: DimensionLike | None,
 ) -> Tensor:
-    """TensorFlow's own gradient is shared among ties."""
+    """The gradient of TensorFlow's own is shared among ties.
+
+    A gradient of its own, so that the forward pass is the reduction alone.
+    """
 
     def fn(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
-        if not value.dtype.is_floating:
-            return tf_fn(value, axes)
-        best = tf.stop_gradient(tf_fn(value, axes))
-        # Not keepdims and a comparison of the gradient's own: expand_dims keeps the layout.
-        wide = best
-        for axis in axes:
-            wide = tf.expand_dims(wide, axis)
-        open_paths = tf.where(
-            tf.equal(value, wide), value - tf.stop_gradient(value), tf.zeros([], value.dtype)
-        )
-        return best + tf.reduce_sum(open_paths, axes)
+        @tf.custom_gradient
+        def extremum(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            best = tf_fn(value, axes)
+
+            def gradient(upstream: tf.Tensor) -> tf.Tensor:
+                wide_best, wide_upstream = best, upstream
+                for axis in axes:
+                    wide_best = tf.expand_dims(wide_best, axis)
+                    wide_upstream = tf.expand_dims(wide_upstream, axis)
+                zero = tf.zeros([], value.dtype)
+                return tf.where(tf.equal(value, wide_best), wide_upstream, zero)
+
+            return best, gradient
+
+        return extremum(value) if value.dtype.is_floating else tf_fn(value, axes)
 
     return reduction(fn, x, output_shape, reduced_dim)
 
@@ -167,7 +174,10 @@ def _last_axis(tf_fn: Callable[..., tf.Tensor], x: TensorLike, dim: DimensionLik
 def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor:
     """Returns the running sum along a dimension.
 
-    Over a dimension that is split, DTensor gathers it and the result is split again: keep such
-    dimensions without a rule.
+    A dimension that is split is gathered, and the result is split again: keep such dimensions
+    without a rule.
     """
-    return along(lambda value, axis: tf.cumsum(value, axis, exclusive=exclusive), x, dim)
+    x = as_tensor(x)
+    dim = convert_to_dimension(dim)
+    value = tf.cumsum(whole_along(x, dim), x.shape.index(dim), exclusive=exclusive)
+    return laid_out_from_whole(x, value, x.shape, dim)
