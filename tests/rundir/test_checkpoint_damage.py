@@ -147,23 +147,25 @@ def test_tensorflows_own_checkpoint_file_is_ignored(text: str, tmp_path: pathlib
     assert (tmp_path / "x.data-00000-of-00001").read_text() == "precious"
 
 
-def test_a_manifest_that_names_files_elsewhere_is_damaged_and_deletes_nothing(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["../x.index", "ckpt-20.index", "ckpt-10.1.index", "ckpt-10.json"])
+def test_a_manifest_that_names_other_files_is_damaged_and_deletes_none(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "x.index").write_text("precious")
     directory = tmp_path / "checkpoints"
-    save_two(directory)
-    # With a digest that fits: only the names are wrong.
+    # Every manifest's own hash fits: only the names are wrong.
     monkeypatch.setattr("mtfrun.rundir.manifest._digest", lambda content: "same")
+    save_two(directory)
     path = directory / "ckpt-10.json"
     content = json.loads(path.read_text())
-    content["files"]["../x.index"] = {"bytes": 8, "sha256": ""}
-    path.write_text(json.dumps({**content, "sha256": "same"}))
-    checkpoints = Checkpoints(directory, max_to_keep=1)
-    with pytest.raises(DamagedCheckpointError, match=r"'\.\./x\.index' is no file of its checkpoi"):
+    content["files"][name] = {"bytes": 8, "sha256": ""}
+    path.write_text(json.dumps(content))
+    checkpoints = Checkpoints(directory, max_to_keep=2)
+    with pytest.raises(DamagedCheckpointError, match=f"'{name}' is no file of its checkpoint"):
         checkpoints.verify(10)
     checkpoints.save(30, variables())
-    assert checkpoints.steps() == [30]
+    assert checkpoints.steps() == [20, 30]
+    assert checkpoints.restore(20, variables()).step == 20
     assert (tmp_path / "x.index").read_text() == "precious"
 
 

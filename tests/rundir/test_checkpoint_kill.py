@@ -32,6 +32,7 @@ SCRIPT = """
         step = 0
         if checkpoints.latest() is not None:
             step = checkpoints.restore(None, variables).step
+            assert step == checkpoints.latest(), "no half-saved checkpoint has a manifest"
             assert all(np.all(v.numpy() == step) for v in variables.values()), "values of the step"
         os.write(pipe, f"{step}\\n".encode())
         while True:
