@@ -41,6 +41,14 @@ from mtfrun.mtf.ops.binary import (
 )
 from mtfrun.mtf.ops.contraction import einsum, matmul
 from mtfrun.mtf.ops.control import recompute_grad, while_loop
+from mtfrun.mtf.ops.convolution import (
+    conv1d,
+    conv2d,
+    conv2d_with_blocks,
+    conv3d,
+    conv3d_with_blocks,
+)
+from mtfrun.mtf.ops.depthwise import depthwise_conv1d
 from mtfrun.mtf.ops.elementwise import (
     abs,
     cast,
@@ -71,6 +79,7 @@ from mtfrun.mtf.ops.elementwise import (
     to_float,
     to_int32,
 )
+from mtfrun.mtf.ops.halo import halo_exchange, left_halo_exchange, shift
 from mtfrun.mtf.ops.indexing import (
     constant,
     gather,
@@ -83,6 +92,13 @@ from mtfrun.mtf.ops.indexing import (
     zeros_like,
 )
 from mtfrun.mtf.ops.joining import concat, pad, reduce_first, slice, split, stack, unstack
+from mtfrun.mtf.ops.pooling import (
+    avg_pool2d,
+    avg_pool3d,
+    max_pool2d,
+    max_pool2d_with_blocks,
+    max_pool3d,
+)
 from mtfrun.mtf.ops.reductions import (
     binary_reduction_fn,
     cumsum,
@@ -114,6 +130,12 @@ from mtfrun.mtf.ops.structure import (
     replace_dimensions,
     reshape,
     transpose,
+)
+from mtfrun.mtf.ops.transposed_convolution import (
+    conv2d_transpose,
+    conv2d_transpose_with_blocks,
+    conv3d_transpose,
+    conv3d_transpose_with_blocks,
 )
 from mtfrun.mtf.ops.windows import dynamic_shift, pool_tensor_1d, stride_tensor_1d
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
@@ -150,6 +172,8 @@ __all__ = [
     "assign_add",
     "assign_paths",
     "assign_sub",
+    "avg_pool2d",
+    "avg_pool3d",
     "binary_op_with_broadcasting",
     "binary_reduction_fn",
     "broadcast",
@@ -157,6 +181,15 @@ __all__ = [
     "combined_dimension",
     "concat",
     "constant",
+    "conv1d",
+    "conv2d",
+    "conv2d_transpose",
+    "conv2d_transpose_with_blocks",
+    "conv2d_with_blocks",
+    "conv3d",
+    "conv3d_transpose",
+    "conv3d_transpose_with_blocks",
+    "conv3d_with_blocks",
     "convert_to_dimension",
     "convert_to_layout_rules",
     "convert_to_shape",
@@ -164,6 +197,7 @@ __all__ = [
     "cumsum",
     "custom_gradient",
     "cwise",
+    "depthwise_conv1d",
     "did_you_mean",
     "divide",
     "dropout",
@@ -179,6 +213,7 @@ __all__ = [
     "gradients",
     "greater",
     "greater_equal",
+    "halo_exchange",
     "identity",
     "import_fully_replicated",
     "import_tf_tensor",
@@ -187,6 +222,7 @@ __all__ = [
     "is_finite",
     "is_subsequence",
     "leaky_relu",
+    "left_halo_exchange",
     "less",
     "less_equal",
     "log",
@@ -195,6 +231,9 @@ __all__ = [
     "logical_not",
     "logical_or",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_with_blocks",
+    "max_pool3d",
     "maximum",
     "minimum",
     "mod",
@@ -233,6 +272,7 @@ __all__ = [
     "sample_with_temperature",
     "selu",
     "serialize_training_step",
+    "shift",
     "sigmoid",
     "sign",
     "sin",

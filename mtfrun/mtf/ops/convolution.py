@@ -10,7 +10,7 @@ How one runs depends on the layout of its operands:
   and the patches take `filter size` times the memory of x. Split input channels are summed over
   by an all-reduce of the result.
 * Blocks exchange their edges first, see `mtf.halo_exchange`.
-* A spatial dimension that is split itself is gathered: split a dimension of blocks instead.
+* A spatial dimension that is split itself is treated as blocks, one on a device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.lift import laid_out
-from mtfrun.mtf.ops.sliding import Blocks, Window, padded_value, same_window, taps, with_halos
+from mtfrun.mtf.ops.sliding import (
+    Blocks,
+    Window,
+    padded_value,
+    same_window,
+    split_spatial_again,
+    split_spatial_as_blocks,
+    taps,
+    windows_over,
+    with_halos,
+)
 from mtfrun.mtf.ops.structure import reshape
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -74,10 +84,10 @@ def conv2d_with_blocks(
 ) -> Tensor:
     """Returns the convolution of a picture in blocks: the same for every blocking of it.
 
-    Without blocks dimensions this is `conv2d`. With them, "SAME" begins half a filter (rounded down)
-    before the picture in both directions, which is TensorFlow's for stride 1 and odd filters;
-    the stride must divide the blocks. "VALID" is TensorFlow's; the blocks must be able to share
-    the results equally.
+    Without blocks dimensions this is `conv2d`. With one or both, "SAME" begins half a filter,
+    rounded down, before the picture in both directions: for stride 1 and odd filters that is
+    TensorFlow's, otherwise not. "VALID" is TensorFlow's always. The blocks must be able to share
+    the results equally, which with "SAME" they are where the stride divides them.
 
     Args:
       x: {..., height, width, channels}, the blocks dimensions among the first ones.
@@ -110,7 +120,7 @@ def conv3d_with_blocks(
 
 
 def spatial_strides(strides: Sequence[int], num_spatial: int) -> list[int]:
-    """Returns the strides of the spatial dimensions, of them alone or of [1, ..., 1] around them."""
+    """Returns the strides of the spatial dimensions, given alone or as [1, ..., 1]."""
     strides = list(strides)
     if len(strides) == num_spatial + 2 and strides[0] == strides[-1] == 1:
         strides = strides[1:-1]
@@ -141,14 +151,15 @@ def _convolution(
     x, filter = as_tensor(x), as_tensor(filter)
     n = len(blocks)
     check_filter(x, filter, n, channels_at=-2)
-    *leading, channels = x.shape.dims
-    spatial, leading = leading[-n:], leading[:-n]
+    spatial = x.shape.dims[-n - 1 : -1]
     out = filter.shape.dims[-1]
     sizes = filter.shape.to_integer_list[:n]
-    wide, windows = with_halos(x, spatial, blocks, sizes, spatial_strides(strides, n), padding)
+    windows = windows_over(spatial, blocks, sizes, spatial_strides(strides, n), padding)
+    wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
+    wide, windows = with_halos(wide, parts, part_blocks, windows)
     value = convolve_valid(wide, filter, windows)
-    resized = [Dimension(d.name, value.shape[len(leading) + i]) for i, d in enumerate(spatial)]
-    return laid_out(x, value, Shape([*leading, *resized, out]))
+    y = laid_out(x, value, resized(wide.shape, value, out))
+    return split_spatial_again(y, spatial)
 
 
 def convolve_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
@@ -163,8 +174,14 @@ def convolve_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.T
     num_leading = x.shape.ndims - len(windows) - 1
     split_channels = x.mesh.num_splits(channels) > 1 or x.mesh.num_splits(out) > 1
     if split_channels or len(split_leading_axes(x, num_leading)) > 1:
-        return _by_patches(x, filter, windows)
+        return by_patches(x, filter, windows)
     return _fused(x, filter, windows)
+
+
+def resized(shape: Shape, value: tf.Tensor, out: Dimension) -> Shape:
+    """Returns the shape of a result: dimension names of `shape`, sizes of `value`, `out` last."""
+    names = [*shape.dimension_names[:-1], out.name]
+    return Shape(zip(names, value.shape.as_list(), strict=True))
 
 
 def _fused(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
@@ -184,7 +201,8 @@ def _fused(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
     )
 
 
-def _by_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def by_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+    """Returns the value of the convolution as a contraction of the filter with its patches of x."""
     channels, out = filter.shape.to_integer_list[-2:]
     last = x.shape.ndims - 1
     axes = range(last - len(windows), last)

@@ -8,19 +8,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.errors import LayoutError, ShapeError
 from mtfrun.mtf.ops.binary import where
 from mtfrun.mtf.ops.halo import with_margins
 from mtfrun.mtf.ops.indexing import range as index_range
 from mtfrun.mtf.ops.joining import slice as slice_along
-from mtfrun.mtf.ops.structure import rename_dimension
+from mtfrun.mtf.ops.structure import replace_dimensions, transpose
 from mtfrun.mtf.tensor import Tensor
 
-Blocks = Sequence[DimensionLike | None]
+Blocks: TypeAlias = "Sequence[DimensionLike | None]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,105 +54,159 @@ def same_window(length: int, size: int, stride: int) -> Window:
 def centred_window(size: int, stride: int) -> Window:
     """Returns the window of "SAME" with blocks: place i begins at i * stride - size // 2.
 
-    For stride 1 and odd sizes it is TensorFlow's; otherwise it differs, because TensorFlow's depends
-    on the whole length, and blocks do not know it.
+    For stride 1 and odd sizes it is TensorFlow's. Otherwise it differs: Mesh TensorFlow's blocks
+    add half a window on both sides.
     """
     return Window(size, stride, size // 2, (size - 1) // 2)
+
+
+def windows_over(
+    spatial: Sequence[Dimension],
+    blocks: Blocks,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+) -> list[Window]:
+    """Returns the windows over the whole length of every spatial dimension.
+
+    "SAME" is TensorFlow's where no dimension has blocks, otherwise `centred_window` in all of them,
+    which every blocking leaves the same.
+
+    Raises:
+      ShapeError: an unknown padding, or a window that is longer than its dimension.
+    """
+    if padding not in ("SAME", "VALID"):
+        raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
+    with_blocks = any(block is not None for block in blocks)
+    windows = []
+    for dim, block, size, stride in zip(spatial, blocks, sizes, strides, strict=True):
+        length = dim.size * (1 if block is None else convert_to_dimension(block).size)
+        if padding == "VALID":
+            window = Window(size, stride)
+        elif with_blocks:
+            window = centred_window(size, stride)
+        else:
+            window = same_window(length, size, stride)
+        if window.num_places(length) < 1:
+            raise ShapeError(f"a window of {size} is longer than {dim.name}, which has {length}")
+        windows.append(window)
+    return windows
 
 
 def with_halos(
     x: Tensor,
     spatial: Sequence[Dimension],
     blocks: Blocks,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    padding: str,
+    windows: Sequence[Window],
     fill: float = 0.0,
 ) -> tuple[Tensor, list[Window]]:
-    """Returns x with what its windows need from neighbouring blocks, and the windows over that.
-
-    Spatial dimensions that are split themselves are gathered: split blocks instead.
+    """Returns x, each block of it with what its windows need, and the windows over one block.
 
     Args:
       x: {..., *spatial, ...}.
       spatial: the dimensions that the windows slide over.
       blocks: for every one the dimension of its blocks, or None.
-      sizes, strides: of the windows.
-      padding: "SAME" or "VALID". "SAME" is TensorFlow's where no dimension has blocks, otherwise
-        that of `centred_window` in every dimension, which any blocking leaves the same.
+      windows: over the whole length, all blocks together.
       fill: what is beyond the border.
 
     Raises:
-      ShapeError: the places of the windows cannot be divided among the blocks.
+      ShapeError: the blocks cannot share the places of a window equally.
     """
-    if padding not in ("SAME", "VALID"):
-        raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
-    block_dims = [None if b is None else convert_to_dimension(b) for b in blocks]
-    with_blocks = any(b is not None for b in block_dims)
-    windows = []
-    for dim, block, size, stride in zip(spatial, block_dims, sizes, strides, strict=True):
-        if x.mesh.num_splits(dim) > 1:
-            x = rename_dimension(x, dim.name, f"_{dim.name}")
-            dim = Dimension(f"_{dim.name}", dim.size)
-        if padding == "VALID":
-            window = Window(size, stride)
-        elif with_blocks:
-            window = centred_window(size, stride)
-        else:
-            window = same_window(dim.size, size, stride)
-        if block is not None and block.size > 1:
+    left = []
+    for dim, block, window in zip(spatial, blocks, windows, strict=True):
+        block = None if block is None else convert_to_dimension(block)
+        if block is not None:
             x.shape.index(block)
-            if padding == "SAME":
-                x = _with_margins_for(x, block, dim, window, fill)
-            else:
-                x = _valid_in_blocks(x, block, dim, window)
-            window = Window(size, stride)
-        elif window.num_places(dim.size) < 1:
-            raise ShapeError(f"a window of {size} is longer than {dim.name}:{dim.size}")
-        windows.append(window)
-    return x, windows
+        if block is not None and block.size > 1:
+            x = _with_halo(x, block, dim, window, fill)
+            window = Window(window.size, window.stride)
+        left.append(window)
+    return x, left
 
 
-def _with_margins_for(
-    x: Tensor, block: Dimension, dim: Dimension, window: Window, fill: float
-) -> Tensor:
-    if dim.size % window.stride:
-        raise ShapeError(
-            f"stride {window.stride} must divide the {dim.name}:{dim.size} of every block of "
-            f"{block.name}, or blocks would begin between strides"
-        )
-    return with_margins(x, block, dim, window.before, window.after, fill=fill)
-
-
-def _valid_in_blocks(x: Tensor, block: Dimension, dim: Dimension, window: Window) -> Tensor:
+def _with_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill: float) -> Tensor:
     """Returns for every block the positions that its equal share of all places needs.
 
-    Without padding the places do not begin where the blocks do: the share of block j begins
-    j * `lag` positions before the block.
+    The share of block j begins j * `lag` positions before the block, besides the padding. With
+    "SAME" the lag is zero; with "VALID" it is not, for there are fewer places than positions.
     """
     places = window.num_places(block.size * dim.size)
-    if places < 1 or places % block.size:
+    if places % block.size:
         raise ShapeError(
-            f"VALID windows of {window.size} with stride {window.stride} have {max(places, 0)} "
-            f"places in {block.name}:{block.size} of {dim.name}:{dim.size}, which {block.size} "
-            "blocks cannot share equally: use SAME, or merge the blocks first"
+            f"windows of {window.size} with stride {window.stride} have {places} places in "
+            f"{block.name}:{block.size} of {dim.name}:{dim.size}, which the blocks cannot share "
+            "equally: change the size or the padding, or merge the blocks first"
         )
     share = places // block.size
     lag = dim.size - share * window.stride
     needed = (share - 1) * window.stride + window.size
-    begins = [-j * lag for j in range(block.size)]
+    begins = [-window.before - j * lag for j in range(block.size)]
     before = max(0, -min(begins))
     after = max(0, max(begins) + needed - dim.size)
-    wide = with_margins(x, block, dim, before, after)
-    parts = [slice_along(wide, begin + before, needed, dim.name) for begin in begins]
+    wide = with_margins(x, block, dim, before, after, fill=fill)
     if lag == 0:
-        return parts[0]
-    # Every device computes all of the few candidates and keeps its own.
+        return _cut(wide, begins[0] + before, needed, dim)
+    # Every device cuts all of the few candidates and keeps its own.
     index = index_range(x.mesh, block)
-    result = parts[0]
-    for j, part in enumerate(parts[1:], start=1):
-        result = where(index >= j, part, result, output_shape=part.shape)
+    result = _cut(wide, begins[0] + before, needed, dim)
+    for j in range(1, block.size):
+        candidate = _cut(wide, begins[j] + before, needed, dim)
+        result = where(index >= j, candidate, result, output_shape=candidate.shape)
     return result
+
+
+def _cut(x: Tensor, begin: int, size: int, dim: Dimension) -> Tensor:
+    whole = begin == 0 and size == x.shape.get_dim_by_name(dim.name).size
+    return x if whole else slice_along(x, begin, size, dim.name)
+
+
+def split_spatial_as_blocks(
+    x: Tensor, spatial: Sequence[Dimension], blocks: Blocks
+) -> tuple[Tensor, list[Dimension], list[DimensionLike | None]]:
+    """Returns x with every spatial dimension that is split as blocks of a part that is not.
+
+    {batch, height, width, channels} with height on a mesh axis of 2 becomes {batch, height:2,
+    _height_part, width, channels}: nothing moves, and what follows knows blocks only.
+    `split_spatial_again` is the way back.
+
+    Raises:
+      LayoutError: a dimension that has several blocks already is split.
+    """
+    new_spatial, new_blocks = list(spatial), list(blocks)
+    for i, (dim, block) in enumerate(zip(spatial, blocks, strict=True)):
+        parts = x.mesh.num_splits(dim)
+        if parts == 1:
+            continue
+        if block is not None and convert_to_dimension(block).size > 1:
+            raise LayoutError(
+                f"{dim.name} has the blocks {convert_to_dimension(block).name} and a layout rule "
+                "of its own: lay out the blocks only"
+            )
+        outer, part = Dimension(dim.name, parts), Dimension(_part_name(dim), dim.size // parts)
+        x = replace_dimensions(x, dim, [outer, part])
+        rest = [d for d in x.shape if d != outer]
+        first = min(rest.index(d) for d in [*new_spatial, part] if d in rest)
+        x = transpose(x, [*rest[:first], outer, *rest[first:]])
+        new_spatial[i], new_blocks[i] = part, outer
+    return x, new_spatial, new_blocks
+
+
+def split_spatial_again(y: Tensor, spatial: Sequence[Dimension]) -> Tensor:
+    """Returns y with the spatial dimensions that `split_spatial_as_blocks` took apart."""
+    for dim in spatial:
+        if _part_name(dim) not in y.shape.dimension_names:
+            continue
+        outer = y.shape.get_dim_by_name(dim.name)
+        part = y.shape.get_dim_by_name(_part_name(dim))
+        rest = [d for d in y.shape if d != outer]
+        at = rest.index(part)
+        y = transpose(y, [*rest[:at], outer, *rest[at:]])
+        y = replace_dimensions(y, [outer, part], Dimension(dim.name, outer.size * part.size))
+    return y
+
+
+def _part_name(dim: Dimension) -> str:
+    return f"_{dim.name}_part"
 
 
 def padded_value(
@@ -186,6 +241,6 @@ def taps(
         for a, o, n, window in zip(axes, offset, places, windows, strict=True):
             begin[a], end[a], step[a] = o, o + (n - 1) * window.stride + 1, window.stride
         if all(s == 1 for s in step):
-            yield offset, tf.slice(value, begin, [e - b for b, e in zip(begin, end)])
+            yield offset, tf.slice(value, begin, [e - b for b, e in zip(begin, end, strict=True)])
         else:
             yield offset, tf.strided_slice(value, begin, end, step)

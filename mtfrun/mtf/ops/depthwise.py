@@ -1,0 +1,63 @@
+"""Depthwise convolution: every channel by itself."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.batch_merging import over_merged_batch
+from mtfrun.mtf.ops.halo import with_margins
+from mtfrun.mtf.ops.joining import slice as slice_along
+from mtfrun.mtf.ops.joining import unstack
+from mtfrun.mtf.ops.sliding import split_spatial_again, split_spatial_as_blocks
+from mtfrun.mtf.ops.structure import transpose
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def depthwise_conv1d(
+    x: TensorLike, filter: TensorLike, length_dim: DimensionLike, min_relative_pos: int
+) -> Tensor:
+    """Returns sum over i of filter[i] * x[l + min_relative_pos + i] for every position l.
+
+    On one device by TensorFlow's fused kernel, which is five times faster on CPU than shifted
+    products; under DTensor, which lacks the gradient of its filter, by these. A split length
+    exchanges halos.
+
+    Args:
+      x: {..., length, channels}; zeros are beyond its ends.
+      filter: {size, channels}.
+      length_dim: the dimension before the channels.
+      min_relative_pos: where the window of a position begins; `1 - size` is causal.
+    """
+    x, filter = as_tensor(x), as_tensor(filter)
+    length = convert_to_dimension(length_dim)
+    if x.shape.dims[-2:-1] != [length] or filter.shape.dims[1:] != x.shape.dims[-1:]:
+        raise ShapeError(
+            f"x {x.shape} must end in {length.name} and channels, and the filter {filter.shape} "
+            "be a size and these channels"
+        )
+    size = filter.shape[0].size
+    before, after = max(0, -min_relative_pos), max(0, min_relative_pos + size - 1)
+    split, (part,), (blocks,) = split_spatial_as_blocks(x, [length], [None])
+    wide = with_margins(split, blocks, part, before, after)
+    begin = min_relative_pos + before
+    if x.mesh.is_distributed:
+        weights = unstack(filter, filter.shape[0])
+        y = slice_along(wide, begin, part.size, part.name) * weights[0]
+        for i, weight in enumerate(weights[1:], start=1):
+            y = y + slice_along(wide, begin + i, part.size, part.name) * weight
+        return transpose(split_spatial_again(y, [length]), x.shape)
+    used = slice_along(wide, begin, part.size + size - 1, part.name)
+    return Tensor(x.mesh, _fused(used, filter), x.shape)
+
+
+def _fused(x: Tensor, filter: Tensor) -> tf.Tensor:
+    """Returns the value of the kernel for pictures of height 1."""
+    kernel = tf.reshape(filter.value, [1, *filter.shape.to_integer_list, 1])
+
+    def depthwise(merged: tf.Tensor) -> tf.Tensor:
+        picture = tf.expand_dims(merged, 1)
+        return tf.squeeze(tf.nn.depthwise_conv2d(picture, kernel, [1, 1, 1, 1], "VALID"), 1)
+
+    return over_merged_batch(depthwise, x, x.value, x.shape.ndims - 2)

@@ -1,0 +1,143 @@
+"""Pooling: the maximum or mean of every window over spatial dimensions.
+
+On one device by TensorFlow's fused kernels. Under DTensor max pooling uses them where at most one
+of the leading dimensions is split, and otherwise a chain of maxima of strided slices (ten times
+slower on CPU); mean pooling, whose fused gradient DTensor does not have, is a reshape and a mean.
+The channels may be split always. Ties in a window give the gradient to the first entry.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import Dimension, DimensionLike
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.batch_merging import over_merged_batch, split_leading_axes
+from mtfrun.mtf.ops.convolution import resized, spatial_strides
+from mtfrun.mtf.ops.joining import slice as slice_along
+from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.reductions import reduce_mean
+from mtfrun.mtf.ops.sliding import (
+    Blocks,
+    Window,
+    padded_value,
+    split_spatial_again,
+    split_spatial_as_blocks,
+    taps,
+    windows_over,
+    with_halos,
+)
+from mtfrun.mtf.ops.structure import replace_dimensions
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def max_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
+    """Returns the largest entry of every window of x {..., height, width, channels}.
+
+    Args:
+      x: as above.
+      ksize: height and width of the windows, which lie side by side; what does not fill one is cut.
+
+    Returns:
+      {..., height, width, channels}: the spatial dimensions keep their names.
+    """
+    return _max_pool(x, ksize, ksize, "VALID", [None, None])
+
+
+def max_pool2d_with_blocks(
+    x: TensorLike,
+    ksize: Sequence[int] = (2, 2),
+    strides: Sequence[int] | None = None,
+    padding: str = "VALID",
+    h_blocks_dim: DimensionLike | None = None,
+    w_blocks_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns `max_pool2d` of a picture in blocks, also with windows that overlap.
+
+    Args:
+      x: {..., height, width, channels}, the blocks dimensions among the first ones.
+      ksize: height and width of the windows.
+      strides: from one window to the next; by default `ksize`.
+      padding: as in `mtf.conv2d_with_blocks`; what is beyond the border is never the largest.
+      h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
+    """
+    return _max_pool(x, ksize, strides or ksize, padding, [h_blocks_dim, w_blocks_dim])
+
+
+def max_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
+    """Returns the largest entry of every window of x {..., depth, height, width, channels}."""
+    return _max_pool(x, ksize, ksize, "VALID", [None, None, None])
+
+
+def avg_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
+    """Returns the mean of every window of x {..., height, width, channels}; see `max_pool2d`."""
+    return _avg_pool(x, spatial_strides(ksize, 2))
+
+
+def avg_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
+    """Returns the mean of every window of x {..., depth, height, width, channels}."""
+    return _avg_pool(x, spatial_strides(ksize, 3))
+
+
+def _spatial_dims(x: Tensor, num_spatial: int) -> list[Dimension]:
+    if x.shape.ndims <= num_spatial:
+        raise ShapeError(f"x {x.shape} needs {num_spatial} spatial dimensions and channels")
+    return x.shape.dims[-num_spatial - 1 : -1]
+
+
+def _max_pool(
+    x: TensorLike, ksize: Sequence[int], strides: Sequence[int], padding: str, blocks: Blocks
+) -> Tensor:
+    x = as_tensor(x)
+    n = len(blocks)
+    spatial = _spatial_dims(x, n)
+    ksize, strides = spatial_strides(ksize, n), spatial_strides(strides, n)
+    windows = windows_over(spatial, blocks, ksize, strides, padding)
+    wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
+    lowest = float(x.dtype.min)
+    wide, windows = with_halos(wide, parts, part_blocks, windows, fill=lowest)
+    num_leading = wide.shape.ndims - n - 1
+    axes = range(num_leading, num_leading + n)
+    value = padded_value(wide, axes, windows, fill=lowest)
+    channels = x.shape[-1]
+    if x.mesh.num_splits(channels) > 1 or len(split_leading_axes(wide, num_leading)) > 1:
+        # tf.maximum gives the gradient of a tie to its first operand.
+        value = functools.reduce(tf.maximum, (tap for _, tap in taps(value, axes, windows)))
+    else:
+        value = over_merged_batch(
+            functools.partial(_fused_max_pool, windows=windows), wide, value, num_leading
+        )
+    y = laid_out(x, value, resized(wide.shape, value, channels))
+    return split_spatial_again(y, spatial)
+
+
+def _fused_max_pool(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
+    pool = {2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}[len(windows)]
+    ksize, strides = [w.size for w in windows], [w.stride for w in windows]
+    return pool(value, ksize, strides, "VALID")
+
+
+def _avg_pool(x: TensorLike, ksize: Sequence[int]) -> Tensor:
+    x = as_tensor(x)
+    spatial = _spatial_dims(x, len(ksize))
+    windows_over(spatial, [None] * len(ksize), ksize, ksize, "VALID")
+    if not x.mesh.is_distributed:
+        pool = {2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}[len(ksize)]
+        value = over_merged_batch(
+            lambda merged: pool(merged, ksize, ksize, "VALID"),
+            x,
+            x.value,
+            x.shape.ndims - len(ksize) - 1,
+        )
+        return laid_out(x, value, resized(x.shape, value, x.shape[-1]))
+    for dim, size in zip(spatial, ksize, strict=True):
+        places = Dimension(dim.name, dim.size // size)
+        window = Dimension(f"_{dim.name}_window", size)
+        if dim.size % size:
+            x = slice_along(x, 0, places.size * size, dim.name)
+        whole = x.shape.get_dim_by_name(dim.name)
+        x = reduce_mean(replace_dimensions(x, whole, [places, window]), reduced_dim=window)
+    return x

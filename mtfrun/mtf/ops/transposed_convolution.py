@@ -1,0 +1,178 @@
+"""Transposed convolutions: the gradients of convolutions with respect to their inputs.
+
+They run as the convolutions do, see `convolution.py`. Where TensorFlow's fused kernel cannot be
+used under DTensor, zeros are put between the entries of x and a convolution with the mirrored
+filter follows, which multiplies with those zeros too: product(strides) times the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.batch_merging import over_merged_batch, split_leading_axes
+from mtfrun.mtf.ops.convolution import by_patches, check_filter, resized, spatial_strides
+from mtfrun.mtf.ops.halo import with_margins
+from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.sliding import (
+    Blocks,
+    Window,
+    split_spatial_again,
+    split_spatial_as_blocks,
+)
+from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def conv2d_transpose(
+    x: TensorLike, filter: TensorLike, strides: Sequence[int] = (2, 2), padding: str = "SAME"
+) -> Tensor:
+    """Returns the transposed convolution of x with a filter, as `tf.nn.conv2d_transpose` does.
+
+    Args:
+      x: {..., height, width, channels}.
+      filter: {filter_height, filter_width, out, channels}: the order of a convolution from `out`
+        to `channels`.
+      strides: of height and width.
+      padding: "SAME" makes sizes `size * stride`, "VALID" as large as the results reach.
+
+    Returns:
+      {..., height, width, out}: the spatial dimensions keep their names.
+    """
+    return _transposed(x, filter, strides, padding, [None, None])
+
+
+def conv2d_transpose_with_blocks(
+    x: TensorLike,
+    filter: TensorLike,
+    strides: Sequence[int] = (2, 2),
+    padding: str = "SAME",
+    h_blocks_dim: DimensionLike | None = None,
+    w_blocks_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns `conv2d_transpose` of a picture in blocks: the same for every blocking of it.
+
+    Args:
+      x: {..., height, width, channels}, the blocks dimensions among the first ones.
+      filter, strides, padding: see there; "VALID" only where the result is `size * stride`.
+      h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
+    """
+    return _transposed(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
+
+
+def conv3d_transpose(
+    x: TensorLike, filter: TensorLike, strides: Sequence[int] = (2, 2, 2), padding: str = "SAME"
+) -> Tensor:
+    """Returns the transposed convolution of x {..., depth, height, width, channels}."""
+    return _transposed(x, filter, strides, padding, [None, None, None])
+
+
+def conv3d_transpose_with_blocks(
+    x: TensorLike,
+    filter: TensorLike,
+    strides: Sequence[int] = (2, 2, 2),
+    padding: str = "SAME",
+    d_blocks_dim: DimensionLike | None = None,
+    h_blocks_dim: DimensionLike | None = None,
+) -> Tensor:
+    """Returns `conv3d_transpose` of a volume in blocks along depth and height."""
+    return _transposed(x, filter, strides, padding, [d_blocks_dim, h_blocks_dim, None])
+
+
+def _transposed(
+    x: TensorLike, filter: TensorLike, strides: Sequence[int], padding: str, blocks: Blocks
+) -> Tensor:
+    x, filter = as_tensor(x), as_tensor(filter)
+    n = len(blocks)
+    check_filter(x, filter, n, channels_at=-1)
+    if padding not in ("SAME", "VALID"):
+        raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
+    spatial = x.shape.dims[-n - 1 : -1]
+    out = filter.shape[-2]
+    strides = spatial_strides(strides, n)
+    wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
+    value_shape, cuts = [], []
+    for dim, block, size, stride in zip(
+        parts, part_blocks, filter.shape.to_integer_list[:n], strides, strict=True
+    ):
+        # Entry i of x reaches i * stride - cropped ... i * stride - cropped + size - 1.
+        cropped = max(0, size - stride) // 2 if padding == "SAME" else 0
+        length = dim.size * stride + (max(0, size - stride) if padding == "VALID" else 0)
+        before = after = 0
+        if block is not None and convert_to_dimension(block).size > 1:
+            if length != dim.size * stride:
+                raise ShapeError(
+                    f"the blocks of {dim.name} would overlap in a VALID transposed convolution "
+                    f"with windows of {size} and stride {stride}: use SAME"
+                )
+            before, after = max(0, size - 1 - cropped) // stride, -(-cropped // stride)
+            wide = with_margins(wide, block, dim, before, after)
+        value_shape.append(length)
+        cuts.append(before * stride + cropped)
+    windows = [Window(s, t) for s, t in zip(filter.shape.to_integer_list[:n], strides, strict=True)]
+    value = _spread(wide, filter, windows)
+    begin = [0] * (wide.shape.ndims - n - 1) + cuts + [0]
+    sizes = value.shape.as_list()
+    sizes[-n - 1 : -1] = value_shape
+    value = tf.slice(value, begin, sizes)
+    y = laid_out(x, value, resized(wide.shape, value, out))
+    return split_spatial_again(y, spatial)
+
+
+def _spread(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+    """Returns the value of the whole ("VALID") transposed convolution of every block by itself."""
+    out, channels = filter.shape.dims[-2:]
+    n = len(windows)
+    num_leading = x.shape.ndims - n - 1
+    lengths = [
+        dim.size * window.stride + max(0, window.size - window.stride)
+        for dim, window in zip(x.shape.dims[num_leading:-1], windows, strict=True)
+    ]
+    split_channels = x.mesh.num_splits(channels) > 1 or x.mesh.num_splits(out) > 1
+    if split_channels or len(split_leading_axes(x, num_leading)) > 1:
+        return _by_zeros_between(x, filter, windows, lengths)
+    transposed = {2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[n]
+    strides = [1, *(window.stride for window in windows), 1]
+
+    def fused(value: tf.Tensor) -> tf.Tensor:
+        output_shape = [value.shape[0], *lengths, out.size]
+        return transposed(value, filter.value, output_shape, strides, "VALID")
+
+    return over_merged_batch(fused, x, x.value, num_leading)
+
+
+def _by_zeros_between(
+    x: Tensor, filter: Tensor, windows: Sequence[Window], lengths: Sequence[int]
+) -> tf.Tensor:
+    num_leading = x.shape.ndims - len(windows) - 1
+    value = x.value
+    for axis, (window, length) in enumerate(zip(windows, lengths, strict=True), start=num_leading):
+        size = value.shape[axis]
+        if window.stride > 1:
+            value = tf.expand_dims(value, axis + 1)
+            paddings = [[0, 0]] * value.shape.rank
+            paddings[axis + 1] = [0, window.stride - 1]
+            value = tf.pad(value, paddings)
+            sizes = value.shape.as_list()
+            value = tf.reshape(value, [*sizes[:axis], size * window.stride, *sizes[axis + 2 :]])
+        before = window.size - 1
+        paddings = [[0, 0]] * value.shape.rank
+        paddings[axis] = [before, max(0, length - size * window.stride)]
+        value = tf.pad(value, paddings)
+    out, channels = filter.shape.dims[-2:]
+    places = [Window(window.size, 1) for window in windows]
+    spread = Tensor(x.mesh, value, resized(x.shape, value, channels))
+    kernel = tf.einsum("...oc->...co", _mirrored(filter, len(windows)))
+    shape = Shape([*filter.shape.dims[:-2], channels, out])
+    return by_patches(spread, laid_out(filter, kernel, shape), places)
+
+
+def _mirrored(filter: Tensor, num_spatial: int) -> tf.Tensor:
+    """Returns the filter's value back to front; DTensor has no rule for tf.reverse."""
+    value = filter.value
+    for axis in range(num_spatial):
+        value = tf.concat(tf.split(value, value.shape[axis], axis)[::-1], axis)
+    return value
