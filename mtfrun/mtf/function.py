@@ -1,4 +1,4 @@
-"""Compiling functions of named tensors, and their gradients."""
+"""Compiling functions of named tensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.experimental import dtensor
 
 from mtfrun.mtf.tensor import Tensor
 
@@ -52,6 +53,7 @@ class _Compiled:
         self._specs = [(x.mesh, x.shape) if isinstance(x, Tensor) else None for x in leaves]
         self._structure = tf.nest.map_structure(lambda leaf: None, arguments)
         self._result: Any = None
+        self._mesh: dtensor.Mesh | None = None  # of the results
         self._fn = fn
         # Small replicated inputs, see _copies.
         self._copied = [
@@ -84,13 +86,26 @@ class _Compiled:
             ),
             result,
         )
-        return [x.value for x in results if isinstance(x, Tensor)]
+        tensors = [x for x in results if isinstance(x, Tensor)]
+        self._mesh = next((x.mesh.dtensor_mesh for x in tensors if x.mesh.is_distributed), None)
+        return [x.value for x in tensors]
 
     def __call__(self, values: list[tf.Tensor]) -> Any:
-        results = iter(self._traced(_copies(values, self._copied)))
+        if values:
+            results = iter(self._traced(_copies(values, self._copied)))
+        else:
+            results = iter(self._without_arguments())
         return tf.nest.map_structure(
             lambda make: make(next(results)) if callable(make) else make, self._result
         )
+
+    def _without_arguments(self) -> list[tf.Tensor]:
+        """Returns the results where no argument tells TensorFlow that the program is a mesh's."""
+        self._traced.get_concrete_function([])  # so that the results, and their mesh, are known
+        if self._mesh is None:
+            return self._traced([])
+        with dtensor.run_on(self._mesh):
+            return self._traced([])
 
 
 def _copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor]:

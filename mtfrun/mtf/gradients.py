@@ -83,7 +83,8 @@ def custom_gradient(
     Args:
       fn: returns a tensor or a tuple of tensors; variables that it reads elsewhere get no gradient.
       grad_fn: takes (explicit_inputs, outputs, output_grads), three lists of tensors, and returns
-        for every explicit input its gradient or None. (Mesh TensorFlow's took the operations of
+        for every explicit input its gradient or None. An output that nothing depends on has None
+        or zeros as its gradient. (Mesh TensorFlow's took the operations of
         the forward pass as well, which do not exist here.)
       explicit_inputs: the tensors that fn takes.
     """
@@ -99,7 +100,8 @@ def custom_gradient(
 
         def backward(*output_values: tf.Tensor, variables: Sequence[Any] = ()) -> Any:
             cotangents = [
-                Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, output_values, strict=True)
+                None if v is None else Tensor(y.mesh, v, y.shape)
+                for y, v in zip(outputs, output_values, strict=True)
             ]
             found = grad_fn(given, outputs, cotangents)
             grads = [

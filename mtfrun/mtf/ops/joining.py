@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -34,9 +34,9 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
         dim = x.shape.get_dim_by_name(concat_dim_name)
         total += dim.size
         aligned = transposed(x, first.resize_dimension(concat_dim_name, dim.size))
-        parts.append(_whole_along(aligned, dim))
+        parts.append(whole_along(aligned, dim))
     shape = first.resize_dimension(concat_dim_name, total)
-    return laid_out(tensors[0], tf.concat(parts, axis), shape)
+    return laid_out_from_whole(tensors[0], tf.concat(parts, axis), shape, shape[axis])
 
 
 def split(
@@ -59,7 +59,7 @@ def split(
         sizes = list(num_or_size_splits)
         if sum(sizes) != dim.size:
             raise ShapeError(f"parts of {sizes} do not make up {dim.name}:{dim.size}")
-    whole = _whole_along(x, dim)
+    whole = whole_along(x, dim)
     begins = [sum(sizes[:i]) for i in range(len(sizes))]
     return [_cut(x, whole, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)]
 
@@ -81,7 +81,7 @@ def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
     parts = [tf.expand_dims(transposed(x, shape).value, place) for x in tensors]
     dims = shape.dims
     dims.insert(place, Dimension(dim_name, len(tensors)))
-    return laid_out(tensors[0], tf.concat(parts, place), Shape(dims))
+    return laid_out_from_whole(tensors[0], tf.concat(parts, place), Shape(dims), dims[place])
 
 
 def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
@@ -89,7 +89,7 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
     axis = x.shape.index(dim)
-    whole = _whole_along(x, dim)
+    whole = whole_along(x, dim)
     parts = [_cut_value(x, whole, dim, begin, 1) for begin in range(dim.size)]
     return [laid_out(x, tf.squeeze(part, axis), x.shape - dim) for part in parts]
 
@@ -104,7 +104,7 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     dim = x.shape.get_dim_by_name(slice_dim_name)
     if begin < 0 or size < 1 or begin + size > dim.size:
         raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
-    return _cut(x, _whole_along(x, dim), dim, begin, size)
+    return _cut(x, whole_along(x, dim), dim, begin, size)
 
 
 def reduce_first(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
@@ -112,7 +112,7 @@ def reduce_first(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     x = as_tensor(x)
     dim = convert_to_dimension(reduced_dim)
     axis = x.shape.index(dim)
-    part = _cut_value(x, _whole_along(x, dim), dim, 0, 1)
+    part = _cut_value(x, whole_along(x, dim), dim, 0, 1)
     return laid_out(x, tf.squeeze(part, axis), x.shape - dim)
 
 
@@ -125,21 +125,14 @@ def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
         raise ShapeError(f"paddings must not be negative, got {(before, after)} for {dim.name}")
     amounts = [[before, after] if d == dim else [0, 0] for d in x.shape]
     shape = x.shape.resize_dimension(dim_name, dim.size + before + after)
-    return laid_out(x, tf.pad(_whole_along(x, dim), amounts), shape)
+    return laid_out_from_whole(x, tf.pad(whole_along(x, dim), amounts), shape, dim)
 
 
 def _cut(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
     shape = x.shape.resize_dimension(dim.name, size)
-    return laid_out(x, _cut_value(x, whole, dim, begin, size), shape)
+    return laid_out_from_whole(x, _cut_value(x, whole, dim, begin, size), shape, dim)
 
 
 def _cut_value(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> tf.Tensor:
     begins = [begin if d == dim else 0 for d in x.shape]
     return tf.slice(whole, begins, [size if d == dim else d.size for d in x.shape])
-
-
-def _whole_along(x: Tensor, dim: Dimension) -> tf.Tensor:
-    """Returns x's value, gathered along `dim` where that is split."""
-    if x.mesh.num_splits(dim) == 1:
-        return x.value
-    return x.mesh.constrain(x.value, x.shape.rename_dimension(dim.name, f"{dim.name}_whole"))

@@ -9,12 +9,22 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
 
-__all__ = ["binary", "laid_out", "reduction", "unary", "along", "transposed", "reduction_shape"]
+__all__ = [
+    "along",
+    "binary",
+    "laid_out",
+    "laid_out_from_whole",
+    "reduction",
+    "reduction_shape",
+    "transposed",
+    "unary",
+    "whole_along",
+]
 
 
 def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
@@ -27,6 +37,30 @@ def laid_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
     """Returns `value` as a tensor on x's mesh, laid out by the rules for `shape`."""
     shape = convert_to_shape(shape)
     return Tensor(x.mesh, x.mesh.constrain(value, shape), shape)
+
+
+def whole_along(x: Tensor, dim: Dimension) -> tf.Tensor:
+    """Returns x's value, gathered along `dim` where that is split."""
+    if x.mesh.num_splits(dim) == 1:
+        return x.value
+    return x.mesh.constrain(x.value, _with_whole(x.shape, dim))
+
+
+def laid_out_from_whole(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
+    """Returns `value`, which is made with `dim` whole on every device, laid out by the rules.
+
+    Said in two steps: DTensor otherwise lets an operation that cannot do so, or its gradient,
+    compute with `dim` split, and fails or answers wrongly.
+    """
+    shape = convert_to_shape(shape)
+    if x.mesh.num_splits(dim) > 1:
+        value = x.mesh.constrain(value, _with_whole(shape, dim))
+    return laid_out(x, value, shape)
+
+
+def _with_whole(shape: Shape, dim: Dimension) -> Shape:
+    """Returns the shape with `dim` under a name that has no layout rule."""
+    return Shape(Dimension(f"{d.name}_whole", d.size) if d.name == dim.name else d for d in shape)
 
 
 def transposed(x: TensorLike, shape: Shape) -> Tensor:

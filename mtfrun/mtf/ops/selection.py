@@ -6,12 +6,13 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
-from mtfrun.mtf.ops.indexing import gather
-from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.ops.indexing import gather, one_hot
+from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
 from mtfrun.mtf.ops.reductions import reduce_max
 from mtfrun.mtf.random import Key, random_uniform
-from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -32,7 +33,7 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     """Returns (values, int32 indices) of the largest entries along a dimension, best first.
 
     Ties go to the lowest index. `k_dim` becomes the last dimension. A split `reduced_dim` is
-    gathered.
+    gathered. On several devices the gradient is a contraction with one-hot indices.
 
     Raises:
       ShapeError: `k_dim` is larger than `reduced_dim`.
@@ -41,13 +42,28 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     reduced_dim, k_dim = convert_to_dimension(reduced_dim), convert_to_dimension(k_dim)
     if k_dim.size > reduced_dim.size:
         raise ShapeError(f"top_k of {k_dim.size} among the {reduced_dim.size} of {reduced_dim}")
-    axis = x.shape.index(reduced_dim)
-    order = [i for i in range(len(x.shape)) if i != axis] + [axis]
-    value = x.value if order == sorted(order) else tf.transpose(x.value, order)
     left = x.shape - reduced_dim
-    values, indices = tf.math.top_k(value, k_dim.size)
-    shape = Shape([*left, k_dim])
-    return laid_out(x, values, shape), laid_out(x, indices, shape)
+    x = transposed(x, left + reduced_dim)
+    shape = left + k_dim
+
+    def best(x: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = tf.math.top_k(whole_along(x, reduced_dim), k_dim.size)
+        return (
+            laid_out_from_whole(x, values, shape, k_dim),
+            laid_out_from_whole(x, indices, shape, k_dim),
+        )
+
+    if not x.mesh.is_distributed or not x.dtype.is_floating:
+        return best(x)
+
+    def spread(
+        inputs: list[Tensor], outputs: list[Tensor], output_grads: list[Tensor]
+    ) -> list[Tensor]:
+        # TensorFlow's gradient scatters by global positions and fails where x is split.
+        chosen = one_hot(outputs[1], reduced_dim, dtype=x.dtype)
+        return [einsum([output_grads[0], chosen], x.shape)]
+
+    return custom_gradient(best, spread, [x])
 
 
 def nth_largest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
