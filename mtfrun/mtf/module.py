@@ -45,25 +45,26 @@ class Module(tf.Module):
         return {path: x for path, x in _walk(self, "") if isinstance(x, Module)}
 
 
-def initialize(root: Module, seed: int = 0) -> None:
+def initialize(root: Any, seed: int = 0) -> None:
     """Gives every module and variable below `root` its path, and every variable its first value.
 
     The value depends on `seed` and the path alone, not on the layout. Variables that have a value
-    already (shared with another root) keep value and path.
+    already (shared with another root) keep value and path. The root is a module, or a nested list
+    or dictionary of modules and variables.
     """
     assign_paths(root)
-    for path, variable in root.named_variables().items():
-        if not variable.is_initialized:
-            variable.initialize(seed, path)
+    for path, x in _walk(root, ""):
+        if isinstance(x, Variable) and not x.is_initialized:
+            x.initialize(seed, path)
 
 
-def assign_paths(root: Module) -> None:
+def assign_paths(root: Any) -> None:
     """Gives every module and variable below `root` its path, without making any storage."""
-    for path, module in root.named_modules().items():
-        module._path = path
-    for path, variable in root.named_variables().items():
-        if not variable.is_initialized:
-            variable.path = path
+    for path, x in _walk(root, ""):
+        if isinstance(x, Module):
+            x._path = path
+        elif not x.is_initialized:
+            x.path = path
 
 
 def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from mtfrun.models.model import Metric
 from mtfrun.training.step import GRAD_NORM, LEARNING_RATE, OBJECTIVE
 
-History = Mapping[str, Metric]  # of numpy arrays [steps]
+
+class HostMetric(Protocol):
+    """A `Metric` after it came to the host: sums and weights, numpy arrays [steps]."""
+
+    total: np.ndarray
+    weight: np.ndarray
+
+
+History: TypeAlias = Mapping[str, HostMetric]
 
 # These are values of a step, not means over examples.
 _LAST_VALUES = (LEARNING_RATE, GRAD_NORM)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.models.model import Metric
 from mtfrun.rundir import RunDirectory, Summaries
-from mtfrun.training.curves import Curves, first_non_finite
+from mtfrun.training.curves import Curves, History, first_non_finite
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.progress import Progress
 from mtfrun.training.signals import StopSignals
@@ -71,15 +70,14 @@ def train(
     """
     loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
     first_step = loop.restore()
-    resumed_step = first_step or None
     progress = Progress(first_step, options.train_steps)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
-        summaries = stack.enter_context(run.summaries("train", resumed_step=resumed_step))
+        summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         signals = stack.enter_context(StopSignals())
         for tag, text in (texts or {}).items():
             summaries.text(tag, text, first_step)
-        if resumed_step:
+        if first_step:
             progress.note(f"going on from step {first_step} of {run.path}")
         return loop.run(progress, summaries, signals)
 
@@ -171,7 +169,7 @@ class _Loop:
         ]
         return min(stop for stop in stops if stop is not None) - step
 
-    def _visit(self, count: int) -> dict[str, Metric]:
+    def _visit(self, count: int) -> History:
         """Takes `count` steps and returns their history as numpy arrays."""
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
@@ -180,7 +178,7 @@ class _Loop:
         self._visits += 1
         return mtf.to_numpy(self._steps_function(features, num_steps))
 
-    def _check_finite(self, step: int, count: int, history: Mapping[str, Metric]) -> None:
+    def _check_finite(self, step: int, count: int, history: History) -> None:
         bad = first_non_finite(history, count)
         if bad is None:
             return
@@ -215,7 +213,7 @@ class _Loop:
             self._evaluate(step)
 
     @contextlib.contextmanager
-    def _profiled(self):
+    def _profiled(self) -> Iterator[None]:
         """Records the second visit where asked to: the first one compiles."""
         if not self._options.profile or self._visits != 1:
             yield

@@ -45,9 +45,7 @@ class TrainState:
     def initialize(self) -> None:
         """Gives all variables their first values."""
         mtf.initialize(self.model, self.seed)
-        for path, variable in self.named_variables().items():
-            if not variable.is_initialized:
-                variable.initialize(self.seed, path)
+        mtf.initialize({"optimizer": self.optimizer.named_slots(), "step": self.step}, self.seed)
 
     def named_variables(self) -> dict[str, mtf.Variable]:
         """Returns what a checkpoint holds: "model/...", "optimizer/..." and "step"."""

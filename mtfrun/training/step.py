@@ -35,7 +35,7 @@ def train_steps_function(
         zeros = mtf.zeros(state.mesh, [steps_dim])
         history = {name: Metric(zeros, zeros) for name in names}
 
-        def body(i: mtf.Tensor, history: dict[str, Metric]):
+        def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
             metrics = _train_step(state, batch, microbatches, clip_norm)
             here = mtf.equal(positions, i)
@@ -59,10 +59,7 @@ def _train_step(
 ) -> dict[str, Metric]:
     """Updates the state by one batch. Every variable is read first and assigned last."""
     step = mtf.read_variable(state.step)
-    loss, gradients = _summed_gradients(state, batch, step, microbatches)
-    # Sums over microbatches are divided once, so that padding does not tilt the mean.
-    scale = mtf.reciprocal(mtf.maximum(loss.weight, 1.0))
-    gradients = {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+    loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
     if clip_norm is None:
         norm = optim.global_norm(gradients)
     else:
@@ -81,41 +78,54 @@ def _train_step(
     }
 
 
-def _summed_gradients(
+def _loss_and_gradients(
     state: TrainState, batch: Features, step: mtf.Tensor, microbatches: int
 ) -> tuple[Loss, Gradients]:
-    """Returns the sums of losses, metrics and gradients over the microbatches."""
+    """Returns the loss of the batch and the gradients of its mean, total / weight."""
 
-    def part(features: Features, microbatch: int | mtf.Tensor) -> tuple[Loss, Gradients]:
+    def part(
+        features: Features, microbatch: int | mtf.Tensor, objective: Callable[[Loss], mtf.Tensor]
+    ) -> tuple[Loss, Gradients]:
         key = mtf.random_key(state.seed, step, microbatch)
 
-        def objective() -> tuple[mtf.Tensor, Loss]:
+        def value() -> tuple[mtf.Tensor, Loss]:
             loss = state.model.loss(features, training=True, key=key)
-            return loss.total, loss
+            return objective(loss), loss
 
-        (_, loss), gradients = mtf.value_and_gradients(objective, state.trainable)
+        (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
         return loss, _all_present(gradients)
 
     if microbatches == 1:
-        return part(batch, 0)
+        # The mean is differentiated, which spares a pass over all gradients.
+        return part(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
+
     parts_dim = mtf.Dimension("microbatches", microbatches)
     split = {name: _split_batch(x, parts_dim) for name, x in batch.items()}
 
     def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple:
         features = {name: mtf.gather(x, i, parts_dim) for name, x in split.items()}
-        return i + 1, tf.nest.map_structure(mtf.add, sums, part(features, i))
+        return i + 1, tf.nest.map_structure(
+            mtf.add, sums, part(features, i, lambda loss: loss.total)
+        )
 
     zero = mtf.zeros(state.mesh, [])
     no_loss = Loss(zero, zero, {name: Metric(zero, zero) for name in state.model.metric_names})
     no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
     first = mtf.constant(state.mesh, 0, dtype=tf.int32)
-    _, sums = mtf.while_loop(
+    _, (loss, gradients) = mtf.while_loop(
         lambda i, sums: i < microbatches,
         body,
         (first, (no_loss, no_gradients)),
         parallel_iterations=1,
     )
-    return sums
+    # Sums over microbatches are divided once, so that padding does not tilt the mean.
+    scale = _reciprocal(loss.weight)
+    return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
+
+
+def _reciprocal(weight: mtf.Tensor) -> mtf.Tensor:
+    """Returns 1 / weight, 1 for a batch of padding alone."""
+    return mtf.stop_gradient(mtf.reciprocal(mtf.maximum(weight, 1.0)))
 
 
 def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
