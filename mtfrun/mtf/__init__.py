@@ -92,6 +92,7 @@ from mtfrun.mtf.ops.indexing import (
     zeros_like,
 )
 from mtfrun.mtf.ops.joining import concat, pad, reduce_first, slice, split, stack, unstack
+from mtfrun.mtf.ops.normalization import batch_normalize
 from mtfrun.mtf.ops.pooling import (
     avg_pool2d,
     avg_pool3d,
@@ -176,6 +177,7 @@ __all__ = [
     "avg_pool3d",
     "binary_op_with_broadcasting",
     "binary_reduction_fn",
+    "batch_normalize",
     "broadcast",
     "cast",
     "combined_dimension",

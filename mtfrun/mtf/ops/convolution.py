@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.errors import LayoutError, ShapeError
 from mtfrun.mtf.ops.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.sliding import (
@@ -130,7 +130,7 @@ def spatial_strides(strides: Sequence[int], num_spatial: int) -> list[int]:
 
 
 def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) -> None:
-    """Raises a ShapeError unless the filter's dimension at `channels_at` is x's last one."""
+    """Raises unless the filter fits x: its dimension at `channels_at` is x's last one."""
     if x.shape.ndims <= num_spatial:
         raise ShapeError(f"x {x.shape} needs {num_spatial} spatial dimensions and channels")
     if filter.shape.ndims != num_spatial + 2:
@@ -143,6 +143,11 @@ def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) 
             f"x {x.shape} has the channels {channels.name}:{channels.size}, but the filter "
             f"{filter.shape} takes {filter.shape[channels_at]}: rename one (mtf.rename_dimension)"
         )
+    for dim in filter.shape.dims[:num_spatial]:
+        if filter.mesh.num_splits(dim) > 1:
+            raise LayoutError(
+                f"the rows and columns of a filter stay whole: drop the rule {dim.name}"
+            )
 
 
 def _convolution(
