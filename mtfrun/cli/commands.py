@@ -1,0 +1,154 @@
+"""The commands, once their flags are known. Importing this imports TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
+
+from mtfrun.cli import config, report
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.gin_checks import check_taken
+from mtfrun.cli.prompts import prompt_bytes, read_prompts
+from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Training
+from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
+
+_ROOTS = (Experiment, Decoding, Evaluation, Training)
+
+
+def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Trains, or with --dry_run says what would be trained."""
+    bindings = _parse(flags, flags.gin_file)
+    experiment, decoding, evaluation = _build()
+    training = config.configured(Training, experiment, evaluation)
+    check_taken(bindings, config.operative_config_text())
+    if flags.dry_run:
+        print(report.describe(training))
+        return 0
+    for warning in report.misspelt_rules(experiment.mesh):
+        print(f"mtfrun: warning: {warning}", file=sys.stderr)
+    run = RunDirectory(flags.model_dir)
+    run.prepare()
+    with run.lock(), _recorded(run, command):
+        texts = {
+            "operative_config": config.as_markdown(config.operative_config_text()),
+            "config": config.as_markdown(config.config_text()),
+            "command": config.as_markdown(" ".join(command)),
+        }
+        result = training.run(run, texts=texts, profile=flags.profile)
+    if result.signal is not None:
+        print(f"mtfrun: stopped and saved at step {result.step}", file=sys.stderr)
+        return 128 + result.signal
+    return 0
+
+
+def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Evaluates checkpoints and prints one JSON object each."""
+    run = _trained_run(flags)
+    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
+    experiment, _, evaluation = _build()
+    check_taken(bindings, config.operative_config_text())
+    run.record_command(command)
+    steps: list[int | None] = [None]
+    if flags.checkpoint == "all":
+        steps = list(run.checkpoints().steps())
+    elif flags.checkpoint != "latest":
+        steps = [int(flags.checkpoint)]
+    with run.summaries("eval") as summaries:
+        for wanted in steps:
+            step = experiment.restore(run, wanted)
+            metrics = evaluation(step, summaries)
+            print(json.dumps({"step": step, **metrics}), flush=True)
+    return 0
+
+
+def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Continues prompts and writes one JSON object each, in order."""
+    prompts = [prompt_bytes(text) for text in flags.prompt]
+    if flags.input is not None:
+        prompts = read_prompts(flags.input)
+    run = _trained_run(flags)
+    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
+    experiment, decoding, _ = _build()
+    check_taken(bindings, config.operative_config_text())
+    names = ("temperature", "top_k", "decode_length", "seed")
+    given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    decoding = dataclasses.replace(decoding, **given)
+    run.record_command(command)
+    step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
+    with _output(flags.output) as file:
+        for answer in decoding(prompts):
+            fields = {**answer._asdict(), "step": step}
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "decode": decode,
+}
+
+
+def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
+    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=_ROOTS)
+
+
+def _build() -> tuple[Experiment, Decoding, Evaluation]:
+    """Returns the objects that all commands share; one experiment, hence one mesh."""
+    experiment = config.configured(Experiment)
+    decoding = config.configured(Decoding, experiment)
+    return experiment, decoding, config.configured(Evaluation, experiment, decoding)
+
+
+def _trained_run(flags: argparse.Namespace) -> RunDirectory:
+    """Returns the run of --model_dir, which has a checkpoint."""
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    if not run.checkpoints().steps():
+        raise UsageError(
+            f"no checkpoint in {run.path}: make one with `mtfrun train --model_dir={run.path}`, "
+            "or check the name"
+        )
+    return run
+
+
+def _own_config(run: RunDirectory) -> str:
+    run.read_config()  # its error names the remedy
+    return run.config_path
+
+
+@contextlib.contextmanager
+def _recorded(run: RunDirectory, command: Sequence[str]) -> Iterator[None]:
+    """Writes down configuration and command; puts the former configuration back on an error.
+
+    A configuration that does not fit the run's checkpoints must not replace the one that does.
+    """
+    try:
+        former = run.read_config()
+    except RunDirError:
+        former = None
+    run.write_config(config.config_text())
+    run.write_operative_config(config.operative_config_text())
+    run.record_command(command)
+    try:
+        yield
+    except RunDirError:
+        if former is not None:
+            run.write_config(former)
+        raise
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[TextIO]:
+    """Opens --output, which appears when it is whole, or standard output."""
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+    else:
+        with atomic_open(path) as file:
+            yield file

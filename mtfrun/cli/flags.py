@@ -1,0 +1,195 @@
+"""The command line: subcommands, their flags, and help that teaches."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mtfrun.cli.errors import UsageError, did_you_mean
+
+GIN_PREFIX = "--gin."
+
+_DESCRIPTION = """\
+Trains, evaluates and runs models that gin files describe, on one device or on a mesh of many.
+
+  mtfrun train  --gin_file=runs/quickstart.gin --model_dir=/tmp/run
+  mtfrun eval   --model_dir=/tmp/run
+  mtfrun decode --model_dir=/tmp/run --prompt="The "
+  tensorboard --logdir /tmp/run
+
+mtfrun COMMAND --help explains a command."""
+
+_GIN_HELP = """\
+configuration:
+  gin files are searched in the working directory, in --gin_search_paths, then among the files of
+  the package (runs/quickstart.gin, models/lm_small.gin, layouts/2x2.gin, ...). Later files and
+  flags override earlier ones. Macros in capitals are meant to be overridden:
+
+    --gin.TRAIN_STEPS=100                          a macro
+    --gin.MESH_SHAPE="'data:2,model:2'"            a string needs quotes within quotes
+    --gin.FeedForward.d_ff=512                     a parameter of a class or function
+    --gin_param="Training.optimizer = @Adam()"     the same, as gin writes it
+"""
+
+_TRAIN = """\
+Trains a model, from the newest checkpoint in --model_dir if there is one.
+
+  mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run
+  mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run --gin.TRAIN_STEPS=50
+  mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --model_dir=/tmp/mesh
+  mtfrun train --gin_file=runs/quickstart.gin --dry_run
+
+SIGTERM and Ctrl-C finish the steps under way, save a checkpoint and exit with 143 or 130; the same
+command goes on from there."""
+
+_EVAL = """\
+Evaluates checkpoints: one JSON object each on standard output, and curves in --model_dir/eval.
+
+  mtfrun eval --model_dir=/tmp/run
+  mtfrun eval --model_dir=/tmp/run --checkpoint=all
+  mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
+
+Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+
+_DECODE = """\
+Continues prompts: one JSON object a prompt, in order, {"prompt": ..., "output": ..., ...}.
+
+  mtfrun decode --model_dir=/tmp/run --prompt="The " --prompt="If "
+  mtfrun decode --model_dir=/tmp/run --input=prompts.txt --output=answers.jsonl
+  mtfrun decode --model_dir=/tmp/run --prompt="The " --temperature=0.8 --top_k=20 --seed=1
+
+Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help explains)")
+
+
+def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the flags; `.command` is the subcommand, `.bindings` has (flag, gin binding) pairs.
+
+    Raises:
+      UsageError: the command or a flag does not exist, or a value is wrong.
+    """
+    root, commands = _parsers()
+    plain, bindings = _split_gin_flags(arguments)
+    # Abbreviations of commands and flags are errors with the full name, not silently accepted.
+    command = next((a for a in plain if not a.startswith("-")), None)
+    if command is not None and command not in commands:
+        hint = did_you_mean(command, commands) or f"; there are {', '.join(commands)}"
+        raise UsageError(f"no command {command!r}{hint}")
+    flags, unknown = root.parse_known_args(plain)
+    if flags.command is None:
+        root.error("no command; there are " + ", ".join(commands))
+    if unknown:
+        known = list(commands[flags.command]._option_string_actions)
+        name = unknown[0].split("=")[0]
+        commands[flags.command].error(f"no flag {name}{did_you_mean(name, known)}")
+    flags.bindings = [(f"--gin_param={text}", text) for text in flags.gin_param] + bindings
+    _check(flags)
+    return flags
+
+
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
+    style = argparse.RawDescriptionHelpFormatter
+    root = Parser(
+        prog="mtfrun", description=_DESCRIPTION, formatter_class=style, allow_abbrev=False
+    )
+    subparsers = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    commands = {}
+    for name, description, add_flags in (
+        ("train", _TRAIN, _add_train_flags),
+        ("eval", _EVAL, _add_eval_flags),
+        ("decode", _DECODE, _add_decode_flags),
+    ):
+        commands[name] = subparsers.add_parser(
+            name,
+            help=description.split("\n")[0].rstrip("."),
+            description=description,
+            epilog=_GIN_HELP,
+            formatter_class=style,
+            allow_abbrev=False,
+        )
+        add_flags(commands[name])
+        _add_shared_flags(commands[name])
+    return root, commands
+
+
+def _add_train_flags(parser: Parser) -> None:
+    parser.add_argument("--dry_run", action="store_true", help="describe the run and do nothing")
+    parser.add_argument(
+        "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
+    )
+
+
+def _add_eval_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--checkpoint", default="latest", help="latest (default), all, or a step", metavar="C"
+    )
+
+
+def _add_decode_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--input", help="a file with one prompt a line; - is standard input", metavar="FILE")
+    add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
+    add("--output", help="where to write; standard output by default", metavar="FILE")
+    add("--checkpoint", default="latest", help="latest (default) or a step", metavar="C")
+    add("--temperature", type=float, help="0 takes the likeliest token each time", metavar="T")
+    add("--top_k", type=int, help="sample among the K likeliest tokens only", metavar="K")
+    add("--decode_length", type=int, help="tokens to make for a prompt at most", metavar="N")
+    add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+
+
+def _add_shared_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--model_dir", help="the directory of the run", metavar="DIR")
+    add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
+    add("--gin_param", action="append", default=[], help="a gin binding; repeatable", metavar="B")
+    add(
+        "--gin_search_paths",
+        action="append",
+        default=[],
+        help=f"directories of gin files, separated by {os.pathsep!r}; repeatable",
+        metavar="DIRS",
+    )
+    add("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
+
+
+def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the arguments without those that start with --gin., and these as (flag, binding)."""
+    plain, bindings = [], []
+    for argument in arguments:
+        if not argument.startswith(GIN_PREFIX):
+            plain.append(argument)
+            continue
+        name, equals, value = argument.removeprefix(GIN_PREFIX).partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{argument} needs a name and a value: {GIN_PREFIX}TRAIN_STEPS=100")
+        bindings.append((argument, f"{name} = {value}"))
+    return plain, bindings
+
+
+def _check(flags: argparse.Namespace) -> None:
+    flags.gin_search_paths = [
+        path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path
+    ]
+    if flags.command == "train":
+        if not flags.gin_file:
+            raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")
+        if flags.model_dir is None and not flags.dry_run:
+            raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
+        return
+    if flags.model_dir is None:
+        raise UsageError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+    allowed = ("latest", "all") if flags.command == "eval" else ("latest",)
+    if flags.checkpoint not in allowed and not flags.checkpoint.isdecimal():
+        raise UsageError(
+            f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(allowed)}"
+        )
+    if flags.command == "decode" and bool(flags.prompt) == (flags.input is not None):
+        raise UsageError("decode needs prompts: either --prompt=TEXT or --input=FILE")

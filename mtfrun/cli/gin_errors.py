@@ -1,0 +1,141 @@
+"""What gin's own errors mean, in one line with the place and the nearest valid name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import gin
+from mtfrun.cli.errors import ConfigError, did_you_mean
+from mtfrun.cli.statements import short_path
+
+_PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
+_ImportedModules = Mapping[str, str]
+
+
+def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> ConfigError | None:
+    """Returns the error for the user, or None where the exception is none of gin's.
+
+    Args:
+      error: what `gin.parse_config` or `gin.parse_config_file` raised.
+      imports: module by the name it has in gin files.
+      flag: the flag that was parsed, if it was one.
+    """
+    text = str(error)
+    place = _PLACE.search(text)
+    where = flag or (f"{short_path(place['file'])}:{place['line']}" if place else "configuration")
+    first_line = (text[: place.start()] if place else text).split("\n")[0].strip()
+    for pattern, explanation in _EXPLANATIONS:
+        match = re.search(pattern, first_line)
+        if match:
+            return ConfigError(f"{where}: {explanation(match, imports)}")
+    return None
+
+
+def explain_missing(error: Exception) -> ConfigError | None:
+    """Returns the error of a call that lacks an argument, or None for another exception."""
+    text = str(error)
+    missing = re.search(r"No values supplied by Gin or caller for arguments: \[(.*?)\]", text)
+    call = re.search(r"In call to configurable '(.*?)'", text)
+    if not missing or not call:
+        return None
+    names = missing[1].replace("'", "")
+    first = names.split(",")[0]
+    return ConfigError(
+        f"{call[1]} needs a value for {names}: bind {call[1]}.{first} in a gin file "
+        '(include "defaults.gin" has one for the tasks)'
+    )
+
+
+def parameters_of(selector: str) -> dict[str, inspect.Parameter]:
+    """Returns the parameters of a registered class or function; none if it is not registered."""
+    try:
+        target: Any = gin.get_configurable(selector)
+    except (ValueError, KeyError):
+        return {}
+    parameters = inspect.signature(target.__init__ if inspect.isclass(target) else target)
+    return {n: p for n, p in parameters.parameters.items() if n != "self"}
+
+
+def public_names(imports: _ImportedModules) -> dict[str, tuple[str, str]]:
+    """Returns the classes and functions of the imported modules by their names.
+
+    "optim.Adam" and "Adam" stand for ("from mtfrun import optim", "optim.Adam").
+    """
+    found = {}
+    for name, path in imports.items():
+        parent, _, last = path.rpartition(".")
+        statement = f"import {path}" if name == path else f"from {parent} import {last}"
+        if name not in (path, last):
+            statement += f" as {name}"
+        module = importlib.import_module(path)
+        for attribute in getattr(module, "__all__", ()) or _defined_in(module):
+            value = getattr(module, attribute)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                full_name = f"{name}.{attribute}"
+                found[full_name] = found[attribute] = (statement, full_name)
+    return found
+
+
+def _defined_in(module: Any) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+def _unknown_parameter(match: re.Match, imports: _ImportedModules) -> str:
+    known = parameters_of(match[1])
+    hint = did_you_mean(match[2], known) or f"; it has {', '.join(known) or 'none'}"
+    return f"{match[1]} has no parameter {match[2]!r}{hint}"
+
+
+def _unknown_name(match: re.Match, imports: _ImportedModules) -> str:
+    return f"nothing is called {match[1]}{_nearest_name(match[1], imports)}"
+
+
+def _unknown_import(match: re.Match, imports: _ImportedModules) -> str:
+    hint = did_you_mean(match[1], imports)
+    return f"{match[1]!r} is not imported{hint or '; import its module at the top of the file'}"
+
+
+def _no_module(match: re.Match, imports: _ImportedModules) -> str:
+    parent, _, name = match[1].rpartition(".")
+    siblings: Iterable[str] = ()
+    if parent:
+        try:
+            siblings = [
+                m.name for m in pkgutil.iter_modules(importlib.import_module(parent).__path__)
+            ]
+        except (ImportError, AttributeError):
+            pass
+    return f"no module {match[1]!r}{did_you_mean(name, siblings)}"
+
+
+def _nearest_name(name: str, imports: _ImportedModules) -> str:
+    names = public_names(imports)
+    # "optim.Adm" is compared with "optim.Adam", "Adm" with "Adam".
+    return did_you_mean(name, [other for other in names if ("." in other) == ("." in name)])
+
+
+_EXPLANATIONS: tuple[tuple[str, Callable[[re.Match, _ImportedModules], str]], ...] = (
+    (r"^Configurable '(.*)' doesn't have a parameter named '(.*)'", _unknown_parameter),
+    (r"^No configurable matching reference '@(?:.*/)?(.*?)(?:\(\))?'", _unknown_name),
+    (r"^No configurable matching '(?:.*/)?(.*)'", _unknown_name),
+    (r"^Couldn't resolve selector (\S+); ", _unknown_name),
+    (r"^'(.*)' was not provided by an import statement", _unknown_import),
+    (r"^No module named '(.*)'", _no_module),
+    (
+        r"Ambiguous selector '(.*)', matches (.*?)\.?\"?$",
+        lambda match, _: f"{match[1]} could be any of {match[2]}: write more of its name",
+    ),
+    (
+        r"^(.*) set to `%gin.REQUIRED` but not subsequently overridden",
+        lambda match, _: f"{match[1]} must be given a value",
+    ),
+)

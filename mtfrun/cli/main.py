@@ -1,0 +1,67 @@
+"""The program `mtfrun`: flags in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from mtfrun.cli.errors import is_input_error, one_line
+from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.gin_files import require_gin_file
+from mtfrun.cli.quiet import quiet_import
+
+OK, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    0: done. 2: bad input, one line on standard error. 1: an error that nobody foresaw, with its
+    traceback. 128 + number: a signal.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    try:
+        flags = parse_flags(arguments)
+        for name in flags.gin_file:
+            require_gin_file(name, flags.gin_search_paths)
+        return _run(flags, ["mtfrun", *arguments])
+    except SystemExit as stop:  # argparse, after --help
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Who read our output wants no more. Without this Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if is_input_error(error):
+            if debug:
+                traceback.print_exc()
+            print(f"mtfrun: error: {one_line(error)}", file=sys.stderr)
+            return BAD_INPUT
+        traceback.print_exc()
+        if not debug:
+            print("mtfrun: this is a defect; --debug shows more of it", file=sys.stderr)
+        return FAILED
+
+
+def _run(flags: argparse.Namespace, command: list[str]) -> int:
+    """Runs the command of `flags`; only now TensorFlow is imported, which takes seconds."""
+    with contextlib.nullcontext() if flags.debug else quiet_import():
+        import tensorflow as tf
+
+        from mtfrun.cli import commands
+
+        # CUDA reports finding no device as an error; here it is held back with the rest.
+        tf.config.list_physical_devices()
+    return commands.COMMANDS[flags.command](flags, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""What gin files configure at the top: the experiment and what the commands do with it."""
+
+from mtfrun.cli.tasks.decoding import Decoding
+from mtfrun.cli.tasks.evaluation import Evaluation
+from mtfrun.cli.tasks.experiment import Experiment
+from mtfrun.cli.tasks.training import Training
+
+__all__ = ["Decoding", "Evaluation", "Experiment", "Training"]

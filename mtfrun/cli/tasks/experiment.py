@@ -1,0 +1,69 @@
+"""What all commands share: the mesh, the model and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mtfrun import mtf
+from mtfrun.data import Infeed, LanguageModelData, language_model_shapes
+from mtfrun.models import Model
+from mtfrun.rundir import RunDirectory
+
+
+class Experiment:
+    """One mesh, one model on it, the data.
+
+    Args:
+      mesh: the devices and the layout.
+      model: a class, called as `model(mesh, vocabulary_size=...)`.
+      data: the text and how it is cut into rows.
+      seed: of initial values, the order of the data and all noise.
+
+    Attributes: those, `model` being the object.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        model: Callable[..., Model],
+        data: LanguageModelData,
+        seed: int = 0,
+    ):
+        if not isinstance(mesh, mtf.Mesh):
+            raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
+        if not isinstance(data, LanguageModelData):
+            raise ValueError(f"Experiment.data must be @data.LanguageModelData(), not {data!r}")
+        self.mesh = mesh
+        self.data = data
+        self.seed = seed
+        self.model = model(mesh, vocabulary_size=data.vocabulary.size)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises LayoutError unless the mesh can split a batch of that size."""
+        for shape in language_model_shapes(batch_size, self.data.length).values():
+            self.mesh.partition(shape)
+
+    def train_infeed(self, batch_size: int) -> Infeed:
+        """Returns endless batches of the training split."""
+        dataset = self.data.train(batch_size, seed=self.seed)
+        return self._infeed(dataset, batch_size)
+
+    def evaluation_infeed(self, batch_size: int, split: str, max_batches: int | None) -> Infeed:
+        """Returns the batches of a split, once, at most `max_batches`."""
+        dataset = self.data.evaluation(batch_size, split=split)
+        if max_batches is not None:
+            dataset = dataset.take(max_batches)
+        return self._infeed(dataset, batch_size)
+
+    def restore(self, run: RunDirectory, step: int | None) -> int:
+        """Gives the model the variables of a checkpoint, the newest for None; returns its step."""
+        mtf.initialize(self.model, self.seed)
+        variables = {
+            f"model/{path}": variable.variable
+            for path, variable in self.model.named_variables().items()
+        }
+        return run.checkpoints().restore(step, variables, subset=True).step
+
+    def _infeed(self, dataset, batch_size: int) -> Infeed:
+        shapes = language_model_shapes(batch_size, self.data.length)
+        return Infeed(iter(dataset), self.mesh, shapes)

@@ -1,0 +1,63 @@
+"""Training an experiment in a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from mtfrun import optim, training
+from mtfrun.cli.tasks.evaluation import Evaluation
+from mtfrun.cli.tasks.experiment import Experiment
+from mtfrun.rundir import RunDirectory, package_versions
+
+
+class Training:
+    """How an experiment is trained; it makes specifications only until it runs.
+
+    Args:
+      experiment: what is trained.
+      evaluation: what is measured on the way.
+      optimizer: the update rule.
+      options: how long, and what happens when.
+      batch_size: rows of a step, over all devices and microbatches.
+      frozen: regular expressions of variable paths that are not trained.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        evaluation: Evaluation,
+        optimizer: optim.Optimizer,
+        options: training.TrainOptions,
+        batch_size: int,
+        frozen: Sequence[str] = (),
+    ):
+        experiment.check_batch(batch_size)
+        self.experiment = experiment
+        self.options = options
+        self.batch_size = batch_size
+        self._evaluation = evaluation
+        self.state = training.TrainState(
+            experiment.model, optimizer, experiment.mesh, seed=experiment.seed, frozen=frozen
+        )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of a batch, padding included."""
+        return self.batch_size * self.experiment.data.length
+
+    def run(
+        self, run: RunDirectory, *, texts: Mapping[str, str], profile: bool
+    ) -> training.TrainResult:
+        """Trains; the caller holds the run's lock. `texts` go to TensorBoard, by tag."""
+        options = dataclasses.replace(self.options, profile=profile or self.options.profile)
+        with run.summaries("eval", resumed_step=run.checkpoints().latest()) as summaries:
+            return training.train(
+                self.state,
+                self.experiment.train_infeed(self.batch_size),
+                run,
+                options,
+                evaluate=lambda step: self._evaluation.during_training(step, summaries),
+                texts=texts,
+                metadata={"versions": package_versions()},
+            )
