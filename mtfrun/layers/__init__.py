@@ -4,40 +4,105 @@ from mtfrun.layers.attention import dot_product_attention, write_position
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
+    attention_mask_causal,
     attention_mask_ignore_padding,
     attention_mask_same_segment,
     attention_mask_up_to,
+    rename_length_to_memory_length,
 )
+from mtfrun.layers.attention_parameters import AttentionParameters, AttentionParams
+from mtfrun.layers.batch_normalization import BatchNorm, Updates
 from mtfrun.layers.context import Context
+from mtfrun.layers.convolution import (
+    Conv1D,
+    Conv2D,
+    Conv2DTranspose,
+    Conv3D,
+    Conv3DTranspose,
+    SeparableConv1D,
+)
+from mtfrun.layers.correlation import corr
 from mtfrun.layers.dense import Dense, dense
+from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding
 from mtfrun.layers.feedforward import FeedForward
+from mtfrun.layers.local_attention import (
+    masked_local_attention_1d,
+    masked_local_attention_1d_incremental,
+)
 from mtfrun.layers.losses import softmax_cross_entropy_with_ids, softmax_cross_entropy_with_logits
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
+from mtfrun.layers.sequence_attention import (
+    compress_mean,
+    multihead_attention,
+    multihead_encdec_attention_incremental,
+    multihead_self_attention_incremental,
+    multihead_self_attention_memory_compressed,
+)
+from mtfrun.layers.spatial_attention import (
+    attention_bias_local_2d_block,
+    attention_bias_local_block,
+    local_1d_halo_exchange,
+    local_2d_halo_exchange,
+    local_2d_self_attention_spatial_blocks,
+    local_self_attention_spatial_blocks,
+)
 from mtfrun.layers.sublayer import Sublayer
+from mtfrun.mtf import avg_pool2d, avg_pool3d, max_pool2d, max_pool3d
 
 __all__ = [
-    "MASKED",
+    "AttentionParameters",
+    "AttentionParams",
+    "BatchNorm",
     "Context",
+    "Conv1D",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Conv3D",
+    "Conv3DTranspose",
     "Dense",
+    "DenseProduct",
     "Dropout",
     "Embedding",
     "FeedForward",
     "KeysAndValues",
     "LayerNorm",
+    "MASKED",
     "MultiHeadAttention",
     "PositionalEmbedding",
     "RMSNorm",
+    "SeparableConv1D",
     "Sublayer",
+    "Updates",
+    "attention_bias_local_2d_block",
+    "attention_bias_local_block",
     "attention_mask_autoregressive",
+    "attention_mask_causal",
     "attention_mask_ignore_padding",
     "attention_mask_same_segment",
     "attention_mask_up_to",
+    "avg_pool2d",
+    "avg_pool3d",
+    "compress_mean",
+    "corr",
     "dense",
     "dot_product_attention",
     "layer_norm",
+    "local_1d_halo_exchange",
+    "local_2d_halo_exchange",
+    "local_2d_self_attention_spatial_blocks",
+    "local_self_attention_spatial_blocks",
+    "masked_local_attention_1d",
+    "masked_local_attention_1d_incremental",
+    "max_pool2d",
+    "max_pool3d",
+    "multihead_attention",
+    "multihead_encdec_attention_incremental",
+    "multihead_self_attention_incremental",
+    "multihead_self_attention_memory_compressed",
+    "rename_length_to_memory_length",
     "rms_norm",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",

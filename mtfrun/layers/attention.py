@@ -14,7 +14,9 @@ def dot_product_attention(
     *,
     memory_length: mtf.Dimension,
     d_kv: mtf.Dimension,
+    d_v: mtf.Dimension | None = None,
     bias: mtf.TensorLike | None = None,
+    extra_logit: float | mtf.TensorLike | None = None,
     drop: Callable[[mtf.Tensor], mtf.Tensor] | None = None,
 ) -> mtf.Tensor:
     """Returns softmax(query * key + bias) * value; Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
@@ -29,20 +31,23 @@ def dot_product_attention(
       key, value: {..., memory_length, d_kv}; dimensions that they lack, such as heads, are shared.
       memory_length: the dimension attended to.
       d_kv: the dimension of the product of query and key; the result has it again.
+      d_v: what the values and the result have instead of `d_kv`, where that is another dimension.
       bias: added to the logits, broadcast by name; float32.
+      extra_logit: takes part in the softmax without a value: attention to nothing.
       drop: applied to the weights, such as dropout.
 
     Returns:
-      the shape and type of the query.
+      the shape and type of the query, with `d_v` last where given.
     """
     logits_shape = [*(query.shape - d_kv), memory_length]
     logits = mtf.to_float(mtf.einsum([query, key], output_shape=logits_shape))
     if bias is not None:
         logits = logits + bias
-    weights = mtf.cast(mtf.softmax(logits, memory_length), value.dtype)
+    weights = mtf.cast(mtf.softmax(logits, memory_length, extra_logit), value.dtype)
     if drop is not None:
         weights = drop(weights)
-    return mtf.einsum([weights, value], output_shape=query.shape)
+    output_shape = query.shape if d_v is None else query.shape - d_kv + d_v
+    return mtf.einsum([weights, value], output_shape=output_shape)
 
 
 def write_position(

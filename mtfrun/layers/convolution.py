@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
 from mtfrun.layers.dense import Dense
@@ -21,27 +22,29 @@ class _Convolution(mtf.Module):
         dtypes: mtf.DTypePolicy,
         filter_size: Sequence[int],
         initializer: mtf.VarianceScaling,
+        convolve: Callable[[mtf.Tensor, mtf.Tensor], mtf.Tensor],
         transposed: bool = False,
     ) -> None:
         super().__init__()
         self._dtypes = dtypes
+        self._convolve = convolve
+        self._input_name = input_dim.name
         # A filter from one dimension to another of its name: as in `Dense`, the input's is renamed.
+        # Channels that are split are gathered by that: every device makes its part of the output.
         if input_dim.name == output_dim.name:
             input_dim = mtf.Dimension(f"_{input_dim.name}", input_dim.size)
-        self._input_dim = input_dim
+        self._inner_name = input_dim.name
         names = _SPATIAL[-len(filter_size) :]
         spatial = [mtf.Dimension(*pair) for pair in zip(names, filter_size, strict=True)]
         channels = [output_dim, input_dim] if transposed else [input_dim, output_dim]
         initial = initializer([*spatial, input_dim], [*spatial, output_dim])
         self.kernel = mtf.Variable(mesh, [*spatial, *channels], initial, dtypes.master)
 
-    def _operands(self, x: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns x and the filter in the activation type; x's last dimension is the filter's."""
+    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., *spatial, output_dim} for x {..., *spatial, input_dim}."""
         dtype = self._dtypes.activation
-        x = mtf.cast(x, dtype)
-        if x.shape.dims[-1].name != self._input_dim.name:
-            x = mtf.rename_dimension(x, x.shape.dims[-1].name, self._input_dim.name)
-        return x, mtf.cast(self.kernel, dtype)
+        x = mtf.rename_dimension(mtf.cast(x, dtype), self._input_name, self._inner_name)
+        return self._convolve(x, mtf.cast(self.kernel, dtype))
 
 
 class Conv1D(_Convolution):
@@ -60,13 +63,10 @@ class Conv1D(_Convolution):
         filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
         """Makes the spec of the filter."""
-        super().__init__(mesh, input_dim, output_dim, dtypes, [filter_size], filter_initializer)
-        self._stride = stride
-        self._padding = padding
-
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns {..., length, output_dim} for x {..., length, input_dim}."""
-        return mtf.conv1d(*self._operands(x), self._stride, self._padding)
+        convolve = functools.partial(mtf.conv1d, stride=stride, padding=padding)
+        super().__init__(
+            mesh, input_dim, output_dim, dtypes, [filter_size], filter_initializer, convolve
+        )
 
 
 class Conv2D(_Convolution):
@@ -87,12 +87,16 @@ class Conv2D(_Convolution):
         filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
         """Makes the spec of the filter {filter_height, filter_width, input_dim, output_dim}."""
-        super().__init__(mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer)
-        self._where = (strides, padding, h_blocks_dim, w_blocks_dim)
-
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns {..., height, width, output_dim} for x {..., height, width, input_dim}."""
-        return mtf.conv2d_with_blocks(*self._operands(x), *self._where)
+        convolve = functools.partial(
+            mtf.conv2d_with_blocks,
+            strides=strides,
+            padding=padding,
+            h_blocks_dim=h_blocks_dim,
+            w_blocks_dim=w_blocks_dim,
+        )
+        super().__init__(
+            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve
+        )
 
 
 class Conv3D(_Convolution):
@@ -113,12 +117,16 @@ class Conv3D(_Convolution):
         filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
         """Makes the spec of the filter {depth, height, width, input_dim, output_dim}."""
-        super().__init__(mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer)
-        self._where = (strides, padding, d_blocks_dim, h_blocks_dim)
-
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns {..., depth, height, width, output_dim} for x {..., input_dim}."""
-        return mtf.conv3d_with_blocks(*self._operands(x), *self._where)
+        convolve = functools.partial(
+            mtf.conv3d_with_blocks,
+            strides=strides,
+            padding=padding,
+            d_blocks_dim=d_blocks_dim,
+            h_blocks_dim=h_blocks_dim,
+        )
+        super().__init__(
+            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve
+        )
 
 
 class Conv2DTranspose(_Convolution):
@@ -139,12 +147,16 @@ class Conv2DTranspose(_Convolution):
         filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
         """Makes the spec of the filter {filter_height, filter_width, output_dim, input_dim}."""
-        super().__init__(mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, True)
-        self._where = (strides, padding, h_blocks_dim, w_blocks_dim)
-
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns {..., height, width, output_dim} for x {..., height, width, input_dim}."""
-        return mtf.conv2d_transpose_with_blocks(*self._operands(x), *self._where)
+        convolve = functools.partial(
+            mtf.conv2d_transpose_with_blocks,
+            strides=strides,
+            padding=padding,
+            h_blocks_dim=h_blocks_dim,
+            w_blocks_dim=w_blocks_dim,
+        )
+        super().__init__(
+            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve, True
+        )
 
 
 class Conv3DTranspose(_Convolution):
@@ -165,12 +177,16 @@ class Conv3DTranspose(_Convolution):
         filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
         """Makes the spec of the filter {depth, height, width, output_dim, input_dim}."""
-        super().__init__(mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, True)
-        self._where = (strides, padding, d_blocks_dim, h_blocks_dim)
-
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns {..., depth, height, width, output_dim} for x {..., input_dim}."""
-        return mtf.conv3d_transpose_with_blocks(*self._operands(x), *self._where)
+        convolve = functools.partial(
+            mtf.conv3d_transpose_with_blocks,
+            strides=strides,
+            padding=padding,
+            d_blocks_dim=d_blocks_dim,
+            h_blocks_dim=h_blocks_dim,
+        )
+        super().__init__(
+            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve, True
+        )
 
 
 class SeparableConv1D(mtf.Module):

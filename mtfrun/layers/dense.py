@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
 
@@ -34,31 +34,45 @@ class Dense(mtf.Module):
     def __init__(
         self,
         mesh: mtf.Mesh,
-        reduced_dims: Iterable[mtf.Dimension],
-        new_dims: Iterable[mtf.Dimension],
+        reduced_dims: Sequence[mtf.Dimension],
+        new_dims: Sequence[mtf.Dimension],
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
+        expert_dims: Iterable[mtf.Dimension] = (),
         use_bias: bool = True,
         activation: Callable[[mtf.Tensor], mtf.Tensor] | None = None,
         kernel_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
-        """Makes the specs of kernel {*reduced_dims, *new_dims} and bias {*new_dims}."""
+        """Makes the specs of kernel {*reduced_dims, *new_dims} and bias {*new_dims}.
+
+        With expert_dims, which x has too, both have these first: every expert has its own map. A
+        reduced dimension with the name of a new one is called "_name" in the kernel.
+        """
         super().__init__()
-        self._reduced_dims = tuple(reduced_dims)
+        experts = tuple(expert_dims)
         self._new_dims = tuple(new_dims)
+        new_names = {dim.name for dim in self._new_dims}
+        self._renamed = {dim.name: f"_{dim.name}" for dim in reduced_dims if dim.name in new_names}
+        self._reduced_dims = tuple(
+            mtf.Dimension(self._renamed.get(dim.name, dim.name), dim.size) for dim in reduced_dims
+        )
         self._dtypes = dtypes
         self._activation = activation
         self.kernel = mtf.Variable(
             mesh,
-            [*self._reduced_dims, *self._new_dims],
+            [*experts, *self._reduced_dims, *self._new_dims],
             kernel_initializer(self._reduced_dims, self._new_dims),
             dtypes.master,
         )
-        self.bias = mtf.Variable(mesh, self._new_dims, dtype=dtypes.master) if use_bias else None
+        self.bias = None
+        if use_bias:
+            self.bias = mtf.Variable(mesh, [*experts, *self._new_dims], dtype=dtypes.master)
 
     def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns {..., *new_dims} for x: {..., *reduced_dims}, in the activation type."""
         dtype = self._dtypes.activation
+        for name, inner_name in self._renamed.items():
+            x = mtf.rename_dimension(x, name, inner_name)
         y = dense(
             mtf.cast(x, dtype),
             mtf.cast(self.kernel, dtype),

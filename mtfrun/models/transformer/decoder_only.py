@@ -13,7 +13,7 @@ from mtfrun.layers import (
     Dense,
     Embedding,
     PositionalEmbedding,
-    attention_mask_autoregressive,
+    attention_mask_causal,
     attention_mask_same_segment,
     attention_mask_up_to,
     softmax_cross_entropy_with_ids,
@@ -153,7 +153,7 @@ def _self_attention_bias(
 ) -> mtf.Tensor:
     """Returns the mask of a language model: what came before, in the same document."""
     memory_length = mtf.Dimension("memory_length", length.size)
-    bias = attention_mask_autoregressive(mesh, length, memory_length)
+    bias = attention_mask_causal(mesh, length, memory_length)
     if segments is None:
         return bias
     memory_segments = mtf.rename_dimension(segments, "length", "memory_length")

@@ -1,0 +1,81 @@
+"""The four projections of Mesh TensorFlow's attention layers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mtfrun import mtf
+
+
+class AttentionParams(NamedTuple):
+    """Projections {heads, io_channels, kv_channels} of queries, keys, values and outputs.
+
+    The functions of `sequence_attention`, `local_attention` and the like take them; a module owns
+    them as `AttentionParameters`.
+    """
+
+    wq: mtf.Tensor
+    wk: mtf.Tensor
+    wv: mtf.Tensor
+    wo: mtf.Tensor
+
+    @property
+    def heads(self) -> mtf.Dimension:
+        """The dimension of the heads."""
+        return self.wq.shape[0]
+
+    @property
+    def io_channels(self) -> mtf.Dimension:
+        """The dimension of what comes in and goes out."""
+        return self.wq.shape[1]
+
+    @property
+    def kv_channels(self) -> mtf.Dimension:
+        """The dimension of the keys and values of one head."""
+        return self.wq.shape[2]
+
+    def query(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., heads, kv_channels} for x {..., io_channels}."""
+        return mtf.einsum([x, self.wq], reduced_dims=[self.io_channels])
+
+    def key(self, memory: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., heads, kv_channels} for memory {..., io_channels}."""
+        return mtf.einsum([memory, self.wk], reduced_dims=[self.io_channels])
+
+    def value(self, memory: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., heads, kv_channels} for memory {..., io_channels}."""
+        return mtf.einsum([memory, self.wv], reduced_dims=[self.io_channels])
+
+    def output(self, mixed: mtf.Tensor, output_shape: mtf.ShapeLike) -> mtf.Tensor:
+        """Returns `output_shape`, which has io_channels, for mixed {..., heads, kv_channels}."""
+        return mtf.einsum([mixed, self.wo], output_shape=output_shape)
+
+
+class AttentionParameters(mtf.Module):
+    """The variables of `AttentionParams`, four of the shape {heads, io_channels, kv_channels}."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        heads: mtf.Dimension,
+        io_channels: mtf.Dimension,
+        kv_channels: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        """Makes the specs. The logits' factor kv_channels ** -0.5 is in the first wq."""
+        super().__init__()
+        self._dtypes = dtypes
+        shape = [heads, io_channels, kv_channels]
+        fan_in = mtf.VarianceScaling()([io_channels], [])
+        # Squared, because it scales a variance.
+        query_init = mtf.VarianceScaling(scale=1.0 / kv_channels.size)([io_channels], [])
+        output_init = mtf.VarianceScaling()([heads, kv_channels], [])
+        self.wq = mtf.Variable(mesh, shape, query_init, dtypes.master)
+        self.wk = mtf.Variable(mesh, shape, fan_in, dtypes.master)
+        self.wv = mtf.Variable(mesh, shape, fan_in, dtypes.master)
+        self.wo = mtf.Variable(mesh, shape, output_init, dtypes.master)
+
+    def __call__(self) -> AttentionParams:
+        """Returns the projections in the activation type."""
+        dtype = self._dtypes.activation
+        return AttentionParams(*(mtf.cast(w, dtype) for w in (self.wq, self.wk, self.wv, self.wo)))

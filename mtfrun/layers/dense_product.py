@@ -1,0 +1,38 @@
+"""A product of linear maps: gated linear units."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+from mtfrun import mtf
+from mtfrun.layers.dense import Dense
+
+
+class DenseProduct(mtf.Module):
+    """The product of activation_i(x * kernel_i); Shazeer 2020, arXiv:2002.05202.
+
+    With (mtf.gelu, None) it is GEGLU, with (mtf.swish, None) SwiGLU; with one activation it is a
+    `Dense`.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        reduced_dims: Sequence[mtf.Dimension],
+        new_dims: Sequence[mtf.Dimension],
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        activations: Sequence[Callable[[mtf.Tensor], mtf.Tensor] | None] = (mtf.gelu, None),
+        use_bias: bool = False,
+    ) -> None:
+        """Makes one map {*reduced_dims, *new_dims} for every activation; None is the identity."""
+        super().__init__()
+        self.factors = [
+            Dense(mesh, reduced_dims, new_dims, dtypes, use_bias=use_bias, activation=activation)
+            for activation in activations
+        ]
+
+    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., *new_dims} for x {..., *reduced_dims}."""
+        return functools.reduce(mtf.multiply, (factor(x) for factor in self.factors))

@@ -1,0 +1,104 @@
+"""Attention of every position to a window of positions before it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention_masks import MASKED
+from mtfrun.layers.attention_parameters import AttentionParams
+
+
+def masked_local_attention_1d(
+    x: mtf.Tensor,
+    params: AttentionParams,
+    window_size: int = 128,
+    length_per_split: int | None = None,
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns causal self-attention in blocks of the sequence, and its keys and values.
+
+    Every block attends to itself and to the `window_size` positions before it. As in the original,
+    a position sees at most as many positions as a block is long, and the zeros before the start
+    take part in the softmax.
+
+    Args:
+      x: {batch..., length, io_channels}; the length may be split.
+      params: the projections.
+      window_size: how far a block looks back.
+      length_per_split: what a block must divide, by default the length: a device's part of it. The
+        block is its largest divisor that is not above max(window_size, 128).
+
+    Returns:
+      {batch..., length, io_channels}, and {batch..., heads, length, kv_channels} twice.
+    """
+    length, io = x.shape.dims[-2:]
+    batch = x.shape.dims[:-2]
+    block_size = _largest_divisor(length_per_split or length.size, max(window_size, 128))
+    blocks = mtf.Dimension(length.name, length.size // block_size)
+    block = mtf.Dimension("block_length", block_size)
+    memory = mtf.Dimension("memory_length", block_size)
+    heads, kv = params.heads, params.kv_channels
+    q, k, v = (
+        mtf.transpose(projected, [*batch, heads, length, kv])
+        for projected in (params.query(x), params.key(x), params.value(x))
+    )
+
+    def with_lookback(y: mtf.Tensor) -> mtf.Tensor:
+        y = mtf.replace_dimensions(y, length, [blocks, memory])
+        return mtf.left_halo_exchange(y, blocks, memory, window_size)
+
+    seen = mtf.Dimension("memory_length", block_size + window_size)
+    mixed = dot_product_attention(
+        mtf.replace_dimensions(q, length, [blocks, block]),
+        with_lookback(k),
+        with_lookback(v),
+        memory_length=seen,
+        d_kv=kv,
+        bias=_lookback_mask(x.mesh, block, seen),
+    )
+    mixed = mtf.replace_dimensions(mixed, [blocks, block], length)
+    return params.output(mixed, [*batch, length, io]), k, v
+
+
+def _lookback_mask(mesh: mtf.Mesh, block: mtf.Dimension, seen: mtf.Dimension) -> mtf.Tensor:
+    """Returns {block_length, memory_length}: hides what is later, or a block's length earlier."""
+    query = np.arange(block.size)[:, np.newaxis]
+    memory = np.arange(seen.size)[np.newaxis, :] - (seen.size - block.size)
+    visible = (memory <= query) & (memory > query - block.size)
+    return mtf.constant(mesh, np.where(visible, 0.0, MASKED), [block, seen])
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)
+
+
+def masked_local_attention_1d_incremental(
+    x: mtf.Tensor,
+    prev_k: mtf.Tensor,
+    prev_v: mtf.Tensor,
+    step_num: mtf.Tensor,
+    params: AttentionParams,
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns the attention of one more position to the last ones, and the new memory.
+
+    The memory is a ring: position i is at i % window_length, where it replaces an older one. As in
+    the original there is no mask; entries not yet written are zeros and take part.
+
+    Args:
+      x: {batch..., io_channels}.
+      prev_k, prev_v: {batch..., heads, window_length, kv_channels}.
+      step_num: the position, an int32 scalar.
+      params: the projections.
+
+    Returns:
+      {batch..., io_channels}, and the keys and values with this position.
+    """
+    window = prev_k.shape.get_dim_by_name("window_length")
+    place = step_num % window.size
+    k = write_position(prev_k, params.key(x), window, place)
+    v = write_position(prev_v, params.value(x), window, place)
+    mixed = dot_product_attention(
+        params.query(x), k, v, memory_length=window, d_kv=params.kv_channels
+    )
+    return params.output(mixed, x.shape), k, v
