@@ -68,10 +68,7 @@ def public_names(imports: _ImportedModules) -> dict[str, tuple[str, str]]:
     """
     found = {}
     for name, path in imports.items():
-        parent, _, last = path.rpartition(".")
-        statement = f"import {path}" if name == path else f"from {parent} import {last}"
-        if name not in (path, last):
-            statement += f" as {name}"
+        statement = _import_statement(name, path)
         module = importlib.import_module(path)
         for attribute in getattr(module, "__all__", ()) or _defined_in(module):
             value = getattr(module, attribute)
@@ -79,6 +76,14 @@ def public_names(imports: _ImportedModules) -> dict[str, tuple[str, str]]:
                 full_name = f"{name}.{attribute}"
                 found[full_name] = found[attribute] = (statement, full_name)
     return found
+
+
+def _import_statement(name: str, path: str) -> str:
+    """Returns what imports the module `path` as `name`."""
+    if name == path:
+        return f"import {path}"
+    parent, _, last = path.rpartition(".")
+    return f"from {parent} import {last}" + ("" if name == last else f" as {name}")
 
 
 def _defined_in(module: Any) -> list[str]:
@@ -100,8 +105,12 @@ def _unknown_name(match: re.Match, imports: _ImportedModules) -> str:
 
 
 def _unknown_import(match: re.Match, imports: _ImportedModules) -> str:
-    hint = did_you_mean(match[1], imports)
-    return f"{match[1]!r} is not imported{hint or '; import its module at the top of the file'}"
+    name = match[1]
+    if name in imports:
+        remedy = f"; add `{_import_statement(name, imports[name])}` at the top of this file"
+    else:
+        remedy = did_you_mean(name, imports) or "; import its module at the top of this file"
+    return f"{name!r} is not imported{remedy}"
 
 
 def _no_module(match: re.Match, imports: _ImportedModules) -> str:
@@ -135,7 +144,7 @@ _EXPLANATIONS: tuple[tuple[str, Callable[[re.Match, _ImportedModules], str]], ..
         lambda match, _: f"{match[1]} could be any of {match[2]}: write more of its name",
     ),
     (
-        r"^(.*) set to `%gin.REQUIRED` but not subsequently overridden",
+        r"^(.*?)(?:/macro\.value)? set to `%gin.REQUIRED` but not subsequently overridden",
         lambda match, _: f"{match[1]} must be given a value",
     ),
 )

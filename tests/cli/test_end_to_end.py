@@ -1,0 +1,203 @@
+"""The real command trains, evaluates and decodes a tiny model, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.cli.command import ROOT, error_line, mtfrun, succeeded, tiny_experiment
+
+SAME_TAGS = {"loss", "accuracy", "perplexity"}
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return tiny_experiment(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run of two steps; tests only add to it."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    process = mtfrun("train", *flags, f"--model_dir={run}")
+    assert process.returncode == 0, process.stderr.decode()
+    assert process.stdout == b""
+    assert "step 2/2  loss " in process.stderr.decode()
+    return run
+
+
+def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: list[str]) -> None:
+    process = mtfrun("train", *flags, f"--model_dir={trained}", "--gin.TRAIN_STEPS=3")
+    lines = process.stderr.decode().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        f"going on from step 2 of {trained}",
+        "step 3/3",
+        "eval step 3",
+    ]
+
+
+def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None:
+    assert "TRAIN_STEPS = " in (trained / "config.gin").read_text()
+    assert (
+        "Adafactor.min_dim_size_to_factor = 128" in (trained / "operative_config.gin").read_text()
+    )
+    command = (trained / "commands/0001.txt").read_text().splitlines()[-1]
+    assert command.startswith("mtfrun train --gin_file=defaults.gin ")
+
+
+def test_eval_prints_one_object_for_each_checkpoint(trained: pathlib.Path) -> None:
+    steps = sorted(int(re.findall(r"\d+", p.name)[0]) for p in trained.glob("checkpoints/*.json"))
+    everything = succeeded(mtfrun("eval", f"--model_dir={trained}", "--checkpoint=all"))
+    assert [line["step"] for line in everything] == steps
+    assert {"step", "bits_per_byte", *SAME_TAGS} <= set(everything[0])
+    (first,) = succeeded(mtfrun("eval", f"--model_dir={trained}", f"--checkpoint={steps[0]}"))
+    assert first == everything[0]
+
+
+def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib.Path) -> None:
+    line = error_line(mtfrun("eval", f"--model_dir={trained}", "--checkpoint=77"))
+    assert re.search(r"no checkpoint of step 77 .*; choose one of the steps 2", line)
+
+
+def test_decode_answers_every_line_whatever_it_holds(
+    trained: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    lines = [b"line 1: the", b"", b"caf\xe9 \xff", b"dos\r", b"a\x00b", b"x" * 5000, b"last"]
+    (tmp_path / "prompts").write_bytes(b"\n".join(lines))
+    output = tmp_path / "answers.jsonl"
+    mtfrun_decode = ["decode", f"--model_dir={trained}", f"--input={tmp_path}/prompts"]
+    process = mtfrun(*mtfrun_decode, f"--output={output}")
+    assert succeeded(process) == []
+    answers = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
+    assert [answer["prompt"] for answer in answers] == [
+        "line 1: the",
+        "",
+        "caf\ufffd \ufffd",
+        "dos",
+        "a\x00b",
+        "x" * 5000,
+        "last",
+    ]
+    assert [answer["valid_utf8"] for answer in answers] == [True, True, False] + [True] * 4
+    # 32 tokens, 8 of them for the output.
+    assert [answer["truncated_tokens"] for answer in answers] == [0, 0, 0, 0, 0, 4976, 0]
+    assert [answer["prompt_tokens"] for answer in answers] == [11, 0, 6, 3, 3, 24, 4]
+    assert all(answer["output_tokens"] == 8 or answer["finished"] for answer in answers)
+    # Alone, in another place of the batch, from standard input: the same answer.
+    (alone,) = succeeded(mtfrun("decode", f"--model_dir={trained}", "--input=-", stdin=b"last\n"))
+    assert alone == answers[-1]
+
+
+def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
+    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=the "]
+    sampled = [*decode, "--temperature=1", "--top_k=50"]
+    first, again, other = (
+        [answer["output"] for answer in succeeded(mtfrun(*sampled, f"--seed={seed}"))]
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+    assert first[0] != first[1], "lines draw for themselves"
+
+
+def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
+    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=line"]
+    alone = succeeded(mtfrun(*decode))
+    assert succeeded(mtfrun(*decode, "--gin.MESH_SHAPE='data:2,model:2'")) == alone
+
+
+def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
+    trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = (run / "config.gin").read_text()
+    line = error_line(mtfrun("train", *flags, f"--model_dir={run}", "--gin.D_MODEL=8"))
+    assert "does not fit the model's variables" in line
+    assert (run / "config.gin").read_text() == before
+
+
+def test_a_dry_run_describes_and_touches_nothing(flags: list[str], tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    process = mtfrun(
+        "train", *flags, f"--model_dir={run}", "--dry_run", "--gin.MESH_SHAPE='data:2,model:2'",
+        "--gin.LAYOUT='batch:data;heads:model;d_fff:model;experts:data'",
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr.decode()
+    assert not run.exists()
+    report = process.stdout.decode()
+    assert re.search(
+        r"^decoder_stack/blocks/1/self_attention/layer/attention/query +"
+        r"d_model:16;heads:4;d_kv:4 +-,model,- +16x2x4 +512$",
+        report,
+        re.MULTILINE,
+    )
+    assert "256 tokens a step" in report and "2: 512 tokens" in report
+    assert "rules unused    d_fff:model, experts:data" in report
+    assert "warning         layout rule d_fff:model names no dimension" in report
+    assert "did you mean 'd_ff'?" in report
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_run_goes_on(
+    number: signal.Signals, code: int, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtfrun.cli.main", "train", *flags, f"--model_dir={run}"]
+        + ["--gin.TRAIN_STEPS=100000"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("step 1/100000")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    stopped = re.search(r"stopped and saved at step (\d+)", stderr)
+    assert stopped and (run / f"checkpoints/ckpt-{stopped[1]}.json").exists()
+
+
+def test_output_that_nobody_reads_ends_the_command_quietly(trained: pathlib.Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtfrun.cli.main", "eval", f"--model_dir={trained}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 128 + signal.SIGPIPE
+    assert stderr == b""
+
+
+def test_a_second_trainer_is_refused(
+    trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    run = tmp_path / "run"
+    train = [*flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtfrun.cli.main", "train", *train],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        for _ in range(600):
+            if (run / ".lock").exists() and (run / ".lock").read_text():
+                break
+            time.sleep(0.1)
+        assert f"{run} is in use by process {process.pid}" in error_line(mtfrun("train", *train))
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,232 @@
+"""Whatever is wrong in a configuration is told in one line with the place and the remedy."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.cli.main import main
+
+LM = [
+    "train",
+    "--dry_run",
+    "--gin_file=defaults.gin",
+    "--gin_file=models/lm_tiny.gin",
+    "--gin_file=data/python_docs.gin",
+]
+
+
+def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """Returns the one line that the command printed."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("mtfrun: error: ")
+    return line.removeprefix("mtfrun: error: ")
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        (
+            "--gin.TRAIN_STEP=14",
+            "--gin.TRAIN_STEP=14: macro TRAIN_STEP has no effect: nothing uses it, "
+            "did you mean 'TRAIN_STEPS'?",
+        ),
+        (
+            "--gin.FeedForward.dff=3",
+            "--gin.FeedForward.dff=3: FeedForward has no parameter 'dff', did you mean 'd_ff'?",
+        ),
+        (
+            "--gin.FeedForwrd.d_ff=3",
+            "--gin.FeedForwrd.d_ff=3: nothing is called FeedForwrd, did you mean 'FeedForward'?",
+        ),
+        (
+            "--gin_param=Training.optimizer = @optim.Adm()",
+            "--gin_param=Training.optimizer = @optim.Adm(): nothing is called optim.Adm, "
+            "did you mean 'optim.Adam'?",
+        ),
+        (
+            "--gin.BATCH_SIZE=%BATCH",
+            "--gin.BATCH_SIZE=%BATCH: macro BATCH has no value, did you mean 'BATCH_SIZE'?",
+        ),
+        (
+            "--gin.D_MODEL='wide'",
+            "--gin.D_MODEL='wide': transformer.DecoderOnly.d_model is 'wide': it must be int",
+        ),
+        (
+            "--gin.MESH_SHAPE=data:2,model:1",
+            "--gin.MESH_SHAPE=data:2,model:1: not a gin value; a string needs quotes within "
+            "quotes: --gin.MESH_SHAPE=\"'data:2,model:1'\"",
+        ),
+        (
+            "--gin.TRAIN_STEPS=[1",
+            "--gin.TRAIN_STEPS=[1: not a gin value; a string needs quotes within quotes: "
+            "--gin.TRAIN_STEPS=\"'[1'\"",
+        ),
+        (
+            "--gin.Adam.beta1=0.5",
+            "--gin.Adam.beta1=0.5: Adam.beta1 has no effect: nothing in this configuration refers "
+            "to Adam",
+        ),
+        (
+            "--gin.SlotOptimizer.learning_rate=0.1",
+            "--gin.SlotOptimizer.learning_rate=0.1: SlotOptimizer.learning_rate has no effect: a "
+            "base class is not configured; bind it on Adafactor",
+        ),
+        (
+            "--gin.DecoderOnly.vocabulary_size=9",
+            "--gin.DecoderOnly.vocabulary_size=9: DecoderOnly.vocabulary_size has no effect: the "
+            "program sets it itself",
+        ),
+        (
+            "--gin.TRAIN_STEPS=%gin.REQUIRED",
+            "configuration: TRAIN_STEPS must be given a value",
+        ),
+        ("--gin.DROPOUT_RATE=1.5", "dropout_rate=1.5 must be in [0, 1)"),
+        (
+            "--gin.LAYOUT='heads:modle'",
+            "layout rule heads:modle names a mesh axis that does not exist (the mesh is "
+            "data:1;model:1), did you mean 'model'?",
+        ),
+        (
+            "--gin.MESH_SHAPE='data:1,model:3'",
+            "dimension heads:4 of Shape(d_model:128;heads:4;d_kv:32) cannot be split over mesh "
+            "axis model:3: make its size 3 or 6, or change the mesh or the rule",
+        ),
+        (
+            "--gin.BATCH_SIZE=0",
+            "dimension 'batch' must have a size of at least 1, got 0",
+        ),
+    ],
+)
+def test_a_wrong_flag_is_one_line(
+    flag: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _refused(capsys, [*LM, flag]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "transformer.DecoderOnly.d_modle = 3",
+            "5: transformer.DecoderOnly has no parameter 'd_modle', did you mean 'd_model'?",
+        ),
+        (
+            "transformer.DecoderOny.d_model = 3",
+            "5: nothing is called transformer.DecoderOny, did you mean 'transformer.DecoderOnly'?",
+        ),
+        (
+            "optim.Adam.beta1 = 0.1",
+            "5: 'optim' is not imported; add `from mtfrun import optim` at the top of this file",
+        ),
+        ("from mtfrun import optimm", "5: no module 'mtfrun.optimm', did you mean 'optim'?"),
+        ("D_MODLE = 3", "5: macro D_MODLE has no effect: nothing uses it, did you mean 'D_MODEL'?"),
+        ("D_MODEL = ", "5: Unable to parse value: D_MODEL ="),
+        (
+            'include "models/lm_tin.gin"',
+            "5: gin file models/lm_tin.gin does not exist (searched: the working directory, the "
+            "files of the package), did you mean 'models/lm_tiny.gin'?",
+        ),
+    ],
+)
+def test_a_wrong_line_in_a_file_is_named(
+    text: str, expected: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.gin"
+    file.write_text(
+        "from __gin__ import dynamic_registration\n"
+        "from mtfrun.models import transformer\n\n"
+        f"# a comment\n{text}\n"
+    )
+    assert _refused(capsys, [*LM, f"--gin_file={file}"]) == f"{file}:{expected}"
+
+
+def test_a_bracket_that_is_left_open_is_one_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.gin"
+    file.write_text("D_MODEL = (3\n")
+    line = _refused(capsys, [*LM, f"--gin_file={file}"])
+    # Which line it is and what it is called depends on the version of Python.
+    assert line.startswith(f"{file}:") and line.endswith("(is a bracket left open?)")
+
+
+def test_a_file_that_includes_itself_is_refused(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.gin"
+    file.write_text(f'include "{file}"\n')
+    assert _refused(capsys, [*LM, f"--gin_file={file}"]) == f"gin file {file} includes itself"
+
+
+def test_a_missing_gin_file_is_refused_with_the_nearest_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = _refused(capsys, ["train", "--dry_run", "--gin_file=models/lm_smal.gin"])
+    assert line.endswith("did you mean 'models/lm_small.gin'?")
+
+
+def test_files_without_a_model_name_the_missing_parameter(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = _refused(
+        capsys,
+        ["train", "--dry_run", "--gin_file=defaults.gin", "--gin_file=data/python_docs.gin"],
+    )
+    assert line.startswith("Experiment needs a value for model: bind Experiment.model")
+
+
+def test_search_paths_come_after_the_working_directory_and_before_the_package(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/lm_tiny.gin").write_text("BROKEN = 1\n")
+    line = _refused(capsys, [*LM, f"--gin_search_paths={tmp_path}"])
+    assert line.startswith(f"{tmp_path}/models/lm_tiny.gin:1: macro BROKEN has no effect")
+
+
+def test_an_exchanged_optimizer_leaves_the_settings_of_the_former_one_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--gin_param=Training.optimizer = @Sgd()", "--gin.Sgd.learning_rate=0.1"]
+    assert main([*LM, *flags]) == 0
+    assert "optimizer       Sgd: 0 bytes" in capsys.readouterr().out
+
+
+def test_an_unwritable_model_dir_is_one_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    arguments = [argument for argument in LM if argument != "--dry_run"]
+    line = _refused(capsys, [*arguments, f"--model_dir={file}/run"])
+    assert line == (
+        f"--model_dir {file}/run cannot be written: Not a directory; "
+        "name a directory you may write to"
+    )
+
+
+@pytest.mark.parametrize("command", [["eval"], ["decode", "--prompt=x"]])
+def test_a_model_dir_without_checkpoints_is_one_line(
+    command: list[str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _refused(capsys, [*command, f"--model_dir={tmp_path}"])
+    assert line.startswith(f"no checkpoint in {tmp_path}: make one with `mtfrun train")
+    line = _refused(capsys, [*command, f"--model_dir={tmp_path}/none"])
+    assert line.startswith(f"--model_dir {tmp_path}/none is no directory")
+
+
+def test_an_unforeseen_error_keeps_its_traceback(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "mine.gin"
+    file.write_text("import broken_module\n")
+    assert main([*LM, f"--gin_file={file}"]) == 1
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError" in error and "broken_module.py" in error

@@ -1,0 +1,63 @@
+"""Flags are parsed without TensorFlow, and their errors name the remedy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.main import main
+
+RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
+
+
+def test_gin_flags_become_bindings_in_their_order() -> None:
+    flags = parse_flags([*RUN, "--gin.A=1", "--gin_file=b.gin", "--gin.B.c='x=y'"])
+    assert flags.gin_file == ["a.gin", "b.gin"]
+    assert flags.bindings == [("--gin.A=1", "A = 1"), ("--gin.B.c='x=y'", "B.c = 'x=y'")]
+
+
+def test_search_paths_are_split() -> None:
+    flags = parse_flags([*RUN, "--gin_search_paths=/a:/b", "--gin_search_paths=/c"])
+    assert flags.gin_search_paths == ["/a", "/b", "/c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no command; there are train, eval, decode"),
+        (["trian"], "no command 'trian', did you mean 'train'?"),
+        ([*RUN, "--modle_dir=x"], "no flag --modle_dir, did you mean '--model_dir'?"),
+        (["train"], "train needs a configuration"),
+        (["train", "--gin_file=a.gin"], "train needs a directory for the run"),
+        (["eval"], "eval needs the directory of a run"),
+        (["eval", "--model_dir=x", "--checkpoint=last"], "neither a step nor latest nor all"),
+        (["decode", "--model_dir=x"], "decode needs prompts"),
+        (["decode", "--model_dir=x", "--prompt=a", "--input=b"], "decode needs prompts"),
+        (["decode", "--model_dir=x", "--prompt=a", "--checkpoint=all"], "nor latest"),
+        ([*RUN, "--gin.TRAIN_STEPS"], "needs a name and a value"),
+        (["decode", "--model_dir=x", "--prompt=a", "--top_k=many"], "invalid int value"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_flags(arguments)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["decode"]])
+def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert f"  mtfrun {command[0] if command else 'train'} " in capsys.readouterr().out
+
+
+def test_help_and_flag_errors_import_neither_tensorflow_nor_gin() -> None:
+    script = (
+        "import sys; from mtfrun.cli.main import main; main(['train', '--help']); "
+        "main(['train', '--gin_file=none.gin', '--model_dir=x']); "
+        "sys.exit('tensorflow' in sys.modules or 'gin' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0

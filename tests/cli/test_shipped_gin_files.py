@@ -1,0 +1,96 @@
+"""Every shipped gin file says what it is, parses, and builds in a tiny size."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+
+from mtfrun.cli import config
+from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.gin_files import SHIPPED, require_gin_file, shipped_gin_files
+from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Training
+from tests.cli.command import TINY
+
+FILES = shipped_gin_files()
+BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
+
+
+def _build(files: list[str], flags: list[str]) -> Training:
+    bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *flags]).bindings
+    config.parse(files, bindings, roots=(Experiment, Decoding, Evaluation, Training))
+    experiment = config.configured(Experiment)
+    decoding = config.configured(Decoding, experiment)
+    evaluation = config.configured(Evaluation, experiment, decoding)
+    return config.configured(Training, experiment, evaluation)
+
+
+def test_every_kind_of_file_is_shipped() -> None:
+    assert {path.split("/")[0] for path in FILES} == {
+        "defaults.gin",
+        "models",
+        "data",
+        "layouts",
+        "runs",
+    }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_file_builds_tiny(name: str) -> None:
+    files = [name] if name.startswith("runs/") else [*BASE, name]
+    training = _build(files, TINY)
+    variables = training.state.named_variables()
+    assert variables["model/embedding/table"].shape.to_string == "vocab:384;d_model:16"
+    assert training.tokens_per_step == 8 * 32
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_file_opens_with_what_cost_result_and_command(name: str) -> None:
+    text = pathlib.Path(SHIPPED, name).read_text()
+    header = text.split("\n\n")[0]
+    assert re.match(r"# [A-Z].*[.,:]\n", header), "the first line says what it is"
+    for part in ("Cost", "Result", "Command"):
+        assert re.search(rf"^# {part}: +\S", text, re.MULTILINE), f"no {part}"
+    assert not re.search(r"\b[A-Z]+_(COST|RESULT|WHAT)\b|\b(COST|RESULT)_[A-Z]+\b", text)
+    command = text[text.index("# Command:") : text.index("\n\n", text.index("# Command:"))]
+    for file in re.findall(r"--gin_file=(\S+)", command):
+        require_gin_file(file)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_shipped_file_names_modules_without_an_alias(name: str) -> None:
+    assert " as " not in "".join(
+        line for line in pathlib.Path(SHIPPED, name).open() if not line.startswith("#")
+    )
+
+
+def test_the_default_layout_splits_what_it_names() -> None:
+    training = _build(BASE, [*TINY, "--gin.MESH_SHAPE='data:2,model:2'"])
+    assert training.experiment.mesh.unused_rules() == []
+
+
+def test_the_small_model_is_that_of_the_benchmark() -> None:
+    training = _build(["defaults.gin", "models/lm_small.gin", "data/python_docs.gin"], [])
+    variables = training.state.model.named_variables()
+    path = "decoder_stack/blocks/3/"
+    assert variables[path + "feed_forward/layer/wi/kernel"].shape.to_string == (
+        "d_model:256;d_ff:1024"
+    )
+    assert variables[path + "self_attention/layer/attention/query"].shape.to_string == (
+        "d_model:256;heads:4;d_kv:64"
+    )
+    assert not any("blocks/4" in name for name in variables)
+
+
+def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path) -> None:
+    first = _build(BASE, [*TINY, "--gin_param=Training.optimizer=@optim.Adam()"])
+    written = tmp_path / "config.gin"
+    written.write_text(config.config_text())
+    again = _build([str(written)], [])
+    shapes = [
+        {path: v.shape for path, v in training.state.named_variables().items()}
+        for training in (first, again)
+    ]
+    assert shapes[0] == shapes[1]
+    assert any(path.startswith("optimizer/") for path in shapes[0])
