@@ -111,7 +111,12 @@ class Mesh:
 
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
-        specs = [axis or dtensor.UNSHARDED for axis in self.partition(shape)]
+        sizes = {axis.name: axis.size for axis in self.shape}
+        # An axis of one device splits nothing; DTensor would refuse some operations all the same.
+        specs = [
+            axis if axis and sizes[axis] > 1 else dtensor.UNSHARDED
+            for axis in self.partition(shape)
+        ]
         return dtensor.Layout(specs, self.dtensor_mesh)
 
     def constrain(self, value: tf.Tensor, shape: ShapeLike) -> tf.Tensor:

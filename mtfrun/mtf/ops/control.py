@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.indexing import zeros
+from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -21,6 +22,9 @@ def while_loop(
     **kwargs: Any,
 ) -> Any:
     """Returns the loop variables after body_fn was applied as long as cond_fn holds.
+
+    As in Mesh TensorFlow, a loop has no gradient on several devices: DTensor cannot keep rounds.
+    Unroll it in Python, or take gradients inside of body_fn.
 
     Args:
       cond_fn: takes the loop variables and returns a bool scalar tensor.
@@ -62,13 +66,15 @@ def while_loop(
             for x, result in zip(first, tf.nest.flatten(results), strict=True)
         ]
 
+    counters = spare_counters()
+    spare = len(counters)
     values = tf.while_loop(
-        lambda *values: cond_fn(*named(values)[:number]).value,
-        body,
-        [x.value for x in first],
+        lambda *values: cond_fn(*named(values[spare:])[:number]).value,
+        lambda *values: [*(x + 1 for x in values[:spare]), *body(*values[spare:])],
+        [*counters, *(x.value for x in first)],
         **kwargs,
     )
-    return named(values)[:num_loop_vars]
+    return named(values[spare:])[:num_loop_vars]
 
 
 def _traced(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:

@@ -49,14 +49,12 @@ def _filled(mesh: Mesh, value: int, shape: ShapeLike, dtype: tf.DType) -> Tensor
 
 def zeros_like(t: TensorLike) -> Tensor:
     """Returns zeros with the shape and type of t."""
-    t = as_tensor(t)
-    return Tensor(t.mesh, tf.zeros_like(t.value), t.shape)
+    return zeros(t.mesh, t.shape, t.dtype)
 
 
 def ones_like(t: TensorLike) -> Tensor:
     """Returns ones with the shape and type of t."""
-    t = as_tensor(t)
-    return Tensor(t.mesh, tf.ones_like(t.value), t.shape)
+    return ones(t.mesh, t.shape, t.dtype)
 
 
 def range(mesh: Mesh, dim: DimensionLike, dtype: tf.DType = tf.int32) -> Tensor:  # Mesh TF's name

@@ -1,0 +1,107 @@
+"""A layout never changes the numbers: every operation, forward and gradient, on every mesh.
+
+Values are compared with the one-device result, and the layouts of results and gradients with what
+the rules say: DTensor replicates silently where it knows no better.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorflow.experimental import dtensor
+
+from mtfrun import mtf
+from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
+from tests.mtf import moving_cases, op_cases
+from tests.mtf.op_cases import OpCase
+
+CASES = {case.name: case for case in (*op_cases.CASES, *moving_cases.CASES)}
+MESHES = [shape for shape in LAYOUTS if shape != ONE_DEVICE]
+# The first layout of an operation runs on all meshes, the others where both axes are split.
+FEW_MESHES = ["data:2,model:2", "data:4,model:2"]
+
+WHERE = [
+    (name, layout, shape)
+    for name, case in CASES.items()
+    for layout in case.layouts
+    for shape in (MESHES if layout == case.layouts[0] else FEW_MESHES)
+]
+
+
+def _tensors(case: OpCase, mesh: mtf.Mesh) -> list[mtf.Tensor]:
+    return [mtf.import_tf_tensor(mesh, array, shape) for array, shape in case.arrays()]
+
+
+def _outputs(case: OpCase, inputs: list[mtf.Tensor]) -> list[mtf.Tensor]:
+    result = case.fn(*inputs)
+    return [result] if isinstance(result, mtf.Tensor) else list(result)
+
+
+def _outputs_and_gradients(case: OpCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
+    """Returns the outputs, and the gradients of their sums weighted with random cotangents."""
+
+    def fn(inputs: list[mtf.Tensor]) -> tuple[Any, Any]:
+        outputs = _outputs(case, inputs)
+        floats = [y for y in outputs if y.dtype.is_floating]
+        sources = [x for x in inputs if x.dtype.is_floating]
+        if not case.differentiable or not floats or not sources:
+            return outputs, []
+        key = mtf.random_key(3)
+        cotangents = [
+            mtf.cast(mtf.random_normal(mesh, y.shape, key=key.fold_in(i)), y.dtype)
+            for i, y in enumerate(floats)
+        ]
+        return outputs, mtf.gradients(floats, sources, cotangents)
+
+    return mtf.function(fn)(_tensors(case, mesh))
+
+
+@functools.cache
+def _on_one_device(name: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    outputs, gradients = _outputs_and_gradients(CASES[name], mtf.Mesh(ONE_DEVICE))
+    return mtf.to_numpy(outputs), mtf.to_numpy(gradients)
+
+
+def _assert_laid_out(x: mtf.Tensor, what: str) -> None:
+    found, expected = dtensor.fetch_layout(x.value), x.mesh.dtensor_layout(x.shape)
+    assert found.sharding_specs == expected.sharding_specs, f"{what} {x.shape}"
+
+
+@pytest.mark.parametrize("name, layout, mesh_shape", WHERE)
+def test_op_and_gradients_equal_those_of_one_device(
+    name: str, layout: str, mesh_shape: str
+) -> None:
+    case, mesh = CASES[name], mtf.Mesh(mesh_shape, layout)
+    outputs, gradients = _outputs_and_gradients(case, mesh)
+    expected_outputs, expected_gradients = _on_one_device(name)
+    for i, (output, expected) in enumerate(zip(outputs, expected_outputs, strict=True)):
+        _assert_laid_out(output, f"output {i}")
+        assert_close(mtf.to_numpy(output), expected)
+    for i, (gradient, expected) in enumerate(zip(gradients, expected_gradients, strict=True)):
+        assert (gradient is None) == (expected is None)
+        if gradient is not None:
+            _assert_laid_out(gradient, f"gradient {i}")
+            assert_close(mtf.to_numpy(gradient), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_op_runs_eagerly_on_a_mesh(name: str) -> None:
+    case = CASES[name]
+    mesh = mtf.Mesh("data:2,model:2", case.layouts[0])
+    for output, expected in zip(
+        _outputs(case, _tensors(case, mesh)), _on_one_device(name)[0], strict=True
+    ):
+        assert_close(mtf.to_numpy(output), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_layout_splits_a_dimension_of_the_op(name: str) -> None:
+    case = CASES[name]
+    outputs = _outputs(case, _tensors(case, mtf.Mesh(ONE_DEVICE)))
+    shapes = [shape for _, shape in case.arrays()] + [y.shape for y in outputs]
+    names = {dim for shape in shapes for dim in shape.dimension_names}
+    for layout in case.layouts:
+        assert names & set(mtf.convert_to_layout_rules(layout)), layout
