@@ -1,0 +1,57 @@
+"""Many programs with loops live in one process, as decoding needs for its lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.mtf.spare_counters import with_spare_counters
+from tests.layouts import ONE_DEVICE
+
+
+def _power_program(mesh: mtf.Mesh, matrix: mtf.Variable, rounds: int) -> Callable[..., mtf.Tensor]:
+    """Returns a program that multiplies a vector by the matrix `rounds` times."""
+    rows, columns = matrix.shape
+
+    def body(step: mtf.Tensor, x: mtf.Tensor) -> list[mtf.Tensor]:
+        x = mtf.einsum([x, matrix], output_shape=[x.shape[0], columns])
+        return [step + 1, mtf.rename_dimension(x, columns.name, rows.name)]
+
+    def run(x: mtf.Tensor) -> mtf.Tensor:
+        first = mtf.constant(mesh, 0, dtype=tf.int32)
+        return mtf.while_loop(lambda step, x: mtf.less(step, rounds), body, [first, x])[1]
+
+    return mtf.function(run)
+
+
+def _inputs(mesh: mtf.Mesh) -> tuple[mtf.Tensor, mtf.Variable]:
+    matrix = mtf.Variable(mesh, "rows:4;columns:4", mtf.initializers.RandomNormal(0.5))
+    matrix.initialize(0, "matrix")
+    x = mtf.import_tf_tensor(mesh, np.arange(16, dtype=np.float32).reshape(4, 4), "batch:4;rows:4")
+    return x, matrix
+
+
+def test_many_programs_with_loops_work_side_by_side_on_a_mesh() -> None:
+    programs = []
+    for rounds in range(1, 13):
+        mesh = mtf.Mesh(
+            ["data:1,model:4", "data:2,model:2"][rounds % 2], "batch:data;columns:model"
+        )
+        x, matrix = _inputs(mesh)
+        programs.append(_power_program(mesh, matrix, rounds))
+        expected = mtf.to_numpy(x) @ np.linalg.matrix_power(mtf.to_numpy(matrix), rounds)
+        np.testing.assert_allclose(mtf.to_numpy(programs[-1](x)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_spare_counters_change_no_result(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;columns:model")
+    x, matrix = _inputs(mesh)
+    expected = mtf.to_numpy(_power_program(mesh, matrix, 3)(x))
+    program = _power_program(mesh, matrix, 3)
+    with with_spare_counters(2):
+        np.testing.assert_array_equal(mtf.to_numpy(program(x)), expected)
