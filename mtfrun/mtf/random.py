@@ -15,8 +15,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.mtf.broadcasting import align
-from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -29,18 +28,23 @@ _MASK = 0xFFFFFFFF
 class Key:
     """What a draw depends on besides the element index; immutable.
 
-    `fold_in` derives a new key from a key and a number, a text or a scalar tensor, so that a call
-    site's key is `key.fold_in(module.path)`. Two draws with one key give the same numbers.
+    `fold_in` derives a new key from a key and a number, a text or a tensor, so that a call site's
+    key is `key.fold_in(module.path)`. Two draws with one key give the same numbers.
+
+    A tensor with dimensions makes a key with dimensions: each of its entries is a key for the draws
+    there, which then do not depend on where in the tensor it stands. So `key.fold_in(line_numbers)`
+    gives every line of a batch noise that is its own, whatever batch it is in.
     """
 
-    __slots__ = ("_bits",)
+    __slots__ = ("_bits", "shape")
 
-    def __init__(self, bits: int | tf.Tensor):
+    def __init__(self, bits: int | tf.Tensor, shape: ShapeLike = ()):
         self._bits = bits
+        self.shape: Shape = convert_to_shape(shape)
 
     @property
     def bits(self) -> tf.Tensor:
-        """The key as a uint32 scalar."""
+        """The key as a uint32 tensor of its shape, usually a scalar."""
         return tf.constant(self._bits, tf.uint32) if isinstance(self._bits, int) else self._bits
 
     def fold_in(self, data: int | str | TensorLike) -> Key:
@@ -54,14 +58,15 @@ class Key:
             number = tf.constant(data, tf.uint32)
         else:
             x = as_tensor(data)
-            if x.shape.ndims:
-                raise ShapeError(f"a key is folded with a scalar, got {x.shape}")
-            number = tf.cast(x.value, tf.uint32)
-        return Key(_mix(number * _uint(_GOLDEN) + self.bits))
+            shape = union(self.shape, x.shape)
+            number = align(tf.cast(x.value, tf.uint32), x.shape, shape)
+            bits = align(self.bits, self.shape, shape)
+            return Key(_mix(number * _uint(_GOLDEN) + bits), shape)
+        return Key(_mix(number * _uint(_GOLDEN) + self.bits), self.shape)
 
 
 def random_key(seed: int, *data: int | str | TensorLike) -> Key:
-    """Returns the key of a seed, with further numbers, texts or scalar tensors folded in."""
+    """Returns the key of a seed, with further numbers, texts or tensors folded in."""
     key = Key(_mix_int(seed & _MASK)).fold_in(seed >> 32)
     for part in data:
         key = key.fold_in(part)
@@ -79,7 +84,7 @@ def random_uniform(
 ) -> Tensor:
     """Returns draws uniform in [minval, maxval), a multiple of 2**-24 of the range each."""
     shape = convert_to_shape(shape)
-    value = _uniform(key.bits, *_indices(mesh, shape))
+    value = _uniform(*_counters(mesh, shape, key))
     if (minval, maxval) != (0.0, 1.0):
         value = value * (maxval - minval) + minval
     return Tensor(mesh, tf.cast(value, dtype), shape)
@@ -96,10 +101,11 @@ def random_normal(
 ) -> Tensor:
     """Returns normal draws by the transform of Box and Muller (1958)."""
     shape = convert_to_shape(shape)
-    indices = _indices(mesh, shape)
     # 1 - u is in (0, 1], where the logarithm is finite.
-    radius = tf.sqrt(-2.0 * tf.math.log1p(-_uniform(key.fold_in("radius").bits, *indices)))
-    angle = (2.0 * math.pi) * _uniform(key.fold_in("angle").bits, *indices)
+    radius = tf.sqrt(
+        -2.0 * tf.math.log1p(-_uniform(*_counters(mesh, shape, key.fold_in("radius"))))
+    )
+    angle = (2.0 * math.pi) * _uniform(*_counters(mesh, shape, key.fold_in("angle")))
     return Tensor(mesh, tf.cast(radius * tf.cos(angle) * stddev + mean, dtype), shape)
 
 
@@ -130,21 +136,27 @@ def dropout(
     if not training or keep == 1.0:
         return x
     shape = x.shape if noise_shape is None else convert_to_shape(noise_shape)
-    scale = _keep_scale(key.bits, tf.constant(keep, tf.float32), *_indices(x.mesh, shape))
+    scale = _keep_scale(tf.constant(keep, tf.float32), *_counters(x.mesh, shape, key))
     return x * Tensor(x.mesh, tf.cast(tf.stop_gradient(scale), x.dtype), shape)
 
 
-def _indices(mesh: Mesh, shape: Shape) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Returns one uint32 tensor per dimension, laid out, which together number the elements.
+def _counters(
+    mesh: Mesh, shape: Shape, key: Key
+) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
+    """Returns the key's bits, and one uint32 tensor for each dimension that the key does not have,
+    which together number the elements; all aligned to `shape` and laid out.
 
     The second list sums to the flat index within the last dimensions that hold up to 2**32
     elements; the first has the indices of the dimensions before these. They are made outside the
     compiled functions, so that those are element-wise only and alike on all devices.
+
+    Raises:
+      ShapeError: the key has a dimension that `shape` lacks.
     """
     leading: list[tf.Tensor] = []
     trailing: list[tf.Tensor] = []
     stride = 1
-    for dim in reversed(shape.dims):
+    for dim in reversed((shape - key.shape).dims):
         only = Shape([dim])
         vector = import_tf_tensor(mesh, np.arange(dim.size, dtype=np.uint32), only).value
         vector = align(vector, only, shape)
@@ -153,7 +165,7 @@ def _indices(mesh: Mesh, shape: Shape) -> tuple[list[tf.Tensor], list[tf.Tensor]
             stride *= dim.size
         else:
             leading.append(vector)
-    return leading, trailing
+    return align(key.bits, key.shape, shape), leading, trailing
 
 
 @functools.partial(tf.function, jit_compile=True, autograph=False)
@@ -164,7 +176,7 @@ def _uniform(bits: tf.Tensor, leading: list[tf.Tensor], trailing: list[tf.Tensor
 
 @functools.partial(tf.function, jit_compile=True, autograph=False)
 def _keep_scale(
-    bits: tf.Tensor, keep: tf.Tensor, leading: list[tf.Tensor], trailing: list[tf.Tensor]
+    keep: tf.Tensor, bits: tf.Tensor, leading: list[tf.Tensor], trailing: list[tf.Tensor]
 ) -> tf.Tensor:
     """Returns 1 / keep where an element is kept, else 0.
 
