@@ -9,11 +9,14 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun.mtf.spare_counters import is_name_clash, with_spare_counters
 from mtfrun.mtf.tensor import Tensor
 
 _PROGRAM_NUMBERS = itertools.count()
 # Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
 _FOLDED_BELOW = 32
+# How often a program is traced whose loops DTensor names like another's, see spare_counters.py.
+_ATTEMPTS = 8
 
 
 def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[..., Any]:
@@ -61,7 +64,11 @@ class _Compiled:
             for x in leaves
             if isinstance(x, Tensor)
         ]
-        self._traced = tf.function(self._trace, jit_compile=jit, autograph=False)
+        self._jit = jit
+        self._traced = self._untraced()
+
+    def _untraced(self) -> Any:
+        return tf.function(self._trace, jit_compile=self._jit, autograph=False)
 
     def _trace(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         # DTensor names the functions of nested loops after their scope; two programs of one process
@@ -91,13 +98,24 @@ class _Compiled:
         return [x.value for x in tensors]
 
     def __call__(self, values: list[tf.Tensor]) -> Any:
-        if values:
-            results = iter(self._traced(_copies(values, self._copied)))
-        else:
-            results = iter(self._without_arguments())
+        results = iter(self._run(values))
         return tf.nest.map_structure(
             lambda make: make(next(results)) if callable(make) else make, self._result
         )
+
+    def _run(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        for attempt in range(_ATTEMPTS):
+            try:
+                with with_spare_counters(attempt):
+                    if not values:
+                        return self._without_arguments()
+                    return self._traced(_copies(values, self._copied))
+            except tf.errors.InvalidArgumentError as error:
+                # Refused before it ran, so that running it again does nothing twice.
+                if not is_name_clash(error) or attempt == _ATTEMPTS - 1:
+                    raise
+                self._traced = self._untraced()
+        raise AssertionError("unreachable")
 
     def _without_arguments(self) -> list[tf.Tensor]:
         """Returns the results where no argument tells TensorFlow that the program is a mesh's."""
