@@ -1,5 +1,15 @@
 """Decoding: takes a step function and knows no model."""
 
 from mtfrun.decoding.decoder import Decoder, StepFunction
+from mtfrun.decoding.generate import END_ID, generate
+from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
 
-__all__ = ["Decoder", "StepFunction"]
+__all__ = [
+    "END_ID",
+    "ChooseToken",
+    "Decoder",
+    "Greedy",
+    "Sample",
+    "StepFunction",
+    "generate",
+]
