@@ -1,4 +1,4 @@
-"""Leading dimensions as the one batch dimension that TensorFlow's fused kernels want."""
+"""Few leading dimensions: TensorFlow's fused kernels want one, others at most eight in all."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def split_leading_axes(x: Tensor, num_leading: int) -> list[int]:
 def over_merged_batch(
     fn: Callable[[tf.Tensor], tf.Tensor], x: Tensor, value: tf.Tensor, num_leading: int
 ) -> tf.Tensor:
-    """Returns fn(value), for whose time the leading dimensions are merged into one.
+    """Returns fn(value), for whose time the leading dimensions are merged.
+
+    They become one where at most one of them is split. Otherwise the split ones stay, because a
+    dimension cannot be split over two mesh axes, and the others become one after them.
 
     Args:
-      fn: from {batch, ...} to {batch, ...}.
-      x: its shape says which leading dimension is split: at most one, because a dimension cannot be
-        split over two mesh axes.
+      fn: from {batch..., *rest} to {batch..., *new_rest}; the batch dimensions stay.
+      x: its shape says which leading dimensions are split.
       value: x's, or one with the same leading dimensions.
       num_leading: how many dimensions are merged.
     """
@@ -33,12 +35,14 @@ def over_merged_batch(
     in_order = order == list(range(num_leading))
     if not in_order:
         value = tf.transpose(value, [*order, *range(num_leading, value.shape.rank)])
-    if num_leading != 1:
-        sizes = [x.shape[i].size for i in order]
-        value = tf.reshape(value, [math.prod(sizes), *value.shape[num_leading:]])
+    sizes = [x.shape[i].size for i in order]
+    kept = len(split) if len(split) > 1 else 0
+    merged = [*sizes[:kept], math.prod(sizes[kept:])]
+    if merged != sizes:
+        value = tf.reshape(value, [*merged, *value.shape[num_leading:]])
     result = fn(value)
-    if num_leading != 1:
-        result = tf.reshape(result, [*sizes, *result.shape[1:]])
+    if merged != sizes:
+        result = tf.reshape(result, [*sizes, *result.shape[len(merged) :]])
     if not in_order:
         back = [order.index(i) for i in range(num_leading)]
         result = tf.transpose(result, [*back, *range(num_leading, result.shape.rank)])

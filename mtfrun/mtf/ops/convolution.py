@@ -15,6 +15,7 @@ How one runs depends on the layout of its operands:
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Sequence
 
@@ -209,14 +210,20 @@ def _fused(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
 def by_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
     """Returns the value of the convolution as a contraction of the filter with its patches of x."""
     channels, out = filter.shape.to_integer_list[-2:]
-    last = x.shape.ndims - 1
-    axes = range(last - len(windows), last)
-    # expand_dims and concat, because tf.stack loses the layout.
-    patches = [
-        tf.expand_dims(patch, last)
-        for _, patch in taps(padded_value(x, axes, windows), axes, windows)
-    ]
-    kernel = tf.reshape(filter.value, [len(patches), channels, out])
-    kept = string.ascii_uppercase[:last]
-    stacked = patches[0] if len(patches) == 1 else tf.concat(patches, last)
-    return tf.einsum(f"{kept}tc,tco->{kept}o", stacked, kernel)
+    n = len(windows)
+    num_leading = x.shape.ndims - n - 1
+    num_taps = math.prod(window.size for window in windows)
+    kernel = tf.reshape(filter.value, [num_taps, channels, out])
+
+    def contract(value: tf.Tensor) -> tf.Tensor:
+        last = value.shape.rank - 1
+        # expand_dims and concat, because tf.stack loses the layout.
+        patches = [
+            tf.expand_dims(patch, last) for patch in taps(value, range(last - n, last), windows)
+        ]
+        stacked = patches[0] if num_taps == 1 else tf.concat(patches, last)
+        kept = string.ascii_uppercase[:last]
+        return tf.einsum(f"{kept}tc,tco->{kept}o", stacked, kernel)
+
+    value = padded_value(x, range(num_leading, num_leading + n), windows)
+    return over_merged_batch(contract, x, value, num_leading)

@@ -103,21 +103,22 @@ def _max_pool(
     axes = range(num_leading, num_leading + n)
     value = padded_value(wide, axes, windows, fill=lowest)
     channels = x.shape[-1]
-    if x.mesh.num_splits(channels) > 1 or len(split_leading_axes(wide, num_leading)) > 1:
-        # tf.maximum gives the gradient of a tie to its first operand.
-        value = functools.reduce(tf.maximum, (tap for _, tap in taps(value, axes, windows)))
-    else:
-        value = over_merged_batch(
-            functools.partial(_fused_max_pool, windows=windows), wide, value, num_leading
-        )
+    fused = x.mesh.num_splits(channels) == 1 and len(split_leading_axes(wide, num_leading)) <= 1
+    pool = functools.partial(_fused_max if fused else _max_of_taps, windows=windows)
+    value = over_merged_batch(pool, wide, value, num_leading)
     y = laid_out(x, value, resized(wide.shape, value, channels))
     return split_spatial_again(y, spatial)
 
 
-def _fused_max_pool(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def _fused_max(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
     pool = {2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}[len(windows)]
-    ksize, strides = [w.size for w in windows], [w.stride for w in windows]
-    return pool(value, ksize, strides, "VALID")
+    return pool(value, [w.size for w in windows], [w.stride for w in windows], "VALID")
+
+
+def _max_of_taps(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
+    last = value.shape.rank - 1
+    # tf.maximum gives the gradient of a tie to its first operand.
+    return functools.reduce(tf.maximum, taps(value, range(last - len(windows), last), windows))
 
 
 def _avg_pool(x: TensorLike, ksize: Sequence[int]) -> Tensor:

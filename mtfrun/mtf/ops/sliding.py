@@ -221,10 +221,8 @@ def padded_value(
     return tf.pad(x.value, paddings, constant_values=fill)
 
 
-def taps(
-    value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]
-) -> Iterator[tuple[tuple[int, ...], tf.Tensor]]:
-    """Yields (offset, the entries at that offset of all places) for every offset in the windows.
+def taps(value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]) -> Iterator[tf.Tensor]:
+    """Yields, for every offset within the windows in order, the entries there of all places.
 
     Args:
       value: with all padding.
@@ -241,6 +239,6 @@ def taps(
         for a, o, n, window in zip(axes, offset, places, windows, strict=True):
             begin[a], end[a], step[a] = o, o + (n - 1) * window.stride + 1, window.stride
         if all(s == 1 for s in step):
-            yield offset, tf.slice(value, begin, [e - b for b, e in zip(begin, end, strict=True)])
+            yield tf.slice(value, begin, [e - b for b, e in zip(begin, end, strict=True)])
         else:
-            yield offset, tf.strided_slice(value, begin, end, step)
+            yield tf.strided_slice(value, begin, end, step)

@@ -23,6 +23,7 @@ from mtfrun.mtf.ops.sliding import (
     split_spatial_again,
     split_spatial_as_blocks,
 )
+from mtfrun.mtf.ops.structure import transpose
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -165,9 +166,9 @@ def _by_zeros_between(
     out, channels = filter.shape.dims[-2:]
     places = [Window(window.size, 1) for window in windows]
     spread = Tensor(x.mesh, value, resized(x.shape, value, channels))
-    kernel = tf.einsum("...oc->...co", _mirrored(filter, len(windows)))
-    shape = Shape([*filter.shape.dims[:-2], channels, out])
-    return by_patches(spread, laid_out(filter, kernel, shape), places)
+    mirrored = laid_out(filter, _mirrored(filter, len(windows)), filter.shape)
+    kernel = transpose(mirrored, Shape([*filter.shape.dims[:-2], channels, out]))
+    return by_patches(spread, kernel, places)
 
 
 def _mirrored(filter: Tensor, num_spatial: int) -> tf.Tensor:

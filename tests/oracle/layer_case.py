@@ -1,0 +1,119 @@
+"""Runs a reference case of a layer: on which meshes, and with which gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mtfrun import mtf
+from tests.layouts import assert_close
+from tests.oracle.reference_cases import ReferenceCase
+
+ONE_DEVICE = ("data:1,model:1", "")
+Tensors = dict[str, mtf.Tensor]
+
+
+def layouts_of(case: ReferenceCase, unsplit: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Returns (mesh shape, layout) pairs: one device, and meshes that split the case's dimensions.
+
+    Sizes in the cases are small and odd, so the mesh fits the case: an axis is as long as the
+    smallest prime that divides a dimension wherever it occurs. Every such dimension is split at
+    least once, two of them together where there are devices enough.
+
+    Args:
+      case: the case.
+      unsplit: names of dimensions that no layout may split, such as those of filters.
+    """
+    sizes: dict[str, int] = {}
+    for key, names in case.dims.items():
+        for name, size in zip(names, case.arrays[key].shape, strict=True):
+            sizes[name] = math.gcd(sizes.get(name, 0), size)
+    parts = {
+        name: next(p for p in (2, 3, 5, 7) if size % p == 0)
+        for name, size in sizes.items()
+        if size > 1 and math.gcd(size, 210) > 1 and name not in unsplit
+    }
+    names = list(parts)
+    found = [ONE_DEVICE]
+    for first, second in zip(names[::2], [*names[1::2], *names[:1]], strict=False):
+        if first != second and parts[first] * parts[second] <= 8:
+            mesh_shape = f"data:{parts[first]},model:{parts[second]}"
+            found.append((mesh_shape, f"{first}:data;{second}:model"))
+        else:
+            found += [(f"data:{parts[n]},model:1", f"{n}:data") for n in {first, second}]
+    if len(found) < 3:
+        found += [(f"data:{parts[n]},model:1", f"{n}:data") for n in names[:2]]
+    return found
+
+
+def named(mesh: mtf.Mesh, case: ReferenceCase, key: str) -> mtf.Tensor:
+    """Returns an array of the case, such as "in/x", as a tensor."""
+    array = case.arrays[key]
+    return mtf.import_tf_tensor(mesh, array, shape_of(case, key))
+
+
+def shape_of(case: ReferenceCase, key: str) -> mtf.Shape:
+    """Returns the named dimensions of an array of the case."""
+    return mtf.Shape(zip(case.dims[key], case.arrays[key].shape, strict=True))
+
+
+def inputs_of(mesh: mtf.Mesh, case: ReferenceCase) -> Tensors:
+    """Returns all inputs and weights of the case, weights by their last name."""
+    inputs = {name: named(mesh, case, f"in/{name}") for name in case.with_role("in")}
+    return inputs | {name: named(mesh, case, f"w/{name}") for name in case.with_role("w")}
+
+
+def outputs_and_gradients(
+    fn: Callable[[Tensors], Tensors], inputs: Mapping[str, mtf.Tensor]
+) -> tuple[Tensors, dict[str, Tensors]]:
+    """Returns fn(inputs), and for every output with a cotangent the gradients of the inputs.
+
+    Args:
+      fn: returns outputs by name.
+      inputs: by name; "cotangent_y" is what the gradients of output y are weighted with.
+    """
+
+    def run(inputs: Tensors) -> Any:
+        outputs = fn(inputs)
+        sources = {key: x for key, x in inputs.items() if x.dtype.is_floating}
+        gradients = {}
+        for name, output in outputs.items():
+            cotangent = inputs.get(f"cotangent_{name}")
+            if cotangent is not None:
+                found = mtf.gradients([output], list(sources.values()), [cotangent])
+                by_name = zip(sources, found, strict=True)
+                gradients[name] = {key: g for key, g in by_name if g is not None}
+        return outputs, gradients
+
+    return mtf.function(run)(dict(inputs))
+
+
+def assert_equals_reference(
+    case: ReferenceCase,
+    outputs: Tensors,
+    gradients: dict[str, Tensors],
+    tolerance: float,
+    gradient_tolerance: float | None = None,
+) -> None:
+    """Raises unless every output and gradient of the reference is there, with its dimensions.
+
+    The reference calls a gradient "<input>", "<output>_<input>" or by the last name of a weight.
+    """
+    for key, expected in case.with_role("out").items():
+        assert outputs[key].shape.dimension_names == case.dims[f"out/{key}"], key
+        assert_close(mtf.to_numpy(outputs[key]), expected, tolerance)
+    for key, expected in case.with_role("grad").items():
+        actual = _gradient_called(key, gradients)
+        assert_close(mtf.to_numpy(actual), expected, gradient_tolerance or tolerance)
+
+
+def _gradient_called(key: str, gradients: dict[str, Tensors]) -> mtf.Tensor:
+    found = [
+        gradient
+        for output, by_input in gradients.items()
+        for name, gradient in by_input.items()
+        if key in (f"{output}_{name}", name, name.split("/")[-1])
+    ]
+    assert len(found) == 1, f"gradient {key} is there {len(found)} times"
+    return found[0]
