@@ -1,0 +1,93 @@
+"""A language model trains to the same losses on every mesh: packed, with dropout, 20 steps."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.data import Infeed, language_model_shapes
+from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack
+from mtfrun.training import TrainState, train_steps_function
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+
+LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+BATCH, LENGTH, VOCABULARY, STEPS = 8, 16, 64, 20
+
+MESHES = ("data:2,model:2", "data:4,model:1", "data:1,model:4", "data:4,model:2")
+VARIANTS = [(False, 1), (True, 1), (False, 2), (True, 2)]
+# Quick enough for each run: everything at once on one mesh, and one more mesh.
+QUICK = {("data:2,model:2", True, 2), ("data:1,model:4", False, 1)}
+CASES = [
+    pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
+    for case in ((mesh_shape, *variant) for mesh_shape in MESHES for variant in VARIANTS)
+]
+
+
+def batches() -> tf.data.Dataset:
+    """Packed rows of two documents each, the second of which ends in padding."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(1, VOCABULARY, (STEPS, BATCH, LENGTH)).astype(np.int32)
+    targets[:, :, -2:] = 0
+    segments = np.where(np.arange(LENGTH) < 7, 1, 2) * (targets > 0)
+    positions = np.where(np.arange(LENGTH) < 7, np.arange(LENGTH), np.arange(LENGTH) - 7)
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "targets": targets,
+            "targets_segmentation": segments.astype(np.int32),
+            "targets_position": (positions * (targets > 0)).astype(np.int32),
+        }
+    )
+
+
+@functools.cache
+def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.ndarray, ...]:
+    """Returns the loss, and the gradient's norm, of every step."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = DecoderOnly(
+        mesh,
+        VOCABULARY,
+        d_model=16,
+        max_length=LENGTH,
+        stack=functools.partial(
+            Stack,
+            num_layers=2,
+            layers=[
+                functools.partial(SelfAttention, num_heads=4, d_kv=8, dropout_rate=0.1),
+                functools.partial(FeedForward, d_ff=32, dropout_rate=0.1),
+            ],
+            dropout_rate=0.1,
+            rematerialise=rematerialise,
+        ),
+        label_smoothing=0.1,
+        z_loss=1e-4,
+    )
+    state = TrainState(model, optim.Adafactor(min_dim_size_to_factor=16), mesh, seed=1)
+    state.initialize()
+    infeed = Infeed(iter(batches()), mesh, language_model_shapes(BATCH, LENGTH))
+    run = train_steps_function(state, microbatches=microbatches, clip_norm=1.0)
+    history = mtf.to_numpy(run(infeed.next(STEPS), mtf.constant(mesh, STEPS, dtype=tf.int32)))
+    loss = history["loss"]
+    return loss.total / loss.weight, history["grad_norm"].total
+
+
+@pytest.mark.parametrize(("mesh_shape", "rematerialise", "microbatches"), CASES)
+def test_losses_and_gradient_norms_are_those_of_one_device(mesh_shape, rematerialise, microbatches):
+    # Without rematerialisation on one device: it must not change the numbers either.
+    expected = losses("data:1,model:1", False, microbatches)
+    actual = losses(mesh_shape, rematerialise, microbatches)
+    np.testing.assert_allclose(actual[0], expected[0], rtol=FLOAT32_MODEL_TOLERANCE)
+    assert_close(actual[1], expected[1], 10 * FLOAT32_MODEL_TOLERANCE)
+
+
+def test_rematerialisation_changes_nothing_on_one_device():
+    plain, again = losses("data:1,model:1", False, 1), losses("data:1,model:1", True, 1)
+    np.testing.assert_allclose(again[0], plain[0], rtol=FLOAT32_MODEL_TOLERANCE)
+
+
+def test_the_loss_falls():
+    found, _ = losses("data:1,model:1", False, 1)
+    assert found[-3:].mean() < found[:3].mean()
