@@ -67,7 +67,8 @@ class Key:
 
 def random_key(seed: int, *data: int | str | TensorLike) -> Key:
     """Returns the key of a seed, with further numbers, texts or tensors folded in."""
-    key = Key(_mix_int(seed & _MASK)).fold_in(seed >> 32)
+    # Not from 0, which mixing leaves as it is: seed 0 would have one key for all steps 0, 0, ...
+    key = Key(_mix_int((seed + _GOLDEN) & _MASK)).fold_in(seed >> 32)
     for part in data:
         key = key.fold_in(part)
     return key
