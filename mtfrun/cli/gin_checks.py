@@ -151,7 +151,9 @@ def _check_type(binding: Binding, function: Any, last: Mapping[tuple, Binding]) 
 
 def _plain_types(function: Any, parameter: str) -> tuple[type, ...]:
     """Returns the types that the annotation of a parameter allows; none if it is not that plain."""
-    target = function.__init__ if isinstance(function, type) else function
+    target = function
+    if isinstance(function, type):
+        target = target.__init__
     try:
         annotation = typing.get_type_hints(target).get(parameter)
     except (NameError, TypeError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import tensorflow as tf
+
 from mtfrun import mtf
 from mtfrun.data import Infeed, LanguageModelData, language_model_shapes
 from mtfrun.models import Model
@@ -64,6 +66,6 @@ class Experiment:
         }
         return run.checkpoints().restore(step, variables, subset=True).step
 
-    def _infeed(self, dataset, batch_size: int) -> Infeed:
+    def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
         shapes = language_model_shapes(batch_size, self.data.length)
         return Infeed(iter(dataset), self.mesh, shapes)
