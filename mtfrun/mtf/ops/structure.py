@@ -49,7 +49,9 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
             f"{x.shape} of {x.shape.size} entries cannot be reshaped to {shape} of {shape.size}"
         )
     if x.shape.to_integer_list == shape.to_integer_list:
-        return laid_out(x, x.value, shape)
+        # Said twice, before and after: otherwise DTensor cannot lay out the gradient of a value
+        # that comes straight from outside and is split another way here.
+        return laid_out(x, x.mesh.constrain(x.value, x.shape), shape)
     value = x.value
     if x.mesh.is_distributed:
         value = _free_regrouped_dimensions(x, shape)
