@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mtfrun import mtf
 from tests.layouts import assert_close
 from tests.oracle.reference_cases import ReferenceCase
@@ -65,18 +67,22 @@ def inputs_of(mesh: mtf.Mesh, case: ReferenceCase) -> Tensors:
 
 
 def outputs_and_gradients(
-    fn: Callable[[Tensors], Tensors], inputs: Mapping[str, mtf.Tensor]
+    fn: Callable[[Tensors], Tensors],
+    inputs: Mapping[str, mtf.Tensor],
+    variables: Mapping[str, mtf.Variable] | None = None,
 ) -> tuple[Tensors, dict[str, Tensors]]:
-    """Returns fn(inputs), and for every output with a cotangent the gradients of the inputs.
+    """Returns fn(inputs), and for every output with a cotangent the gradients.
 
     Args:
       fn: returns outputs by name.
       inputs: by name; "cotangent_y" is what the gradients of output y are weighted with.
+      variables: further ones to differentiate with respect to.
     """
 
     def run(inputs: Tensors) -> Any:
         outputs = fn(inputs)
-        sources = {key: x for key, x in inputs.items() if x.dtype.is_floating}
+        floating = {key: x for key, x in inputs.items() if x.dtype.is_floating}
+        sources: dict[str, Any] = {**floating, **(variables or {})}
         gradients = {}
         for name, output in outputs.items():
             cotangent = inputs.get(f"cotangent_{name}")
@@ -87,6 +93,16 @@ def outputs_and_gradients(
         return outputs, gradients
 
     return mtf.function(run)(dict(inputs))
+
+
+def set_variables(layer: mtf.Module, values: Mapping[str, np.ndarray]) -> None:
+    """Initializes a layer and gives all its variables these values, by path."""
+    mtf.initialize(layer)
+    variables = layer.named_variables()
+    assert variables.keys() == values.keys()
+    for path, variable in variables.items():
+        value = values[path]
+        mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
 
 
 def assert_equals_reference(
