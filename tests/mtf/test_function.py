@@ -1,0 +1,81 @@
+"""Compiled functions of named tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from tests.layouts import assert_close
+
+
+@pytest.fixture(params=["data:1,model:1", "data:2,model:2"])
+def mesh(request: pytest.FixtureRequest) -> mtf.Mesh:
+    return mtf.Mesh(request.param, "a:data;b:model")
+
+
+def test_structures_go_in_and_come_out(mesh: mtf.Mesh) -> None:
+    x, y = mtf.ones(mesh, "a:8;b:8"), mtf.ones(mesh, "b:8")
+
+    def fn(features: dict[str, Any], *, scale: float) -> Any:
+        total = features["x"] * scale + features["more"][0]
+        return {"total": total, "pair": (mtf.reduce_sum(total), None), "scale": scale}
+
+    result = mtf.function(fn)({"x": x, "more": [y]}, scale=3.0)
+    assert_close(mtf.to_numpy(result["total"]), np.full([8, 8], 4.0, np.float32))
+    assert_close(mtf.to_numpy(result["pair"][0]), np.float32(256.0))
+    assert result["pair"][1] is None and result["scale"] == 3.0
+
+
+def test_it_traces_once_for_each_shape_type_and_static_argument(mesh: mtf.Mesh) -> None:
+    traced = []
+
+    def fn(x: mtf.Tensor, power: int) -> mtf.Tensor:
+        traced.append((x.shape.to_string, power))
+        return mtf.pow(x, power)
+
+    compiled = mtf.function(fn)
+    for shape in ("a:8", "a:8", "a:4"):
+        for power in (2, 3):
+            compiled(mtf.ones(mesh, shape), power)
+    assert sorted(traced) == [("a:4", 2), ("a:4", 3), ("a:8", 2), ("a:8", 3)]
+
+
+def test_other_values_of_the_same_shape_give_other_results(mesh: mtf.Mesh) -> None:
+    compiled = mtf.function(lambda x: x + 1.0)
+    for value in (1.0, 2.0, -5.0):
+        for shape in ((), "b:8", "a:8;b:8"):
+            result = mtf.to_numpy(compiled(mtf.constant(mesh, value, shape)))
+            assert_close(result, np.full(result.shape, value + 1.0, np.float32))
+
+
+def test_a_function_without_arguments_runs_on_the_mesh_of_its_results(mesh: mtf.Mesh) -> None:
+    result = mtf.function(lambda: {"r": mtf.range(mesh, "a:8"), "z": mtf.zeros(mesh, "b:4")})()
+    assert_close(mtf.to_numpy(result["r"]), np.arange(8))
+    assert_close(mtf.to_numpy(result["z"]), np.zeros([4], np.float32))
+
+
+def test_xla_gives_the_same_numbers(mesh: mtf.Mesh) -> None:
+    array = np.random.default_rng(0).standard_normal([8, 8]).astype(np.float32)
+    x = mtf.import_tf_tensor(mesh, array, "a:8;b:8")
+
+    def fn(x: mtf.Tensor) -> mtf.Tensor:
+        return mtf.softmax(mtf.einsum([x, mtf.rename_dimension(x, "a", "c")], "a:8;c:8"), "c:8")
+
+    expected = mtf.to_numpy(mtf.function(fn)(x))
+    assert_close(mtf.to_numpy(mtf.function(fn, jit_compile=True)(x)), expected)
+
+
+def test_loops_of_many_programs_of_one_process_do_not_clash(mesh: mtf.Mesh) -> None:
+    for number in range(12):
+        x = mtf.ones(mesh, f"a:8;c:{number + 1}")
+        start = mtf.constant(mesh, 0)
+        total, y = mtf.function(
+            lambda start, x: mtf.while_loop(
+                lambda i, z: i < 3.0, lambda i, z: [i + 1.0, z * 2.0], [start, x]
+            )
+        )(start, x)
+        assert_close(mtf.to_numpy(y), np.full([8, number + 1], 8.0, np.float32))
+        assert mtf.to_numpy(total) == 3.0

@@ -1,0 +1,143 @@
+"""Variables and modules: paths, first values, assignment."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun import mtf
+from mtfrun.mtf import initializers
+from tests.layouts import LAYOUTS, assert_close
+
+
+class Layer(mtf.Module):
+    def __init__(self, mesh: mtf.Mesh):
+        super().__init__()
+        self.kernel = mtf.Variable(mesh, "a:8;b:4", initializers.RandomNormal())
+        self.bias = mtf.Variable(mesh, "b:4", trainable=False)
+
+
+class Model(mtf.Module):
+    def __init__(self, mesh: mtf.Mesh):
+        super().__init__()
+        self.blocks = [Layer(mesh), Layer(mesh)]
+        self.heads = {"main": Layer(mesh)}
+        self.tied = self.blocks[0]
+
+
+def _model(mesh_shape: str = LAYOUTS[0], seed: int = 5) -> Model:
+    model = Model(mtf.Mesh(mesh_shape, "a:data;b:model"))
+    mtf.initialize(model, seed)
+    return model
+
+
+def test_variables_are_named_by_attribute_paths_and_tied_ones_by_the_first() -> None:
+    assert list(Model(mtf.Mesh()).named_variables()) == [
+        "blocks/0/kernel",
+        "blocks/0/bias",
+        "blocks/1/kernel",
+        "blocks/1/bias",
+        "heads/main/kernel",
+        "heads/main/bias",
+    ]
+
+
+def test_initialize_gives_modules_and_variables_their_paths() -> None:
+    model = _model()
+    assert model.path == ""
+    assert model.heads["main"].path == "heads/main"
+    assert model.blocks[1].kernel.path == "blocks/1/kernel"
+    assert list(model.named_modules()) == ["", "blocks/0", "blocks/1", "heads/main"]
+
+
+def test_paths_can_be_given_without_making_storage() -> None:
+    model = Model(mtf.Mesh())
+    mtf.assign_paths(model)
+    assert model.blocks[1].path == "blocks/1"
+    assert not model.blocks[1].kernel.is_initialized
+
+
+def test_first_values_depend_on_seed_and_path_and_on_no_layout(mesh_shape: str) -> None:
+    expected = {path: mtf.to_numpy(v) for path, v in _model().named_variables().items()}
+    for path, variable in _model(mesh_shape).named_variables().items():
+        np.testing.assert_array_equal(mtf.to_numpy(variable), expected[path])
+    assert (expected["blocks/0/kernel"] != expected["blocks/1/kernel"]).all()
+    assert (mtf.to_numpy(_model(seed=6).blocks[0].kernel) != expected["blocks/0/kernel"]).all()
+
+
+def test_a_second_initialize_keeps_value_and_path() -> None:
+    model = _model()
+    before = mtf.to_numpy(model.blocks[0].kernel)
+    mtf.initialize([model.blocks[0]], seed=99)
+    np.testing.assert_array_equal(mtf.to_numpy(model.blocks[0].kernel), before)
+    assert model.blocks[0].kernel.path == "blocks/0/kernel"
+
+
+def test_storage_is_laid_out_by_the_rules() -> None:
+    kernel = _model("data:4,model:2").blocks[0].kernel
+    assert kernel.variable.layout.sharding_specs == ["data", "model"]
+    assert dtensor.unpack(kernel.variable.read_value())[0].shape == (2, 2)
+
+
+def test_a_variable_without_value_says_what_to_do() -> None:
+    variable = mtf.Variable(mtf.Mesh(), "a:8", name="scale")
+    with pytest.raises(
+        mtf.ShapeError,
+        match=r"^variable scale has no value yet: call mtf.initialize\(module, seed\)",
+    ):
+        mtf.relu(variable)
+    with pytest.raises(mtf.ShapeError, match="^Layer has no path yet: call mtf.initialize"):
+        _ = Layer(mtf.Mesh()).path
+
+
+def test_an_initializer_of_the_wrong_size_is_an_error() -> None:
+    variable = mtf.Variable(mtf.Mesh(), "a:8", lambda shape, rng: np.zeros([4]))
+    with pytest.raises(
+        mtf.ShapeError, match=r"initializer of w gave sizes \(4,\) for Shape\(a:8\)"
+    ):
+        variable.initialize(0, "w")
+
+
+def test_operations_take_variables(mesh_shape: str) -> None:
+    model = _model(mesh_shape)
+    kernel = model.blocks[0].kernel
+    value = mtf.to_numpy(kernel)
+
+    def compute() -> list[mtf.Tensor]:
+        return [kernel * 2.0, mtf.reduce_sum(kernel, reduced_dim="a:8"), mtf.read_variable(kernel)]
+
+    double, total, same = mtf.to_numpy(mtf.function(compute)())
+    assert_close(double, 2 * value)
+    assert_close(total, value.sum(0))
+    np.testing.assert_array_equal(same, value)
+
+
+def test_assignment_takes_dimensions_in_any_order_and_casts(mesh_shape: str) -> None:
+    kernel = _model(mesh_shape).blocks[0].kernel
+    value = mtf.to_numpy(kernel)
+    delta = np.arange(32).reshape(4, 8)
+
+    def step(x: mtf.Tensor) -> mtf.Tensor:
+        old = mtf.read_variable(kernel)
+        mtf.assign_add(kernel, x)
+        return mtf.reduce_sum(old)
+
+    x = mtf.import_tf_tensor(kernel.mesh, delta, "b:4;a:8", tf.int32)
+    assert_close(
+        mtf.to_numpy(mtf.function(step)(x)), value.sum(dtype=np.float64).astype(np.float32)
+    )
+    assert_close(mtf.to_numpy(kernel), value + delta.T)
+    mtf.function(lambda x: mtf.assign_sub(kernel, x))(x)
+    assert_close(mtf.to_numpy(kernel), value)
+    mtf.function(lambda x: mtf.assign(kernel, x))(x)
+    assert_close(mtf.to_numpy(kernel), delta.T.astype(np.float32))
+
+
+def test_assigning_other_dimensions_is_an_error() -> None:
+    kernel = _model().blocks[0].kernel
+    with pytest.raises(
+        mtf.ShapeError, match=r"^variable blocks/0/kernel is Shape\(a:8;b:4\), not Shape\(a:8\)$"
+    ):
+        mtf.assign(kernel, mtf.zeros(kernel.mesh, "a:8"))
