@@ -103,6 +103,7 @@ from mtfrun.mtf.ops.pooling import (
 from mtfrun.mtf.ops.reductions import (
     binary_reduction_fn,
     cumsum,
+    l2_loss,
     log_softmax,
     reduce_all,
     reduce_any,
@@ -225,6 +226,7 @@ __all__ = [
     "is_subsequence",
     "leaky_relu",
     "left_halo_exchange",
+    "l2_loss",
     "less",
     "less_equal",
     "log",

@@ -11,8 +11,8 @@ from mtfrun import mtf
 
 def global_norm(tensors: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns the root of the sum of the squares of all entries of all tensors; float32 scalar."""
-    sums = [mtf.reduce_sum(mtf.square(mtf.cast(x, tf.float32))) for x in tensors.values()]
-    return mtf.sqrt(mtf.add_n(sums))
+    halves = [mtf.l2_loss(mtf.cast(x, tf.float32)) for x in tensors.values()]
+    return mtf.sqrt(2.0 * mtf.add_n(halves))
 
 
 def clip_by_global_norm(
