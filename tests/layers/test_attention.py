@@ -1,0 +1,106 @@
+"""Attention against numpy, and its caches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import layers, mtf
+from tests.layouts import ONE_DEVICE, assert_close
+
+RNG = np.random.default_rng(0)
+LENGTH, MEMORY, D_KV = (
+    mtf.Dimension("length", 5),
+    mtf.Dimension("memory_length", 7),
+    mtf.Dimension("d_kv", 4),
+)
+
+
+def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    logits = q @ np.swapaxes(k, -1, -2) + bias
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ v
+
+
+def test_attention_is_the_formula_without_a_scale() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    q, k, v = (RNG.normal(size=[2, 3, n, 4]).astype(np.float32) for n in (5, 7, 7))
+    bias = RNG.normal(size=[2, 5, 7]).astype(np.float32)
+    outer = [("batch", 2), ("heads", 3)]
+    made = layers.dot_product_attention(
+        mtf.import_tf_tensor(mesh, q, [*outer, LENGTH, D_KV]),
+        mtf.import_tf_tensor(mesh, k, [*outer, MEMORY, D_KV]),
+        mtf.import_tf_tensor(mesh, v, [*outer, MEMORY, D_KV]),
+        memory_length=MEMORY,
+        d_kv=D_KV,
+        bias=mtf.import_tf_tensor(mesh, bias, [("batch", 2), LENGTH, MEMORY]),
+    )
+    assert_close(mtf.to_numpy(made), _attention(q, k, v, bias[:, np.newaxis]))
+
+
+def test_heads_may_share_keys_and_values() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    q = RNG.normal(size=[2, 3, 5, 4]).astype(np.float32)
+    k, v = (RNG.normal(size=[2, 7, 4]).astype(np.float32) for _ in range(2))
+    made = layers.dot_product_attention(
+        mtf.import_tf_tensor(mesh, q, [("batch", 2), ("heads", 3), LENGTH, D_KV]),
+        mtf.import_tf_tensor(mesh, k, [("batch", 2), MEMORY, D_KV]),
+        mtf.import_tf_tensor(mesh, v, [("batch", 2), MEMORY, D_KV]),
+        memory_length=MEMORY,
+        d_kv=D_KV,
+    )
+    expected = _attention(q, k[:, np.newaxis], v[:, np.newaxis], np.zeros([5, 7]))
+    assert_close(mtf.to_numpy(made), expected)
+
+
+def test_a_row_that_is_masked_everywhere_attends_uniformly() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    q = mtf.import_tf_tensor(mesh, RNG.normal(size=[5, 4]).astype(np.float32), [LENGTH, D_KV])
+    k = RNG.normal(size=[7, 4]).astype(np.float32)
+    memory = mtf.import_tf_tensor(mesh, k, [MEMORY, D_KV])
+    mask = mtf.constant(mesh, layers.MASKED, [MEMORY])
+    made = layers.dot_product_attention(
+        q, memory, memory, memory_length=MEMORY, d_kv=D_KV, bias=mask
+    )
+    assert_close(mtf.to_numpy(made), np.tile(k.mean(0), [5, 1]))
+
+
+def test_the_causal_mask_leaves_the_past_open() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    four = mtf.Dimension("memory_length", 4)
+    mask = layers.attention_mask_causal(mesh, mtf.Dimension("length", 4), four)
+    np.testing.assert_array_equal(mtf.to_numpy(mask) == 0.0, np.tri(4, dtype=bool))
+    for position in range(4):
+        row = layers.attention_mask_up_to(four, mtf.constant(mesh, position, dtype=tf.int32))
+        np.testing.assert_array_equal(mtf.to_numpy(row), mtf.to_numpy(mask)[position])
+
+
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_write_position_changes_one_position_only(position: int, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;heads:model")
+    memory = RNG.normal(size=[8, 4, 7, 2]).astype(np.float32)
+    entry = RNG.normal(size=[8, 4, 2]).astype(np.float32)
+    outer, inner = [("batch", 8), ("heads", 4)], ("d_kv", 2)
+
+    def write(memory: mtf.Tensor, entry: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
+        return layers.write_position(memory, entry, MEMORY, position)
+
+    made = mtf.function(write)(
+        mtf.import_tf_tensor(mesh, memory, [*outer, MEMORY, inner]),
+        mtf.import_tf_tensor(mesh, entry, [*outer, inner]),
+        mtf.import_tf_tensor(mesh, np.int32(position), []),
+    )
+    expected = memory.copy()
+    expected[:, :, position] = entry
+    np.testing.assert_array_equal(mtf.to_numpy(made), expected)
+
+
+def test_the_initial_query_projection_contains_the_scale_of_the_logits() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    attention = layers.MultiHeadAttention(mesh, mtf.Dimension("d_model", 256), num_heads=4, d_kv=64)
+    mtf.initialize(attention, 0)
+    deviations = {n: mtf.to_numpy(v).std() for n, v in attention.named_variables().items()}
+    assert deviations["query"] == pytest.approx(256**-0.5 * 64**-0.5, rel=0.02)
+    assert deviations["key"] == pytest.approx(256**-0.5, rel=0.02)
+    assert deviations["output"] == pytest.approx((4 * 64) ** -0.5, rel=0.02)

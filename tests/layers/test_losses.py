@@ -1,0 +1,58 @@
+"""Losses against their formulas in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtfrun import layers, mtf
+from tests.layers.differentiated import output_and_gradients
+from tests.layouts import ONE_DEVICE, assert_close
+
+VOCAB = mtf.Dimension("vocab", 10)
+LOGITS = np.random.default_rng(0).normal(size=[6, 10]).astype(np.float32) * 3
+IDS = np.asarray([0, 9, 3, 3, 5, 1], np.int32)
+SETTINGS = [(0.0, 0.0), (0.1, 0.0), (0.0, 0.01), (0.2, 0.03)]
+
+
+def _expected(smoothing: float, z_loss: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the losses, and the gradients of their weighted sum as `differentiated` weighs it."""
+    logits = LOGITS.astype(np.float64)
+    log_z = np.log(np.exp(logits).sum(-1, keepdims=True))
+    targets = (1 - smoothing) * np.eye(10)[IDS] + smoothing / 10
+    losses = -(targets * (logits - log_z)).sum(-1) + z_loss * log_z[:, 0] ** 2
+    probabilities = np.exp(logits - log_z)
+    gradients = probabilities - targets + 2 * z_loss * log_z * probabilities
+    direction = np.random.default_rng(3).normal(size=6)
+    return losses, gradients * direction[:, np.newaxis]
+
+
+@pytest.mark.parametrize("smoothing, z_loss", SETTINGS)
+def test_cross_entropy_with_ids_is_the_formula(smoothing: float, z_loss: float) -> None:
+    results = output_and_gradients(
+        ONE_DEVICE,
+        lambda mesh: layers.Dropout(0.0),
+        lambda layer, given, context: layers.softmax_cross_entropy_with_ids(
+            given["logits"], given["ids"], VOCAB, label_smoothing=smoothing, z_loss=z_loss
+        ),
+        {"logits": ("batch:6;vocab:10", LOGITS), "ids": ("batch:6", IDS)},
+    )
+    losses, gradients = _expected(smoothing, z_loss)
+    assert_close(results["output"], losses)
+    assert_close(results["logits"], gradients)
+
+
+@pytest.mark.parametrize("smoothing, z_loss", SETTINGS)
+def test_cross_entropy_with_probabilities_is_the_formula(smoothing: float, z_loss: float) -> None:
+    targets = ((1 - smoothing) * np.eye(10)[IDS] + smoothing / 10).astype(np.float32)
+    results = output_and_gradients(
+        ONE_DEVICE,
+        lambda mesh: layers.Dropout(0.0),
+        lambda layer, given, context: layers.softmax_cross_entropy_with_logits(
+            given["logits"], mtf.stop_gradient(given["targets"]), VOCAB, z_loss
+        ),
+        {"logits": ("batch:6;vocab:10", LOGITS), "targets": ("batch:6;vocab:10", targets)},
+    )
+    losses, gradients = _expected(smoothing, z_loss)
+    assert_close(results["output"], losses)
+    assert_close(results["logits"], gradients)

@@ -1,0 +1,56 @@
+"""A two-layer language model, and packed rows for it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack
+
+LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+VOCABULARY = 16
+BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
+
+
+def small_model(
+    mesh: mtf.Mesh, *, dropout_rate: float = 0.0, rematerialise: bool = False, **options: Any
+) -> DecoderOnly:
+    """Returns an initialised model; `options` are those of DecoderOnly."""
+    attention = functools.partial(SelfAttention, num_heads=4, d_kv=4, dropout_rate=dropout_rate)
+    feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
+    stack = functools.partial(
+        Stack,
+        num_layers=2,
+        layers=[attention, feed_forward],
+        dropout_rate=dropout_rate,
+        rematerialise=rematerialise,
+    )
+    model = DecoderOnly(mesh, VOCABULARY, d_model=16, max_length=16, stack=stack, **options)
+    mtf.initialize(model, seed=2)
+    return model
+
+
+def packed_rows() -> dict[str, np.ndarray]:
+    """Returns rows of two documents of 5 and 4 tokens and 3 of padding."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(1, VOCABULARY, [BATCH.size, LENGTH.size]).astype(np.int32)
+    segments = np.asarray([1] * 5 + [2] * 4 + [0] * 3, np.int32)
+    positions = np.asarray([*range(5), *range(4), 0, 0, 0], np.int32)
+    return {
+        "targets": targets * (segments > 0),
+        "targets_segmentation": np.tile(segments, [BATCH.size, 1]),
+        "targets_position": np.tile(positions, [BATCH.size, 1]),
+    }
+
+
+def on_mesh(mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> dict[str, mtf.Tensor]:
+    """Returns arrays [batch, length] of any size as features on the mesh."""
+    return {
+        name: mtf.import_tf_tensor(
+            mesh, np.asarray(x, np.int32), [("batch", x.shape[0]), ("length", x.shape[1])]
+        )
+        for name, x in features.items()
+    }

@@ -1,0 +1,160 @@
+"""What a language model computes: packing, shifts, loss, types, and decoding step by step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.models.transformer import DecoderOnly, shift_right
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
+
+# Two layers of bfloat16 (8 bits of mantissa) against float32.
+BFLOAT16_MODEL_TOLERANCE = 0.05
+
+
+def _logits(model: DecoderOnly, mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> np.ndarray:
+    return mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
+
+
+def _cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    log_z = np.log(np.exp(logits).sum(-1))
+    return log_z - np.take_along_axis(logits, targets[..., np.newaxis], -1)[..., 0]
+
+
+def test_packed_documents_have_the_logits_that_they_have_alone() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_model(mesh)
+    packed = packed_rows()
+    logits = _logits(model, mesh, packed)
+    for begin, end in ((0, 5), (5, 9)):
+        alone = _logits(model, mesh, {"targets": packed["targets"][:, begin:end]})
+        assert_close(logits[:, begin:end], alone, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_no_position_sees_its_own_target_or_a_later_one() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_model(mesh)
+    targets = packed_rows()["targets"] + 1
+    before = _logits(model, mesh, {"targets": targets})
+    changed = targets.copy()
+    changed[:, 6] = targets[:, 6] % (VOCABULARY - 1) + 1
+    after = _logits(model, mesh, {"targets": changed})
+    np.testing.assert_array_equal(after[:, :7], before[:, :7])
+    assert np.all(np.abs(after[:, 7:] - before[:, 7:]).max(-1) > 1e-4)
+
+
+def test_targets_shift_by_one_and_start_again_with_each_segment() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    features = on_mesh(
+        mesh,
+        {
+            "targets": np.asarray([[5, 6, 7, 8, 9, 0]]),
+            "segments": np.asarray([[1, 1, 2, 2, 2, 0]]),
+        },
+    )
+    length = mtf.Dimension("length", 6)
+    plain = shift_right(features["targets"], length)
+    np.testing.assert_array_equal(mtf.to_numpy(plain), [[0, 5, 6, 7, 8, 9]])
+    packed = shift_right(features["targets"], length, features["segments"])
+    np.testing.assert_array_equal(mtf.to_numpy(packed), [[0, 5, 0, 7, 8, 0]])
+
+
+def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_model(mesh, label_smoothing=0.1, z_loss=0.01)
+    packed = packed_rows()
+    logits, targets = _logits(model, mesh, packed), packed["targets"]
+    weights = targets != 0
+    plain = _cross_entropy(logits, targets)
+    right = (logits.argmax(-1) == targets) & weights
+    log_z = np.log(np.exp(logits).sum(-1))
+    smooth = 0.9 * plain + 0.1 * (log_z - logits.mean(-1)) + 0.01 * log_z**2
+
+    def loss(features: dict[str, mtf.Tensor]) -> list:
+        key = mtf.random_key(0)
+        return [
+            model.loss(features, training=True, key=key),
+            model.loss(features, training=False),
+        ]
+
+    training, evaluating = mtf.to_numpy(mtf.function(loss)(on_mesh(mesh, packed)))
+    assert_close(training.total, (smooth * weights).sum(), FLOAT32_MODEL_TOLERANCE)
+    assert_close(evaluating.total, (plain * weights).sum(), FLOAT32_MODEL_TOLERANCE)
+    for made in (training, evaluating):
+        assert made.weight == weights.sum()
+        assert_close(made.metrics["loss"].total, (plain * weights).sum(), FLOAT32_MODEL_TOLERANCE)
+        assert made.metrics["accuracy"].total == right.sum()
+        assert made.metrics["accuracy"].weight == weights.sum()
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_decoding_step_by_step_gives_the_logits_of_whole_rows(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = small_model(mesh, tied_softmax=False)
+    targets = packed_rows()["targets"] + 1
+    previous = np.concatenate([np.zeros_like(targets[:, :1]), targets[:, :-1]], axis=1)
+    whole = _logits(model, mesh, {"targets": targets})
+
+    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
+        decoder = model.decoder(features)
+        state, made = decoder.initial_state, []
+        for position in range(targets.shape[1]):
+            ids = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
+            now = mtf.constant(mesh, position, dtype=tf.int32)
+            logits, state = decoder.step(ids, now, state)
+            made.append(logits)
+        return made
+
+    one_by_one = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"targets": targets})))
+    assert_close(np.stack(one_by_one, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_bfloat16_activations_stay_near_float32() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    policy = mtf.DTypePolicy(activation="bfloat16")
+    model, exact = small_model(mesh, dtypes=policy), small_model(mesh)
+    packed = packed_rows()
+    logits = _logits(model, mesh, packed)
+    assert logits.dtype == np.float32
+    assert_close(logits, _logits(exact, mesh, packed), BFLOAT16_MODEL_TOLERANCE)
+    # They are not float32 by accident.
+    assert np.abs(logits - _logits(exact, mesh, packed)).max() > 1e-4
+    assert {v.dtype for v in model.named_variables().values()} == {tf.float32}
+
+
+def test_variables_are_called_after_the_layers() -> None:
+    paths = set(small_model(mtf.Mesh(ONE_DEVICE), tied_softmax=False).named_variables())
+    assert {
+        "embedding/table",
+        "position/table",
+        "decoder_stack/blocks/1/self_attention/norm/scale",
+        "decoder_stack/blocks/1/self_attention/layer/attention/query",
+        "decoder_stack/blocks/0/feed_forward/layer/wo/kernel",
+        "decoder_stack/final_norm/scale",
+        "softmax/kernel",
+    } <= paths
+    assert len(paths) == 3 + 1 + 2 * (5 + 3)
+
+
+def test_a_row_longer_than_max_length_is_refused() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_model(mesh)
+    features = on_mesh(mesh, {"targets": np.ones([1, 17], np.int32)})
+    features["targets_position"] = features["targets"]
+    with pytest.raises(mtf.ShapeError, match="length:17 are longer .* max_length=16: raise"):
+        model.logits(features)
+    with pytest.raises(mtf.ShapeError, match="length:17 are longer"):
+        model.decoder(features)
+
+
+def test_heads_that_the_mesh_does_not_divide_are_refused_before_anything_runs() -> None:
+    with pytest.raises(mtf.LayoutError, match="heads:4 .* axis model:8"):
+        small_model(mtf.Mesh("data:1,model:8", LAYOUT))
+
+
+def test_label_smoothing_must_be_a_share() -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing=1.0 must be in \[0, 1\)"):
+        DecoderOnly(mtf.Mesh(ONE_DEVICE), VOCABULARY, label_smoothing=1.0)
