@@ -17,6 +17,9 @@ from mtfrun.mtf.ops.lift import along, laid_out, laid_out_from_whole, reduction,
 from mtfrun.mtf.shape import Shape, ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
+# oneDNN's softmax, which TensorFlow calls on CPU, aborts beyond.
+_ONEDNN_SOFTMAX_MAX_RANK = 5
+
 
 def reduce_sum(
     x: TensorLike,
@@ -161,7 +164,8 @@ def softmax(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
     """Returns exp(x) normalised over a dimension; `extra_logit` as in `reduce_logsumexp`."""
-    if extra_logit is None:
+    x = as_tensor(x)
+    if extra_logit is None and x.shape.ndims <= _ONEDNN_SOFTMAX_MAX_RANK:
         return _last_axis(tf.nn.softmax, x, reduced_dim)
     return exp(log_softmax(x, reduced_dim, extra_logit))
 
