@@ -23,11 +23,13 @@ def masked_local_attention_1d(
     take part in the softmax.
 
     Args:
-      x: {batch..., length, io_channels}; the length may be split.
+      x: {batch..., length, io_channels}. The length may be split; it is gathered unless every part
+        holds whole blocks.
       params: the projections.
       window_size: how far a block looks back.
-      length_per_split: what a block must divide, by default the length: a device's part of it. The
-        block is its largest divisor that is not above max(window_size, 128).
+      length_per_split: what a block must divide, by default the length. The block is its largest
+        divisor that is not above max(window_size, 128). (It does not follow the layout by itself:
+        that would change the numbers.)
 
     Returns:
       {batch..., length, io_channels}, and {batch..., heads, length, kv_channels} twice.
@@ -35,7 +37,10 @@ def masked_local_attention_1d(
     length, io = x.shape.dims[-2:]
     batch = x.shape.dims[:-2]
     block_size = _largest_divisor(length_per_split or length.size, max(window_size, 128))
-    blocks = mtf.Dimension(length.name, length.size // block_size)
+    num_blocks = length.size // block_size
+    # Under the length's name the blocks are split as it is, where they can be.
+    stays_split = num_blocks % x.mesh.num_splits(length) == 0
+    blocks = mtf.Dimension(length.name if stays_split else "length_blocks", num_blocks)
     block = mtf.Dimension("block_length", block_size)
     memory = mtf.Dimension("memory_length", block_size)
     heads, kv = params.heads, params.kv_channels
