@@ -1,0 +1,201 @@
+"""A convolution of a picture in blocks is that of the whole picture, forward and gradient.
+
+For every blocking, kernel, stride, padding and layout. The reference is TensorFlow's convolution
+of the whole picture with the padding written out.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
+
+BATCH, ROWS, COLUMNS, CHANNELS, OUT = 4, 8, 16, 4, 4
+ONE_DEVICE = ("data:1,model:1", "")
+BLOCKINGS = list(itertools.product([1, 2, 4], [1, 2, 4]))
+LAYOUTS = [
+    ("data:2,model:1", "batch:data"),
+    ("data:2,model:1", "row_blocks:data"),
+    ("data:1,model:4", "column_blocks:model"),
+    ("data:2,model:2", "row_blocks:data;column_blocks:model"),
+    ("data:4,model:2", "row_blocks:data;column_blocks:model"),
+    ("data:2,model:2", "batch:data;row_blocks:model"),
+    ("data:4,model:2", "batch:data;column_blocks:model"),
+    ("data:2,model:2", "row_blocks:data;out:model"),
+    ("data:2,model:2", "column_blocks:data;channels:model"),
+    ("data:8,model:1", ""),
+]
+
+
+class Call(NamedTuple):
+    """The arguments of one convolution with a square filter."""
+
+    kernel: int
+    stride: int
+    padding: str
+
+
+CALLS = [Call(*c) for c in itertools.product([1, 2, 3, 5, 7], [1, 2], ["SAME", "VALID"])]
+# One of every kind: a 1x1, even, common, strided and wide filter, all on every layout.
+FEW_CALLS = [
+    Call(1, 2, "SAME"),
+    Call(2, 1, "SAME"),
+    Call(3, 1, "SAME"),
+    Call(3, 1, "VALID"),
+    Call(7, 2, "SAME"),
+]
+
+
+def _places(length: int, call: Call) -> int:
+    covered = call.kernel - 1 if call.padding == "SAME" else 0
+    return (length + covered - call.kernel) // call.stride + 1
+
+
+def _can_share(call: Call, blocking: tuple[int, int]) -> bool:
+    """Returns whether the blocks can have equal shares of the results."""
+    rows, columns = _places(ROWS, call), _places(COLUMNS, call)
+    return rows % blocking[0] == 0 and columns % blocking[1] == 0
+
+
+def _image(call: Call) -> np.ndarray:
+    rng = np.random.default_rng(call.kernel)
+    return rng.standard_normal((BATCH, ROWS, COLUMNS, CHANNELS), np.float32)
+
+
+def _filter(call: Call) -> np.ndarray:
+    rng = np.random.default_rng(100 + call.kernel)
+    return rng.standard_normal((call.kernel, call.kernel, CHANNELS, OUT), np.float32)
+
+
+def _cotangent(call: Call) -> np.ndarray:
+    sizes = (BATCH, _places(ROWS, call), _places(COLUMNS, call), OUT)
+    return np.random.default_rng(7).standard_normal(sizes, np.float32)
+
+
+@functools.cache
+def _whole(call: Call) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the result, and the gradients of picture and filter, without blocks."""
+    x, filter = tf.constant(_image(call)), tf.constant(_filter(call))
+    around = [call.kernel // 2, (call.kernel - 1) // 2] if call.padding == "SAME" else [0, 0]
+    with tf.GradientTape() as tape:
+        tape.watch([x, filter])
+        padded = tf.pad(x, [[0, 0], around, around, [0, 0]])
+        y = tf.nn.conv2d(padded, filter, call.stride, "VALID")
+    gradients = tape.gradient(y, [x, filter], _cotangent(call))
+    return y.numpy(), *(g.numpy() for g in gradients)
+
+
+def _in_blocks(array: np.ndarray, blocking: tuple[int, int]) -> np.ndarray:
+    batch, rows, columns, channels = array.shape
+    r, c = blocking
+    return array.reshape(batch, r, rows // r, c, columns // c, channels).transpose(0, 1, 3, 2, 4, 5)
+
+
+def _named(mesh: mtf.Mesh, array: np.ndarray, channels: str) -> mtf.Tensor:
+    names = ["batch", "row_blocks", "column_blocks", "rows", "columns", channels]
+    return mtf.import_tf_tensor(mesh, array, mtf.Shape(zip(names, array.shape, strict=True)))
+
+
+def _check(mesh_shape: str, layout: str, blocking: tuple[int, int], calls: list[Call]) -> None:
+    """Raises unless every call in blocks has the result and gradients of the whole picture."""
+    mesh = mtf.Mesh(mesh_shape, layout)
+    calls = [call for call in calls if _can_share(call, blocking)]
+    operands = [
+        (
+            _named(mesh, _in_blocks(_image(call), blocking), "channels"),
+            mtf.import_tf_tensor(
+                mesh,
+                _filter(call),
+                f"filter_rows:{call.kernel};filter_columns:{call.kernel};"
+                f"channels:{CHANNELS};out:{OUT}",
+            ),
+            _named(mesh, _in_blocks(_cotangent(call), blocking), "out"),
+        )
+        for call in calls
+    ]
+
+    def run(operands: list[tuple[mtf.Tensor, ...]]) -> list[list[mtf.Tensor]]:
+        results = []
+        for call, (x, filter, cotangent) in zip(calls, operands, strict=True):
+            y = mtf.conv2d_with_blocks(
+                x, filter, [call.stride] * 2, call.padding, x.shape[1], x.shape[2]
+            )
+            results.append([y, *mtf.gradients([y], [x, filter], [cotangent])])
+        return results
+
+    for call, results in zip(calls, mtf.function(run)(operands), strict=True):
+        y, image_gradient, filter_gradient = _whole(call)
+        wanted = [_in_blocks(y, blocking), _in_blocks(image_gradient, blocking), filter_gradient]
+        for actual, expected in zip(results, wanted, strict=True):
+            assert_close(mtf.to_numpy(actual), expected, FLOAT32_OP_TOLERANCE)
+
+
+def _fits(layout: str, mesh_shape: str, blocking: tuple[int, int]) -> bool:
+    """Returns whether every axis of the mesh that blocks are laid out on divides their number."""
+    sizes = mtf.convert_to_shape(mesh_shape)
+    rules = mtf.convert_to_layout_rules(layout)
+    number = {"row_blocks": blocking[0], "column_blocks": blocking[1]}
+    return all(
+        number[name] % sizes.get_dim_by_name(axis).size == 0
+        for name, axis in rules.items()
+        if name in number
+    )
+
+
+FITTING = [(*where, b) for where in LAYOUTS for b in BLOCKINGS if _fits(where[1], where[0], b)]
+
+
+@pytest.mark.parametrize("blocking", BLOCKINGS)
+def test_blocks_change_nothing_on_one_device(blocking: tuple[int, int]) -> None:
+    _check(*ONE_DEVICE, blocking, CALLS)
+
+
+@pytest.mark.parametrize(
+    "mesh_shape, layout, blocking",
+    # The finest blocking; the slow test takes all that fit.
+    [[f for f in FITTING if f[:2] == where][-1] for where in LAYOUTS],
+)
+def test_blocks_change_nothing_under_layouts(
+    mesh_shape: str, layout: str, blocking: tuple[int, int]
+) -> None:
+    _check(mesh_shape, layout, blocking, FEW_CALLS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape, layout, blocking", FITTING)
+def test_every_convolution_in_blocks_equals_the_whole_under_every_layout(
+    mesh_shape: str, layout: str, blocking: tuple[int, int]
+) -> None:
+    _check(mesh_shape, layout, blocking, CALLS)
+
+
+@pytest.mark.parametrize(
+    "call", [c for c in CALLS if c.padding == "VALID" or (c.stride == 1 and c.kernel % 2)]
+)
+def test_the_whole_picture_is_tensorflows_convolution(call: Call) -> None:
+    """Where the centred padding is TensorFlow's own, and always with VALID."""
+    y = tf.nn.conv2d(_image(call), _filter(call), call.stride, call.padding)
+    assert_close(_whole(call)[0], y)
+
+
+@pytest.mark.parametrize("blocking", BLOCKINGS)
+def test_blocks_that_cannot_share_the_results_are_an_error(blocking: tuple[int, int]) -> None:
+    impossible = [call for call in CALLS if not _can_share(call, blocking)]
+    assert bool(impossible) == (blocking != (1, 1))
+    for call in impossible:
+        x = _named(mtf.Mesh(), _in_blocks(_image(call), blocking), "channels")
+        filter = mtf.import_tf_tensor(
+            x.mesh, _filter(call), mtf.Shape(zip("abco", _filter(call).shape, strict=True))
+        )
+        filter = mtf.rename_dimension(filter, "c", "channels")
+        with pytest.raises(mtf.ShapeError, match="cannot share equally"):
+            mtf.conv2d_with_blocks(
+                x, filter, [call.stride] * 2, call.padding, x.shape[1], x.shape[2]
+            )
