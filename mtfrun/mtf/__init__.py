@@ -40,7 +40,7 @@ from mtfrun.mtf.ops.binary import (
     where,
 )
 from mtfrun.mtf.ops.contraction import einsum, matmul
-from mtfrun.mtf.ops.control import recompute_grad, while_loop
+from mtfrun.mtf.ops.control import while_loop
 from mtfrun.mtf.ops.convolution import (
     conv1d,
     conv2d,
@@ -115,6 +115,7 @@ from mtfrun.mtf.ops.reductions import (
     reduction_fn,
     softmax,
 )
+from mtfrun.mtf.ops.rematerialisation import recompute_grad
 from mtfrun.mtf.ops.selection import (
     argmax,
     nth_largest_element,

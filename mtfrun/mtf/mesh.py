@@ -134,6 +134,11 @@ class Mesh:
         return dtensor.relayout(value, self.dtensor_layout(shape))
 
     @property
+    def shapes_seen(self) -> list[Shape]:
+        """All shapes that were laid out so far."""
+        return list(self._partitions)
+
+    @property
     def dimension_names_seen(self) -> set[str]:
         """The names of all dimensions that were laid out so far."""
         return {name for shape in self._partitions for name in shape.dimension_names}

@@ -1,4 +1,4 @@
-"""Loops and rematerialisation."""
+"""Loops."""
 
 from __future__ import annotations
 
@@ -101,31 +101,3 @@ def _next_value(before: Tensor, after: Tensor) -> tf.Tensor:
     if after.shape != before.shape:
         raise ShapeError(f"the loop's body turns a variable of {before.shape} into {after.shape}")
     return after.mesh.constrain(after.value, before.shape)
-
-
-def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]) -> Any:
-    """Returns fn(*explicit_inputs), whose inside is computed again in the backward pass.
-
-    Saves the memory of fn's intermediate values for the time of one more forward pass; Chen et al.
-    2016, arXiv:1604.06174. Variables that fn uses get their gradients. fn must not draw from a
-    counter: random numbers come from keys, which are the same both times.
-
-    Args:
-      fn: returns a tensor or a nested structure of them.
-      explicit_inputs: the tensors that fn takes; those that it finds elsewhere get no gradient.
-    """
-    inputs = [as_tensor(x) for x in explicit_inputs]
-    shapes: dict[str, Any] = {}
-
-    def on_values(*values: tf.Tensor) -> list[tf.Tensor]:
-        result = fn(*(Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)))
-        shapes["result"] = result
-        return [x.value for x in tf.nest.flatten(result)]
-
-    values = tf.recompute_grad(on_values)(*(x.value for x in inputs))
-    result = shapes["result"]
-    tensors = [
-        Tensor(x.mesh, value, x.shape)
-        for x, value in zip(tf.nest.flatten(result), values, strict=True)
-    ]
-    return tf.nest.pack_sequence_as(result, tensors)
