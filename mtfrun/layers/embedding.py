@@ -55,7 +55,7 @@ class PositionalEmbedding(mtf.Module):
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
-        initializer: mtf.Initializer = mtf.initializers.RandomNormal(0.02),
+        initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
     ) -> None:
         """Makes the spec of the table {max_length, d_model}."""
         super().__init__()
