@@ -32,7 +32,8 @@ def dot_product_attention(
       memory_length: the dimension attended to.
       d_kv: the dimension of the product of query and key; the result has it again.
       d_v: what the values and the result have instead of `d_kv`, where that is another dimension.
-      bias: added to the logits, broadcast by name; float32.
+      bias: added to the logits in its own type, broadcast by name. For a mask the query's type is
+        enough and, where that is bfloat16, cheaper; a trained bias needs float32.
       extra_logit: takes part in the softmax without a value: attention to nothing.
       drop: applied to the weights, such as dropout.
 
@@ -40,10 +41,11 @@ def dot_product_attention(
       the shape and type of the query, with `d_v` last where given.
     """
     logits_shape = [*(query.shape - d_kv), memory_length]
-    logits = mtf.to_float(mtf.einsum([query, key], output_shape=logits_shape))
+    logits = mtf.einsum([query, key], output_shape=logits_shape)
     if bias is not None:
-        logits = logits + bias
-    weights = mtf.cast(mtf.softmax(logits, memory_length, extra_logit), value.dtype)
+        logits = mtf.cast(logits, bias.dtype) + bias
+    weights = mtf.softmax(mtf.to_float(logits), memory_length, extra_logit)
+    weights = mtf.cast(weights, value.dtype)
     if drop is not None:
         weights = drop(weights)
     output_shape = query.shape if d_v is None else query.shape - d_kv + d_v

@@ -15,8 +15,8 @@ class Context:
       training: whether dropout and other noise is on.
       key: what the noise of this step is drawn from; needed in training.
       self_attention_bias: added to the logits of self-attention: {memory_length} while decoding,
-        else {length, memory_length}, with the batch dimensions where rows have masks of their own;
-        float32. Computed once a step, not once a layer.
+        else {length, memory_length}, with the batch dimensions where rows have masks of their own.
+        Computed once a step, not once a layer.
       position: while decoding, the index of the position that is computed: an int32 scalar.
     """
 

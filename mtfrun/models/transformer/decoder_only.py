@@ -62,6 +62,7 @@ class DecoderOnly(mtf.Module):
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
         self._mesh = mesh
+        self._activation = dtypes.activation
         self._vocab = mtf.Dimension("vocab", vocabulary_size)
         self._label_smoothing = label_smoothing
         self._z_loss = z_loss
@@ -115,7 +116,7 @@ class DecoderOnly(mtf.Module):
         self.position.check_length(length)
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            mask = attention_mask_up_to(memory_length, position)
+            mask = mtf.cast(attention_mask_up_to(memory_length, position), self._activation)
             context = Context(position=position, self_attention_bias=mask)
             x = self.embedding(ids) + self.position(position)
             x, state = self.decoder_stack.step(x, state, context)
@@ -129,9 +130,8 @@ class DecoderOnly(mtf.Module):
         segments = features.get("targets_segmentation")
         positions = features.get("targets_position")
         length = targets.shape.get_dim_by_name("length")
-        context = dataclasses.replace(
-            context, self_attention_bias=_self_attention_bias(self._mesh, length, segments)
-        )
+        mask = mtf.cast(_self_attention_mask(self._mesh, length, segments), self._activation)
+        context = dataclasses.replace(context, self_attention_bias=mask)
         self.position.check_length(length)
         vectors = self.position.first(length) if positions is None else self.position(positions)
         x = self.embedding(shift_right(targets, length, segments)) + vectors
@@ -148,13 +148,13 @@ class DecoderOnly(mtf.Module):
         return mtf.greater_equal(chosen, mtf.reduce_max(logits, reduced_dim=self._vocab))
 
 
-def _self_attention_bias(
+def _self_attention_mask(
     mesh: mtf.Mesh, length: mtf.Dimension, segments: mtf.Tensor | None
 ) -> mtf.Tensor:
     """Returns the mask of a language model: what came before, in the same document."""
     memory_length = mtf.Dimension("memory_length", length.size)
-    bias = attention_mask_causal(mesh, length, memory_length)
+    mask = attention_mask_causal(mesh, length, memory_length)
     if segments is None:
-        return bias
+        return mask
     memory_segments = mtf.rename_dimension(segments, "length", "memory_length")
-    return attention_mask_same_segment(segments, memory_segments) + bias
+    return attention_mask_same_segment(segments, memory_segments) + mask
