@@ -79,10 +79,10 @@ from mtfrun.mtf.ops.elementwise import (
     to_float,
     to_int32,
 )
+from mtfrun.mtf.ops.gathering import gather
 from mtfrun.mtf.ops.halo import halo_exchange, left_halo_exchange, shift
 from mtfrun.mtf.ops.indexing import (
     constant,
-    gather,
     one_hot,
     ones,
     ones_like,

@@ -11,7 +11,8 @@ from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import value_and_gradients
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.control import while_loop
-from mtfrun.mtf.ops.indexing import constant, gather, one_hot, zeros_like
+from mtfrun.mtf.ops.gathering import gather
+from mtfrun.mtf.ops.indexing import constant, one_hot, zeros_like
 from mtfrun.mtf.ops.structure import replace_dimensions
 from mtfrun.mtf.tensor import Tensor
 from mtfrun.mtf.variables import Variable

@@ -1,4 +1,4 @@
-"""Constants, ranges, and selection by index."""
+"""Constants, ranges, one-hots, and what is picked by class ids."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.mtf.broadcasting import align, union
+from mtfrun.mtf.broadcasting import align
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
-from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.lift import laid_out, transposed
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
@@ -85,54 +84,6 @@ def one_hot(
         return laid_out(indices, hit, shape)
     value = tf.where(hit, tf.cast(on_value, dtype), tf.cast(off_value, dtype))
     return laid_out(indices, value, shape)
-
-
-def gather(
-    weights: TensorLike,
-    indices: TensorLike | int,
-    dim: DimensionLike,
-    output_shape: ShapeLike | None = None,
-) -> Tensor:
-    """Returns the entries of `weights` at `indices` along `dim`; zeros where out of range.
-
-    Dimensions that `weights` and `indices` share go together (a batched gather).
-
-    Args:
-      weights: {dim, ...}.
-      indices: any shape without `dim`, integers; or a Python number.
-      dim: the dimension that the indices select from.
-      output_shape: by default the dimensions of `indices`, then those of `weights` that are left.
-    """
-    weights = as_tensor(weights)
-    if isinstance(indices, int):
-        indices = constant(weights.mesh, indices, dtype=tf.int32)
-    indices = as_tensor(indices)
-    dim = convert_to_dimension(dim)
-    weights.shape.index(dim)
-    if dim in indices.shape:
-        raise ShapeError(f"indices {indices.shape} of a gather must not have the dimension {dim}")
-    batch = Shape(d for d in indices.shape if d in weights.shape)
-    rest = weights.shape - dim - batch
-    # Storage order in which tf.gather takes them: shared dimensions first.
-    table = transposed(weights, Shape([*batch, dim, *rest]))
-    index = transposed(indices, Shape([*batch, *(indices.shape - batch)]))
-    shape = union(index.shape, rest)
-    inside = tf.logical_and(index.value >= 0, index.value < dim.size)
-    value = tf.gather(
-        table.value,
-        tf.where(inside, index.value, tf.zeros_like(index.value)),
-        axis=len(batch),
-        batch_dims=len(batch),
-    )
-    value = tf.where(
-        align(inside, index.shape, shape) if rest.ndims else inside,
-        value,
-        tf.zeros([], value.dtype),
-    )
-    result = laid_out(weights, value, shape)
-    if output_shape is None:
-        output_shape = union(indices.shape, rest)
-    return transposed(result, convert_to_shape(output_shape))
 
 
 def sparse_softmax_cross_entropy(

@@ -9,7 +9,8 @@ from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
-from mtfrun.mtf.ops.indexing import gather, one_hot
+from mtfrun.mtf.ops.gathering import gather
+from mtfrun.mtf.ops.indexing import one_hot
 from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
 from mtfrun.mtf.ops.reductions import reduce_max
 from mtfrun.mtf.random import Key, random_uniform

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.ops.indexing import gather
+from mtfrun.mtf.ops.gathering import gather
 from mtfrun.mtf.ops.indexing import range as index_range
 from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.reductions import reduce_mean
