@@ -146,9 +146,7 @@ def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) 
         )
     for dim in filter.shape.dims[:num_spatial]:
         if filter.mesh.num_splits(dim) > 1:
-            raise LayoutError(
-                f"the rows and columns of a filter stay whole: drop the rule {dim.name}"
-            )
+            raise LayoutError(f"filters are split by channels only: drop the rule of {dim.name}")
 
 
 def _convolution(
