@@ -16,9 +16,10 @@ def quiet_import() -> Iterator[None]:
     """Holds back what is written to standard error inside; an exception lets it out.
 
     TensorFlow 2.21 greets from C++, before its log level is read, with six lines about oneDNN and
-    missing GPUs: no variable and no Python logger reaches them.
+    missing GPUs: no variable and no Python logger reaches them. Afterwards level 3 hides what it
+    logs as errors and is none, such as kernels that oneDNN lacks on this CPU; what fails raises.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     kept = os.dup(2)

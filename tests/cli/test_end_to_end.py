@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests.cli.command import ROOT, error_line, mtfrun, succeeded, tiny_experiment
+from tests.cli.command import ROOT, environment, error_line, mtfrun, succeeded, tiny_experiment
 
 SAME_TAGS = {"loss", "accuracy", "perplexity"}
 
@@ -155,6 +155,7 @@ def test_a_signal_saves_and_the_run_goes_on(
         [sys.executable, "-m", "mtfrun.cli.main", "train", *flags, f"--model_dir={run}"]
         + ["--gin.TRAIN_STEPS=100000"],
         cwd=ROOT,
+        env=environment(),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -171,6 +172,7 @@ def test_output_that_nobody_reads_ends_the_command_quietly(trained: pathlib.Path
     process = subprocess.Popen(
         [sys.executable, "-m", "mtfrun.cli.main", "eval", f"--model_dir={trained}"],
         cwd=ROOT,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -190,6 +192,7 @@ def test_a_second_trainer_is_refused(
     process = subprocess.Popen(
         [sys.executable, "-m", "mtfrun.cli.main", "train", *train],
         cwd=ROOT,
+        env=environment(),
         stderr=subprocess.PIPE,
     )
     try:
