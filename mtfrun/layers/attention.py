@@ -32,8 +32,8 @@ def dot_product_attention(
       memory_length: the dimension attended to.
       d_kv: the dimension of the product of query and key; the result has it again.
       d_v: what the values and the result have instead of `d_kv`, where that is another dimension.
-      bias: added to the logits in its own type, broadcast by name. For a mask the query's type is
-        enough and, where that is bfloat16, cheaper; a trained bias needs float32.
+      bias: added to the logits, broadcast by name; in float32, unless it has the query's type: for
+        a mask bfloat16 is enough and cheaper, a trained bias should be float32.
       extra_logit: takes part in the softmax without a value: attention to nothing.
       drop: applied to the weights, such as dropout.
 
@@ -43,7 +43,9 @@ def dot_product_attention(
     logits_shape = [*(query.shape - d_kv), memory_length]
     logits = mtf.einsum([query, key], output_shape=logits_shape)
     if bias is not None:
-        logits = mtf.cast(logits, bias.dtype) + bias
+        if bias.dtype != logits.dtype:
+            logits, bias = mtf.to_float(logits), mtf.to_float(bias)
+        logits = logits + bias
     weights = mtf.softmax(mtf.to_float(logits), memory_length, extra_logit)
     weights = mtf.cast(weights, value.dtype)
     if drop is not None:
