@@ -43,7 +43,9 @@ def layouts_of(case: ReferenceCase, unsplit: Iterable[str] = ()) -> list[tuple[s
             mesh_shape = f"data:{parts[first]},model:{parts[second]}"
             found.append((mesh_shape, f"{first}:data;{second}:model"))
         else:
-            found += [(f"data:{parts[n]},model:1", f"{n}:data") for n in {first, second}]
+            found += [
+                (f"data:{parts[n]},model:1", f"{n}:data") for n in dict.fromkeys((first, second))
+            ]
     if len(found) < 3:
         found += [(f"data:{parts[n]},model:1", f"{n}:data") for n in names[:2]]
     return found
