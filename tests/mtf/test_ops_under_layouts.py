@@ -40,7 +40,7 @@ def _outputs(case: OpCase, inputs: list[mtf.Tensor]) -> list[mtf.Tensor]:
     return [result] if isinstance(result, mtf.Tensor) else list(result)
 
 
-def _outputs_and_gradients(case: OpCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
+def outputs_and_gradients(case: OpCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
     """Returns the outputs, and the gradients of their sums weighted with random cotangents."""
 
     def fn(inputs: list[mtf.Tensor]) -> tuple[Any, Any]:
@@ -61,7 +61,7 @@ def _outputs_and_gradients(case: OpCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
 
 @functools.cache
 def _on_one_device(name: str) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-    outputs, gradients = _outputs_and_gradients(CASES[name], mtf.Mesh(ONE_DEVICE))
+    outputs, gradients = outputs_and_gradients(CASES[name], mtf.Mesh(ONE_DEVICE))
     return mtf.to_numpy(outputs), mtf.to_numpy(gradients)
 
 
@@ -75,7 +75,7 @@ def test_op_and_gradients_equal_those_of_one_device(
     name: str, layout: str, mesh_shape: str
 ) -> None:
     case, mesh = CASES[name], mtf.Mesh(mesh_shape, layout)
-    outputs, gradients = _outputs_and_gradients(case, mesh)
+    outputs, gradients = outputs_and_gradients(case, mesh)
     expected_outputs, expected_gradients = _on_one_device(name)
     for i, (output, expected) in enumerate(zip(outputs, expected_outputs, strict=True)):
         _assert_laid_out(output, f"output {i}")

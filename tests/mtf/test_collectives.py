@@ -1,0 +1,158 @@
+"""What operations and their gradients send between devices, and how a program is read.
+
+A collective that nobody expects is the way in which DTensor is silently slow.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from mtfrun import mtf
+from mtfrun.mtf.collectives import Collective, describe_collectives, dump_environment, read_dump
+from tests.mtf.test_ops_under_layouts import CASES
+
+ROOT = pathlib.Path(__file__).parents[2]
+Found = dict[str, list[tuple[str, list[str], list[str]]]]
+
+# On a 2 x 2 mesh under the first layout of the case: how many all-gathers and all-to-alls forward
+# and backward together may have, and why. Every other operation has none.
+ALONG_IT = "it works along a split dimension, whose parts mean nothing alone"
+ALLOWED = {
+    "slicewise": (2, "the dimension is not splittable by tf_fn: forward, and its gradient"),
+    "cumsum": (4, f"{ALONG_IT}: two sums, forward and backward"),
+    "argmax": (2, f"{ALONG_IT}: two of them"),
+    "top_1": (2, "that of argmax; the values come from a maximum, an all-reduce"),
+    "top_k": (1, f"{ALONG_IT}; the gradient is a contraction"),
+    "nth_elements": (1, "that of top_k"),
+    "sample_with_temperature": (2, "that of argmax"),
+    "sparse_softmax_cross_entropy": (
+        3,
+        "TensorFlow's operation has one batch dimension: a second split one is gathered",
+    ),
+    "reshape_that_splits": (1, "the gradient is merged from a dimension that is split inside"),
+    "reshape_that_merges": (1, "the gradient is split into dimensions without a rule"),
+    "replace_dimensions": (1, "a split dimension disappears"),
+    "reshape_that_moves_an_axis": (2, "one all-to-all forward, one backward: the point of it"),
+    "rename_dimension": (1, "the new name has no rule"),
+    "rename_to_a_split_dimension": (1, "the gradient's name has no rule"),
+    "anonymize": (1, "what it is for"),
+    "concat": (6, f"{ALONG_IT}: two operands and a gradient, for two dimensions"),
+    "split_of_a_split_dimension": (3, f"{ALONG_IT}: the operand and two gradients"),
+    "stack_into_a_split_dimension": (1, "the gradient is cut along the new dimension"),
+    "unstack": (1, ALONG_IT),
+    "slice": (2, f"{ALONG_IT}: forward and backward"),
+    "pad": (2, f"{ALONG_IT}: forward and backward"),
+    "reduce_first": (1, ALONG_IT),
+    "shift": (4, "the edges of the parts, forward and backward, in two calls"),
+    "dynamic_shift_along_a_split_dimension": (1, ALONG_IT),
+    "halo_exchange": (10, "the edges of the blocks, forward and backward, in three calls"),
+    "gather_from_a_table": (2, "the second split dimension of the indices"),
+    "gather_along_a_later_dimension": (1, "the table's own dimension is split"),
+    "batched_gather": (1, "the table's own dimension is split"),
+    "gather_with_a_permuted_output": (1, "the table's own dimension is split"),
+    "gather_at_a_python_number": (1, "the table's own dimension is split"),
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """The collectives of every case: DTensor writes its programs if told before it starts."""
+    folder = tmp_path_factory.mktemp("programs")
+    worker = subprocess.run(
+        [sys.executable, "-m", "tests.mtf.collectives_worker", str(folder), "data:2,model:2"],
+        env=os.environ | dump_environment(folder),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        text=True,
+    )
+    return json.loads(worker.stdout)
+
+
+def test_every_allowed_case_exists() -> None:
+    assert ALLOWED.keys() <= CASES.keys()
+
+
+def test_no_operation_gathers_more_than_it_must(found: Found) -> None:
+    moves = {
+        name: sum(kind != "all-reduce" for kind, _, _ in items) for name, items in found.items()
+    }
+    assert moves.keys() == CASES.keys()
+    too_many = {name: n for name, n in moves.items() if n > ALLOWED.get(name, (0, ""))[0]}
+    assert not too_many
+    assert not {name for name in ALLOWED if moves[name] == 0}, "no longer needed"
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        # Free dimensions stay split; only the gradients of what lacks the batch are summed.
+        ("matmul", {("all-reduce", "model", "b"): 1, ("all-reduce", "data", "a"): 1}),
+        ("einsum_of_one", {("all-reduce", "model", "b"): 1}),
+        ("same_shapes", {}),
+        ("one_hot", {}),
+        ("dropout", {}),
+        ("transpose", {}),
+        (
+            "reshape_that_moves_an_axis",
+            {("all-to-all", "data", "a"): 1, ("all-to-all", "data", "e"): 1},
+        ),
+        ("custom_gradient", {("all-reduce", "data", "a"): 1}),
+    ],
+)
+def test_collectives_are_those_that_the_mathematics_needs(
+    found: Found, name: str, expected: dict[tuple[str, str, str], int]
+) -> None:
+    counts = collections.Counter(
+        (kind, ",".join(axes), ",".join(dimensions)) for kind, axes, dimensions in found[name]
+    )
+    assert counts == expected
+
+
+PROGRAM = """
+module attributes {tf._default_mesh = "|data=2,model=2|0,1,2,3|0,1,2,3|/device:CPU:0"} {
+  %cst = "tf.Const"() <{value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>}> : () -> tensor<2x2xi32>
+  %2 = "tf.DTensorAllReduce"(%1, %cst) <{reduce_op = "Add"}> {_layout = ["sharding_specs:data,\
+ mesh:|data=2,model=2|"]} : (tensor<2xf32>, tensor<2x2xi32>) -> tensor<2xf32>
+  %3 = "tf.DTensorAllGather"(%0) <{input_layout = #dtensor.layout<sharding_specs:data,model,\
+ mesh:|data=2,model=2|>, output_layout = #dtensor.layout<sharding_specs:data,unsharded,\
+ mesh:|data=2,model=2|>}> : (tensor<2x4xbf16>) -> tensor<2x8xbf16>
+}
+"""
+
+
+def test_a_program_is_read_with_axes_global_sizes_and_bytes(tmp_path: pathlib.Path) -> None:
+    for number, phase in enumerate(["DTensorSPMDExpansion", "CSE", "Canonicalizer"]):
+        text = PROGRAM if phase == "CSE" else "module"
+        name = f"dtensor.{number:04}.dtensor_mlir.after_{phase}.__inference__trace_7.mlir"
+        (tmp_path / name).write_text(text)
+    (tmp_path / "dtensor.0003.dtensor_mlir.after_CSE.Relayout.mlir").write_text(PROGRAM)
+    assert read_dump(tmp_path) == [
+        [
+            Collective("all-reduce", ("model",), (4,), ("data",), 8),
+            Collective("all-gather", ("model",), (4, 8), ("data", "model"), 32),
+        ]
+    ]
+
+
+def test_a_description_names_the_dimensions_of_shapes_that_fit() -> None:
+    mesh = mtf.Mesh("data:2,model:2", "batch:data;d_ff:model;heads:model")
+    mesh.partition("batch:4;d_ff:8")
+    mesh.partition("batch:4;heads:2")
+    program = [
+        Collective("all-gather", ("model",), (4, 8), ("data", "model"), 128),
+        Collective("all-gather", ("model",), (4, 8), ("data", "model"), 128),
+        Collective("all-reduce", ("data",), (8,), ("model",), 16),
+    ]
+    assert describe_collectives(program, mesh) == [
+        "2 all-gather over model (d_ff): 256 bytes on each device",
+        "1 all-reduce over data (batch): 16 bytes on each device",
+    ]
