@@ -6,7 +6,7 @@ How one runs depends on the layout of its operands:
   TensorFlow's fused kernel.
 * Where two leading dimensions or the channels are split, which the fused kernel cannot do under
   DTensor: as one contraction of the filter with the patches that it covers. Every device does its
-  share of the work; on CPU this takes 0.8 to 3.4 times as long per multiplication as fused kernel
+  share of the work; on CPU this takes 0.8 to 3.4 times as long per product as the fused kernel
   and the patches take `filter size` times the memory of x. Split input channels are summed over
   by an all-reduce of the result.
 * Blocks exchange their edges first, see `mtf.halo_exchange`.
