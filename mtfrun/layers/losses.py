@@ -46,13 +46,12 @@ def softmax_cross_entropy_with_ids(
       z_loss: factor of logsumexp(logits)**2.
     """
     logits = mtf.to_float(logits)
-    loss = mtf.sparse_softmax_cross_entropy(logits, ids, vocab_dim)
-    if label_smoothing or z_loss:
-        # One pass more over the logits, which is why it is not always there.
-        log_z = mtf.reduce_logsumexp(logits, vocab_dim)
-        if label_smoothing:
-            uniform = log_z - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
-            loss = loss + label_smoothing * (uniform - loss)
-        if z_loss:
-            loss = loss + z_loss * mtf.square(log_z)
+    if not label_smoothing and not z_loss:
+        return mtf.sparse_softmax_cross_entropy(logits, ids, vocab_dim)
+    loss, log_z = mtf.cross_entropy_and_logsumexp(logits, ids, vocab_dim)
+    if label_smoothing:
+        uniform = log_z - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
+        loss = loss + label_smoothing * (uniform - loss)
+    if z_loss:
+        loss = loss + z_loss * mtf.square(log_z)
     return loss

@@ -48,6 +48,10 @@ from mtfrun.mtf.ops.convolution import (
     conv3d,
     conv3d_with_blocks,
 )
+from mtfrun.mtf.ops.cross_entropy import (
+    cross_entropy_and_logsumexp,
+    sparse_softmax_cross_entropy,
+)
 from mtfrun.mtf.ops.depthwise import depthwise_conv1d
 from mtfrun.mtf.ops.elementwise import (
     abs,
@@ -87,7 +91,6 @@ from mtfrun.mtf.ops.indexing import (
     ones,
     ones_like,
     range,
-    sparse_softmax_cross_entropy,
     zeros,
     zeros_like,
 )
@@ -198,6 +201,7 @@ __all__ = [
     "convert_to_layout_rules",
     "convert_to_shape",
     "cos",
+    "cross_entropy_and_logsumexp",
     "cumsum",
     "custom_gradient",
     "cwise",

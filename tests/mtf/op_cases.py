@@ -205,6 +205,12 @@ CONTRACTIONS = [
         (ABC, f"int {AB}"),
         (DATA_MODEL, "a:data;c:model"),
     ),
+    OpCase(
+        "cross_entropy_and_logsumexp",
+        lambda x, ids: mtf.multiply(*mtf.cross_entropy_and_logsumexp(x, mtf.abs(ids) % 8, C)),
+        (ABC, f"int {AB}"),
+        (DATA_MODEL, "a:data;c:model"),
+    ),
 ]
 
 CASES = [*ELEMENTWISE, *REDUCTIONS, *CONTRACTIONS]

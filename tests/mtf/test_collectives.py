@@ -32,10 +32,6 @@ ALLOWED = {
     "top_k": (1, f"{ALONG_IT}; the gradient is a contraction"),
     "nth_elements": (1, "that of top_k"),
     "sample_with_temperature": (2, "that of argmax"),
-    "sparse_softmax_cross_entropy": (
-        3,
-        "TensorFlow's operation has one batch dimension: a second split one is gathered",
-    ),
     "reshape_that_splits": (1, "the gradient is merged from a dimension that is split inside"),
     "reshape_that_merges": (1, "the gradient is split into dimensions without a rule"),
     "replace_dimensions": (1, "a split dimension disappears"),
