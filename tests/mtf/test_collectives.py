@@ -51,7 +51,6 @@ ALLOWED = {
     "halo_exchange": (10, "the edges of the blocks, forward and backward, in three calls"),
     "gather_from_a_table": (2, "the second split dimension of the indices"),
     "gather_along_a_later_dimension": (1, "the table's own dimension is split"),
-    "batched_gather": (1, "the table's own dimension is split"),
     "gather_with_a_permuted_output": (1, "the table's own dimension is split"),
     "gather_at_a_python_number": (1, "the table's own dimension is split"),
 }

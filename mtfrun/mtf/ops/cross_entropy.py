@@ -10,7 +10,7 @@ from mtfrun.mtf.ops.elementwise import exp, log
 from mtfrun.mtf.ops.gathering import gather
 from mtfrun.mtf.ops.indexing import one_hot, range
 from mtfrun.mtf.ops.lift import transposed
-from mtfrun.mtf.ops.reductions import reduce_logsumexp, reduce_max, reduce_sum, softmax
+from mtfrun.mtf.ops.reductions import reduce_logsumexp, reduce_max, softmax
 from mtfrun.mtf.ops.structure import reshape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -83,7 +83,7 @@ def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     largest = reduce_max(own_largest, reduced_dim=part)
     # Relative to the largest logit, so that a target that has it loses nothing to cancellation.
     excess = reduce_logsumexp(own_logsumexp - largest, part)
-    target = reduce_sum(gather(own, _own_ids(targets, part, classes), classes), reduced_dim=part)
+    target = gather(logits, targets, vocab)
     if part.size > 1:
         own_softmax = own_softmax * exp(own_logsumexp - (largest + excess))
     return (largest - target) + excess, largest + excess, own_softmax
