@@ -8,9 +8,11 @@ from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.binary import equal, where
 from mtfrun.mtf.ops.contraction import einsum
-from mtfrun.mtf.ops.indexing import constant, one_hot
+from mtfrun.mtf.ops.indexing import constant, one_hot, range, zeros_like
 from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -25,8 +27,10 @@ def gather(
 
     Dimensions that `weights` and `indices` share go together (a batched gather).
 
-    What it costs on several devices: where `dim` is split, it is gathered first, and the gradient
-    of a table is made whole on every device before it is cut. (A contraction with one-hot indices
+    What it costs on several devices: where `dim` is split and one entry of each row is wanted (no
+    dimension of `indices` that `weights` lacks), every device reads its part and the result is
+    all-reduced. Else `dim` is gathered first, and the gradient of a table is made whole on every
+    device before it is cut. (A contraction with one-hot indices
     avoids both and took ten times as long for an embedding of 8192 x 256 and 1024 tokens.) Where
     dimensions of `indices` other than shared ones are split, all but the first are gathered.
     The gradient of a batched gather is such a contraction.
@@ -65,6 +69,8 @@ def gather(
 
 def _gather(table: Tensor, index: Tensor, dim: Dimension) -> Tensor:
     """table: {batch..., dim, rest...}; index: {batch..., others...}, both in this order."""
+    if table.mesh.num_splits(dim) > 1 and all(d in table.shape for d in index.shape):
+        return _picked(table, index, dim)
     axis = table.shape.index(dim)
     shape = union(index.shape, table.shape - dim)
     inside = tf.logical_and(index.value >= 0, index.value < dim.size)
@@ -76,6 +82,12 @@ def _gather(table: Tensor, index: Tensor, dim: Dimension) -> Tensor:
     )
     mask = align(inside, index.shape, shape)
     return laid_out(table, tf.where(mask, value, tf.zeros([], value.dtype)), shape)
+
+
+def _picked(table: Tensor, index: Tensor, dim: Dimension) -> Tensor:
+    """Returns an entry of each row, found where it lies: `dim` stays split."""
+    here = equal(range(table.mesh, dim, index.dtype), index)
+    return reduce_sum(where(here, table, zeros_like(table)), reduced_dim=dim)
 
 
 def _scattered(grad: Tensor, index: Tensor, dim: Dimension, shape: Shape) -> Tensor:
