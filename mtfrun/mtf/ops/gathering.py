@@ -30,9 +30,9 @@ def gather(
     What it costs on several devices: a table, without shared dimensions, whose `dim` is split is
     gathered first, and its gradient is made whole on every device before it is cut. (A contraction
     with one-hot indices avoids both and took ten times as long for an embedding of 8192 x 256 and
-    1024 tokens.) In a batched gather every device looks up what is its own, and the result is
-    summed; the gradient is a contraction with one-hot indices. Where dimensions of `indices` other
-    than shared ones are split, all but the first are gathered.
+    1024 tokens.) In other gathers every device looks up what is its own, and the result is summed;
+    the gradient of a batched gather is a contraction with one-hot indices. Where dimensions of
+    `indices` other than shared ones are split, all but the first are gathered.
 
     Args:
       weights: {dim, ...}.
@@ -51,7 +51,8 @@ def gather(
     batch = Shape(d for d in indices.shape if d in weights.shape)
     axis = weights.mesh.axis_of(dim)
     apart = all(weights.mesh.axis_of(d) != axis for d in indices.shape)
-    if batch.ndims and weights.mesh.num_splits(dim) > 1 and apart:
+    is_table = indices.shape.ndims > 0 and not batch.ndims
+    if weights.mesh.num_splits(dim) > 1 and apart and not is_table:
         return _gather_in_parts(weights, indices, dim, output_shape)
     rest = weights.shape - dim - batch
     # Storage order in which tf.gather takes them: shared dimensions first.
