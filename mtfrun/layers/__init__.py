@@ -31,7 +31,12 @@ from mtfrun.layers.local_attention import (
     masked_local_attention_1d,
     masked_local_attention_1d_incremental,
 )
-from mtfrun.layers.losses import softmax_cross_entropy_with_ids, softmax_cross_entropy_with_logits
+from mtfrun.layers.losses import (
+    sigmoid_cross_entropy_with_logits,
+    softmax_cross_entropy_with_ids,
+    softmax_cross_entropy_with_logits,
+    weights_nonzero,
+)
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
 from mtfrun.layers.sequence_attention import (
@@ -104,7 +109,9 @@ __all__ = [
     "multihead_self_attention_memory_compressed",
     "rename_length_to_memory_length",
     "rms_norm",
+    "sigmoid_cross_entropy_with_logits",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
+    "weights_nonzero",
     "write_position",
 ]

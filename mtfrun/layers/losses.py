@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from mtfrun import mtf
 
 
@@ -23,6 +25,33 @@ def softmax_cross_entropy_with_logits(
     log_z = mtf.reduce_logsumexp(logits, vocab_dim)
     loss = mtf.negative(mtf.reduce_sum(targets * (logits - log_z), reduced_dim=vocab_dim))
     return loss + z_loss * mtf.square(log_z)
+
+
+def sigmoid_cross_entropy_with_logits(
+    logits: mtf.TensorLike, targets: mtf.TensorLike
+) -> mtf.Tensor:
+    """Returns -targets * log(sigmoid(logits)) - (1 - targets) * log(1 - sigmoid(logits)), float32.
+
+    Args:
+      logits: {...}, one independent question each.
+      targets: probabilities, the dimensions of the logits.
+
+    Raises:
+      ShapeError: the dimensions differ.
+    """
+    logits, targets = mtf.to_float(logits), mtf.to_float(targets)
+    if set(logits.shape) != set(targets.shape):
+        raise mtf.ShapeError(
+            f"logits {logits.shape} and targets {targets.shape} must have the same dimensions: "
+            "use mtf.broadcast or mtf.reduce_mean"
+        )
+    # -log(1 - sigmoid(x)) = softplus(x), and -log(sigmoid(x)) = softplus(x) - x.
+    return mtf.softplus(logits) - logits * targets
+
+
+def weights_nonzero(targets: mtf.TensorLike, dtype: tf.DType = tf.float32) -> mtf.Tensor:
+    """Returns 1 for every id that is not 0, which is padding, and 0 for the others."""
+    return mtf.cast(mtf.not_equal(targets, 0), dtype)
 
 
 def softmax_cross_entropy_with_ids(
