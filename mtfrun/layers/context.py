@@ -18,12 +18,19 @@ class Context:
         else {length, memory_length}, with the batch dimensions where rows have masks of their own.
         Computed once a step, not once a layer.
       position: while decoding, the index of the position that is computed: an int32 scalar.
+      bidirectional: whether positions may see later ones; relative positions have a sign then.
+      encoder_output: what a decoder attends to beside itself: {batch..., memory_length, d_model}.
+      encoder_decoder_bias: added to the logits of that attention: {batch..., memory_length}, with
+        `length` where positions see different parts.
     """
 
     training: bool = False
     key: mtf.Key | None = None
     self_attention_bias: mtf.Tensor | None = None
     position: mtf.Tensor | None = None
+    bidirectional: bool = False
+    encoder_output: mtf.Tensor | None = None
+    encoder_decoder_bias: mtf.Tensor | None = None
 
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the key of a module's noise: it depends on the module's path, not on the order

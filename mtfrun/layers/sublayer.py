@@ -20,9 +20,18 @@ class Sublayer(mtf.Module, abc.ABC):
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns the output for whole sequences; x: {..., length, d_model}."""
 
-    def initial_state(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
-        """Returns what `step` remembers before the first position: nested tensors."""
-        del batch, memory_length
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
+    ) -> Any:
+        """Returns what `step` remembers before the first position: nested tensors.
+
+        Args:
+          batch: the dimensions of x in `step`, without d_model. What is of one row, such as a cache
+            of keys, has them all; what rows share may lack those that they share it over.
+          memory_length: the positions that there will be.
+          context: of all steps, still without a position.
+        """
+        del batch, memory_length, context
         return ()
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:

@@ -162,6 +162,17 @@ def _loop(x: mtf.Tensor) -> list[mtf.Tensor]:
     )
 
 
+def _loop_with_a_constant(x: mtf.Tensor) -> list[mtf.Tensor]:
+    start = mtf.constant(x.mesh, 0, dtype=tf.int32)
+    return list(
+        mtf.while_loop(
+            lambda i, y, constant: i < 3,
+            lambda i, y, constant: [i + 1, y + constant, constant],
+            [start, x, 2.0 * x],
+        )
+    )
+
+
 def _loop_with_accumulators(x: mtf.Tensor) -> list[mtf.Tensor]:
     start = mtf.constant(x.mesh, 0, dtype=tf.int32)
     sums = mtf.while_loop(
@@ -184,6 +195,7 @@ def _doubled_gradient(x: mtf.Tensor) -> mtf.Tensor:
 CONTROL = [
     # A loop has no gradient on a mesh, as in Mesh TensorFlow.
     OpCase("while_loop", _loop, (AB,), differentiable=False),
+    OpCase("while_loop_with_a_constant", _loop_with_a_constant, (AB,), differentiable=False),
     OpCase("while_loop_with_accumulators", _loop_with_accumulators, (AB,), differentiable=False),
     OpCase(
         "recompute_grad",

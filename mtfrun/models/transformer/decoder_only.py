@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import (
-    Context,
-    Dense,
-    Embedding,
-    PositionalEmbedding,
-    attention_mask_causal,
-    attention_mask_same_segment,
-    attention_mask_up_to,
-    softmax_cross_entropy_with_ids,
-)
-from mtfrun.models.model import Loss, Metric
+from mtfrun.layers import Context, PositionalEmbedding
+from mtfrun.models.transformer.decoder_side import causal_mask, stack_decoder
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.token_model import PositionClass, TokenModel
 
 
-class DecoderOnly(mtf.Module):
+class DecoderOnly(TokenModel):
     """Predicts every token from those before it.
 
     Features: "targets" {batch, length} int32 ids, 0 is padding and has no loss. In packed rows
@@ -32,18 +23,9 @@ class DecoderOnly(mtf.Module):
     document, and the step is a little cheaper.
 
     Args:
-      mesh: the mesh.
-      vocabulary_size: the number of ids; a multiple of the mesh axis that "vocab" is on.
-      d_model: the size of the vectors between layers.
-      max_length: the largest position + 1.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
-      tied_softmax: the embedding is also the softmax's weights.
-      label_smoothing: the share of the target that is spread over all ids, in training.
-      z_loss: factor of logsumexp(logits)**2 in the loss, in training.
-      dtypes: of variables and of activations.
+      others: see `TokenModel`.
     """
-
-    metric_names = ("loss", "accuracy")
 
     def __init__(
         self,
@@ -53,108 +35,48 @@ class DecoderOnly(mtf.Module):
         d_model: int = 512,
         max_length: int = 512,
         stack: Callable[..., Stack] = Stack,
+        position: PositionClass | None = PositionalEmbedding,
         tied_softmax: bool = True,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        super().__init__()
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
-        self._mesh = mesh
-        self._activation = dtypes.activation
-        self._vocab = mtf.Dimension("vocab", vocabulary_size)
-        self._label_smoothing = label_smoothing
-        self._z_loss = z_loss
         width = mtf.Dimension("d_model", d_model)
-        self.embedding = Embedding(mesh, self._vocab, width, dtypes)
-        self.position = PositionalEmbedding(mesh, max_length, width, dtypes)
-        self.decoder_stack = stack(mesh, width, dtypes)
-        self.softmax = (
-            None if tied_softmax else Dense(mesh, [width], [self._vocab], dtypes, use_bias=False)
+        super().__init__(
+            mesh,
+            vocabulary_size,
+            width,
+            dtypes,
+            max_length=max_length,
+            position=position,
+            tied_softmax=tied_softmax,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
         )
-
-    def loss(
-        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
-    ) -> Loss:
-        """Returns the sum of the cross entropies of all targets that are not padding.
-
-        Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
-        targets that no other id's logit exceeds.
-        """
-        targets = features["targets"]
-        logits = self._logits(features, Context(training=training, key=key))
-        weights = mtf.to_float(mtf.not_equal(targets, 0))
-        weight = mtf.reduce_sum(weights)
-
-        def mean(values: mtf.Tensor) -> Metric:
-            return Metric(mtf.reduce_sum(values * weights), weight)
-
-        plain = mean(softmax_cross_entropy_with_ids(logits, targets, self._vocab))
-        trained = plain
-        if training and (self._label_smoothing or self._z_loss):
-            trained = mean(
-                softmax_cross_entropy_with_ids(
-                    logits,
-                    targets,
-                    self._vocab,
-                    label_smoothing=self._label_smoothing,
-                    z_loss=self._z_loss,
-                )
-            )
-        accuracy = mean(mtf.to_float(self._is_right(logits, targets)))
-        return Loss(trained.total, weight, {"loss": plain, "accuracy": accuracy})
-
-    def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
-        return self._logits(features, Context())
+        self.decoder_stack = stack(mesh, width, dtypes)
 
     def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
-        """Returns the step function and its first state, for the shape of features["targets"]."""
-        batch, length = features["targets"].shape
-        memory_length = mtf.Dimension("memory_length", length.size)
-        self.position.check_length(length)
+        """Returns the step function and its first state, for the shape of features["targets"].
 
-        def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            mask = mtf.cast(attention_mask_up_to(memory_length, position), self._activation)
-            context = Context(position=position, self_attention_bias=mask)
-            x = self.embedding(ids) + self.position(position)
-            x, state = self.decoder_stack.step(x, state, context)
-            return self._classify(x), state
-
-        return Decoder(step, self.decoder_stack.initial_state([batch], memory_length))
+        That is {batch..., length}, such as {batch, beam, length}.
+        """
+        targets = features["targets"]
+        self._check_length(targets)
+        return stack_decoder(
+            self.decoder_stack,
+            targets,
+            Context(),
+            embed=lambda ids, position: self._embed(self.embedding, ids, position),
+            classify=self._classify,
+            dtype=self._activation,
+        )
 
     def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
-        """Returns the logits of the targets in a call whose context has no mask yet."""
         targets = features["targets"]
         segments = features.get("targets_segmentation")
-        positions = features.get("targets_position")
-        length = targets.shape.get_dim_by_name("length")
-        mask = mtf.cast(_self_attention_mask(self._mesh, length, segments), self._activation)
+        length = self._check_length(targets)
+        mask = causal_mask(self._mesh, length, segments, self._activation)
         context = dataclasses.replace(context, self_attention_bias=mask)
-        self.position.check_length(length)
-        vectors = self.position.first(length) if positions is None else self.position(positions)
-        x = self.embedding(shift_right(targets, length, segments)) + vectors
+        ids = shift_right(targets, length, segments)
+        x = self._embed(self.embedding, ids, features.get("targets_position"))
         return self._classify(self.decoder_stack(x, context))
-
-    def _classify(self, x: mtf.Tensor) -> mtf.Tensor:
-        logits = self.embedding.logits(x) if self.softmax is None else self.softmax(x)
-        return mtf.to_float(logits)
-
-    def _is_right(self, logits: mtf.Tensor, targets: mtf.Tensor) -> mtf.Tensor:
-        # Not argmax, which is several times slower than a maximum over a large vocabulary.
-        logits = mtf.stop_gradient(logits)
-        chosen = mtf.gather(logits, targets, self._vocab)
-        return mtf.greater_equal(chosen, mtf.reduce_max(logits, reduced_dim=self._vocab))
-
-
-def _self_attention_mask(
-    mesh: mtf.Mesh, length: mtf.Dimension, segments: mtf.Tensor | None
-) -> mtf.Tensor:
-    """Returns the mask of a language model: what came before, in the same document."""
-    memory_length = mtf.Dimension("memory_length", length.size)
-    mask = attention_mask_causal(mesh, length, memory_length)
-    if segments is None:
-        return mask
-    memory_segments = mtf.rename_dimension(segments, "length", "memory_length")
-    return attention_mask_same_segment(segments, memory_segments) + mask

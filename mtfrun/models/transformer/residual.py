@@ -31,9 +31,11 @@ class Residual(Sublayer):
         """Returns {..., length, d_model} for x of the same shape."""
         return x + self.dropout(self.layer(self.norm(x), context), context)
 
-    def initial_state(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
+    ) -> Any:
         """Returns that of the layer."""
-        return self.layer.initial_state(batch, memory_length)
+        return self.layer.initial_state(batch, memory_length, context)
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output at one position and the layer's next state."""

@@ -39,7 +39,7 @@ class SelfAttention(Sublayer):
         )
 
     def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
     ) -> KeysAndValues:
         """Returns an empty cache of keys and values."""
         return self.attention.empty_cache(batch, memory_length)

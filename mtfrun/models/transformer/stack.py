@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -69,23 +70,19 @@ class Stack(Sublayer):
         """Returns {batch..., length, d_model} for x of the same shape."""
         x = self.dropout(x, context)
         for block in self.blocks:
-            # The block is bound now: the backward pass calls this again after the loop has ended.
-            def run(
-                x: mtf.Tensor, sublayers: Iterable[Sublayer] = tuple(block.values())
-            ) -> mtf.Tensor:
-                for sublayer in sublayers:
-                    x = sublayer(x, context)
-                return x
-
-            remember = not (self._rematerialise and context.training)
-            x = run(x) if remember else mtf.recompute_grad(run, [x])
+            x = self._run(block.values(), x, context)
         return self.final_dropout(self.final_norm(x), context)
 
-    def initial_state(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
+    ) -> Any:
         """Returns the states of all sublayers, by block and name."""
         batch = list(batch)
         return [
-            {name: sublayer.initial_state(batch, memory_length) for name, sublayer in block.items()}
+            {
+                name: sublayer.initial_state(batch, memory_length, context)
+                for name, sublayer in block.items()
+            }
             for block in self.blocks
         ]
 
@@ -99,6 +96,24 @@ class Stack(Sublayer):
                 x, results[name] = sublayer.step(x, block_state[name], context)
             next_state.append(results)
         return self.final_dropout(self.final_norm(x), context), next_state
+
+    def _run(self, block: Iterable[Sublayer], x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns what a block makes of x, remembering or not what lies between."""
+        sublayers = tuple(block)
+
+        def run(x: mtf.Tensor, *differentiated: mtf.Tensor) -> mtf.Tensor:
+            replaced: dict[str, Any] = dict(zip(names, differentiated, strict=True))
+            inside = dataclasses.replace(context, **replaced)
+            for sublayer in sublayers:
+                x = sublayer(x, inside)
+            return x
+
+        # Tensors that a rematerialised function does not take as arguments get no gradient.
+        names = ["encoder_output"] if context.encoder_output is not None else []
+        inputs = [x, *(getattr(context, name) for name in names)]
+        if not (self._rematerialise and context.training):
+            return run(*inputs)
+        return mtf.recompute_grad(run, inputs)
 
 
 def _names(classes: Sequence[SublayerClass]) -> list[str]:

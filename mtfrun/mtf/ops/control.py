@@ -100,4 +100,6 @@ def _plus(total: Tensor, x: TensorLike) -> Tensor:
 def _next_value(before: Tensor, after: Tensor) -> tf.Tensor:
     if after.shape != before.shape:
         raise ShapeError(f"the loop's body turns a variable of {before.shape} into {after.shape}")
-    return after.mesh.constrain(after.value, before.shape)
+    # DTensor ends the process over a body that hands a variable on as it was.
+    value = tf.identity(after.value) if after.mesh.is_distributed else after.value
+    return after.mesh.constrain(value, before.shape)

@@ -1,0 +1,120 @@
+"""An encoder-decoder Transformer: a sequence from a sequence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from mtfrun import mtf
+from mtfrun.decoding import Decoder
+from mtfrun.layers import (
+    Context,
+    Embedding,
+    PositionalEmbedding,
+    attention_mask_ignore_padding,
+    attention_mask_same_segment,
+    rename_length_to_memory_length,
+)
+from mtfrun.models.transformer.decoder_side import causal_mask, stack_decoder
+from mtfrun.models.transformer.shift import shift_right
+from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.token_model import PositionClass, TokenModel
+
+
+class EncoderDecoder(TokenModel):
+    """Predicts every target from the inputs and the targets before it.
+
+    Vaswani et al. 2017, arXiv:1706.03762, figure 1.
+
+    Features: "inputs" and "targets", each {batch, length} int32 ids with a length of its own; 0 is
+    padding, which nothing attends to and which has no loss. In packed rows also
+    "inputs_segmentation", "inputs_position", "targets_segmentation" and "targets_position": a pair
+    has the same number in both segmentations, and pairs do not see each other.
+
+    Args:
+      encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
+        contain `EncoderDecoderAttention`.
+      inputs_vocabulary_size: the number of input ids, whose embedding is then one of its own; None
+        for one embedding of inputs and targets.
+      others: see `TokenModel`.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        vocabulary_size: int,
+        *,
+        encoder: Callable[..., Stack],
+        decoder: Callable[..., Stack],
+        d_model: int = 512,
+        max_length: int = 512,
+        position: PositionClass | None = PositionalEmbedding,
+        inputs_vocabulary_size: int | None = None,
+        tied_softmax: bool = True,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        width = mtf.Dimension("d_model", d_model)
+        super().__init__(
+            mesh,
+            vocabulary_size,
+            width,
+            dtypes,
+            max_length=max_length,
+            position=position,
+            tied_softmax=tied_softmax,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
+        self.inputs_embedding = self.embedding
+        if inputs_vocabulary_size is not None:
+            inputs_vocab = mtf.Dimension("vocab", inputs_vocabulary_size)
+            self.inputs_embedding = Embedding(mesh, inputs_vocab, width, dtypes)
+        self.encoder_stack = encoder(mesh, width, dtypes)
+        self.decoder_stack = decoder(mesh, width, dtypes)
+
+    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
+        """Returns the step function and its first state, for the shape of features["targets"].
+
+        That is {batch..., length} with all dimensions of "inputs" but its length, and more, such as
+        {batch, beam, length}: what the encoder makes is then shared by the beams.
+        """
+        self._check_length(features["targets"])
+        unpacked = {name: features[name] for name in ("inputs", "targets")}
+        return stack_decoder(
+            self.decoder_stack,
+            features["targets"],
+            self._encoded(unpacked, Context()),
+            embed=lambda ids, position: self._embed(self.embedding, ids, position),
+            classify=self._classify,
+            dtype=self._activation,
+        )
+
+    def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
+        targets = features["targets"]
+        segments = features.get("targets_segmentation")
+        length = self._check_length(targets)
+        context = dataclasses.replace(
+            self._encoded(features, context),
+            self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
+        )
+        ids = shift_right(targets, length, segments)
+        x = self._embed(self.embedding, ids, features.get("targets_position"))
+        return self._classify(self.decoder_stack(x, context))
+
+    def _encoded(self, features: Mapping[str, mtf.Tensor], context: Context) -> Context:
+        """Returns the decoder's context: the encoder's output and what of it may be seen."""
+        inputs = features["inputs"]
+        self._check_length(inputs)
+        segments = features.get("inputs_segmentation")
+        if segments is None:
+            mask = seen = attention_mask_ignore_padding(inputs, self._activation)
+        else:
+            mask = attention_mask_same_segment(segments, dtype=self._activation)
+            targets = features["targets_segmentation"]
+            seen = attention_mask_same_segment(targets, segments, self._activation)
+        inside = dataclasses.replace(context, self_attention_bias=mask, bidirectional=True)
+        x = self._embed(self.inputs_embedding, inputs, features.get("inputs_position"))
+        output = rename_length_to_memory_length(self.encoder_stack(x, inside))
+        return dataclasses.replace(context, encoder_output=output, encoder_decoder_bias=seen)

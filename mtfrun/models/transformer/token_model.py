@@ -1,0 +1,134 @@
+"""What all models of tokens share: embeddings, softmax and loss."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+
+from mtfrun import mtf
+from mtfrun.layers import (
+    Context,
+    Dense,
+    Embedding,
+    PositionalEmbedding,
+    softmax_cross_entropy_with_ids,
+)
+from mtfrun.models.model import Loss, Metric
+
+# Made as `position_class(mesh, max_length, d_model, dtypes)`.
+PositionClass = Callable[..., PositionalEmbedding]
+
+
+class TokenModel(mtf.Module, abc.ABC):
+    """A model that gives every position of features["targets"] {batch, length} int32 its logits.
+
+    Id 0 is padding and has no loss.
+
+    Args:
+      mesh: the mesh.
+      vocabulary_size: the number of ids; a multiple of the mesh axis that "vocab" is on.
+      d_model: the size of the vectors between layers.
+      max_length: the largest position + 1.
+      position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
+        added to those of the ids; None for a model whose attention knows positions.
+      tied_softmax: the embedding is also the softmax's weights.
+      label_smoothing: the share of the target that is spread over all ids, in training.
+      z_loss: factor of logsumexp(logits)**2 in the loss, in training.
+      dtypes: of variables and of activations.
+    """
+
+    metric_names = ("loss", "accuracy")
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        vocabulary_size: int,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy,
+        *,
+        max_length: int,
+        position: PositionClass | None,
+        tied_softmax: bool,
+        label_smoothing: float,
+        z_loss: float,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+        self._mesh = mesh
+        self._activation = dtypes.activation
+        self._vocab = mtf.Dimension("vocab", vocabulary_size)
+        self._label_smoothing = label_smoothing
+        self._z_loss = z_loss
+        self.embedding = Embedding(mesh, self._vocab, d_model, dtypes)
+        self.position = None if position is None else position(mesh, max_length, d_model, dtypes)
+        self.softmax = (
+            None if tied_softmax else Dense(mesh, [d_model], [self._vocab], dtypes, use_bias=False)
+        )
+
+    def loss(
+        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
+    ) -> Loss:
+        """Returns the sum of the cross entropies of all targets that are not padding.
+
+        Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
+        targets that no other id's logit exceeds.
+        """
+        targets = features["targets"]
+        logits = self._logits(features, Context(training=training, key=key))
+        weights = mtf.to_float(mtf.not_equal(targets, 0))
+        weight = mtf.reduce_sum(weights)
+
+        def mean(values: mtf.Tensor) -> Metric:
+            return Metric(mtf.reduce_sum(values * weights), weight)
+
+        plain = mean(softmax_cross_entropy_with_ids(logits, targets, self._vocab))
+        trained = plain
+        if training and (self._label_smoothing or self._z_loss):
+            trained = mean(
+                softmax_cross_entropy_with_ids(
+                    logits,
+                    targets,
+                    self._vocab,
+                    label_smoothing=self._label_smoothing,
+                    z_loss=self._z_loss,
+                )
+            )
+        accuracy = mean(mtf.to_float(self._is_right(logits, targets)))
+        return Loss(trained.total, weight, {"loss": plain, "accuracy": accuracy})
+
+    def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
+        return self._logits(features, Context())
+
+    @abc.abstractmethod
+    def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
+        """Returns the logits of the targets in a call whose context has no mask yet."""
+
+    def _embed(
+        self, embedding: Embedding, ids: mtf.Tensor, positions: mtf.Tensor | None
+    ) -> mtf.Tensor:
+        """Returns the vectors {..., d_model} of ids, at the positions 0, 1, ... if None."""
+        x = embedding(ids)
+        if self.position is None:
+            return x
+        if positions is not None:
+            return x + self.position(positions)
+        return x + self.position.first(ids.shape.get_dim_by_name("length"))
+
+    def _check_length(self, ids: mtf.Tensor) -> mtf.Dimension:
+        """Returns the dimension "length" of ids, or raises a ShapeError if it is too long."""
+        length = ids.shape.get_dim_by_name("length")
+        if self.position is not None:
+            self.position.check_length(length)
+        return length
+
+    def _classify(self, x: mtf.Tensor) -> mtf.Tensor:
+        logits = self.embedding.logits(x) if self.softmax is None else self.softmax(x)
+        return mtf.to_float(logits)
+
+    def _is_right(self, logits: mtf.Tensor, targets: mtf.Tensor) -> mtf.Tensor:
+        # Not argmax, which is several times slower than a maximum over a large vocabulary.
+        logits = mtf.stop_gradient(logits)
+        chosen = mtf.gather(logits, targets, self._vocab)
+        return mtf.greater_equal(chosen, mtf.reduce_max(logits, reduced_dim=self._vocab))

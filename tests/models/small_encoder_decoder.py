@@ -1,0 +1,71 @@
+"""A small encoder-decoder, and rows of pairs for it, packed and not."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.models.transformer import (
+    EncoderDecoder,
+    EncoderDecoderAttention,
+    FeedForward,
+    SelfAttention,
+    Stack,
+)
+
+VOCABULARY = 16
+BATCH, INPUTS_LENGTH, TARGETS_LENGTH = 8, 10, 6
+
+
+def small_encoder_decoder(
+    mesh: mtf.Mesh, *, dropout_rate: float = 0.0, rematerialise: bool = False, **options: Any
+) -> EncoderDecoder:
+    """Returns an initialised model of two layers each; `options` are those of EncoderDecoder."""
+    heads = {"num_heads": 4, "d_kv": 4, "dropout_rate": dropout_rate}
+    attention = functools.partial(SelfAttention, **heads)
+    feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
+    stack = functools.partial(
+        Stack, num_layers=2, dropout_rate=dropout_rate, rematerialise=rematerialise
+    )
+    to_encoder = functools.partial(EncoderDecoderAttention, **heads)
+    options = {
+        "d_model": 16,
+        "max_length": 16,
+        "encoder": functools.partial(stack, layers=[attention, feed_forward]),
+        "decoder": functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
+    } | options
+    model = EncoderDecoder(mesh, VOCABULARY, **options)
+    mtf.initialize(model, seed=2)
+    return model
+
+
+def pairs() -> dict[str, np.ndarray]:
+    """Returns inputs of 7 to 10 and targets of 3 to 6 tokens, padded at the end."""
+    rng = np.random.default_rng(1)
+    inputs = rng.integers(1, VOCABULARY, [BATCH, INPUTS_LENGTH])
+    targets = rng.integers(1, VOCABULARY, [BATCH, TARGETS_LENGTH])
+    for row in range(BATCH):
+        inputs[row, 7 + row % 4 :] = 0
+        targets[row, 3 + row % 4 :] = 0
+    return {"inputs": inputs.astype(np.int32), "targets": targets.astype(np.int32)}
+
+
+def packed_pairs() -> dict[str, np.ndarray]:
+    """Returns rows of two pairs, (4 inputs, 3 targets) and (5, 2), and one position of padding."""
+    rng = np.random.default_rng(2)
+    rows = {}
+    for name, (first, second, length) in {
+        "inputs": (4, 5, INPUTS_LENGTH),
+        "targets": (3, 2, TARGETS_LENGTH),
+    }.items():
+        rest = length - first - second
+        segments = np.asarray([1] * first + [2] * second + [0] * rest, np.int32)
+        positions = np.asarray([*range(first), *range(second), *[0] * rest], np.int32)
+        ids = rng.integers(1, VOCABULARY, [BATCH, length]).astype(np.int32)
+        rows[name] = ids * (segments > 0)
+        rows[f"{name}_segmentation"] = np.tile(segments, [BATCH, 1])
+        rows[f"{name}_position"] = np.tile(positions, [BATCH, 1])
+    return rows

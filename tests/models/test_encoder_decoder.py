@@ -1,0 +1,138 @@
+"""What an encoder-decoder computes: what sees what, packing, and decoding step by step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.layers import Context
+from mtfrun.models.transformer import EncoderDecoder
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.small_encoder_decoder import (
+    BATCH,
+    TARGETS_LENGTH,
+    VOCABULARY,
+    packed_pairs,
+    pairs,
+    small_encoder_decoder,
+)
+from tests.models.small_model import LAYOUT, on_mesh
+
+# Two layers of bfloat16 (8 bits of mantissa) against float32.
+BFLOAT16_MODEL_TOLERANCE = 0.05
+
+
+def _logits(model: EncoderDecoder, mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> np.ndarray:
+    return mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
+
+
+def test_targets_see_all_inputs_and_the_targets_before_them() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_encoder_decoder(mesh)
+    rows = pairs()
+    before = _logits(model, mesh, rows)
+    other_targets = {**rows, "targets": rows["targets"].copy()}
+    other_targets["targets"][:, 2] = rows["targets"][:, 2] % (VOCABULARY - 1) + 1
+    after = _logits(model, mesh, other_targets)
+    np.testing.assert_array_equal(after[:, :3], before[:, :3])
+    assert np.all(np.abs(after[:, 3:] - before[:, 3:]).max(-1) > 1e-4)
+    other_inputs = {**rows, "inputs": rows["inputs"].copy()}
+    other_inputs["inputs"][:, 6] = rows["inputs"][:, 6] % (VOCABULARY - 1) + 1
+    assert np.all(np.abs(_logits(model, mesh, other_inputs) - before).max(-1) > 1e-5)
+
+
+def test_padding_of_the_inputs_changes_nothing() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_encoder_decoder(mesh)
+    rows = {"inputs": pairs()["inputs"][:, :7], "targets": pairs()["targets"]}
+    longer = {**rows, "inputs": np.pad(rows["inputs"], [(0, 0), (0, 5)])}
+    expected = _logits(model, mesh, rows)
+    assert_close(_logits(model, mesh, longer), expected, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_packed_pairs_have_the_logits_that_they_have_alone() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_encoder_decoder(mesh)
+    packed = packed_pairs()
+    logits = _logits(model, mesh, packed)
+    for inputs, targets in ((slice(0, 4), slice(0, 3)), (slice(4, 9), slice(3, 5))):
+        alone = {"inputs": packed["inputs"][:, inputs], "targets": packed["targets"][:, targets]}
+        expected = _logits(model, mesh, alone)
+        assert_close(logits[:, targets], expected, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize("beams", [None, 3])
+def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
+    mesh_shape: str, beams: int | None
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = small_encoder_decoder(mesh, tied_softmax=False)
+    # Every beam has targets of its own; no row is padded, for padding is a token while decoding.
+    rng = np.random.default_rng(3)
+    targets = rng.integers(1, VOCABULARY, [beams or 1, BATCH, TARGETS_LENGTH]).astype(np.int32)
+    inputs = pairs()["inputs"]
+    whole = [_logits(model, mesh, {"inputs": inputs, "targets": beam}) for beam in targets]
+    previous = np.pad(targets, [(0, 0), (0, 0), (1, 0)])[..., :-1]
+    dims = [mtf.Dimension("batch", BATCH)]
+    if beams is not None:
+        dims.append(mtf.Dimension("beam", beams))
+
+    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
+        length = mtf.Dimension("length", TARGETS_LENGTH)
+        empty = mtf.zeros(mesh, [*dims, length], tf.int32)
+        decoder = model.decoder({**features, "targets": empty})
+        state, made = decoder.initial_state, []
+        for position in range(TARGETS_LENGTH):
+            ids = np.moveaxis(previous[..., position], 0, 1)
+            ids = mtf.import_tf_tensor(mesh, ids.reshape([d.size for d in dims]), dims)
+            now = mtf.constant(mesh, position, dtype=tf.int32)
+            logits, state = decoder.step(ids, now, state)
+            assert logits.shape == mtf.Shape([*dims, mtf.Dimension("vocab", VOCABULARY)])
+            made.append(logits)
+        return made
+
+    made = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"inputs": inputs})))
+    one_by_one = np.stack(made, axis=-2).reshape([BATCH, beams or 1, TARGETS_LENGTH, VOCABULARY])
+    assert_close(np.moveaxis(one_by_one, 1, 0), np.stack(whole), FLOAT32_MODEL_TOLERANCE)
+
+
+def test_beams_share_what_the_encoder_made() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    features = on_mesh(mesh, {"inputs": pairs()["inputs"]})
+    features["targets"] = mtf.zeros(mesh, f"batch:{BATCH};beam:3;length:6", tf.int32)
+    state = small_encoder_decoder(mesh).decoder(features).initial_state
+    for block in state:
+        assert "beam" in block["self_attention"].keys.shape.dimension_names
+        assert "beam" not in block["encoder_decoder_attention"].keys.shape.dimension_names
+
+
+def test_bfloat16_activations_stay_near_float32() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    policy = mtf.DTypePolicy(activation="bfloat16")
+    model, exact = small_encoder_decoder(mesh, dtypes=policy), small_encoder_decoder(mesh)
+    logits, expected = (_logits(m, mesh, packed_pairs()) for m in (model, exact))
+    assert logits.dtype == np.float32
+    assert_close(logits, expected, BFLOAT16_MODEL_TOLERANCE)
+    # They are not float32 by accident.
+    assert np.abs(logits - expected).max() > 1e-4
+
+
+def test_inputs_may_have_a_vocabulary_of_their_own() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_encoder_decoder(mesh, inputs_vocabulary_size=20)
+    variables = model.named_variables()
+    assert variables["inputs_embedding/table"].shape.to_string == "vocab:20;d_model:16"
+    assert variables["embedding/table"].shape.to_string == "vocab:16;d_model:16"
+    rows = pairs()
+    assert np.isfinite(_logits(model, mesh, {**rows, "inputs": rows["inputs"] + 4})).all()
+
+
+def test_an_encoder_decoder_attention_without_an_encoder_says_so() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_encoder_decoder(mesh)
+    x = mtf.zeros(mesh, "batch:2;length:3;d_model:16")
+    with pytest.raises(ValueError, match="needs an encoder's output"):
+        model.decoder_stack(x, Context())
