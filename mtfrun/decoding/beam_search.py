@@ -110,9 +110,7 @@ def grow_topk(
     log_probs = log_probs + alive.log_probs
     penalty = length_penalty(position + 1, alpha)
     flat = mtf.Dimension("candidates", beam.size * rank.size)
-    scores, index = mtf.top_k(
-        mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam
-    )
+    scores, index = mtf.top_k(mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam)
     parents = mtf.floordiv(index, rank.size)
     token = mtf.gather(mtf.reshape(token, [batch, flat]), index, flat)
     here = mtf.equal(mtf.range(logits.mesh, length), position)

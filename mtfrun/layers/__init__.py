@@ -32,6 +32,7 @@ from mtfrun.layers.local_attention import (
     masked_local_attention_1d_incremental,
 )
 from mtfrun.layers.losses import (
+    regularised_cross_entropy,
     sigmoid_cross_entropy_with_logits,
     softmax_cross_entropy_with_ids,
     softmax_cross_entropy_with_logits,
@@ -110,6 +111,7 @@ __all__ = [
     "rename_length_to_memory_length",
     "rms_norm",
     "sigmoid_cross_entropy_with_logits",
+    "regularised_cross_entropy",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
     "weights_nonzero",

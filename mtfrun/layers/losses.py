@@ -75,12 +75,27 @@ def softmax_cross_entropy_with_ids(
       z_loss: factor of logsumexp(logits)**2.
     """
     logits = mtf.to_float(logits)
-    if not label_smoothing and not z_loss:
-        return mtf.sparse_softmax_cross_entropy(logits, ids, vocab_dim)
-    loss, log_z = mtf.cross_entropy_and_logsumexp(logits, ids, vocab_dim)
+    found = mtf.sparse_cross_entropy(
+        logits, ids, vocab_dim, logsumexp_gradient=bool(label_smoothing or z_loss)
+    )
+    return regularised_cross_entropy(
+        found, logits, vocab_dim, label_smoothing=label_smoothing, z_loss=z_loss
+    )
+
+
+def regularised_cross_entropy(
+    found: mtf.CrossEntropy,
+    logits: mtf.TensorLike,
+    vocab_dim: mtf.Dimension,
+    *,
+    label_smoothing: float,
+    z_loss: float,
+) -> mtf.Tensor:
+    """Returns the loss of `softmax_cross_entropy_with_ids` where the plain one is there already."""
+    loss = found.loss
     if label_smoothing:
-        uniform = log_z - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
+        uniform = found.logsumexp - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
         loss = loss + label_smoothing * (uniform - loss)
     if z_loss:
-        loss = loss + z_loss * mtf.square(log_z)
+        loss = loss + z_loss * mtf.square(found.logsumexp)
     return loss

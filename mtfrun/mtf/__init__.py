@@ -49,7 +49,8 @@ from mtfrun.mtf.ops.convolution import (
     conv3d_with_blocks,
 )
 from mtfrun.mtf.ops.cross_entropy import (
-    cross_entropy_and_logsumexp,
+    CrossEntropy,
+    sparse_cross_entropy,
     sparse_softmax_cross_entropy,
 )
 from mtfrun.mtf.ops.depthwise import depthwise_conv1d
@@ -151,6 +152,7 @@ from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
 from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable
 
 __all__ = [
+    "CrossEntropy",
     "DTypePolicy",
     "Dimension",
     "DimensionLike",
@@ -201,7 +203,6 @@ __all__ = [
     "convert_to_layout_rules",
     "convert_to_shape",
     "cos",
-    "cross_entropy_and_logsumexp",
     "cumsum",
     "custom_gradient",
     "cwise",
@@ -289,6 +290,7 @@ __all__ = [
     "slicewise",
     "softmax",
     "softplus",
+    "sparse_cross_entropy",
     "sparse_softmax_cross_entropy",
     "split",
     "sqrt",

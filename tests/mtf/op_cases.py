@@ -206,8 +206,10 @@ CONTRACTIONS = [
         (DATA_MODEL, "a:data;c:model"),
     ),
     OpCase(
-        "cross_entropy_and_logsumexp",
-        lambda x, ids: mtf.multiply(*mtf.cross_entropy_and_logsumexp(x, mtf.abs(ids) % 8, C)),
+        "sparse_cross_entropy",
+        lambda x, ids: (
+            lambda found: found.loss * found.logsumexp + mtf.stop_gradient(found.margin)
+        )(mtf.sparse_cross_entropy(x, mtf.abs(ids) % 8, C)),
         (ABC, f"int {AB}"),
         (DATA_MODEL, "a:data;c:model"),
     ),
