@@ -2,5 +2,17 @@
 
 from mtfrun.evaluation.loop import Evaluator
 from mtfrun.evaluation.metrics import bits_per_byte, perplexity
+from mtfrun.evaluation.scoring import target_log_probs
+from mtfrun.evaluation.text_metrics import bleu, chrf, exact_match, text_metrics, token_accuracy
 
-__all__ = ["Evaluator", "bits_per_byte", "perplexity"]
+__all__ = [
+    "Evaluator",
+    "bits_per_byte",
+    "bleu",
+    "chrf",
+    "exact_match",
+    "perplexity",
+    "target_log_probs",
+    "text_metrics",
+    "token_accuracy",
+]

@@ -1,6 +1,6 @@
 """Layers: parameters and the pure functions that use them."""
 
-from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
@@ -106,5 +106,4 @@ __all__ = [
     "rms_norm",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
-    "write_position",
 ]

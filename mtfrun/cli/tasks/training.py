@@ -44,7 +44,7 @@ class Training:
     @property
     def tokens_per_step(self) -> int:
         """Tokens of a batch, padding included."""
-        return self.batch_size * self.experiment.data.length
+        return self.batch_size * self.experiment.data.tokens_per_row
 
     def run(
         self, run: RunDirectory, *, texts: Mapping[str, str], profile: bool
