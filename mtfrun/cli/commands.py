@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO
 
 from mtfrun.cli import config, report
-from mtfrun.cli.errors import UsageError
-from mtfrun.cli.gin_checks import check_taken
 from mtfrun.cli.continuous import steps_as_they_appear
 from mtfrun.cli.decoding_progress import decoding_progress
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.gin_checks import check_taken
 from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
 from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Scoring, Training
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open

@@ -160,7 +160,12 @@ def _add_decode_flags(parser: Parser) -> None:
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
     add("--interactive", action="store_true", help="read prompts from the terminal, one by one")
     _add_output_flags(parser)
-    add("--format", default="jsonl", choices=("jsonl", "text"), help="text: outputs alone, a line each")
+    add(
+        "--format",
+        default="jsonl",
+        choices=("jsonl", "text"),
+        help="text: outputs alone, a line each",
+    )
     add("--beam_size", type=int, help="sequences followed at a time; 1 for none", metavar="N")
     add("--num_outputs", type=int, help="outputs for each prompt, up to beam_size", metavar="N")
     add("--alpha", type=float, help="of a beam search's length penalty", metavar="A")

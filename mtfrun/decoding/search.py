@@ -74,9 +74,7 @@ class Search:
         beam = mtf.Dimension("beam", self.beam_size)
         if self.beam_size > 1:
             if self.beam_size >= vocab.size:
-                raise ValueError(
-                    f"beam_size={self.beam_size} must be below the {vocab.size} ids"
-                )
+                raise ValueError(f"beam_size={self.beam_size} must be below the {vocab.size} ids")
             return beam_search(
                 decoder_for(mtf.Shape([batch, beam, length])),
                 prompts,
