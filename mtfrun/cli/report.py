@@ -17,7 +17,7 @@ def describe(training: Training) -> str:
     rows = [_row(path, variable) for path, variable in parameters.items()]
     heading = ("variable", "dimensions", "layout", "on each device", "bytes")
     options = training.options
-    tokens = training.tokens_per_step
+    tokens, row = training.tokens_per_step, training.experiment.data.tokens_per_row
     frozen = len(parameters) - len(state.trainable)
     return "\n".join(
         [
@@ -29,7 +29,7 @@ def describe(training: Training) -> str:
             + f", {frozen} of them frozen" * bool(frozen),
             f"                {_sizes(parameters)}",
             f"optimizer       {type(state.optimizer).__name__}: {_sizes(slots)}",
-            f"batch           {training.batch_size} rows of {training.experiment.data.tokens_per_row}: "
+            f"batch           {training.batch_size} rows of {row}: "
             f"{tokens:,} tokens a step, in {options.microbatches} microbatch(es)",
             f"steps           {options.train_steps:,}: {options.train_steps * tokens:,} tokens",
             *_rules_without_dimension(mesh),
