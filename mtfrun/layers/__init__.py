@@ -25,8 +25,8 @@ from mtfrun.layers.correlation import corr
 from mtfrun.layers.dense import Dense, dense
 from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
-from mtfrun.layers.embedding import Embedding, PositionalEmbedding
-from mtfrun.layers.feedforward import FeedForward
+from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.local_attention import (
     masked_local_attention_1d,
     masked_local_attention_1d_incremental,
@@ -34,6 +34,8 @@ from mtfrun.layers.local_attention import (
 from mtfrun.layers.losses import softmax_cross_entropy_with_ids, softmax_cross_entropy_with_logits
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
+from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
+from mtfrun.layers.rotary import rotate
 from mtfrun.layers.sequence_attention import (
     compress_mean,
     multihead_attention,
@@ -67,13 +69,16 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FeedForward",
+    "GatedFeedForward",
     "KeysAndValues",
     "LayerNorm",
     "MASKED",
     "MultiHeadAttention",
     "PositionalEmbedding",
     "RMSNorm",
+    "RelativePositionBias",
     "SeparableConv1D",
+    "SinusoidPositions",
     "Sublayer",
     "Updates",
     "attention_bias_local_2d_block",
@@ -102,8 +107,10 @@ __all__ = [
     "multihead_encdec_attention_incremental",
     "multihead_self_attention_incremental",
     "multihead_self_attention_memory_compressed",
+    "relative_position_bucket",
     "rename_length_to_memory_length",
     "rms_norm",
+    "rotate",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
 ]

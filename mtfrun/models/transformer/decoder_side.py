@@ -16,6 +16,7 @@ from mtfrun.layers import (
     attention_mask_same_segment,
     attention_mask_up_to,
 )
+from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
 
 
@@ -34,6 +35,16 @@ def causal_mask(
     if segments is not None:
         mask = attention_mask_same_segment(segments) + mask
     return mtf.cast(mask, dtype)
+
+
+def decoder_inputs(
+    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
+) -> mtf.Tensor:
+    """Returns the ids {..., length} that a decoder reads: the targets one position later.
+
+    Negative ids, which are read but not trained on, lose their sign; see `shift_right`.
+    """
+    return mtf.abs(shift_right(targets, length, segments))
 
 
 def stack_decoder(
