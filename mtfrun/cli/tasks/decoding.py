@@ -116,10 +116,14 @@ class Decoding:
         answers: dict[int, Answer] = {}
         rows = [self._prompting.row(prompt) for prompt in prompts]
         for lengths, lines in self._batches(rows):
-            found = self._search_batch(lengths, lines, [rows[line] for line in lines])
+            ids, scores, finished = self._search_batch(
+                lengths, lines, [rows[line] for line in lines]
+            )
             for i, line in enumerate(lines):
-                hypotheses = decoding.n_best(*(x[i] for x in found))[: self.num_outputs]
-                answers[line] = self._answer(prompts[line], rows[line], hypotheses)
+                hypotheses = decoding.n_best(ids[i], scores[i], finished[i])
+                answers[line] = self._answer(
+                    prompts[line], rows[line], hypotheses[: self.num_outputs]
+                )
             progress(len(answers))
         return [answers[line] for line in range(len(prompts))]
 
@@ -161,8 +165,8 @@ class Decoding:
 
     def _search_batch(
         self, lengths: Mapping[str, int], lines: Sequence[int], rows: Sequence[Row]
-    ) -> decoding.Hypotheses:
-        """Returns the hypotheses of the rows as arrays [rows, beam, ...]."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns ids [rows, beam, length], scores and finished [rows, beam] of the rows."""
         mesh = self.experiment.mesh
         batch = mtf.Dimension("batch", self.batch_size)
         arrays = self._prompting.features(rows, self.batch_size, lengths)
@@ -182,7 +186,8 @@ class Decoding:
         found = self._programs[program](
             features, *(mtf.import_tf_tensor(mesh, x, [batch]) for x in numbers)
         )
-        return decoding.Hypotheses(*(x[: len(rows)] for x in mtf.to_numpy(found)))
+        ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(found))
+        return ids, scores, finished
 
     def _hypotheses(
         self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
