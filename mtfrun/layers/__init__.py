@@ -1,6 +1,6 @@
 """Layers: parameters and the pure functions that use them."""
 
-from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
@@ -25,8 +25,8 @@ from mtfrun.layers.correlation import corr
 from mtfrun.layers.dense import Dense, dense
 from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
-from mtfrun.layers.embedding import Embedding, PositionalEmbedding
-from mtfrun.layers.feedforward import FeedForward
+from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.local_attention import (
     masked_local_attention_1d,
     masked_local_attention_1d_incremental,
@@ -40,6 +40,8 @@ from mtfrun.layers.losses import (
 )
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
+from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
+from mtfrun.layers.rotary import rotate
 from mtfrun.layers.sequence_attention import (
     compress_mean,
     multihead_attention,
@@ -73,13 +75,16 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FeedForward",
+    "GatedFeedForward",
     "KeysAndValues",
     "LayerNorm",
     "MASKED",
     "MultiHeadAttention",
     "PositionalEmbedding",
     "RMSNorm",
+    "RelativePositionBias",
     "SeparableConv1D",
+    "SinusoidPositions",
     "Sublayer",
     "Updates",
     "attention_bias_local_2d_block",
@@ -108,6 +113,7 @@ __all__ = [
     "multihead_encdec_attention_incremental",
     "multihead_self_attention_incremental",
     "multihead_self_attention_memory_compressed",
+    "relative_position_bucket",
     "rename_length_to_memory_length",
     "rms_norm",
     "sigmoid_cross_entropy_with_logits",
@@ -115,5 +121,5 @@ __all__ = [
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
     "weights_nonzero",
-    "write_position",
+    "rotate",
 ]

@@ -32,6 +32,12 @@ class Context:
     encoder_output: mtf.Tensor | None = None
     encoder_decoder_bias: mtf.Tensor | None = None
 
+    def positions(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the positions of x {..., length, d_model} {length}, or the one of a step."""
+        if self.position is not None:
+            return self.position
+        return mtf.range(x.mesh, x.shape.get_dim_by_name("length"))
+
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the key of a module's noise: it depends on the module's path, not on the order
         of calls, so that rematerialisation draws the same noise again.

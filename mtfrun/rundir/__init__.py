@@ -11,6 +11,8 @@ from mtfrun.rundir.manifest import VariableSpec as VariableSpec
 from mtfrun.rundir.records import package_versions as package_versions
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
 from mtfrun.rundir.summaries import Summaries as Summaries
+from mtfrun.rundir.warm_start import WarmStart as WarmStart
+from mtfrun.rundir.warm_start import WarmStartReport as WarmStartReport
 
 __all__ = [
     "Checkpoints",
@@ -20,6 +22,8 @@ __all__ = [
     "RunDirectory",
     "Summaries",
     "VariableSpec",
+    "WarmStart",
+    "WarmStartReport",
     "atomic_open",
     "atomic_write",
     "package_versions",

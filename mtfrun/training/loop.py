@@ -46,6 +46,7 @@ def train(
     options: TrainOptions,
     *,
     evaluate: Callable[[int], object] | None = None,
+    warm_start: Callable[[Mapping[str, mtf.Variable]], object] | None = None,
     texts: Mapping[str, str] | None = None,
     metadata: Mapping[str, object] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -60,6 +61,8 @@ def train(
       run: where checkpoints and summaries go.
       options: when to do what.
       evaluate: called with the step, when evaluation is due and at the end.
+      warm_start: called with the model's variables by path when the run has no checkpoint yet; it
+        may set them.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
       metadata: JSON values for the checkpoints' manifests, besides mesh, layout and seed.
       clock: gives the time in seconds.
@@ -69,7 +72,7 @@ def train(
       RunDirError: a checkpoint does not fit the model, or cannot be written.
     """
     loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
-    first_step = loop.restore()
+    first_step = loop.restore(warm_start)
     progress = Progress(first_step, options.train_steps)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
@@ -114,11 +117,13 @@ class _Loop:
         self._saved_step: int | None = None
         self._visits = 0
 
-    def restore(self) -> int:
+    def restore(self, warm_start: Callable[[Mapping[str, mtf.Variable]], object] | None) -> int:
         """Initialises the state, from the newest good checkpoint where there is one."""
         self._state.initialize()
         self._checkpoints.clean()
         if self._checkpoints.latest() is None:
+            if warm_start is not None:
+                warm_start(self._state.model.named_variables())
             return 0
         found = self._checkpoints.restore(None, self._state.storage(), self._infeed.iterator)
         # Random numbers must go on as they were, whatever the configuration says by now.

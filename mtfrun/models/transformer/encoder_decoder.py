@@ -15,8 +15,7 @@ from mtfrun.layers import (
     attention_mask_same_segment,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.decoder_side import causal_mask, stack_decoder
-from mtfrun.models.transformer.shift import shift_right
+from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_model import PositionClass, TokenModel
 
@@ -36,6 +35,7 @@ class EncoderDecoder(TokenModel):
         contain `EncoderDecoderAttention`.
       inputs_vocabulary_size: the number of input ids, whose embedding is then one of its own; None
         for one embedding of inputs and targets.
+      shift_across_segments: see `DecoderOnly`.
       others: see `TokenModel`.
     """
 
@@ -50,6 +50,7 @@ class EncoderDecoder(TokenModel):
         max_length: int = 512,
         position: PositionClass | None = PositionalEmbedding,
         inputs_vocabulary_size: int | None = None,
+        shift_across_segments: bool = False,
         tied_softmax: bool = True,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
@@ -67,6 +68,7 @@ class EncoderDecoder(TokenModel):
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
+        self._shift_across_segments = shift_across_segments
         self.inputs_embedding = self.embedding
         if inputs_vocabulary_size is not None:
             inputs_vocab = mtf.Dimension("vocab", inputs_vocabulary_size)
@@ -99,7 +101,7 @@ class EncoderDecoder(TokenModel):
             self._encoded(features, context),
             self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
         )
-        ids = shift_right(targets, length, segments)
+        ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = self._embed(self.embedding, ids, features.get("targets_position"))
         return self._classify(self.decoder_stack(x, context))
 

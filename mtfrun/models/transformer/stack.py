@@ -10,7 +10,7 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.layers import Context, Dropout, FeedForward, RMSNorm, Sublayer
 from mtfrun.models.transformer.residual import NormClass, Residual
-from mtfrun.models.transformer.self_attention import SelfAttention
+from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 
 # Made as `sublayer_class(mesh, d_model, dtypes)`.
 SublayerClass = Callable[..., Sublayer]
@@ -28,6 +28,8 @@ class Stack(Sublayer):
       num_layers: the number of blocks.
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
       norm: a class, called as `norm_class(mesh, d_model, dtypes)`.
+      relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
+        self-attention of all blocks; None for none.
       dropout_rate: of the input, of every sublayer's output and of the stack's output.
       rematerialise: compute every block again in the backward pass instead of keeping its inner
         values: memory for about a third more time.
@@ -42,6 +44,7 @@ class Stack(Sublayer):
         num_layers: int = 6,
         layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
         norm: NormClass = RMSNorm,
+        relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
         rematerialise: bool = False,
     ) -> None:
@@ -53,6 +56,7 @@ class Stack(Sublayer):
             )
         self._rematerialise = rematerialise
         self.dropout = Dropout(dropout_rate)
+        self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
         names = _names(layers)
         self.blocks = [
             {
@@ -68,7 +72,7 @@ class Stack(Sublayer):
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
-        x = self.dropout(x, context)
+        x, context = self._begin(x, context)
         for block in self.blocks:
             x = self._run(block.values(), x, context)
         return self.final_dropout(self.final_norm(x), context)
@@ -88,7 +92,7 @@ class Stack(Sublayer):
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output at `context.position` and the next states; x: {batch..., d_model}."""
-        x = self.dropout(x, context)
+        x, context = self._begin(x, context)
         next_state = []
         for block, block_state in zip(self.blocks, state, strict=True):
             results = {}
@@ -96,6 +100,12 @@ class Stack(Sublayer):
                 x, results[name] = sublayer.step(x, block_state[name], context)
             next_state.append(results)
         return self.final_dropout(self.final_norm(x), context), next_state
+
+    def _begin(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, Context]:
+        """Returns what the first block gets."""
+        if self.relative_bias is not None:
+            context = self.relative_bias.added_to(context, x)
+        return self.dropout(x, context), context
 
     def _run(self, block: Iterable[Sublayer], x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns what a block makes of x, remembering or not what lies between."""
@@ -110,6 +120,8 @@ class Stack(Sublayer):
 
         # Tensors that a rematerialised function does not take as arguments get no gradient.
         names = ["encoder_output"] if context.encoder_output is not None else []
+        if self.relative_bias is not None:
+            names.append("self_attention_bias")
         inputs = [x, *(getattr(context, name) for name in names)]
         if not (self._rematerialise and context.training):
             return run(*inputs)

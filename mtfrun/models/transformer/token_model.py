@@ -11,18 +11,20 @@ from mtfrun.layers import (
     Dense,
     Embedding,
     PositionalEmbedding,
+    SinusoidPositions,
     regularised_cross_entropy,
 )
 from mtfrun.models.model import Loss, Metric
 
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
-PositionClass = Callable[..., PositionalEmbedding]
+PositionClass = Callable[..., PositionalEmbedding | SinusoidPositions]
 
 
 class TokenModel(mtf.Module, abc.ABC):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
-    Id 0 is padding and has no loss.
+    Id 0 is padding and has no loss. Negative ids have none either: a decoder reads their absolute
+    value, but does not learn to say it.
 
     Args:
       mesh: the mesh.
@@ -69,14 +71,15 @@ class TokenModel(mtf.Module, abc.ABC):
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
-        """Returns the sum of the cross entropies of all targets that are not padding.
+        """Returns the sum of the cross entropies of all targets that are trained on.
 
         Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
         targets that no other id's logit exceeds.
         """
         targets = features["targets"]
         logits = self._logits(features, Context(training=training, key=key))
-        weights = mtf.to_float(mtf.not_equal(targets, 0))
+        weights = self._weights(features)
+        targets = mtf.maximum(targets, 0)
         weight = mtf.reduce_sum(weights)
 
         def mean(values: mtf.Tensor) -> Metric:
@@ -104,6 +107,10 @@ class TokenModel(mtf.Module, abc.ABC):
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
         return self._logits(features, Context())
+
+    def _weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        """Returns the weight {batch, length} of every position in the loss, float32."""
+        return mtf.to_float(mtf.greater(features["targets"], 0))
 
     @abc.abstractmethod
     def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
