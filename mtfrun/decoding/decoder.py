@@ -7,14 +7,23 @@ from typing import Any, NamedTuple
 
 from mtfrun import mtf
 
-# (ids {batch} of the position before, position, state) -> (logits {batch, vocab}, next state).
-# At position 0 the ids are 0. The position is an int32 scalar, the state a nested structure of
-# tensors.
+# (ids {batch...} of the position before, position, state) -> (logits {batch..., vocab}, next
+# state). At position 0 the ids are 0. The position is an int32 scalar, the state a nested structure
+# of tensors.
 StepFunction = Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
 
 
 class Decoder(NamedTuple):
-    """A model that makes one position after the other."""
+    """A model that makes one position after the other, for rows {batch} or {batch, beam}.
+
+    Attributes:
+      step: makes one position.
+      initial_state: before position 0. A beam search reorders the tensors that have its beam
+        dimension; what all beams share, such as an encoded input, lacks it.
+      within: returns the decoder of the first n positions only, whose state is smaller along some
+        dimensions and starts equally. Steps cost less as long as that is enough.
+    """
 
     step: StepFunction
     initial_state: Any
+    within: Callable[[int], Decoder] | None = None

@@ -1,4 +1,4 @@
-"""The loop that makes one token after the other."""
+"""Greedy and sampled decoding: one hypothesis a row."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.decoder import Decoder
+from mtfrun.decoding.decoder import Decoder, StepFunction
+from mtfrun.decoding.hypotheses import END_ID, Hypotheses
 from mtfrun.decoding.sampling import ChooseToken
-
-END_ID = 1
+from mtfrun.decoding.segments import over_positions
 
 
 class _Progress(NamedTuple):
@@ -19,61 +19,76 @@ class _Progress(NamedTuple):
     position: mtf.Tensor  # int32 scalar: the position to be made next
     previous: mtf.Tensor  # {batch} int32: the ids one position earlier
     ids: mtf.Tensor  # {batch, length} int32: all so far, 0 beyond
+    log_probs: mtf.Tensor  # {batch} float32: of the ids that were chosen
+    ended: mtf.Tensor  # {batch} bool: by an end id
     done: mtf.Tensor  # {batch} bool
     unfinished: mtf.Tensor  # bool scalar
     state: Any
 
 
 def generate(
-    decoder: Decoder, prompts: mtf.Tensor, choose: ChooseToken, *, end_id: int = END_ID
-) -> mtf.Tensor:
-    """Returns ids {batch, length} int32: every prompt continued to its end id, 0 after that.
+    decoder: Decoder,
+    prompts: mtf.Tensor,
+    choose: ChooseToken,
+    vocab: mtf.Dimension,
+    *,
+    limits: mtf.Tensor | None = None,
+    end_id: int = END_ID,
+) -> Hypotheses:
+    """Returns every prompt continued to its end id or its limit; without the beam dimension.
 
     Inside `mtf.function`: one compiled program then serves all prompts of one batch and length.
-    It stops when all rows have ended or at `length`. To fill up a batch use rows that begin with
-    `end_id`: they are done at once.
+    It stops when all rows are done.
 
     Args:
-      decoder: the model, for this batch and length.
+      decoder: the model, for rows {batch} of this length.
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
         wins over the model's choice; an end id ends its row.
       choose: takes the logits and gives the next ids.
+      vocab: the dimension of the ids.
+      limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
+        fill up the batch. By default all of `length`.
       end_id: the id that ends a row.
     """
     batch, length = prompts.shape
     mesh = prompts.mesh
+    if limits is None:
+        limits = mtf.constant(mesh, length.size, [batch], tf.int32)
+
+    def advance(progress: _Progress, step: StepFunction) -> _Progress:
+        position = progress.position
+        logits, state = step(progress.previous, position, progress.state)
+        logits = mtf.to_float(logits)
+        forced = mtf.gather(prompts, position, length)
+        is_forced = mtf.not_equal(forced, 0)
+        token = mtf.where(is_forced, forced, choose(logits, position))
+        chosen = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
+        counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
+        token = mtf.where(progress.done, 0, token)
+        ended = mtf.logical_or(progress.ended, mtf.equal(token, end_id))
+        done = mtf.logical_or(ended, mtf.greater_equal(position + 1, limits))
+        here = mtf.equal(mtf.range(mesh, length), position)
+        return _Progress(
+            position=position + 1,
+            previous=token,
+            ids=mtf.where(here, token, progress.ids, output_shape=prompts.shape),
+            log_probs=progress.log_probs + mtf.where(counts, chosen, 0.0),
+            ended=ended,
+            done=done,
+            unfinished=mtf.logical_not(mtf.reduce_all(done)),
+            state=state,
+        )
+
+    done = mtf.less_equal(limits, 0)
     first = _Progress(
         position=mtf.constant(mesh, 0, dtype=tf.int32),
         previous=mtf.zeros(mesh, [batch], tf.int32),
         ids=mtf.zeros(mesh, prompts.shape, tf.int32),
-        done=mtf.zeros(mesh, [batch], tf.bool),
-        unfinished=mtf.ones(mesh, [], tf.bool),
-        state=decoder.initial_state,
+        log_probs=mtf.zeros(mesh, [batch]),
+        ended=mtf.zeros(mesh, [batch], tf.bool),
+        done=done,
+        unfinished=mtf.logical_not(mtf.reduce_all(done)),
+        state=(),
     )
-
-    def is_unfinished(progress: _Progress) -> mtf.Tensor:
-        return progress.unfinished
-
-    def advance(progress: _Progress) -> list[_Progress]:
-        position = progress.position
-        logits, state = decoder.step(progress.previous, position, progress.state)
-        forced = mtf.gather(prompts, position, length)
-        token = mtf.where(mtf.not_equal(forced, 0), forced, choose(logits, position))
-        token = mtf.where(progress.done, 0, token)
-        done = mtf.logical_or(progress.done, mtf.equal(token, end_id))
-        here = mtf.equal(mtf.range(mesh, length), position)
-        return [
-            _Progress(
-                position=position + 1,
-                previous=token,
-                ids=mtf.where(here, token, progress.ids, output_shape=prompts.shape),
-                done=done,
-                unfinished=mtf.logical_and(
-                    mtf.less(position, length.size - 1), mtf.logical_not(mtf.reduce_all(done))
-                ),
-                state=state,
-            )
-        ]
-
-    (last,) = mtf.while_loop(is_unfinished, advance, [first])
-    return last.ids
+    last = over_positions(decoder, length, first, advance)
+    return Hypotheses(last.ids, last.log_probs, last.ended)

@@ -28,7 +28,7 @@ class Greedy:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A draw from softmax(logits / temperature), among the `top_k` most likely tokens.
+    """A draw from softmax(logits / temperature), among the most likely tokens.
 
     By the Gumbel-max trick (Maddison et al. 2014, arXiv:1411.0030, section 2): the largest of the
     logits with noise added. The noise depends on the key, the position and the line's number alone.
@@ -39,10 +39,12 @@ class Sample:
       key: the seed of the whole run.
       lines: {batch} int32, the number of each row's line in the input.
       temperature: above 0; 1 draws from the model's own distribution.
-      top_k: 0 for all tokens.
+      top_k: draw among so many of the most likely tokens; 0 for all.
+      top_p: draw among the most likely tokens that together have at least this probability, at this
+        temperature and after top_k; 1 for all. Holtzman et al. 2019, arXiv:1904.09751, section 3.1.
 
     Raises:
-      ValueError: temperature or top_k is out of range.
+      ValueError: temperature, top_k or top_p is out of range.
     """
 
     vocab: mtf.Dimension
@@ -50,6 +52,7 @@ class Sample:
     lines: mtf.Tensor
     temperature: float = 1.0
     top_k: int = 0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
@@ -60,17 +63,29 @@ class Sample:
             raise ValueError(
                 f"top_k={self.top_k} must be between 0 (all) and the {self.vocab.size} ids"
             )
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns ids {batch} int32."""
         key = self.key.fold_in(position).fold_in(self.lines)
         logits = mtf.to_float(logits) * (1.0 / self.temperature)
-        if not self.top_k:
+        if not self.top_k and self.top_p == 1.0:
             return mtf.argmax(logits + _gumbel(logits, key), self.vocab)
-        rank = mtf.Dimension("rank", self.top_k)
+        rank = mtf.Dimension("rank", self.top_k or self.vocab.size)
         logits, ids = mtf.top_k(logits, self.vocab, rank)
-        choice = mtf.argmax(logits + _gumbel(logits, key), rank)
-        return mtf.gather(ids, choice, rank)
+        logits = _nucleus(logits, rank, self.top_p) + _gumbel(logits, key)
+        return mtf.gather(ids, mtf.argmax(logits, rank), rank)
+
+
+def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float) -> mtf.Tensor:
+    """Returns logits, which fall along `rank`, with all masked that the first ones do not need to
+    have the probability `top_p` together; the first one always stays."""
+    if top_p == 1.0:
+        return logits
+    probabilities = mtf.softmax(logits, rank)
+    before = mtf.cumsum(probabilities, rank, exclusive=True)
+    return mtf.where(mtf.less(before, top_p), logits, -1e9)
 
 
 def _gumbel(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:

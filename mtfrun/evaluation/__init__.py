@@ -1,6 +1,6 @@
 """Evaluation: metrics of a model over a split."""
 
+from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.evaluation.loop import Evaluator
-from mtfrun.evaluation.metrics import bits_per_byte, perplexity
 
-__all__ = ["Evaluator", "bits_per_byte", "perplexity"]
+__all__ = ["Evaluator", "bits_per_byte"]

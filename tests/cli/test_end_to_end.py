@@ -159,6 +159,38 @@ def test_a_dry_run_describes_and_touches_nothing(flags: list[str], tmp_path: pat
     assert "did you mean 'd_ff'?" in report
 
 
+def test_a_dry_run_counts_what_a_step_sends(flags: list[str], tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    process = mtfrun(
+        "train", *flags, f"--model_dir={run}", "--dry_run", "--gin.MESH_SHAPE='data:2,model:2'"
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    assert process.stderr == b"" and not run.exists()
+    lines = [line[16:] for line in process.stdout.decode().splitlines()]
+    # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
+    activations, per_token, table = 4 * 32 * 16 * 4, 4 * 32 * 4, 384 * 16 * 4
+    # Over data: the gradients of 19 variables, half of the split ones; that of the embedding's
+    # look-up is whole and comes besides that of the logits; loss, its weight and accuracy.
+    gradients = 22_848 + table + 3 * 4
+    # Over model: each of 2 blocks sums attention's output, its 3 gradients, and in the feed-forward
+    # layer the output and 1 gradient; the logits' gradient is summed once. The cross entropy sums 3
+    # values per token over the vocabulary, accuracy 2. Adafactor: mean squares of 13 split
+    # variables, three each.
+    sums = 13 * activations + 5 * per_token + 39 * 4
+    assert [line for line in lines if line.startswith(("81 ", "1 ", "23 ", "57 "))] == [
+        "81 a step, by mesh axis and the dimensions that cause them",
+        f"1 all-gather over model (vocab): {table:,} bytes on each device",
+        f"23 all-reduce over data (batch): {gradients:,} bytes on each device",
+        f"57 all-reduce over model (d_ff, heads, vocab): {sums:,} bytes on each device",
+    ]
+
+
+def test_one_device_has_no_collectives(flags: list[str]) -> None:
+    process = mtfrun("train", *flags, "--dry_run")
+    assert process.returncode == 0, process.stderr.decode()
+    assert "collectives     none: one device\n" in process.stdout.decode()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_run_goes_on(
     number: signal.Signals, code: int, flags: list[str], tmp_path: pathlib.Path

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.indexing import zeros
 from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -48,7 +49,9 @@ def while_loop(
     first = [as_tensor(x) for x in tf.nest.flatten(variables)]
 
     def named(values: Sequence[tf.Tensor]) -> Any:
-        tensors = [Tensor(x.mesh, v, x.shape) for x, v in zip(first, values, strict=True)]
+        tensors = [
+            Tensor(x.mesh, _own(x.mesh, v), x.shape) for x, v in zip(first, values, strict=True)
+        ]
         return tf.nest.pack_sequence_as(variables, tensors)
 
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
@@ -100,6 +103,10 @@ def _plus(total: Tensor, x: TensorLike) -> Tensor:
 def _next_value(before: Tensor, after: Tensor) -> tf.Tensor:
     if after.shape != before.shape:
         raise ShapeError(f"the loop's body turns a variable of {before.shape} into {after.shape}")
-    # DTensor ends the process over a body that hands a variable on as it was.
-    value = tf.identity(after.value) if after.mesh.is_distributed else after.value
-    return after.mesh.constrain(value, before.shape)
+    return after.mesh.constrain(_own(after.mesh, after.value), before.shape)
+
+
+def _own(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
+    """Returns a value that the body itself has made: DTensor ends the process over one that hands a
+    loop variable on, or lays it out anew, as it was."""
+    return tf.identity(value) if mesh.is_distributed else value

@@ -1,0 +1,29 @@
+"""How long an output may become, given its input."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun import mtf
+
+
+def decode_limits(
+    inputs: mtf.Tensor, multiplier: float, constant: int, *, batch_wide: bool = False
+) -> mtf.Tensor:
+    """Returns {batch} int32: int(number of ids in the input * multiplier + constant).
+
+    A row without any id gets 0: it only fills up the batch.
+
+    Args:
+      inputs: {batch, input_length} int32, 0 is padding.
+      multiplier, constant: 1.5 and 10 in the original.
+      batch_wide: give all rows the limit of the longest input, as the original does; then what a
+        row becomes depends on the other rows of its batch.
+    """
+    batch, length = inputs.shape
+    numbers = mtf.reduce_sum(mtf.to_int32(mtf.not_equal(inputs, 0)), reduced_dim=length)
+    filled = mtf.greater(numbers, 0)
+    if batch_wide:
+        numbers = mtf.broadcast(mtf.reduce_max(numbers), [batch])
+    limits = mtf.cast(mtf.to_float(numbers) * multiplier + float(constant), tf.int32)
+    return mtf.where(filled, limits, 0)

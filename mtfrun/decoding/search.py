@@ -1,0 +1,96 @@
+"""How outputs are searched for: beam search, greedily, or by drawing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from mtfrun import mtf
+from mtfrun.decoding.beam_loop import beam_search
+from mtfrun.decoding.decoder import Decoder
+from mtfrun.decoding.generate import generate
+from mtfrun.decoding.hypotheses import END_ID, Hypotheses
+from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What to look for among the continuations of a prompt.
+
+    beam_size: sequences that are followed at a time. 1 takes one token after the other, by
+      temperature.
+    alpha: of the length penalty of a beam search; 0 for none, larger values favour long outputs.
+    stop_early: end a beam search when no open sequence can beat the finished ones.
+    temperature: 0 takes the likeliest token each time, 1 draws from the model's distribution.
+    top_k: draw among so many of the likeliest tokens; 0 for all.
+    top_p: draw among the likeliest tokens that together have this probability; 1 for all.
+    seed: of the draws.
+    """
+
+    beam_size: int = 1
+    alpha: float = 0.6
+    stop_early: bool = True
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size={self.beam_size} must be at least 1")
+        if self.alpha < 0:
+            raise ValueError(f"alpha={self.alpha} must not be negative")
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature} must not be negative")
+        if self.beam_size > 1 and self.temperature:
+            raise ValueError(
+                f"beam_size={self.beam_size} searches for the likeliest outputs and temperature="
+                f"{self.temperature} draws at random: set beam_size=1 or temperature=0"
+            )
+
+    def __call__(
+        self,
+        decoder_for: Callable[[mtf.Shape], Decoder],
+        prompts: mtf.Tensor,
+        vocab: mtf.Dimension,
+        *,
+        lines: mtf.Tensor,
+        limits: mtf.Tensor | None = None,
+        end_id: int = END_ID,
+    ) -> Hypotheses:
+        """Returns the hypotheses {batch, beam, ...} of every row, best first; inside
+        `mtf.function`.
+
+        Args:
+          decoder_for: returns the model's decoder for targets of a shape: {batch, length} or
+            {batch, beam, length}.
+          prompts: {batch, length} int32, padded on the right with 0.
+          vocab: the dimension of the ids.
+          lines: {batch} int32, the number of each row's line in the input: what it draws from.
+          limits: {batch} int32, how many ids a row has at most, prompt included.
+          end_id: the id that ends a sequence.
+        """
+        batch, length = prompts.shape
+        beam = mtf.Dimension("beam", self.beam_size)
+        if self.beam_size > 1:
+            if self.beam_size >= vocab.size:
+                raise ValueError(f"beam_size={self.beam_size} must be below the {vocab.size} ids")
+            return beam_search(
+                decoder_for(mtf.Shape([batch, beam, length])),
+                prompts,
+                beam,
+                vocab,
+                limits=limits,
+                alpha=self.alpha,
+                stop_early=self.stop_early,
+                end_id=end_id,
+            )
+        choose: ChooseToken = Greedy(vocab)
+        if self.temperature:
+            key = mtf.random_key(self.seed)
+            choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
+        decoder = decoder_for(prompts.shape)
+        found = generate(decoder, prompts, choose, vocab, limits=limits, end_id=end_id)
+        return Hypotheses(
+            *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in found)
+        )

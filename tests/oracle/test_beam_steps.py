@@ -1,0 +1,166 @@
+"""Every step of a beam search equals the original, function by function.
+
+All 25 cases of `beam_steps.npz` run: 21 steps, and the whole search of the 4 models they are of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.decoding import beam_search
+from mtfrun.decoding.beam_search import (
+    Alive,
+    Finished,
+    grow_alive,
+    grow_finished,
+    grow_topk,
+    is_finished,
+)
+from mtfrun.decoding.reordering import reorder_state
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.oracle.reference_cases import ReferenceCase, reference_cases
+from tests.oracle.stateful_model import stateful_decoder
+
+CASES = reference_cases("beam_steps")
+MODELS = [name for name in CASES if name.endswith("_model")]
+STEPS = [name for name in CASES if "_step" in name]
+
+
+def _model_of(name: str) -> ReferenceCase:
+    return CASES[name.split("_step")[0] + "_model"] if "_step" in name else CASES[name]
+
+
+def _mesh(model: ReferenceCase, distributed: bool) -> mtf.Mesh:
+    sizes = [
+        next((n for n in (2, 3) if distributed and model.hparams[name] % n == 0), 1)
+        for name in ("batch", "vocab")
+    ]
+    return mtf.Mesh(f"data:{sizes[0]},model:{sizes[1]}", "batch:data;vocab:model")
+
+
+def _dims(model: ReferenceCase) -> tuple[mtf.Dimension, ...]:
+    names = {"batch": "batch", "beam": "beam_size", "length": "length", "vocab": "vocab"}
+    return tuple(mtf.Dimension(name, model.hparams[key]) for name, key in names.items())
+
+
+def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str, Any]:
+    """Returns what the functions make of a step's inputs, by the names of the reference."""
+    batch, beam, length, vocab = _dims(model)
+    options = case.hparams
+    hidden = mtf.Dimension("hidden", 3)
+    shapes = {
+        "alive_seq": [batch, beam, length],
+        "alive_log_probs": [batch, beam],
+        "finished_seq": [batch, beam, length],
+        "finished_scores": [batch, beam],
+        "finished_flags": [batch, beam],
+        "state1": [batch, beam, hidden],
+        "state2": [batch, beam, length, hidden],
+    }
+    limit = options["decode_length"] or length.size
+
+    def run(x: dict[str, mtf.Tensor], position: mtf.Tensor, limits: mtf.Tensor) -> dict[str, Any]:
+        alive = Alive(x["alive_seq"], x["alive_log_probs"])
+        finished = Finished(x["finished_seq"], x["finished_scores"], x["finished_flags"])
+        goes_on = is_finished(
+            position,
+            alive,
+            finished,
+            limits,
+            alpha=options["alpha"],
+            stop_early=options["stop_early"],
+        )
+        before = mtf.equal(mtf.range(mesh, length), position - 1)
+        previous = mtf.reduce_sum(alive.seq * mtf.to_int32(before), reduced_dim=length)
+        decoder = stateful_decoder(
+            mesh, model.with_role("in"), [batch, beam], model.hparams["decay"]
+        )
+        logits, state = decoder.step(previous, position, (x["state1"], x["state2"]))
+        candidates = grow_topk(
+            position, alive, logits, vocab=vocab, alpha=options["alpha"], end_id=options["eos_id"]
+        )
+        new_alive, chosen = grow_alive(candidates, beam)
+        new_finished = grow_finished(finished, candidates)
+        double_beam = candidates.scores.shape[1]
+        top_state = reorder_state(state, candidates.parents, beam)
+        # States of the alive sequences, reordered once.
+        new_state = reorder_state(state, mtf.gather(candidates.parents, chosen, double_beam), beam)
+        return {
+            "logits": logits,
+            "top_seq": candidates.seq,
+            "top_log_probs": candidates.log_probs,
+            "top_scores": candidates.scores,
+            "top_finished": candidates.finished,
+            "top_state1": top_state[0],
+            "top_state2": top_state[1],
+            "new_alive_seq": new_alive.seq,
+            "new_alive_log_probs": new_alive.log_probs,
+            "new_alive_finished": mtf.equal(
+                mtf.gather(mtf.to_int32(candidates.finished), chosen, double_beam), 1
+            ),
+            "new_state1": new_state[0],
+            "new_state2": new_state[1],
+            "new_finished_seq": new_finished.seq,
+            "new_finished_scores": new_finished.scores,
+            "new_finished_flags": new_finished.flags,
+            "continue": mtf.reduce_any(goes_on),
+        }
+
+    inputs = {
+        name: mtf.import_tf_tensor(mesh, case.arrays[f"in/{name}"], shape)
+        for name, shape in shapes.items()
+    }
+    position = mtf.import_tf_tensor(mesh, np.int32(options["i"]), [])
+    limits = mtf.import_tf_tensor(mesh, np.full([batch.size], limit, np.int32), [batch])
+    return mtf.to_numpy(mtf.function(run)(inputs, position, limits))
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_equals_the_original(name: str, distributed: bool) -> None:
+    case, model = CASES[name], _model_of(name)
+    found = _step(case, model, _mesh(model, distributed))
+    expected = case.with_role("out")
+    # Places whose flag is False are empty. The ids there are of whichever of the equal scores, all
+    # -1e7, came first, and nothing reads them.
+    for values in (found, expected):
+        empty = ~values["new_finished_flags"][..., np.newaxis]
+        values["new_finished_seq"] = np.where(empty, 0, values["new_finished_seq"])
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert_close(found[key], value, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_whole_search_equals_the_original(name: str, distributed: bool) -> None:
+    case = CASES[name]
+    mesh = _mesh(case, distributed)
+    batch, beam, length, vocab = _dims(case)
+    limit = case.hparams["decode_length"] or length.size
+
+    def run(prompts: mtf.Tensor) -> Any:
+        return beam_search(
+            stateful_decoder(mesh, case.with_role("in"), [batch, beam], case.hparams["decay"]),
+            prompts,
+            beam,
+            vocab,
+            limits=mtf.constant(mesh, limit, [batch], "int32"),
+            alpha=case.hparams["alpha"],
+            stop_early=case.hparams["stop_early"],
+            independent_rows=False,
+            end_id=case.hparams["eos_id"],
+        )
+
+    prompts = mtf.constant(mesh, 0, [batch, length], "int32")
+    found = mtf.to_numpy(mtf.function(run)(prompts))
+    np.testing.assert_array_equal(found.ids, case.arrays["out/beam_search_ids"])
+    assert_close(found.scores, case.arrays["out/beam_search_scores"], FLOAT32_MODEL_TOLERANCE)
+
+
+def test_all_cases_are_there() -> None:
+    assert (len(STEPS), len(MODELS)) == (21, 4)
