@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.layers.auxiliary import Collector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +19,17 @@ class Context:
         else {length, memory_length}, with the batch dimensions where rows have masks of their own.
         Computed once a step, not once a layer.
       position: while decoding, the index of the position that is computed: an int32 scalar.
+      nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
+        padding.
+      collector: takes losses and measurements of layers; None where nobody wants them.
     """
 
     training: bool = False
     key: mtf.Key | None = None
     self_attention_bias: mtf.Tensor | None = None
     position: mtf.Tensor | None = None
+    nonpadding: mtf.Tensor | None = None
+    collector: Collector | None = None
 
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the key of a module's noise: it depends on the module's path, not on the order

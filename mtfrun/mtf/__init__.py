@@ -116,6 +116,7 @@ from mtfrun.mtf.ops.reductions import (
     softmax,
 )
 from mtfrun.mtf.ops.rematerialisation import recompute_grad
+from mtfrun.mtf.ops.rows import gather_rows
 from mtfrun.mtf.ops.selection import (
     argmax,
     nth_largest_element,
@@ -213,6 +214,7 @@ __all__ = [
     "floordiv",
     "function",
     "gather",
+    "gather_rows",
     "gelu",
     "gradients",
     "greater",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.layers import Context, Dropout, FeedForward, RMSNorm, Sublayer
+from mtfrun.layers import (
+    Auxiliary,
+    Collector,
+    Context,
+    Dropout,
+    FeedForward,
+    RMSNorm,
+    Sublayer,
+)
 from mtfrun.models.transformer.residual import NormClass, Residual
 from mtfrun.models.transformer.self_attention import SelfAttention
 
@@ -72,13 +81,17 @@ class Stack(Sublayer):
             # The block is bound now: the backward pass calls this again after the loop has ended.
             def run(
                 x: mtf.Tensor, sublayers: Iterable[Sublayer] = tuple(block.values())
-            ) -> mtf.Tensor:
+            ) -> tuple[mtf.Tensor, dict[str, Auxiliary]]:
+                collector = Collector()
+                inner = dataclasses.replace(context, collector=collector)
                 for sublayer in sublayers:
-                    x = sublayer(x, context)
-                return x
+                    x = sublayer(x, inner)
+                return x, collector.found
 
             remember = not (self._rematerialise and context.training)
-            x = run(x) if remember else mtf.recompute_grad(run, [x])
+            x, found = run(x) if remember else mtf.recompute_grad(run, [x])
+            if context.collector is not None:
+                context.collector.add_all(found)
         return self.final_dropout(self.final_norm(x), context)
 
     def initial_state(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
@@ -104,7 +117,8 @@ class Stack(Sublayer):
 def _names(classes: Sequence[SublayerClass]) -> list[str]:
     """Returns an attribute name for each class, distinct."""
     # A functools.partial of a class is as good as a class.
-    names = [_snake_case(getattr(cls, "func", cls).__name__) for cls in classes]
+    classes = [getattr(cls, "func", cls) for cls in classes]
+    names = [getattr(cls, "short_name", _snake_case(cls.__name__)) for cls in classes]
     return [
         f"{name}_{names[:i].count(name)}" if names.count(name) > 1 else name
         for i, name in enumerate(names)
