@@ -14,6 +14,7 @@ from mtfrun.cli import config, report
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_checks import check_taken
 from mtfrun.cli.prompts import prompt_bytes, read_prompts
+from mtfrun.cli.routing_table import routing_table
 from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Training
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
@@ -62,6 +63,8 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
         for wanted in steps:
             step = experiment.restore(run, wanted)
             metrics = evaluation(step, summaries)
+            for line in routing_table(metrics):
+                print(line, file=sys.stderr)
             print(json.dumps({"step": step, **metrics}), flush=True)
     return 0
 

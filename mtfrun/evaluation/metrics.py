@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 
-def means(totals: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+
+def means(totals: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> dict[str, np.ndarray]:
     """Returns total / weight of every metric; a metric without weight is 0."""
     return {name: total / max(weights[name], 1e-9) for name, total in totals.items()}
 

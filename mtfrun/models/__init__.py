@@ -1,5 +1,5 @@
 """Models."""
 
-from mtfrun.models.model import Loss, Metric, Model
+from mtfrun.models.model import Loss, Metric, Model, no_metrics
 
-__all__ = ["Loss", "Metric", "Model"]
+__all__ = ["Loss", "Metric", "Model", "no_metrics"]

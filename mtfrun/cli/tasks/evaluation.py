@@ -11,7 +11,7 @@ from mtfrun import evaluation
 from mtfrun.cli.tasks.decoding import Decoding
 from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.data import conditional_entropy, read_bytes
-from mtfrun.rundir import Summaries
+from mtfrun.rundir import Summaries, write_metrics
 
 
 class Evaluation:
@@ -56,7 +56,7 @@ class Evaluation:
             self._batch_size, self._split, self._max_batches
         )
         metrics = {**self._evaluator(infeed), **self._entropies}
-        summaries.scalars(metrics, step)
+        write_metrics(summaries, metrics, step)
         if self._sample_prompts:
             summaries.text("samples", self._samples(), step)
         summaries.flush()
@@ -87,4 +87,6 @@ class Evaluation:
 
 
 def _line(step: int, metrics: Mapping[str, float]) -> str:
-    return "  ".join([f"step {step}", *(f"{name} {value:.4f}" for name, value in metrics.items())])
+    # Those of single layers have paths: TensorBoard shows them.
+    own = (f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
+    return "  ".join([f"step {step}", *own])

@@ -9,6 +9,7 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.layers import (
+    Collector,
     Context,
     Dense,
     Embedding,
@@ -16,6 +17,7 @@ from mtfrun.layers import (
     attention_mask_causal,
     attention_mask_same_segment,
     attention_mask_up_to,
+    metric_shapes,
     softmax_cross_entropy_with_ids,
 )
 from mtfrun.models.model import Loss, Metric
@@ -42,8 +44,6 @@ class DecoderOnly(mtf.Module):
       z_loss: factor of logsumexp(logits)**2 in the loss, in training.
       dtypes: of variables and of activations.
     """
-
-    metric_names = ("loss", "accuracy")
 
     def __init__(
         self,
@@ -74,18 +74,31 @@ class DecoderOnly(mtf.Module):
             None if tied_softmax else Dense(mesh, [width], [self._vocab], dtypes, use_bias=False)
         )
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The model's own metrics and those of its layers, such as a mixture's load."""
+        return ("loss", "accuracy", *self.metric_shapes)
+
+    @property
+    def metric_shapes(self) -> dict[str, mtf.Shape]:
+        """The shapes of the metrics that may have dimensions: those of the layers."""
+        return metric_shapes(self)
+
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
         """Returns the sum of the cross entropies of all targets that are not padding.
 
-        Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
-        targets that no other id's logit exceeds.
+        The losses of layers, such as a mixture's balance loss, are added. Metrics: "loss", nats per
+        token without these, label smoothing and z-loss; "accuracy", the share of targets that no
+        other id's logit exceeds; and what the layers measure.
         """
         targets = features["targets"]
-        logits = self._logits(features, Context(training=training, key=key))
         weights = mtf.to_float(mtf.not_equal(targets, 0))
         weight = mtf.reduce_sum(weights)
+        collector = Collector()
+        context = Context(training=training, key=key, nonpadding=weights, collector=collector)
+        logits = self._logits(features, context)
 
         def mean(values: mtf.Tensor) -> Metric:
             return Metric(mtf.reduce_sum(values * weights), weight)
@@ -103,7 +116,14 @@ class DecoderOnly(mtf.Module):
                 )
             )
         accuracy = mean(mtf.to_float(self._is_right(logits, targets)))
-        return Loss(trained.total, weight, {"loss": plain, "accuracy": accuracy})
+        metrics = {"loss": plain, "accuracy": accuracy}
+        metrics |= {name: Metric(*mean) for name, mean in collector.metrics().items()}
+        of_layers = collector.loss()
+        total = trained.total
+        if of_layers is not None:
+            # Means over the batch already: times its weight they are sums, as the total is.
+            total = total + of_layers * weight
+        return Loss(total, weight, metrics)
 
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
