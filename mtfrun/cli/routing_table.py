@@ -26,8 +26,11 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     visits = []
     for name, shares in vectors.items():
         if name.endswith("/visits"):
-            counted = "  ".join(f"{n}: {share:.1%}" for n, share in enumerate(shares))
-            visits.append(f"experts visited, {name.removesuffix('/visits')}  {counted} or more")
+            labels = [*map(str, range(len(shares) - 1)), f"{len(shares) - 1} or more"]
+            counted = "  ".join(
+                f"{n}: {share:.1%}" for n, share in zip(labels, shares, strict=True)
+            )
+            visits.append(f"experts visited, {name.removesuffix('/visits')}  {counted}")
         match = _LEVEL.fullmatch(name)
         if not match:
             continue

@@ -42,14 +42,15 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
         routing.gates * mtf.log(routing.gates + 1e-9), output_shape=kept.shape
     )
     present = _present(kept, importance)
-    one = mtf.ones(kept.mesh, [])
+    # A batch of padding alone, which fills up an evaluation, has no balance.
+    any_token = mtf.minimum(mtf.reduce_sum(present), 1.0)
     means = {
         "load": Mean(counts, mtf.reduce_sum(counts)),
         "dropped": Mean(mtf.reduce_sum(wanted - kept), mtf.reduce_sum(wanted)),
         "entropy": Mean(
             mtf.negative(mtf.reduce_sum(minus_entropy * present)), mtf.reduce_sum(present)
         ),
-        "balance_loss": Mean(routing.balance_loss, one),
+        "balance_loss": Mean(routing.balance_loss * any_token, any_token),
     }
     return {name: _without_gradient(mean) for name, mean in means.items()}
 
