@@ -25,13 +25,15 @@ def main() -> None:
     names = [options.config] if options.config else [name for name in CONFIGS if name != "tiny"]
     for name in names:
         config = ["--config", name]
+        sizes = CONFIGS[name]
+        # Every device of an axis needs a group of its own, on the second level as well.
+        on_mesh = [*config, "--mesh=data:2,model:2", f"--group_size={min(sizes.group_size, 512)}"]
         subjects = [
             Subject("handwritten gather", HANDWRITTEN, config),
             Subject("mtfrun gather", MTFRUN, config),
             Subject("mtfrun einsum", MTFRUN, [*config, "--dispatch=einsum"]),
-            Subject("mtfrun gather 2x2", MTFRUN, [*config, "--mesh=data:2,model:2"]),
+            Subject("mtfrun gather 2x2", MTFRUN, on_mesh),
         ]
-        sizes = CONFIGS[name]
         results = alternate(subjects, rounds=options.rounds, steps=options.steps)
         report("moe", name, results, subjects[0].name, tokens=sizes.batch * sizes.length)
 

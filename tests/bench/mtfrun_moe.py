@@ -5,6 +5,7 @@ import time
 STARTED = time.time()
 
 import argparse  # noqa: E402
+import dataclasses  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -21,7 +22,10 @@ from tests.bench.moe_configs import (  # noqa: E402
 )
 from tests.bench.worker import serve  # noqa: E402
 
-LAYOUT = "batch:data;experts:data;expert_x:data;outer_batch:model;expert_y:model"
+LAYOUTS = {
+    "one level": "batch:data;experts:data;expert_hidden:model",
+    "two levels": "batch:data;expert_x:data;outer_batch:model;expert_y:model",
+}
 DISPATCHES = {"gather": moe.GatherDispatch(), "einsum": moe.EinsumDispatch()}
 
 
@@ -56,7 +60,9 @@ def layer_of(
 def setup(arguments: argparse.Namespace):
     """Returns a step that blocks until its loss is there."""
     config = CONFIGS[arguments.config]
-    mesh = mtf.Mesh(arguments.mesh, LAYOUT)
+    if arguments.group_size:
+        config = dataclasses.replace(config, group_size=arguments.group_size)
+    mesh = mtf.Mesh(arguments.mesh, LAYOUTS["two levels" if config.expert_y else "one level"])
     layer, paths = layer_of(mesh, config, DISPATCHES[arguments.dispatch])
     mtf.initialize(layer)
     values = parameters(config)
@@ -93,6 +99,7 @@ def setup(arguments: argparse.Namespace):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="2d_4x4_g256", choices=CONFIGS)
+    parser.add_argument("--group_size", type=int, help="instead of the configuration's")
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--dispatch", default="gather", choices=DISPATCHES)
     parsed = parser.parse_args()

@@ -122,7 +122,7 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     roomy = moe.Capacity(evaluation=8.0, second_level=8.0)
-    model = _model(mesh, mixture, capacity=roomy)
+    model = _model(mesh, mixture, capacity=roomy, group_size=8)
     targets = packed_rows()["targets"][:, :4]
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
     previous = np.pad(targets, [(0, 0), (1, 0)])[:, :-1]
