@@ -8,6 +8,8 @@ from mtfrun.models.moe.routing import Routing
 
 # Tokens are counted by how many experts they visit: 0, 1, 2, 3, or 4 and more.
 VISITS = mtf.Dimension("visits", 5)
+# What the second of two levels calls the experts of the first.
+_OUTER_EXPERTS = "expert_x"
 
 
 def level_shapes(experts: int) -> dict[str, mtf.Shape]:
@@ -32,7 +34,7 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
       routing: of a gate.
       importance: {..., group}, 0 where there is no token; None for tokens everywhere.
     """
-    outer = [dim for dim in routing.batch if dim.name in OUTER_EXPERTS]
+    outer = [dim for dim in routing.batch if dim.name == _OUTER_EXPERTS]
     counts = mtf.reduce_sum(routing.counts, output_shape=[*outer, routing.experts])
     experts = _all_experts(counts.shape.size)
     counts = mtf.reshape(mtf.anonymize(counts), [experts])
@@ -66,10 +68,6 @@ def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Mean:
     number = mtf.to_int32(mtf.minimum(visits + 0.5, float(VISITS.size - 1)))
     shares = mtf.einsum([mtf.one_hot(number, VISITS), present], [VISITS])
     return _without_gradient(Mean(shares, mtf.reduce_sum(present)))
-
-
-# The dimension of a two-level mixture's first level, as it is in the second.
-OUTER_EXPERTS = ("expert_x", "expert_x_unsplit")
 
 
 def _all_experts(number: int) -> mtf.Dimension:
