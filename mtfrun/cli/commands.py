@@ -16,6 +16,7 @@ from mtfrun.cli.decoding_progress import decoding_progress
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_checks import check_taken
 from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
+from mtfrun.cli.routing_table import routing_table
 from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Scoring, Training
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
@@ -66,6 +67,8 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
         for number in wanted:
             step = experiment.restore(run, number)
             metrics = evaluation(step, summaries)
+            for line in routing_table(metrics):
+                print(line, file=sys.stderr)
             print(json.dumps({"step": step, **metrics}), flush=True)
     return 0
 

@@ -11,6 +11,7 @@ from mtfrun.layers.attention_masks import (
     rename_length_to_memory_length,
 )
 from mtfrun.layers.attention_parameters import AttentionParameters, AttentionParams
+from mtfrun.layers.auxiliary import Auxiliary, Collector, Mean
 from mtfrun.layers.batch_normalization import BatchNorm, Updates
 from mtfrun.layers.context import Context
 from mtfrun.layers.convolution import (
@@ -57,13 +58,16 @@ from mtfrun.layers.spatial_attention import (
     local_2d_self_attention_spatial_blocks,
     local_self_attention_spatial_blocks,
 )
-from mtfrun.layers.sublayer import Sublayer
+from mtfrun.layers.sublayer import Sublayer, metric_shapes
 from mtfrun.mtf import avg_pool2d, avg_pool3d, max_pool2d, max_pool3d
 
 __all__ = [
+    "MASKED",
     "AttentionParameters",
     "AttentionParams",
+    "Auxiliary",
     "BatchNorm",
+    "Collector",
     "Context",
     "Conv1D",
     "Conv2D",
@@ -78,7 +82,7 @@ __all__ = [
     "GatedFeedForward",
     "KeysAndValues",
     "LayerNorm",
-    "MASKED",
+    "Mean",
     "MultiHeadAttention",
     "PositionalEmbedding",
     "RMSNorm",
@@ -109,6 +113,7 @@ __all__ = [
     "masked_local_attention_1d_incremental",
     "max_pool2d",
     "max_pool3d",
+    "metric_shapes",
     "multihead_attention",
     "multihead_encdec_attention_incremental",
     "multihead_self_attention_incremental",

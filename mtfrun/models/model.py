@@ -10,9 +10,10 @@ from mtfrun.decoding import Decoder
 
 
 class Metric(NamedTuple):
-    """A mean as its two parts, float32 scalars; value = total / weight.
+    """A mean as its two parts, float32; value = total / weight.
 
-    Parts of batches, microbatches and hosts add up to the exact mean of all.
+    The weight is a scalar, the total too or of a shape in the model's `metric_shapes`. Parts of
+    batches, microbatches and hosts add up to the exact mean of all.
     """
 
     total: mtf.Tensor
@@ -35,6 +36,8 @@ class Model(Protocol):
     """A `mtf.Module` that is called as `model_class(mesh, vocabulary_size=...)`.
 
     metric_names: the keys of `Loss.metrics`, known before the first call.
+
+    A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name.
     """
 
     metric_names: Sequence[str]
@@ -52,3 +55,15 @@ class Model(Protocol):
 
     def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
         """Returns the model as a step function, for the batch and length of features["targets"]."""
+
+
+def no_metrics(model: Model, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dict[str, Metric]:
+    """Returns zeros for all metrics of a model, with dimensions before each one's own."""
+    shapes: Mapping[str, mtf.Shape] = getattr(model, "metric_shapes", {})
+    leading = mtf.convert_to_shape(leading)
+    return {
+        name: Metric(
+            mtf.zeros(mesh, leading + shapes.get(name, mtf.Shape())), mtf.zeros(mesh, leading)
+        )
+        for name in model.metric_names
+    }

@@ -120,6 +120,7 @@ from mtfrun.mtf.ops.reductions import (
     softmax,
 )
 from mtfrun.mtf.ops.rematerialisation import recompute_grad
+from mtfrun.mtf.ops.rows import gather_rows
 from mtfrun.mtf.ops.selection import (
     argmax,
     nth_largest_element,
@@ -219,6 +220,7 @@ __all__ = [
     "floordiv",
     "function",
     "gather",
+    "gather_rows",
     "gelu",
     "gradients",
     "greater",

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.rundir import RunDirectory, Summaries
+from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.curves import Curves, History, first_non_finite
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.progress import Progress
@@ -152,7 +152,7 @@ class _Loop:
             }
             for at, point in self._curves.add(step, history, count):
                 values = {**point, **rates}
-                summaries.scalars(values, at)
+                write_metrics(summaries, values, at)
                 progress.line(at, values)
             before, step = step, step + count
             progress.advance(count)

@@ -18,7 +18,7 @@ from mtfrun.data import (
     conditional_entropy,
     read_bytes,
 )
-from mtfrun.rundir import Summaries
+from mtfrun.rundir import Summaries, write_metrics
 
 # Decodes in TensorBoard.
 SHOWN_DECODES = 10
@@ -79,7 +79,7 @@ class Evaluation:
             decoded, samples = self._compared_decodes()
             metrics |= decoded
             summaries.text("decodes", samples, step)
-        summaries.scalars(metrics, step)
+        write_metrics(summaries, metrics, step)
         if self._sample_prompts:
             summaries.text("samples", self._samples(), step)
         summaries.flush()
@@ -131,4 +131,6 @@ class Evaluation:
 
 
 def _line(step: int, metrics: Mapping[str, float]) -> str:
-    return "  ".join([f"step {step}", *(f"{name} {value:.4f}" for name, value in metrics.items())])
+    # Those of single layers have paths: TensorBoard shows them.
+    own = (f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
+    return "  ".join([f"step {step}", *own])

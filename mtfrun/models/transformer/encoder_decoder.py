@@ -17,7 +17,7 @@ from mtfrun.layers import (
 )
 from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_model import PositionClass, TokenModel
+from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
 
 
 class EncoderDecoder(TokenModel):
@@ -116,7 +116,12 @@ class EncoderDecoder(TokenModel):
             mask = attention_mask_same_segment(segments, dtype=self._activation)
             targets = features["targets_segmentation"]
             seen = attention_mask_same_segment(targets, segments, self._activation)
-        inside = dataclasses.replace(context, self_attention_bias=mask, bidirectional=True)
+        inside = dataclasses.replace(
+            context,
+            self_attention_bias=mask,
+            bidirectional=True,
+            nonpadding=nonpadding(inputs),
+        )
         x = self._embed(self.inputs_embedding, inputs, features.get("inputs_position"))
         output = rename_length_to_memory_length(self.encoder_stack(x, inside))
         return dataclasses.replace(context, encoder_output=output, encoder_decoder_bias=seen)

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.layers import Context, Dropout, FeedForward, RMSNorm, Sublayer
+from mtfrun.layers import (
+    Auxiliary,
+    Collector,
+    Context,
+    Dropout,
+    FeedForward,
+    RMSNorm,
+    Sublayer,
+)
 from mtfrun.models.transformer.residual import NormClass, Residual, ResidualClass
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 
@@ -113,27 +121,33 @@ class Stack(Sublayer):
         """Returns what a block makes of x, remembering or not what lies between."""
         sublayers = tuple(block)
 
-        def run(x: mtf.Tensor, *differentiated: mtf.Tensor) -> mtf.Tensor:
+        def run(
+            x: mtf.Tensor, *differentiated: mtf.Tensor
+        ) -> tuple[mtf.Tensor, dict[str, Auxiliary]]:
+            collector = Collector()
             replaced: dict[str, Any] = dict(zip(names, differentiated, strict=True))
-            inside = dataclasses.replace(context, **replaced)
+            inside = dataclasses.replace(context, collector=collector, **replaced)
             for sublayer in sublayers:
                 x = sublayer(x, inside)
-            return x
+            return x, collector.found
 
         # Tensors that a rematerialised function does not take as arguments get no gradient.
         names = ["encoder_output"] if context.encoder_output is not None else []
         if self.relative_bias is not None:
             names.append("self_attention_bias")
         inputs = [x, *(getattr(context, name) for name in names)]
-        if not (self._rematerialise and context.training):
-            return run(*inputs)
-        return mtf.recompute_grad(run, inputs)
+        remember = not (self._rematerialise and context.training)
+        x, found = run(*inputs) if remember else mtf.recompute_grad(run, inputs)
+        if context.collector is not None:
+            context.collector.add_all(found)
+        return x
 
 
 def _names(classes: Sequence[SublayerClass]) -> list[str]:
     """Returns an attribute name for each class, distinct."""
     # A functools.partial of a class is as good as a class.
-    names = [_snake_case(getattr(cls, "func", cls).__name__) for cls in classes]
+    classes = [getattr(cls, "func", cls) for cls in classes]
+    names = [getattr(cls, "short_name", _snake_case(cls.__name__)) for cls in classes]
     return [
         f"{name}_{names[:i].count(name)}" if names.count(name) > 1 else name
         for i, name in enumerate(names)
