@@ -1,6 +1,6 @@
 """Layers: parameters and the pure functions that use them."""
 
-from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
@@ -116,11 +116,10 @@ __all__ = [
     "relative_position_bucket",
     "rename_length_to_memory_length",
     "rms_norm",
-    "rotate",
     "sigmoid_cross_entropy_with_logits",
     "regularised_cross_entropy",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
     "weights_nonzero",
-    "write_position",
+    "rotate",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.context import Context
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.rotary import rotate
@@ -136,7 +136,7 @@ class MultiHeadAttention(mtf.Module):
         memory_length = cache.keys.shape.get_dim_by_name("memory_length")
         entries = self.keys_and_values(x, position)
         written = [
-            write_position(m, e, memory_length, position)
+            mtf.write_position(m, e, memory_length, position)
             for m, e in zip(cache, entries, strict=True)
         ]
         return KeysAndValues(*written), memory_length

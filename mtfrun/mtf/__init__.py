@@ -145,6 +145,7 @@ from mtfrun.mtf.ops.transposed_convolution import (
     conv3d_transpose_with_blocks,
 )
 from mtfrun.mtf.ops.windows import dynamic_shift, pool_tensor_1d, stride_tensor_1d
+from mtfrun.mtf.ops.writing import write_position
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike
@@ -315,6 +316,7 @@ __all__ = [
     "verify_no_new_dims",
     "where",
     "while_loop",
+    "write_position",
     "zeros",
     "zeros_like",
 ]

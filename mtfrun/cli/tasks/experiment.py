@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import Infeed, LanguageModelData, language_model_shapes
+from mtfrun.data import Infeed, LanguageModelData, SequenceToSequenceData
 from mtfrun.models import Model
 from mtfrun.rundir import RunDirectory
 
@@ -18,7 +18,7 @@ class Experiment:
     Args:
       mesh: the devices and the layout.
       model: a class, called as `model(mesh, vocabulary_size=...)`.
-      data: the text and how it is cut into rows.
+      data: the text and how rows are made of it: of one text each, or of pairs.
       seed: of initial values, the order of the data and all noise.
 
     Attributes: those, `model` being the object.
@@ -28,13 +28,16 @@ class Experiment:
         self,
         mesh: mtf.Mesh,
         model: Callable[..., Model],
-        data: LanguageModelData,
+        data: LanguageModelData | SequenceToSequenceData,
         seed: int = 0,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
-        if not isinstance(data, LanguageModelData):
-            raise ValueError(f"Experiment.data must be @data.LanguageModelData(), not {data!r}")
+        if not isinstance(data, LanguageModelData | SequenceToSequenceData):
+            raise ValueError(
+                "Experiment.data must be @data.LanguageModelData() or "
+                f"@data.SequenceToSequenceData(), not {data!r}"
+            )
         self.mesh = mesh
         self.data = data
         self.seed = seed
@@ -42,7 +45,7 @@ class Experiment:
 
     def check_batch(self, batch_size: int) -> None:
         """Raises LayoutError unless the mesh can split a batch of that size."""
-        for shape in language_model_shapes(batch_size, self.data.length).values():
+        for shape in self.data.shapes(batch_size).values():
             self.mesh.partition(shape)
 
     def train_infeed(self, batch_size: int) -> Infeed:
@@ -67,5 +70,4 @@ class Experiment:
         return run.checkpoints().restore(step, variables, subset=True).step
 
     def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
-        shapes = language_model_shapes(batch_size, self.data.length)
-        return Infeed(iter(dataset), self.mesh, shapes)
+        return Infeed(iter(dataset), self.mesh, self.data.shapes(batch_size))

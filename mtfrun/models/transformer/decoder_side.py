@@ -67,13 +67,17 @@ def stack_decoder(
       dtype: of masks.
     """
     length = targets.shape.get_dim_by_name("length")
-    memory_length = mtf.Dimension("memory_length", length.size)
-
-    def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-        mask = mtf.cast(attention_mask_up_to(memory_length, position), dtype)
-        here = dataclasses.replace(context, position=position, self_attention_bias=mask)
-        x, state = stack.step(embed(ids, position), state, here)
-        return classify(x), state
-
     batch = (targets.shape - length).dims
-    return Decoder(step, stack.initial_state(batch, memory_length, context))
+
+    def within(positions: int) -> Decoder:
+        memory_length = mtf.Dimension("memory_length", positions)
+
+        def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
+            mask = mtf.cast(attention_mask_up_to(memory_length, position), dtype)
+            here = dataclasses.replace(context, position=position, self_attention_bias=mask)
+            x, state = stack.step(embed(ids, position), state, here)
+            return classify(x), state
+
+        return Decoder(step, stack.initial_state(batch, memory_length, context), within)
+
+    return within(length.size)
