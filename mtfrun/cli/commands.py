@@ -29,7 +29,7 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     if flags.dry_run:
-        print(report.describe(training))
+        print(report.describe(training, flags.program_dump))
         return 0
     for warning in report.misspelt_rules(experiment.mesh):
         print(f"mtfrun: warning: {warning}", file=sys.stderr)

@@ -39,7 +39,12 @@ Trains a model, from the newest checkpoint in --model_dir if there is one.
   mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run
   mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run --gin.TRAIN_STEPS=50
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --model_dir=/tmp/mesh
-  mtfrun train --gin_file=runs/quickstart.gin --dry_run
+  mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --dry_run
+
+--dry_run takes no step, reads no data and writes nothing. It prints every variable with its
+dimensions, the mesh axis of each, sizes and bytes on a device; the totals of parameters, optimizer,
+batch and steps; the collectives (all-reduce, all-gather, ...) that a step will run, with the mesh
+axes and dimensions that cause them, for which the step is compiled; layout rules that name nothing.
 
 SIGTERM and Ctrl-C finish the steps under way, save a checkpoint and exit with 143 or 130; the same
 command goes on from there."""
@@ -137,7 +142,9 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
 
 
 def _add_train_flags(parser: Parser) -> None:
-    parser.add_argument("--dry_run", action="store_true", help="describe the run and do nothing")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="describe the run: variables, layout, collectives"
+    )
     parser.add_argument(
         "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
     )

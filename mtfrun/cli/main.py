@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from mtfrun.cli.errors import is_input_error, one_line
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_files import require_gin_file
+from mtfrun.cli.program_dump import program_dump
 from mtfrun.cli.quiet import quiet_import
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
@@ -30,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = parse_flags(arguments)
         for name in flags.gin_file:
             require_gin_file(name, flags.gin_search_paths)
-        return _run(flags, ["mtfrun", *arguments])
+        with contextlib.ExitStack() as stack:
+            if flags.command == "train" and flags.dry_run:
+                flags.program_dump = stack.enter_context(program_dump())
+            return _run(flags, ["mtfrun", *arguments])
     except SystemExit as stop:  # argparse, after --help
         return int(stop.code or 0)
     except KeyboardInterrupt:

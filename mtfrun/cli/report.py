@@ -1,27 +1,33 @@
-"""What `--dry_run` prints: variables, layouts, sizes; nothing is allocated for it."""
+"""What `--dry_run` prints: variables, layouts, sizes, and what the devices will send each other."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 
 from mtfrun import mtf
 from mtfrun.cli.tasks import Training
+from mtfrun.mtf.collectives import describe_collectives, read_dump
 
 
-def describe(training: Training) -> str:
-    """Returns the report of a run that has not started."""
+def describe(training: Training, program_dump: str) -> str:
+    """Returns the report of a run that has not started.
+
+    Args:
+      training: on several devices its variables are made, if there is memory for them, and its
+        program is compiled.
+      program_dump: the folder to which TensorFlow writes programs, see program_dump.py.
+    """
     state, mesh = training.state, training.experiment.mesh
     parameters = state.model.named_variables()
     slots = state.optimizer.named_slots()
-    rows = [_row(path, variable) for path, variable in parameters.items()]
-    heading = ("variable", "dimensions", "layout", "on each device", "bytes")
     options = training.options
     tokens, row = training.tokens_per_step, training.experiment.data.tokens_per_row
     frozen = len(parameters) - len(state.trainable)
     return "\n".join(
         [
-            *_table([heading, *rows]),
+            mesh.report(parameters),
             "",
             f"mesh            {mesh.shape.to_string}: {mesh.size} device(s)",
             f"layout          {mesh.layout.to_string or 'nothing is split'}",
@@ -32,9 +38,31 @@ def describe(training: Training) -> str:
             f"batch           {training.batch_size} rows of {row}: "
             f"{tokens:,} tokens a step, in {options.microbatches} microbatch(es)",
             f"steps           {options.train_steps:,}: {options.train_steps * tokens:,} tokens",
+            *_collectives(training, program_dump),
             *_rules_without_dimension(mesh),
         ]
     )
+
+
+def _collectives(training: Training, program_dump: str) -> list[str]:
+    """Returns what a step sends, in lines; they are read off the program, which is compiled."""
+    state, mesh = training.state, training.experiment.mesh
+    if not mesh.is_distributed:
+        return ["collectives     none: one device"]
+    needed = mesh.size * sum(map(_local_bytes, state.named_variables().values()))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > free:
+        return [
+            f"collectives     not counted: the variables need {needed:,} bytes, {free:,} are free; "
+            "count those of a smaller model"
+        ]
+    training.compile_step()
+    (program,) = read_dump(program_dump)
+    heading = f"{len(program)} a step, by mesh axis and the dimensions that cause them"
+    if training.options.microbatches > 1:
+        heading += "; those of a microbatch are counted once"
+    lines = [heading, *describe_collectives(program, mesh)]
+    return [f"{'' if i else 'collectives':<16}{line}" for i, line in enumerate(lines)]
 
 
 def misspelt_rules(mesh: mtf.Mesh) -> list[str]:
@@ -59,42 +87,15 @@ def _rules_without_dimension(mesh: mtf.Mesh) -> list[str]:
     return lines + [f"warning         {warning}" for warning in misspelt_rules(mesh)]
 
 
-def _row(path: str, variable: mtf.Variable) -> tuple[str, ...]:
-    local = _local_sizes(variable)
-    axes = [axis or "-" for axis in variable.mesh.partition(variable.shape)]
-    return (
-        path,
-        variable.shape.to_string or "scalar",
-        ",".join(axes),
-        "x".join(map(str, local)),
-        f"{math.prod(local) * variable.dtype.size:,}",
-    )
-
-
-def _local_sizes(variable: mtf.Variable) -> list[int]:
-    return [dim.size // variable.mesh.num_splits(dim) for dim in variable.shape]
-
-
 def _sizes(variables: Mapping[str, mtf.Variable]) -> str:
     total = sum(v.shape.size * v.dtype.size for v in variables.values())
-    local = sum(math.prod(_local_sizes(v)) * v.dtype.size for v in variables.values())
+    local = sum(map(_local_bytes, variables.values()))
     return f"{total:,} bytes, {local:,} on each device"
+
+
+def _local_bytes(variable: mtf.Variable) -> int:
+    return math.prod(variable.mesh.local_sizes(variable.shape)) * variable.dtype.size
 
 
 def _count(variables: Mapping[str, mtf.Variable]) -> int:
     return sum(variable.shape.size for variable in variables.values())
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Returns lines of columns; the last one, of numbers, is aligned to the right."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [
-                *(cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)),
-                row[-1].rjust(widths[-1]),
-            ]
-        )
-        for row in rows
-    ]

@@ -1,7 +1,7 @@
 """Evaluation: metrics of a model over a split."""
 
+from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.evaluation.loop import Evaluator
-from mtfrun.evaluation.metrics import bits_per_byte, perplexity
 from mtfrun.evaluation.scoring import target_log_probs
 from mtfrun.evaluation.text_metrics import bleu, chrf, exact_match, text_metrics, token_accuracy
 
@@ -11,7 +11,6 @@ __all__ = [
     "bleu",
     "chrf",
     "exact_match",
-    "perplexity",
     "target_log_probs",
     "text_metrics",
     "token_accuracy",

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.evaluation.metrics import bits_per_byte, means, perplexity
+from mtfrun.evaluation.bits_per_byte import bits_per_byte
+from mtfrun.models.means import means
 from mtfrun.models.model import Metric, Model
 
 # Name of the metric for the bytes of text that the targets stand for.
@@ -57,10 +58,8 @@ class Evaluator:
             raise ValueError("there is nothing to evaluate: the split has no batch")
         num_bytes = totals.pop(_BYTES)
         values = means(totals, weights)
-        if "loss" in values:
-            values["perplexity"] = perplexity(values["loss"])
-            if num_bytes:
-                values["bits_per_byte"] = bits_per_byte(totals["loss"], num_bytes)
+        if "loss" in values and num_bytes:
+            values["bits_per_byte"] = bits_per_byte(totals["loss"], num_bytes)
         return values
 
     def _sums_of_visit(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:

@@ -31,7 +31,13 @@ from mtfrun.layers.local_attention import (
     masked_local_attention_1d,
     masked_local_attention_1d_incremental,
 )
-from mtfrun.layers.losses import softmax_cross_entropy_with_ids, softmax_cross_entropy_with_logits
+from mtfrun.layers.losses import (
+    regularised_cross_entropy,
+    sigmoid_cross_entropy_with_logits,
+    softmax_cross_entropy_with_ids,
+    softmax_cross_entropy_with_logits,
+    weights_nonzero,
+)
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
 from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
@@ -111,6 +117,9 @@ __all__ = [
     "rename_length_to_memory_length",
     "rms_norm",
     "rotate",
+    "sigmoid_cross_entropy_with_logits",
+    "regularised_cross_entropy",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
+    "weights_nonzero",
 ]

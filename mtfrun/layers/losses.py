@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from mtfrun import mtf
 
 
@@ -25,6 +27,33 @@ def softmax_cross_entropy_with_logits(
     return loss + z_loss * mtf.square(log_z)
 
 
+def sigmoid_cross_entropy_with_logits(
+    logits: mtf.TensorLike, targets: mtf.TensorLike
+) -> mtf.Tensor:
+    """Returns -targets * log(sigmoid(logits)) - (1 - targets) * log(1 - sigmoid(logits)), float32.
+
+    Args:
+      logits: {...}, one independent question each.
+      targets: probabilities, the dimensions of the logits.
+
+    Raises:
+      ShapeError: the dimensions differ.
+    """
+    logits, targets = mtf.to_float(logits), mtf.to_float(targets)
+    if set(logits.shape) != set(targets.shape):
+        raise mtf.ShapeError(
+            f"logits {logits.shape} and targets {targets.shape} must have the same dimensions: "
+            "use mtf.broadcast or mtf.reduce_mean"
+        )
+    # -log(1 - sigmoid(x)) = softplus(x), and -log(sigmoid(x)) = softplus(x) - x.
+    return mtf.softplus(logits) - logits * targets
+
+
+def weights_nonzero(targets: mtf.TensorLike, dtype: tf.DType = tf.float32) -> mtf.Tensor:
+    """Returns 1 for every id that is not 0, which is padding, and 0 for the others."""
+    return mtf.cast(mtf.not_equal(targets, 0), dtype)
+
+
 def softmax_cross_entropy_with_ids(
     logits: mtf.TensorLike,
     ids: mtf.TensorLike,
@@ -46,13 +75,27 @@ def softmax_cross_entropy_with_ids(
       z_loss: factor of logsumexp(logits)**2.
     """
     logits = mtf.to_float(logits)
-    loss = mtf.sparse_softmax_cross_entropy(logits, ids, vocab_dim)
-    if label_smoothing or z_loss:
-        # One pass more over the logits, which is why it is not always there.
-        log_z = mtf.reduce_logsumexp(logits, vocab_dim)
-        if label_smoothing:
-            uniform = log_z - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
-            loss = loss + label_smoothing * (uniform - loss)
-        if z_loss:
-            loss = loss + z_loss * mtf.square(log_z)
+    found = mtf.sparse_cross_entropy(
+        logits, ids, vocab_dim, logsumexp_gradient=bool(label_smoothing or z_loss)
+    )
+    return regularised_cross_entropy(
+        found, logits, vocab_dim, label_smoothing=label_smoothing, z_loss=z_loss
+    )
+
+
+def regularised_cross_entropy(
+    found: mtf.CrossEntropy,
+    logits: mtf.TensorLike,
+    vocab_dim: mtf.Dimension,
+    *,
+    label_smoothing: float,
+    z_loss: float,
+) -> mtf.Tensor:
+    """Returns the loss of `softmax_cross_entropy_with_ids` where the plain one is there already."""
+    loss = found.loss
+    if label_smoothing:
+        uniform = found.logsumexp - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
+        loss = loss + label_smoothing * (uniform - loss)
+    if z_loss:
+        loss = loss + z_loss * mtf.square(found.logsumexp)
     return loss

@@ -48,6 +48,11 @@ from mtfrun.mtf.ops.convolution import (
     conv3d,
     conv3d_with_blocks,
 )
+from mtfrun.mtf.ops.cross_entropy import (
+    CrossEntropy,
+    sparse_cross_entropy,
+    sparse_softmax_cross_entropy,
+)
 from mtfrun.mtf.ops.depthwise import depthwise_conv1d
 from mtfrun.mtf.ops.elementwise import (
     abs,
@@ -87,7 +92,6 @@ from mtfrun.mtf.ops.indexing import (
     ones,
     ones_like,
     range,
-    sparse_softmax_cross_entropy,
     zeros,
     zeros_like,
 )
@@ -149,6 +153,7 @@ from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
 from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable
 
 __all__ = [
+    "CrossEntropy",
     "DTypePolicy",
     "Dimension",
     "DimensionLike",
@@ -286,6 +291,7 @@ __all__ = [
     "slicewise",
     "softmax",
     "softplus",
+    "sparse_cross_entropy",
     "sparse_softmax_cross_entropy",
     "split",
     "sqrt",

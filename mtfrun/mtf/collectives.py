@@ -1,8 +1,8 @@
 """What devices send each other: the collectives in the programs that DTensor compiled.
 
 DTensor writes its programs to files where the environment asks for that before TensorFlow starts:
-a process to be counted is started with `dump_environment(folder)`, and `read_dump(folder)` says
-afterwards what its programs contain. They do so only when they have run once.
+`TF_DUMP_GRAPH_PREFIX` names the folder, `TF_CPP_VMODULE=dtensor_mlir_passes=2` asks for the text
+after every pass. `read_dump(folder)` says afterwards what the programs that ran contain.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.shape import Shape
 
 # The passes that make collectives and remove repeated ones; later ones write them with other
 # operations. A pass that changes nothing leaves no file.
@@ -68,24 +69,16 @@ class Collective:
             shape
             for shape in shapes
             if tuple(shape.to_integer_list) == self.sizes
-            and mesh.partition(shape) == self.partition
+            and _split_axes(mesh, shape) == self.partition
         ]
         dims = {dim for shape in fitting or mesh.shapes_seen for dim in shape}
         return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
 
 
-def dump_environment(folder: str | pathlib.Path) -> dict[str, str]:
-    """Returns the variables with which a process that starts writes its programs to `folder`."""
-    return {
-        "TF_DUMP_GRAPH_PREFIX": str(folder),
-        "TF_CPP_VMODULE": "dtensor_mlir_passes=2",
-    }
-
-
 def read_dump(folder: str | pathlib.Path) -> list[list[Collective]]:
     """Returns the collectives of every `mtf.function`, in the order in which they were compiled.
 
-    Those inside a loop are counted once.
+    Those inside a loop are counted once, and all-reduces of which DTensor later makes one, singly.
     """
     folder = pathlib.Path(folder)
     programs = []
@@ -114,12 +107,12 @@ def _collectives(module: str) -> Iterator[Collective]:
     mesh_match = _MESH.search(module)
     axes = dict(axis.split("=") for axis in mesh_match[1].split(",")) if mesh_match else {}
     axis_sizes = {name: int(size) for name, size in axes.items()}
-    groups: dict[str, list[int]] = {}
+    constants: dict[str, tuple[str, str]] = {}
     for line in module.splitlines():
         if constant := _CONSTANT.search(line):
-            groups[constant[1]] = _first_group(constant[2], constant[3])
+            constants[constant[1]] = (constant[2], constant[3])
         if found := _COLLECTIVE.search(line):
-            yield _collective(found[1], found[2].split(", "), found[3], axis_sizes, groups)
+            yield _collective(found[1], found[2].split(", "), found[3], axis_sizes, constants)
 
 
 def _collective(
@@ -127,7 +120,7 @@ def _collective(
     operands: list[str],
     rest: str,
     axis_sizes: Mapping[str, int],
-    groups: Mapping[str, list[int]],
+    constants: Mapping[str, tuple[str, str]],
 ) -> Collective:
     result = _RESULT_TYPE.search(rest)
     assert result is not None, rest
@@ -139,7 +132,7 @@ def _collective(
     else:
         own = _RESULT_LAYOUT.search(rest)
         before = after = _specs(own[1]) if own else (None,) * len(local)
-        moved = _varying_axes(groups[operands[1]], axis_sizes)
+        moved = _varying_axes(_first_group(*constants[operands[1]]), axis_sizes)
     return Collective(
         kind=_KINDS[operation],
         axes=tuple(moved),
@@ -149,6 +142,14 @@ def _collective(
         ),
         partition=before,
         device_bytes=math.prod(local) * _BYTES.get(result[2], 4),
+    )
+
+
+def _split_axes(mesh: Mesh, shape: Shape) -> tuple[str | None, ...]:
+    """Returns the mesh axis of every dimension that is split: one of one device splits nothing."""
+    return tuple(
+        axis if mesh.num_splits(dim) > 1 else None
+        for dim, axis in zip(shape, mesh.partition(shape), strict=True)
     )
 
 

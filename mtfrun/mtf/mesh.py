@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import tensorflow as tf
 from tensorflow.experimental import dtensor
@@ -11,6 +13,13 @@ from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError, did_you_mean
 from mtfrun.mtf.layout import LayoutLike, convert_to_layout_rules
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+
+
+class SpecifiedTensor(Protocol):
+    """What a report says of a tensor or variable."""
+
+    shape: Shape
+    dtype: tf.DType
 
 
 class Mesh:
@@ -109,6 +118,10 @@ class Mesh:
                 )
         return tuple(self.axis_of(dim) for dim in shape)
 
+    def local_sizes(self, shape: ShapeLike) -> list[int]:
+        """Returns the sizes of the part of a tensor that one device holds."""
+        return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
+
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
         sizes = {axis.name: axis.size for axis in self.shape}
@@ -148,8 +161,34 @@ class Mesh:
         seen = self.dimension_names_seen
         return [dimension for dimension in self.layout if dimension not in seen]
 
+    def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
+        """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.
+
+        It needs no storage of theirs. `mtfrun.mtf.collectives` counts what devices send.
+        """
+        rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
+        for path, variable in variables.items():
+            local = self.local_sizes(variable.shape)
+            rows.append(
+                (
+                    path,
+                    variable.shape.to_string or "scalar",
+                    ",".join(axis or "-" for axis in self.partition(variable.shape)),
+                    "x".join(map(str, local)),
+                    f"{math.prod(local) * variable.dtype.size:,}",
+                )
+            )
+        *text, numbers = zip(*rows, strict=True)
+        columns = [_padded(column, str.ljust) for column in text] + [_padded(numbers, str.rjust)]
+        return "\n".join("  ".join(line) for line in zip(*columns, strict=True))
+
     def __repr__(self) -> str:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
+
+
+def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
+    width = max(map(len, column))
+    return [pad(cell, width) for cell in column]
 
 
 def _devices(count: int, shape: Shape) -> list[str]:

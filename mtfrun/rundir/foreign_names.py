@@ -16,13 +16,13 @@ class Source(NamedTuple):
 
     Attributes:
       pattern: a regular expression for the whole name of a variable.
-      index: which entry of that variable's first dimension, a number; None for all of it.
+      entry: which one of that variable's first dimension, a number; None for all.
       dims: the names of the dimensions that are left, where their order may differ from ours; None
         where it is the same, up to dimensions that are merged there and separate here.
     """
 
     pattern: str
-    index: str | None = None
+    entry: str | None = None
     dims: str | None = None
 
 
@@ -41,11 +41,11 @@ _T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
 _NORM = r"(?:rms_norm|layer_norm)/scale"
 
 
-def _projection(ours: str, theirs: str, index: str) -> list[_Row]:
+def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
     """Returns the rows of one of attention's four projections; Tensor2Tensor stacks them."""
     stacked = [
-        Source(_T2T_2018 + r"/{kind}/qkvo", index, "heads d_model d_kv"),
-        Source(_T2T_HEAD + r"/\w+/qkvo", index, "heads d_model d_kv"),
+        Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
+        Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
     ]
     return [
         _Row(
@@ -55,13 +55,13 @@ def _projection(ours: str, theirs: str, index: str) -> list[_Row]:
     ]
 
 
-def _feed_forward(name: str, index: str) -> _Row:
+def _feed_forward(name: str, entry: str) -> _Row:
     """Returns the row of a feed-forward layer's first or second map."""
     return _Row(
         rf"{_LAYER}/layer/{name}/kernel",
         [
             Source(rf"{_MTF_LAYER}/\w+/{name}/kernel"),
-            Source(_T2T_2018 + r"/dense_relu_dense/kernel", index, "d_model d_ff"),
+            Source(_T2T_2018 + r"/dense_relu_dense/kernel", entry, "d_model d_ff"),
             Source(rf"{_T2T_HEAD}/dense_relu_dense/{name}/kernel"),
         ],
     )
@@ -166,5 +166,5 @@ def _numbers(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | in
 
 
 def _filled(source: Source, values: dict[str, str | int]) -> Source:
-    index = None if source.index is None else source.index.format(**values)
-    return source._replace(pattern=source.pattern.format(**values), index=index)
+    entry = None if source.entry is None else source.entry.format(**values)
+    return source._replace(pattern=source.pattern.format(**values), entry=entry)

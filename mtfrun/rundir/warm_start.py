@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from mtfrun import mtf
 from mtfrun.rundir.errors import RunDirError, nearest, reason
@@ -24,12 +23,14 @@ class WarmStartReport:
     """What became of every variable.
 
     Attributes:
+      path: of the checkpoint.
       matched: our paths, and the names in the checkpoint.
       missing: our paths that nothing in the checkpoint is for.
       misshaped: our paths whose values do not fit, and why.
       unused: names of the checkpoint that nothing was taken from.
     """
 
+    path: str
     matched: Mapping[str, str]
     missing: Sequence[str]
     misshaped: Mapping[str, str]
@@ -43,7 +44,7 @@ class WarmStartReport:
         return "; ".join(part for part in [*parts, _list("has beside them", self.unused)] if part)
 
     def __str__(self) -> str:
-        counts = f"{len(self.matched)} variables taken"
+        counts = f"{len(self.matched)} variables from {self.path}"
         return "; ".join(part for part in (counts, self.problems()) if part)
 
 
@@ -60,7 +61,7 @@ class WarmStart:
         the others keep their random first values. Then what is unused is no error.
 
     Raises:
-      RunDirError: there is no such checkpoint, or the regular expression is none.
+      RunDirError: the regular expression is none.
     """
 
     path: str | None = None
@@ -74,8 +75,6 @@ class WarmStart:
             raise RunDirError(
                 f"WarmStart.variables={self.variables!r} is no regular expression: {error}"
             ) from None
-        if self.path:
-            _prefix(self.path)
 
     def __call__(self, variables: Mapping[str, mtf.Variable]) -> WarmStartReport | None:
         """Sets the variables, all or none, and returns what became of them; None without a path.
@@ -84,7 +83,8 @@ class WarmStart:
           variables: all of a model, by path, in the model's order, with their first values.
 
         Raises:
-          RunDirError: the checkpoint does not fit and `strict` is set, or cannot be read.
+          RunDirError: the checkpoint does not fit and `strict` is set, is not there, or cannot be
+            read.
         """
         if not self.path:
             return None
@@ -96,11 +96,10 @@ class WarmStart:
                 " configuration, or take what fits with WarmStart.strict=False"
             )
         if not values:
-            raise RunDirError(f"nothing in {self.path} fits the model's variables: {report}")
+            raise RunDirError(f"nothing fits the model's variables: {report}")
         for path, value in values.items():
             variable = variables[path]
             mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
-        logging.info("warm start from %s: %s", self.path, report)
         return report
 
     def _values(
@@ -129,7 +128,7 @@ class WarmStart:
             matched[path] = name
         unused = sorted(n for n in names if n not in taken and not is_bookkeeping(n))
         return values, WarmStartReport(
-            matched, missing, misshaped, [] if self.variables else unused
+            self.path, matched, missing, misshaped, [] if self.variables else unused
         )
 
 
@@ -146,11 +145,11 @@ def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, S
 def fitted_value(value: np.ndarray, source: Source, shape: mtf.Shape) -> np.ndarray | str:
     """Returns the value in our shape, or what is wrong with its sizes."""
     stored = f"{list(value.shape)}, not {shape.to_string}"
-    if source.index is not None:
-        index = int(source.index)
-        if not -value.shape[0] <= index < value.shape[0]:
+    if source.entry is not None:
+        entry = int(source.entry)
+        if not -value.shape[0] <= entry < value.shape[0]:
             return stored
-        value = value[index]
+        value = value[entry]
     if source.dims is not None:
         dims = source.dims.split()
         ours = list(shape.dimension_names)
@@ -203,8 +202,8 @@ def _reader(path: str) -> tf.train.CheckpointReader:
 def _tensor(reader: tf.train.CheckpointReader, name: str, path: str) -> np.ndarray:
     try:
         return reader.get_tensor(name)
-    # The reader raises RuntimeError for some kinds of damage.
-    except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
+    # What the reader raises depends on the kind of damage.
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError, OSError) as error:
         raise RunDirError(f"cannot read {name} of {path}: {reason(error)}") from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from mtfrun.models.means import means
 from mtfrun.training.step import GRAD_NORM, LEARNING_RATE, OBJECTIVE
 
 
@@ -56,17 +56,9 @@ class Curves:
                     self._totals[name] = self._totals.get(name, 0.0) + total
                     self._weights[name] = self._weights.get(name, 0.0) + weight
             if after % self._every_steps == 0 or after == self._last_step:
-                yield after, self._means()
+                yield after, means(self._totals, self._weights)
                 self._totals.clear()
                 self._weights.clear()
-
-    def _means(self) -> dict[str, float]:
-        values = {
-            name: total / max(self._weights[name], 1e-9) for name, total in self._totals.items()
-        }
-        if "loss" in values:
-            values["perplexity"] = math.exp(min(values["loss"], 700.0))  # exp(710) overflows
-        return values
 
 
 def first_non_finite(history: History, count: int) -> int | None:

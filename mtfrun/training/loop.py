@@ -62,7 +62,7 @@ def train(
       options: when to do what.
       evaluate: called with the step, when evaluation is due and at the end.
       warm_start: called with the model's variables by path when the run has no checkpoint yet; it
-        may set them.
+        may set them, and returns what to say about that, or None.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
       metadata: JSON values for the checkpoints' manifests, besides mesh, layout and seed.
       clock: gives the time in seconds.
@@ -82,6 +82,8 @@ def train(
             summaries.text(tag, text, first_step)
         if first_step:
             progress.note(f"going on from step {first_step} of {run.path}")
+        elif loop.warm_start is not None:
+            progress.note(f"warm start: {loop.warm_start}")
         return loop.run(progress, summaries, signals)
 
 
@@ -116,6 +118,7 @@ class _Loop:
         )
         self._saved_step: int | None = None
         self._visits = 0
+        self.warm_start: object = None
 
     def restore(self, warm_start: Callable[[Mapping[str, mtf.Variable]], object] | None) -> int:
         """Initialises the state, from the newest good checkpoint where there is one."""
@@ -123,7 +126,7 @@ class _Loop:
         self._checkpoints.clean()
         if self._checkpoints.latest() is None:
             if warm_start is not None:
-                warm_start(self._state.model.named_variables())
+                self.warm_start = warm_start(self._state.model.named_variables())
             return 0
         found = self._checkpoints.restore(None, self._state.storage(), self._infeed.iterator)
         # Random numbers must go on as they were, whatever the configuration says by now.

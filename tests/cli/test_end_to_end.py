@@ -44,6 +44,19 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
     ]
 
 
+def test_a_new_run_starts_from_another_ones_checkpoint(
+    trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    start = [*flags, f"--model_dir={tmp_path / 'run'}", "--gin.TRAIN_STEPS=1"]
+    missing = mtfrun("train", *start, f"--gin.INIT_CHECKPOINT='{tmp_path}/model.ckpt-1'")
+    assert f"no checkpoint {tmp_path}/model.ckpt-1: there is no file" in error_line(missing)
+    path = trained / "checkpoints/ckpt-2"
+    process = mtfrun("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
+    assert process.returncode == 0, process.stderr.decode()
+    first_line = process.stderr.decode().splitlines()[0]
+    assert re.fullmatch(rf"warm start: \d+ variables from {path}", first_line)
+
+
 def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None:
     assert "TRAIN_STEPS = " in (trained / "config.gin").read_text()
     assert (
@@ -144,6 +157,38 @@ def test_a_dry_run_describes_and_touches_nothing(flags: list[str], tmp_path: pat
     assert "rules unused    d_fff:model, experts:data" in report
     assert "warning         layout rule d_fff:model names no dimension" in report
     assert "did you mean 'd_ff'?" in report
+
+
+def test_a_dry_run_counts_what_a_step_sends(flags: list[str], tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    process = mtfrun(
+        "train", *flags, f"--model_dir={run}", "--dry_run", "--gin.MESH_SHAPE='data:2,model:2'"
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    assert process.stderr == b"" and not run.exists()
+    lines = [line[16:] for line in process.stdout.decode().splitlines()]
+    # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
+    activations, per_token, table = 4 * 32 * 16 * 4, 4 * 32 * 4, 384 * 16 * 4
+    # Over data: the gradients of 19 variables, half of the split ones; that of the embedding's
+    # look-up is whole and comes besides that of the logits; loss, its weight and accuracy.
+    gradients = 22_848 + table + 3 * 4
+    # Over model: each of 2 blocks sums attention's output, its 3 gradients, and in the feed-forward
+    # layer the output and 1 gradient; the logits' gradient is summed once. The cross entropy sums 3
+    # values per token over the vocabulary, accuracy 2. Adafactor: mean squares of 13 split
+    # variables, three each.
+    sums = 13 * activations + 5 * per_token + 39 * 4
+    assert [line for line in lines if line.startswith(("81 ", "1 ", "23 ", "57 "))] == [
+        "81 a step, by mesh axis and the dimensions that cause them",
+        f"1 all-gather over model (vocab): {table:,} bytes on each device",
+        f"23 all-reduce over data (batch): {gradients:,} bytes on each device",
+        f"57 all-reduce over model (d_ff, heads, vocab): {sums:,} bytes on each device",
+    ]
+
+
+def test_one_device_has_no_collectives(flags: list[str]) -> None:
+    process = mtfrun("train", *flags, "--dry_run")
+    assert process.returncode == 0, process.stderr.decode()
+    assert "collectives     none: one device\n" in process.stdout.decode()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -88,6 +88,21 @@ def test_the_small_model_is_that_of_the_benchmark() -> None:
     assert not any("blocks/4" in name for name in variables)
 
 
+@pytest.mark.parametrize(("name", "millions"), [("t5.1.0.tiny", 1.0), ("t5.1.1.tiny", 0.9)])
+def test_a_t5_model_has_the_variables_of_its_checkpoints(name: str, millions: float) -> None:
+    training = _build(["defaults.gin", f"models/{name}.gin", "data/python_docs.gin"], [])
+    variables = training.state.model.named_variables()
+    assert {
+        "encoder_stack/relative_bias/table",
+        "decoder_stack/relative_bias/table",
+        "decoder_stack/blocks/1/encoder_decoder_attention/layer/attention/query",
+    } <= set(variables)
+    assert not any(path.startswith("position") for path in variables)
+    assert ("softmax/kernel" in variables) == (name == "t5.1.1.tiny")
+    total = sum(variable.shape.size for variable in variables.values())
+    assert round(total / 1e6, 1) == millions
+
+
 def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path) -> None:
     adam = ["--gin_param=Training.optimizer=@optim.Adam()", "--gin.Adam.learning_rate=0.001"]
     first = _build(BASE, [*TINY, *adam])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,23 @@ def test_cross_entropy_with_probabilities_is_the_formula(smoothing: float, z_los
     losses, gradients = _expected(smoothing, z_loss)
     assert_close(results["output"], losses)
     assert_close(results["logits"], gradients)
+
+
+def test_sigmoid_cross_entropy_is_right_at_zero_and_far_from_it() -> None:
+    mesh = mtf.Mesh()
+    logits = mtf.import_tf_tensor(mesh, np.float32([0.0, 200.0, -200.0]), "n:3")
+    targets = mtf.import_tf_tensor(mesh, np.float32([0.25, 0.25, 0.25]), "n:3")
+
+    def fn(logits: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+        loss = layers.sigmoid_cross_entropy_with_logits(logits, targets)
+        return loss, mtf.gradients([loss], [logits])[0]
+
+    loss, gradient = mtf.to_numpy(mtf.function(fn)(logits))
+    assert_close(loss, [math.log(2.0), 150.0, 50.0])
+    assert_close(gradient, [0.25, 0.75, -0.25])
+
+
+def test_sigmoid_cross_entropy_refuses_other_dimensions() -> None:
+    mesh = mtf.Mesh()
+    with pytest.raises(mtf.ShapeError, match="logits .* and targets .* the same dimensions: use"):
+        layers.sigmoid_cross_entropy_with_logits(mtf.zeros(mesh, "n:3"), mtf.zeros(mesh, "m:3"))

@@ -44,7 +44,11 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {"relative_bias": RELATIVE},
         None,
     ),
-    "gated, layer norm": (t.SelfAttention, {"norm": t.LayerNorm}, t.PositionalEmbedding),
+    "gated, layer norm after": (
+        t.SelfAttention,
+        {"norm": t.LayerNorm, "residual": t.PostNormResidual},
+        t.PositionalEmbedding,
+    ),
 }
 
 
@@ -96,15 +100,22 @@ def _whole(kind: str, mesh_shape: str, rematerialise: bool) -> tuple[np.ndarray,
     return mtf.to_numpy(mtf.function(compute)(on_mesh(mesh, _rows())))
 
 
-MESHES = [
-    pytest.param("data:2,model:2", True),
-    pytest.param("data:1,model:2", False, marks=pytest.mark.slow),
-    pytest.param("data:2,model:1", True, marks=pytest.mark.slow),
+# One mesh in each run, for the kinds that together have all parts; all with the slow tests.
+QUICK = {"relative in each layer", "multi-query", "grouped, relative, rotary", "local, relative"}
+MESHES = {"data:2,model:2": True, "data:1,model:2": False, "data:2,model:1": True}
+CASES = [
+    pytest.param(
+        kind,
+        mesh_shape,
+        rematerialise,
+        marks=[] if kind in QUICK and mesh_shape == "data:2,model:2" else [pytest.mark.slow],
+    )
+    for kind in KINDS
+    for mesh_shape, rematerialise in MESHES.items()
 ]
 
 
-@pytest.mark.parametrize("mesh_shape, rematerialise", MESHES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind, mesh_shape, rematerialise", CASES)
 def test_logits_loss_and_gradients_are_the_same_everywhere(
     kind: str, mesh_shape: str, rematerialise: bool
 ) -> None:
@@ -141,7 +152,9 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str) -> None
     assert_close(np.stack(made, axis=1), expected, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", ["relative", "grouped, relative, rotary", "gated, layer norm"])
+@pytest.mark.parametrize(
+    "kind", ["relative", "grouped, relative, rotary", "gated, layer norm after"]
+)
 def test_bfloat16_activations_stay_near_float32(kind: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(kind, mesh, dtypes=mtf.DTypePolicy(activation="bfloat16"))

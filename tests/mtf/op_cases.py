@@ -205,6 +205,14 @@ CONTRACTIONS = [
         (ABC, f"int {AB}"),
         (DATA_MODEL, "a:data;c:model"),
     ),
+    OpCase(
+        "sparse_cross_entropy",
+        lambda x, ids: (
+            lambda found: found.loss * found.logsumexp + mtf.stop_gradient(found.margin)
+        )(mtf.sparse_cross_entropy(x, mtf.abs(ids) % 8, C)),
+        (ABC, f"int {AB}"),
+        (DATA_MODEL, "a:data;c:model"),
+    ),
 ]
 
 CASES = [*ELEMENTWISE, *REDUCTIONS, *CONTRACTIONS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
@@ -102,3 +103,16 @@ def test_constrain_changes_the_layout_and_not_the_values() -> None:
     y = mtf.function(lambda x: mtf.rename_dimension(mtf.rename_dimension(x, "a", "z"), "b", "c"))(x)
     assert dtensor.fetch_layout(y.value).sharding_specs == [dtensor.UNSHARDED, "data"]
     np.testing.assert_array_equal(mtf.to_numpy(y), array)
+
+
+def test_a_report_lists_what_every_device_holds_of_variables_without_storage() -> None:
+    mesh = mtf.Mesh("data:2,model:4", "batch:data;d_ff:model")
+    variables = {
+        "wi": mtf.Variable(mesh, "d_model:6;d_ff:8"),
+        "step": mtf.Variable(mesh, [], dtype=tf.int64),
+    }
+    assert mesh.report(variables).splitlines() == [
+        "variable  dimensions        layout   on each device  bytes",
+        "wi        d_model:6;d_ff:8  -,model  6x2                48",
+        "step      scalar                                         8",
+    ]

@@ -297,9 +297,10 @@ def _cross_entropy(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf
 def _sigmoid_cross_entropy(
     case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh
 ) -> Results:
-    logits, targets = inputs["logits"], inputs["targets"]
-    stable = mtf.relu(logits) - logits * targets + mtf.softplus(mtf.negative(mtf.abs(logits)))
-    return {"loss": stable, "weights_nonzero": mtf.to_float(mtf.not_equal(inputs["ids"], 0))}
+    return {
+        "loss": layers.sigmoid_cross_entropy_with_logits(inputs["logits"], inputs["targets"]),
+        "weights_nonzero": layers.weights_nonzero(inputs["ids"]),
+    }
 
 
 # By the beginning of the case's name; the longest that fits is taken.

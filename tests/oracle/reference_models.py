@@ -206,11 +206,13 @@ def greedy(
 ) -> np.ndarray:
     """Returns greedy decodes of all rows."""
     features = {"targets": prompts} | ({} if inputs is None else {"inputs": inputs})
-    choose = decoding.Greedy(mtf.Dimension("vocab", vocabulary_size))
+    vocab = mtf.Dimension("vocab", vocabulary_size)
 
     def decode(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
         targets = features["targets"]
-        return decoding.generate(model.decoder(features), targets, choose, end_id=end_id)
+        return decoding.generate(
+            model.decoder(features), targets, decoding.Greedy(vocab), vocab, end_id=end_id
+        ).ids
 
     return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, features)))
 

@@ -33,6 +33,13 @@ DECODES = [
     if key.startswith("decode_") and isinstance(value, dict) and "beam" not in value
 ]
 
+# Compiling a loop for a mesh takes long: most of them are slow tests.
+DECODES_ON_MESHES = [
+    pytest.param(name, decode, several, marks=[pytest.mark.slow] if slow else [])
+    for name, decode in DECODES
+    for several, slow in ((False, False), (True, not ("encdec" in name and "head" in name)))
+]
+
 
 def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
     names = {name: x for name, x in case.with_role("in").items() if _is_feature(name)}
@@ -73,8 +80,7 @@ def test_logits_loss_and_gradients(name: str, several: bool, tmp_path: pathlib.P
         assert_close(gradient / positions, expected, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one device", "several"])
-@pytest.mark.parametrize("name, decode", DECODES)
+@pytest.mark.parametrize("name, decode, several", DECODES_ON_MESHES)
 def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
     case = CASES[name]
     mesh = _mesh(case, several)

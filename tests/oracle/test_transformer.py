@@ -41,6 +41,16 @@ DECODES = [
 BUCKETS = reference_cases("relative_buckets")
 CHECKPOINTS = [name for name, case in CASES.items() if "checkpoint" in case.hparams]
 
+# Compiling a loop for a mesh takes long: most of them are slow tests.
+DECODES_ON_MESHES = [
+    pytest.param(name, decode, several, marks=[pytest.mark.slow] if slow else [])
+    for name, decode in DECODES
+    for several, slow in (
+        (False, False),
+        (True, name not in ("t5_1_1", "lm_sinusoid_multiquery")),
+    )
+]
+
 
 def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
     found = {
@@ -96,8 +106,7 @@ def test_logits_losses_and_gradients(name: str, several: bool, tmp_path: pathlib
         assert_close(gradient / denominator, expected, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one device", "several"])
-@pytest.mark.parametrize("name, decode", DECODES)
+@pytest.mark.parametrize("name, decode, several", DECODES_ON_MESHES)
 def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
     case = CASES[name]
     options = case.hparams[f"decode_{decode}"]

@@ -57,7 +57,7 @@ def test_values_come_by_name_with_heads_separated(tmp_path: pathlib.Path) -> Non
     for variable, name in zip(variables.values(), NAMES, strict=False):
         expected = values[name].reshape(variable.shape.to_integer_list)
         np.testing.assert_array_equal(mtf.to_numpy(variable.read()), expected)
-    assert str(report) == "3 variables taken"
+    assert str(report) == f"3 variables from {path}"
 
 
 def test_what_does_not_fit_is_told_in_one_line_and_changes_nothing(tmp_path: pathlib.Path) -> None:
@@ -91,7 +91,7 @@ def test_a_regular_expression_chooses(tmp_path: pathlib.Path) -> None:
     assert report is not None
     assert set(report.matched) == {"embedding/table"}
     assert not report.problems()
-    with pytest.raises(RunDirError, match=r"nothing in .* fits"):
+    with pytest.raises(RunDirError, match="nothing fits the model's variables: 0 variables from"):
         WarmStart(path, variables="^nothing")(_variables())
     with pytest.raises(RunDirError, match="is no regular expression"):
         WarmStart(path, variables="(")
@@ -119,9 +119,9 @@ def test_a_checkpoint_of_ours_is_read_as_well(tmp_path: pathlib.Path) -> None:
 
 def test_no_checkpoint_there_is_one_line(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RunDirError, match=r"no checkpoint .*model.ckpt-8: there is no file"):
-        WarmStart(str(tmp_path / "model.ckpt-8"))
+        WarmStart(str(tmp_path / "model.ckpt-8"))(_variables())
     with pytest.raises(RunDirError, match="has no file 'checkpoint'"):
-        WarmStart(str(tmp_path))
+        WarmStart(str(tmp_path))(_variables())
 
 
 def test_damage_is_one_line(tmp_path: pathlib.Path) -> None:
@@ -148,4 +148,4 @@ def test_a_sublayers_number_comes_from_its_place_in_the_block() -> None:
     ]
     patterns = [source.pattern for source in sources_of(paths[4], paths)]
     assert any("block_001/layer_001" in pattern for pattern in patterns)
-    assert [source.index for source in sources_of(paths[4], paths)][-1] == "4"
+    assert [source.entry for source in sources_of(paths[4], paths)][-1] == "4"

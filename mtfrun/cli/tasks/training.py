@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from mtfrun import optim, training
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf, optim, training
 from mtfrun.cli.tasks.evaluation import Evaluation
 from mtfrun.cli.tasks.experiment import Experiment
+from mtfrun.data import language_model_shapes
 from mtfrun.rundir import RunDirectory, WarmStart, package_versions
 
 
@@ -48,6 +52,23 @@ class Training:
     def tokens_per_step(self) -> int:
         """Tokens of a batch, padding included."""
         return self.batch_size * self.experiment.data.tokens_per_row
+
+    def compile_step(self) -> None:
+        """Makes the variables and compiles the program that trains, without taking a step."""
+        state, options = self.state, self.options
+        state.initialize()
+        train_steps = training.train_steps_function(
+            state, microbatches=options.microbatches, clip_norm=options.clip_norm
+        )
+        steps = mtf.Shape([mtf.Dimension("steps", 1)])
+        shapes = language_model_shapes(self.batch_size, self.experiment.data.length)
+        features = {
+            name: mtf.import_tf_tensor(
+                state.mesh, np.zeros([1, *shape.to_integer_list], np.int32), steps + shape
+            )
+            for name, shape in shapes.items()
+        }
+        train_steps(features, mtf.constant(state.mesh, 0, dtype=tf.int32))
 
     def run(
         self, run: RunDirectory, *, texts: Mapping[str, str], profile: bool

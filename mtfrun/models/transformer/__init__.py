@@ -11,7 +11,7 @@ from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAt
 from mtfrun.models.transformer.encoder_only import EncoderOnly
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
 from mtfrun.models.transformer.masked_local_attention import MaskedLocalAttention
-from mtfrun.models.transformer.residual import Residual
+from mtfrun.models.transformer.residual import PostNormResidual, Residual
 from mtfrun.models.transformer.self_attention import SelfAttention
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
@@ -28,6 +28,7 @@ __all__ = [
     "LocalSelfAttention",
     "MaskedLocalAttention",
     "PositionalEmbedding",
+    "PostNormResidual",
     "RMSNorm",
     "RelativePositionBias",
     "Residual",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mtfrun import mtf
 from mtfrun.layers import MASKED, Context
-from mtfrun.models.transformer.self_attention import SelfAttention
+from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 
 
 class LocalSelfAttention(SelfAttention):
@@ -26,9 +24,24 @@ class LocalSelfAttention(SelfAttention):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         window: int = 128,
-        **options: Any,
+        num_heads: int = 8,
+        num_memory_heads: int | None = None,
+        d_kv: int = 64,
+        rotary: bool = False,
+        relative_bias: RelativeBiasClass | None = None,
+        dropout_rate: float = 0.0,
     ) -> None:
-        super().__init__(mesh, d_model, dtypes, **options)
+        super().__init__(
+            mesh,
+            d_model,
+            dtypes,
+            num_heads=num_heads,
+            num_memory_heads=num_memory_heads,
+            d_kv=d_kv,
+            rotary=rotary,
+            relative_bias=relative_bias,
+            dropout_rate=dropout_rate,
+        )
         if window < 1:
             raise ValueError(f"window={window} must be at least 1")
         self._window = window

@@ -9,7 +9,7 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers import Context, Dropout, FeedForward, RMSNorm, Sublayer
-from mtfrun.models.transformer.residual import NormClass, Residual
+from mtfrun.models.transformer.residual import NormClass, Residual, ResidualClass
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 
 # Made as `sublayer_class(mesh, d_model, dtypes)`.
@@ -28,6 +28,7 @@ class Stack(Sublayer):
       num_layers: the number of blocks.
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
       norm: a class, called as `norm_class(mesh, d_model, dtypes)`.
+      residual: a class, called as `residual(layer, norm, dropout_rate)`: what surrounds a sublayer.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
         self-attention of all blocks; None for none.
       dropout_rate: of the input, of every sublayer's output and of the stack's output.
@@ -44,6 +45,7 @@ class Stack(Sublayer):
         num_layers: int = 6,
         layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
         norm: NormClass = RMSNorm,
+        residual: ResidualClass = Residual,
         relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
         rematerialise: bool = False,
@@ -60,7 +62,7 @@ class Stack(Sublayer):
         names = _names(layers)
         self.blocks = [
             {
-                name: Residual(
+                name: residual(
                     layer(mesh, d_model, dtypes), norm(mesh, d_model, dtypes), dropout_rate
                 )
                 for name, layer in zip(names, layers, strict=True)

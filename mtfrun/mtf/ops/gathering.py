@@ -9,8 +9,10 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.contraction import einsum
-from mtfrun.mtf.ops.indexing import constant, one_hot
+from mtfrun.mtf.ops.indexing import constant, one_hot, range
 from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.ops.reductions import reduce_sum
+from mtfrun.mtf.ops.structure import reshape
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -25,11 +27,12 @@ def gather(
 
     Dimensions that `weights` and `indices` share go together (a batched gather).
 
-    What it costs on several devices: where `dim` is split, it is gathered first, and the gradient
-    of a table is made whole on every device before it is cut. (A contraction with one-hot indices
-    avoids both and took ten times as long for an embedding of 8192 x 256 and 1024 tokens.) Where
-    dimensions of `indices` other than shared ones are split, all but the first are gathered.
-    The gradient of a batched gather is such a contraction.
+    What it costs on several devices: a table, without shared dimensions, whose `dim` is split is
+    gathered first, and its gradient is made whole on every device before it is cut. (A contraction
+    with one-hot indices avoids both and took ten times as long for an embedding of 8192 x 256 and
+    1024 tokens.) In other gathers every device looks up what is its own, and the result is summed;
+    the gradient of a batched gather is a contraction with one-hot indices. Where dimensions of
+    `indices` other than shared ones are split, all but the first are gathered.
 
     Args:
       weights: {dim, ...}.
@@ -46,6 +49,11 @@ def gather(
     if dim in indices.shape:
         raise ShapeError(f"indices {indices.shape} of a gather must not have the dimension {dim}")
     batch = Shape(d for d in indices.shape if d in weights.shape)
+    axis = weights.mesh.axis_of(dim)
+    apart = all(weights.mesh.axis_of(d) != axis for d in indices.shape)
+    is_table = indices.shape.ndims > 0 and not batch.ndims
+    if weights.mesh.num_splits(dim) > 1 and apart and not is_table:
+        return _gather_in_parts(weights, indices, dim, output_shape)
     rest = weights.shape - dim - batch
     # Storage order in which tf.gather takes them: shared dimensions first.
     table = transposed(weights, Shape([*batch, dim, *rest]))
@@ -61,6 +69,22 @@ def gather(
     if output_shape is None:
         output_shape = union(indices.shape, rest)
     return transposed(result, convert_to_shape(output_shape))
+
+
+def _gather_in_parts(
+    weights: Tensor, indices: Tensor, dim: Dimension, output_shape: ShapeLike | None
+) -> Tensor:
+    """Gathers along a dimension that is split: zeros for what others have, then a sum."""
+    part = Dimension(dim.name, weights.mesh.num_splits(dim))
+    own = Dimension(f"{dim.name}_part", dim.size // part.size)
+    at = weights.shape.index(dim)
+    dims = weights.shape.dims
+    in_parts = reshape(weights, [*dims[:at], part, own, *dims[at + 1 :]])
+    # Others' indices are outside of the part.
+    own_indices = indices - range(indices.mesh, part, indices.dtype) * own.size
+    found = gather(in_parts, own_indices, own)
+    shape = found.shape - part if output_shape is None else convert_to_shape(output_shape)
+    return reduce_sum(found, output_shape=shape)
 
 
 def _gather(table: Tensor, index: Tensor, dim: Dimension) -> Tensor:

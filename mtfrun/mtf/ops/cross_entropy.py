@@ -1,0 +1,104 @@
+"""The cross entropy of class ids, which a language model spends much of its time on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.elementwise import exp, log
+from mtfrun.mtf.ops.gathering import gather
+from mtfrun.mtf.ops.indexing import one_hot, range
+from mtfrun.mtf.ops.lift import transposed
+from mtfrun.mtf.ops.reductions import reduce_logsumexp, reduce_max, softmax
+from mtfrun.mtf.ops.structure import reshape
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+class CrossEntropy(NamedTuple):
+    """What comes out together; all have the targets' shape.
+
+    loss: logsumexp(logits) - logits[targets], which is -log softmax(logits)[targets].
+    logsumexp: of the logits.
+    margin: the largest logit less the target's; 0 where the target is the likeliest. No gradient.
+    """
+
+    loss: Tensor
+    logsumexp: Tensor
+    margin: Tensor
+
+
+def sparse_softmax_cross_entropy(
+    logits: TensorLike, targets: TensorLike, vocab_dim: DimensionLike
+) -> Tensor:
+    """Returns -log softmax(logits)[targets]; see `sparse_cross_entropy`."""
+    return sparse_cross_entropy(logits, targets, vocab_dim, logsumexp_gradient=False).loss
+
+
+def sparse_cross_entropy(
+    logits: TensorLike,
+    targets: TensorLike,
+    vocab_dim: DimensionLike,
+    *,
+    logsumexp_gradient: bool = True,
+) -> CrossEntropy:
+    """Returns the cross entropy of class ids, and what is known along with it.
+
+    Made of a softmax and two maxima, which is exact and takes a third of the time of TensorFlow's
+    fused operation on CPU: logsumexp(logits) = max(logits) - log(max(softmax(logits))), and the
+    largest probability is at least 1 / vocab_dim.size, so that the logarithm is harmless. Where the
+    classes are split, every device does so with its own; what it sends is three numbers a target.
+
+    Args:
+      logits: {..., vocab_dim} float32.
+      targets: {...} integer class ids, inside of `vocab_dim`.
+      vocab_dim: the classes; may be split.
+      logsumexp_gradient: whether anything that is differentiated depends on `logsumexp`; without,
+        the backward pass is a pass over the logits cheaper.
+    """
+    targets = as_tensor(targets)
+    ordered = transposed(logits, targets.shape + convert_to_dimension(vocab_dim))
+
+    def backward(
+        inputs: Sequence[Tensor], outputs: Sequence[Tensor], grads: Sequence[Tensor]
+    ) -> list[Tensor | None]:
+        gradient = _softmax_minus_one_hot(inputs, outputs) * grads[0]
+        if logsumexp_gradient:
+            gradient = gradient + outputs[-1] * grads[1]
+        return [reshape(gradient, inputs[0].shape), None]
+
+    *found, _ = custom_gradient(_forward, backward, [ordered, targets])
+    return CrossEntropy(*found)
+
+
+def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the fields of a CrossEntropy and the softmax {..., part, classes}.
+
+    `part` is what `vocab_dim` is split into, 1 if it is not; a device's classes are its own.
+    """
+    vocab = logits.shape[-1]
+    part = Dimension(vocab.name, logits.mesh.num_splits(vocab))
+    classes = Dimension(f"{vocab.name}_part", vocab.size // part.size)
+    own = reshape(logits, [*targets.shape, part, classes])
+    own_softmax = softmax(own, classes)
+    own_largest = reduce_max(own, reduced_dim=classes)
+    own_logsumexp = own_largest - log(reduce_max(own_softmax, reduced_dim=classes))
+    largest = reduce_max(own_largest, reduced_dim=part)
+    margin = largest - gather(logits, targets, vocab)
+    # Relative to the largest logit, so that a target that has it loses nothing to cancellation.
+    excess = reduce_logsumexp(own_logsumexp - largest, part)
+    if part.size > 1:
+        own_softmax = own_softmax * exp(own_logsumexp - (largest + excess))
+    return margin + excess, largest + excess, margin, own_softmax
+
+
+def _softmax_minus_one_hot(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
+    """Returns the gradient of the loss with respect to the logits {..., part, classes}."""
+    probabilities = outputs[-1]
+    part, classes = probabilities.shape.dims[-2:]
+    targets = inputs[1]
+    # In each part's own numbering; other parts' ids are outside of it.
+    own_ids = targets - range(targets.mesh, part, targets.dtype) * classes.size
+    hit = one_hot(own_ids, classes, dtype=probabilities.dtype)
+    return probabilities - hit
