@@ -211,7 +211,7 @@ def greedy(
     def decode(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
         targets = features["targets"]
         return decoding.generate(
-            model.decoder(features), targets, decoding.Greedy(vocab), vocab, end_id=end_id
+            model.decoder(features), targets, decoding.Greedy(vocab), end_id=end_id
         ).ids
 
     return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, features)))
