@@ -126,5 +126,4 @@ __all__ = [
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
     "weights_nonzero",
-    "rotate",
 ]
