@@ -115,7 +115,9 @@ def test_metrics_are_known_before_the_first_call() -> None:
     assert metrics["loss"].total.shape == mtf.Shape()
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     mixture: str, mesh_shape: str

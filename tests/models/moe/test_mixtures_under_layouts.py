@@ -62,8 +62,15 @@ def test_every_quick_case_is_one_of_all() -> None:
     assert set(ON_MESHES) >= QUICK
 
 
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind, gate",
+    [
+        pytest.param(
+            kind, gate, marks=[] if kind == "one level" or gate == "top_2" else pytest.mark.slow
+        )
+        for kind, gate in itertools.product(KINDS, GATES)
+    ],
+)
 def test_gathers_equal_contractions(kind: str, gate: str) -> None:
     expected = cached_run(kind, gate, "einsum", ONE_DEVICE, "")
     _assert_equal(cached_run(kind, gate, "gather", ONE_DEVICE, ""), expected)
