@@ -75,6 +75,8 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     bindings = _parse(flags, flags.gin_file or [_own_config(run)])
     experiment, decoding, _ = _build()
     check_taken(bindings, config.operative_config_text())
+    if decoding is None:
+        raise UsageError(f"{run.path} is a classifier of images: it has no text to continue")
     names = ("temperature", "top_k", "decode_length", "seed")
     given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     decoding = dataclasses.replace(decoding, **given)
@@ -98,10 +100,13 @@ def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
     return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=_ROOTS)
 
 
-def _build() -> tuple[Experiment, Decoding, Evaluation]:
-    """Returns the objects that all commands share; one experiment, hence one mesh."""
+def _build() -> tuple[Experiment, Decoding | None, Evaluation]:
+    """Returns the objects that all commands share; one experiment, hence one mesh.
+
+    A classifier of images has no decoding.
+    """
     experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment)
+    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
     return experiment, decoding, config.configured(Evaluation, experiment, decoding)
 
 

@@ -35,7 +35,8 @@ def describe(training: Training, program_dump: str) -> str:
             + f", {frozen} of them frozen" * bool(frozen),
             f"                {_sizes(parameters)}",
             f"optimizer       {type(state.optimizer).__name__}: {_sizes(slots)}",
-            f"batch           {training.batch_size} rows of {training.experiment.data.length}: "
+            f"batch           {training.batch_size} rows of "
+            f"{training.experiment.data.tokens_per_row}: "
             f"{tokens:,} tokens a step, in {options.microbatches} microbatch(es)",
             f"steps           {options.train_steps:,}: {options.train_steps * tokens:,} tokens",
             *_collectives(training, program_dump),

@@ -1,4 +1,4 @@
-"""Text in, batches of integer features on the mesh out."""
+"""Text or images in, batches of integer features on the mesh out."""
 
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
@@ -10,11 +10,13 @@ from mtfrun.data.features import (
     language_model_shapes,
     validate_batch,
 )
+from mtfrun.data.image_data import ImageData, ImageSource
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import pack, segmentation_and_position
 from mtfrun.data.sources import TextSource, read_bytes
 from mtfrun.data.text_files import TextFiles, TextLines
+from mtfrun.data.tfds_images import TfdsImages
 from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabulary import ByteVocabulary, Vocabulary
 
@@ -25,11 +27,14 @@ __all__ = [
     "TARGETS_SEGMENTATION",
     "ByteVocabulary",
     "DataError",
+    "ImageData",
+    "ImageSource",
     "Infeed",
     "LanguageModelData",
     "TextFiles",
     "TextLines",
     "TextSource",
+    "TfdsImages",
     "TfdsText",
     "Vocabulary",
     "bz2_bits_per_byte",

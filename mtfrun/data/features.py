@@ -26,7 +26,7 @@ def language_model_shapes(batch: int, length: int) -> dict[str, mtf.Shape]:
 
 
 def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:
-    """Raises DataError unless `batch` has just the features of `shapes`, int32 and that size."""
+    """Raises DataError unless `batch` has just the features of `shapes`, integers and that size."""
     if set(batch) != set(shapes):
         missing = ", ".join(sorted(set(shapes) - set(batch))) or "none"
         surplus = ", ".join(sorted(set(batch) - set(shapes))) or "none"
@@ -37,5 +37,5 @@ def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Sha
             raise DataError(
                 f'feature "{name}" has sizes {list(value.shape)}, not {shape.to_string}'
             )
-        if value.dtype != np.int32:
-            raise DataError(f'feature "{name}" is {value.dtype} where int32 is expected')
+        if value.dtype not in (np.int32, np.uint8):
+            raise DataError(f'feature "{name}" is {value.dtype} where int32 or uint8 is expected')

@@ -8,8 +8,14 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from mtfrun import mtf
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import TARGETS, TARGETS_POSITION, TARGETS_SEGMENTATION
+from mtfrun.data.features import (
+    TARGETS,
+    TARGETS_POSITION,
+    TARGETS_SEGMENTATION,
+    language_model_shapes,
+)
 from mtfrun.data.packing import pack, segmentation_and_position
 from mtfrun.data.sources import TextSource
 from mtfrun.data.vocabulary import Vocabulary
@@ -39,6 +45,15 @@ class LanguageModelData:
     def __post_init__(self) -> None:
         for name in ("length", "shuffle_buffer"):
             _check_positive(name, getattr(self, name))
+
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of a row."""
+        return self.length
+
+    def shapes(self, batch: int) -> dict[str, mtf.Shape]:
+        """Returns the shape of every feature of a batch."""
+        return language_model_shapes(batch, self.length)
 
     def train(self, batch: int, *, seed: int, split: str = "train") -> tf.data.Dataset:
         """Returns endless shuffled batches. `seed` fixes the order, which differs in every epoch.

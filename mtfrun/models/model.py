@@ -23,18 +23,23 @@ class Loss(NamedTuple):
     """What a step differentiates, and what it reports.
 
     `total` is a sum over positions of everything that is trained on; divided by the sum of `weight`
-    once, by the step. `metrics` by name, such as "loss": the cross entropy alone.
+    once, by the step. `metrics` by name, such as "loss": the cross entropy alone. `updates`: what
+    variables become besides what the optimizer does, by path, such as moving averages; the step
+    assigns them last, their mean where there are microbatches.
     """
 
     total: mtf.Tensor
     weight: mtf.Tensor
     metrics: dict[str, Metric]
+    updates: dict[str, mtf.Tensor] = {}
 
 
 class Model(Protocol):
     """A `mtf.Module` that is called as `model_class(mesh, vocabulary_size=...)`.
 
     metric_names: the keys of `Loss.metrics`, known before the first call.
+
+    A model whose loss has updates has their keys in `updated_paths`, once its paths are known.
     """
 
     metric_names: Sequence[str]
@@ -52,3 +57,10 @@ class Model(Protocol):
 
     def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
         """Returns the model as a step function, for the batch and length of features["targets"]."""
+
+
+def updated_variables(model: Model) -> dict[str, mtf.Variable]:
+    """Returns by path the variables that are in `Loss.updates` of a model in training."""
+    paths: Sequence[str] = getattr(model, "updated_paths", ())
+    variables = model.named_variables() if paths else {}
+    return {path: variables[path] for path in paths}

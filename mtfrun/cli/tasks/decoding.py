@@ -66,10 +66,10 @@ class Decoding:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature} must not be negative")
-        if not 0 <= self.top_k <= self.experiment.data.vocabulary.size:
+        if not 0 <= self.top_k <= self.experiment.vocabulary.size:
             raise ValueError(
                 f"top_k={self.top_k} must be between 0 (all) and the "
-                f"{self.experiment.data.vocabulary.size} ids of the vocabulary"
+                f"{self.experiment.vocabulary.size} ids of the vocabulary"
             )
         self.experiment.mesh.partition([mtf.Dimension("batch", self.batch_size)])
 
@@ -86,7 +86,7 @@ class Decoding:
     def _encode(self, prompt: bytes) -> np.ndarray:
         room = min(self.decode_length, self.max_length // 2)
         kept = self.max_length - room
-        return self.experiment.data.vocabulary.encode(prompt)[-kept:]
+        return self.experiment.vocabulary.encode(prompt)[-kept:]
 
     def _batches(self, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, list[int]]]:
         """Yields (length, numbers of at most `batch_size` rows), rows of like length together."""
@@ -110,7 +110,7 @@ class Decoding:
         batch = mtf.Dimension("batch", self.batch_size)
         prompts = np.zeros([self.batch_size, length], np.int32)
         # The rows that fill up the batch are done at once.
-        prompts[len(rows) :, 0] = self.experiment.data.vocabulary.end_id
+        prompts[len(rows) :, 0] = self.experiment.vocabulary.end_id
         for i, row in enumerate(rows):
             prompts[i, : len(row)] = row
         numbers = np.zeros([self.batch_size], np.int32)
@@ -126,7 +126,7 @@ class Decoding:
         return mtf.to_numpy(made)[: len(rows)]
 
     def _continue(self, prompts: mtf.Tensor, lines: mtf.Tensor) -> mtf.Tensor:
-        vocabulary = self.experiment.data.vocabulary
+        vocabulary = self.experiment.vocabulary
         vocab = mtf.Dimension("vocab", vocabulary.size)
         choose: decoding.ChooseToken = decoding.Greedy(vocab)
         if self.temperature:
@@ -136,7 +136,7 @@ class Decoding:
         return decoding.generate(decoder, prompts, choose, end_id=vocabulary.end_id)
 
     def _answer(self, prompt: bytes, prompt_length: int, ids: np.ndarray) -> Answer:
-        vocabulary = self.experiment.data.vocabulary
+        vocabulary = self.experiment.vocabulary
         made = ids[prompt_length : prompt_length + self.decode_length]
         ends = np.flatnonzero(made == vocabulary.end_id)
         text = prompt.decode("utf-8", "replace")

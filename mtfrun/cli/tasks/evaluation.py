@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from mtfrun import evaluation
 from mtfrun.cli.tasks.decoding import Decoding
 from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.data import conditional_entropy, read_bytes
+from mtfrun.data import ImageData, conditional_entropy, read_bytes
 from mtfrun.rundir import Summaries
 
 
@@ -19,7 +19,7 @@ class Evaluation:
 
     Args:
       experiment: what is evaluated.
-      decoding: how samples are made.
+      decoding: how samples are made; None for a classifier of images.
       batch_size: rows of a batch.
       split: the split of the data.
       max_batches: evaluate the first batches only; None takes all.
@@ -31,7 +31,7 @@ class Evaluation:
     def __init__(
         self,
         experiment: Experiment,
-        decoding: Decoding,
+        decoding: Decoding | None,
         batch_size: int,
         split: str = "validation",
         max_batches: int | None = None,
@@ -39,6 +39,8 @@ class Evaluation:
         sample_prompts: Sequence[str] = (),
     ):
         experiment.check_batch(batch_size)
+        if decoding is None and (entropy_orders or sample_prompts):
+            raise ValueError("entropy_orders and sample_prompts are for models of text")
         self._experiment = experiment
         self._decoding = decoding
         self._batch_size = batch_size
@@ -47,7 +49,9 @@ class Evaluation:
         self._entropy_orders = entropy_orders
         self._sample_prompts = sample_prompts
         self._evaluator = evaluation.Evaluator(
-            experiment.model, experiment.mesh, bytes_per_id=experiment.data.vocabulary.bytes_per_id
+            experiment.model,
+            experiment.mesh,
+            bytes_per_id=experiment.vocabulary.bytes_per_id if experiment.is_of_text else None,
         )
 
     def __call__(self, step: int, summaries: Summaries) -> dict[str, float]:
@@ -57,8 +61,8 @@ class Evaluation:
         )
         metrics = {**self._evaluator(infeed), **self._entropies}
         summaries.scalars(metrics, step)
-        if self._sample_prompts:
-            summaries.text("samples", self._samples(), step)
+        if self._sample_prompts and self._decoding is not None:
+            summaries.text("samples", self._samples(self._decoding), step)
         summaries.flush()
         return metrics
 
@@ -68,19 +72,20 @@ class Evaluation:
 
     @functools.cached_property
     def _entropies(self) -> Mapping[str, float]:
-        if not self._entropy_orders:
+        data = self._experiment.data
+        if not self._entropy_orders or isinstance(data, ImageData):
             return {}
-        text = read_bytes(self._experiment.data.source, self._split)
+        text = read_bytes(data.source, self._split)
         return {
             f"order_{order}_entropy": conditional_entropy(text, order)
             for order in self._entropy_orders
         }
 
-    def _samples(self) -> str:
+    def _samples(self, decoding: Decoding) -> str:
         """Returns continued prompts as Markdown."""
         prompts = [prompt.encode() for prompt in self._sample_prompts]
         parts = []
-        for answer in self._decoding(prompts):
+        for answer in decoding(prompts):
             text = html.escape(answer.output)
             parts.append(f"**{html.escape(answer.prompt)}**\n\n<pre>{text}</pre>")
         return "\n\n".join(parts)
