@@ -45,6 +45,19 @@ LAYOUTS = {
 }
 
 
+# Compiling takes seconds a case: on every mesh with the slow tests.
+QUICK_MESHES = {
+    ("one_block_each_train", "data:2,model:1"),
+    ("two_col_blocks_train", "data:2,model:2"),
+    ("deeper_eval", "data:2,model:2"),
+}
+
+
+def _marks(name: str, mesh_shape: str) -> list[pytest.MarkDecorator]:
+    quick = mesh_shape == ONE_DEVICE[0] or (name, mesh_shape) in QUICK_MESHES
+    return [] if quick else [pytest.mark.slow]
+
+
 def _names(case: ReferenceCase) -> Iterator[tuple[str, str]]:
     """Yields (our prefix, the reference's) of every convolution, normalisation and dense layer."""
     yield "first/kernel", "init_filters"
@@ -106,7 +119,7 @@ def _model(case: ReferenceCase, weights: ReferenceCase, mesh: mtf.Mesh) -> SeedR
 @pytest.mark.parametrize(
     "name, mesh_shape, layout",
     [
-        (f"{config}_{mode}", *where)
+        pytest.param(f"{config}_{mode}", *where, marks=_marks(f"{config}_{mode}", where[0]))
         for config, layouts in LAYOUTS.items()
         for mode in ("eval", "train")
         for where in layouts
