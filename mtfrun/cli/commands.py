@@ -7,14 +7,17 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO
 
 from mtfrun.cli import config, report
+from mtfrun.cli.continuous import steps_as_they_appear
+from mtfrun.cli.decoding_progress import decoding_progress
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_checks import check_taken
-from mtfrun.cli.prompts import prompt_bytes, read_prompts
-from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Training
+from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
+from mtfrun.cli.routing_table import routing_table
+from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Scoring, Training
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 _ROOTS = (Experiment, Decoding, Evaluation, Training)
@@ -53,38 +56,68 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     experiment, _, evaluation = _build()
     check_taken(bindings, config.operative_config_text())
     run.record_command(command)
-    steps: list[int | None] = [None]
-    if flags.checkpoint == "all":
-        steps = list(run.checkpoints().steps())
+    wanted: Iterable[int | None] = [None]
+    if flags.continuous:
+        wanted = steps_as_they_appear(run)
+    elif flags.checkpoint == "all":
+        wanted = list(run.checkpoints().steps())
     elif flags.checkpoint != "latest":
-        steps = [int(flags.checkpoint)]
+        wanted = [int(flags.checkpoint)]
     with run.summaries("eval") as summaries:
-        for wanted in steps:
-            step = experiment.restore(run, wanted)
+        for number in wanted:
+            step = experiment.restore(run, number)
             metrics = evaluation(step, summaries)
+            for line in routing_table(metrics):
+                print(line, file=sys.stderr)
             print(json.dumps({"step": step, **metrics}), flush=True)
     return 0
 
 
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Continues prompts and writes one JSON object each, in order."""
+    """Continues or answers prompts and writes one line each, in order."""
     prompts = [prompt_bytes(text) for text in flags.prompt]
     if flags.input is not None:
         prompts = read_prompts(flags.input)
     run = _trained_run(flags)
     bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, decoding, _ = _build()
+    experiment, decoding = _build_for_text(run)
     check_taken(bindings, config.operative_config_text())
-    if decoding is None:
-        raise UsageError(f"{run.path} is a classifier of images: it has no text to continue")
-    names = ("temperature", "top_k", "decode_length", "seed")
-    given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    given = {name: getattr(flags, name) for name in _DECODING_FLAGS}
+    given = {name: value for name, value in given.items() if value is not None}
     decoding = dataclasses.replace(decoding, **given)
     run.record_command(command)
     step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
+    if flags.interactive:
+        _converse(decoding)
+        return 0
     with _output(flags.output) as file:
-        for answer in decoding(prompts):
-            fields = {**answer._asdict(), "step": step}
+        for answer in decoding(prompts, decoding_progress(len(prompts))):
+            if flags.format == "text":
+                file.write(_in_one_line(answer.output) + "\n")
+                continue
+            outputs = [output._asdict() for output in answer.outputs]
+            fields = {**answer._asdict(), "outputs": outputs, "step": step}
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    return 0
+
+
+def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Scores pairs of an input and a target and writes one JSON object each, in order."""
+    pairs = read_pairs(flags.input)
+    run = _trained_run(flags)
+    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
+    experiment, decoding = _build_for_text(run)
+    check_taken(bindings, config.operative_config_text())
+    run.record_command(command)
+    step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
+    scoring = Scoring(experiment, decoding.batch_size, decoding.max_length)
+    with _output(flags.output) as file:
+        for (inputs, target), found in zip(pairs, scoring(pairs), strict=True):
+            texts = {
+                "input": inputs.decode("utf-8", "replace"),
+                "target": target.decode("utf-8", "replace"),
+            }
+            fields = {**texts, **found._asdict(), "step": step}
             file.write(json.dumps(fields, ensure_ascii=False) + "\n")
     return 0
 
@@ -93,7 +126,13 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "decode": decode,
+    "score": score,
 }
+# Flags that override a field of Decoding.
+_DECODING_FLAGS = (
+    *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
+    *("decode_length", "seed"),
+)
 
 
 def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
@@ -108,6 +147,31 @@ def _build() -> tuple[Experiment, Decoding | None, Evaluation]:
     experiment = config.configured(Experiment)
     decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
     return experiment, decoding, config.configured(Evaluation, experiment, decoding)
+
+
+def _build_for_text(run: RunDirectory) -> tuple[Experiment, Decoding]:
+    """Returns the objects of a command that only a model of text has."""
+    experiment, decoding, _ = _build()
+    if decoding is None:
+        raise UsageError(f"{run.path} is a classifier of images: it reads and makes no text")
+    return experiment, decoding
+
+
+def _converse(decoding: Decoding) -> None:
+    """Answers lines of standard input until it ends; the programs stay compiled."""
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
+        (answer,) = decoding([line.removesuffix(b"\n").removesuffix(b"\r")])
+        for output in answer.outputs:
+            print(_in_one_line(output.text), flush=True)
+
+
+def _in_one_line(text: str) -> str:
+    """Returns a text with backslashes and line ends written as in a string of C."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _trained_run(flags: argparse.Namespace) -> RunDirectory:

@@ -54,16 +54,31 @@ Evaluates checkpoints: one JSON object each on standard output, and curves in --
 
   mtfrun eval --model_dir=/tmp/run
   mtfrun eval --model_dir=/tmp/run --checkpoint=all
+  mtfrun eval --model_dir=/tmp/run --continuous
   mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
 
 _DECODE = """\
-Continues prompts: one JSON object a prompt, in order, {"prompt": ..., "output": ..., ...}.
+Continues or answers prompts: one JSON object each, in order, {"prompt": ..., "output": ..., ...}.
 
   mtfrun decode --model_dir=/tmp/run --prompt="The " --prompt="If "
   mtfrun decode --model_dir=/tmp/run --input=prompts.txt --output=answers.jsonl
-  mtfrun decode --model_dir=/tmp/run --prompt="The " --temperature=0.8 --top_k=20 --seed=1
+  mtfrun decode --model_dir=/tmp/run --prompt="The " --temperature=0.8 --top_p=0.9 --seed=1
+  mtfrun decode --model_dir=/tmp/run --input=prompts.jsonl --beam_size=4 --num_outputs=4
+  mtfrun decode --model_dir=/tmp/run --interactive
+
+A file has one prompt a line; of .tsv files the first column counts, .jsonl files have
+{"input": ...} in each line.
+
+Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+
+_SCORE = """\
+Computes the log-likelihood of targets given inputs: one JSON object a pair, in order.
+
+  mtfrun score --model_dir=/tmp/run --input=pairs.tsv --output=scores.jsonl
+
+A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}.
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
 
@@ -111,6 +126,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         ("train", _TRAIN, _add_train_flags),
         ("eval", _EVAL, _add_eval_flags),
         ("decode", _DECODE, _add_decode_flags),
+        ("score", _SCORE, _add_score_flags),
     ):
         commands[name] = subparsers.add_parser(
             name,
@@ -138,18 +154,44 @@ def _add_eval_flags(parser: Parser) -> None:
     parser.add_argument(
         "--checkpoint", default="latest", help="latest (default), all, or a step", metavar="C"
     )
+    parser.add_argument(
+        "--continuous",
+        action="store_true",
+        help="evaluate all checkpoints, new ones as they appear, until training has ended",
+    )
 
 
 def _add_decode_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--input", help="a file with one prompt a line; - is standard input", metavar="FILE")
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
-    add("--output", help="where to write; standard output by default", metavar="FILE")
-    add("--checkpoint", default="latest", help="latest (default) or a step", metavar="C")
+    add("--interactive", action="store_true", help="read prompts from the terminal, one by one")
+    _add_output_flags(parser)
+    add(
+        "--format",
+        default="jsonl",
+        choices=("jsonl", "text"),
+        help="text: outputs alone, a line each",
+    )
+    add("--beam_size", type=int, help="sequences followed at a time; 1 for none", metavar="N")
+    add("--num_outputs", type=int, help="outputs for each prompt, up to beam_size", metavar="N")
+    add("--alpha", type=float, help="of a beam search's length penalty", metavar="A")
     add("--temperature", type=float, help="0 takes the likeliest token each time", metavar="T")
     add("--top_k", type=int, help="sample among the K likeliest tokens only", metavar="K")
+    add("--top_p", type=float, help="sample among tokens of this joint probability", metavar="P")
     add("--decode_length", type=int, help="tokens to make for a prompt at most", metavar="N")
     add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+
+
+def _add_score_flags(parser: Parser) -> None:
+    parser.add_argument("--input", help="a file of pairs; - is standard input", metavar="FILE")
+    _add_output_flags(parser)
+
+
+def _add_output_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--output", help="where to write; standard output by default", metavar="FILE")
+    add("--checkpoint", default="latest", help="latest (default) or a step", metavar="C")
 
 
 def _add_shared_flags(parser: Parser) -> None:
@@ -198,5 +240,13 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError(
             f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(allowed)}"
         )
-    if flags.command == "decode" and bool(flags.prompt) == (flags.input is not None):
-        raise UsageError("decode needs prompts: either --prompt=TEXT or --input=FILE")
+    if flags.command == "eval" and flags.continuous and flags.checkpoint != "latest":
+        raise UsageError("--continuous evaluates all checkpoints: leave --checkpoint out")
+    if flags.command == "score" and flags.input is None:
+        raise UsageError("score needs pairs: --input=FILE")
+    if flags.command == "decode":
+        given = [bool(flags.prompt), flags.input is not None, flags.interactive]
+        if sum(given) != 1:
+            raise UsageError(
+                "decode needs prompts: either --prompt=TEXT or --input=FILE or --interactive"
+            )

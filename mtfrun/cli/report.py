@@ -23,7 +23,7 @@ def describe(training: Training, program_dump: str) -> str:
     parameters = state.model.named_variables()
     slots = state.optimizer.named_slots()
     options = training.options
-    tokens = training.tokens_per_step
+    tokens, row = training.tokens_per_step, training.experiment.data.tokens_per_row
     frozen = len(parameters) - len(state.trainable)
     return "\n".join(
         [
@@ -35,8 +35,7 @@ def describe(training: Training, program_dump: str) -> str:
             + f", {frozen} of them frozen" * bool(frozen),
             f"                {_sizes(parameters)}",
             f"optimizer       {type(state.optimizer).__name__}: {_sizes(slots)}",
-            f"batch           {training.batch_size} rows of "
-            f"{training.experiment.data.tokens_per_row}: "
+            f"batch           {training.batch_size} rows of {row}: "
             f"{tokens:,} tokens a step, in {options.microbatches} microbatch(es)",
             f"steps           {options.train_steps:,}: {options.train_steps * tokens:,} tokens",
             *_collectives(training, program_dump),

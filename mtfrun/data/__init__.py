@@ -3,17 +3,22 @@
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
+    INPUTS,
     LANGUAGE_MODEL_FEATURES,
     TARGETS,
     TARGETS_POSITION,
     TARGETS_SEGMENTATION,
     language_model_shapes,
+    sequence_to_sequence_shapes,
     validate_batch,
 )
+from mtfrun.data.idx_images import IdxImages
 from mtfrun.data.image_data import ImageData, ImageSource
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import pack, segmentation_and_position
+from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
+from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources import TextSource, read_bytes
 from mtfrun.data.text_files import TextFiles, TextLines
 from mtfrun.data.tfds_images import TfdsImages
@@ -21,21 +26,27 @@ from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabulary import ByteVocabulary, Vocabulary
 
 __all__ = [
+    "INPUTS",
     "LANGUAGE_MODEL_FEATURES",
     "TARGETS",
     "TARGETS_POSITION",
     "TARGETS_SEGMENTATION",
     "ByteVocabulary",
     "DataError",
+    "IdxImages",
     "ImageData",
     "ImageSource",
     "Infeed",
     "LanguageModelData",
+    "PairSource",
+    "SequenceToSequenceData",
     "TextFiles",
     "TextLines",
     "TextSource",
     "TfdsImages",
+    "TfdsPairs",
     "TfdsText",
+    "TsvPairs",
     "Vocabulary",
     "bz2_bits_per_byte",
     "conditional_entropy",
@@ -43,5 +54,6 @@ __all__ = [
     "pack",
     "read_bytes",
     "segmentation_and_position",
+    "sequence_to_sequence_shapes",
     "validate_batch",
 ]

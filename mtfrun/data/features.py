@@ -9,6 +9,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.data.errors import DataError
 
+INPUTS = "inputs"
 TARGETS = "targets"
 TARGETS_SEGMENTATION = "targets_segmentation"
 TARGETS_POSITION = "targets_position"
@@ -23,6 +24,21 @@ def language_model_shapes(batch: int, length: int) -> dict[str, mtf.Shape]:
     """
     shape = mtf.Shape([mtf.Dimension("batch", batch), mtf.Dimension("length", length)])
     return dict.fromkeys(LANGUAGE_MODEL_FEATURES, shape)
+
+
+def sequence_to_sequence_shapes(
+    batch: int, inputs_length: int, targets_length: int
+) -> dict[str, mtf.Shape]:
+    """Returns the shapes {batch, length} of inputs and targets, which have lengths of their own.
+
+    >>> sequence_to_sequence_shapes(8, 16, 32)["targets"]
+    Shape(batch:8;length:32)
+    """
+    lengths = {INPUTS: inputs_length, TARGETS: targets_length}
+    return {
+        name: mtf.Shape([mtf.Dimension("batch", batch), mtf.Dimension("length", length)])
+        for name, length in lengths.items()
+    }
 
 
 def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:

@@ -7,23 +7,23 @@ import dataclasses
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtfrun.data.builders import PythonDocs, PythonSource
+from mtfrun.data.builders import NumberWords, PythonDocs, PythonSource
 from mtfrun.data.errors import DataError
 from mtfrun.data.silence import silent_tfds
 from mtfrun.data.sources import check_split
 from mtfrun.data.tfds_builder import tfds_builder
 from mtfrun.mtf.errors import did_you_mean
 
-EMBEDDED = {builder.name: builder for builder in (PythonDocs, PythonSource)}
+EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
 
 
 @dataclasses.dataclass(frozen=True)
 class TfdsText:
     """The text feature of a TFDS dataset. A TextSource.
 
-    name: `python_docs` or `python_source`, which are prepared on first use; or the name of any
-    dataset
-        that TFDS has prepared in `data_dir`, in TFDS's form `name[/config][:version]`.
+    name: `python_docs`, `python_source` or `number_words`, which are prepared on first use; or the
+        name of any dataset that TFDS has prepared in `data_dir`, in TFDS's form
+        `name[/config][:version]`.
     text_feature: the feature that holds the document, a string.
     data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 

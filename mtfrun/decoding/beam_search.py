@@ -128,15 +128,11 @@ def grow_topk(
 def grow_alive(candidates: Candidates, beam: mtf.Dimension) -> tuple[Alive, mtf.Tensor]:
     """Returns the best candidates that have not ended, and which those are: {batch, beam} int32."""
     double_beam = candidates.scores.shape[1]
-    scores = candidates.scores - mtf.to_float(candidates.finished) * INFINITY
-    _, chosen = mtf.top_k(scores, double_beam, beam)
-    return (
-        Alive(
-            reorder(candidates.seq, chosen, double_beam),
-            mtf.gather(candidates.log_probs, chosen, double_beam),
-        ),
-        chosen,
-    )
+    ended = mtf.to_float(candidates.finished) * INFINITY
+    _, chosen = mtf.top_k(candidates.scores - ended, double_beam, beam)
+    # Where a prompt ends all of them, one that has ended stays, without hope.
+    log_probs = mtf.gather(candidates.log_probs - ended, chosen, double_beam)
+    return Alive(reorder(candidates.seq, chosen, double_beam), log_probs), chosen
 
 
 def grow_finished(finished: Finished, candidates: Candidates) -> Finished:

@@ -30,7 +30,6 @@ def generate(
     decoder: Decoder,
     prompts: mtf.Tensor,
     choose: ChooseToken,
-    vocab: mtf.Dimension,
     *,
     limits: mtf.Tensor | None = None,
     end_id: int = END_ID,
@@ -45,7 +44,6 @@ def generate(
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
         wins over the model's choice; an end id ends its row.
       choose: takes the logits and gives the next ids.
-      vocab: the dimension of the ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
         fill up the batch. By default all of `length`.
       end_id: the id that ends a row.
@@ -59,6 +57,7 @@ def generate(
         position = progress.position
         logits, state = step(progress.previous, position, progress.state)
         logits = mtf.to_float(logits)
+        (vocab,) = logits.shape - batch
         forced = mtf.gather(prompts, position, length)
         is_forced = mtf.not_equal(forced, 0)
         token = mtf.where(is_forced, forced, choose(logits, position))

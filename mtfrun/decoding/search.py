@@ -90,7 +90,7 @@ class Search:
             key = mtf.random_key(self.seed)
             choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
         decoder = decoder_for(prompts.shape)
-        found = generate(decoder, prompts, choose, vocab, limits=limits, end_id=end_id)
+        found = generate(decoder, prompts, choose, limits=limits, end_id=end_id)
         return Hypotheses(
             *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in found)
         )

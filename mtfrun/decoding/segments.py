@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -17,25 +17,9 @@ SEGMENTS = 4
 SHORTEST_SEGMENT = 16
 
 
-class Progress(Protocol):
-    """The variables of a loop over positions; a NamedTuple with these fields among others."""
-
-    @property
-    def position(self) -> mtf.Tensor:
-        """The position to be made next, an int32 scalar."""
-
-    @property
-    def unfinished(self) -> mtf.Tensor:
-        """Whether there is anything left to do, a bool scalar."""
-
-    @property
-    def state(self) -> Any:
-        """That of the decoder."""
-
-    def _replace(self, **fields: Any) -> Any: ...
-
-
-P = TypeVar("P", bound=Progress)
+# A NamedTuple of the loop's variables, with these among them: `position`, the position to be made
+# next, an int32 scalar; `unfinished`, a bool scalar; `state`, that of the decoder.
+P = TypeVar("P")
 
 
 def over_positions(
@@ -52,9 +36,9 @@ def over_positions(
       first: the variables before position 0; `state` is filled in here.
       advance: makes the position `progress.position` with the step function, and counts it.
     """
-    progress = first
+    progress: Any = first
     state = None
-    for end in segment_ends(decoder, length, first.position.mesh):
+    for end in segment_ends(decoder, length, progress.position.mesh):
         part = decoder
         if end < length.size and decoder.within is not None:
             part = decoder.within(end)

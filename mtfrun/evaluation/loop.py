@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.evaluation.metrics import bits_per_byte, means, perplexity
-from mtfrun.models.model import Metric, Model
+from mtfrun.evaluation.bits_per_byte import bits_per_byte
+from mtfrun.models.means import means
+from mtfrun.models.model import Metric, Model, no_metrics
 
 # Name of the metric for the bytes of text that the targets stand for.
 _BYTES = "bytes"
@@ -44,30 +45,30 @@ class Evaluator:
     def __call__(self, infeed: Infeed) -> dict[str, float]:
         """Returns the means over all batches, exact over padding, batches and devices.
 
+        A metric with a dimension has a value for every entry, see `metric_tags.entries`.
+
         Raises:
           ValueError: there is no batch.
         """
-        totals: dict[str, float] = {}
+        totals: dict[str, np.ndarray] = {}
         weights: dict[str, float] = {}
         while (features := infeed.next(self._batches_per_visit)) is not None:
             for name, metric in mtf.to_numpy(self._sums(features)).items():
-                totals[name] = totals.get(name, 0.0) + float(metric.total)
+                totals[name] = totals.get(name, np.float64(0.0)) + metric.total.astype(np.float64)
                 weights[name] = weights.get(name, 0.0) + float(metric.weight)
         if not totals:
             raise ValueError("there is nothing to evaluate: the split has no batch")
-        num_bytes = totals.pop(_BYTES)
+        num_bytes = float(totals.pop(_BYTES))
         values = means(totals, weights)
-        if "loss" in values:
-            values["perplexity"] = perplexity(values["loss"])
-            if num_bytes:
-                values["bits_per_byte"] = bits_per_byte(totals["loss"], num_bytes)
+        if "loss" in values and num_bytes:
+            values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
         return values
 
     def _sums_of_visit(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
         """Returns the sums of totals and weights over the steps of features {steps, batch, ...}."""
         steps_dim = next(iter(features.values())).shape[0]
         zero = mtf.zeros(self._mesh, [])
-        first = {name: Metric(zero, zero) for name in (*self._model.metric_names, _BYTES)}
+        first = {**no_metrics(self._model, self._mesh), _BYTES: Metric(zero, zero)}
 
         def body(i: mtf.Tensor, sums: dict[str, Metric]) -> tuple:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}

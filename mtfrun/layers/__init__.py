@@ -1,6 +1,6 @@
 """Layers: parameters and the pure functions that use them."""
 
-from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
@@ -11,6 +11,7 @@ from mtfrun.layers.attention_masks import (
     rename_length_to_memory_length,
 )
 from mtfrun.layers.attention_parameters import AttentionParameters, AttentionParams
+from mtfrun.layers.auxiliary import Auxiliary, Collector, Mean
 from mtfrun.layers.batch_normalization import BatchNorm, Updates
 from mtfrun.layers.context import Context
 from mtfrun.layers.convolution import (
@@ -25,8 +26,8 @@ from mtfrun.layers.correlation import corr
 from mtfrun.layers.dense import Dense, dense
 from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
-from mtfrun.layers.embedding import Embedding, PositionalEmbedding
-from mtfrun.layers.feedforward import FeedForward
+from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.local_attention import (
     masked_local_attention_1d,
     masked_local_attention_1d_incremental,
@@ -40,6 +41,8 @@ from mtfrun.layers.losses import (
 )
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
+from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
+from mtfrun.layers.rotary import rotate
 from mtfrun.layers.sequence_attention import (
     compress_mean,
     multihead_attention,
@@ -55,13 +58,16 @@ from mtfrun.layers.spatial_attention import (
     local_2d_self_attention_spatial_blocks,
     local_self_attention_spatial_blocks,
 )
-from mtfrun.layers.sublayer import Sublayer
+from mtfrun.layers.sublayer import Sublayer, metric_shapes
 from mtfrun.mtf import avg_pool2d, avg_pool3d, max_pool2d, max_pool3d
 
 __all__ = [
+    "MASKED",
     "AttentionParameters",
     "AttentionParams",
+    "Auxiliary",
     "BatchNorm",
+    "Collector",
     "Context",
     "Conv1D",
     "Conv2D",
@@ -73,13 +79,16 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FeedForward",
+    "GatedFeedForward",
     "KeysAndValues",
     "LayerNorm",
-    "MASKED",
+    "Mean",
     "MultiHeadAttention",
     "PositionalEmbedding",
     "RMSNorm",
+    "RelativePositionBias",
     "SeparableConv1D",
+    "SinusoidPositions",
     "Sublayer",
     "Updates",
     "attention_bias_local_2d_block",
@@ -104,10 +113,12 @@ __all__ = [
     "masked_local_attention_1d_incremental",
     "max_pool2d",
     "max_pool3d",
+    "metric_shapes",
     "multihead_attention",
     "multihead_encdec_attention_incremental",
     "multihead_self_attention_incremental",
     "multihead_self_attention_memory_compressed",
+    "relative_position_bucket",
     "rename_length_to_memory_length",
     "rms_norm",
     "sigmoid_cross_entropy_with_logits",
@@ -115,5 +126,5 @@ __all__ = [
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
     "weights_nonzero",
-    "write_position",
+    "rotate",
 ]

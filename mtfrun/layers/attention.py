@@ -52,22 +52,3 @@ def dot_product_attention(
         weights = drop(weights)
     output_shape = query.shape if d_v is None else query.shape - d_kv + d_v
     return mtf.einsum([weights, value], output_shape=output_shape)
-
-
-def write_position(
-    memory: mtf.TensorLike,
-    entry: mtf.TensorLike,
-    memory_length: mtf.Dimension,
-    position: mtf.Tensor,
-) -> mtf.Tensor:
-    """Returns `memory` with `entry` at one position: a cache after one more step.
-
-    Args:
-      memory: {..., memory_length, ...}.
-      entry: the dimensions of `memory` without `memory_length`.
-      memory_length: the dimension written along.
-      position: an int32 scalar.
-    """
-    here = mtf.equal(mtf.range(memory.mesh, memory_length), position)
-    # A selection, not a scatter: DTensor would replicate the result of a scatter.
-    return mtf.where(here, entry, memory, output_shape=memory.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.layers.auxiliary import Collector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Context:
       encoder_output: what a decoder attends to beside itself: {batch..., memory_length, d_model}.
       encoder_decoder_bias: added to the logits of that attention: {batch..., memory_length}, with
         `length` where positions see different parts.
+      nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
+        padding.
+      collector: takes losses and measurements of layers; None where nobody wants them.
     """
 
     training: bool = False
@@ -31,6 +35,14 @@ class Context:
     bidirectional: bool = False
     encoder_output: mtf.Tensor | None = None
     encoder_decoder_bias: mtf.Tensor | None = None
+    nonpadding: mtf.Tensor | None = None
+    collector: Collector | None = None
+
+    def positions(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the positions of x {..., length, d_model} {length}, or the one of a step."""
+        if self.position is not None:
+            return self.position
+        return mtf.range(x.mesh, x.shape.get_dim_by_name("length"))
 
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the key of a module's noise: it depends on the module's path, not on the order

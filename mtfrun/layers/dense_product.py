@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
 from mtfrun.layers.dense import Dense
@@ -23,13 +23,26 @@ class DenseProduct(mtf.Module):
         new_dims: Sequence[mtf.Dimension],
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
+        expert_dims: Iterable[mtf.Dimension] = (),
         activations: Sequence[Callable[[mtf.Tensor], mtf.Tensor] | None] = (mtf.gelu, None),
         use_bias: bool = False,
     ) -> None:
-        """Makes one map {*reduced_dims, *new_dims} for every activation; None is the identity."""
+        """Makes one map {*reduced_dims, *new_dims} for every activation; None is the identity.
+
+        `expert_dims` as in `Dense`.
+        """
         super().__init__()
+        experts = tuple(expert_dims)
         self.factors = [
-            Dense(mesh, reduced_dims, new_dims, dtypes, use_bias=use_bias, activation=activation)
+            Dense(
+                mesh,
+                reduced_dims,
+                new_dims,
+                dtypes,
+                expert_dims=experts,
+                use_bias=use_bias,
+                activation=activation,
+            )
             for activation in activations
         ]
 

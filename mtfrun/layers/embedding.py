@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mtfrun import mtf
+
+_LONGEST_WAVE = 10000.0
 
 
 class Embedding(mtf.Module):
@@ -80,8 +84,59 @@ class PositionalEmbedding(mtf.Module):
 
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than the table."""
-        if length.size > self._max_length.size:
-            raise mtf.ShapeError(
-                f"sequences of {length.name}:{length.size} are longer than the positional "
-                f"embedding's max_length={self._max_length.size}: raise max_length"
-            )
+        _check_length(length, self._max_length.size)
+
+
+class SinusoidPositions(mtf.Module):
+    """Sines and cosines of the position; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+
+    All sines come first, and the wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor. No
+    variables, and any position: `max_length` only refuses what is longer than the user expects.
+
+    Raises:
+      ShapeError: when called, for a sequence longer than `max_length`.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        max_length: int,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        """Takes an even `d_model`."""
+        super().__init__()
+        if d_model.size % 2:
+            raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")
+        self._mesh = mesh
+        self._max_length = max_length
+        self._d_model = d_model
+        self._dtypes = dtypes
+
+    def __call__(self, positions: mtf.Tensor) -> mtf.Tensor:
+        """Returns the vectors {..., d_model} of int positions {...}."""
+        half = self._d_model.size // 2
+        frequency = _LONGEST_WAVE ** (-np.arange(half) / max(half - 1, 1))
+        # A cosine is a sine a quarter of a turn later.
+        later = mtf.constant(self._mesh, np.repeat([0.0, np.pi / 2], half), [self._d_model])
+        frequencies = mtf.constant(self._mesh, np.tile(frequency, 2), [self._d_model])
+        shape = [*positions.shape, self._d_model]
+        angle = mtf.multiply(mtf.to_float(positions), frequencies, output_shape=shape)
+        return mtf.cast(mtf.sin(angle + later), self._dtypes.activation)
+
+    def first(self, length: mtf.Dimension) -> mtf.Tensor:
+        """Returns the vectors {length, d_model} of positions 0, 1, ..."""
+        self.check_length(length)
+        return self(mtf.range(self._mesh, length))
+
+    def check_length(self, length: mtf.Dimension) -> None:
+        """Raises a ShapeError for a sequence that is longer than `max_length`."""
+        _check_length(length, self._max_length)
+
+
+def _check_length(length: mtf.Dimension, max_length: int) -> None:
+    if length.size > max_length:
+        raise mtf.ShapeError(
+            f"sequences of {length.name}:{length.size} are longer than the positional "
+            f"embedding's max_length={max_length}: raise max_length"
+        )

@@ -12,7 +12,7 @@ from mtfrun.layers.sublayer import Sublayer
 
 
 class FeedForward(Sublayer):
-    """activation(x * wi) * wo; Vaswani et al. 2017, arXiv:1706.03762, eq. 2, without biases."""
+    """activation(x * wi) * wo; Vaswani et al. 2017, arXiv:1706.03762, eq. 2."""
 
     def __init__(
         self,
@@ -22,15 +22,45 @@ class FeedForward(Sublayer):
         *,
         d_ff: int = 2048,
         activation: Callable[[mtf.Tensor], mtf.Tensor] = mtf.relu,
+        use_bias: bool = False,
         dropout_rate: float = 0.0,
     ) -> None:
         """Makes the maps {d_model, d_ff} and {d_ff, d_model}; dropout is on what lies between."""
         super().__init__()
         hidden = mtf.Dimension("d_ff", d_ff)
-        self.wi = Dense(mesh, [d_model], [hidden], dtypes, use_bias=False, activation=activation)
+        self.wi = Dense(mesh, [d_model], [hidden], dtypes, use_bias=use_bias, activation=activation)
+        self.dropout = Dropout(dropout_rate)
+        self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=use_bias)
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {..., d_model} for x of the same shape."""
+        return self.wo(self.dropout(self.wi(x), context))
+
+
+class GatedFeedForward(Sublayer):
+    """(activation(x * wi_0) . (x * wi_1)) * wo; Shazeer 2020, arXiv:2002.05202, eq. 6."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        d_ff: int = 2048,
+        activation: Callable[[mtf.Tensor], mtf.Tensor] = mtf.gelu,
+        dropout_rate: float = 0.0,
+    ) -> None:
+        """Makes two maps {d_model, d_ff} and one {d_ff, d_model}; dropout is between them.
+
+        GEGLU by default; mtf.swish gives SwiGLU, mtf.sigmoid GLU.
+        """
+        super().__init__()
+        hidden = mtf.Dimension("d_ff", d_ff)
+        self.wi_0 = Dense(mesh, [d_model], [hidden], dtypes, use_bias=False, activation=activation)
+        self.wi_1 = Dense(mesh, [d_model], [hidden], dtypes, use_bias=False)
         self.dropout = Dropout(dropout_rate)
         self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=False)
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {..., d_model} for x of the same shape."""
-        return self.wo(self.dropout(self.wi(x), context))
+        return self.wo(self.dropout(self.wi_0(x) * self.wi_1(x), context))

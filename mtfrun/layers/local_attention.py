@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_masks import MASKED
 from mtfrun.layers.attention_parameters import AttentionParams
 
@@ -101,8 +101,8 @@ def masked_local_attention_1d_incremental(
     """
     window = prev_k.shape.get_dim_by_name("window_length")
     place = step_num % window.size
-    k = write_position(prev_k, params.key(x), window, place)
-    v = write_position(prev_v, params.value(x), window, place)
+    k = mtf.write_position(prev_k, params.key(x), window, place)
+    v = mtf.write_position(prev_v, params.value(x), window, place)
     mixed = dot_product_attention(
         params.query(x), k, v, memory_length=window, d_kv=params.kv_channels
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.layers.attention import dot_product_attention, write_position
+from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.context import Context
 from mtfrun.layers.dropout import Dropout
+from mtfrun.layers.rotary import rotate
 
 
 class KeysAndValues(NamedTuple):
-    """What queries attend to: {batch..., heads, memory_length, d_kv} each."""
+    """What queries attend to: {batch..., heads, memory_length, d_kv} each.
+
+    With one head for all queries they have no `heads`.
+    """
 
     keys: mtf.Tensor
     values: mtf.Tensor
@@ -28,27 +32,44 @@ class MultiHeadAttention(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         num_heads: int = 8,
+        num_memory_heads: int | None = None,
         d_kv: int = 64,
+        rotary: bool = False,
         dropout_rate: float = 0.0,
     ) -> None:
         """Makes the specs of query, key, value {d_model, heads, d_kv}; output has d_model last.
 
-        `dropout_rate` is that of the attention weights.
+        With fewer memory heads than heads, `num_heads // num_memory_heads` queries share keys and
+        values (Ainslie et al. 2023, arXiv:2305.13245): query and output are then {..., heads,
+        query_heads, ...}, and `heads` are the memory's. With one memory head (Shazeer 2019,
+        arXiv:1911.02150) key and value are {d_model, d_kv}.
+
+        Args:
+          mesh, d_model, dtypes: see `Sublayer`.
+          num_heads: the number of queries of a position.
+          num_memory_heads: the number of its keys and values; None for `num_heads`.
+          d_kv: the size of each of them.
+          rotary: queries and keys are rotated by their position.
+          dropout_rate: that of the attention weights.
+
+        Raises:
+          ValueError: the memory heads do not divide the heads.
         """
         super().__init__()
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
-        self._heads = heads = mtf.Dimension("heads", num_heads)
+        self._rotary = rotary
+        self._query_heads, self._memory_heads = _heads(num_heads, num_memory_heads or num_heads)
         self._d_kv = mtf.Dimension("d_kv", d_kv)
-        inner = [heads, self._d_kv]
-        fan_in = mtf.VarianceScaling()([d_model], inner)
+        inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
+        fan_in = mtf.VarianceScaling()([d_model], memory)
         # The factor d_kv ** -0.5 of the logits, squared because this scales a variance.
         query_init = mtf.VarianceScaling(scale=1.0 / d_kv)([d_model], inner)
         output_init = mtf.VarianceScaling()(inner, [d_model])
         self.query = mtf.Variable(mesh, [d_model, *inner], query_init, dtypes.master)
-        self.key = mtf.Variable(mesh, [d_model, *inner], fan_in, dtypes.master)
-        self.value = mtf.Variable(mesh, [d_model, *inner], fan_in, dtypes.master)
+        self.key = mtf.Variable(mesh, [d_model, *memory], fan_in, dtypes.master)
+        self.value = mtf.Variable(mesh, [d_model, *memory], fan_in, dtypes.master)
         self.output = mtf.Variable(mesh, [*inner, d_model], output_init, dtypes.master)
         self.dropout = Dropout(dropout_rate)
 
@@ -69,26 +90,41 @@ class MultiHeadAttention(mtf.Module):
           bias: added to the logits; see `dot_product_attention`.
           context: the call.
         """
+        query = self._project(x, self.query, self._query_heads)
+        if self._rotary:
+            query = rotate(query, context.positions(x), self._d_kv)
         mixed = dot_product_attention(
-            self._project(x, self.query),
+            query,
             *memory,
             memory_length=memory_length,
             d_kv=self._d_kv,
-            bias=bias,
+            bias=self._of_grouped_heads(bias),
             drop=lambda weights: self.dropout(weights, context),
         )
         output = mtf.cast(self.output, self._dtypes.activation)
         return mtf.einsum([mixed, output], output_shape=x.shape)
 
-    def keys_and_values(self, memory: mtf.Tensor) -> KeysAndValues:
-        """Returns the keys and values of a memory {batch..., memory_length, d_model}."""
-        return KeysAndValues(self._project(memory, self.key), self._project(memory, self.value))
+    def keys_and_values(
+        self, memory: mtf.Tensor, position: mtf.Tensor | None = None
+    ) -> KeysAndValues:
+        """Returns the keys and values of a memory {batch..., memory_length, d_model}.
+
+        Args:
+          memory: as above, or {batch..., d_model} for one position.
+          position: that position, an int32 scalar.
+        """
+        keys = self._project(memory, self.key, self._memory_heads)
+        if self._rotary:
+            if position is None:
+                position = mtf.range(self._mesh, memory.shape.get_dim_by_name("memory_length"))
+            keys = rotate(keys, position, self._d_kv)
+        return KeysAndValues(keys, self._project(memory, self.value, self._memory_heads))
 
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
     ) -> KeysAndValues:
         """Returns zeros for keys and values of positions that are still to come."""
-        shape = [*batch, self._heads, memory_length, self._d_kv]
+        shape = [*batch, *self._memory_heads, memory_length, self._d_kv]
         zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
         return KeysAndValues(zeros, zeros)
 
@@ -98,18 +134,41 @@ class MultiHeadAttention(mtf.Module):
         """Returns the cache with keys and values of x {batch..., d_model} at `position`, and its
         memory dimension."""
         memory_length = cache.keys.shape.get_dim_by_name("memory_length")
-        entries = self.keys_and_values(x)
+        entries = self.keys_and_values(x, position)
         written = [
-            write_position(m, e, memory_length, position)
+            mtf.write_position(m, e, memory_length, position)
             for m, e in zip(cache, entries, strict=True)
         ]
         return KeysAndValues(*written), memory_length
 
-    def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
+    def _of_grouped_heads(self, bias: mtf.Tensor | None) -> mtf.Tensor | None:
+        """Returns a bias {heads, ...} with the dimensions of grouped heads in place of heads."""
+        if bias is None or len(self._query_heads) == 1 or "heads" not in bias.shape.dimension_names:
+            return bias
+        heads = bias.shape.get_dim_by_name("heads")
+        return mtf.replace_dimensions(bias, heads, self._query_heads)
+
+    def _project(
+        self, x: mtf.Tensor, kernel: mtf.Variable, heads: Sequence[mtf.Dimension]
+    ) -> mtf.Tensor:
         """Returns {batch..., heads, length, d_kv}: so attention needs no transposes."""
         dtype = self._dtypes.activation
         rest = (x.shape - self._d_model).dims
         sequence = [d for d in rest[-1:] if d.name in ("length", "memory_length")]
         batch = rest[: len(rest) - len(sequence)]
-        output_shape = [*batch, self._heads, *sequence, self._d_kv]
+        output_shape = [*batch, *heads, *sequence, self._d_kv]
         return mtf.einsum([mtf.cast(x, dtype), mtf.cast(kernel, dtype)], output_shape=output_shape)
+
+
+def _heads(
+    num_heads: int, num_memory_heads: int
+) -> tuple[list[mtf.Dimension], list[mtf.Dimension]]:
+    """Returns the dimensions of the heads of queries, and of keys and values."""
+    if num_heads % num_memory_heads:
+        raise ValueError(f"num_memory_heads={num_memory_heads} must divide num_heads={num_heads}")
+    if num_memory_heads == 1:
+        return [mtf.Dimension("heads", num_heads)], []
+    memory = mtf.Dimension("heads", num_memory_heads)
+    if num_memory_heads == num_heads:
+        return [memory], [memory]
+    return [memory, mtf.Dimension("query_heads", num_heads // num_memory_heads)], [memory]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mtfrun import mtf
@@ -15,6 +15,11 @@ class Sublayer(mtf.Module, abc.ABC):
 
     A stack makes it as `sublayer_class(mesh, d_model, dtypes)`; its other arguments have defaults.
     """
+
+    @property
+    def metric_shapes(self) -> Mapping[str, mtf.Shape]:
+        """The measurements that a call hands to the context's collector, by name."""
+        return {}
 
     @abc.abstractmethod
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
@@ -40,3 +45,13 @@ class Sublayer(mtf.Module, abc.ABC):
         A layer that treats positions one by one, as this default does, has no state.
         """
         return self(x, context), state
+
+
+def metric_shapes(root: mtf.Module) -> dict[str, mtf.Shape]:
+    """Returns the shapes of all measurements of layers below `root` as "path/name"."""
+    return {
+        f"{layer.path}/{name}": shape
+        for layer in root.named_modules().values()
+        if isinstance(layer, Sublayer)
+        for name, shape in layer.metric_shapes.items()
+    }

@@ -10,9 +10,10 @@ from mtfrun.decoding import Decoder
 
 
 class Metric(NamedTuple):
-    """A mean as its two parts, float32 scalars; value = total / weight.
+    """A mean as its two parts, float32; value = total / weight.
 
-    Parts of batches, microbatches and hosts add up to the exact mean of all.
+    The weight is a scalar, the total too or of a shape in the model's `metric_shapes`. Parts of
+    batches, microbatches and hosts add up to the exact mean of all.
     """
 
     total: mtf.Tensor
@@ -39,7 +40,8 @@ class Model(Protocol):
 
     metric_names: the keys of `Loss.metrics`, known before the first call.
 
-    A model whose loss has updates has their keys in `updated_paths`, once its paths are known.
+    A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
+    whose loss has updates has their keys in `updated_paths`, once its paths are known.
     """
 
     metric_names: Sequence[str]
@@ -57,6 +59,18 @@ class Model(Protocol):
 
     def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
         """Returns the model as a step function, for the batch and length of features["targets"]."""
+
+
+def no_metrics(model: Model, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dict[str, Metric]:
+    """Returns zeros for all metrics of a model, with dimensions before each one's own."""
+    shapes: Mapping[str, mtf.Shape] = getattr(model, "metric_shapes", {})
+    leading = mtf.convert_to_shape(leading)
+    return {
+        name: Metric(
+            mtf.zeros(mesh, leading + shapes.get(name, mtf.Shape())), mtf.zeros(mesh, leading)
+        )
+        for name in model.metric_names
+    }
 
 
 def updated_variables(model: Model) -> dict[str, mtf.Variable]:

@@ -120,6 +120,7 @@ from mtfrun.mtf.ops.reductions import (
     softmax,
 )
 from mtfrun.mtf.ops.rematerialisation import recompute_grad
+from mtfrun.mtf.ops.rows import gather_rows
 from mtfrun.mtf.ops.selection import (
     argmax,
     nth_largest_element,
@@ -145,6 +146,7 @@ from mtfrun.mtf.ops.transposed_convolution import (
     conv3d_transpose_with_blocks,
 )
 from mtfrun.mtf.ops.windows import dynamic_shift, pool_tensor_1d, stride_tensor_1d
+from mtfrun.mtf.ops.writing import write_position
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike
@@ -218,6 +220,7 @@ __all__ = [
     "floordiv",
     "function",
     "gather",
+    "gather_rows",
     "gelu",
     "gradients",
     "greater",
@@ -315,6 +318,7 @@ __all__ = [
     "verify_no_new_dims",
     "where",
     "while_loop",
+    "write_position",
     "zeros",
     "zeros_like",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun.mtf.compiler import traced_for_xla
 from mtfrun.mtf.spare_counters import is_name_clash, with_spare_counters
 from mtfrun.mtf.tensor import Tensor
 
@@ -83,7 +84,8 @@ class _Compiled:
             for static, spec in zip(self._static, self._specs, strict=True)
         ]
         args, kwargs = tf.nest.pack_sequence_as(self._structure, leaves)
-        result = self._fn(*args, **kwargs)
+        with traced_for_xla(self._jit):
+            result = self._fn(*args, **kwargs)
         results = tf.nest.flatten(result)
         self._result = tf.nest.map_structure(
             lambda x: (

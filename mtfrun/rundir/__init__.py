@@ -8,9 +8,12 @@ from mtfrun.rundir.errors import RunDirError as RunDirError
 from mtfrun.rundir.lock import writer_lock as writer_lock
 from mtfrun.rundir.manifest import Manifest as Manifest
 from mtfrun.rundir.manifest import VariableSpec as VariableSpec
+from mtfrun.rundir.metric_charts import write_metrics as write_metrics
 from mtfrun.rundir.records import package_versions as package_versions
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
 from mtfrun.rundir.summaries import Summaries as Summaries
+from mtfrun.rundir.warm_start import WarmStart as WarmStart
+from mtfrun.rundir.warm_start import WarmStartReport as WarmStartReport
 
 __all__ = [
     "Checkpoints",
@@ -20,8 +23,11 @@ __all__ = [
     "RunDirectory",
     "Summaries",
     "VariableSpec",
+    "WarmStart",
+    "WarmStartReport",
     "atomic_open",
     "atomic_write",
     "package_versions",
+    "write_metrics",
     "writer_lock",
 ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from mtfrun.models.means import means
 from mtfrun.training.step import GRAD_NORM, LEARNING_RATE, OBJECTIVE
 
 
 class HostMetric(Protocol):
-    """A `Metric` after it came to the host: sums and weights, numpy arrays [steps]."""
+    """A `Metric` after it came to the host: numpy arrays, sums [steps, ...] and weights [steps]."""
 
     total: np.ndarray
     weight: np.ndarray
@@ -35,7 +35,7 @@ class Curves:
     def __init__(self, every_steps: int, last_step: int):
         self._every_steps = every_steps
         self._last_step = last_step
-        self._totals: dict[str, float] = {}
+        self._totals: dict[str, np.ndarray] = {}
         self._weights: dict[str, float] = {}
 
     def add(
@@ -43,30 +43,23 @@ class Curves:
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Yields (step, values) of every window that ends among the `count` steps after `step`.
 
-        Metrics are weighted means over the window; learning rate and gradient norm are those of its
-        last step.
+        Metrics are weighted means over the window, a vector's under a name for every entry;
+        learning rate and gradient norm are those of its last step.
         """
         for i in range(count):
             after = step + i + 1
             for name, metric in history.items():
-                total, weight = float(metric.total[i]), float(metric.weight[i])
+                total = np.asarray(metric.total[i], np.float64)
+                weight = float(metric.weight[i])
                 if name in _LAST_VALUES:
                     self._totals[name], self._weights[name] = total, weight
                 else:
-                    self._totals[name] = self._totals.get(name, 0.0) + total
+                    self._totals[name] = self._totals.get(name, np.float64(0.0)) + total
                     self._weights[name] = self._weights.get(name, 0.0) + weight
             if after % self._every_steps == 0 or after == self._last_step:
-                yield after, self._means()
+                yield after, means(self._totals, self._weights)
                 self._totals.clear()
                 self._weights.clear()
-
-    def _means(self) -> dict[str, float]:
-        values = {
-            name: total / max(self._weights[name], 1e-9) for name, total in self._totals.items()
-        }
-        if "loss" in values:
-            values["perplexity"] = math.exp(min(values["loss"], 700.0))  # exp(710) overflows
-        return values
 
 
 def first_non_finite(history: History, count: int) -> int | None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.rundir import RunDirectory, Summaries
+from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.curves import Curves, History, first_non_finite
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.progress import Progress
@@ -46,6 +46,7 @@ def train(
     options: TrainOptions,
     *,
     evaluate: Callable[[int], object] | None = None,
+    warm_start: Callable[[Mapping[str, mtf.Variable]], object] | None = None,
     texts: Mapping[str, str] | None = None,
     metadata: Mapping[str, object] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -60,6 +61,8 @@ def train(
       run: where checkpoints and summaries go.
       options: when to do what.
       evaluate: called with the step, when evaluation is due and at the end.
+      warm_start: called with the model's variables by path when the run has no checkpoint yet; it
+        may set them, and returns what to say about that, or None.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
       metadata: JSON values for the checkpoints' manifests, besides mesh, layout and seed.
       clock: gives the time in seconds.
@@ -69,7 +72,7 @@ def train(
       RunDirError: a checkpoint does not fit the model, or cannot be written.
     """
     loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
-    first_step = loop.restore()
+    first_step = loop.restore(warm_start)
     progress = Progress(first_step, options.train_steps)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
@@ -79,6 +82,8 @@ def train(
             summaries.text(tag, text, first_step)
         if first_step:
             progress.note(f"going on from step {first_step} of {run.path}")
+        elif loop.warm_start is not None:
+            progress.note(f"warm start: {loop.warm_start}")
         return loop.run(progress, summaries, signals)
 
 
@@ -113,12 +118,15 @@ class _Loop:
         )
         self._saved_step: int | None = None
         self._visits = 0
+        self.warm_start: object = None
 
-    def restore(self) -> int:
+    def restore(self, warm_start: Callable[[Mapping[str, mtf.Variable]], object] | None) -> int:
         """Initialises the state, from the newest good checkpoint where there is one."""
         self._state.initialize()
         self._checkpoints.clean()
         if self._checkpoints.latest() is None:
+            if warm_start is not None:
+                self.warm_start = warm_start(self._state.model.named_variables())
             return 0
         found = self._checkpoints.restore(None, self._state.storage(), self._infeed.iterator)
         # Random numbers must go on as they were, whatever the configuration says by now.
@@ -144,7 +152,7 @@ class _Loop:
             }
             for at, point in self._curves.add(step, history, count):
                 values = {**point, **rates}
-                summaries.scalars(values, at)
+                write_metrics(summaries, values, at)
                 progress.line(at, values)
             before, step = step, step + count
             progress.advance(count)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.models.model import Loss, Metric, updated_variables
+from mtfrun.models.model import Loss, Metric, no_metrics, updated_variables
 from mtfrun.training.state import TrainState
 
 Features = Mapping[str, mtf.Tensor]
@@ -31,9 +31,9 @@ def train_steps_function(
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
         steps_dim = next(iter(features.values())).shape[0]
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
-        names = [*state.model.metric_names, OBJECTIVE, LEARNING_RATE, GRAD_NORM]
         zeros = mtf.zeros(state.mesh, [steps_dim])
-        history = {name: Metric(zeros, zeros) for name in names}
+        history = no_metrics(state.model, state.mesh, [steps_dim])
+        history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
@@ -41,7 +41,7 @@ def train_steps_function(
             here = mtf.equal(positions, i)
             # Not one_hot * value + history: a NaN would spread to the other steps.
             kept = tf.nest.map_structure(
-                lambda new, old: mtf.where(here, new, old), metrics, history
+                lambda new, old: mtf.where(here, new, old, output_shape=old.shape), metrics, history
             )
             return i + 1, kept
 
@@ -111,11 +111,9 @@ def _loss_and_gradients(
         )
 
     zero = mtf.zeros(state.mesh, [])
-    no_loss = Loss(zero, zero, {name: Metric(zero, zero) for name in state.model.metric_names})
     averages = updated_variables(state.model)
-    no_loss = no_loss._replace(
-        updates={path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
-    )
+    no_updates = {path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
+    no_loss = Loss(zero, zero, no_metrics(state.model, state.mesh), no_updates)
     no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
     first = mtf.constant(state.mesh, 0, dtype=tf.int32)
     _, (loss, gradients) = mtf.while_loop(

@@ -44,6 +44,19 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
     ]
 
 
+def test_a_new_run_starts_from_another_ones_checkpoint(
+    trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    start = [*flags, f"--model_dir={tmp_path / 'run'}", "--gin.TRAIN_STEPS=1"]
+    missing = mtfrun("train", *start, f"--gin.INIT_CHECKPOINT='{tmp_path}/model.ckpt-1'")
+    assert f"no checkpoint {tmp_path}/model.ckpt-1: there is no file" in error_line(missing)
+    path = trained / "checkpoints/ckpt-2"
+    process = mtfrun("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
+    assert process.returncode == 0, process.stderr.decode()
+    first_line = process.stderr.decode().splitlines()[0]
+    assert re.fullmatch(rf"warm start: \d+ variables from {path}", first_line)
+
+
 def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None:
     assert "TRAIN_STEPS = " in (trained / "config.gin").read_text()
     assert (

@@ -25,4 +25,4 @@ def test_train_eval_and_decode(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
     assert 0.0 <= metrics["accuracy"] <= metrics["top_5_accuracy"] <= 1.0
     assert metrics["loss"] > 0.0
     refused = error_line(mtfrun("decode", model_dir, "--prompt=x"))
-    assert "is a classifier of images: it has no text to continue" in refused
+    assert "is a classifier of images: it reads and makes no text" in refused

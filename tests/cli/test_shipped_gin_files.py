@@ -22,12 +22,15 @@ BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
 IMAGE_BASE = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
 IMAGE_FILES = [
     "data/digits.gin",
+    "data/idx_images.gin",
     "data/tfds_images.gin",
     "models/resnet.gin",
     "models/resnet20.gin",
     "models/resnet50.gin",
     "models/resnet_seed.gin",
+    "runs/cifar10.gin",
     "runs/digits.gin",
+    "runs/fashion_mnist.gin",
 ]
 
 
@@ -81,7 +84,15 @@ def test_a_shipped_file_of_images_builds_tiny(
         _Pictures(data_dir=str(tmp_path)).download_and_prepare()
     pictures = ["data/tfds_images.gin"]
     flags = ["--gin.TFDS_NAME='pictures'", "--gin.BATCH_SIZE=8"]
-    if name.startswith("runs/"):
+    if name == "runs/cifar10.gin":
+        files = [name]
+    elif name in ("data/idx_images.gin", "runs/fashion_mnist.gin"):
+        header = bytes([0, 0, 8, 3, *(0, 0, 0, 1, 0, 0, 0, 28), *(0, 0, 0, 28)])
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(header + bytes(28 * 28))
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5]))
+        files = [name] if name.startswith("runs/") else [*IMAGE_BASE[:2], name]
+        flags = [f"--gin.IMAGES_DIR='{tmp_path}'", "--gin.BATCH_SIZE=8"]
+    elif name == "runs/digits.gin":
         files, flags = [name], ["--gin.BATCH_SIZE=8"]
     elif name in ("models/resnet_seed.gin", "models/resnet50.gin"):
         files = ["defaults.gin", name, *pictures]
@@ -98,6 +109,8 @@ def test_a_shipped_file_of_images_builds_tiny(
 @pytest.mark.parametrize("name", [name for name in FILES if name not in IMAGE_FILES])
 def test_a_shipped_file_builds_tiny(name: str) -> None:
     files = [name] if name.startswith("runs/") else [*BASE, name]
+    if name.startswith("models/"):
+        files = [name if file.startswith("models/") else file for file in BASE]
     training = _build(files, TINY)
     variables = training.state.named_variables()
     assert variables["model/embedding/table"].shape.to_string == "vocab:384;d_model:16"
@@ -142,6 +155,21 @@ def test_the_small_model_is_that_of_the_benchmark() -> None:
         "d_model:256;heads:4;d_kv:64"
     )
     assert not any("blocks/4" in name for name in variables)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("t5.1.0.tiny", 1.0), ("t5.1.1.tiny", 0.9)])
+def test_a_t5_model_has_the_variables_of_its_checkpoints(name: str, millions: float) -> None:
+    training = _build(["defaults.gin", f"models/{name}.gin", "data/python_docs.gin"], [])
+    variables = training.state.model.named_variables()
+    assert {
+        "encoder_stack/relative_bias/table",
+        "decoder_stack/relative_bias/table",
+        "decoder_stack/blocks/1/encoder_decoder_attention/layer/attention/query",
+    } <= set(variables)
+    assert not any(path.startswith("position") for path in variables)
+    assert ("softmax/kernel" in variables) == (name == "t5.1.1.tiny")
+    total = sum(variable.shape.size for variable in variables.values())
+    assert round(total / 1e6, 1) == millions
 
 
 def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path) -> None:

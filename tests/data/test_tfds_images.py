@@ -86,7 +86,7 @@ def test_any_prepared_dataset_will_do(data_dir: str) -> None:
     "arguments, message",
     [
         (("digit",), 'TFDS dataset "digit" is not prepared in .*did you mean .digits'),
-        (("prepared_images",), 'has no Image feature "image"; it has picture, drawing'),
+        (("prepared_images",), 'has no Image feature "image"; it has drawing, picture'),
         (("prepared_images", "picture"), 'has no ClassLabel feature "label"; it has kind'),
         (("prepared_images", "drawing", "kind"), "images of different sizes"),
         (("prepared_images", "picture", "kind"), 'has no split "test"; it has train'),

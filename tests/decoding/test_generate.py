@@ -22,7 +22,7 @@ def _generate(prompts: list[list[int]], mesh_shape: str = ONE_DEVICE) -> np.ndar
     shape = [("batch", ids.shape[0]), ("length", ids.shape[1])]
 
     def run(prompts: mtf.Tensor) -> mtf.Tensor:
-        return generate(markov_decoder(mesh, CHAIN), prompts, Greedy(VOCAB))
+        return generate(markov_decoder(mesh, CHAIN), prompts, Greedy(VOCAB)).ids
 
     return mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, ids, shape)))
 
@@ -59,7 +59,7 @@ def test_the_loop_stops_when_all_rows_have_ended() -> None:
             mtf.assign(steps, position + 1)
             return chain.step(ids, position, state)
 
-        return generate(Decoder(step, ()), prompts, Greedy(VOCAB))
+        return generate(Decoder(step, ()), prompts, Greedy(VOCAB)).ids
 
     prompts = np.zeros([2, 50], np.int32)
     prompts[1, :6] = 5, 5, 5, 2, 3, 4

@@ -24,13 +24,14 @@ def _sample(
     mesh_shape: str = ONE_DEVICE,
     temperature: float = 1.0,
     top_k: int = 0,
+    top_p: float = 1.0,
 ) -> np.ndarray:
     """Returns one token a line, all from LOGITS."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     batch = mtf.Dimension("batch", len(lines))
 
     def run(lines: mtf.Tensor, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        choose = Sample(VOCAB, mtf.random_key(seed), lines, temperature, top_k)
+        choose = Sample(VOCAB, mtf.random_key(seed), lines, temperature, top_k, top_p)
         return choose(logits, position)
 
     return mtf.to_numpy(
@@ -65,6 +66,20 @@ def test_top_k_draws_among_the_most_likely_tokens_only() -> None:
     assert set(np.nonzero(shares)[0]) == set(best)
 
 
+@pytest.mark.parametrize("top_p, kept", [(0.01, 1), (0.5, 2), (0.7, 3), (1.0, 8)])
+def test_top_p_draws_among_the_fewest_tokens_that_have_the_probability(
+    top_p: float, kept: int
+) -> None:
+    best = np.argsort(-LOGITS)[:kept]
+    # The kept ones reach top_p, without the last of them they do not.
+    probabilities = _softmax(LOGITS)[best]
+    assert probabilities[:-1].sum() < top_p <= probabilities.sum() + 1e-6
+    expected = np.zeros(VOCAB.size)
+    expected[best] = _softmax(LOGITS[best])
+    shares = _shares(_sample(np.arange(DRAWS), top_p=top_p))
+    np.testing.assert_allclose(shares, expected, atol=SHARE_TOLERANCE)
+
+
 @pytest.mark.parametrize("top_k", [0, 3])
 def test_a_lines_token_does_not_depend_on_the_other_lines_of_its_batch(top_k: int) -> None:
     together = _sample(np.arange(64), top_k=top_k)
@@ -73,11 +88,11 @@ def test_a_lines_token_does_not_depend_on_the_other_lines_of_its_batch(top_k: in
     np.testing.assert_array_equal(_sample(np.arange(40, 50), top_k=top_k), together[40:50])
 
 
-@pytest.mark.parametrize("top_k", [0, 3])
-def test_a_layout_changes_no_token(mesh_shape: str, top_k: int) -> None:
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.7}])
+def test_a_layout_changes_no_token(mesh_shape: str, options: dict) -> None:
     np.testing.assert_array_equal(
-        _sample(np.arange(64), mesh_shape=mesh_shape, top_k=top_k),
-        _sample(np.arange(64), top_k=top_k),
+        _sample(np.arange(64), mesh_shape=mesh_shape, **options),
+        _sample(np.arange(64), **options),
     )
 
 
@@ -99,6 +114,8 @@ def test_greedy_takes_the_lowest_id_on_ties() -> None:
     [
         ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
         ({"temperature": float("nan")}, "temperature=nan must be above 0"),
+        ({"top_p": 0.0}, "top_p=0.0 must be above 0"),
+        ({"top_p": 1.5}, "top_p=1.5 must be above 0 and at most 1"),
         ({"top_k": -1}, "top_k=-1 must be between 0"),
         ({"top_k": 9}, "top_k=9 must be between 0 .* 8 ids"),
     ],

@@ -84,7 +84,7 @@ def test_write_position_changes_one_position_only(position: int, mesh_shape: str
     outer, inner = [("batch", 8), ("heads", 4)], ("d_kv", 2)
 
     def write(memory: mtf.Tensor, entry: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        return layers.write_position(memory, entry, MEMORY, position)
+        return mtf.write_position(memory, entry, MEMORY, position)
 
     made = mtf.function(write)(
         mtf.import_tf_tensor(mesh, memory, [*outer, MEMORY, inner]),

@@ -94,7 +94,7 @@ def _tokens(mesh_shape: str, sampled: bool) -> np.ndarray:
         choose: decoding.ChooseToken = decoding.Greedy(vocab)
         if sampled:
             choose = decoding.Sample(vocab, mtf.random_key(1), lines, temperature=0.8, top_k=5)
-        return decoding.generate(model.decoder({"targets": prompts}), prompts, choose)
+        return decoding.generate(model.decoder({"targets": prompts}), prompts, choose).ids
 
     lines = mtf.import_tf_tensor(mesh, np.arange(8, dtype=np.int32), "batch:8")
     return mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts})["targets"], lines))

@@ -82,7 +82,7 @@ def _tokens(mesh_shape: str) -> np.ndarray:
 
     def run(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
         greedy = decoding.Greedy(vocab)
-        return decoding.generate(model.decoder(features), features["targets"], greedy)
+        return decoding.generate(model.decoder(features), features["targets"], greedy).ids
 
     targets = np.zeros([8, 12], np.int32)
     targets[4:, 0] = [3, 4, 5, 6]

@@ -49,7 +49,7 @@ def reference_cases(file: str) -> dict[str, ReferenceCase]:
                 name=name,
                 hparams=case["hparams"],
                 arrays={key: stored[f"{name}/{key}"] for key in case["arrays"]},
-                dims={key: array["dims"] for key, array in case["arrays"].items()},
+                dims={key: array.get("dims", []) for key, array in case["arrays"].items()},
             )
             for name, case in description["cases"].items()
         }

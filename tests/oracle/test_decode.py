@@ -83,7 +83,7 @@ def test_greedy_decoding_equals_the_original_up_to_each_rows_end(
         decoder = stateful_decoder(mesh, case.with_role("in"), shape[:1], case.hparams["decay"])
         vocab = mtf.Dimension("vocab", case.hparams["vocab"])
         end_id = case.hparams["eos_id"]
-        return generate(decoder, prompts, Greedy(vocab), vocab, end_id=end_id).ids
+        return generate(decoder, prompts, Greedy(vocab), end_id=end_id).ids
 
     found = mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, forced, shape)))
     ends_before = np.cumsum(expected == case.hparams["eos_id"], axis=1)

@@ -3,6 +3,7 @@
 from mtfrun.cli.tasks.decoding import Decoding
 from mtfrun.cli.tasks.evaluation import Evaluation
 from mtfrun.cli.tasks.experiment import Experiment
+from mtfrun.cli.tasks.scoring import Scoring
 from mtfrun.cli.tasks.training import Training
 
-__all__ = ["Decoding", "Evaluation", "Experiment", "Training"]
+__all__ = ["Decoding", "Evaluation", "Experiment", "Scoring", "Training"]

@@ -1,18 +1,34 @@
-"""Continuing prompts with the model of an experiment."""
+"""Continuing or answering prompts with the model of an experiment."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun import decoding, mtf
 from mtfrun.cli.tasks.experiment import Experiment
+from mtfrun.cli.tasks.prompting import Answering, Continuing, Prompting, Row
+from mtfrun.data import TARGETS, LanguageModelData, SequenceToSequenceData
 
-# Rows are made in lengths of powers of two from here on: a program is compiled for each.
-_SHORTEST_ROW = 64
+
+class Output(NamedTuple):
+    """One thing that the model made of a prompt.
+
+    Attributes:
+      text: the output.
+      score: log-probability; of a beam search, over the length penalty.
+      tokens: tokens of the text, without the end.
+      finished: whether the model ended the text itself.
+    """
+
+    text: str
+    score: float
+    tokens: int
+    finished: bool
 
 
 class Answer(NamedTuple):
@@ -20,16 +36,18 @@ class Answer(NamedTuple):
 
     Attributes:
       prompt: the text; bytes that are no UTF-8 are replaced in it, not in what the model reads.
-      output: the continuation.
+      output: the best output.
+      outputs: the best ones, best first.
       prompt_tokens: tokens that the model read.
-      truncated_tokens: tokens of the prompt's beginning that it did not, for lack of room.
-      output_tokens: tokens of the output, without the end.
+      truncated_tokens: tokens of the prompt that it did not, for lack of room.
+      output_tokens: tokens of the best output, without the end.
       finished: whether the model ended the text itself.
       valid_utf8: whether the prompt was UTF-8.
     """
 
     prompt: str
     output: str
+    outputs: list[Output]
     prompt_tokens: int
     truncated_tokens: int
     output_tokens: int
@@ -39,113 +57,175 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How prompts are continued.
+    """How outputs are made. A language model continues its prompts, other models answer them.
 
     experiment: whose model.
     batch_size: prompts at a time.
-    max_length: tokens of a prompt and its output together; at most the model's.
-    decode_length: tokens that are made for a prompt at most. A prompt that leaves no room for them
-        (or for half of `max_length`, if that is less) is read from its end backwards.
-    temperature: 0 takes the likeliest token each time, 1 draws from the model's distribution.
-    top_k: draw among so many of the likeliest tokens; 0 for all.
-    seed: of the draws.
+    max_length: of a language model, tokens of a prompt and its output together.
+    decode_length: tokens that are made for a prompt at most.
+    decode_length_multiplier, decode_length_constant: where prompts are answered, also at most
+        (tokens of the prompt) * multiplier + constant.
+    num_outputs: outputs for each prompt, at most `beam_size`.
+    beam_size, alpha, stop_early, temperature, top_k, top_p, seed: see `decoding.Search`.
     """
 
     experiment: Experiment
     batch_size: int
     max_length: int
     decode_length: int = 128
+    decode_length_multiplier: float = 1.5
+    decode_length_constant: int = 10
+    num_outputs: int = 1
+    beam_size: int = 1
+    alpha: float = 0.6
+    stop_early: bool = True
     temperature: float = 0.0
     top_k: int = 0
+    top_p: float = 1.0
     seed: int = 0
-    _programs: dict[int, Callable] = dataclasses.field(default_factory=dict, repr=False)
+    _programs: dict[tuple[int, ...], Callable] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_length", "decode_length"):
+        for name in ("batch_size", "max_length", "decode_length", "num_outputs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} must not be negative")
-        if not 0 <= self.top_k <= self.experiment.vocabulary.size:
+        if self.num_outputs > self.beam_size:
             raise ValueError(
-                f"top_k={self.top_k} must be between 0 (all) and the "
-                f"{self.experiment.vocabulary.size} ids of the vocabulary"
+                f"num_outputs={self.num_outputs} must be at most beam_size={self.beam_size}"
             )
+        size = self.experiment.vocabulary.size
+        if not 0 <= self.top_k <= size:
+            raise ValueError(
+                f"top_k={self.top_k} must be between 0 (all) and the {size} ids of the vocabulary"
+            )
+        if self.beam_size >= size:
+            raise ValueError(
+                f"beam_size={self.beam_size} must be below the {size} ids of the vocabulary"
+            )
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
+        _ = self._search
         self.experiment.mesh.partition([mtf.Dimension("batch", self.batch_size)])
 
-    def __call__(self, prompts: Sequence[bytes]) -> list[Answer]:
-        """Returns an answer to each prompt, in order."""
+    def __call__(
+        self, prompts: Sequence[bytes], progress: Callable[[int], None] = lambda done: None
+    ) -> list[Answer]:
+        """Returns an answer to each prompt, in order; tells `progress` how many are done."""
         answers: dict[int, Answer] = {}
-        rows = [self._encode(prompt) for prompt in prompts]
-        for length, lines in self._batches(rows):
-            made = self._generate(length, lines, [rows[line] for line in lines])
-            for line, ids in zip(lines, made, strict=True):
-                answers[line] = self._answer(prompts[line], len(rows[line]), ids)
+        rows = [self._prompting.row(prompt) for prompt in prompts]
+        for lengths, lines in self._batches(rows):
+            ids, scores, finished = self._search_batch(
+                lengths, lines, [rows[line] for line in lines]
+            )
+            for i, line in enumerate(lines):
+                hypotheses = decoding.n_best(ids[i], scores[i], finished[i])
+                answers[line] = self._answer(
+                    prompts[line], rows[line], hypotheses[: self.num_outputs]
+                )
+            progress(len(answers))
         return [answers[line] for line in range(len(prompts))]
 
-    def _encode(self, prompt: bytes) -> np.ndarray:
-        room = min(self.decode_length, self.max_length // 2)
-        kept = self.max_length - room
-        return self.experiment.vocabulary.encode(prompt)[-kept:]
-
-    def _batches(self, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, list[int]]]:
-        """Yields (length, numbers of at most `batch_size` rows), rows of like length together."""
-        by_length: dict[int, list[int]] = {}
-        for line, row in enumerate(rows):
-            by_length.setdefault(self._row_length(len(row)), []).append(line)
-        for length, lines in sorted(by_length.items()):
-            for start in range(0, len(lines), self.batch_size):
-                yield length, lines[start : start + self.batch_size]
-
-    def _row_length(self, prompt_length: int) -> int:
-        length = _SHORTEST_ROW
-        while length < prompt_length + self.decode_length:
-            length *= 2
-        return min(length, self.max_length)
-
-    def _generate(
-        self, length: int, lines: Sequence[int], rows: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Returns ids [lines, length]: the rows continued."""
-        batch = mtf.Dimension("batch", self.batch_size)
-        prompts = np.zeros([self.batch_size, length], np.int32)
-        # The rows that fill up the batch are done at once.
-        prompts[len(rows) :, 0] = self.experiment.vocabulary.end_id
-        for i, row in enumerate(rows):
-            prompts[i, : len(row)] = row
-        numbers = np.zeros([self.batch_size], np.int32)
-        numbers[: len(lines)] = lines
-        if length not in self._programs:
-            self._programs[length] = mtf.function(self._continue)
-        made = self._programs[length](
-            mtf.import_tf_tensor(
-                self.experiment.mesh, prompts, [batch, mtf.Dimension("length", length)]
-            ),
-            mtf.import_tf_tensor(self.experiment.mesh, numbers, [batch]),
+    @functools.cached_property
+    def _search(self) -> decoding.Search:
+        return decoding.Search(
+            beam_size=self.beam_size,
+            alpha=self.alpha,
+            stop_early=self.stop_early,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
         )
-        return mtf.to_numpy(made)[: len(rows)]
 
-    def _continue(self, prompts: mtf.Tensor, lines: mtf.Tensor) -> mtf.Tensor:
-        vocabulary = self.experiment.vocabulary
-        vocab = mtf.Dimension("vocab", vocabulary.size)
-        choose: decoding.ChooseToken = decoding.Greedy(vocab)
-        if self.temperature:
-            key = mtf.random_key(self.seed)
-            choose = decoding.Sample(vocab, key, lines, self.temperature, self.top_k)
-        decoder = self.experiment.model.decoder({"targets": prompts})
-        return decoding.generate(decoder, prompts, choose, end_id=vocabulary.end_id)
+    @functools.cached_property
+    def _prompting(self) -> Prompting:
+        data = self.experiment.data
+        if isinstance(data, LanguageModelData):
+            return Continuing(data.vocabulary, self.max_length, self.decode_length)
+        assert isinstance(data, SequenceToSequenceData)  # images have no vocabulary, see above
+        return Answering(
+            data.vocabulary,
+            data.inputs_length,
+            data.targets_length,
+            self.decode_length,
+            self.decode_length_multiplier,
+            self.decode_length_constant,
+        )
 
-    def _answer(self, prompt: bytes, prompt_length: int, ids: np.ndarray) -> Answer:
+    def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, int], list[int]]]:
+        """Yields (lengths, numbers of at most `batch_size` rows), rows of like length together."""
+        by_lengths: dict[tuple, list[int]] = {}
+        for line, row in enumerate(rows):
+            key = tuple(sorted(self._prompting.lengths(row).items()))
+            by_lengths.setdefault(key, []).append(line)
+        for key, lines in sorted(by_lengths.items()):
+            for start in range(0, len(lines), self.batch_size):
+                yield dict(key), lines[start : start + self.batch_size]
+
+    def _search_batch(
+        self, lengths: Mapping[str, int], lines: Sequence[int], rows: Sequence[Row]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns ids [rows, beam, length], scores and finished [rows, beam] of the rows."""
+        mesh = self.experiment.mesh
+        batch = mtf.Dimension("batch", self.batch_size)
+        arrays = self._prompting.features(rows, self.batch_size, lengths)
+        features = {
+            name: mtf.import_tf_tensor(mesh, ids, [batch, mtf.Dimension("length", ids.shape[1])])
+            for name, ids in arrays.items()
+        }
+        # The rows that fill up the batch have no room, so they are done at once.
+        numbers = np.zeros([2, self.batch_size], np.int32)
+        numbers[:, : len(rows)] = [lines, [row.limit for row in rows]]
+        program = tuple(lengths.values())
+        if program not in self._programs:
+            # Measured: XLA makes decoding faster on one device.
+            self._programs[program] = mtf.function(
+                self._hypotheses, jit_compile=not mesh.is_distributed
+            )
+        found = self._programs[program](
+            features, *(mtf.import_tf_tensor(mesh, x, [batch]) for x in numbers)
+        )
+        ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(found))
+        return ids, scores, finished
+
+    def _hypotheses(
+        self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
+    ) -> decoding.Hypotheses:
         vocabulary = self.experiment.vocabulary
-        made = ids[prompt_length : prompt_length + self.decode_length]
-        ends = np.flatnonzero(made == vocabulary.end_id)
+        mesh, prompts = self.experiment.mesh, features[TARGETS]
+
+        def decoder_for(shape: mtf.Shape) -> decoding.Decoder:
+            targets = mtf.zeros(mesh, shape, prompts.dtype)
+            return self.experiment.model.decoder({**features, TARGETS: targets})
+
+        return self._search(
+            decoder_for,
+            prompts,
+            mtf.Dimension("vocab", vocabulary.size),
+            lines=lines,
+            limits=limits,
+            end_id=vocabulary.end_id,
+        )
+
+    def _answer(self, prompt: bytes, row: Row, hypotheses: Sequence[tuple]) -> Answer:
         text = prompt.decode("utf-8", "replace")
+        outputs = [self._output(ids[row.given :], *rest) for ids, *rest in hypotheses]
+        best = outputs[0]
         return Answer(
             prompt=text,
-            output=vocabulary.decode(made),
-            prompt_tokens=prompt_length,
-            truncated_tokens=len(vocabulary.encode(prompt)) - prompt_length,
-            output_tokens=int(ends[0]) if ends.size else int(np.count_nonzero(made)),
-            finished=bool(ends.size),
+            output=best.text,
+            outputs=outputs,
+            prompt_tokens=row.read,
+            truncated_tokens=row.truncated,
+            output_tokens=best.tokens,
+            finished=best.finished,
             valid_utf8=text.encode() == prompt,
         )
+
+    def _output(self, ids: np.ndarray, score: float, finished: bool) -> Output:
+        vocabulary = self.experiment.vocabulary
+        ends = np.flatnonzero(ids == vocabulary.end_id)
+        tokens = int(ends[0]) if ends.size else int(np.count_nonzero(ids))
+        return Output(vocabulary.decode(ids), score, tokens, finished)

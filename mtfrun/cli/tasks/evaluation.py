@@ -10,8 +10,18 @@ from collections.abc import Mapping, Sequence
 from mtfrun import evaluation
 from mtfrun.cli.tasks.decoding import Decoding
 from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.data import ImageData, conditional_entropy, read_bytes
-from mtfrun.rundir import Summaries
+from mtfrun.data import (
+    INPUTS,
+    TARGETS,
+    LanguageModelData,
+    SequenceToSequenceData,
+    conditional_entropy,
+    read_bytes,
+)
+from mtfrun.rundir import Summaries, write_metrics
+
+# Decodes in TensorBoard.
+SHOWN_DECODES = 10
 
 
 class Evaluation:
@@ -25,7 +35,9 @@ class Evaluation:
       max_batches: evaluate the first batches only; None takes all.
       entropy_orders: also report the entropy of the split's bytes given so many bytes before each,
         as "order_2_entropy": what the bits per byte of the model are compared with.
-      sample_prompts: prompts whose continuations are shown in TensorBoard.
+      sample_prompts: prompts whose outputs are shown in TensorBoard.
+      num_decodes: of pairs, decode so many inputs from the split's beginning: "exact_match",
+        "token_accuracy", "bleu" and "chrf" say how near they are, and TensorBoard shows the first.
     """
 
     def __init__(
@@ -37,10 +49,16 @@ class Evaluation:
         max_batches: int | None = None,
         entropy_orders: Sequence[int] = (),
         sample_prompts: Sequence[str] = (),
+        num_decodes: int = 0,
     ):
         experiment.check_batch(batch_size)
         if decoding is None and (entropy_orders or sample_prompts):
             raise ValueError("entropy_orders and sample_prompts are for models of text")
+        if num_decodes and not isinstance(experiment.data, SequenceToSequenceData):
+            raise ValueError(
+                f"num_decodes={num_decodes} needs pairs to compare outputs with: set it to 0 or "
+                "use @data.SequenceToSequenceData()"
+            )
         self._experiment = experiment
         self._decoding = decoding
         self._batch_size = batch_size
@@ -48,6 +66,7 @@ class Evaluation:
         self._max_batches = max_batches
         self._entropy_orders = entropy_orders
         self._sample_prompts = sample_prompts
+        self._num_decodes = num_decodes
         self._evaluator = evaluation.Evaluator(
             experiment.model,
             experiment.mesh,
@@ -60,7 +79,11 @@ class Evaluation:
             self._batch_size, self._split, self._max_batches
         )
         metrics = {**self._evaluator(infeed), **self._entropies}
-        summaries.scalars(metrics, step)
+        if self._num_decodes and self._decoding is not None:
+            decoded, samples = self._compared_decodes(self._decoding)
+            metrics |= decoded
+            summaries.text("decodes", samples, step)
+        write_metrics(summaries, metrics, step)
         if self._sample_prompts and self._decoding is not None:
             summaries.text("samples", self._samples(self._decoding), step)
         summaries.flush()
@@ -73,13 +96,33 @@ class Evaluation:
     @functools.cached_property
     def _entropies(self) -> Mapping[str, float]:
         data = self._experiment.data
-        if not self._entropy_orders or isinstance(data, ImageData):
+        if not self._entropy_orders or not isinstance(data, LanguageModelData):
             return {}
         text = read_bytes(data.source, self._split)
         return {
             f"order_{order}_entropy": conditional_entropy(text, order)
             for order in self._entropy_orders
         }
+
+    def _compared_decodes(self, decoding: Decoding) -> tuple[dict[str, float], str]:
+        """Returns metrics of decoded inputs, and the first ones as Markdown."""
+        data = self._experiment.data
+        assert isinstance(data, SequenceToSequenceData)
+        pairs = list(data.source.pairs(self._split).take(self._num_decodes).as_numpy_iterator())
+        answers = decoding([pair[INPUTS] for pair in pairs])
+        outputs = [answer.output for answer in answers]
+        references = [pair[TARGETS].decode("utf-8", "replace") for pair in pairs]
+        encode = data.vocabulary.encode
+        metrics = evaluation.text_metrics(outputs, references)
+        metrics["token_accuracy"] = evaluation.token_accuracy(
+            [encode(text) for text in outputs], [encode(text) for text in references]
+        )
+        shown = [
+            f"**{html.escape(answer.prompt)}**\n\n<pre>{html.escape(answer.output)}</pre>\n\n"
+            f"wanted: <pre>{html.escape(reference)}</pre>"
+            for answer, reference in zip(answers[:SHOWN_DECODES], references, strict=False)
+        ]
+        return metrics, "\n\n".join(shown)
 
     def _samples(self, decoding: Decoding) -> str:
         """Returns continued prompts as Markdown."""
@@ -92,4 +135,6 @@ class Evaluation:
 
 
 def _line(step: int, metrics: Mapping[str, float]) -> str:
-    return "  ".join([f"step {step}", *(f"{name} {value:.4f}" for name, value in metrics.items())])
+    # Those of single layers have paths: TensorBoard shows them.
+    own = (f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
+    return "  ".join([f"step {step}", *own])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import ImageData, Infeed, LanguageModelData, Vocabulary
+from mtfrun.data import ImageData, Infeed, LanguageModelData, SequenceToSequenceData, Vocabulary
 from mtfrun.models import Model
 from mtfrun.rundir import RunDirectory
 
@@ -19,7 +19,7 @@ class Experiment:
       mesh: the devices and the layout.
       model: a class, called as `model(mesh, vocabulary_size=...)`, or for images as
         `model(mesh, num_classes=..., image=...)`.
-      data: the text and how it is cut into rows, or images.
+      data: the text and how rows are made of it, of one text each or of pairs; or images.
       seed: of initial values, the order of the data and all noise.
 
     Attributes: those, `model` being the object.
@@ -29,15 +29,15 @@ class Experiment:
         self,
         mesh: mtf.Mesh,
         model: Callable[..., Model],
-        data: LanguageModelData | ImageData,
+        data: LanguageModelData | SequenceToSequenceData | ImageData,
         seed: int = 0,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
-        if not isinstance(data, LanguageModelData | ImageData):
+        if not isinstance(data, LanguageModelData | SequenceToSequenceData | ImageData):
             raise ValueError(
-                "Experiment.data must be @data.LanguageModelData() or @data.ImageData(), "
-                f"not {data!r}"
+                "Experiment.data must be @data.LanguageModelData(), "
+                f"@data.SequenceToSequenceData() or @data.ImageData(), not {data!r}"
             )
         self.mesh = mesh
         self.data = data

@@ -1,21 +1,39 @@
 """Transformers: stacks of sublayers."""
 
-from mtfrun.layers.feedforward import FeedForward
+from mtfrun.layers.embedding import PositionalEmbedding, SinusoidPositions
+from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
+from mtfrun.layers.normalization import LayerNorm, RMSNorm
+from mtfrun.layers.relative_position import RelativePositionBias
+from mtfrun.models.transformer.compressed_self_attention import CompressedSelfAttention
 from mtfrun.models.transformer.decoder_only import DecoderOnly
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder
 from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAttention
-from mtfrun.models.transformer.residual import Residual
+from mtfrun.models.transformer.encoder_only import EncoderOnly
+from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
+from mtfrun.models.transformer.masked_local_attention import MaskedLocalAttention
+from mtfrun.models.transformer.residual import PostNormResidual, Residual
 from mtfrun.models.transformer.self_attention import SelfAttention
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
 
 __all__ = [
+    "CompressedSelfAttention",
     "DecoderOnly",
     "EncoderDecoder",
     "EncoderDecoderAttention",
+    "EncoderOnly",
     "FeedForward",
+    "GatedFeedForward",
+    "LayerNorm",
+    "LocalSelfAttention",
+    "MaskedLocalAttention",
+    "PositionalEmbedding",
+    "PostNormResidual",
+    "RMSNorm",
+    "RelativePositionBias",
     "Residual",
     "SelfAttention",
+    "SinusoidPositions",
     "Stack",
     "shift_right",
 ]

@@ -8,8 +8,12 @@ from collections.abc import Callable, Mapping
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.layers import Context, PositionalEmbedding
-from mtfrun.models.transformer.decoder_side import causal_mask, stack_decoder
-from mtfrun.models.transformer.shift import shift_right
+from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
+from mtfrun.models.transformer.prefix import (
+    is_delimited_input,
+    prefix_mask,
+    prefix_of_delimited,
+)
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_model import PositionClass, TokenModel
 
@@ -22,8 +26,16 @@ class DecoderOnly(TokenModel):
     other), and "targets_position", the position in its document. Without these a row is one
     document, and the step is a little cheaper.
 
+    A prefix language model (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) reads rows of
+    "inputs end targets end", packed or not. Its inputs see each other, also later ones. Where rows
+    are made otherwise, "targets_prefix" {batch, length} says which positions do (not 0).
+
     Args:
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
+      prefix: this is a prefix language model.
+      loss_on_targets_only: the inputs of a prefix language model are not trained on.
+      shift_across_segments: a packed document's first position reads the last id of the document
+        before it, as in Tensor2Tensor, instead of 0.
       others: see `TokenModel`.
     """
 
@@ -36,6 +48,9 @@ class DecoderOnly(TokenModel):
         max_length: int = 512,
         stack: Callable[..., Stack] = Stack,
         position: PositionClass | None = PositionalEmbedding,
+        prefix: bool = False,
+        loss_on_targets_only: bool = False,
+        shift_across_segments: bool = False,
         tied_softmax: bool = True,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
@@ -53,13 +68,24 @@ class DecoderOnly(TokenModel):
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
+        self._prefix = prefix
+        self._loss_on_targets_only = loss_on_targets_only
+        self._shift_across_segments = shift_across_segments
         self.decoder_stack = stack(mesh, width, dtypes)
 
     def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
         That is {batch..., length}, such as {batch, beam, length}.
+
+        Raises:
+          ValueError: for a prefix language model, whose inputs cannot be read one by one.
         """
+        if self._prefix:
+            raise ValueError(
+                "a prefix language model does not decode step by step, for its inputs see later"
+                " ones: train with DecoderOnly.prefix=False, or use an EncoderDecoder"
+            )
         targets = features["targets"]
         self._check_length(targets)
         return stack_decoder(
@@ -75,8 +101,22 @@ class DecoderOnly(TokenModel):
         targets = features["targets"]
         segments = features.get("targets_segmentation")
         length = self._check_length(targets)
-        mask = causal_mask(self._mesh, length, segments, self._activation)
-        context = dataclasses.replace(context, self_attention_bias=mask)
-        ids = shift_right(targets, length, segments)
+        if self._prefix:
+            in_prefix = features.get("targets_prefix")
+            if in_prefix is None:
+                in_prefix = prefix_of_delimited(targets, length)
+            mask = prefix_mask(length, in_prefix, segments, self._activation)
+        else:
+            mask = causal_mask(self._mesh, length, segments, self._activation)
+        context = dataclasses.replace(context, self_attention_bias=mask, bidirectional=self._prefix)
+        ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = self._embed(self.embedding, ids, features.get("targets_position"))
         return self._classify(self.decoder_stack(x, context))
+
+    def _weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        weights = super()._weights(features)
+        if not self._loss_on_targets_only:
+            return weights
+        targets = features["targets"]
+        is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
+        return weights * mtf.to_float(mtf.logical_not(is_input))

@@ -16,6 +16,7 @@ from mtfrun.layers import (
     attention_mask_same_segment,
     attention_mask_up_to,
 )
+from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
 
 
@@ -34,6 +35,16 @@ def causal_mask(
     if segments is not None:
         mask = attention_mask_same_segment(segments) + mask
     return mtf.cast(mask, dtype)
+
+
+def decoder_inputs(
+    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
+) -> mtf.Tensor:
+    """Returns the ids {..., length} that a decoder reads: the targets one position later.
+
+    Negative ids, which are read but not trained on, lose their sign; see `shift_right`.
+    """
+    return mtf.abs(shift_right(targets, length, segments))
 
 
 def stack_decoder(
@@ -56,13 +67,17 @@ def stack_decoder(
       dtype: of masks.
     """
     length = targets.shape.get_dim_by_name("length")
-    memory_length = mtf.Dimension("memory_length", length.size)
-
-    def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-        mask = mtf.cast(attention_mask_up_to(memory_length, position), dtype)
-        here = dataclasses.replace(context, position=position, self_attention_bias=mask)
-        x, state = stack.step(embed(ids, position), state, here)
-        return classify(x), state
-
     batch = (targets.shape - length).dims
-    return Decoder(step, stack.initial_state(batch, memory_length, context))
+
+    def within(positions: int) -> Decoder:
+        memory_length = mtf.Dimension("memory_length", positions)
+
+        def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
+            mask = mtf.cast(attention_mask_up_to(memory_length, position), dtype)
+            here = dataclasses.replace(context, position=position, self_attention_bias=mask)
+            x, state = stack.step(embed(ids, position), state, here)
+            return classify(x), state
+
+        return Decoder(step, stack.initial_state(batch, memory_length, context), within)
+
+    return within(length.size)

@@ -15,10 +15,9 @@ from mtfrun.layers import (
     attention_mask_same_segment,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.decoder_side import causal_mask, stack_decoder
-from mtfrun.models.transformer.shift import shift_right
+from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_model import PositionClass, TokenModel
+from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
 
 
 class EncoderDecoder(TokenModel):
@@ -36,6 +35,7 @@ class EncoderDecoder(TokenModel):
         contain `EncoderDecoderAttention`.
       inputs_vocabulary_size: the number of input ids, whose embedding is then one of its own; None
         for one embedding of inputs and targets.
+      shift_across_segments: see `DecoderOnly`.
       others: see `TokenModel`.
     """
 
@@ -50,6 +50,7 @@ class EncoderDecoder(TokenModel):
         max_length: int = 512,
         position: PositionClass | None = PositionalEmbedding,
         inputs_vocabulary_size: int | None = None,
+        shift_across_segments: bool = False,
         tied_softmax: bool = True,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
@@ -67,6 +68,7 @@ class EncoderDecoder(TokenModel):
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
+        self._shift_across_segments = shift_across_segments
         self.inputs_embedding = self.embedding
         if inputs_vocabulary_size is not None:
             inputs_vocab = mtf.Dimension("vocab", inputs_vocabulary_size)
@@ -99,7 +101,7 @@ class EncoderDecoder(TokenModel):
             self._encoded(features, context),
             self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
         )
-        ids = shift_right(targets, length, segments)
+        ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = self._embed(self.embedding, ids, features.get("targets_position"))
         return self._classify(self.decoder_stack(x, context))
 
@@ -114,7 +116,12 @@ class EncoderDecoder(TokenModel):
             mask = attention_mask_same_segment(segments, dtype=self._activation)
             targets = features["targets_segmentation"]
             seen = attention_mask_same_segment(targets, segments, self._activation)
-        inside = dataclasses.replace(context, self_attention_bias=mask, bidirectional=True)
+        inside = dataclasses.replace(
+            context,
+            self_attention_bias=mask,
+            bidirectional=True,
+            nonpadding=nonpadding(inputs),
+        )
         x = self._embed(self.inputs_embedding, inputs, features.get("inputs_position"))
         output = rename_length_to_memory_length(self.encoder_stack(x, inside))
         return dataclasses.replace(context, encoder_output=output, encoder_decoder_bias=seen)

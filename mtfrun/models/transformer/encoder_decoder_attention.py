@@ -21,13 +21,20 @@ class EncoderDecoderAttention(Sublayer):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         num_heads: int = 8,
+        num_memory_heads: int | None = None,
         d_kv: int = 64,
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes the projections; `dropout_rate` is that of the attention weights."""
+        """Makes the projections; see `MultiHeadAttention`."""
         super().__init__()
         self.attention = MultiHeadAttention(
-            mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv, dropout_rate=dropout_rate
+            mesh,
+            d_model,
+            dtypes,
+            num_heads=num_heads,
+            num_memory_heads=num_memory_heads,
+            d_kv=d_kv,
+            dropout_rate=dropout_rate,
         )
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:

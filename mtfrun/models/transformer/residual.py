@@ -29,7 +29,7 @@ class Residual(Sublayer):
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {..., length, d_model} for x of the same shape."""
-        return x + self.dropout(self.layer(self.norm(x), context), context)
+        return self._after(x, self.layer(self._before(x), context), context)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
@@ -39,5 +39,27 @@ class Residual(Sublayer):
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output at one position and the layer's next state."""
-        y, state = self.layer.step(self.norm(x), state, context)
-        return x + self.dropout(y, context), state
+        y, state = self.layer.step(self._before(x), state, context)
+        return self._after(x, y, context), state
+
+    def _before(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns what the layer gets."""
+        return self.norm(x)
+
+    def _after(self, x: mtf.Tensor, y: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns what the next sublayer gets; y: what the layer made."""
+        return x + self.dropout(y, context)
+
+
+class PostNormResidual(Residual):
+    """norm(x + dropout(layer(x))): the order of Vaswani et al. 2017, arXiv:1706.03762."""
+
+    def _before(self, x: mtf.Tensor) -> mtf.Tensor:
+        return x
+
+    def _after(self, x: mtf.Tensor, y: mtf.Tensor, context: Context) -> mtf.Tensor:
+        return self.norm(super()._after(x, y, context))
+
+
+# Made as `residual_class(layer, norm, dropout_rate)`.
+ResidualClass = Callable[..., Residual]

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mtfrun import mtf
-from mtfrun.layers import Context, KeysAndValues, MultiHeadAttention, Sublayer
+from mtfrun.layers import (
+    Context,
+    KeysAndValues,
+    MultiHeadAttention,
+    RelativePositionBias,
+    Sublayer,
+)
+
+# Made as `relative_bias_class(mesh, dtypes)`.
+RelativeBiasClass = Callable[..., RelativePositionBias]
 
 
 class SelfAttention(Sublayer):
@@ -18,25 +27,36 @@ class SelfAttention(Sublayer):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         num_heads: int = 8,
+        num_memory_heads: int | None = None,
         d_kv: int = 64,
+        rotary: bool = False,
+        relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes the projections; `dropout_rate` is that of the attention weights."""
+        """Makes the projections; see `MultiHeadAttention`.
+
+        `relative_bias` is a class, called as `relative_bias(mesh, dtypes)`, for logits by distance
+        of this layer alone; a `Stack` can have one for all layers.
+        """
         super().__init__()
         self.attention = MultiHeadAttention(
-            mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv, dropout_rate=dropout_rate
+            mesh,
+            d_model,
+            dtypes,
+            num_heads=num_heads,
+            num_memory_heads=num_memory_heads,
+            d_kv=d_kv,
+            rotary=rotary,
+            dropout_rate=dropout_rate,
         )
+        self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         memory = mtf.rename_dimension(x, "length", "memory_length")
-        return self.attention(
-            x,
-            self.attention.keys_and_values(memory),
-            memory.shape.get_dim_by_name("memory_length"),
-            context.self_attention_bias,
-            context,
-        )
+        memory_length = memory.shape.get_dim_by_name("memory_length")
+        keys_and_values = self.attention.keys_and_values(memory)
+        return self.attention(x, keys_and_values, memory_length, self._bias(x, context), context)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
@@ -54,4 +74,10 @@ class SelfAttention(Sublayer):
         if context.position is None:
             raise ValueError("a step of self-attention needs context.position")
         cache, memory_length = self.attention.extend_cache(state, x, context.position)
-        return self.attention(x, cache, memory_length, context.self_attention_bias, context), cache
+        return self.attention(x, cache, memory_length, self._bias(x, context), context), cache
+
+    def _bias(self, x: mtf.Tensor, context: Context) -> mtf.Tensor | None:
+        """Returns what is added to the logits of x, whole rows or one position."""
+        if self.relative_bias is not None:
+            context = self.relative_bias.added_to(context, x)
+        return context.self_attention_bias

@@ -8,9 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.layers import Context, Dropout, FeedForward, RMSNorm, Sublayer
-from mtfrun.models.transformer.residual import NormClass, Residual
-from mtfrun.models.transformer.self_attention import SelfAttention
+from mtfrun.layers import (
+    Auxiliary,
+    Collector,
+    Context,
+    Dropout,
+    FeedForward,
+    RMSNorm,
+    Sublayer,
+)
+from mtfrun.models.transformer.residual import NormClass, Residual, ResidualClass
+from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 
 # Made as `sublayer_class(mesh, d_model, dtypes)`.
 SublayerClass = Callable[..., Sublayer]
@@ -28,6 +36,9 @@ class Stack(Sublayer):
       num_layers: the number of blocks.
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
       norm: a class, called as `norm_class(mesh, d_model, dtypes)`.
+      residual: a class, called as `residual(layer, norm, dropout_rate)`: what surrounds a sublayer.
+      relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
+        self-attention of all blocks; None for none.
       dropout_rate: of the input, of every sublayer's output and of the stack's output.
       rematerialise: compute every block again in the backward pass instead of keeping its inner
         values: memory for about a third more time.
@@ -42,6 +53,8 @@ class Stack(Sublayer):
         num_layers: int = 6,
         layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
         norm: NormClass = RMSNorm,
+        residual: ResidualClass = Residual,
+        relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
         rematerialise: bool = False,
     ) -> None:
@@ -53,10 +66,11 @@ class Stack(Sublayer):
             )
         self._rematerialise = rematerialise
         self.dropout = Dropout(dropout_rate)
+        self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
         names = _names(layers)
         self.blocks = [
             {
-                name: Residual(
+                name: residual(
                     layer(mesh, d_model, dtypes), norm(mesh, d_model, dtypes), dropout_rate
                 )
                 for name, layer in zip(names, layers, strict=True)
@@ -68,7 +82,7 @@ class Stack(Sublayer):
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
-        x = self.dropout(x, context)
+        x, context = self._begin(x, context)
         for block in self.blocks:
             x = self._run(block.values(), x, context)
         return self.final_dropout(self.final_norm(x), context)
@@ -88,7 +102,7 @@ class Stack(Sublayer):
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output at `context.position` and the next states; x: {batch..., d_model}."""
-        x = self.dropout(x, context)
+        x, context = self._begin(x, context)
         next_state = []
         for block, block_state in zip(self.blocks, state, strict=True):
             results = {}
@@ -97,29 +111,43 @@ class Stack(Sublayer):
             next_state.append(results)
         return self.final_dropout(self.final_norm(x), context), next_state
 
+    def _begin(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, Context]:
+        """Returns what the first block gets."""
+        if self.relative_bias is not None:
+            context = self.relative_bias.added_to(context, x)
+        return self.dropout(x, context), context
+
     def _run(self, block: Iterable[Sublayer], x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns what a block makes of x, remembering or not what lies between."""
         sublayers = tuple(block)
 
-        def run(x: mtf.Tensor, *differentiated: mtf.Tensor) -> mtf.Tensor:
+        def run(
+            x: mtf.Tensor, *differentiated: mtf.Tensor
+        ) -> tuple[mtf.Tensor, dict[str, Auxiliary]]:
+            collector = Collector()
             replaced: dict[str, Any] = dict(zip(names, differentiated, strict=True))
-            inside = dataclasses.replace(context, **replaced)
+            inside = dataclasses.replace(context, collector=collector, **replaced)
             for sublayer in sublayers:
                 x = sublayer(x, inside)
-            return x
+            return x, collector.found
 
         # Tensors that a rematerialised function does not take as arguments get no gradient.
         names = ["encoder_output"] if context.encoder_output is not None else []
+        if self.relative_bias is not None:
+            names.append("self_attention_bias")
         inputs = [x, *(getattr(context, name) for name in names)]
-        if not (self._rematerialise and context.training):
-            return run(*inputs)
-        return mtf.recompute_grad(run, inputs)
+        remember = not (self._rematerialise and context.training)
+        x, found = run(*inputs) if remember else mtf.recompute_grad(run, inputs)
+        if context.collector is not None:
+            context.collector.add_all(found)
+        return x
 
 
 def _names(classes: Sequence[SublayerClass]) -> list[str]:
     """Returns an attribute name for each class, distinct."""
     # A functools.partial of a class is as good as a class.
-    names = [_snake_case(getattr(cls, "func", cls).__name__) for cls in classes]
+    classes = [getattr(cls, "func", cls) for cls in classes]
+    names = [getattr(cls, "short_name", _snake_case(cls.__name__)) for cls in classes]
     return [
         f"{name}_{names[:i].count(name)}" if names.count(name) > 1 else name
         for i, name in enumerate(names)

@@ -7,22 +7,26 @@ from collections.abc import Callable, Mapping
 
 from mtfrun import mtf
 from mtfrun.layers import (
+    Collector,
     Context,
     Dense,
     Embedding,
     PositionalEmbedding,
+    SinusoidPositions,
+    metric_shapes,
     regularised_cross_entropy,
 )
 from mtfrun.models.model import Loss, Metric
 
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
-PositionClass = Callable[..., PositionalEmbedding]
+PositionClass = Callable[..., PositionalEmbedding | SinusoidPositions]
 
 
 class TokenModel(mtf.Module, abc.ABC):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
-    Id 0 is padding and has no loss.
+    Id 0 is padding and has no loss. Negative ids have none either: a decoder reads their absolute
+    value, but does not learn to say it.
 
     Args:
       mesh: the mesh.
@@ -36,8 +40,6 @@ class TokenModel(mtf.Module, abc.ABC):
       z_loss: factor of logsumexp(logits)**2 in the loss, in training.
       dtypes: of variables and of activations.
     """
-
-    metric_names = ("loss", "accuracy")
 
     def __init__(
         self,
@@ -66,17 +68,33 @@ class TokenModel(mtf.Module, abc.ABC):
             None if tied_softmax else Dense(mesh, [d_model], [self._vocab], dtypes, use_bias=False)
         )
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The model's own metrics and those of its layers, such as a mixture's load."""
+        return ("loss", "accuracy", *self.metric_shapes)
+
+    @property
+    def metric_shapes(self) -> dict[str, mtf.Shape]:
+        """The shapes of the metrics that may have dimensions: those of the layers."""
+        return metric_shapes(self)
+
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
-        """Returns the sum of the cross entropies of all targets that are not padding.
+        """Returns the sum of the cross entropies of all targets that are trained on.
 
-        Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
-        targets that no other id's logit exceeds.
+        The losses of layers, such as a mixture's balance loss, are added. Metrics: "loss", nats per
+        token without these, label smoothing and z-loss; "accuracy", the share of targets that no
+        other id's logit exceeds; and what the layers measure.
         """
         targets = features["targets"]
-        logits = self._logits(features, Context(training=training, key=key))
-        weights = mtf.to_float(mtf.not_equal(targets, 0))
+        collector = Collector()
+        context = Context(
+            training=training, key=key, nonpadding=nonpadding(targets), collector=collector
+        )
+        logits = self._logits(features, context)
+        weights = self._weights(features)
+        targets = mtf.maximum(targets, 0)
         weight = mtf.reduce_sum(weights)
 
         def mean(values: mtf.Tensor) -> Metric:
@@ -99,11 +117,22 @@ class TokenModel(mtf.Module, abc.ABC):
                 )
             )
         accuracy = mean(mtf.to_float(mtf.equal(found.margin, 0.0)))
-        return Loss(trained.total, weight, {"loss": plain, "accuracy": accuracy})
+        metrics = {"loss": plain, "accuracy": accuracy}
+        metrics |= {name: Metric(*mean) for name, mean in collector.metrics().items()}
+        of_layers = collector.loss()
+        total = trained.total
+        if of_layers is not None:
+            # Means over the batch already: times its weight they are sums, as the total is.
+            total = total + of_layers * weight
+        return Loss(total, weight, metrics)
 
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
-        return self._logits(features, Context())
+        return self._logits(features, Context(nonpadding=nonpadding(features["targets"])))
+
+    def _weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        """Returns the weight {batch, length} of every position in the loss, float32."""
+        return mtf.to_float(mtf.greater(features["targets"], 0))
 
     @abc.abstractmethod
     def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
@@ -130,3 +159,8 @@ class TokenModel(mtf.Module, abc.ABC):
     def _classify(self, x: mtf.Tensor) -> mtf.Tensor:
         logits = self.embedding.logits(x) if self.softmax is None else self.softmax(x)
         return mtf.to_float(logits)
+
+
+def nonpadding(ids: mtf.Tensor) -> mtf.Tensor:
+    """Returns 1.0 for every id that is not 0, else 0.0; float32."""
+    return mtf.to_float(mtf.not_equal(ids, 0))

@@ -1,0 +1,14 @@
+"""Bits per byte."""
+
+from __future__ import annotations
+
+import math
+
+
+def bits_per_byte(total_nats: float, num_bytes: float) -> float:
+    """Returns the length of the code that the model gives to a text, per byte of the text.
+
+    >>> round(bits_per_byte(total_nats=math.log(256) * 10, num_bytes=10), 6)
+    8.0
+    """
+    return total_nats / math.log(2.0) / max(num_bytes, 1.0)

@@ -1,0 +1,18 @@
+"""The log-likelihood that a model gives to targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtfrun import mtf
+from mtfrun.models.model import Model
+
+
+def target_log_probs(model: Model, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+    """Returns {batch, length} float32: the log-probability of every target, given those before it
+    and the inputs; 0 where the target is padding."""
+    targets = features["targets"]
+    logits = mtf.to_float(model.logits(features))
+    (vocab,) = logits.shape - targets.shape
+    chosen = mtf.gather(logits, targets, vocab) - mtf.reduce_logsumexp(logits, vocab)
+    return mtf.where(mtf.not_equal(targets, 0), chosen, 0.0)

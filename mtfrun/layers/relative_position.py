@@ -1,0 +1,102 @@
+"""Attention logits that depend on how far apart two positions are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.layers.context import Context
+
+
+def relative_position_bucket(
+    relative_position: np.ndarray, *, bidirectional: bool, num_buckets: int, max_distance: int
+) -> np.ndarray:
+    """Returns the bucket, in [0, num_buckets), of each memory position - query position.
+
+    Raffel et al. 2020, arXiv:1910.10683, section 2.1: short distances have a bucket each, longer
+    ones share buckets whose width grows with the logarithm, up to `max_distance`.
+
+    Args:
+      relative_position: integers of any shape.
+      bidirectional: half of the buckets are for later positions, which otherwise count as 0.
+      num_buckets, max_distance: as above.
+    """
+    distance = -relative_position
+    first = np.zeros_like(distance)
+    if bidirectional:
+        num_buckets //= 2
+        first = np.where(distance < 0, num_buckets, 0)
+        distance = np.abs(distance)
+    distance = np.maximum(distance, 0)
+    exact = num_buckets // 2
+    # In float32: at exact powers the rounding decides, and checkpoints were trained with it.
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
+    scaled = ratio / np.float32(math.log(max_distance / exact)) * np.float32(num_buckets - exact)
+    far = np.minimum(exact + scaled.astype(np.int32), num_buckets - 1)
+    return (first + np.where(distance < exact, distance, far)).astype(np.int32)
+
+
+class RelativePositionBias(mtf.Module):
+    """One trained logit for each head and bucket of distances; Raffel et al. 2020, section 2.1."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_heads: int = 8,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+    ) -> None:
+        """Makes the spec of the table {heads, buckets}; `num_heads` is that of the attention."""
+        super().__init__()
+        self._mesh = mesh
+        self._heads = mtf.Dimension("heads", num_heads)
+        self._buckets = mtf.Dimension("buckets", num_buckets)
+        self._max_distance = max_distance
+        self.table = mtf.Variable(
+            mesh, [self._heads, self._buckets], mtf.initializers.RandomNormal(1.0), dtypes.master
+        )
+
+    def __call__(
+        self, position: mtf.Tensor, memory_length: mtf.Dimension, bidirectional: bool
+    ) -> mtf.Tensor:
+        """Returns {heads, length, memory_length} float32; {heads, memory_length} for one position.
+
+        Args:
+          position: {length} int32 or an int32 scalar.
+          memory_length: the positions 0, 1, ... attended to.
+          bidirectional: whether later positions have logits of their own.
+        """
+        # Beyond the largest distance all buckets are the same, so a small table has them all.
+        reach = self._max_distance
+        distances = mtf.Dimension("distances", 2 * reach + 1)
+        bucket_of = relative_position_bucket(
+            np.arange(-reach, reach + 1),
+            bidirectional=bidirectional,
+            num_buckets=self._buckets.size,
+            max_distance=reach,
+        )
+        buckets = mtf.constant(self._mesh, bucket_of, [distances], bucket_of.dtype)
+        shape = [*position.shape, memory_length]
+        relative = mtf.sub(mtf.range(self._mesh, memory_length), position, output_shape=shape)
+        relative = mtf.maximum(mtf.minimum(relative, reach), -reach) + reach
+        bucket = mtf.gather(buckets, relative, distances)
+        table = mtf.to_float(self.table)
+        return mtf.gather(table, bucket, self._buckets, output_shape=[self._heads, *shape])
+
+    def added_to(self, context: Context, x: mtf.Tensor) -> Context:
+        """Returns the context with this on top of its self-attention bias; x: of the attention."""
+        mask = context.self_attention_bias
+        positions = context.positions(x)
+        if mask is None:
+            memory_length = mtf.Dimension("memory_length", positions.shape.size)
+        else:
+            memory_length = mask.shape.get_dim_by_name("memory_length")
+        bias = self(positions, memory_length, context.bidirectional)
+        if mask is not None:
+            bias = bias + mtf.to_float(mask)
+        return dataclasses.replace(context, self_attention_bias=bias)

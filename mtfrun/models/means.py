@@ -1,0 +1,31 @@
+"""From the sums of metrics to the values that people read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from mtfrun.rundir import metric_tags
+
+
+def means(
+    totals: Mapping[str, np.ndarray | float], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns total / weight of every metric; a metric without weight is 0.
+
+    A metric with a dimension has a value for every entry, see `metric_tags.entries`.
+
+    With a "loss", in nats, comes its "perplexity", exp(loss): the number of equally likely tokens
+    that are as hard to guess.
+
+    >>> means({"loss": 8.0, "accuracy": 3.0}, {"loss": 4.0, "accuracy": 4.0})
+    {'loss': 2.0, 'accuracy': 0.75, 'perplexity': 7.38905609893065}
+    """
+    values = metric_tags.entries(
+        {name: total / max(weights[name], 1e-9) for name, total in totals.items()}
+    )
+    if "loss" in values:
+        values["perplexity"] = math.exp(min(values["loss"], 700.0))  # exp(710) overflows
+    return values

@@ -1,0 +1,88 @@
+"""How many groups tokens are split into, and how many slots an expert has for each."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+
+
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """The slots of an expert relative to an equal share of the tokens.
+
+    Args:
+      training, evaluation: the factors; 1 leaves room for one choice a token.
+      second_level: the factor of the second level of two.
+      min_expert_capacity: at least as many slots on every level.
+
+    Raises:
+      ValueError: a factor is not positive.
+    """
+
+    training: float = 1.25
+    evaluation: float = 2.0
+    second_level: float = 1.0
+    min_expert_capacity: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("training", "evaluation", "second_level"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"Capacity.{name}={getattr(self, name)} must be above 0")
+        if self.min_expert_capacity < 0:
+            raise ValueError(
+                f"Capacity.min_expert_capacity={self.min_expert_capacity} must not be negative"
+            )
+
+    def first_level(self, group_size: int, num_experts: int, *, training: bool) -> int:
+        """Returns the slots of an expert for a group of tokens, on one level or the first of two.
+
+        Raises:
+          ValueError: it would be 0.
+        """
+        return self._slots("training" if training else "evaluation", group_size, num_experts)
+
+    def of_second_level(self, group_size: int, num_experts: int) -> int:
+        """Returns the slots of an expert of the second level; see `first_level`."""
+        return self._slots("second_level", group_size, num_experts)
+
+    def _slots(self, name: str, group_size: int, num_experts: int) -> int:
+        factor = getattr(self, name)
+        slots = min(group_size, int(group_size * factor / num_experts))
+        slots = max(slots, self.min_expert_capacity)
+        if slots < 1:
+            raise ValueError(
+                f"Capacity.{name}={factor} leaves no slot in {num_experts} experts for groups of "
+                f"{group_size} tokens: make the groups larger or set min_expert_capacity"
+            )
+        return slots
+
+
+def num_groups(tokens: int, group_size: int) -> int:
+    """Returns the number of equal groups of about `group_size` tokens.
+
+    The least number from tokens // group_size on that divides the tokens: a property of the
+    configuration alone, so that no mesh changes who competes with whom.
+
+    >>> num_groups(4096, 1024), num_groups(18, 8), num_groups(5, 8)
+    (4, 2, 1)
+    """
+    groups = max(1, tokens // group_size)
+    while tokens % groups:
+        groups += 1
+    return groups
+
+
+def check_groups(mesh: mtf.Mesh, groups: mtf.Dimension, tokens: int, setting: str) -> None:
+    """Raises unless the mesh can split the groups.
+
+    Raises:
+      LayoutError: with the remedy.
+    """
+    parts = mesh.num_splits(groups)
+    if groups.size % parts:
+        raise mtf.LayoutError(
+            f"{tokens} tokens make {groups.size} group(s) of {tokens // groups.size}, which mesh "
+            f"axis {mesh.axis_of(groups)}:{parts} does not divide: set {setting} so that their "
+            f"number is a multiple of {parts}, for example to {max(1, tokens // parts)}"
+        )

@@ -1,0 +1,46 @@
+"""The experts: many feed-forward layers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mtfrun import mtf
+from mtfrun.layers import Context, Dense, DenseProduct, Dropout
+
+Activation = Callable[[mtf.Tensor], mtf.Tensor] | None
+
+
+class Experts(mtf.Module):
+    """activation(x * wi) * wo with weights of its own for every expert, without biases."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        expert_dims: Sequence[mtf.Dimension],
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        hidden_size: int = 4096,
+        activations: Sequence[Activation] = (mtf.relu,),
+        dropout_rate: float = 0.0,
+        output_dim: mtf.Dimension | None = None,
+    ) -> None:
+        """Makes wi {*expert_dims, d_model, expert_hidden} and wo {*expert_dims, expert_hidden, n}.
+
+        Several activations make a gated layer, see `DenseProduct`. The output dimension n is
+        d_model where `output_dim` is None.
+        """
+        super().__init__()
+        hidden = mtf.Dimension("expert_hidden", hidden_size)
+        self.output_dim = output_dim or d_model
+        self.wi = DenseProduct(
+            mesh, [d_model], [hidden], dtypes, expert_dims=expert_dims, activations=activations
+        )
+        self.dropout = Dropout(dropout_rate)
+        self.wo = Dense(
+            mesh, [hidden], [self.output_dim], dtypes, expert_dims=expert_dims, use_bias=False
+        )
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}."""
+        return self.wo(self.dropout(self.wi(x), context))

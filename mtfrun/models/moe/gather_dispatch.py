@@ -1,0 +1,103 @@
+"""Dispatch as gathers, whose gradients are gathers too."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+from mtfrun.models.moe.routing import Choice, Routing
+
+
+@dataclasses.dataclass(frozen=True)
+class GatherDispatch:
+    """Moves rows by index: a slot holds at most one token, a token has a slot for every choice.
+
+    The time does not depend on the group size. Both directions and both gradients are gathers: the
+    gradient of filling slots collects a token's slots, that of collecting them fills slots.
+    """
+
+    def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
+        """Returns what the tokens of x {..., group, d} put into the slots; 0 in empty ones."""
+        return mtf.custom_gradient(
+            lambda x: _rows_of_slots(x, routing, shape),
+            lambda inputs, outputs, grads: [_sum_of_slots(grads[0], routing, inputs[0].shape)],
+            [x],
+        )
+
+    def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
+        """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""
+        d = shape - routing.batch - routing.group
+        # The rows of the forward pass, which the gradient of the gates needs again.
+        rows: list[mtf.Tensor] = []
+
+        def combine(y: mtf.Tensor, *gates: mtf.Tensor) -> mtf.Tensor:
+            rows[:] = [_rows_of_tokens(y, choice, routing, shape) for choice in routing.choices]
+            return mtf.add_n(
+                [row * mtf.cast(gate, y.dtype) for row, gate in zip(rows, gates, strict=True)]
+            )
+
+        def gradients(
+            inputs: list[mtf.Tensor], outputs: list[mtf.Tensor], grads: list[mtf.Tensor]
+        ) -> list[mtf.Tensor]:
+            y, *gates = inputs
+            (grad,) = grads
+            of_slots = mtf.cast(_gates_of_slots(gates, routing, y.shape - d), grad.dtype)
+            # Empty slots have gate 0: whatever row they got, nothing of it remains.
+            to_y = _unmasked_rows_of_slots(grad, routing, y.shape) * of_slots
+            to_gates = [
+                mtf.to_float(mtf.reduce_sum(grad * row, output_shape=gate.shape))
+                for row, gate in zip(rows, gates, strict=True)
+            ]
+            return [to_y, *to_gates]
+
+        return mtf.custom_gradient(
+            combine, gradients, [y, *(choice.gate for choice in routing.choices)]
+        )
+
+    def gates_of_slots(self, routing: Routing, shape: mtf.Shape, like: mtf.Tensor) -> mtf.Tensor:
+        """Returns the weight of every slot in its token's output; 0 where empty."""
+        gates = [choice.gate for choice in routing.choices]
+        weights = _gates_of_slots(gates, routing, mtf.Shape(shape))
+        return mtf.stop_gradient(mtf.to_float(mtf.cast(weights, like.dtype)))
+
+
+def _unmasked_rows_of_slots(x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
+    """Returns every slot's row of x {..., group, d}; an empty slot has any row."""
+    return mtf.gather_rows(x, [(routing.group, routing.token_of_slot)], shape)
+
+
+def _rows_of_slots(x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
+    """Returns every slot's row of x {..., group, d}; 0 for an empty slot."""
+    filled = mtf.greater_equal(routing.token_of_slot, 0)
+    rows = _unmasked_rows_of_slots(x, routing, shape)
+    return rows * mtf.cast(filled, x.dtype)
+
+
+def _rows_of_tokens(
+    y: mtf.Tensor, choice: Choice, routing: Routing, shape: mtf.Shape
+) -> mtf.Tensor:
+    """Returns the rows of y {..., experts, capacity, d} in a choice's slots; any where dropped."""
+    position = mtf.minimum(choice.position, routing.capacity.size - 1)
+    return mtf.gather_rows(
+        y, [(routing.experts, choice.expert), (routing.capacity, position)], shape
+    )
+
+
+def _sum_of_slots(y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
+    """Returns the sums of a token's slots of y {..., experts, capacity, d}."""
+    return mtf.add_n(
+        [
+            _rows_of_tokens(y, choice, routing, shape) * mtf.cast(choice.kept, y.dtype)
+            for choice in routing.choices
+        ]
+    )
+
+
+def _gates_of_slots(gates: list[mtf.Tensor], routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
+    """Returns the gates {..., group} of all choices by slot, 0 for an empty one."""
+    source = routing.source_of_slot
+    sources = mtf.Dimension("sources", len(gates) * routing.group.size)
+    stacked = mtf.stack(gates, "choice", axis=routing.batch.ndims)
+    flat = mtf.reshape(stacked, routing.batch + sources)
+    found = mtf.gather_rows(flat, [(sources, source)], shape)
+    return found * mtf.to_float(mtf.greater_equal(source, 0))

@@ -1,0 +1,170 @@
+"""A mixture of experts of one level, as a sublayer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.layers import Auxiliary, Context, Sublayer
+from mtfrun.models.moe.capacity import Capacity, check_groups, num_groups
+from mtfrun.models.moe.dispatch import Dispatch
+from mtfrun.models.moe.experts import Activation, Experts
+from mtfrun.models.moe.gate import Gate
+from mtfrun.models.moe.gather_dispatch import GatherDispatch
+from mtfrun.models.moe.input_noise import InputNoise
+from mtfrun.models.moe.router import Router
+from mtfrun.models.moe.routing import Routing
+from mtfrun.models.moe.routing_metrics import VISITS, level_metrics, level_shapes, visits_metric
+from mtfrun.models.moe.top_2 import Top2
+
+
+class MoE1D(Sublayer):
+    """Every token visits one or a few of many feed-forward layers; Shazeer et al. 2017.
+
+    Tokens of a batch are split into groups; a group has `capacity` slots in every expert. A token
+    that finds none passes by: its output is 0. Experts are split over the mesh axis of "experts":
+    where that is the axis of the batch, tokens go to the device of their expert and come back, two
+    all-to-alls.
+
+    Args:
+      mesh, d_model, dtypes: as for all sublayers.
+      num_experts: how many experts.
+      hidden_size: the hidden layer of each.
+      gate: chooses experts.
+      capacity: the slots of an expert in training and in evaluation. While decoding there is room
+        for every token.
+      group_size: about so many tokens are a group; see `num_groups`.
+      loss_coef: the weight of the gate's losses in the model's loss.
+      activations: of the hidden layer; two make a gated one.
+      dropout_rate: of the hidden layer.
+      input_noise: on what the router sees, in training.
+      dispatch: moves the tokens.
+    """
+
+    short_name = "moe_1d"
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_experts: int = 16,
+        hidden_size: int = 4096,
+        gate: Gate = Top2(),
+        capacity: Capacity = Capacity(),
+        group_size: int = 1024,
+        loss_coef: float = 1e-2,
+        activations: Sequence[Activation] = (mtf.relu,),
+        dropout_rate: float = 0.0,
+        input_noise: InputNoise | None = None,
+        dispatch: Dispatch = GatherDispatch(),
+    ) -> None:
+        super().__init__()
+        self._mesh = mesh
+        self._d_model = d_model
+        self._capacity = capacity
+        self._group_size = group_size
+        self._loss_coef = loss_coef
+        self._dispatch = dispatch
+        split = mtf.Dimension("experts", num_experts)
+        self._unsplit = mtf.Dimension("experts_unsplit", num_experts)
+        self.router = Router(mesh, d_model, self._unsplit, gate, dtypes, input_noise=input_noise)
+        self.experts = Experts(
+            mesh,
+            [split],
+            d_model,
+            dtypes,
+            hidden_size=hidden_size,
+            activations=activations,
+            dropout_rate=dropout_rate,
+        )
+
+    @property
+    def metric_shapes(self) -> Mapping[str, mtf.Shape]:
+        """Those of the one level, and the tokens by the number of experts that they visit."""
+        levels = {f"level_1/{n}": s for n, s in level_shapes(self._unsplit.size).items()}
+        return {**levels, "visits": mtf.Shape([VISITS])}
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {outer..., batch, length, d_model} for x of the same shape."""
+        *outer, batch, length, _ = x.shape.dims
+        tokens = batch.size * length.size
+        groups = mtf.Dimension(batch.name, num_groups(tokens, self._group_size))
+        check_groups(self._mesh, groups, tokens, "MoE1D.group_size")
+        group = mtf.Dimension("group_size", tokens // groups.size)
+        slots = self._capacity.first_level(
+            group.size, self._unsplit.size, training=context.training
+        )
+        inputs = mtf.reshape(x, [*outer, groups, group, self._d_model])
+        importance = None
+        if context.nonpadding is not None:
+            importance = mtf.reshape(context.nonpadding, inputs.shape - self._d_model)
+        return mtf.reshape(self._mixture(inputs, group, slots, importance, context), x.shape)
+
+    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns {batch..., d_model} for one position: every token is a group with all the room.
+
+        Raises:
+          ValueError: the gate draws random numbers.
+        """
+        group = mtf.Dimension("group_size", 1)
+        inputs = mtf.reshape(x, [*x.shape.dims[:-1], group, self._d_model])
+        return mtf.reshape(self._mixture(inputs, group, 1, None, context), x.shape), state
+
+    def _mixture(
+        self,
+        x: mtf.Tensor,
+        group: mtf.Dimension,
+        slots: int,
+        importance: mtf.Tensor | None,
+        context: Context,
+    ) -> mtf.Tensor:
+        """Returns the mixture for x {outer..., groups, group, d_model}."""
+        capacity = mtf.Dimension("expert_capacity", slots)
+        routing = self.router(x, group, capacity, importance, context)
+        if context.collector is not None:
+            context.collector.add(self.path, self._auxiliary(routing, importance))
+        return one_level(x, routing, self.experts, self._dispatch, context)
+
+    def _auxiliary(self, routing: Routing, importance: mtf.Tensor | None) -> Auxiliary:
+        metrics = {f"level_1/{n}": m for n, m in level_metrics(routing, importance).items()}
+        visits = mtf.add_n([choice.kept for choice in routing.choices])
+        metrics["visits"] = visits_metric(visits, importance)
+        return Auxiliary(self._loss_coef * routing.loss, metrics)
+
+
+def one_level(
+    x: mtf.Tensor, routing: Routing, experts: Experts, dispatch: Dispatch, context: Context
+) -> mtf.Tensor:
+    """Returns the weighted outputs of the experts of every token: {outer..., groups, group, n}.
+
+    Lepikhin et al. 2020, arXiv:2006.16668, algorithm 2.
+
+    Args:
+      x: {outer..., groups, group, d_model}.
+      routing: of x.
+      experts: with one expert dimension "experts".
+      dispatch: moves rows.
+      context: the call.
+    """
+    *outer, groups, group, d_model = x.shape.dims
+    n = experts.output_dim
+    unsplit, capacity = routing.experts, routing.capacity
+    split = mtf.Dimension("experts", unsplit.size)
+    here = unsplit_along(x.mesh, groups, split)
+    slots = dispatch.to_slots(x, routing, mtf.Shape([unsplit, *outer, groups, capacity, d_model]))
+    # All-to-all: the split moves from the groups to the experts.
+    slots = mtf.reshape(slots, [split, *outer, here, capacity, d_model])
+    slots = experts(slots, context)
+    slots = mtf.reshape(slots, [unsplit, *outer, groups, capacity, n])
+    return dispatch.to_tokens(slots, routing, mtf.Shape([*outer, groups, group, n]))
+
+
+def unsplit_along(mesh: mtf.Mesh, dim: mtf.Dimension, taker: mtf.Dimension) -> mtf.Dimension:
+    """Returns `dim` under a name without a layout rule if `taker` is on its mesh axis."""
+    axis = mesh.axis_of(taker)
+    if axis is None or axis != mesh.axis_of(dim):
+        return dim
+    return mtf.Dimension(f"{dim.name}_unsplit", dim.size)

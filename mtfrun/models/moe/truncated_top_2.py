@@ -1,0 +1,70 @@
+"""Top-2 gating that looks ahead: second choices avoid experts that will be full."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+from mtfrun.models.moe.balance import balance_loss
+from mtfrun.models.moe.gate import Assignment, masked
+from mtfrun.models.moe.routing import Choice, Routing, queue
+from mtfrun.models.moe.top_2 import EPSILON
+
+
+def truncated_top_2(
+    gates: mtf.Tensor,
+    group: mtf.Dimension,
+    experts: mtf.Dimension,
+    capacity: mtf.Dimension,
+    present: mtf.Tensor | None = None,
+) -> tuple[Choice, Choice]:
+    """Returns the two choices of every token, their weights normalised after capacity.
+
+    An expert whose slots will be used up, at the rate of its first choices, before a token's
+    position loses 1 of its gate there, and the expert that the token has already loses 1 as well.
+    So the second gate can be negative where every other expert is full.
+
+    Args:
+      gates: probabilities, with group and experts among its dimensions.
+      group, experts, capacity: the dimensions.
+      present: {..., group} 0.0 for tokens that visit no expert; None for none.
+    """
+    gate_1, expert_1 = mtf.top_1(gates, experts)
+    mask_1 = masked(mtf.one_hot(expert_1, experts), present)
+    position_1, kept_1, wanted_1, taken = queue(mask_1, group, experts, capacity)
+    use_rate = (taken + 1.0) / float(group.size)
+    exhausted_at = (float(capacity.size) - taken) / use_rate
+    place = mtf.range(gates.mesh, group, gates.dtype)
+    exhausted = mtf.to_float(mtf.greater(place, exhausted_at, output_shape=gates.shape))
+    second = gates - exhausted - mask_1 * kept_1
+    gate_2, expert_2 = mtf.top_1(second, experts)
+    mask_2 = masked(mtf.one_hot(expert_2, experts), present)
+    position_2, kept_2, wanted_2, _ = queue(mask_2, group, experts, capacity, taken)
+    gate_1, gate_2 = gate_1 * kept_1, gate_2 * kept_2
+    scale = mtf.reciprocal(gate_1 + gate_2 + EPSILON)
+    return (
+        Choice(expert_1, position_1, kept_1, wanted_1, gate_1 * scale),
+        Choice(expert_2, position_2, kept_2, wanted_2, gate_2 * scale),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedTop2:
+    """`truncated_top_2` of softmax(logits).
+
+    Args:
+      with_balance_loss: the original had no loss of its own; True adds that of first choices.
+    """
+
+    with_balance_loss: bool = False
+
+    def __call__(self, logits: mtf.Tensor, assignment: Assignment) -> Routing:
+        """Returns the routing for logits {..., group, experts}, float32."""
+        group, experts, capacity = assignment.dims
+        present = assignment.present()
+        gates = mtf.softmax(logits, experts)
+        choices = truncated_top_2(gates, group, experts, capacity, present)
+        first = masked(mtf.one_hot(choices[0].expert, experts), present)
+        balance = balance_loss(first, masked(gates, present), assignment)
+        loss = balance if self.with_balance_loss else mtf.zeros_like(balance)
+        return Routing(choices, group, experts, capacity, gates, loss, balance)

@@ -1,0 +1,53 @@
+"""Rows of "inputs end targets end" whose inputs see each other: prefix language models."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.decoding import END_ID
+from mtfrun.layers import MASKED, attention_mask_same_segment, rename_length_to_memory_length
+
+
+def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., length} bool: whether an id belongs to inputs, their end included.
+
+    Args:
+      targets: {..., length} ids: an even number of ends lies before inputs, also in packed rows.
+      length: the dimension.
+    """
+    ends = mtf.cumsum(mtf.cast(mtf.equal(targets, END_ID), tf.int32), length, exclusive=True)
+    return mtf.equal(mtf.mod(ends, 2), 0)
+
+
+def prefix_of_delimited(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., length} bool: the positions that see each other; see `is_delimited_input`.
+
+    Those are where inputs are predicted, and the one that reads their end and predicts the first
+    target. Padding is not among them.
+    """
+    inside = mtf.cast(is_delimited_input(targets, length), tf.int32)
+    reads_inputs = mtf.maximum(inside, mtf.shift(inside, 1, length, wrap=False))
+    return mtf.logical_and(mtf.greater(reads_inputs, 0), mtf.not_equal(targets, 0))
+
+
+def prefix_mask(
+    length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None, dtype: tf.DType
+) -> mtf.Tensor:
+    """Returns {batch..., length, memory_length}: what came before, and all of the prefix.
+
+    Args:
+      length: the positions.
+      in_prefix: {batch..., length}, not 0 (or true) where a position belongs to the prefix.
+      segments: {batch..., length} the document of every position, or None for one document.
+      dtype: of the mask.
+    """
+    # As in Mesh TensorFlow: a position sees those whose priority is not above its own.
+    inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
+    positions = mtf.range(in_prefix.mesh, length)
+    priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)
+    hidden = mtf.less(priority, rename_length_to_memory_length(priority))
+    mask = mtf.to_float(hidden) * MASKED
+    if segments is not None:
+        mask = attention_mask_same_segment(segments) + mask
+    return mtf.cast(mask, dtype)

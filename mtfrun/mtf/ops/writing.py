@@ -1,0 +1,39 @@
+"""Replacing a part of a tensor."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+
+from mtfrun.mtf.compiler import is_traced_for_xla
+from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.ops.binary import equal, where
+from mtfrun.mtf.ops.indexing import range
+from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+def write_position(
+    x: TensorLike, entry: TensorLike, dim: DimensionLike, position: Tensor
+) -> Tensor:
+    """Returns x with `entry` at one index along a dimension: a cache after one more step.
+
+    On one device under XLA it is written in place where x is not needed any more; otherwise a
+    selection, for DTensor would replicate the result of a scatter.
+
+    Args:
+      x: {..., dim, ...}.
+      entry: the dimensions of x without `dim`.
+      dim: the dimension written along.
+      position: an int32 scalar, inside of `dim`.
+    """
+    x, entry = as_tensor(x), as_tensor(entry)
+    dim = convert_to_dimension(dim)
+    if x.mesh.is_distributed or not is_traced_for_xla():
+        here = equal(range(x.mesh, dim), position)
+        return where(here, entry, x, output_shape=x.shape)
+    axis = x.shape.index(dim)
+    update = tf.expand_dims(transposed(entry, x.shape - dim).value, axis)
+    starts = [position.value if i == axis else 0 for i, _ in enumerate(x.shape)]
+    value = xla.dynamic_update_slice(x.value, update, tf.stack(starts))
+    return laid_out(x, value, x.shape)

@@ -1,0 +1,170 @@
+"""Which variable of another program's checkpoint holds what a variable of ours is to be.
+
+The table below knows Mesh TensorFlow's transformer package, with which T5 was trained, both
+generations of Tensor2Tensor's MtfTransformer, and our own checkpoints.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Source(NamedTuple):
+    """Where a value is.
+
+    Attributes:
+      pattern: a regular expression for the whole name of a variable.
+      entry: which one of that variable's first dimension, a number; None for all.
+      dims: the names of the dimensions that are left, where their order may differ from ours; None
+        where it is the same, up to dimensions that are merged there and separate here.
+    """
+
+    pattern: str
+    entry: str | None = None
+    dims: str | None = None
+
+
+class _Row(NamedTuple):
+    """A pattern of our paths, and where such a variable may be."""
+
+    path: str
+    sources: Sequence[Source]
+
+
+_STACK = r"(?P<stack>encoder|decoder)_stack"
+_LAYER = _STACK + r"/blocks/(?P<block>\d+)/(?P<sublayer>\w+)"
+_MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
+_T2T_2018 = r"transformer/{stack}/layer_{block}"
+_T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
+_NORM = r"(?:rms_norm|layer_norm)/scale"
+
+
+def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
+    """Returns the rows of one of attention's four projections; Tensor2Tensor stacks them."""
+    stacked = [
+        Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
+        Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
+    ]
+    return [
+        _Row(
+            rf"{_LAYER}/layer/attention/{ours}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}"), *stacked]
+        ),
+        _Row(rf"{_LAYER}/layer/parameters/w{theirs}", stacked),
+    ]
+
+
+def _feed_forward(name: str, entry: str) -> _Row:
+    """Returns the row of a feed-forward layer's first or second map."""
+    return _Row(
+        rf"{_LAYER}/layer/{name}/kernel",
+        [
+            Source(rf"{_MTF_LAYER}/\w+/{name}/kernel"),
+            Source(_T2T_2018 + r"/dense_relu_dense/kernel", entry, "d_model d_ff"),
+            Source(rf"{_T2T_HEAD}/dense_relu_dense/{name}/kernel"),
+        ],
+    )
+
+
+_TABLE = [
+    _Row(
+        r"embedding/table",
+        [Source(r"shared/embedding"), Source(r"(?:decoder|transformer)/(?:targets_)?embedding")],
+    ),
+    _Row(
+        r"inputs_embedding/table",
+        [Source(r"encoder/embedding"), Source(r"transformer/inputs_embedding")],
+    ),
+    _Row(r"position/table", [Source(r"(?:shared|decoder|transformer)/positional_embedding")]),
+    _Row(
+        r"softmax/kernel",
+        [
+            Source(r"(?:decoder|transformer)/logits/kernel"),
+            Source(r"transformer/softmax", None, "vocab d_model"),
+        ],
+    ),
+    _Row(
+        rf"{_STACK}/relative_bias/table",
+        [Source(r"{mtf}/block_000/layer_000/\w+/relative_attention_bias")],
+    ),
+    _Row(
+        rf"{_STACK}/final_norm/scale",
+        [
+            Source(r"{mtf}/(?:final_)?" + _NORM),
+            Source(r"transformer/{stack}/layer_norm_scale", "-1"),
+        ],
+    ),
+    _Row(
+        rf"{_LAYER}/norm/scale",
+        [
+            Source(rf"{_MTF_LAYER}/{_NORM}"),
+            Source(r"transformer/{stack}/layer_norm_scale", "{flat}"),
+        ],
+    ),
+    *_projection("query", "q", "0"),
+    *_projection("key", "k", "1"),
+    *_projection("value", "v", "2"),
+    *_projection("output", "o", "3"),
+    _Row(
+        rf"{_LAYER}/layer/relative_bias/table",
+        [Source(_MTF_LAYER + r"/\w+/relative_attention_bias")],
+    ),
+    _feed_forward("wi", "0"),
+    _feed_forward("wo", "1"),
+    _Row(
+        rf"{_LAYER}/layer/(?P<rest>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
+        [Source(_MTF_LAYER + r"/\w+/{rest}")],
+    ),
+]
+
+
+def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
+    """Returns where the variable called `path` may be, among those of a model called `paths`.
+
+    The order of `paths` tells which number a sublayer has in its block.
+    """
+    found = [Source(re.escape(_own_name(path)))]
+    for row in _TABLE:
+        match = re.fullmatch(row.path, path)
+        if match:
+            values = _numbers(match.groupdict(), paths)
+            found += [_filled(source, values) for source in row.sources]
+    return found
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Returns whether a variable of a checkpoint is no parameter: an optimizer's, the step, ..."""
+    return bool(
+        re.search(r"_slot_\w+$|^global_step$|^_CHECKPOINTABLE|^save_counter/", name)
+        or name.startswith(("variables/optimizer.S", "variables/step/"))
+    )
+
+
+def _own_name(path: str) -> str:
+    """Returns what our own checkpoints, which `tf.train.Checkpoint` writes, call a variable."""
+    return f"variables/model.S{path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _numbers(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:
+    """Returns what the patterns of the table are filled with."""
+    values: dict[str, str | int] = dict(groups)
+    stack = groups.get("stack")
+    # A language model is a stack without a name of its own.
+    values["mtf"] = "encoder" if stack == "encoder" else "(?:decoder|transformer)"
+    if "block" in groups:
+        block, sublayer = int(groups["block"]), groups["sublayer"]
+        start = f"{stack}_stack/blocks/{block}/"
+        names = list(
+            dict.fromkeys(p.removeprefix(start).split("/")[0] for p in paths if p.startswith(start))
+        )
+        layer = names.index(sublayer)
+        values |= {"block": block, "layer": layer, "flat": block * len(names) + layer}
+        is_crossing = sublayer.startswith("encoder_decoder")
+        values["kind"] = "encdec_attention" if is_crossing else "self_attention"
+    return values
+
+
+def _filled(source: Source, values: dict[str, str | int]) -> Source:
+    entry = None if source.entry is None else source.entry.format(**values)
+    return source._replace(pattern=source.pattern.format(**values), entry=entry)

@@ -1,0 +1,56 @@
+"""`bin/bench decode`: greedy decoding and beam search against a hand-written search.
+
+An encoder-decoder, float32, forced to the full length. Both have the same weights: the sum of the
+best ids, in "first_loss", must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from tests.bench.alternate import Subject, alternate, report
+from tests.bench.decode_configs import CONFIGS
+
+HANDWRITTEN, MTFRUN = "tests.bench.handwritten_decode", "tests.bench.mtfrun_decode"
+
+
+def main() -> None:
+    """Runs the comparisons and prints a JSON line per subject."""
+    parser = argparse.ArgumentParser(prog="bin/bench decode", description=__doc__)
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="batches a subject decodes in a round")
+    parser.add_argument("--cores", type=int, help="use so many cores only; by default all")
+    parser.add_argument("--only", choices=["greedy", "beam4"], help="one comparison")
+    parser.add_argument(
+        "--meshes", action="store_true", help="also with the batch split over two devices"
+    )
+    options = parser.parse_args()
+    if options.cores is not None:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    cores = len(os.sched_getaffinity(0))
+    sizes = CONFIGS[options.config]
+    for name, beam in (("greedy", 1), ("beam4", 4)):
+        if options.only not in (None, name):
+            continue
+        flags = [f"--config={options.config}", f"--beam={beam}"]
+        subjects = [
+            Subject("handwritten", HANDWRITTEN, flags),
+            Subject("mtfrun", MTFRUN, flags),
+        ]
+        if options.meshes:
+            subjects.append(Subject("mtfrun data:2", MTFRUN, [*flags, "--mesh=data:2,model:1"]))
+        results = alternate(subjects, rounds=options.rounds, steps=options.steps)
+        report(
+            "decode",
+            f"{options.config} {name}",
+            results,
+            "handwritten",
+            tokens=sizes.batch * sizes.targets_length,
+            cores=cores,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The encoder-decoder models of the decoding benchmark, their weights and their inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+    """Sizes of an encoder-decoder Transformer, its batch and its lengths."""
+
+    d_model: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    vocabulary: int
+    batch: int = 16
+    inputs_length: int = 64
+    targets_length: int = 64
+
+    @property
+    def d_kv(self) -> int:
+        return self.d_model // self.num_heads
+
+
+CONFIGS = {
+    "tiny": DecodeConfig(32, 64, 2, 2, 64, batch=4, inputs_length=16, targets_length=32),
+    "small": DecodeConfig(256, 1024, 4, 4, 8192),
+    "medium": DecodeConfig(512, 2048, 6, 8, 32128),
+}
+ALPHA = 0.6
+# No id is this one, so that every search goes on to the full length.
+NO_END = -1
+
+
+def weight(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a variable of mtfrun's name and shape: the same numbers in every process."""
+    name = path.rpartition("/")[2]
+    if name == "scale":
+        return np.ones(shape, np.float32)
+    fan_in = int(np.prod(shape[:-1])) if name == "output" else shape[0]
+    stddev = 1.0 if "embedding" in path or "position" in path else fan_in**-0.5
+    if name == "query":
+        stddev *= shape[-1] ** -0.5
+    rng = np.random.default_rng(zlib.crc32(path.encode()))
+    return (rng.standard_normal(shape) * stddev).astype(np.float32)
+
+
+def inputs(config: DecodeConfig) -> np.ndarray:
+    """Returns ids, int32 [batch, inputs_length], none of them padding."""
+    rng = np.random.default_rng(1)
+    shape = [config.batch, config.inputs_length]
+    return rng.integers(2, config.vocabulary, shape).astype(np.int32)

@@ -1,0 +1,206 @@
+"""The reference: the same search hand-written in TensorFlow, without names or layouts.
+
+The whole search is one program of XLA: keys and values of the encoder once, caches updated in place
+in loops over four segments with caches that grow, fused projections, beams reordered by gathers.
+"""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from tensorflow.compiler.tf2xla.python import xla  # noqa: E402
+
+from tests.bench.decode_configs import ALPHA, CONFIGS, NO_END, DecodeConfig, inputs, weight  # noqa: E402
+from tests.bench.worker import serve  # noqa: E402
+
+SEGMENTS = 4
+HOPELESS = -1e7
+
+
+def norm(x: tf.Tensor, scale: tf.Variable) -> tf.Tensor:
+    return x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 1e-6) * scale
+
+
+class Weights:
+    """Variables as matrices, made of those that mtfrun would have."""
+
+    def __init__(self, config: DecodeConfig):
+        c = config
+        self._heads = [c.d_model, c.num_heads, c.d_kv]
+
+        def variable(*parts: np.ndarray) -> tf.Variable:
+            return tf.Variable(np.concatenate(parts, axis=-1))
+
+        self.embedding = variable(weight("embedding/table", (c.vocabulary, c.d_model)))
+        longest = max(c.inputs_length, c.targets_length)
+        self.position = variable(weight("position/table", (longest, c.d_model)))
+        self.softmax = variable(weight("softmax/kernel", (c.d_model, c.vocabulary)))
+        self.final_norm = {}
+        self.blocks: dict[str, list[dict[str, tf.Variable]]] = {}
+        for side in ("encoder", "decoder"):
+            self.final_norm[side] = tf.Variable(tf.ones([c.d_model]))
+            self.blocks[side] = [self._block(variable, side, i, c) for i in range(c.num_layers)]
+
+    def _block(self, variable, side: str, i: int, c: DecodeConfig) -> dict[str, tf.Variable]:
+        root = f"{side}_stack/blocks/{i}"
+
+        def projections(layer: str, *names: str) -> tf.Variable:
+            paths = [f"{root}/{layer}/layer/attention/{name}" for name in names]
+            return variable(
+                *(weight(path, tuple(self._heads)).reshape([c.d_model, -1]) for path in paths)
+            )
+
+        def output(layer: str) -> tf.Variable:
+            path = f"{root}/{layer}/layer/attention/output"
+            return variable(weight(path, (c.num_heads, c.d_kv, c.d_model)).reshape([-1, c.d_model]))
+
+        block = {
+            "qkv": projections("self_attention", "query", "key", "value"),
+            "o": output("self_attention"),
+            "wi": variable(weight(f"{root}/feed_forward/layer/wi/kernel", (c.d_model, c.d_ff))),
+            "wo": variable(weight(f"{root}/feed_forward/layer/wo/kernel", (c.d_ff, c.d_model))),
+        }
+        if side == "decoder":
+            block["cross_q"] = projections("encoder_decoder_attention", "query")
+            block["cross_kv"] = projections("encoder_decoder_attention", "key", "value")
+            block["cross_o"] = output("encoder_decoder_attention")
+        for n in range(3):
+            block[f"norm{n}"] = tf.Variable(tf.ones([c.d_model]))
+        return block
+
+
+def search_function(c: DecodeConfig, w: Weights, beams: int):
+    """Returns search(ids [batch, inputs_length]) -> ids [batch, targets_length], the best ones."""
+    b, d, h, k = c.batch, c.d_model, c.num_heads, c.d_kv
+    rows, length, vocab = b * beams, c.targets_length, c.vocabulary
+    positions = tf.range(length)
+
+    def feed_forward(x: tf.Tensor, block: dict[str, tf.Variable]) -> tf.Tensor:
+        y = tf.nn.relu(tf.matmul(norm(x, block["norm2"]), block["wi"]))
+        return x + tf.matmul(y, block["wo"])
+
+    def encode(ids: tf.Tensor) -> tf.Tensor:
+        n = c.inputs_length
+        x = tf.reshape(tf.gather(w.embedding, ids) + w.position[:n], [b * n, d])
+        for block in w.blocks["encoder"]:
+            y = tf.reshape(tf.matmul(norm(x, block["norm0"]), block["qkv"]), [b, n, 3, h, k])
+            q, key, value = tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]))
+            o = tf.matmul(tf.nn.softmax(tf.matmul(q, key, transpose_b=True)), value)
+            o = tf.reshape(tf.transpose(o, [0, 2, 1, 3]), [b * n, d])
+            x = feed_forward(x + tf.matmul(o, block["o"]), block)
+        return norm(x, w.final_norm["encoder"])
+
+    def cross_keys_and_values(encoded: tf.Tensor) -> list:
+        found = []
+        for block in w.blocks["decoder"]:
+            y = tf.matmul(encoded, block["cross_kv"])
+            y = tf.reshape(y, [b, c.inputs_length, 2, h, k])
+            key, value = tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]))
+            found.append((tf.transpose(key, [0, 1, 3, 2]), value))
+        return found
+
+    def logits(t, token, keys, values, cross):
+        """Returns [rows, vocab] and the caches [batch, beams, heads, positions, d_kv]."""
+        x = tf.gather(w.embedding, token) + tf.gather(w.position, t)
+        mask = tf.where(positions[: keys[0].shape[3]] <= t, 0.0, -1e9)
+        start = tf.stack([0, 0, 0, t, 0])
+        new_keys, new_values = [], []
+        for i, block in enumerate(w.blocks["decoder"]):
+            y = tf.reshape(tf.matmul(norm(x, block["norm0"]), block["qkv"]), [b, beams, 3, h, k])
+            q, key, value = (tf.expand_dims(part, 3) for part in tf.unstack(y, axis=2))
+            new_keys.append(xla.dynamic_update_slice(keys[i], key, start))
+            new_values.append(xla.dynamic_update_slice(values[i], value, start))
+            probabilities = tf.nn.softmax(tf.matmul(q, new_keys[i], transpose_b=True) + mask)
+            o = tf.reshape(tf.matmul(probabilities, new_values[i]), [rows, d])
+            x += tf.matmul(o, block["o"])
+            q = tf.reshape(tf.matmul(norm(x, block["norm1"]), block["cross_q"]), [b, beams, h, k])
+            probabilities = tf.nn.softmax(tf.matmul(tf.transpose(q, [0, 2, 1, 3]), cross[i][0]))
+            o = tf.transpose(tf.matmul(probabilities, cross[i][1]), [0, 2, 1, 3])
+            x += tf.matmul(tf.reshape(o, [rows, d]), block["cross_o"])
+            x = feed_forward(x, block)
+        return tf.matmul(norm(x, w.final_norm["decoder"]), w.softmax), new_keys, new_values
+
+    def greedy(cross):
+        def body(t, ids, token, keys, values):
+            scores, keys, values = logits(t, token, keys, values, cross)
+            token = tf.argmax(scores, -1, output_type=tf.int32)
+            ids = tf.where(positions == t, token[:, None], ids)
+            return t + 1, ids, token, keys, values
+
+        return body
+
+    def beam(cross):
+        def body(t, ids, token, log_probs, done_ids, done_scores, done, keys, values):
+            scores, keys, values = logits(t, token, keys, values, cross)
+            scores -= tf.reduce_logsumexp(scores, -1, keepdims=True)
+            scores = tf.reshape(scores, [b, beams, vocab]) + log_probs[:, :, None]
+            best, index = tf.math.top_k(tf.reshape(scores, [b, beams * vocab]), 2 * beams)
+            parent, chosen = index // vocab, index % vocab
+            longer = tf.where(
+                positions == t, chosen[:, :, None], tf.gather(ids, parent, batch_dims=1)
+            )
+            ended = tf.equal(chosen, NO_END)
+            log_probs, alive = tf.math.top_k(tf.where(ended, HOPELESS, best), beams)
+            penalty = ((5.0 + tf.cast(t + 1, tf.float32)) / 6.0) ** ALPHA
+            pool = tf.concat([done_scores, tf.where(ended, best / penalty, HOPELESS)], 1)
+            done_scores, kept = tf.math.top_k(pool, beams)
+            done_ids = tf.gather(tf.concat([done_ids, longer], 1), kept, batch_dims=1)
+            done = tf.gather(tf.concat([done, ended], 1), kept, batch_dims=1)
+            ids = tf.gather(longer, alive, batch_dims=1)
+            token = tf.reshape(tf.gather(chosen, alive, batch_dims=1), [rows])
+            parent = tf.gather(parent, alive, batch_dims=1)
+            keys, values = (
+                [tf.gather(x, parent, batch_dims=1) for x in caches] for caches in (keys, values)
+            )
+            return t + 1, ids, token, log_probs, done_ids, done_scores, done, keys, values
+
+        return body
+
+    def first_variables() -> list:
+        t, token = tf.constant(0), tf.zeros([rows], tf.int32)
+        if beams == 1:
+            return [t, tf.zeros([rows, length], tf.int32), token]
+        ids = tf.zeros([b, beams, length], tf.int32)
+        log_probs = tf.constant([[0.0] + [HOPELESS] * (beams - 1)] * b)
+        done = tf.zeros([b, beams], tf.bool)
+        return [t, ids, token, log_probs, ids, tf.fill([b, beams], HOPELESS), done]
+
+    def search(ids: tf.Tensor) -> tf.Tensor:
+        cross = cross_keys_and_values(encode(ids))
+        body = (greedy if beams == 1 else beam)(cross)
+        variables = first_variables()
+        step = length // SEGMENTS
+        caches = [[tf.zeros([b, beams, h, 0, k])] * c.num_layers for _ in "kv"]
+        for end in range(step, length + 1, step):
+            room = [[0, 0], [0, 0], [0, 0], [0, step], [0, 0]]
+            caches = [[tf.pad(x, room) for x in layers] for layers in caches]
+            *variables, keys, values = tf.while_loop(
+                lambda t, *_, end=end: t < end, body, [*variables, *caches]
+            )
+            caches = [keys, values]
+        if beams == 1:
+            return variables[1]
+        alive, done_ids, done = variables[1], variables[4], variables[6]
+        return tf.where(tf.reduce_any(done, 1)[:, None, None], done_ids, alive)[:, 0]
+
+    return tf.function(search, jit_compile=True)
+
+
+def setup(arguments: argparse.Namespace):
+    """Returns a step that decodes the batch and blocks until the ids are there."""
+    config = CONFIGS[arguments.config]
+    search = search_function(config, Weights(config), arguments.beam)
+    ids = tf.constant(inputs(config))
+    return lambda: float(np.sum(search(ids).numpy()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--beam", type=int, default=1)
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)

@@ -1,0 +1,42 @@
+"""`bin/bench moe`: a mixture of experts, forward and backward, against a hand-written one.
+
+4,096 tokens, d_model 256, hidden 1024, two choices a token: two levels with 4 x 4 and 8 x 8
+experts, one level with 16 and 64, groups of 256 and 1024 tokens. On one device by gathers and by
+contractions, and on a simulated mesh of 2 x 2 devices.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tests.bench.alternate import Subject, alternate, report
+from tests.bench.moe_configs import CONFIGS
+
+HANDWRITTEN, MTFRUN = "tests.bench.handwritten_moe", "tests.bench.mtfrun_moe"
+
+
+def main() -> None:
+    """Runs the comparisons and prints a JSON line per subject."""
+    parser = argparse.ArgumentParser(prog="bin/bench moe", description=__doc__)
+    parser.add_argument("--config", choices=CONFIGS, help="one configuration; by default all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6, help="steps a subject takes in a round")
+    options = parser.parse_args()
+    names = [options.config] if options.config else [name for name in CONFIGS if name != "tiny"]
+    for name in names:
+        config = ["--config", name]
+        sizes = CONFIGS[name]
+        # Every device of an axis needs a group of its own, on the second level as well.
+        on_mesh = [*config, "--mesh=data:2,model:2", f"--group_size={min(sizes.group_size, 512)}"]
+        subjects = [
+            Subject("handwritten gather", HANDWRITTEN, config),
+            Subject("mtfrun gather", MTFRUN, config),
+            Subject("mtfrun einsum", MTFRUN, [*config, "--dispatch=einsum"]),
+            Subject("mtfrun gather 2x2", MTFRUN, on_mesh),
+        ]
+        results = alternate(subjects, rounds=options.rounds, steps=options.steps)
+        report("moe", name, results, subjects[0].name, tokens=sizes.batch * sizes.length)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The subject: decoding in mtfrun, with the functions that `mtfrun decode` calls."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+import functools  # noqa: E402
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from mtfrun import decoding, mtf  # noqa: E402
+from mtfrun.models.transformer import (  # noqa: E402
+    EncoderDecoder,
+    EncoderDecoderAttention,
+    FeedForward,
+    SelfAttention,
+    Stack,
+)
+from tests.bench.decode_configs import ALPHA, CONFIGS, NO_END, DecodeConfig, inputs, weight  # noqa: E402
+from tests.bench.worker import serve  # noqa: E402
+
+LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+
+
+def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig) -> EncoderDecoder:
+    """Returns the model with the benchmark's weights."""
+    heads = {"num_heads": config.num_heads, "d_kv": config.d_kv}
+    attention = functools.partial(SelfAttention, **heads)
+    to_encoder = functools.partial(EncoderDecoderAttention, **heads)
+    feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
+    stack = functools.partial(Stack, num_layers=config.num_layers)
+    model = EncoderDecoder(
+        mesh,
+        config.vocabulary,
+        encoder=functools.partial(stack, layers=[attention, feed_forward]),
+        decoder=functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
+        d_model=config.d_model,
+        max_length=max(config.inputs_length, config.targets_length),
+        tied_softmax=False,
+    )
+    mtf.initialize(model, seed=0)
+    for path, variable in model.named_variables().items():
+        value = weight(path, tuple(variable.shape.to_integer_list))
+        mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
+    return model
+
+
+def setup(arguments: argparse.Namespace):
+    """Returns a step that decodes the batch and blocks until the ids are there."""
+    config = CONFIGS[arguments.config]
+    mesh = mtf.Mesh(arguments.mesh, LAYOUT)
+    model = encoder_decoder(mesh, config)
+    search = decoding.Search(beam_size=arguments.beam, alpha=ALPHA)
+    batch = mtf.Dimension("batch", config.batch)
+    length = mtf.Dimension("length", config.targets_length)
+
+    def run(ids: mtf.Tensor) -> mtf.Tensor:
+        def decoder_for(shape: mtf.Shape) -> decoding.Decoder:
+            return model.decoder({"inputs": ids, "targets": mtf.zeros(mesh, shape, tf.int32)})
+
+        found = search(
+            decoder_for,
+            mtf.zeros(mesh, [batch, length], tf.int32),
+            mtf.Dimension("vocab", config.vocabulary),
+            lines=mtf.range(mesh, batch),
+            end_id=NO_END,
+        )
+        return found.ids
+
+    program = mtf.function(run, jit_compile=not mesh.is_distributed)
+    ids = mtf.import_tf_tensor(mesh, inputs(config), [batch, ("length", config.inputs_length)])
+    return lambda: float(np.sum(mtf.to_numpy(program(ids))[:, 0]))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument("--mesh", default="data:1,model:1")
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)

@@ -1,0 +1,106 @@
+"""The subject: the same mixture as mtfrun's layer."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+import dataclasses  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from mtfrun import mtf  # noqa: E402
+from mtfrun.layers import Collector, Context  # noqa: E402
+from mtfrun.models import moe  # noqa: E402
+from tests.bench.moe_configs import (  # noqa: E402
+    CAPACITY,
+    CONFIGS,
+    LEARNING_RATE,
+    LOSS_COEF,
+    MoeConfig,
+    parameters,
+)
+from tests.bench.worker import serve  # noqa: E402
+
+LAYOUTS = {
+    "one level": "batch:data;experts:data;expert_hidden:model",
+    "two levels": "batch:data;expert_x:data;outer_batch:model;expert_y:model",
+}
+DISPATCHES = {"gather": moe.GatherDispatch(), "einsum": moe.EinsumDispatch()}
+
+
+def layer_of(
+    mesh: mtf.Mesh, config: MoeConfig, dispatch: moe.Dispatch
+) -> tuple[moe.MoE1D | moe.MoE2D, dict[str, str]]:
+    """Returns the layer, and the paths of its variables by the names of the parameters."""
+    d_model = mtf.Dimension("d_model", config.d_model)
+    gate = moe.Top2(second_place_training=moe.All())
+    options = {
+        "hidden_size": config.hidden,
+        "capacity": CAPACITY,
+        "group_size": config.group_size,
+        "loss_coef": LOSS_COEF,
+        "dispatch": dispatch,
+    }
+    paths = {"wi": "experts/wi/factors/0/kernel", "wo": "experts/wo/kernel"}
+    if not config.expert_y:
+        layer = moe.MoE1D(mesh, d_model, num_experts=config.expert_x, gate=gate, **options)
+        return layer, {**paths, "gate": "router/kernel"}
+    layer = moe.MoE2D(
+        mesh,
+        d_model,
+        num_experts=(config.expert_x, config.expert_y),
+        outer_gate=gate,
+        inner_gate=gate,
+        **options,
+    )
+    return layer, {**paths, "gate": "outer_router/kernel", "inner_gate": "inner_router/kernel"}
+
+
+def setup(arguments: argparse.Namespace):
+    """Returns a step that blocks until its loss is there."""
+    config = CONFIGS[arguments.config]
+    if arguments.group_size:
+        config = dataclasses.replace(config, group_size=arguments.group_size)
+    mesh = mtf.Mesh(arguments.mesh, LAYOUTS["two levels" if config.expert_y else "one level"])
+    layer, paths = layer_of(mesh, config, DISPATCHES[arguments.dispatch])
+    mtf.initialize(layer)
+    values = parameters(config)
+    variables = layer.named_variables()
+    for name, path in paths.items():
+        value = mtf.import_tf_tensor(mesh, values[name], variables[path].shape)
+        mtf.assign(variables[path], value)
+    # On two axes the tokens are split over both.
+    axis = mesh.shape.get_dim_by_name("model").size if config.expert_y else 1
+    batch = [mtf.Dimension("batch", config.batch // axis), mtf.Dimension("length", config.length)]
+    outer = [mtf.Dimension("outer_batch", axis)] if axis > 1 else []
+    shape = mtf.Shape([*outer, *batch, mtf.Dimension("d_model", config.d_model)])
+    value = values["x"].reshape(shape.to_integer_list)
+    tokens = mtf.Variable(mesh, shape, lambda shape, rng: np.asarray(value))
+    tokens.initialize(0, "x")
+    variables["x"] = tokens
+
+    def step() -> mtf.Tensor:
+        def loss() -> mtf.Tensor:
+            collector = Collector()
+            context = Context(training=True, key=mtf.random_key(0), collector=collector)
+            y = layer(mtf.read_variable(tokens), context)
+            return mtf.reduce_mean(mtf.square(y)) + collector.loss()
+
+        value, gradients = mtf.value_and_gradients(loss, variables)
+        for path, variable in variables.items():
+            mtf.assign_sub(variable, LEARNING_RATE * gradients[path])
+        return value
+
+    compiled = mtf.function(step)
+    return lambda: float(mtf.to_numpy(compiled()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="2d_4x4_g256", choices=CONFIGS)
+    parser.add_argument("--group_size", type=int, help="instead of the configuration's")
+    parser.add_argument("--mesh", default="data:1,model:1")
+    parser.add_argument("--dispatch", default="gather", choices=DISPATCHES)
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)

@@ -1,0 +1,46 @@
+"""Numbers in words: exact, distinct, and split by a hash."""
+
+from __future__ import annotations
+
+import collections
+
+import pytest
+
+from mtfrun.data.builders.number_words import LARGEST, is_held_out, shuffled_numbers, spell
+
+
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (0, "zero"),
+        (13, "thirteen"),
+        (20, "twenty"),
+        (99, "ninety-nine"),
+        (100, "one hundred"),
+        (305, "three hundred five"),
+        (1000, "one thousand"),
+        (12_345, "twelve thousand three hundred forty-five"),
+        (700_001, "seven hundred thousand one"),
+    ],
+)
+def test_numbers_are_spelt_as_in_english(number: int, words: str) -> None:
+    assert spell(number) == words
+
+
+def test_no_two_numbers_are_spelt_alike_and_the_longest_takes_64_letters() -> None:
+    spelt = [spell(number) for number in range(0, LARGEST + 1, 7)]
+    assert len(set(spelt)) == len(spelt)
+    assert max(len(spell(1000 * n + n)) for n in range(1, 1000)) == 64
+
+
+def test_numbers_outside_are_refused() -> None:
+    for number in (-1, LARGEST + 1):
+        with pytest.raises(ValueError, match="must be between 0 and 999999"):
+            spell(number)
+
+
+def test_five_percent_are_held_out_and_every_number_occurs_once() -> None:
+    numbers = list(shuffled_numbers())
+    assert len(set(numbers)) == len(numbers) == LARGEST + 1
+    counts = collections.Counter(map(is_held_out, numbers))
+    assert counts == {False: 950_162, True: 49_838}

@@ -1,0 +1,207 @@
+"""Beam search: what it finds, that rows are on their own, and where its tensors lie."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun import mtf
+from mtfrun.decoding import Decoder, Greedy, Hypotheses, Search, beam_search, generate, n_best
+from mtfrun.decoding.reordering import reorder_state
+from tests.decoding.markov_decoder import LAYOUT, VOCAB, follows, markov_decoder
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+
+END = 1
+RNG = np.random.default_rng(0)
+TABLE = RNG.standard_normal([VOCAB.size, VOCAB.size]).astype(np.float32) * 2
+
+
+def _search(
+    prompts: Any,
+    *,
+    beam_size: int = 4,
+    mesh_shape: str = ONE_DEVICE,
+    table: np.ndarray = TABLE,
+    limits: list[int] | None = None,
+    jit_compile: bool = False,
+    **options: Any,
+) -> Hypotheses:
+    """Returns the hypotheses as arrays."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    ids = np.asarray(prompts, np.int32)
+    batch, length = mtf.Dimension("batch", ids.shape[0]), mtf.Dimension("length", ids.shape[1])
+    beam = mtf.Dimension("beam", beam_size)
+
+    def run(prompts: mtf.Tensor, limits: mtf.Tensor) -> Hypotheses:
+        decoder = markov_decoder(mesh, table)
+        return beam_search(decoder, prompts, beam, VOCAB, limits=limits, **options)
+
+    room = np.full([batch.size], length.size) if limits is None else np.asarray(limits)
+    return mtf.to_numpy(
+        mtf.function(run, jit_compile=jit_compile)(
+            mtf.import_tf_tensor(mesh, ids, [batch, length]),
+            mtf.import_tf_tensor(mesh, room.astype(np.int32), [batch]),
+        )
+    )
+
+
+def _log_probs(table: np.ndarray) -> np.ndarray:
+    return table - np.log(np.exp(table).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
+def test_a_beam_that_holds_all_sequences_finds_the_best_ones(alpha: float) -> None:
+    size, length = 4, 4
+    table = TABLE[:size, :size]
+    log_probs = _log_probs(table)
+    scores: dict[tuple[int, ...], float] = {}
+    for number in range(1, length + 1):
+        for tokens in itertools.product(range(size), repeat=number):
+            if tokens[-1] == END and END not in tokens[:-1]:
+                steps = zip((0, *tokens), tokens, strict=False)
+                score = sum(log_probs[before, token] for before, token in steps)
+                scores[tokens + (0,) * (length - number)] = score / ((5 + number) / 6) ** alpha
+    best = sorted(scores, key=lambda tokens: -scores[tokens])[:10]
+    mesh = mtf.Mesh()
+    vocab = mtf.Dimension("vocab", size)
+    # vocab ** (length - 1) sequences can be alive before the last position.
+    beam = mtf.Dimension("beam", size ** (length - 1))
+
+    def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
+        before = mtf.Dimension("before", size)
+        return mtf.gather(mtf.constant(mesh, table, [before, vocab]), ids, before), state
+
+    def run(prompts: mtf.Tensor) -> Hypotheses:
+        return beam_search(Decoder(step, ()), prompts, beam, vocab, alpha=alpha, stop_early=False)
+
+    prompts = mtf.constant(mesh, 0, [("batch", 1), ("length", length)], tf.int32)
+    found = mtf.to_numpy(mtf.function(run)(prompts))
+    hypotheses = n_best(found.ids[0], found.scores[0], found.finished[0])
+    assert [tuple(ids) for ids, _, _ in hypotheses[:10]] == best
+    assert_close(
+        [score for _, score, _ in hypotheses[:10]],
+        [scores[tokens] for tokens in best],
+        FLOAT32_MODEL_TOLERANCE,
+    )
+    assert len(hypotheses) == min(len(scores), beam.size)
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_a_rows_hypotheses_do_not_depend_on_the_other_rows(stop_early: bool) -> None:
+    prompts = np.zeros([5, 12], np.int32)
+    prompts[:, 0] = [0, 3, 4, 5, 7]
+    limits = [12, 4, 9, 12, 6]
+    together = _search(prompts, limits=limits, stop_early=stop_early)
+    for row in range(5):
+        alone = _search(prompts[row : row + 1], limits=[limits[row]], stop_early=stop_early)
+        for a, b in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(a[row], b[0])
+
+
+def test_a_prompt_is_what_all_hypotheses_begin_with() -> None:
+    found = _search([[5, 6, 3, 0, 0, 0, 0, 0]], alpha=0.0)
+    hypotheses = n_best(*(x[0] for x in found))
+    free = _search([[3, 0, 0, 0, 0, 0]], alpha=0.0)
+    for (ids, score, _), (rest, free_score, _) in zip(
+        hypotheses, n_best(*(x[0] for x in free)), strict=True
+    ):
+        np.testing.assert_array_equal(ids[:3], [5, 6, 3])
+        np.testing.assert_array_equal(ids[2:], rest)
+        assert_close(score, free_score, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_an_end_in_the_prompt_is_the_only_hypothesis() -> None:
+    found = _search([[4, END, 0, 0]])
+    ((ids, score, finished),) = n_best(*(x[0] for x in found))
+    assert ids.tolist() == [4, END, 0, 0] and score == 0.0 and finished
+
+
+def test_rows_without_room_cost_no_step() -> None:
+    found = _search(np.zeros([2, 50]), limits=[0, 3])
+    assert not found.ids[0].any()
+    assert np.all(found.ids[1][:, 3:] == 0) and found.ids[1].any()
+
+
+def test_a_row_in_which_nothing_ends_returns_what_is_alive() -> None:
+    endless = follows({0: 2, 2: 3, 3: 2}) * 20
+    endless[:, END] = -30.0
+    found = _search([[0] * 5], table=endless, beam_size=3)
+    assert not found.finished.any()
+    assert found.ids[0, 0].tolist() == [2, 3, 2, 3, 2]
+    assert len(n_best(*(x[0] for x in found))) == 3
+
+
+def test_every_mesh_finds_the_same(mesh_shape: str) -> None:
+    prompts = np.zeros([8, 6], np.int32)
+    prompts[:, 0] = np.arange(8)
+    found, expected = _search(prompts, mesh_shape=mesh_shape), _search(prompts)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_xla_finds_the_same() -> None:
+    prompts = np.zeros([4, 40], np.int32)
+    prompts[:, 0] = np.arange(4)
+    found, expected = _search(prompts, jit_compile=True), _search(prompts)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+
+
+def test_reordering_moves_nothing_between_devices() -> None:
+    mesh = mtf.Mesh("data:2,model:2", "batch:data;heads:model")
+    shape = mtf.convert_to_shape("batch:4;beam:3;heads:2;memory_length:5")
+    state = np.arange(shape.size, dtype=np.float32).reshape(shape.to_integer_list)
+    parents = np.asarray([[2, 0, 0], [1, 1, 2], [0, 1, 2], [2, 2, 2]], np.int32)
+    x = mtf.import_tf_tensor(mesh, state, shape)
+    shared = mtf.import_tf_tensor(mesh, state[:, 0], shape - shape[1])
+    chosen = mtf.import_tf_tensor(mesh, parents, [shape[0], shape[1]])
+    reorder = mtf.function(lambda state, parents: reorder_state(state, parents, shape[1]))
+    moved, kept = reorder((x, shared), chosen)
+    np.testing.assert_array_equal(
+        mtf.to_numpy(moved), np.stack([state[i, p] for i, p in enumerate(parents)])
+    )
+    np.testing.assert_array_equal(mtf.to_numpy(kept), state[:, 0])
+    assert dtensor.fetch_layout(moved.value) == mesh.dtensor_layout(shape)
+    assert dtensor.fetch_layout(kept.value) == mesh.dtensor_layout(shape - shape[1])
+
+
+def test_a_beam_of_one_is_greedy() -> None:
+    mesh = mtf.Mesh()
+    table = TABLE.copy()
+    table[:, 0] = -10.0  # nothing is padding but what follows an end
+    prompts = np.zeros([8, 6], np.int32)
+    prompts[:, 0] = np.arange(8)
+    ids = mtf.import_tf_tensor(mesh, prompts, "batch:8;length:6")
+    shapes = []
+
+    def decoder_for(shape: mtf.Shape) -> Decoder:
+        shapes.append(shape.to_string)
+        return markov_decoder(mesh, table)
+
+    def run(ids: mtf.Tensor) -> tuple[Hypotheses, Hypotheses]:
+        lines = mtf.range(mesh, ids.shape[0])
+        return (
+            Search(beam_size=1)(decoder_for, ids, VOCAB, lines=lines),
+            generate(markov_decoder(mesh, table), ids, Greedy(VOCAB)),
+        )
+
+    found, greedy = mtf.to_numpy(mtf.function(run)(ids))
+    assert shapes == ["batch:8;length:6"]
+    np.testing.assert_array_equal(found.ids[:, 0], greedy.ids)
+    log_probs = _log_probs(table)
+    for row in range(8):
+        made = greedy.ids[row]
+        pairs = [(a, b) for a, b in zip(made[:-1], made[1:], strict=True) if b]
+        free = pairs if row else [(0, made[0]), *pairs]
+        total = sum(log_probs[a, b] for a, b in free)
+        if row != END:
+            assert_close(greedy.scores[row], total, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_a_beam_and_a_temperature_contradict_each_other() -> None:
+    with pytest.raises(ValueError, match="set beam_size=1 or temperature=0"):
+        Search(beam_size=2, temperature=1.0)

@@ -1,0 +1,142 @@
+"""Small mixtures of experts, inputs for them, and how they are run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.layers import Collector, Context, Sublayer
+from mtfrun.models import moe
+
+D_MODEL = mtf.Dimension("d_model", 6)
+BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
+# Experts on the axis of the batch; with two levels, on both axes.
+LAYOUT = (
+    "batch:data;experts:data;expert_x:data;outer_batch:model;expert_y:model;heads:model;vocab:model"
+)
+
+# A deterministic second choice: with the default, noise decides.
+TOP_2 = moe.Top2(second_place_training=moe.Threshold(0.1))
+GATES: dict[str, moe.Gate] = {
+    "top_2": TOP_2,
+    "top_2_v1": moe.Top2V1(second_place_training=moe.All(), second_place_loss=True),
+    "truncated_top_2": moe.TruncatedTop2(with_balance_loss=True),
+    "switch": moe.Switch(z_loss=0.01),
+    "ntlb": moe.Ntlb(top_k=2),
+    "switch_max": moe.SwitchMax(),
+    "expert_selection": moe.ExpertSelection(),
+    "top_n": moe.TopN(num_experts=3),
+    "top_2_random": moe.Top2(),
+    "switch_sampled": moe.Switch(choose_training=moe.Sample(0.5)),
+}
+
+
+class Result(NamedTuple):
+    """What a layer gave, as numpy, and on a mesh the partitions of what came out.
+
+    Attributes:
+      output: {batch, length, d_model}.
+      loss: a number.
+      gradients: of the output times fixed numbers plus the loss: by variable path, and "x".
+      metrics: totals by name.
+    """
+
+    output: np.ndarray
+    loss: np.ndarray
+    gradients: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]
+
+
+def inputs() -> np.ndarray:
+    """Returns random vectors {batch, length, d_model}."""
+    shape = [BATCH.size, LENGTH.size, D_MODEL.size]
+    return np.random.default_rng(4).normal(size=shape).astype(np.float32)
+
+
+def padding_mask() -> np.ndarray:
+    """Returns {batch, length}: 1 for tokens, 0 for padding, of which every row has its own part."""
+    lengths = 4 + np.arange(BATCH.size)
+    return (np.arange(LENGTH.size) < lengths[:, np.newaxis]).astype(np.float32)
+
+
+def one_level(mesh: mtf.Mesh, **options: Any) -> moe.MoE1D:
+    """Returns a mixture of four experts."""
+    defaults = {"num_experts": 4, "hidden_size": 10, "group_size": 12, "gate": TOP_2}
+    return moe.MoE1D(mesh, D_MODEL, **{**defaults, **options})
+
+
+def two_levels(mesh: mtf.Mesh, **options: Any) -> moe.MoE2D:
+    """Returns a mixture of 4 x 2 experts."""
+    defaults = {
+        "num_experts": (4, 2),
+        "hidden_size": 10,
+        "group_size": 12,
+        "outer_gate": TOP_2,
+        "inner_gate": TOP_2,
+    }
+    return moe.MoE2D(mesh, D_MODEL, **{**defaults, **options})
+
+
+def run(
+    make: Callable[[mtf.Mesh], Sublayer],
+    mesh: mtf.Mesh,
+    *,
+    training: bool = True,
+    with_padding: bool = False,
+    values: dict[str, np.ndarray] | None = None,
+    x: np.ndarray | None = None,
+) -> Result:
+    """Returns what a layer computes for `inputs()`, its variables drawn or set to `values`."""
+    layer = make(mesh)
+    mtf.initialize(layer, seed=1)
+    variables = layer.named_variables()
+    for path, value in (values or {}).items():
+        variable = variables[path]
+        mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
+    x = inputs() if x is None else x
+    given = {"x": mtf.import_tf_tensor(mesh, x, [BATCH, LENGTH, D_MODEL])}
+    if with_padding:
+        given["nonpadding"] = mtf.import_tf_tensor(mesh, padding_mask(), [BATCH, LENGTH])
+    weights = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
+    given["weights"] = mtf.import_tf_tensor(mesh, weights, [BATCH, LENGTH, D_MODEL])
+
+    def compute(given: dict[str, mtf.Tensor]) -> tuple:
+        collector = Collector()
+        key = mtf.random_key(3) if training else None
+        context = Context(training, key, nonpadding=given.get("nonpadding"), collector=collector)
+        output = layer(given["x"], context)
+        loss = collector.loss()
+        sources = {"x": given["x"], **variables}
+        found = mtf.gradients(
+            [output, loss], list(sources.values()), [given["weights"], mtf.ones_like(loss)]
+        )
+        metrics = {name: mean.total for name, mean in collector.metrics().items()}
+        gradients = dict(zip(sources, found, strict=True))
+        assert all(gradient is not None for gradient in gradients.values())
+        return output, loss, gradients, metrics
+
+    return Result(*mtf.to_numpy(mtf.function(compute)(given)))
+
+
+@functools.cache
+def cached_run(kind: str, gate: str, dispatch: str, mesh_shape: str, layout: str) -> Result:
+    """Returns `run` of a layer in training, with padding, made from texts."""
+    options: dict[str, Any] = {"dispatch": DISPATCHES[dispatch]}
+    if kind == "one level":
+        options["gate"] = GATES[gate]
+        make: Callable[..., Sublayer] = one_level
+    else:
+        options["outer_gate"] = options["inner_gate"] = GATES[gate]
+        make = two_levels
+    mesh = mtf.Mesh(mesh_shape, layout)
+    return run(lambda mesh: make(mesh, **options), mesh, with_padding=True)
+
+
+DISPATCHES: dict[str, moe.Dispatch] = {
+    "gather": moe.GatherDispatch(),
+    "einsum": moe.EinsumDispatch(),
+}

@@ -1,0 +1,83 @@
+"""The balance loss works: a router that begins skewed spreads its tokens."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf, optim
+from mtfrun.models import moe
+from mtfrun.models.transformer import DecoderOnly, SelfAttention, Stack
+from mtfrun.training import TrainState, train_steps_function
+from tests.layouts import ONE_DEVICE
+
+STEPS, WINDOW = 150, 15
+VOCABULARY = 32
+NUM_EXPERTS = 4
+# What the first expert's logits are raised by at the start.
+SKEW = 2.0
+
+
+def _rows(seed: int) -> np.ndarray:
+    """Returns ids {steps, batch, length} of a Markov chain: something to learn."""
+    rng = np.random.default_rng(seed)
+    following = rng.integers(1, VOCABULARY, [VOCABULARY, 3])
+    rows = np.zeros([STEPS, 8, 32], np.int32)
+    rows[..., 0] = rng.integers(1, VOCABULARY, [STEPS, 8])
+    for i in range(1, rows.shape[-1]):
+        branch = rng.integers(0, 3, [STEPS, 8])
+        rows[..., i] = following[rows[..., i - 1], branch]
+    return rows
+
+
+def _busiest_over_mean(seed: int, loss_coef: float) -> np.ndarray:
+    """Returns {steps}: the load of the busiest expert over the mean, of the last layer."""
+    mesh = mtf.Mesh(ONE_DEVICE)
+    layer = functools.partial(
+        moe.MoE1D,
+        num_experts=NUM_EXPERTS,
+        hidden_size=32,
+        group_size=256,
+        # Room for all, so that the load is what the router asks for.
+        capacity=moe.Capacity(training=float(NUM_EXPERTS)),
+        gate=moe.Switch(),
+        loss_coef=loss_coef,
+    )
+    attention = functools.partial(SelfAttention, num_heads=2, d_kv=8)
+    stack = functools.partial(Stack, num_layers=1, layers=[attention, layer])
+    model = DecoderOnly(mesh, VOCABULARY, d_model=16, max_length=32, stack=stack)
+    state = TrainState(model, optim.Adam(learning_rate=3e-3), mesh, seed=seed)
+    state.initialize()
+    _skew_router(model)
+    features = {
+        "targets": mtf.import_tf_tensor(mesh, _rows(seed), f"steps:{STEPS};batch:8;length:32")
+    }
+    steps = mtf.constant(mesh, STEPS, dtype=np.int32)
+    history = mtf.to_numpy(train_steps_function(state)(features, steps))
+    (load,) = (metric for name, metric in history.items() if name.endswith("/load"))
+    return (load.total / load.weight[:, np.newaxis]).max(axis=1) * NUM_EXPERTS
+
+
+def _skew_router(model: DecoderOnly) -> None:
+    """Points the first expert's vector, and a common part of all tokens, the same way."""
+    for path, variable in model.named_variables().items():
+        value = mtf.to_numpy(variable)
+        if path.endswith("router/kernel"):
+            value[:, 0] += SKEW
+        elif path == "embedding/table":
+            value += 0.5
+        mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_busiest_expert_loses_its_lead_and_only_with_the_loss(seed: int) -> None:
+    balanced, free = (_busiest_over_mean(seed, loss_coef) for loss_coef in (0.1, 0.0))
+    start, end = balanced[:WINDOW].mean(), balanced[-WINDOW:].mean()
+    free_end = free[-WINDOW:].mean()
+    print(f"seed {seed}: {balanced[0]:.2f}, {start:.2f} -> {end:.2f}; without {free_end:.2f}")
+    assert balanced[0] > 0.7 * NUM_EXPERTS
+    assert end < start
+    assert end < free_end

@@ -1,0 +1,156 @@
+"""A language model of mixtures: losses, metrics, microbatches, types, decoding."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf, optim
+from mtfrun.models import moe
+from mtfrun.models.transformer import DecoderOnly, SelfAttention, Stack
+from mtfrun.training import TrainState, train_steps_function
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.moe.mixtures import LAYOUT
+from tests.models.small_model import VOCABULARY, on_mesh, packed_rows
+
+BFLOAT16_LOSS_TOLERANCE = 2e-2
+ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, hidden_size=8, group_size=24)
+TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), hidden_size=8, group_size=24)
+MIXTURES = {"one level": ONE_LEVEL, "two levels": TWO_LEVELS}
+
+
+def _model(
+    mesh: mtf.Mesh, mixture: str, rematerialise: bool = False, dtype: str = "float32", **options
+) -> DecoderOnly:
+    layer = functools.partial(MIXTURES[mixture], **options)
+    attention = functools.partial(SelfAttention, num_heads=4, d_kv=4)
+    stack = functools.partial(
+        Stack, num_layers=2, layers=[attention, layer], rematerialise=rematerialise
+    )
+    policy = mtf.DTypePolicy(activation=dtype)
+    model = DecoderOnly(mesh, VOCABULARY, d_model=16, max_length=16, stack=stack, dtypes=policy)
+    mtf.initialize(model, seed=2)
+    return model
+
+
+@functools.cache
+def _history(
+    mixture: str,
+    mesh_shape: str,
+    rematerialise: bool = False,
+    microbatches: int = 1,
+    dtype: str = "float32",
+) -> dict[str, np.ndarray]:
+    """Returns the totals of two steps' metrics."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    state = TrainState(
+        _model(mesh, mixture, rematerialise, dtype), optim.Sgd(learning_rate=0.1), mesh
+    )
+    state.initialize()
+    features = {
+        name: mtf.import_tf_tensor(mesh, np.stack([x] * 2), "steps:2;batch:8;length:12")
+        for name, x in packed_rows().items()
+    }
+    steps = mtf.constant(mesh, 2, dtype=np.int32)
+    train = train_steps_function(state, microbatches=microbatches)
+    return {name: m.total for name, m in mtf.to_numpy(train(features, steps)).items()}
+
+
+CASES = [
+    pytest.param("one level", "data:2,model:2", True, 1),
+    pytest.param("two levels", "data:2,model:2", False, 1),
+    pytest.param("two levels", "data:2,model:2", True, 1, marks=pytest.mark.slow),
+    pytest.param("two levels", ONE_DEVICE, True, 1),
+    pytest.param("one level", "data:2,model:1", False, 2, marks=pytest.mark.slow),
+    pytest.param("two levels", "data:2,model:2", False, 2, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("mixture, mesh_shape, rematerialise, microbatches", CASES)
+def test_training_is_the_same_everywhere(
+    mixture: str, mesh_shape: str, rematerialise: bool, microbatches: int
+) -> None:
+    expected = _history(mixture, ONE_DEVICE, microbatches=microbatches)
+    actual = _history(mixture, mesh_shape, rematerialise, microbatches)
+    assert actual.keys() == expected.keys()
+    for name, total in expected.items():
+        assert_close(actual[name], total, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_bfloat16_stays_near_float32(mixture: str) -> None:
+    exact, rounded = _history(mixture, ONE_DEVICE), _history(mixture, ONE_DEVICE, dtype="bfloat16")
+    assert_close(rounded["loss"], exact["loss"], BFLOAT16_LOSS_TOLERANCE)
+    assert np.any(rounded["loss"] != exact["loss"])
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_the_losses_of_the_mixtures_are_trained_on_and_not_reported_as_loss(mixture: str) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    features = on_mesh(mesh, packed_rows())
+    plain, weighted = (
+        mtf.to_numpy(_model(mesh, mixture, loss_coef=coef).loss(features, training=False))
+        for coef in (0.0, 0.5)
+    )
+    assert_close(weighted.metrics["loss"].total, plain.metrics["loss"].total)
+    assert_close(plain.total, plain.metrics["loss"].total)
+    balance = sum(
+        metric.total for name, metric in plain.metrics.items() if name.endswith("/balance_loss")
+    )
+    expected = plain.total + 0.5 * balance * plain.weight
+    assert_close(weighted.total, np.float32(expected), FLOAT32_MODEL_TOLERANCE)
+
+
+def test_metrics_are_known_before_the_first_call() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(mesh, "two levels")
+    metrics = model.loss(on_mesh(mesh, packed_rows()), training=False).metrics
+    assert list(model.metric_names) == list(metrics)
+    prefix = "decoder_stack/blocks/1/moe_2d/layer/"
+    assert metrics[prefix + "level_2/load"].total.shape.size == 4
+    shapes = {name: metric.total.shape for name, metric in metrics.items()}
+    assert {**shapes, **model.metric_shapes} == shapes
+    assert metrics["loss"].total.shape == mtf.Shape()
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
+    mixture: str, mesh_shape: str
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    roomy = moe.Capacity(evaluation=8.0, second_level=8.0)
+    model = _model(mesh, mixture, capacity=roomy, group_size=8)
+    targets = packed_rows()["targets"][:, :4]
+    whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
+    previous = np.pad(targets, [(0, 0), (1, 0)])[:, :-1]
+
+    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
+        decoder = model.decoder(features)
+        state, made = decoder.initial_state, []
+        for position in range(targets.shape[1]):
+            ids = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
+            now = mtf.constant(mesh, position, dtype=np.int32)
+            logits, state = decoder.step(ids, now, state)
+            made.append(logits)
+        return made
+
+    one_by_one = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"targets": targets})))
+    assert_close(np.stack(one_by_one, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> None:
+    mesh = mtf.Mesh("data:4,model:1", LAYOUT)
+    model = _model(mesh, "one level", group_size=1024)
+    with pytest.raises(mtf.LayoutError, match="96 tokens make 1 group.*MoE1D.group_size.*to 24"):
+        model.logits(on_mesh(mesh, packed_rows()))
+
+
+def test_random_policies_are_refused_where_nothing_is_drawn() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    gate = moe.Top2(second_place_evaluation=moe.Random())
+    model = _model(mesh, "one level", gate=gate)
+    with pytest.raises(ValueError, match="Random, place 2 needs random numbers"):
+        model.logits(on_mesh(mesh, packed_rows()))

@@ -1,0 +1,69 @@
+"""No layout and no way to dispatch changes what a mixture of experts computes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
+from tests.models.moe.mixtures import GATES, LAYOUT, Result, cached_run
+
+KINDS = ["one level", "two levels"]
+DATA_PARALLEL = "batch:data;expert_hidden:model"
+
+# 8 groups and 4 experts: axes of 8 do not fit.
+MESHES = [mesh_shape for mesh_shape in LAYOUTS[1:] if "8" not in mesh_shape]
+QUICK = {
+    ("one level", "top_2", "gather", "data:4,model:2", LAYOUT),
+    ("one level", "top_2_random", "gather", "data:4,model:2", LAYOUT),
+    ("one level", "top_2", "gather", "data:2,model:2", DATA_PARALLEL),
+    ("two levels", "top_2", "gather", "data:2,model:2", LAYOUT),
+    ("two levels", "top_2_random", "gather", "data:4,model:2", LAYOUT),
+    ("two levels", "switch", "einsum", "data:4,model:2", LAYOUT),
+}
+ON_MESHES = [
+    (kind, gate, dispatch, mesh_shape, layout)
+    for kind, gate, dispatch, mesh_shape, layout in itertools.product(
+        KINDS, GATES, ["gather", "einsum"], MESHES, [LAYOUT, DATA_PARALLEL]
+    )
+    # expert_y has two parts at most.
+    if kind == "one level" or mesh_shape != "data:1,model:4" or layout == DATA_PARALLEL
+    # The hidden layer of 10 units has two parts at most.
+    if layout != DATA_PARALLEL or "model:4" not in mesh_shape
+    # Of the other gates the widest mesh only.
+    if gate == "top_2" or mesh_shape == "data:4,model:2"
+]
+CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ON_MESHES]
+
+
+def _assert_equal(actual: Result, expected: Result) -> None:
+    assert_close(actual.output, expected.output, FLOAT32_MODEL_TOLERANCE)
+    assert_close(actual.loss, expected.loss, FLOAT32_MODEL_TOLERANCE)
+    assert actual.gradients.keys() == expected.gradients.keys()
+    for path, gradient in expected.gradients.items():
+        assert np.abs(gradient).max() > 0.0, path
+        assert_close(actual.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
+    assert actual.metrics.keys() == expected.metrics.keys()
+    for name, total in expected.metrics.items():
+        assert_close(actual.metrics[name], total, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("kind, gate, dispatch, mesh_shape, layout", CASES)
+def test_a_layout_changes_nothing(
+    kind: str, gate: str, dispatch: str, mesh_shape: str, layout: str
+) -> None:
+    expected = cached_run(kind, gate, dispatch, ONE_DEVICE, "")
+    _assert_equal(cached_run(kind, gate, dispatch, mesh_shape, layout), expected)
+
+
+def test_every_quick_case_is_one_of_all() -> None:
+    assert set(ON_MESHES) >= QUICK
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_gathers_equal_contractions(kind: str, gate: str) -> None:
+    expected = cached_run(kind, gate, "einsum", ONE_DEVICE, "")
+    _assert_equal(cached_run(kind, gate, "gather", ONE_DEVICE, ""), expected)

@@ -1,0 +1,247 @@
+"""Every kind of attention: step by step, under layouts, rematerialised, in bfloat16."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.layers import Context
+from mtfrun.models import transformer as t
+from mtfrun.models.transformer.decoder_side import causal_mask
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.small_encoder_decoder import pairs
+from tests.models.small_model import LAYOUT, on_mesh
+
+VOCABULARY = 16
+# Two layers of bfloat16 (8 bits of mantissa) against float32.
+BFLOAT16_MODEL_TOLERANCE = 0.05
+
+RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
+
+# (options of self-attention, options of the stack, the model's position class)
+KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "relative": (t.SelfAttention, {"relative_bias": RELATIVE}, None),
+    "relative in each layer": (
+        functools.partial(t.SelfAttention, relative_bias=RELATIVE),
+        {},
+        None,
+    ),
+    "rotary": (functools.partial(t.SelfAttention, rotary=True), {}, None),
+    "sinusoid": (t.SelfAttention, {}, t.SinusoidPositions),
+    "multi-query": (functools.partial(t.SelfAttention, num_memory_heads=1), {}, None),
+    "grouped, relative, rotary": (
+        functools.partial(t.SelfAttention, num_memory_heads=2, rotary=True),
+        {"relative_bias": RELATIVE},
+        None,
+    ),
+    "local, relative": (
+        functools.partial(t.LocalSelfAttention, window=3),
+        {"relative_bias": RELATIVE},
+        None,
+    ),
+    "gated, layer norm after": (
+        t.SelfAttention,
+        {"norm": t.LayerNorm, "residual": t.PostNormResidual},
+        t.PositionalEmbedding,
+    ),
+}
+
+
+def _model(
+    kind: str, mesh: mtf.Mesh, *, rematerialise: bool = False, **options: Any
+) -> t.EncoderDecoder:
+    attention, stack_options, position = KINDS[kind]
+    attention = functools.partial(attention, num_heads=4, d_kv=4)
+    feed_forward: Any = functools.partial(t.FeedForward, d_ff=32)
+    if "gated" in kind:
+        feed_forward = functools.partial(t.GatedFeedForward, d_ff=32)
+    to_encoder = functools.partial(t.EncoderDecoderAttention, num_heads=4, d_kv=4)
+    stack = functools.partial(t.Stack, num_layers=2, rematerialise=rematerialise, **stack_options)
+    model = t.EncoderDecoder(
+        mesh,
+        VOCABULARY,
+        d_model=16,
+        max_length=16,
+        position=position,
+        encoder=functools.partial(stack, layers=[attention, feed_forward]),
+        decoder=functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
+        **options,
+    )
+    mtf.initialize(model, seed=3)
+    return model
+
+
+def _rows() -> dict[str, np.ndarray]:
+    """Returns unpadded targets, for padding is a token while decoding."""
+    rows = pairs()
+    return {**rows, "targets": np.where(rows["targets"] == 0, 5, rows["targets"])}
+
+
+@functools.cache
+def _whole(kind: str, mesh_shape: str, rematerialise: bool) -> tuple[np.ndarray, Any, Any]:
+    """Returns logits, loss and gradients."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = _model(kind, mesh, rematerialise=rematerialise)
+    variables = model.named_variables()
+
+    def compute(features: dict[str, mtf.Tensor]) -> Any:
+        def total() -> tuple[mtf.Tensor, mtf.Tensor]:
+            loss = model.loss(features, training=True, key=mtf.random_key(0)).total
+            return loss, loss
+
+        (_, loss), gradients = mtf.value_and_gradients(total, variables)
+        return model.logits(features), loss, gradients
+
+    return mtf.to_numpy(mtf.function(compute)(on_mesh(mesh, _rows())))
+
+
+# One mesh in each run, for the kinds that together have all parts; all with the slow tests.
+QUICK = {"relative in each layer", "multi-query", "grouped, relative, rotary", "local, relative"}
+MESHES = {"data:2,model:2": True, "data:1,model:2": False, "data:2,model:1": True}
+CASES = [
+    pytest.param(
+        kind,
+        mesh_shape,
+        rematerialise,
+        marks=[] if kind in QUICK and mesh_shape == "data:2,model:2" else [pytest.mark.slow],
+    )
+    for kind in KINDS
+    for mesh_shape, rematerialise in MESHES.items()
+]
+
+
+@pytest.mark.parametrize("kind, mesh_shape, rematerialise", CASES)
+def test_logits_loss_and_gradients_are_the_same_everywhere(
+    kind: str, mesh_shape: str, rematerialise: bool
+) -> None:
+    logits, loss, gradients = _whole(kind, ONE_DEVICE, False)
+    other_logits, other_loss, other_gradients = _whole(kind, mesh_shape, rematerialise)
+    assert_close(other_logits, logits, FLOAT32_MODEL_TOLERANCE)
+    assert_close(other_loss, loss, FLOAT32_MODEL_TOLERANCE)
+    assert gradients.keys() == other_gradients.keys()
+    for path, gradient in gradients.items():
+        assert np.abs(gradient).max() > 0.0, path
+        assert_close(other_gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(kind, mesh)
+    rows = _rows()
+    targets = rows["targets"]
+    previous = np.pad(targets, [(0, 0), (1, 0)])[:, :-1]
+
+    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
+        decoder = model.decoder(features)
+        state, made = decoder.initial_state, []
+        for position in range(targets.shape[1]):
+            ids = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", len(targets))])
+            now = mtf.constant(mesh, position, dtype=tf.int32)
+            logits, state = decoder.step(ids, now, state)
+            made.append(logits)
+        return made
+
+    made = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, rows)))
+    expected = _whole(kind, ONE_DEVICE, False)[0]
+    assert_close(np.stack(made, axis=1), expected, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "kind", ["relative", "grouped, relative, rotary", "gated, layer norm after"]
+)
+def test_bfloat16_activations_stay_near_float32(kind: str) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(kind, mesh, dtypes=mtf.DTypePolicy(activation="bfloat16"))
+    logits = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, _rows())))
+    expected = _whole(kind, ONE_DEVICE, False)[0]
+    assert_close(logits, expected, BFLOAT16_MODEL_TOLERANCE)
+    assert np.abs(logits - expected).max() > 1e-4
+
+
+def test_local_attention_sees_its_window_only() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    attention = t.LocalSelfAttention(
+        mesh, mtf.Dimension("d_model", 8), num_heads=2, d_kv=4, window=3
+    )
+    mtf.initialize(attention)
+    x = np.random.default_rng(0).normal(size=[7, 8]).astype(np.float32)
+    changed = x.copy()
+    changed[2] += 1.0
+
+    def run(x: mtf.Tensor) -> mtf.Tensor:
+        mask = causal_mask(mesh, mtf.Dimension("length", 7), None, tf.float32)
+        return attention(x, Context(self_attention_bias=mask))
+
+    before, after = (
+        mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, y, "length:7;d_model:8")))
+        for y in (x, changed)
+    )
+    differs = np.abs(after - before).max(axis=1) > 1e-5
+    np.testing.assert_array_equal(differs, [False, False, True, True, True, False, False])
+
+
+def test_memory_heads_that_do_not_divide_the_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_memory_heads=3 must divide num_heads=4"):
+        t.SelfAttention(
+            mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 8), num_heads=4, num_memory_heads=3
+        )
+
+
+def test_an_encoder_only_model_sees_both_sides_but_no_padding() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    attention = functools.partial(t.SelfAttention, num_heads=2, d_kv=4)
+    stack = functools.partial(t.Stack, num_layers=1, layers=[attention])
+    model = t.EncoderOnly(mesh, VOCABULARY, d_model=8, max_length=8, stack=stack)
+    mtf.initialize(model)
+    inputs = np.asarray([[3, 4, 5, 6, 0, 0]], np.int32)
+
+    def logits(inputs: np.ndarray) -> np.ndarray:
+        return mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"inputs": inputs})))
+
+    before = logits(inputs)
+    later = logits(np.asarray([[3, 4, 5, 9, 0, 0]], np.int32))
+    assert np.all(np.abs(later - before)[0, :4].max(axis=-1) > 1e-5)
+    assert_close(before[:, :4], logits(inputs[:, :4]), FLOAT32_MODEL_TOLERANCE)
+    with pytest.raises(ValueError, match="generates nothing"):
+        model.decoder({})
+
+
+def test_a_prefix_language_model_sees_its_inputs_whole_and_its_targets_causally() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    attention = functools.partial(t.SelfAttention, num_heads=2, d_kv=4)
+    stack = functools.partial(t.Stack, num_layers=1, layers=[attention])
+    model = t.DecoderOnly(
+        mesh,
+        VOCABULARY,
+        d_model=8,
+        max_length=8,
+        stack=stack,
+        prefix=True,
+        loss_on_targets_only=True,
+    )
+    mtf.initialize(model)
+    rows = np.asarray([[7, 8, 9, 1, 5, 6, 1, 0]], np.int32)
+
+    def reach(position: int) -> list[int]:
+        """Returns which logits an id has an influence on."""
+        changed = rows.copy()
+        changed[0, position] += 3
+        before, after = (
+            mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": x})))
+            for x in (rows, changed)
+        )
+        return [int(i) for i in np.flatnonzero(np.abs(after - before)[0].max(-1) > 1e-6)]
+
+    # Position i reads id i - 1. Positions 0 to 4 see each other, the others what came before.
+    assert reach(1) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert reach(4) == [5, 6, 7]
+    loss = mtf.function(lambda f: model.loss(f, training=False))(on_mesh(mesh, {"targets": rows}))
+    assert mtf.to_numpy(loss.weight) == 3.0
+    with pytest.raises(ValueError, match="does not decode step by step"):
+        model.decoder({})

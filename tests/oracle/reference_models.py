@@ -1,0 +1,232 @@
+"""Builds the model of a reference case, with the weights of the case, and runs it."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import decoding, mtf
+from mtfrun.models import Loss
+from mtfrun.models import transformer as t
+from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.rundir import WarmStart
+from mtfrun.rundir.foreign_names import sources_of
+from mtfrun.rundir.warm_start import find_source, fitted_value
+from tests.oracle.reference_cases import ReferenceCase
+
+LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+
+
+def layout_for(case: ReferenceCase) -> tuple[str, str]:
+    """Returns a mesh of two axes that divides what the case's sizes allow, and its layout."""
+    batch = case.arrays["in/targets"].shape[0]
+    heads = case.hparams["num_heads"]
+    data = next(n for n in (2, 3) if batch % n == 0)
+    rules = ["batch:data", "d_ff:model"]
+    model = 2
+    if heads % model == 0:
+        rules.append("heads:model")
+    return f"data:{data},model:{model}", ";".join(rules)
+
+
+def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> TokenModel:
+    """Returns the model of a case of mesh_tensorflow.transformer."""
+    hp = case.hparams
+    heads = {"num_heads": hp["num_heads"], "d_kv": hp["d_kv"]}
+    relative = functools.partial(
+        t.RelativePositionBias, num_heads=hp["num_heads"], num_buckets=8, max_distance=128
+    )
+    kind = hp.get("relative", "bias_shared")
+    attention = functools.partial(
+        t.SelfAttention,
+        **heads,
+        num_memory_heads=hp.get("num_memory_heads"),
+        relative_bias=relative if kind == "bias" else None,
+    )
+    feed_forward: Callable = functools.partial(
+        t.FeedForward, d_ff=hp["d_ff"], use_bias=hp.get("use_bias", False)
+    )
+    if hp.get("activation") == ["gelu", "linear"]:
+        feed_forward = functools.partial(t.GatedFeedForward, d_ff=hp["d_ff"])
+    stack = functools.partial(
+        t.Stack,
+        num_layers=hp["num_layers"],
+        relative_bias=relative if kind == "bias_shared" else None,
+    )
+    position = t.PositionalEmbedding if hp.get("positional") else None
+    if hp.get("sinusoid"):
+        position = t.SinusoidPositions
+    options = {
+        "d_model": hp["d_model"],
+        "max_length": hp.get("max_length", 16),
+        "position": position,
+        "tied_softmax": hp.get("shared_softmax", True),
+        "label_smoothing": hp.get("label_smoothing", 0.0),
+        "z_loss": 1e-4,
+    } | options
+    vocabulary_size = -(-hp["vocab"] // hp["vocab_divisor"]) * hp["vocab_divisor"]
+    if hp["type"] == "lm":
+        return t.DecoderOnly(
+            mesh,
+            vocabulary_size,
+            stack=functools.partial(stack, layers=[attention, feed_forward]),
+            prefix=hp.get("input_full_attention", False),
+            loss_on_targets_only=hp.get("loss_on_targets_only", False),
+            **options,
+        )
+    to_encoder = functools.partial(t.EncoderDecoderAttention, **heads)
+    return t.EncoderDecoder(
+        mesh,
+        vocabulary_size,
+        encoder=functools.partial(stack, layers=[attention, feed_forward]),
+        decoder=functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
+        **options,
+    )
+
+
+def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
+    """Returns the model of a case of either MtfTransformer."""
+    hp = case.hparams
+    heads = {"num_heads": hp["num_heads"], "d_kv": hp["d_kv"]}
+    window = hp.get("local_attention_window_size", 1)
+    factor = hp.get("compression_factor", 1)
+    classes = {
+        "att": functools.partial(t.SelfAttention, **heads),
+        "enc_att": functools.partial(t.EncoderDecoderAttention, **heads),
+        "drd": functools.partial(t.FeedForward, d_ff=hp["d_ff"]),
+        "local_att": functools.partial(t.MaskedLocalAttention, **heads, window=window),
+        "compressed_att": functools.partial(
+            t.CompressedSelfAttention, **heads, compression_factor=factor
+        ),
+    }
+    is_lm = hp["vocab_inputs"] is None
+    if "decoder_layers" in hp:
+        layers = {"encoder": hp["encoder_layers"], "decoder": hp["decoder_layers"]}
+        blocks = {"encoder": 1, "decoder": 1}
+    else:
+        decoder = ["att", "drd"] if is_lm else ["att", "enc_att", "drd"]
+        layers = {"encoder": ["att", "drd"], "decoder": decoder}
+        blocks = {name: hp[f"num_{name}_layers"] for name in layers}
+    stacks = {
+        name: functools.partial(
+            t.Stack, num_layers=blocks[name], layers=[classes[layer] for layer in layers[name]]
+        )
+        for name in layers
+    }
+    options = {
+        "d_model": hp["d_model"],
+        "max_length": hp["max_length"],
+        "tied_softmax": hp["shared_embedding_and_softmax_weights"],
+        "label_smoothing": hp["label_smoothing"],
+        "shift_across_segments": True,
+    }
+    vocabulary_size = len(case.arrays["w/transformer/targets_embedding"])
+    if is_lm:
+        return t.DecoderOnly(mesh, vocabulary_size, stack=stacks["decoder"], **options)
+    inputs_size = None
+    if not hp["shared_embedding"]:
+        inputs_size = len(case.arrays["w/transformer/inputs_embedding"])
+    return t.EncoderDecoder(
+        mesh, vocabulary_size, inputs_vocabulary_size=inputs_size, **stacks, **options
+    )
+
+
+def import_weights(model: TokenModel, case: ReferenceCase, folder: pathlib.Path) -> None:
+    """Initializes the model, writes the case's weights as a checkpoint and imports that."""
+    weights = case.with_role("w")
+    prefix = str(folder / "model.ckpt-0")
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(weights),
+        shape_and_slices=[""] * len(weights),
+        tensors=[tf.constant(value) for value in weights.values()],
+    )
+    mtf.initialize(model)
+    report = WarmStart(prefix)(model.named_variables())
+    assert report is not None
+    assert not report.problems()
+
+
+def on_mesh(mesh: mtf.Mesh, features: Mapping[str, np.ndarray]) -> dict[str, mtf.Tensor]:
+    """Returns arrays [batch, length] as features."""
+    return {
+        name: mtf.import_tf_tensor(
+            mesh, np.asarray(x, np.int32), [("batch", x.shape[0]), ("length", x.shape[1])]
+        )
+        for name, x in features.items()
+    }
+
+
+def run(
+    model: TokenModel, mesh: mtf.Mesh, features: Mapping[str, np.ndarray], with_gradients: bool
+) -> tuple[np.ndarray, Loss, Loss, dict[str, np.ndarray]]:
+    """Returns logits, losses of evaluation and training, and gradients of the latter's total."""
+    variables = model.named_variables()
+
+    def compute(features: dict[str, mtf.Tensor]) -> Any:
+        def total() -> tuple[mtf.Tensor, Loss]:
+            loss = model.loss(features, training=True, key=mtf.random_key(0))
+            return loss.total, loss
+
+        if with_gradients:
+            (_, training), gradients = mtf.value_and_gradients(total, variables)
+        else:
+            training, gradients = total()[1], {}
+        evaluation = model.loss(features, training=False)
+        return model.logits(features), evaluation, training, gradients
+
+    return mtf.to_numpy(mtf.function(compute)(on_mesh(mesh, features)))
+
+
+def reference_gradient(
+    case: ReferenceCase, path: str, variables: Mapping[str, mtf.Variable]
+) -> np.ndarray:
+    """Returns the original's gradient for one of our variables, in our shape."""
+    gradients = case.with_role("grad")
+    found = find_source(sources_of(path, variables), list(gradients))
+    assert found is not None, path
+    name, source = found
+    value = fitted_value(gradients[name], source, variables[path].shape)
+    assert isinstance(value, np.ndarray), value
+    return value
+
+
+def greedy(
+    model: TokenModel,
+    mesh: mtf.Mesh,
+    prompts: np.ndarray,
+    inputs: np.ndarray | None,
+    vocabulary_size: int,
+    end_id: int = decoding.END_ID,
+) -> np.ndarray:
+    """Returns greedy decodes of all rows."""
+    features = {"targets": prompts} | ({} if inputs is None else {"inputs": inputs})
+    vocab = mtf.Dimension("vocab", vocabulary_size)
+
+    def decode(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
+        targets = features["targets"]
+        return decoding.generate(
+            model.decoder(features), targets, decoding.Greedy(vocab), vocab, end_id=end_id
+        ).ids
+
+    return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, features)))
+
+
+def to_the_end(ids: np.ndarray, steps: int | None = None) -> np.ndarray:
+    """Returns ids with 0 after each row's first end, and beyond so many steps."""
+    ids = ids.copy()
+    ends = np.cumsum(ids == decoding.END_ID, axis=1) - (ids == decoding.END_ID)
+    ids[ends > 0] = 0
+    if steps is not None:
+        ids[:, steps:] = 0
+    return ids
+
+
+def padded_to(array: np.ndarray, length: int) -> np.ndarray:
+    """Returns rows with 0 at their end."""
+    return np.pad(array, [(0, 0), (0, length - array.shape[1])])

@@ -1,0 +1,140 @@
+"""Gates equal the original, forward and gradient, under every layout.
+
+All 40 cases of the four `gating_*` files run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.models import moe
+from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
+from tests.oracle.layer_case import Tensors, inputs_of, shape_of
+from tests.oracle.moe_case import layouts_over, policy, top_2_gate
+from tests.oracle.reference_cases import ReferenceCase, reference_cases
+
+FILES = ["gating_top2_v1", "gating_top2_v2", "gating_truncated", "gating_transformer"]
+CASES = {(file, name): case for file in FILES for name, case in reference_cases(file).items()}
+SPLIT = ("experts", "expert_unsplit", "input", "ex", "a", "outer", "outer_batch", "batch")
+
+
+def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
+    return layouts_over(case, SPLIT)
+
+
+def _gate(file: str, case: ReferenceCase) -> moe.Gate:
+    hparams = case.hparams
+    z_loss = hparams.get("moe_z_loss") or 0.0
+    if file == "gating_top2_v2" or hparams.get("kind") == "top_2":
+        return top_2_gate(hparams)
+    return {
+        "switch": moe.Switch(z_loss=z_loss),
+        "switch_max": moe.SwitchMax(z_loss=z_loss),
+        "ntlb": moe.Ntlb(top_k=hparams["moe_ntlb_top_k"], z_loss=z_loss),
+        "expert_selection": moe.ExpertSelection(z_loss=z_loss),
+        "top_n": moe.TopN(
+            num_experts=hparams["moe_top_n_num_experts_per_token"],
+            later_places_training=policy(hparams, "train"),
+            later_places_evaluation=policy(hparams, "eval"),
+            z_loss=z_loss,
+        ),
+    }[hparams["kind"]]
+
+
+def _routing(file: str, case: ReferenceCase, tensors: Tensors) -> moe.Routing:
+    (kernel,) = (key for key in tensors if key.endswith("kernel"))
+    dims = {d.name: d for d in shape_of(case, "in/cotangent_combine")}
+    experts = tensors[kernel].shape[-1]
+    x = tensors["inputs"]
+    logits = mtf.einsum([x, tensors[kernel]], (x.shape - x.shape[-1]) + experts)
+    training = case.hparams["train"]
+    assignment = moe.Assignment(
+        group=dims["group"],
+        experts=experts,
+        capacity=dims["expert_capacity"],
+        importance=tensors.get("importance"),
+        training=training,
+    )
+    if file == "gating_top2_v1":
+        return moe.top_2_v1(
+            logits,
+            assignment,
+            policy(case.hparams, "train" if training else "eval"),
+            max_experts=tensors.get("max_experts"),
+            second_place_loss=case.hparams["moe_use_second_place_loss"],
+        )
+    return _gate(file, case)(logits, assignment)
+
+
+def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
+    if file == "gating_truncated":
+        gates = tensors["gates"]
+        shape = shape_of(case, "out/assignment")
+        dims = {d.name: d for d in shape}
+        group, experts, capacity = (dims[n] for n in ("group", "experts", "expert_capacity"))
+        choices = moe.truncated_top_2(gates, group, experts, capacity)
+        zero = mtf.zeros(gates.mesh, [])
+        routing = moe.Routing(choices, group, experts, capacity, gates, zero, zero)
+        return {"assignment": mtf.transpose(routing.combine_tensor(), shape)}
+    routing = _routing(file, case, tensors)
+    shape = shape_of(case, "out/combine")
+    shape = mtf.Shape(dim for dim in shape if dim.name != "k")  # of size 1, in the original's ntlb
+    return {
+        "combine": mtf.transpose(routing.combine_tensor(), shape),
+        "dispatch": mtf.transpose(routing.dispatch_tensor(), shape),
+        "loss": routing.loss,
+    }
+
+
+def _run(file: str, case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
+    def run(inputs: Tensors) -> tuple[Tensors, Tensors]:
+        outputs = _outputs(file, case, inputs)
+        ys, cotangents = [], []
+        for name, output in outputs.items():
+            cotangent = inputs.get(f"cotangent_{name}")
+            if cotangent is not None:
+                ys.append(output)
+                cotangents.append(mtf.reshape(cotangent, output.shape))
+            elif name == "loss":
+                ys.append(output)
+                cotangents.append(mtf.ones_like(output))
+        sources = list(case.with_role("grad"))
+        found = mtf.gradients(ys, [inputs[name] for name in sources], cotangents)
+        return outputs, dict(zip(sources, found, strict=True))
+
+    return mtf.function(run)(inputs_of(mesh, case))
+
+
+# The last mesh of each case in each run, which splits two dimensions; all with the slow tests.
+LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
+
+
+@pytest.mark.parametrize(
+    "file, name, mesh_shape, layout",
+    [
+        pytest.param(*key, *where, marks=[] if i == len(layouts) - 1 else pytest.mark.slow)
+        for key, layouts in LAYOUTS.items()
+        for i, where in enumerate(layouts)
+    ],
+)
+def test_gate_equals_the_original(file: str, name: str, mesh_shape: str, layout: str) -> None:
+    case = CASES[file, name]
+    mesh = mtf.Mesh(mesh_shape, layout)
+    outputs, gradients = _run(file, case, mesh)
+    for key, expected in case.with_role("out").items():
+        expected = expected.reshape(outputs[key].shape.to_integer_list)
+        assert_close(mtf.to_numpy(outputs[key]), expected, FLOAT32_OP_TOLERANCE)
+    for key, expected in case.with_role("grad").items():
+        assert np.abs(expected).max() > 0.0
+        assert_close(mtf.to_numpy(gradients[key]), expected, FLOAT32_OP_TOLERANCE)
+
+
+def test_all_cases_are_there_under_at_least_four_layouts() -> None:
+    assert len(CASES) == 40
+    few = {key: len(layouts) for key, layouts in LAYOUTS.items() if len(layouts) < 4}
+    # 13 tokens in one group: only its 5 experts can be split.
+    assert few == {("gating_truncated", "no_batch"): 3}

@@ -1,0 +1,55 @@
+"""Metrics with a dimension: names of their entries, heat maps."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun.rundir import Summaries, write_metrics
+from mtfrun.rundir.metric_charts import heat_map
+from mtfrun.rundir.metric_tags import entries, vectors
+
+
+def test_vectors_are_taken_apart_and_put_together() -> None:
+    values = {"loss": 2.0, "blocks/1/load": np.array([0.25, 0.75]), "visits": np.arange(3.0)}
+    named = entries(values)
+    assert list(named) == [
+        "loss",
+        "blocks/1/load/0",
+        "blocks/1/load/1",
+        "visits/0",
+        "visits/1",
+        "visits/2",
+    ]
+    again = vectors(named)
+    assert again.keys() == {"blocks/1/load", "visits"}
+    np.testing.assert_array_equal(again["visits"], values["visits"])
+
+
+def test_a_heat_map_is_black_for_idle_white_for_equal_and_red_for_busy_experts() -> None:
+    pixels = heat_map(np.array([[0.0, 1.0, 3.0]]))
+    assert pixels.shape == (16, 48, 3)
+    np.testing.assert_array_equal(pixels[0, ::16], [[0, 0, 0], [255, 255, 255], [255, 0, 0]])
+
+
+def test_loads_become_scalars_histograms_and_one_heat_map_a_level(tmp_path: pathlib.Path) -> None:
+    values = {
+        "loss": 1.0,
+        **{f"blocks/{i}/level_1/load/{e}": 0.5 for i in range(2) for e in range(2)},
+        **{f"blocks/{i}/level_2/load/{e}": 0.25 for i in range(2) for e in range(4)},
+    }
+    with Summaries(tmp_path) as summaries:
+        write_metrics(summaries, values, 7)
+    (path,) = tmp_path.iterdir()
+    tags: dict[str, str] = {}
+    for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+        event = tf.compat.v1.Event.FromString(record)
+        tags |= {v.tag: v.metadata.plugin_data.plugin_name for v in event.summary.value}
+    assert {tag for tag, plugin in tags.items() if plugin == "images"} == {
+        "routing/level_1/2_experts",
+        "routing/level_2/4_experts",
+    }
+    assert sum(plugin == "histograms" for plugin in tags.values()) == 4
+    assert {tag for tag, plugin in tags.items() if plugin == "scalars"} == set(values)

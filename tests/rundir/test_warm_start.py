@@ -1,0 +1,151 @@
+"""First values from another checkpoint: the report, strictness, filters, and bad input."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.rundir import Checkpoints, RunDirError, WarmStart
+from mtfrun.rundir.foreign_names import sources_of
+
+MESH = mtf.Mesh("data:1,model:1")
+NAMES = {
+    "shared/embedding": [6, 4],
+    "decoder/block_000/layer_000/SelfAttention/q": [4, 6],
+    "decoder/block_000/layer_001/rms_norm/scale": [4],
+    "decoder/block_000/layer_001/rms_norm/scale_slot_v": [4],
+    "global_step": [],
+}
+SHAPES = {
+    "embedding/table": "vocab:6;d_model:4",
+    "decoder_stack/blocks/0/self_attention/layer/attention/query": "d_model:4;heads:2;d_kv:3",
+    "decoder_stack/blocks/0/feed_forward/norm/scale": "d_model:4",
+}
+
+
+def _variables(shapes: dict[str, str] = SHAPES) -> dict[str, mtf.Variable]:
+    variables = {path: mtf.Variable(MESH, shape) for path, shape in shapes.items()}
+    for path, variable in variables.items():
+        variable.initialize(0, path)
+    return variables
+
+
+def _write(folder: pathlib.Path, names: dict[str, list[int]] = NAMES) -> tuple[str, dict]:
+    """Writes a checkpoint as TensorFlow 1 did; returns its path and values."""
+    rng = np.random.default_rng(0)
+    values = {name: rng.normal(size=sizes).astype(np.float32) for name, sizes in names.items()}
+    prefix = str(folder / "model.ckpt-7")
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    return prefix, values
+
+
+def test_values_come_by_name_with_heads_separated(tmp_path: pathlib.Path) -> None:
+    path, values = _write(tmp_path)
+    variables = _variables()
+    report = WarmStart(path)(variables)
+    assert report is not None
+    assert list(report.matched.values()) == list(NAMES)[:3]
+    for variable, name in zip(variables.values(), NAMES, strict=False):
+        expected = values[name].reshape(variable.shape.to_integer_list)
+        np.testing.assert_array_equal(mtf.to_numpy(variable.read()), expected)
+    assert str(report) == f"3 variables from {path}"
+
+
+def test_what_does_not_fit_is_told_in_one_line_and_changes_nothing(tmp_path: pathlib.Path) -> None:
+    names = {**NAMES, "shared/embedding": [7, 4], "decoder/other": [2]}
+    del names["decoder/block_000/layer_001/rms_norm/scale"]
+    path, _ = _write(tmp_path, names)
+    variables = _variables()
+    with pytest.raises(RunDirError) as raised:
+        WarmStart(path)(variables)
+    message = str(raised.value)
+    assert "lacks decoder_stack/blocks/0/feed_forward/norm/scale" in message
+    assert "other sizes for embedding/table (shared/embedding is [7, 4], not vocab:6" in message
+    assert "has beside them decoder/other" in message
+    assert "\n" not in message
+    assert not any(mtf.to_numpy(v.read()).any() for v in variables.values())
+
+
+def test_what_fits_is_taken_if_so_told(tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path, {**NAMES, "shared/embedding": [7, 4]})
+    variables = _variables()
+    report = WarmStart(path, strict=False)(variables)
+    assert report is not None
+    assert set(report.misshaped) == {"embedding/table"}
+    taken = {path for path, v in variables.items() if mtf.to_numpy(v.read()).any()}
+    assert taken == set(report.matched) == set(SHAPES) - {"embedding/table"}
+
+
+def test_a_regular_expression_chooses(tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path)
+    report = WarmStart(path, variables="^embedding/")(_variables())
+    assert report is not None
+    assert set(report.matched) == {"embedding/table"}
+    assert not report.problems()
+    with pytest.raises(RunDirError, match="nothing fits the model's variables: 0 variables from"):
+        WarmStart(path, variables="^nothing")(_variables())
+    with pytest.raises(RunDirError, match="is no regular expression"):
+        WarmStart(path, variables="(")
+
+
+def test_a_checkpoint_of_ours_is_read_as_well(tmp_path: pathlib.Path) -> None:
+    saved = _variables()
+    rng = np.random.default_rng(1)
+    for variable in saved.values():
+        value = rng.normal(size=variable.shape.to_integer_list).astype(np.float32)
+        mtf.assign(variable, mtf.import_tf_tensor(MESH, value, variable.shape))
+    storage = {f"model/{path}": v.variable for path, v in saved.items()}
+    step = mtf.Variable(MESH, [])
+    step.initialize(0, "step")
+    Checkpoints(tmp_path).save(3, {**storage, "step": step.variable})
+    variables = _variables()
+    report = WarmStart(str(tmp_path / "ckpt-3"))(variables)
+    assert report is not None
+    assert report.matched.keys() == variables.keys()
+    for path, variable in variables.items():
+        np.testing.assert_array_equal(
+            mtf.to_numpy(variable.read()), mtf.to_numpy(saved[path].read())
+        )
+
+
+def test_no_checkpoint_there_is_one_line(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RunDirError, match=r"no checkpoint .*model.ckpt-8: there is no file"):
+        WarmStart(str(tmp_path / "model.ckpt-8"))(_variables())
+    with pytest.raises(RunDirError, match="has no file 'checkpoint'"):
+        WarmStart(str(tmp_path))(_variables())
+
+
+def test_damage_is_one_line(tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path)
+    data = pathlib.Path(path + ".data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:8])
+    with pytest.raises(RunDirError, match="cannot read") as raised:
+        WarmStart(path)(_variables())
+    assert "\n" not in str(raised.value)
+    pathlib.Path(path + ".index").write_bytes(b"no index")
+    with pytest.raises(RunDirError, match="cannot read the checkpoint"):
+        WarmStart(path)(_variables())
+
+
+def test_without_a_path_nothing_happens() -> None:
+    assert WarmStart()(_variables()) is None
+
+
+def test_a_sublayers_number_comes_from_its_place_in_the_block() -> None:
+    paths = [
+        f"decoder_stack/blocks/{block}/{name}/norm/scale"
+        for block in range(2)
+        for name in ("self_attention", "encoder_decoder_attention", "feed_forward")
+    ]
+    patterns = [source.pattern for source in sources_of(paths[4], paths)]
+    assert any("block_001/layer_001" in pattern for pattern in patterns)
+    assert [source.entry for source in sources_of(paths[4], paths)][-1] == "4"
