@@ -80,7 +80,7 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
         prompts = read_prompts(flags.input)
     run = _trained_run(flags)
     bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, decoding, _ = _build()
+    experiment, decoding = _build_for_text(run)
     check_taken(bindings, config.operative_config_text())
     given = {name: getattr(flags, name) for name in _DECODING_FLAGS}
     given = {name: value for name, value in given.items() if value is not None}
@@ -106,7 +106,7 @@ def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     pairs = read_pairs(flags.input)
     run = _trained_run(flags)
     bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, decoding, _ = _build()
+    experiment, decoding = _build_for_text(run)
     check_taken(bindings, config.operative_config_text())
     run.record_command(command)
     step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
@@ -139,11 +139,22 @@ def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
     return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=_ROOTS)
 
 
-def _build() -> tuple[Experiment, Decoding, Evaluation]:
-    """Returns the objects that all commands share; one experiment, hence one mesh."""
+def _build() -> tuple[Experiment, Decoding | None, Evaluation]:
+    """Returns the objects that all commands share; one experiment, hence one mesh.
+
+    A classifier of images has no decoding.
+    """
     experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment)
+    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
     return experiment, decoding, config.configured(Evaluation, experiment, decoding)
+
+
+def _build_for_text(run: RunDirectory) -> tuple[Experiment, Decoding]:
+    """Returns the objects of a command that only a model of text has."""
+    experiment, decoding, _ = _build()
+    if decoding is None:
+        raise UsageError(f"{run.path} is a classifier of images: it reads and makes no text")
+    return experiment, decoding
 
 
 def _converse(decoding: Decoding) -> None:

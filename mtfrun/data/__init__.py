@@ -1,4 +1,4 @@
-"""Text in, batches of integer features on the mesh out."""
+"""Text or images in, batches of integer features on the mesh out."""
 
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
@@ -12,6 +12,8 @@ from mtfrun.data.features import (
     sequence_to_sequence_shapes,
     validate_batch,
 )
+from mtfrun.data.idx_images import IdxImages
+from mtfrun.data.image_data import ImageData, ImageSource
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import pack, segmentation_and_position
@@ -19,6 +21,7 @@ from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources import TextSource, read_bytes
 from mtfrun.data.text_files import TextFiles, TextLines
+from mtfrun.data.tfds_images import TfdsImages
 from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabulary import ByteVocabulary, Vocabulary
 
@@ -30,6 +33,9 @@ __all__ = [
     "TARGETS_SEGMENTATION",
     "ByteVocabulary",
     "DataError",
+    "IdxImages",
+    "ImageData",
+    "ImageSource",
     "Infeed",
     "LanguageModelData",
     "PairSource",
@@ -37,6 +43,7 @@ __all__ = [
     "TextFiles",
     "TextLines",
     "TextSource",
+    "TfdsImages",
     "TfdsPairs",
     "TfdsText",
     "TsvPairs",

@@ -42,7 +42,7 @@ def sequence_to_sequence_shapes(
 
 
 def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:
-    """Raises DataError unless `batch` has just the features of `shapes`, int32 and that size."""
+    """Raises DataError unless `batch` has just the features of `shapes`, integers and that size."""
     if set(batch) != set(shapes):
         missing = ", ".join(sorted(set(shapes) - set(batch))) or "none"
         surplus = ", ".join(sorted(set(batch) - set(shapes))) or "none"
@@ -53,5 +53,5 @@ def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Sha
             raise DataError(
                 f'feature "{name}" has sizes {list(value.shape)}, not {shape.to_string}'
             )
-        if value.dtype != np.int32:
-            raise DataError(f'feature "{name}" is {value.dtype} where int32 is expected')
+        if value.dtype not in (np.int32, np.uint8):
+            raise DataError(f'feature "{name}" is {value.dtype} where int32 or uint8 is expected')

@@ -21,7 +21,8 @@ class Infeed:
     iterator's position, hence `tf.train.Checkpoint(iterator=infeed.iterator)` is exact. Work ahead
     is the dataset's own prefetch, which is a part of that state.
 
-    iterator: over dicts of [batch, length] tensors, e.g. `iter(data.train(batch, seed=0))`.
+    iterator: over dicts of integer tensors, int32 or uint8, whose first dimension is the batch,
+        e.g. `iter(data.train(batch, seed=0))`.
     shapes: the named shape of each feature, e.g. `language_model_shapes(batch, length)`.
     """
 
@@ -61,7 +62,7 @@ class Infeed:
         tensors = {}
         for name, shape in self._shapes.items():
             stacked_shape = mtf.Shape([mtf.Dimension(STEPS, steps)]) + shape
-            stacked = np.zeros(stacked_shape.to_integer_list, np.int32)
+            stacked = np.zeros(stacked_shape.to_integer_list, batches[0][name].dtype)
             stacked[: len(batches)] = [batch[name] for batch in batches]
             tensors[name] = mtf.import_tf_tensor(self._mesh, stacked, stacked_shape)
         return tensors

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.builders import NumberWords, PythonDocs, PythonSource
 from mtfrun.data.errors import DataError
-from mtfrun.data.prepare import prepare, resolve_data_dir
 from mtfrun.data.silence import silent_tfds
 from mtfrun.data.sources import check_split
+from mtfrun.data.tfds_builder import tfds_builder
 from mtfrun.mtf.errors import did_you_mean
 
 EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
@@ -59,15 +58,7 @@ class TfdsText:
         return dataset.map(lambda example: example[self.text_feature])
 
     def _builder(self) -> tfds.core.DatasetBuilder:
-        data_dir = resolve_data_dir(self.data_dir)
-        if self.name in EMBEDDED:
-            return prepare(EMBEDDED[self.name], data_dir)
-        try:
-            # By its files, not by its code: code would download, or ask a server whether it could.
-            with silent_tfds():
-                return tfds.core.read_only_builder.builder_from_files(self.name, data_dir=data_dir)
-        except (tfds.core.DatasetNotFoundError, ValueError) as error:
-            raise DataError(_not_prepared(self.name, data_dir)) from error
+        return tfds_builder(self.name, self.data_dir, EMBEDDED)
 
     def _check_feature(self, builder: tfds.core.DatasetBuilder) -> None:
         texts = [
@@ -81,17 +72,3 @@ class TfdsText:
                 f"its text features: {', '.join(texts) or 'none'}"
                 f"{did_you_mean(self.text_feature, texts)}"
             )
-
-
-def _not_prepared(name: str, data_dir: Path) -> str:
-    prepared = sorted(
-        path.parent.relative_to(data_dir).as_posix()
-        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
-        for path in data_dir.glob(pattern)
-    )
-    known = {*EMBEDDED, *(path.split("/")[0] for path in prepared)}
-    return (
-        f'TFDS dataset "{name}" is not prepared in {data_dir}{did_you_mean(name, known) or "."} '
-        f"Without a download there are {', '.join(sorted(known))}; "
-        f"to add it, run where there is a network: tfds build {name} --data_dir={data_dir}"
-    )

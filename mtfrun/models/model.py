@@ -24,12 +24,15 @@ class Loss(NamedTuple):
     """What a step differentiates, and what it reports.
 
     `total` is a sum over positions of everything that is trained on; divided by the sum of `weight`
-    once, by the step. `metrics` by name, such as "loss": the cross entropy alone.
+    once, by the step. `metrics` by name, such as "loss": the cross entropy alone. `updates`: what
+    variables become besides what the optimizer does, by path, such as moving averages; the step
+    assigns them last, their mean where there are microbatches.
     """
 
     total: mtf.Tensor
     weight: mtf.Tensor
     metrics: dict[str, Metric]
+    updates: dict[str, mtf.Tensor] = {}
 
 
 class Model(Protocol):
@@ -37,7 +40,8 @@ class Model(Protocol):
 
     metric_names: the keys of `Loss.metrics`, known before the first call.
 
-    A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name.
+    A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
+    whose loss has updates has their keys in `updated_paths`, once its paths are known.
     """
 
     metric_names: Sequence[str]
@@ -67,3 +71,10 @@ def no_metrics(model: Model, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dic
         )
         for name in model.metric_names
     }
+
+
+def updated_variables(model: Model) -> dict[str, mtf.Variable]:
+    """Returns by path the variables that are in `Loss.updates` of a model in training."""
+    paths: Sequence[str] = getattr(model, "updated_paths", ())
+    variables = model.named_variables() if paths else {}
+    return {path: variables[path] for path in paths}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
+from mtfrun.optim.partition import matching_paths
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.slot_optimizer import SlotOptimizer
 
@@ -33,19 +34,39 @@ def momentum_update(
 
 
 class Momentum(SlotOptimizer):
-    """Gradient descent with momentum; one slot, `velocity`."""
+    """Gradient descent with momentum; one slot, `velocity`.
+
+    Weight decay is that of the networks of images (Krizhevsky et al. 2012, section 5): weight_decay
+    * parameter is added to the gradient, before the momentum.
+    """
 
     def __init__(
         self,
         learning_rate: float | Schedule,
         momentum: float = 0.9,
         nesterov: bool = False,
+        weight_decay: float = 0.0,
+        exclude_from_weight_decay: Sequence[str] = (),
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Takes the constants of `momentum_update`, and factors of the learning rate by pattern."""
+        """Takes the constants of `momentum_update`.
+
+        `exclude_from_weight_decay` are patterns of the paths of variables that do not decay,
+        `learning_rate_factors` factors of the learning rate by pattern.
+        """
         super().__init__(learning_rate, learning_rate_factors)
         self._momentum = momentum
         self._nesterov = nesterov
+        self._weight_decay = weight_decay
+        self._exclude_from_weight_decay = exclude_from_weight_decay
+        self._without_decay: set[str] = set()
+
+    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
+        """Takes the variables to be trained, by path, and makes the specs of their slots."""
+        super().init(variables)
+        self._without_decay = matching_paths(
+            variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
+        )
 
     def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
         """Returns the shape of the velocity, the variable's own."""
@@ -59,8 +80,11 @@ class Momentum(SlotOptimizer):
         updates = {}
         for path, variable, gradient in self._matched(gradients):
             velocity = self.slots[path]["velocity"]
+            parameter = mtf.read_variable(variable)
+            if self._weight_decay and path not in self._without_decay:
+                gradient = gradient + parameter * self._weight_decay
             updates[variable], updates[velocity] = momentum_update(
-                mtf.read_variable(variable),
+                parameter,
                 gradient,
                 mtf.read_variable(velocity),
                 self._scaled(learning_rate, path),

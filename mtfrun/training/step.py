@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.models.model import Loss, Metric, no_metrics
+from mtfrun.models.model import Loss, Metric, no_metrics, updated_variables
 from mtfrun.training.state import TrainState
 
 Features = Mapping[str, mtf.Tensor]
@@ -68,6 +68,8 @@ def _train_step(
     updates = state.optimizer.update(gradients, step)
     for variable, value in updates.items():
         mtf.assign(variable, value)
+    for path, variable in updated_variables(state.model).items():
+        mtf.assign(variable, mtf.cast(loss.updates[path], variable.dtype))
     mtf.assign(state.step, step + 1)
     one = mtf.ones_like(norm)
     return {
@@ -109,7 +111,9 @@ def _loss_and_gradients(
         )
 
     zero = mtf.zeros(state.mesh, [])
-    no_loss = Loss(zero, zero, no_metrics(state.model, state.mesh))
+    averages = updated_variables(state.model)
+    no_updates = {path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
+    no_loss = Loss(zero, zero, no_metrics(state.model, state.mesh), no_updates)
     no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
     first = mtf.constant(state.mesh, 0, dtype=tf.int32)
     _, (loss, gradients) = mtf.while_loop(
@@ -120,6 +124,8 @@ def _loss_and_gradients(
     )
     # Sums over microbatches are divided once, so that padding does not tilt the mean.
     scale = _reciprocal(loss.weight)
+    means = {path: total * (1.0 / microbatches) for path, total in loss.updates.items()}
+    loss = loss._replace(updates=means)
     return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
 
 

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from mtfrun.cli import config
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_files import SHIPPED, require_gin_file, shipped_gin_files
 from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Training
+from mtfrun.data.silence import silent_tfds
 from tests.cli.command import TINY
 
 FILES = shipped_gin_files()
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
+IMAGE_BASE = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
+IMAGE_FILES = [
+    "data/digits.gin",
+    "data/idx_images.gin",
+    "data/tfds_images.gin",
+    "models/resnet.gin",
+    "models/resnet20.gin",
+    "models/resnet50.gin",
+    "models/resnet_seed.gin",
+    "runs/cifar10.gin",
+    "runs/digits.gin",
+    "runs/fashion_mnist.gin",
+]
 
 
 def _build(files: list[str], flags: list[str]) -> Training:
     bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *flags]).bindings
     config.parse(files, bindings, roots=(Experiment, Decoding, Evaluation, Training))
     experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment)
+    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
     evaluation = config.configured(Evaluation, experiment, decoding)
     return config.configured(Training, experiment, evaluation)
 
@@ -36,7 +53,60 @@ def test_every_kind_of_file_is_shipped() -> None:
     }
 
 
-@pytest.mark.parametrize("name", FILES)
+class _Pictures(tfds.core.GeneratorBasedBuilder):
+    """A prepared dataset of one picture of the size of CIFAR-10's."""
+
+    name = "pictures"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """An image and a label."""
+        image = tfds.features.Image(shape=(32, 32, 3))
+        label = tfds.features.ClassLabel(num_classes=10)
+        features = tfds.features.FeaturesDict({"image": image, "label": label})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        """One split."""
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator:
+        """Yields a black picture."""
+        yield 0, {"image": np.zeros([32, 32, 3], np.uint8), "label": 0}
+
+
+@pytest.mark.parametrize("name", IMAGE_FILES)
+def test_a_shipped_file_of_images_builds_tiny(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with silent_tfds():
+        _Pictures(data_dir=str(tmp_path)).download_and_prepare()
+    pictures = ["data/tfds_images.gin"]
+    flags = ["--gin.TFDS_NAME='pictures'", "--gin.BATCH_SIZE=8"]
+    if name == "runs/cifar10.gin":
+        files = [name]
+    elif name in ("data/idx_images.gin", "runs/fashion_mnist.gin"):
+        header = bytes([0, 0, 8, 3, *(0, 0, 0, 1, 0, 0, 0, 28), *(0, 0, 0, 28)])
+        (tmp_path / "train-images-idx3-ubyte").write_bytes(header + bytes(28 * 28))
+        (tmp_path / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5]))
+        files = [name] if name.startswith("runs/") else [*IMAGE_BASE[:2], name]
+        flags = [f"--gin.IMAGES_DIR='{tmp_path}'", "--gin.BATCH_SIZE=8"]
+    elif name == "runs/digits.gin":
+        files, flags = [name], ["--gin.BATCH_SIZE=8"]
+    elif name in ("models/resnet_seed.gin", "models/resnet50.gin"):
+        files = ["defaults.gin", name, *pictures]
+    elif name == "data/tfds_images.gin":
+        files = [*IMAGE_BASE[:2], name]
+    else:
+        files, flags = IMAGE_BASE, ["--gin.BATCH_SIZE=8"]
+    training = _build(files, flags)
+    variables = training.state.named_variables()
+    assert training.tokens_per_step == 8
+    assert variables["model/softmax/bias"].shape.to_string == "classes:10"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in IMAGE_FILES])
 def test_a_shipped_file_builds_tiny(name: str) -> None:
     files = [name] if name.startswith("runs/") else [*BASE, name]
     if name.startswith("models/"):

@@ -36,7 +36,11 @@ def test_every_feature_is_batch_by_length() -> None:
             np.zeros([2, 5], np.int32),
             'feature "targets" has sizes [2, 5], not batch:2;len',
         ),
-        ("targets", np.zeros([2, 4]), 'feature "targets" is float64 where int32 is expected'),
+        (
+            "targets",
+            np.zeros([2, 4]),
+            'feature "targets" is float64 where int32 or uint8 is expected',
+        ),
     ],
 )
 def test_a_malformed_batch_is_an_error(name: str, value: np.ndarray | None, message: str) -> None:

@@ -40,3 +40,15 @@ def test_nesterov_differs_from_plain_momentum() -> None:
     )
     assert_close(plain[:, 0], [-0.1, -0.29, -0.561])
     assert_close(nesterov[:, 0], [-0.19, -0.461, -0.8049])
+
+
+def test_weight_decay_is_added_to_the_gradient_but_not_of_norms() -> None:
+    start = np.array([2.0, -4.0], np.float32)
+    variables = make_variables(
+        mtf.Mesh(ONE_DEVICE), {"w": start, "norm/scale": start}, {"w": ["a"], "norm/scale": ["a"]}
+    )
+    optimizer = optim.Momentum(0.1, 0.9, weight_decay=0.5, exclude_from_weight_decay=["norm/"])
+    gradients = {"w": np.ones([1, 2], np.float32), "norm/scale": np.ones([1, 2], np.float32)}
+    after = run_updates(optimizer, variables, gradients)
+    assert_close(after["w"][0], start - 0.1 * (1.0 + 0.5 * start))
+    assert_close(after["norm/scale"][0], start - 0.1)

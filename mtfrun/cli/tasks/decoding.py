@@ -12,7 +12,7 @@ import numpy as np
 from mtfrun import decoding, mtf
 from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.cli.tasks.prompting import Answering, Continuing, Prompting, Row
-from mtfrun.data import TARGETS, LanguageModelData
+from mtfrun.data import TARGETS, LanguageModelData, SequenceToSequenceData
 
 
 class Output(NamedTuple):
@@ -95,7 +95,7 @@ class Decoding:
             raise ValueError(
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.beam_size}"
             )
-        size = self.experiment.data.vocabulary.size
+        size = self.experiment.vocabulary.size
         if not 0 <= self.top_k <= size:
             raise ValueError(
                 f"top_k={self.top_k} must be between 0 (all) and the {size} ids of the vocabulary"
@@ -144,6 +144,7 @@ class Decoding:
         data = self.experiment.data
         if isinstance(data, LanguageModelData):
             return Continuing(data.vocabulary, self.max_length, self.decode_length)
+        assert isinstance(data, SequenceToSequenceData)  # images have no vocabulary, see above
         return Answering(
             data.vocabulary,
             data.inputs_length,
@@ -192,7 +193,7 @@ class Decoding:
     def _hypotheses(
         self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
     ) -> decoding.Hypotheses:
-        vocabulary = self.experiment.data.vocabulary
+        vocabulary = self.experiment.vocabulary
         mesh, prompts = self.experiment.mesh, features[TARGETS]
 
         def decoder_for(shape: mtf.Shape) -> decoding.Decoder:
@@ -224,7 +225,7 @@ class Decoding:
         )
 
     def _output(self, ids: np.ndarray, score: float, finished: bool) -> Output:
-        vocabulary = self.experiment.data.vocabulary
+        vocabulary = self.experiment.vocabulary
         ends = np.flatnonzero(ids == vocabulary.end_id)
         tokens = int(ends[0]) if ends.size else int(np.count_nonzero(ids))
         return Output(vocabulary.decode(ids), score, tokens, finished)

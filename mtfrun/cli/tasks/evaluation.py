@@ -29,7 +29,7 @@ class Evaluation:
 
     Args:
       experiment: what is evaluated.
-      decoding: how samples are made.
+      decoding: how samples are made; None for a classifier of images.
       batch_size: rows of a batch.
       split: the split of the data.
       max_batches: evaluate the first batches only; None takes all.
@@ -43,7 +43,7 @@ class Evaluation:
     def __init__(
         self,
         experiment: Experiment,
-        decoding: Decoding,
+        decoding: Decoding | None,
         batch_size: int,
         split: str = "validation",
         max_batches: int | None = None,
@@ -52,6 +52,8 @@ class Evaluation:
         num_decodes: int = 0,
     ):
         experiment.check_batch(batch_size)
+        if decoding is None and (entropy_orders or sample_prompts):
+            raise ValueError("entropy_orders and sample_prompts are for models of text")
         if num_decodes and not isinstance(experiment.data, SequenceToSequenceData):
             raise ValueError(
                 f"num_decodes={num_decodes} needs pairs to compare outputs with: set it to 0 or "
@@ -66,7 +68,9 @@ class Evaluation:
         self._sample_prompts = sample_prompts
         self._num_decodes = num_decodes
         self._evaluator = evaluation.Evaluator(
-            experiment.model, experiment.mesh, bytes_per_id=experiment.data.vocabulary.bytes_per_id
+            experiment.model,
+            experiment.mesh,
+            bytes_per_id=experiment.vocabulary.bytes_per_id if experiment.is_of_text else None,
         )
 
     def __call__(self, step: int, summaries: Summaries) -> dict[str, float]:
@@ -75,13 +79,13 @@ class Evaluation:
             self._batch_size, self._split, self._max_batches
         )
         metrics = {**self._evaluator(infeed), **self._entropies}
-        if self._num_decodes:
-            decoded, samples = self._compared_decodes()
+        if self._num_decodes and self._decoding is not None:
+            decoded, samples = self._compared_decodes(self._decoding)
             metrics |= decoded
             summaries.text("decodes", samples, step)
         write_metrics(summaries, metrics, step)
-        if self._sample_prompts:
-            summaries.text("samples", self._samples(), step)
+        if self._sample_prompts and self._decoding is not None:
+            summaries.text("samples", self._samples(self._decoding), step)
         summaries.flush()
         return metrics
 
@@ -100,12 +104,12 @@ class Evaluation:
             for order in self._entropy_orders
         }
 
-    def _compared_decodes(self) -> tuple[dict[str, float], str]:
+    def _compared_decodes(self, decoding: Decoding) -> tuple[dict[str, float], str]:
         """Returns metrics of decoded inputs, and the first ones as Markdown."""
         data = self._experiment.data
         assert isinstance(data, SequenceToSequenceData)
         pairs = list(data.source.pairs(self._split).take(self._num_decodes).as_numpy_iterator())
-        answers = self._decoding([pair[INPUTS] for pair in pairs])
+        answers = decoding([pair[INPUTS] for pair in pairs])
         outputs = [answer.output for answer in answers]
         references = [pair[TARGETS].decode("utf-8", "replace") for pair in pairs]
         encode = data.vocabulary.encode
@@ -120,11 +124,11 @@ class Evaluation:
         ]
         return metrics, "\n\n".join(shown)
 
-    def _samples(self) -> str:
+    def _samples(self, decoding: Decoding) -> str:
         """Returns continued prompts as Markdown."""
         prompts = [prompt.encode() for prompt in self._sample_prompts]
         parts = []
-        for answer in self._decoding(prompts):
+        for answer in decoding(prompts):
             text = html.escape(answer.output)
             parts.append(f"**{html.escape(answer.prompt)}**\n\n<pre>{text}</pre>")
         return "\n\n".join(parts)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import Infeed, LanguageModelData, SequenceToSequenceData
+from mtfrun.data import ImageData, Infeed, LanguageModelData, SequenceToSequenceData, Vocabulary
 from mtfrun.models import Model
 from mtfrun.rundir import RunDirectory
 
@@ -17,8 +17,9 @@ class Experiment:
 
     Args:
       mesh: the devices and the layout.
-      model: a class, called as `model(mesh, vocabulary_size=...)`.
-      data: the text and how rows are made of it: of one text each, or of pairs.
+      model: a class, called as `model(mesh, vocabulary_size=...)`, or for images as
+        `model(mesh, num_classes=..., image=...)`.
+      data: the text and how rows are made of it, of one text each or of pairs; or images.
       seed: of initial values, the order of the data and all noise.
 
     Attributes: those, `model` being the object.
@@ -28,20 +29,40 @@ class Experiment:
         self,
         mesh: mtf.Mesh,
         model: Callable[..., Model],
-        data: LanguageModelData | SequenceToSequenceData,
+        data: LanguageModelData | SequenceToSequenceData | ImageData,
         seed: int = 0,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
-        if not isinstance(data, LanguageModelData | SequenceToSequenceData):
+        if not isinstance(data, LanguageModelData | SequenceToSequenceData | ImageData):
             raise ValueError(
-                "Experiment.data must be @data.LanguageModelData() or "
-                f"@data.SequenceToSequenceData(), not {data!r}"
+                "Experiment.data must be @data.LanguageModelData(), "
+                f"@data.SequenceToSequenceData() or @data.ImageData(), not {data!r}"
             )
         self.mesh = mesh
         self.data = data
         self.seed = seed
-        self.model = model(mesh, vocabulary_size=data.vocabulary.size)
+        self.model: Model
+        if isinstance(data, ImageData):
+            self.model = model(mesh, num_classes=data.num_classes, image=data.image)
+        else:
+            self.model = model(mesh, vocabulary_size=data.vocabulary.size)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of a model of text.
+
+        Raises:
+          ValueError: it is one of images.
+        """
+        if isinstance(self.data, ImageData):
+            raise ValueError("a classifier of images has no vocabulary: it reads and makes no text")
+        return self.data.vocabulary
+
+    @property
+    def is_of_text(self) -> bool:
+        """Whether the model reads and makes text; otherwise it classifies images."""
+        return not isinstance(self.data, ImageData)
 
     def check_batch(self, batch_size: int) -> None:
         """Raises LayoutError unless the mesh can split a batch of that size."""

@@ -67,7 +67,7 @@ class Scoring:
 
     def _row(self, inputs: bytes, target: bytes) -> tuple[dict[str, np.ndarray], int, int]:
         """Returns features, where the target begins in the targets, and the tokens left out."""
-        vocabulary = self._experiment.data.vocabulary
+        vocabulary = self._experiment.vocabulary
         given, wanted = vocabulary.encode(inputs), vocabulary.encode(target)
         end = np.asarray([vocabulary.end_id], np.int32)
         if isinstance(self._experiment.data, SequenceToSequenceData):

@@ -1,7 +1,8 @@
 """Datasets that every machine has without a download, as TFDS builders."""
 
+from mtfrun.data.builders.digits import Digits
 from mtfrun.data.builders.number_words import NumberWords
 from mtfrun.data.builders.python_docs import PythonDocs
 from mtfrun.data.builders.python_source import PythonSource
 
-__all__ = ["NumberWords", "PythonDocs", "PythonSource"]
+__all__ = ["Digits", "NumberWords", "PythonDocs", "PythonSource"]

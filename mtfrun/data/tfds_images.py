@@ -1,0 +1,95 @@
+"""Labelled images of TFDS datasets, ours and any that is prepared on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mtfrun.data.builders import Digits
+from mtfrun.data.errors import DataError
+from mtfrun.data.silence import silent_tfds
+from mtfrun.data.sources import check_split
+from mtfrun.data.tfds_builder import tfds_builder
+from mtfrun.mtf.errors import did_you_mean
+
+EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsImages:
+    """The images and labels of a TFDS dataset for classification. An ImageSource.
+
+    name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
+        prepared in `data_dir`, in TFDS's form `name[/config][:version]`.
+    image_feature, label_feature: the features; all images must have one size.
+    data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    A split is a split's name or TFDS's slice of one (`train[:10%]`). Nothing is ever downloaded.
+    """
+
+    name: str
+    image_feature: str = "image"
+    label_feature: str = "label"
+    data_dir: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of every image."""
+        feature = self._feature(self.image_feature, tfds.features.Image)
+        if feature.np_dtype != np.uint8:
+            raise DataError(f'TFDS dataset "{self.name}": images of {feature.np_dtype}, not uint8')
+        if None in feature.shape:
+            raise DataError(
+                f'TFDS dataset "{self.name}" has images of different sizes, {feature.shape}: '
+                "choose one whose images have one size"
+            )
+        return feature.shape
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every class."""
+        return tuple(self._feature(self.label_feature, tfds.features.ClassLabel).names)
+
+    def examples(self, split: str) -> tf.data.Dataset:
+        """Returns pairs of an image, uint8, and its label, int32, in order, once."""
+        builder = self._builder
+        names = [self.image_feature, self.label_feature]
+        _ = self.size, self.label_names
+        check_split(f'TFDS dataset "{self.name}"', split.split("[")[0], tuple(builder.info.splits))
+        try:
+            with silent_tfds():
+                dataset = builder.as_dataset(
+                    split=split,
+                    shuffle_files=False,
+                    decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
+                    # TFDS's cache would become a part of every checkpoint of the iterator.
+                    read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
+                )
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
+        return dataset.map(
+            lambda example: (
+                example[self.image_feature],
+                tf.cast(example[self.label_feature], tf.int32),
+            )
+        )
+
+    @functools.cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        return tfds_builder(self.name, self.data_dir, EMBEDDED_IMAGES)
+
+    def _feature(self, name: str, kind: type) -> Any:
+        features = self._builder.info.features
+        fitting = [key for key, feature in features.items() if isinstance(feature, kind)]
+        if name not in fitting:
+            raise DataError(
+                f'TFDS dataset "{self.name}" has no {kind.__name__} feature "{name}"; it has '
+                f"{', '.join(fitting) or 'none'}{did_you_mean(name, fitting)}"
+            )
+        return features[name]

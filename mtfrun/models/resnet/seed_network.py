@@ -1,0 +1,173 @@
+"""The ResNet of Mesh TensorFlow's users in 2018, for parity; to train, use `ResNet`.
+
+What is odd about it is kept, because its numbers depend on it: its pictures are cut into blocks of
+32 x 96 with the channels folded into the columns; only the first convolution sees across the
+border of a block, and only to the left and right; its normalisation takes statistics over the
+batch alone, has a scale for every place in the batch, and its moving averages never move.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+
+from mtfrun import mtf
+from mtfrun.layers import Conv2D, Dense, Updates
+from mtfrun.models.resnet.classifier import ImageClassifier
+from mtfrun.models.resnet.image_input import ImageInput
+
+_BLOCK_ROWS, _BLOCK_COLS = 32, 96
+_STRIDES = (1, 2, 2)
+
+
+class SeedBatchNorm(mtf.Module):
+    """Normalises every place in a picture by its statistics over the batch."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        batch: mtf.Dimension,
+        places: Iterable[mtf.Dimension],
+        epsilon: float = 1e-5,
+    ) -> None:
+        """Makes the specs of scale and bias {batch}, moving_mean and moving_variance {*places}."""
+        super().__init__()
+        shape = mtf.Shape(places)
+        one = mtf.initializers.Ones()
+        self._batch = batch
+        self._epsilon = epsilon
+        self.scale = mtf.Variable(mesh, [batch], one)
+        self.bias = mtf.Variable(mesh, [batch])
+        self.moving_mean = mtf.Variable(mesh, shape, trainable=False)
+        self.moving_variance = mtf.Variable(mesh, shape, one, trainable=False)
+
+    def __call__(self, x: mtf.Tensor, training: bool) -> mtf.Tensor:
+        """Returns x {batch, *places} normalised: by this batch in training, else as it was made."""
+        if training:
+            centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
+            variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
+        else:
+            centred, variance = x - self.moving_mean, mtf.read_variable(self.moving_variance)
+        return centred * mtf.rsqrt(variance + self._epsilon) * self.scale + self.bias
+
+
+class SeedBottleneck(mtf.Module):
+    """Three convolutions with a shortcut; the third one, 1x1, has the stride."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        shape: mtf.Shape,
+        filters: int,
+        *,
+        stride: int,
+        project: bool,
+    ) -> None:
+        """Makes the layers for x of `shape` {batch, row_blocks, col_blocks, rows, cols, filters}.
+
+        `project` makes the shortcut a convolution with the stride as well.
+        """
+        super().__init__()
+        batch, row_blocks, col_blocks, rows, cols, inputs = shape.dims
+        outputs = mtf.Dimension(inputs.name, filters)
+        strided = [mtf.Dimension(dim.name, math.ceil(dim.size / stride)) for dim in (rows, cols)]
+        inner_places = [row_blocks, col_blocks, rows, cols, outputs]
+        outer_places = [row_blocks, col_blocks, *strided, outputs]
+        self.output_shape = mtf.Shape([batch, *outer_places])
+        point = functools.partial(Conv2D, filter_size=(1, 1))
+        strides = (stride, stride)
+        self.projection = self.projection_norm = None
+        if project:
+            self.projection = point(mesh, inputs, outputs, strides=strides)
+            self.projection_norm = SeedBatchNorm(mesh, batch, outer_places)
+        self.first = point(mesh, inputs, outputs)
+        self.first_norm = SeedBatchNorm(mesh, batch, inner_places)
+        self.second = Conv2D(mesh, outputs, outputs, filter_size=(3, 3))
+        self.second_norm = SeedBatchNorm(mesh, batch, inner_places)
+        self.third = point(mesh, outputs, outputs, strides=strides)
+        self.third_norm = SeedBatchNorm(mesh, batch, outer_places)
+
+    def __call__(self, x: mtf.Tensor, training: bool) -> mtf.Tensor:
+        """Returns the block's output, of `output_shape`."""
+        shortcut = x
+        if self.projection is not None and self.projection_norm is not None:
+            shortcut = self.projection_norm(self.projection(x), training)
+        x = mtf.relu(self.first_norm(self.first(x), training))
+        x = mtf.relu(self.second_norm(self.second(x), training))
+        x = self.third_norm(self.third(x), training)
+        return mtf.relu(x + shortcut)
+
+
+class SeedResNet(ImageClassifier):
+    """The network: a 7x7 convolution, bottlenecks, a hidden layer, logits.
+
+    Args:
+      mesh: the mesh.
+      num_classes: the number of labels.
+      image: {rows, cols, channels}; rows a multiple of 32, cols * channels of 96.
+      batch_size: pictures of every batch, in evaluation too.
+      num_layers: how often the three layers of blocks are repeated.
+      layer_sizes: blocks of each of the three layers; what is beyond has no effect.
+      filter_sizes: their filters, likewise; the first is also that of the 7x7 convolution.
+      hidden_size: the width of the hidden layer.
+      image_input: makes normalised floats of pictures.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        num_classes: int,
+        image: mtf.Shape,
+        *,
+        batch_size: int,
+        num_layers: int = 6,
+        layer_sizes: Sequence[int] = (3, 4, 6, 3),
+        filter_sizes: Sequence[int] = (64, 64, 128, 256, 512),
+        hidden_size: int = 256,
+        image_input: ImageInput = ImageInput(),
+    ) -> None:
+        super().__init__(num_classes, image_input)
+        rows, cols, channels = (dim.size for dim in image)
+        if rows % _BLOCK_ROWS or cols * channels % _BLOCK_COLS:
+            raise ValueError(
+                f"pictures of {rows} rows and {cols} cols * {channels} channels do not fit: rows "
+                f"must be a multiple of {_BLOCK_ROWS}, cols * channels of {_BLOCK_COLS}"
+            )
+        batch = mtf.Dimension("batch", batch_size)
+        row_blocks = mtf.Dimension("row_blocks", rows // _BLOCK_ROWS)
+        col_blocks = mtf.Dimension("col_blocks", cols * channels // _BLOCK_COLS)
+        block = [mtf.Dimension("rows", _BLOCK_ROWS), mtf.Dimension("cols", _BLOCK_COLS)]
+        one_channel = mtf.Dimension("one_channel", 1)
+        filters = mtf.Dimension("filters", filter_sizes[0])
+        self._given = mtf.Shape([batch, *image])
+        # As the picture lies in memory, and as the convolutions need it.
+        self._stored = mtf.Shape([batch, row_blocks, block[0], col_blocks, block[1], one_channel])
+        self._blocked = mtf.Shape([batch, row_blocks, col_blocks, *block, one_channel])
+        self.first = Conv2D(mesh, one_channel, filters, filter_size=(7, 7), w_blocks_dim=col_blocks)
+        shape = mtf.Shape([*self._blocked.dims[:-1], filters])
+        self.first_norm = SeedBatchNorm(mesh, batch, shape.dims[1:])
+        self.blocks: list[SeedBottleneck] = []
+        stages = list(zip(layer_sizes, filter_sizes, _STRIDES, strict=False))
+        for num_blocks, num_filters, stride in stages * num_layers:
+            for i in range(num_blocks):
+                made = SeedBottleneck(
+                    mesh, shape, num_filters, stride=stride if i == 0 else 1, project=i == 0
+                )
+                shape = made.output_shape
+                self.blocks.append(made)
+        hidden = mtf.Dimension("hidden", hidden_size)
+        self.hidden = Dense(mesh, shape.dims[1:], [hidden], activation=mtf.relu)
+        self.softmax = Dense(mesh, [hidden], [self._classes])
+
+    def _classify(self, images: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
+        if images.shape != self._given:
+            raise mtf.ShapeError(
+                f"images are {images.shape}, but this network was made for {self._given}: its "
+                "normalisation knows every place of a batch"
+            )
+        x = mtf.transpose(mtf.reshape(images, self._stored), self._blocked)
+        x = mtf.relu(self.first_norm(self.first(x), training))
+        for block in self.blocks:
+            x = block(x, training)
+        return self.softmax(self.hidden(x)), {}

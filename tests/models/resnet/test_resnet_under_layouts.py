@@ -1,0 +1,116 @@
+"""No layout and no blocking changes what a residual network learns, or how it is evaluated."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.data import Infeed
+from mtfrun.evaluation import Evaluator
+from mtfrun.models.resnet import BottleneckBlock, LargeImageStem
+from mtfrun.training import TrainState, train_steps_function
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.resnet.small_resnet import SHAPES, on_mesh, pictures, small_resnet
+
+STEPS = 20
+# Rounding grows from step to step.
+STEPS_TOLERANCE = 1e-3
+
+# (mesh shape, layout, row_blocks, col_blocks)
+WHERE = {
+    "data 4": ("data:4,model:1", "batch:data", 1, 1),
+    "data 2 x filters 2": ("data:2,model:2", "batch:data;filters:model", 1, 1),
+    "row_blocks 2 x col_blocks 2": ("data:2,model:2", "row_blocks:data;col_blocks:model", 2, 2),
+}
+# Further ones, of which the first step is compared.
+FIRST_STEP = {
+    **WHERE,
+    "blocks on one device": (ONE_DEVICE, "", 4, 2),
+    "classes 2": ("data:1,model:2", "classes:model", 1, 1),
+    "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
+}
+
+
+@functools.cache
+def _trained(mesh_shape: str, layout: str, row_blocks: int, col_blocks: int) -> tuple:
+    """Returns the losses of all steps, the metrics of the end, and the moving averages."""
+    mesh = mtf.Mesh(mesh_shape, layout)
+    model = small_resnet(mesh, row_blocks=row_blocks, col_blocks=col_blocks)
+    optimizer = optim.Momentum(
+        0.02, nesterov=True, weight_decay=1e-3, exclude_from_weight_decay=["norm/", "/bias$"]
+    )
+    state = TrainState(model, optimizer, mesh, seed=1)
+    state.initialize()
+    batches = [pictures(seed) for seed in range(STEPS)]
+    data = tf.data.Dataset.from_tensor_slices(
+        {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
+    )
+    run = train_steps_function(state)
+    features = Infeed(iter(data), mesh, SHAPES).next(STEPS)
+    history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
+    losses = history["objective"].total / history["objective"].weight
+    metrics = Evaluator(model, mesh, batches_per_visit=5)(Infeed(iter(data), mesh, SHAPES))
+    variables = model.named_variables()
+    averages = {path: mtf.to_numpy(variables[path]) for path in model.updated_paths}
+    return losses, metrics, averages
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_twenty_steps_and_the_evaluation_are_those_of_one_device(where: str) -> None:
+    expected_losses, expected_metrics, expected_averages = _trained(ONE_DEVICE, "", 1, 1)
+    losses, metrics, averages = _trained(*WHERE[where])
+    assert expected_losses[-5:].mean() < 0.9 * expected_losses[:5].mean()
+    assert_close(losses, expected_losses, STEPS_TOLERANCE)
+    assert_close(metrics["loss"], expected_metrics["loss"], STEPS_TOLERANCE)
+    assert metrics["accuracy"] == expected_metrics["accuracy"]
+    assert metrics["top_5_accuracy"] == expected_metrics["top_5_accuracy"]
+    for path, average in expected_averages.items():
+        assert_close(averages[path], average, STEPS_TOLERANCE)
+
+
+@functools.cache
+def _first_step(
+    mesh_shape: str, layout: str, row_blocks: int, col_blocks: int, bottleneck: bool
+) -> tuple:
+    """Returns loss, gradients and moving averages of the first step."""
+    mesh = mtf.Mesh(mesh_shape, layout)
+    options = {"row_blocks": row_blocks, "col_blocks": col_blocks}
+    if bottleneck:
+        options |= {"block": BottleneckBlock, "stage_sizes": [2], "widths": [4]}
+        # It makes a quarter of the size.
+        options["stem"] = LargeImageStem
+    model = small_resnet(mesh, **options)
+    mtf.initialize(model, seed=2)
+    trainable = {path: v for path, v in model.named_variables().items() if v.trainable}
+
+    def step(features: dict[str, mtf.Tensor]) -> tuple:
+        def total() -> tuple:
+            loss = model.loss(features, training=True, key=mtf.random_key(5))
+            return loss.total, loss
+
+        (value, loss), gradients = mtf.value_and_gradients(total, trainable)
+        for path, gradient in gradients.items():
+            assert gradient is not None and gradient.shape == trainable[path].shape
+        return value, gradients, loss.updates
+
+    return mtf.to_numpy(mtf.function(step)(on_mesh(mesh, pictures())))
+
+
+@pytest.mark.parametrize(
+    "where, bottleneck",
+    [(where, False) for where in FIRST_STEP]
+    + [("data 2 x filters 2", True), ("row_blocks 2 x col_blocks 2", True)],
+)
+def test_the_first_step_is_that_of_one_device(where: str, bottleneck: bool) -> None:
+    expected = _first_step(ONE_DEVICE, "", 1, 1, bottleneck)
+    value, gradients, updates = _first_step(*FIRST_STEP[where], bottleneck)
+    assert_close(value, expected[0], FLOAT32_MODEL_TOLERANCE)
+    for found, wanted in ((gradients, expected[1]), (updates, expected[2])):
+        assert found.keys() == wanted.keys() and wanted
+        for path, array in wanted.items():
+            assert np.abs(array).max() > 0.0, path
+            assert_close(found[path], array, FLOAT32_MODEL_TOLERANCE)

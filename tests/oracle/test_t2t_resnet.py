@@ -1,0 +1,174 @@
+"""The seed's image network equals the original: logits, loss, gradients, on one device and meshes.
+
+All 6 cases of `t2t_resnet_2018.npz` run. In training its batch norm over so few values is
+ill-conditioned: the reference was chosen so that perturbations of 1e-6 change logits by less than
+1e-4 and gradients by less than 0.2 % of their largest entry, and asks for the tolerances below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.models.resnet import SeedResNet
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.oracle.layer_case import ONE_DEVICE, set_variables
+from tests.oracle.reference_cases import ReferenceCase, reference_cases
+
+CASES = reference_cases("t2t_resnet_2018")
+TRAINING_TOLERANCE = 1e-3
+TRAINING_GRADIENT_TOLERANCE = 1e-2
+
+# Sizes differ: filters are 2 and 3, so that only some cases can split them.
+LAYOUTS = {
+    "one_block_each": [
+        ONE_DEVICE,
+        ("data:2,model:1", "batch:data"),
+        ("data:2,model:2", "batch:data;filters:model"),
+        ("data:4,model:2", "batch:data;classes:model"),
+    ],
+    "two_col_blocks": [
+        ONE_DEVICE,
+        ("data:2,model:1", "batch:data"),
+        ("data:1,model:2", "col_blocks:model"),
+        ("data:2,model:2", "batch:data;col_blocks:model"),
+        ("data:2,model:4", "batch:data;hidden:model"),
+    ],
+    "deeper": [
+        ONE_DEVICE,
+        ("data:2,model:1", "batch:data"),
+        ("data:2,model:2", "batch:data;hidden:model"),
+    ],
+}
+
+
+# Compiling takes seconds a case: on every mesh with the slow tests.
+QUICK_MESHES = {
+    ("one_block_each_train", "data:2,model:1"),
+    ("two_col_blocks_train", "data:2,model:2"),
+    ("deeper_eval", "data:2,model:2"),
+}
+
+
+def _marks(name: str, mesh_shape: str) -> list[pytest.MarkDecorator]:
+    quick = mesh_shape == ONE_DEVICE[0] or (name, mesh_shape) in QUICK_MESHES
+    return [] if quick else [pytest.mark.slow]
+
+
+def _names(case: ReferenceCase) -> Iterator[tuple[str, str]]:
+    """Yields (our prefix, the reference's) of every convolution, normalisation and dense layer."""
+    yield "first/kernel", "init_filters"
+    yield "first_norm/", "batch_norm/"
+    block = 0
+    for layer in range(case.hparams["num_layers"]):
+        for stage, num_blocks in enumerate(case.hparams["layer_sizes"]):
+            for i in range(num_blocks):
+                ours = f"blocks/{block}"
+                theirs = f"block_layer_{layer}/block_layer{stage + 1}"
+                parts = ["first", "second", "third"]
+                kernels = ["kernel1", "kernel2", "wide_kernel"]
+                if i == 0:
+                    parts, kernels = ["projection", *parts], ["kernel", *kernels]
+                else:
+                    theirs += f"/bottleneck_{i}"
+                for k, (part, kernel) in enumerate(zip(parts, kernels, strict=True)):
+                    yield f"{ours}/{part}/kernel", f"{theirs}/{kernel}"
+                    yield f"{ours}/{part}_norm/", f"{theirs}/batch_norm{f'_{k}' if k else ''}/"
+                block += 1
+    yield "hidden/", "dense/"
+    yield "softmax/", "logits/"
+
+
+def _reference_name(case: ReferenceCase, path: str) -> str:
+    """Returns what the reference calls the variable of a path of ours."""
+    for ours, theirs in _names(case):
+        if path.startswith(ours):
+            last = path.removeprefix(ours)
+            return (
+                theirs + {"scale": "batch_norm_scale", "bias": "batch_norm_bias"}.get(last, last)
+                if "norm" in ours
+                else theirs + last
+            )
+    raise AssertionError(f"{path} has no counterpart")
+
+
+def _model(case: ReferenceCase, weights: ReferenceCase, mesh: mtf.Mesh) -> SeedResNet:
+    hparams = case.hparams
+    image = f"rows:{hparams['rows_size']};cols:{hparams['cols_size']};" + (
+        f"channels:{hparams['num_channels']}"
+    )
+    model = SeedResNet(
+        mesh,
+        10,
+        mtf.convert_to_shape(image),
+        batch_size=hparams["batch_size"],
+        num_layers=hparams["num_layers"],
+        layer_sizes=hparams["layer_sizes"],
+        filter_sizes=hparams["filter_sizes"],
+        hidden_size=hparams["hidden_size"],
+    )
+    arrays = weights.with_role("w")
+    paths = model.named_variables()
+    set_variables(model, {path: arrays[_reference_name(case, path)] for path in paths})
+    return model
+
+
+@pytest.mark.parametrize(
+    "name, mesh_shape, layout",
+    [
+        pytest.param(f"{config}_{mode}", *where, marks=_marks(f"{config}_{mode}", where[0]))
+        for config, layouts in LAYOUTS.items()
+        for mode in ("eval", "train")
+        for where in layouts
+    ],
+)
+def test_the_seed_network_equals_the_original(name: str, mesh_shape: str, layout: str) -> None:
+    case = CASES[name]
+    training = case.hparams["mode"] == "train"
+    weights = CASES[name.replace("train", "eval")]
+    mesh = mtf.Mesh(mesh_shape, layout)
+    model = _model(case, weights, mesh)
+    trainable = {p: v for p, v in model.named_variables().items() if v.trainable}
+    size = case.hparams["batch_size"]
+    images = weights.arrays["in/inputs"]
+    sizes = zip(["batch", "rows", "cols", "channels"], images.shape, strict=True)
+    batch = [mtf.Dimension("batch", size)]
+    features = {
+        "images": mtf.import_tf_tensor(mesh, images, mtf.Shape(sizes)),
+        "labels": mtf.import_tf_tensor(mesh, case.arrays["in/targets"].reshape(-1), batch),
+        "weights": mtf.import_tf_tensor(mesh, np.ones([size], np.int32), batch),
+    }
+
+    def run(features: dict[str, mtf.Tensor]) -> tuple:
+        def mean() -> tuple:
+            loss = model.loss(features, training=training)
+            assert not loss.updates
+            return loss.total * mtf.reciprocal(loss.weight), loss
+
+        (value, _), gradients = mtf.value_and_gradients(mean, trainable)
+        logits, _ = model._logits_and_updates(features, training=training, key=None)
+        return value, logits, gradients
+
+    value, logits, gradients = mtf.function(run)(features)
+    assert logits.shape.dimension_names == ["batch", "classes"]
+    tolerance = TRAINING_TOLERANCE if training else FLOAT32_MODEL_TOLERANCE
+    assert_close(mtf.to_numpy(logits), case.arrays["out/logits"][:, 0], tolerance)
+    assert_close(mtf.to_numpy(value), case.arrays["out/loss"], tolerance)
+    expected = case.with_role("grad")
+    by_reference = {_reference_name(case, path): g for path, g in gradients.items()}
+    assert expected.keys() <= by_reference.keys()
+    for key, gradient in expected.items():
+        actual = mtf.to_numpy(by_reference[key])
+        assert_close(
+            actual,
+            gradient,
+            TRAINING_GRADIENT_TOLERANCE if training else FLOAT32_MODEL_TOLERANCE,
+        )
+
+
+def test_all_cases_of_the_reference_are_there() -> None:
+    names = [f"{config}_{mode}" for config in LAYOUTS for mode in ("eval", "train")]
+    assert sorted(names) == sorted(CASES)
