@@ -121,6 +121,7 @@ __all__ = [
     "relative_position_bucket",
     "rename_length_to_memory_length",
     "rms_norm",
+    "rotate",
     "sigmoid_cross_entropy_with_logits",
     "regularised_cross_entropy",
     "softmax_cross_entropy_with_ids",

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from mtfrun.mtf.collectives import dump_environment
+from mtfrun.cli.program_dump import dump_environment
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -22,7 +22,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
     folder = tmp_path_factory.mktemp("programs")
     worker = subprocess.run(
         [sys.executable, "-m", "tests.models.moe.collectives_worker", str(folder)],
-        env=os.environ | dump_environment(folder),
+        env=os.environ | dump_environment(str(folder)),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
