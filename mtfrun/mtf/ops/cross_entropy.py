@@ -11,7 +11,7 @@ from mtfrun.mtf.ops.elementwise import exp, log
 from mtfrun.mtf.ops.gathering import gather
 from mtfrun.mtf.ops.indexing import one_hot, range
 from mtfrun.mtf.ops.lift import transposed
-from mtfrun.mtf.ops.reductions import reduce_logsumexp, reduce_max, softmax
+from mtfrun.mtf.ops.reductions import reduce_max, reduce_sum, softmax
 from mtfrun.mtf.ops.structure import reshape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -86,8 +86,9 @@ def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     own_logsumexp = own_largest - log(reduce_max(own_softmax, reduced_dim=classes))
     largest = reduce_max(own_largest, reduced_dim=part)
     margin = largest - gather(logits, targets, vocab)
-    # Relative to the largest logit, so that a target that has it loses nothing to cancellation.
-    excess = reduce_logsumexp(own_logsumexp - largest, part)
+    # Relative to the largest logit, so that a target that has it loses nothing to cancellation;
+    # the sum is between 1 and vocab.size.
+    excess = log(reduce_sum(exp(own_logsumexp - largest), reduced_dim=part))
     if part.size > 1:
         own_softmax = own_softmax * exp(own_logsumexp - (largest + excess))
     return margin + excess, largest + excess, margin, own_softmax
