@@ -34,6 +34,18 @@ STRUCTURE = [
         (AB,),
         ("a:data;e:data", "a:data;e:model", "a:data;b:model;d:model;e:data"),
     ),
+    OpCase(
+        "reshape_that_splits_beside_a_dimension_that_loses_its_axis",
+        lambda x: mtf.reshape(x, "d:8;e:8;f:8"),
+        ("a:8;b:64",),
+        ("a:data;e:data", "a:data;e:data;f:model"),
+    ),
+    OpCase(
+        "reshape_that_moves_an_axis_between_later_dimensions",
+        lambda x: mtf.reshape(x, "a:8;d:8;e:8;f:8"),
+        ("a:8;b:8;c:8;g:8",),
+        ("b:data;e:data", "a:data;c:model;f:model"),
+    ),
     OpCase("rename_dimension", lambda x: mtf.rename_dimension(x, "a", "z"), (AB,)),
     OpCase(
         "rename_to_a_split_dimension",

@@ -97,6 +97,7 @@ ELEMENTWISE = [
     ),
     OpCase("pow", lambda x, y: [mtf.pow(x, 1.5), mtf.pow(x, y)], (f"positive {AB}", "b:8")),
     OpCase("where", mtf.where, ("bool a:8", AB, "b:8;c:8")),
+    OpCase("where_of_a_scalar_condition", mtf.where, ("bool ", AB, "b:8")),
     OpCase("where_with_numbers", lambda m, x: mtf.where(m, x, -1e9), (f"bool {AB}", AB)),
     OpCase("add_n", lambda *xs: mtf.add_n(xs), (AB, "b:8", ABC)),
     OpCase("cwise", lambda x, y: mtf.cwise(lambda p, q: p * tf.exp(q), [x, y]), (AB, AB)),

@@ -37,6 +37,14 @@ ALLOWED = {
     "reshape_that_merges": (1, "the gradient is split into dimensions without a rule"),
     "replace_dimensions": (1, "a split dimension disappears"),
     "reshape_that_moves_an_axis": (2, "one all-to-all forward, one backward: the point of it"),
+    "reshape_that_moves_an_axis_between_later_dimensions": (
+        2,
+        "DTensor's all-to-all is wrong there: a gather forward, one backward",
+    ),
+    "reshape_that_splits_beside_a_dimension_that_loses_its_axis": (
+        2,
+        "an axis moves: forward and backward",
+    ),
     "rename_dimension": (1, "the new name has no rule"),
     "rename_to_a_split_dimension": (1, "the gradient's name has no rule"),
     "anonymize": (1, "what it is for"),

@@ -159,6 +159,9 @@ def where(
 
     def choose(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
         rest = iter(values)
+        if condition.mesh.is_distributed and not condition.shape.ndims:
+            # DTensor crashes the process where a scalar chooses between tensors.
+            mask = tf.reshape(mask, [1] * shape.ndims)
         return tf.where(mask, *(fixed[i] if i in fixed else next(rest) for i in (0, 1)))
 
     value = combine(

@@ -35,7 +35,8 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
 
     It splits, merges and renames dimensions; it never transposes. Where the layout changes (a
     dimension on an axis becomes one that is not, or is on another), values move between devices:
-    an all-to-all or all-gather, which is how MoE layers exchange tokens.
+    an all-to-all or all-gather, which is how MoE layers exchange tokens. It is an all-to-all up to
+    three dimensions, and where an axis goes from or to the first one.
 
     Raises:
       ShapeError: the total sizes differ.
@@ -51,41 +52,67 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     if x.shape.to_integer_list == shape.to_integer_list:
         # Said twice, before and after: otherwise DTensor cannot lay out the gradient of a value
         # that comes straight from outside and is split another way here.
-        return laid_out(x, x.mesh.constrain(x.value, x.shape), shape)
-    value = x.value
-    if x.mesh.is_distributed:
-        value = _free_regrouped_dimensions(x, shape)
-    return laid_out(x, tf.reshape(value, shape.to_integer_list), shape)
+        return _laid_out_from(x, x.mesh.constrain(x.value, x.shape), x.shape, shape)
+    if not x.mesh.is_distributed:
+        return laid_out(x, tf.reshape(x.value, shape.to_integer_list), shape)
+    before, after = _carried(x, shape)
+    # Said before and after: left to itself DTensor lays a value out as what follows wants it, and
+    # where that is another split, regroups each device's entries as if they were all.
+    value = tf.reshape(x.mesh.constrain(x.value, before), shape.to_integer_list)
+    return _laid_out_from(x, x.mesh.constrain(value, after), after, shape)
 
 
-def _free_regrouped_dimensions(x: Tensor, shape: Shape) -> tf.Tensor:
-    """Returns x's value without the splits that a reshape cannot carry through.
+def _laid_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> Tensor:
+    """Returns `value`, laid out for `before`, laid out for `shape`, which has the same sizes.
+
+    DTensor's all-to-all mixes up the entries of a value of four and more dimensions where neither
+    of the two dimensions is the first (measured, eagerly and compiled). There the axis is gathered.
+    """
+    old, new = x.mesh.partition(before), x.mesh.partition(shape)
+    lost = {axis for axis, other in zip(old[1:], new[1:], strict=True) if axis != other}
+    gained = {axis for axis, other in zip(new[1:], old[1:], strict=True) if axis != other}
+    if shape.ndims > 3 and (moved := lost & gained - {None}):
+        names = [
+            f"_whole_{i}" if axis in moved else dim.name
+            for i, (axis, dim) in enumerate(zip(old, before, strict=True))
+        ]
+        value = x.mesh.constrain(value, _renamed(before, names))
+    return laid_out(x, value, shape)
+
+
+def _carried(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
+    """Returns x's shape and `shape` under names that have only the splits a reshape carries.
 
     DTensor reshapes a split dimension when it stays whole or leads its group; merging two split
-    dimensions, or splitting inside a group, is not expressible and wrong shapes result. The
-    dimensions of such a group are gathered first.
+    dimensions, or splitting inside a group, is not expressible. The dimensions of such a group are
+    gathered first.
     """
-    names = list(x.shape.dimension_names)
+    before = list(x.shape.dimension_names)
+    after = [f"_whole_{i}" for i in range(shape.ndims)]
     for old, new in _groups(x.shape, shape):
-        if len(old) == 1 and len(new) == 1:
-            continue
-        split = [i for i, dim in enumerate(old) if x.mesh.num_splits(dim) > 1]
+        split = [dim for dim in old if x.mesh.num_splits(dim) > 1]
         if not split:
             continue
-        axis = x.mesh.axis_of(old[split[0]])
-        leads_on = len(split) == 1 and all(d.size == 1 for d in old[: split[0]])
-        first_new = next((d for d in new if d.size > 1), new[0] if new else None)
-        keeps = (
-            first_new is not None
-            and x.mesh.axis_of(first_new) == axis
-            and first_new.size % x.mesh.num_splits(old[split[0]]) == 0
-        )
-        if leads_on and keeps:
+        if len(old) == 1 and len(new) == 1:
+            after[shape.index(new[0])] = old[0].name
+            continue
+        leads = len(split) == 1 and all(d.size == 1 for d in old[: old.index(split[0])])
+        first = next((dim for dim in new if dim.size > 1), None)
+        if (
+            leads
+            and first is not None
+            and x.mesh.axis_of(first) == x.mesh.axis_of(split[0])
+            and first.size % x.mesh.num_splits(split[0]) == 0
+        ):
+            after[shape.index(first)] = first.name
             continue
         for dim in old:
-            names[x.shape.index(dim)] = f"{dim.name}_whole"
-    unsplit = Shape(Dimension(name, dim.size) for name, dim in zip(names, x.shape, strict=True))
-    return x.value if unsplit == x.shape else x.mesh.constrain(x.value, unsplit)
+            before[x.shape.index(dim)] = f"{dim.name}_whole"
+    return _renamed(x.shape, before), _renamed(shape, after)
+
+
+def _renamed(shape: Shape, names: Sequence[str]) -> Shape:
+    return Shape(Dimension(name, dim.size) for name, dim in zip(names, shape, strict=True))
 
 
 def _groups(old: Shape, new: Shape) -> list[tuple[list[Dimension], list[Dimension]]]:
