@@ -11,7 +11,6 @@ import tensorflow as tf
 from mtfrun import mtf, optim, training
 from mtfrun.cli.tasks.evaluation import Evaluation
 from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.data import language_model_shapes
 from mtfrun.rundir import RunDirectory, WarmStart, package_versions
 
 
@@ -61,7 +60,7 @@ class Training:
             state, microbatches=options.microbatches, clip_norm=options.clip_norm
         )
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
-        shapes = language_model_shapes(self.batch_size, self.experiment.data.length)
+        shapes = self.experiment.data.shapes(self.batch_size)
         features = {
             name: mtf.import_tf_tensor(
                 state.mesh, np.zeros([1, *shape.to_integer_list], np.int32), steps + shape
