@@ -109,8 +109,9 @@ def _train(state: TrainState, batch: dict[str, np.ndarray], microbatches: int) -
     run(features, mtf.constant(state.mesh, 1, dtype=tf.int32))
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape, microbatches", [(ONE_DEVICE, 1), (ONE_DEVICE, 2), ("data:2,model:2", 2)]
+)
 def test_moving_averages_take_the_mean_over_microbatches(
     mesh_shape: str, microbatches: int
 ) -> None:

@@ -33,6 +33,8 @@ FIRST_STEP = {
     "classes 2": ("data:1,model:2", "classes:model", 1, 1),
     "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
 }
+# Compiling takes seconds a case.
+SLOW = ("data 2 x col_blocks 4",)
 
 
 @functools.cache
@@ -102,8 +104,12 @@ def _first_step(
 
 @pytest.mark.parametrize(
     "where, bottleneck",
-    [(where, False) for where in FIRST_STEP]
-    + [("data 2 x filters 2", True), ("row_blocks 2 x col_blocks 2", True)],
+    [
+        *((where, False) for where in FIRST_STEP if where not in SLOW),
+        *(pytest.param(where, False, marks=pytest.mark.slow) for where in SLOW),
+        pytest.param("data 2 x filters 2", True, marks=pytest.mark.slow),
+        ("row_blocks 2 x col_blocks 2", True),
+    ],
 )
 def test_the_first_step_is_that_of_one_device(where: str, bottleneck: bool) -> None:
     expected = _first_step(ONE_DEVICE, "", 1, 1, bottleneck)
