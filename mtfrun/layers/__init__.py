@@ -11,7 +11,7 @@ from mtfrun.layers.attention_masks import (
     rename_length_to_memory_length,
 )
 from mtfrun.layers.attention_parameters import AttentionParameters, AttentionParams
-from mtfrun.layers.auxiliary import Auxiliary, Collector, Mean
+from mtfrun.layers.auxiliary import Auxiliary, Collector, Metric
 from mtfrun.layers.batch_normalization import BatchNorm, Updates
 from mtfrun.layers.context import Context
 from mtfrun.layers.convolution import (
@@ -82,7 +82,7 @@ __all__ = [
     "GatedFeedForward",
     "KeysAndValues",
     "LayerNorm",
-    "Mean",
+    "Metric",
     "MultiHeadAttention",
     "PositionalEmbedding",
     "RMSNorm",

@@ -10,8 +10,12 @@ import tensorflow as tf
 from mtfrun import mtf
 
 
-class Mean(NamedTuple):
-    """A mean as its two parts: total {...} and weight, a scalar; parts of batches add up."""
+class Metric(NamedTuple):
+    """A mean as its two parts, float32; value = total / weight.
+
+    The weight is a scalar, the total may have dimensions. Parts of batches, microbatches and hosts
+    add up to the exact mean of all.
+    """
 
     total: mtf.Tensor
     weight: mtf.Tensor
@@ -25,7 +29,7 @@ class Auxiliary(NamedTuple):
     """
 
     loss: mtf.Tensor
-    metrics: dict[str, Mean]
+    metrics: dict[str, Metric]
 
 
 class Collector:
@@ -56,7 +60,7 @@ class Collector:
         losses = [auxiliary.loss for auxiliary in self.found.values()]
         return mtf.add_n(losses) if losses else None
 
-    def metrics(self) -> dict[str, Mean]:
+    def metrics(self) -> dict[str, Metric]:
         """Returns all measurements as "path/name"."""
         return {
             f"{path}/{name}": mean

@@ -7,17 +7,7 @@ from typing import NamedTuple, Protocol
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-
-
-class Metric(NamedTuple):
-    """A mean as its two parts, float32; value = total / weight.
-
-    The weight is a scalar, the total too or of a shape in the model's `metric_shapes`. Parts of
-    batches, microbatches and hosts add up to the exact mean of all.
-    """
-
-    total: mtf.Tensor
-    weight: mtf.Tensor
+from mtfrun.layers import Metric as Metric
 
 
 class Loss(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtfrun import mtf
-from mtfrun.layers import Mean
+from mtfrun.layers import Metric
 from mtfrun.models.moe.routing import Routing
 
 # Tokens are counted by how many experts they visit: 0, 1, 2, 3, or 4 and more.
@@ -23,7 +23,7 @@ def level_shapes(experts: int) -> dict[str, mtf.Shape]:
     }
 
 
-def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, Mean]:
+def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, Metric]:
     """Returns the measurements of one level.
 
     "load" {experts_of_level}: every expert's share of what all experts process. "dropped": the
@@ -47,17 +47,17 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
     # A batch of padding alone, which fills up an evaluation, has no balance.
     any_token = mtf.minimum(mtf.reduce_sum(present), 1.0)
     means = {
-        "load": Mean(counts, mtf.reduce_sum(counts)),
-        "dropped": Mean(mtf.reduce_sum(wanted - kept), mtf.reduce_sum(wanted)),
-        "entropy": Mean(
+        "load": Metric(counts, mtf.reduce_sum(counts)),
+        "dropped": Metric(mtf.reduce_sum(wanted - kept), mtf.reduce_sum(wanted)),
+        "entropy": Metric(
             mtf.negative(mtf.reduce_sum(minus_entropy * present)), mtf.reduce_sum(present)
         ),
-        "balance_loss": Mean(routing.balance_loss * any_token, any_token),
+        "balance_loss": Metric(routing.balance_loss * any_token, any_token),
     }
     return {name: _without_gradient(mean) for name, mean in means.items()}
 
 
-def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Mean:
+def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Metric:
     """Returns the shares {visits} of tokens by the number of experts that they visit.
 
     Args:
@@ -67,7 +67,7 @@ def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Mean:
     present = _present(visits, importance)
     number = mtf.to_int32(mtf.minimum(visits + 0.5, float(VISITS.size - 1)))
     shares = mtf.einsum([mtf.one_hot(number, VISITS), present], [VISITS])
-    return _without_gradient(Mean(shares, mtf.reduce_sum(present)))
+    return _without_gradient(Metric(shares, mtf.reduce_sum(present)))
 
 
 def _all_experts(number: int) -> mtf.Dimension:
@@ -80,5 +80,5 @@ def _present(like: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.Tensor:
     return mtf.to_float(mtf.greater(importance, 0.0))
 
 
-def _without_gradient(mean: Mean) -> Mean:
-    return Mean(mtf.stop_gradient(mean.total), mtf.stop_gradient(mean.weight))
+def _without_gradient(mean: Metric) -> Metric:
+    return Metric(mtf.stop_gradient(mean.total), mtf.stop_gradient(mean.weight))

@@ -117,8 +117,7 @@ class TokenModel(mtf.Module, abc.ABC):
                 )
             )
         accuracy = mean(mtf.to_float(mtf.equal(found.margin, 0.0)))
-        metrics = {"loss": plain, "accuracy": accuracy}
-        metrics |= {name: Metric(*mean) for name, mean in collector.metrics().items()}
+        metrics = {"loss": plain, "accuracy": accuracy, **collector.metrics()}
         of_layers = collector.loss()
         total = trained.total
         if of_layers is not None:
