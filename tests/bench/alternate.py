@@ -59,6 +59,7 @@ def report(bench: str, config: str, results: dict[str, dict], reference: str, **
             "ratio_to": reference,
             "ratio": round(statistics.median(a / b for a, b in pairs), 3),
             "first_step_s": round(result["first_step_s"], 2),
+            "compile_s": round(result["compile_s"], 2),
             "first_loss": result["first_loss"],
             "peak_mb": round(result["peak_mb"]),
             **extra,

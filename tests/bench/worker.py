@@ -20,11 +20,14 @@ def serve(setup: Callable[[], Callable[[], float]], started: float) -> None:
       setup: returns the step: a function that blocks until its result, a loss, is there.
       started: the time (time.time()) at which the process began its imports.
 
-    Prints a JSON line after the first step, and one with the times of every further request.
+    Prints a JSON line after the first step, which traces and compiles, and one with the times of
+    every further request.
     """
     step = setup()
+    ready = time.time()
     loss = step()
-    _say(first_step_s=time.time() - started, first_loss=loss)
+    done = time.time()
+    _say(first_step_s=done - started, compile_s=done - ready, first_loss=loss)
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
