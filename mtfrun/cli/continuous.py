@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from mtfrun.rundir import RunDirectory, RunDirError
+from mtfrun.rundir import RunDirectory
 
 POLL_SECS = 10.0
 
@@ -21,7 +20,7 @@ def steps_as_they_appear(
     yielded: set[int] = set()
     while True:
         # In this order: a checkpoint that is saved between the two is found in the next round.
-        training = _is_training(run)
+        training = run.is_training()
         new = [step for step in run.checkpoints().steps() if step not in yielded]
         if new:
             yielded.add(new[0])
@@ -30,13 +29,3 @@ def steps_as_they_appear(
             sleep(POLL_SECS)
         else:
             return
-
-
-def _is_training(run: RunDirectory) -> bool:
-    """Returns whether a process holds the run's lock."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(run.lock())
-        except RunDirError:
-            return True
-    return False

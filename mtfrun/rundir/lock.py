@@ -12,6 +12,9 @@ from collections.abc import Iterator
 
 from mtfrun.rundir.errors import RunDirError, reason
 
+_ATTEMPTS = 5
+_PAUSE_SECS = 0.05
+
 
 @contextlib.contextmanager
 def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
@@ -34,7 +37,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno())
         except BlockingIOError:
             raise RunDirError(
                 f"{directory} is in use by {_holder(path)};"
@@ -50,6 +53,28 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
             yield
         finally:
             _replace_text(file.fileno(), "")
+
+
+def is_locked(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a process holds the lock file `path`; False where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            # Shared, so that those who look do not see each other.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _lock(descriptor: int) -> None:
+    """Takes the lock; not refused by somebody who looks in this moment, see `is_locked`."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(_PAUSE_SECS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _this_process() -> dict[str, object]:

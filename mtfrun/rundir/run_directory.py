@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.lock import writer_lock
+from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import read_record, record_command
 from mtfrun.rundir.summaries import Summaries
 
@@ -82,7 +82,15 @@ class RunDirectory:
 
     def lock(self) -> AbstractContextManager[None]:
         """Returns the lock that a process holds while it trains; see `writer_lock`."""
-        return writer_lock(os.path.join(self.path, ".lock"))
+        return writer_lock(self._lock_path)
+
+    def is_training(self) -> bool:
+        """Returns whether a process holds the lock."""
+        return is_locked(self._lock_path)
+
+    @property
+    def _lock_path(self) -> str:
+        return os.path.join(self.path, ".lock")
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         """Returns the checkpoints of the run."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -100,3 +102,25 @@ def test_a_file_system_without_locks_is_one_line(
     ):
         with writer_lock(tmp_path / ".lock"):
             raise AssertionError("locked nothing")
+
+
+def test_looking_does_not_refuse_a_trainer(
+    holder: subprocess.Popen[str], tmp_path: pathlib.Path
+) -> None:
+    run = RunDirectory(tmp_path)
+    assert run.is_training()
+    holder.kill()
+    holder.wait()
+    assert not run.is_training()
+    with open(tmp_path / ".lock") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        unlock = threading.Timer(0.07, fcntl.flock, [file, fcntl.LOCK_UN])
+        unlock.start()
+        with run.lock():
+            assert run.is_training()
+        unlock.join()
+
+
+def test_a_run_without_a_lock_file_is_not_trained(tmp_path: pathlib.Path) -> None:
+    assert not RunDirectory(tmp_path).is_training()
+    assert not (tmp_path / ".lock").exists()
