@@ -24,7 +24,7 @@ def describe(training: Training, program_dump: str) -> str:
     slots = state.optimizer.named_slots()
     options = training.options
     tokens, row = training.tokens_per_step, training.experiment.data.tokens_per_row
-    frozen = len(parameters) - len(state.trainable)
+    frozen = sum(v.trainable for v in parameters.values()) - len(state.trainable)
     return "\n".join(
         [
             mesh.report(parameters),
