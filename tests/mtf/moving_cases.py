@@ -214,6 +214,11 @@ CONTROL = [
         lambda x: mtf.recompute_grad(lambda y: mtf.tanh(mtf.softmax(y, B)), [x]),
         (AB,),
     ),
+    OpCase(
+        "reversible_residuals",
+        lambda x, y: list(mtf.reversible_residuals(x, y, [mtf.tanh, lambda z: mtf.softmax(z, B)])),
+        (AB, AB),
+    ),
     OpCase("custom_gradient", _doubled_gradient, (AB,)),
 ]
 
