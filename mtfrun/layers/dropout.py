@@ -68,6 +68,8 @@ def annealed_dropout(
     left = (end_step - mtf.to_float(step)) / (end_step - start_step)
     keep = 1.0 - init_rate * mtf.minimum(mtf.maximum(left, 0.0), 1.0)
     shape = x.shape if noise_shape is None else mtf.convert_to_shape(noise_shape)
+    for dim in shape:
+        x.shape.index(dim)
     kept = mtf.less(mtf.random_uniform(x.mesh, shape, key=key), keep)
     return x * mtf.cast(mtf.to_float(kept) / keep, x.dtype)
 

@@ -122,3 +122,10 @@ def test_what_annealed_dropout_cannot_do_is_refused(
             step=mtf.zeros(mesh, []),
             key=mtf.random_key(0),
         )
+
+
+def test_noise_along_a_dimension_that_is_not_there_is_refused() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    given = {"step": mtf.zeros(mesh, []), "key": mtf.random_key(0)}
+    with pytest.raises(mtf.ShapeError, match="no dimension b:4 in"):
+        layers.annealed_dropout(mtf.ones(mesh, "a:4"), True, 1, 2, 0.5, "b:4", **given)
