@@ -1,5 +1,6 @@
 """Layers: parameters and the pure functions that use them."""
 
+from mtfrun.layers.activation_gradient import clip_activation_gradient
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_masks import (
     MASKED,
@@ -25,9 +26,10 @@ from mtfrun.layers.convolution import (
 from mtfrun.layers.correlation import corr
 from mtfrun.layers.dense import Dense, dense
 from mtfrun.layers.dense_product import DenseProduct
-from mtfrun.layers.dropout import Dropout
+from mtfrun.layers.dropout import Dropout, annealed_dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
+from mtfrun.layers.jitter import multiplicative_jitter
 from mtfrun.layers.local_attention import (
     masked_local_attention_1d,
     masked_local_attention_1d_incremental,
@@ -91,6 +93,7 @@ __all__ = [
     "SinusoidPositions",
     "Sublayer",
     "Updates",
+    "annealed_dropout",
     "attention_bias_local_2d_block",
     "attention_bias_local_block",
     "attention_mask_autoregressive",
@@ -100,6 +103,7 @@ __all__ = [
     "attention_mask_up_to",
     "avg_pool2d",
     "avg_pool3d",
+    "clip_activation_gradient",
     "compress_mean",
     "corr",
     "dense",
@@ -118,6 +122,7 @@ __all__ = [
     "multihead_encdec_attention_incremental",
     "multihead_self_attention_incremental",
     "multihead_self_attention_memory_compressed",
+    "multiplicative_jitter",
     "relative_position_bucket",
     "rename_length_to_memory_length",
     "rms_norm",

@@ -120,6 +120,7 @@ from mtfrun.mtf.ops.reductions import (
     softmax,
 )
 from mtfrun.mtf.ops.rematerialisation import recompute_grad
+from mtfrun.mtf.ops.reversible import reversible_residuals
 from mtfrun.mtf.ops.rows import gather_rows
 from mtfrun.mtf.ops.selection import (
     argmax,
@@ -281,6 +282,7 @@ __all__ = [
     "rename_dimension",
     "replace_dimensions",
     "reshape",
+    "reversible_residuals",
     "rsqrt",
     "sample_with_temperature",
     "selu",

@@ -12,10 +12,10 @@ from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
-def is_subsequence(short: Sequence[Dimension], long: Sequence[Dimension]) -> bool:
-    """Returns whether the items of `short` occur in `long` in the same order."""
-    remaining = iter(long)
-    return all(dim in remaining for dim in short)
+def is_subsequence(short_seq: Sequence[Dimension], long_seq: Sequence[Dimension]) -> bool:
+    """Returns whether the items of `short_seq` occur in `long_seq` in the same order."""
+    remaining = iter(long_seq)
+    return all(dim in remaining for dim in short_seq)
 
 
 def union(*shapes: Shape) -> Shape:

@@ -24,7 +24,7 @@ DimensionLike: TypeAlias = "Dimension | tuple[str, int] | str"
 _TEXT = re.compile(r"^\s*([^\s:;,.]+)\s*:\s*(\d+)\s*$")
 
 
-def convert_to_dimension(dimension: DimensionLike) -> Dimension:
+def convert_to_dimension(d: DimensionLike) -> Dimension:
     """Returns the dimension that a `Dimension`, a (name, size) pair or "name:size" describes.
 
     Raises:
@@ -33,16 +33,16 @@ def convert_to_dimension(dimension: DimensionLike) -> Dimension:
     >>> convert_to_dimension("heads:4")
     Dimension(name='heads', size=4)
     """
-    if isinstance(dimension, str):
-        match = _TEXT.match(dimension)
+    if isinstance(d, str):
+        match = _TEXT.match(d)
         if match is None:
-            raise ShapeError(f"{dimension!r} is not a dimension: write 'name:size'")
-        dimension = (match[1], int(match[2]))
+            raise ShapeError(f"{d!r} is not a dimension: write 'name:size'")
+        d = (match[1], int(match[2]))
     try:
-        name, size = dimension
+        name, size = d
     except (TypeError, ValueError):
         raise ShapeError(
-            f"{dimension!r} is not a dimension: give a Dimension, (name, size) or 'name:size'"
+            f"{d!r} is not a dimension: give a Dimension, (name, size) or 'name:size'"
         ) from None
     if not isinstance(name, str) or not name:
         raise ShapeError(f"a dimension's name must be a non-empty string, got {name!r}")

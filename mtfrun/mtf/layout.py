@@ -55,7 +55,7 @@ class LayoutRules(Mapping[str, str]):
 LayoutLike: TypeAlias = "LayoutRules | Iterable[tuple[str, str]] | str"
 
 
-def convert_to_layout_rules(layout: LayoutLike) -> LayoutRules:
+def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
     """Returns the rules that a `LayoutRules`, a list of pairs or a text describes.
 
     A text is "dimension:axis" pairs separated by `;`, `,`, `.` or spaces.
@@ -63,12 +63,12 @@ def convert_to_layout_rules(layout: LayoutLike) -> LayoutRules:
     >>> convert_to_layout_rules("batch:data;heads:model")
     LayoutRules(batch:data;heads:model)
     """
-    if isinstance(layout, LayoutRules):
-        return layout
-    if not isinstance(layout, str):
-        return LayoutRules(layout)
+    if isinstance(x, LayoutRules):
+        return x
+    if not isinstance(x, str):
+        return LayoutRules(x)
     pairs = []
-    for part in re.split(r"[;,.\s]+", layout.strip()):
+    for part in re.split(r"[;,.\s]+", x.strip()):
         if not part:
             continue
         names = part.split(":")

@@ -44,7 +44,12 @@ def serialize_training_step(
     """
     batch = convert_to_dimension(batch_dim)
     if batch.size % num_splits:
-        raise ShapeError(f"{num_splits} microbatches do not divide {batch.name}:{batch.size}")
+        raise ShapeError(
+            f"{num_splits} microbatches do not divide {batch.name}:{batch.size}: "
+            "take a divisor of its size"
+        )
+    for feature in features.values():
+        feature.shape.index(batch)
     small = Dimension(batch.name, batch.size // num_splits)
     microbatches = Dimension("microbatch", num_splits)
     names: dict[str, None] = {}

@@ -137,6 +137,8 @@ def dropout(
     if not training or keep == 1.0:
         return x
     shape = x.shape if noise_shape is None else convert_to_shape(noise_shape)
+    for dim in shape:
+        x.shape.index(dim)
     scale = _keep_scale(tf.constant(keep, tf.float32), *_counters(x.mesh, shape, key))
     return x * Tensor(x.mesh, tf.cast(tf.stop_gradient(scale), x.dtype), shape)
 
@@ -153,7 +155,9 @@ def _counters(
 
     Raises:
       ShapeError: the key has a dimension that `shape` lacks.
+      LayoutError: `shape` cannot be laid out.
     """
+    mesh.partition(shape)
     leading: list[tf.Tensor] = []
     trailing: list[tf.Tensor] = []
     stride = 1

@@ -139,7 +139,7 @@ class Shape:
 ShapeLike: TypeAlias = "Shape | Sequence[DimensionLike] | Dimension | str"
 
 
-def convert_to_shape(shape: ShapeLike) -> Shape:
+def convert_to_shape(x: ShapeLike) -> Shape:
     """Returns the shape that a `Shape`, a list of dimensions, one dimension or a text describes.
 
     A text is "name:size" pairs separated by `;`, `,`, `.` or spaces, as in Mesh TensorFlow.
@@ -147,16 +147,16 @@ def convert_to_shape(shape: ShapeLike) -> Shape:
     >>> convert_to_shape("batch:8;length:128")
     Shape(batch:8;length:128)
     """
-    if isinstance(shape, Shape):
-        return shape
-    if isinstance(shape, Dimension):
-        return Shape([shape])
-    if isinstance(shape, str):
-        return Shape(part for part in re.split(r"[;,.\s]+", shape.strip()) if part)
+    if isinstance(x, Shape):
+        return x
+    if isinstance(x, Dimension):
+        return Shape([x])
+    if isinstance(x, str):
+        return Shape(part for part in re.split(r"[;,.\s]+", x.strip()) if part)
     try:
-        return Shape(shape)
+        return Shape(x)
     except TypeError:
-        raise ShapeError(f"{shape!r} is not a shape: give dimensions or 'name:size;...'") from None
+        raise ShapeError(f"{x!r} is not a shape: give dimensions or 'name:size;...'") from None
 
 
 def anonymous_shape(shape: ShapeLike) -> Shape:

@@ -16,7 +16,7 @@ from mtfrun.mtf.tensor import Arithmetic, Tensor, as_tensor
 
 def import_tf_tensor(
     mesh: Mesh,
-    tensor: tf.Tensor | np.ndarray,
+    tf_tensor: tf.Tensor | np.ndarray,
     shape: ShapeLike | None = None,
     dtype: tf.DType | None = None,
 ) -> Tensor:
@@ -26,7 +26,7 @@ def import_tf_tensor(
 
     Args:
       mesh: the mesh.
-      tensor: a numpy array, Python number or list, or `tf.Tensor`.
+      tf_tensor: a numpy array, Python number or list, or `tf.Tensor`.
       shape: its named dimensions; by default dimensions without layout rules, `anonymous_shape`.
       dtype: the type wanted; by default that of the value.
 
@@ -35,25 +35,26 @@ def import_tf_tensor(
       LayoutError: `shape` cannot be laid out on the mesh.
     """
     if shape is None:
-        sizes = tensor.shape if tf.is_tensor(tensor) else np.shape(tensor)
+        sizes = tf_tensor.shape if tf.is_tensor(tf_tensor) else np.shape(tf_tensor)
         shape = Shape((f"_anonymous_{i}", size) for i, size in enumerate(sizes))
     shape = convert_to_shape(shape)
     in_graph = not tf.executing_eagerly()
-    if tf.is_tensor(tensor) and hasattr(tensor, "numpy") and (in_graph or mesh.is_distributed):
+    value = tf_tensor
+    if tf.is_tensor(value) and hasattr(value, "numpy") and (in_graph or mesh.is_distributed):
         # A plain eager tensor must not meet DTensors: inside a function it would be captured.
-        tensor = tensor.numpy()
-    if dtype is not None or not tf.is_tensor(tensor):
-        tensor = tf.cast(tensor, dtype) if tf.is_tensor(tensor) else np.asarray(tensor)
-    sizes = list(tensor.shape)
+        value = value.numpy()
+    if dtype is not None or not tf.is_tensor(value):
+        value = tf.cast(value, dtype) if tf.is_tensor(value) else np.asarray(value)
+    sizes = list(value.shape)
     if sizes != shape.to_integer_list:
         raise ShapeError(f"a value of sizes {sizes} cannot have the shape {shape}")
     mesh.partition(shape)
     if in_graph or not mesh.is_distributed:
-        value = tf.convert_to_tensor(tensor, dtype)
+        value = tf.convert_to_tensor(value, dtype)
         return Tensor(mesh, mesh.constrain(value, shape) if in_graph else value, shape)
     if dtype is not None:
-        tensor = tensor.astype(dtype.as_numpy_dtype)
-    return Tensor(mesh, pack(mesh, tensor, shape), shape)
+        value = value.astype(dtype.as_numpy_dtype)
+    return Tensor(mesh, pack(mesh, value, shape), shape)
 
 
 def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:

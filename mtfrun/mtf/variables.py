@@ -95,28 +95,28 @@ class Variable(Arithmetic):
         return f"Variable({self.path!r}, {self.shape.to_string!r}, {self.dtype.name})"
 
 
-def read_variable(variable: Variable) -> Tensor:
+def read_variable(var: Variable) -> Tensor:
     """Returns the variable's value as a tensor."""
-    return variable.read()
+    return var.read()
 
 
-def assign(variable: Variable, new_value: TensorLike) -> None:
+def assign(var: Variable, new_val: TensorLike) -> None:
     """Sets a variable; the value must have its dimensions, in any order, and is cast to its type.
 
     Raises:
       ShapeError: the dimensions differ.
     """
-    variable.variable.assign(_stored_form(variable, new_value))
+    var.variable.assign(_stored_form(var, new_val))
 
 
-def assign_add(variable: Variable, delta: TensorLike) -> None:
+def assign_add(var: Variable, new_val: TensorLike) -> None:
     """Adds to a variable; see `assign`."""
-    variable.variable.assign_add(_stored_form(variable, delta))
+    var.variable.assign_add(_stored_form(var, new_val))
 
 
-def assign_sub(variable: Variable, delta: TensorLike) -> None:
+def assign_sub(var: Variable, new_val: TensorLike) -> None:
     """Subtracts from a variable; see `assign`."""
-    variable.variable.assign_sub(_stored_form(variable, delta))
+    var.variable.assign_sub(_stored_form(var, new_val))
 
 
 def _stored_form(variable: Variable, x: TensorLike) -> tf.Tensor:

@@ -87,6 +87,12 @@ WINDOWS = [
         ],
         ("a:8;b:16",),
     ),
+    OpCase(
+        "average_pooling",
+        lambda x: [mtf.avg_pool2d(x), mtf.avg_pool2d(x, (1, 3))],
+        ("a:8;b:8;rows:4;columns:6;c:8",),
+        (DATA_MODEL, "a:data;c:model"),
+    ),
     OpCase("shift", lambda x: [mtf.shift(x, 1, A, False), mtf.shift(x, -3, B, True)], (ABC,)),
     OpCase(
         "dynamic_shift",
@@ -213,6 +219,11 @@ CONTROL = [
         "recompute_grad",
         lambda x: mtf.recompute_grad(lambda y: mtf.tanh(mtf.softmax(y, B)), [x]),
         (AB,),
+    ),
+    OpCase(
+        "reversible_residuals",
+        lambda x, y: list(mtf.reversible_residuals(x, y, [mtf.tanh, lambda z: mtf.softmax(z, B)])),
+        (AB, AB),
     ),
     OpCase("custom_gradient", _doubled_gradient, (AB,)),
 ]

@@ -129,5 +129,7 @@ def test_microbatches_sum_to_the_whole_batch_and_put_outputs_together(num_splits
 
 def test_microbatches_must_divide_the_batch() -> None:
     model, x = _linear("data:1,model:1")
-    with pytest.raises(mtf.ShapeError, match="^3 microbatches do not divide batch:8$"):
+    with pytest.raises(
+        mtf.ShapeError, match="^3 microbatches do not divide batch:8: take a divisor"
+    ):
         mtf.serialize_training_step({"x": x}, lambda features: {}, "batch:8", 3, {})

@@ -139,10 +139,11 @@ def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) 
             f"filter {filter.shape} must have {num_spatial} spatial dimensions and two of channels"
         )
     channels = x.shape.dims[-1]
-    if filter.shape[channels_at] != channels:
+    taken = filter.shape[channels_at]
+    if taken != channels:
         raise ShapeError(
             f"x {x.shape} has the channels {channels.name}:{channels.size}, but the filter "
-            f"{filter.shape} takes {filter.shape[channels_at]}: rename one (mtf.rename_dimension)"
+            f"{filter.shape} takes {taken.name}:{taken.size}: rename one (mtf.rename_dimension)"
         )
     for dim in filter.shape.dims[:num_spatial]:
         if filter.mesh.num_splits(dim) > 1:

@@ -57,8 +57,9 @@ def sparse_cross_entropy(
       logsumexp_gradient: whether anything that is differentiated depends on `logsumexp`; without,
         the backward pass is a pass over the logits cheaper.
     """
-    targets = as_tensor(targets)
-    ordered = transposed(logits, targets.shape + convert_to_dimension(vocab_dim))
+    logits, targets, vocab = as_tensor(logits), as_tensor(targets), convert_to_dimension(vocab_dim)
+    logits.shape.index(vocab)
+    ordered = transposed(logits, targets.shape + vocab)
 
     def backward(
         inputs: Sequence[Tensor], outputs: Sequence[Tensor], grads: Sequence[Tensor]

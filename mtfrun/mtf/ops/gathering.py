@@ -47,7 +47,10 @@ def gather(
     dim = convert_to_dimension(dim)
     weights.shape.index(dim)
     if dim in indices.shape:
-        raise ShapeError(f"indices {indices.shape} of a gather must not have the dimension {dim}")
+        raise ShapeError(
+            f"the indices {indices.shape} of a gather along {dim.name!r} must not have it "
+            "themselves: rename it in one of the two (mtf.rename_dimension)"
+        )
     batch = Shape(d for d in indices.shape if d in weights.shape)
     axis = weights.mesh.axis_of(dim)
     apart = all(weights.mesh.axis_of(d) != axis for d in indices.shape)

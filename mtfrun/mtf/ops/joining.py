@@ -107,9 +107,9 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     return _cut(x, whole_along(x, dim), dim, begin, size)
 
 
-def reduce_first(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
+def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     """Returns the first entry along a dimension, without it."""
-    x = as_tensor(x)
+    x = as_tensor(tensor)
     dim = convert_to_dimension(reduced_dim)
     axis = x.shape.index(dim)
     part = _cut_value(x, whole_along(x, dim), dim, 0, 1)

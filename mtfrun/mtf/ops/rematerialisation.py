@@ -37,9 +37,9 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
         outputs = outputs_of(values)
 
         def backward(*output_grads: tf.Tensor, variables: Sequence[Any] = ()) -> Any:
-            moment = _moment_of(outputs, output_grads)
+            moment = moment_of(outputs, output_grads)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                later = [_after(moment, value) for value in values]
+                later = [after(moment, value) for value in values]
                 tape.watch(later)
                 for variable in variables:
                     tape.watch(variable)
@@ -56,7 +56,7 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
     return tf.nest.pack_sequence_as(made["result"], named)
 
 
-def _moment_of(outputs: Sequence[Tensor], output_grads: Sequence[tf.Tensor | None]) -> Any:
+def moment_of(outputs: Sequence[Tensor], output_grads: Sequence[tf.Tensor | None]) -> Any:
     """Returns a zero that is there only when the gradient of the first output is; None without one.
 
     Computed from a thin slice, and without sending more than that number between devices.
@@ -71,7 +71,7 @@ def _moment_of(outputs: Sequence[Tensor], output_grads: Sequence[tf.Tensor | Non
     return None
 
 
-def _after(moment: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:
+def after(moment: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:
     """Returns value, but not before `moment`: else the second pass would run beside the first."""
     if moment is None or not value.dtype.is_floating:
         return tf.identity(value)

@@ -41,8 +41,12 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     """
     x = as_tensor(x)
     reduced_dim, k_dim = convert_to_dimension(reduced_dim), convert_to_dimension(k_dim)
+    x.shape.index(reduced_dim)
     if k_dim.size > reduced_dim.size:
-        raise ShapeError(f"top_k of {k_dim.size} among the {reduced_dim.size} of {reduced_dim}")
+        raise ShapeError(
+            f"top_k cannot find the {k_dim.size} entries of {k_dim.name!r} among the "
+            f"{reduced_dim.size} of {reduced_dim.name!r}: ask for fewer"
+        )
     left = x.shape - reduced_dim
     x = transposed(x, left + reduced_dim)
     shape = left + k_dim

@@ -67,6 +67,12 @@ def slicewise(
     tensors = [as_tensor(x) for x in xs]
     several, shapes = _output_shapes(output_shape, tensors[0].shape)
     splittable = {convert_to_dimension(dim) for dim in splittable_dims or ()}
+    for dim in splittable:
+        if not any(dim in x.shape for x in tensors):
+            raise ShapeError(
+                f"splittable dimension {dim.name}:{dim.size} is in none of "
+                f"{', '.join(str(x.shape) for x in tensors)}: leave it out"
+            )
 
     def apply(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         values = tf_fn(*(_gathered_but(x, splittable) for x in inputs))

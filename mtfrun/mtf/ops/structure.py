@@ -47,7 +47,8 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
         return x
     if x.shape.size != shape.size:
         raise ShapeError(
-            f"{x.shape} of {x.shape.size} entries cannot be reshaped to {shape} of {shape.size}"
+            f"{x.shape} of {x.shape.size} entries cannot be reshaped to {shape} of {shape.size}: "
+            "the sizes must have the same product"
         )
     if x.shape.to_integer_list == shape.to_integer_list:
         # Said twice, before and after: otherwise DTensor cannot lay out the gradient of a value

@@ -30,8 +30,11 @@ def pool_tensor_1d(
     """
     x = as_tensor(tensor)
     dim = convert_to_dimension(pool_dim)
+    x.shape.index(dim)
     if dim.size % pool_size:
-        raise ShapeError(f"windows of {pool_size} do not divide {dim.name}:{dim.size}")
+        raise ShapeError(
+            f"windows of {pool_size} do not divide {dim.name}:{dim.size}: cut it with mtf.slice"
+        )
     shorter = Dimension(dim.name, dim.size // pool_size)
     window = Dimension(f"_{dim.name}_window", pool_size)
     return reduce_fn(replace_dimensions(x, dim, [shorter, window]), reduced_dim=window)

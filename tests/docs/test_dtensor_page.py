@@ -1,0 +1,42 @@
+"""The page on DTensor: every pattern that it lists is covered by a test that exists."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+from tests.mtf.test_ops_under_layouts import CASES
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "dtensor.md").read_text(encoding="utf-8")
+ROWS = [
+    line.strip("| ").split(" | ")
+    for line in PAGE.splitlines()
+    if line.startswith("|") and not line.startswith(("|---", "| pattern"))
+]
+
+
+def _exists(test: str) -> bool:
+    path, _, name = test.rpartition("::")
+    if not path:
+        return name in CASES
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return name.startswith("test_") and name in {function.name for function in functions}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_every_pattern_has_a_test_that_exists(row: list[str]) -> None:
+    assert len(row) == 4
+    tests = re.findall(r"`([^`]+)`", row[-1])
+    assert tests
+    assert [test for test in tests if not _exists(test)] == []
+
+
+def test_a_test_that_does_not_exist_would_be_noticed() -> None:
+    assert len(ROWS) > 30
+    assert not _exists("no_such_case")
+    assert not _exists("tests/mtf/test_mesh.py::test_no_such_test")
