@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from mtfrun.mtf.compiler import traced_for_xla
 from mtfrun.mtf.spare_counters import is_name_clash, with_spare_counters
 from mtfrun.mtf.tensor import Tensor
 
-_PROGRAM_NUMBERS = itertools.count()
 # Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
 _FOLDED_BELOW = 32
 # How often a program is traced whose loops DTensor names like another's, see spare_counters.py.
@@ -72,12 +70,6 @@ class _Compiled:
         return tf.function(self._trace, jit_compile=self._jit, autograph=False)
 
     def _trace(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
-        # DTensor names the functions of nested loops after their scope; two programs of one process
-        # with the same names collide ("a different function with the same name already exists").
-        with tf.name_scope(f"program_{next(_PROGRAM_NUMBERS)}"):
-            return self._named_trace(values)
-
-    def _named_trace(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         remaining = iter(_first_copies(values, self._copied))
         leaves = [
             static if spec is None else Tensor(spec[0], next(remaining), spec[1])
