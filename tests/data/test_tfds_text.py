@@ -107,7 +107,7 @@ def test_an_argument_goes_before_the_variable(
 def test_a_name_that_would_need_a_download_says_how_to_get_it(data_dir: str) -> None:
     assert message(TfdsText("glue", data_dir=data_dir)) == (
         f'TFDS dataset "glue" is not prepared in {data_dir}. '
-        "Without a download there are prepared_reviews, python_docs, python_source; "
+        "Without a download there are number_words, prepared_reviews, python_docs, python_source; "
         f"to add it, run where there is a network: tfds build glue --data_dir={data_dir}"
     )
 

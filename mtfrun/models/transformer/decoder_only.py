@@ -15,7 +15,7 @@ from mtfrun.models.transformer.prefix import (
     prefix_of_delimited,
 )
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_model import PositionClass, TokenModel
+from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
 
 
 class DecoderOnly(TokenModel):
@@ -108,7 +108,12 @@ class DecoderOnly(TokenModel):
             mask = prefix_mask(length, in_prefix, segments, self._activation)
         else:
             mask = causal_mask(self._mesh, length, segments, self._activation)
-        context = dataclasses.replace(context, self_attention_bias=mask, bidirectional=self._prefix)
+        context = dataclasses.replace(
+            context,
+            self_attention_bias=mask,
+            bidirectional=self._prefix,
+            nonpadding=nonpadding(targets),
+        )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = self._embed(self.embedding, ids, features.get("targets_position"))
         return self._classify(self.decoder_stack(x, context))

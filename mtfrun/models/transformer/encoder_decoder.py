@@ -100,6 +100,7 @@ class EncoderDecoder(TokenModel):
         context = dataclasses.replace(
             self._encoded(features, context),
             self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
+            nonpadding=nonpadding(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = self._embed(self.embedding, ids, features.get("targets_position"))

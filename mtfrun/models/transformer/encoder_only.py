@@ -14,7 +14,7 @@ from mtfrun.layers import (
     attention_mask_same_segment,
 )
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_model import PositionClass, TokenModel
+from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
 
 
 class EncoderOnly(TokenModel):
@@ -69,6 +69,8 @@ class EncoderOnly(TokenModel):
             mask = attention_mask_ignore_padding(inputs, self._activation)
         else:
             mask = attention_mask_same_segment(segments, dtype=self._activation)
-        context = dataclasses.replace(context, self_attention_bias=mask, bidirectional=True)
+        context = dataclasses.replace(
+            context, self_attention_bias=mask, bidirectional=True, nonpadding=nonpadding(inputs)
+        )
         x = self._embed(self.embedding, inputs, features.get("inputs_position"))
         return self._classify(self.encoder_stack(x, context))

@@ -89,10 +89,7 @@ class TokenModel(mtf.Module, abc.ABC):
         """
         targets = features["targets"]
         collector = Collector()
-        context = Context(
-            training=training, key=key, nonpadding=nonpadding(targets), collector=collector
-        )
-        logits = self._logits(features, context)
+        logits = self._logits(features, Context(training=training, key=key, collector=collector))
         weights = self._weights(features)
         targets = mtf.maximum(targets, 0)
         weight = mtf.reduce_sum(weights)
@@ -127,7 +124,7 @@ class TokenModel(mtf.Module, abc.ABC):
 
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
-        return self._logits(features, Context(nonpadding=nonpadding(features["targets"])))
+        return self._logits(features, Context())
 
     def _weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
@@ -135,7 +132,7 @@ class TokenModel(mtf.Module, abc.ABC):
 
     @abc.abstractmethod
     def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
-        """Returns the logits of the targets in a call whose context has no mask yet."""
+        """Returns the logits of the targets in a call whose context has no mask and no padding."""
 
     def _embed(
         self, embedding: Embedding, ids: mtf.Tensor, positions: mtf.Tensor | None
