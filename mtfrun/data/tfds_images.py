@@ -86,7 +86,7 @@ class TfdsImages:
 
     def _feature(self, name: str, kind: type) -> Any:
         features = self._builder.info.features
-        fitting = [key for key, feature in features.items() if isinstance(feature, kind)]
+        fitting = sorted(key for key, feature in features.items() if isinstance(feature, kind))
         if name not in fitting:
             raise DataError(
                 f'TFDS dataset "{self.name}" has no {kind.__name__} feature "{name}"; it has '
