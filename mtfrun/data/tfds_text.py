@@ -61,11 +61,11 @@ class TfdsText:
         return tfds_builder(self.name, self.data_dir, EMBEDDED)
 
     def _check_feature(self, builder: tfds.core.DatasetBuilder) -> None:
-        texts = [
+        texts = sorted(
             name
             for name, feature in builder.info.features.items()
             if feature.shape == () and feature.tf_dtype == tf.string
-        ]
+        )
         if self.text_feature not in texts:
             raise DataError(
                 f'TFDS dataset "{self.name}" has no text feature "{self.text_feature}"; '
