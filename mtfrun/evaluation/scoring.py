@@ -12,7 +12,7 @@ def target_log_probs(model: Model, features: Mapping[str, mtf.Tensor]) -> mtf.Te
     """Returns {batch, length} float32: the log-probability of every target, given those before it
     and the inputs; 0 where the target is padding."""
     targets = features["targets"]
-    logits = mtf.to_float(model.logits(features))
+    logits = model.logits(features)
     (vocab,) = logits.shape - targets.shape
-    chosen = mtf.gather(logits, targets, vocab) - mtf.reduce_logsumexp(logits, vocab)
-    return mtf.where(mtf.not_equal(targets, 0), chosen, 0.0)
+    nats = mtf.sparse_softmax_cross_entropy(logits, targets, vocab)
+    return mtf.where(mtf.not_equal(targets, 0), mtf.negative(nats), 0.0)
