@@ -30,11 +30,15 @@ class Model(Protocol):
 
     metric_names: the keys of `Loss.metrics`, known before the first call.
 
+    A model that generates says in `vocab` which dimension of its logits the ids are. Where that has
+    more than the ids, `ids_in_use` says how many they are, by the paths of variables.
+
     A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
     whose loss has updates has their keys in `updated_paths`, once its paths are known.
     """
 
     metric_names: Sequence[str]
+    vocab: mtf.Dimension
 
     def named_variables(self) -> dict[str, mtf.Variable]:
         """Returns all variables by path; see `mtf.Module`."""
