@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO
 
 from mtfrun.cli import config, report
+from mtfrun.cli.build import ROOTS, build
 from mtfrun.cli.continuous import steps_as_they_appear
 from mtfrun.cli.decoding_progress import decoding_progress
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_checks import check_taken
+from mtfrun.cli.image_decoding import check_image_flags, classify
 from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
 from mtfrun.cli.routing_table import routing_table
-from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Scoring, Training
+from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
-
-_ROOTS = (Experiment, Decoding, Evaluation, Training)
 
 
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run says what would be trained."""
     bindings = _parse(flags, flags.gin_file)
-    experiment, decoding, evaluation = _build()
+    experiment, _, _, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     if flags.dry_run:
@@ -53,7 +53,7 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Evaluates checkpoints and prints one JSON object each."""
     run = _trained_run(flags)
     bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, _, evaluation = _build()
+    experiment, _, _, evaluation = build()
     check_taken(bindings, config.operative_config_text())
     run.record_command(command)
     wanted: Iterable[int | None] = [None]
@@ -74,19 +74,22 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Continues or answers prompts and writes one line each, in order."""
+    """Continues or answers prompts, or classifies images, and writes one line each, in order."""
+    run = _trained_run(flags)
+    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
+    experiment, decoding, classification, _ = build()
+    check_taken(bindings, config.operative_config_text())
+    if decoding is None:
+        assert classification is not None  # a model is of text or of images
+        return _decode_images(flags, run, command, classification)
     prompts = [prompt_bytes(text) for text in flags.prompt]
     if flags.input is not None:
         prompts = read_prompts(flags.input)
-    run = _trained_run(flags)
-    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, decoding = _build_for_text(run)
-    check_taken(bindings, config.operative_config_text())
     given = {name: getattr(flags, name) for name in _DECODING_FLAGS}
     given = {name: value for name, value in given.items() if value is not None}
     decoding = dataclasses.replace(decoding, **given)
     run.record_command(command)
-    step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
+    step = _restore(flags, run, experiment)
     if flags.interactive:
         _converse(decoding)
         return 0
@@ -101,15 +104,36 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
+def _decode_images(
+    flags: argparse.Namespace,
+    run: RunDirectory,
+    command: Sequence[str],
+    classification: Classification,
+) -> int:
+    """Classifies images and writes one line each, in order, once all of them have been read."""
+    check_image_flags(flags)
+    if flags.top_k is not None:
+        classification = dataclasses.replace(classification, top_k=flags.top_k)
+    run.record_command(command)
+    step = _restore(flags, run, classification.experiment)
+    with _output(flags.output) as file:
+        for fields in classify(flags.input, classification):
+            line = json.dumps({**fields, "step": step}, ensure_ascii=False)
+            file.write((str(fields["label"]) if flags.format == "text" else line) + "\n")
+    return 0
+
+
 def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
     pairs = read_pairs(flags.input)
     run = _trained_run(flags)
     bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, decoding = _build_for_text(run)
+    experiment, decoding, _, _ = build()
+    if decoding is None:
+        raise UsageError(f"{run.path} is a classifier of images: it reads and makes no text")
     check_taken(bindings, config.operative_config_text())
     run.record_command(command)
-    step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
+    step = _restore(flags, run, experiment)
     scoring = Scoring(experiment, decoding.batch_size, decoding.max_length)
     with _output(flags.output) as file:
         for (inputs, target), found in zip(pairs, scoring(pairs), strict=True):
@@ -136,25 +160,12 @@ _DECODING_FLAGS = (
 
 
 def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
-    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=_ROOTS)
+    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
 
 
-def _build() -> tuple[Experiment, Decoding | None, Evaluation]:
-    """Returns the objects that all commands share; one experiment, hence one mesh.
-
-    A classifier of images has no decoding.
-    """
-    experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
-    return experiment, decoding, config.configured(Evaluation, experiment, decoding)
-
-
-def _build_for_text(run: RunDirectory) -> tuple[Experiment, Decoding]:
-    """Returns the objects of a command that only a model of text has."""
-    experiment, decoding, _ = _build()
-    if decoding is None:
-        raise UsageError(f"{run.path} is a classifier of images: it reads and makes no text")
-    return experiment, decoding
+def _restore(flags: argparse.Namespace, run: RunDirectory, experiment: Experiment) -> int:
+    """Gives the model the variables of --checkpoint and returns its step."""
+    return experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
 
 
 def _converse(decoding: Decoding) -> None:
