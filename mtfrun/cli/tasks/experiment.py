@@ -64,6 +64,17 @@ class Experiment:
         return self.data.vocabulary
 
     @property
+    def images(self) -> ImageData:
+        """The data of a classifier of images.
+
+        Raises:
+          ValueError: it is a model of text.
+        """
+        if not isinstance(self.data, ImageData):
+            raise ValueError("a model of text has no classes of images")
+        return self.data
+
+    @property
     def is_of_text(self) -> bool:
         """Whether the model reads and makes text; otherwise it classifies images."""
         return not isinstance(self.data, ImageData)
