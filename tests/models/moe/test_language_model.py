@@ -17,7 +17,7 @@ from tests.models.small_model import VOCABULARY, on_mesh, packed_rows
 
 BFLOAT16_LOSS_TOLERANCE = 2e-2
 ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, hidden_size=8, group_size=24)
-TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), hidden_size=8, group_size=24)
+TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), hidden_size=8, group_size=12)
 MIXTURES = {"one level": ONE_LEVEL, "two levels": TWO_LEVELS}
 
 
