@@ -15,7 +15,8 @@ from mtfrun.data.features import (
     validate_batch,
 )
 from mtfrun.data.idx_images import IdxImages
-from mtfrun.data.image_data import ImageData, ImageSource
+from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
+from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import pack, segmentation_and_position
@@ -28,6 +29,7 @@ from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabulary import ByteVocabulary, Vocabulary
 
 __all__ = [
+    "IMAGES",
     "INPUTS",
     "LANGUAGE_MODEL_FEATURES",
     "OUTER_BATCH",
@@ -56,6 +58,7 @@ __all__ = [
     "language_model_shapes",
     "pack",
     "read_bytes",
+    "read_image",
     "segmentation_and_position",
     "sequence_to_sequence_shapes",
     "split_batch",

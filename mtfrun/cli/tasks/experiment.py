@@ -16,7 +16,7 @@ from mtfrun.data import (
     split_batch,
 )
 from mtfrun.models import Model
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
 class Experiment:
@@ -31,6 +31,8 @@ class Experiment:
       outer_batch: into how many parts the rows of a batch are split; above 1 the features of
         training and evaluation are {outer_batch, batch, ...}, for a mesh that splits them over two
         axes. The numbers stay the same.
+      warm_start: where the first values of a new run come from, and the values to work with where
+        there is no run.
 
     Attributes: those, `model` being the object.
     """
@@ -42,6 +44,7 @@ class Experiment:
         data: LanguageModelData | SequenceToSequenceData | ImageData,
         seed: int = 0,
         outer_batch: int = 1,
+        warm_start: WarmStart | None = None,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
@@ -54,6 +57,7 @@ class Experiment:
         self.data = data
         self.seed = seed
         self._outer_batch = outer_batch
+        self.warm_start = warm_start
         self.model: Model
         if isinstance(data, ImageData):
             if outer_batch != 1:
@@ -72,6 +76,17 @@ class Experiment:
         if isinstance(self.data, ImageData):
             raise ValueError("a classifier of images has no vocabulary: it reads and makes no text")
         return self.data.vocabulary
+
+    @property
+    def images(self) -> ImageData:
+        """The data of a classifier of images.
+
+        Raises:
+          ValueError: it is a model of text.
+        """
+        if not isinstance(self.data, ImageData):
+            raise ValueError("a model of text has no classes of images")
+        return self.data
 
     @property
     def is_of_text(self) -> bool:
@@ -110,6 +125,23 @@ class Experiment:
             for path, variable in self.model.named_variables().items()
         }
         return run.checkpoints().restore(step, variables, subset=True).step
+
+    def restore_without_run(self) -> int:
+        """Gives the model the values of `warm_start`; returns the step that they are of.
+
+        Raises:
+          RunDirError: there is no such checkpoint, or it does not fit.
+        """
+        mtf.initialize(self.model, self.seed)
+        report = None
+        if self.warm_start is not None:
+            report = self.warm_start(self.model.named_variables())
+        if report is None:
+            raise RunDirError(
+                "there is no model: name the directory of a run with --model_dir, or a checkpoint "
+                "of any origin with --gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
+            )
+        return report.step
 
     def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
         shapes = self.data.shapes(batch_size)

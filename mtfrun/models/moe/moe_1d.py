@@ -88,17 +88,16 @@ class MoE1D(Sublayer):
         return mtf.reshape(self._mixture(inputs, group, slots, importance, context), x.shape)
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch, ..., d_model} for one position of rows, or of rows and beams.
-
-        Every row is a group in which experts have room for all.
+        """Returns {batch..., d_model} for x of the same shape: every token is a group with all the
+        room.
 
         Raises:
           ValueError: the gate draws random numbers.
         """
-        batch, *beams, _ = x.shape.dims
-        group = mtf.Dimension("group_size", mtf.Shape(beams).size)
-        inputs = mtf.reshape(x, [batch, group, self._d_model])
-        return mtf.reshape(self._mixture(inputs, group, group.size, None, context), x.shape), state
+        groups = mtf.combined_dimension(x.shape.dims[:-1])
+        group = mtf.Dimension("group_size", 1)
+        inputs = mtf.reshape(x, [groups, group, self._d_model])
+        return mtf.reshape(self._mixture(inputs, group, 1, None, context), x.shape), state
 
     def _mixture(
         self,

@@ -114,15 +114,14 @@ class MoE2D(Sublayer):
         return mtf.reshape(self._mixture(inputs, sizes, importance, context), output_shape)
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch, ..., d_model} for one position of rows, or of rows and beams.
-
-        Every row is a group in which experts have room for all.
+        """Returns {batch..., d_model} for x of the same shape: every token is a group with all the
+        room.
 
         Raises:
           ValueError: a gate draws random numbers.
         """
-        batch, *beams, _ = x.shape.dims
-        sizes = sizes_of_step(batch, mtf.Shape(beams).size)
+        batch = mtf.combined_dimension(x.shape.dims[:-1])
+        sizes = sizes_of_step(batch)
         inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, sizes.group_x, self._d_model])
         return mtf.reshape(self._mixture(inputs, sizes, None, context), x.shape), state
 

@@ -64,15 +64,11 @@ def sizes_of_rows(
     return _sizes(groups_x, group_x, capacity_x, groups_y, group_y, capacity_y)
 
 
-def sizes_of_step(batch: mtf.Dimension, beams: int) -> Sizes:
-    """Returns the sizes for one position: a row is a group whose experts have room for all of it.
-
-    Args:
-      batch: the rows, without an outer batch.
-      beams: tokens of a row.
-    """
-    groups_y = mtf.Dimension(_outer_name(NO_OUTER_BATCH), batch.size)
-    return _sizes(batch, beams, beams, groups_y, beams, beams)
+def sizes_of_step(tokens: mtf.Dimension) -> Sizes:
+    """Returns the sizes while decoding, without an outer batch: a token is a group with all the
+    room."""
+    groups_y = mtf.Dimension(_outer_name(NO_OUTER_BATCH), tokens.size)
+    return _sizes(tokens, 1, 1, groups_y, 1, 1)
 
 
 def _sizes(
