@@ -188,7 +188,7 @@ def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path)
 
 def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
     files = ["runs/moe_quickstart.gin", "layouts/moe_2d_2x2.gin"]
-    training = _build(files, [*TINY, "--gin.GROUP_SIZE=64"])
+    training = _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
     shapes = training.experiment.feature_shapes(training.batch_size)
     mesh = training.experiment.mesh
     assert {mesh.partition(shape) for shape in shapes.values()} == {("model", "data", None)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.models.moe.assignment import Assignment, masked
 from mtfrun.models.moe.balance import balance_loss
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing, queue
-from mtfrun.models.moe.top_2 import EPSILON
+from mtfrun.models.moe.queueing import normalised, queue
+from mtfrun.models.moe.routing import Choice, Routing, make_routing
 
 
 def truncated_top_2(
@@ -19,7 +19,7 @@ def truncated_top_2(
     present: mtf.Tensor | None = None,
     *,
     allow_negative: bool = False,
-) -> tuple[Choice, Choice]:
+) -> tuple[Choice, ...]:
     """Returns the two choices of every token, their weights normalised after capacity.
 
     An expert whose slots will be used up, at the rate of its first choices, before a token's
@@ -46,11 +46,11 @@ def truncated_top_2(
     if not allow_negative:
         mask_2 = mask_2 * mtf.to_float(mtf.greater(gate_2, 0.0))
     position_2, kept_2, wanted_2, _ = queue(mask_2, group, experts, capacity, taken)
-    gate_1, gate_2 = gate_1 * kept_1, gate_2 * kept_2
-    scale = mtf.reciprocal(gate_1 + gate_2 + EPSILON)
-    return (
-        Choice(expert_1, position_1, kept_1, wanted_1, gate_1 * scale),
-        Choice(expert_2, position_2, kept_2, wanted_2, gate_2 * scale),
+    return normalised(
+        [
+            Choice(expert_1, position_1, kept_1, wanted_1, gate_1 * kept_1),
+            Choice(expert_2, position_2, kept_2, wanted_2, gate_2 * kept_2),
+        ]
     )
 
 
@@ -72,5 +72,7 @@ class TruncatedTop2:
         choices = truncated_top_2(gates, group, experts, capacity, present)
         first = masked(mtf.one_hot(choices[0].expert, experts), present)
         balance = balance_loss(first, masked(gates, present), assignment)
-        loss = balance if self.with_balance_loss else mtf.zeros_like(balance)
-        return Routing(choices, group, experts, capacity, gates, loss, balance)
+        routing = make_routing(choices, gates, balance, assignment, logits=logits)
+        if self.with_balance_loss:
+            return routing
+        return dataclasses.replace(routing, loss=mtf.zeros_like(balance))

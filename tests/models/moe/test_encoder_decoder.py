@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtfrun import data, evaluation, mtf, optim
 from mtfrun.models import moe
@@ -27,7 +28,11 @@ from tests.models.small_model import on_mesh
 STEPS = 6
 # A second level of few tokens needs room; where it has, nothing depends on who else is there.
 CAPACITY = moe.Capacity(evaluation=8.0, second_level=8.0)
-OPTIONS = {"hidden_size": 8, "group_size": 12, "capacity": CAPACITY}
+OPTIONS = {
+    "experts": functools.partial(moe.Experts, hidden_size=8),
+    "group_size": 12,
+    "capacity": CAPACITY,
+}
 ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, **OPTIONS)
 TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), **OPTIONS)
 
@@ -96,25 +101,35 @@ def test_training_and_evaluation_are_the_same_on_a_mesh() -> None:
 @pytest.mark.parametrize(
     "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )
-def test_steps_of_decoding_equal_the_whole_rows(mesh_shape: str) -> None:
+@pytest.mark.parametrize("beams", [None, 3])
+def test_steps_of_decoding_equal_the_whole_rows(mesh_shape: str, beams: int | None) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(mesh)
     rng = np.random.default_rng(3)
-    # No row is padded: while decoding, padding is a token like any other.
-    targets = rng.integers(1, VOCABULARY, [BATCH, TARGETS_LENGTH]).astype(np.int32)
-    features = on_mesh(mesh, {"inputs": pairs()["inputs"], "targets": targets})
-    whole = mtf.to_numpy(mtf.function(model.logits)(features))
-    previous = np.pad(targets, [(0, 0), (1, 0)])[:, :-1]
+    # Every beam has targets of its own. No row is padded: while decoding, padding is a token.
+    targets = rng.integers(1, VOCABULARY, [beams or 1, BATCH, TARGETS_LENGTH]).astype(np.int32)
+    inputs = pairs()["inputs"]
+    logits = mtf.function(model.logits)
+    whole = [
+        mtf.to_numpy(logits(on_mesh(mesh, {"inputs": inputs, "targets": beam}))) for beam in targets
+    ]
+    previous = np.pad(targets, [(0, 0), (0, 0), (1, 0)])[..., :-1]
+    dims = [mtf.Dimension("batch", BATCH)]
+    if beams is not None:
+        dims.append(mtf.Dimension("beam", beams))
 
     def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
-        decoder = model.decoder(features)
+        empty = mtf.zeros(mesh, [*dims, ("length", TARGETS_LENGTH)], tf.int32)
+        decoder = model.decoder({**features, "targets": empty})
         state, made = decoder.initial_state, []
         for position in range(TARGETS_LENGTH):
-            ids = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", BATCH)])
-            now = mtf.constant(mesh, position, dtype=np.int32)
-            logits, state = decoder.step(ids, now, state)
-            made.append(logits)
+            ids = np.moveaxis(previous[..., position], 0, 1)
+            ids = mtf.import_tf_tensor(mesh, ids.reshape([d.size for d in dims]), dims)
+            now = mtf.constant(mesh, position, dtype=tf.int32)
+            of_position, state = decoder.step(ids, now, state)
+            made.append(of_position)
         return made
 
-    one_by_one = mtf.to_numpy(mtf.function(steps)(features))
-    assert_close(np.stack(one_by_one, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+    made = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"inputs": inputs})))
+    one_by_one = np.stack(made, axis=-2).reshape([BATCH, beams or 1, TARGETS_LENGTH, VOCABULARY])
+    assert_close(np.moveaxis(one_by_one, 1, 0), np.stack(whole), FLOAT32_MODEL_TOLERANCE)

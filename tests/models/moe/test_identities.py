@@ -130,9 +130,7 @@ def test_padding_visits_no_expert_and_takes_no_room(make) -> None:
 def test_a_token_visits_three_experts_of_two_levels_at_most() -> None:
     all_second = moe.Top2(second_place_training=moe.All())
     result = run(
-        lambda mesh: two_levels(
-            mesh, outer_gate=all_second, inner_gate=all_second, capacity=ROOM_FOR_ALL
-        ),
+        lambda mesh: two_levels(mesh, gate=all_second, capacity=ROOM_FOR_ALL),
         mtf.Mesh(ONE_DEVICE),
     )
     assert_close(result.metrics["/visits"], np.float32([0, 0, 0, 96, 0]))
