@@ -8,8 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from mtfrun import evaluation
+from mtfrun.cli.tasks.classification import Classification
 from mtfrun.cli.tasks.decoding import Decoding
 from mtfrun.cli.tasks.experiment import Experiment
+from mtfrun.cli.tasks.image_summaries import ImageSummaries
 from mtfrun.data import (
     INPUTS,
     TARGETS,
@@ -30,6 +32,7 @@ class Evaluation:
     Args:
       experiment: what is evaluated.
       decoding: how samples are made; None for a classifier of images.
+      classification: how images are classified; None for a model of text.
       batch_size: rows of a batch.
       split: the split of the data.
       max_batches: evaluate the first batches only; None takes all.
@@ -38,18 +41,21 @@ class Evaluation:
       sample_prompts: prompts whose outputs are shown in TensorBoard.
       num_decodes: of pairs, decode so many inputs from the split's beginning: "exact_match",
         "token_accuracy", "bleu" and "chrf" say how near they are, and TensorBoard shows the first.
+      num_images: of images, show so many from the split's beginning with their predictions.
     """
 
     def __init__(
         self,
         experiment: Experiment,
         decoding: Decoding | None,
+        classification: Classification | None,
         batch_size: int,
         split: str = "validation",
         max_batches: int | None = None,
         entropy_orders: Sequence[int] = (),
         sample_prompts: Sequence[str] = (),
         num_decodes: int = 0,
+        num_images: int = 32,
     ):
         experiment.check_batch(batch_size)
         if decoding is None and (entropy_orders or sample_prompts):
@@ -67,6 +73,9 @@ class Evaluation:
         self._entropy_orders = entropy_orders
         self._sample_prompts = sample_prompts
         self._num_decodes = num_decodes
+        self._image_summaries = None
+        if classification is not None:
+            self._image_summaries = ImageSummaries(classification, split, num_images)
         self._evaluator = evaluation.Evaluator(
             experiment.model,
             experiment.mesh,
@@ -78,7 +87,8 @@ class Evaluation:
         infeed = self._experiment.evaluation_infeed(
             self._batch_size, self._split, self._max_batches
         )
-        metrics = {**self._evaluator(infeed), **self._entropies}
+        measured = self._evaluator.measure(infeed)
+        metrics = {**measured.values, **self._entropies}
         if self._num_decodes and self._decoding is not None:
             decoded, samples = self._compared_decodes(self._decoding)
             metrics |= decoded
@@ -86,6 +96,8 @@ class Evaluation:
         write_metrics(summaries, metrics, step)
         if self._sample_prompts and self._decoding is not None:
             summaries.text("samples", self._samples(self._decoding), step)
+        if self._image_summaries is not None:
+            self._image_summaries(measured.tables, step, summaries)
         summaries.flush()
         return metrics
 
