@@ -57,7 +57,9 @@ Evaluates checkpoints: one JSON object each on standard output, and curves in --
   mtfrun eval --model_dir=/tmp/run --continuous
   mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 _DECODE = """\
 Continues or answers prompts, or classifies images: one JSON object each, in order.
@@ -81,7 +83,9 @@ A classifier of images takes PNG and JPEG files, or a split of its data:
 photos is a folder, list.txt has a path in each line. Pictures of another size are scaled to cover
 that of the model, and their middle is taken.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 _SCORE = """\
 Computes the log-likelihood of targets given inputs: one JSON object a pair, in order.
@@ -90,7 +94,9 @@ Computes the log-likelihood of targets given inputs: one JSON object a pair, in 
 
 A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -253,7 +259,10 @@ def _check(flags: argparse.Namespace) -> None:
             raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
         return
     if flags.model_dir is None:
-        raise UsageError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+        if not flags.gin_file:
+            raise UsageError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+        if flags.checkpoint != "latest" or (flags.command == "eval" and flags.continuous):
+            raise UsageError("--checkpoint and --continuous are about a run: give its --model_dir")
     allowed = ("latest", "all") if flags.command == "eval" else ("latest",)
     if flags.checkpoint not in allowed and not flags.checkpoint.isdecimal():
         raise UsageError(
@@ -261,6 +270,8 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if flags.command == "eval" and flags.continuous and flags.checkpoint != "latest":
         raise UsageError("--continuous evaluates all checkpoints: leave --checkpoint out")
+    if "" in (getattr(flags, "input", None), getattr(flags, "output", None)):
+        raise UsageError("--input and --output need the name of a file")
     if flags.command == "score" and flags.input is None:
         raise UsageError("score needs pairs: --input=FILE")
     if flags.command == "decode":

@@ -28,7 +28,7 @@ def check_image_flags(flags: argparse.Namespace) -> None:
     given = [name for name in _TEXT_FLAGS if getattr(flags, name) not in (None, False, [])]
     if given:
         raise UsageError(
-            f"{flags.model_dir} is a classifier of images, --{given[0]} is for models of text: "
+            f"the model is a classifier of images, --{given[0]} is for models of text: "
             f"give images with --input=FILE, a folder, a pattern or {_SPLIT}NAME of the data"
         )
 

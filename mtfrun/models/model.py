@@ -48,8 +48,14 @@ class Model(Protocol):
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
 
-    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
-        """Returns the model as a step function, for the batch and length of features["targets"]."""
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
+        """Returns the model as a step function, for the batch and length of features["targets"].
+
+        These are the prompts {batch, length}, 0 from where on a row is to be continued. `beam` is
+        the dimension of the hypotheses of a row, if there is one.
+        """
 
 
 def no_metrics(model: Model, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dict[str, Metric]:

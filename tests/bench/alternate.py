@@ -64,8 +64,9 @@ def report(bench: str, config: str, results: dict[str, dict], reference: str, **
             "peak_mb": round(result["peak_mb"]),
             **extra,
         }
-        if "tokens" in extra:
-            line["tokens_per_s"] = round(extra["tokens"] / line["median"] * 1e3)
+        for unit in ("tokens", "images"):
+            if unit in extra:
+                line[f"{unit}_per_s"] = round(extra[unit] / line["median"] * 1e3)
         print(json.dumps(line), flush=True)
 
 

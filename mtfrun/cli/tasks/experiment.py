@@ -9,7 +9,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.data import ImageData, Infeed, LanguageModelData, SequenceToSequenceData, Vocabulary
 from mtfrun.models import Model
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
 class Experiment:
@@ -21,6 +21,8 @@ class Experiment:
         `model(mesh, num_classes=..., image=...)`.
       data: the text and how rows are made of it, of one text each or of pairs; or images.
       seed: of initial values, the order of the data and all noise.
+      warm_start: where the first values of a new run come from, and the values to work with where
+        there is no run.
 
     Attributes: those, `model` being the object.
     """
@@ -31,6 +33,7 @@ class Experiment:
         model: Callable[..., Model],
         data: LanguageModelData | SequenceToSequenceData | ImageData,
         seed: int = 0,
+        warm_start: WarmStart | None = None,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
@@ -42,6 +45,7 @@ class Experiment:
         self.mesh = mesh
         self.data = data
         self.seed = seed
+        self.warm_start = warm_start
         self.model: Model
         if isinstance(data, ImageData):
             self.model = model(mesh, num_classes=data.num_classes, image=data.image)
@@ -100,6 +104,23 @@ class Experiment:
             for path, variable in self.model.named_variables().items()
         }
         return run.checkpoints().restore(step, variables, subset=True).step
+
+    def restore_without_run(self) -> int:
+        """Gives the model the values of `warm_start`; returns the step that they are of.
+
+        Raises:
+          RunDirError: there is no such checkpoint, or it does not fit.
+        """
+        mtf.initialize(self.model, self.seed)
+        report = None
+        if self.warm_start is not None:
+            report = self.warm_start(self.model.named_variables())
+        if report is None:
+            raise RunDirError(
+                "there is no model: name the directory of a run with --model_dir, or a checkpoint "
+                "of any origin with --gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
+            )
+        return report.step
 
     def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
         return Infeed(iter(dataset), self.mesh, self.data.shapes(batch_size))

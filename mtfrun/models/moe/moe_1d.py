@@ -104,13 +104,15 @@ class MoE1D(Sublayer):
         return mtf.reshape(self._mixture(inputs, group, slots, importance, context), x.shape)
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., d_model} for one position: every token is a group with all the room.
+        """Returns {batch..., d_model} for x of the same shape: every token is a group with all the
+        room.
 
         Raises:
           ValueError: the gate draws random numbers.
         """
+        groups = mtf.combined_dimension(x.shape.dims[:-1])
         group = mtf.Dimension("group_size", 1)
-        inputs = mtf.reshape(x, [*x.shape.dims[:-1], group, self._d_model])
+        inputs = mtf.reshape(x, [groups, group, self._d_model])
         return mtf.reshape(self._mixture(inputs, group, 1, None, context), x.shape), state
 
     def _mixture(

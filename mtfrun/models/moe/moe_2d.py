@@ -123,19 +123,19 @@ class MoE2D(Sublayer):
         return mtf.reshape(self._mixture(inputs, sizes, importance, context), x.shape)
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., d_model} for one position: every token is a group with all the room.
+        """Returns {batch..., d_model} for x of the same shape: every token is a group with all the
+        room.
 
         Raises:
           ValueError: a gate draws random numbers.
         """
-        *outer, batch, _ = x.shape.dims
-        (outer_batch,) = outer or [mtf.Dimension("outer_batch_unsplit", 1)]
-        number = outer_batch.size * batch.size
+        batch = mtf.combined_dimension(x.shape.dims[:-1])
+        outer_batch = mtf.Dimension("outer_batch_unsplit", 1)
         sizes = Sizes(
             batch,
             mtf.Dimension("group_size_x", 1),
             mtf.Dimension("expert_capacity_x", 1),
-            mtf.Dimension(_outer_name(outer_batch), number),
+            mtf.Dimension(_outer_name(outer_batch), batch.size),
             mtf.Dimension("group_size_y", 1),
             mtf.Dimension("expert_capacity_y", 1),
         )

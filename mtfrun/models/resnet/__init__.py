@@ -1,6 +1,12 @@
 """Networks that classify images."""
 
-from mtfrun.models.resnet.blocks import BasicBlock, Blocking, BottleneckBlock, ResidualBlock
+from mtfrun.models.resnet.blocks import (
+    BasicBlock,
+    Blocking,
+    BottleneckBlock,
+    ConvolutionNorm,
+    ResidualBlock,
+)
 from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput, augmented
 from mtfrun.models.resnet.resnet import ResNet, in_blocks
@@ -12,6 +18,7 @@ __all__ = [
     "BasicBlock",
     "Blocking",
     "BottleneckBlock",
+    "ConvolutionNorm",
     "ImageClassifier",
     "ImageInput",
     "LargeImageStem",

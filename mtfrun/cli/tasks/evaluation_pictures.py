@@ -10,11 +10,10 @@ import numpy as np
 from mtfrun.cli.tasks.classification import Classification
 from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
 from mtfrun.models.resnet import CONFUSION_MATRIX
-from mtfrun.rundir import Summaries
 
 
-class ImageSummaries:
-    """Writes the confusion matrix, and the first images of a split with their predictions.
+class EvaluationPictures:
+    """Draws the confusion matrix, and the first images of a split with their predictions.
 
     Args:
       classification: makes the predictions.
@@ -29,27 +28,25 @@ class ImageSummaries:
         self._split = split
         self._num_images = num_images
 
-    def __call__(self, tables: Mapping[str, np.ndarray], step: int, summaries: Summaries) -> None:
-        """Writes "confusion_matrix" and "predictions" as of `step`.
+    def __call__(self, tables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns "confusion_matrix" and "predictions", uint8 [height, width, 3].
 
         Args:
           tables: of the evaluation of the whole split.
-          step: of the model's weights.
-          summaries: of the evaluation.
         """
         names = self._classification.experiment.images.label_names
+        pictures = {}
         if CONFUSION_MATRIX in tables:
-            picture = confusion_picture(tables[CONFUSION_MATRIX], names)
-            summaries.image(CONFUSION_MATRIX, picture, step)
+            pictures[CONFUSION_MATRIX] = confusion_picture(tables[CONFUSION_MATRIX], names)
         if self._num_images:
             images, labels = self._first
+            predictions = self._classification(images)
             labelled = [
                 Labelled(image, names[label], prediction.label, prediction.probability)
-                for image, label, prediction in zip(
-                    images, labels, self._classification(images), strict=True
-                )
+                for image, label, prediction in zip(images, labels, predictions, strict=True)
             ]
-            summaries.image("predictions", labelled_pictures(labelled), step)
+            pictures["predictions"] = labelled_pictures(labelled)
+        return pictures
 
     @functools.cached_property
     def _first(self) -> tuple[list[np.ndarray], list[int]]:
