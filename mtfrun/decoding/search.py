@@ -47,6 +47,23 @@ class Search:
                 f"beam_size={self.beam_size} searches for the likeliest outputs and temperature="
                 f"{self.temperature} draws at random: set beam_size=1 or temperature=0"
             )
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k} must not be negative; 0 is for all")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
+
+    def check(self, vocabulary_size: int) -> None:
+        """Raises ValueError if a vocabulary is too small for the search."""
+        if self.beam_size >= vocabulary_size:
+            raise ValueError(
+                f"beam_size={self.beam_size} must be below the {vocabulary_size} ids of the "
+                "vocabulary"
+            )
+        if self.top_k > vocabulary_size:
+            raise ValueError(
+                f"top_k={self.top_k} must be between 0 (all) and the {vocabulary_size} ids of the "
+                "vocabulary"
+            )
 
     def __call__(
         self,
@@ -69,11 +86,10 @@ class Search:
           limits: {batch} int32, how many ids a row has at most, prompt included.
           end_id: the id that ends a sequence.
         """
+        self.check(vocab.size)
         batch = prompts.shape[0]
         beam = mtf.Dimension("beam", self.beam_size)
         if self.beam_size > 1:
-            if self.beam_size >= vocab.size:
-                raise ValueError(f"beam_size={self.beam_size} must be below the {vocab.size} ids")
             return beam_search(
                 decoder_for(beam),
                 prompts,

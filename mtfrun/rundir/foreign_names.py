@@ -145,9 +145,15 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
 def is_bookkeeping(name: str) -> bool:
     """Returns whether a variable of a checkpoint is no parameter: an optimizer's, the step, ..."""
     return bool(
-        re.search(r"_slot_\w+$|^global_step$|^_CHECKPOINTABLE|^save_counter/", name)
-        or name.startswith(("variables/optimizer.S", "variables/step/"))
+        is_step(name)
+        or re.search(r"_slot_\w+$|^_CHECKPOINTABLE|^save_counter/", name)
+        or name.startswith("variables/optimizer.S")
     )
+
+
+def is_step(name: str) -> bool:
+    """Returns whether a variable of a checkpoint is the number of finished training steps."""
+    return name in ("global_step", "variables/step/.ATTRIBUTES/VARIABLE_VALUE")
 
 
 def _own_name(path: str) -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.rundir.errors import RunDirError, nearest, reason
-from mtfrun.rundir.foreign_names import Source, is_bookkeeping, sources_of
+from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
 
 _NAMED = 3
 """How many variables of each kind a report names; a wrong model differs in hundreds."""
@@ -24,6 +24,7 @@ class WarmStartReport:
 
     Attributes:
       path: of the checkpoint.
+      step: of the training that it is from, 0 where it does not say.
       matched: our paths, and the names in the checkpoint.
       missing: our paths that nothing in the checkpoint is for.
       misshaped: our paths whose values do not fit, and why.
@@ -31,6 +32,7 @@ class WarmStartReport:
     """
 
     path: str
+    step: int
     matched: Mapping[str, str]
     missing: Sequence[str]
     misshaped: Mapping[str, str]
@@ -133,8 +135,9 @@ class WarmStart:
             values[path] = value
             matched[path] = name
         unused = sorted(n for n in names if n not in taken and not is_bookkeeping(n))
+        step = next((int(_tensor(reader, n, self.path)) for n in names if is_step(n)), 0)
         return values, WarmStartReport(
-            self.path, matched, missing, misshaped, [] if self.variables else unused
+            self.path, step, matched, missing, misshaped, [] if self.variables else unused
         )
 
 

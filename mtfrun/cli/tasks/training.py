@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim, training
 from mtfrun.cli.tasks.evaluation import Evaluation
 from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.rundir import RunDirectory, WarmStart, package_versions
+from mtfrun.rundir import RunDirectory, package_versions
 
 
 class Training:
@@ -24,7 +24,6 @@ class Training:
       options: how long, and what happens when.
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.
-      warm_start: where first values come from, in a run that has no checkpoint yet.
     """
 
     def __init__(
@@ -35,14 +34,12 @@ class Training:
         options: training.TrainOptions,
         batch_size: int,
         frozen: Sequence[str] = (),
-        warm_start: WarmStart | None = None,
     ):
         experiment.check_batch(batch_size)
         self.experiment = experiment
         self.options = options
         self.batch_size = batch_size
         self._evaluation = evaluation
-        self._warm_start = warm_start
         self.state = training.TrainState(
             experiment.model, optimizer, experiment.mesh, seed=experiment.seed, frozen=frozen
         )
@@ -60,7 +57,7 @@ class Training:
             state, microbatches=options.microbatches, clip_norm=options.clip_norm
         )
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
-        shapes = self.experiment.data.shapes(self.batch_size)
+        shapes = self.experiment.feature_shapes(self.batch_size)
         features = {
             name: mtf.import_tf_tensor(
                 state.mesh, np.zeros([1, *shape.to_integer_list], np.int32), steps + shape
@@ -81,7 +78,7 @@ class Training:
                 run,
                 options,
                 evaluate=lambda step: self._evaluation.during_training(step, summaries),
-                warm_start=self._warm_start,
+                warm_start=self.experiment.warm_start,
                 texts=texts,
                 metadata={"versions": package_versions()},
             )
