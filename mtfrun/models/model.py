@@ -74,6 +74,11 @@ def no_evaluation_metrics(model: Model, mesh: mtf.Mesh) -> dict[str, Metric]:
     return {**no_metrics(model, mesh), **_zeros(shapes, mesh)}
 
 
+def ids_in_use(model: Model) -> Mapping[str, int]:
+    """Returns how many ids are in use along "vocab", by the paths of variables that have it."""
+    return getattr(model, "ids_in_use", {})
+
+
 def updated_variables(model: Model) -> dict[str, mtf.Variable]:
     """Returns by path the variables that are in `Loss.updates` of a model in training."""
     paths: Sequence[str] = getattr(model, "updated_paths", ())

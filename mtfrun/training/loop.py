@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.models import reporting
+from mtfrun.models import ids_in_use, reporting
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.curves import Curves, History, first_non_finite
 from mtfrun.training.options import TrainOptions
@@ -136,8 +136,7 @@ class _Loop:
         if self._checkpoints.latest() is None:
             if warm_start is not None:
                 model = self._state.model
-                ids_in_use = getattr(model, "ids_in_use", {})
-                self.warm_start = warm_start(model.named_variables(), ids_in_use)
+                self.warm_start = warm_start(model.named_variables(), ids_in_use(model))
             return 0
         found = self._checkpoints.restore(None, self._state.storage(), self._infeed.iterator)
         # Random numbers must go on as they were, whatever the configuration says by now.
