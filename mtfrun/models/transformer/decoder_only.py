@@ -93,7 +93,7 @@ class DecoderOnly(TokenModel):
             targets,
             Context(),
             embed=lambda ids, position: self._embed(self.embedding, ids, position),
-            classify=self._classify,
+            classify=self._step_classifier(),
             dtype=self._activation,
         )
 
