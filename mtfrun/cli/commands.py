@@ -12,23 +12,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from mtfrun.cli import config, report
+from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.decoding_progress import decoding_progress
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_checks import check_taken
+from mtfrun.cli.image_decoding import check_image_flags, classify
 from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts, standard_input
 from mtfrun.cli.routing_table import routing_table
-from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Scoring, Training
+from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
 from mtfrun.cli.terminable import terminable
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
-
-_ROOTS = (Experiment, Decoding, Evaluation, Training)
 
 
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run says what would be trained."""
     bindings = _parse(flags, flags.gin_file)
-    experiment, decoding, evaluation = _build()
+    experiment, _, _, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     if flags.dry_run:
@@ -53,11 +53,11 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Evaluates checkpoints and prints one JSON object each."""
-    run, (experiment, _, evaluation) = _open(flags, command)
+    run, built = _open(flags, command)
     with contextlib.ExitStack() as stack:
         summaries = None if run is None else stack.enter_context(run.summaries("eval"))
-        for step in _restored(flags, experiment, run):
-            metrics = evaluation(step, summaries)
+        for step in _restored(flags, built.experiment, run):
+            metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
                 print(line, file=sys.stderr)
             print(json.dumps({"step": step, **metrics}), flush=True)
@@ -65,15 +65,18 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Continues or answers prompts and writes one line each, in order."""
+    """Continues or answers prompts, or classifies images, and writes one line each, in order."""
+    run, built = _open(flags, command)
+    decoding = built.decoding
+    if decoding is None:
+        assert built.classification is not None  # a model is of text or of images
+        return _decode_images(flags, run, built.classification)
     prompts = [prompt_bytes(text) for text in flags.prompt]
     if flags.input is not None:
         prompts = read_prompts(flags.input)
-    run, built = _open(flags, command)
-    experiment, decoding = _of_text(*built)
     search = dataclasses.replace(decoding.search, **_given(flags, _SEARCH_FLAGS))
     decoding = dataclasses.replace(decoding, search=search, **_given(flags, _DECODING_FLAGS))
-    (step,) = _restored(flags, experiment, run)
+    (step,) = _restored(flags, built.experiment, run)
     if flags.interactive:
         _converse(decoding)
         return 0
@@ -88,13 +91,30 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
+def _decode_images(
+    flags: argparse.Namespace, run: RunDirectory | None, classification: Classification
+) -> int:
+    """Classifies images and writes one line each, in order, once all of them have been read."""
+    check_image_flags(flags)
+    if flags.top_k is not None:
+        classification = dataclasses.replace(classification, top_k=flags.top_k)
+    (step,) = _restored(flags, classification.experiment, run)
+    with _output(flags.output) as file:
+        for fields in classify(flags.input, classification):
+            line = json.dumps({**fields, "step": step}, ensure_ascii=False)
+            file.write((str(fields["label"]) if flags.format == "text" else line) + "\n")
+    return 0
+
+
 def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
     pairs = read_pairs(flags.input)
     run, built = _open(flags, command)
-    experiment, decoding = _of_text(*built)
-    (step,) = _restored(flags, experiment, run)
-    scoring = Scoring(experiment, decoding.batch_size, decoding.max_length)
+    decoding = built.decoding
+    if decoding is None:
+        raise UsageError("the model is a classifier of images: it reads and makes no text")
+    (step,) = _restored(flags, built.experiment, run)
+    scoring = Scoring(built.experiment, decoding.batch_size, decoding.max_length)
     with _output(flags.output) as file:
         for (inputs, target), found in zip(pairs, scoring(pairs), strict=True):
             texts = {
@@ -118,22 +138,10 @@ _SEARCH_FLAGS = ("beam_size", "alpha", "temperature", "top_k", "top_p", "seed")
 
 
 def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
-    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=_ROOTS)
+    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
 
 
-def _build() -> tuple[Experiment, Decoding | None, Evaluation]:
-    """Returns the objects that all commands share; one experiment, hence one mesh.
-
-    A classifier of images has no decoding.
-    """
-    experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
-    return experiment, decoding, config.configured(Evaluation, experiment, decoding)
-
-
-def _open(
-    flags: argparse.Namespace, command: Sequence[str]
-) -> tuple[RunDirectory | None, tuple[Experiment, Decoding | None, Evaluation]]:
+def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
     run = None if flags.model_dir is None else _trained_run(flags.model_dir)
     files = flags.gin_file
@@ -141,7 +149,7 @@ def _open(
         run.read_config()  # its error names the remedy
         files = [run.config_path]
     bindings = _parse(flags, files)
-    built = _build()
+    built = build()
     check_taken(bindings, config.operative_config_text())
     if run is not None:
         run.record_command(command)
@@ -162,15 +170,6 @@ def _restored(
         yield from each_restored(run, run.checkpoints().steps(), restore)
     else:
         yield restore(None if flags.checkpoint == "latest" else int(flags.checkpoint))
-
-
-def _of_text(
-    experiment: Experiment, decoding: Decoding | None, evaluation: Evaluation
-) -> tuple[Experiment, Decoding]:
-    """Returns the objects that only a model of text has."""
-    if decoding is None:
-        raise UsageError("the model is a classifier of images: it reads and makes no text")
-    return experiment, decoding
 
 
 def _given(flags: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

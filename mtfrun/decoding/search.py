@@ -67,7 +67,7 @@ class Search:
 
     def __call__(
         self,
-        decoder_for: Callable[[mtf.Shape], Decoder],
+        decoder_for: Callable[[mtf.Dimension | None], Decoder],
         prompts: mtf.Tensor,
         vocab: mtf.Dimension,
         *,
@@ -79,8 +79,7 @@ class Search:
         `mtf.function`.
 
         Args:
-          decoder_for: returns the model's decoder for targets of a shape: {batch, length} or
-            {batch, beam, length}.
+          decoder_for: returns the model's decoder for these prompts, with that beam or none.
           prompts: {batch, length} int32, padded on the right with 0.
           vocab: the dimension of the ids.
           lines: {batch} int32, the number of each row's line in the input: what it draws from.
@@ -88,11 +87,11 @@ class Search:
           end_id: the id that ends a sequence.
         """
         self.check(vocab.size)
-        batch, length = prompts.shape
+        batch = prompts.shape[0]
         beam = mtf.Dimension("beam", self.beam_size)
         if self.beam_size > 1:
             return beam_search(
-                decoder_for(mtf.Shape([batch, beam, length])),
+                decoder_for(beam),
                 prompts,
                 beam,
                 vocab,
@@ -105,8 +104,7 @@ class Search:
         if self.temperature:
             key = mtf.random_key(self.seed)
             choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
-        decoder = decoder_for(prompts.shape)
-        found = generate(decoder, prompts, choose, limits=limits, end_id=end_id)
+        found = generate(decoder_for(None), prompts, choose, limits=limits, end_id=end_id)
         return Hypotheses(
             *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in found)
         )

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
+from mtfrun.models import reporting
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.curves import Curves, History, first_non_finite
 from mtfrun.training.options import TrainOptions
@@ -73,7 +74,7 @@ def train(
     """
     loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
     first_step = loop.restore(warm_start)
-    progress = Progress(first_step, options.train_steps)
+    progress = Progress(first_step, options.train_steps, reporting=reporting(state.model))
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
@@ -108,7 +109,12 @@ class _Loop:
         self._metadata = dict(metadata)
         self._clock = clock
         self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
-        self._curves = Curves(options.log_every_steps, options.train_steps)
+        self._reporting = reporting(state.model)
+        self._curves = Curves(
+            options.log_every_steps,
+            options.train_steps,
+            with_perplexity=self._reporting.with_perplexity,
+        )
         self._saving = Every(
             steps=options.checkpoint_every_steps, secs=options.checkpoint_every_secs, clock=clock
         )
@@ -148,7 +154,7 @@ class _Loop:
             self._check_finite(step, count, history)
             rates = {
                 "perf/steps_per_sec": count / secs,
-                "perf/tokens_per_sec": float(history[OBJECTIVE].weight[:count].sum()) / secs,
+                self._reporting.rate: float(history[OBJECTIVE].weight[:count].sum()) / secs,
             }
             for at, point in self._curves.add(step, history, count):
                 values = {**point, **rates}

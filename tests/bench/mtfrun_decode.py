@@ -58,12 +58,10 @@ def setup(arguments: argparse.Namespace):
     length = mtf.Dimension("length", config.targets_length)
 
     def run(ids: mtf.Tensor) -> mtf.Tensor:
-        def decoder_for(shape: mtf.Shape) -> decoding.Decoder:
-            return model.decoder({"inputs": ids, "targets": mtf.zeros(mesh, shape, tf.int32)})
-
+        prompts = mtf.zeros(mesh, [batch, length], tf.int32)
         found = search(
-            decoder_for,
-            mtf.zeros(mesh, [batch, length], tf.int32),
+            functools.partial(model.decoder, {"inputs": ids, "targets": prompts}),
+            prompts,
             mtf.Dimension("vocab", config.vocabulary),
             lines=mtf.range(mesh, batch),
             end_id=NO_END,

@@ -11,9 +11,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun.cli import config
+from mtfrun.cli.build import ROOTS, build
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_files import SHIPPED, require_gin_file, shipped_gin_files
-from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Training
+from mtfrun.cli.tasks import Training
 from mtfrun.data.silence import silent_tfds
 from tests.cli.command import TINY
 
@@ -36,11 +37,9 @@ IMAGE_FILES = [
 
 def _build(files: list[str], flags: list[str]) -> Training:
     bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *flags]).bindings
-    config.parse(files, bindings, roots=(Experiment, Decoding, Evaluation, Training))
-    experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
-    evaluation = config.configured(Evaluation, experiment, decoding)
-    return config.configured(Training, experiment, evaluation)
+    config.parse(files, bindings, roots=ROOTS)
+    built = build()
+    return config.configured(Training, built.experiment, built.evaluation)
 
 
 def test_every_kind_of_file_is_shipped() -> None:
@@ -185,3 +184,13 @@ def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path)
     ]
     assert shapes[0] == shapes[1]
     assert any(path.startswith("optimizer/") for path in shapes[0])
+
+
+def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
+    files = ["runs/moe_quickstart.gin", "layouts/moe_2d_2x2.gin"]
+    training = _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
+    shapes = training.experiment.feature_shapes(training.batch_size)
+    mesh = training.experiment.mesh
+    assert {mesh.partition(shape) for shape in shapes.values()} == {("model", "data", None)}
+    training.compile_step()
+    assert mesh.unused_rules() == []

@@ -210,38 +210,3 @@ def test_an_encoder_only_model_sees_both_sides_but_no_padding() -> None:
     assert_close(before[:, :4], logits(inputs[:, :4]), FLOAT32_MODEL_TOLERANCE)
     with pytest.raises(ValueError, match="generates nothing"):
         model.decoder({})
-
-
-def test_a_prefix_language_model_sees_its_inputs_whole_and_its_targets_causally() -> None:
-    mesh = mtf.Mesh(ONE_DEVICE)
-    attention = functools.partial(t.SelfAttention, num_heads=2, d_kv=4)
-    stack = functools.partial(t.Stack, num_layers=1, layers=[attention])
-    model = t.DecoderOnly(
-        mesh,
-        VOCABULARY,
-        d_model=8,
-        max_length=8,
-        stack=stack,
-        prefix=True,
-        loss_on_targets_only=True,
-    )
-    mtf.initialize(model)
-    rows = np.asarray([[7, 8, 9, 1, 5, 6, 1, 0]], np.int32)
-
-    def reach(position: int) -> list[int]:
-        """Returns which logits an id has an influence on."""
-        changed = rows.copy()
-        changed[0, position] += 3
-        before, after = (
-            mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": x})))
-            for x in (rows, changed)
-        )
-        return [int(i) for i in np.flatnonzero(np.abs(after - before)[0].max(-1) > 1e-6)]
-
-    # Position i reads id i - 1. Positions 0 to 4 see each other, the others what came before.
-    assert reach(1) == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert reach(4) == [5, 6, 7]
-    loss = mtf.function(lambda f: model.loss(f, training=False))(on_mesh(mesh, {"targets": rows}))
-    assert mtf.to_numpy(loss.weight) == 3.0
-    with pytest.raises(ValueError, match="does not decode step by step"):
-        model.decoder({})

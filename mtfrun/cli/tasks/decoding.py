@@ -165,15 +165,9 @@ class Decoding:
         self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
     ) -> decoding.Hypotheses:
         vocabulary = self.experiment.vocabulary
-        mesh, prompts = self.experiment.mesh, features[TARGETS]
-
-        def decoder_for(shape: mtf.Shape) -> decoding.Decoder:
-            targets = mtf.zeros(mesh, shape, prompts.dtype)
-            return self.experiment.model.decoder({**features, TARGETS: targets})
-
         return self.search(
-            decoder_for,
-            prompts,
+            functools.partial(self.experiment.model.decoder, features),
+            features[TARGETS],
             mtf.Dimension("vocab", vocabulary.size),
             lines=lines,
             limits=limits,

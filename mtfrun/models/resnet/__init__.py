@@ -1,16 +1,24 @@
 """Networks that classify images."""
 
-from mtfrun.models.resnet.blocks import BasicBlock, Blocking, BottleneckBlock, ResidualBlock
-from mtfrun.models.resnet.classifier import ImageClassifier
+from mtfrun.models.resnet.blocks import (
+    BasicBlock,
+    Blocking,
+    BottleneckBlock,
+    ConvolutionNorm,
+    ResidualBlock,
+)
+from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput, augmented
 from mtfrun.models.resnet.resnet import ResNet, in_blocks
 from mtfrun.models.resnet.seed_network import SeedResNet
 from mtfrun.models.resnet.stems import LargeImageStem, SmallImageStem
 
 __all__ = [
+    "CONFUSION_MATRIX",
     "BasicBlock",
     "Blocking",
     "BottleneckBlock",
+    "ConvolutionNorm",
     "ImageClassifier",
     "ImageInput",
     "LargeImageStem",

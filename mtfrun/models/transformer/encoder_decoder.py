@@ -76,17 +76,19 @@ class EncoderDecoder(TokenModel):
         self.encoder_stack = encoder(mesh, width, dtypes)
         self.decoder_stack = decoder(mesh, width, dtypes)
 
-    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        That is {batch..., length} with all dimensions of "inputs" but its length, and more, such as
-        {batch, beam, length}: what the encoder makes is then shared by the beams.
+        With a beam, what the encoder makes is shared by the hypotheses.
         """
         self._check_length(features["targets"])
         unpacked = {name: features[name] for name in ("inputs", "targets")}
         return stack_decoder(
             self.decoder_stack,
             features["targets"],
+            beam,
             self._encoded(unpacked, Context()),
             embed=lambda ids, position: self._embed(self.embedding, ids, position),
             classify=self._step_classifier(),

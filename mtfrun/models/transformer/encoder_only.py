@@ -57,7 +57,9 @@ class EncoderOnly(TokenModel):
         )
         self.encoder_stack = stack(mesh, width, dtypes)
 
-    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
         """Raises ValueError: it makes no text."""
         raise ValueError("EncoderOnly labels what it reads and generates nothing")
 

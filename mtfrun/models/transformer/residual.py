@@ -42,6 +42,11 @@ class Residual(Sublayer):
         y, state = self.layer.step(self._before(x), state, context)
         return self._after(x, y, context), state
 
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for whole sequences and the layer's state after them."""
+        y, state = self.layer.prefill(self._before(x), state, context)
+        return self._after(x, y, context), state
+
     def _before(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns what the layer gets."""
         return self.norm(x)

@@ -102,12 +102,26 @@ class Stack(Sublayer):
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output at `context.position` and the next states; x: {batch..., d_model}."""
+        return self._with_states(
+            lambda sublayer, *inputs: sublayer.step(*inputs), x, state, context
+        )
+
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for whole sequences and the states after them."""
+        return self._with_states(
+            lambda sublayer, *inputs: sublayer.prefill(*inputs), x, state, context
+        )
+
+    def _with_states(
+        self, run: Callable[..., tuple], x: mtf.Tensor, state: Any, context: Context
+    ) -> tuple[mtf.Tensor, Any]:
+        """Returns the output and the next states; `run` runs a sublayer with its state."""
         x, context = self._begin(x, context)
         next_state = []
         for block, block_state in zip(self.blocks, state, strict=True):
             results = {}
             for name, sublayer in block.items():
-                x, results[name] = sublayer.step(x, block_state[name], context)
+                x, results[name] = run(sublayer, x, block_state[name], context)
             next_state.append(results)
         return self.final_dropout(self.final_norm(x), context), next_state
 

@@ -1,0 +1,120 @@
+"""The reference: the same training step hand-written in TensorFlow, with its fused batch norm."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+import tensorflow as tf  # noqa: E402
+
+from tests.bench.resnet_configs import (  # noqa: E402
+    CONFIGS,
+    LEARNING_RATE,
+    BasicBlocks,
+    Bottlenecks,
+    batch,
+    parameters,
+)
+from tests.bench.worker import serve  # noqa: E402
+
+MOMENTUM = 0.9
+EPSILON = 1e-5
+
+
+class Network:
+    """The forward pass; batch norms also move the averages that evaluation would use."""
+
+    def __init__(self, config: Bottlenecks | BasicBlocks, dtype: tf.DType) -> None:
+        self._config = config
+        self._dtype = dtype
+        self.weights = {path: tf.Variable(w) for path, w in parameters(config).items()}
+        self._averages = {
+            path: (tf.Variable(tf.zeros_like(w)), tf.Variable(tf.ones_like(w)))
+            for path, w in self.weights.items()
+            if path.endswith("/scale")
+        }
+
+    def logits(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns [batch, classes] float32."""
+        run = self._basic if isinstance(self._config, BasicBlocks) else self._bottlenecks
+        return self._dense(run(tf.cast(x, self._dtype), self._config), "softmax")
+
+    def _basic(self, x: tf.Tensor, config: BasicBlocks) -> tf.Tensor:
+        x = tf.nn.relu(self._normalised(x, "stem/convolution"))
+        for path, _, _, stride in config.blocks():
+            shortcut = x
+            if stride != 1:
+                shortcut = self._normalised(x, f"{path}/shortcut", stride)
+            x = tf.nn.relu(self._normalised(x, f"{path}/convolutions/0", stride))
+            x = tf.nn.relu(self._normalised(x, f"{path}/convolutions/1") + shortcut)
+        return tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])
+
+    def _bottlenecks(self, x: tf.Tensor, config: Bottlenecks) -> tf.Tensor:
+        x = tf.nn.relu(self._normalised(x, "first"))
+        for path, _, _, projects in config.blocks():
+            shortcut = self._normalised(x, f"{path}/projection") if projects else x
+            x = tf.nn.relu(self._normalised(x, f"{path}/narrow"))
+            x = tf.nn.relu(self._normalised(x, f"{path}/wide"))
+            x = tf.nn.relu(self._convolution(x, f"{path}/last") + shortcut)
+        x = tf.cast(tf.reshape(x, [config.batch, -1]), tf.float32)
+        return tf.nn.relu(self._dense(x, "hidden"))
+
+    def _convolution(self, x: tf.Tensor, path: str, stride: int = 1) -> tf.Tensor:
+        kernel = tf.cast(self.weights[f"{path}/kernel"], self._dtype)
+        margin = kernel.shape[0] // 2
+        if stride == 1 or margin == 0:
+            return tf.nn.conv2d(x, kernel, stride, "SAME")
+        # As in the paper's own code, half a filter on both sides.
+        margins = [margin, margin]
+        return tf.nn.conv2d(tf.pad(x, [[0, 0], margins, margins, [0, 0]]), kernel, stride, "VALID")
+
+    def _normalised(self, x: tf.Tensor, path: str, stride: int = 1) -> tf.Tensor:
+        x = self._convolution(x, f"{path}/convolution", stride)
+        scale = f"{path}/norm/scale"
+        result = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=self.weights[scale],
+            offset=self.weights[f"{path}/norm/bias"],
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=EPSILON,
+            is_training=True,
+        )
+        for average, new in zip(
+            self._averages[scale], (result.batch_mean, result.batch_variance), strict=True
+        ):
+            average.assign(MOMENTUM * average + (1.0 - MOMENTUM) * new)
+        return result.y
+
+    def _dense(self, x: tf.Tensor, path: str) -> tf.Tensor:
+        return tf.matmul(x, self.weights[f"{path}/kernel"]) + self.weights[f"{path}/bias"]
+
+
+def setup(arguments: argparse.Namespace) -> Callable[[], float]:
+    """Returns a step that blocks until its loss is there."""
+    config = CONFIGS[arguments.config]
+    network = Network(config, tf.as_dtype(arguments.activation))
+
+    @tf.function
+    def step(pictures: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels, network.logits(pictures))
+            )
+        gradients = tape.gradient(loss, network.weights)
+        for path, variable in network.weights.items():
+            variable.assign_sub(LEARNING_RATE * gradients[path])
+        return loss
+
+    pictures, labels = (tf.constant(x) for x in batch(config))
+    return lambda: float(step(pictures, labels))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--activation", default="float32")
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)

@@ -1,0 +1,147 @@
+"""The subject: the same training step made of mtfrun's layers, through its own training loop."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from mtfrun import mtf, optim  # noqa: E402
+from mtfrun.layers import Conv2D, Dense, Updates  # noqa: E402
+from mtfrun.models.resnet import (  # noqa: E402
+    Blocking,
+    ConvolutionNorm,
+    ImageClassifier,
+    ImageInput,
+    ResNet,
+)
+from mtfrun.training import TrainState, train_steps_function  # noqa: E402
+from tests.bench.resnet_configs import (  # noqa: E402
+    CLASSES,
+    CONFIGS,
+    LEARNING_RATE,
+    BasicBlocks,
+    Bottlenecks,
+    batch,
+    parameters,
+)
+from tests.bench.worker import serve  # noqa: E402
+
+LAYOUT = "batch:data;filters:model"
+
+
+class WideBottleneck(mtf.Module):
+    """relu(shortcut + 1x1, 3x3 to four times the channels, 1x1), the last without a norm."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        inputs: mtf.Dimension,
+        outputs: mtf.Dimension,
+        dtypes: mtf.DTypePolicy,
+        projects: bool,
+    ) -> None:
+        super().__init__()
+        wide = mtf.Dimension(outputs.name, 4 * outputs.size)
+        blocking = Blocking()
+        self.projection = None
+        if projects:
+            self.projection = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, size=1)
+        self.narrow = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, size=1)
+        self.wide = ConvolutionNorm(mesh, outputs, wide, blocking, dtypes)
+        self.last = Conv2D(mesh, wide, outputs, dtypes, filter_size=(1, 1))
+
+    def __call__(self, x: mtf.Tensor) -> tuple[mtf.Tensor, Updates]:
+        shortcut, updates = (x, {}) if self.projection is None else self.projection(x, True)
+        for convolution in (self.narrow, self.wide):
+            x, more = convolution(x, True)
+            x, updates = mtf.relu(x), updates | more
+        return mtf.relu(self.last(x) + shortcut), updates
+
+
+class BottleneckNetwork(ImageClassifier):
+    """The network of `Bottlenecks`, for training."""
+
+    def __init__(
+        self, mesh: mtf.Mesh, config: Bottlenecks, image: mtf.Shape, dtypes: mtf.DTypePolicy
+    ) -> None:
+        super().__init__(CLASSES, ImageInput())
+        rows, cols, channels = image.dims
+        filters = mtf.Dimension("filters", config.filters[0])
+        self.first = ConvolutionNorm(mesh, channels, filters, Blocking(), dtypes)
+        self.blocks = []
+        for _, _, size, projects in config.blocks():
+            outputs = mtf.Dimension("filters", size)
+            self.blocks.append(WideBottleneck(mesh, filters, outputs, dtypes, projects))
+            filters = outputs
+        hidden = mtf.Dimension("hidden", config.hidden)
+        self.hidden = Dense(mesh, [rows, cols, filters], [hidden], activation=mtf.relu)
+        self.softmax = Dense(mesh, [hidden], [self._classes])
+
+    def _classify(self, images: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
+        x, updates = self.first(images, training)
+        x = mtf.relu(x)
+        for block in self.blocks:
+            x, more = block(x)
+            updates |= more
+        return self.softmax(self.hidden(x)), updates
+
+
+def model_of(
+    mesh: mtf.Mesh, config: Bottlenecks | BasicBlocks, activation: str
+) -> ResNet | BottleneckNetwork:
+    """Returns the network of a configuration."""
+    dtypes = mtf.DTypePolicy(activation=activation)
+    image = mtf.convert_to_shape(f"rows:{config.size};cols:{config.size};channels:3")
+    if isinstance(config, Bottlenecks):
+        return BottleneckNetwork(mesh, config, image, dtypes)
+    return ResNet(
+        mesh, CLASSES, image, stage_sizes=config.num_blocks, widths=config.widths, dtypes=dtypes
+    )
+
+
+def setup(arguments: argparse.Namespace) -> Callable[[], float]:
+    """Returns a step that blocks until its loss is there."""
+    config = CONFIGS[arguments.config]
+    mesh = mtf.Mesh(arguments.mesh, LAYOUT)
+    model = model_of(mesh, config, arguments.activation)
+    state = TrainState(model, optim.Sgd(learning_rate=LEARNING_RATE), mesh)
+    state.initialize()
+    weights = parameters(config)
+    assert weights.keys() == state.trainable.keys(), weights.keys() ^ state.trainable.keys()
+    for path, variable in state.trainable.items():
+        value = weights[path].reshape(variable.shape.to_integer_list)
+        mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
+    pictures, labels = batch(config)
+    steps, batch_dim = mtf.Dimension("steps", 1), mtf.Dimension("batch", config.batch)
+    places = zip(("rows", "cols", "channels"), pictures.shape[1:], strict=True)
+    one = mtf.constant(mesh, 1, dtype=tf.int32)
+
+    def feature(value: np.ndarray, *rest: tuple[str, int]) -> mtf.Tensor:
+        return mtf.import_tf_tensor(mesh, value[np.newaxis], mtf.Shape([steps, batch_dim, *rest]))
+
+    features = {
+        "images": feature(pictures, *places),
+        "labels": feature(labels),
+        "weights": feature(np.ones_like(labels)),
+    }
+    train_steps = train_steps_function(state)
+
+    def step() -> float:
+        loss = mtf.to_numpy(train_steps(features, one)["loss"])
+        return float(loss.total[0] / loss.weight[0])
+
+    return step
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--mesh", default="data:1,model:1")
+    parser.add_argument("--activation", default="float32")
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)

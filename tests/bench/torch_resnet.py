@@ -1,0 +1,108 @@
+"""A peer: the same training step in PyTorch, eager, channels last; bfloat16 by autocast."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402, N812
+
+from tests.bench.resnet_configs import (  # noqa: E402
+    CONFIGS,
+    LEARNING_RATE,
+    BasicBlocks,
+    Bottlenecks,
+    batch,
+    parameters,
+)
+from tests.bench.worker import serve  # noqa: E402
+
+MOMENTUM = 0.1  # PyTorch's: the share of the new statistics
+EPSILON = 1e-5
+
+
+class Network:
+    """The forward pass; pictures and kernels are channels first, in channels-last memory."""
+
+    def __init__(self, config: Bottlenecks | BasicBlocks) -> None:
+        self._config = config
+        self.weights: dict[str, torch.Tensor] = {}
+        self._averages: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        for path, array in parameters(config).items():
+            weight = torch.tensor(array)
+            if weight.ndim == 4:
+                weight = weight.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+            self.weights[path] = weight.requires_grad_()
+            if path.endswith("/scale"):
+                self._averages[path] = (torch.zeros(array.shape), torch.ones(array.shape))
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns [batch, classes]."""
+        run = self._basic if isinstance(self._config, BasicBlocks) else self._bottlenecks
+        return self._dense(run(x, self._config), "softmax").float()
+
+    def _basic(self, x: torch.Tensor, config: BasicBlocks) -> torch.Tensor:
+        x = F.relu(self._normalised(x, "stem/convolution"))
+        for path, _, _, stride in config.blocks():
+            shortcut = x
+            if stride != 1:
+                shortcut = self._normalised(x, f"{path}/shortcut", stride)
+            x = F.relu(self._normalised(x, f"{path}/convolutions/0", stride))
+            x = F.relu(self._normalised(x, f"{path}/convolutions/1") + shortcut)
+        return x.float().mean([2, 3])
+
+    def _bottlenecks(self, x: torch.Tensor, config: Bottlenecks) -> torch.Tensor:
+        x = F.relu(self._normalised(x, "first"))
+        for path, _, _, projects in config.blocks():
+            shortcut = self._normalised(x, f"{path}/projection") if projects else x
+            x = F.relu(self._normalised(x, f"{path}/narrow"))
+            x = F.relu(self._normalised(x, f"{path}/wide"))
+            x = F.relu(self._convolution(x, f"{path}/last") + shortcut)
+        x = x.permute(0, 2, 3, 1).reshape(config.batch, -1)
+        return F.relu(self._dense(x, "hidden"))
+
+    def _convolution(self, x: torch.Tensor, path: str, stride: int = 1) -> torch.Tensor:
+        kernel = self.weights[f"{path}/kernel"]
+        return F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+
+    def _normalised(self, x: torch.Tensor, path: str, stride: int = 1) -> torch.Tensor:
+        x = self._convolution(x, f"{path}/convolution", stride)
+        scale, bias = (self.weights[f"{path}/norm/{name}"] for name in ("scale", "bias"))
+        averages = self._averages[f"{path}/norm/scale"]
+        return F.batch_norm(x, *averages, scale, bias, True, MOMENTUM, EPSILON)
+
+    def _dense(self, x: torch.Tensor, path: str) -> torch.Tensor:
+        return x @ self.weights[f"{path}/kernel"] + self.weights[f"{path}/bias"]
+
+
+def setup(arguments: argparse.Namespace) -> Callable[[], float]:
+    """Returns a step that blocks until its loss is there."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    config = CONFIGS[arguments.config]
+    network = Network(config)
+    optimizer = torch.optim.SGD(list(network.weights.values()), lr=LEARNING_RATE, foreach=True)
+    pictures, labels = (torch.tensor(x) for x in batch(config))
+    pictures = pictures.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    labels = labels.long()
+
+    def step() -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.activation == "bfloat16"):
+            loss = F.cross_entropy(network.logits(pictures), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(loss)
+
+    return step
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--activation", default="float32")
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)
