@@ -89,7 +89,7 @@ class ImageClassifier(mtf.Module, abc.ABC):
             for name, values in self._measured(logits, labels_of_part, training).items():
                 total = mtf.reduce_sum(values * (weights * shares))
                 sums[name] = sums[name] + total if name in sums else total
-        trained = sums.pop(_TRAINED)
+        trained = sums.pop(_TRAINED, sums["loss"])
         metrics = {name: Metric(total, weight) for name, total in sums.items()}
         if not training and self.evaluation_shapes:
             metrics[CONFUSION_MATRIX] = Metric(self._confusion(logits, labels, weights), weight)
@@ -111,24 +111,26 @@ class ImageClassifier(mtf.Module, abc.ABC):
     def _measured(
         self, logits: mtf.Tensor, labels: mtf.Tensor, training: bool
     ) -> dict[str, mtf.Tensor]:
-        """Returns the metrics and what is trained on of every picture, {batch}, by name."""
+        """Returns the metrics of every picture, {batch}, by name.
+
+        Where something else than "loss" is trained on, it is there too.
+        """
         smoothed = training and bool(self._label_smoothing)
         found = mtf.sparse_cross_entropy(logits, labels, self._classes, logsumexp_gradient=smoothed)
-        trained = found.loss
+        measured = {
+            "loss": found.loss,
+            "accuracy": mtf.to_float(mtf.equal(found.margin, 0.0)),
+            "top_5_accuracy": mtf.to_float(mtf.less(self._rank(logits, labels), _TOP)),
+        }
         if smoothed:
-            trained = regularised_cross_entropy(
+            measured[_TRAINED] = regularised_cross_entropy(
                 found,
                 logits,
                 self._classes,
                 label_smoothing=self._label_smoothing,
                 z_loss=0.0,
             )
-        return {
-            "loss": found.loss,
-            "accuracy": mtf.to_float(mtf.equal(found.margin, 0.0)),
-            "top_5_accuracy": mtf.to_float(mtf.less(self._rank(logits, labels), _TOP)),
-            _TRAINED: trained,
-        }
+        return measured
 
     def _confusion(self, logits: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor) -> mtf.Tensor:
         """Returns how many pictures of each class are taken for each; {classes, predicted}."""
