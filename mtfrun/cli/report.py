@@ -11,6 +11,10 @@ from mtfrun.cli.tasks import Training
 from mtfrun.models import reporting
 from mtfrun.mtf.collectives import describe_collectives, read_dump
 
+# What layers and batches that a model need not have call their dimensions: a layout that several
+# models share may have rules for them.
+_OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
+
 
 def describe(training: Training, program_dump: str) -> str:
     """Returns the report of a run that has not started.
@@ -74,7 +78,7 @@ def misspelt_rules(mesh: mtf.Mesh) -> list[str]:
     warnings = []
     for dimension in mesh.unused_rules():
         hint = mtf.did_you_mean(dimension, mesh.dimension_names_seen)
-        if hint:
+        if hint and dimension not in _OF_SOME_MODELS:
             warnings.append(
                 f"layout rule {dimension}:{mesh.layout[dimension]} names no dimension of this "
                 f"model{hint}"

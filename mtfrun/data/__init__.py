@@ -5,11 +5,13 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     INPUTS,
     LANGUAGE_MODEL_FEATURES,
+    OUTER_BATCH,
     TARGETS,
     TARGETS_POSITION,
     TARGETS_SEGMENTATION,
     language_model_shapes,
     sequence_to_sequence_shapes,
+    split_batch,
     validate_batch,
 )
 from mtfrun.data.idx_images import IdxImages
@@ -30,6 +32,7 @@ __all__ = [
     "IMAGES",
     "INPUTS",
     "LANGUAGE_MODEL_FEATURES",
+    "OUTER_BATCH",
     "TARGETS",
     "TARGETS_POSITION",
     "TARGETS_SEGMENTATION",
@@ -58,5 +61,6 @@ __all__ = [
     "read_image",
     "segmentation_and_position",
     "sequence_to_sequence_shapes",
+    "split_batch",
     "validate_batch",
 ]

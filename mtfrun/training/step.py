@@ -149,12 +149,12 @@ def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
 
 
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
-    """Returns {batch, microbatches, ...}: every device splits its own examples, nothing moves.
+    """Returns {..., batch, microbatches, ...}: every device splits its own examples, nothing moves.
 
     Raises:
       ValueError: the batch cannot be split so.
     """
-    batch = x.shape[0]
+    batch = x.shape.get_dim_by_name("batch")
     devices = x.mesh.num_splits(batch)
     if batch.size % (parts.size * devices):
         raise ValueError(
@@ -162,4 +162,4 @@ def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
             f"devices: use a multiple of {parts.size * devices}"
         )
     part = mtf.Dimension(batch.name, batch.size // parts.size)
-    return mtf.reshape(x, mtf.Shape([part, parts, *x.shape.dims[1:]]))
+    return mtf.replace_dimensions(x, batch, [part, parts])

@@ -212,3 +212,13 @@ def test_the_averages_of_batch_norm_have_the_momentum_of_the_configuration(
     for path in means:
         assert np.abs(averages[1][path]).max() > 0.0
         np.testing.assert_allclose(averages[0][path], 2.5 * averages[1][path], rtol=1e-4, atol=1e-6)
+
+
+def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
+    files = ["runs/moe_quickstart.gin", "layouts/moe_2d_2x2.gin"]
+    training = _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
+    shapes = training.experiment.feature_shapes(training.batch_size)
+    mesh = training.experiment.mesh
+    assert {mesh.partition(shape) for shape in shapes.values()} == {("model", "data", None)}
+    training.compile_step()
+    assert mesh.unused_rules() == []

@@ -7,7 +7,14 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import ImageData, Infeed, LanguageModelData, SequenceToSequenceData, Vocabulary
+from mtfrun.data import (
+    ImageData,
+    Infeed,
+    LanguageModelData,
+    SequenceToSequenceData,
+    Vocabulary,
+    split_batch,
+)
 from mtfrun.models import Model
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
@@ -24,6 +31,9 @@ class Experiment:
       warm_start: where the first values of a new run come from, and the values to work with where
         there is no run.
       use_averages: evaluate and decode with the averages of the weights, where there are any.
+      outer_batch: into how many parts the rows of a batch are split; above 1 the features of
+        training and evaluation are {outer_batch, batch, ...}, for a mesh that splits them over two
+        axes. The numbers stay the same.
 
     Attributes: those, `model` being the object.
     """
@@ -36,6 +46,7 @@ class Experiment:
         seed: int = 0,
         warm_start: WarmStart | None = None,
         use_averages: bool = True,
+        outer_batch: int = 1,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
@@ -49,8 +60,11 @@ class Experiment:
         self.seed = seed
         self.warm_start = warm_start
         self.use_averages = use_averages
+        self._outer_batch = outer_batch
         self.model: Model
         if isinstance(data, ImageData):
+            if outer_batch != 1:
+                raise ValueError(f"outer_batch={outer_batch} is for models of text: set it to 1")
             self.model = model(mesh, num_classes=data.num_classes, image=data.image)
         else:
             self.model = model(mesh, vocabulary_size=data.vocabulary.size)
@@ -84,8 +98,15 @@ class Experiment:
 
     def check_batch(self, batch_size: int) -> None:
         """Raises LayoutError unless the mesh can split a batch of that size."""
-        for shape in self.data.shapes(batch_size).values():
+        for shape in self.feature_shapes(batch_size).values():
             self.mesh.partition(shape)
+
+    def feature_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
+        """Returns the shapes of the features of a batch as the model gets them."""
+        shapes = self.data.shapes(batch_size)
+        if self._outer_batch == 1:
+            return shapes
+        return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
     def train_infeed(self, batch_size: int) -> Infeed:
         """Returns endless batches of the training split."""
@@ -131,4 +152,5 @@ class Experiment:
         return report.step
 
     def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
-        return Infeed(iter(dataset), self.mesh, self.data.shapes(batch_size))
+        shapes = self.data.shapes(batch_size)
+        return Infeed(iter(dataset), self.mesh, shapes, self._outer_batch)

@@ -65,7 +65,7 @@ class Training:
             state, microbatches=options.microbatches, clip_norm=options.clip_norm
         )
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
-        shapes = self.experiment.data.shapes(self.batch_size)
+        shapes = self.experiment.feature_shapes(self.batch_size)
         features = {
             name: mtf.import_tf_tensor(
                 state.mesh, np.zeros([1, *shape.to_integer_list], np.int32), steps + shape

@@ -14,12 +14,18 @@ from mtfrun.layers import BatchNorm, Conv2D, Updates
 class Blocking:
     """The dimensions that count the blocks that pictures are cut into; see `mtf.halo_exchange`.
 
-    A size of 1 is not the same as no blocks: convolutions with a stride begin half a filter before
-    the picture in every direction, so that any blocking gives the same numbers.
+    Where a size is 1, pictures lack the dimension. That is not the same as no blocks: convolutions
+    with a stride begin half a filter before the picture in every direction, so that any blocking
+    gives the same numbers.
     """
 
     rows: mtf.Dimension = mtf.Dimension("row_blocks", 1)
     cols: mtf.Dimension = mtf.Dimension("col_blocks", 1)
+
+    @property
+    def dims(self) -> tuple[mtf.Dimension, mtf.Dimension]:
+        """Both, that of rows first."""
+        return self.rows, self.cols
 
 
 class ConvolutionNorm(mtf.Module):

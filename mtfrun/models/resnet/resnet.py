@@ -115,11 +115,12 @@ def in_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:
     """Returns images {batch, rows, cols, channels} cut into blocks.
 
     Returns:
-      {batch, row_blocks, col_blocks, rows, cols, channels}, rows and cols those of a block.
+      {batch, row_blocks, col_blocks, rows, cols, channels}, rows and cols those of a block, without
+      the blocks dimensions of size 1.
     """
     batch, rows, cols, channels = images.shape.dims
-    row_blocks, col_blocks = blocking.rows, blocking.cols
-    rows = mtf.Dimension(rows.name, rows.size // row_blocks.size)
-    cols = mtf.Dimension(cols.name, cols.size // col_blocks.size)
-    x = mtf.reshape(images, mtf.Shape([batch, row_blocks, rows, col_blocks, cols, channels]))
-    return mtf.transpose(x, mtf.Shape([batch, row_blocks, col_blocks, rows, cols, channels]))
+    row_blocks, col_blocks = ([dim] if dim.size > 1 else [] for dim in blocking.dims)
+    rows = mtf.Dimension(rows.name, rows.size // blocking.rows.size)
+    cols = mtf.Dimension(cols.name, cols.size // blocking.cols.size)
+    x = mtf.reshape(images, mtf.Shape([batch, *row_blocks, rows, *col_blocks, cols, channels]))
+    return mtf.transpose(x, mtf.Shape([batch, *row_blocks, *col_blocks, rows, cols, channels]))

@@ -16,8 +16,9 @@ from tests.models.moe.mixtures import LAYOUT
 from tests.models.small_model import VOCABULARY, on_mesh, packed_rows
 
 BFLOAT16_LOSS_TOLERANCE = 2e-2
-ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, hidden_size=8, group_size=24)
-TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), hidden_size=8, group_size=24)
+EXPERTS = functools.partial(moe.Experts, hidden_size=8)
+ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, experts=EXPERTS, group_size=24)
+TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, group_size=12)
 MIXTURES = {"one level": ONE_LEVEL, "two levels": TWO_LEVELS}
 
 
@@ -198,6 +199,6 @@ def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> No
 def test_random_policies_are_refused_where_nothing_is_drawn() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     gate = moe.Top2(second_place_evaluation=moe.Random())
-    model = _model(mesh, "one level", gate=gate)
+    model = _model(mesh, "one level", router=functools.partial(moe.Router, gate=gate))
     with pytest.raises(ValueError, match="Random, place 2 needs random numbers"):
         model.logits(on_mesh(mesh, packed_rows()))
