@@ -42,6 +42,7 @@ def describe(training: Training, program_dump: str) -> str:
             + f", {frozen} of them frozen" * bool(frozen),
             f"                {_sizes(parameters)}",
             f"optimizer       {type(state.optimizer).__name__}: {_sizes(slots)}",
+            *_averages(state.named_averages()),
             f"batch           {training.batch_size}{of_row} a step, "
             f"in {options.microbatches} microbatch(es)",
             f"steps           {options.train_steps:,}: {options.train_steps * per_step:,} {unit}",
@@ -102,6 +103,10 @@ def _sizes(variables: Mapping[str, mtf.Variable]) -> str:
 
 def _local_bytes(variable: mtf.Variable) -> int:
     return math.prod(variable.mesh.local_sizes(variable.shape)) * variable.dtype.size
+
+
+def _averages(averages: Mapping[str, mtf.Variable]) -> list[str]:
+    return [f"averages        {_sizes(averages)}"] if averages else []
 
 
 def _count(variables: Mapping[str, mtf.Variable]) -> int:

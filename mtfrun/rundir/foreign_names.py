@@ -147,7 +147,7 @@ def is_bookkeeping(name: str) -> bool:
     return bool(
         is_step(name)
         or re.search(r"_slot_\w+$|^_CHECKPOINTABLE|^save_counter/", name)
-        or name.startswith("variables/optimizer.S")
+        or name.startswith(("variables/optimizer.S", "variables/averages.S"))
     )
 
 

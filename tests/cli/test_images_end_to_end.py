@@ -147,6 +147,20 @@ def test_decode_can_write_labels_alone(trained: pathlib.Path) -> None:
     assert len(labels) == 3 and set(labels) <= set("0123456789")
 
 
+def test_evaluation_uses_averages_of_the_weights_unless_told_otherwise(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = f"--model_dir={tmp_path / 'run'}"
+    flags = ["--gin.TRAIN_STEPS=6", "--gin.WARMUP_STEPS=1", "--gin.AVERAGE_DECAY=0.9"]
+    process = mtfrun("train", "--gin_file=runs/digits.gin", "--gin.WIDTHS=[4, 4, 4]", *flags, run)
+    assert process.returncode == 0, process.stderr.decode()
+    said = re.search(r"eval step 6  loss (\S+)", process.stderr.decode())
+    (averages,) = succeeded(mtfrun("eval", run))
+    (weights,) = succeeded(mtfrun("eval", run, "--gin.USE_AVERAGES=False"))
+    assert said and float(said[1]) == pytest.approx(averages["loss"], abs=1e-4)
+    assert abs(weights["loss"] - averages["loss"]) > 1e-3
+
+
 def test_score_is_for_texts(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "pairs.tsv").write_text("a\tb\n")
     line = error_line(

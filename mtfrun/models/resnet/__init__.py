@@ -9,6 +9,7 @@ from mtfrun.models.resnet.blocks import (
 )
 from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput, augmented
+from mtfrun.models.resnet.mixup import beta_quantiles, mixed, mixing_shares
 from mtfrun.models.resnet.resnet import ResNet, in_blocks
 from mtfrun.models.resnet.seed_network import SeedResNet
 from mtfrun.models.resnet.stems import LargeImageStem, SmallImageStem
@@ -27,5 +28,8 @@ __all__ = [
     "SeedResNet",
     "SmallImageStem",
     "augmented",
+    "beta_quantiles",
     "in_blocks",
+    "mixed",
+    "mixing_shares",
 ]
