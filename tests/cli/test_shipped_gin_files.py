@@ -211,7 +211,9 @@ decoder/transformer.Stack.layers = [
 ]
 moe.MoE1D.num_experts = 4
 moe.MoE1D.router = @moe.Router
+moe.MoE1D.experts = @moe.Experts
 moe.Router.gate = @moe.SwitchMax()
+moe.Experts.hidden_size = %D_FF
 moe.MoE2D.num_experts = (2, 3)
 moe.MoE2D.dispatch = @moe.EinsumDispatch()
 """
