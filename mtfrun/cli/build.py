@@ -35,5 +35,5 @@ def build() -> Built:
         decoding = config.configured(Decoding, experiment)
     else:
         classification = config.configured(Classification, experiment)
-    evaluation = config.configured(Evaluation, experiment, decoding)
+    evaluation = config.configured(Evaluation, experiment, decoding, classification)
     return Built(experiment, decoding, classification, evaluation)

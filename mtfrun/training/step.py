@@ -66,10 +66,13 @@ def _train_step(
         gradients, norm = optim.clip_by_global_norm(gradients, clip_norm)
     learning_rate = state.optimizer.learning_rate(step)
     updates = state.optimizer.update(gradients, step)
+    values = {path: updates[variable] for path, variable in state.trainable.items()}
+    for path, variable in updated_variables(state.model).items():
+        values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
+    if state.average is not None:
+        updates |= state.average.update(values, step)
     for variable, value in updates.items():
         mtf.assign(variable, value)
-    for path, variable in updated_variables(state.model).items():
-        mtf.assign(variable, mtf.cast(loss.updates[path], variable.dtype))
     mtf.assign(state.step, step + 1)
     one = mtf.ones_like(norm)
     return {

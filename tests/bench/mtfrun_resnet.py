@@ -83,14 +83,11 @@ class BottleneckNetwork(ImageClassifier):
         self.softmax = Dense(mesh, [hidden], [self._classes])
 
     def _classify(self, images: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        batch, *places = images.shape.dims
-        one = [mtf.Dimension(name, 1) for name in ("row_blocks", "col_blocks")]
-        x, updates = self.first(mtf.reshape(images, mtf.Shape([batch, *one, *places])), training)
+        x, updates = self.first(images, training)
         x = mtf.relu(x)
         for block in self.blocks:
             x, more = block(x)
             updates |= more
-        x = mtf.reshape(x, x.shape - mtf.Shape(one))
         return self.softmax(self.hidden(x)), updates
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtfrun.data import TfdsImages
 from tests.cli.command import error_line, mtfrun, succeeded
@@ -36,6 +39,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     ]
     process = mtfrun("train", *flags, f"--model_dir={folder / 'run'}")
     assert process.returncode == 0, process.stderr.decode()
+    said = process.stderr.decode()
+    assert re.search(r"step 3/3  loss \S+  accuracy \S+  lr \S+  \S+ images/s  eta", said)
+    assert re.search(r"eval step 3  loss \S+  accuracy \S+  top_5_accuracy \S+\n", said)
     return folder / "run"
 
 
@@ -46,9 +52,33 @@ def _decode(trained: pathlib.Path, *flags: str) -> list[str]:
 def test_eval_prints_the_metrics(trained: pathlib.Path) -> None:
     eval_flags = [f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'"]
     (metrics,) = succeeded(mtfrun("eval", *eval_flags))
+    assert metrics.keys() == {"step", "loss", "accuracy", "top_5_accuracy"}
     assert metrics["step"] == 3
     assert 0.0 <= metrics["accuracy"] <= metrics["top_5_accuracy"] <= 1.0
     assert metrics["loss"] > 0.0
+
+
+def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
+    trained: pathlib.Path,
+) -> None:
+    events = EventAccumulator(f"{trained}/eval", size_guidance={"tensors": 0}).Reload()
+    for tag, least in (("confusion_matrix", 400), ("predictions", 500)):
+        event = next(e for e in events.Tensors(tag) if e.step == 3)
+        width, height, png = event.tensor_proto.string_val
+        image = Image.open(io.BytesIO(png))
+        assert image.size == (int(width), int(height)) and min(image.size) >= least
+    train = EventAccumulator(f"{trained}/train", size_guidance={"tensors": 0}).Reload()
+    tags = set(train.Tags()["tensors"])
+    assert {"loss", "accuracy", "top_5_accuracy", "perf/images_per_sec"} <= tags
+    assert not {"perplexity", "perf/tokens_per_sec", "confusion_matrix"} & tags
+
+
+def test_a_dry_run_speaks_of_images(trained: pathlib.Path) -> None:
+    process = mtfrun("train", f"--gin_file={trained / 'config.gin'}", "--dry_run")
+    assert process.returncode == 0, process.stderr.decode()
+    report = process.stdout.decode()
+    assert "batch           64 images a step, in 1 microbatch(es)" in report
+    assert "steps           3: 192 images" in report
 
 
 def test_decode_classifies_a_split_and_the_same_images_from_files(
@@ -115,6 +145,20 @@ def test_decode_can_write_labels_alone(trained: pathlib.Path) -> None:
     assert process.returncode == 0, process.stderr.decode()
     labels = process.stdout.decode().splitlines()
     assert len(labels) == 3 and set(labels) <= set("0123456789")
+
+
+def test_evaluation_uses_averages_of_the_weights_unless_told_otherwise(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = f"--model_dir={tmp_path / 'run'}"
+    flags = ["--gin.TRAIN_STEPS=6", "--gin.WARMUP_STEPS=1", "--gin.AVERAGE_DECAY=0.9"]
+    process = mtfrun("train", "--gin_file=runs/digits.gin", "--gin.WIDTHS=[4, 4, 4]", *flags, run)
+    assert process.returncode == 0, process.stderr.decode()
+    said = re.search(r"eval step 6  loss (\S+)", process.stderr.decode())
+    (averages,) = succeeded(mtfrun("eval", run))
+    (weights,) = succeeded(mtfrun("eval", run, "--gin.USE_AVERAGES=False"))
+    assert said and float(said[1]) == pytest.approx(averages["loss"], abs=1e-4)
+    assert abs(weights["loss"] - averages["loss"]) > 1e-3
 
 
 def test_score_is_for_texts(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:

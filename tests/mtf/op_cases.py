@@ -193,6 +193,12 @@ CONTRACTIONS = [
         ("b:8;l:8;d:8", "h:8;d:8;k:8", "h:8;e:8;k:8", "b:8;m:8;e:8"),
         ("b:data;h:model", "d:data;k:model"),
     ),
+    OpCase(
+        "einsum_over_two_dimensions",
+        lambda x, y: mtf.einsum([x, y], "a:8;d:8"),
+        (ABC, "b:8;c:8;d:8"),
+        (DATA_MODEL, "c:data;d:model"),
+    ),
     OpCase("einsum_of_one", lambda x: mtf.einsum([x], "c:8;a:8"), (ABC,)),
     OpCase("outer_product", lambda x, y: mtf.einsum([x, y], "b:8;a:8"), ("a:8", "b:8")),
     OpCase(

@@ -43,12 +43,13 @@ class Call(NamedTuple):
 
 
 CALLS = [Call(*c) for c in itertools.product([1, 2, 3, 5, 7], [1, 2], ["SAME", "VALID"])]
-# One of every kind: a 1x1, even, common, strided and wide filter, all on every layout.
+# One of every kind: a 1x1, even, common, strided and wide filters, all on every layout.
 FEW_CALLS = [
     Call(1, 2, "SAME"),
     Call(2, 1, "SAME"),
     Call(3, 1, "SAME"),
     Call(3, 1, "VALID"),
+    Call(5, 1, "SAME"),
     Call(7, 2, "SAME"),
 ]
 
@@ -183,6 +184,25 @@ def test_the_whole_picture_is_tensorflows_convolution(call: Call) -> None:
     """Where the centred padding is TensorFlow's own, and always with VALID."""
     y = tf.nn.conv2d(_image(call), _filter(call), call.stride, call.padding)
     assert_close(_whole(call)[0], y)
+
+
+@pytest.mark.parametrize("call", [Call(3, 2, "SAME"), Call(2, 1, "SAME"), Call(5, 2, "VALID")])
+@pytest.mark.parametrize("mesh_shape, layout", [ONE_DEVICE, LAYOUTS[0]])
+def test_a_blocks_dimension_of_size_1_may_be_absent(
+    mesh_shape: str, layout: str, call: Call
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, layout)
+    names = ["batch", "rows", "columns", "channels"]
+    x = mtf.import_tf_tensor(
+        mesh, _image(call), mtf.Shape(zip(names, _image(call).shape, strict=True))
+    )
+    filter = mtf.import_tf_tensor(
+        mesh, _filter(call), f"h:{call.kernel};w:{call.kernel};channels:{CHANNELS};out:{OUT}"
+    )
+    y = mtf.conv2d_with_blocks(
+        x, filter, [call.stride] * 2, call.padding, "row_blocks:1", "column_blocks:1"
+    )
+    assert_close(mtf.to_numpy(y), _whole(call)[0])
 
 
 @pytest.mark.parametrize("blocking", BLOCKINGS)

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import evaluation
+from mtfrun.cli.tasks.classification import Classification
 from mtfrun.cli.tasks.decoding import Decoding
+from mtfrun.cli.tasks.evaluation_pictures import EvaluationPictures
 from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.data import (
     INPUTS,
@@ -32,6 +34,7 @@ class Evaluation:
     Args:
       experiment: what is evaluated.
       decoding: how samples are made; None for a classifier of images.
+      classification: how images are classified; None for a model of text.
       batch_size: rows of a batch.
       split: the split of the data.
       max_batches: evaluate the first batches only; None takes all.
@@ -41,12 +44,14 @@ class Evaluation:
       num_decodes: of pairs, decode so many inputs from the split's beginning: "token_accuracy" and
         `decode_metrics` say how near they are, and TensorBoard shows the first.
       decode_metrics: functions of all outputs and all references that return metrics by name.
+      num_images: of images, show so many from the split's beginning with their predictions.
     """
 
     def __init__(
         self,
         experiment: Experiment,
         decoding: Decoding | None,
+        classification: Classification | None,
         batch_size: int,
         split: str = "validation",
         max_batches: int | None = None,
@@ -54,6 +59,7 @@ class Evaluation:
         sample_prompts: Sequence[str] = (),
         num_decodes: int = 0,
         decode_metrics: Sequence[TextMetrics] = (evaluation.text_metrics,),
+        num_images: int = 32,
     ):
         experiment.check_batch(batch_size)
         if decoding is None and (entropy_orders or sample_prompts):
@@ -71,6 +77,9 @@ class Evaluation:
         self._entropy_orders = entropy_orders
         self._sample_prompts = sample_prompts
         self._num_decodes = num_decodes
+        self._pictures = None
+        if classification is not None:
+            self._pictures = EvaluationPictures(classification, split, num_images)
         self._decode_metrics = decode_metrics
         self._evaluator = evaluation.Evaluator(
             experiment.model,
@@ -86,11 +95,13 @@ class Evaluation:
         infeed = self._experiment.evaluation_infeed(
             self._batch_size, self._split, self._max_batches
         )
-        metrics = {**self._evaluator(infeed), **self._entropies}
+        measured = self._evaluator.measure(infeed)
+        metrics = {**measured.values, **self._entropies}
         texts = {}
         if self._num_decodes and self._decoding is not None:
             decoded, texts["decodes"] = self._compared_decodes(self._decoding)
             metrics |= decoded
+        pictures = {} if self._pictures is None else self._pictures(measured.tables)
         if summaries is None:
             return metrics
         if self._sample_prompts and self._decoding is not None:
@@ -98,6 +109,8 @@ class Evaluation:
         write_metrics(summaries, metrics, step)
         for tag, text in texts.items():
             summaries.text(tag, text, step)
+        for tag, picture in pictures.items():
+            summaries.image(tag, picture, step)
         summaries.flush()
         return metrics
 

@@ -15,7 +15,7 @@ from mtfrun.data import (
     Vocabulary,
     split_batch,
 )
-from mtfrun.models import Model
+from mtfrun.models import Model, ids_in_use
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
@@ -28,11 +28,12 @@ class Experiment:
         `model(mesh, num_classes=..., image=...)`.
       data: the text and how rows are made of it, of one text each or of pairs; or images.
       seed: of initial values, the order of the data and all noise.
+      warm_start: where the first values of a new run come from, and the values to work with where
+        there is no run.
+      use_averages: evaluate and decode with the averages of the weights, where there are any.
       outer_batch: into how many parts the rows of a batch are split; above 1 the features of
         training and evaluation are {outer_batch, batch, ...}, for a mesh that splits them over two
         axes. The numbers stay the same.
-      warm_start: where the first values of a new run come from, and the values to work with where
-        there is no run.
 
     Attributes: those, `model` being the object.
     """
@@ -43,8 +44,9 @@ class Experiment:
         model: Callable[..., Model],
         data: LanguageModelData | SequenceToSequenceData | ImageData,
         seed: int = 0,
-        outer_batch: int = 1,
         warm_start: WarmStart | None = None,
+        use_averages: bool = True,
+        outer_batch: int = 1,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
@@ -56,8 +58,9 @@ class Experiment:
         self.mesh = mesh
         self.data = data
         self.seed = seed
-        self._outer_batch = outer_batch
         self.warm_start = warm_start
+        self.use_averages = use_averages
+        self._outer_batch = outer_batch
         self.model: Model
         if isinstance(data, ImageData):
             if outer_batch != 1:
@@ -118,13 +121,18 @@ class Experiment:
         return self._infeed(dataset, batch_size)
 
     def restore(self, run: RunDirectory, step: int | None) -> int:
-        """Gives the model the variables of a checkpoint, the newest for None; returns its step."""
+        """Gives the model the variables of a checkpoint, the newest for None; returns its step.
+
+        Those that have averages there get them, if `use_averages`.
+        """
         mtf.initialize(self.model, self.seed)
-        variables = {
-            f"model/{path}": variable.variable
-            for path, variable in self.model.named_variables().items()
-        }
-        return run.checkpoints().restore(step, variables, subset=True).step
+        named = self.model.named_variables()
+        variables = {f"model/{path}": variable.variable for path, variable in named.items()}
+        averages = {}
+        if self.use_averages:
+            averages = {f"model/{path}": f"averages/{path}" for path in named}
+        checkpoints = run.checkpoints()
+        return checkpoints.restore(step, variables, subset=True, preferred=averages).step
 
     def restore_without_run(self) -> int:
         """Gives the model the values of `warm_start`; returns the step that they are of.
@@ -135,7 +143,7 @@ class Experiment:
         mtf.initialize(self.model, self.seed)
         report = None
         if self.warm_start is not None:
-            report = self.warm_start(self.model.named_variables())
+            report = self.warm_start(self.model.named_variables(), ids_in_use(self.model))
         if report is None:
             raise RunDirError(
                 "there is no model: name the directory of a run with --model_dir, or a checkpoint "

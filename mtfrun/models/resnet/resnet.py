@@ -26,11 +26,13 @@ class ResNet(ImageClassifier):
       block: a class, called as a `ResidualBlock`.
       stage_sizes: the number of blocks of each stage.
       widths: their widths, one a stage.
-      stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes)`.
+      stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes, norm=...)`.
+      norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
       row_blocks, col_blocks: how many blocks pictures are cut into.
       init_zero: residual blocks begin as the identity.
       image_input: makes normalised floats of pictures, with augmentation in training.
       label_smoothing: the share of the target that is spread over all classes, in training.
+      mixup_alpha: train on mixtures of two pictures, see `mixing_shares`; 0 for none.
       dtypes: of variables and of activations.
     """
 
@@ -44,14 +46,18 @@ class ResNet(ImageClassifier):
         stage_sizes: Sequence[int] = (3, 3, 3),
         widths: Sequence[int] = (16, 32, 64),
         stem: Callable[..., mtf.Module] = SmallImageStem,
+        norm: Callable[..., BatchNorm] = BatchNorm,
         row_blocks: int = 1,
         col_blocks: int = 1,
         init_zero: bool = True,
         image_input: ImageInput = ImageInput(),
         label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        super().__init__(num_classes, image_input, label_smoothing=label_smoothing)
+        super().__init__(
+            num_classes, image_input, label_smoothing=label_smoothing, mixup_alpha=mixup_alpha
+        )
         if len(stage_sizes) != len(widths) or not stage_sizes:
             raise ValueError(
                 f"stage_sizes={list(stage_sizes)} and widths={list(widths)} must be one number a "
@@ -67,7 +73,7 @@ class ResNet(ImageClassifier):
             mtf.Dimension("row_blocks", row_blocks), mtf.Dimension("col_blocks", col_blocks)
         )
         filters = mtf.Dimension("filters", widths[0])
-        self.stem = stem(mesh, channels, filters, self._blocking, dtypes)
+        self.stem = stem(mesh, channels, filters, self._blocking, dtypes, norm=norm)
         self.stages: list[list[ResidualBlock]] = []
         for stage, (num_blocks, width) in enumerate(zip(stage_sizes, widths, strict=True)):
             blocks = []
@@ -80,6 +86,7 @@ class ResNet(ImageClassifier):
                     dtypes,
                     stride=2 if stage and i == 0 else 1,
                     init_zero=init_zero,
+                    norm=norm,
                 )
                 filters = made.output_dim
                 blocks.append(made)
@@ -108,11 +115,12 @@ def in_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:
     """Returns images {batch, rows, cols, channels} cut into blocks.
 
     Returns:
-      {batch, row_blocks, col_blocks, rows, cols, channels}, rows and cols those of a block.
+      {batch, row_blocks, col_blocks, rows, cols, channels}, rows and cols those of a block, without
+      the blocks dimensions of size 1.
     """
     batch, rows, cols, channels = images.shape.dims
-    row_blocks, col_blocks = blocking.rows, blocking.cols
-    rows = mtf.Dimension(rows.name, rows.size // row_blocks.size)
-    cols = mtf.Dimension(cols.name, cols.size // col_blocks.size)
-    x = mtf.reshape(images, mtf.Shape([batch, row_blocks, rows, col_blocks, cols, channels]))
-    return mtf.transpose(x, mtf.Shape([batch, row_blocks, col_blocks, rows, cols, channels]))
+    row_blocks, col_blocks = ([dim] if dim.size > 1 else [] for dim in blocking.dims)
+    rows = mtf.Dimension(rows.name, rows.size // blocking.rows.size)
+    cols = mtf.Dimension(cols.name, cols.size // blocking.cols.size)
+    x = mtf.reshape(images, mtf.Shape([batch, *row_blocks, rows, *col_blocks, cols, channels]))
+    return mtf.transpose(x, mtf.Shape([batch, *row_blocks, *col_blocks, rows, cols, channels]))

@@ -93,7 +93,8 @@ def conv2d_with_blocks(
     Args:
       x: {..., height, width, channels}, the blocks dimensions among the first ones.
       filter, strides, padding: see `conv2d`.
-      h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
+      h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns. One
+        of size 1 may be absent from x: it only says how "SAME" begins.
     """
     return _convolution(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 

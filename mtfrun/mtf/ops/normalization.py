@@ -51,9 +51,14 @@ def batch_normalize(
 def _fused(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     size = scale.shape.size
     count = x.shape.size // size
-    first = x.shape[0].size if count > 1 else 1
+    value = x.value
+    if x.shape.ndims != 4 or scale.shape.ndims != 1:
+        # A picture is taken as it is: a reshape would keep TensorFlow from making one operation of
+        # this and the relu after it.
+        first = x.shape[0].size if count > 1 else 1
+        value = tf.reshape(value, [first, count // first, 1, size])
     result = tf.raw_ops.FusedBatchNormV3(
-        x=tf.reshape(x.value, [first, count // first, 1, size]),
+        x=value,
         scale=tf.reshape(scale.value, [size]),
         offset=tf.reshape(bias.value, [size]),
         mean=tf.zeros([0]),
@@ -68,5 +73,5 @@ def _fused(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float) -> tuple[Tens
     def statistic(value: tf.Tensor) -> Tensor:
         return Tensor(x.mesh, tf.stop_gradient(tf.reshape(value, sizes)), scale.shape)
 
-    y = Tensor(x.mesh, tf.reshape(result.y, x.value.shape), x.shape)
-    return y, statistic(result.batch_mean), statistic(variance)
+    y = result.y if value is x.value else tf.reshape(result.y, x.value.shape)
+    return Tensor(x.mesh, y, x.shape), statistic(result.batch_mean), statistic(variance)

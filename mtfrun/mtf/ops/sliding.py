@@ -105,7 +105,7 @@ def with_halos(
     Args:
       x: {..., *spatial, ...}.
       spatial: the dimensions that the windows slide over.
-      blocks: for every one the dimension of its blocks, or None.
+      blocks: for every one the dimension of its blocks, or None; one of size 1 need not be in x.
       windows: over the whole length, all blocks together.
       fill: what is beyond the border.
 
@@ -115,9 +115,8 @@ def with_halos(
     left = []
     for dim, block, window in zip(spatial, blocks, windows, strict=True):
         block = None if block is None else convert_to_dimension(block)
-        if block is not None:
-            x.shape.index(block)
         if block is not None and block.size > 1:
+            x.shape.index(block)
             x = _with_halo(x, block, dim, window, fill)
             window = Window(window.size, window.stride)
         left.append(window)
