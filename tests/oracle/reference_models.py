@@ -49,9 +49,9 @@ def _mixture(case: ReferenceCase) -> Callable[..., moe.MoE1D]:
     return functools.partial(
         moe.MoE1D,
         num_experts=hp["num_experts"],
-        hidden_size=hp["hidden_size"],
+        router=functools.partial(moe.Router, gate=gates[hp["moe_gating"]]),
+        experts=functools.partial(moe.Experts, hidden_size=hp["hidden_size"]),
         group_size=hp["group_size"],
-        gate=gates[hp["moe_gating"]],
         loss_coef=hp["loss_coef"] * targets.size / np.count_nonzero(targets),
         capacity=moe.Capacity(
             evaluation=hp.get("capacity_factor_eval", 2.0),
