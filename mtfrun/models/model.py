@@ -30,12 +30,16 @@ class Model(Protocol):
 
     metric_names: the keys of `Loss.metrics`, known before the first call.
 
+    A model that generates says in `vocab` which dimension of its logits the ids are. Where that has
+    more than the ids, `ids_in_use` says how many they are, by the paths of variables.
+
     A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
     whose loss has updates has their keys in `updated_paths`, once its paths are known. One that
     measures more while it does not train has the shapes of that in `evaluation_shapes`, by name.
     """
 
     metric_names: Sequence[str]
+    vocab: mtf.Dimension
 
     def named_variables(self) -> dict[str, mtf.Variable]:
         """Returns all variables by path; see `mtf.Module`."""
@@ -68,6 +72,11 @@ def no_evaluation_metrics(model: Model, mesh: mtf.Mesh) -> dict[str, Metric]:
     """Returns zeros for all metrics of a model that does not train."""
     shapes: Mapping[str, mtf.Shape] = getattr(model, "evaluation_shapes", {})
     return {**no_metrics(model, mesh), **_zeros(shapes, mesh)}
+
+
+def ids_in_use(model: Model) -> Mapping[str, int]:
+    """Returns how many ids are in use along "vocab", by the paths of variables that have it."""
+    return getattr(model, "ids_in_use", {})
 
 
 def updated_variables(model: Model) -> dict[str, mtf.Variable]:

@@ -113,6 +113,15 @@ _TABLE = [
     _feed_forward("wi", "0"),
     _feed_forward("wo", "1"),
     _Row(
+        rf"{_LAYER}/layer/(?P<router>(?:outer_|inner_)?)router/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:top_2_|switch_|{router})gating/kernel")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/experts/wi/factors/(?P<factor>\d)/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:wi|wi_{factor})/kernel")],
+    ),
+    _Row(rf"{_LAYER}/layer/experts/wo/kernel", [Source(_MTF_LAYER + r"/\w+/wo/kernel")]),
+    _Row(
         rf"{_LAYER}/layer/(?P<rest>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
         [Source(_MTF_LAYER + r"/\w+/{rest}")],
     ),

@@ -176,6 +176,27 @@ def test_a_t5_model_has_the_variables_of_its_checkpoints(name: str, millions: fl
     assert round(total / 1e6, 1) == millions
 
 
+def test_the_transforms_of_a_stack_are_a_list() -> None:
+    names = ("CallLayer", "Residual", "LayerNorm", "LayerNorm")
+    order = ", ".join(f"@transformer.{name}" for name in names)
+    training = _build(BASE, [*TINY, f"--gin_param=transformer.Stack.layer_transforms=[{order}]"])
+    variables = training.state.model.named_variables()
+    start = "decoder_stack/blocks/0/feed_forward/"
+    inside = {path.removeprefix(start) for path in variables if path.startswith(start)}
+    assert {path for path in inside if not path.startswith("layer/")} == {
+        "norm_0/scale",
+        "norm_0/bias",
+        "norm_1/scale",
+        "norm_1/bias",
+    }
+
+
+def test_the_vocabulary_is_padded_to_a_divisor() -> None:
+    training = _build(BASE, [*TINY, "--gin.VOCABULARY_DIVISOR=512"])
+    variables = training.state.named_variables()
+    assert variables["model/embedding/table"].shape.to_string == "vocab:512;d_model:16"
+
+
 def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path) -> None:
     adam = ["--gin_param=Training.optimizer=@optim.Adam()", "--gin.Adam.learning_rate=0.001"]
     first = _build(BASE, [*TINY, *adam])

@@ -14,7 +14,7 @@ from mtfrun.layers import Context
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.decoder_side import causal_mask
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import pairs
+from tests.models.small_encoder_decoder import TARGETS_LENGTH, pairs
 from tests.models.small_model import LAYOUT, on_mesh
 
 VOCABULARY = 16
@@ -44,9 +44,23 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {"relative_bias": RELATIVE},
         None,
     ),
+    "compressed": (
+        functools.partial(t.CompressedSelfAttention, compression_factor=2),
+        {},
+        t.PositionalEmbedding,
+    ),
+    # Steps see the last positions only, and rows all: the same where the window is the row.
+    "masked local": (
+        functools.partial(t.MaskedLocalAttention, window=TARGETS_LENGTH),
+        {},
+        t.PositionalEmbedding,
+    ),
     "gated, layer norm after": (
         t.SelfAttention,
-        {"norm": t.LayerNorm, "residual": t.PostNormResidual},
+        {
+            "layer_transforms": [t.CallLayer, t.SublayerDropout, t.Residual, t.LayerNorm],
+            "final_transforms": [t.LayerNorm],
+        },
         t.PositionalEmbedding,
     ),
 }
@@ -129,9 +143,20 @@ def test_logits_loss_and_gradients_are_the_same_everywhere(
         assert_close(other_gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str) -> None:
-    mesh = mtf.Mesh(ONE_DEVICE)
+@pytest.mark.parametrize(
+    "kind, mesh_shape",
+    [
+        pytest.param(
+            kind,
+            mesh_shape,
+            marks=[] if mesh_shape == ONE_DEVICE or kind == "compressed" else [pytest.mark.slow],
+        )
+        for kind in KINDS
+        for mesh_shape in (ONE_DEVICE, "data:2,model:2")
+    ],
+)
+def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(kind, mesh)
     rows = _rows()
     targets = rows["targets"]

@@ -168,7 +168,7 @@ class Decoding:
         return self.search(
             functools.partial(self.experiment.model.decoder, features),
             features[TARGETS],
-            mtf.Dimension("vocab", vocabulary.size),
+            self.experiment.model.vocab,
             lines=lines,
             limits=limits,
             end_id=vocabulary.end_id,

@@ -15,7 +15,7 @@ from mtfrun.data import (
     Vocabulary,
     split_batch,
 )
-from mtfrun.models import Model
+from mtfrun.models import Model, ids_in_use
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
@@ -143,7 +143,7 @@ class Experiment:
         mtf.initialize(self.model, self.seed)
         report = None
         if self.warm_start is not None:
-            report = self.warm_start(self.model.named_variables())
+            report = self.warm_start(self.model.named_variables(), ids_in_use(self.model))
         if report is None:
             raise RunDirError(
                 "there is no model: name the directory of a run with --model_dir, or a checkpoint "

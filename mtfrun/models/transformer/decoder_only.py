@@ -59,6 +59,7 @@ class DecoderOnly(TokenModel):
         loss_on_targets_only: bool = False,
         shift_across_segments: bool = False,
         tied_softmax: bool = True,
+        vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -72,6 +73,7 @@ class DecoderOnly(TokenModel):
             max_length=max_length,
             position=position,
             tied_softmax=tied_softmax,
+            vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
@@ -92,7 +94,7 @@ class DecoderOnly(TokenModel):
         length = self._check_length(targets)
         parts: dict[str, Any] = {
             "embed": lambda ids, position: self._embed(self.embedding, ids, position),
-            "classify": self._classify,
+            "classify": self._step_classifier(),
             "dtype": self._activation,
         }
         if not self._prefix:

@@ -39,6 +39,7 @@ class EncoderOnly(TokenModel):
         stack: Callable[..., Stack] = Stack,
         position: PositionClass | None = PositionalEmbedding,
         tied_softmax: bool = True,
+        vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -52,6 +53,7 @@ class EncoderOnly(TokenModel):
             max_length=max_length,
             position=position,
             tied_softmax=tied_softmax,
+            vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )

@@ -114,13 +114,12 @@ def test_steps_of_decoding_equal_the_whole_rows(mesh_shape: str, beams: int | No
         mtf.to_numpy(logits(on_mesh(mesh, {"inputs": inputs, "targets": beam}))) for beam in targets
     ]
     previous = np.pad(targets, [(0, 0), (0, 0), (1, 0)])[..., :-1]
-    dims = [mtf.Dimension("batch", BATCH)]
-    if beams is not None:
-        dims.append(mtf.Dimension("beam", beams))
+    beam = None if beams is None else mtf.Dimension("beam", beams)
+    dims = [mtf.Dimension("batch", BATCH), *([] if beam is None else [beam])]
 
     def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
-        empty = mtf.zeros(mesh, [*dims, ("length", TARGETS_LENGTH)], tf.int32)
-        decoder = model.decoder({**features, "targets": empty})
+        empty = mtf.zeros(mesh, [dims[0], ("length", TARGETS_LENGTH)], tf.int32)
+        decoder = model.decoder({**features, "targets": empty}, beam)
         state, made = decoder.initial_state, []
         for position in range(TARGETS_LENGTH):
             ids = np.moveaxis(previous[..., position], 0, 1)
