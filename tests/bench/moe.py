@@ -8,11 +8,19 @@ contractions; and by gathers on a simulated mesh of 2 x 2 devices, whose ratio i
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from tests.bench.alternate import Subject, alternate, report
-from tests.bench.moe_configs import CONFIGS
+from tests.bench.moe_configs import CONFIGS, MoeConfig
 
 HANDWRITTEN, MTFRUN = "tests.bench.handwritten_moe", "tests.bench.mtfrun_moe"
+
+
+def _on_mesh(sizes: MoeConfig) -> MoeConfig:
+    """Returns the mixture with groups small enough that every device has its own on both levels."""
+    while sizes.groups % 4 or (sizes.expert_y and sizes.inner_groups % 2):
+        sizes = dataclasses.replace(sizes, group_size=sizes.group_size // 2)
+    return sizes
 
 
 def main() -> None:
@@ -26,8 +34,7 @@ def main() -> None:
     for name in names:
         config = ["--config", name]
         sizes = CONFIGS[name]
-        # Every device of an axis needs a group of its own, on the second level as well.
-        on_mesh = [*config, "--mesh=data:2,model:2", f"--group_size={min(sizes.group_size, 512)}"]
+        on_mesh = [*config, "--mesh=data:2,model:2", f"--group_size={_on_mesh(sizes).group_size}"]
         subjects = [
             Subject("handwritten gather", HANDWRITTEN, config),
             Subject("mtfrun gather", MTFRUN, config),

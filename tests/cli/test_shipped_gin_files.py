@@ -243,3 +243,38 @@ def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
     assert {mesh.partition(shape) for shape in shapes.values()} == {("model", "data", None)}
     training.compile_step()
     assert mesh.unused_rules() == []
+
+
+MIXTURES_IN_T5 = """
+include "models/t5.1.1.tiny.gin"
+
+from __gin__ import dynamic_registration
+from mtfrun.models import moe
+from mtfrun.models import transformer
+
+encoder/transformer.Stack.layers = [@transformer.SelfAttention, @moe.MoE1D]
+decoder/transformer.Stack.layers = [
+    @transformer.SelfAttention,
+    @transformer.EncoderDecoderAttention,
+    @moe.MoE2D,
+]
+moe.MoE1D.num_experts = 4
+moe.MoE1D.router = @moe.Router
+moe.MoE1D.experts = @moe.Experts
+moe.Router.gate = @moe.SwitchMax()
+moe.Experts.hidden_size = %D_FF
+moe.MoE2D.num_experts = (2, 3)
+moe.MoE2D.dispatch = @moe.EinsumDispatch()
+"""
+
+
+def test_mixtures_go_into_the_layer_lists_of_any_model(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mixtures_in_t5.gin").write_text(MIXTURES_IN_T5)
+    files = ["defaults.gin", str(tmp_path / "mixtures_in_t5.gin"), "data/python_docs.gin"]
+    shapes = {
+        path: variable.shape.dimension_names
+        for path, variable in _build(files, TINY).state.named_variables().items()
+    }
+    prefix = "model/{}_stack/blocks/1/{}/layer/experts/wo/kernel"
+    assert shapes[prefix.format("encoder", "moe_1d")][0] == "experts"
+    assert shapes[prefix.format("decoder", "moe_2d")][:2] == ["expert_y", "expert_x"]
