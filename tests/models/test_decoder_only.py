@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.models.transformer import DecoderOnly, shift_right
+from mtfrun.models.transformer import DecoderOnly, shift_right, token_model
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
 
@@ -90,10 +90,26 @@ def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
         assert made.metrics["accuracy"].weight == weights.sum()
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
-def test_decoding_step_by_step_gives_the_logits_of_whole_rows(mesh_shape: str) -> None:
+@pytest.mark.parametrize("tied_softmax", [False, True])
+@pytest.mark.parametrize(
+    ("mesh_shape", "turned_from", "jit"),
+    [
+        (ONE_DEVICE, token_model.TURNED_FROM, False),
+        (ONE_DEVICE, 0, False),
+        (ONE_DEVICE, 0, True),
+        ("data:2,model:2", 0, False),
+    ],
+)
+def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
+    mesh_shape: str,
+    turned_from: int,
+    jit: bool,
+    tied_softmax: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(token_model, "TURNED_FROM", turned_from)
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    model = small_model(mesh, tied_softmax=False)
+    model = small_model(mesh, tied_softmax=tied_softmax)
     targets = packed_rows()["targets"] + 1
     previous = np.concatenate([np.zeros_like(targets[:, :1]), targets[:, :-1]], axis=1)
     whole = _logits(model, mesh, {"targets": targets})
@@ -108,7 +124,9 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(mesh_shape: str) -
             made.append(logits)
         return made
 
-    one_by_one = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"targets": targets})))
+    one_by_one = mtf.to_numpy(
+        mtf.function(steps, jit_compile=jit)(on_mesh(mesh, {"targets": targets}))
+    )
     assert_close(np.stack(one_by_one, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
 
 

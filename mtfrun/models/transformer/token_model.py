@@ -24,6 +24,9 @@ from mtfrun.models.model import Loss, Metric
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
 PositionClass = Callable[..., PositionalEmbedding | SinusoidPositions]
 
+# Softmax weights of so many entries are turned for decoding, see `TokenModel._step_classifier`.
+TURNED_FROM = 2**23
+
 
 class TokenModel(mtf.Module, abc.ABC):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
@@ -190,13 +193,16 @@ class TokenModel(mtf.Module, abc.ABC):
     def _step_classifier(self) -> Callable[[mtf.Tensor], mtf.Tensor]:
         """Returns `_classify` for the steps of a decoder: of {batch..., d_model}, one position.
 
-        The weights are turned once, before the steps: for 32,000 ids XLA on a CPU multiplies
-        {vocab, d_model} by x in a third of the time that x by {d_model, vocab} takes (measured on
-        one core: 31 to 10 ms for 16 rows, 46 to 15 ms for 64).
+        Large weights are turned once, before the steps: XLA on a CPU multiplies {vocab, d_model} by
+        x in a third of the time that x by {d_model, vocab} takes (measured on one core for 32,128
+        ids and d_model 512: 31 to 10 ms for 16 rows, 46 to 15 ms for 64). For 8,192 ids and 256
+        there is nothing to gain.
         """
         table, scale = self.embedding.table, self._d_model.size**-0.5
         if self.softmax is not None:
             table, scale = self.softmax.kernel, 1.0
+        if table.shape.size < TURNED_FROM:
+            return self._classify
         weights = mtf.cast(table, self._activation)
         weights = mtf.transpose(weights, [self.vocab, self._d_model])
 
