@@ -51,7 +51,7 @@ class DigitsNetwork(mtf.Module):
     def __init__(self, mesh: mtf.Mesh):
         super().__init__()
         self.convolution = layers.Conv2D(
-            mesh, channels, filters, filter_size=(3, 3), h_blocks_dim=row_blocks
+            mesh, channels, filters, filter_size=(3, 3), blocks=[row_blocks]
         )
         pooled = [row_blocks, mtf.Dimension("rows", 2), mtf.Dimension("cols", 4), filters]
         self.hidden = layers.Dense(mesh, pooled, [hidden], activation=mtf.relu)

@@ -2,191 +2,137 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.layers.dense import Dense
 
-_SPATIAL = ("filter_depth", "filter_height", "filter_width")
-
 
 class _Convolution(mtf.Module):
-    """The filter of a convolution, and what its subclasses share."""
+    """What convolutions with a trained filter, without a bias, have in common."""
+
+    # The operation, called as (x, filter, strides, padding, *blocks).
+    _convolve: ClassVar[Callable[..., mtf.Tensor]]
+    # Of a filter: the names of its spatial dimensions, and its usual size and stride along each.
+    _spatial: ClassVar[tuple[str, ...]]
+    _usual_size: ClassVar[int] = 3
+    _usual_stride: ClassVar[int] = 1
+    # The filter is {*spatial, output_dim, input_dim}, not {*spatial, input_dim, output_dim}.
+    _transposed: ClassVar[bool] = False
 
     def __init__(
         self,
         mesh: mtf.Mesh,
         input_dim: mtf.Dimension,
         output_dim: mtf.Dimension,
-        dtypes: mtf.DTypePolicy,
-        filter_size: Sequence[int],
-        initializer: mtf.VarianceScaling,
-        convolve: Callable[[mtf.Tensor, mtf.Tensor], mtf.Tensor],
-        transposed: bool = False,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        filter_size: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+        padding: str = "SAME",
+        blocks: Sequence[mtf.Dimension | None] = (),
+        filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
+        """Makes the spec of the filter {*spatial, input_dim, output_dim}; its sizes come first.
+
+        Args:
+          mesh: the mesh.
+          input_dim, output_dim: the channels of x and of the result.
+          dtypes: of the filter, and of the result.
+          filter_size, strides: a number for every spatial dimension.
+          padding: "SAME" or "VALID".
+          blocks: the dimensions that count blocks of the first spatial dimensions, None for none.
+          filter_initializer: of the filter's first value.
+
+        Raises:
+          ValueError: `filter_size` has another number of sizes.
+        """
         super().__init__()
+        n = len(self._spatial)
+        filter_size = [self._usual_size] * n if filter_size is None else filter_size
+        if len(filter_size) != n:
+            raise ValueError(
+                f"{type(self).__name__}: filter_size={list(filter_size)} must be {n} number(s), "
+                f"of {', '.join(self._spatial)}"
+            )
         self._dtypes = dtypes
-        self._convolve = convolve
+        self._strides = tuple([self._usual_stride] * n if strides is None else strides)
+        self._padding = padding
+        self._blocks = tuple(blocks)
         self._input_name = input_dim.name
         # A filter from one dimension to another of its name: as in `Dense`, the input's is renamed.
         # Channels that are split are gathered by that: every device makes its part of the output.
         if input_dim.name == output_dim.name:
             input_dim = mtf.Dimension(f"_{input_dim.name}", input_dim.size)
         self._inner_name = input_dim.name
-        names = _SPATIAL[-len(filter_size) :]
-        spatial = [mtf.Dimension(*pair) for pair in zip(names, filter_size, strict=True)]
-        channels = [output_dim, input_dim] if transposed else [input_dim, output_dim]
-        initial = initializer([*spatial, input_dim], [*spatial, output_dim])
+        spatial = [mtf.Dimension(*pair) for pair in zip(self._spatial, filter_size, strict=True)]
+        channels = [output_dim, input_dim] if self._transposed else [input_dim, output_dim]
+        initial = filter_initializer([*spatial, input_dim], [*spatial, output_dim])
         self.kernel = mtf.Variable(mesh, [*spatial, *channels], initial, dtypes.master)
 
     def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns {..., *spatial, output_dim} for x {..., *spatial, input_dim}."""
         dtype = self._dtypes.activation
         x = mtf.rename_dimension(mtf.cast(x, dtype), self._input_name, self._inner_name)
-        return self._convolve(x, mtf.cast(self.kernel, dtype))
+        kernel = mtf.cast(self.kernel, dtype)
+        return self._convolve(x, kernel, self._strides, self._padding, *self._blocks)
+
+
+def _conv1d(x: mtf.Tensor, kernel: mtf.Tensor, strides: Sequence[int], padding: str) -> mtf.Tensor:
+    (stride,) = strides
+    return mtf.conv1d(x, kernel, stride, padding)
 
 
 class Conv1D(_Convolution):
-    """`mtf.conv1d` with a trained filter {filter_width, input_dim, output_dim}, without a bias."""
+    """`mtf.conv1d` with a trained filter {filter_width, input_dim, output_dim}; without blocks."""
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        input_dim: mtf.Dimension,
-        output_dim: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        filter_size: int = 3,
-        stride: int = 1,
-        padding: str = "SAME",
-        filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
-    ) -> None:
-        """Makes the spec of the filter."""
-        convolve = functools.partial(mtf.conv1d, stride=stride, padding=padding)
-        super().__init__(
-            mesh, input_dim, output_dim, dtypes, [filter_size], filter_initializer, convolve
-        )
+    _spatial = ("filter_width",)
+    _convolve = staticmethod(_conv1d)
 
 
 class Conv2D(_Convolution):
-    """`mtf.conv2d_with_blocks` with a trained filter, without a bias."""
+    """`mtf.conv2d_with_blocks` with a trained filter {height, width, input_dim, output_dim}.
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        input_dim: mtf.Dimension,
-        output_dim: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        filter_size: Sequence[int] = (3, 3),
-        strides: Sequence[int] = (1, 1),
-        padding: str = "SAME",
-        h_blocks_dim: mtf.Dimension | None = None,
-        w_blocks_dim: mtf.Dimension | None = None,
-        filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
-    ) -> None:
-        """Makes the spec of the filter {filter_height, filter_width, input_dim, output_dim}."""
-        convolve = functools.partial(
-            mtf.conv2d_with_blocks,
-            strides=strides,
-            padding=padding,
-            h_blocks_dim=h_blocks_dim,
-            w_blocks_dim=w_blocks_dim,
-        )
-        super().__init__(
-            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve
-        )
+    `blocks`: of rows and of columns.
+    """
+
+    _spatial = ("filter_height", "filter_width")
+    _convolve = staticmethod(mtf.conv2d_with_blocks)
 
 
 class Conv3D(_Convolution):
-    """`mtf.conv3d_with_blocks` with a trained filter, without a bias."""
+    """`mtf.conv3d_with_blocks` with a trained filter {depth, height, width, input_dim, output_dim}.
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        input_dim: mtf.Dimension,
-        output_dim: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        filter_size: Sequence[int] = (3, 3, 3),
-        strides: Sequence[int] = (1, 1, 1),
-        padding: str = "SAME",
-        d_blocks_dim: mtf.Dimension | None = None,
-        h_blocks_dim: mtf.Dimension | None = None,
-        filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
-    ) -> None:
-        """Makes the spec of the filter {depth, height, width, input_dim, output_dim}."""
-        convolve = functools.partial(
-            mtf.conv3d_with_blocks,
-            strides=strides,
-            padding=padding,
-            d_blocks_dim=d_blocks_dim,
-            h_blocks_dim=h_blocks_dim,
-        )
-        super().__init__(
-            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve
-        )
+    `blocks`: of the depth and the height.
+    """
+
+    _spatial = ("filter_depth", "filter_height", "filter_width")
+    _convolve = staticmethod(mtf.conv3d_with_blocks)
 
 
 class Conv2DTranspose(_Convolution):
-    """`mtf.conv2d_transpose_with_blocks` with a trained filter, without a bias."""
+    """`mtf.conv2d_transpose_with_blocks` with a filter {height, width, output_dim, input_dim}.
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        input_dim: mtf.Dimension,
-        output_dim: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        filter_size: Sequence[int] = (2, 2),
-        strides: Sequence[int] = (2, 2),
-        padding: str = "SAME",
-        h_blocks_dim: mtf.Dimension | None = None,
-        w_blocks_dim: mtf.Dimension | None = None,
-        filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
-    ) -> None:
-        """Makes the spec of the filter {filter_height, filter_width, output_dim, input_dim}."""
-        convolve = functools.partial(
-            mtf.conv2d_transpose_with_blocks,
-            strides=strides,
-            padding=padding,
-            h_blocks_dim=h_blocks_dim,
-            w_blocks_dim=w_blocks_dim,
-        )
-        super().__init__(
-            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve, True
-        )
+    `blocks`: of rows and of columns.
+    """
+
+    _spatial = Conv2D._spatial
+    _usual_size = _usual_stride = 2
+    _transposed = True
+    _convolve = staticmethod(mtf.conv2d_transpose_with_blocks)
 
 
 class Conv3DTranspose(_Convolution):
-    """`mtf.conv3d_transpose_with_blocks` with a trained filter, without a bias."""
+    """`mtf.conv3d_transpose_with_blocks`: {depth, height, width, output_dim, input_dim}.
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        input_dim: mtf.Dimension,
-        output_dim: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        filter_size: Sequence[int] = (2, 2, 2),
-        strides: Sequence[int] = (2, 2, 2),
-        padding: str = "SAME",
-        d_blocks_dim: mtf.Dimension | None = None,
-        h_blocks_dim: mtf.Dimension | None = None,
-        filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
-    ) -> None:
-        """Makes the spec of the filter {depth, height, width, output_dim, input_dim}."""
-        convolve = functools.partial(
-            mtf.conv3d_transpose_with_blocks,
-            strides=strides,
-            padding=padding,
-            d_blocks_dim=d_blocks_dim,
-            h_blocks_dim=h_blocks_dim,
-        )
-        super().__init__(
-            mesh, input_dim, output_dim, dtypes, filter_size, filter_initializer, convolve, True
-        )
+    `blocks`: of the depth and the height.
+    """
+
+    _spatial = Conv3D._spatial
+    _usual_size = _usual_stride = 2
+    _transposed = True
+    _convolve = staticmethod(mtf.conv3d_transpose_with_blocks)
 
 
 class SeparableConv1D(mtf.Module):

@@ -15,40 +15,38 @@ from tests.cli.command import error_line, mtfrun, succeeded
 LABELS = "airplane automobile bird cat deer dog frog horse ship truck".split()
 SIZES = {"train": 40, "test": 11}
 
-with tfds.core.registered.skip_registering():  # TFDS has one of the name, which downloads
 
-    class Cifar10(tfds.core.GeneratorBasedBuilder):
-        """Noise in the form of CIFAR-10: 32x32 pixels of three channels, ten classes."""
+# TFDS has one of the name, which downloads.
+class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Noise in the form of CIFAR-10: 32x32 pixels of three channels, ten classes."""
 
-        VERSION = tfds.core.Version("3.0.2")
+    VERSION = tfds.core.Version("3.0.2")
 
-        def _info(self) -> tfds.core.DatasetInfo:
-            """The features of TFDS's own cifar10."""
-            features = {
-                "id": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(32, 32, 3)),
-                "label": tfds.features.ClassLabel(names=LABELS),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-            )
+    def _info(self) -> tfds.core.DatasetInfo:
+        """The features of TFDS's own cifar10."""
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(names=LABELS),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
 
-        def _split_generators(
-            self, dl_manager: tfds.download.DownloadManager
-        ) -> dict[str, Iterator]:
-            """Its splits, much smaller."""
-            return {split: self._generate_examples(split) for split in SIZES}
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        """Its splits, much smaller."""
+        return {split: self._generate_examples(split) for split in SIZES}
 
-        def _generate_examples(self, split: str) -> Iterator:
-            """Yields noise that is brighter the larger the label."""
-            rng = np.random.default_rng(len(split))
-            for i in range(SIZES[split]):
-                label = i % len(LABELS)
-                image = rng.integers(0, 100, [32, 32, 3]) + 15 * label
-                name = f"{split}_{i:05}"
-                yield name, {"id": name, "image": image.astype(np.uint8), "label": label}
+    def _generate_examples(self, split: str) -> Iterator:
+        """Yields noise that is brighter the larger the label."""
+        rng = np.random.default_rng(len(split))
+        for i in range(SIZES[split]):
+            label = i % len(LABELS)
+            image = rng.integers(0, 100, [32, 32, 3]) + 15 * label
+            name = f"{split}_{i:05}"
+            yield name, {"id": name, "image": image.astype(np.uint8), "label": label}
 
 
 def test_the_run_says_what_to_do_where_there_is_no_dataset(

@@ -74,11 +74,13 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
 
 
 def test_a_dry_run_speaks_of_images(trained: pathlib.Path) -> None:
-    process = mtfrun("train", f"--gin_file={trained / 'config.gin'}", "--dry_run")
+    flags = [f"--gin_file={trained / 'config.gin'}", "--gin.AVERAGE_DECAY=0.9"]
+    process = mtfrun("train", *flags, "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
     report = process.stdout.decode()
     assert "batch           64 images a step, in 1 microbatch(es)" in report
     assert "steps           3: 192 images" in report
+    assert re.search(r"^averages        [\d,]+ bytes, [\d,]+ on each device$", report, re.MULTILINE)
 
 
 def test_decode_classifies_a_split_and_the_same_images_from_files(

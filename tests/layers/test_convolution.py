@@ -23,9 +23,9 @@ class Network(mtf.Module):
         colours, filters = mtf.Dimension("colours", 3), mtf.Dimension("filters", 4)
         rows = mtf.Dimension("row_blocks", 2)
         self.layers = [
-            layers.Conv2D(mesh, colours, filters, h_blocks_dim=rows),
-            layers.Conv2D(mesh, filters, filters, strides=(2, 2), h_blocks_dim=rows),
-            layers.Conv2DTranspose(mesh, filters, filters, h_blocks_dim=rows),
+            layers.Conv2D(mesh, colours, filters, blocks=[rows]),
+            layers.Conv2D(mesh, filters, filters, strides=(2, 2), blocks=[rows]),
+            layers.Conv2DTranspose(mesh, filters, filters, blocks=[rows]),
         ]
 
     def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
@@ -79,7 +79,7 @@ def test_layers_of_sequences_and_volumes_call_their_functions() -> None:
     mesh = mtf.Mesh()
     a, b = mtf.Dimension("a", 2), mtf.Dimension("b", 3)
     for layer, x_shape, y_shape in [
-        (layers.Conv1D(mesh, a, b, stride=2), "batch:2;length:6;a:2", "batch:2;length:3;b:3"),
+        (layers.Conv1D(mesh, a, b, strides=[2]), "batch:2;length:6;a:2", "batch:2;length:3;b:3"),
         (
             layers.Conv3D(mesh, a, b, padding="VALID"),
             "batch:2;d:3;h:4;w:5;a:2",
@@ -102,3 +102,9 @@ def test_layers_of_sequences_and_volumes_call_their_functions() -> None:
         twice = layer(mtf.import_tf_tensor(mesh, 2 * x, x_shape))
         assert_close(mtf.to_numpy(twice), 2 * mtf.to_numpy(y))
         assert np.abs(mtf.to_numpy(y)).max() > 0.1
+
+
+def test_a_filter_of_another_number_of_sizes_is_an_error() -> None:
+    a, b = mtf.Dimension("a", 2), mtf.Dimension("b", 3)
+    with pytest.raises(ValueError, match=r"Conv2D: filter_size=\[3\] must be 2 number"):
+        layers.Conv2D(mtf.Mesh(), a, b, filter_size=[3])

@@ -34,6 +34,11 @@ LAYOUTS = [
 ]
 
 
+# The default table has every layout but this one, which takes 8 s to compile and splits as
+# that of batch and row_blocks on a mesh of 2 x 2 does.
+LONG = ("data:4,model:2", "batch:data;column_blocks:model")
+
+
 class Call(NamedTuple):
     """The arguments of one convolution with a square filter."""
 
@@ -161,7 +166,7 @@ def test_blocks_change_nothing_on_one_device(blocking: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "mesh_shape, layout, blocking",
     # The finest blocking; the slow test takes all that fit.
-    [[f for f in FITTING if f[:2] == where][-1] for where in LAYOUTS],
+    [[f for f in FITTING if f[:2] == where][-1] for where in LAYOUTS if where != LONG],
 )
 def test_blocks_change_nothing_under_layouts(
     mesh_shape: str, layout: str, blocking: tuple[int, int]

@@ -53,8 +53,7 @@ class ConvolutionNorm(mtf.Module):
             dtypes,
             filter_size=(size, size),
             strides=(stride, stride),
-            h_blocks_dim=blocking.rows,
-            w_blocks_dim=blocking.cols,
+            blocks=blocking.dims,
             # He et al. 2015, arXiv:1502.01852, equation 14: for what relu comes after.
             filter_initializer=mtf.VarianceScaling(2.0, "fan_out"),
         )

@@ -144,7 +144,9 @@ class SeedResNet(ImageClassifier):
         # As the picture lies in memory, and as the convolutions need it.
         self._stored = mtf.Shape([batch, row_blocks, block[0], col_blocks, block[1], one_channel])
         self._blocked = mtf.Shape([batch, row_blocks, col_blocks, *block, one_channel])
-        self.first = Conv2D(mesh, one_channel, filters, filter_size=(7, 7), w_blocks_dim=col_blocks)
+        self.first = Conv2D(
+            mesh, one_channel, filters, filter_size=(7, 7), blocks=[None, col_blocks]
+        )
         shape = mtf.Shape([*self._blocked.dims[:-1], filters])
         self.first_norm = SeedBatchNorm(mesh, batch, shape.dims[1:])
         self.blocks: list[SeedBottleneck] = []

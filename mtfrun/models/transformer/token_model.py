@@ -172,7 +172,10 @@ class TokenModel(mtf.Module, abc.ABC):
         return length
 
     def _classify(self, x: mtf.Tensor) -> mtf.Tensor:
-        logits = self.embedding.logits(x) if self.softmax is None else self.softmax(x)
+        return self._masked(self.embedding.logits(x) if self.softmax is None else self.softmax(x))
+
+    def _masked(self, logits: mtf.Tensor) -> mtf.Tensor:
+        """Returns logits {..., vocab} in float32, those of the padding too low to be predicted."""
         logits = mtf.to_float(logits)
         if self.vocab.size == self._vocabulary_size:
             return logits
@@ -195,15 +198,16 @@ class TokenModel(mtf.Module, abc.ABC):
         if self.softmax is not None:
             table, scale = self.softmax.kernel, 1.0
         weights = mtf.cast(table, self._activation)
-        weights = mtf.transpose(weights, [self._vocab, self._d_model])
+        weights = mtf.transpose(weights, [self.vocab, self._d_model])
 
         def classify(x: mtf.Tensor) -> mtf.Tensor:
             rows = x.shape - self._d_model
             x = mtf.cast(x, self._activation) * scale
-            logits = mtf.einsum([weights, x], output_shape=[self._vocab, *rows])
+            logits = mtf.einsum([weights, x], output_shape=[self.vocab, *rows])
             # Without the barrier XLA would turn the factors back.
-            logits = mtf.transpose(mtf.optimization_barrier(logits), [*rows, self._vocab])
-            return mtf.to_float(logits)
+            return self._masked(
+                mtf.transpose(mtf.optimization_barrier(logits), [*rows, self.vocab])
+            )
 
         return classify
 

@@ -148,8 +148,12 @@ def _merged_matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:
     """
     inner = [d for d in x.shape if d in y.shape]
     rows, columns = x.shape - inner, y.shape - inner
-    in_order = x.shape.dims == (*rows, *inner) and y.shape.dims == (*inner, *columns)
-    if x.mesh.is_distributed or len(inner) < 2 or not in_order or shape.dims != (*rows, *columns):
+    in_order = (
+        x.shape.dims == [*rows, *inner]
+        and y.shape.dims == [*inner, *columns]
+        and shape.dims == [*rows, *columns]
+    )
+    if x.mesh.is_distributed or len(inner) < 2 or not in_order:
         return None
     r, i, c = rows.size, Shape(inner).size, columns.size
     product = tf.matmul(tf.reshape(x.value, [r, i]), tf.reshape(y.value, [i, c]))

@@ -1,8 +1,9 @@
-"""No layout and no blocking changes what a residual network learns, or how it is evaluated."""
+"""No layout, blocking or rematerialisation changes what a residual network learns."""
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,13 @@ WHERE = {
 FIRST_STEP = {
     **WHERE,
     "blocks on one device": (ONE_DEVICE, "", 4, 2),
+    "rematerialised": (ONE_DEVICE, "", 1, 1),
+    "rematerialised on data 2 x col_blocks 2": (
+        "data:2,model:2",
+        "batch:data;col_blocks:model",
+        1,
+        2,
+    ),
     "classes 2": ("data:1,model:2", "classes:model", 1, 1),
     "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
 }
@@ -76,11 +84,20 @@ def test_twenty_steps_and_the_evaluation_are_those_of_one_device(where: str) -> 
 
 @functools.cache
 def _first_step(
-    mesh_shape: str, layout: str, row_blocks: int, col_blocks: int, bottleneck: bool
+    mesh_shape: str,
+    layout: str,
+    row_blocks: int,
+    col_blocks: int,
+    bottleneck: bool,
+    rematerialise: bool = False,
 ) -> tuple:
     """Returns loss, gradients and moving averages of the first step."""
     mesh = mtf.Mesh(mesh_shape, layout)
-    options = {"row_blocks": row_blocks, "col_blocks": col_blocks}
+    options: dict[str, Any] = {
+        "row_blocks": row_blocks,
+        "col_blocks": col_blocks,
+        "rematerialise": rematerialise,
+    }
     if bottleneck:
         options |= {"block": BottleneckBlock, "stage_sizes": [2], "widths": [4]}
         # It makes a quarter of the size.
@@ -113,7 +130,9 @@ def _first_step(
 )
 def test_the_first_step_is_that_of_one_device(where: str, bottleneck: bool) -> None:
     expected = _first_step(ONE_DEVICE, "", 1, 1, bottleneck)
-    value, gradients, updates = _first_step(*FIRST_STEP[where], bottleneck)
+    value, gradients, updates = _first_step(
+        *FIRST_STEP[where], bottleneck, rematerialise=where.startswith("rematerialised")
+    )
     assert_close(value, expected[0], FLOAT32_MODEL_TOLERANCE)
     for found, wanted in ((gradients, expected[1]), (updates, expected[2])):
         assert found.keys() == wanted.keys() and wanted
