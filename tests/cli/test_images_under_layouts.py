@@ -57,10 +57,8 @@ def one_device(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list
     return _trained(tmp_path_factory.mktemp("runs") / "one_device")
 
 
-@pytest.mark.parametrize(
-    "where",
-    [pytest.param(where, marks=[pytest.mark.slow] if where[0] == "d" else []) for where in WHERE],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", WHERE)
 def test_training_digits_is_that_of_one_device(
     where: str, one_device: tuple[dict[str, list[float]], dict], tmp_path: pathlib.Path
 ) -> None:
