@@ -5,28 +5,30 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
 
 from mtfrun.cli import config, report
-from mtfrun.cli.continuous import steps_as_they_appear
+from mtfrun.cli.build import ROOTS, Built, build
+from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.decoding_progress import decoding_progress
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_checks import check_taken
-from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
+from mtfrun.cli.image_decoding import check_image_flags, classify
+from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts, standard_input
 from mtfrun.cli.routing_table import routing_table
-from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Scoring, Training
+from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
+from mtfrun.cli.terminable import terminable
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
-
-_ROOTS = (Experiment, Decoding, Evaluation, Training)
 
 
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run says what would be trained."""
     bindings = _parse(flags, flags.gin_file)
-    experiment, decoding, evaluation = _build()
+    experiment, _, _, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     if flags.dry_run:
@@ -51,22 +53,11 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Evaluates checkpoints and prints one JSON object each."""
-    run = _trained_run(flags)
-    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, _, evaluation = _build()
-    check_taken(bindings, config.operative_config_text())
-    run.record_command(command)
-    wanted: Iterable[int | None] = [None]
-    if flags.continuous:
-        wanted = steps_as_they_appear(run)
-    elif flags.checkpoint == "all":
-        wanted = list(run.checkpoints().steps())
-    elif flags.checkpoint != "latest":
-        wanted = [int(flags.checkpoint)]
-    with run.summaries("eval") as summaries:
-        for number in wanted:
-            step = experiment.restore(run, number)
-            metrics = evaluation(step, summaries)
+    run, built = _open(flags, command)
+    with contextlib.ExitStack() as stack:
+        summaries = None if run is None else stack.enter_context(run.summaries("eval"))
+        for step in _restored(flags, built.experiment, run):
+            metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
                 print(line, file=sys.stderr)
             print(json.dumps({"step": step, **metrics}), flush=True)
@@ -74,19 +65,18 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Continues or answers prompts and writes one line each, in order."""
+    """Continues or answers prompts, or classifies images, and writes one line each, in order."""
+    run, built = _open(flags, command)
+    decoding = built.decoding
+    if decoding is None:
+        assert built.classification is not None  # a model is of text or of images
+        return _decode_images(flags, run, built.classification)
     prompts = [prompt_bytes(text) for text in flags.prompt]
     if flags.input is not None:
         prompts = read_prompts(flags.input)
-    run = _trained_run(flags)
-    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, decoding = _build_for_text(run)
-    check_taken(bindings, config.operative_config_text())
-    given = {name: getattr(flags, name) for name in _DECODING_FLAGS}
-    given = {name: value for name, value in given.items() if value is not None}
-    decoding = dataclasses.replace(decoding, **given)
-    run.record_command(command)
-    step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
+    search = dataclasses.replace(decoding.search, **_given(flags, _SEARCH_FLAGS))
+    decoding = dataclasses.replace(decoding, search=search, **_given(flags, _DECODING_FLAGS))
+    (step,) = _restored(flags, built.experiment, run)
     if flags.interactive:
         _converse(decoding)
         return 0
@@ -101,16 +91,30 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
+def _decode_images(
+    flags: argparse.Namespace, run: RunDirectory | None, classification: Classification
+) -> int:
+    """Classifies images and writes one line each, in order, once all of them have been read."""
+    check_image_flags(flags)
+    if flags.top_k is not None:
+        classification = dataclasses.replace(classification, top_k=flags.top_k)
+    (step,) = _restored(flags, classification.experiment, run)
+    with _output(flags.output) as file:
+        for fields in classify(flags.input, classification):
+            line = json.dumps({**fields, "step": step}, ensure_ascii=False)
+            file.write((str(fields["label"]) if flags.format == "text" else line) + "\n")
+    return 0
+
+
 def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
     pairs = read_pairs(flags.input)
-    run = _trained_run(flags)
-    bindings = _parse(flags, flags.gin_file or [_own_config(run)])
-    experiment, decoding = _build_for_text(run)
-    check_taken(bindings, config.operative_config_text())
-    run.record_command(command)
-    step = experiment.restore(run, None if flags.checkpoint == "latest" else int(flags.checkpoint))
-    scoring = Scoring(experiment, decoding.batch_size, decoding.max_length)
+    run, built = _open(flags, command)
+    decoding = built.decoding
+    if decoding is None:
+        raise UsageError("the model is a classifier of images: it reads and makes no text")
+    (step,) = _restored(flags, built.experiment, run)
+    scoring = Scoring(built.experiment, decoding.batch_size, decoding.max_length)
     with _output(flags.output) as file:
         for (inputs, target), found in zip(pairs, scoring(pairs), strict=True):
             texts = {
@@ -128,40 +132,56 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "decode": decode,
     "score": score,
 }
-# Flags that override a field of Decoding.
-_DECODING_FLAGS = (
-    *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
-    *("decode_length", "seed"),
-)
+# Flags that override a field of Decoding, or of its Search.
+_DECODING_FLAGS = ("num_outputs", "decode_length")
+_SEARCH_FLAGS = ("beam_size", "alpha", "temperature", "top_k", "top_p", "seed")
 
 
 def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
-    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=_ROOTS)
+    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
 
 
-def _build() -> tuple[Experiment, Decoding | None, Evaluation]:
-    """Returns the objects that all commands share; one experiment, hence one mesh.
+def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
+    """Returns the run of --model_dir, None without it, and the objects of its configuration."""
+    run = None if flags.model_dir is None else _trained_run(flags.model_dir)
+    files = flags.gin_file
+    if run is not None and not files:
+        run.read_config()  # its error names the remedy
+        files = [run.config_path]
+    bindings = _parse(flags, files)
+    built = build()
+    check_taken(bindings, config.operative_config_text())
+    if run is not None:
+        run.record_command(command)
+    return run, built
 
-    A classifier of images has no decoding.
-    """
-    experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
-    return experiment, decoding, config.configured(Evaluation, experiment, decoding)
+
+def _restored(
+    flags: argparse.Namespace, experiment: Experiment, run: RunDirectory | None
+) -> Iterator[int]:
+    """Yields the step of every checkpoint that the flags name, each once it is restored."""
+    if run is None:
+        yield experiment.restore_without_run()
+        return
+    restore = functools.partial(experiment.restore, run)
+    if flags.command == "eval" and flags.continuous:
+        yield from each_restored(run, steps_as_they_appear(run), restore)
+    elif flags.checkpoint == "all":
+        yield from each_restored(run, run.checkpoints().steps(), restore)
+    else:
+        yield restore(None if flags.checkpoint == "latest" else int(flags.checkpoint))
 
 
-def _build_for_text(run: RunDirectory) -> tuple[Experiment, Decoding]:
-    """Returns the objects of a command that only a model of text has."""
-    experiment, decoding, _ = _build()
-    if decoding is None:
-        raise UsageError(f"{run.path} is a classifier of images: it reads and makes no text")
-    return experiment, decoding
+def _given(flags: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of those of the flags `names` that are given."""
+    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
 
 
 def _converse(decoding: Decoding) -> None:
     """Answers lines of standard input until it ends; the programs stay compiled."""
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.buffer.readline()
+        line = standard_input().readline()
         if not line:
             return
         (answer,) = decoding([line.removesuffix(b"\n").removesuffix(b"\r")])
@@ -174,9 +194,9 @@ def _in_one_line(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _trained_run(flags: argparse.Namespace) -> RunDirectory:
-    """Returns the run of --model_dir, which has a checkpoint."""
-    run = RunDirectory(flags.model_dir)
+def _trained_run(model_dir: str) -> RunDirectory:
+    """Returns the run of a directory, which has a checkpoint."""
+    run = RunDirectory(model_dir)
     run.require()
     if not run.checkpoints().steps():
         raise UsageError(
@@ -184,11 +204,6 @@ def _trained_run(flags: argparse.Namespace) -> RunDirectory:
             "or check the name"
         )
     return run
-
-
-def _own_config(run: RunDirectory) -> str:
-    run.read_config()  # its error names the remedy
-    return run.config_path
 
 
 @contextlib.contextmanager
@@ -216,8 +231,10 @@ def _recorded(run: RunDirectory, command: Sequence[str]) -> Iterator[None]:
 def _output(path: str | None) -> Iterator[TextIO]:
     """Opens --output, which appears when it is whole, or standard output."""
     if path is None:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: name a file with --output=FILE")
         yield sys.stdout
         sys.stdout.flush()
     else:
-        with atomic_open(path) as file:
+        with terminable(), atomic_open(path) as file:
             yield file

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, RunDirError
 
 POLL_SECS = 10.0
 
@@ -29,3 +30,26 @@ def steps_as_they_appear(
             sleep(POLL_SECS)
         else:
             return
+
+
+def each_restored(
+    run: RunDirectory, steps: Iterable[int], restore: Callable[[int], object]
+) -> Iterator[int]:
+    """Yields each of the steps once it is restored.
+
+    The trainer keeps the newest checkpoints only: one that it deletes between the listing and the
+    end of the reading is left out, with a line that says so.
+
+    Raises:
+      RunDirError: a checkpoint cannot be restored and is still there.
+    """
+    for step in steps:
+        try:
+            restore(step)
+        except RunDirError:
+            # The manifest is the first file that is deleted: without it nothing is damaged.
+            if step in run.checkpoints().steps():
+                raise
+            print(f"step {step}: deleted before it was read, left out", file=sys.stderr, flush=True)
+            continue
+        yield step

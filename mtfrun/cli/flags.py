@@ -57,10 +57,12 @@ Evaluates checkpoints: one JSON object each on standard output, and curves in --
   mtfrun eval --model_dir=/tmp/run --continuous
   mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 _DECODE = """\
-Continues or answers prompts: one JSON object each, in order, {"prompt": ..., "output": ..., ...}.
+Continues or answers prompts, or classifies images: one JSON object each, in order.
 
   mtfrun decode --model_dir=/tmp/run --prompt="The " --prompt="If "
   mtfrun decode --model_dir=/tmp/run --input=prompts.txt --output=answers.jsonl
@@ -71,7 +73,19 @@ Continues or answers prompts: one JSON object each, in order, {"prompt": ..., "o
 A file has one prompt a line; of .tsv files the first column counts, .jsonl files have
 {"input": ...} in each line.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+A classifier of images takes PNG and JPEG files, or a split of its data:
+
+  mtfrun decode --model_dir=/tmp/digits --input=photo.png --top_k=3
+  mtfrun decode --model_dir=/tmp/digits --input=photos --output=labels.jsonl
+  mtfrun decode --model_dir=/tmp/digits --input='photos/**/*.png,more.jpg,list.txt'
+  mtfrun decode --model_dir=/tmp/digits --input=split:test --output=labels.jsonl
+
+photos is a folder, list.txt has a path in each line. Pictures of another size are scaled to cover
+that of the model, and their middle is taken.
+
+Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 _SCORE = """\
 Computes the log-likelihood of targets given inputs: one JSON object a pair, in order.
@@ -80,7 +94,9 @@ Computes the log-likelihood of targets given inputs: one JSON object a pair, in 
 
 A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin."""
+Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -163,7 +179,11 @@ def _add_eval_flags(parser: Parser) -> None:
 
 def _add_decode_flags(parser: Parser) -> None:
     add = parser.add_argument
-    add("--input", help="a file with one prompt a line; - is standard input", metavar="FILE")
+    add(
+        "--input",
+        help="a file with one prompt a line; - is standard input; or images, or split:NAME",
+        metavar="FILE",
+    )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
     add("--interactive", action="store_true", help="read prompts from the terminal, one by one")
     _add_output_flags(parser)
@@ -171,13 +191,18 @@ def _add_decode_flags(parser: Parser) -> None:
         "--format",
         default="jsonl",
         choices=("jsonl", "text"),
-        help="text: outputs alone, a line each",
+        help="text: outputs or labels alone, a line each",
     )
     add("--beam_size", type=int, help="sequences followed at a time; 1 for none", metavar="N")
     add("--num_outputs", type=int, help="outputs for each prompt, up to beam_size", metavar="N")
     add("--alpha", type=float, help="of a beam search's length penalty", metavar="A")
     add("--temperature", type=float, help="0 takes the likeliest token each time", metavar="T")
-    add("--top_k", type=int, help="sample among the K likeliest tokens only", metavar="K")
+    add(
+        "--top_k",
+        type=int,
+        help="sample among the K likeliest tokens only; of images: labels named",
+        metavar="K",
+    )
     add("--top_p", type=float, help="sample among tokens of this joint probability", metavar="P")
     add("--decode_length", type=int, help="tokens to make for a prompt at most", metavar="N")
     add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
@@ -234,7 +259,10 @@ def _check(flags: argparse.Namespace) -> None:
             raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
         return
     if flags.model_dir is None:
-        raise UsageError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+        if not flags.gin_file:
+            raise UsageError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
+        if flags.checkpoint != "latest" or (flags.command == "eval" and flags.continuous):
+            raise UsageError("--checkpoint and --continuous are about a run: give its --model_dir")
     allowed = ("latest", "all") if flags.command == "eval" else ("latest",)
     if flags.checkpoint not in allowed and not flags.checkpoint.isdecimal():
         raise UsageError(
@@ -242,6 +270,8 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if flags.command == "eval" and flags.continuous and flags.checkpoint != "latest":
         raise UsageError("--continuous evaluates all checkpoints: leave --checkpoint out")
+    if "" in (getattr(flags, "input", None), getattr(flags, "output", None)):
+        raise UsageError("--input and --output need the name of a file")
     if flags.command == "score" and flags.input is None:
         raise UsageError("score needs pairs: --input=FILE")
     if flags.command == "decode":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import BinaryIO
 
 from mtfrun.cli.errors import UsageError
 
@@ -65,7 +66,7 @@ def read_lines(path: str) -> list[bytes]:
     after the last line end does not.
     """
     if path == "-":
-        content = sys.stdin.buffer.read()
+        content = standard_input().read()
     else:
         with open(path, "rb") as file:
             content = file.read()
@@ -73,6 +74,17 @@ def read_lines(path: str) -> list[bytes]:
     if not lines[-1]:
         lines.pop()
     return [line.removesuffix(b"\r") for line in lines]
+
+
+def standard_input() -> BinaryIO:
+    """Returns standard input.
+
+    Raises:
+      UsageError: the program was started without.
+    """
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: name a file with --input=FILE")
+    return sys.stdin.buffer
 
 
 def prompt_bytes(argument: str) -> bytes:
@@ -83,7 +95,7 @@ def prompt_bytes(argument: str) -> bytes:
 def _value(path: str, number: int, line: bytes) -> object:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
         raise UsageError(f"{path}:{number}: no JSON: {error}") from None
 
 

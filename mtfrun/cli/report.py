@@ -8,7 +8,12 @@ from collections.abc import Mapping
 
 from mtfrun import mtf
 from mtfrun.cli.tasks import Training
+from mtfrun.models import reporting
 from mtfrun.mtf.collectives import describe_collectives, read_dump
+
+# What layers and batches that a model need not have call their dimensions: a layout that several
+# models share may have rules for them.
+_OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
 
 
 def describe(training: Training, program_dump: str) -> str:
@@ -23,7 +28,9 @@ def describe(training: Training, program_dump: str) -> str:
     parameters = state.model.named_variables()
     slots = state.optimizer.named_slots()
     options = training.options
-    tokens, row = training.tokens_per_step, training.experiment.data.tokens_per_row
+    per_step, row = training.tokens_per_step, training.experiment.data.tokens_per_row
+    unit = reporting(state.model).unit
+    of_row = f" rows of {row}: {per_step:,} {unit}" if row > 1 else f" {unit}"
     frozen = sum(v.trainable for v in parameters.values()) - len(state.trainable)
     return "\n".join(
         [
@@ -35,9 +42,10 @@ def describe(training: Training, program_dump: str) -> str:
             + f", {frozen} of them frozen" * bool(frozen),
             f"                {_sizes(parameters)}",
             f"optimizer       {type(state.optimizer).__name__}: {_sizes(slots)}",
-            f"batch           {training.batch_size} rows of {row}: "
-            f"{tokens:,} tokens a step, in {options.microbatches} microbatch(es)",
-            f"steps           {options.train_steps:,}: {options.train_steps * tokens:,} tokens",
+            *_averages(state.named_averages()),
+            f"batch           {training.batch_size}{of_row} a step, "
+            f"in {options.microbatches} microbatch(es)",
+            f"steps           {options.train_steps:,}: {options.train_steps * per_step:,} {unit}",
             *_collectives(training, program_dump),
             *_rules_without_dimension(mesh),
         ]
@@ -70,7 +78,7 @@ def misspelt_rules(mesh: mtf.Mesh) -> list[str]:
     warnings = []
     for dimension in mesh.unused_rules():
         hint = mtf.did_you_mean(dimension, mesh.dimension_names_seen)
-        if hint:
+        if hint and dimension not in _OF_SOME_MODELS:
             warnings.append(
                 f"layout rule {dimension}:{mesh.layout[dimension]} names no dimension of this "
                 f"model{hint}"
@@ -95,6 +103,10 @@ def _sizes(variables: Mapping[str, mtf.Variable]) -> str:
 
 def _local_bytes(variable: mtf.Variable) -> int:
     return math.prod(variable.mesh.local_sizes(variable.shape)) * variable.dtype.size
+
+
+def _averages(averages: Mapping[str, mtf.Variable]) -> list[str]:
+    return [f"averages        {_sizes(averages)}"] if averages else []
 
 
 def _count(variables: Mapping[str, mtf.Variable]) -> int:

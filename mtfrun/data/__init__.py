@@ -5,15 +5,18 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     INPUTS,
     LANGUAGE_MODEL_FEATURES,
+    OUTER_BATCH,
     TARGETS,
     TARGETS_POSITION,
     TARGETS_SEGMENTATION,
     language_model_shapes,
     sequence_to_sequence_shapes,
+    split_batch,
     validate_batch,
 )
 from mtfrun.data.idx_images import IdxImages
-from mtfrun.data.image_data import ImageData, ImageSource
+from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
+from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import pack, segmentation_and_position
@@ -26,8 +29,10 @@ from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabulary import ByteVocabulary, Vocabulary
 
 __all__ = [
+    "IMAGES",
     "INPUTS",
     "LANGUAGE_MODEL_FEATURES",
+    "OUTER_BATCH",
     "TARGETS",
     "TARGETS_POSITION",
     "TARGETS_SEGMENTATION",
@@ -53,7 +58,9 @@ __all__ = [
     "language_model_shapes",
     "pack",
     "read_bytes",
+    "read_image",
     "segmentation_and_position",
     "sequence_to_sequence_shapes",
+    "split_batch",
     "validate_batch",
 ]

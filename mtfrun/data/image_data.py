@@ -63,9 +63,14 @@ class ImageData:
         return mtf.Shape(zip(names, self.source.size, strict=True))
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every class."""
+        return self.source.label_names
+
+    @property
     def num_classes(self) -> int:
         """The number of classes."""
-        return len(self.source.label_names)
+        return len(self.label_names)
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
         """Returns the shape of every feature of a batch."""

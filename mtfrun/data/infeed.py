@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import validate_batch
+from mtfrun.data.features import split_batch, validate_batch
 
 STEPS = "steps"
 
@@ -24,6 +24,8 @@ class Infeed:
     iterator: over dicts of integer tensors, int32 or uint8, whose first dimension is the batch,
         e.g. `iter(data.train(batch, seed=0))`.
     shapes: the named shape of each feature, e.g. `language_model_shapes(batch, length)`.
+    outer_batch: into how many parts rows are split; above 1 they are handed out as {outer_batch,
+        batch, ...}, for layouts that split a batch over two mesh axes.
     """
 
     def __init__(
@@ -31,13 +33,20 @@ class Infeed:
         iterator: Iterator[Mapping[str, tf.Tensor]],
         mesh: mtf.Mesh,
         shapes: Mapping[str, mtf.Shape],
+        outer_batch: int = 1,
     ):
         self.iterator = iterator
         self._mesh = mesh
         self._shapes = dict(shapes)
+        self._shapes_out = {
+            name: split_batch(shape, outer_batch) if outer_batch > 1 else shape
+            for name, shape in self._shapes.items()
+        }
 
     def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
-        """Returns the next `steps` batches, each feature {steps, batch, length}; None at the end.
+        """Returns the next `steps` batches, each feature {steps, [outer_batch,] batch, length}.
+
+        None at the end.
 
         Where fewer are left, or `capacity` is larger than `steps`, batches of zeros (padding, loss
         weight 0) fill up the `capacity` steps, so that the shape, and with it the compiled step, is
@@ -60,9 +69,10 @@ class Infeed:
 
     def _stacked(self, batches: list[dict[str, np.ndarray]], steps: int) -> dict[str, mtf.Tensor]:
         tensors = {}
-        for name, shape in self._shapes.items():
+        for name, shape in self._shapes_out.items():
             stacked_shape = mtf.Shape([mtf.Dimension(STEPS, steps)]) + shape
             stacked = np.zeros(stacked_shape.to_integer_list, batches[0][name].dtype)
-            stacked[: len(batches)] = [batch[name] for batch in batches]
+            sizes = shape.to_integer_list
+            stacked[: len(batches)] = [batch[name].reshape(sizes) for batch in batches]
             tensors[name] = mtf.import_tf_tensor(self._mesh, stacked, stacked_shape)
         return tensors

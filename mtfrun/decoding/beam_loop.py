@@ -19,6 +19,7 @@ from mtfrun.decoding.beam_search import (
 )
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
+from mtfrun.decoding.prompt import first_position, id_before, ids_before, is_end
 from mtfrun.decoding.reordering import reorder_state
 from mtfrun.decoding.segments import over_positions
 
@@ -54,9 +55,10 @@ def beam_search(
     when all rows are done.
 
     Args:
-      decoder: the model, for rows {batch, beam} of this length.
+      decoder: the model, for these prompts and this beam.
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
-        is what all sequences have there, at no cost; an end id ends the row.
+        is what all sequences have there, at no cost; an end id ends the row, unless the decoder has
+        read it beforehand.
       beam: the dimension of the hypotheses; fewer than `vocab`.
       vocab: the dimension of the ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
@@ -91,6 +93,9 @@ def beam_search(
             forced=mtf.gather(prompts, position, length),
             num_prefilter=num_prefilter,
         )
+        candidates = candidates._replace(
+            finished=is_end(decoder, candidates.token, position, end_id)
+        )
         # A continuation of what was hopeless from the start has not finished anything.
         hopeful = mtf.greater(candidates.log_probs, -INFINITY / 2)
         ended = candidates._replace(finished=mtf.logical_and(candidates.finished, hopeful))
@@ -115,12 +120,13 @@ def beam_search(
             state=reorder_state(state, parents, beam),
         )
 
-    alive, finished = first_alive(mesh, shape), first_finished(mesh, shape)
-    position = mtf.constant(mesh, 0, dtype=tf.int32)
+    position = first_position(decoder, prompts, limits)
+    alive = first_alive(ids_before(prompts, position), beam)
+    finished = first_finished(mesh, shape)
     goes_on = check(position, alive, finished)
     first = _Progress(
         position=position,
-        previous=mtf.zeros(mesh, [batch, beam], tf.int32),
+        previous=mtf.broadcast(id_before(prompts, position), [batch, beam]),
         alive=alive,
         finished=finished,
         goes_on=goes_on,

@@ -46,16 +46,16 @@ def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
     return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
 
 
-def first_alive(mesh: mtf.Mesh, shape: mtf.Shape) -> Alive:
-    """Returns empty sequences {batch, beam, length}; all but beam 0 start hopeless.
+def first_alive(prompts: mtf.Tensor, beam: mtf.Dimension) -> Alive:
+    """Returns prompts {batch, length} as sequences of all beams; all but beam 0 start hopeless.
 
     Otherwise all beams would be the same.
     """
-    batch, beam, _ = shape
+    batch, length = prompts.shape
     log_probs = mtf.one_hot(
-        mtf.zeros(mesh, [batch], tf.int32), beam, on_value=0.0, off_value=-INFINITY
+        mtf.zeros(prompts.mesh, [batch], tf.int32), beam, on_value=0.0, off_value=-INFINITY
     )
-    return Alive(mtf.zeros(mesh, shape, tf.int32), log_probs)
+    return Alive(mtf.broadcast(prompts, [batch, beam, length]), log_probs)
 
 
 def first_finished(mesh: mtf.Mesh, shape: mtf.Shape) -> Finished:

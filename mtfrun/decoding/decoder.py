@@ -22,8 +22,12 @@ class Decoder(NamedTuple):
         dimension; what all beams share, such as an encoded input, lacks it.
       within: returns the decoder of the first n positions only, whose state is smaller along some
         dimensions and starts equally. Steps cost less as long as that is enough.
+      prefilled: {batch} int32, how many ids of each row's prompt the initial state knows, as that
+        of a prefix language model does; None for none. Steps begin behind those that all rows have;
+        a step at a position whose id a longer row knows changes nothing.
     """
 
     step: StepFunction
     initial_state: Any
     within: Callable[[int], Decoder] | None = None
+    prefilled: mtf.Tensor | None = None

@@ -9,6 +9,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses
+from mtfrun.decoding.prompt import first_position, id_before, ids_before, is_end
 from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.decoding.segments import over_positions
 
@@ -40,9 +41,10 @@ def generate(
     It stops when all rows are done.
 
     Args:
-      decoder: the model, for rows {batch} of this length.
+      decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
-        wins over the model's choice; an end id ends its row.
+        wins over the model's choice; an end id ends its row, unless the decoder has read it
+        beforehand.
       choose: takes the logits and gives the next ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
         fill up the batch. By default all of `length`.
@@ -64,7 +66,7 @@ def generate(
         chosen = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
         counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
         token = mtf.where(progress.done, 0, token)
-        ended = mtf.logical_or(progress.ended, mtf.equal(token, end_id))
+        ended = mtf.logical_or(progress.ended, is_end(decoder, token, position, end_id))
         done = mtf.logical_or(ended, mtf.greater_equal(position + 1, limits))
         here = mtf.equal(mtf.range(mesh, length), position)
         return _Progress(
@@ -78,11 +80,12 @@ def generate(
             state=state,
         )
 
-    done = mtf.less_equal(limits, 0)
+    position = first_position(decoder, prompts, limits)
+    done = mtf.less_equal(limits, position)
     first = _Progress(
-        position=mtf.constant(mesh, 0, dtype=tf.int32),
-        previous=mtf.zeros(mesh, [batch], tf.int32),
-        ids=mtf.zeros(mesh, prompts.shape, tf.int32),
+        position=position,
+        previous=id_before(prompts, position),
+        ids=ids_before(prompts, position),
         log_probs=mtf.zeros(mesh, [batch]),
         ended=mtf.zeros(mesh, [batch], tf.bool),
         done=done,

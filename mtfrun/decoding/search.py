@@ -47,10 +47,27 @@ class Search:
                 f"beam_size={self.beam_size} searches for the likeliest outputs and temperature="
                 f"{self.temperature} draws at random: set beam_size=1 or temperature=0"
             )
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k} must not be negative; 0 is for all")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
+
+    def check(self, vocabulary_size: int) -> None:
+        """Raises ValueError if a vocabulary is too small for the search."""
+        if self.beam_size >= vocabulary_size:
+            raise ValueError(
+                f"beam_size={self.beam_size} must be below the {vocabulary_size} ids of the "
+                "vocabulary"
+            )
+        if self.top_k > vocabulary_size:
+            raise ValueError(
+                f"top_k={self.top_k} must be between 0 (all) and the {vocabulary_size} ids of the "
+                "vocabulary"
+            )
 
     def __call__(
         self,
-        decoder_for: Callable[[mtf.Shape], Decoder],
+        decoder_for: Callable[[mtf.Dimension | None], Decoder],
         prompts: mtf.Tensor,
         vocab: mtf.Dimension,
         *,
@@ -62,21 +79,19 @@ class Search:
         `mtf.function`.
 
         Args:
-          decoder_for: returns the model's decoder for targets of a shape: {batch, length} or
-            {batch, beam, length}.
+          decoder_for: returns the model's decoder for these prompts, with that beam or none.
           prompts: {batch, length} int32, padded on the right with 0.
           vocab: the dimension of the ids.
           lines: {batch} int32, the number of each row's line in the input: what it draws from.
           limits: {batch} int32, how many ids a row has at most, prompt included.
           end_id: the id that ends a sequence.
         """
-        batch, length = prompts.shape
+        self.check(vocab.size)
+        batch = prompts.shape[0]
         beam = mtf.Dimension("beam", self.beam_size)
         if self.beam_size > 1:
-            if self.beam_size >= vocab.size:
-                raise ValueError(f"beam_size={self.beam_size} must be below the {vocab.size} ids")
             return beam_search(
-                decoder_for(mtf.Shape([batch, beam, length])),
+                decoder_for(beam),
                 prompts,
                 beam,
                 vocab,
@@ -89,8 +104,7 @@ class Search:
         if self.temperature:
             key = mtf.random_key(self.seed)
             choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
-        decoder = decoder_for(prompts.shape)
-        found = generate(decoder, prompts, choose, limits=limits, end_id=end_id)
+        found = generate(decoder_for(None), prompts, choose, limits=limits, end_id=end_id)
         return Hypotheses(
             *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in found)
         )

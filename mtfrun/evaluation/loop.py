@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,10 +12,23 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.models.means import means
-from mtfrun.models.model import Metric, Model, no_metrics
+from mtfrun.models.model import Metric, Model, no_evaluation_metrics
+from mtfrun.models.reporting import reporting
 
 # Name of the metric for the bytes of text that the targets stand for.
 _BYTES = "bytes"
+
+
+class Measured(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      values: means, by metric.
+      tables: sums over all examples of what has two dimensions, such as a confusion matrix.
+    """
+
+    values: dict[str, float]
+    tables: dict[str, np.ndarray]
 
 
 class Evaluator:
@@ -43,9 +57,14 @@ class Evaluator:
         self._sums = mtf.function(self._sums_of_visit)
 
     def __call__(self, infeed: Infeed) -> dict[str, float]:
+        """Returns the values of `measure`."""
+        return self.measure(infeed).values
+
+    def measure(self, infeed: Infeed) -> Measured:
         """Returns the means over all batches, exact over padding, batches and devices.
 
-        A metric with a dimension has a value for every entry, see `metric_tags.entries`.
+        A metric with a dimension has a value for every entry, see `metric_tags.entries`; what has
+        more dimensions is a table.
 
         Raises:
           ValueError: there is no batch.
@@ -59,16 +78,18 @@ class Evaluator:
         if not totals:
             raise ValueError("there is nothing to evaluate: the split has no batch")
         num_bytes = float(totals.pop(_BYTES))
-        values = means(totals, weights)
+        tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
+        told = reporting(self._model)
+        values = means(totals, weights, with_perplexity=told.with_perplexity)
         if "loss" in values and num_bytes:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
-        return values
+        return Measured(values, tables)
 
     def _sums_of_visit(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
         """Returns the sums of totals and weights over the steps of features {steps, batch, ...}."""
         steps_dim = next(iter(features.values())).shape[0]
         zero = mtf.zeros(self._mesh, [])
-        first = {**no_metrics(self._model, self._mesh), _BYTES: Metric(zero, zero)}
+        first = {**no_evaluation_metrics(self._model, self._mesh), _BYTES: Metric(zero, zero)}
 
         def body(i: mtf.Tensor, sums: dict[str, Metric]) -> tuple:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}

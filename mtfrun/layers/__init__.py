@@ -51,6 +51,7 @@ from mtfrun.layers.sequence_attention import (
     multihead_encdec_attention_incremental,
     multihead_self_attention_incremental,
     multihead_self_attention_memory_compressed,
+    multihead_self_attention_memory_compressed_incremental,
 )
 from mtfrun.layers.spatial_attention import (
     attention_bias_local_2d_block,
@@ -122,6 +123,7 @@ __all__ = [
     "multihead_encdec_attention_incremental",
     "multihead_self_attention_incremental",
     "multihead_self_attention_memory_compressed",
+    "multihead_self_attention_memory_compressed_incremental",
     "multiplicative_jitter",
     "relative_position_bucket",
     "rename_length_to_memory_length",

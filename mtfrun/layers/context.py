@@ -25,6 +25,8 @@ class Context:
         `length` where positions see different parts.
       nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
         padding.
+      sublayer_input: {..., d_model} what a sublayer of a stack was given, for the transforms around
+        it; None elsewhere.
       collector: takes losses and measurements of layers; None where nobody wants them.
     """
 
@@ -36,6 +38,7 @@ class Context:
     encoder_output: mtf.Tensor | None = None
     encoder_decoder_bias: mtf.Tensor | None = None
     nonpadding: mtf.Tensor | None = None
+    sublayer_input: mtf.Tensor | None = None
     collector: Collector | None = None
 
     def positions(self, x: mtf.Tensor) -> mtf.Tensor:

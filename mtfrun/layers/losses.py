@@ -90,11 +90,25 @@ def regularised_cross_entropy(
     *,
     label_smoothing: float,
     z_loss: float,
+    num_classes: int | None = None,
 ) -> mtf.Tensor:
-    """Returns the loss of `softmax_cross_entropy_with_ids` where the plain one is there already."""
+    """Returns the loss of `softmax_cross_entropy_with_ids` where the plain one is there already.
+
+    Args:
+      found: the plain loss.
+      logits, vocab_dim, label_smoothing, z_loss: as there.
+      num_classes: label smoothing is spread over so many of the classes, the first ones; by default
+        over all.
+    """
     loss = found.loss
     if label_smoothing:
-        uniform = found.logsumexp - mtf.reduce_mean(logits, reduced_dim=vocab_dim)
+        if num_classes is None:
+            num_classes = vocab_dim.size
+        if num_classes < vocab_dim.size:
+            in_use = mtf.less(mtf.range(loss.mesh, vocab_dim), num_classes)
+            logits = mtf.where(in_use, logits, 0.0)
+        mean = mtf.reduce_sum(logits, reduced_dim=vocab_dim) * (1.0 / num_classes)
+        uniform = found.logsumexp - mean
         loss = loss + label_smoothing * (uniform - loss)
     if z_loss:
         loss = loss + z_loss * mtf.square(found.logsumexp)

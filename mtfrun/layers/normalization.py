@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.layers.context import Context
 
 
 def rms_norm(
@@ -47,6 +48,9 @@ def layer_norm(
 class RMSNorm(mtf.Module):
     """`rms_norm` with a trained scale."""
 
+    # What a stack calls it: "norm/scale".
+    short_name = "norm"
+
     def __init__(
         self,
         mesh: mtf.Mesh,
@@ -61,13 +65,16 @@ class RMSNorm(mtf.Module):
         self._epsilon = epsilon
         self.scale = mtf.Variable(mesh, [dim], mtf.initializers.Ones(), dtypes.master)
 
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns x: {..., dim}, normalised over `dim`."""
+    def __call__(self, x: mtf.Tensor, context: Context | None = None) -> mtf.Tensor:
+        """Returns x: {..., dim}, normalised over `dim`; the call it is part of has no influence."""
         return rms_norm(x, self._dim, mtf.cast(self.scale, tf.float32), self._epsilon)
 
 
 class LayerNorm(mtf.Module):
     """`layer_norm` with a trained scale and bias."""
+
+    # What a stack calls it: "norm/scale".
+    short_name = "norm"
 
     def __init__(
         self,
@@ -84,7 +91,7 @@ class LayerNorm(mtf.Module):
         self.scale = mtf.Variable(mesh, [dim], mtf.initializers.Ones(), dtypes.master)
         self.bias = mtf.Variable(mesh, [dim], dtype=dtypes.master)
 
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns x: {..., dim}, normalised over `dim`."""
+    def __call__(self, x: mtf.Tensor, context: Context | None = None) -> mtf.Tensor:
+        """Returns x: {..., dim}, normalised over `dim`; the call it is part of has no influence."""
         scale, bias = mtf.cast(self.scale, tf.float32), mtf.cast(self.bias, tf.float32)
         return layer_norm(x, self._dim, scale, bias, self._epsilon)

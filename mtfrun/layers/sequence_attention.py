@@ -162,6 +162,47 @@ def multihead_self_attention_memory_compressed(
     return params.output(mixed, x.shape)
 
 
+def multihead_self_attention_memory_compressed_incremental(
+    x: mtf.Tensor,
+    prev_k: mtf.Tensor,
+    prev_v: mtf.Tensor,
+    step_num: mtf.Tensor,
+    compression_factor: int,
+    params: AttentionParams,
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns the attention of one more position to the groups that it completes or follows.
+
+    The projections are linear, so the key of a group's mean is the mean of its positions' keys: the
+    memory has the sum of what is known of them, over the size of a group.
+
+    Args:
+      x: {batch..., io_channels}.
+      prev_k, prev_v: {batch..., heads, memory_length, kv_channels}, of groups; first zeros.
+      step_num: the position, an int32 scalar.
+      compression_factor: the positions in a group.
+      params: the projections.
+
+    Returns:
+      {batch..., io_channels}, and the keys and values with this position.
+    """
+    groups = prev_k.shape.get_dim_by_name("memory_length")
+    group = mtf.floordiv(step_num, compression_factor)
+    share = mtf.one_hot(group, groups, on_value=1.0 / compression_factor, dtype=prev_k.dtype)
+    k = prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape)
+    v = prev_v + mtf.multiply(params.value(x), share, output_shape=prev_v.shape)
+    last = mtf.range(x.mesh, groups) * compression_factor + (compression_factor - 1)
+    mixed = dot_product_attention(
+        params.query(x),
+        k,
+        v,
+        memory_length=groups,
+        d_kv=params.kv_channels,
+        bias=mtf.to_float(mtf.greater(last, step_num)) * MASKED,
+        extra_logit=0.0,
+    )
+    return params.output(mixed, x.shape), k, v
+
+
 def compress_mean(x: mtf.Tensor, dim: mtf.Dimension, compression_factor: int) -> mtf.Tensor:
     """Returns x with `dim` shorter by a factor: the means of neighbours along it."""
     return mtf.pool_tensor_1d(x, dim, mtf.reduce_mean, compression_factor)

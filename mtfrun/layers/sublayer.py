@@ -46,6 +46,27 @@ class Sublayer(mtf.Module, abc.ABC):
         """
         return self(x, context), state
 
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for whole sequences and a state that knows all of their positions.
+
+        Steps go on from any of these positions, and may repeat them. A layer that treats positions
+        one by one, as this default does, has one step for all of them.
+
+        Args:
+          x: {..., length, d_model}, without dimensions that only the state has, such as a beam.
+          state: that of `initial_state` with as many positions.
+          context: of whole sequences.
+
+        Raises:
+          ValueError: the layer has a state and does not say how this changes it.
+        """
+        if state != ():
+            raise ValueError(
+                f"{type(self).__name__} reads positions one after the other only: it cannot decode"
+                " in a prefix language model"
+            )
+        return self.step(x, state, context)
+
 
 def metric_shapes(root: mtf.Module) -> dict[str, mtf.Shape]:
     """Returns the shapes of all measurements of layers below `root` as "path/name"."""

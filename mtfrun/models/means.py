@@ -11,14 +11,17 @@ from mtfrun.rundir import metric_tags
 
 
 def means(
-    totals: Mapping[str, np.ndarray | float], weights: Mapping[str, float]
+    totals: Mapping[str, np.ndarray | float],
+    weights: Mapping[str, float],
+    *,
+    with_perplexity: bool = True,
 ) -> dict[str, float]:
     """Returns total / weight of every metric; a metric without weight is 0.
 
     A metric with a dimension has a value for every entry, see `metric_tags.entries`.
 
     With a "loss", in nats, comes its "perplexity", exp(loss): the number of equally likely tokens
-    that are as hard to guess.
+    that are as hard to guess. `with_perplexity` False leaves it out, for models of other things.
 
     >>> means({"loss": 8.0, "accuracy": 3.0}, {"loss": 4.0, "accuracy": 4.0})
     {'loss': 2.0, 'accuracy': 0.75, 'perplexity': 7.38905609893065}
@@ -26,6 +29,6 @@ def means(
     values = metric_tags.entries(
         {name: total / max(weights[name], 1e-9) for name, total in totals.items()}
     )
-    if "loss" in values:
+    if with_perplexity and "loss" in values:
         values["perplexity"] = math.exp(min(values["loss"], 700.0))  # exp(710) overflows
     return values

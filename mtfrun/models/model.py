@@ -30,11 +30,16 @@ class Model(Protocol):
 
     metric_names: the keys of `Loss.metrics`, known before the first call.
 
+    A model that generates says in `vocab` which dimension of its logits the ids are. Where that has
+    more than the ids, `ids_in_use` says how many they are, by the paths of variables.
+
     A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
-    whose loss has updates has their keys in `updated_paths`, once its paths are known.
+    whose loss has updates has their keys in `updated_paths`, once its paths are known. One that
+    measures more while it does not train has the shapes of that in `evaluation_shapes`, by name.
     """
 
     metric_names: Sequence[str]
+    vocab: mtf.Dimension
 
     def named_variables(self) -> dict[str, mtf.Variable]:
         """Returns all variables by path; see `mtf.Module`."""
@@ -47,20 +52,31 @@ class Model(Protocol):
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
 
-    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
-        """Returns the model as a step function, for the batch and length of features["targets"]."""
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
+        """Returns the model as a step function, for the batch and length of features["targets"].
+
+        These are the prompts {batch, length}, 0 from where on a row is to be continued. `beam` is
+        the dimension of the hypotheses of a row, if there is one.
+        """
 
 
 def no_metrics(model: Model, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dict[str, Metric]:
     """Returns zeros for all metrics of a model, with dimensions before each one's own."""
     shapes: Mapping[str, mtf.Shape] = getattr(model, "metric_shapes", {})
-    leading = mtf.convert_to_shape(leading)
-    return {
-        name: Metric(
-            mtf.zeros(mesh, leading + shapes.get(name, mtf.Shape())), mtf.zeros(mesh, leading)
-        )
-        for name in model.metric_names
-    }
+    return _zeros({n: shapes.get(n, mtf.Shape()) for n in model.metric_names}, mesh, leading)
+
+
+def no_evaluation_metrics(model: Model, mesh: mtf.Mesh) -> dict[str, Metric]:
+    """Returns zeros for all metrics of a model that does not train."""
+    shapes: Mapping[str, mtf.Shape] = getattr(model, "evaluation_shapes", {})
+    return {**no_metrics(model, mesh), **_zeros(shapes, mesh)}
+
+
+def ids_in_use(model: Model) -> Mapping[str, int]:
+    """Returns how many ids are in use along "vocab", by the paths of variables that have it."""
+    return getattr(model, "ids_in_use", {})
 
 
 def updated_variables(model: Model) -> dict[str, mtf.Variable]:
@@ -68,3 +84,13 @@ def updated_variables(model: Model) -> dict[str, mtf.Variable]:
     paths: Sequence[str] = getattr(model, "updated_paths", ())
     variables = model.named_variables() if paths else {}
     return {path: variables[path] for path in paths}
+
+
+def _zeros(
+    shapes: Mapping[str, mtf.Shape], mesh: mtf.Mesh, leading: mtf.ShapeLike = ()
+) -> dict[str, Metric]:
+    leading = mtf.convert_to_shape(leading)
+    return {
+        name: Metric(mtf.zeros(mesh, leading + shape), mtf.zeros(mesh, leading))
+        for name, shape in shapes.items()
+    }

@@ -18,6 +18,7 @@ from mtfrun.mtf.layout import (
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.microbatches import serialize_training_step
 from mtfrun.mtf.module import Module, assign_paths, initialize
+from mtfrun.mtf.ops.barrier import optimization_barrier
 from mtfrun.mtf.ops.binary import (
     add,
     add_n,
@@ -257,6 +258,7 @@ __all__ = [
     "nth_largest_element",
     "nth_smallest_element",
     "one_hot",
+    "optimization_barrier",
     "ones",
     "ones_like",
     "pad",

@@ -20,6 +20,7 @@ from mtfrun.optim.schedules import (
 )
 from mtfrun.optim.sgd import Sgd
 from mtfrun.optim.slot_optimizer import MissingGradientError, SlotOptimizer
+from mtfrun.optim.weight_average import WeightAverage, average_decay
 
 __all__ = [
     "Adafactor",
@@ -42,6 +43,8 @@ __all__ = [
     "SlantedTriangular",
     "SlotOptimizer",
     "TruncatedRsqrt",
+    "WeightAverage",
+    "average_decay",
     "clip_by_global_norm",
     "global_norm",
     "noam",

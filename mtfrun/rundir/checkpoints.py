@@ -104,6 +104,7 @@ class Checkpoints:
         iterator: Any = None,
         *,
         subset: bool = False,
+        preferred: Mapping[str, str] | None = None,
     ) -> Manifest:
         """Restores variables (and the position in the data) and returns the checkpoint's manifest.
 
@@ -116,8 +117,11 @@ class Checkpoints:
           variables: raw tf.Variables or DVariables by path, on any mesh.
           iterator: a tf.data iterator over the same pipeline, to be set where the run stopped.
           subset: the checkpoint may hold further variables.
+          preferred: for a path another one, whose value is taken where the checkpoint has it.
         """
         found = self._newest_good() if step is None else self.verify(step)
+        instead = {path: p for path, p in (preferred or {}).items() if p in found.variables}
+        variables = {instead.get(path, path): variable for path, variable in variables.items()}
         name = f"{self._directory}/ckpt-{found.step}"
         check_fit(name, found.variables, manifests.describe(variables), subset=subset)
         if iterator is not None and not found.has_iterator:

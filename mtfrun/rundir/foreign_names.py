@@ -113,6 +113,15 @@ _TABLE = [
     _feed_forward("wi", "0"),
     _feed_forward("wo", "1"),
     _Row(
+        rf"{_LAYER}/layer/(?P<router>(?:outer_|inner_)?)router/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:top_2_|switch_|{router})gating/kernel")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/experts/wi/factors/(?P<factor>\d)/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:wi|wi_{factor})/kernel")],
+    ),
+    _Row(rf"{_LAYER}/layer/experts/wo/kernel", [Source(_MTF_LAYER + r"/\w+/wo/kernel")]),
+    _Row(
         rf"{_LAYER}/layer/(?P<rest>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
         [Source(_MTF_LAYER + r"/\w+/{rest}")],
     ),
@@ -136,9 +145,15 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
 def is_bookkeeping(name: str) -> bool:
     """Returns whether a variable of a checkpoint is no parameter: an optimizer's, the step, ..."""
     return bool(
-        re.search(r"_slot_\w+$|^global_step$|^_CHECKPOINTABLE|^save_counter/", name)
-        or name.startswith(("variables/optimizer.S", "variables/step/"))
+        is_step(name)
+        or re.search(r"_slot_\w+$|^_CHECKPOINTABLE|^save_counter/", name)
+        or name.startswith(("variables/optimizer.S", "variables/averages.S"))
     )
+
+
+def is_step(name: str) -> bool:
+    """Returns whether a variable of a checkpoint is the number of finished training steps."""
+    return name in ("global_step", "variables/step/.ATTRIBUTES/VARIABLE_VALUE")
 
 
 def _own_name(path: str) -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.rundir.errors import RunDirError, nearest, reason
-from mtfrun.rundir.foreign_names import Source, is_bookkeeping, sources_of
+from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
 
 _NAMED = 3
 """How many variables of each kind a report names; a wrong model differs in hundreds."""
@@ -24,6 +24,7 @@ class WarmStartReport:
 
     Attributes:
       path: of the checkpoint.
+      step: of the training that it is from, 0 where it does not say.
       matched: our paths, and the names in the checkpoint.
       missing: our paths that nothing in the checkpoint is for.
       misshaped: our paths whose values do not fit, and why.
@@ -31,6 +32,7 @@ class WarmStartReport:
     """
 
     path: str
+    step: int
     matched: Mapping[str, str]
     missing: Sequence[str]
     misshaped: Mapping[str, str]
@@ -76,11 +78,16 @@ class WarmStart:
                 f"WarmStart.variables={self.variables!r} is no regular expression: {error}"
             ) from None
 
-    def __call__(self, variables: Mapping[str, mtf.Variable]) -> WarmStartReport | None:
+    def __call__(
+        self, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int] | None = None
+    ) -> WarmStartReport | None:
         """Sets the variables, all or none, and returns what became of them; None without a path.
 
         Args:
           variables: all of a model, by path, in the model's order, with their first values.
+          ids_in_use: how many indices of the dimension "vocab" are in use, for paths of variables
+            that have it. A value for these, or for more of them than the model pads the rest to,
+            fits: it is filled up with zeros.
 
         Raises:
           RunDirError: the checkpoint does not fit and `strict` is set, is not there, or cannot be
@@ -88,7 +95,7 @@ class WarmStart:
         """
         if not self.path:
             return None
-        values, report = self._values(variables)
+        values, report = self._values(variables, ids_in_use or {})
         problems = report.problems()
         if problems and self.strict:
             raise RunDirError(
@@ -103,7 +110,7 @@ class WarmStart:
         return report
 
     def _values(
-        self, variables: Mapping[str, mtf.Variable]
+        self, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
         """Returns values by path, and the report."""
         assert self.path is not None
@@ -120,15 +127,17 @@ class WarmStart:
                 continue
             name, source = found
             taken.add(name)
-            value = fitted_value(_tensor(reader, name, self.path), source, variable.shape)
+            stored = _tensor(reader, name, self.path)
+            value = fitted_value(stored, source, variable.shape, ids_in_use.get(path))
             if isinstance(value, str):
                 misshaped[path] = f"{name} is {value}"
                 continue
             values[path] = value
             matched[path] = name
         unused = sorted(n for n in names if n not in taken and not is_bookkeeping(n))
+        step = next((int(_tensor(reader, n, self.path)) for n in names if is_step(n)), 0)
         return values, WarmStartReport(
-            self.path, matched, missing, misshaped, [] if self.variables else unused
+            self.path, step, matched, missing, misshaped, [] if self.variables else unused
         )
 
 
@@ -142,9 +151,13 @@ def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, S
     return None
 
 
-def fitted_value(value: np.ndarray, source: Source, shape: mtf.Shape) -> np.ndarray | str:
-    """Returns the value in our shape, or what is wrong with its sizes."""
+def fitted_value(
+    value: np.ndarray, source: Source, shape: mtf.Shape, ids_in_use: int | None = None
+) -> np.ndarray | str:
+    """Returns the value in our shape, or what is wrong with its sizes; see `WarmStart`."""
     stored = f"{list(value.shape)}, not {shape.to_string}"
+    if ids_in_use is not None and ids_in_use < shape.get_dim_by_name("vocab").size:
+        stored += f" with {ids_in_use} ids in use"
     if source.entry is not None:
         entry = int(source.entry)
         if not -value.shape[0] <= entry < value.shape[0]:
@@ -157,9 +170,20 @@ def fitted_value(value: np.ndarray, source: Source, shape: mtf.Shape) -> np.ndar
             return stored
         value = value.transpose([dims.index(name) for name in ours])
     sizes = shape.to_integer_list
+    if ids_in_use is not None and value.ndim == len(sizes):
+        value = _filled_up(value, shape, ids_in_use)
     if list(value.shape) == sizes or (source.dims is None and _merges(sizes, value.shape)):
         return value.astype(np.float32).reshape(sizes)
     return stored
+
+
+def _filled_up(value: np.ndarray, shape: mtf.Shape, ids_in_use: int) -> np.ndarray:
+    """Returns the value with zeros for padding that it lacks along "vocab"."""
+    axis = list(shape.dimension_names).index("vocab")
+    lacking = shape[axis].size - value.shape[axis]
+    if lacking <= 0 or value.shape[axis] < ids_in_use:
+        return value
+    return np.pad(value, [(0, lacking if i == axis else 0) for i in range(value.ndim)])
 
 
 def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:

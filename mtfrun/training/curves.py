@@ -30,9 +30,11 @@ class Curves:
     Args:
       every_steps: steps of a window.
       last_step: the end of training.
+      with_perplexity: see `means`.
     """
 
-    def __init__(self, every_steps: int, last_step: int):
+    def __init__(self, every_steps: int, last_step: int, *, with_perplexity: bool = True):
+        self._with_perplexity = with_perplexity
         self._every_steps = every_steps
         self._last_step = last_step
         self._totals: dict[str, np.ndarray] = {}
@@ -57,7 +59,8 @@ class Curves:
                     self._totals[name] = self._totals.get(name, np.float64(0.0)) + total
                     self._weights[name] = self._weights.get(name, 0.0) + weight
             if after % self._every_steps == 0 or after == self._last_step:
-                yield after, means(self._totals, self._weights)
+                values = means(self._totals, self._weights, with_perplexity=self._with_perplexity)
+                yield after, values
                 self._totals.clear()
                 self._weights.clear()
 

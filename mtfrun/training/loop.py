@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
+from mtfrun.models import ids_in_use, reporting
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.curves import Curves, History, first_non_finite
 from mtfrun.training.options import TrainOptions
@@ -19,6 +20,9 @@ from mtfrun.training.signals import StopSignals
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import OBJECTIVE, train_steps_function
 from mtfrun.training.triggers import Every
+
+# Called with a model's variables by path, and how many ids are in use in those that have them.
+WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
 
 
 class NonFiniteLossError(ValueError):
@@ -46,7 +50,7 @@ def train(
     options: TrainOptions,
     *,
     evaluate: Callable[[int], object] | None = None,
-    warm_start: Callable[[Mapping[str, mtf.Variable]], object] | None = None,
+    warm_start: WarmStarting | None = None,
     texts: Mapping[str, str] | None = None,
     metadata: Mapping[str, object] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -61,8 +65,8 @@ def train(
       run: where checkpoints and summaries go.
       options: when to do what.
       evaluate: called with the step, when evaluation is due and at the end.
-      warm_start: called with the model's variables by path when the run has no checkpoint yet; it
-        may set them, and returns what to say about that, or None.
+      warm_start: called when the run has no checkpoint yet; it may set the variables, and returns
+        what to say about that, or None.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
       metadata: JSON values for the checkpoints' manifests, besides mesh, layout and seed.
       clock: gives the time in seconds.
@@ -73,7 +77,7 @@ def train(
     """
     loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
     first_step = loop.restore(warm_start)
-    progress = Progress(first_step, options.train_steps)
+    progress = Progress(first_step, options.train_steps, reporting=reporting(state.model))
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
@@ -108,7 +112,12 @@ class _Loop:
         self._metadata = dict(metadata)
         self._clock = clock
         self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
-        self._curves = Curves(options.log_every_steps, options.train_steps)
+        self._reporting = reporting(state.model)
+        self._curves = Curves(
+            options.log_every_steps,
+            options.train_steps,
+            with_perplexity=self._reporting.with_perplexity,
+        )
         self._saving = Every(
             steps=options.checkpoint_every_steps, secs=options.checkpoint_every_secs, clock=clock
         )
@@ -120,13 +129,14 @@ class _Loop:
         self._visits = 0
         self.warm_start: object = None
 
-    def restore(self, warm_start: Callable[[Mapping[str, mtf.Variable]], object] | None) -> int:
+    def restore(self, warm_start: WarmStarting | None) -> int:
         """Initialises the state, from the newest good checkpoint where there is one."""
         self._state.initialize()
         self._checkpoints.clean()
         if self._checkpoints.latest() is None:
             if warm_start is not None:
-                self.warm_start = warm_start(self._state.model.named_variables())
+                model = self._state.model
+                self.warm_start = warm_start(model.named_variables(), ids_in_use(model))
             return 0
         found = self._checkpoints.restore(None, self._state.storage(), self._infeed.iterator)
         # Random numbers must go on as they were, whatever the configuration says by now.
@@ -148,7 +158,7 @@ class _Loop:
             self._check_finite(step, count, history)
             rates = {
                 "perf/steps_per_sec": count / secs,
-                "perf/tokens_per_sec": float(history[OBJECTIVE].weight[:count].sum()) / secs,
+                self._reporting.rate: float(history[OBJECTIVE].weight[:count].sum()) / secs,
             }
             for at, point in self._curves.add(step, history, count):
                 values = {**point, **rates}

@@ -8,6 +8,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from mtfrun.models import Reporting
+
 
 class Progress:
     """Prints a line at every point of the curves; on a terminal a bar as well.
@@ -15,9 +17,18 @@ class Progress:
     Args:
       first_step, train_steps: where this process starts, and where it ends.
       stream: by default standard error.
+      reporting: which metrics, and what the speed is measured in.
     """
 
-    def __init__(self, first_step: int, train_steps: int, stream: TextIO | None = None):
+    def __init__(
+        self,
+        first_step: int,
+        train_steps: int,
+        stream: TextIO | None = None,
+        *,
+        reporting: Reporting = Reporting(),
+    ):
+        self._reporting = reporting
         self._stream = stream or sys.stderr
         self._train_steps = train_steps
         self._bar = tqdm(
@@ -36,12 +47,14 @@ class Progress:
     def line(self, step: int, values: Mapping[str, float]) -> None:
         """Prints "step 300/2000  loss 2.31  lr 1e-03  41.2k tok/s  eta 1:20"."""
         parts = [f"step {step}/{self._train_steps}"]
-        if "loss" in values:
-            parts.append(f"loss {values['loss']:.4f}")
+        parts += [
+            f"{name} {values[name]:.4f}" for name in self._reporting.progress if name in values
+        ]
         parts.append(f"lr {values['learning_rate']:.2e}")
         rate = values.get("perf/steps_per_sec", 0.0)
-        if "perf/tokens_per_sec" in values:
-            parts.append(f"{_short(values['perf/tokens_per_sec'])} tok/s")
+        if self._reporting.rate in values:
+            speed = _short(values[self._reporting.rate])
+            parts.append(f"{speed} {self._reporting.short_unit}/s")
         if rate:
             parts.append(f"eta {_duration((self._train_steps - step) / rate)}")
         self.note("  ".join(parts))

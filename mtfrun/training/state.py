@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.models.model import Model
+from mtfrun.models.model import Model, updated_variables
 
 
 class TrainState:
-    """A model, the optimizer's slots and the number of finished steps.
+    """A model, the optimizer's slots, averages of the weights, the number of finished steps.
 
     Args:
       model: its variables may be specifications still; they get their paths here.
@@ -19,6 +20,8 @@ class TrainState:
       mesh: the model's mesh.
       seed: initial values and random numbers of training depend on it.
       frozen: regular expressions of variable paths that are not trained.
+      average_decay: of moving averages of everything that steps change in the model, moving
+        averages of batch normalisation included; None for none. See `optim.WeightAverage`.
 
     Raises:
       PatternError: an expression matches nothing, or everything.
@@ -32,6 +35,7 @@ class TrainState:
         *,
         seed: int = 0,
         frozen: Sequence[str] = (),
+        average_decay: float | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
@@ -41,17 +45,45 @@ class TrainState:
         mtf.assign_paths(model)
         self.trainable = optim.trainable_variables(model.named_variables(), frozen)
         optimizer.init(self.trainable)
+        self.average: optim.WeightAverage | None = None
+        if average_decay is not None:
+            changed = {**self.trainable, **updated_variables(model)}
+            self.average = optim.WeightAverage(changed, average_decay)
 
     def initialize(self) -> None:
         """Gives all variables their first values."""
         mtf.initialize(self.model, self.seed)
-        mtf.initialize({"optimizer": self.optimizer.named_slots(), "step": self.step}, self.seed)
+        mtf.initialize(
+            {
+                "optimizer": self.optimizer.named_slots(),
+                "averages": self.named_averages(),
+                "step": self.step,
+            },
+            self.seed,
+        )
 
     def named_variables(self) -> dict[str, mtf.Variable]:
-        """Returns what a checkpoint holds: "model/...", "optimizer/..." and "step"."""
+        """Returns what a checkpoint holds: "model/...", "optimizer/...", "averages/...", "step"."""
         named = {f"model/{path}": v for path, v in self.model.named_variables().items()}
         named |= {f"optimizer/{path}": v for path, v in self.optimizer.named_slots().items()}
+        named |= {f"averages/{path}": v for path, v in self.named_averages().items()}
         return {**named, "step": self.step}
+
+    def named_averages(self) -> dict[str, mtf.Variable]:
+        """Returns the averages by their variable's path; none where there are none."""
+        return {} if self.average is None else self.average.named_averages()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Lets the model have the averages inside, where there are any; afterwards its weights."""
+        if self.average is None:
+            yield
+            return
+        self.average.exchange()
+        try:
+            yield
+        finally:
+            self.average.exchange()
 
     def storage(self) -> dict[str, tf.Variable]:
         """Returns the raw variables by the same names, as `Checkpoints` takes them."""

@@ -66,10 +66,13 @@ def _train_step(
         gradients, norm = optim.clip_by_global_norm(gradients, clip_norm)
     learning_rate = state.optimizer.learning_rate(step)
     updates = state.optimizer.update(gradients, step)
+    values = {path: updates[variable] for path, variable in state.trainable.items()}
+    for path, variable in updated_variables(state.model).items():
+        values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
+    if state.average is not None:
+        updates |= state.average.update(values, step)
     for variable, value in updates.items():
         mtf.assign(variable, value)
-    for path, variable in updated_variables(state.model).items():
-        mtf.assign(variable, mtf.cast(loss.updates[path], variable.dtype))
     mtf.assign(state.step, step + 1)
     one = mtf.ones_like(norm)
     return {
@@ -146,12 +149,12 @@ def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
 
 
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
-    """Returns {batch, microbatches, ...}: every device splits its own examples, nothing moves.
+    """Returns {..., batch, microbatches, ...}: every device splits its own examples, nothing moves.
 
     Raises:
       ValueError: the batch cannot be split so.
     """
-    batch = x.shape[0]
+    batch = x.shape.get_dim_by_name("batch")
     devices = x.mesh.num_splits(batch)
     if batch.size % (parts.size * devices):
         raise ValueError(
@@ -159,4 +162,4 @@ def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
             f"devices: use a multiple of {parts.size * devices}"
         )
     part = mtf.Dimension(batch.name, batch.size // parts.size)
-    return mtf.reshape(x, mtf.Shape([part, parts, *x.shape.dims[1:]]))
+    return mtf.replace_dimensions(x, batch, [part, parts])

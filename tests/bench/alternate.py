@@ -44,9 +44,19 @@ def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[s
     return results
 
 
-def report(bench: str, config: str, results: dict[str, dict], reference: str, **extra) -> None:
-    """Prints a JSON line per subject; the ratio is the median over rounds of pairwise ratios."""
-    for name, result in results.items():
+def report(
+    bench: str,
+    config: str,
+    results: dict[str, dict],
+    reference: str,
+    *,
+    names: Sequence[str] | None = None,
+    **extra,
+) -> None:
+    """Prints a JSON line per subject, or per one of `names`; the ratio is the median over rounds of
+    pairwise ratios."""
+    for name in results if names is None else names:
+        result = results[name]
         pairs = zip(result["round_medians_ms"], results[reference]["round_medians_ms"], strict=True)
         line = {
             "bench": bench,

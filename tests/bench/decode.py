@@ -1,18 +1,20 @@
 """`bin/bench decode`: greedy decoding and beam search against a hand-written search.
 
-An encoder-decoder, float32, forced to the full length. Both have the same weights: the sum of the
-best ids, in "first_loss", must agree.
+An encoder-decoder, forced to the full length. All have the same weights: the sums of the best ids,
+in "first_loss", must agree in float32. Where CTranslate2 is installed it takes part as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 
 from tests.bench.alternate import Subject, alternate, report
 from tests.bench.decode_configs import CONFIGS
 
 HANDWRITTEN, MTFRUN = "tests.bench.handwritten_decode", "tests.bench.mtfrun_decode"
+CTRANSLATE2 = "tests.bench.ctranslate2_decode"
 
 
 def main() -> None:
@@ -23,6 +25,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="batches a subject decodes in a round")
     parser.add_argument("--cores", type=int, help="use so many cores only; by default all")
     parser.add_argument("--only", choices=["greedy", "beam4"], help="one comparison")
+    parser.add_argument("--bfloat16", action="store_true", help="also with bfloat16 activations")
     parser.add_argument(
         "--meshes", action="store_true", help="also with the batch split over two devices"
     )
@@ -39,6 +42,10 @@ def main() -> None:
             Subject("handwritten", HANDWRITTEN, flags),
             Subject("mtfrun", MTFRUN, flags),
         ]
+        if importlib.util.find_spec("ctranslate2"):
+            subjects.append(Subject("ctranslate2", CTRANSLATE2, flags))
+        if options.bfloat16:
+            subjects.append(Subject("mtfrun bfloat16", MTFRUN, [*flags, "--activation=bfloat16"]))
         if options.meshes:
             subjects.append(Subject("mtfrun data:2", MTFRUN, [*flags, "--mesh=data:2,model:1"]))
         results = alternate(subjects, rounds=options.rounds, steps=options.steps)

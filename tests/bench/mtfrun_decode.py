@@ -24,7 +24,7 @@ from tests.bench.worker import serve  # noqa: E402
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 
 
-def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig) -> EncoderDecoder:
+def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig, activation: str) -> EncoderDecoder:
     """Returns the model with the benchmark's weights."""
     heads = {"num_heads": config.num_heads, "d_kv": config.d_kv}
     attention = functools.partial(SelfAttention, **heads)
@@ -39,6 +39,7 @@ def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig) -> EncoderDecoder:
         d_model=config.d_model,
         max_length=max(config.inputs_length, config.targets_length),
         tied_softmax=False,
+        dtypes=mtf.DTypePolicy(activation=activation),
     )
     mtf.initialize(model, seed=0)
     for path, variable in model.named_variables().items():
@@ -51,18 +52,16 @@ def setup(arguments: argparse.Namespace):
     """Returns a step that decodes the batch and blocks until the ids are there."""
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
-    model = encoder_decoder(mesh, config)
+    model = encoder_decoder(mesh, config, arguments.activation)
     search = decoding.Search(beam_size=arguments.beam, alpha=ALPHA)
     batch = mtf.Dimension("batch", config.batch)
     length = mtf.Dimension("length", config.targets_length)
 
     def run(ids: mtf.Tensor) -> mtf.Tensor:
-        def decoder_for(shape: mtf.Shape) -> decoding.Decoder:
-            return model.decoder({"inputs": ids, "targets": mtf.zeros(mesh, shape, tf.int32)})
-
+        prompts = mtf.zeros(mesh, [batch, length], tf.int32)
         found = search(
-            decoder_for,
-            mtf.zeros(mesh, [batch, length], tf.int32),
+            functools.partial(model.decoder, {"inputs": ids, "targets": prompts}),
+            prompts,
             mtf.Dimension("vocab", config.vocabulary),
             lines=mtf.range(mesh, batch),
             end_id=NO_END,
@@ -79,5 +78,6 @@ if __name__ == "__main__":
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--mesh", default="data:1,model:1")
+    parser.add_argument("--activation", default="float32")
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

@@ -6,6 +6,7 @@ STARTED = time.time()
 
 import argparse  # noqa: E402
 import dataclasses  # noqa: E402
+import functools  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -34,9 +35,9 @@ def layer_of(
 ) -> tuple[moe.MoE1D | moe.MoE2D, dict[str, str]]:
     """Returns the layer, and the paths of its variables by the names of the parameters."""
     d_model = mtf.Dimension("d_model", config.d_model)
-    gate = moe.Top2(second_place_training=moe.All())
+    router = functools.partial(moe.Router, gate=moe.Top2(second_place_training=moe.All()))
     options = {
-        "hidden_size": config.hidden,
+        "experts": functools.partial(moe.Experts, hidden_size=config.hidden),
         "capacity": CAPACITY,
         "group_size": config.group_size,
         "loss_coef": LOSS_COEF,
@@ -44,14 +45,14 @@ def layer_of(
     }
     paths = {"wi": "experts/wi/factors/0/kernel", "wo": "experts/wo/kernel"}
     if not config.expert_y:
-        layer = moe.MoE1D(mesh, d_model, num_experts=config.expert_x, gate=gate, **options)
+        layer = moe.MoE1D(mesh, d_model, num_experts=config.expert_x, router=router, **options)
         return layer, {**paths, "gate": "router/kernel"}
     layer = moe.MoE2D(
         mesh,
         d_model,
         num_experts=(config.expert_x, config.expert_y),
-        outer_gate=gate,
-        inner_gate=gate,
+        outer_router=router,
+        inner_router=router,
         **options,
     )
     return layer, {**paths, "gate": "outer_router/kernel", "inner_gate": "inner_router/kernel"}

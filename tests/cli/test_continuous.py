@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pathlib
 
-from mtfrun.cli.continuous import steps_as_they_appear
-from mtfrun.rundir import RunDirectory
+import pytest
+import tensorflow as tf
+
+from mtfrun.cli.continuous import each_restored, steps_as_they_appear
+from mtfrun.rundir import DamagedCheckpointError, RunDirectory
 
 
 class _Run(RunDirectory):
@@ -43,3 +46,47 @@ def test_new_checkpoints_are_evaluated_until_training_has_ended(tmp_path: pathli
 def test_without_training_every_checkpoint_is_evaluated_once(tmp_path: pathlib.Path) -> None:
     run = _Run(tmp_path, [1, 2, 3])
     assert list(steps_as_they_appear(run, lambda seconds: None)) == [1, 2, 3]
+
+
+def test_a_checkpoint_that_the_trainer_deletes_is_left_out(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With real checkpoints: the second one is deleted while the first one is evaluated, the third
+    one while it is read."""
+    variable = tf.Variable(0.0)
+    checkpoints = RunDirectory(tmp_path).checkpoints(max_to_keep=None)
+    for step in (1, 2, 3, 4):
+        variable.assign(float(step))
+        checkpoints.save(step, {"x": variable})
+    folder = tmp_path / "checkpoints"
+
+    def delete(step: int) -> None:
+        (folder / f"ckpt-{step}.json").unlink()
+        checkpoints.clean()
+
+    def restore(step: int) -> None:
+        if step == 3:
+            delete(3)
+        checkpoints.restore(step, {"x": variable})
+
+    values = []
+    for step in each_restored(RunDirectory(tmp_path), [1, 2, 3, 4], restore):
+        values.append(float(variable.numpy()))
+        if step == 1:
+            delete(2)
+    assert values == [1.0, 4.0]
+    assert capsys.readouterr().err.splitlines() == [
+        f"step {step}: deleted before it was read, left out" for step in (2, 3)
+    ]
+
+
+def test_a_checkpoint_that_is_damaged_is_an_error(tmp_path: pathlib.Path) -> None:
+    variable = tf.Variable(0.0)
+    checkpoints = RunDirectory(tmp_path).checkpoints()
+    checkpoints.save(1, {"x": variable})
+    (tmp_path / "checkpoints/ckpt-1.index").unlink()
+    restored = each_restored(
+        RunDirectory(tmp_path), [1], lambda step: checkpoints.restore(step, {"x": variable})
+    )
+    with pytest.raises(DamagedCheckpointError):
+        next(restored)

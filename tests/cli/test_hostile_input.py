@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -106,7 +107,46 @@ def test_a_line_that_is_no_json_is_named(run: str, command: str, tmp_path: pathl
     assert f"{file}:2: no JSON" in line
 
 
-def test_an_interrupt_leaves_no_file_under_the_final_name(run: str, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("command", ["decode", "score"])
+def test_output_that_cannot_be_written_is_said_before_anything_is_decoded(
+    run: str, command: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "input.tsv").write_text("a\tb\n")
+    flags = [f"--model_dir={run}", f"--input={tmp_path}/input.tsv"]
+    # Nothing can be in a file; permissions would not stop root.
+    output = tmp_path / "input.tsv" / "output"
+    line = error_line(mtfrun(command, *flags, f"--output={output}"))
+    assert line.startswith(f"mtfrun: error: cannot write {output}: ")
+
+
+def test_a_full_disk_leaves_the_old_file(run: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "prompts").write_text("a\n" * 100)
+    output = tmp_path / "answers.jsonl"
+    output.write_text("old\n")
+
+    def limit_file_size() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    decode = [sys.executable, "-m", "mtfrun.cli.main", "decode", f"--model_dir={run}"]
+    process = subprocess.run(
+        [*decode, f"--input={tmp_path}/prompts", f"--output={output}"],
+        capture_output=True,
+        cwd=ROOT,
+        env=environment(),
+        preexec_fn=limit_file_size,
+    )
+    assert error_line(process).startswith(f"mtfrun: error: cannot write {output}: File too large")
+    assert output.read_text() == "old\n"
+    assert not list(tmp_path.glob(".answers.jsonl.*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "leaves_part"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)],
+)
+def test_a_signal_leaves_no_file_under_the_final_name(
+    number: signal.Signals, code: int, leaves_part: bool, run: str, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "prompts.txt").write_bytes(b"".join(b"%d\n" % i for i in range(200_000)))
     output = tmp_path / "answers.jsonl"
     process = subprocess.Popen(
@@ -123,11 +163,11 @@ def test_an_interrupt_leaves_no_file_under_the_final_name(run: str, tmp_path: pa
         assert said, "ended too soon"
         said = process.stderr.readline()
     assert list(tmp_path.glob(".answers.jsonl.*"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.stderr.close()
-    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    assert process.wait(timeout=60) == code
     assert not output.exists()
-    assert not list(tmp_path.glob(".answers.jsonl.*"))
+    assert bool(list(tmp_path.glob(".answers.jsonl.*"))) == leaves_part
 
 
 @pytest.mark.slow

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pathlib
+import re
+from collections import Counter
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mtfrun.data import TfdsImages
 from tests.cli.command import error_line, mtfrun, succeeded
 
 
-def test_train_eval_and_decode(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    model_dir = f"--model_dir={tmp_path / 'run'}"
+@pytest.fixture(scope="module", autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Digits are prepared in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run of three steps on two times two devices; tests only add to it."""
+    folder = tmp_path_factory.mktemp("images")
     flags = [
         "--gin_file=runs/digits.gin",
         "--gin.WIDTHS=[4, 4, 4]",
@@ -19,10 +37,135 @@ def test_train_eval_and_decode(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
         "--gin.ITERATIONS_PER_LOOP=2",
         "--gin.MESH_SHAPE='data:2,model:2'",
     ]
-    assert mtfrun("train", *flags, model_dir).returncode == 0
-    (metrics,) = succeeded(mtfrun("eval", model_dir, "--gin.MESH_SHAPE='data:1,model:1'"))
+    process = mtfrun("train", *flags, f"--model_dir={folder / 'run'}")
+    assert process.returncode == 0, process.stderr.decode()
+    said = process.stderr.decode()
+    assert re.search(r"step 3/3  loss \S+  accuracy \S+  lr \S+  \S+ images/s  eta", said)
+    assert re.search(r"eval step 3  loss \S+  accuracy \S+  top_5_accuracy \S+\n", said)
+    return folder / "run"
+
+
+def _decode(trained: pathlib.Path, *flags: str) -> list[str]:
+    return ["decode", f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'", *flags]
+
+
+def test_eval_prints_the_metrics(trained: pathlib.Path) -> None:
+    eval_flags = [f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'"]
+    (metrics,) = succeeded(mtfrun("eval", *eval_flags))
+    assert metrics.keys() == {"step", "loss", "accuracy", "top_5_accuracy"}
     assert metrics["step"] == 3
     assert 0.0 <= metrics["accuracy"] <= metrics["top_5_accuracy"] <= 1.0
     assert metrics["loss"] > 0.0
-    refused = error_line(mtfrun("decode", model_dir, "--prompt=x"))
-    assert "is a classifier of images: it reads and makes no text" in refused
+
+
+def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
+    trained: pathlib.Path,
+) -> None:
+    events = EventAccumulator(f"{trained}/eval", size_guidance={"tensors": 0}).Reload()
+    for tag, least in (("confusion_matrix", 400), ("predictions", 500)):
+        event = next(e for e in events.Tensors(tag) if e.step == 3)
+        width, height, png = event.tensor_proto.string_val
+        image = Image.open(io.BytesIO(png))
+        assert image.size == (int(width), int(height)) and min(image.size) >= least
+    train = EventAccumulator(f"{trained}/train", size_guidance={"tensors": 0}).Reload()
+    tags = set(train.Tags()["tensors"])
+    assert {"loss", "accuracy", "top_5_accuracy", "perf/images_per_sec"} <= tags
+    assert not {"perplexity", "perf/tokens_per_sec", "confusion_matrix"} & tags
+
+
+def test_a_dry_run_speaks_of_images(trained: pathlib.Path) -> None:
+    flags = [f"--gin_file={trained / 'config.gin'}", "--gin.AVERAGE_DECAY=0.9"]
+    process = mtfrun("train", *flags, "--dry_run")
+    assert process.returncode == 0, process.stderr.decode()
+    report = process.stdout.decode()
+    assert "batch           64 images a step, in 1 microbatch(es)" in report
+    assert "steps           3: 192 images" in report
+    assert re.search(r"^averages        [\d,]+ bytes, [\d,]+ on each device$", report, re.MULTILINE)
+
+
+def test_decode_classifies_a_split_and_the_same_images_from_files(
+    trained: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    output = tmp_path / "split.jsonl"
+    process = mtfrun(*_decode(trained, "--input=split:test", f"--output={output}"))
+    assert succeeded(process) == []
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    images, labels = zip(*TfdsImages("digits").examples("test").as_numpy_iterator(), strict=True)
+    assert [line["index"] for line in lines] == list(range(377))
+    assert [line["true_label"] for line in lines] == [str(label) for label in labels]
+    assert {line["split"] for line in lines} == {"test"} and {line["step"] for line in lines} == {3}
+    for line in lines:
+        probabilities = [entry["probability"] for entry in line["top"]]
+        assert len(probabilities) == 5 and probabilities == sorted(probabilities, reverse=True)
+        assert line["top"][0] == {"label": line["label"], "probability": line["probability"]}
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i, image in enumerate(images[:3]):
+        Image.fromarray(image.squeeze()).save(folder / f"{i}.png")
+    # Coloured, and larger: the same digit again.
+    large = np.repeat(images[1], 3, 2).repeat(4, 0).repeat(4, 1)
+    Image.fromarray(large).save(folder / "large.jpg", quality=95)
+    found = succeeded(mtfrun(*_decode(trained, f"--input={folder}", "--top_k=2")))
+    assert [line["file"] for line in found] == [
+        f"{folder}/{name}" for name in ("0.png", "1.png", "2.png", "large.jpg")
+    ]
+    for line, expected in zip(found[:3], lines, strict=False):
+        assert line["label"] == expected["label"]
+        assert line["probability"] == pytest.approx(expected["probability"], rel=1e-5)
+        assert len(line["top"]) == 2
+    assert found[3]["probability"] == pytest.approx(found[1]["probability"], abs=0.1)
+    # The accuracy that eval reports is that of these labels.
+    (metrics,) = succeeded(
+        mtfrun("eval", f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'")
+    )
+    right = Counter(line["label"] == line["true_label"] for line in lines)[True]
+    assert metrics["accuracy"] == pytest.approx(right / 377, abs=1e-6)
+
+
+def test_decode_refuses_what_it_cannot_read_and_writes_nothing(
+    trained: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, [8, 8]).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    output = tmp_path / "answers.jsonl"
+    broken = error_line(mtfrun(*_decode(trained, f"--input={tmp_path}", f"--output={output}")))
+    assert f"cannot read the image {tmp_path}/b.png: broken" in broken
+    assert not output.exists() and not list(tmp_path.glob(".*"))
+    missing = error_line(mtfrun(*_decode(trained, f"--input={tmp_path}/a.png,none.png")))
+    assert "no image none.png" in missing
+    refused = error_line(mtfrun(*_decode(trained, "--prompt=x")))
+    assert "is a classifier of images, --prompt is for models of text" in refused
+    no_split = error_line(mtfrun(*_decode(trained, "--input=split:tset")))
+    assert "did you mean 'test'" in no_split
+
+
+def test_decode_can_write_labels_alone(trained: pathlib.Path) -> None:
+    process = mtfrun(*_decode(trained, "--input=split:test[:3]", "--format=text"))
+    assert process.returncode == 0, process.stderr.decode()
+    labels = process.stdout.decode().splitlines()
+    assert len(labels) == 3 and set(labels) <= set("0123456789")
+
+
+def test_evaluation_uses_averages_of_the_weights_unless_told_otherwise(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = f"--model_dir={tmp_path / 'run'}"
+    flags = ["--gin.TRAIN_STEPS=6", "--gin.WARMUP_STEPS=1", "--gin.AVERAGE_DECAY=0.9"]
+    process = mtfrun("train", "--gin_file=runs/digits.gin", "--gin.WIDTHS=[4, 4, 4]", *flags, run)
+    assert process.returncode == 0, process.stderr.decode()
+    said = re.search(r"eval step 6  loss (\S+)", process.stderr.decode())
+    (averages,) = succeeded(mtfrun("eval", run))
+    (weights,) = succeeded(mtfrun("eval", run, "--gin.USE_AVERAGES=False"))
+    assert said and float(said[1]) == pytest.approx(averages["loss"], abs=1e-4)
+    assert abs(weights["loss"] - averages["loss"]) > 1e-3
+
+
+def test_score_is_for_texts(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "pairs.tsv").write_text("a\tb\n")
+    line = error_line(
+        mtfrun("score", f"--model_dir={trained}", f"--input={tmp_path / 'pairs.tsv'}")
+    )
+    assert "is a classifier of images: it reads and makes no text" in line

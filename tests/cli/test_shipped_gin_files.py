@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from mtfrun import mtf
 from mtfrun.cli import config
+from mtfrun.cli.build import ROOTS, build
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_files import SHIPPED, require_gin_file, shipped_gin_files
-from mtfrun.cli.tasks import Decoding, Evaluation, Experiment, Training
+from mtfrun.cli.tasks import Training
 from mtfrun.data.silence import silent_tfds
 from tests.cli.command import TINY
 
@@ -24,6 +26,7 @@ IMAGE_FILES = [
     "data/digits.gin",
     "data/idx_images.gin",
     "data/tfds_images.gin",
+    "layouts/spatial_2x2.gin",
     "models/resnet.gin",
     "models/resnet20.gin",
     "models/resnet50.gin",
@@ -36,11 +39,9 @@ IMAGE_FILES = [
 
 def _build(files: list[str], flags: list[str]) -> Training:
     bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *flags]).bindings
-    config.parse(files, bindings, roots=(Experiment, Decoding, Evaluation, Training))
-    experiment = config.configured(Experiment)
-    decoding = config.configured(Decoding, experiment) if experiment.is_of_text else None
-    evaluation = config.configured(Evaluation, experiment, decoding)
-    return config.configured(Training, experiment, evaluation)
+    config.parse(files, bindings, roots=ROOTS)
+    built = build()
+    return config.configured(Training, built.experiment, built.evaluation)
 
 
 def test_every_kind_of_file_is_shipped() -> None:
@@ -98,6 +99,8 @@ def test_a_shipped_file_of_images_builds_tiny(
         files = ["defaults.gin", name, *pictures]
     elif name == "data/tfds_images.gin":
         files = [*IMAGE_BASE[:2], name]
+    elif name.startswith("layouts/"):
+        files, flags = [*IMAGE_BASE, name], ["--gin.BATCH_SIZE=8"]
     else:
         files, flags = IMAGE_BASE, ["--gin.BATCH_SIZE=8"]
     training = _build(files, flags)
@@ -173,6 +176,27 @@ def test_a_t5_model_has_the_variables_of_its_checkpoints(name: str, millions: fl
     assert round(total / 1e6, 1) == millions
 
 
+def test_the_transforms_of_a_stack_are_a_list() -> None:
+    names = ("CallLayer", "Residual", "LayerNorm", "LayerNorm")
+    order = ", ".join(f"@transformer.{name}" for name in names)
+    training = _build(BASE, [*TINY, f"--gin_param=transformer.Stack.layer_transforms=[{order}]"])
+    variables = training.state.model.named_variables()
+    start = "decoder_stack/blocks/0/feed_forward/"
+    inside = {path.removeprefix(start) for path in variables if path.startswith(start)}
+    assert {path for path in inside if not path.startswith("layer/")} == {
+        "norm_0/scale",
+        "norm_0/bias",
+        "norm_1/scale",
+        "norm_1/bias",
+    }
+
+
+def test_the_vocabulary_is_padded_to_a_divisor() -> None:
+    training = _build(BASE, [*TINY, "--gin.VOCABULARY_DIVISOR=512"])
+    variables = training.state.named_variables()
+    assert variables["model/embedding/table"].shape.to_string == "vocab:512;d_model:16"
+
+
 def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path) -> None:
     adam = ["--gin_param=Training.optimizer=@optim.Adam()", "--gin.Adam.learning_rate=0.001"]
     first = _build(BASE, [*TINY, *adam])
@@ -185,3 +209,72 @@ def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path)
     ]
     assert shapes[0] == shapes[1]
     assert any(path.startswith("optimizer/") for path in shapes[0])
+
+
+def test_the_averages_of_batch_norm_have_the_momentum_of_the_configuration(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    averages = []
+    for momentum in (0.75, 0.9):
+        flags = [f"--gin.NORM_MOMENTUM={momentum}", "--gin.STAGE_SIZES=[1, 1, 1]"]
+        training = _build(IMAGE_BASE, flags)
+        model, mesh = training.state.model, training.state.mesh
+        training.state.initialize()
+        infeed = training.experiment.evaluation_infeed(8, "test", 1)
+        step = mtf.function(lambda f, m=model: m.loss(f, training=True, key=mtf.random_key(0)))
+        features = {name: x.value[0] for name, x in infeed.next(1).items()}
+        shapes = training.experiment.data.shapes(8)
+        batch = {n: mtf.import_tf_tensor(mesh, x, shapes[n]) for n, x in features.items()}
+        averages.append(mtf.to_numpy(step(batch).updates))
+    # They begin at 0, and the share that does not stay is the batch's mean.
+    means = [path for path in averages[0] if path.endswith("moving_mean")]
+    assert len(means) == 3 * 2 + 2 + 1
+    for path in means:
+        assert np.abs(averages[1][path]).max() > 0.0
+        np.testing.assert_allclose(averages[0][path], 2.5 * averages[1][path], rtol=1e-4, atol=1e-6)
+
+
+def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
+    files = ["runs/moe_quickstart.gin", "layouts/moe_2d_2x2.gin"]
+    training = _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
+    shapes = training.experiment.feature_shapes(training.batch_size)
+    mesh = training.experiment.mesh
+    assert {mesh.partition(shape) for shape in shapes.values()} == {("model", "data", None)}
+    training.compile_step()
+    assert mesh.unused_rules() == []
+
+
+MIXTURES_IN_T5 = """
+include "models/t5.1.1.tiny.gin"
+
+from __gin__ import dynamic_registration
+from mtfrun.models import moe
+from mtfrun.models import transformer
+
+encoder/transformer.Stack.layers = [@transformer.SelfAttention, @moe.MoE1D]
+decoder/transformer.Stack.layers = [
+    @transformer.SelfAttention,
+    @transformer.EncoderDecoderAttention,
+    @moe.MoE2D,
+]
+moe.MoE1D.num_experts = 4
+moe.MoE1D.router = @moe.Router
+moe.MoE1D.experts = @moe.Experts
+moe.Router.gate = @moe.SwitchMax()
+moe.Experts.hidden_size = %D_FF
+moe.MoE2D.num_experts = (2, 3)
+moe.MoE2D.dispatch = @moe.EinsumDispatch()
+"""
+
+
+def test_mixtures_go_into_the_layer_lists_of_any_model(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mixtures_in_t5.gin").write_text(MIXTURES_IN_T5)
+    files = ["defaults.gin", str(tmp_path / "mixtures_in_t5.gin"), "data/python_docs.gin"]
+    shapes = {
+        path: variable.shape.dimension_names
+        for path, variable in _build(files, TINY).state.named_variables().items()
+    }
+    prefix = "model/{}_stack/blocks/1/{}/layer/experts/wo/kernel"
+    assert shapes[prefix.format("encoder", "moe_1d")][0] == "experts"
+    assert shapes[prefix.format("decoder", "moe_2d")][:2] == ["expert_y", "expert_x"]

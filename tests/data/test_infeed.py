@@ -42,6 +42,19 @@ def test_every_mesh_is_fed_the_batches_of_the_dataset(mesh_shape: str) -> None:
             np.testing.assert_array_equal(mtf.to_numpy(tensor), stacked)
 
 
+def test_an_outer_batch_splits_rows_in_order() -> None:
+    mesh = mtf.Mesh("data:2,model:2", "batch:data;outer_batch:model")
+    fed = Infeed(iter(DATA.train(8, seed=0)), mesh, SHAPES, outer_batch=2).next(3)
+    expected = infeed(DATA.train(8, seed=0)).next(3)
+    assert fed is not None and expected is not None
+    for name, tensor in fed.items():
+        assert tensor.shape == mtf.convert_to_shape("steps:3;outer_batch:2;batch:4;length:16")
+        rows = mtf.to_numpy(tensor).reshape([3, 8, 16])
+        np.testing.assert_array_equal(rows, mtf.to_numpy(expected[name]))
+    with pytest.raises(DataError, match="an outer batch of 3 does not divide batch:8: take a div"):
+        Infeed(iter(DATA.train(8, seed=0)), mesh, SHAPES, outer_batch=3)
+
+
 def test_the_end_is_filled_with_padding_and_then_none() -> None:
     batches = list(DATA.evaluation(8).as_numpy_iterator())
     steps = len(batches) + 2

@@ -15,6 +15,7 @@ from mtfrun.models.transformer import (
     SelfAttention,
     Stack,
 )
+from tests.models.small_model import with_dropout
 
 VOCABULARY = 16
 BATCH, INPUTS_LENGTH, TARGETS_LENGTH = 8, 10, 6
@@ -28,7 +29,7 @@ def small_encoder_decoder(
     attention = functools.partial(SelfAttention, **heads)
     feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
     stack = functools.partial(
-        Stack, num_layers=2, dropout_rate=dropout_rate, rematerialise=rematerialise
+        Stack, num_layers=2, rematerialise=rematerialise, **with_dropout(dropout_rate)
     )
     to_encoder = functools.partial(EncoderDecoderAttention, **heads)
     options = {

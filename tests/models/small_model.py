@@ -8,11 +8,30 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack
+from mtfrun.models.transformer import (
+    CallLayer,
+    DecoderOnly,
+    FeedForward,
+    Residual,
+    RMSNorm,
+    SelfAttention,
+    Stack,
+    SublayerDropout,
+)
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 VOCABULARY = 16
 BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
+
+
+def with_dropout(rate: float) -> dict[str, list[Any]]:
+    """Returns the transforms of a stack by the names of its arguments."""
+    dropout = functools.partial(SublayerDropout, rate=rate)
+    return {
+        "initial_transforms": [dropout],
+        "layer_transforms": [RMSNorm, CallLayer, dropout, Residual],
+        "final_transforms": [RMSNorm, dropout],
+    }
 
 
 def small_model(
@@ -25,7 +44,7 @@ def small_model(
         Stack,
         num_layers=2,
         layers=[attention, feed_forward],
-        dropout_rate=dropout_rate,
+        **with_dropout(dropout_rate),
         rematerialise=rematerialise,
     )
     model = DecoderOnly(mesh, VOCABULARY, d_model=16, max_length=16, stack=stack, **options)

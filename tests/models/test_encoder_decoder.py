@@ -76,14 +76,12 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     inputs = pairs()["inputs"]
     whole = [_logits(model, mesh, {"inputs": inputs, "targets": beam}) for beam in targets]
     previous = np.pad(targets, [(0, 0), (0, 0), (1, 0)])[..., :-1]
-    dims = [mtf.Dimension("batch", BATCH)]
-    if beams is not None:
-        dims.append(mtf.Dimension("beam", beams))
+    beam = None if beams is None else mtf.Dimension("beam", beams)
+    dims = [mtf.Dimension("batch", BATCH), *([] if beam is None else [beam])]
 
     def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
-        length = mtf.Dimension("length", TARGETS_LENGTH)
-        empty = mtf.zeros(mesh, [*dims, length], tf.int32)
-        decoder = model.decoder({**features, "targets": empty})
+        empty = mtf.zeros(mesh, [dims[0], ("length", TARGETS_LENGTH)], tf.int32)
+        decoder = model.decoder({**features, "targets": empty}, beam)
         state, made = decoder.initial_state, []
         for position in range(TARGETS_LENGTH):
             ids = np.moveaxis(previous[..., position], 0, 1)
@@ -102,8 +100,9 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
 def test_beams_share_what_the_encoder_made() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, {"inputs": pairs()["inputs"]})
-    features["targets"] = mtf.zeros(mesh, f"batch:{BATCH};beam:3;length:6", tf.int32)
-    state = small_encoder_decoder(mesh).decoder(features).initial_state
+    features["targets"] = mtf.zeros(mesh, f"batch:{BATCH};length:6", tf.int32)
+    beam = mtf.Dimension("beam", 3)
+    state = small_encoder_decoder(mesh).decoder(features, beam).initial_state
     for block in state:
         assert "beam" in block["self_attention"].keys.shape.dimension_names
         assert "beam" not in block["encoder_decoder_attention"].keys.shape.dimension_names

@@ -14,7 +14,7 @@ from mtfrun.layers import Context
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.decoder_side import causal_mask
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import pairs
+from tests.models.small_encoder_decoder import TARGETS_LENGTH, pairs
 from tests.models.small_model import LAYOUT, on_mesh
 
 VOCABULARY = 16
@@ -44,9 +44,23 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {"relative_bias": RELATIVE},
         None,
     ),
+    "compressed": (
+        functools.partial(t.CompressedSelfAttention, compression_factor=2),
+        {},
+        t.PositionalEmbedding,
+    ),
+    # Steps see the last positions only, and rows all: the same where the window is the row.
+    "masked local": (
+        functools.partial(t.MaskedLocalAttention, window=TARGETS_LENGTH),
+        {},
+        t.PositionalEmbedding,
+    ),
     "gated, layer norm after": (
         t.SelfAttention,
-        {"norm": t.LayerNorm, "residual": t.PostNormResidual},
+        {
+            "layer_transforms": [t.CallLayer, t.SublayerDropout, t.Residual, t.LayerNorm],
+            "final_transforms": [t.LayerNorm],
+        },
         t.PositionalEmbedding,
     ),
 }
@@ -129,9 +143,20 @@ def test_logits_loss_and_gradients_are_the_same_everywhere(
         assert_close(other_gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str) -> None:
-    mesh = mtf.Mesh(ONE_DEVICE)
+@pytest.mark.parametrize(
+    "kind, mesh_shape",
+    [
+        pytest.param(
+            kind,
+            mesh_shape,
+            marks=[] if mesh_shape == ONE_DEVICE or kind == "compressed" else [pytest.mark.slow],
+        )
+        for kind in KINDS
+        for mesh_shape in (ONE_DEVICE, "data:2,model:2")
+    ],
+)
+def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(kind, mesh)
     rows = _rows()
     targets = rows["targets"]
@@ -209,39 +234,4 @@ def test_an_encoder_only_model_sees_both_sides_but_no_padding() -> None:
     assert np.all(np.abs(later - before)[0, :4].max(axis=-1) > 1e-5)
     assert_close(before[:, :4], logits(inputs[:, :4]), FLOAT32_MODEL_TOLERANCE)
     with pytest.raises(ValueError, match="generates nothing"):
-        model.decoder({})
-
-
-def test_a_prefix_language_model_sees_its_inputs_whole_and_its_targets_causally() -> None:
-    mesh = mtf.Mesh(ONE_DEVICE)
-    attention = functools.partial(t.SelfAttention, num_heads=2, d_kv=4)
-    stack = functools.partial(t.Stack, num_layers=1, layers=[attention])
-    model = t.DecoderOnly(
-        mesh,
-        VOCABULARY,
-        d_model=8,
-        max_length=8,
-        stack=stack,
-        prefix=True,
-        loss_on_targets_only=True,
-    )
-    mtf.initialize(model)
-    rows = np.asarray([[7, 8, 9, 1, 5, 6, 1, 0]], np.int32)
-
-    def reach(position: int) -> list[int]:
-        """Returns which logits an id has an influence on."""
-        changed = rows.copy()
-        changed[0, position] += 3
-        before, after = (
-            mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": x})))
-            for x in (rows, changed)
-        )
-        return [int(i) for i in np.flatnonzero(np.abs(after - before)[0].max(-1) > 1e-6)]
-
-    # Position i reads id i - 1. Positions 0 to 4 see each other, the others what came before.
-    assert reach(1) == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert reach(4) == [5, 6, 7]
-    loss = mtf.function(lambda f: model.loss(f, training=False))(on_mesh(mesh, {"targets": rows}))
-    assert mtf.to_numpy(loss.weight) == 3.0
-    with pytest.raises(ValueError, match="does not decode step by step"):
         model.decoder({})

@@ -1,31 +1,217 @@
-"""The stack of sublayers: names, order and rematerialisation."""
+"""The stack of sublayers: names, order, and the transforms around them."""
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtfrun import layers, mtf
-from mtfrun.models.transformer import FeedForward, SelfAttention, Stack
-from tests.layouts import ONE_DEVICE
+from mtfrun.layers import Context
+from mtfrun.models.transformer import (
+    CallLayer,
+    FeedForward,
+    LayerNorm,
+    MaskPadding,
+    Residual,
+    RMSNorm,
+    SelfAttention,
+    Stack,
+    SublayerDropout,
+)
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
 WIDTH = mtf.Dimension("d_model", 8)
+BATCH, LENGTH = mtf.Dimension("batch", 4), mtf.Dimension("length", 6)
+MESHES = [ONE_DEVICE, "data:2,model:2"]
+LAYOUT = "batch:data;d_ff:model"
+
+
+class Double:
+    """A transform that a user wrote: twice x."""
+
+    def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: mtf.DTypePolicy) -> None:
+        pass
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        return 2.0 * x
+
+
+def _rms(x: np.ndarray) -> np.ndarray:
+    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+
+
+def _layer_norm(x: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
+
+
+# (initial, layer and final transforms; the same in numpy: of x and the sublayer)
+ORDERS: dict[str, tuple[list, list, list, Any]] = {
+    "norm before": (
+        [],
+        [RMSNorm, CallLayer, Residual],
+        [RMSNorm],
+        lambda x, f: _rms(x + f(_rms(x))),
+    ),
+    "norm after": (
+        [],
+        [CallLayer, Residual, LayerNorm],
+        [],
+        lambda x, f: _layer_norm(x + f(x)),
+    ),
+    "norms before and after": (
+        [LayerNorm],
+        [RMSNorm, CallLayer, LayerNorm, Residual],
+        [],
+        lambda x, f: (lambda y: y + _layer_norm(f(_rms(y))))(_layer_norm(x)),
+    ),
+    "two residuals and one of the user's": (
+        [Double],
+        [CallLayer, Residual, Double, Residual],
+        [Double],
+        lambda x, f: 2.0 * (2.0 * (2.0 * x + f(2.0 * x)) + 2.0 * x),
+    ),
+}
+
+
+def _stack(mesh: mtf.Mesh, order: str, sublayers: list | None = None) -> Stack:
+    initial, around, final, _ = ORDERS[order]
+    stack = Stack(
+        mesh,
+        WIDTH,
+        num_layers=1,
+        layers=sublayers or [functools.partial(FeedForward, d_ff=16)],
+        initial_transforms=initial,
+        layer_transforms=around,
+        final_transforms=final,
+    )
+    mtf.initialize(stack, seed=3)
+    return stack
+
+
+def _vectors() -> np.ndarray:
+    shape = [BATCH.size, LENGTH.size, WIDTH.size]
+    return np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("mesh_shape", MESHES)
+@pytest.mark.parametrize("order", ORDERS)
+def test_transforms_are_applied_in_the_order_of_their_lists(order: str, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    stack = _stack(mesh, order)
+    weights = {path: mtf.to_numpy(v) for path, v in stack.named_variables().items()}
+    wi, wo = (weights[f"blocks/0/feed_forward/layer/{name}/kernel"] for name in ("wi", "wo"))
+    x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
+    made = mtf.to_numpy(mtf.function(lambda x: stack(x, Context()))(x))
+    expected = ORDERS[order][-1](_vectors(), lambda y: np.maximum(y @ wi, 0.0) @ wo)
+    assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_transforms_are_the_same_position_by_position(order: str) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    attention = functools.partial(SelfAttention, num_heads=2, d_kv=4)
+    stack = _stack(mesh, order, [attention, functools.partial(FeedForward, d_ff=16)])
+    memory = mtf.Dimension("memory_length", LENGTH.size)
+
+    def run(x: mtf.Tensor) -> list[Any]:
+        mask = layers.attention_mask_causal(mesh, LENGTH, memory)
+        whole = Context(self_attention_bias=mask)
+        empty = stack.initial_state([BATCH], memory, Context())
+        prefilled, cache = stack.prefill(x, empty, whole)
+        state, made = empty, []
+        for i, here in enumerate(mtf.unstack(x, LENGTH)):
+            position = mtf.constant(mesh, i, dtype=tf.int32)
+            bias = layers.attention_mask_up_to(memory, position)
+            y, state = stack.step(here, state, Context(position=position, self_attention_bias=bias))
+            made.append(y)
+        return [stack(x, whole), prefilled, made, cache, state]
+
+    x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
+    whole, prefilled, made, cache, state = mtf.to_numpy(mtf.function(run)(x))
+    assert_close(prefilled, whole, FLOAT32_MODEL_TOLERANCE)
+    assert_close(np.stack(made, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+    for after, expected in zip(cache[0]["self_attention"], state[0]["self_attention"], strict=True):
+        assert_close(after, expected, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_padding_is_masked_before_the_sublayer_only() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    bias = functools.partial(FeedForward, d_ff=16, use_bias=True, activation=mtf.exp)
+    stack = Stack(
+        mesh,
+        WIDTH,
+        num_layers=1,
+        layers=[bias],
+        layer_transforms=[MaskPadding, CallLayer, Residual],
+        final_transforms=[],
+    )
+    mtf.initialize(stack)
+    x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
+    nonpadding = mtf.to_float(mtf.less(mtf.range(mesh, LENGTH), 4))
+    made = mtf.to_numpy(stack(x, Context(nonpadding=nonpadding))) - _vectors()
+    unmasked = mtf.to_numpy(stack(x, Context())) - _vectors()
+    of_zero = mtf.to_numpy(stack(x * 0.0, Context()))
+    assert_close(made[:, :4], unmasked[:, :4], FLOAT32_MODEL_TOLERANCE)
+    assert_close(made[:, 4:], of_zero[:, 4:], FLOAT32_MODEL_TOLERANCE)
+    assert np.abs(made[:, 4:] - unmasked[:, 4:]).max() > 0.1
+
+
+def test_dropout_is_where_it_is_listed() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    half = functools.partial(SublayerDropout, rate=0.5)
+    stack = Stack(
+        mesh,
+        WIDTH,
+        num_layers=1,
+        layers=[FeedForward],
+        initial_transforms=[],
+        layer_transforms=[half, CallLayer],
+        final_transforms=[half],
+    )
+    mtf.initialize(stack)
+    assert {"blocks/0/feed_forward/dropout", "final_dropout"} <= stack.named_modules().keys()
+    x = mtf.import_tf_tensor(mesh, np.ones([64, WIDTH.size], np.float32), ["batch:64", WIDTH])
+    made = mtf.to_numpy(stack(x, Context(training=True, key=mtf.random_key(0))))
+    assert 0.4 < np.mean(made == 0.0) < 0.6
 
 
 def test_a_class_that_is_listed_twice_gets_numbers() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    stack = Stack(mesh, WIDTH, num_layers=1, layers=[FeedForward, SelfAttention, FeedForward])
+    stack = Stack(
+        mesh,
+        WIDTH,
+        num_layers=1,
+        layers=[FeedForward, SelfAttention, FeedForward],
+        layer_transforms=[RMSNorm, CallLayer, LayerNorm, Residual],
+    )
     assert list(stack.blocks[0]) == ["feed_forward_0", "self_attention", "feed_forward_1"]
-
-
-def test_the_norm_is_a_class_that_is_handed_over() -> None:
-    mesh = mtf.Mesh(ONE_DEVICE)
-    stack = Stack(mesh, WIDTH, num_layers=1, norm=layers.LayerNorm)
     paths = stack.named_variables()
-    assert "blocks/0/self_attention/norm/bias" in paths
-    assert "final_norm/bias" in paths
+    assert "blocks/0/feed_forward_1/norm_0/scale" in paths
+    assert "blocks/0/feed_forward_1/norm_1/bias" in paths
+    assert "final_norm/scale" in paths
 
 
 @pytest.mark.parametrize("options", [{"num_layers": 0}, {"layers": []}])
 def test_a_stack_of_nothing_is_refused(options: dict) -> None:
     with pytest.raises(ValueError, match="at least one block and one layer class"):
         Stack(mtf.Mesh(ONE_DEVICE), WIDTH, **options)
+
+
+@pytest.mark.parametrize("transforms", [[RMSNorm, Residual], [CallLayer, Residual, CallLayer]])
+def test_the_sublayer_has_one_place(transforms: list) -> None:
+    with pytest.raises(ValueError, match=r"has CallLayer \d times, not once"):
+        Stack(mtf.Mesh(ONE_DEVICE), WIDTH, layer_transforms=transforms)
+
+
+@pytest.mark.parametrize("transform", [CallLayer, Residual])
+def test_what_needs_a_sublayer_is_refused_elsewhere(transform: type) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    stack = Stack(mesh, WIDTH, layers=[FeedForward], final_transforms=[transform])
+    mtf.initialize(stack)
+    with pytest.raises(ValueError, match="has its place in Stack.layer_transforms only"):
+        stack(mtf.ones(mesh, [BATCH, WIDTH]), Context())

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import decoding, mtf
-from mtfrun.models import Loss
+from mtfrun.models import Loss, moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.rundir import WarmStart
@@ -31,7 +31,33 @@ def layout_for(case: ReferenceCase) -> tuple[str, str]:
     model = 2
     if heads % model == 0:
         rules.append("heads:model")
+    if case.hparams.get("moe", {}).get("num_experts", 1) % data == 0:
+        rules.append("experts:data")
     return f"data:{data},model:{model}", ";".join(rules)
+
+
+def _mixture(case: ReferenceCase) -> Callable[..., moe.MoE1D]:
+    """Returns the mixture of experts of a case."""
+    hp = case.hparams["moe"]
+    gates: dict[str, moe.Gate] = {
+        "switch": moe.Switch(),
+        "top_2": moe.Top2(second_place_training=moe.All(), second_place_evaluation=moe.All()),
+    }
+    # The original adds the mixture's loss to a mean over all positions, padding included; here it
+    # counts for every position that is trained on.
+    targets = case.arrays["in/targets"]
+    return functools.partial(
+        moe.MoE1D,
+        num_experts=hp["num_experts"],
+        router=functools.partial(moe.Router, gate=gates[hp["moe_gating"]]),
+        experts=functools.partial(moe.Experts, hidden_size=hp["hidden_size"]),
+        group_size=hp["group_size"],
+        loss_coef=hp["loss_coef"] * targets.size / np.count_nonzero(targets),
+        capacity=moe.Capacity(
+            evaluation=hp.get("capacity_factor_eval", 2.0),
+            min_expert_capacity=hp["min_expert_capacity"],
+        ),
+    )
 
 
 def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> TokenModel:
@@ -58,6 +84,12 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
         num_layers=hp["num_layers"],
         relative_bias=relative if kind == "bias_shared" else None,
     )
+    if "moe" in hp:
+        feed_forward = _mixture(case)
+        # In the original padding is 0 before every layer, and counts in the load of experts.
+        stack = functools.partial(
+            stack, layer_transforms=[t.MaskPadding, t.RMSNorm, t.CallLayer, t.Residual]
+        )
     position = t.PositionalEmbedding if hp.get("positional") else None
     if hp.get("sinusoid"):
         position = t.SinusoidPositions
@@ -187,11 +219,17 @@ def reference_gradient(
     case: ReferenceCase, path: str, variables: Mapping[str, mtf.Variable]
 ) -> np.ndarray:
     """Returns the original's gradient for one of our variables, in our shape."""
-    gradients = case.with_role("grad")
-    found = find_source(sources_of(path, variables), list(gradients))
+    return reference_value(case.with_role("grad"), path, variables)
+
+
+def reference_value(
+    values: Mapping[str, np.ndarray], path: str, variables: Mapping[str, mtf.Variable]
+) -> np.ndarray:
+    """Returns what values by the original's names have for one of our variables, in our shape."""
+    found = find_source(sources_of(path, variables), list(values))
     assert found is not None, path
     name, source = found
-    value = fitted_value(gradients[name], source, variables[path].shape)
+    value = fitted_value(values[name], source, variables[path].shape)
     assert isinstance(value, np.ndarray), value
     return value
 
@@ -215,6 +253,40 @@ def greedy(
         ).ids
 
     return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, features)))
+
+
+def best_of_beam(
+    model: TokenModel,
+    mesh: mtf.Mesh,
+    prompts: np.ndarray,
+    inputs: np.ndarray | None,
+    vocabulary_size: int,
+    **options: Any,
+) -> np.ndarray:
+    """Returns the best hypothesis of a beam search for every row, as the original searches.
+
+    Args:
+      model, mesh, prompts, inputs, vocabulary_size: as of `greedy`.
+      options: "beam" and "limit", the ids of a row at most, and those of `beam_search`.
+    """
+    features = {"targets": prompts} | ({} if inputs is None else {"inputs": inputs})
+    vocab = mtf.Dimension("vocab", vocabulary_size)
+    beam = mtf.Dimension("beam", options.pop("beam"))
+    limits = np.full([len(prompts)], min(options.pop("limit"), prompts.shape[1]), np.int32)
+
+    def decode(features: dict[str, mtf.Tensor], limits: mtf.Tensor) -> mtf.Tensor:
+        return decoding.beam_search(
+            model.decoder(features, beam),
+            features["targets"],
+            beam,
+            vocab,
+            limits=limits,
+            independent_rows=False,
+            **options,
+        ).ids
+
+    given = mtf.import_tf_tensor(mesh, limits, [("batch", len(prompts))])
+    return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, features), given))[:, 0]
 
 
 def to_the_end(ids: np.ndarray, steps: int | None = None) -> np.ndarray:

@@ -76,7 +76,7 @@ def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
         shape = shape_of(case, "out/assignment")
         dims = {d.name: d for d in shape}
         group, experts, capacity = (dims[n] for n in ("group", "experts", "expert_capacity"))
-        choices = moe.truncated_top_2(gates, group, experts, capacity)
+        choices = moe.truncated_top_2(gates, group, experts, capacity, allow_negative=True)
         zero = mtf.zeros(gates.mesh, [])
         routing = moe.Routing(choices, group, experts, capacity, gates, zero, zero)
         return {"assignment": mtf.transpose(routing.combine_tensor(), shape)}

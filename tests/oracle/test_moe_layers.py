@@ -6,6 +6,7 @@ meshes that split the experts over the axis of the batch, and with two levels ov
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -135,43 +136,36 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
     hparams, sizes = case.hparams, _sizes(case)
     d_model = mtf.Dimension("d_model", sizes["d_model"])
     options: dict[str, Any] = {
-        "hidden_size": hparams["moe_hidden_size"],
         "capacity": _capacity(hparams),
         "group_size": hparams["moe_group_size"],
         "loss_coef": hparams["moe_loss_coef"],
         "dispatch": dispatch,
     }
+    activation = hparams.get("activation")
+    functions = {"gelu": mtf.gelu, "relu": mtf.relu, "linear": None}
+    names = activation if isinstance(activation, list) else ["relu"]
+    wide = "n" in case.dims["out/output"]
+    experts = functools.partial(
+        moe.Experts,
+        hidden_size=hparams["moe_hidden_size"],
+        activations=[functions[name] for name in names],
+        output_dim=mtf.Dimension("n", case.arrays["out/output"].shape[-1]) if wide else None,
+    )
+    router = functools.partial(moe.Router, gate=_gate(hparams))
+    number = hparams["moe_num_experts"]
     if not _is_2d(case):
-        activation = hparams.get("activation")
-        functions = {"gelu": mtf.gelu, "relu": mtf.relu, "linear": None}
-        names = activation if isinstance(activation, list) else ["relu"]
         return moe.MoE1D(
-            mesh,
-            d_model,
-            num_experts=hparams["moe_num_experts"],
-            gate=_gate(hparams),
-            activations=[functions[name] for name in names],
-            **options,
+            mesh, d_model, num_experts=number, router=router, experts=experts, **options
         )
-    layer = moe.MoE2D(
+    return moe.MoE2D(
         mesh,
         d_model,
-        num_experts=hparams["moe_num_experts"],
-        outer_gate=_gate(hparams),
-        inner_gate=_gate(hparams),
+        num_experts=number,
+        outer_router=router,
+        inner_router=router,
+        experts=experts,
         **options,
     )
-    if "n" in case.dims["out/output"]:
-        # A sublayer's output is as wide as its input: only the experts can be told otherwise.
-        x, y = (mtf.Dimension(f"expert_{n}", sizes[f"expert_{n}"]) for n in "xy")
-        layer.experts = moe.Experts(
-            mesh,
-            [y, x],
-            d_model,
-            hidden_size=hparams["moe_hidden_size"],
-            output_dim=mtf.Dimension("n", case.arrays["out/output"].shape[-1]),
-        )
-    return layer
 
 
 def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[Tensors, Tensors]:
@@ -203,10 +197,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
             collector=collector,
         )
         x = inputs["inputs"]
-        if "n" in case.dims["out/output"]:
-            output = _wide_output(layer, x, context)
-        else:
-            output = layer(x, context)
+        output = layer(x, context)
         outputs = {"output": output, "loss": collector.loss()}
         (auxiliary,) = collector.found.values()
         assert {n: m.total.shape for n, m in auxiliary.metrics.items()} == layer.metric_shapes
@@ -219,15 +210,6 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
         return outputs, dict(zip(sources, found, strict=True))
 
     return mtf.function(run)(inputs)
-
-
-def _wide_output(layer: moe.MoE2D, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-    """Returns the layer's output where it is not as wide as its input."""
-    outer, batch, length, d_model = x.shape.dims
-    sizes = layer._sizes(outer, batch, length, context.training)
-    inputs = mtf.reshape(x, [outer, sizes.groups_x, sizes.group_x, d_model])
-    output = layer._mixture(inputs, sizes, None, context)
-    return mtf.reshape(output, [outer, batch, length, output.shape[-1]])
 
 
 LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}

@@ -11,6 +11,7 @@ from mtfrun import mtf
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_models import (
+    best_of_beam,
     greedy,
     import_weights,
     layout_for,
@@ -31,6 +32,12 @@ DECODES = [
     for name, case in CASES.items()
     for key, value in case.hparams.items()
     if key.startswith("decode_") and isinstance(value, dict) and "beam" not in value
+]
+BEAMS = [
+    (name, key.removeprefix("decode_"))
+    for name, case in CASES.items()
+    for key, value in case.hparams.items()
+    if key.startswith("decode_") and isinstance(value, dict) and "beam" in value
 ]
 
 # Compiling a loop for a mesh takes long: most of them are slow tests.
@@ -80,6 +87,22 @@ def test_logits_loss_and_gradients(name: str, several: bool, tmp_path: pathlib.P
         assert_close(gradient / positions, expected, FLOAT32_MODEL_TOLERANCE)
 
 
+def _whole_batch(case: ReferenceCase, inputs: np.ndarray) -> np.ndarray:
+    """Returns the inputs with empty rows and columns up to the sizes of the model."""
+    whole = np.zeros([case.hparams["batch_size"], case.hparams["max_length"]], np.int32)
+    whole[: inputs.shape[0], : inputs.shape[1]] = inputs
+    return whole
+
+
+def _decode_length(case: ReferenceCase, inputs: np.ndarray | None) -> int:
+    """Returns how many ids the original makes at most."""
+    if inputs is None:
+        return case.hparams["max_length"]
+    longest = np.count_nonzero(inputs, axis=1).max()
+    multiplier = case.hparams["decode_length_multiplier"]
+    return int(longest * multiplier + case.hparams["decode_length_constant"])
+
+
 @pytest.mark.parametrize("name, decode, several", DECODES_ON_MESHES)
 def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
     case = CASES[name]
@@ -93,19 +116,51 @@ def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib
         if key in (f"{decode}_inputs", f"{decode}_targets")
     }
     prompts = np.zeros_like(expected)
-    inputs, steps, rows = None, None, len(expected)
+    inputs, rows = None, len(expected)
     if case.hparams["vocab_inputs"] is not None:
-        rows = len(given["inputs"])
-        inputs = np.zeros([len(expected), case.hparams["max_length"]], np.int32)
-        inputs[:rows, : given["inputs"].shape[1]] = given["inputs"]
-        longest = np.count_nonzero(inputs, axis=1).max()
-        multiplier = case.hparams["decode_length_multiplier"]
-        steps = int(longest * multiplier + case.hparams["decode_length_constant"])
+        rows, inputs = len(given["inputs"]), _whole_batch(case, given["inputs"])
     elif given:
         (partial,) = given.values()
         prompts[: len(partial), : partial.shape[1]] = partial
+    steps = _decode_length(case, inputs)
     vocabulary_size = case.arrays["out/logits"].shape[-1]
     made = greedy(model, mesh, prompts, inputs, vocabulary_size)
     np.testing.assert_array_equal(
         to_the_end(made, steps)[:rows], to_the_end(expected, steps)[:rows]
     )
+
+
+@pytest.mark.parametrize(
+    "name, decode, several",
+    [
+        pytest.param(
+            *key, several, marks=[] if not several or "head/lm" in key[0] else [pytest.mark.slow]
+        )
+        for key in BEAMS
+        for several in (False, True)
+    ],
+)
+def test_beam_searches(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
+    case = CASES[name]
+    options = case.hparams[f"decode_{decode}"]
+    mesh = _mesh(case, several)
+    model = tensor2tensor_model(mesh, case)
+    import_weights(model, case, tmp_path)
+    expected = case.arrays[f"out/{decode}_ids"]
+    given = case.with_role("in").get(f"{decode}_inputs")
+    inputs = None if given is None else _whole_batch(case, given)
+    made = best_of_beam(
+        model,
+        mesh,
+        np.zeros_like(expected),
+        inputs,
+        case.arrays["out/logits"].shape[-1],
+        beam=options["beam"],
+        alpha=options.get("alpha", 0.6),
+        limit=_decode_length(case, inputs),
+    )
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_all_cases_are_there() -> None:
+    assert (len(CASES), len(DECODES), len(BEAMS)) == (11, 11, 9)

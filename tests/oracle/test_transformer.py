@@ -15,6 +15,7 @@ from mtfrun.rundir import WarmStart
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import FOLDER, ReferenceCase, reference_cases
 from tests.oracle.reference_models import (
+    best_of_beam,
     greedy,
     import_weights,
     layout_for,
@@ -28,15 +29,18 @@ from tests.oracle.reference_models import (
 # training with the float32 values that it had not rounded yet; the checkpoint has the rounded ones.
 BFLOAT16_CHECKPOINT_TOLERANCE = 2e-3
 
-CASES = {
-    name: case for name, case in reference_cases("transformer").items() if "moe" not in case.hparams
-}
-# A prefix language model does not decode step by step here.
+CASES = reference_cases("transformer")
 DECODES = [
     (name, key.removeprefix("decode_"))
     for name, case in CASES.items()
     for key, value in case.hparams.items()
-    if key.startswith("decode_") and "beam" not in value and name != "lm_prefix"
+    if key.startswith("decode_") and "beam" not in value
+]
+BEAMS = [
+    (name, key.removeprefix("decode_"))
+    for name, case in CASES.items()
+    for key, value in case.hparams.items()
+    if key.startswith("decode_") and "beam" in value
 ]
 BUCKETS = reference_cases("relative_buckets")
 CHECKPOINTS = [name for name, case in CASES.items() if "checkpoint" in case.hparams]
@@ -133,6 +137,44 @@ def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib
         if not options.get("never_end"):
             row, want = to_the_end(row[np.newaxis])[0], to_the_end(want[np.newaxis])[0]
         np.testing.assert_array_equal(row, want)
+
+
+@pytest.mark.parametrize(
+    "name, decode, several",
+    [
+        pytest.param(
+            *key, several, marks=[] if not several or "t5_1_1" in key else [pytest.mark.slow]
+        )
+        for key in BEAMS
+        for several in (False, True)
+    ],
+)
+def test_beam_searches(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
+    case = CASES[name]
+    options = case.hparams[f"decode_{decode}"]
+    mesh = _mesh(case, several)
+    model = transformer_model(mesh, case)
+    import_weights(model, case, tmp_path)
+    expected = case.arrays[f"out/{decode}_ids"]
+    inputs = case.arrays["in/inputs"]
+    longest = np.count_nonzero(inputs, axis=1).max()
+    made = best_of_beam(
+        model,
+        mesh,
+        np.zeros_like(expected),
+        inputs,
+        case.arrays["out/logits_eval"].shape[-1],
+        beam=options["beam"],
+        alpha=options.get("alpha", 0.6),
+        limit=int(longest * options.get("mult", 1.5) + options.get("const", 10.0)),
+        num_prefilter=2 if "mesh_shape" in case.hparams else 0,
+    )
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_all_cases_are_there() -> None:
+    assert (len(CASES), len(DECODES), len(BEAMS), len(CHECKPOINTS)) == (11, 11, 5, 3)
+    assert len(BUCKETS) == 5
 
 
 def _imported(name: str, step: str, mesh: mtf.Mesh) -> TokenModel:

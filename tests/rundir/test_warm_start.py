@@ -75,6 +75,25 @@ def test_what_does_not_fit_is_told_in_one_line_and_changes_nothing(tmp_path: pat
     assert not any(mtf.to_numpy(v.read()).any() for v in variables.values())
 
 
+@pytest.mark.parametrize("stored", [5, 6, 8])
+def test_padding_of_the_vocabulary_is_filled_up(stored: int, tmp_path: pathlib.Path) -> None:
+    path, values = _write(tmp_path, {**NAMES, "shared/embedding": [stored, 4]})
+    variables = _variables({**SHAPES, "embedding/table": "vocab:8;d_model:4"})
+    assert not WarmStart(path)(variables, {"embedding/table": 5}).problems()
+    made = mtf.to_numpy(variables["embedding/table"].read())
+    np.testing.assert_array_equal(made[:stored], values["shared/embedding"])
+    np.testing.assert_array_equal(made[stored:], 0.0)
+
+
+@pytest.mark.parametrize("stored", [4, 9])
+def test_a_vocabulary_of_another_size_does_not_fit(stored: int, tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path, {**NAMES, "shared/embedding": [stored, 4]})
+    variables = _variables({**SHAPES, "embedding/table": "vocab:8;d_model:4"})
+    expected = rf"is \[{stored}, 4\], not vocab:8;d_model:4 with 5 ids in use"
+    with pytest.raises(RunDirError, match=expected):
+        WarmStart(path)(variables, {"embedding/table": 5})
+
+
 def test_what_fits_is_taken_if_so_told(tmp_path: pathlib.Path) -> None:
     path, _ = _write(tmp_path, {**NAMES, "shared/embedding": [7, 4]})
     variables = _variables()

@@ -13,6 +13,7 @@ from mtfrun.data import Infeed, language_model_shapes
 from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.models.small_model import with_dropout
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 BATCH, LENGTH, VOCABULARY, STEPS = 8, 16, 64, 20
@@ -59,7 +60,7 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
                 functools.partial(SelfAttention, num_heads=4, d_kv=8, dropout_rate=0.1),
                 functools.partial(FeedForward, d_ff=32, dropout_rate=0.1),
             ],
-            dropout_rate=0.1,
+            **with_dropout(0.1),
             rematerialise=rematerialise,
         ),
         label_smoothing=0.1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from mtfrun.models.resnet import ImageClassifier
 from mtfrun.training.progress import Progress
 
 
@@ -22,3 +23,24 @@ def test_a_line_says_step_loss_rate_speed_and_time_left():
     first, second = stream.getvalue().splitlines()
     assert first == "step 300/2000  loss 2.3100  lr 1.00e-03  41.2k tok/s  eta 2:50"
     assert second.endswith("eta 1:00:01")
+
+
+def test_a_line_about_images_says_accuracy_and_images_per_second():
+    stream = io.StringIO()
+    progress = Progress(0, 900, stream, reporting=ImageClassifier.reporting)
+    progress.line(
+        100,
+        {
+            "loss": 0.25,
+            "accuracy": 0.9,
+            "top_5_accuracy": 1.0,
+            "learning_rate": 0.1,
+            "perf/steps_per_sec": 20.0,
+            "perf/images_per_sec": 1280.0,
+        },
+    )
+    progress.close()
+    (line,) = stream.getvalue().splitlines()
+    assert line == (
+        "step 100/900  loss 0.2500  accuracy 0.9000  lr 1.00e-01  1.3k images/s  eta 0:40"
+    )

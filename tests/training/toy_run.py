@@ -28,10 +28,12 @@ def toy_train(
     learning_rate: float = 0.05,
     evaluate: Callable[[int], object] | None = None,
     dataset: tf.data.Dataset | None = None,
+    average_decay: float | None = None,
 ) -> tuple[TrainState, TrainResult]:
     """Trains, under the run's lock, and returns the final state and the result."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    state = TrainState(Bigram(mesh), optim.Adam(learning_rate=learning_rate), mesh, seed=7)
+    adam = optim.Adam(learning_rate=learning_rate)
+    state = TrainState(Bigram(mesh), adam, mesh, seed=7, average_decay=average_decay)
     shape = mtf.convert_to_shape("batch:8;length:6")
     infeed = Infeed(iter(batches() if dataset is None else dataset), mesh, {"targets": shape})
     run = RunDirectory(model_dir)

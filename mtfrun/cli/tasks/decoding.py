@@ -65,8 +65,8 @@ class Decoding:
     decode_length: tokens that are made for a prompt at most.
     decode_length_multiplier, decode_length_constant: where prompts are answered, also at most
         (tokens of the prompt) * multiplier + constant.
-    num_outputs: outputs for each prompt, at most `beam_size`.
-    beam_size, alpha, stop_early, temperature, top_k, top_p, seed: see `decoding.Search`.
+    num_outputs: outputs for each prompt, at most the search's `beam_size`.
+    search: greedily, by beam search, or by drawing.
     """
 
     experiment: Experiment
@@ -76,37 +76,20 @@ class Decoding:
     decode_length_multiplier: float = 1.5
     decode_length_constant: int = 10
     num_outputs: int = 1
-    beam_size: int = 1
-    alpha: float = 0.6
-    stop_early: bool = True
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
+    search: decoding.Search = decoding.Search()
     _programs: dict[tuple[int, ...], Callable] = dataclasses.field(
-        default_factory=dict, repr=False, compare=False
+        default_factory=dict, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_length", "decode_length", "num_outputs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.num_outputs > self.beam_size:
+        if self.num_outputs > self.search.beam_size:
             raise ValueError(
-                f"num_outputs={self.num_outputs} must be at most beam_size={self.beam_size}"
+                f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size}"
             )
-        size = self.experiment.vocabulary.size
-        if not 0 <= self.top_k <= size:
-            raise ValueError(
-                f"top_k={self.top_k} must be between 0 (all) and the {size} ids of the vocabulary"
-            )
-        if self.beam_size >= size:
-            raise ValueError(
-                f"beam_size={self.beam_size} must be below the {size} ids of the vocabulary"
-            )
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
-        _ = self._search
+        self.search.check(self.experiment.vocabulary.size)
         self.experiment.mesh.partition([mtf.Dimension("batch", self.batch_size)])
 
     def __call__(
@@ -126,18 +109,6 @@ class Decoding:
                 )
             progress(len(answers))
         return [answers[line] for line in range(len(prompts))]
-
-    @functools.cached_property
-    def _search(self) -> decoding.Search:
-        return decoding.Search(
-            beam_size=self.beam_size,
-            alpha=self.alpha,
-            stop_early=self.stop_early,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            seed=self.seed,
-        )
 
     @functools.cached_property
     def _prompting(self) -> Prompting:
@@ -194,16 +165,10 @@ class Decoding:
         self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
     ) -> decoding.Hypotheses:
         vocabulary = self.experiment.vocabulary
-        mesh, prompts = self.experiment.mesh, features[TARGETS]
-
-        def decoder_for(shape: mtf.Shape) -> decoding.Decoder:
-            targets = mtf.zeros(mesh, shape, prompts.dtype)
-            return self.experiment.model.decoder({**features, TARGETS: targets})
-
-        return self._search(
-            decoder_for,
-            prompts,
-            mtf.Dimension("vocab", vocabulary.size),
+        return self.search(
+            functools.partial(self.experiment.model.decoder, features),
+            features[TARGETS],
+            self.experiment.model.vocab,
             lines=lines,
             limits=limits,
             end_id=vocabulary.end_id,

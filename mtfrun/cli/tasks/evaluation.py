@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import html
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import evaluation
+from mtfrun.cli.tasks.classification import Classification
 from mtfrun.cli.tasks.decoding import Decoding
+from mtfrun.cli.tasks.evaluation_pictures import EvaluationPictures
 from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.data import (
     INPUTS,
@@ -23,6 +25,8 @@ from mtfrun.rundir import Summaries, write_metrics
 # Decodes in TensorBoard.
 SHOWN_DECODES = 10
 
+TextMetrics = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
+
 
 class Evaluation:
     """What is measured, on which split.
@@ -30,26 +34,32 @@ class Evaluation:
     Args:
       experiment: what is evaluated.
       decoding: how samples are made; None for a classifier of images.
+      classification: how images are classified; None for a model of text.
       batch_size: rows of a batch.
       split: the split of the data.
       max_batches: evaluate the first batches only; None takes all.
       entropy_orders: also report the entropy of the split's bytes given so many bytes before each,
         as "order_2_entropy": what the bits per byte of the model are compared with.
       sample_prompts: prompts whose outputs are shown in TensorBoard.
-      num_decodes: of pairs, decode so many inputs from the split's beginning: "exact_match",
-        "token_accuracy", "bleu" and "chrf" say how near they are, and TensorBoard shows the first.
+      num_decodes: of pairs, decode so many inputs from the split's beginning: "token_accuracy" and
+        `decode_metrics` say how near they are, and TensorBoard shows the first.
+      decode_metrics: functions of all outputs and all references that return metrics by name.
+      num_images: of images, show so many from the split's beginning with their predictions.
     """
 
     def __init__(
         self,
         experiment: Experiment,
         decoding: Decoding | None,
+        classification: Classification | None,
         batch_size: int,
         split: str = "validation",
         max_batches: int | None = None,
         entropy_orders: Sequence[int] = (),
         sample_prompts: Sequence[str] = (),
         num_decodes: int = 0,
+        decode_metrics: Sequence[TextMetrics] = (evaluation.text_metrics,),
+        num_images: int = 32,
     ):
         experiment.check_batch(batch_size)
         if decoding is None and (entropy_orders or sample_prompts):
@@ -67,25 +77,40 @@ class Evaluation:
         self._entropy_orders = entropy_orders
         self._sample_prompts = sample_prompts
         self._num_decodes = num_decodes
+        self._pictures = None
+        if classification is not None:
+            self._pictures = EvaluationPictures(classification, split, num_images)
+        self._decode_metrics = decode_metrics
         self._evaluator = evaluation.Evaluator(
             experiment.model,
             experiment.mesh,
             bytes_per_id=experiment.vocabulary.bytes_per_id if experiment.is_of_text else None,
         )
 
-    def __call__(self, step: int, summaries: Summaries) -> dict[str, float]:
-        """Returns the metrics of the model as it is, and writes them and samples as of `step`."""
+    def __call__(self, step: int, summaries: Summaries | None) -> dict[str, float]:
+        """Returns the metrics of the model as it is.
+
+        Writes them and samples as of `step`, unless there is nowhere to write them.
+        """
         infeed = self._experiment.evaluation_infeed(
             self._batch_size, self._split, self._max_batches
         )
-        metrics = {**self._evaluator(infeed), **self._entropies}
+        measured = self._evaluator.measure(infeed)
+        metrics = {**measured.values, **self._entropies}
+        texts = {}
         if self._num_decodes and self._decoding is not None:
-            decoded, samples = self._compared_decodes(self._decoding)
+            decoded, texts["decodes"] = self._compared_decodes(self._decoding)
             metrics |= decoded
-            summaries.text("decodes", samples, step)
-        write_metrics(summaries, metrics, step)
+        pictures = {} if self._pictures is None else self._pictures(measured.tables)
+        if summaries is None:
+            return metrics
         if self._sample_prompts and self._decoding is not None:
-            summaries.text("samples", self._samples(self._decoding), step)
+            texts["samples"] = self._samples(self._decoding)
+        write_metrics(summaries, metrics, step)
+        for tag, text in texts.items():
+            summaries.text(tag, text, step)
+        for tag, picture in pictures.items():
+            summaries.image(tag, picture, step)
         summaries.flush()
         return metrics
 
@@ -113,7 +138,9 @@ class Evaluation:
         outputs = [answer.output for answer in answers]
         references = [pair[TARGETS].decode("utf-8", "replace") for pair in pairs]
         encode = data.vocabulary.encode
-        metrics = evaluation.text_metrics(outputs, references)
+        metrics: dict[str, float] = {}
+        for measure in self._decode_metrics:
+            metrics |= measure(outputs, references)
         metrics["token_accuracy"] = evaluation.token_accuracy(
             [encode(text) for text in outputs], [encode(text) for text in references]
         )

@@ -7,9 +7,16 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import ImageData, Infeed, LanguageModelData, SequenceToSequenceData, Vocabulary
-from mtfrun.models import Model
-from mtfrun.rundir import RunDirectory
+from mtfrun.data import (
+    ImageData,
+    Infeed,
+    LanguageModelData,
+    SequenceToSequenceData,
+    Vocabulary,
+    split_batch,
+)
+from mtfrun.models import Model, ids_in_use
+from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
 class Experiment:
@@ -21,6 +28,12 @@ class Experiment:
         `model(mesh, num_classes=..., image=...)`.
       data: the text and how rows are made of it, of one text each or of pairs; or images.
       seed: of initial values, the order of the data and all noise.
+      warm_start: where the first values of a new run come from, and the values to work with where
+        there is no run.
+      use_averages: evaluate and decode with the averages of the weights, where there are any.
+      outer_batch: into how many parts the rows of a batch are split; above 1 the features of
+        training and evaluation are {outer_batch, batch, ...}, for a mesh that splits them over two
+        axes. The numbers stay the same.
 
     Attributes: those, `model` being the object.
     """
@@ -31,6 +44,9 @@ class Experiment:
         model: Callable[..., Model],
         data: LanguageModelData | SequenceToSequenceData | ImageData,
         seed: int = 0,
+        warm_start: WarmStart | None = None,
+        use_averages: bool = True,
+        outer_batch: int = 1,
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
@@ -42,8 +58,13 @@ class Experiment:
         self.mesh = mesh
         self.data = data
         self.seed = seed
+        self.warm_start = warm_start
+        self.use_averages = use_averages
+        self._outer_batch = outer_batch
         self.model: Model
         if isinstance(data, ImageData):
+            if outer_batch != 1:
+                raise ValueError(f"outer_batch={outer_batch} is for models of text: set it to 1")
             self.model = model(mesh, num_classes=data.num_classes, image=data.image)
         else:
             self.model = model(mesh, vocabulary_size=data.vocabulary.size)
@@ -60,14 +81,32 @@ class Experiment:
         return self.data.vocabulary
 
     @property
+    def images(self) -> ImageData:
+        """The data of a classifier of images.
+
+        Raises:
+          ValueError: it is a model of text.
+        """
+        if not isinstance(self.data, ImageData):
+            raise ValueError("a model of text has no classes of images")
+        return self.data
+
+    @property
     def is_of_text(self) -> bool:
         """Whether the model reads and makes text; otherwise it classifies images."""
         return not isinstance(self.data, ImageData)
 
     def check_batch(self, batch_size: int) -> None:
         """Raises LayoutError unless the mesh can split a batch of that size."""
-        for shape in self.data.shapes(batch_size).values():
+        for shape in self.feature_shapes(batch_size).values():
             self.mesh.partition(shape)
+
+    def feature_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
+        """Returns the shapes of the features of a batch as the model gets them."""
+        shapes = self.data.shapes(batch_size)
+        if self._outer_batch == 1:
+            return shapes
+        return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
     def train_infeed(self, batch_size: int) -> Infeed:
         """Returns endless batches of the training split."""
@@ -82,13 +121,36 @@ class Experiment:
         return self._infeed(dataset, batch_size)
 
     def restore(self, run: RunDirectory, step: int | None) -> int:
-        """Gives the model the variables of a checkpoint, the newest for None; returns its step."""
+        """Gives the model the variables of a checkpoint, the newest for None; returns its step.
+
+        Those that have averages there get them, if `use_averages`.
+        """
         mtf.initialize(self.model, self.seed)
-        variables = {
-            f"model/{path}": variable.variable
-            for path, variable in self.model.named_variables().items()
-        }
-        return run.checkpoints().restore(step, variables, subset=True).step
+        named = self.model.named_variables()
+        variables = {f"model/{path}": variable.variable for path, variable in named.items()}
+        averages = {}
+        if self.use_averages:
+            averages = {f"model/{path}": f"averages/{path}" for path in named}
+        checkpoints = run.checkpoints()
+        return checkpoints.restore(step, variables, subset=True, preferred=averages).step
+
+    def restore_without_run(self) -> int:
+        """Gives the model the values of `warm_start`; returns the step that they are of.
+
+        Raises:
+          RunDirError: there is no such checkpoint, or it does not fit.
+        """
+        mtf.initialize(self.model, self.seed)
+        report = None
+        if self.warm_start is not None:
+            report = self.warm_start(self.model.named_variables(), ids_in_use(self.model))
+        if report is None:
+            raise RunDirError(
+                "there is no model: name the directory of a run with --model_dir, or a checkpoint "
+                "of any origin with --gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
+            )
+        return report.step
 
     def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
-        return Infeed(iter(dataset), self.mesh, self.data.shapes(batch_size))
+        shapes = self.data.shapes(batch_size)
+        return Infeed(iter(dataset), self.mesh, shapes, self._outer_batch)

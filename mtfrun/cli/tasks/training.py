@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim, training
 from mtfrun.cli.tasks.evaluation import Evaluation
 from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.rundir import RunDirectory, WarmStart, package_versions
+from mtfrun.rundir import RunDirectory, Summaries, package_versions
 
 
 class Training:
@@ -24,7 +25,7 @@ class Training:
       options: how long, and what happens when.
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.
-      warm_start: where first values come from, in a run that has no checkpoint yet.
+      average_decay: of moving averages of the weights; None for none.
     """
 
     def __init__(
@@ -35,16 +36,20 @@ class Training:
         options: training.TrainOptions,
         batch_size: int,
         frozen: Sequence[str] = (),
-        warm_start: WarmStart | None = None,
+        average_decay: float | None = None,
     ):
         experiment.check_batch(batch_size)
         self.experiment = experiment
         self.options = options
         self.batch_size = batch_size
         self._evaluation = evaluation
-        self._warm_start = warm_start
         self.state = training.TrainState(
-            experiment.model, optimizer, experiment.mesh, seed=experiment.seed, frozen=frozen
+            experiment.model,
+            optimizer,
+            experiment.mesh,
+            seed=experiment.seed,
+            frozen=frozen,
+            average_decay=average_decay,
         )
 
     @property
@@ -60,7 +65,7 @@ class Training:
             state, microbatches=options.microbatches, clip_norm=options.clip_norm
         )
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
-        shapes = self.experiment.data.shapes(self.batch_size)
+        shapes = self.experiment.feature_shapes(self.batch_size)
         features = {
             name: mtf.import_tf_tensor(
                 state.mesh, np.zeros([1, *shape.to_integer_list], np.int32), steps + shape
@@ -80,8 +85,13 @@ class Training:
                 self.experiment.train_infeed(self.batch_size),
                 run,
                 options,
-                evaluate=lambda step: self._evaluation.during_training(step, summaries),
-                warm_start=self._warm_start,
+                evaluate=lambda step: self._evaluate(step, summaries),
+                warm_start=self.experiment.warm_start,
                 texts=texts,
                 metadata={"versions": package_versions()},
             )
+
+    def _evaluate(self, step: int, summaries: Summaries) -> None:
+        averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
+        with averaged():
+            self._evaluation.during_training(step, summaries)

@@ -1,5 +1,6 @@
 """Mixtures of experts: gates, dispatch, and layers of one and two levels."""
 
+from mtfrun.models.moe.assignment import Assignment
 from mtfrun.models.moe.balance import balance_loss, z_loss
 from mtfrun.models.moe.capacity import Capacity, num_groups
 from mtfrun.models.moe.dispatch import Dispatch
@@ -7,12 +8,14 @@ from mtfrun.models.moe.einsum_dispatch import EinsumDispatch
 from mtfrun.models.moe.expert_choice import Best, ExpertChoice, Sample
 from mtfrun.models.moe.expert_selection import ExpertSelection, expert_selection
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.gate import Assignment, Gate
+from mtfrun.models.moe.gate import Gate
 from mtfrun.models.moe.gather_dispatch import GatherDispatch
 from mtfrun.models.moe.input_noise import InputDropout, InputNoise, Jitter
-from mtfrun.models.moe.moe_1d import MoE1D, one_level
-from mtfrun.models.moe.moe_2d import MoE2D, Sizes, TwoLevels, two_levels
+from mtfrun.models.moe.moe_1d import MoE1D
+from mtfrun.models.moe.moe_2d import MoE2D
 from mtfrun.models.moe.ntlb import Ntlb, ntlb
+from mtfrun.models.moe.one_level import one_level
+from mtfrun.models.moe.queueing import Candidate
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Choice, Routing
 from mtfrun.models.moe.second_place import All, Never, Random, SecondPlacePolicy, Threshold
@@ -22,11 +25,14 @@ from mtfrun.models.moe.top_2 import Top2, top_2
 from mtfrun.models.moe.top_2_v1 import Top2V1, top_2_v1
 from mtfrun.models.moe.top_n import TopN, top_n
 from mtfrun.models.moe.truncated_top_2 import TruncatedTop2, truncated_top_2
+from mtfrun.models.moe.two_level_sizes import Sizes
+from mtfrun.models.moe.two_levels import TwoLevels, two_levels
 
 __all__ = [
     "All",
     "Assignment",
     "Best",
+    "Candidate",
     "Capacity",
     "Choice",
     "Dispatch",

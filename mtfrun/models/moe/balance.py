@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtfrun import mtf
-from mtfrun.models.moe.gate import Assignment, masked
+from mtfrun.models.moe.assignment import Assignment, masked
 
 
 def balance_loss(mask: mtf.Tensor, proxy: mtf.Tensor, assignment: Assignment) -> mtf.Tensor:
@@ -57,12 +57,3 @@ def z_loss(logits: mtf.Tensor, assignment: Assignment) -> mtf.Tensor:
     if full is None:
         return mtf.reduce_mean(square)
     return mtf.reduce_sum(masked(square, full)) / mtf.maximum(mtf.reduce_sum(full), 1.0)
-
-
-def with_z_loss(
-    loss: mtf.Tensor, logits: mtf.Tensor, coefficient: float, assignment: Assignment
-) -> mtf.Tensor:
-    """Returns the loss, in training with coefficient * z_loss added."""
-    if not coefficient or not assignment.training:
-        return loss
-    return loss + coefficient * z_loss(logits, assignment)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.balance import with_z_loss
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing
+from mtfrun.models.moe.assignment import Assignment, masked
+from mtfrun.models.moe.routing import Choice, Routing, make_routing
 from mtfrun.models.moe.switch_max import inverse_permutation
 
 # Added to the logits of padding.
@@ -52,15 +51,8 @@ def expert_selection(logits: mtf.Tensor, assignment: Assignment, *, z_loss: floa
         expert = mtf.zeros_like(position_e) + e
         choices.append(Choice(expert, position_e, kept_e, kept_e, weight_e))
     balance = _token_balance_loss(shares, assignment, full)
-    return Routing(
-        choices=tuple(choices),
-        group=group,
-        experts=experts,
-        capacity=capacity,
-        gates=mtf.softmax(logits, experts),
-        loss=with_z_loss(balance, logits, z_loss, assignment),
-        balance_loss=balance,
-    )
+    gates = mtf.softmax(logits, experts)
+    return make_routing(choices, gates, balance, assignment, logits=logits, z_loss_coef=z_loss)
 
 
 def _token_balance_loss(

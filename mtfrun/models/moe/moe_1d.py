@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers import Auxiliary, Context, Sublayer
 from mtfrun.models.moe.capacity import Capacity, check_groups, num_groups
 from mtfrun.models.moe.dispatch import Dispatch
-from mtfrun.models.moe.experts import Activation, Experts
-from mtfrun.models.moe.gate import Gate
+from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.gather_dispatch import GatherDispatch
-from mtfrun.models.moe.input_noise import InputNoise
+from mtfrun.models.moe.one_level import one_level
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Routing
 from mtfrun.models.moe.routing_metrics import VISITS, level_metrics, level_shapes, visits_metric
-from mtfrun.models.moe.top_2 import Top2
 
 
 class MoE1D(Sublayer):
@@ -30,15 +28,12 @@ class MoE1D(Sublayer):
     Args:
       mesh, d_model, dtypes: as for all sublayers.
       num_experts: how many experts.
-      hidden_size: the hidden layer of each.
-      gate: chooses experts.
+      router: a class, called as `router(mesh, d_model, experts_dim, dtypes)`.
+      experts: a class, called as `experts(mesh, [experts_dim], d_model, dtypes)`.
       capacity: the slots of an expert in training and in evaluation. While decoding there is room
         for every token.
       group_size: about so many tokens are a group; see `num_groups`.
       loss_coef: the weight of the gate's losses in the model's loss.
-      activations: of the hidden layer; two make a gated one.
-      dropout_rate: of the hidden layer.
-      input_noise: on what the router sees, in training.
       dispatch: moves the tokens.
     """
 
@@ -51,14 +46,11 @@ class MoE1D(Sublayer):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         num_experts: int = 16,
-        hidden_size: int = 4096,
-        gate: Gate = Top2(),
+        router: Callable[..., Router] = Router,
+        experts: Callable[..., Experts] = Experts,
         capacity: Capacity = Capacity(),
         group_size: int = 1024,
         loss_coef: float = 1e-2,
-        activations: Sequence[Activation] = (mtf.relu,),
-        dropout_rate: float = 0.0,
-        input_noise: InputNoise | None = None,
         dispatch: Dispatch = GatherDispatch(),
     ) -> None:
         super().__init__()
@@ -70,16 +62,8 @@ class MoE1D(Sublayer):
         self._dispatch = dispatch
         split = mtf.Dimension("experts", num_experts)
         self._unsplit = mtf.Dimension("experts_unsplit", num_experts)
-        self.router = Router(mesh, d_model, self._unsplit, gate, dtypes, input_noise=input_noise)
-        self.experts = Experts(
-            mesh,
-            [split],
-            d_model,
-            dtypes,
-            hidden_size=hidden_size,
-            activations=activations,
-            dropout_rate=dropout_rate,
-        )
+        self.router = router(mesh, d_model, self._unsplit, dtypes)
+        self.experts = experts(mesh, [split], d_model, dtypes)
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
@@ -104,13 +88,15 @@ class MoE1D(Sublayer):
         return mtf.reshape(self._mixture(inputs, group, slots, importance, context), x.shape)
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., d_model} for one position: every token is a group with all the room.
+        """Returns {batch..., d_model} for x of the same shape: every token is a group with all the
+        room.
 
         Raises:
           ValueError: the gate draws random numbers.
         """
+        groups = mtf.combined_dimension(x.shape.dims[:-1])
         group = mtf.Dimension("group_size", 1)
-        inputs = mtf.reshape(x, [*x.shape.dims[:-1], group, self._d_model])
+        inputs = mtf.reshape(x, [groups, group, self._d_model])
         return mtf.reshape(self._mixture(inputs, group, 1, None, context), x.shape), state
 
     def _mixture(
@@ -133,38 +119,3 @@ class MoE1D(Sublayer):
         visits = mtf.add_n([choice.kept for choice in routing.choices])
         metrics["visits"] = visits_metric(visits, importance)
         return Auxiliary(self._loss_coef * routing.loss, metrics)
-
-
-def one_level(
-    x: mtf.Tensor, routing: Routing, experts: Experts, dispatch: Dispatch, context: Context
-) -> mtf.Tensor:
-    """Returns the weighted outputs of the experts of every token: {outer..., groups, group, n}.
-
-    Lepikhin et al. 2020, arXiv:2006.16668, algorithm 2.
-
-    Args:
-      x: {outer..., groups, group, d_model}.
-      routing: of x.
-      experts: with one expert dimension "experts".
-      dispatch: moves rows.
-      context: the call.
-    """
-    *outer, groups, group, d_model = x.shape.dims
-    n = experts.output_dim
-    unsplit, capacity = routing.experts, routing.capacity
-    split = mtf.Dimension("experts", unsplit.size)
-    here = unsplit_along(x.mesh, groups, split)
-    slots = dispatch.to_slots(x, routing, mtf.Shape([unsplit, *outer, groups, capacity, d_model]))
-    # All-to-all: the split moves from the groups to the experts.
-    slots = mtf.reshape(slots, [split, *outer, here, capacity, d_model])
-    slots = experts(slots, context)
-    slots = mtf.reshape(slots, [unsplit, *outer, groups, capacity, n])
-    return dispatch.to_tokens(slots, routing, mtf.Shape([*outer, groups, group, n]))
-
-
-def unsplit_along(mesh: mtf.Mesh, dim: mtf.Dimension, taker: mtf.Dimension) -> mtf.Dimension:
-    """Returns `dim` under a name without a layout rule if `taker` is on its mesh axis."""
-    axis = mesh.axis_of(taker)
-    if axis is None or axis != mesh.axis_of(dim):
-        return dim
-    return mtf.Dimension(f"{dim.name}_unsplit", dim.size)

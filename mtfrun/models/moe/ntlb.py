@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.balance import balance_loss_masked_last, with_z_loss
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing, queue
+from mtfrun.models.moe.assignment import Assignment, masked
+from mtfrun.models.moe.balance import balance_loss_masked_last
+from mtfrun.models.moe.queueing import queue
+from mtfrun.models.moe.routing import Choice, Routing, make_routing
 
 
 def ntlb(
@@ -44,15 +45,7 @@ def ntlb(
         )
         waiting = (1.0 if waiting is None else waiting) - kept
         choices.append(Choice(expert, position, kept, wanted, gate * kept))
-    return Routing(
-        choices=tuple(choices),
-        group=group,
-        experts=experts,
-        capacity=capacity,
-        gates=gates,
-        loss=with_z_loss(balance, logits, z_loss, assignment),
-        balance_loss=balance,
-    )
+    return make_routing(choices, gates, balance, assignment, logits=logits, z_loss_coef=z_loss)
 
 
 @dataclasses.dataclass(frozen=True)

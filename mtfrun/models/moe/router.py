@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 from mtfrun import mtf
 from mtfrun.layers import Context
-from mtfrun.models.moe.gate import Assignment, Gate
+from mtfrun.models.moe.assignment import Assignment
+from mtfrun.models.moe.gate import Gate
 from mtfrun.models.moe.input_noise import InputNoise
 from mtfrun.models.moe.routing import Routing
+from mtfrun.models.moe.top_2 import Top2
 
 
 class Router(mtf.Module):
@@ -23,15 +25,16 @@ class Router(mtf.Module):
         mesh: mtf.Mesh,
         d_model: mtf.Dimension,
         experts: mtf.Dimension,
-        gate: Gate,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         outer_experts: Iterable[mtf.Dimension] = (),
+        gate: Gate = Top2(),
         input_noise: InputNoise | None = None,
     ) -> None:
         """Makes the spec of the kernel {*outer_experts, d_model, experts}.
 
-        Each of `outer_experts`, which tokens have as well, has a map of its own.
+        Each of `outer_experts`, which tokens have as well, has a map of its own. The gate chooses
+        experts; the noise is on what the router sees, in training.
         """
         super().__init__()
         self._gate = gate

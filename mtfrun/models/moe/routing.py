@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.models.moe.assignment import Assignment
+from mtfrun.models.moe.balance import z_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,33 +120,24 @@ class Routing:
         return mtf.cast(mtf.not_equal(self.combine_tensor(dtype), 0.0), dtype)
 
 
-def queue(
-    mask: mtf.Tensor,
-    group: mtf.Dimension,
-    experts: mtf.Dimension,
-    capacity: mtf.Dimension,
-    taken: mtf.Tensor | None = None,
-) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the places of tokens in their experts' queues, first come first served.
-
-    Computed in float32, which is exact up to groups of 16 million tokens and has a cumulative sum
-    on every device.
+def make_routing(
+    choices: Sequence[Choice],
+    gates: mtf.Tensor,
+    balance: mtf.Tensor,
+    assignment: Assignment,
+    *,
+    logits: mtf.Tensor,
+    z_loss_coef: float = 0.0,
+) -> Routing:
+    """Returns what a gate decided. Its loss is the balance loss, in training with the z-loss.
 
     Args:
-      mask: {..., group, experts} 1.0 at the expert that a token wants, at most one.
-      group, experts, capacity: the dimensions.
-      taken: {..., experts} slots that are filled already.
-
-    Returns:
-      position {..., group} int32; kept {..., group} float32; wanted {..., group} float32; and the
-      slots {..., experts} that are filled after this.
+      choices, gates, balance: see `Routing`.
+      assignment: the dimensions, importance, training.
+      logits: {..., group, experts} of the gates.
+      z_loss_coef: the coefficient of the z-loss.
     """
-    before = mtf.cumsum(mask, group, exclusive=True)
-    if taken is not None:
-        before = before + taken
-    position = mtf.reduce_sum(before * mask, reduced_dim=experts)
-    wanted = mtf.reduce_sum(mask, reduced_dim=experts)
-    kept = wanted * mtf.to_float(mtf.less(position, float(capacity.size)))
-    now = mtf.reduce_sum(mask, reduced_dim=group)
-    filled = mtf.minimum(now if taken is None else taken + now, float(capacity.size))
-    return mtf.to_int32(position), kept, wanted, filled
+    loss = balance
+    if z_loss_coef and assignment.training:
+        loss = balance + z_loss_coef * z_loss(logits, assignment)
+    return Routing(tuple(choices), *assignment.dims, gates, loss, balance)

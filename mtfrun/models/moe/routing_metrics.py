@@ -28,7 +28,8 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
 
     "load" {experts_of_level}: every expert's share of what all experts process. "dropped": the
     share of choices that found the expert full. "entropy": of a token's gates, in nats.
-    "balance_loss": 1 where all experts are used alike.
+    "balance_loss": 1 where all experts are used alike; its means count padding, and on the second
+    of two levels empty slots and second choices, so that it is smaller there.
 
     Args:
       routing: of a gate.

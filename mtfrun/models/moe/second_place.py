@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.models.moe.gate import Assignment
+from mtfrun.models.moe.assignment import Assignment
 
 
 class SecondPlacePolicy(Protocol):

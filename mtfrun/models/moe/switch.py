@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.balance import balance_loss_masked_last, with_z_loss
+from mtfrun.models.moe.assignment import Assignment, masked
+from mtfrun.models.moe.balance import balance_loss_masked_last
 from mtfrun.models.moe.expert_choice import Best, ExpertChoice
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing, queue
+from mtfrun.models.moe.queueing import Candidate, queue_in_order
+from mtfrun.models.moe.routing import Routing, make_routing
 
 
 def switch(
@@ -24,23 +25,14 @@ def switch(
       choose: picks the expert.
       z_loss: the coefficient of the z-loss, in training.
     """
-    group, experts, capacity = assignment.dims
-    gates = mtf.softmax(logits, experts)
+    gates = mtf.softmax(logits, assignment.experts)
     expert = choose(logits, assignment)
-    one_hot = mtf.one_hot(expert, experts)
-    gate = mtf.reduce_sum(gates * one_hot, reduced_dim=experts)
-    mask = masked(one_hot, assignment.full())
-    position, kept, wanted, _ = queue(mask, group, experts, capacity)
+    one_hot = mtf.one_hot(expert, assignment.experts)
+    gate = mtf.reduce_sum(gates * one_hot, reduced_dim=assignment.experts)
+    candidate = Candidate(expert, gate, masked(one_hot, assignment.full()))
+    choices = queue_in_order([candidate], assignment)
     balance = balance_loss_masked_last(one_hot, gates, assignment)
-    return Routing(
-        choices=(Choice(expert, position, kept, wanted, gate * kept),),
-        group=group,
-        experts=experts,
-        capacity=capacity,
-        gates=gates,
-        loss=with_z_loss(balance, logits, z_loss, assignment),
-        balance_loss=balance,
-    )
+    return make_routing(choices, gates, balance, assignment, logits=logits, z_loss_coef=z_loss)
 
 
 @dataclasses.dataclass(frozen=True)

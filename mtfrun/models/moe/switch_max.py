@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.balance import balance_loss_masked_last, with_z_loss
+from mtfrun.models.moe.assignment import Assignment, masked
+from mtfrun.models.moe.balance import balance_loss_masked_last
 from mtfrun.models.moe.expert_choice import Best, ExpertChoice
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing, queue
+from mtfrun.models.moe.queueing import queue
+from mtfrun.models.moe.routing import Choice, Routing, make_routing
 
 
 def switch_max(
@@ -35,15 +36,8 @@ def switch_max(
         for x in queue(in_order, rank, experts, capacity)[:3]
     )
     balance = balance_loss_masked_last(one_hot, gates, assignment)
-    return Routing(
-        choices=(Choice(expert, position, kept, wanted, gate * kept),),
-        group=group,
-        experts=experts,
-        capacity=capacity,
-        gates=gates,
-        loss=with_z_loss(balance, logits, z_loss, assignment),
-        balance_loss=balance,
-    )
+    choice = Choice(expert, position, kept, wanted, gate * kept)
+    return make_routing([choice], gates, balance, assignment, logits=logits, z_loss_coef=z_loss)
 
 
 def inverse_permutation(

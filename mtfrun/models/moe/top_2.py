@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.balance import balance_loss, with_z_loss
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing, queue
+from mtfrun.models.moe.assignment import Assignment, masked
+from mtfrun.models.moe.queueing import EPSILON, Candidate, queue_in_order
+from mtfrun.models.moe.routing import Routing, make_routing
 from mtfrun.models.moe.second_place import Random, SecondPlacePolicy, Threshold
-
-# Added to sums of gates before a division.
-EPSILON = 1e-9
+from mtfrun.models.moe.two_best import balance_of_two, two_best
 
 
 def top_2(
@@ -34,51 +32,19 @@ def top_2(
       second_place_loss: whether second choices are balanced as well, with half the weight.
       z_loss: the coefficient of the z-loss, in training.
     """
-    group, experts, capacity = assignment.dims
-    full, present = assignment.full(), assignment.present()
-    gates = mtf.softmax(logits, experts)
-    gate_1, expert_1 = mtf.top_1(gates, experts)
-    mask_1 = masked(mtf.one_hot(expert_1, experts), full)
-    gate_1 = masked(gate_1, full)
-    others = gates * (1.0 - mask_1)
-    gate_2, expert_2 = mtf.top_1(others, experts)
-    mask_2 = masked(mtf.one_hot(expert_2, experts), present)
-    scale = mtf.reciprocal(gate_1 + gate_2 + EPSILON)
-    gate_1, gate_2 = gate_1 * scale, gate_2 * scale
-
-    balance = balance_loss(mask_1, masked(gates, full), assignment)
-    if second_place_loss:
-        balance = balance + 0.5 * second_balance_loss(mask_2, others, assignment)
-
-    mask_2 = mask_2 * second_place(gate_2, assignment)
-    position_1, kept_1, wanted_1, taken = queue(mask_1, group, experts, capacity)
-    position_2, kept_2, wanted_2, _ = queue(mask_2, group, experts, capacity, taken)
-    return Routing(
-        choices=(
-            Choice(expert_1, position_1, kept_1, wanted_1, gate_1 * kept_1),
-            Choice(expert_2, position_2, kept_2, wanted_2, gate_2 * kept_2),
-        ),
-        group=group,
-        experts=experts,
-        capacity=capacity,
-        gates=gates,
-        loss=with_z_loss(balance, logits, z_loss, assignment),
-        balance_loss=balance,
+    full = assignment.full()
+    gates = mtf.softmax(logits, assignment.experts)
+    best = two_best(gates, assignment.experts, full, assignment.present())
+    balance = balance_of_two(
+        best, masked(gates, full), assignment, second_place_loss=second_place_loss
     )
-
-
-def second_balance_loss(
-    mask_2: mtf.Tensor, others: mtf.Tensor, assignment: Assignment
-) -> mtf.Tensor:
-    """Returns the balance loss of second choices, before policy and capacity drop any.
-
-    Args:
-      mask_2: {..., group, experts} 1.0 at a token's second expert.
-      others: {..., group, experts} the gates without the first choice, not normalised.
-      assignment: the dimensions.
-    """
-    total = mtf.reduce_sum(others, reduced_dim=assignment.experts) + EPSILON
-    return balance_loss(mask_2, others * mtf.reciprocal(total), assignment)
+    scale = mtf.reciprocal(best.first.gate + best.second.gate + EPSILON)
+    first, second = (
+        Candidate(expert, gate * scale, mask) for expert, gate, mask in (best.first, best.second)
+    )
+    second = second._replace(mask=second.mask * second_place(second.gate, assignment))
+    choices = queue_in_order([first, second], assignment)
+    return make_routing(choices, gates, balance, assignment, logits=logits, z_loss_coef=z_loss)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.balance import balance_loss, with_z_loss
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing, queue
+from mtfrun.models.moe.assignment import Assignment, masked
+from mtfrun.models.moe.queueing import normalised, queue_in_order
+from mtfrun.models.moe.routing import Routing, make_routing
 from mtfrun.models.moe.second_place import Random, SecondPlacePolicy, Threshold
-from mtfrun.models.moe.top_2 import EPSILON, second_balance_loss
+from mtfrun.models.moe.two_best import TwoBest, balance_of_two, two_best
 
 
 def top_2_v1(
@@ -31,41 +31,24 @@ def top_2_v1(
       second_place_loss: whether second choices are balanced as well, with half the weight.
       z_loss: the coefficient of the z-loss, in training.
     """
-    group, experts, capacity = assignment.dims
-    gates = mtf.softmax(logits, experts)
-    gate_1, expert_1 = mtf.top_1(gates, experts)
-    mask_1 = mtf.one_hot(expert_1, experts)
-    others = gates * (1.0 - mask_1)
-    gate_2, expert_2 = mtf.top_1(others, experts)
-    mask_2 = mtf.one_hot(expert_2, experts)
+    gates = mtf.softmax(logits, assignment.experts)
+    best = two_best(gates, assignment.experts)
     proxy = gates
     if max_experts is not None:
         one = mtf.to_float(mtf.greater_equal(max_experts, 1.0))
         two = mtf.to_float(mtf.greater_equal(max_experts, 2.0))
-        mask_1, proxy = masked(mask_1, one), masked(proxy, one)
-        mask_2, others = masked(mask_2, two), masked(others, two)
-
-    balance = balance_loss(mask_1, proxy, assignment)
-    if second_place_loss:
-        balance = balance + 0.5 * second_balance_loss(mask_2, others, assignment)
-
-    mask_2 = mask_2 * second_place(gate_2, assignment)
-    position_1, kept_1, wanted_1, taken = queue(mask_1, group, experts, capacity)
-    position_2, kept_2, wanted_2, _ = queue(mask_2, group, experts, capacity, taken)
-    gate_1, gate_2 = gate_1 * kept_1, gate_2 * kept_2
-    scale = mtf.reciprocal(gate_1 + gate_2 + EPSILON)
-    return Routing(
-        choices=(
-            Choice(expert_1, position_1, kept_1, wanted_1, gate_1 * scale),
-            Choice(expert_2, position_2, kept_2, wanted_2, gate_2 * scale),
-        ),
-        group=group,
-        experts=experts,
-        capacity=capacity,
-        gates=gates,
-        loss=with_z_loss(balance, logits, z_loss, assignment),
-        balance_loss=balance,
+        proxy = masked(gates, one)
+        best = TwoBest(
+            best.first._replace(mask=masked(best.first.mask, one)),
+            best.second._replace(mask=masked(best.second.mask, two)),
+            masked(best.others, two),
+        )
+    balance = balance_of_two(best, proxy, assignment, second_place_loss=second_place_loss)
+    second = best.second._replace(
+        mask=best.second.mask * second_place(best.second.gate, assignment)
     )
+    choices = normalised(queue_in_order([best.first, second], assignment))
+    return make_routing(choices, gates, balance, assignment, logits=logits, z_loss_coef=z_loss)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.models.moe.balance import balance_loss, with_z_loss
-from mtfrun.models.moe.gate import Assignment, masked
-from mtfrun.models.moe.routing import Choice, Routing, queue
+from mtfrun.models.moe.assignment import Assignment, masked
+from mtfrun.models.moe.balance import balance_loss
+from mtfrun.models.moe.queueing import EPSILON, Candidate, queue_in_order
+from mtfrun.models.moe.routing import Routing, make_routing
 from mtfrun.models.moe.second_place import Random, SecondPlacePolicy, Threshold
-from mtfrun.models.moe.top_2 import EPSILON
 
 
 def top_n(
@@ -31,8 +31,7 @@ def top_n(
       num_experts: n.
       z_loss: the coefficient of the z-loss, in training.
     """
-    group, experts, capacity = assignment.dims
-    present = assignment.present()
+    experts, present = assignment.experts, assignment.present()
     gates = mtf.softmax(logits, experts)
     left = gates
     best = []
@@ -40,29 +39,20 @@ def top_n(
         gate, expert = mtf.top_1(left, experts)
         mask = masked(mtf.one_hot(expert, experts), present)
         left = left * (1.0 - mask)
-        best.append((masked(gate, present), expert, mask))
-    balance = balance_loss(best[0][2], masked(gates, assignment.full()), assignment)
+        best.append(Candidate(expert, masked(gate, present), mask))
+    balance = balance_loss(best[0].mask, masked(gates, assignment.full()), assignment)
 
-    scale = mtf.reciprocal(mtf.add_n([gate for gate, _, _ in best]) + EPSILON)
+    scale = mtf.reciprocal(mtf.add_n([candidate.gate for candidate in best]) + EPSILON)
     if num_experts == 1:
         scale = mtf.ones_like(scale)
-    taken = None
-    choices = []
-    for place, (gate, expert, mask) in enumerate(best, start=1):
+    candidates = []
+    for place, (expert, gate, mask) in enumerate(best, start=1):
         gate = gate * scale
         if place > 1:
             mask = mask * later_places(gate, assignment, place)
-        position, kept, wanted, taken = queue(mask, group, experts, capacity, taken)
-        choices.append(Choice(expert, position, kept, wanted, gate * kept))
-    return Routing(
-        choices=tuple(choices),
-        group=group,
-        experts=experts,
-        capacity=capacity,
-        gates=gates,
-        loss=with_z_loss(balance, logits, z_loss, assignment),
-        balance_loss=balance,
-    )
+        candidates.append(Candidate(expert, gate, mask))
+    choices = queue_in_order(candidates, assignment)
+    return make_routing(choices, gates, balance, assignment, logits=logits, z_loss_coef=z_loss)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,15 @@ from mtfrun.models.resnet.blocks import (
     ConvolutionNorm,
     ResidualBlock,
 )
-from mtfrun.models.resnet.classifier import ImageClassifier
+from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput, augmented
+from mtfrun.models.resnet.mixup import beta_quantiles, mixed, mixing_shares
 from mtfrun.models.resnet.resnet import ResNet, in_blocks
 from mtfrun.models.resnet.seed_network import SeedResNet
 from mtfrun.models.resnet.stems import LargeImageStem, SmallImageStem
 
 __all__ = [
+    "CONFUSION_MATRIX",
     "BasicBlock",
     "Blocking",
     "BottleneckBlock",
@@ -26,5 +28,8 @@ __all__ = [
     "SeedResNet",
     "SmallImageStem",
     "augmented",
+    "beta_quantiles",
     "in_blocks",
+    "mixed",
+    "mixing_shares",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
 from mtfrun.layers import BatchNorm, Conv2D, Updates
@@ -42,8 +42,9 @@ class ConvolutionNorm(mtf.Module):
         size: int = 3,
         stride: int = 1,
         init_zero: bool = False,
+        norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the layers; `init_zero` makes the first output 0."""
+        """Makes the layers; `init_zero` makes the first output 0, `norm` is the norm's class."""
         super().__init__()
         self.convolution = Conv2D(
             mesh,
@@ -56,7 +57,7 @@ class ConvolutionNorm(mtf.Module):
             # He et al. 2015, arXiv:1502.01852, equation 14: for what relu comes after.
             filter_initializer=mtf.VarianceScaling(2.0, "fan_out"),
         )
-        self.norm = BatchNorm(mesh, [outputs], dtypes, init_zero=init_zero)
+        self.norm = norm(mesh, [outputs], dtypes, init_zero=init_zero)
 
     def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
         """Returns the normalised result and the norm's moving averages."""
@@ -78,6 +79,7 @@ class ResidualBlock(mtf.Module, abc.ABC):
       stride: of the block, in rows and cols.
       init_zero: the block begins as its shortcut alone (Goyal et al. 2017, arXiv:1706.02677,
         section 5.1).
+      norm: the class of all norms.
     """
 
     expansion = 1  # output channels for each of the width
@@ -92,11 +94,12 @@ class ResidualBlock(mtf.Module, abc.ABC):
         *,
         stride: int,
         init_zero: bool,
+        norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
         super().__init__()
         self.output_dim = mtf.Dimension(inputs.name, width * self.expansion)
         self.convolutions = [
-            ConvolutionNorm(mesh, first, last, blocking, dtypes, **options)
+            ConvolutionNorm(mesh, first, last, blocking, dtypes, norm=norm, **options)
             for first, last, options in self._plan(
                 inputs, mtf.Dimension(inputs.name, width), stride, init_zero
             )
@@ -104,7 +107,7 @@ class ResidualBlock(mtf.Module, abc.ABC):
         self.shortcut = None
         if stride != 1 or inputs != self.output_dim:
             self.shortcut = ConvolutionNorm(
-                mesh, inputs, self.output_dim, blocking, dtypes, size=1, stride=stride
+                mesh, inputs, self.output_dim, blocking, dtypes, size=1, stride=stride, norm=norm
             )
 
     def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:

@@ -27,13 +27,15 @@ class ResNet(ImageClassifier):
       block: a class, called as a `ResidualBlock`.
       stage_sizes: the number of blocks of each stage.
       widths: their widths, one a stage.
-      stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes)`.
+      stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes, norm=...)`.
+      norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
       row_blocks, col_blocks: how many blocks pictures are cut into.
       init_zero: residual blocks begin as the identity.
       rematerialise: compute residual blocks again in the backward pass instead of remembering what
         is inside them: less memory, a third more time.
       image_input: makes normalised floats of pictures, with augmentation in training.
       label_smoothing: the share of the target that is spread over all classes, in training.
+      mixup_alpha: train on mixtures of two pictures, see `mixing_shares`; 0 for none.
       dtypes: of variables and of activations.
     """
 
@@ -47,15 +49,19 @@ class ResNet(ImageClassifier):
         stage_sizes: Sequence[int] = (3, 3, 3),
         widths: Sequence[int] = (16, 32, 64),
         stem: Callable[..., mtf.Module] = SmallImageStem,
+        norm: Callable[..., BatchNorm] = BatchNorm,
         row_blocks: int = 1,
         col_blocks: int = 1,
         init_zero: bool = True,
         rematerialise: bool = False,
         image_input: ImageInput = ImageInput(),
         label_smoothing: float = 0.0,
+        mixup_alpha: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        super().__init__(num_classes, image_input, label_smoothing=label_smoothing)
+        super().__init__(
+            num_classes, image_input, label_smoothing=label_smoothing, mixup_alpha=mixup_alpha
+        )
         if len(stage_sizes) != len(widths) or not stage_sizes:
             raise ValueError(
                 f"stage_sizes={list(stage_sizes)} and widths={list(widths)} must be one number a "
@@ -71,7 +77,7 @@ class ResNet(ImageClassifier):
             mtf.Dimension("row_blocks", row_blocks), mtf.Dimension("col_blocks", col_blocks)
         )
         filters = mtf.Dimension("filters", widths[0])
-        self.stem = stem(mesh, channels, filters, self._blocking, dtypes)
+        self.stem = stem(mesh, channels, filters, self._blocking, dtypes, norm=norm)
         self._rematerialise = rematerialise
         self.stages: list[list[ResidualBlock]] = []
         for stage, (num_blocks, width) in enumerate(zip(stage_sizes, widths, strict=True)):
@@ -85,6 +91,7 @@ class ResNet(ImageClassifier):
                     dtypes,
                     stride=2 if stage and i == 0 else 1,
                     init_zero=init_zero,
+                    norm=norm,
                 )
                 filters = made.output_dim
                 blocks.append(made)

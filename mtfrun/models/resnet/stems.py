@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mtfrun import mtf
-from mtfrun.layers import Updates
+from mtfrun.layers import BatchNorm, Updates
 from mtfrun.models.resnet.blocks import Blocking, ConvolutionNorm
 
 
@@ -17,10 +19,12 @@ class SmallImageStem(mtf.Module):
         outputs: mtf.Dimension,
         blocking: Blocking,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the convolution from the channels `inputs` to `outputs`."""
+        """Makes the convolution from the channels `inputs` to `outputs`; `norm`: its norm."""
         super().__init__()
-        self.convolution = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes)
+        self.convolution = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, norm=norm)
 
     def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
         """Returns {..., rows, cols, outputs} and the norm's moving averages."""
@@ -38,12 +42,14 @@ class LargeImageStem(mtf.Module):
         outputs: mtf.Dimension,
         blocking: Blocking,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the convolution from the channels `inputs` to `outputs`."""
+        """Makes the convolution from the channels `inputs` to `outputs`; `norm`: its norm."""
         super().__init__()
         self._blocking = blocking
         self.convolution = ConvolutionNorm(
-            mesh, inputs, outputs, blocking, dtypes, size=7, stride=2
+            mesh, inputs, outputs, blocking, dtypes, size=7, stride=2, norm=norm
         )
 
     def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:

@@ -11,12 +11,19 @@ from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAt
 from mtfrun.models.transformer.encoder_only import EncoderOnly
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
 from mtfrun.models.transformer.masked_local_attention import MaskedLocalAttention
-from mtfrun.models.transformer.residual import PostNormResidual, Residual
 from mtfrun.models.transformer.self_attention import SelfAttention
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.transforms import (
+    CallLayer,
+    MaskPadding,
+    Residual,
+    SublayerDropout,
+    Transform,
+)
 
 __all__ = [
+    "CallLayer",
     "CompressedSelfAttention",
     "DecoderOnly",
     "EncoderDecoder",
@@ -26,14 +33,16 @@ __all__ = [
     "GatedFeedForward",
     "LayerNorm",
     "LocalSelfAttention",
+    "MaskPadding",
     "MaskedLocalAttention",
     "PositionalEmbedding",
-    "PostNormResidual",
     "RMSNorm",
     "RelativePositionBias",
     "Residual",
     "SelfAttention",
     "SinusoidPositions",
     "Stack",
+    "SublayerDropout",
+    "Transform",
     "shift_right",
 ]

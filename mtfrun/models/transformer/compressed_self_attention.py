@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers import (
     AttentionParameters,
     Context,
     Dropout,
+    KeysAndValues,
     Sublayer,
     multihead_self_attention_memory_compressed,
+    multihead_self_attention_memory_compressed_incremental,
 )
 
 
 class CompressedSelfAttention(Sublayer):
     """Attention to means of neighbours; see `multihead_self_attention_memory_compressed`.
 
-    For whole rows only, whose length `compression_factor` must divide. Segments of packed rows are
-    not kept apart.
+    `compression_factor` must divide the length of whole rows. Segments of packed rows are not kept
+    apart.
     """
 
     def __init__(
@@ -35,6 +36,8 @@ class CompressedSelfAttention(Sublayer):
     ) -> None:
         """Makes the projections; `compression_factor` is the positions in a group."""
         super().__init__()
+        self._mesh = mesh
+        self._dtypes = dtypes
         self._compression_factor = compression_factor
         heads, kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
         self.parameters = AttentionParameters(mesh, heads, d_model, kv, dtypes)
@@ -52,9 +55,21 @@ class CompressedSelfAttention(Sublayer):
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
-    ) -> Any:
-        """Raises ValueError: it has no steps."""
-        raise ValueError(
-            "CompressedSelfAttention does not decode step by step, for it attends to groups of"
-            " positions: decode with a model of other layers"
+    ) -> KeysAndValues:
+        """Returns an empty cache of the keys and values of groups."""
+        heads, _, kv = self.parameters.wq.shape
+        number = -(-memory_length.size // self._compression_factor)
+        groups = mtf.Dimension(memory_length.name, number)
+        zeros = mtf.zeros(self._mesh, [*batch, heads, groups, kv], self._dtypes.activation)
+        return KeysAndValues(zeros, zeros)
+
+    def step(
+        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        """Returns the output at `context.position` and the cache with that position added."""
+        if context.position is None:
+            raise ValueError("a step of compressed attention needs context.position")
+        y, k, v = multihead_self_attention_memory_compressed_incremental(
+            x, *state, context.position, self._compression_factor, self.parameters()
         )
+        return y, KeysAndValues(k, v)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.layers import Context, PositionalEmbedding
-from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
+from mtfrun.models.transformer.decoder_side import (
+    causal_mask,
+    decoder_inputs,
+    prefix_decoder,
+    stack_decoder,
+)
 from mtfrun.models.transformer.prefix import (
     is_delimited_input,
     prefix_mask,
     prefix_of_delimited,
+    prefix_of_known,
 )
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
@@ -52,6 +59,7 @@ class DecoderOnly(TokenModel):
         loss_on_targets_only: bool = False,
         shift_across_segments: bool = False,
         tied_softmax: bool = True,
+        vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -65,6 +73,7 @@ class DecoderOnly(TokenModel):
             max_length=max_length,
             position=position,
             tied_softmax=tied_softmax,
+            vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
@@ -73,29 +82,28 @@ class DecoderOnly(TokenModel):
         self._shift_across_segments = shift_across_segments
         self.decoder_stack = stack(mesh, width, dtypes)
 
-    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        That is {batch..., length}, such as {batch, beam, length}.
-
-        Raises:
-          ValueError: for a prefix language model, whose inputs cannot be read one by one.
+        A prefix language model reads these ids beforehand, up to the first 0 in a row. They are the
+        inputs and their end, unless "targets_prefix" says that it is fewer.
         """
-        if self._prefix:
-            raise ValueError(
-                "a prefix language model does not decode step by step, for its inputs see later"
-                " ones: train with DecoderOnly.prefix=False, or use an EncoderDecoder"
-            )
         targets = features["targets"]
-        self._check_length(targets)
-        return stack_decoder(
-            self.decoder_stack,
-            targets,
-            Context(),
-            embed=lambda ids, position: self._embed(self.embedding, ids, position),
-            classify=self._classify,
-            dtype=self._activation,
-        )
+        length = self._check_length(targets)
+        parts: dict[str, Any] = {
+            "embed": lambda ids, position: self._embed(self.embedding, ids, position),
+            "classify": self._step_classifier(),
+            "dtype": self._activation,
+        }
+        if not self._prefix:
+            return stack_decoder(self.decoder_stack, targets, beam, Context(), **parts)
+        in_prefix = prefix_of_known(targets, length)
+        if "targets_prefix" in features:
+            given = mtf.not_equal(features["targets_prefix"], 0)
+            in_prefix = mtf.logical_and(in_prefix, given)
+        return prefix_decoder(self.decoder_stack, targets, beam, in_prefix, **parts)
 
     def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
         targets = features["targets"]

@@ -16,8 +16,13 @@ from mtfrun.layers import (
     attention_mask_same_segment,
     attention_mask_up_to,
 )
+from mtfrun.models.transformer.prefix import number_of_known, prefix_mask, prefix_mask_up_to
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
+
+# Gives the vectors {..., d_model} of ids at a position, an int32 scalar, or at the positions 0, 1,
+# ... of ids {..., length} if that is None.
+Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
 
 
 def causal_mask(
@@ -50,9 +55,10 @@ def decoder_inputs(
 def stack_decoder(
     stack: Stack,
     targets: mtf.Tensor,
+    beam: mtf.Dimension | None,
     context: Context,
     *,
-    embed: Callable[[mtf.Tensor, mtf.Tensor], mtf.Tensor],
+    embed: Embed,
     classify: Callable[[mtf.Tensor], mtf.Tensor],
     dtype: tf.DType,
 ) -> Decoder:
@@ -61,13 +67,14 @@ def stack_decoder(
     Args:
       stack: of causal sublayers.
       targets: {batch..., length}: only its shape is used.
+      beam: of the hypotheses of a row.
       context: of all steps.
-      embed: gives the vectors {batch..., d_model} of ids {batch...} at a position, a scalar.
+      embed: see `Embed`.
       classify: gives the logits of the stack's output.
       dtype: of masks.
     """
     length = targets.shape.get_dim_by_name("length")
-    batch = (targets.shape - length).dims
+    batch = _rows(targets, beam)
 
     def within(positions: int) -> Decoder:
         memory_length = mtf.Dimension("memory_length", positions)
@@ -81,3 +88,48 @@ def stack_decoder(
         return Decoder(step, stack.initial_state(batch, memory_length, context), within)
 
     return within(length.size)
+
+
+def prefix_decoder(
+    stack: Stack,
+    targets: mtf.Tensor,
+    beam: mtf.Dimension | None,
+    in_prefix: mtf.Tensor,
+    *,
+    embed: Embed,
+    classify: Callable[[mtf.Tensor], mtf.Tensor],
+    dtype: tf.DType,
+) -> Decoder:
+    """Returns a stack as a step function, and the state after it has read what is known at once.
+
+    Args:
+      stack, beam, embed, classify, dtype: see `stack_decoder`.
+      targets: {batch..., length} the known ids, 0 after them.
+      in_prefix: {batch..., length} bool: the positions that see each other, all of which read known
+        ids.
+    """
+    length = targets.shape.get_dim_by_name("length")
+    memory_length = mtf.Dimension("memory_length", length.size)
+    context = Context(bidirectional=True)
+    whole = dataclasses.replace(
+        context,
+        self_attention_bias=prefix_mask(length, in_prefix, None, dtype),
+        nonpadding=mtf.to_float(in_prefix),
+    )
+    empty = stack.initial_state(_rows(targets, beam), memory_length, context)
+    _, first_state = stack.prefill(embed(decoder_inputs(targets, length, None), None), empty, whole)
+
+    # A step within the prefix of a row computes what is in its state already.
+    def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
+        mask = mtf.cast(prefix_mask_up_to(memory_length, position, in_prefix), dtype)
+        here = dataclasses.replace(context, position=position, self_attention_bias=mask)
+        x, state = stack.step(embed(ids, position), state, here)
+        return classify(x), state
+
+    return Decoder(step, first_state, prefilled=number_of_known(targets, length))
+
+
+def _rows(targets: mtf.Tensor, beam: mtf.Dimension | None) -> list[mtf.Dimension]:
+    """Returns the dimensions of the ids in a step."""
+    batch = [dim for dim in targets.shape if dim.name != "length"]
+    return batch if beam is None else [*batch, beam]

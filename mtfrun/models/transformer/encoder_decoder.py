@@ -52,6 +52,7 @@ class EncoderDecoder(TokenModel):
         inputs_vocabulary_size: int | None = None,
         shift_across_segments: bool = False,
         tied_softmax: bool = True,
+        vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -65,31 +66,42 @@ class EncoderDecoder(TokenModel):
             max_length=max_length,
             position=position,
             tied_softmax=tied_softmax,
+            vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
         self._shift_across_segments = shift_across_segments
+        self._inputs_vocabulary_size = inputs_vocabulary_size
         self.inputs_embedding = self.embedding
         if inputs_vocabulary_size is not None:
-            inputs_vocab = mtf.Dimension("vocab", inputs_vocabulary_size)
+            inputs_vocab = self._padded(inputs_vocabulary_size)
             self.inputs_embedding = Embedding(mesh, inputs_vocab, width, dtypes)
         self.encoder_stack = encoder(mesh, width, dtypes)
         self.decoder_stack = decoder(mesh, width, dtypes)
 
-    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
+    @property
+    def ids_in_use(self) -> dict[str, int]:
+        """How many ids are in use along "vocab", by the paths of the variables that have it."""
+        if self._inputs_vocabulary_size is None:
+            return super().ids_in_use
+        return {**super().ids_in_use, "inputs_embedding/table": self._inputs_vocabulary_size}
+
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        That is {batch..., length} with all dimensions of "inputs" but its length, and more, such as
-        {batch, beam, length}: what the encoder makes is then shared by the beams.
+        With a beam, what the encoder makes is shared by the hypotheses.
         """
         self._check_length(features["targets"])
         unpacked = {name: features[name] for name in ("inputs", "targets")}
         return stack_decoder(
             self.decoder_stack,
             features["targets"],
+            beam,
             self._encoded(unpacked, Context()),
             embed=lambda ids, position: self._embed(self.embedding, ids, position),
-            classify=self._classify,
+            classify=self._step_classifier(),
             dtype=self._activation,
         )
 

@@ -53,6 +53,12 @@ class EncoderDecoderAttention(Sublayer):
         """Returns the output at one position and the same keys and values."""
         return self._attend(x, state, context), state
 
+    def prefill(
+        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        """Returns the output for whole rows and the same keys and values."""
+        return self._attend(x, state, context), state
+
     def _keys_and_values(self, context: Context) -> KeysAndValues:
         if context.encoder_output is None:
             raise ValueError(

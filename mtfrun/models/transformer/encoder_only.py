@@ -39,6 +39,7 @@ class EncoderOnly(TokenModel):
         stack: Callable[..., Stack] = Stack,
         position: PositionClass | None = PositionalEmbedding,
         tied_softmax: bool = True,
+        vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -52,12 +53,15 @@ class EncoderOnly(TokenModel):
             max_length=max_length,
             position=position,
             tied_softmax=tied_softmax,
+            vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
         self.encoder_stack = stack(mesh, width, dtypes)
 
-    def decoder(self, features: Mapping[str, mtf.Tensor]) -> Decoder:
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
         """Raises ValueError: it makes no text."""
         raise ValueError("EncoderOnly labels what it reads and generates nothing")
 

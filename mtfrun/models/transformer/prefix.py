@@ -31,6 +31,41 @@ def prefix_of_delimited(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tenso
     return mtf.logical_and(mtf.greater(reads_inputs, 0), mtf.not_equal(targets, 0))
 
 
+def prefix_of_known(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., length} bool: where the known ids of a row are predicted or read.
+
+    As with `prefix_of_delimited`, the last of these positions predicts the first unknown id.
+
+    Args:
+      targets: {..., length} ids, 0 from the first unknown one on.
+      length: the dimension.
+    """
+    positions = mtf.range(targets.mesh, length)
+    known = number_of_known(targets, length)
+    return mtf.less_equal(positions, known, output_shape=targets.shape)
+
+
+def number_of_known(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns {...} int32: how many ids are not 0."""
+    return mtf.reduce_sum(mtf.to_int32(mtf.not_equal(targets, 0)), reduced_dim=length)
+
+
+def prefix_mask_up_to(
+    memory_length: mtf.Dimension, position: mtf.Tensor, in_prefix: mtf.Tensor
+) -> mtf.Tensor:
+    """Returns {..., memory_length} float32: attend to 0..position and to all of the prefix.
+
+    Args:
+      memory_length: the positions.
+      position: an int32 scalar.
+      in_prefix: {..., length} bool.
+    """
+    inside = rename_length_to_memory_length(in_prefix)
+    later = mtf.greater(mtf.range(position.mesh, memory_length), position)
+    hidden = mtf.logical_and(mtf.logical_not(inside), later, output_shape=inside.shape)
+    return mtf.to_float(hidden) * MASKED
+
+
 def prefix_mask(
     length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None, dtype: tf.DType
 ) -> mtf.Tensor:

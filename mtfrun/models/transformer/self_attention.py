@@ -53,10 +53,7 @@ class SelfAttention(Sublayer):
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
-        memory = mtf.rename_dimension(x, "length", "memory_length")
-        memory_length = memory.shape.get_dim_by_name("memory_length")
-        keys_and_values = self.attention.keys_and_values(memory)
-        return self.attention(x, keys_and_values, memory_length, self._bias(x, context), context)
+        return self._attend(x, context)[0]
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
@@ -75,6 +72,23 @@ class SelfAttention(Sublayer):
             raise ValueError("a step of self-attention needs context.position")
         cache, memory_length = self.attention.extend_cache(state, x, context.position)
         return self.attention(x, cache, memory_length, self._bias(x, context), context), cache
+
+    def prefill(
+        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        """Returns the output for whole rows and their keys and values, shared by the beams."""
+        y, memory = self._attend(x, context)
+        keys, values = (
+            mtf.broadcast(new, empty.shape) for new, empty in zip(memory, state, strict=True)
+        )
+        return y, KeysAndValues(keys, values)
+
+    def _attend(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, KeysAndValues]:
+        """Returns the output for whole rows, and their keys and values."""
+        memory = mtf.rename_dimension(x, "length", "memory_length")
+        memory_length = memory.shape.get_dim_by_name("memory_length")
+        known = self.attention.keys_and_values(memory)
+        return self.attention(x, known, memory_length, self._bias(x, context), context), known
 
     def _bias(self, x: mtf.Tensor, context: Context) -> mtf.Tensor | None:
         """Returns what is added to the logits of x, whole rows or one position."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,34 +11,44 @@ from mtfrun.layers import (
     Auxiliary,
     Collector,
     Context,
-    Dropout,
     FeedForward,
     RMSNorm,
     Sublayer,
 )
-from mtfrun.models.transformer.residual import NormClass, Residual, ResidualClass
+from mtfrun.models.transformer.class_names import distinct_names
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
-
-# Made as `sublayer_class(mesh, d_model, dtypes)`.
-SublayerClass = Callable[..., Sublayer]
+from mtfrun.models.transformer.transformed_layer import SublayerClass, TransformedLayer
+from mtfrun.models.transformer.transforms import (
+    CallLayer,
+    Residual,
+    SublayerDropout,
+    TransformClass,
+    add_transforms,
+    transformed,
+)
 
 
 class Stack(Sublayer):
-    """Dropout, `num_layers` blocks of the sublayers in `layers`, a last normalisation, dropout.
+    """Transforms, `num_layers` blocks of the sublayers in `layers`, and transforms again.
+
+    By default the order of Xiong et al. 2020, arXiv:2002.04745, figure 1b: dropout; of every
+    sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. That of Vaswani et al.
+    2017, arXiv:1706.03762, has the norm last among `layer_transforms`.
 
     Variables are called after the classes: "blocks/0/self_attention/layer/attention/query",
-    "blocks/0/feed_forward/norm/scale". A class that is in the list twice gets numbers:
-    "feed_forward_0", "feed_forward_1".
+    "blocks/0/feed_forward/norm/scale", "final_norm/scale". A class that is in a list twice gets
+    numbers: "feed_forward_0", "feed_forward_1".
 
     Args:
       mesh, d_model, dtypes: handed on to all layers.
       num_layers: the number of blocks.
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
-      norm: a class, called as `norm_class(mesh, d_model, dtypes)`.
-      residual: a class, called as `residual(layer, norm, dropout_rate)`: what surrounds a sublayer.
+      initial_transforms: what the input goes through: classes, called as `transform_class(mesh,
+        d_model, dtypes)`, see `Transform`.
+      layer_transforms: around every sublayer, which has its place where `CallLayer` is.
+      final_transforms: what the output goes through.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
         self-attention of all blocks; None for none.
-      dropout_rate: of the input, of every sublayer's output and of the stack's output.
       rematerialise: compute every block again in the backward pass instead of keeping its inner
         values: memory for about a third more time.
     """
@@ -52,10 +61,15 @@ class Stack(Sublayer):
         *,
         num_layers: int = 6,
         layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
-        norm: NormClass = RMSNorm,
-        residual: ResidualClass = Residual,
+        initial_transforms: Sequence[TransformClass] = (SublayerDropout,),
+        layer_transforms: Sequence[TransformClass] = (
+            RMSNorm,
+            CallLayer,
+            SublayerDropout,
+            Residual,
+        ),
+        final_transforms: Sequence[TransformClass] = (RMSNorm, SublayerDropout),
         relative_bias: RelativeBiasClass | None = None,
-        dropout_rate: float = 0.0,
         rematerialise: bool = False,
     ) -> None:
         super().__init__()
@@ -65,27 +79,26 @@ class Stack(Sublayer):
                 f" and {len(layers)} layers"
             )
         self._rematerialise = rematerialise
-        self.dropout = Dropout(dropout_rate)
+        self._initial = tuple(add_transforms(self, initial_transforms, mesh, d_model, dtypes))
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
-        names = _names(layers)
+        names = distinct_names(layers)
         self.blocks = [
             {
-                name: residual(
-                    layer(mesh, d_model, dtypes), norm(mesh, d_model, dtypes), dropout_rate
-                )
+                name: TransformedLayer(layer, layer_transforms, mesh, d_model, dtypes)
                 for name, layer in zip(names, layers, strict=True)
             }
             for _ in range(num_layers)
         ]
-        self.final_norm = norm(mesh, d_model, dtypes)
-        self.final_dropout = Dropout(dropout_rate)
+        self._final = tuple(
+            add_transforms(self, final_transforms, mesh, d_model, dtypes, prefix="final_")
+        )
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         x, context = self._begin(x, context)
         for block in self.blocks:
             x = self._run(block.values(), x, context)
-        return self.final_dropout(self.final_norm(x), context)
+        return transformed(self, self._final, x, context)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
@@ -102,20 +115,34 @@ class Stack(Sublayer):
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output at `context.position` and the next states; x: {batch..., d_model}."""
+        return self._with_states(
+            lambda sublayer, *inputs: sublayer.step(*inputs), x, state, context
+        )
+
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for whole sequences and the states after them."""
+        return self._with_states(
+            lambda sublayer, *inputs: sublayer.prefill(*inputs), x, state, context
+        )
+
+    def _with_states(
+        self, run: Callable[..., tuple], x: mtf.Tensor, state: Any, context: Context
+    ) -> tuple[mtf.Tensor, Any]:
+        """Returns the output and the next states; `run` runs a sublayer with its state."""
         x, context = self._begin(x, context)
         next_state = []
         for block, block_state in zip(self.blocks, state, strict=True):
             results = {}
             for name, sublayer in block.items():
-                x, results[name] = sublayer.step(x, block_state[name], context)
+                x, results[name] = run(sublayer, x, block_state[name], context)
             next_state.append(results)
-        return self.final_dropout(self.final_norm(x), context), next_state
+        return transformed(self, self._final, x, context), next_state
 
     def _begin(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, Context]:
         """Returns what the first block gets."""
         if self.relative_bias is not None:
             context = self.relative_bias.added_to(context, x)
-        return self.dropout(x, context), context
+        return transformed(self, self._initial, x, context), context
 
     def _run(self, block: Iterable[Sublayer], x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns what a block makes of x, remembering or not what lies between."""
@@ -141,18 +168,3 @@ class Stack(Sublayer):
         if context.collector is not None:
             context.collector.add_all(found)
         return x
-
-
-def _names(classes: Sequence[SublayerClass]) -> list[str]:
-    """Returns an attribute name for each class, distinct."""
-    # A functools.partial of a class is as good as a class.
-    classes = [getattr(cls, "func", cls) for cls in classes]
-    names = [getattr(cls, "short_name", _snake_case(cls.__name__)) for cls in classes]
-    return [
-        f"{name}_{names[:i].count(name)}" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

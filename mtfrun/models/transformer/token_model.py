@@ -5,8 +5,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from mtfrun import mtf
 from mtfrun.layers import (
+    MASKED,
     Collector,
     Context,
     Dense,
@@ -30,12 +33,15 @@ class TokenModel(mtf.Module, abc.ABC):
 
     Args:
       mesh: the mesh.
-      vocabulary_size: the number of ids; a multiple of the mesh axis that "vocab" is on.
+      vocabulary_size: the number of ids.
       d_model: the size of the vectors between layers.
       max_length: the largest position + 1.
       position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
         added to those of the ids; None for a model whose attention knows positions.
       tied_softmax: the embedding is also the softmax's weights.
+      vocabulary_divisor: "vocab", the dimension of the embedding and the logits, has this multiple
+        that is next to the number of ids, so that a mesh axis divides it. The logits beyond the
+        last id are too low to be predicted and take no part in the loss.
       label_smoothing: the share of the target that is spread over all ids, in training.
       z_loss: factor of logsumexp(logits)**2 in the loss, in training.
       dtypes: of variables and of activations.
@@ -51,21 +57,27 @@ class TokenModel(mtf.Module, abc.ABC):
         max_length: int,
         position: PositionClass | None,
         tied_softmax: bool,
+        vocabulary_divisor: int,
         label_smoothing: float,
         z_loss: float,
     ) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+        if vocabulary_divisor < 1:
+            raise ValueError(f"vocabulary_divisor={vocabulary_divisor} must be at least 1")
         self._mesh = mesh
+        self._d_model = d_model
         self._activation = dtypes.activation
-        self._vocab = mtf.Dimension("vocab", vocabulary_size)
+        self._vocabulary_divisor = vocabulary_divisor
+        self._vocabulary_size = vocabulary_size
+        self.vocab = self._padded(vocabulary_size)
         self._label_smoothing = label_smoothing
         self._z_loss = z_loss
-        self.embedding = Embedding(mesh, self._vocab, d_model, dtypes)
+        self.embedding = Embedding(mesh, self.vocab, d_model, dtypes)
         self.position = None if position is None else position(mesh, max_length, d_model, dtypes)
         self.softmax = (
-            None if tied_softmax else Dense(mesh, [d_model], [self._vocab], dtypes, use_bias=False)
+            None if tied_softmax else Dense(mesh, [d_model], [self.vocab], dtypes, use_bias=False)
         )
 
     @property
@@ -99,7 +111,7 @@ class TokenModel(mtf.Module, abc.ABC):
 
         regularised = training and bool(self._label_smoothing or self._z_loss)
         found = mtf.sparse_cross_entropy(
-            logits, targets, self._vocab, logsumexp_gradient=regularised
+            logits, targets, self.vocab, logsumexp_gradient=regularised
         )
         plain = mean(found.loss)
         trained = plain
@@ -108,7 +120,8 @@ class TokenModel(mtf.Module, abc.ABC):
                 regularised_cross_entropy(
                     found,
                     logits,
-                    self._vocab,
+                    self.vocab,
+                    num_classes=self._vocabulary_size,
                     label_smoothing=self._label_smoothing,
                     z_loss=self._z_loss,
                 )
@@ -121,6 +134,12 @@ class TokenModel(mtf.Module, abc.ABC):
             # Means over the batch already: times its weight they are sums, as the total is.
             total = total + of_layers * weight
         return Loss(total, weight, metrics)
+
+    @property
+    def ids_in_use(self) -> dict[str, int]:
+        """How many ids are in use along "vocab", by the paths of the variables that have it."""
+        sizes = {"embedding/table": self._vocabulary_size}
+        return sizes if self.softmax is None else {**sizes, "softmax/kernel": self._vocabulary_size}
 
     def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
@@ -153,8 +172,44 @@ class TokenModel(mtf.Module, abc.ABC):
         return length
 
     def _classify(self, x: mtf.Tensor) -> mtf.Tensor:
-        logits = self.embedding.logits(x) if self.softmax is None else self.softmax(x)
-        return mtf.to_float(logits)
+        return self._masked(self.embedding.logits(x) if self.softmax is None else self.softmax(x))
+
+    def _masked(self, logits: mtf.Tensor) -> mtf.Tensor:
+        """Returns logits {..., vocab} in float32, those of the padding too low to be predicted."""
+        logits = mtf.to_float(logits)
+        if self.vocab.size == self._vocabulary_size:
+            return logits
+        is_padding = np.arange(self.vocab.size) >= self._vocabulary_size
+        return logits + mtf.constant(self._mesh, np.where(is_padding, MASKED, 0.0), [self.vocab])
+
+    def _padded(self, vocabulary_size: int) -> mtf.Dimension:
+        """Returns the dimension of so many ids and the padding behind them."""
+        divisor = self._vocabulary_divisor
+        return mtf.Dimension("vocab", -(-vocabulary_size // divisor) * divisor)
+
+    def _step_classifier(self) -> Callable[[mtf.Tensor], mtf.Tensor]:
+        """Returns `_classify` for the steps of a decoder: of {batch..., d_model}, one position.
+
+        The weights are turned once, before the steps: for 32,000 ids XLA on a CPU multiplies
+        {vocab, d_model} by x in a third of the time that x by {d_model, vocab} takes (measured on
+        one core: 31 to 10 ms for 16 rows, 46 to 15 ms for 64).
+        """
+        table, scale = self.embedding.table, self._d_model.size**-0.5
+        if self.softmax is not None:
+            table, scale = self.softmax.kernel, 1.0
+        weights = mtf.cast(table, self._activation)
+        weights = mtf.transpose(weights, [self.vocab, self._d_model])
+
+        def classify(x: mtf.Tensor) -> mtf.Tensor:
+            rows = x.shape - self._d_model
+            x = mtf.cast(x, self._activation) * scale
+            logits = mtf.einsum([weights, x], output_shape=[self.vocab, *rows])
+            # Without the barrier XLA would turn the factors back.
+            return self._masked(
+                mtf.transpose(mtf.optimization_barrier(logits), [*rows, self.vocab])
+            )
+
+        return classify
 
 
 def nonpadding(ids: mtf.Tensor) -> mtf.Tensor:

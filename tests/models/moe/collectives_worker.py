@@ -1,4 +1,4 @@
-"""Runs mixtures of experts on a 2 x 2 mesh and prints the collectives of each as JSON.
+"""Runs mixtures of experts on a mesh of two axes and prints the collectives of each as JSON.
 
 Started by test_collectives_of_mixtures.py with the environment that makes DTensor write programs.
 """
@@ -11,22 +11,27 @@ import sys
 from mtfrun import mtf
 from mtfrun.layers import Context
 from mtfrun.mtf.collectives import read_dump
-from tests import conftest  # noqa: F401  (makes the virtual devices)
 from tests.models.moe import mixtures
 
-WHOLE_BATCH = mtf.Shape([mtf.Dimension("outer_batch", 2), "batch:4", "length:12", "d_model:6"])
+BOTH_AXES = mtf.Shape(["outer_batch:2", "batch:4", "length:12", "d_model:6"])
 ONE_AXIS = mtf.Shape(["batch:8", "length:12", "d_model:6"])
-# The layer, its layout on a mesh of 2 x 2 devices, and the shape of the tokens.
-CASES = {
+# The layer, its layout, and the shape of the tokens.
+LAYERS = {
     "one level": (mixtures.one_level, "batch:data;experts:data", ONE_AXIS),
-    "two levels": (mixtures.two_levels, mixtures.LAYOUT, WHOLE_BATCH),
+    "one level, split hidden layer": (
+        mixtures.one_level,
+        "batch:data;experts:data;expert_hidden:model",
+        ONE_AXIS,
+    ),
+    "one level, outer batch": (mixtures.one_level, mixtures.LAYOUT, BOTH_AXES),
+    "two levels": (mixtures.two_levels, mixtures.LAYOUT, BOTH_AXES),
 }
 
 
-def main(folder: str) -> None:
+def main(folder: str, mesh_shape: str) -> None:
     """Prints {case: [[kind, axes, sizes], ...]} of forward and backward."""
-    for make, layout, shape in CASES.values():
-        mesh = mtf.Mesh("data:2,model:2", layout)
+    for make, layout, shape in LAYERS.values():
+        mesh = mtf.Mesh(mesh_shape, layout)
         layer = make(mesh)
         mtf.initialize(layer)
         variables = list(layer.named_variables().values())
@@ -43,7 +48,7 @@ def main(folder: str) -> None:
     programs = read_dump(folder)
     named = {
         name: [(c.kind, c.axes, c.sizes) for c in program]
-        for name, program in zip(CASES, programs, strict=True)
+        for name, program in zip(LAYERS, programs, strict=True)
     }
     json.dump(named, sys.stdout)
 

@@ -19,6 +19,7 @@ LAYOUT = (
     "batch:data;experts:data;expert_x:data;outer_batch:model;expert_y:model;heads:model;vocab:model"
 )
 
+EXPERTS = functools.partial(moe.Experts, hidden_size=10)
 # A deterministic second choice: with the default, noise decides.
 TOP_2 = moe.Top2(second_place_training=moe.Threshold(0.1))
 GATES: dict[str, moe.Gate] = {
@@ -63,20 +64,22 @@ def padding_mask() -> np.ndarray:
     return (np.arange(LENGTH.size) < lengths[:, np.newaxis]).astype(np.float32)
 
 
-def one_level(mesh: mtf.Mesh, **options: Any) -> moe.MoE1D:
+def one_level(mesh: mtf.Mesh, *, gate: moe.Gate = TOP_2, **options: Any) -> moe.MoE1D:
     """Returns a mixture of four experts."""
-    defaults = {"num_experts": 4, "hidden_size": 10, "group_size": 12, "gate": TOP_2}
+    router = functools.partial(moe.Router, gate=gate)
+    defaults = {"num_experts": 4, "router": router, "experts": EXPERTS, "group_size": 12}
     return moe.MoE1D(mesh, D_MODEL, **{**defaults, **options})
 
 
-def two_levels(mesh: mtf.Mesh, **options: Any) -> moe.MoE2D:
+def two_levels(mesh: mtf.Mesh, *, gate: moe.Gate = TOP_2, **options: Any) -> moe.MoE2D:
     """Returns a mixture of 4 x 2 experts."""
+    router = functools.partial(moe.Router, gate=gate)
     defaults = {
         "num_experts": (4, 2),
-        "hidden_size": 10,
+        "outer_router": router,
+        "inner_router": router,
+        "experts": EXPERTS,
         "group_size": 12,
-        "outer_gate": TOP_2,
-        "inner_gate": TOP_2,
     }
     return moe.MoE2D(mesh, D_MODEL, **{**defaults, **options})
 
@@ -125,15 +128,9 @@ def run(
 @functools.cache
 def cached_run(kind: str, gate: str, dispatch: str, mesh_shape: str, layout: str) -> Result:
     """Returns `run` of a layer in training, with padding, made from texts."""
-    options: dict[str, Any] = {"dispatch": DISPATCHES[dispatch]}
-    if kind == "one level":
-        options["gate"] = GATES[gate]
-        make: Callable[..., Sublayer] = one_level
-    else:
-        options["outer_gate"] = options["inner_gate"] = GATES[gate]
-        make = two_levels
-    mesh = mtf.Mesh(mesh_shape, layout)
-    return run(lambda mesh: make(mesh, **options), mesh, with_padding=True)
+    make: Callable[..., Sublayer] = one_level if kind == "one level" else two_levels
+    make = functools.partial(make, gate=GATES[gate], dispatch=DISPATCHES[dispatch])
+    return run(make, mtf.Mesh(mesh_shape, layout), with_padding=True)
 
 
 DISPATCHES: dict[str, moe.Dispatch] = {

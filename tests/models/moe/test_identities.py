@@ -130,9 +130,29 @@ def test_padding_visits_no_expert_and_takes_no_room(make) -> None:
 def test_a_token_visits_three_experts_of_two_levels_at_most() -> None:
     all_second = moe.Top2(second_place_training=moe.All())
     result = run(
-        lambda mesh: two_levels(
-            mesh, outer_gate=all_second, inner_gate=all_second, capacity=ROOM_FOR_ALL
-        ),
+        lambda mesh: two_levels(mesh, gate=all_second, capacity=ROOM_FOR_ALL),
         mtf.Mesh(ONE_DEVICE),
     )
     assert_close(result.metrics["/visits"], np.float32([0, 0, 0, 96, 0]))
+
+
+def test_truncated_top_2_makes_no_choice_of_a_negative_gate() -> None:
+    # Token 0 has taken one of the two slots of expert 1; tokens 7 to 11 come after the position at
+    # which its other one will be taken, at this rate, and want expert 0.
+    mesh = mtf.Mesh(ONE_DEVICE)
+    sizes = {"group": 12, "experts": 2, "capacity": 2}
+    group, experts, capacity = (mtf.Dimension(*item) for item in sizes.items())
+    probabilities = np.tile(np.float32([0.7, 0.3]), [12, 1])
+    probabilities[0] = [0.3, 0.7]
+    gates = mtf.import_tf_tensor(mesh, probabilities, [group, experts])
+    present = mtf.import_tf_tensor(mesh, np.float32([1] + [0] * 6 + [1] * 5), [group])
+    largest = {}
+    for allow_negative in (False, True):
+        choices = moe.truncated_top_2(
+            gates, group, experts, capacity, present, allow_negative=allow_negative
+        )
+        weights = np.stack([mtf.to_numpy(choice.gate) for choice in choices])
+        largest[allow_negative] = np.abs(weights).max()
+        assert allow_negative or weights.min() == 0.0
+    assert largest[True] > 1e3
+    assert_close(largest[False], np.float32(1.0))

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 
-from mtfrun import mtf, optim
+from mtfrun import decoding, mtf, optim
 from mtfrun.models import moe
 from mtfrun.models.transformer import DecoderOnly, SelfAttention, Stack
 from mtfrun.training import TrainState, train_steps_function
@@ -16,13 +16,19 @@ from tests.models.moe.mixtures import LAYOUT
 from tests.models.small_model import VOCABULARY, on_mesh, packed_rows
 
 BFLOAT16_LOSS_TOLERANCE = 2e-2
-ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, hidden_size=8, group_size=24)
-TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), hidden_size=8, group_size=24)
+EXPERTS = functools.partial(moe.Experts, hidden_size=8)
+ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, experts=EXPERTS, group_size=24)
+TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, group_size=12)
 MIXTURES = {"one level": ONE_LEVEL, "two levels": TWO_LEVELS}
 
 
 def _model(
-    mesh: mtf.Mesh, mixture: str, rematerialise: bool = False, dtype: str = "float32", **options
+    mesh: mtf.Mesh,
+    mixture: str,
+    rematerialise: bool = False,
+    dtype: str = "float32",
+    prefix: bool = False,
+    **options,
 ) -> DecoderOnly:
     layer = functools.partial(MIXTURES[mixture], **options)
     attention = functools.partial(SelfAttention, num_heads=4, d_kv=4)
@@ -30,7 +36,9 @@ def _model(
         Stack, num_layers=2, layers=[attention, layer], rematerialise=rematerialise
     )
     policy = mtf.DTypePolicy(activation=dtype)
-    model = DecoderOnly(mesh, VOCABULARY, d_model=16, max_length=16, stack=stack, dtypes=policy)
+    model = DecoderOnly(
+        mesh, VOCABULARY, d_model=16, max_length=16, stack=stack, prefix=prefix, dtypes=policy
+    )
     mtf.initialize(model, seed=2)
     return model
 
@@ -143,6 +151,44 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     assert_close(np.stack(one_by_one, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
 
 
+@functools.cache
+def _beams(mixture: str, mesh_shape: str, rows: tuple[int, ...]) -> decoding.Hypotheses:
+    """Returns what a prefix language model makes of some of eight prompts, as one batch."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = _model(mesh, mixture, prefix=True)
+    prompts = packed_rows()["targets"][:, :6]
+    prompts *= np.arange(6) < 2 + np.arange(8)[:, np.newaxis] % 3
+
+    def run(features: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
+        return decoding.Search(beam_size=2)(
+            functools.partial(model.decoder, features),
+            features["targets"],
+            mtf.Dimension("vocab", VOCABULARY),
+            lines=mtf.range(mesh, mtf.Dimension("batch", len(rows))),
+        )
+
+    return mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts[list(rows)]})))
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: str) -> None:
+    together = _beams(mixture, ONE_DEVICE, tuple(range(8)))
+    for row in (0, 5):
+        alone = _beams(mixture, ONE_DEVICE, (row,))
+        np.testing.assert_array_equal(together.ids[row], alone.ids[0])
+        assert_close(together.scores[row], alone.scores[0], FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "mixture", ["one level", pytest.param("two levels", marks=pytest.mark.slow)]
+)
+def test_beams_of_a_prefix_language_model_are_the_same_on_a_mesh(mixture: str) -> None:
+    expected = _beams(mixture, ONE_DEVICE, tuple(range(8)))
+    found = _beams(mixture, "data:2,model:2", tuple(range(8)))
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+
+
 def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> None:
     mesh = mtf.Mesh("data:4,model:1", LAYOUT)
     model = _model(mesh, "one level", group_size=1024)
@@ -153,6 +199,6 @@ def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> No
 def test_random_policies_are_refused_where_nothing_is_drawn() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     gate = moe.Top2(second_place_evaluation=moe.Random())
-    model = _model(mesh, "one level", gate=gate)
+    model = _model(mesh, "one level", router=functools.partial(moe.Router, gate=gate))
     with pytest.raises(ValueError, match="Random, place 2 needs random numbers"):
         model.logits(on_mesh(mesh, packed_rows()))

@@ -1,0 +1,50 @@
+"""Which image files an `--input` means."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.prompts import read_lines
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_LIST_SUFFIX = ".txt"
+
+
+def image_paths(argument: str) -> list[str]:
+    """Returns the paths of image files, all of which exist.
+
+    The argument is an image, a folder (its PNG and JPEG files by name), a pattern such as
+    "photos/**/*.png", or a `.txt` file (or "-", standard input) with a path a line; or several of
+    these with commas between them.
+
+    Raises:
+      UsageError: something does not exist, or there is no image.
+    """
+    parts = [argument] if os.path.exists(argument) else argument.split(",")
+    paths = [path for part in parts for path in _paths(part)]
+    for path in paths:
+        if not os.path.isfile(path):
+            raise UsageError(
+                f"no image {path}: give an image, a folder, a pattern or a list (.txt)"
+            )
+    if not paths:
+        raise UsageError(f"--input={argument} names no image")
+    return paths
+
+
+def _paths(part: str) -> list[str]:
+    if part == "-" or (part.endswith(_LIST_SUFFIX) and os.path.isfile(part)):
+        return [os.fsdecode(line) for line in read_lines(part) if line]
+    if os.path.isdir(part):
+        names = [name for name in os.listdir(part) if name.lower().endswith(_SUFFIXES)]
+        if not names:
+            raise UsageError(f"the folder {part} holds no {', '.join(_SUFFIXES)} file")
+        return [os.path.join(part, name) for name in sorted(names)]
+    if glob.has_magic(part) and not os.path.exists(part):
+        found = sorted(filter(os.path.isfile, glob.glob(part, recursive=True)))
+        if not found:
+            raise UsageError(f"no file matches {part}")
+        return found
+    return [part]

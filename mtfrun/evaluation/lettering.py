@@ -1,0 +1,25 @@
+"""Text in pictures."""
+
+from __future__ import annotations
+
+import functools
+
+from PIL import ImageDraw, ImageFont
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@functools.cache
+def font(size: int) -> Font:
+    """Returns the font that comes with Pillow, so many pixels high."""
+    return ImageFont.load_default(size)
+
+
+def shortened(draw: ImageDraw.ImageDraw, text: str, width: float, face: Font) -> str:
+    """Returns the text, or as much of its beginning as fits into `width` pixels, and "..."."""
+    text = " ".join(text.split())
+    if draw.textlength(text, face) <= width:
+        return text
+    while text and draw.textlength(text + "...", face) > width:
+        text = text[:-1]
+    return text + "..."

@@ -1,0 +1,88 @@
+"""A sublayer with the transforms around it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.layers import Context, Sublayer
+from mtfrun.models.transformer.transforms import CallLayer, TransformClass, add_transforms
+
+# Made as `sublayer_class(mesh, d_model, dtypes)`.
+SublayerClass = Callable[..., Sublayer]
+
+
+class TransformedLayer(Sublayer):
+    """Transforms in their order, with a sublayer where `CallLayer` is among them.
+
+    Variables are called "layer/..." and after the classes of the transforms, "norm/scale".
+
+    Raises:
+      ValueError: `CallLayer` is not listed exactly once.
+    """
+
+    def __init__(
+        self,
+        layer: SublayerClass,
+        transforms: Sequence[TransformClass],
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        """Makes the sublayer and the transforms, each as `cls(mesh, d_model, dtypes)`."""
+        super().__init__()
+        self._names = tuple(add_transforms(self, transforms, mesh, d_model, dtypes))
+        places = [name for name in self._names if isinstance(getattr(self, name), CallLayer)]
+        if len(places) != 1:
+            raise ValueError(
+                f"Stack.layer_transforms has CallLayer {len(places)} times, not once: it is where"
+                " the sublayer is called"
+            )
+        self.layer = layer(mesh, d_model, dtypes)
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {..., length, d_model} for x of the same shape."""
+        return self._run(lambda y: self.layer(y, context), x, context)
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
+    ) -> Any:
+        """Returns that of the sublayer."""
+        return self.layer.initial_state(batch, memory_length, context)
+
+    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output at one position and the sublayer's next state."""
+        return self._run_with_state(self.layer.step, x, state, context)
+
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for whole sequences and the sublayer's state after them."""
+        return self._run_with_state(self.layer.prefill, x, state, context)
+
+    def _run_with_state(
+        self,
+        run: Callable[[mtf.Tensor, Any, Context], tuple[mtf.Tensor, Any]],
+        x: mtf.Tensor,
+        state: Any,
+        context: Context,
+    ) -> tuple[mtf.Tensor, Any]:
+        next_states = []
+
+        def call_layer(y: mtf.Tensor) -> mtf.Tensor:
+            y, next_state = run(y, state, context)
+            next_states.append(next_state)
+            return y
+
+        x = self._run(call_layer, x, context)
+        return x, next_states[0]
+
+    def _run(
+        self, call_layer: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, context: Context
+    ) -> mtf.Tensor:
+        """Returns x after all transforms and the sublayer."""
+        around = dataclasses.replace(context, sublayer_input=x)
+        for name in self._names:
+            transform = getattr(self, name)
+            x = call_layer(x) if transform is self.layer else transform(x, around)
+        return x

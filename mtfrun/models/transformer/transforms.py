@@ -1,0 +1,132 @@
+"""What a stack does before and after its sublayers: transforms, listed in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mtfrun import mtf
+from mtfrun.layers import Context, Dropout
+from mtfrun.models.transformer.class_names import distinct_names
+
+
+class Transform(Protocol):
+    """One step from vectors to vectors of the same shape, such as `RMSNorm` or `LayerNorm`."""
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {..., d_model} for x of the same shape: whole rows or one position."""
+
+
+# Made as `transform_class(mesh, d_model, dtypes)`.
+TransformClass = Callable[..., Transform]
+
+
+class CallLayer:
+    """The sublayer's place among the transforms around it."""
+
+    short_name = "layer"
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        """Takes what all transforms are given."""
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Raises ValueError: there is no sublayer here."""
+        raise ValueError("CallLayer has its place in Stack.layer_transforms only")
+
+
+class Residual:
+    """Adds what the sublayer was given; He et al. 2015, arXiv:1512.03385.
+
+    Last, with a norm before the sublayer, it makes the order of Xiong et al. 2020,
+    arXiv:2002.04745, figure 1b; before a norm that of Vaswani et al. 2017, arXiv:1706.03762.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        """Takes what all transforms are given."""
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns the context's `sublayer_input` + x.
+
+        Raises:
+          ValueError: this is no transform around a sublayer.
+        """
+        if context.sublayer_input is None:
+            raise ValueError("Residual has its place in Stack.layer_transforms only")
+        return context.sublayer_input + x
+
+
+class MaskPadding:
+    """Sets padding to 0: what lies there reaches no statistics, such as the load of experts."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        """Takes what all transforms are given."""
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns x times the context's `nonpadding`; x where there is no padding."""
+        if context.nonpadding is None:
+            return x
+        return x * mtf.cast(context.nonpadding, x.dtype)
+
+
+class SublayerDropout(Dropout):
+    """`Dropout` as a transform."""
+
+    short_name = "dropout"
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        rate: float = 0.0,
+    ) -> None:
+        """Takes the share of elements that are dropped, in [0, 1)."""
+        super().__init__(rate)
+
+
+def add_transforms(
+    module: mtf.Module,
+    classes: Sequence[TransformClass],
+    mesh: mtf.Mesh,
+    d_model: mtf.Dimension,
+    dtypes: mtf.DTypePolicy,
+    *,
+    prefix: str = "",
+) -> list[str]:
+    """Makes transforms the attributes of a module, called after their classes; returns the names.
+
+    Args:
+      module: whose attributes they become, so that their variables have its path before theirs.
+      classes: called as `transform_class(mesh, d_model, dtypes)`.
+      mesh, d_model, dtypes: as above.
+      prefix: of the names.
+    """
+    names = [prefix + name for name in distinct_names(classes)]
+    for name, transform_class in zip(names, classes, strict=True):
+        setattr(module, name, transform_class(mesh, d_model, dtypes))
+    return names
+
+
+def transformed(
+    module: mtf.Module, names: Sequence[str], x: mtf.Tensor, context: Context
+) -> mtf.Tensor:
+    """Returns x after the transforms that are the attributes `names` of a module."""
+    for name in names:
+        x = getattr(module, name)(x, context)
+    return x

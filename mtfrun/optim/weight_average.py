@@ -1,0 +1,82 @@
+"""Moving averages of weights over the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtfrun import mtf
+
+_RAMP = 9.0
+
+
+def average_decay(step: mtf.Tensor, decay: float) -> mtf.Tensor:
+    """Returns the share of an average that stays in the update number `step`, counted from 0.
+
+    min(decay, step / (step + 9)): the first average is the first value itself, and early ones
+    forget the beginning sooner. TensorFlow's ExponentialMovingAverage has the same ramp one update
+    later, https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
+    """
+    finished = mtf.to_float(step)
+    return mtf.minimum(finished / (finished + _RAMP), decay)
+
+
+class WeightAverage:
+    """Exponential moving averages of variables, to evaluate and to decode with.
+
+    Averages of the way are better than its end (Polyak and Juditsky 1992,
+    https://doi.org/10.1137/0330046), the more so the larger the learning rate is.
+
+    Args:
+      variables: by path; an average has its variable's dimensions, layout and type.
+      decay: the share that stays in a step, once there have been many: an average over about
+        1 / (1 - decay) steps.
+    """
+
+    def __init__(self, variables: Mapping[str, mtf.Variable], decay: float):
+        if not 0.0 < decay < 1.0:
+            raise ValueError(f"average_decay={decay} must be above 0 and below 1")
+        self._variables = dict(variables)
+        self._decay = decay
+        self._averages = {
+            path: mtf.Variable(
+                variable.mesh, variable.shape, dtype=variable.dtype, name=path, trainable=False
+            )
+            for path, variable in variables.items()
+        }
+        self._exchanged = mtf.function(self._exchange)
+
+    def named_averages(self) -> dict[str, mtf.Variable]:
+        """Returns the averages by their variable's path, for storage and checkpoints."""
+        return self._averages
+
+    def update(
+        self, values: Mapping[str, mtf.Tensor], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        """Returns the new averages; assigns nothing, see `Optimizer`.
+
+        Args:
+          values: what the variables become in the update number `step`, by path.
+          step: counted from 0.
+        """
+        decay = average_decay(step, self._decay)
+        updates = {}
+        for path, average in self._averages.items():
+            before, value = mtf.to_float(average), mtf.to_float(values[path])
+            updates[average] = value + decay * (before - value)
+        return updates
+
+    def exchange(self) -> None:
+        """Gives every variable the value of its average and the average that of the variable.
+
+        No bit is lost: a second call puts everything back.
+        """
+        mesh = next(iter(self._variables.values())).mesh
+        self._exchanged(mtf.constant(mesh, 0.0))
+
+    def _exchange(self, zero: mtf.Tensor) -> mtf.Tensor:
+        pairs = [(self._variables[path], average) for path, average in self._averages.items()]
+        values = [(mtf.read_variable(v), mtf.read_variable(average)) for v, average in pairs]
+        for (variable, average), (value, mean) in zip(pairs, values, strict=True):
+            mtf.assign(variable, mean)
+            mtf.assign(average, value)
+        return zero  # a program on several devices needs something that is on them

@@ -1,0 +1,118 @@
+"""A peer, where it is installed: CTranslate2, a C++ engine for Transformers, with the same weights.
+
+https://github.com/OpenNMT/CTranslate2; `pip install ctranslate2`.
+"""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import tempfile  # noqa: E402
+
+import ctranslate2  # noqa: E402
+import numpy as np  # noqa: E402
+from ctranslate2.specs import TransformerSpec  # noqa: E402
+
+from tests.bench.decode_configs import ALPHA, CONFIGS, DecodeConfig, inputs, weight  # noqa: E402
+from tests.bench.worker import serve  # noqa: E402
+
+
+def specification(c: DecodeConfig) -> TransformerSpec:
+    """Returns the model with the benchmark's weights; its matrices are [outputs, inputs]."""
+    spec = TransformerSpec.from_config(
+        (c.num_layers, c.num_layers), c.num_heads, pre_norm=True, rms_norm=True
+    )
+    longest = max(c.inputs_length, c.targets_length)
+    ones = np.ones([c.d_model], np.float32)
+    table = weight("embedding/table", (c.vocabulary, c.d_model))
+    for side, stack, embeddings in (
+        ("encoder", spec.encoder, spec.encoder.embeddings[0]),
+        ("decoder", spec.decoder, spec.decoder.embeddings),
+    ):
+        embeddings.weight = table
+        stack.scale_embeddings = False
+        stack.position_encodings.encodings = weight("position/table", (longest, c.d_model))
+        stack.layer_norm.gamma = ones
+        for i, layer in enumerate(stack.layer):
+            root = f"{side}_stack/blocks/{i}"
+            _set_attention(
+                layer.self_attention, f"{root}/self_attention", c, [("query", "key", "value")]
+            )
+            if side == "decoder":
+                names = [("query",), ("key", "value")]
+                _set_attention(layer.attention, f"{root}/encoder_decoder_attention", c, names)
+            feed_forward = f"{root}/feed_forward/layer"
+            layer.ffn.layer_norm.gamma = ones
+            layer.ffn.linear_0.weight = weight(
+                f"{feed_forward}/wi/kernel", (c.d_model, c.d_ff)
+            ).T.copy()
+            layer.ffn.linear_1.weight = weight(
+                f"{feed_forward}/wo/kernel", (c.d_ff, c.d_model)
+            ).T.copy()
+    spec.decoder.projection.weight = weight("softmax/kernel", (c.d_model, c.vocabulary)).T.copy()
+    tokens = [str(i) for i in range(c.vocabulary)]
+    spec.register_source_vocabulary(tokens)
+    spec.register_target_vocabulary(tokens)
+    spec.config.unk_token, spec.config.bos_token, spec.config.eos_token = (
+        tokens[2],
+        tokens[0],
+        tokens[1],
+    )
+    spec.config.decoder_start_token = tokens[0]
+    spec.config.layer_norm_epsilon = 1e-6
+    spec.validate()
+    spec.optimize(quantization="float32")
+    return spec
+
+
+def _set_attention(spec, path: str, c: DecodeConfig, products: list) -> None:
+    """Sets norm, projections and output of an attention; `products` names what is one matrix."""
+    shape = (c.d_model, c.num_heads, c.d_kv)
+
+    def matrix(name: str) -> np.ndarray:
+        return weight(f"{path}/layer/attention/{name}", shape).reshape([c.d_model, -1]).T
+
+    spec.layer_norm.gamma = np.ones([c.d_model], np.float32)
+    spec.queries_scale = np.float32(1.0)  # it is in the weights
+    for linear, names in zip(spec.linear, products, strict=False):
+        linear.weight = np.concatenate([matrix(name) for name in names], 0)
+    output = weight(f"{path}/layer/attention/output", (c.num_heads, c.d_kv, c.d_model))
+    spec.linear[-1].weight = output.reshape([-1, c.d_model]).T.copy()
+
+
+def setup(arguments: argparse.Namespace):
+    """Returns a step that decodes the batch and blocks until the ids are there."""
+    config = CONFIGS[arguments.config]
+    with tempfile.TemporaryDirectory() as folder:
+        specification(config).save(folder)
+        translator = ctranslate2.Translator(
+            folder,
+            compute_type=arguments.compute_type,
+            inter_threads=1,
+            intra_threads=len(os.sched_getaffinity(0)),
+        )
+    texts = [[str(id_) for id_ in row] for row in inputs(config)]
+
+    def step() -> float:
+        found = translator.translate_batch(
+            texts,
+            beam_size=arguments.beam,
+            length_penalty=ALPHA,
+            # The end is never chosen.
+            min_decoding_length=config.targets_length,
+            max_decoding_length=config.targets_length,
+        )
+        return float(sum(int(token) for one in found for token in one.hypotheses[0]))
+
+    return step
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument("--compute_type", default="float32")
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)

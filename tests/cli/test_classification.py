@@ -1,0 +1,82 @@
+"""Classifying images with an untrained network."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.cli.tasks import Classification, Experiment
+from mtfrun.data import ImageData, TfdsImages
+from mtfrun.models.resnet import ResNet
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+
+SIZE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("tfds")
+
+
+def _classification(data_dir: pathlib.Path, mesh_shape: str, **options: int) -> Classification:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;classes:model")
+    model = functools.partial(ResNet, stage_sizes=[1], widths=[4])
+    data = ImageData(TfdsImages("digits", data_dir=str(data_dir)))
+    experiment = Experiment(mesh, model, data)
+    mtf.initialize(experiment.model, seed=1)
+    return Classification(experiment, **{"batch_size": 4, **options})
+
+
+def _images(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, [count, *SIZE]).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_predictions_are_the_best_of_the_softmax(data_dir: pathlib.Path, mesh_shape: str) -> None:
+    classification = _classification(data_dir, mesh_shape, top_k=3)
+    images = _images(6)
+    done: list[int] = []
+    predictions = classification(images, done.append)
+    assert done == [4, 6]
+    alone = _classification(data_dir, ONE_DEVICE).experiment
+    shape = alone.images.shapes(6)["images"]
+    logits = mtf.to_numpy(
+        mtf.function(alone.model.logits)(
+            {"images": mtf.import_tf_tensor(alone.mesh, np.stack(images), shape)}
+        )
+    )
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert len(predictions) == 6
+    for prediction, row in zip(predictions, expected, strict=True):
+        best = np.argsort(-row, kind="stable")[:3]
+        assert [entry.label for entry in prediction.top] == [str(i) for i in best]
+        probabilities = [entry.probability for entry in prediction.top]
+        assert_close(probabilities, row[best], FLOAT32_MODEL_TOLERANCE)
+        assert (prediction.label, prediction.probability) == prediction.top[0]
+
+
+def test_neither_the_rest_of_a_batch_nor_its_filling_changes_an_image(
+    data_dir: pathlib.Path,
+) -> None:
+    classification = _classification(data_dir, ONE_DEVICE)
+    images = _images(5)
+    together = classification(images)
+    assert [classification([image])[0] for image in images] == together
+    assert classification([]) == []
+
+
+def test_all_classes_are_named_where_there_are_fewer_than_asked_for(
+    data_dir: pathlib.Path,
+) -> None:
+    (prediction,) = _classification(data_dir, ONE_DEVICE, top_k=99)(_images(1))
+    assert sorted(entry.label for entry in prediction.top) == list("0123456789")
+    assert sum(entry.probability for entry in prediction.top) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_sizes_below_one_are_errors(data_dir: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="top_k=0 must be at least 1"):
+        _classification(data_dir, ONE_DEVICE, top_k=0)

@@ -1,0 +1,103 @@
+"""Decoding, scoring and evaluating a checkpoint of Mesh TensorFlow, of which there is no run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests.cli.command import error_line, mtfrun, succeeded
+from tests.layouts import FLOAT32_MODEL_TOLERANCE
+from tests.oracle.reference_cases import FOLDER, reference_cases
+
+CASE = reference_cases("transformer")["t5_1_0"]
+CONFIG = """
+include "defaults.gin"
+include "models/t5.1.0.gin"
+
+from __gin__ import dynamic_registration
+from mtfrun import data
+from mtfrun.cli import tasks
+from mtfrun.models import transformer
+from tests.cli import ids_vocabulary
+
+D_MODEL = 16
+D_FF = 24
+D_KV = 6
+NUM_HEADS = 2
+NUM_LAYERS = 2
+SEQUENCE_LENGTH = 16
+BATCH_SIZE = 2
+transformer.RelativePositionBias.num_buckets = 8
+
+ids_vocabulary.IdsVocabulary.size = 128
+tasks.Experiment.data = @data.SequenceToSequenceData()
+data.SequenceToSequenceData.vocabulary = @ids_vocabulary.IdsVocabulary()
+data.SequenceToSequenceData.inputs_length = 7
+data.SequenceToSequenceData.targets_length = 7
+data.SequenceToSequenceData.source = @data.TsvPairs()
+data.TsvPairs.patterns = %PAIRS
+"""
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Returns what describes the model and names its checkpoint."""
+    folder = tmp_path_factory.mktemp("foreign")
+    pairs = folder / "pairs.tsv"
+    pairs.write_text("".join(f"{i}\t{t}\n" for i, t in zip(_inputs(), _targets(), strict=True)))
+    (folder / "model.gin").write_text(CONFIG + f"PAIRS = {{'validation': '{pairs}'}}\n")
+    checkpoint = FOLDER / CASE.hparams["checkpoint"] / "model.ckpt-0"
+    return [f"--gin_file={folder}/model.gin", f"--gin.INIT_CHECKPOINT='{checkpoint}'"]
+
+
+def _inputs() -> list[str]:
+    """Returns the texts of the inputs, without their ends."""
+    return [" ".join(str(i) for i in row if i > 1) for row in CASE.arrays["in/inputs"]]
+
+
+def _targets() -> list[str]:
+    return [" ".join(str(i) for i in row if i > 1) for row in CASE.arrays["in/targets"]]
+
+
+def test_decodes_are_those_of_mesh_tensorflow(flags: list[str]) -> None:
+    prompts = [f"--prompt={text}" for text in _inputs()]
+    answers = succeeded(mtfrun("decode", *flags, *prompts))
+    expected = CASE.arrays["out/greedy_ids"].tolist()
+    assert [[int(i) for i in answer["output"].split()] for answer in answers] == expected
+    assert [answer["step"] for answer in answers] == [0, 0]
+
+
+def test_evaluation_and_scores_agree_about_the_targets(
+    flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    flags = [*flags, f"--gin.INIT_CHECKPOINT='{FOLDER / CASE.hparams['checkpoint']}'"]
+    (evaluated,) = succeeded(mtfrun("eval", *flags))
+    # The folder's newest checkpoint.
+    assert evaluated["step"] == 3
+    pairs = tmp_path / "pairs.jsonl"
+    lines = zip(_inputs(), _targets(), strict=True)
+    pairs.write_text("".join(json.dumps({"input": i, "target": t}) + "\n" for i, t in lines))
+    scores = succeeded(mtfrun("score", *flags, f"--input={pairs}"))
+    assert [score["step"] for score in scores] == [3, 3]
+    nats = -sum(score["log_likelihood"] for score in scores)
+    tokens = sum(score["tokens"] for score in scores)
+    np.testing.assert_allclose(
+        np.log(evaluated["perplexity"]), nats / tokens, rtol=FLOAT32_MODEL_TOLERANCE
+    )
+
+
+def test_a_model_without_values_is_refused(flags: list[str]) -> None:
+    assert "there is no model" in error_line(mtfrun("decode", flags[0], "--prompt=3"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(flags: list[str]) -> None:
+    line = error_line(mtfrun("decode", *flags, "--prompt=3", "--gin.D_FF=32"))
+    assert "does not fit the model: it has other sizes for" in line
+
+
+def test_a_step_is_a_runs(flags: list[str]) -> None:
+    line = error_line(mtfrun("eval", *flags, "--checkpoint=3"))
+    assert "are about a run: give its --model_dir" in line

@@ -1,0 +1,54 @@
+"""The confusion matrix of an evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.data import Infeed
+from mtfrun.evaluation import Evaluator
+from tests.layouts import ONE_DEVICE
+from tests.models.resnet.small_resnet import BATCH, NUM_CLASSES, SHAPES, pictures, small_resnet
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "layout"),
+    [
+        (ONE_DEVICE, ""),
+        ("data:2,model:2", "batch:data;classes:model"),
+        ("data:4,model:1", "batch:data"),
+    ],
+)
+def test_it_counts_every_example_that_is_no_padding_once(mesh_shape: str, layout: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, layout)
+    model = small_resnet(mesh)
+    mtf.initialize(model, seed=4)
+    batches = [pictures(seed) for seed in range(3)]
+    batches[2]["weights"][5:] = 0
+    rng = np.random.default_rng(0)
+    for batch in batches:  # one colour each: an untrained network tells these apart
+        batch["images"][:] = rng.integers(0, 256, [BATCH, 1, 1, 3])
+    stacked = {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
+    data = tf.data.Dataset.from_tensor_slices(stacked)
+    measured = Evaluator(model, mesh, batches_per_visit=2).measure(Infeed(iter(data), mesh, SHAPES))
+    expected = np.zeros([NUM_CLASSES, NUM_CLASSES])
+    for batch in batches:
+        images = mtf.import_tf_tensor(mesh, batch["images"], SHAPES["images"])
+        logits = mtf.to_numpy(mtf.function(model.logits)({"images": images}))
+        for i in range(BATCH):
+            expected[batch["labels"][i], np.argmax(logits[i])] += batch["weights"][i]
+    assert measured.tables.keys() == {"confusion_matrix"}
+    np.testing.assert_array_equal(measured.tables["confusion_matrix"], expected)
+    assert np.trace(expected) / expected.sum() == pytest.approx(measured.values["accuracy"])
+    assert expected.sum() == 21 and np.count_nonzero(expected.sum(axis=0)) > 1
+
+
+def test_perplexity_is_for_tokens() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = small_resnet(mesh)
+    mtf.initialize(model)
+    data = tf.data.Dataset.from_tensors(pictures())
+    values = Evaluator(model, mesh)(Infeed(iter(data), mesh, SHAPES))
+    assert values.keys() == {"loss", "accuracy", "top_5_accuracy"}

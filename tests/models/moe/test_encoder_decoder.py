@@ -1,0 +1,134 @@
+"""Mixtures of experts in the encoder and in the decoder of an encoder-decoder."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import data, evaluation, mtf, optim
+from mtfrun.models import moe
+from mtfrun.models.transformer import EncoderDecoder, EncoderDecoderAttention, SelfAttention, Stack
+from mtfrun.training import TrainState, train_steps_function
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.moe.mixtures import LAYOUT
+from tests.models.small_encoder_decoder import (
+    BATCH,
+    INPUTS_LENGTH,
+    TARGETS_LENGTH,
+    VOCABULARY,
+    packed_pairs,
+    pairs,
+    small_encoder_decoder,
+)
+from tests.models.small_model import on_mesh
+
+STEPS = 6
+# A second level of few tokens needs room; where it has, nothing depends on who else is there.
+CAPACITY = moe.Capacity(evaluation=8.0, second_level=8.0)
+OPTIONS = {
+    "experts": functools.partial(moe.Experts, hidden_size=8),
+    "group_size": 12,
+    "capacity": CAPACITY,
+}
+ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, **OPTIONS)
+TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), **OPTIONS)
+
+
+def _model(mesh: mtf.Mesh) -> EncoderDecoder:
+    """Returns a model with one level in the encoder and two in the decoder."""
+    attention = functools.partial(SelfAttention, num_heads=4, d_kv=4)
+    to_encoder = functools.partial(EncoderDecoderAttention, num_heads=4, d_kv=4)
+    return small_encoder_decoder(
+        mesh,
+        encoder=functools.partial(Stack, num_layers=1, layers=[attention, ONE_LEVEL]),
+        decoder=functools.partial(Stack, num_layers=1, layers=[attention, to_encoder, TWO_LEVELS]),
+    )
+
+
+@functools.cache
+def _trained(mesh_shape: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Returns the totals of the metrics of some steps, and an evaluation afterwards."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    state = TrainState(_model(mesh), optim.Adam(learning_rate=0.02), mesh)
+    state.initialize()
+    rows = packed_pairs()
+    lengths = {name: x.shape[1] for name, x in rows.items()}
+    features = {
+        name: mtf.import_tf_tensor(
+            mesh, np.stack([x] * STEPS), f"steps:{STEPS};batch:{BATCH};length:{lengths[name]}"
+        )
+        for name, x in rows.items()
+    }
+    history = mtf.to_numpy(
+        train_steps_function(state)(features, mtf.constant(mesh, STEPS, dtype=np.int32))
+    )
+    shapes = data.sequence_to_sequence_shapes(BATCH, INPUTS_LENGTH, TARGETS_LENGTH)
+    infeed = data.Infeed(iter([_Batch(pairs())]), mesh, shapes)
+    values = evaluation.Evaluator(state.model, mesh)(infeed)
+    return {name: metric.total for name, metric in history.items()}, values
+
+
+class _Batch(dict):
+    """A batch of arrays that has the interface of one of tensors."""
+
+    def items(self):
+        return [(name, mtf.import_tf_tensor(mtf.Mesh(), x).value) for name, x in super().items()]
+
+
+def test_training_lowers_the_loss_and_evaluation_knows_both_mixtures() -> None:
+    history, values = _trained(ONE_DEVICE)
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
+    assert 0.0 < values["loss"] < 2.0 * np.log(VOCABULARY)
+    one, two = (
+        "encoder_stack/blocks/0/moe_1d/layer/level_1",
+        "decoder_stack/blocks/0/moe_2d/layer/level_2",
+    )
+    for prefix in (one, two):
+        assert np.isclose(sum(values[f"{prefix}/load/{i}"] for i in range(4)), 1.0)
+        assert values[f"{prefix}/entropy"] > 0.0
+
+
+def test_training_and_evaluation_are_the_same_on_a_mesh() -> None:
+    for actual, expected in zip(_trained("data:2,model:2"), _trained(ONE_DEVICE), strict=True):
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_close(actual[name], np.float32(value), FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("beams", [None, 3])
+def test_steps_of_decoding_equal_the_whole_rows(mesh_shape: str, beams: int | None) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = _model(mesh)
+    rng = np.random.default_rng(3)
+    # Every beam has targets of its own. No row is padded: while decoding, padding is a token.
+    targets = rng.integers(1, VOCABULARY, [beams or 1, BATCH, TARGETS_LENGTH]).astype(np.int32)
+    inputs = pairs()["inputs"]
+    logits = mtf.function(model.logits)
+    whole = [
+        mtf.to_numpy(logits(on_mesh(mesh, {"inputs": inputs, "targets": beam}))) for beam in targets
+    ]
+    previous = np.pad(targets, [(0, 0), (0, 0), (1, 0)])[..., :-1]
+    beam = None if beams is None else mtf.Dimension("beam", beams)
+    dims = [mtf.Dimension("batch", BATCH), *([] if beam is None else [beam])]
+
+    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
+        empty = mtf.zeros(mesh, [dims[0], ("length", TARGETS_LENGTH)], tf.int32)
+        decoder = model.decoder({**features, "targets": empty}, beam)
+        state, made = decoder.initial_state, []
+        for position in range(TARGETS_LENGTH):
+            ids = np.moveaxis(previous[..., position], 0, 1)
+            ids = mtf.import_tf_tensor(mesh, ids.reshape([d.size for d in dims]), dims)
+            now = mtf.constant(mesh, position, dtype=tf.int32)
+            of_position, state = decoder.step(ids, now, state)
+            made.append(of_position)
+        return made
+
+    made = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"inputs": inputs})))
+    one_by_one = np.stack(made, axis=-2).reshape([BATCH, beams or 1, TARGETS_LENGTH, VOCABULARY])
+    assert_close(np.moveaxis(one_by_one, 1, 0), np.stack(whole), FLOAT32_MODEL_TOLERANCE)

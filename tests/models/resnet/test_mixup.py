@@ -1,0 +1,150 @@
+"""Mixup: the distribution of the shares, the loss, every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.models.resnet import ImageInput, beta_quantiles, mixed, mixing_shares
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.resnet.small_resnet import BATCH, on_mesh, pictures, small_resnet
+
+ALPHA = 0.4
+
+
+@pytest.mark.parametrize(
+    ("alpha", "distribution"),
+    [
+        (0.5, lambda x: 2 / np.pi * np.arcsin(np.sqrt(x))),
+        (1.0, lambda x: x),
+        (2.0, lambda x: 3 * x**2 - 2 * x**3),
+        (3.0, lambda x: 10 * x**3 - 15 * x**4 + 6 * x**5),
+    ],
+)
+def test_the_quantiles_are_those_of_the_beta_distribution(
+    alpha: float, distribution: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    for count in (7, 1024):
+        quantiles = beta_quantiles(alpha, count).astype(np.float64)
+        np.testing.assert_allclose(
+            distribution(quantiles), (np.arange(count) + 0.5) / count, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 8.0])
+def test_the_quantiles_have_the_moments_of_the_beta_distribution(alpha: float) -> None:
+    quantiles = beta_quantiles(alpha, 1024).astype(np.float64)
+    assert quantiles.mean() == pytest.approx(0.5, abs=1e-6)
+    assert quantiles.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=5e-3)
+    assert quantiles[0] >= 0.0 and quantiles[-1] <= 1.0 and (np.diff(quantiles) >= 0).all()
+
+
+def _shares(mesh: mtf.Mesh, weights: np.ndarray, step: int = 0) -> np.ndarray:
+    tensor = mtf.import_tf_tensor(mesh, weights, [mtf.Dimension("batch", len(weights))])
+    draw = mtf.function(lambda w: mixing_shares(w, mtf.random_key(step), ALPHA))
+    return mtf.to_numpy(draw(tensor))
+
+
+@pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:4,model:2", "data:8,model:1"])
+def test_every_layout_mixes_the_same_pictures(mesh_shape: str) -> None:
+    images = np.random.default_rng(0).normal(size=[8, 3, 4, 2]).astype(np.float32)
+    mesh = mtf.Mesh(mesh_shape, "batch:data")
+    shares = _shares(mesh, np.ones([8], np.float32))
+    np.testing.assert_array_equal(shares, _shares(mtf.Mesh(ONE_DEVICE), np.ones([8], np.float32)))
+    assert len(set(shares)) > 4 and not np.array_equal(
+        shares, _shares(mesh, np.ones([8], np.float32), 1)
+    )
+    shape = mtf.convert_to_shape("batch:8;rows:3;cols:4;channels:2")
+    found = mtf.function(mixed)(
+        mtf.import_tf_tensor(mesh, images, shape), mtf.import_tf_tensor(mesh, shares, shape[:1])
+    )
+    share = shares.reshape(-1, 1, 1, 1)
+    assert_close(mtf.to_numpy(found), share * images + (1 - share) * np.roll(images, 1, 0))
+
+
+def test_padding_is_mixed_into_nothing() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    weights = np.array([1, 1, 0, 1], np.float32)
+    shares = _shares(mesh, weights)
+    whole = _shares(mesh, np.ones([4], np.float32))
+    assert shares[3] == 1.0 and (whole < 1.0).all()
+    np.testing.assert_array_equal(shares[:3], whole[:3])
+
+
+def _loss_and_gradients(
+    model: mtf.Module, mesh: mtf.Mesh, features: dict[str, mtf.Tensor], step: int
+) -> tuple:
+    trainable = {path: v for path, v in model.named_variables().items() if v.trainable}
+
+    def run(features: dict[str, mtf.Tensor]) -> tuple:
+        def total() -> tuple:
+            loss = model.loss(features, training=True, key=mtf.random_key(step))
+            return loss.total, loss
+
+        (value, loss), gradients = mtf.value_and_gradients(total, trainable)
+        return value, gradients, loss.metrics
+
+    return mtf.to_numpy(mtf.function(run)(features))
+
+
+def test_the_loss_is_that_of_both_labels_in_the_shares_of_their_pictures() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    plain_input = ImageInput(crop_padding=0)
+    options = {"image_input": plain_input, "label_smoothing": 0.2}
+    model = small_resnet(mesh, **options, mixup_alpha=ALPHA)
+    mtf.initialize(model, seed=3)
+    batch, step = pictures(), 4
+    value, gradients, metrics = _loss_and_gradients(model, mesh, on_mesh(mesh, batch), step)
+
+    key = mtf.random_key(step).fold_in("mixup")
+    ones = mtf.ones(mesh, [mtf.Dimension("batch", BATCH)])
+    shares = mtf.to_numpy(mtf.function(lambda w: mixing_shares(w, key, ALPHA))(ones))
+    share = shares.reshape(-1, 1, 1, 1)
+    images = (batch["images"].astype(np.float32) - 127.5) / 127.5
+    images = (share * images + (1 - share) * np.roll(images, 1, 0)).astype(np.float32)
+    # Weights need not be 0 and 1: the loss is linear in them.
+    parts = [
+        {"images": images, "labels": labels.astype(np.int32), "weights": part.astype(np.float32)}
+        for labels, part in ((batch["labels"], shares), (np.roll(batch["labels"], 1), 1 - shares))
+    ]
+    plain = small_resnet(mesh, **options)
+    mtf.initialize(plain, seed=3)
+    found = [_loss_and_gradients(plain, mesh, on_mesh(mesh, part), step) for part in parts]
+    assert_close(value, sum(part[0] for part in found), FLOAT32_MODEL_TOLERANCE)
+    for path, gradient in gradients.items():
+        expected = sum(part[1][path] for part in found)
+        assert_close(gradient, expected, FLOAT32_MODEL_TOLERANCE)
+    for name, metric in metrics.items():
+        assert_close(
+            metric.total, sum(part[2][name].total for part in found), FLOAT32_MODEL_TOLERANCE
+        )
+        assert metric.weight == BATCH
+    assert metrics["loss"].total != pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "layout", "blocks"),
+    [
+        ("data:4,model:1", "batch:data", 1),
+        ("data:2,model:2", "row_blocks:data;col_blocks:model", 2),
+    ],
+)
+def test_a_step_with_mixup_is_that_of_one_device(mesh_shape: str, layout: str, blocks: int) -> None:
+    def step(mesh_shape: str, layout: str, blocks: int) -> tuple:
+        mesh = mtf.Mesh(mesh_shape, layout)
+        model = small_resnet(mesh, mixup_alpha=ALPHA, row_blocks=blocks, col_blocks=blocks)
+        mtf.initialize(model, seed=2)
+        return _loss_and_gradients(model, mesh, on_mesh(mesh, pictures()), 5)
+
+    expected, found = step(ONE_DEVICE, "", 1), step(mesh_shape, layout, blocks)
+    assert_close(found[0], expected[0], FLOAT32_MODEL_TOLERANCE)
+    for path, gradient in expected[1].items():
+        assert_close(found[1][path], gradient, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_a_negative_alpha_is_an_error() -> None:
+    with pytest.raises(ValueError, match="mixup_alpha=-0.1 must not be negative"):
+        small_resnet(mtf.Mesh(ONE_DEVICE), mixup_alpha=-0.1)

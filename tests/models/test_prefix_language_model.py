@@ -1,0 +1,227 @@
+"""Prefix language models: what their positions see, and decoding behind a prompt read at once."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import decoding, mtf
+from mtfrun.models import transformer as t
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+
+MESHES = [ONE_DEVICE, "data:2,model:2"]
+LENGTH, END = 10, decoding.END_ID
+# Prompts end with an end id, as the inputs of such a model do; the last leaves no room for more.
+PROMPT_SIZES = [2, 3, 4, 5, 6, 2, 9, 10]
+
+RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
+# (self-attention, options of the stack, the model's position class)
+KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "learned positions": (t.SelfAttention, {}, t.PositionalEmbedding),
+    "relative": (t.SelfAttention, {"relative_bias": RELATIVE}, None),
+    "grouped, rotary": (
+        functools.partial(t.SelfAttention, num_memory_heads=2, rotary=True),
+        {},
+        None,
+    ),
+    "multi-query, relative in each layer": (
+        functools.partial(t.SelfAttention, num_memory_heads=1, relative_bias=RELATIVE),
+        {},
+        None,
+    ),
+    "local": (functools.partial(t.LocalSelfAttention, window=3), {}, t.SinusoidPositions),
+}
+
+
+def _model(mesh: mtf.Mesh, kind: str = "relative", **options: Any) -> t.DecoderOnly:
+    attention, stack_options, position = KINDS[kind]
+    layers = [
+        functools.partial(attention, num_heads=4, d_kv=4),
+        functools.partial(t.FeedForward, d_ff=32),
+    ]
+    stack = functools.partial(t.Stack, num_layers=2, layers=layers, **stack_options)
+    model = t.DecoderOnly(
+        mesh,
+        VOCABULARY,
+        d_model=16,
+        max_length=16,
+        stack=stack,
+        position=position,
+        prefix=True,
+        tied_softmax=False,
+        **options,
+    )
+    mtf.initialize(model, seed=4)
+    return model
+
+
+def _rows() -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids [8, LENGTH], and those of them that are known: the others are 0."""
+    ids = np.random.default_rng(1).integers(2, VOCABULARY, [8, LENGTH]).astype(np.int32)
+    ids[np.arange(8), np.asarray(PROMPT_SIZES) - 1] = END
+    known = np.arange(LENGTH) < np.asarray(PROMPT_SIZES)[:, np.newaxis]
+    return ids, ids * known
+
+
+def _in_prefix(prompts: np.ndarray) -> np.ndarray:
+    """Returns where the known ids are read, and position 0."""
+    known = np.count_nonzero(prompts, axis=1)[:, np.newaxis]
+    return (np.arange(LENGTH) <= known).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    "kind, mesh_shape",
+    [
+        pytest.param(
+            kind,
+            mesh_shape,
+            marks=[] if mesh_shape == ONE_DEVICE or kind == "relative" else [pytest.mark.slow],
+        )
+        for kind in KINDS
+        for mesh_shape in MESHES
+    ],
+)
+def test_steps_behind_the_prompt_give_the_logits_of_whole_rows(kind: str, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = _model(mesh, kind)
+    ids, prompts = _rows()
+    given = on_mesh(mesh, {"targets": ids, "targets_prefix": _in_prefix(prompts)})
+    whole = mtf.to_numpy(mtf.function(model.logits)(given))
+    previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
+
+    def steps(features: dict[str, mtf.Tensor], first: int) -> list[mtf.Tensor]:
+        decoder = model.decoder(features)
+        assert decoder.prefilled is not None
+        state, made = decoder.initial_state, [decoder.prefilled]
+        for position in range(first, LENGTH):
+            before = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
+            now = mtf.constant(mesh, position, dtype=tf.int32)
+            logits, state = decoder.step(before, now, state)
+            made.append(logits)
+        return made
+
+    for first in (0, min(PROMPT_SIZES)):
+        run = mtf.function(functools.partial(steps, first=first))
+        known, *made = mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts})))
+        np.testing.assert_array_equal(known, PROMPT_SIZES)
+        assert_close(np.stack(made, axis=1), whole[:, first:], FLOAT32_MODEL_TOLERANCE)
+
+
+@functools.cache
+def _decoded(mesh_shape: str, search: decoding.Search, rows: tuple[int, ...]) -> Any:
+    """Returns the hypotheses of some of the prompts as one batch."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = _model(mesh)
+    prompts = _rows()[1][list(rows)]
+
+    def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
+        return search(
+            functools.partial(model.decoder, features),
+            features["targets"],
+            mtf.Dimension("vocab", VOCABULARY),
+            lines=lines,
+        )
+
+    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
+    return mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts}), lines))
+
+
+SEARCHES = {
+    "greedy": decoding.Search(),
+    "sampling": decoding.Search(temperature=1.0, top_k=6, seed=3),
+    "beam": decoding.Search(beam_size=3),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
+    together = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))
+    for row in (0, 2, 4, 6):
+        alone = _decoded(ONE_DEVICE, SEARCHES[name], (row,))
+        np.testing.assert_array_equal(together.ids[row], alone.ids[0])
+        np.testing.assert_array_equal(together.finished[row], alone.finished[0])
+        assert_close(together.scores[row], alone.scores[0], FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_decodes_are_the_same_on_a_mesh(name: str) -> None:
+    expected = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))
+    found = _decoded("data:2,model:2", SEARCHES[name], tuple(range(8)))
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_greedy_ids_are_the_likeliest_of_whole_rows() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(mesh)
+    prompts = _rows()[1]
+    found = _decoded(ONE_DEVICE, SEARCHES["greedy"], tuple(range(8)))
+    made = found.ids[:, 0]
+    given = on_mesh(mesh, {"targets": made, "targets_prefix": _in_prefix(prompts)})
+    logits = mtf.to_numpy(mtf.function(model.logits)(given))
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for row, size in enumerate(PROMPT_SIZES):
+        np.testing.assert_array_equal(made[row, :size], prompts[row, :size])
+        # The end of its inputs has not ended the row.
+        assert np.count_nonzero(made[row]) > size or size == LENGTH
+        ends = np.flatnonzero(made[row, size:] == END)
+        stop = size + ends[0] + 1 if ends.size else LENGTH
+        np.testing.assert_array_equal(made[row, size:stop], logits[row, size:stop].argmax(-1))
+        np.testing.assert_array_equal(made[row, stop:], 0)
+        total = log_probs[row, np.arange(size, stop), made[row, size:stop]].sum()
+        assert_close(found.scores[row, 0], np.float32(total), FLOAT32_MODEL_TOLERANCE)
+
+
+def test_known_targets_behind_the_prefix_are_read_causally() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(mesh)
+    ids, prompts = _rows()
+    in_prefix = np.tile(np.arange(LENGTH) <= 1, [8, 1]).astype(np.int32)
+    whole = mtf.function(model.logits)(on_mesh(mesh, {"targets": ids, "targets_prefix": in_prefix}))
+
+    def step(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
+        decoder = model.decoder(features)
+        before = mtf.import_tf_tensor(mesh, ids[:, 1], [("batch", 8)])
+        now = mtf.constant(mesh, 2, dtype=tf.int32)
+        return decoder.step(before, now, decoder.initial_state)[0]
+
+    given = on_mesh(mesh, {"targets": prompts, "targets_prefix": in_prefix})
+    made = mtf.to_numpy(mtf.function(step)(given))
+    assert_close(made, mtf.to_numpy(whole)[:, 2], FLOAT32_MODEL_TOLERANCE)
+
+
+def test_attention_with_a_ring_of_positions_is_refused() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    layers = [functools.partial(t.MaskedLocalAttention, num_heads=2, d_kv=4)]
+    stack = functools.partial(t.Stack, num_layers=1, layers=layers)
+    model = t.DecoderOnly(mesh, VOCABULARY, d_model=8, max_length=16, stack=stack, prefix=True)
+    mtf.initialize(model)
+    with pytest.raises(ValueError, match="MaskedLocalAttention reads positions one after"):
+        model.decoder(on_mesh(mesh, {"targets": _rows()[1]}))
+
+
+def test_inputs_are_seen_whole_and_targets_causally() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(mesh, loss_on_targets_only=True)
+    rows = np.asarray([[7, 8, 9, 1, 5, 6, 1, 0]], np.int32)
+
+    def reach(position: int) -> list[int]:
+        """Returns which logits an id has an influence on."""
+        changed = rows.copy()
+        changed[0, position] += 3
+        before, after = (
+            mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": x})))
+            for x in (rows, changed)
+        )
+        return [int(i) for i in np.flatnonzero(np.abs(after - before)[0].max(-1) > 1e-6)]
+
+    # Position i reads id i - 1. Positions 0 to 4 see each other, the others what came before.
+    assert reach(1) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert reach(4) == [5, 6, 7]
+    loss = mtf.function(lambda f: model.loss(f, training=False))(on_mesh(mesh, {"targets": rows}))
+    assert mtf.to_numpy(loss.weight) == 3.0

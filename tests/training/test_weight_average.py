@@ -1,0 +1,119 @@
+"""Averages of the weights: what they are, on every mesh, over a resumption, in an evaluation."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun import mtf, optim
+from mtfrun.data import Infeed
+from mtfrun.training import TrainOptions, TrainState, train_steps_function
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.resnet.small_resnet import SHAPES, pictures, small_resnet
+from tests.training.toy_run import parameters, toy_train
+
+DECAY = 0.4
+
+
+def _expected(values: list[np.ndarray]) -> np.ndarray:
+    """Returns the average of the values after each step."""
+    average = np.zeros_like(values[0])
+    for step, value in enumerate(values):
+        decay = min(DECAY, step / (step + 9))
+        average = decay * average + (1 - decay) * value
+    return average
+
+
+def _options(steps: int) -> TrainOptions:
+    return TrainOptions(train_steps=steps, iterations_per_loop=3, checkpoint_every_steps=None)
+
+
+def test_averages_are_those_of_the_values_after_each_step(tmp_path: pathlib.Path) -> None:
+    steps = 9  # from the eighth on the decay is the one that was asked for
+    runs = [
+        parameters(toy_train(str(tmp_path / f"{i}"), _options(i))[0]) for i in range(1, steps + 1)
+    ]
+    found = parameters(toy_train(str(tmp_path / "averaged"), _options(9), average_decay=DECAY)[0])
+    for path in ("embedding", "hidden", "softmax"):
+        np.testing.assert_array_equal(found[f"model/{path}"], runs[-1][f"model/{path}"])
+        expected = _expected([run[f"model/{path}"] for run in runs])
+        assert_close(found[f"averages/{path}"], expected, FLOAT32_MODEL_TOLERANCE)
+        assert np.abs(expected - runs[-1][f"model/{path}"]).max() > 1e-3
+
+
+def test_a_resumed_run_has_the_same_averages_to_the_bit(tmp_path: pathlib.Path) -> None:
+    whole, _ = toy_train(str(tmp_path / "whole"), _options(10), average_decay=DECAY)
+    toy_train(str(tmp_path / "halves"), _options(4), average_decay=DECAY)
+    halves, _ = toy_train(
+        str(tmp_path / "halves"),
+        _options(10),
+        average_decay=DECAY,
+        evaluate=lambda step: None,
+    )
+    assert any(path.startswith("averages/") for path in parameters(whole))
+    for path, value in parameters(whole).items():
+        np.testing.assert_array_equal(parameters(halves)[path], value, err_msg=path)
+
+
+def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
+    mesh = mtf.Mesh(mesh_shape, layout)
+    state = TrainState(
+        small_resnet(mesh), optim.Sgd(0.02), mesh, frozen=["^softmax/bias$"], average_decay=DECAY
+    )
+    state.initialize()
+    batches = [pictures(seed) for seed in range(4)]
+    data = tf.data.Dataset.from_tensor_slices(
+        {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
+    )
+    features = Infeed(iter(data), mesh, SHAPES).next(4)
+    train_steps_function(state)(features, mtf.constant(mesh, 4, dtype=tf.int32))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "layout"),
+    [
+        ("data:4,model:1", "batch:data"),
+        ("data:2,model:2", "batch:data;filters:model"),
+    ],
+)
+def test_layouts_change_no_average_and_averages_lie_where_their_variables_do(
+    mesh_shape: str, layout: str
+) -> None:
+    expected = mtf.to_numpy(_trained_resnet(ONE_DEVICE, "").named_averages())
+    state = _trained_resnet(mesh_shape, layout)
+    variables, averages = state.model.named_variables(), state.named_averages()
+    # What a step changes: moving averages of norms as well, but nothing that is frozen.
+    assert averages.keys() == variables.keys() - {"softmax/bias"}
+    assert any(path.endswith("moving_variance") for path in averages)
+    for path, average in averages.items():
+        assert_close(mtf.to_numpy(average), expected[path], FLOAT32_MODEL_TOLERANCE)
+        assert dtensor.fetch_layout(average.variable) == dtensor.fetch_layout(
+            variables[path].variable
+        )
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_a_model_has_its_averages_for_a_while(mesh_shape: str) -> None:
+    state = _trained_resnet(mesh_shape, "batch:data;filters:model")
+    weights = mtf.to_numpy(state.model.named_variables())
+    averages = mtf.to_numpy(state.named_averages())
+    with pytest.raises(RuntimeError), state.averaged():
+        inside = mtf.to_numpy(state.model.named_variables())
+        for path, value in inside.items():
+            np.testing.assert_array_equal(value, averages.get(path, weights[path]), err_msg=path)
+        raise RuntimeError
+    for path, value in mtf.to_numpy(state.model.named_variables()).items():
+        np.testing.assert_array_equal(value, weights[path], err_msg=path)
+    for path, value in mtf.to_numpy(state.named_averages()).items():
+        np.testing.assert_array_equal(value, averages[path], err_msg=path)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])
+def test_a_decay_that_is_no_share_is_an_error(decay: float, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=f"average_decay={decay} must be above 0 and below 1"):
+        toy_train(str(tmp_path), _options(1), average_decay=decay)
