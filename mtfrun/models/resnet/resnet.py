@@ -32,7 +32,7 @@ class ResNet(ImageClassifier):
       row_blocks, col_blocks: how many blocks pictures are cut into.
       init_zero: residual blocks begin as the identity.
       rematerialise: compute residual blocks again in the backward pass instead of remembering what
-        is inside them: less memory, a third more time.
+        is inside them: less memory, the time of one more forward pass.
       image_input: makes normalised floats of pictures, with augmentation in training.
       label_smoothing: the share of the target that is spread over all classes, in training.
       mixup_alpha: train on mixtures of two pictures, see `mixing_shares`; 0 for none.

@@ -15,6 +15,12 @@ def split_leading_axes(x: Tensor, num_leading: int) -> list[int]:
     return [i for i in range(num_leading) if x.mesh.num_splits(x.shape[i]) > 1]
 
 
+def merged_names(x: Tensor, num_leading: int) -> list[str]:
+    """Returns names under which what `over_merged_batch` hands on is laid out as it is there."""
+    split = [x.shape[i].name for i in split_leading_axes(x, num_leading)]
+    return split if len(split) == 1 else [*split, "_merged"]
+
+
 def over_merged_batch(
     fn: Callable[[tf.Tensor], tf.Tensor], x: Tensor, value: tf.Tensor, num_leading: int
 ) -> tf.Tensor:
