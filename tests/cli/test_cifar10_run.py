@@ -60,6 +60,7 @@ def test_the_run_says_what_to_do_where_there_is_no_dataset(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_run_trains_evaluates_and_classifies(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

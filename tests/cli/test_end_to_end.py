@@ -111,6 +111,7 @@ def test_decode_answers_every_line_whatever_it_holds(
     assert alone == answers[-1]
 
 
+@pytest.mark.slow
 def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=the "]
     sampled = [*decode, "--temperature=1", "--top_k=50"]

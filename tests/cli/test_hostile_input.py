@@ -142,7 +142,8 @@ def test_a_full_disk_leaves_the_old_file(run: str, tmp_path: pathlib.Path) -> No
 
 @pytest.mark.parametrize(
     ("number", "code", "leaves_part"),
-    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)],
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False)]
+    + [pytest.param(signal.SIGKILL, -9, True, marks=pytest.mark.slow)],
 )
 def test_a_signal_leaves_no_file_under_the_final_name(
     number: signal.Signals, code: int, leaves_part: bool, run: str, tmp_path: pathlib.Path

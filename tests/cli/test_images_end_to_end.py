@@ -73,6 +73,7 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
     assert not {"perplexity", "perf/tokens_per_sec", "confusion_matrix"} & tags
 
 
+@pytest.mark.slow
 def test_a_dry_run_speaks_of_images(trained: pathlib.Path) -> None:
     flags = [f"--gin_file={trained / 'config.gin'}", "--gin.AVERAGE_DECAY=0.9"]
     process = mtfrun("train", *flags, "--dry_run")

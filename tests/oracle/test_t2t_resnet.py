@@ -149,7 +149,9 @@ def test_the_seed_network_equals_the_original(name: str, mesh_shape: str, layout
             return loss.total * mtf.reciprocal(loss.weight), loss
 
         (value, _), gradients = mtf.value_and_gradients(mean, trainable)
-        logits, _ = model._logits_and_updates(features, training=training, key=None)
+        logits, _ = model._float_logits(
+            model._image_input(features["images"], training=training, key=None), training
+        )
         return value, logits, gradients
 
     value, logits, gradients = mtf.function(run)(features)

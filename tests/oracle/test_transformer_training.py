@@ -23,7 +23,11 @@ from tests.oracle.reference_models import (
 CASES = {name: reference_cases("transformer")[name] for name in ("lm", "t5_1_1")}
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one device", "several"])
+@pytest.mark.parametrize(
+    "several",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["one device", "several"],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_steps_of_adafactor(name: str, several: bool, tmp_path: pathlib.Path) -> None:
     case = CASES[name]
