@@ -24,8 +24,9 @@ from mtfrun.models.model import Loss, Metric
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
 PositionClass = Callable[..., PositionalEmbedding | SinusoidPositions]
 
-# Softmax weights of so many entries are turned for decoding, see `TokenModel._step_classifier`.
-TURNED_FROM = 2**23
+# Softmax weights of so many entries are turned for decoding of at most so many rows, see
+# `TokenModel._step_classifier`.
+TURNED_FROM, TURNED_ROWS = 2**23, 32
 
 
 class TokenModel(mtf.Module, abc.ABC):
@@ -190,18 +191,22 @@ class TokenModel(mtf.Module, abc.ABC):
         divisor = self._vocabulary_divisor
         return mtf.Dimension("vocab", -(-vocabulary_size // divisor) * divisor)
 
-    def _step_classifier(self) -> Callable[[mtf.Tensor], mtf.Tensor]:
+    def _step_classifier(
+        self, targets: mtf.Tensor, beam: mtf.Dimension | None
+    ) -> Callable[[mtf.Tensor], mtf.Tensor]:
         """Returns `_classify` for the steps of a decoder: of {batch..., d_model}, one position.
 
         Large weights are turned once, before the steps: XLA on a CPU multiplies {vocab, d_model} by
         x in a third of the time that x by {d_model, vocab} takes (measured on one core for 32,128
-        ids and d_model 512: 31 to 10 ms for 16 rows, 46 to 15 ms for 64). For 8,192 ids and 256
-        there is nothing to gain.
+        ids, d_model 512 and 16 rows: 31 to 10 ms). For 8,192 ids and 256 there is nothing to gain,
+        and for 64 rows turning the logits back takes more than is gained.
         """
+        length = targets.shape.get_dim_by_name("length")
+        rows = (targets.shape - length).size * (1 if beam is None else beam.size)
         table, scale = self.embedding.table, self._d_model.size**-0.5
         if self.softmax is not None:
             table, scale = self.softmax.kernel, 1.0
-        if table.shape.size < TURNED_FROM:
+        if table.shape.size < TURNED_FROM or rows > TURNED_ROWS:
             return self._classify
         weights = mtf.cast(table, self._activation)
         weights = mtf.transpose(weights, [self.vocab, self._d_model])
