@@ -156,6 +156,8 @@ def test_a_signal_leaves_no_file_under_the_final_name(
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.PIPE,
+        # A shell lets what it runs in the background ignore SIGINT, and so do its descendants.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     # It says how far it is once it is in the middle of the file.
