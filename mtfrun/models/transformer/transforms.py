@@ -21,10 +21,8 @@ class Transform(Protocol):
 TransformClass = Callable[..., Transform]
 
 
-class CallLayer:
-    """The sublayer's place among the transforms around it."""
-
-    short_name = "layer"
+class _Stateless:
+    """A transform without variables or settings."""
 
     def __init__(
         self,
@@ -33,26 +31,24 @@ class CallLayer:
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
         """Takes what all transforms are given."""
+
+
+class CallLayer(_Stateless):
+    """The sublayer's place among the transforms around it."""
+
+    short_name = "layer"
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Raises ValueError: there is no sublayer here."""
         raise ValueError("CallLayer has its place in Stack.layer_transforms only")
 
 
-class Residual:
+class Residual(_Stateless):
     """Adds what the sublayer was given; He et al. 2015, arXiv:1512.03385.
 
     Last, with a norm before the sublayer, it makes the order of Xiong et al. 2020,
     arXiv:2002.04745, figure 1b; before a norm that of Vaswani et al. 2017, arXiv:1706.03762.
     """
-
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-    ) -> None:
-        """Takes what all transforms are given."""
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns the context's `sublayer_input` + x.
@@ -65,16 +61,8 @@ class Residual:
         return context.sublayer_input + x
 
 
-class MaskPadding:
+class MaskPadding(_Stateless):
     """Sets padding to 0: what lies there reaches no statistics, such as the load of experts."""
-
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-    ) -> None:
-        """Takes what all transforms are given."""
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns x times the context's `nonpadding`; x where there is no padding."""
