@@ -13,6 +13,11 @@ from mtfrun import mtf
 StepFunction = Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
 
 
+# (n, position) -> the state after the first n ids of all prompts were read at once. Steps go on at
+# the position, an int32 scalar of at most n.
+Prefill = Callable[[int, mtf.Tensor], Any]
+
+
 class Decoder(NamedTuple):
     """A model that makes one position after the other, for rows {batch} or {batch, beam}.
 
@@ -22,12 +27,20 @@ class Decoder(NamedTuple):
         dimension; what all beams share, such as an encoded input, lacks it.
       within: returns the decoder of the first n positions only, whose state is smaller along some
         dimensions and starts equally. Steps cost less as long as that is enough.
-      prefilled: {batch} int32, how many ids of each row's prompt the initial state knows, as that
-        of a prefix language model does; None for none. Steps begin behind those that all rows have;
-        a step at a position whose id a longer row knows changes nothing.
+      prefill: reads prompts at once; see above. Steps that repeat what it has read, for some rows
+        have longer prompts, leave the state as it is. None: steps read the prompts.
+      prefix: prompts must be read at once, as those of a prefix language model, whose ids see each
+        other.
+      given_ends: an end id in a prompt ends nothing: it is that of inputs, before the targets.
     """
 
     step: StepFunction
     initial_state: Any
     within: Callable[[int], Decoder] | None = None
-    prefilled: mtf.Tensor | None = None
+    prefill: Prefill | None = None
+    prefix: bool = False
+    given_ends: bool = False
+
+    def step_by_step(self) -> Decoder:
+        """Returns the decoder reading prompts step by step; as it is if it cannot do so."""
+        return self if self.prefix else self._replace(prefill=None)

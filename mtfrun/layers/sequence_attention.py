@@ -203,6 +203,33 @@ def multihead_self_attention_memory_compressed_incremental(
     return params.output(mixed, x.shape), k, v
 
 
+def memory_compressed_keys_and_values(
+    x: mtf.Tensor, next_position: mtf.Tensor, compression_factor: int, params: AttentionParams
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns the memory of `multihead_self_attention_memory_compressed_incremental` before a step.
+
+    Args:
+      x: {batch..., length, io_channels}.
+      next_position: that of the step, an int32 scalar: later ones are not in the memory.
+      compression_factor: the positions in a group.
+      params: the projections.
+
+    Returns:
+      {batch..., heads, memory_length, kv_channels} twice, of groups.
+    """
+    *batch, length, _ = x.shape.dims
+    known = mtf.less(mtf.range(x.mesh, length), next_position)
+    memory = rename_length_to_memory_length(x * mtf.cast(known, x.dtype))
+    whole = memory.shape.get_dim_by_name("memory_length")
+    memory = compress_mean(memory, whole, compression_factor)
+    groups = memory.shape.get_dim_by_name("memory_length")
+    shape = [*batch, params.heads, groups, params.kv_channels]
+    return (
+        mtf.transpose(params.key(memory), shape),
+        mtf.transpose(params.value(memory), shape),
+    )
+
+
 def compress_mean(x: mtf.Tensor, dim: mtf.Dimension, compression_factor: int) -> mtf.Tensor:
     """Returns x with `dim` shorter by a factor: the means of neighbours along it."""
     return mtf.pool_tensor_1d(x, dim, mtf.reduce_mean, compression_factor)

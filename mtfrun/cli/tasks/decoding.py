@@ -126,12 +126,16 @@ class Decoding:
         )
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, int], list[int]]]:
-        """Yields (lengths, numbers of at most `batch_size` rows), rows of like length together."""
+        """Yields (lengths, numbers of at most `batch_size` rows), rows of like length together.
+
+        Prompts of like length as well: what all of a batch have is read at once.
+        """
         by_lengths: dict[tuple, list[int]] = {}
         for line, row in enumerate(rows):
             key = tuple(sorted(self._prompting.lengths(row).items()))
             by_lengths.setdefault(key, []).append(line)
         for key, lines in sorted(by_lengths.items()):
+            lines.sort(key=lambda line: rows[line].given)
             for start in range(0, len(lines), self.batch_size):
                 yield dict(key), lines[start : start + self.batch_size]
 
@@ -149,11 +153,14 @@ class Decoding:
         # The rows that fill up the batch have no room, so they are done at once.
         numbers = np.zeros([2, self.batch_size], np.int32)
         numbers[:, : len(rows)] = [lines, [row.limit for row in rows]]
-        program = tuple(lengths.values())
+        longest = self._prompting.longest_prompt(lengths)
+        at_once = decoding.worth_reading_at_once(min(row.given for row in rows), longest)
+        program = (*lengths.values(), at_once)
         if program not in self._programs:
             # Measured: XLA makes decoding faster on one device.
             self._programs[program] = mtf.function(
-                self._hypotheses, jit_compile=not mesh.is_distributed
+                functools.partial(self._hypotheses, longest, at_once),
+                jit_compile=not mesh.is_distributed,
             )
         found = self._programs[program](
             features, *(mtf.import_tf_tensor(mesh, x, [batch]) for x in numbers)
@@ -162,15 +169,26 @@ class Decoding:
         return ids, scores, finished
 
     def _hypotheses(
-        self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
+        self,
+        longest_prompt: int,
+        at_once: bool,
+        features: Mapping[str, mtf.Tensor],
+        lines: mtf.Tensor,
+        limits: mtf.Tensor,
     ) -> decoding.Hypotheses:
         vocabulary = self.experiment.vocabulary
+
+        def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
+            decoder = self.experiment.model.decoder(features, beam)
+            return decoder if at_once else decoder.step_by_step()
+
         return self.search(
-            functools.partial(self.experiment.model.decoder, features),
+            decoder_for,
             features[TARGETS],
             self.experiment.model.vocab,
             lines=lines,
             limits=limits,
+            longest_prompt=longest_prompt,
             end_id=vocabulary.end_id,
         )
 

@@ -76,12 +76,8 @@ class SelfAttention(Sublayer):
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, context: Context
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole rows and their keys and values, shared by the beams."""
-        y, memory = self._attend(x, context)
-        keys, values = (
-            mtf.broadcast(new, empty.shape) for new, empty in zip(memory, state, strict=True)
-        )
-        return y, KeysAndValues(keys, values)
+        """Returns the output for whole rows and their keys and values."""
+        return self._attend(x, context)
 
     def _attend(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, KeysAndValues]:
         """Returns the output for whole rows, and their keys and values."""
