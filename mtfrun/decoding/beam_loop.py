@@ -135,7 +135,7 @@ def beam_search(
         unfinished=mtf.reduce_any(goes_on),
         state=(),
     )
-    last = over_positions(decoder, length, first, advance, start)
+    last = over_positions(start, length, first, advance)
     return _result(last.alive, last.finished, beam)
 
 

@@ -13,11 +13,6 @@ from mtfrun import mtf
 StepFunction = Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
 
 
-# (n, position) -> the state after the first n ids of all prompts were read at once. Steps go on at
-# the position, an int32 scalar of at most n.
-Prefill = Callable[[int, mtf.Tensor], Any]
-
-
 class Decoder(NamedTuple):
     """A model that makes one position after the other, for rows {batch} or {batch, beam}.
 
@@ -27,8 +22,10 @@ class Decoder(NamedTuple):
         dimension; what all beams share, such as an encoded input, lacks it.
       within: returns the decoder of the first n positions only, whose state is smaller along some
         dimensions and starts equally. Steps cost less as long as that is enough.
-      prefill: reads prompts at once; see above. Steps that repeat what it has read, for some rows
-        have longer prompts, leave the state as it is. None: steps read the prompts.
+      at_once: called as at_once(n, known), returns the decoder whose first state has read prompts
+        in one pass over n positions: of each row as many ids as `known` {batch} int32 says, at most
+        n. Steps at the positions of these ids change nothing in that row, for it goes on behind
+        them. None: steps read the prompts.
       prefix: prompts must be read at once, as those of a prefix language model, whose ids see each
         other.
       given_ends: an end id in a prompt ends nothing: it is that of inputs, before the targets.
@@ -37,10 +34,10 @@ class Decoder(NamedTuple):
     step: StepFunction
     initial_state: Any
     within: Callable[[int], Decoder] | None = None
-    prefill: Prefill | None = None
+    at_once: Callable[[int, mtf.Tensor], Decoder] | None = None
     prefix: bool = False
     given_ends: bool = False
 
     def step_by_step(self) -> Decoder:
         """Returns the decoder reading prompts step by step; as it is if it cannot do so."""
-        return self if self.prefix else self._replace(prefill=None)
+        return self if self.prefix else self._replace(at_once=None)

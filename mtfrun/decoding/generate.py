@@ -95,5 +95,5 @@ def generate(
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
         state=(),
     )
-    last = over_positions(decoder, length, first, advance, start)
+    last = over_positions(start, length, first, advance)
     return Hypotheses(last.ids, last.log_probs, last.ended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -14,11 +14,13 @@ class Start(NamedTuple):
     """What is read of the prompts before the first step.
 
     Attributes:
-      read_at_once: the positions of all prompts that can be read at once; 0 for none.
+      decoder: goes on from there.
+      read_at_once: the positions of prompts that it has read in one pass; 0 for none.
       known: {batch} int32, how many ids of every prompt end nothing.
       position: the first position that a step must make, an int32 scalar.
     """
 
+    decoder: Decoder
     read_at_once: int
     known: mtf.Tensor
     position: mtf.Tensor
@@ -46,26 +48,23 @@ def start_of(
     # A step must make what ends a row.
     known = number_of_known(prompts, length, None if decoder.given_ends else end_id)
     known = mtf.minimum(known, limits)
-    if decoder.prefill is None or not longest:
-        return Start(0, known, mtf.constant(prompts.mesh, 0, dtype=tf.int32))
+    if decoder.at_once is None or not longest:
+        return Start(decoder, 0, known, mtf.constant(prompts.mesh, 0, dtype=tf.int32))
+    known = mtf.minimum(known, longest)
     position = mtf.reduce_min(mtf.where(mtf.greater(limits, 0), known, longest))
-    return Start(longest, known, mtf.minimum(position, longest))
+    return Start(decoder.at_once(longest, known), longest, known, position)
 
 
-def state_after_prompts(decoder: Decoder, start: Start) -> Any:
-    """Returns the state of the decoder before the first step."""
-    if decoder.prefill is None or not start.read_at_once:
-        return decoder.initial_state
-    return decoder.prefill(start.read_at_once, start.position)
+def worth_reading_at_once(number: int, longest: int) -> bool:
+    """Returns whether to read a prompt of so many ids at once takes less time than steps.
 
+    To read a position at once takes a tenth to a third of the time of a step.
 
-def worth_reading_at_once(shortest: int, longest: int) -> bool:
-    """Returns whether to read prompts of so many ids at once takes less time than steps.
-
-    Steps read what not all of them have. To read a position at once takes a fifth to a third of the
-    time of a step.
+    Args:
+      number: the ids.
+      longest: the positions that are read with them.
     """
-    return 0 < longest <= 3 * shortest
+    return 0 < longest <= 3 * number
 
 
 def number_of_known(

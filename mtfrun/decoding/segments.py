@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
-from mtfrun.decoding.prompt import Start, state_after_prompts
+from mtfrun.decoding.prompt import Start
 from mtfrun.decoding.state import fitted
 
 # Attention reads the whole cache at every step. In four segments it reads 5/8 of it on average,
@@ -23,31 +23,26 @@ P = TypeVar("P")
 
 
 def over_positions(
-    decoder: Decoder,
+    start: Start,
     length: mtf.Dimension,
     first: P,
     advance: Callable[[P, StepFunction], P],
-    start: Start,
 ) -> P:
     """Returns the variables after `advance` made positions until `length` or until finished.
 
     Args:
-      decoder: the model.
+      start: the decoder, and what it has read before the first step.
       length: its size is the number of positions.
       first: the variables before the first step; `state` is filled in here.
       advance: makes the position `progress.position` with the step function, and counts it.
-      start: what the decoder reads before the first step.
     """
     progress: Any = first
-    state = None
+    decoder, state = start.decoder, None
     for end in segment_ends(decoder, length, progress.position.mesh, start.read_at_once):
         part = decoder
         if end < length.size and decoder.within is not None:
             part = decoder.within(end)
-        if state is None:
-            state = state_after_prompts(part, start)
-        else:
-            state = fitted(state, part.initial_state)
+        state = part.initial_state if state is None else fitted(state, part.initial_state)
         (progress,) = mtf.while_loop(
             lambda p, end=end: mtf.logical_and(p.unfinished, mtf.less(p.position, end)),
             lambda p, step=part.step: [advance(p, step)],

@@ -92,6 +92,7 @@ def masked_local_attention_1d_incremental(
     prev_v: mtf.Tensor,
     step_num: mtf.Tensor,
     params: AttentionParams,
+    condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns the attention of one more position to the last ones, and the new memory.
 
@@ -103,13 +104,14 @@ def masked_local_attention_1d_incremental(
       prev_k, prev_v: {batch..., heads, window_length, kv_channels}.
       step_num: the position, an int32 scalar.
       params: the projections.
+      condition: {batch...} bool, the rows whose memory changes; None for all.
 
     Returns:
       {batch..., io_channels}, and the keys and values with this position.
     """
     window = prev_k.shape.get_dim_by_name("window_length")
-    k = write_to_ring(prev_k, params.key(x), window, step_num)
-    v = write_to_ring(prev_v, params.value(x), window, step_num)
+    k = write_to_ring(prev_k, params.key(x), window, step_num, condition)
+    v = write_to_ring(prev_v, params.value(x), window, step_num, condition)
     mixed = dot_product_attention(
         params.query(x), k, v, memory_length=window, d_kv=params.kv_channels
     )

@@ -6,32 +6,41 @@ from mtfrun import mtf
 
 
 def ring_positions(window: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {window} int32: the position at every place of a ring, negative where none is yet.
+    """Returns {..., window} int32: the position at every place, negative where none is yet.
 
     Args:
       window: the places.
-      position: the last position that was written, an int32 scalar.
+      position: {...} int32, the last position that was written.
     """
-    return position - mtf.mod(position - mtf.range(position.mesh, window), window.size)
+    places = mtf.range(position.mesh, window)
+    behind = mtf.mod(mtf.sub(position, places, output_shape=[*position.shape, window]), window.size)
+    return position - behind
 
 
 def write_to_ring(
-    ring: mtf.Tensor, entry: mtf.Tensor, window: mtf.Dimension, position: mtf.Tensor
+    ring: mtf.Tensor,
+    entry: mtf.Tensor,
+    window: mtf.Dimension,
+    position: mtf.Tensor,
+    condition: mtf.Tensor | None = None,
 ) -> mtf.Tensor:
-    """Returns a ring {..., window, ...} with the entry {...} of a position, an int32 scalar."""
-    return mtf.write_position(ring, entry, window, position % window.size)
+    """Returns a ring {..., window, ...} with the entry {...} of a position, an int32 scalar.
+
+    Of rows where the condition does not hold nothing is written.
+    """
+    return mtf.write_position(ring, entry, window, position % window.size, condition)
 
 
 def ring_of(
-    x: mtf.Tensor, length: mtf.Dimension, next_position: mtf.Tensor, shape: mtf.Shape
+    x: mtf.Tensor, length: mtf.Dimension, number: mtf.Tensor, shape: mtf.Shape
 ) -> mtf.Tensor:
-    """Returns the ring before a position is written; zeros where there is none before it.
+    """Returns the ring after some positions were written; zeros where there is none yet.
 
     Args:
-      x: {..., length, ...} the entries of the positions 0, 1, ...
+      x: {batch..., length, ...} the entries of the positions 0, 1, ...
       length: these positions.
-      next_position: the position to be written next, an int32 scalar.
+      number: {batch...} int32, how many of them were written.
       shape: of the ring: that of x with a dimension "window_length" instead of `length`.
     """
     window = shape.get_dim_by_name("window_length")
-    return mtf.gather(x, ring_positions(window, next_position - 1), length, output_shape=shape)
+    return mtf.gather(x, ring_positions(window, number - 1), length, output_shape=shape)

@@ -59,9 +59,9 @@ class Sublayer(mtf.Module, abc.ABC):
     def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output for whole sequences and the state after them; see `can_prefill`.
 
-        They are those that steps at the positions before `context.next_position` would give: steps
-        go on from there. A layer that treats positions one by one, as this default does, has one
-        step for all of them.
+        The state of every row is that which steps at the positions before `context.known` would
+        give, and such steps leave it as it is: rows go on from there. A layer that treats positions
+        one by one, as this default does, has one step for all of them.
 
         Args:
           x: {..., length, d_model}.

@@ -30,9 +30,8 @@ def _counting_decoder(mesh: mtf.Mesh, dims: list[mtf.Dimension], reads_at_once: 
     nothing = mtf.zeros(mesh, dims, tf.int32)
     if not reads_at_once:
         return Decoder(step, nothing)
-    return Decoder(
-        step, nothing - 9, prefill=lambda n, position: nothing, prefix=True, given_ends=True
-    )
+    read = Decoder(step, nothing, prefix=True, given_ends=True)
+    return read._replace(initial_state=nothing - 9, at_once=lambda n, known: read)
 
 
 def _ids(beam_size: int, mesh_shape: str, limits: list[int], reads_at_once: bool) -> np.ndarray:

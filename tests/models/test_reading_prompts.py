@@ -147,36 +147,35 @@ def _prompts() -> np.ndarray:
 
 
 def _logits_of_steps(
-    mesh: mtf.Mesh, kind: str, first: int, ids: np.ndarray, known: np.ndarray
+    mesh: mtf.Mesh, kind: str, first: int, known: np.ndarray | None = None
 ) -> np.ndarray:
     """Returns logits [rows, positions from first on, vocab]; the cache grows at position 20.
 
-    Where `first` is not 0, ids before it are read at once.
+    Of every row so many ids are read at once.
     """
-    model = _model(mesh, kind)
-    features = on_mesh(mesh, {"targets": known})
+    model, ids = _model(mesh, kind), _ids()
+    batch = mtf.Dimension("batch", ROWS)
+    features = on_mesh(mesh, {"targets": ids})
 
     def decoder_of(room: int) -> decoding.Decoder:
-        within = model.decoder(features).within
-        assert within is not None
-        return within(room)
-
-    def prefill(position: mtf.Tensor) -> Any:
-        read = decoder_of(20).prefill
-        assert read is not None
-        return read(int(PROMPT_SIZES.max()), position)
+        decoder = model.decoder(features)
+        if known is not None:
+            assert decoder.at_once is not None
+            sizes = mtf.import_tf_tensor(mesh, known.astype(np.int32), [batch])
+            decoder = decoder.at_once(int(known.max()), sizes)
+        assert decoder.within is not None
+        return decoder.within(room)
 
     def step(room: int, ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> Any:
         decoder = decoder_of(room)
         return decoder.step(ids, position, decoding.fitted(state, decoder.initial_state))
 
     steps = {room: mtf.function(functools.partial(step, room)) for room in (20, LENGTH)}
-    now = mtf.constant(mesh, first, dtype=tf.int32)
-    state = mtf.function(prefill)(now) if first else decoder_of(20).initial_state
+    state = mtf.function(lambda: decoder_of(20).initial_state)()
     previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
     made = []
     for position in range(first, 26):
-        before = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", ROWS)])
+        before = mtf.import_tf_tensor(mesh, previous[:, position], [batch])
         now = mtf.constant(mesh, position, dtype=tf.int32)
         logits, state = steps[20 if position < 20 else LENGTH](before, now, state)
         made.append(mtf.to_numpy(logits))
@@ -185,7 +184,7 @@ def _logits_of_steps(
 
 @functools.cache
 def _read_step_by_step(kind: str) -> np.ndarray:
-    return _logits_of_steps(mtf.Mesh(ONE_DEVICE), kind, 0, _ids(), np.zeros_like(_ids()))
+    return _logits_of_steps(mtf.Mesh(ONE_DEVICE), kind, 0)
 
 
 QUICK = {"grouped, relative, rotary", "local, relative, rotary"}
@@ -208,12 +207,12 @@ CASES = [
 def test_steps_behind_what_was_read_at_once_are_those_behind_steps(
     kind: str, mesh_shape: str, first: int
 ) -> None:
-    """Of rows with longer prompts steps repeat what has been read."""
+    """Steps before the last id of a row was read change nothing in it."""
     expected = _read_step_by_step(kind)[:, first:]
-    ids, mesh = _ids(), mtf.Mesh(mesh_shape, LAYOUT)
-    known = ids * (np.arange(LENGTH) < np.maximum(PROMPT_SIZES, first)[:, np.newaxis])
-    found = _logits_of_steps(mesh, kind, first, ids, known)
-    assert_close(found, expected, FLOAT32_MODEL_TOLERANCE)
+    known = np.maximum(PROMPT_SIZES, first)
+    found = _logits_of_steps(mtf.Mesh(mesh_shape, LAYOUT), kind, first, known)
+    for row, size in enumerate(known - first):
+        assert_close(found[row, size:], expected[row, size:], FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_ROWS])
@@ -315,10 +314,24 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
         _assert_same(alone, decoding.Hypotheses(*(x[row : row + 1] for x in together)))
 
 
+@pytest.mark.parametrize("kind", ["grouped, relative, rotary", "local, relative, rotary"])
+def test_not_even_its_rounding_depends_on_the_other_rows(kind: str) -> None:
+    """Steps begin elsewhere, and repeat other parts of the prompt."""
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(mesh, kind)
+    batches = (list(range(ROWS)), [7, 1, 4, 4, 4, 4, 4, 4])
+    some, others = (
+        _decoded(mesh, model, SEARCHES["greedy"], rows, at_once=True, jit=True) for rows in batches
+    )
+    for found, expected in zip(some, others, strict=True):
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_array_equal(found[4], expected[4])
+
+
 def test_a_layer_that_knows_steps_only_reads_prompts_step_by_step() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model_of(mesh, [Total, FEED_FORWARD], t.PositionalEmbedding)
-    assert model.decoder(on_mesh(mesh, {"targets": _prompts()})).prefill is None
+    assert model.decoder(on_mesh(mesh, {"targets": _prompts()})).at_once is None
     found = _decoded(mesh, model, SEARCHES["greedy"], list(range(ROWS)), at_once=True)
     made = found.ids[:, 0]
     logits = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": made})))

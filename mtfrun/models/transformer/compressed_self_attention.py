@@ -55,7 +55,7 @@ class CompressedSelfAttention(ProjectedAttention):
         rest = -length.size % self._compression_factor
         x = mtf.pad(x, [0, rest], length.name)
         memory = memory_compressed_keys_and_values(
-            x, context.position_after_prompts(), self._compression_factor, self.parameters()
+            x, context.number_known(), self._compression_factor, self.parameters()
         )
         return mtf.slice(self(x, context), 0, length.size, length.name), KeysAndValues(*memory)
 
@@ -65,8 +65,12 @@ class CompressedSelfAttention(ProjectedAttention):
         return mtf.Dimension(memory_length.name, number)
 
     def _attend_once(
-        self, x: mtf.Tensor, memory: KeysAndValues, position: mtf.Tensor
+        self,
+        x: mtf.Tensor,
+        memory: KeysAndValues,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
         return multihead_self_attention_memory_compressed_incremental(
-            x, *memory, position, self._compression_factor, self.parameters()
+            x, *memory, position, self._compression_factor, self.parameters(), condition
         )

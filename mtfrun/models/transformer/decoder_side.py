@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from mtfrun.layers import (
     attention_mask_same_segment,
     attention_mask_up_to,
 )
-from mtfrun.models.transformer.prefix import prefix_mask, prefix_mask_up_to
+from mtfrun.models.transformer.prefix import prefix_mask
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
 
@@ -88,54 +89,49 @@ def stack_decoder(
     if in_prefix is not None:
         _check_reads_at_once(stack, context)
 
-    def read_at_once(longest: int, position: mtf.Tensor) -> Any:
+    def read(longest: int, known: mtf.Tensor) -> Any:
         """Returns the state without a beam, with as much room as it takes."""
         number = _positions_read(targets.mesh, length, longest, in_prefix is not None)
         part, memory_length = (mtf.Dimension(name, number) for name in ("length", "memory_length"))
-        whole = dataclasses.replace(context, next_position=position)
+        whole = dataclasses.replace(context, known=known)
         if in_prefix is None:
             mask = causal_mask(targets.mesh, part, None, dtype)
-            whole = dataclasses.replace(whole, self_attention_bias=mask)
         else:
             inside = mtf.slice(in_prefix, 0, number, length.name)
             mask = prefix_mask(part, inside, None, dtype)
-            whole = dataclasses.replace(
-                whole, self_attention_bias=mask, nonpadding=mtf.to_float(inside)
-            )
+            whole = dataclasses.replace(whole, nonpadding=mtf.to_float(inside))
+        whole = dataclasses.replace(whole, self_attention_bias=mask)
         ids = decoder_inputs(mtf.slice(targets, 0, number, length.name), part, None)
         empty = stack.initial_state(batch, memory_length, context)
         return stack.prefill(embed(ids, None), empty, whole)[1]
 
-    def within(positions: int) -> Decoder:
+    def decoder(first_state: Any, known: mtf.Tensor | None, positions: int) -> Decoder:
         memory_length = mtf.Dimension("memory_length", positions)
-        empty = stack.initial_state(rows, memory_length, context)
+        state = stack.initial_state(rows, memory_length, context)
+        if first_state is not None:
+            state = fitted(first_state, state)
 
-        # A step within the prompt of a row computes what is in its state already.
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            if in_prefix is None:
-                mask = attention_mask_up_to(memory_length, position)
-            else:
-                inside = mtf.slice(in_prefix, 0, positions, length.name)
-                mask = prefix_mask_up_to(memory_length, position, inside)
-            mask = mtf.cast(mask, dtype)
-            here = dataclasses.replace(context, position=position, self_attention_bias=mask)
+            mask = mtf.cast(attention_mask_up_to(memory_length, position), dtype)
+            here = dataclasses.replace(
+                context, position=position, known=known, self_attention_bias=mask
+            )
             x, state = stack.step(embed(ids, position), state, here)
             return classify(x), state
 
-        def prefill(longest: int, position: mtf.Tensor) -> Any:
-            return fitted(read_at_once(longest, position), empty)
-
-        can_prefill = reads_prompts and stack.can_prefill(context)
         return Decoder(
             step,
-            empty,
-            within,
-            prefill if can_prefill else None,
+            state,
+            functools.partial(decoder, first_state, known),
+            at_once if reads_prompts and stack.can_prefill(context) else None,
             prefix=in_prefix is not None,
             given_ends=in_prefix is not None,
         )
 
-    return within(length.size)
+    def at_once(longest: int, known: mtf.Tensor) -> Decoder:
+        return decoder(read(longest, known), known, length.size)
+
+    return decoder(None, None, length.size)
 
 
 def _check_reads_at_once(stack: Stack, context: Context) -> None:

@@ -20,8 +20,7 @@ class LocalSelfAttention(SelfAttention):
     """Self-attention to positions less than `window` away; Luong et al. 2015, arXiv:1508.04025.
 
     Over whole rows the mask does it, so they cost as much as with `SelfAttention`. Steps keep the
-    last `window` positions only, in a ring, and cost as much as that; where positions see later
-    ones, as in a prefix language model, they keep all.
+    last `window` positions only, in a ring, and cost as much as that.
 
     Args:
       window: how many positions a causal query sees, its own included.
@@ -61,8 +60,6 @@ class LocalSelfAttention(SelfAttention):
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
     ) -> KeysAndValues:
         """Returns an empty ring of keys and values."""
-        if context.bidirectional:
-            return super().initial_state(batch, memory_length, context)
         places = min(self._window, memory_length.size)
         return self.attention.empty_cache(batch, mtf.Dimension("window_length", places))
 
@@ -70,35 +67,37 @@ class LocalSelfAttention(SelfAttention):
         self, x: mtf.Tensor, state: KeysAndValues, context: Context
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         """Returns the output at `context.position` and the ring with that position written."""
-        if context.bidirectional or context.position is None:
-            return super().step(x, state, context)
         position = context.position
+        if position is None:
+            raise ValueError("a step of self-attention needs context.position")
         window = state.keys.shape.get_dim_by_name("window_length")
         entries = self.attention.keys_and_values(x, position)
-        ring = KeysAndValues(
-            *(write_to_ring(m, e, window, position) for m, e in zip(state, entries, strict=True))
+        written = (
+            write_to_ring(m, e, window, position, context.is_new())
+            for m, e in zip(state, entries, strict=True)
         )
-        return self.attention(x, ring, window, self._ring_bias(window, context), context), ring
+        ring = KeysAndValues(*written)
+        bias = self._ring_bias(window, position, context)
+        return self.attention(x, ring, window, bias, context), ring
 
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, context: Context
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         """Returns the output for whole rows and the ring after them."""
         y, memory = super().prefill(x, state, context)
-        if context.bidirectional:
-            return y, memory
         length = memory.keys.shape.get_dim_by_name("memory_length")
-        next_position = context.position_after_prompts()
-        rings = (ring_of(m, length, next_position, state.keys.shape) for m in memory)
+        number = context.number_known()
+        rings = (ring_of(m, length, number, state.keys.shape) for m in memory)
         return y, KeysAndValues(*rings)
 
-    def _ring_bias(self, window: mtf.Dimension, context: Context) -> mtf.Tensor:
+    def _ring_bias(
+        self, window: mtf.Dimension, position: mtf.Tensor, context: Context
+    ) -> mtf.Tensor:
         """Returns {window_length}, with heads where they differ: what is added to a step's logits.
 
         The context's bias is that of the positions 0, 1, ...
         """
-        assert context.position is not None
-        positions = ring_positions(window, context.position)
+        positions = ring_positions(window, position)
         bias = mtf.to_float(mtf.less(positions, 0)) * MASKED
         if context.self_attention_bias is not None:
             given = context.self_attention_bias
@@ -107,7 +106,7 @@ class LocalSelfAttention(SelfAttention):
             given = mtf.gather(given, positions, memory_length, output_shape=shape)
             bias = given + mtf.cast(bias, given.dtype)
         if self.relative_bias is not None:
-            of_distance = self.relative_bias(context.position, positions, context.bidirectional)
+            of_distance = self.relative_bias(position, positions, context.bidirectional)
             bias = of_distance + mtf.to_float(bias)
         return bias
 

@@ -46,8 +46,8 @@ class MaskedLocalAttention(ProjectedAttention):
         """Returns the output of steps for whole rows, and the ring after them."""
         y, *memory = masked_local_attention_1d_by_steps(x, self.parameters(), self._window)
         length = x.shape.get_dim_by_name("length")
-        next_position = context.position_after_prompts()
-        rings = (ring_of(m, length, next_position, state.keys.shape) for m in memory)
+        number = context.number_known()
+        rings = (ring_of(m, length, number, state.keys.shape) for m in memory)
         return y, KeysAndValues(*rings)
 
     def _remembered(self, memory_length: mtf.Dimension) -> mtf.Dimension:
@@ -55,6 +55,12 @@ class MaskedLocalAttention(ProjectedAttention):
         return mtf.Dimension("window_length", self._window)
 
     def _attend_once(
-        self, x: mtf.Tensor, memory: KeysAndValues, position: mtf.Tensor
+        self,
+        x: mtf.Tensor,
+        memory: KeysAndValues,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        return masked_local_attention_1d_incremental(x, *memory, position, self.parameters())
+        return masked_local_attention_1d_incremental(
+            x, *memory, position, self.parameters(), condition
+        )

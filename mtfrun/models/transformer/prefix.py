@@ -45,22 +45,6 @@ def prefix_of_known(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
     return mtf.less_equal(positions, known, output_shape=targets.shape)
 
 
-def prefix_mask_up_to(
-    memory_length: mtf.Dimension, position: mtf.Tensor, in_prefix: mtf.Tensor
-) -> mtf.Tensor:
-    """Returns {..., memory_length} float32: attend to 0..position and to all of the prefix.
-
-    Args:
-      memory_length: the positions.
-      position: an int32 scalar.
-      in_prefix: {..., length} bool.
-    """
-    inside = rename_length_to_memory_length(in_prefix)
-    later = mtf.greater(mtf.range(position.mesh, memory_length), position)
-    hidden = mtf.logical_and(mtf.logical_not(inside), later, output_shape=inside.shape)
-    return mtf.to_float(hidden) * MASKED
-
-
 def prefix_mask(
     length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None, dtype: tf.DType
 ) -> mtf.Tensor:

@@ -38,9 +38,16 @@ class ProjectedAttention(Sublayer):
 
     @abc.abstractmethod
     def _attend_once(
-        self, x: mtf.Tensor, memory: KeysAndValues, position: mtf.Tensor
+        self,
+        x: mtf.Tensor,
+        memory: KeysAndValues,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        """Returns the output at a position, and the memory's keys and values with it."""
+        """Returns the output at a position, and the memory's keys and values with it.
+
+        The memory stays as it is in rows where the condition does not hold.
+        """
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
@@ -57,7 +64,7 @@ class ProjectedAttention(Sublayer):
         """Returns the output at `context.position` and the memory with that position."""
         if context.position is None:
             raise ValueError(f"a step of {type(self).__name__} needs context.position")
-        y, keys, values = self._attend_once(x, state, context.position)
+        y, keys, values = self._attend_once(x, state, context.position, context.is_new())
         return y, KeysAndValues(keys, values)
 
     def can_prefill(self, context: Context) -> bool:

@@ -70,7 +70,9 @@ class SelfAttention(Sublayer):
         """
         if context.position is None:
             raise ValueError("a step of self-attention needs context.position")
-        cache, memory_length = self.attention.extend_cache(state, x, context.position)
+        cache, memory_length = self.attention.extend_cache(
+            state, x, context.position, context.is_new()
+        )
         return self.attention(x, cache, memory_length, self._bias(x, context), context), cache
 
     def prefill(
