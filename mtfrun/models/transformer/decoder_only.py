@@ -94,7 +94,7 @@ class DecoderOnly(TokenModel):
         length = self._check_length(targets)
         parts: dict[str, Any] = {
             "embed": lambda ids, position: self._embed(self.embedding, ids, position),
-            "classify": self._step_classifier(targets, beam),
+            "classify": self._step_classifier(),
             "dtype": self._activation,
         }
         if not self._prefix:
