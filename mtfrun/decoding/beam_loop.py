@@ -57,8 +57,8 @@ def beam_search(
     Args:
       decoder: the model, for these prompts and this beam.
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
-        is what all sequences have there, at no cost; an end id ends the row, unless the decoder has
-        read it beforehand.
+        is what all sequences have there, at no cost; an end id ends the row, unless it is given to
+        a language model, see `Decoder.given`.
       beam: the dimension of the hypotheses; fewer than `vocab`.
       vocab: the dimension of the ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only

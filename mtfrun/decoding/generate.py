@@ -43,8 +43,8 @@ def generate(
     Args:
       decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
-        wins over the model's choice; an end id ends its row, unless the decoder has read it
-        beforehand.
+        wins over the model's choice; an end id ends its row, unless it is given to a language
+        model, see `Decoder.given`.
       choose: takes the logits and gives the next ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
         fill up the batch. By default all of `length`.

@@ -37,11 +37,11 @@ def id_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
 def is_end(decoder: Decoder, token: mtf.Tensor, position: mtf.Tensor, end_id: int) -> mtf.Tensor:
     """Returns whether a token {batch...} at a position ends its row, in the shape of the token.
 
-    An end id that the decoder has read beforehand does not: it ends the inputs of a prefix language
-    model, which are followed by targets.
+    An end id among those that are given to a language model does not: it ends inputs, which are
+    followed by targets.
     """
     ended = mtf.equal(token, end_id)
-    if decoder.prefilled is None:
+    given = decoder.prefilled if decoder.given is None else decoder.given
+    if given is None:
         return ended
-    new = mtf.greater_equal(position, decoder.prefilled)
-    return mtf.logical_and(ended, new)
+    return mtf.logical_and(ended, mtf.greater_equal(position, given))
