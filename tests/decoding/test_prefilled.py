@@ -1,4 +1,4 @@
-"""Decoders that know prompts beforehand: where steps begin, and what ends a row."""
+"""Decoders that have read prompts beforehand: where steps begin, and what ends a row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.layouts import ONE_DEVICE
 PROMPTS = np.asarray([[5, END_ID, 3, 0, 0, 0, 0, 0], [5, 6, END_ID, 7, END_ID, 0, 0, 0]], np.int32)
 
 
-def _counting_decoder(mesh: mtf.Mesh, dims: list[mtf.Dimension], **known: Any) -> Decoder:
+def _counting_decoder(mesh: mtf.Mesh, dims: list[mtf.Dimension], prefilled: Any) -> Decoder:
     """Returns a decoder whose likeliest id is 2 more than the steps made before, up to 7.
 
     An end is the least likely one.
@@ -27,14 +27,13 @@ def _counting_decoder(mesh: mtf.Mesh, dims: list[mtf.Dimension], **known: Any) -
         end = mtf.one_hot(mtf.constant(mesh, END_ID, dtype=tf.int32), VOCAB, on_value=9.0)
         return likeliest - end, state + 1
 
-    return Decoder(step, mtf.zeros(mesh, dims, tf.int32), **known)
+    known = prefilled is not None
+    nothing = mtf.zeros(mesh, dims, tf.int32)
+    return Decoder(step, nothing, prefilled=prefilled, given_ends=known)
 
 
-def _ids(beam_size: int, mesh_shape: str, limits: list[int], knows: str | None) -> np.ndarray:
-    """Returns the best ids of the prompts, with an empty row for each limit behind the second.
-
-    knows: what the decoder says of the prompts' sizes, "prefilled" or "given".
-    """
+def _ids(beam_size: int, mesh_shape: str, limits: list[int], prefilled: bool) -> np.ndarray:
+    """Returns the best ids of the prompts, with an empty row for each limit behind the second."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     batch = mtf.Dimension("batch", len(limits))
     prompts = np.zeros([len(limits), PROMPTS.shape[1]], np.int32)
@@ -43,7 +42,7 @@ def _ids(beam_size: int, mesh_shape: str, limits: list[int], knows: str | None) 
     def run(prompts: mtf.Tensor, limits: mtf.Tensor, known: mtf.Tensor) -> mtf.Tensor:
         def decoder_for(beam: mtf.Dimension | None) -> Decoder:
             dims = [batch] if beam is None else [batch, beam]
-            return _counting_decoder(mesh, dims, **({} if knows is None else {knows: known}))
+            return _counting_decoder(mesh, dims, known if prefilled else None)
 
         search = Search(beam_size=beam_size)
         lines = mtf.range(mesh, batch)
@@ -60,27 +59,19 @@ def _ids(beam_size: int, mesh_shape: str, limits: list[int], knows: str | None) 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_steps_begin_behind_the_shortest_prompt(beam_size: int, mesh_shape: str) -> None:
-    made = _ids(beam_size, mesh_shape, [8, 8, 0, 0], knows="prefilled")
+    made = _ids(beam_size, mesh_shape, [8, 8, 0, 0], prefilled=True)
     expected = [[5, 1, 3, 2, 3, 4, 5, 6], [5, 6, 1, 7, 1, 4, 5, 6]]
     np.testing.assert_array_equal(made[:2], expected)
 
 
 @pytest.mark.parametrize("beam_size", [1, 2])
-def test_an_end_that_is_not_known_beforehand_ends_its_row(beam_size: int) -> None:
-    made = _ids(beam_size, ONE_DEVICE, [8, 8], knows=None)
+def test_an_end_that_was_not_read_beforehand_ends_its_row(beam_size: int) -> None:
+    made = _ids(beam_size, ONE_DEVICE, [8, 8], prefilled=False)
     np.testing.assert_array_equal(made, [[5, 1, 0, 0, 0, 0, 0, 0], [5, 6, 1, 0, 0, 0, 0, 0]])
 
 
 @pytest.mark.parametrize("beam_size", [1, 2])
-def test_an_end_that_is_given_does_not_end_its_row(beam_size: int) -> None:
-    made = _ids(beam_size, ONE_DEVICE, [8, 6], knows="given")
-    # Every position is a step, from 0 on.
-    expected = [[5, 1, 3, 5, 6, 7, 7, 7], [5, 6, 1, 7, 1, 7, 0, 0]]
-    np.testing.assert_array_equal(made, expected)
-
-
-@pytest.mark.parametrize("beam_size", [1, 2])
 def test_a_prompt_as_long_as_its_limit_is_left_as_it_is(beam_size: int) -> None:
-    made = _ids(beam_size, ONE_DEVICE, [3, 8], knows="prefilled")
+    made = _ids(beam_size, ONE_DEVICE, [3, 8], prefilled=True)
     np.testing.assert_array_equal(made[0], PROMPTS[0])
     np.testing.assert_array_equal(made[1], [5, 6, 1, 7, 1, 4, 5, 6])

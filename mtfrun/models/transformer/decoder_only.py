@@ -17,7 +17,6 @@ from mtfrun.models.transformer.decoder_side import (
 )
 from mtfrun.models.transformer.prefix import (
     is_delimited_input,
-    number_of_known,
     prefix_mask,
     prefix_of_delimited,
     prefix_of_known,
@@ -107,7 +106,7 @@ class DecoderOnly(TokenModel):
         }
         if not self._prefix:
             decoder = stack_decoder(self.decoder_stack, targets, beam, Context(), **parts)
-            return decoder._replace(given=number_of_known(targets, length))
+            return decoder._replace(given_ends=True)
         in_prefix = prefix_of_known(targets, length)
         if "targets_prefix" in features:
             given = mtf.not_equal(features["targets_prefix"], 0)
