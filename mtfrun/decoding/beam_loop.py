@@ -57,8 +57,8 @@ def beam_search(
     Args:
       decoder: the model, for these prompts and this beam.
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
-        is what all sequences have there, at no cost; an end id ends the row, unless the decoder has
-        read it beforehand.
+        is what all sequences have there, at no cost; an end id ends the row, but see
+        `Decoder.given_ends`.
       beam: the dimension of the hypotheses; fewer than `vocab`.
       vocab: the dimension of the ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
@@ -82,6 +82,7 @@ def beam_search(
 
     def advance(progress: _Progress, step: StepFunction) -> _Progress:
         position = progress.position
+        forced = mtf.gather(prompts, position, length)
         logits, state = step(progress.previous, position, progress.state)
         candidates = grow_topk(
             position,
@@ -90,12 +91,10 @@ def beam_search(
             vocab=vocab,
             alpha=alpha,
             end_id=end_id,
-            forced=mtf.gather(prompts, position, length),
+            forced=forced,
             num_prefilter=num_prefilter,
         )
-        candidates = candidates._replace(
-            finished=is_end(decoder, candidates.token, position, end_id)
-        )
+        candidates = candidates._replace(finished=is_end(decoder, candidates.token, forced, end_id))
         # A continuation of what was hopeless from the start has not finished anything.
         hopeful = mtf.greater(candidates.log_probs, -INFINITY / 2)
         ended = candidates._replace(finished=mtf.logical_and(candidates.finished, hopeful))

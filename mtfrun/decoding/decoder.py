@@ -25,9 +25,11 @@ class Decoder(NamedTuple):
       prefilled: {batch} int32, how many ids of each row's prompt the initial state knows, as that
         of a prefix language model does; None for none. Steps begin behind those that all rows have;
         a step at a position whose id a longer row knows changes nothing.
+      given_ends: an end id in a prompt ends nothing: it is that of inputs, before the targets.
     """
 
     step: StepFunction
     initial_state: Any
     within: Callable[[int], Decoder] | None = None
     prefilled: mtf.Tensor | None = None
+    given_ends: bool = False

@@ -43,8 +43,7 @@ def generate(
     Args:
       decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
-        wins over the model's choice; an end id ends its row, unless the decoder has read it
-        beforehand.
+        wins over the model's choice; an end id ends its row, but see `Decoder.given_ends`.
       choose: takes the logits and gives the next ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
         fill up the batch. By default all of `length`.
@@ -66,7 +65,7 @@ def generate(
         chosen = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
         counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
         token = mtf.where(progress.done, 0, token)
-        ended = mtf.logical_or(progress.ended, is_end(decoder, token, position, end_id))
+        ended = mtf.logical_or(progress.ended, is_end(decoder, token, forced, end_id))
         done = mtf.logical_or(ended, mtf.greater_equal(position + 1, limits))
         here = mtf.equal(mtf.range(mesh, length), position)
         return _Progress(

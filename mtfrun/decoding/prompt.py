@@ -34,14 +34,16 @@ def id_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
     return mtf.gather(prompts, position - 1, prompts.shape.get_dim_by_name("length"))
 
 
-def is_end(decoder: Decoder, token: mtf.Tensor, position: mtf.Tensor, end_id: int) -> mtf.Tensor:
-    """Returns whether a token {batch...} at a position ends its row, in the shape of the token.
+def is_end(decoder: Decoder, token: mtf.Tensor, forced: mtf.Tensor, end_id: int) -> mtf.Tensor:
+    """Returns whether a token {batch...} ends its row, in the shape of the token.
 
-    An end id that the decoder has read beforehand does not: it ends the inputs of a prefix language
-    model, which are followed by targets.
+    Args:
+      decoder: the model; of a language model, what prompts hold ends nothing.
+      token: the ids of a position.
+      forced: {batch} the prompts' ids at that position; 0 behind them.
+      end_id: the id that ends a row.
     """
     ended = mtf.equal(token, end_id)
-    if decoder.prefilled is None:
+    if not decoder.given_ends:
         return ended
-    new = mtf.greater_equal(position, decoder.prefilled)
-    return mtf.logical_and(ended, new)
+    return mtf.logical_and(ended, mtf.equal(forced, 0))

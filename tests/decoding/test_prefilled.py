@@ -27,7 +27,9 @@ def _counting_decoder(mesh: mtf.Mesh, dims: list[mtf.Dimension], prefilled: Any)
         end = mtf.one_hot(mtf.constant(mesh, END_ID, dtype=tf.int32), VOCAB, on_value=9.0)
         return likeliest - end, state + 1
 
-    return Decoder(step, mtf.zeros(mesh, dims, tf.int32), prefilled=prefilled)
+    known = prefilled is not None
+    nothing = mtf.zeros(mesh, dims, tf.int32)
+    return Decoder(step, nothing, prefilled=prefilled, given_ends=known)
 
 
 def _ids(beam_size: int, mesh_shape: str, limits: list[int], prefilled: bool) -> np.ndarray:

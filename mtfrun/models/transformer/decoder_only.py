@@ -33,14 +33,16 @@ class DecoderOnly(TokenModel):
     other), and "targets_position", the position in its document. Without these a row is one
     document, and the step is a little cheaper.
 
-    A prefix language model (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) reads rows of
-    "inputs end targets end", packed or not. Its inputs see each other, also later ones. Where rows
-    are made otherwise, "targets_prefix" {batch, length} says which positions do (not 0).
+    Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData). A
+    prefix language model (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) reads such: its
+    inputs see each other, also later ones. Where rows are made otherwise, "targets_prefix" {batch,
+    length} says which positions do (not 0).
 
     Args:
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       prefix: this is a prefix language model.
-      loss_on_targets_only: the inputs of a prefix language model are not trained on.
+      loss_on_targets_only: in rows of pairs, inputs and their ends are not trained on. Those of a
+        prefix language model see what they are to say, and teach it nothing.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
       others: see `TokenModel`.
@@ -82,6 +84,11 @@ class DecoderOnly(TokenModel):
         self._shift_across_segments = shift_across_segments
         self.decoder_stack = stack(mesh, width, dtypes)
 
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether rows must be pairs of texts."""
+        return self._prefix or self._loss_on_targets_only
+
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
@@ -98,7 +105,8 @@ class DecoderOnly(TokenModel):
             "dtype": self._activation,
         }
         if not self._prefix:
-            return stack_decoder(self.decoder_stack, targets, beam, Context(), **parts)
+            decoder = stack_decoder(self.decoder_stack, targets, beam, Context(), **parts)
+            return decoder._replace(given_ends=True)
         in_prefix = prefix_of_known(targets, length)
         if "targets_prefix" in features:
             given = mtf.not_equal(features["targets_prefix"], 0)
@@ -126,8 +134,9 @@ class DecoderOnly(TokenModel):
         x = self._embed(self.embedding, ids, features.get("targets_position"))
         return self._classify(self.decoder_stack(x, context))
 
-    def _weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        weights = super()._weights(features)
+    def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        """Returns the weight {batch, length} of every position in the loss, float32."""
+        weights = super().target_weights(features)
         if not self._loss_on_targets_only:
             return weights
         targets = features["targets"]

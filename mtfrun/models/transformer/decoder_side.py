@@ -126,7 +126,8 @@ def prefix_decoder(
         x, state = stack.step(embed(ids, position), state, here)
         return classify(x), state
 
-    return Decoder(step, first_state, prefilled=number_of_known(targets, length))
+    known = number_of_known(targets, length)
+    return Decoder(step, first_state, prefilled=known, given_ends=True)
 
 
 def _rows(targets: mtf.Tensor, beam: mtf.Dimension | None) -> list[mtf.Dimension]:

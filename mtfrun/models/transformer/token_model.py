@@ -105,7 +105,7 @@ class TokenModel(mtf.Module, abc.ABC):
         targets = features["targets"]
         collector = Collector()
         logits = self._logits(features, Context(training=training, key=key, collector=collector))
-        weights = self._weights(features)
+        weights = self.target_weights(features)
         targets = mtf.maximum(targets, 0)
         weight = mtf.reduce_sum(weights)
 
@@ -148,7 +148,7 @@ class TokenModel(mtf.Module, abc.ABC):
         """Returns the logits {batch, length, vocab} of the targets, without noise; float32."""
         return self._logits(features, Context())
 
-    def _weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+    def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
         return mtf.to_float(mtf.greater(features["targets"], 0))
 
