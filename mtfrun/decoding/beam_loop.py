@@ -19,7 +19,7 @@ from mtfrun.decoding.beam_search import (
 )
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
-from mtfrun.decoding.prompt import first_position, id_before, ids_before, is_end
+from mtfrun.decoding.prompt import id_before, ids_before, is_end, start_of
 from mtfrun.decoding.reordering import reorder_state
 from mtfrun.decoding.segments import over_positions
 
@@ -43,6 +43,7 @@ def beam_search(
     vocab: mtf.Dimension,
     *,
     limits: mtf.Tensor | None = None,
+    longest_prompt: int | None = None,
     alpha: float = 0.6,
     stop_early: bool = True,
     independent_rows: bool = True,
@@ -63,6 +64,8 @@ def beam_search(
       vocab: the dimension of the ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
         fill up the batch. By default all of `length`.
+      longest_prompt: no prompt has more ids; None for `length`. So many positions are read at once,
+        where the decoder can do so.
       alpha: of the length penalty; 0 for none.
       stop_early: end a row when no alive sequence can beat its finished ones.
       independent_rows: leave a row as it is once it is done. Otherwise, as in Mesh TensorFlow, all
@@ -76,6 +79,7 @@ def beam_search(
     shape = mtf.Shape([batch, beam, length])
     if limits is None:
         limits = mtf.constant(mesh, length.size, [batch], tf.int32)
+    start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
 
     def check(position: mtf.Tensor, alive: Alive, finished: Finished) -> mtf.Tensor:
         return is_finished(position, alive, finished, limits, alpha=alpha, stop_early=stop_early)
@@ -94,7 +98,7 @@ def beam_search(
             forced=forced,
             num_prefilter=num_prefilter,
         )
-        candidates = candidates._replace(finished=is_end(decoder, candidates.token, forced, end_id))
+        candidates = candidates._replace(finished=is_end(start, candidates.token, position, end_id))
         # A continuation of what was hopeless from the start has not finished anything.
         hopeful = mtf.greater(candidates.log_probs, -INFINITY / 2)
         ended = candidates._replace(finished=mtf.logical_and(candidates.finished, hopeful))
@@ -119,7 +123,7 @@ def beam_search(
             state=reorder_state(state, parents, beam),
         )
 
-    position = first_position(decoder, prompts, limits)
+    position = start.position
     alive = first_alive(ids_before(prompts, position), beam)
     finished = first_finished(mesh, shape)
     goes_on = check(position, alive, finished)
@@ -132,7 +136,7 @@ def beam_search(
         unfinished=mtf.reduce_any(goes_on),
         state=(),
     )
-    last = over_positions(decoder, length, first, advance)
+    last = over_positions(start, length, first, advance)
     return _result(last.alive, last.finished, beam)
 
 
