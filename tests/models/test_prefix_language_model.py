@@ -13,6 +13,7 @@ from mtfrun import decoding, mtf
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.step_by_step import logits_step_by_step
 
 MESHES = [ONE_DEVICE, "data:2,model:2"]
 LENGTH, END = 10, decoding.END_ID
@@ -92,24 +93,12 @@ def test_steps_behind_the_prompt_give_the_logits_of_whole_rows(kind: str, mesh_s
     ids, prompts = _rows()
     given = on_mesh(mesh, {"targets": ids, "targets_prefix": _in_prefix(prompts)})
     whole = mtf.to_numpy(mtf.function(model.logits)(given))
-    previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
-
-    def steps(features: dict[str, mtf.Tensor], first: int) -> list[mtf.Tensor]:
-        decoder = model.decoder(features)
-        assert decoder.prefilled is not None
-        state, made = decoder.initial_state, [decoder.prefilled]
-        for position in range(first, LENGTH):
-            before = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
-            now = mtf.constant(mesh, position, dtype=tf.int32)
-            logits, state = decoder.step(before, now, state)
-            made.append(logits)
-        return made
-
+    known = mtf.function(lambda features: model.decoder(features).prefilled)
+    given = on_mesh(mesh, {"targets": prompts})
+    np.testing.assert_array_equal(mtf.to_numpy(known(given)), PROMPT_SIZES)
     for first in (0, min(PROMPT_SIZES)):
-        run = mtf.function(functools.partial(steps, first=first))
-        known, *made = mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts})))
-        np.testing.assert_array_equal(known, PROMPT_SIZES)
-        assert_close(np.stack(made, axis=1), whole[:, first:], FLOAT32_MODEL_TOLERANCE)
+        made = logits_step_by_step(model, mesh, {}, ids, prompts=prompts, first=first)
+        assert_close(made, whole[:, first:], FLOAT32_MODEL_TOLERANCE)
 
 
 @functools.cache
