@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun import decoding, mtf
-from tests.layouts import LAYOUTS, ONE_DEVICE
+from tests.layouts import LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS
 from tests.models.small_model import LAYOUT, packed_rows, small_model
 from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
 
@@ -19,8 +19,7 @@ VARIANTS = {
     "unpacked, untied": (("targets",), False),
 }
 
-# In each run every axis, both, and both with more devices; all combinations with the slow tests.
-QUICK_MESHES = ["data:2,model:1", "data:1,model:2", "data:2,model:2", "data:4,model:2"]
+# Every quick mesh once in each run; all combinations with the slow tests.
 QUICK = {
     ("packed, tied", ONE_DEVICE, True),
     ("unpacked, untied", "data:2,model:1", True),
@@ -79,8 +78,8 @@ def _tokens(mesh_shape: str, sampled: bool) -> np.ndarray:
         pytest.param(mesh_shape, sampled, marks=[] if quick else [pytest.mark.slow])
         for mesh_shape in LAYOUTS[1:]
         for sampled, quick in (
-            (False, mesh_shape in QUICK_MESHES),
-            (True, mesh_shape in QUICK_MESHES[2:]),
+            (False, mesh_shape in QUICK_LAYOUTS),
+            (True, mesh_shape == "data:2,model:2"),
         )
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,14 +27,16 @@ def decodes_of(cases: Mapping[str, ReferenceCase]) -> tuple[list[Name], list[Nam
     return greedy, beams
 
 
-def where(names: list[Name], quick: Callable[[Name], bool]) -> list:
-    """Returns the parameters (case, decode, whether on several devices) of a test.
+def on_one_and_several(names: Iterable[Any], quick: Callable[[Any], bool]) -> list:
+    """Returns the parameters of a test of cases, or of (case, decode): whether on several devices.
 
-    Compiling a loop for a mesh takes long: those that are not `quick` are slow tests there.
+    Compiling for a mesh takes long: what is not `quick` is a slow test there.
     """
     return [
         pytest.param(
-            *name, several, marks=[pytest.mark.slow] if several and not quick(name) else []
+            *([name] if isinstance(name, str) else name),
+            several,
+            marks=[pytest.mark.slow] if several and not quick(name) else [],
         )
         for name in names
         for several in (False, True)
