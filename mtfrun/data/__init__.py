@@ -1,5 +1,6 @@
 """Text or images in, batches of integer features on the mesh out."""
 
+from mtfrun.data.delimited_pairs_data import DelimitedPairsData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
@@ -19,8 +20,9 @@ from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
 from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
-from mtfrun.data.packing import pack, segmentation_and_position
+from mtfrun.data.packing import first_fit, pack, segmentation_and_position
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
+from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources import TextSource, read_bytes
 from mtfrun.data.text_files import TextFiles, TextLines
@@ -38,12 +40,14 @@ __all__ = [
     "TARGETS_SEGMENTATION",
     "ByteVocabulary",
     "DataError",
+    "DelimitedPairsData",
     "IdxImages",
     "ImageData",
     "ImageSource",
     "Infeed",
     "LanguageModelData",
     "PairSource",
+    "PairsData",
     "SequenceToSequenceData",
     "TextFiles",
     "TextLines",
@@ -55,6 +59,7 @@ __all__ = [
     "Vocabulary",
     "bz2_bits_per_byte",
     "conditional_entropy",
+    "first_fit",
     "language_model_shapes",
     "pack",
     "read_bytes",

@@ -4,6 +4,8 @@ The language model's packing: the documents of a split, each closed by the end i
 of tokens, which is cut every `length` tokens. Rows are full; only the very last one is padded. A
 document that goes over a row's end continues in the next row as that row's first segment, with
 positions from 0, and sees nothing of its beginning. Every token is in exactly one row.
+
+Pairs of texts stay whole: each goes into the first row that has room for it.
 """
 
 from __future__ import annotations
@@ -36,14 +38,39 @@ def pack(documents: tf.data.Dataset, vocabulary: Vocabulary, length: int) -> tf.
     return documents.batch(DOCUMENTS_PER_CALL).map(tokens).rebatch(length).map(padded)
 
 
+def first_fit(texts: tf.RaggedTensor, length: int) -> tf.RaggedTensor:
+    """Returns the ids [rows, (at most length)] of texts [texts, (at most length)], none divided.
+
+    Each text goes, in order, into the first row that has room for it (Johnson et al. 1974,
+    https://doi.org/10.1137/0203025: no more than 1.7 times the rows that it takes at least).
+
+    >>> texts = tf.ragged.constant([[5, 5, 1], [6, 6, 6, 1], [7, 1], [8, 1]], dtype=tf.int32)
+    >>> first_fit(texts, 5).to_list()
+    [[5, 5, 1, 7, 1], [6, 6, 6, 1], [8, 1]]
+    """
+    sizes = tf.cast(texts.row_lengths(), tf.int32)
+    most_rows = tf.size(sizes)
+
+    def put(state: tuple[tf.Tensor, tf.Tensor], size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        free, _ = state
+        row = tf.argmax(tf.cast(free >= size, tf.int32), output_type=tf.int32)
+        return free - size * tf.one_hot(row, most_rows, dtype=tf.int32), row
+
+    _, row_of_text = tf.scan(put, sizes, (tf.fill([most_rows], length), 0))
+    in_rows = tf.gather(texts, tf.argsort(row_of_text, stable=True))
+    row_sizes = tf.math.segment_sum(in_rows.row_lengths(), tf.sort(row_of_text))
+    return tf.RaggedTensor.from_row_lengths(in_rows.flat_values, row_sizes, validate=False)
+
+
 def segmentation_and_position(
-    targets: tf.Tensor, *, pad_id: int, end_id: int
+    targets: tf.Tensor, *, pad_id: int, end_id: int, ends_of_segment: int = 1
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns segment ids and positions of packed rows; all three int32 [batch, length].
 
-    Segments count from 1 in each row and end with the end id; positions count from 0 in each
-    segment; padding has 0 in both. `pack` ends every segment with the end id or with the row, hence
-    both follow from the targets, and a shuffle buffer (with its checkpoint) need hold only those.
+    Segments count from 1 in each row and end with the end id, pairs of texts with their second one;
+    positions count from 0 in each segment; padding has 0 in both. `pack` ends every segment with
+    the end id or with the row, `first_fit` with the end id, hence both follow from the targets, and
+    a shuffle buffer (with its checkpoint) need hold only those.
 
     >>> s, p = segmentation_and_position(tf.constant([[7, 1, 8, 9, 1, 0]]), pad_id=0, end_id=1)
     >>> s.numpy().tolist(), p.numpy().tolist()
@@ -51,10 +78,11 @@ def segmentation_and_position(
     """
     present = tf.cast(targets != pad_id, tf.int32)
     ends_before = tf.cumsum(tf.cast(targets == end_id, tf.int32), axis=1, exclusive=True)
+    segments_before = ends_before // ends_of_segment
     batch, length = tf.unstack(tf.shape(targets))
     columns = tf.broadcast_to(tf.range(length), [batch, length])
     # A segment's first column is the least of its columns. (TensorFlow has no running maximum.)
-    segment = tf.range(batch)[:, tf.newaxis] * length + ends_before
+    segment = tf.range(batch)[:, tf.newaxis] * length + segments_before
     first_column = tf.math.unsorted_segment_min(columns, segment, batch * length)
     position = columns - tf.gather(first_column, segment)
-    return (ends_before + 1) * present, position * present
+    return (segments_before + 1) * present, position * present

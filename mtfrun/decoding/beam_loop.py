@@ -86,6 +86,7 @@ def beam_search(
 
     def advance(progress: _Progress, step: StepFunction) -> _Progress:
         position = progress.position
+        forced = mtf.gather(prompts, position, length)
         logits, state = step(progress.previous, position, progress.state)
         candidates = grow_topk(
             position,
@@ -94,7 +95,7 @@ def beam_search(
             vocab=vocab,
             alpha=alpha,
             end_id=end_id,
-            forced=mtf.gather(prompts, position, length),
+            forced=forced,
             num_prefilter=num_prefilter,
         )
         candidates = candidates._replace(finished=is_end(start, candidates.token, position, end_id))

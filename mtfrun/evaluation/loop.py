@@ -12,10 +12,10 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.models.means import means
-from mtfrun.models.model import Metric, Model, no_evaluation_metrics
+from mtfrun.models.model import Metric, Model, no_evaluation_metrics, target_weights
 from mtfrun.models.reporting import reporting
 
-# Name of the metric for the bytes of text that the targets stand for.
+# Name of the metric for the bytes of text that the targets with a loss stand for.
 _BYTES = "bytes"
 
 
@@ -110,4 +110,5 @@ class Evaluator:
         # A dimension name of its own: the table is small and stays whole on every device.
         ids = mtf.Dimension("vocabulary_ids", len(self._bytes_per_id))
         table = mtf.constant(self._mesh, self._bytes_per_id, [ids])
-        return Metric(mtf.reduce_sum(mtf.gather(table, batch["targets"], ids)), zero)
+        sizes = mtf.gather(table, mtf.maximum(batch["targets"], 0), ids)
+        return Metric(mtf.reduce_sum(sizes * target_weights(self._model, batch)), zero)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from mtfrun import mtf
@@ -36,6 +36,7 @@ class Model(Protocol):
     A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
     whose loss has updates has their keys in `updated_paths`, once its paths are known. One that
     measures more while it does not train has the shapes of that in `evaluation_shapes`, by name.
+    One that does not train on all targets says on which by `target_weights(features)`.
     """
 
     metric_names: Sequence[str]
@@ -77,6 +78,14 @@ def no_evaluation_metrics(model: Model, mesh: mtf.Mesh) -> dict[str, Metric]:
 def ids_in_use(model: Model) -> Mapping[str, int]:
     """Returns how many ids are in use along "vocab", by the paths of variables that have it."""
     return getattr(model, "ids_in_use", {})
+
+
+def target_weights(model: Model, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+    """Returns the weight {batch, length} of every target in the loss, or the scalar 1; float32."""
+    weights: Callable[[Mapping[str, mtf.Tensor]], mtf.Tensor] | None
+    weights = getattr(model, "target_weights", None)
+    mesh = features["targets"].mesh
+    return mtf.constant(mesh, 1.0) if weights is None else weights(features)
 
 
 def updated_variables(model: Model) -> dict[str, mtf.Variable]:

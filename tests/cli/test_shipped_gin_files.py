@@ -21,6 +21,14 @@ from tests.cli.command import TINY
 
 FILES = shipped_gin_files()
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
+PAIRS_BASE = ["defaults.gin", "models/t5.1.1.tiny.gin", "data/number_words.gin"]
+ROWS_OF_PAIRS_BASE = [
+    "defaults.gin",
+    "models/lm_tiny.gin",
+    "models/prefix_lm.gin",
+    "data/number_words.gin",
+    "data/delimited_pairs.gin",
+]
 IMAGE_BASE = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
 IMAGE_FILES = [
     "data/digits.gin",
@@ -109,16 +117,42 @@ def test_a_shipped_file_of_images_builds_tiny(
     assert variables["model/softmax/bias"].shape.to_string == "classes:10"
 
 
+def _files_with(name: str) -> list[str]:
+    """Returns the files of an experiment on text to which one belongs."""
+    if name.startswith("runs/"):
+        return [name]
+    if name in ROWS_OF_PAIRS_BASE[2:3] + ROWS_OF_PAIRS_BASE[4:]:
+        return ROWS_OF_PAIRS_BASE
+    folder = name.split("/")[0] + "/"
+    of_pairs = name.startswith(("models/t5", "models/t2t", "models/encoder_decoder"))
+    if of_pairs or name in ("data/number_words.gin", "data/tsv_pairs.gin"):
+        return [name if file.startswith(folder) else file for file in PAIRS_BASE]
+    if folder == "models/":
+        return [name if file.startswith(folder) else file for file in BASE]
+    return [*BASE, name]
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name not in IMAGE_FILES])
 def test_a_shipped_file_builds_tiny(name: str) -> None:
-    files = [name] if name.startswith("runs/") else [*BASE, name]
-    if name.startswith("models/"):
-        files = [name if file.startswith("models/") else file for file in BASE]
-    training = _build(files, TINY)
+    files = _files_with(name)
+    row, flags = 32, TINY
+    if "data/delimited_pairs.gin" in files or name == "runs/number_words_lm.gin":
+        row, flags = 80, [*TINY, "--gin.SEQUENCE_LENGTH=80"]
+    elif "data/number_words.gin" in files or name == "runs/number_words.gin":
+        row = 8 + 66
+    elif name == "data/tsv_pairs.gin":
+        row = 128 + 128
+    training = _build(files, flags)
     variables = training.state.named_variables()
     assert variables["model/embedding/table"].shape.to_string == "vocab:384;d_model:16"
-    row = 8 + 66 if name.endswith("number_words.gin") else 32
     assert training.tokens_per_step == 8 * row
+
+
+def test_a_prefix_language_model_is_any_decoder_only_model() -> None:
+    files = ["models/moe_1d_tiny.gin" if "lm_tiny" in name else name for name in ROWS_OF_PAIRS_BASE]
+    training = _build(files, [*TINY, "--gin.SEQUENCE_LENGTH=80", "--gin.GROUP_SIZE=80"])
+    assert training.experiment.model.reads_pairs
+    assert any("moe_1d" in path for path in training.state.named_variables())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -163,7 +197,7 @@ def test_the_small_model_is_that_of_the_benchmark() -> None:
 
 @pytest.mark.parametrize(("name", "millions"), [("t5.1.0.tiny", 1.0), ("t5.1.1.tiny", 0.9)])
 def test_a_t5_model_has_the_variables_of_its_checkpoints(name: str, millions: float) -> None:
-    training = _build(["defaults.gin", f"models/{name}.gin", "data/python_docs.gin"], [])
+    training = _build(["defaults.gin", f"models/{name}.gin", "data/number_words.gin"], [])
     variables = training.state.model.named_variables()
     assert {
         "encoder_stack/relative_bias/table",
@@ -270,7 +304,7 @@ moe.MoE2D.dispatch = @moe.EinsumDispatch()
 
 def test_mixtures_go_into_the_layer_lists_of_any_model(tmp_path: pathlib.Path) -> None:
     (tmp_path / "mixtures_in_t5.gin").write_text(MIXTURES_IN_T5)
-    files = ["defaults.gin", str(tmp_path / "mixtures_in_t5.gin"), "data/python_docs.gin"]
+    files = ["defaults.gin", str(tmp_path / "mixtures_in_t5.gin"), "data/number_words.gin"]
     shapes = {
         path: variable.shape.dimension_names
         for path, variable in _build(files, TINY).state.named_variables().items()

@@ -1,4 +1,4 @@
-"""A text source for tests."""
+"""Sources of texts and of pairs for tests."""
 
 from __future__ import annotations
 
@@ -19,3 +19,25 @@ class InMemory:
         return tf.data.Dataset.from_tensor_slices(
             tf.constant(self.texts, tf.string, [len(self.texts)])
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemoryPairs:
+    """The given (input, target) pairs, as every split."""
+
+    texts: tuple[tuple[str, str], ...]
+    splits: tuple[str, ...] = ("train", "validation")
+
+    def pairs(self, split: str) -> tf.data.Dataset:
+        """Returns all pairs, whatever the split."""
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                name: tf.constant([pair[i] for pair in self.texts], tf.string, [len(self.texts)])
+                for i, name in enumerate(("inputs", "targets"))
+            }
+        )
+
+
+def numbered_pairs(count: int) -> tuple[tuple[str, str], ...]:
+    """Returns pairs (str(i), "x" * (i % 9)) of numbers."""
+    return tuple((str(i), "x" * (i % 9)) for i in range(count))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun.data import ByteVocabulary, pack, segmentation_and_position
+from mtfrun.data import ByteVocabulary, first_fit, pack, segmentation_and_position
 from tests.data.in_memory import InMemory
 
 VOCABULARY = ByteVocabulary()
@@ -82,3 +82,24 @@ def test_a_row_of_padding_has_neither_segment_nor_position() -> None:
         tf.zeros([2, 3], tf.int32), pad_id=0, end_id=1
     )
     assert not segmentation.numpy().any() and not position.numpy().any()
+
+
+def naive_first_fit(texts: list[list[int]], length: int) -> list[list[int]]:
+    """Each text in the first row with room, one after the other."""
+    rows: list[list[int]] = []
+    for text in texts:
+        for row in rows:
+            if len(row) + len(text) <= length:
+                row += text
+                break
+        else:
+            rows.append(list(text))
+    return rows
+
+
+@pytest.mark.parametrize("longest", [1, 7, 20])
+def test_whole_texts_go_into_the_first_row_with_room(longest: int) -> None:
+    rng = np.random.default_rng(longest)
+    texts = [rng.integers(2, 99, size).tolist() for size in rng.integers(1, longest + 1, 200)]
+    rows = first_fit(tf.ragged.constant(texts, dtype=tf.int32), 20)
+    assert rows.to_list() == naive_first_fit(texts, 20)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 
 import numpy as np
@@ -10,28 +9,15 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.data import ByteVocabulary, DataError, SequenceToSequenceData, TsvPairs
+from tests.data.in_memory import InMemoryPairs, numbered_pairs
 
 VOCABULARY = ByteVocabulary()
 
 
-@dataclasses.dataclass(frozen=True)
-class InMemoryPairs:
-    """Pairs (str(i), "x" * i) of numbers."""
-
-    count: int
-    splits: tuple[str, ...] = ("train", "validation")
-
-    def pairs(self, split: str) -> tf.data.Dataset:
-        numbers = range(self.count)
-        texts = {"inputs": [str(i) for i in numbers], "targets": ["x" * (i % 9) for i in numbers]}
-        if not self.count:
-            texts = {name: tf.zeros([0], tf.string) for name in texts}
-        return tf.data.Dataset.from_tensor_slices(texts)
-
-
 def _data(count: int = 300, **options: int) -> SequenceToSequenceData:
+    """Returns pairs (str(i), "x" * (i % 9)) of numbers."""
     sizes = {"inputs_length": 4, "targets_length": 7, "shuffle_buffer": 50} | options
-    return SequenceToSequenceData(InMemoryPairs(count), VOCABULARY, **sizes)
+    return SequenceToSequenceData(InMemoryPairs(numbered_pairs(count)), VOCABULARY, **sizes)
 
 
 def _texts(ids: np.ndarray) -> list[str]:

@@ -13,6 +13,7 @@ from mtfrun import decoding, mtf
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.step_by_step import logits_step_by_step
 
 MESHES = [ONE_DEVICE, "data:2,model:2"]
 LENGTH, END = 10, decoding.END_ID
@@ -52,9 +53,8 @@ def _model(mesh: mtf.Mesh, kind: str = "relative", **options: Any) -> t.DecoderO
         max_length=16,
         stack=stack,
         position=position,
-        prefix=True,
         tied_softmax=False,
-        **options,
+        **{"prefix": True, **options},
     )
     mtf.initialize(model, seed=4)
     return model
@@ -238,3 +238,44 @@ def test_inputs_are_seen_whole_and_targets_causally() -> None:
     assert reach(4) == [5, 6, 7]
     loss = mtf.function(lambda f: model.loss(f, training=False))(on_mesh(mesh, {"targets": rows}))
     assert mtf.to_numpy(loss.weight) == 3.0
+
+
+@pytest.mark.parametrize("mesh_shape", MESHES)
+def test_packed_pairs_have_the_logits_that_they_have_alone(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = _model(mesh, "learned positions")
+    pairs = [[7, 8, END, 5, END], [9, END, 6, 4, END]]
+    packed = {
+        "targets": [pairs[0] + pairs[1] + [0]] * 2,
+        "targets_segmentation": [[1] * 5 + [2] * 5 + [0]] * 2,
+        "targets_position": [[*range(5), *range(5), 0]] * 2,
+    }
+    logits = mtf.function(model.logits)
+    together, alone = (
+        mtf.to_numpy(logits(on_mesh(mesh, {name: np.asarray(x) for name, x in rows.items()})))
+        for rows in (packed, {"targets": pairs})
+    )
+    for row in range(2):
+        for pair in range(2):
+            found = together[row, 5 * pair : 5 * pair + 5]
+            assert_close(found, alone[pair], FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_inputs_are_not_trained_on_if_so_wished(prefix: bool) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    row = np.asarray([7, 8, END, 5, END, 9, END, 6, 4, END, 0])
+    is_target = np.asarray([0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0])
+    features = on_mesh(mesh, {"targets": row[np.newaxis]})
+    model, whole = (
+        _model(mesh, prefix=prefix, loss_on_targets_only=wished) for wished in (True, False)
+    )
+    loss, of_all = (
+        mtf.to_numpy(mtf.function(lambda f, m=m: m.loss(f, training=False))(features))
+        for m in (model, whole)
+    )
+    assert (loss.weight, of_all.weight) == (5.0, 10.0)
+    logits = mtf.to_numpy(mtf.function(model.logits)(features))[0]
+    nats = np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(row)), row]
+    assert_close(loss.total, (nats * is_target).sum(), FLOAT32_MODEL_TOLERANCE)
+    assert_close(of_all.total, (nats * (row != 0)).sum(), FLOAT32_MODEL_TOLERANCE)

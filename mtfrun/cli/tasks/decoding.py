@@ -11,8 +11,8 @@ import numpy as np
 
 from mtfrun import decoding, mtf
 from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.cli.tasks.prompting import Answering, Continuing, Prompting, Row
-from mtfrun.data import TARGETS, LanguageModelData, SequenceToSequenceData
+from mtfrun.cli.tasks.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
+from mtfrun.data import TARGETS, DelimitedPairsData, LanguageModelData, PairsData
 
 
 class Output(NamedTuple):
@@ -72,11 +72,11 @@ class _Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How outputs are made. A language model continues its prompts, other models answer them.
+    """How outputs are made. Models of pairs of texts answer their prompts, others continue them.
 
     experiment: whose model.
     batch_size: prompts at a time.
-    max_length: of a language model, tokens of a prompt and its output together.
+    max_length: where prompts are continued, tokens of a prompt and its output together.
     decode_length: tokens that are made for a prompt at most.
     decode_length_multiplier, decode_length_constant: where prompts are answered, also at most
         (tokens of the prompt) * multiplier + constant.
@@ -128,8 +128,8 @@ class Decoding:
         data = self.experiment.data
         if isinstance(data, LanguageModelData):
             return Continuing(data.vocabulary, self.max_length, self.decode_length)
-        assert isinstance(data, SequenceToSequenceData)  # images have no vocabulary, see above
-        return Answering(
+        assert isinstance(data, PairsData)  # images have no vocabulary, see above
+        answering = Answering(
             data.vocabulary,
             data.inputs_length,
             data.targets_length,
@@ -137,6 +137,7 @@ class Decoding:
             self.decode_length_multiplier,
             self.decode_length_constant,
         )
+        return AnsweringInRow(answering) if isinstance(data, DelimitedPairsData) else answering
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
         """Yields batches of rows of like length."""

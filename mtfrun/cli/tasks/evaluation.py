@@ -16,7 +16,7 @@ from mtfrun.data import (
     INPUTS,
     TARGETS,
     LanguageModelData,
-    SequenceToSequenceData,
+    PairsData,
     conditional_entropy,
     read_bytes,
 )
@@ -64,10 +64,10 @@ class Evaluation:
         experiment.check_batch(batch_size)
         if decoding is None and (entropy_orders or sample_prompts):
             raise ValueError("entropy_orders and sample_prompts are for models of text")
-        if num_decodes and not isinstance(experiment.data, SequenceToSequenceData):
+        if num_decodes and not isinstance(experiment.data, PairsData):
             raise ValueError(
                 f"num_decodes={num_decodes} needs pairs to compare outputs with: set it to 0 or "
-                "use @data.SequenceToSequenceData()"
+                "use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
             )
         self._experiment = experiment
         self._decoding = decoding
@@ -132,7 +132,7 @@ class Evaluation:
     def _compared_decodes(self, decoding: Decoding) -> tuple[dict[str, float], str]:
         """Returns metrics of decoded inputs, and the first ones as Markdown."""
         data = self._experiment.data
-        assert isinstance(data, SequenceToSequenceData)
+        assert isinstance(data, PairsData)
         pairs = list(data.source.pairs(self._split).take(self._num_decodes).as_numpy_iterator())
         answers = decoding([pair[INPUTS] for pair in pairs])
         outputs = [answer.output for answer in answers]

@@ -7,14 +7,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import (
-    ImageData,
-    Infeed,
-    LanguageModelData,
-    SequenceToSequenceData,
-    Vocabulary,
-    split_batch,
-)
+from mtfrun.cli.tasks.model_and_data import check_kind, check_rows
+from mtfrun.data import ImageData, Infeed, LanguageModelData, PairsData, Vocabulary, split_batch
 from mtfrun.models import Model, ids_in_use
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
@@ -42,7 +36,7 @@ class Experiment:
         self,
         mesh: mtf.Mesh,
         model: Callable[..., Model],
-        data: LanguageModelData | SequenceToSequenceData | ImageData,
+        data: LanguageModelData | PairsData | ImageData,
         seed: int = 0,
         warm_start: WarmStart | None = None,
         use_averages: bool = True,
@@ -50,11 +44,12 @@ class Experiment:
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
-        if not isinstance(data, LanguageModelData | SequenceToSequenceData | ImageData):
+        if not isinstance(data, LanguageModelData | PairsData | ImageData):
             raise ValueError(
-                "Experiment.data must be @data.LanguageModelData(), "
+                "Experiment.data must be @data.LanguageModelData(), @data.DelimitedPairsData(), "
                 f"@data.SequenceToSequenceData() or @data.ImageData(), not {data!r}"
             )
+        check_kind(model, data)
         self.mesh = mesh
         self.data = data
         self.seed = seed
@@ -68,6 +63,7 @@ class Experiment:
             self.model = model(mesh, num_classes=data.num_classes, image=data.image)
         else:
             self.model = model(mesh, vocabulary_size=data.vocabulary.size)
+            check_rows(self.model, data)
 
     @property
     def vocabulary(self) -> Vocabulary:

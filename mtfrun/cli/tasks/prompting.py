@@ -1,4 +1,4 @@
-"""How prompts become rows of ids: continued by a language model, or answered from the inputs."""
+"""How prompts become rows of ids: continued, or answered as inputs or behind them."""
 
 from __future__ import annotations
 
@@ -131,6 +131,32 @@ class Answering:
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class AnsweringInRow:
+    """A prompt is the inputs, and the output follows their end in the same row.
+
+    apart: what the model reads of the prompt, and how long the output may be.
+    """
+
+    apart: Answering
+
+    def row(self, prompt: bytes) -> Row:
+        row = self.apart.row(prompt)
+        given = len(row.ids)
+        return row._replace(given=given, limit=given + row.limit)
+
+    def lengths(self, row: Row) -> dict[str, int]:
+        return {TARGETS: bucket(row.limit, self.apart.inputs_length + self.apart.targets_length)}
+
+    def features(
+        self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+
+    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        return min(self.apart.inputs_length, lengths[TARGETS])
 
 
 def bucket(length: int, longest: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from mtfrun import evaluation, mtf
 from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.cli.tasks.prompting import bucket, padded
-from mtfrun.data import INPUTS, TARGETS, SequenceToSequenceData
+from mtfrun.data import INPUTS, TARGETS, DelimitedPairsData, PairsData
 
 
 class Score(NamedTuple):
@@ -29,12 +29,12 @@ class Score(NamedTuple):
 
 class Scoring:
     """Computes log-likelihoods of targets, in batches. A language model reads the input before the
-    target, other models as their inputs.
+    target, and an end between them where it is one of pairs; other models as their inputs.
 
     Args:
       experiment: whose model.
       batch_size: pairs at a time.
-      max_length: of a language model, tokens of input and target together.
+      max_length: of a language model of single texts, tokens of input and target together.
     """
 
     def __init__(self, experiment: Experiment, batch_size: int, max_length: int):
@@ -70,11 +70,15 @@ class Scoring:
         vocabulary = self._experiment.vocabulary
         given, wanted = vocabulary.encode(inputs), vocabulary.encode(target)
         end = np.asarray([vocabulary.end_id], np.int32)
-        if isinstance(self._experiment.data, SequenceToSequenceData):
-            kept = given[: self._longest(INPUTS) - 1]
-            scored = wanted[: self._longest(TARGETS) - 1]
-            features = {INPUTS: np.append(kept, end), TARGETS: np.append(scored, end)}
-            return features, 0, len(given) + len(wanted) - len(kept) - len(scored)
+        data = self._experiment.data
+        if isinstance(data, PairsData):
+            kept = given[: data.inputs_length - 1]
+            scored = wanted[: data.targets_length - 1]
+            truncated = len(given) + len(wanted) - len(kept) - len(scored)
+            read, said = np.append(kept, end), np.append(scored, end)
+            if isinstance(data, DelimitedPairsData):
+                return {TARGETS: np.append(read, said)}, len(read), truncated
+            return {INPUTS: read, TARGETS: said}, 0, truncated
         # The target comes first: the input is read from its end backwards.
         scored = wanted[: self._max_length - 1]
         room = self._max_length - 1 - len(scored)
@@ -84,7 +88,9 @@ class Scoring:
 
     def _longest(self, feature: str) -> int:
         data = self._experiment.data
-        if isinstance(data, SequenceToSequenceData):
+        if isinstance(data, DelimitedPairsData):
+            return data.inputs_length + data.targets_length
+        if isinstance(data, PairsData):
             return {INPUTS: data.inputs_length, TARGETS: data.targets_length}[feature]
         return self._max_length
 

@@ -14,6 +14,7 @@ from mtfrun.models.transformer.masked_local_attention import MaskedLocalAttentio
 from mtfrun.models.transformer.self_attention import SelfAttention
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.models.transformer.transforms import (
     CallLayer,
     MaskPadding,
@@ -43,6 +44,7 @@ __all__ = [
     "SinusoidPositions",
     "Stack",
     "SublayerDropout",
+    "TokenModel",
     "Transform",
     "shift_right",
 ]

@@ -31,14 +31,16 @@ class DecoderOnly(TokenModel):
     other), and "targets_position", the position in its document. Without these a row is one
     document, and the step is a little cheaper.
 
-    A prefix language model (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) reads rows of
-    "inputs end targets end", packed or not. Its inputs see each other, also later ones. Where rows
-    are made otherwise, "targets_prefix" {batch, length} says which positions do (not 0).
+    Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData). A
+    prefix language model (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) reads such: its
+    inputs see each other, also later ones. Where rows are made otherwise, "targets_prefix" {batch,
+    length} says which positions do (not 0).
 
     Args:
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       prefix: this is a prefix language model.
-      loss_on_targets_only: the inputs of a prefix language model are not trained on.
+      loss_on_targets_only: in rows of pairs, inputs and their ends are not trained on. Those of a
+        prefix language model see what they are to say, and teach it nothing.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
       others: see `TokenModel`.
@@ -80,6 +82,11 @@ class DecoderOnly(TokenModel):
         self._shift_across_segments = shift_across_segments
         self.decoder_stack = stack(mesh, width, dtypes)
 
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether rows must be pairs of texts."""
+        return self._prefix or self._loss_on_targets_only
+
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
@@ -102,7 +109,7 @@ class DecoderOnly(TokenModel):
             beam,
             Context(bidirectional=self._prefix),
             embed=lambda ids, position: self._embed(self.embedding, ids, position),
-            classify=self._step_classifier(targets, beam),
+            classify=self._step_classifier(),
             dtype=self._activation,
             reads_prompts=True,
             in_prefix=in_prefix,
@@ -129,8 +136,9 @@ class DecoderOnly(TokenModel):
         x = self._embed(self.embedding, ids, features.get("targets_position"))
         return self._classify(self.decoder_stack(x, context))
 
-    def _weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-        weights = super()._weights(features)
+    def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        """Returns the weight {batch, length} of every position in the loss, float32."""
+        weights = super().target_weights(features)
         if not self._loss_on_targets_only:
             return weights
         targets = features["targets"]

@@ -125,7 +125,7 @@ def stack_decoder(
             functools.partial(decoder, first_state, known),
             at_once if reads_prompts and stack.can_prefill(context) else None,
             prefix=in_prefix is not None,
-            given_ends=in_prefix is not None,
+            given_ends=reads_prompts,
         )
 
     def at_once(longest: int, known: mtf.Tensor) -> Decoder:

@@ -1,0 +1,230 @@
+"""Decoder-only models answer pairs of texts: trained, evaluated, decoded and scored by command."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from mtfrun.cli.main import main
+from tests.cli.command import TINY
+from tests.layouts import FLOAT32_MODEL_TOLERANCE
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+ROW = ["--gin.SEQUENCE_LENGTH=24", "--gin.INPUTS_LENGTH=4", "--gin.TARGETS_LENGTH=8"]
+MODELS = {
+    "prefix": ["--gin_file=models/prefix_lm.gin"],
+    "causal": ["--gin.DecoderOnly.loss_on_targets_only=True"],
+}
+# What the models have not seen: nothing, no UTF-8, CR LF, NUL, and more than they read.
+HOSTILE = (b"", b"\xff\xfe\x80", b"7\r", b"a\x00b", b"x" * 100_000)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Returns the directory of a tiny model that has learnt to spell digits."""
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "pairs.tsv").write_text("".join(f"{i}\t{word}\n" for i, word in enumerate(WORDS)))
+    files = {split: str(folder / "pairs.tsv") for split in ("train", "validation")}
+    _succeed(
+        "train",
+        "--gin_file=defaults.gin",
+        "--gin_file=models/lm_tiny.gin",
+        "--gin_file=data/tsv_pairs.gin",
+        "--gin_file=data/delimited_pairs.gin",
+        *MODELS[request.param],
+        *TINY,
+        *ROW,
+        "--gin.NUM_LAYERS=1",
+        "--gin.D_MODEL=32",
+        f"--gin.TSV_FILES={files}",
+        "--gin.TRAIN_STEPS=150",
+        "--gin.WARMUP_STEPS=10",
+        "--gin.LEARNING_RATE=0.1",
+        "--gin.Evaluation.num_decodes=10",
+        "--gin.Decoding.decode_length_constant=8",
+        f"--model_dir={folder / 'run'}",
+    )
+    return folder / "run"
+
+
+def _succeed(*arguments: str) -> None:
+    assert main(arguments) == 0
+
+
+def _answers(run: pathlib.Path, content: bytes, *flags: str) -> list[dict]:
+    """Returns the answers to the lines of a file."""
+    folder = run.parent
+    (folder / "prompts").write_bytes(content)
+    paths = [f"--input={folder}/prompts", f"--output={folder}/answers.jsonl"]
+    _succeed("decode", f"--model_dir={run}", *paths, *flags)
+    lines = (folder / "answers.jsonl").read_bytes().removesuffix(b"\n").split(b"\n")
+    return [json.loads(line) for line in lines]
+
+
+def _scores(run: pathlib.Path, pairs: list[tuple[str, str]]) -> list[dict]:
+    """Returns the scores of pairs."""
+    folder = run.parent
+    lines = [json.dumps({"input": i, "target": t}) + "\n" for i, t in pairs]
+    (folder / "scored.jsonl").write_text("".join(lines))
+    paths = [f"--input={folder}/scored.jsonl", f"--output={folder}/scores.jsonl"]
+    _succeed("score", f"--model_dir={run}", *paths)
+    return [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+
+
+def test_evaluation_compares_answers_with_targets(
+    run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _succeed("eval", f"--model_dir={run}")
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["exact_match"] == metrics["token_accuracy"] == metrics["accuracy"] == 1.0
+    # The loss is that of the targets alone, and so are the bytes.
+    scores = _scores(run, [(str(i), word) for i, word in enumerate(WORDS)])
+    nats = -sum(score["log_likelihood"] for score in scores)
+    tokens = sum(score["tokens"] for score in scores)
+    num_bytes = sum(map(len, WORDS))
+    assert tokens == num_bytes + len(WORDS)
+    found = [metrics["loss"], metrics["bits_per_byte"]]
+    expected = [nats / tokens, nats / np.log(2) / num_bytes]
+    np.testing.assert_allclose(found, expected, rtol=FLOAT32_MODEL_TOLERANCE)
+
+
+def test_every_line_is_answered_in_order_whatever_it_holds(run: pathlib.Path) -> None:
+    lines = [b"3", *HOSTILE, b"8"]
+    answers = _answers(run, b"\n".join(lines))
+    prompts = [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
+    assert [answer["prompt"] for answer in answers] == prompts
+    assert [answer["valid_utf8"] for answer in answers].count(False) == 1
+    outputs = [answer["output"] for answer in answers]
+    assert [outputs[0], outputs[3], outputs[-1]] == ["three", "seven", "eight"]
+    # Of 4 ids of inputs one is the end.
+    assert [answer["prompt_tokens"] for answer in answers] == [1, 0, 3, 1, 3, 3, 1]
+    assert [answer["truncated_tokens"] for answer in answers] == [0] * 5 + [99_997, 0]
+    assert all(0 <= answer["output_tokens"] <= 8 for answer in answers)
+    assert answers[0]["finished"] and answers[0]["output_tokens"] == len("three")
+
+
+def test_an_answer_does_not_depend_on_the_other_lines(run: pathlib.Path) -> None:
+    lines = [b"1", b"x" * 1000, b"", b"4"]
+    for flags in ([], ["--beam_size=3", "--num_outputs=2"]):
+        together = _answers(run, b"\n".join(lines), *flags)
+        assert _answers(run, lines[3] + b"\n" + lines[1], *flags) == [together[3], together[1]]
+
+
+def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
+    (cut,) = _answers(run, b"3", "--decode_length=2")
+    assert (cut["output"], cut["output_tokens"], cut["finished"]) == ("th", 2, False)
+    short = ["--gin.Decoding.decode_length_multiplier=1.0"]
+    short.append("--gin.Decoding.decode_length_constant=1")
+    # An id and the end of the inputs, times 1, and 1.
+    (cut,) = _answers(run, b"3", *short)
+    assert (cut["output"], cut["output_tokens"], cut["finished"]) == ("thr", 3, False)
+
+
+def test_beams_sample_and_format_as_of_any_model(
+    run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (answer,) = _answers(run, b"5", "--beam_size=4", "--num_outputs=3")
+    assert answer["output"] == answer["outputs"][0]["text"] == "five"
+    scores = [output["score"] for output in answer["outputs"]]
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    sampled = ["--temperature=3", "--seed=1"]
+    first, again = (_answers(run, b"5\n5", *sampled) for _ in range(2))
+    assert first == again and first[0]["output"] != first[1]["output"]
+    capsys.readouterr()
+    _succeed("decode", f"--model_dir={run}", "--prompt=6", "--prompt=0", "--format=text")
+    assert capsys.readouterr().out == "six\nzero\n"
+
+
+def test_a_score_is_that_of_the_decoded_answer(run: pathlib.Path) -> None:
+    answers = _answers(run, b"3\n9\nx")
+    pairs = [(answer["prompt"], answer["output"]) for answer in answers]
+    scores = _scores(run, [*pairs, ("x" * 50, "y" * 50), ("", "")])
+    assert [score["tokens"] for score in scores[3:]] == [8, 1]
+    assert [score["truncated_tokens"] for score in scores] == [0, 0, 0, 47 + 43, 0]
+    for answer, score in zip(answers[:2], scores, strict=False):
+        assert answer["finished"] and score["tokens"] == answer["output_tokens"] + 1
+        found = score["log_likelihood"]
+        np.testing.assert_allclose(found, answer["outputs"][0]["score"], atol=1e-4)
+    assert all(score["log_likelihood"] < 0 for score in scores)
+
+
+def test_decoding_on_a_mesh_gives_the_same_text(run: pathlib.Path) -> None:
+    content = b"1\n\n23\nx"
+    alone, on_mesh = (
+        _answers(run, content, "--beam_size=2", f"--gin.MESH_SHAPE='{mesh_shape}'")
+        for mesh_shape in ("data:1,model:1", "data:2,model:2")
+    )
+    scores, mesh_scores = (
+        [output.pop("score") for answer in answers for output in answer["outputs"]]
+        for answers in (alone, on_mesh)
+    )
+    assert on_mesh == alone
+    np.testing.assert_allclose(mesh_scores, scores, rtol=FLOAT32_MODEL_TOLERANCE)
+
+
+SPLIT_PAIRS = ["--gin_file=data/number_words.gin"]
+PAIRS_IN_ROWS = [*SPLIT_PAIRS, "--gin_file=data/delimited_pairs.gin"]
+TEXTS = ["--gin_file=data/python_docs.gin"]
+LM, T5 = ["--gin_file=models/lm_tiny.gin"], ["--gin_file=models/t5.1.1.tiny.gin"]
+TEXT_DATA = "--gin_param=Experiment.data=@data.LanguageModelData()"
+IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImages()"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            [*LM, *SPLIT_PAIRS],
+            "DecoderOnly reads inputs and targets in one row, which SequenceToSequenceData does "
+            "not make: add --gin_file=data/delimited_pairs.gin behind the file of the pairs",
+        ),
+        (
+            [*LM, *MODELS["prefix"], *TEXTS],
+            "DecoderOnly reads pairs of texts (prefix=True or loss_on_targets_only=True), which "
+            "LanguageModelData does not make: set both to False, or use pairs and "
+            "--gin_file=data/delimited_pairs.gin behind the file of the pairs",
+        ),
+        (
+            [*LM, *MODELS["causal"], *TEXTS],
+            "DecoderOnly reads pairs of texts",
+        ),
+        (
+            [*T5, *TEXTS],
+            "EncoderDecoder reads inputs and targets apart, which LanguageModelData does not make: "
+            "set Experiment.data = @data.SequenceToSequenceData()",
+        ),
+        (
+            [*T5, *PAIRS_IN_ROWS],
+            "EncoderDecoder reads inputs and targets apart, which DelimitedPairsData does not "
+            "make:",
+        ),
+        (
+            [*LM, *PAIRS_IN_ROWS, "--gin.SEQUENCE_LENGTH=70"],
+            "DelimitedPairsData: length=70 must be at least inputs_length + targets_length = "
+            "8 + 66 = 74, for a pair is not divided between rows",
+        ),
+        (
+            [*LM, *(f"--gin_param={text}" for text in IMAGES), "--gin.TfdsImages.name='digits'"],
+            "DecoderOnly reads text, and ImageData has images: choose Experiment.data of text, or "
+            "another Experiment.model",
+        ),
+        (
+            ["--gin_file=models/resnet20.gin", *TEXTS, TEXT_DATA],
+            "ResNet reads images, and LanguageModelData has text:",
+        ),
+    ],
+)
+def test_data_that_the_model_does_not_read_is_refused_at_once(
+    flags: list[str],
+    expected: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["train", "--gin_file=defaults.gin", *flags, f"--model_dir={tmp_path}/run"]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mtfrun: error: " + expected)
+    assert not (tmp_path / "run").exists()
