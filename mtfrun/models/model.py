@@ -36,7 +36,8 @@ class Model(Protocol):
     A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
     whose loss has updates has their keys in `updated_paths`, once its paths are known. One that
     measures more while it does not train has the shapes of that in `evaluation_shapes`, by name.
-    One that does not train on all targets says on which by `target_weights(features)`.
+    One that does not train on all targets says on which by `target_weights(features)`. One that
+    must read a prompt at once says so by `reads_at_once_only`.
     """
 
     metric_names: Sequence[str]
@@ -86,6 +87,11 @@ def target_weights(model: Model, features: Mapping[str, mtf.Tensor]) -> mtf.Tens
     weights = getattr(model, "target_weights", None)
     mesh = features["targets"].mesh
     return mtf.constant(mesh, 1.0) if weights is None else weights(features)
+
+
+def reads_at_once_only(model: Model) -> bool:
+    """Returns whether a model cannot read prompts step by step, as prefix language models."""
+    return getattr(model, "reads_at_once_only", False)
 
 
 def updated_variables(model: Model) -> dict[str, mtf.Variable]:

@@ -13,6 +13,7 @@ from mtfrun import decoding, mtf
 from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.cli.tasks.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
 from mtfrun.data import TARGETS, DelimitedPairsData, LanguageModelData, PairsData
+from mtfrun.models import reads_at_once_only
 
 
 class Output(NamedTuple):
@@ -145,7 +146,9 @@ class Decoding:
         for line, row in enumerate(rows):
             lengths = self._prompting.lengths(row)
             longest = self._prompting.longest_prompt(lengths)
-            at_once = decoding.worth_reading_at_once(row.given, longest)
+            at_once = reads_at_once_only(self.experiment.model) or decoding.worth_reading_at_once(
+                row.given, longest
+            )
             by_program.setdefault((*sorted(lengths.items()), at_once), []).append(line)
         for (*items, at_once), lines in sorted(by_program.items()):
             # Steps begin behind the shortest prompt of a batch.

@@ -87,6 +87,11 @@ class DecoderOnly(TokenModel):
         """Whether rows must be pairs of texts."""
         return self._prefix or self._loss_on_targets_only
 
+    @property
+    def reads_at_once_only(self) -> bool:
+        """Whether prompts cannot be read step by step, for their ids see each other."""
+        return self._prefix
+
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
