@@ -13,7 +13,6 @@ from mtfrun import decoding, mtf
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
-from tests.models.step_by_step import logits_step_by_step
 
 MESHES = [ONE_DEVICE, "data:2,model:2"]
 LENGTH, END = 10, decoding.END_ID
