@@ -76,7 +76,8 @@ def stack_decoder(
       embed: see `Embed`.
       classify: gives the logits of the stack's output.
       dtype: of masks.
-      reads_prompts: read the known ids at once, if all sublayers can do so.
+      reads_prompts: read the known ids at once, if all sublayers can do so; an end among them ends
+        nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other, all of which read known ids. It can only read them at once.
 
@@ -84,26 +85,12 @@ def stack_decoder(
       ValueError: a sublayer of a prefix language model cannot read them at once.
     """
     length = targets.shape.get_dim_by_name("length")
-    batch = [dim for dim in targets.shape if dim != length]
-    rows = batch if beam is None else [*batch, beam]
+    batch = targets.shape - length
+    rows = batch if beam is None else batch + beam
     if in_prefix is not None:
         _check_reads_at_once(stack, context)
 
-    def read(longest: int, known: mtf.Tensor) -> Any:
-        """Returns the state without a beam, with as much room as it takes."""
-        number = _positions_read(targets.mesh, length, longest, in_prefix is not None)
-        part, memory_length = (mtf.Dimension(name, number) for name in ("length", "memory_length"))
-        whole = dataclasses.replace(context, known=known)
-        if in_prefix is None:
-            mask = causal_mask(targets.mesh, part, None, dtype)
-        else:
-            inside = mtf.slice(in_prefix, 0, number, length.name)
-            mask = prefix_mask(part, inside, None, dtype)
-            whole = dataclasses.replace(whole, nonpadding=mtf.to_float(inside))
-        whole = dataclasses.replace(whole, self_attention_bias=mask)
-        ids = decoder_inputs(mtf.slice(targets, 0, number, length.name), part, None)
-        empty = stack.initial_state(batch, memory_length, context)
-        return stack.prefill(embed(ids, None), empty, whole)[1]
+    prompts = _Prompts(stack, targets, context, embed, dtype, in_prefix)
 
     def decoder(first_state: Any, known: mtf.Tensor | None, positions: int) -> Decoder:
         memory_length = mtf.Dimension("memory_length", positions)
@@ -129,9 +116,57 @@ def stack_decoder(
         )
 
     def at_once(longest: int, known: mtf.Tensor) -> Decoder:
-        return decoder(read(longest, known), known, length.size)
+        return decoder(prompts.state_after(longest, known), known, length.size)
 
     return decoder(None, None, length.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prompts:
+    """Reads prompts at once; the attributes are what `stack_decoder` is given."""
+
+    stack: Stack
+    targets: mtf.Tensor
+    context: Context
+    embed: Embed
+    dtype: tf.DType
+    in_prefix: mtf.Tensor | None
+
+    def state_after(self, longest: int, known: mtf.Tensor) -> Any:
+        """Returns the stack's state without a beam, with as much room as it takes.
+
+        Args:
+          longest: no prompt has more ids.
+          known: {batch...} int32, how many each one has.
+        """
+        whole = self.targets.shape.get_dim_by_name("length")
+        number = self._positions_read(whole, longest)
+        length, memory_length = (
+            mtf.Dimension(name, number) for name in ("length", "memory_length")
+        )
+        context = dataclasses.replace(self.context, known=known)
+        if self.in_prefix is None:
+            mask = causal_mask(self.targets.mesh, length, None, self.dtype)
+        else:
+            inside = mtf.slice(self.in_prefix, 0, number, "length")
+            mask = prefix_mask(length, inside, None, self.dtype)
+            context = dataclasses.replace(context, nonpadding=mtf.to_float(inside))
+        context = dataclasses.replace(context, self_attention_bias=mask)
+        batch = self.targets.shape - whole
+        state = self.stack.initial_state(batch, memory_length, self.context)
+        ids = decoder_inputs(mtf.slice(self.targets, 0, number, "length"), length, None)
+        return self.stack.prefill(self.embed(ids, None), state, context)[1]
+
+    def _positions_read(self, length: mtf.Dimension, longest: int) -> int:
+        """Returns how many positions are read: the whole length where the mesh splits it.
+
+        The position that reads a prompt's last id is the first step's, but the others of a prefix
+        see it.
+        """
+        memory_length = mtf.Dimension("memory_length", length.size)
+        if any(self.targets.mesh.num_splits(dim) > 1 for dim in (length, memory_length)):
+            return length.size
+        return min(longest + (self.in_prefix is not None), length.size)
 
 
 def _check_reads_at_once(stack: Stack, context: Context) -> None:
@@ -142,16 +177,3 @@ def _check_reads_at_once(stack: Stack, context: Context) -> None:
                 f"{type(sublayer.layer).__name__} reads positions one after the other only: it"
                 " cannot decode in a prefix language model"
             )
-
-
-def _positions_read(
-    mesh: mtf.Mesh, length: mtf.Dimension, longest_prompt: int, with_last: bool
-) -> int:
-    """Returns how many positions are read at once: the whole length where a mesh splits it.
-
-    The position that reads a prompt's last id is that of a step, but `with_last`.
-    """
-    memory_length = mtf.Dimension("memory_length", length.size)
-    if mesh.num_splits(length) > 1 or mesh.num_splits(memory_length) > 1:
-        return length.size
-    return min(longest_prompt + with_last, length.size)
