@@ -47,7 +47,7 @@ def logits_step_by_step(
 
         def step(position, made, state):
             logits, state = decoder.step(mtf.gather(before, position, length), position, state)
-            assert logits.shape == mtf.Shape([*rows, model.vocab])
+            assert set(logits.shape) == {*rows, model.vocab}
             here = mtf.equal(mtf.range(mesh, length), position)
             return [position + 1, mtf.where(here, logits, made, output_shape=shape), state]
 
