@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 NUM_DEVICES = 8
 
@@ -22,9 +23,22 @@ LAYOUTS = [
     "data:8,model:1",
 ]
 
+# Those of each run: each axis, both, and more devices than two along one. The others split the
+# same dimensions over other numbers of devices, in slow tests.
+QUICK_LAYOUTS = [ONE_DEVICE, "data:2,model:1", "data:1,model:2", "data:2,model:2", "data:4,model:2"]
+
 # Relative to the largest entry of what is expected; see assert_close.
 FLOAT32_OP_TOLERANCE = 1e-5
 FLOAT32_MODEL_TOLERANCE = 1e-4
+
+
+def meshes() -> list:
+    """Returns the meshes of several devices as parameters of a test; slow ones are marked."""
+    return [
+        pytest.param(shape, marks=[] if shape in QUICK_LAYOUTS else [pytest.mark.slow])
+        for shape in LAYOUTS
+        if shape != ONE_DEVICE
+    ]
 
 
 def assert_close(

@@ -15,6 +15,7 @@ from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.gin_files import require_gin_file
 from mtfrun.cli.program_dump import program_dump
 from mtfrun.cli.quiet import quiet_import
+from mtfrun.cli.standard_error import unfailing_stderr
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -25,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: bad input, one line on standard error. 1: an error that nobody foresaw, with its
     traceback. 128 + number: a signal.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with unfailing_stderr():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         flags = parse_flags(arguments)

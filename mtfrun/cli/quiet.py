@@ -30,7 +30,7 @@ def quiet_import() -> Iterator[None]:
         except BaseException:
             os.dup2(kept, 2)
             held_back.seek(0)
-            with open(2, "wb", closefd=False) as stderr:
+            with contextlib.suppress(OSError), open(2, "wb", closefd=False) as stderr:
                 shutil.copyfileobj(held_back, stderr)
             raise
         finally:

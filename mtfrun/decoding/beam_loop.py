@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -9,6 +10,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.beam_search import (
     Alive,
+    Candidates,
     Finished,
     first_alive,
     first_finished,
@@ -19,7 +21,7 @@ from mtfrun.decoding.beam_search import (
 )
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
-from mtfrun.decoding.prompt import first_position, id_before, ids_before, is_end
+from mtfrun.decoding.prompt import Start, id_before, ids_before, is_end, start_of
 from mtfrun.decoding.reordering import reorder_state
 from mtfrun.decoding.segments import over_positions
 
@@ -43,6 +45,7 @@ def beam_search(
     vocab: mtf.Dimension,
     *,
     limits: mtf.Tensor | None = None,
+    longest_prompt: int | None = None,
     alpha: float = 0.6,
     stop_early: bool = True,
     independent_rows: bool = True,
@@ -63,6 +66,8 @@ def beam_search(
       vocab: the dimension of the ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
         fill up the batch. By default all of `length`.
+      longest_prompt: no prompt has more ids; None for `length`. So many positions are read at once,
+        where the decoder can do so.
       alpha: of the length penalty; 0 for none.
       stop_early: end a row when no alive sequence can beat its finished ones.
       independent_rows: leave a row as it is once it is done. Otherwise, as in Mesh TensorFlow, all
@@ -71,44 +76,76 @@ def beam_search(
       num_prefilter: see `grow_topk`.
       end_id: the id that ends a sequence.
     """
-    batch, length = prompts.shape
-    mesh = prompts.mesh
-    shape = mtf.Shape([batch, beam, length])
     if limits is None:
-        limits = mtf.constant(mesh, length.size, [batch], tf.int32)
+        limits = mtf.constant(prompts.mesh, prompts.shape[1].size, [prompts.shape[0]], tf.int32)
+    start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
+    search = _Search(
+        prompts,
+        start,
+        beam,
+        vocab,
+        limits,
+        alpha=alpha,
+        stop_early=stop_early,
+        independent_rows=independent_rows,
+        num_prefilter=num_prefilter,
+        end_id=end_id,
+    )
+    last = over_positions(start, prompts.shape[1], search.first(), search.advance)
+    return _result(last.alive, last.finished, beam)
 
-    def check(position: mtf.Tensor, alive: Alive, finished: Finished) -> mtf.Tensor:
-        return is_finished(position, alive, finished, limits, alpha=alpha, stop_early=stop_early)
 
-    def advance(progress: _Progress, step: StepFunction) -> _Progress:
-        position = progress.position
-        forced = mtf.gather(prompts, position, length)
-        logits, state = step(progress.previous, position, progress.state)
-        candidates = grow_topk(
-            position,
-            progress.alive,
-            logits,
-            vocab=vocab,
-            alpha=alpha,
-            end_id=end_id,
-            forced=forced,
-            num_prefilter=num_prefilter,
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """The arguments of `beam_search`, with what is read of the prompts before the first step."""
+
+    prompts: mtf.Tensor
+    start: Start
+    beam: mtf.Dimension
+    vocab: mtf.Dimension
+    limits: mtf.Tensor
+    alpha: float
+    stop_early: bool
+    independent_rows: bool
+    num_prefilter: int
+    end_id: int
+
+    def first(self) -> _Progress:
+        """Returns the variables before the first step, without the decoder's state."""
+        batch, length = self.prompts.shape
+        position = self.start.position
+        alive = first_alive(ids_before(self.prompts, position), self.beam)
+        finished = first_finished(self.prompts.mesh, mtf.Shape([batch, self.beam, length]))
+        goes_on = self._goes_on(position, alive, finished)
+        return _Progress(
+            position=position,
+            previous=mtf.broadcast(id_before(self.prompts, position), [batch, self.beam]),
+            alive=alive,
+            finished=finished,
+            goes_on=goes_on,
+            unfinished=mtf.reduce_any(goes_on),
+            state=(),
         )
-        candidates = candidates._replace(finished=is_end(decoder, candidates.token, forced, end_id))
+
+    def advance(self, progress: _Progress, step: StepFunction) -> _Progress:
+        """Returns the variables after one more position."""
+        position = progress.position
+        logits, state = step(progress.previous, position, progress.state)
+        candidates = self._candidates(position, progress.alive, logits)
         # A continuation of what was hopeless from the start has not finished anything.
         hopeful = mtf.greater(candidates.log_probs, -INFINITY / 2)
         ended = candidates._replace(finished=mtf.logical_and(candidates.finished, hopeful))
-        alive, chosen = grow_alive(candidates, beam)
+        alive, chosen = grow_alive(candidates, self.beam)
         finished = grow_finished(progress.finished, ended)
-        double_beam = candidates.scores.shape[1]
-        parents = mtf.gather(candidates.parents, chosen, double_beam)
-        if independent_rows:
+        if self.independent_rows:
             alive, finished = _where(
                 progress.goes_on, (alive, finished), (progress.alive, progress.finished)
             )
-        goes_on = check(position + 1, alive, finished)
-        if independent_rows:
+        goes_on = self._goes_on(position + 1, alive, finished)
+        if self.independent_rows:
             goes_on = mtf.logical_and(goes_on, progress.goes_on)
+        double_beam = candidates.scores.shape[1]
+        parents = mtf.gather(candidates.parents, chosen, double_beam)
         return _Progress(
             position=position + 1,
             previous=mtf.gather(candidates.token, chosen, double_beam),
@@ -116,24 +153,34 @@ def beam_search(
             finished=finished,
             goes_on=goes_on,
             unfinished=mtf.reduce_any(goes_on),
-            state=reorder_state(state, parents, beam),
+            state=reorder_state(state, parents, self.beam),
         )
 
-    position = first_position(decoder, prompts, limits)
-    alive = first_alive(ids_before(prompts, position), beam)
-    finished = first_finished(mesh, shape)
-    goes_on = check(position, alive, finished)
-    first = _Progress(
-        position=position,
-        previous=mtf.broadcast(id_before(prompts, position), [batch, beam]),
-        alive=alive,
-        finished=finished,
-        goes_on=goes_on,
-        unfinished=mtf.reduce_any(goes_on),
-        state=(),
-    )
-    last = over_positions(decoder, length, first, advance)
-    return _result(last.alive, last.finished, beam)
+    def _candidates(self, position: mtf.Tensor, alive: Alive, logits: mtf.Tensor) -> Candidates:
+        """Returns the best continuations, with those that end their row."""
+        candidates = grow_topk(
+            position,
+            alive,
+            logits,
+            vocab=self.vocab,
+            alpha=self.alpha,
+            end_id=self.end_id,
+            forced=mtf.gather(self.prompts, position, self.prompts.shape[1]),
+            num_prefilter=self.num_prefilter,
+        )
+        ends = is_end(self.start, candidates.token, position, self.end_id)
+        return candidates._replace(finished=ends)
+
+    def _goes_on(self, position: mtf.Tensor, alive: Alive, finished: Finished) -> mtf.Tensor:
+        """Returns {batch} bool: whether a row is to go on."""
+        return is_finished(
+            position,
+            alive,
+            finished,
+            self.limits,
+            alpha=self.alpha,
+            stop_early=self.stop_early,
+        )
 
 
 def _where(condition: mtf.Tensor, yes: Any, no: Any) -> Any:

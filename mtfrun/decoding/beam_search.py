@@ -97,9 +97,10 @@ def grow_topk(
     # No beam can have more than 2 * beam of the best ones, so a top_k of each beam's logits finds
     # all: the softmax need not be made for the rest.
     rank = mtf.Dimension("rank", num_prefilter or min(double_beam.size, vocab.size))
-    logits = mtf.transpose(mtf.to_float(logits), [batch, beam, vocab])
+    logits = mtf.to_float(logits)
     best, token = mtf.top_k(logits, vocab, rank)
-    log_probs = best - mtf.reduce_logsumexp(logits, vocab)
+    log_probs = mtf.transpose(best - mtf.reduce_logsumexp(logits, vocab), [batch, beam, rank])
+    token = mtf.transpose(token, [batch, beam, rank])
     if forced is not None:
         is_forced = mtf.not_equal(forced, 0)
         token = mtf.where(is_forced, forced, token)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses
-from mtfrun.decoding.prompt import first_position, id_before, ids_before, is_end
+from mtfrun.decoding.prompt import id_before, ids_before, is_end, start_of
 from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.decoding.segments import over_positions
 
@@ -33,6 +33,7 @@ def generate(
     choose: ChooseToken,
     *,
     limits: mtf.Tensor | None = None,
+    longest_prompt: int | None = None,
     end_id: int = END_ID,
 ) -> Hypotheses:
     """Returns every prompt continued to its end id or its limit; without the beam dimension.
@@ -47,12 +48,15 @@ def generate(
       choose: takes the logits and gives the next ids.
       limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
         fill up the batch. By default all of `length`.
+      longest_prompt: no prompt has more ids; None for `length`. So many positions are read at once,
+        where the decoder can do so.
       end_id: the id that ends a row.
     """
     batch, length = prompts.shape
     mesh = prompts.mesh
     if limits is None:
         limits = mtf.constant(mesh, length.size, [batch], tf.int32)
+    start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
 
     def advance(progress: _Progress, step: StepFunction) -> _Progress:
         position = progress.position
@@ -65,7 +69,7 @@ def generate(
         chosen = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
         counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
         token = mtf.where(progress.done, 0, token)
-        ended = mtf.logical_or(progress.ended, is_end(decoder, token, forced, end_id))
+        ended = mtf.logical_or(progress.ended, is_end(start, token, position, end_id))
         done = mtf.logical_or(ended, mtf.greater_equal(position + 1, limits))
         here = mtf.equal(mtf.range(mesh, length), position)
         return _Progress(
@@ -79,7 +83,7 @@ def generate(
             state=state,
         )
 
-    position = first_position(decoder, prompts, limits)
+    position = start.position
     done = mtf.less_equal(limits, position)
     first = _Progress(
         position=position,
@@ -91,5 +95,5 @@ def generate(
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
         state=(),
     )
-    last = over_positions(decoder, length, first, advance)
+    last = over_positions(start, length, first, advance)
     return Hypotheses(last.ids, last.log_probs, last.ended)

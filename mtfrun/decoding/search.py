@@ -73,6 +73,7 @@ class Search:
         *,
         lines: mtf.Tensor,
         limits: mtf.Tensor | None = None,
+        longest_prompt: int | None = None,
         end_id: int = END_ID,
     ) -> Hypotheses:
         """Returns the hypotheses {batch, beam, ...} of every row, best first; inside
@@ -84,6 +85,7 @@ class Search:
           vocab: the dimension of the ids.
           lines: {batch} int32, the number of each row's line in the input: what it draws from.
           limits: {batch} int32, how many ids a row has at most, prompt included.
+          longest_prompt: see `generate`.
           end_id: the id that ends a sequence.
         """
         self.check(vocab.size)
@@ -96,6 +98,7 @@ class Search:
                 beam,
                 vocab,
                 limits=limits,
+                longest_prompt=longest_prompt,
                 alpha=self.alpha,
                 stop_early=self.stop_early,
                 end_id=end_id,
@@ -104,7 +107,14 @@ class Search:
         if self.temperature:
             key = mtf.random_key(self.seed)
             choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
-        found = generate(decoder_for(None), prompts, choose, limits=limits, end_id=end_id)
+        found = generate(
+            decoder_for(None),
+            prompts,
+            choose,
+            limits=limits,
+            longest_prompt=longest_prompt,
+            end_id=end_id,
+        )
         return Hypotheses(
             *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in found)
         )

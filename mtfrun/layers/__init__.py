@@ -32,6 +32,7 @@ from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.jitter import multiplicative_jitter
 from mtfrun.layers.local_attention import (
     masked_local_attention_1d,
+    masked_local_attention_1d_by_steps,
     masked_local_attention_1d_incremental,
 )
 from mtfrun.layers.losses import (
@@ -44,9 +45,11 @@ from mtfrun.layers.losses import (
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
 from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
+from mtfrun.layers.ring import ring_of, ring_positions, write_to_ring
 from mtfrun.layers.rotary import rotate
 from mtfrun.layers.sequence_attention import (
     compress_mean,
+    memory_compressed_keys_and_values,
     multihead_attention,
     multihead_encdec_attention_incremental,
     multihead_self_attention_incremental,
@@ -115,9 +118,11 @@ __all__ = [
     "local_2d_self_attention_spatial_blocks",
     "local_self_attention_spatial_blocks",
     "masked_local_attention_1d",
+    "masked_local_attention_1d_by_steps",
     "masked_local_attention_1d_incremental",
     "max_pool2d",
     "max_pool3d",
+    "memory_compressed_keys_and_values",
     "metric_shapes",
     "multihead_attention",
     "multihead_encdec_attention_incremental",
@@ -127,6 +132,8 @@ __all__ = [
     "multiplicative_jitter",
     "relative_position_bucket",
     "rename_length_to_memory_length",
+    "ring_of",
+    "ring_positions",
     "rms_norm",
     "rotate",
     "sigmoid_cross_entropy_with_logits",
@@ -134,4 +141,5 @@ __all__ = [
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
     "weights_nonzero",
+    "write_to_ring",
 ]

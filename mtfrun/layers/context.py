@@ -19,6 +19,9 @@ class Context:
         else {length, memory_length}, with the batch dimensions where rows have masks of their own.
         Computed once a step, not once a layer.
       position: while decoding, the index of the position that is computed: an int32 scalar.
+      known: {batch...} int32, how many ids of every row are read at once. The state that whole
+        sequences leave behind is that of each row before this position, and a step at an earlier
+        one leaves it as it is. None: steps read all.
       bidirectional: whether positions may see later ones; relative positions have a sign then.
       encoder_output: what a decoder attends to beside itself: {batch..., memory_length, d_model}.
       encoder_decoder_bias: added to the logits of that attention: {batch..., memory_length}, with
@@ -34,6 +37,7 @@ class Context:
     key: mtf.Key | None = None
     self_attention_bias: mtf.Tensor | None = None
     position: mtf.Tensor | None = None
+    known: mtf.Tensor | None = None
     bidirectional: bool = False
     encoder_output: mtf.Tensor | None = None
     encoder_decoder_bias: mtf.Tensor | None = None
@@ -46,6 +50,22 @@ class Context:
         if self.position is not None:
             return self.position
         return mtf.range(x.mesh, x.shape.get_dim_by_name("length"))
+
+    def number_known(self) -> mtf.Tensor:
+        """Returns how many ids of every row are read at once.
+
+        Raises:
+          ValueError: none are.
+        """
+        if self.known is None:
+            raise ValueError("a prefill needs context.known")
+        return self.known
+
+    def is_new(self) -> mtf.Tensor | None:
+        """Returns {batch...} bool: whether a step is to change a row's state; None for all rows."""
+        if self.position is None or self.known is None:
+            return None
+        return mtf.greater_equal(self.position, self.known)
 
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the key of a module's noise: it depends on the module's path, not on the order

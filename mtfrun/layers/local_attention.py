@@ -8,6 +8,7 @@ from mtfrun import mtf
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_masks import MASKED
 from mtfrun.layers.attention_parameters import AttentionParams
+from mtfrun.layers.ring import write_to_ring
 
 
 def masked_local_attention_1d(
@@ -36,6 +37,7 @@ def masked_local_attention_1d(
     """
     length, io = x.shape.dims[-2:]
     batch = x.shape.dims[:-2]
+    q, k, v = _projected(x, params)
     block_size = _largest_divisor(length_per_split or length.size, max(window_size, 128))
     num_blocks = length.size // block_size
     # Under the length's name the blocks are split as it is, where they can be.
@@ -43,11 +45,6 @@ def masked_local_attention_1d(
     blocks = mtf.Dimension(length.name if stays_split else "length_blocks", num_blocks)
     block = mtf.Dimension("block_length", block_size)
     memory = mtf.Dimension("memory_length", block_size)
-    heads, kv = params.heads, params.kv_channels
-    q, k, v = (
-        mtf.transpose(projected, [*batch, heads, length, kv])
-        for projected in (params.query(x), params.key(x), params.value(x))
-    )
 
     def with_lookback(y: mtf.Tensor) -> mtf.Tensor:
         y = mtf.replace_dimensions(y, length, [blocks, memory])
@@ -59,11 +56,22 @@ def masked_local_attention_1d(
         with_lookback(k),
         with_lookback(v),
         memory_length=seen,
-        d_kv=kv,
+        d_kv=params.kv_channels,
         bias=_lookback_mask(x.mesh, block, seen),
     )
     mixed = mtf.replace_dimensions(mixed, [blocks, block], length)
     return params.output(mixed, [*batch, length, io]), k, v
+
+
+def _projected(x: mtf.Tensor, params: AttentionParams) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns query, key and value {batch..., heads, length, kv_channels}."""
+    *batch, length, _ = x.shape.dims
+    shape = [*batch, params.heads, length, params.kv_channels]
+    q, k, v = (
+        mtf.transpose(projected, shape)
+        for projected in (params.query(x), params.key(x), params.value(x))
+    )
+    return q, k, v
 
 
 def _lookback_mask(mesh: mtf.Mesh, block: mtf.Dimension, seen: mtf.Dimension) -> mtf.Tensor:
@@ -84,26 +92,61 @@ def masked_local_attention_1d_incremental(
     prev_v: mtf.Tensor,
     step_num: mtf.Tensor,
     params: AttentionParams,
+    condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns the attention of one more position to the last ones, and the new memory.
 
-    The memory is a ring: position i is at i % window_length, where it replaces an older one. As in
-    the original there is no mask; entries not yet written are zeros and take part.
+    The memory is a ring, see `ring_positions`. As in the original there is no mask; entries not yet
+    written are zeros and take part.
 
     Args:
       x: {batch..., io_channels}.
       prev_k, prev_v: {batch..., heads, window_length, kv_channels}.
       step_num: the position, an int32 scalar.
       params: the projections.
+      condition: {batch...} bool, the rows whose memory changes; None for all.
 
     Returns:
       {batch..., io_channels}, and the keys and values with this position.
     """
     window = prev_k.shape.get_dim_by_name("window_length")
-    place = step_num % window.size
-    k = mtf.write_position(prev_k, params.key(x), window, place)
-    v = mtf.write_position(prev_v, params.value(x), window, place)
+    k = write_to_ring(prev_k, params.key(x), window, step_num, condition)
+    v = write_to_ring(prev_v, params.value(x), window, step_num, condition)
     mixed = dot_product_attention(
         params.query(x), k, v, memory_length=window, d_kv=params.kv_channels
+    )
+    return params.output(mixed, x.shape), k, v
+
+
+def masked_local_attention_1d_by_steps(
+    x: mtf.Tensor, params: AttentionParams, window_size: int
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """Returns what `masked_local_attention_1d_incremental` gives for all positions, and its memory.
+
+    Args:
+      x: {batch..., length, io_channels}.
+      params: the projections.
+      window_size: the size of the ring.
+
+    Returns:
+      {batch..., length, io_channels}, and the keys and values {batch..., heads, length,
+      kv_channels} of all positions.
+    """
+    length = x.shape.dims[-2]
+    q, k, v = _projected(x, params)
+    memory = mtf.Dimension("memory_length", length.size)
+    position = np.arange(length.size)
+    distance = position[:, np.newaxis] - position
+    visible = (distance >= 0) & (distance < window_size)
+    # The zeros in places that are not yet written have a logit of 0 each.
+    unwritten = window_size - 1 - position
+    extra_logit = np.where(unwritten > 0, np.log(np.maximum(unwritten, 1)), MASKED)
+    mixed = dot_product_attention(
+        q,
+        *(mtf.rename_dimension(y, length.name, memory.name) for y in (k, v)),
+        memory_length=memory,
+        d_kv=params.kv_channels,
+        bias=mtf.constant(x.mesh, np.where(visible, 0.0, MASKED), [length, memory]),
+        extra_logit=mtf.constant(x.mesh, extra_logit, [length]),
     )
     return params.output(mixed, x.shape), k, v

@@ -129,14 +129,18 @@ class MultiHeadAttention(mtf.Module):
         return KeysAndValues(zeros, zeros)
 
     def extend_cache(
-        self, cache: KeysAndValues, x: mtf.Tensor, position: mtf.Tensor
+        self,
+        cache: KeysAndValues,
+        x: mtf.Tensor,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None = None,
     ) -> tuple[KeysAndValues, mtf.Dimension]:
         """Returns the cache with keys and values of x {batch..., d_model} at `position`, and its
-        memory dimension."""
+        memory dimension; as it is in rows where the condition does not hold."""
         memory_length = cache.keys.shape.get_dim_by_name("memory_length")
         entries = self.keys_and_values(x, position)
         written = [
-            mtf.write_position(m, e, memory_length, position)
+            mtf.write_position(m, e, memory_length, position, condition)
             for m, e in zip(cache, entries, strict=True)
         ]
         return KeysAndValues(*written), memory_length

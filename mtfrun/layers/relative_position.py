@@ -62,13 +62,13 @@ class RelativePositionBias(mtf.Module):
         )
 
     def __call__(
-        self, position: mtf.Tensor, memory_length: mtf.Dimension, bidirectional: bool
+        self, position: mtf.Tensor, memory_position: mtf.Tensor, bidirectional: bool
     ) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32; {heads, memory_length} for one position.
 
         Args:
           position: {length} int32 or an int32 scalar.
-          memory_length: the positions 0, 1, ... attended to.
+          memory_position: {memory_length} int32, the positions attended to.
           bidirectional: whether later positions have logits of their own.
         """
         # Beyond the largest distance all buckets are the same, so a small table has them all.
@@ -81,8 +81,8 @@ class RelativePositionBias(mtf.Module):
             max_distance=reach,
         )
         buckets = mtf.constant(self._mesh, bucket_of, [distances], bucket_of.dtype)
-        shape = [*position.shape, memory_length]
-        relative = mtf.sub(mtf.range(self._mesh, memory_length), position, output_shape=shape)
+        shape = [*position.shape, *memory_position.shape]
+        relative = mtf.sub(memory_position, position, output_shape=shape)
         relative = mtf.maximum(mtf.minimum(relative, reach), -reach) + reach
         bucket = mtf.gather(buckets, relative, distances)
         table = mtf.to_float(self.table)
@@ -96,7 +96,8 @@ class RelativePositionBias(mtf.Module):
             memory_length = mtf.Dimension("memory_length", positions.shape.size)
         else:
             memory_length = mask.shape.get_dim_by_name("memory_length")
-        bias = self(positions, memory_length, context.bidirectional)
+        memory_position = mtf.range(self._mesh, memory_length)
+        bias = self(positions, memory_position, context.bidirectional)
         if mask is not None:
             bias = bias + mtf.to_float(mask)
         return dataclasses.replace(context, self_attention_bias=bias)

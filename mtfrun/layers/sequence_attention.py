@@ -169,6 +169,7 @@ def multihead_self_attention_memory_compressed_incremental(
     step_num: mtf.Tensor,
     compression_factor: int,
     params: AttentionParams,
+    condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns the attention of one more position to the groups that it completes or follows.
 
@@ -181,6 +182,7 @@ def multihead_self_attention_memory_compressed_incremental(
       step_num: the position, an int32 scalar.
       compression_factor: the positions in a group.
       params: the projections.
+      condition: {batch...} bool, the rows whose memory changes; None for all.
 
     Returns:
       {batch..., io_channels}, and the keys and values with this position.
@@ -188,6 +190,8 @@ def multihead_self_attention_memory_compressed_incremental(
     groups = prev_k.shape.get_dim_by_name("memory_length")
     group = mtf.floordiv(step_num, compression_factor)
     share = mtf.one_hot(group, groups, on_value=1.0 / compression_factor, dtype=prev_k.dtype)
+    if condition is not None:
+        share = share * mtf.cast(condition, share.dtype)
     k = prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape)
     v = prev_v + mtf.multiply(params.value(x), share, output_shape=prev_v.shape)
     last = mtf.range(x.mesh, groups) * compression_factor + (compression_factor - 1)
@@ -201,6 +205,34 @@ def multihead_self_attention_memory_compressed_incremental(
         extra_logit=0.0,
     )
     return params.output(mixed, x.shape), k, v
+
+
+def memory_compressed_keys_and_values(
+    x: mtf.Tensor, number: mtf.Tensor, compression_factor: int, params: AttentionParams
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns the memory of `multihead_self_attention_memory_compressed_incremental` after steps.
+
+    Args:
+      x: {batch..., length, io_channels}.
+      number: {batch...} int32, how many positions of a row are in the memory.
+      compression_factor: the positions in a group.
+      params: the projections.
+
+    Returns:
+      {batch..., heads, memory_length, kv_channels} twice, of groups.
+    """
+    *batch, length, _ = x.shape.dims
+    positions = mtf.range(x.mesh, length)
+    known = mtf.less(positions, number, output_shape=[*number.shape, length])
+    memory = rename_length_to_memory_length(x * mtf.cast(known, x.dtype))
+    whole = memory.shape.get_dim_by_name("memory_length")
+    memory = compress_mean(memory, whole, compression_factor)
+    groups = memory.shape.get_dim_by_name("memory_length")
+    shape = [*batch, params.heads, groups, params.kv_channels]
+    return (
+        mtf.transpose(params.key(memory), shape),
+        mtf.transpose(params.value(memory), shape),
+    )
 
 
 def compress_mean(x: mtf.Tensor, dim: mtf.Dimension, compression_factor: int) -> mtf.Tensor:

@@ -46,25 +46,28 @@ class Sublayer(mtf.Module, abc.ABC):
         """
         return self(x, context), state
 
-    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns the output for whole sequences and a state that knows all of their positions.
+    def can_prefill(self, context: Context) -> bool:
+        """Returns whether the layer has a `prefill` for such calls.
 
-        Steps go on from any of these positions, and may repeat them. A layer that treats positions
+        It must have its own where it has a state, and where `step` is not for whole sequences. With
+        a layer that has none, steps read the prompts.
+        """
+        own = type(self)
+        stateless = own.initial_state is Sublayer.initial_state
+        return stateless or own.prefill is not Sublayer.prefill
+
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for whole sequences and the state after them; see `can_prefill`.
+
+        The state of every row is that which steps at the positions before `context.known` would
+        give, and such steps leave it as it is: rows go on from there. A layer that treats positions
         one by one, as this default does, has one step for all of them.
 
         Args:
-          x: {..., length, d_model}, without dimensions that only the state has, such as a beam.
+          x: {..., length, d_model}.
           state: that of `initial_state` with as many positions.
           context: of whole sequences.
-
-        Raises:
-          ValueError: the layer has a state and does not say how this changes it.
         """
-        if state != ():
-            raise ValueError(
-                f"{type(self).__name__} reads positions one after the other only: it cannot decode"
-                " in a prefix language model"
-            )
         return self.step(x, state, context)
 
 

@@ -34,7 +34,8 @@ _LAYOUT = re.compile(r"(\w+)_layout = #dtensor\.layout<sharding_specs:(\S*), mes
 _RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
 _RESULT_TYPE = re.compile(r"-> tensor<((?:\d+x)*)(\w+)>")
 _CONSTANT = re.compile(r'(%\w+) = "tf\.Const"\(\) <\{value = dense<(.*?)> : tensor<([\dx]*)xi32>')
-_MESH = re.compile(r'_default_mesh = "[^|]*\|([^|]*)\|')
+# That of the layouts: the module's own attribute names the process's first mesh.
+_MESH = re.compile(r"sharding_specs:\S* mesh:[^|]*\|([^|]*)\|")
 _BYTES = {"f64": 8, "i64": 8, "ui64": 8, "bf16": 2, "f16": 2, "i16": 2, "i8": 1, "i1": 1}
 
 

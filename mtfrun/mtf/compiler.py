@@ -1,10 +1,28 @@
-"""Which compiler the function that is being traced is for."""
+"""XLA: how it is set up, and whether the function that is being traced is for it."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 from collections.abc import Iterator
+
+_CONCURRENT = "--xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+def order_for_caches() -> None:
+    """Lets XLA order the operations of CPU programs so that values are used while they are in the
+    processor's caches, where the user's XLA_FLAGS do not say otherwise.
+
+    XLA's default spreads what does not depend on each other over many cores. In a beam search all
+    caches are then reordered after the last layer instead of each after its own; measured on one
+    core, a search takes 7 % longer (small) and 4.5 % (medium, see bin/bench decode). XLA reads the
+    variable when it first compiles.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _CONCURRENT not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_CONCURRENT}=false".strip()
+
 
 _FOR_XLA = contextvars.ContextVar("for_xla", default=False)
 

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
-from mtfrun.mtf.compiler import traced_for_xla
+from mtfrun.mtf.compiler import order_for_caches, traced_for_xla
 from mtfrun.mtf.spare_counters import is_name_clash, with_spare_counters
 from mtfrun.mtf.tensor import Tensor
 
@@ -64,6 +64,8 @@ class _Compiled:
             if isinstance(x, Tensor)
         ]
         self._jit = jit
+        if jit:
+            order_for_caches()
         self._traced = self._untraced()
 
     def _untraced(self) -> Any:

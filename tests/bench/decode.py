@@ -1,7 +1,8 @@
 """`bin/bench decode`: greedy decoding and beam search against a hand-written search.
 
-An encoder-decoder, forced to the full length. All have the same weights: the sums of the best ids,
-in "first_loss", must agree in float32. Where CTranslate2 is installed it takes part as well.
+An encoder-decoder, and a language model that continues prompts, forced to the full length. All have
+the same weights: the sums of the best ids, in "first_loss", must agree in float32. CTranslate2
+takes part with the former where it is installed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from tests.bench.decode_configs import CONFIGS
 
 HANDWRITTEN, MTFRUN = "tests.bench.handwritten_decode", "tests.bench.mtfrun_decode"
 CTRANSLATE2 = "tests.bench.ctranslate2_decode"
+HANDWRITTEN_LM, MTFRUN_LM = "tests.bench.handwritten_prompts", "tests.bench.mtfrun_prompts"
+PROMPTS = (16, 192)
 
 
 def main() -> None:
@@ -24,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="batches a subject decodes in a round")
     parser.add_argument("--cores", type=int, help="use so many cores only; by default all")
-    parser.add_argument("--only", choices=["greedy", "beam4"], help="one comparison")
+    parser.add_argument("--only", choices=["greedy", "beam4", "lm"], help="one comparison")
     parser.add_argument("--bfloat16", action="store_true", help="also with bfloat16 activations")
     parser.add_argument(
         "--meshes", action="store_true", help="also with the batch split over two devices"
@@ -57,6 +60,30 @@ def main() -> None:
             tokens=sizes.batch * sizes.targets_length,
             cores=cores,
         )
+    if options.only in (None, "lm"):
+        for prompt in PROMPTS:
+            continue_prompts(options, prompt, cores)
+
+
+def continue_prompts(options: argparse.Namespace, prompt: int, cores: int) -> None:
+    """Compares language models that continue prompts of so many ids, read at once or in steps."""
+    flags = [f"--config={options.config}", f"--prompt={prompt}"]
+    subjects = [
+        Subject("handwritten", HANDWRITTEN_LM, flags),
+        Subject("mtfrun", MTFRUN_LM, flags),
+        Subject("mtfrun step by step", MTFRUN_LM, [*flags, "--step_by_step"]),
+    ]
+    if options.meshes:
+        subjects.append(Subject("mtfrun data:2", MTFRUN_LM, [*flags, "--mesh=data:2,model:1"]))
+    sizes = CONFIGS[options.config]
+    report(
+        "decode",
+        f"{options.config} lm {prompt}",
+        alternate(subjects, rounds=options.rounds, steps=options.steps),
+        "handwritten",
+        tokens=sizes.batch * sizes.targets_length,
+        cores=cores,
+    )
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ def weight(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def inputs(config: DecodeConfig) -> np.ndarray:
     """Returns ids, int32 [batch, inputs_length], none of them padding."""
+    return prompts(config, config.inputs_length)
+
+
+def prompts(config: DecodeConfig, length: int) -> np.ndarray:
+    """Returns ids, int32 [batch, length], none of them padding."""
     rng = np.random.default_rng(1)
-    shape = [config.batch, config.inputs_length]
-    return rng.integers(2, config.vocabulary, shape).astype(np.int32)
+    return rng.integers(2, config.vocabulary, [config.batch, length]).astype(np.int32)

@@ -1,12 +1,17 @@
-"""Runs the real command, and the tiny experiment that the tests of this folder run it on."""
+"""Runs the command, and the tiny experiment that the tests of this folder run it on."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
+
+import pytest
+
+from mtfrun.cli.main import main
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -18,6 +23,13 @@ TINY = [
     "--gin.D_KV=4",
     "--gin.SEQUENCE_LENGTH=32",
     "--gin.BATCH_SIZE=8",
+]
+TWO_STEPS = [
+    "--gin.TRAIN_STEPS=2",
+    "--gin.ITERATIONS_PER_LOOP=1",
+    "--gin.LOG_EVERY=1",
+    "--gin.Evaluation.max_batches=4",
+    "--gin.Decoding.decode_length=8",
 ]
 
 
@@ -31,6 +43,25 @@ def mtfrun(*arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedP
         env=environment(),
         timeout=300,
     )
+
+
+def mtfrun_here(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess:
+    """Returns what `mtfrun(...)` would, without a process of its own.
+
+    That saves the seconds in which a process imports TensorFlow, where a test is about what the
+    command makes of its input. What is said by others than Python is not caught.
+    """
+    streams = {"stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")}
+    written = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
+    for name, file in written.items():
+        streams[name] = io.TextIOWrapper(file, encoding="utf-8", write_through=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        code = main(arguments)
+    stdout, stderr = (file.getvalue() for file in written.values())
+    return subprocess.CompletedProcess(arguments, code, stdout, stderr)
 
 
 def environment() -> dict[str, str]:
@@ -52,21 +83,38 @@ def error_line(process: subprocess.CompletedProcess) -> str:
 
 
 def tiny_experiment(directory: pathlib.Path) -> list[str]:
-    """Writes two texts and returns the flags of a tiny model on them, two steps long."""
-    for split in ("train", "validation"):
-        lines = [f"{split} line {i}: the quick brown fox" for i in range(300)]
-        (directory / f"{split}.txt").write_text("\n".join(lines))
-    patterns = {split: str(directory / f"{split}.txt") for split in ("train", "validation")}
+    """Writes two texts and returns the flags of a tiny language model on them, two steps long."""
+    patterns = _written(directory, "txt", "{split} line {i}: the quick brown fox")
     return [
         "--gin_file=defaults.gin",
         "--gin_file=models/lm_tiny.gin",
         "--gin_file=data/text_files.gin",
         *TINY,
         f"--gin.TEXT_FILES={patterns}",
-        "--gin.TRAIN_STEPS=2",
-        "--gin.ITERATIONS_PER_LOOP=1",
-        "--gin.LOG_EVERY=1",
+        *TWO_STEPS,
         '--gin.Evaluation.sample_prompts=["the "]',
-        "--gin.Evaluation.max_batches=4",
-        "--gin.Decoding.decode_length=8",
     ]
+
+
+def tiny_pairs_experiment(directory: pathlib.Path) -> list[str]:
+    """Writes two files of pairs and returns the flags of a tiny encoder-decoder on them."""
+    patterns = _written(directory, "tsv", "{split} {i}\tthe quick brown fox")
+    return [
+        "--gin_file=defaults.gin",
+        "--gin_file=models/encoder_decoder.gin",
+        "--gin_file=data/number_words.gin",
+        *TINY,
+        "--gin_param=SequenceToSequenceData.source = @data.TsvPairs()",
+        f"--gin.TsvPairs.patterns={patterns}",
+        "--gin.INPUTS_LENGTH=24",
+        "--gin.TARGETS_LENGTH=24",
+        *TWO_STEPS,
+    ]
+
+
+def _written(directory: pathlib.Path, ending: str, line: str) -> dict[str, str]:
+    """Writes 300 lines for each split and returns the files by split."""
+    files = {split: directory / f"{split}.{ending}" for split in ("train", "validation")}
+    for split, file in files.items():
+        file.write_text("\n".join(line.format(split=split, i=i) for i in range(300)))
+    return {split: str(file) for split, file in files.items()}

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun.data.silence import silent_tfds
-from tests.cli.command import error_line, mtfrun, succeeded
+from tests.cli.command import error_line, mtfrun_here, succeeded
 
 LABELS = "airplane automobile bird cat deer dog frog horse ship truck".split()
 SIZES = {"train": 40, "test": 11}
@@ -54,7 +54,7 @@ def test_the_run_says_what_to_do_where_there_is_no_dataset(
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     flags = ["--gin_file=runs/cifar10.gin", f"--model_dir={tmp_path / 'run'}"]
-    line = error_line(mtfrun("train", *flags))
+    line = error_line(mtfrun_here("train", *flags))
     assert f'TFDS dataset "cifar10" is not prepared in {tmp_path / "tfds"}' in line
     assert f"tfds build cifar10 --data_dir={tmp_path / 'tfds'}" in line
     assert not (tmp_path / "run").exists()
@@ -71,10 +71,10 @@ def test_the_run_trains_evaluates_and_classifies(
     smaller = ["--gin.STAGE_SIZES=[1, 1, 1]", "--gin.ITERATIONS_PER_LOOP=2"]
     recipe = ["--gin.MIXUP_ALPHA=0.2", "--gin.LABEL_SMOOTHING=0.1", "--gin.AVERAGE_DECAY=0.9"]
     model_dir = f"--model_dir={tmp_path / 'run'}"
-    process = mtfrun("train", *flags, *smaller, *recipe, model_dir)
+    process = mtfrun_here("train", *flags, *smaller, *recipe, model_dir)
     assert process.returncode == 0, process.stderr.decode()
-    (metrics,) = succeeded(mtfrun("eval", model_dir))
+    (metrics,) = succeeded(mtfrun_here("eval", model_dir))
     assert metrics["step"] == 3 and np.isfinite(metrics["loss"])
-    lines = succeeded(mtfrun("decode", model_dir, "--input=split:test"))
+    lines = succeeded(mtfrun_here("decode", model_dir, "--input=split:test"))
     assert [line["true_label"] for line in lines].count("airplane") == 2
     assert {line["label"] for line in lines} <= set(LABELS) and len(lines) == SIZES["test"]

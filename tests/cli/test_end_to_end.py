@@ -14,7 +14,15 @@ import time
 import numpy as np
 import pytest
 
-from tests.cli.command import ROOT, environment, error_line, mtfrun, succeeded, tiny_experiment
+from tests.cli.command import (
+    ROOT,
+    environment,
+    error_line,
+    mtfrun,
+    mtfrun_here,
+    succeeded,
+    tiny_experiment,
+)
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
 
 SAME_TAGS = {"loss", "accuracy", "perplexity"}
@@ -50,10 +58,10 @@ def test_a_new_run_starts_from_another_ones_checkpoint(
     trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
 ) -> None:
     start = [*flags, f"--model_dir={tmp_path / 'run'}", "--gin.TRAIN_STEPS=1"]
-    missing = mtfrun("train", *start, f"--gin.INIT_CHECKPOINT='{tmp_path}/model.ckpt-1'")
+    missing = mtfrun_here("train", *start, f"--gin.INIT_CHECKPOINT='{tmp_path}/model.ckpt-1'")
     assert f"no checkpoint {tmp_path}/model.ckpt-1: there is no file" in error_line(missing)
     path = trained / "checkpoints/ckpt-2"
-    process = mtfrun("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
+    process = mtfrun_here("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
     assert process.returncode == 0, process.stderr.decode()
     first_line = process.stderr.decode().splitlines()[0]
     assert re.fullmatch(rf"warm start: \d+ variables from {path}", first_line)
@@ -70,15 +78,15 @@ def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None
 
 def test_eval_prints_one_object_for_each_checkpoint(trained: pathlib.Path) -> None:
     steps = sorted(int(re.findall(r"\d+", p.name)[0]) for p in trained.glob("checkpoints/*.json"))
-    everything = succeeded(mtfrun("eval", f"--model_dir={trained}", "--checkpoint=all"))
+    everything = succeeded(mtfrun_here("eval", f"--model_dir={trained}", "--checkpoint=all"))
     assert [line["step"] for line in everything] == steps
     assert {"step", "bits_per_byte", *SAME_TAGS} <= set(everything[0])
-    (first,) = succeeded(mtfrun("eval", f"--model_dir={trained}", f"--checkpoint={steps[0]}"))
+    (first,) = succeeded(mtfrun_here("eval", f"--model_dir={trained}", f"--checkpoint={steps[0]}"))
     assert first == everything[0]
 
 
 def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib.Path) -> None:
-    line = error_line(mtfrun("eval", f"--model_dir={trained}", "--checkpoint=77"))
+    line = error_line(mtfrun_here("eval", f"--model_dir={trained}", "--checkpoint=77"))
     assert re.search(r"no checkpoint of step 77 .*; choose one of the steps 2", line)
 
 
@@ -116,7 +124,7 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=the "]
     sampled = [*decode, "--temperature=1", "--top_k=50"]
     first, again, other = (
-        [answer["output"] for answer in succeeded(mtfrun(*sampled, f"--seed={seed}"))]
+        [answer["output"] for answer in succeeded(mtfrun_here(*sampled, f"--seed={seed}"))]
         for seed in (1, 1, 2)
     )
     assert first == again
@@ -126,7 +134,7 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
 
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=line"]
-    alone = succeeded(mtfrun(*decode))
+    alone = succeeded(mtfrun_here(*decode))
     on_mesh = succeeded(mtfrun(*decode, "--gin.MESH_SHAPE='data:2,model:2'"))
     scores, mesh_scores = (
         [output.pop("score") for answer in answers for output in answer["outputs"]]
@@ -142,42 +150,43 @@ def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     before = (run / "config.gin").read_text()
-    line = error_line(mtfrun("train", *flags, f"--model_dir={run}", "--gin.D_MODEL=8"))
+    line = error_line(mtfrun_here("train", *flags, f"--model_dir={run}", "--gin.D_MODEL=8"))
     assert "does not fit the model's variables" in line
     assert (run / "config.gin").read_text() == before
 
 
-def test_a_dry_run_describes_and_touches_nothing(flags: list[str], tmp_path: pathlib.Path) -> None:
-    run = tmp_path / "run"
-    process = mtfrun(
-        "train", *flags, f"--model_dir={run}", "--dry_run", "--gin.MESH_SHAPE='data:2,model:2'",
-        "--gin.LAYOUT='batch:data;heads:model;d_fff:model;outer_batch:model'",
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of a dry run on two times two devices, with two rules that name nothing."""
+    run = tmp_path_factory.mktemp("dry") / "run"
+    rules = "batch:data;heads:model;d_ff:model;vocab:model;d_fff:model;outer_batch:model"
+    mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'"]
+    process = mtfrun("train", *flags, *mesh, f"--model_dir={run}", "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
-    assert not run.exists()
-    report = process.stdout.decode()
+    assert process.stderr == b"" and not run.exists()
+    return process.stdout.decode()
+
+
+def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
     assert re.search(
         r"^decoder_stack/blocks/1/self_attention/layer/attention/query +"
         r"d_model:16;heads:4;d_kv:4 +-,model,- +16x2x4 +512$",
-        report,
+        dry_run,
         re.MULTILINE,
     )
-    assert "256 tokens a step" in report and "2: 512 tokens" in report
-    assert "rules unused    d_fff:model, outer_batch:model" in report
-    assert "warning         layout rule d_fff:model names no dimension" in report
-    assert "did you mean 'd_ff'?" in report
+    assert "256 tokens a step" in dry_run and "2: 512 tokens" in dry_run
+
+
+def test_a_dry_run_names_the_rules_that_split_nothing(dry_run: str) -> None:
+    assert "rules unused    d_fff:model, outer_batch:model" in dry_run
+    assert "warning         layout rule d_fff:model names no dimension" in dry_run
+    assert "did you mean 'd_ff'?" in dry_run
     # A layout that models with mixtures share may have this rule: it is not 'batch' misspelt.
-    assert report.count("did you mean") == 1
+    assert dry_run.count("did you mean") == 1
 
 
-def test_a_dry_run_counts_what_a_step_sends(flags: list[str], tmp_path: pathlib.Path) -> None:
-    run = tmp_path / "run"
-    process = mtfrun(
-        "train", *flags, f"--model_dir={run}", "--dry_run", "--gin.MESH_SHAPE='data:2,model:2'"
-    )
-    assert process.returncode == 0, process.stderr.decode()
-    assert process.stderr == b"" and not run.exists()
-    lines = [line[16:] for line in process.stdout.decode().splitlines()]
+def test_a_dry_run_counts_what_a_step_sends(dry_run: str) -> None:
+    lines = [line[16:] for line in dry_run.splitlines()]
     # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
     activations, per_token, table = 4 * 32 * 16 * 4, 4 * 32 * 4, 384 * 16 * 4
     # Over data: the gradients of 19 variables, half of the split ones; that of the embedding's
@@ -197,7 +206,7 @@ def test_a_dry_run_counts_what_a_step_sends(flags: list[str], tmp_path: pathlib.
 
 
 def test_one_device_has_no_collectives(flags: list[str]) -> None:
-    process = mtfrun("train", *flags, "--dry_run")
+    process = mtfrun_here("train", *flags, "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
     assert "collectives     none: one device\n" in process.stdout.decode()
 
@@ -256,7 +265,9 @@ def test_a_second_trainer_is_refused(
             if (run / ".lock").exists() and (run / ".lock").read_text():
                 break
             time.sleep(0.1)
-        assert f"{run} is in use by process {process.pid}" in error_line(mtfrun("train", *train))
+        assert f"{run} is in use by process {process.pid}" in error_line(
+            mtfrun_here("train", *train)
+        )
     finally:
         process.kill()
         process.communicate()

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from tests.cli.command import error_line, mtfrun, succeeded
+from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
 from tests.oracle.reference_cases import FOLDER, reference_cases
 
@@ -64,7 +64,7 @@ def _targets() -> list[str]:
 
 def test_decodes_are_those_of_mesh_tensorflow(flags: list[str]) -> None:
     prompts = [f"--prompt={text}" for text in _inputs()]
-    answers = succeeded(mtfrun("decode", *flags, *prompts))
+    answers = succeeded(mtfrun_here("decode", *flags, *prompts))
     expected = CASE.arrays["out/greedy_ids"].tolist()
     assert [[int(i) for i in answer["output"].split()] for answer in answers] == expected
     assert [answer["step"] for answer in answers] == [0, 0]
@@ -74,13 +74,13 @@ def test_evaluation_and_scores_agree_about_the_targets(
     flags: list[str], tmp_path: pathlib.Path
 ) -> None:
     flags = [*flags, f"--gin.INIT_CHECKPOINT='{FOLDER / CASE.hparams['checkpoint']}'"]
-    (evaluated,) = succeeded(mtfrun("eval", *flags))
+    (evaluated,) = succeeded(mtfrun_here("eval", *flags))
     # The folder's newest checkpoint.
     assert evaluated["step"] == 3
     pairs = tmp_path / "pairs.jsonl"
     lines = zip(_inputs(), _targets(), strict=True)
     pairs.write_text("".join(json.dumps({"input": i, "target": t}) + "\n" for i, t in lines))
-    scores = succeeded(mtfrun("score", *flags, f"--input={pairs}"))
+    scores = succeeded(mtfrun_here("score", *flags, f"--input={pairs}"))
     assert [score["step"] for score in scores] == [3, 3]
     nats = -sum(score["log_likelihood"] for score in scores)
     tokens = sum(score["tokens"] for score in scores)
@@ -90,14 +90,14 @@ def test_evaluation_and_scores_agree_about_the_targets(
 
 
 def test_a_model_without_values_is_refused(flags: list[str]) -> None:
-    assert "there is no model" in error_line(mtfrun("decode", flags[0], "--prompt=3"))
+    assert "there is no model" in error_line(mtfrun_here("decode", flags[0], "--prompt=3"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(flags: list[str]) -> None:
-    line = error_line(mtfrun("decode", *flags, "--prompt=3", "--gin.D_FF=32"))
+    line = error_line(mtfrun_here("decode", *flags, "--prompt=3", "--gin.D_FF=32"))
     assert "does not fit the model: it has other sizes for" in line
 
 
 def test_a_step_is_a_runs(flags: list[str]) -> None:
-    line = error_line(mtfrun("eval", *flags, "--checkpoint=3"))
+    line = error_line(mtfrun_here("eval", *flags, "--checkpoint=3"))
     assert "are about a run: give its --model_dir" in line

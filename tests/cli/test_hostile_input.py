@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.command import ROOT, environment, error_line, mtfrun, succeeded, tiny_experiment
+from tests.cli.command import ROOT, environment, error_line, mtfrun_here, succeeded
 
 # Each with the number of lines that it has.
 FILES = {
@@ -22,30 +24,29 @@ FILES = {
     "invalid utf-8": (b"\xff\xfe\x80\nafter\n", 2),
     "crlf": (b"one\r\ntwo\r\n", 2),
     "nul": (b"a\x00b\n\x00\n", 2),
-    "no final newline": (b"one\ntwo", 2),
     "what python takes for line ends": ("a\u2028b\x0cc\x85d\n".encode(), 1),
+    "no final newline": (b"one\ntwo", 2),
 }
+LANGUAGE_MODEL = pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
+
+# A process of its own that says after every batch how far it is, not every ten seconds.
+TALKATIVE = [
+    sys.executable,
+    "-c",
+    "import sys; from mtfrun.cli import decoding_progress, main; "
+    "decoding_progress.EVERY_SECS = 0.0; sys.exit(main.main())",
+    "decode",
+]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns the directory of a trained tiny model."""
-    directory = tmp_path_factory.mktemp("hostile")
-    model_dir = str(directory / "run")
-    flags = [*tiny_experiment(directory), "--gin.Decoding.batch_size=7"]
-    succeeded(mtfrun("train", *flags, f"--model_dir={model_dir}"))
-    return model_dir
-
-
-def test_every_line_gets_one_output_in_order(run: str, tmp_path: pathlib.Path) -> None:
-    # All files in one, for the command takes seconds to start; the last one has no final newline.
-    names = [name for name in FILES if name != "no final newline"]
-    content = b"".join(FILES[name][0] for name in names) + FILES["no final newline"][0]
+def test_every_line_gets_one_output_in_order(tiny_run: str, tmp_path: pathlib.Path) -> None:
+    # All files in one, whose last line has no end.
+    content = b"".join(text for text, _ in FILES.values())
     count = sum(lines for _, lines in FILES.values())
     (tmp_path / "prompts.txt").write_bytes(content)
     output = tmp_path / "answers.jsonl"
-    flags = [f"--model_dir={run}", f"--input={tmp_path}/prompts.txt", f"--output={output}"]
-    succeeded(mtfrun("decode", *flags))
+    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/prompts.txt", f"--output={output}"]
+    assert succeeded(mtfrun_here("decode", *flags)) == []
     lines = output.read_bytes().removesuffix(b"\n").split(b"\n")
     answers = [json.loads(line) for line in lines]
     expected = [line.removesuffix(b"\r") for line in content.split(b"\n")]
@@ -55,27 +56,25 @@ def test_every_line_gets_one_output_in_order(run: str, tmp_path: pathlib.Path) -
     assert answers[3]["truncated_tokens"] > 999_000
 
 
-def test_an_empty_file_gives_an_empty_file(run: str, tmp_path: pathlib.Path) -> None:
+def test_an_empty_file_gives_an_empty_file(tiny_run: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     output = tmp_path / "answers.jsonl"
-    succeeded(
-        mtfrun("decode", f"--model_dir={run}", f"--input={tmp_path}/empty", f"--output={output}")
-    )
+    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/empty", f"--output={output}"]
+    succeeded(mtfrun_here("decode", *flags))
     assert output.read_bytes() == b""
 
 
-def test_text_output_has_a_line_for_each_prompt(run: str) -> None:
-    process = mtfrun(
-        "decode", f"--model_dir={run}", "--input=-", "--format=text", stdin=b"a\n\nb\nc"
-    )
+def test_text_output_has_a_line_for_each_prompt(tiny_run: str) -> None:
+    flags = [f"--model_dir={tiny_run}", "--input=-", "--format=text"]
+    process = mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout.count(b"\n") == 4
 
 
-def test_n_best_outputs_come_best_first(run: str, tmp_path: pathlib.Path) -> None:
+def test_n_best_outputs_come_best_first(tiny_run: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"input": "the "}\n"quick"\n')
     flags = ["--beam_size=4", "--num_outputs=3", f"--input={tmp_path}/prompts.jsonl"]
-    answers = succeeded(mtfrun("decode", f"--model_dir={run}", *flags))
+    answers = succeeded(mtfrun_here("decode", f"--model_dir={tiny_run}", *flags))
     assert [answer["prompt"] for answer in answers] == ["the ", "quick"]
     for answer in answers:
         scores = [output["score"] for output in answer["outputs"]]
@@ -83,59 +82,54 @@ def test_n_best_outputs_come_best_first(run: str, tmp_path: pathlib.Path) -> Non
         assert answer["output"] == answer["outputs"][0]["text"]
 
 
-def test_an_interactive_session_answers_line_by_line(run: str) -> None:
-    process = mtfrun("decode", f"--model_dir={run}", "--interactive", stdin=b"a\nb\n")
+def test_an_interactive_session_answers_line_by_line(tiny_run: str) -> None:
+    process = mtfrun_here("decode", f"--model_dir={tiny_run}", "--interactive", stdin=b"a\nb\n")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout.count(b"\n") == 2 and process.stderr.count(b"> ") == 3
 
 
-def test_scores_are_in_the_order_of_the_pairs(run: str, tmp_path: pathlib.Path) -> None:
-    pairs = [("the quick ", "brown"), ("", "\x00"), ("x" * 1000, "fox"), ("a", "")]
-    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs))
-    scores = succeeded(mtfrun("score", f"--model_dir={run}", f"--input={tmp_path}/pairs.tsv"))
-    assert [(s["input"], s["target"]) for s in scores] == pairs
-    assert [s["tokens"] for s in scores] == [6, 2, 4, 1]
-    assert scores[2]["truncated_tokens"] == 1000 - (32 - 4)
-    assert all(s["log_likelihood"] < 0 for s in scores)
-
-
+@LANGUAGE_MODEL
 @pytest.mark.parametrize("command", ["decode", "score"])
-def test_a_line_that_is_no_json_is_named(run: str, command: str, tmp_path: pathlib.Path) -> None:
+def test_a_line_that_is_no_json_is_named(
+    tiny_run: str, command: str, tmp_path: pathlib.Path
+) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text('{"input": "a", "target": "b"}\n{"input": \n')
-    line = error_line(mtfrun(command, f"--model_dir={run}", f"--input={file}"))
+    line = error_line(mtfrun_here(command, f"--model_dir={tiny_run}", f"--input={file}"))
     assert f"{file}:2: no JSON" in line
 
 
+@LANGUAGE_MODEL
 @pytest.mark.parametrize("command", ["decode", "score"])
 def test_output_that_cannot_be_written_is_said_before_anything_is_decoded(
-    run: str, command: str, tmp_path: pathlib.Path
+    tiny_run: str, command: str, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "input.tsv").write_text("a\tb\n")
-    flags = [f"--model_dir={run}", f"--input={tmp_path}/input.tsv"]
+    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/input.tsv"]
     # Nothing can be in a file; permissions would not stop root.
     output = tmp_path / "input.tsv" / "output"
-    line = error_line(mtfrun(command, *flags, f"--output={output}"))
+    line = error_line(mtfrun_here(command, *flags, f"--output={output}"))
     assert line.startswith(f"mtfrun: error: cannot write {output}: ")
 
 
-def test_a_full_disk_leaves_the_old_file(run: str, tmp_path: pathlib.Path) -> None:
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Lets no file grow beyond 8 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_old_file(
+    tiny_run: str, tmp_path: pathlib.Path, full_disk: None
+) -> None:
     (tmp_path / "prompts").write_text("a\n" * 100)
     output = tmp_path / "answers.jsonl"
     output.write_text("old\n")
-
-    def limit_file_size() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-
-    decode = [sys.executable, "-m", "mtfrun.cli.main", "decode", f"--model_dir={run}"]
-    process = subprocess.run(
-        [*decode, f"--input={tmp_path}/prompts", f"--output={output}"],
-        capture_output=True,
-        cwd=ROOT,
-        env=environment(),
-        preexec_fn=limit_file_size,
-    )
-    assert error_line(process).startswith(f"mtfrun: error: cannot write {output}: File too large")
+    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/prompts", f"--output={output}"]
+    line = error_line(mtfrun_here("decode", *flags))
+    assert line.startswith(f"mtfrun: error: cannot write {output}: File too large")
     assert output.read_text() == "old\n"
     assert not list(tmp_path.glob(".answers.jsonl.*"))
 
@@ -146,12 +140,12 @@ def test_a_full_disk_leaves_the_old_file(run: str, tmp_path: pathlib.Path) -> No
     + [pytest.param(signal.SIGKILL, -9, True, marks=pytest.mark.slow)],
 )
 def test_a_signal_leaves_no_file_under_the_final_name(
-    number: signal.Signals, code: int, leaves_part: bool, run: str, tmp_path: pathlib.Path
+    number: signal.Signals, code: int, leaves_part: bool, tiny_run: str, tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "prompts.txt").write_bytes(b"".join(b"%d\n" % i for i in range(200_000)))
+    (tmp_path / "prompts.txt").write_bytes(b"".join(b"%d\n" % i for i in range(20_000)))
     output = tmp_path / "answers.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mtfrun.cli.main", "decode", f"--model_dir={run}"]
+        [*TALKATIVE, f"--model_dir={tiny_run}"]
         + [f"--input={tmp_path}/prompts.txt", f"--output={output}"],
         cwd=ROOT,
         env=environment(),
@@ -160,11 +154,12 @@ def test_a_signal_leaves_no_file_under_the_final_name(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    # It says how far it is once it is in the middle of the file.
     said = process.stderr.readline()
     while b"decoded" not in said:
         assert said, "ended too soon"
         said = process.stderr.readline()
+    done, total = map(int, said.split()[1].split(b"/"))
+    assert 0 < done < total == 20_000, "it is in the middle of the file"
     assert list(tmp_path.glob(".answers.jsonl.*"))
     process.send_signal(number)
     process.stderr.close()
@@ -173,13 +168,33 @@ def test_a_signal_leaves_no_file_under_the_final_name(
     assert bool(list(tmp_path.glob(".answers.jsonl.*"))) == leaves_part
 
 
+@LANGUAGE_MODEL
+def test_progress_that_nobody_reads_costs_no_answer(tiny_run: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a\n" * 20)
+    output = tmp_path / "answers.jsonl"
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        [*TALKATIVE, f"--model_dir={tiny_run}"]
+        + [f"--input={tmp_path}/prompts.txt", f"--output={output}"],
+        cwd=ROOT,
+        env=environment(),
+        stderr=writing,
+        timeout=300,
+    )
+    os.close(writing)
+    assert process.returncode == 0
+    assert len(output.read_text().splitlines()) == 20
+
+
 @pytest.mark.slow
 def test_ten_thousand_lines_in_batches_of_seven_keep_their_order(
-    run: str, tmp_path: pathlib.Path
+    tiny_run: str, tmp_path: pathlib.Path
 ) -> None:
     lines = [f"{i} " + "y" * (i % 40) for i in range(10_000)]
     (tmp_path / "prompts.txt").write_text("\n".join(lines))
     started = time.monotonic()
-    answers = succeeded(mtfrun("decode", f"--model_dir={run}", f"--input={tmp_path}/prompts.txt"))
+    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/prompts.txt"]
+    answers = succeeded(mtfrun_here("decode", *flags))
     assert [answer["prompt"] for answer in answers] == lines
     assert time.monotonic() - started < 240

@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtfrun.data import TfdsImages
-from tests.cli.command import error_line, mtfrun, succeeded
+from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +51,7 @@ def _decode(trained: pathlib.Path, *flags: str) -> list[str]:
 
 def test_eval_prints_the_metrics(trained: pathlib.Path) -> None:
     eval_flags = [f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'"]
-    (metrics,) = succeeded(mtfrun("eval", *eval_flags))
+    (metrics,) = succeeded(mtfrun_here("eval", *eval_flags))
     assert metrics.keys() == {"step", "loss", "accuracy", "top_5_accuracy"}
     assert metrics["step"] == 3
     assert 0.0 <= metrics["accuracy"] <= metrics["top_5_accuracy"] <= 1.0
@@ -76,7 +76,7 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
 @pytest.mark.slow
 def test_a_dry_run_speaks_of_images(trained: pathlib.Path) -> None:
     flags = [f"--gin_file={trained / 'config.gin'}", "--gin.AVERAGE_DECAY=0.9"]
-    process = mtfrun("train", *flags, "--dry_run")
+    process = mtfrun_here("train", *flags, "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
     report = process.stdout.decode()
     assert "batch           64 images a step, in 1 microbatch(es)" in report
@@ -107,7 +107,7 @@ def test_decode_classifies_a_split_and_the_same_images_from_files(
     # Coloured, and larger: the same digit again.
     large = np.repeat(images[1], 3, 2).repeat(4, 0).repeat(4, 1)
     Image.fromarray(large).save(folder / "large.jpg", quality=95)
-    found = succeeded(mtfrun(*_decode(trained, f"--input={folder}", "--top_k=2")))
+    found = succeeded(mtfrun_here(*_decode(trained, f"--input={folder}", "--top_k=2")))
     assert [line["file"] for line in found] == [
         f"{folder}/{name}" for name in ("0.png", "1.png", "2.png", "large.jpg")
     ]
@@ -118,7 +118,7 @@ def test_decode_classifies_a_split_and_the_same_images_from_files(
     assert found[3]["probability"] == pytest.approx(found[1]["probability"], abs=0.1)
     # The accuracy that eval reports is that of these labels.
     (metrics,) = succeeded(
-        mtfrun("eval", f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'")
+        mtfrun_here("eval", f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'")
     )
     right = Counter(line["label"] == line["true_label"] for line in lines)[True]
     assert metrics["accuracy"] == pytest.approx(right / 377, abs=1e-6)
@@ -132,19 +132,19 @@ def test_decode_refuses_what_it_cannot_read_and_writes_nothing(
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
     output = tmp_path / "answers.jsonl"
-    broken = error_line(mtfrun(*_decode(trained, f"--input={tmp_path}", f"--output={output}")))
+    broken = error_line(mtfrun_here(*_decode(trained, f"--input={tmp_path}", f"--output={output}")))
     assert f"cannot read the image {tmp_path}/b.png: broken" in broken
     assert not output.exists() and not list(tmp_path.glob(".*"))
-    missing = error_line(mtfrun(*_decode(trained, f"--input={tmp_path}/a.png,none.png")))
+    missing = error_line(mtfrun_here(*_decode(trained, f"--input={tmp_path}/a.png,none.png")))
     assert "no image none.png" in missing
-    refused = error_line(mtfrun(*_decode(trained, "--prompt=x")))
+    refused = error_line(mtfrun_here(*_decode(trained, "--prompt=x")))
     assert "is a classifier of images, --prompt is for models of text" in refused
-    no_split = error_line(mtfrun(*_decode(trained, "--input=split:tset")))
+    no_split = error_line(mtfrun_here(*_decode(trained, "--input=split:tset")))
     assert "did you mean 'test'" in no_split
 
 
 def test_decode_can_write_labels_alone(trained: pathlib.Path) -> None:
-    process = mtfrun(*_decode(trained, "--input=split:test[:3]", "--format=text"))
+    process = mtfrun_here(*_decode(trained, "--input=split:test[:3]", "--format=text"))
     assert process.returncode == 0, process.stderr.decode()
     labels = process.stdout.decode().splitlines()
     assert len(labels) == 3 and set(labels) <= set("0123456789")
@@ -155,11 +155,13 @@ def test_evaluation_uses_averages_of_the_weights_unless_told_otherwise(
 ) -> None:
     run = f"--model_dir={tmp_path / 'run'}"
     flags = ["--gin.TRAIN_STEPS=6", "--gin.WARMUP_STEPS=1", "--gin.AVERAGE_DECAY=0.9"]
-    process = mtfrun("train", "--gin_file=runs/digits.gin", "--gin.WIDTHS=[4, 4, 4]", *flags, run)
+    process = mtfrun_here(
+        "train", "--gin_file=runs/digits.gin", "--gin.WIDTHS=[4, 4, 4]", *flags, run
+    )
     assert process.returncode == 0, process.stderr.decode()
     said = re.search(r"eval step 6  loss (\S+)", process.stderr.decode())
-    (averages,) = succeeded(mtfrun("eval", run))
-    (weights,) = succeeded(mtfrun("eval", run, "--gin.USE_AVERAGES=False"))
+    (averages,) = succeeded(mtfrun_here("eval", run))
+    (weights,) = succeeded(mtfrun_here("eval", run, "--gin.USE_AVERAGES=False"))
     assert said and float(said[1]) == pytest.approx(averages["loss"], abs=1e-4)
     assert abs(weights["loss"] - averages["loss"]) > 1e-3
 
@@ -167,6 +169,6 @@ def test_evaluation_uses_averages_of_the_weights_unless_told_otherwise(
 def test_score_is_for_texts(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "pairs.tsv").write_text("a\tb\n")
     line = error_line(
-        mtfrun("score", f"--model_dir={trained}", f"--input={tmp_path / 'pairs.tsv'}")
+        mtfrun_here("score", f"--model_dir={trained}", f"--input={tmp_path / 'pairs.tsv'}")
     )
     assert "is a classifier of images: it reads and makes no text" in line

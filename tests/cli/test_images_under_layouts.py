@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.cli.command import mtfrun, succeeded
+from tests.cli.command import mtfrun_here, succeeded
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.training.toy_run import curve
 
@@ -44,11 +44,11 @@ def _trained(model_dir: pathlib.Path, *where: str) -> tuple[dict[str, list[float
         "--gin.ITERATIONS_PER_LOOP=20",
         "--gin.LOG_EVERY=1",
     ]
-    process = mtfrun("train", *flags, f"--model_dir={model_dir}")
+    process = mtfrun_here("train", *flags, f"--model_dir={model_dir}")
     assert process.returncode == 0, process.stderr.decode()
     curves = {tag: curve(str(model_dir), tag) for tag in ("loss", "grad_norm")}
     assert all(list(points) == list(range(1, STEPS + 1)) for points in curves.values())
-    (metrics,) = succeeded(mtfrun("eval", f"--model_dir={model_dir}"))
+    (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={model_dir}"))
     return {tag: list(points.values()) for tag, points in curves.items()}, metrics
 
 

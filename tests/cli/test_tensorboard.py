@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import mtfrun, succeeded, tiny_experiment
+from tests.cli.command import mtfrun, mtfrun_here, succeeded, tiny_experiment
 
 
 class _Server:
@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run of two steps that was also evaluated by the command."""
     run = tmp_path_factory.mktemp("runs") / "run"
     flags = tiny_experiment(tmp_path_factory.mktemp("texts"))
-    assert mtfrun("train", *flags, f"--model_dir={run}").returncode == 0
+    assert mtfrun_here("train", *flags, f"--model_dir={run}").returncode == 0
     return run
 
 

@@ -96,6 +96,29 @@ def test_write_position_changes_one_position_only(position: int, mesh_shape: str
     np.testing.assert_array_equal(mtf.to_numpy(made), expected)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_write_position_leaves_rows_as_they_are_where_a_condition_says_so(
+    mesh_shape: str, jit: bool
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;heads:model")
+    memory = RNG.normal(size=[8, 4, 7, 2]).astype(np.float32)
+    entry = RNG.normal(size=[8, 4, 2]).astype(np.float32)
+    condition = np.arange(8) % 3 == 1
+
+    def write(memory: mtf.Tensor, entry: mtf.Tensor, condition: mtf.Tensor) -> mtf.Tensor:
+        five = mtf.constant(mesh, 5, dtype=tf.int32)
+        return mtf.write_position(memory, entry, MEMORY, five, condition)
+
+    made = mtf.function(write, jit_compile=jit and not mesh.is_distributed)(
+        mtf.import_tf_tensor(mesh, memory, [("batch", 8), ("heads", 4), MEMORY, ("d_kv", 2)]),
+        mtf.import_tf_tensor(mesh, entry, [("batch", 8), ("heads", 4), ("d_kv", 2)]),
+        mtf.import_tf_tensor(mesh, condition, [("batch", 8)]),
+    )
+    expected = memory.copy()
+    expected[condition, :, 5] = entry[condition]
+    np.testing.assert_array_equal(mtf.to_numpy(made), expected)
+
+
 def test_the_initial_query_projection_contains_the_scale_of_the_logits() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     attention = layers.MultiHeadAttention(mesh, mtf.Dimension("d_model", 256), num_heads=4, d_kv=64)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from mtfrun import layers, mtf
 from mtfrun.models.transformer import SelfAttention
 from tests.layers.differentiated import output_and_gradients
-from tests.layouts import FLOAT32_OP_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
+from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
 BATCH, LENGTH, D_MODEL, VOCAB = "batch:8", "length:4", "d_model:8", "vocab:16"
 WIDTH = mtf.convert_to_dimension(D_MODEL)
@@ -157,7 +157,7 @@ def _results(name: str, mesh_shape: str) -> dict[str, np.ndarray]:
     return output_and_gradients(mesh_shape, *CASES[name])
 
 
-@pytest.mark.parametrize("mesh_shape", LAYOUTS[1:])
+@pytest.mark.parametrize("mesh_shape", meshes())
 @pytest.mark.parametrize("name", CASES)
 def test_a_layout_changes_neither_output_nor_gradients(name: str, mesh_shape: str) -> None:
     expected, actual = _results(name, ONE_DEVICE), _results(name, mesh_shape)

@@ -15,7 +15,9 @@ from mtfrun.models.transformer import (
     SelfAttention,
     Stack,
 )
-from tests.models.small_model import with_dropout
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.models.small_model import on_mesh, with_dropout
+from tests.models.step_by_step import logits_step_by_step
 
 VOCABULARY = 16
 BATCH, INPUTS_LENGTH, TARGETS_LENGTH = 8, 10, 6
@@ -70,3 +72,22 @@ def packed_pairs() -> dict[str, np.ndarray]:
         rows[f"{name}_segmentation"] = np.tile(segments, [BATCH, 1])
         rows[f"{name}_position"] = np.tile(positions, [BATCH, 1])
     return rows
+
+
+def assert_steps_equal_whole_rows(model: EncoderDecoder, mesh: mtf.Mesh, beams: int | None) -> None:
+    """Raises unless decoding gives, step by step, the logits that whole rows have.
+
+    Every beam has targets of its own. No row is padded: while decoding, padding is a token.
+    """
+    rng = np.random.default_rng(3)
+    rows = [BATCH] if beams is None else [beams, BATCH]
+    targets = rng.integers(1, VOCABULARY, [*rows, TARGETS_LENGTH]).astype(np.int32)
+    inputs = pairs()["inputs"]
+    logits = mtf.function(model.logits)
+    whole = [
+        mtf.to_numpy(logits(on_mesh(mesh, {"inputs": inputs, "targets": ids})))
+        for ids in targets.reshape([-1, BATCH, TARGETS_LENGTH])
+    ]
+    made = logits_step_by_step(model, mesh, {"inputs": inputs}, targets)
+    expected = np.stack(whole).reshape([*rows, TARGETS_LENGTH, VOCABULARY])
+    assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)

@@ -10,6 +10,7 @@ from mtfrun import mtf
 from mtfrun.models.transformer import DecoderOnly, shift_right, token_model
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
+from tests.models.step_by_step import logits_step_by_step
 
 # Two layers of bfloat16 (8 bits of mantissa) against float32.
 BFLOAT16_MODEL_TOLERANCE = 0.05
@@ -111,23 +112,9 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = small_model(mesh, tied_softmax=tied_softmax)
     targets = packed_rows()["targets"] + 1
-    previous = np.concatenate([np.zeros_like(targets[:, :1]), targets[:, :-1]], axis=1)
     whole = _logits(model, mesh, {"targets": targets})
-
-    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
-        decoder = model.decoder(features)
-        state, made = decoder.initial_state, []
-        for position in range(targets.shape[1]):
-            ids = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
-            now = mtf.constant(mesh, position, dtype=tf.int32)
-            logits, state = decoder.step(ids, now, state)
-            made.append(logits)
-        return made
-
-    one_by_one = mtf.to_numpy(
-        mtf.function(steps, jit_compile=jit)(on_mesh(mesh, {"targets": targets}))
-    )
-    assert_close(np.stack(one_by_one, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+    one_by_one = logits_step_by_step(model, mesh, {}, targets, jit_compile=jit)
+    assert_close(one_by_one, whole, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_bfloat16_activations_stay_near_float32() -> None:

@@ -12,8 +12,8 @@ from mtfrun.models.transformer import EncoderDecoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import (
     BATCH,
-    TARGETS_LENGTH,
     VOCABULARY,
+    assert_steps_equal_whole_rows,
     packed_pairs,
     pairs,
     small_encoder_decoder,
@@ -69,32 +69,7 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     mesh_shape: str, beams: int | None
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    model = small_encoder_decoder(mesh, tied_softmax=False)
-    # Every beam has targets of its own; no row is padded, for padding is a token while decoding.
-    rng = np.random.default_rng(3)
-    targets = rng.integers(1, VOCABULARY, [beams or 1, BATCH, TARGETS_LENGTH]).astype(np.int32)
-    inputs = pairs()["inputs"]
-    whole = [_logits(model, mesh, {"inputs": inputs, "targets": beam}) for beam in targets]
-    previous = np.pad(targets, [(0, 0), (0, 0), (1, 0)])[..., :-1]
-    beam = None if beams is None else mtf.Dimension("beam", beams)
-    dims = [mtf.Dimension("batch", BATCH), *([] if beam is None else [beam])]
-
-    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
-        empty = mtf.zeros(mesh, [dims[0], ("length", TARGETS_LENGTH)], tf.int32)
-        decoder = model.decoder({**features, "targets": empty}, beam)
-        state, made = decoder.initial_state, []
-        for position in range(TARGETS_LENGTH):
-            ids = np.moveaxis(previous[..., position], 0, 1)
-            ids = mtf.import_tf_tensor(mesh, ids.reshape([d.size for d in dims]), dims)
-            now = mtf.constant(mesh, position, dtype=tf.int32)
-            logits, state = decoder.step(ids, now, state)
-            assert logits.shape == mtf.Shape([*dims, mtf.Dimension("vocab", VOCABULARY)])
-            made.append(logits)
-        return made
-
-    made = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"inputs": inputs})))
-    one_by_one = np.stack(made, axis=-2).reshape([BATCH, beams or 1, TARGETS_LENGTH, VOCABULARY])
-    assert_close(np.moveaxis(one_by_one, 1, 0), np.stack(whole), FLOAT32_MODEL_TOLERANCE)
+    assert_steps_equal_whole_rows(small_encoder_decoder(mesh, tied_softmax=False), mesh, beams)
 
 
 def test_beams_share_what_the_encoder_made() -> None:

@@ -1,4 +1,4 @@
-"""Runs operations and their gradients on a mesh and prints the collectives of each as JSON.
+"""Runs operations and their gradients on 2 x 2 devices and prints the collectives as JSON.
 
 Started by test_collectives.py with the environment that makes DTensor write its programs.
 """
@@ -10,15 +10,14 @@ import sys
 
 from mtfrun import mtf
 from mtfrun.mtf.collectives import read_dump
-from tests import conftest  # noqa: F401  (makes the virtual devices)
 from tests.mtf.test_ops_under_layouts import CASES, outputs_and_gradients
 
 
-def main(folder: str, mesh_shape: str) -> None:
+def main(folder: str) -> None:
     """Prints {case: [[kind, axes, dimensions], ...]} for every case under its first layout."""
     meshes = {}
     for name, case in CASES.items():
-        meshes[name] = mtf.Mesh(mesh_shape, case.layouts[0])
+        meshes[name] = mtf.Mesh("data:2,model:2", case.layouts[0])
         outputs_and_gradients(case, meshes[name])
     found = {
         name: [(c.kind, c.axes, c.dimensions(mesh)) for c in program]

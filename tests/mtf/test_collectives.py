@@ -6,20 +6,15 @@ A collective that nobody expects is the way in which DTensor is silently slow.
 from __future__ import annotations
 
 import collections
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from mtfrun import mtf
-from mtfrun.cli.program_dump import dump_environment
 from mtfrun.mtf.collectives import Collective, describe_collectives, read_dump
+from tests.collectives import collectives_of
 from tests.mtf.test_ops_under_layouts import CASES
 
-ROOT = pathlib.Path(__file__).parents[2]
 Found = dict[str, list[tuple[str, list[str], list[str]]]]
 
 # On a 2 x 2 mesh under the first layout of the case: how many all-gathers and all-to-alls forward
@@ -66,18 +61,8 @@ ALLOWED = {
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """The collectives of every case: DTensor writes its programs if told before it starts."""
-    folder = tmp_path_factory.mktemp("programs")
-    worker = subprocess.run(
-        [sys.executable, "-m", "tests.mtf.collectives_worker", str(folder), "data:2,model:2"],
-        env=os.environ | dump_environment(str(folder)),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=True,
-        text=True,
-    )
-    return json.loads(worker.stdout)
+    """The collectives of every case on two times two devices."""
+    return collectives_of("tests.mtf.collectives_worker", tmp_path_factory.mktemp("programs"))
 
 
 def test_every_allowed_case_exists() -> None:
@@ -121,7 +106,7 @@ def test_collectives_are_those_that_the_mathematics_needs(
 
 
 PROGRAM = """
-module attributes {tf._default_mesh = "|data=2,model=2|0,1,2,3|0,1,2,3|/device:CPU:0"} {
+module attributes {tf._default_mesh = "|data=4,model=1|0,1,2,3|0,1,2,3|/device:CPU:0"} {
   %cst = "tf.Const"() <{value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>}> : () -> tensor<2x2xi32>
   %2 = "tf.DTensorAllReduce"(%1, %cst) <{reduce_op = "Add"}> {_layout = ["sharding_specs:data,\
  mesh:|data=2,model=2|"]} : (tensor<2xf32>, tensor<2x2xi32>) -> tensor<2xf32>

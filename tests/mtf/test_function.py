@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.mtf.compiler import order_for_caches
 from tests.layouts import assert_close
 
 
@@ -79,3 +81,22 @@ def test_loops_of_many_programs_of_one_process_do_not_clash(mesh: mtf.Mesh) -> N
         )(start, x)
         assert_close(mtf.to_numpy(y), np.full([8, number + 1], 8.0, np.float32))
         assert mtf.to_numpy(total) == 3.0
+
+
+_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("", f"{_ORDER}=false"),
+        ("--xla_cpu_max_isa=AVX2", f"--xla_cpu_max_isa=AVX2 {_ORDER}=false"),
+        (f"{_ORDER}=true", f"{_ORDER}=true"),
+    ],
+)
+def test_xla_orders_for_caches_unless_the_user_says_otherwise(
+    said: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", said)
+    order_for_caches()
+    assert os.environ["XLA_FLAGS"] == wanted

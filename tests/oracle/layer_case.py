@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mtfrun import mtf
 from tests.layouts import assert_close
@@ -49,6 +50,19 @@ def layouts_of(case: ReferenceCase, unsplit: Iterable[str] = ()) -> list[tuple[s
     if len(found) < 3:
         found += [(f"data:{parts[n]},model:1", f"{n}:data") for n in names[:2]]
     return found
+
+
+def where(layouts: Mapping[str, list[tuple[str, str]]]) -> list:
+    """Returns the parameters (case, mesh shape, layout) of a test of all cases under their layouts.
+
+    One device and the first mesh, which splits two dimensions where the case has them, are of each
+    run; other meshes are slow tests.
+    """
+    return [
+        pytest.param(name, *pair, marks=[pytest.mark.slow] if i > 1 else [])
+        for name, pairs in layouts.items()
+        for i, pair in enumerate(pairs)
+    ]
 
 
 def named(mesh: mtf.Mesh, case: ReferenceCase, key: str) -> mtf.Tensor:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
-import pathlib
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import decoding, mtf
+from mtfrun import mtf
 from mtfrun.models import Loss, moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.rundir import WarmStart
 from mtfrun.rundir.foreign_names import sources_of
 from mtfrun.rundir.warm_start import find_source, fitted_value
+from tests.layouts import ONE_DEVICE
 from tests.oracle.reference_cases import ReferenceCase
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
@@ -168,20 +169,27 @@ def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
     )
 
 
-def import_weights(model: TokenModel, case: ReferenceCase, folder: pathlib.Path) -> None:
-    """Initializes the model, writes the case's weights as a checkpoint and imports that."""
+def mesh_for(case: ReferenceCase, several: bool) -> mtf.Mesh:
+    """Returns one device, or several that divide the case's sizes."""
+    return mtf.Mesh(*layout_for(case)) if several else mtf.Mesh(ONE_DEVICE)
+
+
+def with_weights(model: TokenModel, case: ReferenceCase) -> TokenModel:
+    """Returns the model with the case's weights, which are written as a checkpoint and imported."""
     weights = case.with_role("w")
-    prefix = str(folder / "model.ckpt-0")
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=list(weights),
-        shape_and_slices=[""] * len(weights),
-        tensors=[tf.constant(value) for value in weights.values()],
-    )
-    mtf.initialize(model)
-    report = WarmStart(prefix)(model.named_variables())
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = f"{folder}/model.ckpt-0"
+        tf.raw_ops.SaveV2(
+            prefix=prefix,
+            tensor_names=list(weights),
+            shape_and_slices=[""] * len(weights),
+            tensors=[tf.constant(value) for value in weights.values()],
+        )
+        mtf.initialize(model)
+        report = WarmStart(prefix)(model.named_variables())
     assert report is not None
     assert not report.problems()
+    return model
 
 
 def on_mesh(mesh: mtf.Mesh, features: Mapping[str, np.ndarray]) -> dict[str, mtf.Tensor]:
@@ -195,9 +203,17 @@ def on_mesh(mesh: mtf.Mesh, features: Mapping[str, np.ndarray]) -> dict[str, mtf
 
 
 def run(
-    model: TokenModel, mesh: mtf.Mesh, features: Mapping[str, np.ndarray], with_gradients: bool
-) -> tuple[np.ndarray, Loss, Loss, dict[str, np.ndarray]]:
-    """Returns logits, losses of evaluation and training, and gradients of the latter's total."""
+    model: TokenModel,
+    mesh: mtf.Mesh,
+    features: Mapping[str, np.ndarray],
+    *,
+    with_gradients: bool = False,
+    with_evaluation: bool = False,
+) -> tuple[np.ndarray, Loss, dict[str, np.ndarray], Loss | None]:
+    """Returns logits, the loss of training, gradients of its total, and the loss of evaluation.
+
+    What is not asked for is empty: a program for several devices takes seconds to compile.
+    """
     variables = model.named_variables()
 
     def compute(features: dict[str, mtf.Tensor]) -> Any:
@@ -209,8 +225,8 @@ def run(
             (_, training), gradients = mtf.value_and_gradients(total, variables)
         else:
             training, gradients = total()[1], {}
-        evaluation = model.loss(features, training=False)
-        return model.logits(features), evaluation, training, gradients
+        evaluation = model.loss(features, training=False) if with_evaluation else None
+        return model.logits(features), training, gradients, evaluation
 
     return mtf.to_numpy(mtf.function(compute)(on_mesh(mesh, features)))
 
@@ -232,71 +248,6 @@ def reference_value(
     value = fitted_value(values[name], source, variables[path].shape)
     assert isinstance(value, np.ndarray), value
     return value
-
-
-def greedy(
-    model: TokenModel,
-    mesh: mtf.Mesh,
-    prompts: np.ndarray,
-    inputs: np.ndarray | None,
-    vocabulary_size: int,
-    end_id: int = decoding.END_ID,
-) -> np.ndarray:
-    """Returns greedy decodes of all rows."""
-    features = {"targets": prompts} | ({} if inputs is None else {"inputs": inputs})
-    vocab = mtf.Dimension("vocab", vocabulary_size)
-
-    def decode(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
-        targets = features["targets"]
-        return decoding.generate(
-            model.decoder(features), targets, decoding.Greedy(vocab), end_id=end_id
-        ).ids
-
-    return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, features)))
-
-
-def best_of_beam(
-    model: TokenModel,
-    mesh: mtf.Mesh,
-    prompts: np.ndarray,
-    inputs: np.ndarray | None,
-    vocabulary_size: int,
-    **options: Any,
-) -> np.ndarray:
-    """Returns the best hypothesis of a beam search for every row, as the original searches.
-
-    Args:
-      model, mesh, prompts, inputs, vocabulary_size: as of `greedy`.
-      options: "beam" and "limit", the ids of a row at most, and those of `beam_search`.
-    """
-    features = {"targets": prompts} | ({} if inputs is None else {"inputs": inputs})
-    vocab = mtf.Dimension("vocab", vocabulary_size)
-    beam = mtf.Dimension("beam", options.pop("beam"))
-    limits = np.full([len(prompts)], min(options.pop("limit"), prompts.shape[1]), np.int32)
-
-    def decode(features: dict[str, mtf.Tensor], limits: mtf.Tensor) -> mtf.Tensor:
-        return decoding.beam_search(
-            model.decoder(features, beam),
-            features["targets"],
-            beam,
-            vocab,
-            limits=limits,
-            independent_rows=False,
-            **options,
-        ).ids
-
-    given = mtf.import_tf_tensor(mesh, limits, [("batch", len(prompts))])
-    return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, features), given))[:, 0]
-
-
-def to_the_end(ids: np.ndarray, steps: int | None = None) -> np.ndarray:
-    """Returns ids with 0 after each row's first end, and beyond so many steps."""
-    ids = ids.copy()
-    ends = np.cumsum(ids == decoding.END_ID, axis=1) - (ids == decoding.END_ID)
-    ids[ends > 0] = 0
-    if steps is not None:
-        ids[:, steps:] = 0
-    return ids
 
 
 def padded_to(array: np.ndarray, length: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from tests.oracle.layer_case import (
     inputs_of,
     layouts_of,
     outputs_and_gradients,
+    where,
 )
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
@@ -175,7 +176,7 @@ UNSPLIT = ("qkvo",)
 
 @pytest.mark.parametrize(
     "name, mesh_shape, layout",
-    [(name, *where) for name, case in CASES.items() for where in layouts_of(case, UNSPLIT)],
+    where({name: layouts_of(case, UNSPLIT) for name, case in CASES.items()}),
 )
 def test_attention_equals_the_original(name: str, mesh_shape: str, layout: str) -> None:
     case = CASES[name]

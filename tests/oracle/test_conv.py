@@ -15,6 +15,7 @@ from tests.oracle.layer_case import (
     inputs_of,
     layouts_of,
     outputs_and_gradients,
+    where,
 )
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
@@ -70,7 +71,7 @@ def _call(case: ReferenceCase, tensors: Tensors) -> Tensors:
 
 @pytest.mark.parametrize(
     "name, mesh_shape, layout",
-    [(name, *where) for name, case in CASES.items() for where in _layouts(case)],
+    where({name: _layouts(case) for name, case in CASES.items()}),
 )
 def test_convolution_equals_the_original(name: str, mesh_shape: str, layout: str) -> None:
     case = CASES[name]

@@ -19,6 +19,28 @@ BEAM_CASES = [name for name in CASES if name.startswith("beam")]
 GREEDY_CASES = [name for name in CASES if name.startswith("greedy")]
 
 
+# On meshes in each run: rows that end and do not, the ways to choose tokens, what is forced.
+QUICK = {
+    "beam_some_rows_unfinished",
+    "beam_no_eos_copies_alive",
+    "beam_beam2_iterative_topk",
+    "beam_prefilter3_beam5",
+    "greedy_eos4",
+    "greedy_forced_contains_eos",
+}
+
+
+def _where(names: list[str]) -> list:
+    """Returns the parameters (case, whether on several devices); compiling for these takes long."""
+    return [
+        pytest.param(
+            name, distributed, marks=[pytest.mark.slow] if distributed and name not in QUICK else []
+        )
+        for name in names
+        for distributed in (False, True)
+    ]
+
+
 def mesh_of(case: ReferenceCase, distributed: bool) -> mtf.Mesh:
     """Returns one device, or the mesh of up to 2x2 that divides the batch and the vocabulary."""
     if not distributed:
@@ -59,8 +81,7 @@ def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Hypotheses:
     return mtf.to_numpy(mtf.function(run)(prompts, limits))
 
 
-@pytest.mark.parametrize("distributed", [False, True])
-@pytest.mark.parametrize("name", BEAM_CASES)
+@pytest.mark.parametrize("name, distributed", _where(BEAM_CASES))
 def test_beam_search_equals_the_original(name: str, distributed: bool) -> None:
     case = CASES[name]
     found = _beam_search(case, mesh_of(case, distributed))
@@ -68,8 +89,7 @@ def test_beam_search_equals_the_original(name: str, distributed: bool) -> None:
     assert_close(found.scores, case.arrays["out/scores"], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("distributed", [False, True])
-@pytest.mark.parametrize("name", GREEDY_CASES)
+@pytest.mark.parametrize("name, distributed", _where(GREEDY_CASES))
 def test_greedy_decoding_equals_the_original_up_to_each_rows_end(
     name: str, distributed: bool
 ) -> None:
@@ -93,3 +113,4 @@ def test_greedy_decoding_equals_the_original_up_to_each_rows_end(
 
 def test_all_cases_are_there() -> None:
     assert (len(BEAM_CASES), len(GREEDY_CASES)) == (15, 8)
+    assert CASES.keys() >= QUICK

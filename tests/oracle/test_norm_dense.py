@@ -19,6 +19,7 @@ from tests.oracle.layer_case import (
     layouts_of,
     outputs_and_gradients,
     set_variables,
+    where,
 )
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
@@ -112,7 +113,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, Tensor
 
 @pytest.mark.parametrize(
     "name, mesh_shape, layout",
-    [(name, *where) for name, case in CASES.items() for where in layouts_of(case)],
+    where({name: layouts_of(case) for name, case in CASES.items()}),
 )
 def test_layer_equals_the_original(name: str, mesh_shape: str, layout: str) -> None:
     case = CASES[name]

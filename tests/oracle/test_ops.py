@@ -13,11 +13,11 @@ import pytest
 
 from mtfrun import mtf
 from tests.layouts import assert_close
+from tests.oracle.layer_case import ONE_DEVICE, where
 from tests.oracle.op_calls import call_of
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
 CASES = reference_cases("ops")
-ONE_DEVICE = ("data:1,model:1", "")
 
 
 def layouts_of(case: ReferenceCase) -> list[tuple[str, str]]:
@@ -80,7 +80,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[dict[str, Any], dict[str,
 
 @pytest.mark.parametrize(
     "name, mesh_shape, layout",
-    [(name, *where) for name, case in CASES.items() for where in layouts_of(case)],
+    where({name: layouts_of(case) for name, case in CASES.items()}),
 )
 def test_op_equals_the_original(name: str, mesh_shape: str, layout: str) -> None:
     case = CASES[name]

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import pathlib
+import functools
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from mtfrun.models.transformer.token_model import TokenModel
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
-from tests.oracle.reference_models import (
-    best_of_beam,
+from tests.oracle.reference_decodes import (
+    assert_beam_search_is_the_originals,
+    decodes_of,
     greedy,
-    import_weights,
-    layout_for,
+    on_one_and_several,
+    to_the_end,
+)
+from tests.oracle.reference_models import (
+    mesh_for,
     padded_to,
     reference_gradient,
     run,
     tensor2tensor_model,
-    to_the_end,
+    with_weights,
 )
 
 CASES = {
@@ -27,25 +32,7 @@ CASES = {
     for file in ("t2t_transformer_2018", "t2t_transformer_head")
     for name, case in reference_cases(file).items()
 }
-DECODES = [
-    (name, key.removeprefix("decode_"))
-    for name, case in CASES.items()
-    for key, value in case.hparams.items()
-    if key.startswith("decode_") and isinstance(value, dict) and "beam" not in value
-]
-BEAMS = [
-    (name, key.removeprefix("decode_"))
-    for name, case in CASES.items()
-    for key, value in case.hparams.items()
-    if key.startswith("decode_") and isinstance(value, dict) and "beam" in value
-]
-
-# Compiling a loop for a mesh takes long: most of them are slow tests.
-DECODES_ON_MESHES = [
-    pytest.param(name, decode, several, marks=[pytest.mark.slow] if slow else [])
-    for name, decode in DECODES
-    for several, slow in ((False, False), (True, not ("encdec" in name and "head" in name)))
-]
+DECODES, BEAMS = decodes_of(CASES)
 
 
 def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
@@ -57,19 +44,26 @@ def _is_feature(name: str) -> bool:
     return name.startswith(("inputs", "targets"))
 
 
-def _mesh(case: ReferenceCase, several: bool) -> mtf.Mesh:
-    return mtf.Mesh(*layout_for(case)) if several else mtf.Mesh(ONE_DEVICE)
-
-
-@pytest.mark.parametrize("several", [False, True], ids=["one device", "several"])
-@pytest.mark.parametrize("name", CASES)
-def test_logits_loss_and_gradients(name: str, several: bool, tmp_path: pathlib.Path) -> None:
+@functools.cache
+def _model(name: str, several: bool) -> tuple[TokenModel, mtf.Mesh]:
+    """Returns the model of a case with its weights, which tests do not change."""
     case = CASES[name]
-    mesh = _mesh(case, several)
-    model = tensor2tensor_model(mesh, case)
-    import_weights(model, case, tmp_path)
-    has_gradients = bool(case.with_role("grad"))
-    logits, _, training, gradients = run(model, mesh, _features(case), has_gradients)
+    mesh = mesh_for(case, several)
+    return with_weights(tensor2tensor_model(mesh, case), case), mesh
+
+
+@pytest.mark.parametrize(
+    "name, several",
+    on_one_and_several(
+        CASES, lambda name: "deep" in name or "encdec_packed" in name or "head/lm_" in name
+    ),
+)
+def test_logits_loss_and_gradients(name: str, several: bool) -> None:
+    case = CASES[name]
+    model, mesh = _model(name, several)
+    logits, training, gradients, _ = run(
+        model, mesh, _features(case), with_gradients=bool(case.with_role("grad"))
+    )
     expected = case.arrays["out/logits"]
     compared = np.ones(expected.shape[:2], bool)
     if "in/targets_segmentation" in case.arrays:
@@ -103,12 +97,13 @@ def _decode_length(case: ReferenceCase, inputs: np.ndarray | None) -> int:
     return int(longest * multiplier + case.hparams["decode_length_constant"])
 
 
-@pytest.mark.parametrize("name, decode, several", DECODES_ON_MESHES)
-def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "name, decode, several",
+    on_one_and_several(DECODES, lambda name: "encdec" in name[0] and "head" in name[0]),
+)
+def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
-    mesh = _mesh(case, several)
-    model = tensor2tensor_model(mesh, case)
-    import_weights(model, case, tmp_path)
+    model, mesh = _model(name, several)
     expected = case.arrays[f"out/{decode}_ids"]
     given = {
         key.removeprefix(f"{decode}_"): x
@@ -123,43 +118,22 @@ def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib
         (partial,) = given.values()
         prompts[: len(partial), : partial.shape[1]] = partial
     steps = _decode_length(case, inputs)
-    vocabulary_size = case.arrays["out/logits"].shape[-1]
-    made = greedy(model, mesh, prompts, inputs, vocabulary_size)
+    made = greedy(model, mesh, prompts, inputs)
     np.testing.assert_array_equal(
         to_the_end(made, steps)[:rows], to_the_end(expected, steps)[:rows]
     )
 
 
 @pytest.mark.parametrize(
-    "name, decode, several",
-    [
-        pytest.param(
-            *key, several, marks=[] if not several or "head/lm" in key[0] else [pytest.mark.slow]
-        )
-        for key in BEAMS
-        for several in (False, True)
-    ],
+    "name, decode, several", on_one_and_several(BEAMS, lambda name: "head/lm" in name[0])
 )
-def test_beam_searches(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
+def test_beam_searches(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
-    options = case.hparams[f"decode_{decode}"]
-    mesh = _mesh(case, several)
-    model = tensor2tensor_model(mesh, case)
-    import_weights(model, case, tmp_path)
-    expected = case.arrays[f"out/{decode}_ids"]
+    model, mesh = _model(name, several)
     given = case.with_role("in").get(f"{decode}_inputs")
     inputs = None if given is None else _whole_batch(case, given)
-    made = best_of_beam(
-        model,
-        mesh,
-        np.zeros_like(expected),
-        inputs,
-        case.arrays["out/logits"].shape[-1],
-        beam=options["beam"],
-        alpha=options.get("alpha", 0.6),
-        limit=_decode_length(case, inputs),
-    )
-    np.testing.assert_array_equal(made, expected)
+    limit = _decode_length(case, inputs)
+    assert_beam_search_is_the_originals(model, mesh, case, decode, inputs, limit)
 
 
 def test_all_cases_are_there() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
+import functools
 
 import numpy as np
 import pytest
@@ -14,15 +14,19 @@ from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.rundir import WarmStart
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import FOLDER, ReferenceCase, reference_cases
-from tests.oracle.reference_models import (
-    best_of_beam,
+from tests.oracle.reference_decodes import (
+    assert_beam_search_is_the_originals,
+    decodes_of,
     greedy,
-    import_weights,
-    layout_for,
+    on_one_and_several,
+    to_the_end,
+)
+from tests.oracle.reference_models import (
+    mesh_for,
     reference_gradient,
     run,
-    to_the_end,
     transformer_model,
+    with_weights,
 )
 
 # Where the master copy is bfloat16 (8 bits of mantissa), the original computed the loss after
@@ -30,30 +34,9 @@ from tests.oracle.reference_models import (
 BFLOAT16_CHECKPOINT_TOLERANCE = 2e-3
 
 CASES = reference_cases("transformer")
-DECODES = [
-    (name, key.removeprefix("decode_"))
-    for name, case in CASES.items()
-    for key, value in case.hparams.items()
-    if key.startswith("decode_") and "beam" not in value
-]
-BEAMS = [
-    (name, key.removeprefix("decode_"))
-    for name, case in CASES.items()
-    for key, value in case.hparams.items()
-    if key.startswith("decode_") and "beam" in value
-]
+DECODES, BEAMS = decodes_of(CASES)
 BUCKETS = reference_cases("relative_buckets")
 CHECKPOINTS = [name for name, case in CASES.items() if "checkpoint" in case.hparams]
-
-# Compiling a loop for a mesh takes long: most of them are slow tests.
-DECODES_ON_MESHES = [
-    pytest.param(name, decode, several, marks=[pytest.mark.slow] if slow else [])
-    for name, decode in DECODES
-    for several, slow in (
-        (False, False),
-        (True, name not in ("t5_1_1", "lm_sinusoid_multiquery")),
-    )
-]
 
 
 def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
@@ -73,8 +56,12 @@ def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
     return found
 
 
-def _mesh(case: ReferenceCase, several: bool) -> mtf.Mesh:
-    return mtf.Mesh(*layout_for(case)) if several else mtf.Mesh(ONE_DEVICE)
+@functools.cache
+def _model(name: str, several: bool) -> tuple[TokenModel, mtf.Mesh]:
+    """Returns the model of a case with its weights, which tests do not change."""
+    case = CASES[name]
+    mesh = mesh_for(case, several)
+    return with_weights(transformer_model(mesh, case), case), mesh
 
 
 def _loss(case: ReferenceCase, loss: Loss) -> np.ndarray:
@@ -90,17 +77,26 @@ def _assert_logits(case: ReferenceCase, logits: np.ndarray) -> None:
     assert_close(logits[known], expected[known], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one device", "several"])
-@pytest.mark.parametrize("name", CASES)
-def test_logits_losses_and_gradients(name: str, several: bool, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "name, several",
+    on_one_and_several(
+        CASES,
+        lambda name: (
+            name in ("t5_1_1", "bi_switch", "lm_sinusoid_multiquery", "lm_prefix", "lm_packed")
+        ),
+    ),
+)
+def test_logits_losses_and_gradients(name: str, several: bool) -> None:
     case = CASES[name]
-    mesh = _mesh(case, several)
-    model = transformer_model(mesh, case)
-    import_weights(model, case, tmp_path)
-    logits, evaluation, training, gradients = run(model, mesh, _features(case), True)
+    model, mesh = _model(name, several)
+    # With label smoothing the original smooths the loss of evaluation as well.
+    smooth = bool(case.hparams.get("label_smoothing"))
+    logits, training, gradients, evaluation = run(
+        model, mesh, _features(case), with_gradients=True, with_evaluation=not smooth
+    )
     _assert_logits(case, logits)
     assert_close(_loss(case, training), case.arrays["out/loss_train"], FLOAT32_MODEL_TOLERANCE)
-    if not case.hparams.get("label_smoothing"):
+    if not smooth:
         expected = case.arrays["out/loss_eval"]
         assert_close(_loss(case, evaluation), expected, FLOAT32_MODEL_TOLERANCE)
     variables = model.named_variables()
@@ -110,22 +106,22 @@ def test_logits_losses_and_gradients(name: str, several: bool, tmp_path: pathlib
         assert_close(gradient / denominator, expected, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("name, decode, several", DECODES_ON_MESHES)
-def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "name, decode, several",
+    on_one_and_several(DECODES, lambda name: name[0] in ("t5_1_1", "lm_sinusoid_multiquery")),
+)
+def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     options = case.hparams[f"decode_{decode}"]
-    mesh = _mesh(case, several)
-    model = transformer_model(mesh, case)
-    import_weights(model, case, tmp_path)
+    model, mesh = _model(name, several)
     expected = case.arrays[f"out/{decode}_ids"]
     prompts, inputs = np.zeros_like(expected), None
     if case.hparams["type"] == "bi":
         inputs = case.arrays["in/inputs"]
     else:
         prompts = case.arrays[f"in/{decode}_partial_sequences"]
-    vocabulary_size = case.arrays["out/logits_eval"].shape[-1]
-    end_id = vocabulary_size if options.get("never_end") else decoding.END_ID
-    made = greedy(model, mesh, prompts, inputs, vocabulary_size, end_id)
+    end_id = model.vocab.size if options.get("never_end") else decoding.END_ID
+    made = greedy(model, mesh, prompts, inputs, end_id)
     for row, want, prompt in zip(made, expected, prompts, strict=True):
         given = np.count_nonzero(prompt)
         if options.get("remove_partial"):
@@ -140,36 +136,17 @@ def test_greedy_decodes(name: str, decode: str, several: bool, tmp_path: pathlib
 
 
 @pytest.mark.parametrize(
-    "name, decode, several",
-    [
-        pytest.param(
-            *key, several, marks=[] if not several or "t5_1_1" in key else [pytest.mark.slow]
-        )
-        for key in BEAMS
-        for several in (False, True)
-    ],
+    "name, decode, several", on_one_and_several(BEAMS, lambda name: "t5_1_1" in name)
 )
-def test_beam_searches(name: str, decode: str, several: bool, tmp_path: pathlib.Path) -> None:
+def test_beam_searches(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     options = case.hparams[f"decode_{decode}"]
-    mesh = _mesh(case, several)
-    model = transformer_model(mesh, case)
-    import_weights(model, case, tmp_path)
-    expected = case.arrays[f"out/{decode}_ids"]
+    model, mesh = _model(name, several)
     inputs = case.arrays["in/inputs"]
     longest = np.count_nonzero(inputs, axis=1).max()
-    made = best_of_beam(
-        model,
-        mesh,
-        np.zeros_like(expected),
-        inputs,
-        case.arrays["out/logits_eval"].shape[-1],
-        beam=options["beam"],
-        alpha=options.get("alpha", 0.6),
-        limit=int(longest * options.get("mult", 1.5) + options.get("const", 10.0)),
-        num_prefilter=2 if "mesh_shape" in case.hparams else 0,
-    )
-    np.testing.assert_array_equal(made, expected)
+    limit = int(longest * options.get("mult", 1.5) + options.get("const", 10.0))
+    num_prefilter = 2 if "mesh_shape" in case.hparams else 0
+    assert_beam_search_is_the_originals(model, mesh, case, decode, inputs, limit, num_prefilter)
 
 
 def test_all_cases_are_there() -> None:
@@ -188,12 +165,13 @@ def _imported(name: str, step: str, mesh: mtf.Mesh) -> TokenModel:
     return model
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one device", "several"])
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize(
+    "name, several", on_one_and_several(CHECKPOINTS, lambda name: name == "t5_1_1")
+)
 def test_a_stored_checkpoint_gives_the_stored_logits(name: str, several: bool) -> None:
     case = CASES[name]
-    mesh = _mesh(case, several)
-    logits, _, training, _ = run(_imported(name, "0", mesh), mesh, _features(case), False)
+    mesh = mesh_for(case, several)
+    logits, training, _, _ = run(_imported(name, "0", mesh), mesh, _features(case))
     _assert_logits(case, logits)
     assert_close(_loss(case, training), case.arrays["out/loss_train"], FLOAT32_MODEL_TOLERANCE)
 
@@ -204,7 +182,7 @@ def test_a_trained_checkpoint_gives_the_loss_after_training(name: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     losses = case.arrays["out/train_losses"]
     model = _imported(name, str(len(losses) - 1), mesh)
-    _, _, training, _ = run(model, mesh, _features(case), False)
+    _, training, _, _ = run(model, mesh, _features(case))
     is_rounded = case.hparams.get("master_dtype") == "bfloat16"
     tolerance = BFLOAT16_CHECKPOINT_TOLERANCE if is_rounded else FLOAT32_MODEL_TOLERANCE
     assert_close(_loss(case, training), losses[-1], tolerance)

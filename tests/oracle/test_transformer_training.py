@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import FOLDER, reference_cases
 from tests.oracle.reference_models import (
-    import_weights,
-    layout_for,
+    mesh_for,
     on_mesh,
     reference_value,
     transformer_model,
+    with_weights,
 )
 
 # The third trained model keeps its variables in bfloat16.
@@ -29,11 +27,10 @@ CASES = {name: reference_cases("transformer")[name] for name in ("lm", "t5_1_1")
     ids=["one device", "several"],
 )
 @pytest.mark.parametrize("name", CASES)
-def test_steps_of_adafactor(name: str, several: bool, tmp_path: pathlib.Path) -> None:
+def test_steps_of_adafactor(name: str, several: bool) -> None:
     case = CASES[name]
-    mesh = mtf.Mesh(*layout_for(case)) if several else mtf.Mesh(ONE_DEVICE)
-    model = transformer_model(mesh, case)
-    import_weights(model, case, tmp_path)
+    mesh = mesh_for(case, several)
+    model = with_weights(transformer_model(mesh, case), case)
     variables = model.named_variables()
     optimizer = optim.Adafactor(
         learning_rate=0.05, min_dim_size_to_factor=case.hparams.get("min_dim_size_to_factor", 128)

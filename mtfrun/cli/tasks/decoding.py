@@ -55,6 +55,21 @@ class Answer(NamedTuple):
     valid_utf8: bool
 
 
+class _Batch(NamedTuple):
+    """Prompts that one program decodes.
+
+    Attributes:
+      lengths: of the features.
+      at_once: whether prompts are read at once: a matter of each row, not of its batch, so that not
+        even the rounding of its answer depends on the others.
+      lines: their numbers.
+    """
+
+    lengths: Mapping[str, int]
+    at_once: bool
+    lines: Sequence[int]
+
+
 @dataclasses.dataclass(frozen=True)
 class Decoding:
     """How outputs are made. Models of pairs of texts answer their prompts, others continue them.
@@ -98,11 +113,9 @@ class Decoding:
         """Returns an answer to each prompt, in order; tells `progress` how many are done."""
         answers: dict[int, Answer] = {}
         rows = [self._prompting.row(prompt) for prompt in prompts]
-        for lengths, lines in self._batches(rows):
-            ids, scores, finished = self._search_batch(
-                lengths, lines, [rows[line] for line in lines]
-            )
-            for i, line in enumerate(lines):
+        for batch in self._batches(rows):
+            ids, scores, finished = self._search_batch(batch, [rows[line] for line in batch.lines])
+            for i, line in enumerate(batch.lines):
                 hypotheses = decoding.n_best(ids[i], scores[i], finished[i])
                 answers[line] = self._answer(
                     prompts[line], rows[line], hypotheses[: self.num_outputs]
@@ -126,35 +139,44 @@ class Decoding:
         )
         return AnsweringInRow(answering) if isinstance(data, DelimitedPairsData) else answering
 
-    def _batches(self, rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, int], list[int]]]:
-        """Yields (lengths, numbers of at most `batch_size` rows), rows of like length together."""
-        by_lengths: dict[tuple, list[int]] = {}
+    def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
+        """Yields batches of rows of like length."""
+        by_program: dict[tuple, list[int]] = {}
         for line, row in enumerate(rows):
-            key = tuple(sorted(self._prompting.lengths(row).items()))
-            by_lengths.setdefault(key, []).append(line)
-        for key, lines in sorted(by_lengths.items()):
+            lengths = self._prompting.lengths(row)
+            longest = self._prompting.longest_prompt(lengths)
+            at_once = decoding.worth_reading_at_once(row.given, longest)
+            by_program.setdefault((*sorted(lengths.items()), at_once), []).append(line)
+        for (*items, at_once), lines in sorted(by_program.items()):
+            # Steps begin behind the shortest prompt of a batch.
+            lines.sort(key=lambda line: rows[line].given)
             for start in range(0, len(lines), self.batch_size):
-                yield dict(key), lines[start : start + self.batch_size]
+                yield _Batch(dict(items), at_once, lines[start : start + self.batch_size])
 
     def _search_batch(
-        self, lengths: Mapping[str, int], lines: Sequence[int], rows: Sequence[Row]
+        self, given: _Batch, rows: Sequence[Row]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns ids [rows, beam, length], scores and finished [rows, beam] of the rows."""
         mesh = self.experiment.mesh
         batch = mtf.Dimension("batch", self.batch_size)
-        arrays = self._prompting.features(rows, self.batch_size, lengths)
+        arrays = self._prompting.features(rows, self.batch_size, given.lengths)
         features = {
             name: mtf.import_tf_tensor(mesh, ids, [batch, mtf.Dimension("length", ids.shape[1])])
             for name, ids in arrays.items()
         }
         # The rows that fill up the batch have no room, so they are done at once.
         numbers = np.zeros([2, self.batch_size], np.int32)
-        numbers[:, : len(rows)] = [lines, [row.limit for row in rows]]
-        program = tuple(lengths.values())
+        numbers[:, : len(rows)] = [given.lines, [row.limit for row in rows]]
+        program = (*given.lengths.values(), given.at_once)
         if program not in self._programs:
             # Measured: XLA makes decoding faster on one device.
             self._programs[program] = mtf.function(
-                self._hypotheses, jit_compile=not mesh.is_distributed
+                functools.partial(
+                    self._hypotheses,
+                    self._prompting.longest_prompt(given.lengths),
+                    given.at_once,
+                ),
+                jit_compile=not mesh.is_distributed,
             )
         found = self._programs[program](
             features, *(mtf.import_tf_tensor(mesh, x, [batch]) for x in numbers)
@@ -163,15 +185,26 @@ class Decoding:
         return ids, scores, finished
 
     def _hypotheses(
-        self, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
+        self,
+        longest_prompt: int,
+        at_once: bool,
+        features: Mapping[str, mtf.Tensor],
+        lines: mtf.Tensor,
+        limits: mtf.Tensor,
     ) -> decoding.Hypotheses:
         vocabulary = self.experiment.vocabulary
+
+        def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
+            decoder = self.experiment.model.decoder(features, beam)
+            return decoder if at_once else decoder.step_by_step()
+
         return self.search(
-            functools.partial(self.experiment.model.decoder, features),
+            decoder_for,
             features[TARGETS],
             self.experiment.model.vocab,
             lines=lines,
             limits=limits,
+            longest_prompt=longest_prompt,
             end_id=vocabulary.end_id,
         )
 

@@ -46,6 +46,9 @@ class Prompting(Protocol):
     ) -> dict[str, np.ndarray]:
         """Returns the features [batch, length] of the rows; targets are what outputs begin with."""
 
+    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        """Returns how many ids the outputs of rows of these lengths can begin with at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Continuing:
@@ -60,10 +63,14 @@ class Continuing:
     max_length: int
     decode_length: int
 
+    @property
+    def _kept(self) -> int:
+        """The ids of a prompt that are read at most."""
+        return self.max_length - min(self.decode_length, self.max_length // 2)
+
     def row(self, prompt: bytes) -> Row:
-        kept = self.max_length - min(self.decode_length, self.max_length // 2)
         encoded = self.vocabulary.encode(prompt)
-        ids = encoded[-kept:]
+        ids = encoded[-self._kept :]
         limit = min(len(ids) + self.decode_length, self.max_length)
         return Row(ids, len(ids), len(encoded) - len(ids), len(ids), limit)
 
@@ -74,6 +81,12 @@ class Continuing:
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+
+    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        length = lengths[TARGETS]
+        # Rows that are shorter than `max_length` have room for all that is made.
+        room = self.decode_length if length < self.max_length else 0
+        return max(0, min(self._kept, length - room))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +129,9 @@ class Answering:
             TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
         }
 
+    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        return 0
+
 
 @dataclasses.dataclass(frozen=True)
 class AnsweringInRow:
@@ -138,6 +154,9 @@ class AnsweringInRow:
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+
+    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        return min(self.apart.inputs_length, lengths[TARGETS])
 
 
 def bucket(length: int, longest: int) -> int:

@@ -15,6 +15,7 @@ from mtfrun.models.moe.one_level import one_level
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Routing
 from mtfrun.models.moe.routing_metrics import VISITS, level_metrics, level_shapes, visits_metric
+from mtfrun.models.moe.slices import over_slices
 
 
 class MoE1D(Sublayer):
@@ -98,6 +99,13 @@ class MoE1D(Sublayer):
         group = mtf.Dimension("group_size", 1)
         inputs = mtf.reshape(x, [groups, group, self._d_model])
         return mtf.reshape(self._mixture(inputs, group, 1, None, context), x.shape), state
+
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns what `step` gives for all positions of x {batch..., length, d_model}.
+
+        About `group_size` tokens at a time, for every expert has room for all of these.
+        """
+        return over_slices(lambda y: self.step(y, (), context)[0], x, self._group_size), state
 
     def _mixture(
         self,

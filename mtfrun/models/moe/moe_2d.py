@@ -13,6 +13,7 @@ from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.gather_dispatch import GatherDispatch
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing_metrics import VISITS, level_metrics, level_shapes, visits_metric
+from mtfrun.models.moe.slices import over_slices
 from mtfrun.models.moe.two_level_sizes import (
     NO_OUTER_BATCH,
     Sizes,
@@ -124,6 +125,13 @@ class MoE2D(Sublayer):
         sizes = sizes_of_step(batch)
         inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, sizes.group_x, self._d_model])
         return mtf.reshape(self._mixture(inputs, sizes, None, context), x.shape), state
+
+    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        """Returns what `step` gives for all positions of x {batch..., length, d_model}.
+
+        About `group_size` tokens at a time, for every expert has room for all of these.
+        """
+        return over_slices(lambda y: self.step(y, (), context)[0], x, self._group_size), state
 
     def _mixture(
         self, x: mtf.Tensor, sizes: Sizes, importance: mtf.Tensor | None, context: Context

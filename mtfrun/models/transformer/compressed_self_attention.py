@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from mtfrun import mtf
 from mtfrun.layers import (
-    AttentionParameters,
     Context,
     Dropout,
     KeysAndValues,
-    Sublayer,
+    memory_compressed_keys_and_values,
     multihead_self_attention_memory_compressed,
     multihead_self_attention_memory_compressed_incremental,
 )
+from mtfrun.models.transformer.projected_attention import ProjectedAttention
 
 
-class CompressedSelfAttention(Sublayer):
+class CompressedSelfAttention(ProjectedAttention):
     """Attention to means of neighbours; see `multihead_self_attention_memory_compressed`.
 
     `compression_factor` must divide the length of whole rows. Segments of packed rows are not kept
@@ -35,12 +33,8 @@ class CompressedSelfAttention(Sublayer):
         dropout_rate: float = 0.0,
     ) -> None:
         """Makes the projections; `compression_factor` is the positions in a group."""
-        super().__init__()
-        self._mesh = mesh
-        self._dtypes = dtypes
+        super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
         self._compression_factor = compression_factor
-        heads, kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
-        self.parameters = AttentionParameters(mesh, heads, d_model, kv, dtypes)
         self.dropout = Dropout(dropout_rate)
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
@@ -53,23 +47,30 @@ class CompressedSelfAttention(Sublayer):
             drop=lambda weights: self.dropout(weights, context),
         )
 
-    def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
-    ) -> KeysAndValues:
-        """Returns an empty cache of the keys and values of groups."""
-        heads, _, kv = self.parameters.wq.shape
-        number = -(-memory_length.size // self._compression_factor)
-        groups = mtf.Dimension(memory_length.name, number)
-        zeros = mtf.zeros(self._mesh, [*batch, heads, groups, kv], self._dtypes.activation)
-        return KeysAndValues(zeros, zeros)
-
-    def step(
+    def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, context: Context
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at `context.position` and the cache with that position added."""
-        if context.position is None:
-            raise ValueError("a step of compressed attention needs context.position")
-        y, k, v = multihead_self_attention_memory_compressed_incremental(
-            x, *state, context.position, self._compression_factor, self.parameters()
+        """Returns the output for whole rows of any length, and the keys and values of groups."""
+        length = x.shape.get_dim_by_name("length")
+        rest = -length.size % self._compression_factor
+        x = mtf.pad(x, [0, rest], length.name)
+        memory = memory_compressed_keys_and_values(
+            x, context.number_known(), self._compression_factor, self.parameters()
         )
-        return y, KeysAndValues(k, v)
+        return mtf.slice(self(x, context), 0, length.size, length.name), KeysAndValues(*memory)
+
+    def _remembered(self, memory_length: mtf.Dimension) -> mtf.Dimension:
+        """Returns the groups."""
+        number = -(-memory_length.size // self._compression_factor)
+        return mtf.Dimension(memory_length.name, number)
+
+    def _attend_once(
+        self,
+        x: mtf.Tensor,
+        memory: KeysAndValues,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None,
+    ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+        return multihead_self_attention_memory_compressed_incremental(
+            x, *memory, position, self._compression_factor, self.parameters(), condition
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
@@ -12,7 +11,6 @@ from mtfrun.layers import Context, PositionalEmbedding
 from mtfrun.models.transformer.decoder_side import (
     causal_mask,
     decoder_inputs,
-    prefix_decoder,
     stack_decoder,
 )
 from mtfrun.models.transformer.prefix import (
@@ -94,24 +92,28 @@ class DecoderOnly(TokenModel):
     ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        A prefix language model reads these ids beforehand, up to the first 0 in a row. They are the
-        inputs and their end, unless "targets_prefix" says that it is fewer.
+        It can read these ids at once, up to the first 0 in a row. In a prefix language model they
+        are the inputs and their end, unless "targets_prefix" says that it is fewer.
         """
         targets = features["targets"]
         length = self._check_length(targets)
-        parts: dict[str, Any] = {
-            "embed": lambda ids, position: self._embed(self.embedding, ids, position),
-            "classify": self._step_classifier(targets, beam),
-            "dtype": self._activation,
-        }
-        if not self._prefix:
-            decoder = stack_decoder(self.decoder_stack, targets, beam, Context(), **parts)
-            return decoder._replace(given_ends=True)
-        in_prefix = prefix_of_known(targets, length)
-        if "targets_prefix" in features:
+        in_prefix = None
+        if self._prefix:
+            in_prefix = prefix_of_known(targets, length)
+        if in_prefix is not None and "targets_prefix" in features:
             given = mtf.not_equal(features["targets_prefix"], 0)
             in_prefix = mtf.logical_and(in_prefix, given)
-        return prefix_decoder(self.decoder_stack, targets, beam, in_prefix, **parts)
+        return stack_decoder(
+            self.decoder_stack,
+            targets,
+            beam,
+            Context(bidirectional=self._prefix),
+            embed=lambda ids, position: self._embed(self.embedding, ids, position),
+            classify=self._step_classifier(),
+            dtype=self._activation,
+            reads_prompts=True,
+            in_prefix=in_prefix,
+        )
 
     def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
         targets = features["targets"]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding import Decoder
+from mtfrun.decoding import Decoder, fitted
 from mtfrun.layers import (
     Context,
     attention_mask_causal,
     attention_mask_same_segment,
     attention_mask_up_to,
 )
-from mtfrun.models.transformer.prefix import number_of_known, prefix_mask, prefix_mask_up_to
+from mtfrun.models.transformer.prefix import prefix_mask
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
 
@@ -61,76 +62,118 @@ def stack_decoder(
     embed: Embed,
     classify: Callable[[mtf.Tensor], mtf.Tensor],
     dtype: tf.DType,
+    reads_prompts: bool = False,
+    in_prefix: mtf.Tensor | None = None,
 ) -> Decoder:
-    """Returns a stack as a step function, and its first state.
+    """Returns a stack as a step function, its first state, and how it reads prompts at once.
 
     Args:
       stack: of causal sublayers.
-      targets: {batch..., length}: only its shape is used.
+      targets: {batch..., length} the known ids, 0 after them; without `reads_prompts` only their
+        shape is used.
       beam: of the hypotheses of a row.
       context: of all steps.
       embed: see `Embed`.
       classify: gives the logits of the stack's output.
       dtype: of masks.
+      reads_prompts: read the known ids at once, if all sublayers can do so; an end among them ends
+        nothing.
+      in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
+        other, all of which read known ids. It can only read them at once.
+
+    Raises:
+      ValueError: a sublayer of a prefix language model cannot read them at once.
     """
     length = targets.shape.get_dim_by_name("length")
-    batch = _rows(targets, beam)
+    batch = targets.shape - length
+    rows = batch if beam is None else batch + beam
+    if in_prefix is not None:
+        _check_reads_at_once(stack, context)
 
-    def within(positions: int) -> Decoder:
+    prompts = _Prompts(stack, targets, context, embed, dtype, in_prefix)
+
+    def decoder(first_state: Any, known: mtf.Tensor | None, positions: int) -> Decoder:
         memory_length = mtf.Dimension("memory_length", positions)
+        state = stack.initial_state(rows, memory_length, context)
+        if first_state is not None:
+            state = fitted(first_state, state)
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             mask = mtf.cast(attention_mask_up_to(memory_length, position), dtype)
-            here = dataclasses.replace(context, position=position, self_attention_bias=mask)
+            here = dataclasses.replace(
+                context, position=position, known=known, self_attention_bias=mask
+            )
             x, state = stack.step(embed(ids, position), state, here)
             return classify(x), state
 
-        return Decoder(step, stack.initial_state(batch, memory_length, context), within)
+        return Decoder(
+            step,
+            state,
+            functools.partial(decoder, first_state, known),
+            at_once if reads_prompts and stack.can_prefill(context) else None,
+            prefix=in_prefix is not None,
+            given_ends=reads_prompts,
+        )
 
-    return within(length.size)
+    def at_once(longest: int, known: mtf.Tensor) -> Decoder:
+        return decoder(prompts.state_after(longest, known), known, length.size)
 
-
-def prefix_decoder(
-    stack: Stack,
-    targets: mtf.Tensor,
-    beam: mtf.Dimension | None,
-    in_prefix: mtf.Tensor,
-    *,
-    embed: Embed,
-    classify: Callable[[mtf.Tensor], mtf.Tensor],
-    dtype: tf.DType,
-) -> Decoder:
-    """Returns a stack as a step function, and the state after it has read what is known at once.
-
-    Args:
-      stack, beam, embed, classify, dtype: see `stack_decoder`.
-      targets: {batch..., length} the known ids, 0 after them.
-      in_prefix: {batch..., length} bool: the positions that see each other, all of which read known
-        ids.
-    """
-    length = targets.shape.get_dim_by_name("length")
-    memory_length = mtf.Dimension("memory_length", length.size)
-    context = Context(bidirectional=True)
-    whole = dataclasses.replace(
-        context,
-        self_attention_bias=prefix_mask(length, in_prefix, None, dtype),
-        nonpadding=mtf.to_float(in_prefix),
-    )
-    empty = stack.initial_state(_rows(targets, beam), memory_length, context)
-    _, first_state = stack.prefill(embed(decoder_inputs(targets, length, None), None), empty, whole)
-
-    # A step within the prefix of a row computes what is in its state already.
-    def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-        mask = mtf.cast(prefix_mask_up_to(memory_length, position, in_prefix), dtype)
-        here = dataclasses.replace(context, position=position, self_attention_bias=mask)
-        x, state = stack.step(embed(ids, position), state, here)
-        return classify(x), state
-
-    known = number_of_known(targets, length)
-    return Decoder(step, first_state, prefilled=known, given_ends=True)
+    return decoder(None, None, length.size)
 
 
-def _rows(targets: mtf.Tensor, beam: mtf.Dimension | None) -> list[mtf.Dimension]:
-    """Returns the dimensions of the ids in a step."""
-    batch = [dim for dim in targets.shape if dim.name != "length"]
-    return batch if beam is None else [*batch, beam]
+@dataclasses.dataclass(frozen=True)
+class _Prompts:
+    """Reads prompts at once; the attributes are what `stack_decoder` is given."""
+
+    stack: Stack
+    targets: mtf.Tensor
+    context: Context
+    embed: Embed
+    dtype: tf.DType
+    in_prefix: mtf.Tensor | None
+
+    def state_after(self, longest: int, known: mtf.Tensor) -> Any:
+        """Returns the stack's state without a beam, with as much room as it takes.
+
+        Args:
+          longest: no prompt has more ids.
+          known: {batch...} int32, how many each one has.
+        """
+        whole = self.targets.shape.get_dim_by_name("length")
+        number = self._positions_read(whole, longest)
+        length, memory_length = (
+            mtf.Dimension(name, number) for name in ("length", "memory_length")
+        )
+        context = dataclasses.replace(self.context, known=known)
+        if self.in_prefix is None:
+            mask = causal_mask(self.targets.mesh, length, None, self.dtype)
+        else:
+            inside = mtf.slice(self.in_prefix, 0, number, "length")
+            mask = prefix_mask(length, inside, None, self.dtype)
+            context = dataclasses.replace(context, nonpadding=mtf.to_float(inside))
+        context = dataclasses.replace(context, self_attention_bias=mask)
+        batch = self.targets.shape - whole
+        state = self.stack.initial_state(batch, memory_length, self.context)
+        ids = decoder_inputs(mtf.slice(self.targets, 0, number, "length"), length, None)
+        return self.stack.prefill(self.embed(ids, None), state, context)[1]
+
+    def _positions_read(self, length: mtf.Dimension, longest: int) -> int:
+        """Returns how many positions are read: the whole length where the mesh splits it.
+
+        The position that reads a prompt's last id is the first step's, but the others of a prefix
+        see it.
+        """
+        memory_length = mtf.Dimension("memory_length", length.size)
+        if any(self.targets.mesh.num_splits(dim) > 1 for dim in (length, memory_length)):
+            return length.size
+        return min(longest + (self.in_prefix is not None), length.size)
+
+
+def _check_reads_at_once(stack: Stack, context: Context) -> None:
+    """Raises ValueError if a sublayer reads positions one after the other only."""
+    for sublayer in stack.blocks[0].values():
+        if not sublayer.can_prefill(context):
+            raise ValueError(
+                f"{type(sublayer.layer).__name__} reads positions one after the other only: it"
+                " cannot decode in a prefix language model"
+            )

@@ -101,7 +101,7 @@ class EncoderDecoder(TokenModel):
             beam,
             self._encoded(unpacked, Context()),
             embed=lambda ids, position: self._embed(self.embedding, ids, position),
-            classify=self._step_classifier(features["targets"], beam),
+            classify=self._step_classifier(),
             dtype=self._activation,
         )
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from mtfrun import mtf
 from mtfrun.layers import (
-    AttentionParameters,
     Context,
     KeysAndValues,
-    Sublayer,
     masked_local_attention_1d,
+    masked_local_attention_1d_by_steps,
     masked_local_attention_1d_incremental,
+    ring_of,
 )
+from mtfrun.models.transformer.projected_attention import ProjectedAttention
 
 
-class MaskedLocalAttention(Sublayer):
+class MaskedLocalAttention(ProjectedAttention):
     """Causal attention in blocks; see `masked_local_attention_1d`.
 
     As in the original, decoding step by step is another attention than the one over whole rows: it
@@ -34,33 +33,34 @@ class MaskedLocalAttention(Sublayer):
         window: int = 128,
     ) -> None:
         """Makes the projections; `window` is how far a block looks back."""
-        super().__init__()
-        self._mesh = mesh
+        super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
         self._window = window
-        self._dtypes = dtypes
-        heads, kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
-        self.parameters = AttentionParameters(mesh, heads, d_model, kv, dtypes)
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         return masked_local_attention_1d(x, self.parameters(), self._window)[0]
 
-    def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
-    ) -> KeysAndValues:
-        """Returns an empty ring of `window` keys and values."""
-        heads, _, kv = self.parameters.wq.shape
-        shape = [*batch, heads, mtf.Dimension("window_length", self._window), kv]
-        zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
-        return KeysAndValues(zeros, zeros)
-
-    def step(
+    def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, context: Context
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at `context.position` and the ring with that position written."""
-        if context.position is None:
-            raise ValueError("a step of local attention needs context.position")
-        y, k, v = masked_local_attention_1d_incremental(
-            x, *state, context.position, self.parameters()
+        """Returns the output of steps for whole rows, and the ring after them."""
+        y, *memory = masked_local_attention_1d_by_steps(x, self.parameters(), self._window)
+        length = x.shape.get_dim_by_name("length")
+        number = context.number_known()
+        rings = (ring_of(m, length, number, state.keys.shape) for m in memory)
+        return y, KeysAndValues(*rings)
+
+    def _remembered(self, memory_length: mtf.Dimension) -> mtf.Dimension:
+        """Returns a ring of `window` places: those that are not yet written are seen as well."""
+        return mtf.Dimension("window_length", self._window)
+
+    def _attend_once(
+        self,
+        x: mtf.Tensor,
+        memory: KeysAndValues,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None,
+    ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+        return masked_local_attention_1d_incremental(
+            x, *memory, position, self.parameters(), condition
         )
-        return y, KeysAndValues(k, v)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding import END_ID
+from mtfrun.decoding import END_ID, number_of_known
 from mtfrun.layers import MASKED, attention_mask_same_segment, rename_length_to_memory_length
 
 
@@ -43,27 +43,6 @@ def prefix_of_known(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
     positions = mtf.range(targets.mesh, length)
     known = number_of_known(targets, length)
     return mtf.less_equal(positions, known, output_shape=targets.shape)
-
-
-def number_of_known(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
-    """Returns {...} int32: how many ids are not 0."""
-    return mtf.reduce_sum(mtf.to_int32(mtf.not_equal(targets, 0)), reduced_dim=length)
-
-
-def prefix_mask_up_to(
-    memory_length: mtf.Dimension, position: mtf.Tensor, in_prefix: mtf.Tensor
-) -> mtf.Tensor:
-    """Returns {..., memory_length} float32: attend to 0..position and to all of the prefix.
-
-    Args:
-      memory_length: the positions.
-      position: an int32 scalar.
-      in_prefix: {..., length} bool.
-    """
-    inside = rename_length_to_memory_length(in_prefix)
-    later = mtf.greater(mtf.range(position.mesh, memory_length), position)
-    hidden = mtf.logical_and(mtf.logical_not(inside), later, output_shape=inside.shape)
-    return mtf.to_float(hidden) * MASKED
 
 
 def prefix_mask(

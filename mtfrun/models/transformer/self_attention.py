@@ -70,18 +70,16 @@ class SelfAttention(Sublayer):
         """
         if context.position is None:
             raise ValueError("a step of self-attention needs context.position")
-        cache, memory_length = self.attention.extend_cache(state, x, context.position)
+        cache, memory_length = self.attention.extend_cache(
+            state, x, context.position, context.is_new()
+        )
         return self.attention(x, cache, memory_length, self._bias(x, context), context), cache
 
     def prefill(
         self, x: mtf.Tensor, state: KeysAndValues, context: Context
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole rows and their keys and values, shared by the beams."""
-        y, memory = self._attend(x, context)
-        keys, values = (
-            mtf.broadcast(new, empty.shape) for new, empty in zip(memory, state, strict=True)
-        )
-        return y, KeysAndValues(keys, values)
+        """Returns the output for whole rows and their keys and values."""
+        return self._attend(x, context)
 
     def _attend(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, KeysAndValues]:
         """Returns the output for whole rows, and their keys and values."""

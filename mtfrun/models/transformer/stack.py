@@ -119,6 +119,10 @@ class Stack(Sublayer):
             lambda sublayer, *inputs: sublayer.step(*inputs), x, state, context
         )
 
+    def can_prefill(self, context: Context) -> bool:
+        """Returns whether all sublayers have a `prefill` for such calls."""
+        return all(layer.can_prefill(context) for block in self.blocks for layer in block.values())
+
     def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output for whole sequences and the states after them."""
         return self._with_states(

@@ -56,6 +56,10 @@ class TransformedLayer(Sublayer):
         """Returns the output at one position and the sublayer's next state."""
         return self._run_with_state(self.layer.step, x, state, context)
 
+    def can_prefill(self, context: Context) -> bool:
+        """Returns whether the sublayer has a `prefill` for such calls."""
+        return self.layer.can_prefill(context)
+
     def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns the output for whole sequences and the sublayer's state after them."""
         return self._run_with_state(self.layer.prefill, x, state, context)

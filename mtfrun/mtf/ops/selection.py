@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
@@ -13,6 +14,7 @@ from mtfrun.mtf.ops.gathering import gather
 from mtfrun.mtf.ops.indexing import one_hot
 from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
 from mtfrun.mtf.ops.reductions import reduce_max
+from mtfrun.mtf.ops.top_k_in_blocks import fits_blocks, top_k_in_blocks
 from mtfrun.mtf.random import Key, random_uniform
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -21,7 +23,11 @@ def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     """Returns the int32 index of the largest entry, the lowest one on ties."""
     x = as_tensor(x)
     dim = convert_to_dimension(reduced_dim)
-    value = tf.argmax(x.value, x.shape.index(dim), output_type=tf.int32)
+    axis = x.shape.index(dim)
+    if is_traced_for_xla() and fits_blocks(dim.size, 1):
+        value = tf.squeeze(top_k_in_blocks(x.value, axis, 1)[1], -1)
+    else:
+        value = tf.argmax(x.value, axis, output_type=tf.int32)
     return laid_out(x, value, x.shape - dim)
 
 
@@ -48,8 +54,12 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
             f"{reduced_dim.size} of {reduced_dim.name!r}: ask for fewer"
         )
     left = x.shape - reduced_dim
-    x = transposed(x, left + reduced_dim)
     shape = left + k_dim
+    if is_traced_for_xla() and fits_blocks(reduced_dim.size, k_dim.size):
+        found = top_k_in_blocks(x.value, x.shape.index(reduced_dim), k_dim.size)
+        values, indices = (laid_out(x, value, shape) for value in found)
+        return values, indices
+    x = transposed(x, left + reduced_dim)
 
     def best(x: Tensor) -> tuple[Tensor, Tensor]:
         values, indices = tf.math.top_k(whole_along(x, reduced_dim), k_dim.size)

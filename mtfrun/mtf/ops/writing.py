@@ -7,14 +7,18 @@ from tensorflow.compiler.tf2xla.python import xla
 
 from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
-from mtfrun.mtf.ops.binary import equal, where
+from mtfrun.mtf.ops.binary import equal, logical_and, where
 from mtfrun.mtf.ops.indexing import range
 from mtfrun.mtf.ops.lift import laid_out, transposed
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 def write_position(
-    x: TensorLike, entry: TensorLike, dim: DimensionLike, position: Tensor
+    x: TensorLike,
+    entry: TensorLike,
+    dim: DimensionLike,
+    position: Tensor,
+    condition: Tensor | None = None,
 ) -> Tensor:
     """Returns x with `entry` at one index along a dimension: a cache after one more step.
 
@@ -26,14 +30,21 @@ def write_position(
       entry: the dimensions of x without `dim`.
       dim: the dimension written along.
       position: an int32 scalar, inside of `dim`.
+      condition: bool, with dimensions of the entry: what is written; x stays where it is false.
     """
     x, entry = as_tensor(x), as_tensor(entry)
     dim = convert_to_dimension(dim)
     if x.mesh.is_distributed or not is_traced_for_xla():
         here = equal(range(x.mesh, dim), position)
+        if condition is not None:
+            here = logical_and(condition, here, output_shape=[*condition.shape, dim])
         return where(here, entry, x, output_shape=x.shape)
     axis = x.shape.index(dim)
+    starts = tf.stack([position.value if i == axis else 0 for i, _ in enumerate(x.shape)])
+    if condition is not None:
+        sizes = [1 if i == axis else d.size for i, d in enumerate(x.shape)]
+        old = tf.squeeze(tf.slice(x.value, starts, sizes), [axis])
+        entry = where(condition, entry, laid_out(x, old, x.shape - dim))
     update = tf.expand_dims(transposed(entry, x.shape - dim).value, axis)
-    starts = [position.value if i == axis else 0 for i, _ in enumerate(x.shape)]
-    value = xla.dynamic_update_slice(x.value, update, tf.stack(starts))
+    value = xla.dynamic_update_slice(x.value, update, starts)
     return laid_out(x, value, x.shape)

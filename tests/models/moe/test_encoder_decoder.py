@@ -6,7 +6,6 @@ import functools
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from mtfrun import data, evaluation, mtf, optim
 from mtfrun.models import moe
@@ -19,11 +18,11 @@ from tests.models.small_encoder_decoder import (
     INPUTS_LENGTH,
     TARGETS_LENGTH,
     VOCABULARY,
+    assert_steps_equal_whole_rows,
     packed_pairs,
     pairs,
     small_encoder_decoder,
 )
-from tests.models.small_model import on_mesh
 
 STEPS = 6
 # A second level of few tokens needs room; where it has, nothing depends on who else is there.
@@ -104,31 +103,4 @@ def test_training_and_evaluation_are_the_same_on_a_mesh() -> None:
 @pytest.mark.parametrize("beams", [None, 3])
 def test_steps_of_decoding_equal_the_whole_rows(mesh_shape: str, beams: int | None) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    model = _model(mesh)
-    rng = np.random.default_rng(3)
-    # Every beam has targets of its own. No row is padded: while decoding, padding is a token.
-    targets = rng.integers(1, VOCABULARY, [beams or 1, BATCH, TARGETS_LENGTH]).astype(np.int32)
-    inputs = pairs()["inputs"]
-    logits = mtf.function(model.logits)
-    whole = [
-        mtf.to_numpy(logits(on_mesh(mesh, {"inputs": inputs, "targets": beam}))) for beam in targets
-    ]
-    previous = np.pad(targets, [(0, 0), (0, 0), (1, 0)])[..., :-1]
-    beam = None if beams is None else mtf.Dimension("beam", beams)
-    dims = [mtf.Dimension("batch", BATCH), *([] if beam is None else [beam])]
-
-    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
-        empty = mtf.zeros(mesh, [dims[0], ("length", TARGETS_LENGTH)], tf.int32)
-        decoder = model.decoder({**features, "targets": empty}, beam)
-        state, made = decoder.initial_state, []
-        for position in range(TARGETS_LENGTH):
-            ids = np.moveaxis(previous[..., position], 0, 1)
-            ids = mtf.import_tf_tensor(mesh, ids.reshape([d.size for d in dims]), dims)
-            now = mtf.constant(mesh, position, dtype=tf.int32)
-            of_position, state = decoder.step(ids, now, state)
-            made.append(of_position)
-        return made
-
-    made = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"inputs": inputs})))
-    one_by_one = np.stack(made, axis=-2).reshape([BATCH, beams or 1, TARGETS_LENGTH, VOCABULARY])
-    assert_close(np.moveaxis(one_by_one, 1, 0), np.stack(whole), FLOAT32_MODEL_TOLERANCE)
+    assert_steps_equal_whole_rows(_model(mesh), mesh, beams)

@@ -14,6 +14,7 @@ from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
 from tests.models.small_model import VOCABULARY, on_mesh, packed_rows
+from tests.models.step_by_step import logits_step_by_step
 
 BFLOAT16_LOSS_TOLERANCE = 2e-2
 EXPERTS = functools.partial(moe.Experts, hidden_size=8)
@@ -28,12 +29,13 @@ def _model(
     rematerialise: bool = False,
     dtype: str = "float32",
     prefix: bool = False,
+    num_layers: int = 1,
     **options,
 ) -> DecoderOnly:
     layer = functools.partial(MIXTURES[mixture], **options)
     attention = functools.partial(SelfAttention, num_heads=4, d_kv=4)
     stack = functools.partial(
-        Stack, num_layers=2, layers=[attention, layer], rematerialise=rematerialise
+        Stack, num_layers=num_layers, layers=[attention, layer], rematerialise=rematerialise
     )
     policy = mtf.DTypePolicy(activation=dtype)
     model = DecoderOnly(
@@ -99,7 +101,9 @@ def test_the_losses_of_the_mixtures_are_trained_on_and_not_reported_as_loss(mixt
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, packed_rows())
     plain, weighted = (
-        mtf.to_numpy(_model(mesh, mixture, loss_coef=coef).loss(features, training=False))
+        mtf.to_numpy(
+            _model(mesh, mixture, num_layers=2, loss_coef=coef).loss(features, training=False)
+        )
         for coef in (0.0, 0.5)
     )
     assert_close(weighted.metrics["loss"].total, plain.metrics["loss"].total)
@@ -113,7 +117,7 @@ def test_the_losses_of_the_mixtures_are_trained_on_and_not_reported_as_loss(mixt
 
 def test_metrics_are_known_before_the_first_call() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    model = _model(mesh, "two levels")
+    model = _model(mesh, "two levels", num_layers=2)
     metrics = model.loss(on_mesh(mesh, packed_rows()), training=False).metrics
     assert list(model.metric_names) == list(metrics)
     prefix = "decoder_stack/blocks/1/moe_2d/layer/"
@@ -135,20 +139,8 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     model = _model(mesh, mixture, capacity=roomy, group_size=8)
     targets = packed_rows()["targets"][:, :4]
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
-    previous = np.pad(targets, [(0, 0), (1, 0)])[:, :-1]
-
-    def steps(features: dict[str, mtf.Tensor]) -> list[mtf.Tensor]:
-        decoder = model.decoder(features)
-        state, made = decoder.initial_state, []
-        for position in range(targets.shape[1]):
-            ids = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
-            now = mtf.constant(mesh, position, dtype=np.int32)
-            logits, state = decoder.step(ids, now, state)
-            made.append(logits)
-        return made
-
-    one_by_one = mtf.to_numpy(mtf.function(steps)(on_mesh(mesh, {"targets": targets})))
-    assert_close(np.stack(one_by_one, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+    made = logits_step_by_step(model, mesh, {}, targets)
+    assert_close(made, whole, FLOAT32_MODEL_TOLERANCE)
 
 
 @functools.cache

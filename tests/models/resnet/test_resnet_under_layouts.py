@@ -69,7 +69,14 @@ def _trained(mesh_shape: str, layout: str, row_blocks: int, col_blocks: int) -> 
     return losses, metrics, averages
 
 
-@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize(
+    "where",
+    [
+        # In each run the first step of that with filters is compared.
+        pytest.param(where, marks=[pytest.mark.slow] if "filters" in where else [])
+        for where in WHERE
+    ],
+)
 def test_twenty_steps_and_the_evaluation_are_those_of_one_device(where: str) -> None:
     expected_losses, expected_metrics, expected_averages = _trained(ONE_DEVICE, "", 1, 1)
     losses, metrics, averages = _trained(*WHERE[where])

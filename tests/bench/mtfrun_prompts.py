@@ -1,0 +1,74 @@
+"""The subject: a language model of mtfrun that continues prompts."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+import functools  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from mtfrun import decoding, mtf  # noqa: E402
+from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack  # noqa: E402
+from tests.bench.decode_configs import CONFIGS, NO_END, DecodeConfig, prompts, weight  # noqa: E402
+from tests.bench.worker import serve  # noqa: E402
+
+LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
+
+
+def language_model(mesh: mtf.Mesh, config: DecodeConfig, length: int) -> DecoderOnly:
+    """Returns the model with the benchmark's weights."""
+    attention = functools.partial(SelfAttention, num_heads=config.num_heads, d_kv=config.d_kv)
+    feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
+    model = DecoderOnly(
+        mesh,
+        config.vocabulary,
+        d_model=config.d_model,
+        max_length=length,
+        stack=functools.partial(
+            Stack, num_layers=config.num_layers, layers=[attention, feed_forward]
+        ),
+        tied_softmax=False,
+    )
+    mtf.initialize(model, seed=0)
+    for path, variable in model.named_variables().items():
+        value = weight(path, tuple(variable.shape.to_integer_list))
+        mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
+    return model
+
+
+def setup(arguments: argparse.Namespace):
+    """Returns a step that continues the prompts and blocks until the ids are there."""
+    config = CONFIGS[arguments.config]
+    length = arguments.prompt + config.targets_length
+    mesh = mtf.Mesh(arguments.mesh, LAYOUT)
+    model = language_model(mesh, config, length)
+    search = decoding.Search(beam_size=arguments.beam)
+
+    def run(ids: mtf.Tensor) -> mtf.Tensor:
+        found = search(
+            functools.partial(model.decoder, {"targets": ids}),
+            ids,
+            mtf.Dimension("vocab", config.vocabulary),
+            lines=mtf.range(mesh, mtf.Dimension("batch", config.batch)),
+            longest_prompt=0 if arguments.step_by_step else arguments.prompt,
+            end_id=NO_END,
+        )
+        return found.ids
+
+    program = mtf.function(run, jit_compile=not mesh.is_distributed)
+    ids = np.pad(prompts(config, arguments.prompt), [(0, 0), (0, config.targets_length)])
+    given = mtf.import_tf_tensor(mesh, ids, [("batch", config.batch), ("length", length)])
+    return lambda: float(np.sum(mtf.to_numpy(program(given))[:, 0]))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--prompt", type=int, default=192)
+    parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument("--mesh", default="data:1,model:1")
+    parser.add_argument("--step_by_step", action="store_true")
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)

@@ -1,0 +1,63 @@
+"""Standard error may be closed, full or without a reader: the result and the exit code stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mtfrun.cli.standard_error import unfailing_stderr
+from tests.cli.command import ROOT, environment
+
+
+def _refused(stderr: int | None, **options: object) -> int:
+    """Returns the exit code of a command whose gin file does not exist, which it says at once."""
+    command = [sys.executable, "-m", "mtfrun.cli.main", "train", "--gin_file=none.gin", "--dry_run"]
+    return subprocess.run(command, cwd=ROOT, env=environment(), stderr=stderr, **options).returncode
+
+
+def test_an_error_that_nobody_can_read_keeps_its_exit_code() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert _refused(writing) == 2
+    finally:
+        os.close(writing)
+    assert _refused(None, preexec_fn=lambda: os.close(2)) == 2
+    with open("/dev/full", "wb") as full:
+        assert _refused(full.fileno()) == 2
+
+
+def test_what_can_be_written_is_written(capfd: pytest.CaptureFixture[str]) -> None:
+    with unfailing_stderr():
+        print("first", file=sys.stderr)
+        print("second", file=sys.stderr, flush=True)
+    assert capfd.readouterr().err == "first\nsecond\n"
+
+
+def test_after_a_failure_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        with unfailing_stderr():
+            assert sys.stderr.write("x" * 100_000) == 100_000
+            print("more", file=sys.stderr, flush=True)
+            assert not sys.stderr.isatty()
+        assert sys.stderr is full
+        full.flush()
+
+
+def test_a_file_that_is_opened_while_standard_error_is_closed_gets_another_number() -> None:
+    # Else it would get what TensorFlow says.
+    script = (
+        "import os; from mtfrun.cli.standard_error import unfailing_stderr\n"
+        "with unfailing_stderr(): print(os.open(os.devnull, os.O_RDONLY))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.close(2),
+    )
+    assert process.returncode == 0 and int(process.stdout) > 2

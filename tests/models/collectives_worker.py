@@ -1,0 +1,123 @@
+"""Runs layers on meshes of two axes and prints the collectives of each as JSON.
+
+Started by test_collectives.py with the environment that makes DTensor write programs.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.layers import Context
+from mtfrun.models.resnet import BasicBlock, Blocking
+from mtfrun.mtf.collectives import read_dump
+from tests.models.moe import mixtures
+
+
+class Case(NamedTuple):
+    """A layer, where it runs, and what it reads."""
+
+    name: str
+    mesh_shape: str
+    layout: str
+    shape: str
+    make: Callable[[mtf.Mesh], mtf.Module]
+    call: Callable[[mtf.Module, mtf.Tensor], mtf.Tensor]
+
+
+BOTH_AXES = "outer_batch:2;batch:4;length:12;d_model:6"
+ONE_AXIS = "batch:8;length:12;d_model:6"
+ON_DATA = "batch:data;experts:data"
+
+
+def _mixtures() -> Iterator[Case]:
+    """Yields mixtures of experts on either mesh; the larger one first, whose devices suffice."""
+    for mesh_shape in ("data:4,model:2", "data:2,model:2"):
+        for name, layout, shape, make in (
+            ("one level", ON_DATA, ONE_AXIS, mixtures.one_level),
+            (
+                "one level, split hidden layer",
+                f"{ON_DATA};expert_hidden:model",
+                ONE_AXIS,
+                mixtures.one_level,
+            ),
+            ("one level, outer batch", mixtures.LAYOUT, BOTH_AXES, mixtures.one_level),
+            ("two levels", mixtures.LAYOUT, BOTH_AXES, mixtures.two_levels),
+        ):
+            yield Case(f"{mesh_shape} {name}", mesh_shape, layout, shape, make, _mix)
+
+
+def _mix(layer: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
+    return layer(x, Context(training=True, key=mtf.random_key(0)))
+
+
+PICTURES = "batch:8;rows:4;cols:4;filters:4"
+ROWS = mtf.Dimension("row_blocks", 2)
+
+
+def _blocks() -> Iterator[Case]:
+    """Yields residual blocks, whose channels are split, or whose rows."""
+    for name, layout, width, stride, shape in (
+        ("filters, the same width", "batch:data;filters:model", 4, 1, PICTURES),
+        ("filters, twice the width", "batch:data;filters:model", 8, 2, PICTURES),
+        (
+            "row_blocks, the same width",
+            "batch:data;row_blocks:model",
+            4,
+            1,
+            f"row_blocks:{ROWS.size};{PICTURES}",
+        ),
+    ):
+        make = functools.partial(
+            BasicBlock,
+            inputs=mtf.convert_to_shape(shape).dims[-1],
+            width=width,
+            blocking=Blocking(rows=ROWS) if ROWS.name in shape else Blocking(),
+            dtypes=mtf.DTypePolicy(),
+            stride=stride,
+            init_zero=False,
+        )
+        yield Case(name, "data:2,model:2", layout, shape, make, lambda block, x: block(x, True)[0])
+
+
+CASES = [*_mixtures(), *_blocks()]
+
+
+def run(case: Case) -> None:
+    """Runs a layer forward and backward as one program."""
+    mesh = mtf.Mesh(case.mesh_shape, case.layout)
+    layer = case.make(mesh)
+    mtf.initialize(layer)
+    variables = [v for v in layer.named_variables().values() if v.trainable]
+    shape = mtf.convert_to_shape(case.shape)
+    array = np.random.default_rng(0).standard_normal(shape.to_integer_list, np.float32)
+
+    def forward_and_backward(x: mtf.Tensor) -> list[mtf.Tensor]:
+        y = case.call(layer, x)
+        return [y, *mtf.gradients([mtf.reduce_sum(mtf.square(y))], [x, *variables])]
+
+    x = mtf.import_tf_tensor(mesh, array, shape)
+    _, *gradients = mtf.function(forward_and_backward)(x)
+    for gradient, source in zip(gradients, [x, *variables], strict=True):
+        assert gradient.shape == source.shape
+
+
+def main(folder: str) -> None:
+    """Prints {case: [[kind, axes, sizes], ...]} of forward and backward."""
+    for case in CASES:
+        run(case)
+    named = {
+        case.name: [(c.kind, c.axes, c.sizes) for c in program]
+        for case, program in zip(CASES, read_dump(folder), strict=True)
+    }
+    json.dump(named, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,90 @@
+"""What devices send each other for a mixture of experts, and for a residual block."""
+
+from __future__ import annotations
+
+import collections
+import math
+
+import pytest
+
+from tests.collectives import collectives_of
+
+Found = dict[str, list[tuple[str, list[str], list[int]]]]
+Counts = dict[tuple[str, str], int]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """The collectives of every case of the worker."""
+    return collectives_of("tests.models.collectives_worker", tmp_path_factory.mktemp("programs"))
+
+
+# To the experts and back, forward and backward.
+ONE_LEVEL: Counts = {("all-to-all", "data"): 4}
+MIXTURES: dict[str, Counts] = {
+    # The gradient of the router is summed.
+    "one level": ONE_LEVEL | {("all-reduce", "data"): 1},
+    # What the parts of a hidden layer add up to, and their share of the gradient of its input.
+    "one level, split hidden layer": ONE_LEVEL
+    | {("all-reduce", "data"): 1, ("all-reduce", "model"): 2},
+    # The experts are whole along the axis of the outer batch: their gradients are summed over it.
+    "one level, outer batch": ONE_LEVEL
+    | {("all-reduce", "model"): 2, ("all-reduce", "data,model"): 1},
+    # The same over both axes, and once the importances of the second level's tokens. The gradients
+    # of both routers are summed.
+    "two levels": {
+        ("all-to-all", "data"): 5,
+        ("all-to-all", "model"): 4,
+        ("all-reduce", "data,model"): 1,
+        ("all-reduce", "model"): 1,
+    },
+}
+
+
+@pytest.mark.parametrize("case", MIXTURES)
+@pytest.mark.parametrize("mesh_shape", ["data:2,model:2", "data:4,model:2"])
+def test_tokens_move_by_all_to_alls_alone(found: Found, mesh_shape: str, case: str) -> None:
+    collectives = found[f"{mesh_shape} {case}"]
+    counts = collections.Counter((kind, ",".join(axes)) for kind, axes, _ in collectives)
+    assert counts == MIXTURES[case]
+
+
+EDGES = ("all-gather", "model", "2,8,1,4,4")
+BLOCKS = {
+    # Two convolutions. Forward, their inputs are gathered: every device makes its part of the
+    # filters. Backward, the gradients of their results are gathered and the filters of the
+    # convolutions split by input, so that every device makes its part of the input's gradient.
+    "filters, the same width": {
+        ("all-gather", "model", "8,4,4,4"): 2 + 2,
+        ("all-to-all", "model", "9,4,4"): 2,
+    },
+    # The first convolution and the shortcut read the same input, which is gathered once.
+    "filters, twice the width": {
+        ("all-gather", "model", "8,4,4,4"): 1,
+        ("all-gather", "model", "8,2,2,8"): 1 + 3,
+        ("all-to-all", "model", "9,4,8"): 1,
+        ("all-to-all", "model", "9,8,8"): 1,
+        ("all-to-all", "model", "1,4,8"): 1,
+    },
+    # The edges above and below, of two convolutions, forward and backward: one row each.
+    "row_blocks, the same width": {EDGES: 2 * 2 * 2},
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_a_block_moves_each_convolutions_input_and_gradient_once(found: Found, case: str) -> None:
+    moved = collections.Counter(
+        (kind, ",".join(axes), ",".join(map(str, sizes)))
+        for kind, axes, sizes in found[case]
+        if kind != "all-reduce"
+    )
+    assert moved == BLOCKS[case]
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_sums_over_devices_are_those_of_statistics_and_filters(found: Found, case: str) -> None:
+    """Nothing as large as a picture is summed, and nothing over the axis of the filters."""
+    axes_of_sums = {tuple(axes) for kind, axes, _ in found[case] if kind == "all-reduce"}
+    assert axes_of_sums == {("data", "model") if case.startswith("row_blocks") else ("data",)}
+    sizes = [math.prod(sizes) for kind, _, sizes in found[case] if kind == "all-reduce"]
+    assert max(sizes) <= 9 * 8 * 8

@@ -1,0 +1,362 @@
+"""Causal language models that read prompts at once go on as if they had read them step by step."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import decoding, mtf
+from mtfrun.layers import Context, Sublayer
+from mtfrun.models import moe
+from mtfrun.models import transformer as t
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+
+TWO_BY_TWO = "data:2,model:2"
+ROWS, LENGTH, END = 8, 36, decoding.END_ID
+PROMPT_SIZES = np.asarray([5, 7, 5, 9, 13, 6, 11, 8])
+
+RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
+EXPERTS = functools.partial(moe.Experts, hidden_size=8)
+FEED_FORWARD = functools.partial(t.FeedForward, d_ff=32)
+
+
+class Total(Sublayer):
+    """The sum of all positions so far: a layer of a user, without a `prefill`."""
+
+    def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: Any, **heads: int) -> None:
+        super().__init__()
+        self._mesh, self._d_model = mesh, d_model
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        return mtf.cumsum(x, x.shape.get_dim_by_name("length"))
+
+    def initial_state(self, batch: Any, memory_length: mtf.Dimension, context: Context) -> Any:
+        return mtf.zeros(self._mesh, [*batch, self._d_model])
+
+    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+        return state + x, state + x
+
+
+# (attention, options of the stack, the model's position class, the layer beside attention)
+KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
+    "learned positions": (t.SelfAttention, {}, t.PositionalEmbedding, FEED_FORWARD),
+    "relative in each layer": (
+        functools.partial(t.SelfAttention, relative_bias=RELATIVE),
+        {},
+        None,
+        FEED_FORWARD,
+    ),
+    "grouped, relative, rotary": (
+        functools.partial(t.SelfAttention, num_memory_heads=2, rotary=True),
+        {"relative_bias": RELATIVE},
+        None,
+        FEED_FORWARD,
+    ),
+    "multi-query, one level of experts": (
+        functools.partial(t.SelfAttention, num_memory_heads=1),
+        {},
+        t.SinusoidPositions,
+        functools.partial(moe.MoE1D, num_experts=4, experts=EXPERTS, group_size=24),
+    ),
+    "two levels of experts": (
+        t.SelfAttention,
+        {},
+        t.PositionalEmbedding,
+        functools.partial(moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, group_size=12),
+    ),
+    "local, relative, rotary": (
+        functools.partial(t.LocalSelfAttention, window=4, rotary=True),
+        {"relative_bias": RELATIVE},
+        None,
+        FEED_FORWARD,
+    ),
+    "local and grouped, relative in each layer": (
+        functools.partial(
+            t.LocalSelfAttention, window=6, num_memory_heads=2, relative_bias=RELATIVE
+        ),
+        {},
+        None,
+        FEED_FORWARD,
+    ),
+    # Between the first two sizes of growing caches.
+    "local, larger than prompts": (
+        functools.partial(t.LocalSelfAttention, window=22),
+        {},
+        t.PositionalEmbedding,
+        FEED_FORWARD,
+    ),
+    "local, larger than rows": (
+        functools.partial(t.LocalSelfAttention, window=64),
+        {},
+        t.PositionalEmbedding,
+        FEED_FORWARD,
+    ),
+    "compressed": (
+        functools.partial(t.CompressedSelfAttention, compression_factor=3),
+        {},
+        t.PositionalEmbedding,
+        FEED_FORWARD,
+    ),
+    "masked local": (
+        functools.partial(t.MaskedLocalAttention, window=6),
+        {},
+        t.PositionalEmbedding,
+        FEED_FORWARD,
+    ),
+}
+# Steps of these do not give the logits of whole rows: their windows end elsewhere, and mixtures
+# drop tokens of whole rows.
+OTHER_THAN_ROWS = {"masked local", "multi-query, one level of experts", "two levels of experts"}
+
+
+def _model(mesh: mtf.Mesh, kind: str) -> t.DecoderOnly:
+    attention, stack_options, position, beside = KINDS[kind]
+    return _model_of(mesh, [attention, beside], position, **stack_options)
+
+
+def _model_of(mesh: mtf.Mesh, layers: list[Any], position: Any, **options: Any) -> t.DecoderOnly:
+    layers = [functools.partial(layers[0], num_heads=4, d_kv=4), *layers[1:]]
+    stack = functools.partial(t.Stack, num_layers=2, layers=layers, **options)
+    model = t.DecoderOnly(
+        mesh,
+        VOCABULARY,
+        d_model=16,
+        max_length=LENGTH,
+        stack=stack,
+        position=position,
+        tied_softmax=False,
+    )
+    mtf.initialize(model, seed=4)
+    return model
+
+
+def _ids() -> np.ndarray:
+    return np.random.default_rng(1).integers(2, VOCABULARY, [ROWS, LENGTH]).astype(np.int32)
+
+
+def _prompts() -> np.ndarray:
+    """Returns prompts of five to thirteen ids, one of them with an end inside."""
+    prompts = _ids() * (np.arange(LENGTH) < PROMPT_SIZES[:, np.newaxis])
+    prompts[3, 6] = END
+    return prompts
+
+
+def _logits_of_steps(
+    mesh: mtf.Mesh, kind: str, first: int, known: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns logits [rows, positions from first on, vocab]; the cache grows at position 20.
+
+    Of every row so many ids are read at once.
+    """
+    model, ids = _model(mesh, kind), _ids()
+    batch = mtf.Dimension("batch", ROWS)
+    features = on_mesh(mesh, {"targets": ids})
+
+    def decoder_of(room: int) -> decoding.Decoder:
+        decoder = model.decoder(features)
+        if known is not None:
+            assert decoder.at_once is not None
+            sizes = mtf.import_tf_tensor(mesh, known.astype(np.int32), [batch])
+            decoder = decoder.at_once(int(known.max()), sizes)
+        assert decoder.within is not None
+        return decoder.within(room)
+
+    def step(room: int, ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> Any:
+        decoder = decoder_of(room)
+        return decoder.step(ids, position, decoding.fitted(state, decoder.initial_state))
+
+    steps = {room: mtf.function(functools.partial(step, room)) for room in (20, LENGTH)}
+    state = mtf.function(lambda: decoder_of(20).initial_state)()
+    previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
+    made = []
+    for position in range(first, 26):
+        before = mtf.import_tf_tensor(mesh, previous[:, position], [batch])
+        now = mtf.constant(mesh, position, dtype=tf.int32)
+        logits, state = steps[20 if position < 20 else LENGTH](before, now, state)
+        made.append(mtf.to_numpy(logits))
+    return np.stack(made, axis=1)
+
+
+@functools.cache
+def _read_step_by_step(kind: str) -> np.ndarray:
+    return _logits_of_steps(mtf.Mesh(ONE_DEVICE), kind, 0)
+
+
+QUICK = {"grouped, relative, rotary", "local, relative, rotary"}
+CASES = [
+    pytest.param(
+        kind,
+        mesh_shape,
+        first,
+        marks=[]
+        if mesh_shape == ONE_DEVICE or (kind in QUICK and first == 5)
+        else [pytest.mark.slow],
+    )
+    for kind in KINDS
+    for mesh_shape in (ONE_DEVICE, TWO_BY_TWO)
+    for first in (5, 13)
+]
+
+
+@pytest.mark.parametrize("kind, mesh_shape, first", CASES)
+def test_steps_behind_what_was_read_at_once_are_those_behind_steps(
+    kind: str, mesh_shape: str, first: int
+) -> None:
+    """Steps before the last id of a row was read change nothing in it."""
+    expected = _read_step_by_step(kind)[:, first:]
+    known = np.maximum(PROMPT_SIZES, first)
+    found = _logits_of_steps(mtf.Mesh(mesh_shape, LAYOUT), kind, first, known)
+    for row, size in enumerate(known - first):
+        assert_close(found[row, size:], expected[row, size:], FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_ROWS])
+def test_steps_give_the_logits_of_whole_rows(kind: str) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    features = on_mesh(mesh, {"targets": _ids()})
+    whole = mtf.to_numpy(mtf.function(_model(mesh, kind).logits)(features))
+    assert_close(_read_step_by_step(kind), whole[:, :26], FLOAT32_MODEL_TOLERANCE)
+
+
+SEARCHES = {
+    "greedy": decoding.Search(),
+    "sampling": decoding.Search(temperature=1.0, top_k=6, seed=3),
+    "beam": decoding.Search(beam_size=3),
+}
+
+
+def _decoded(
+    mesh: mtf.Mesh,
+    model: t.DecoderOnly,
+    search: decoding.Search,
+    rows: list[int],
+    *,
+    at_once: bool,
+    jit: bool = False,
+) -> decoding.Hypotheses:
+    """Returns the hypotheses of some of the prompts as one batch, limits of 30 and fewer ids."""
+
+    def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
+        def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
+            decoder = model.decoder(features, beam)
+            return decoder if at_once else decoder.step_by_step()
+
+        return search(
+            decoder_for,
+            features["targets"],
+            mtf.Dimension("vocab", VOCABULARY),
+            lines=lines,
+            limits=30 - lines * 3,
+            longest_prompt=int(PROMPT_SIZES.max()),
+        )
+
+    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
+    features = on_mesh(mesh, {"targets": _prompts()[rows]})
+    return mtf.to_numpy(mtf.function(run, jit_compile=jit)(features, lines))
+
+
+@functools.cache
+def _decoded_step_by_step(kind: str, search: decoding.Search) -> decoding.Hypotheses:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    return _decoded(mesh, _model(mesh, kind), search, list(range(ROWS)), at_once=False)
+
+
+def _assert_same(found: decoding.Hypotheses, expected: decoding.Hypotheses) -> None:
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_array_equal(found.finished, expected.finished)
+    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+
+
+SEARCH_CASES = [
+    pytest.param(
+        kind,
+        name,
+        mesh_shape,
+        marks=[]
+        if (kind in QUICK if name == "beam" else kind == "learned positions")
+        and mesh_shape == ONE_DEVICE
+        else [pytest.mark.slow],
+    )
+    for kind in KINDS
+    for name in SEARCHES
+    for mesh_shape in (ONE_DEVICE, TWO_BY_TWO)
+]
+
+
+@pytest.mark.parametrize("kind, name, mesh_shape", SEARCH_CASES)
+def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    found = _decoded(mesh, _model(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True)
+    _assert_same(found, _decoded_step_by_step(kind, SEARCHES[name]))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_program_of_xla_finds_the_same(name: str) -> None:
+    mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
+    found = _decoded(
+        mesh, _model(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True, jit=True
+    )
+    _assert_same(found, _decoded_step_by_step(kind, SEARCHES[name]))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
+    mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
+    model = _model(mesh, kind)
+    together = _decoded(mesh, model, SEARCHES[name], list(range(ROWS)), at_once=True)
+    for row in (1, 4):
+        alone = _decoded(mesh, model, SEARCHES[name], [row], at_once=True)
+        _assert_same(alone, decoding.Hypotheses(*(x[row : row + 1] for x in together)))
+
+
+@pytest.mark.parametrize("kind", ["grouped, relative, rotary", "local, relative, rotary"])
+def test_not_even_its_rounding_depends_on_the_other_rows(kind: str) -> None:
+    """Steps begin elsewhere, and repeat other parts of the prompt."""
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model(mesh, kind)
+    batches = (list(range(ROWS)), [7, 1, 4, 4, 4, 4, 4, 4])
+    some, others = (
+        _decoded(mesh, model, SEARCHES["greedy"], rows, at_once=True, jit=True) for rows in batches
+    )
+    for found, expected in zip(some, others, strict=True):
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_array_equal(found[4], expected[4])
+
+
+def test_a_layer_that_knows_steps_only_reads_prompts_step_by_step() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _model_of(mesh, [Total, FEED_FORWARD], t.PositionalEmbedding)
+    assert model.decoder(on_mesh(mesh, {"targets": _prompts()})).at_once is None
+    found = _decoded(mesh, model, SEARCHES["greedy"], list(range(ROWS)), at_once=True)
+    made = found.ids[:, 0]
+    logits = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": made})))
+    for row in (0, 4):
+        size, stop = PROMPT_SIZES[row], np.count_nonzero(made[row])
+        assert stop > size
+        np.testing.assert_array_equal(made[row, :size], _prompts()[row, :size])
+        np.testing.assert_array_equal(made[row, size:stop], logits[row, size:stop].argmax(-1))
+
+
+def test_an_end_within_a_prompt_ends_nothing() -> None:
+    made = _decoded_step_by_step("learned positions", SEARCHES["greedy"]).ids[3, 0]
+    size = PROMPT_SIZES[3]
+    assert END in _prompts()[3, : size - 1]
+    np.testing.assert_array_equal(made[:size], _prompts()[3, :size])
+    assert np.count_nonzero(made[size:])
+
+
+def test_local_attention_keeps_no_more_than_its_window() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    features = on_mesh(mesh, {"targets": _prompts()})
+    for window, places in ((4, 4), (LENGTH - 1, LENGTH - 1), (LENGTH, LENGTH), (64, LENGTH)):
+        attention = functools.partial(t.LocalSelfAttention, window=window)
+        model = _model_of(mesh, [attention, FEED_FORWARD], t.PositionalEmbedding)
+        states = tf.nest.flatten(model.decoder(features).initial_state)
+        assert len(states) == 4
+        expected = mtf.convert_to_shape(f"batch:{ROWS};heads:4;window_length:{places};d_kv:4")
+        assert all(state.shape == expected for state in states)

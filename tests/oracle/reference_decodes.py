@@ -1,0 +1,115 @@
+"""Decodes with the model of a reference case as the original does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import decoding, mtf
+from mtfrun.models.transformer.token_model import TokenModel
+from tests.oracle.reference_cases import ReferenceCase
+from tests.oracle.reference_models import on_mesh
+
+Name = tuple[str, str]
+
+
+def decodes_of(cases: Mapping[str, ReferenceCase]) -> tuple[list[Name], list[Name]]:
+    """Returns the names (case, decode) of all greedy decodes, and of all beam searches."""
+    greedy, beams = [], []
+    for name, case in cases.items():
+        for key, options in case.hparams.items():
+            if key.startswith("decode_") and isinstance(options, dict):
+                found = beams if "beam" in options else greedy
+                found.append((name, key.removeprefix("decode_")))
+    return greedy, beams
+
+
+def on_one_and_several(names: Iterable[Any], quick: Callable[[Any], bool]) -> list:
+    """Returns the parameters of a test of cases, or of (case, decode): whether on several devices.
+
+    Compiling for a mesh takes long: what is not `quick` is a slow test there.
+    """
+    return [
+        pytest.param(
+            *([name] if isinstance(name, str) else name),
+            several,
+            marks=[pytest.mark.slow] if several and not quick(name) else [],
+        )
+        for name in names
+        for several in (False, True)
+    ]
+
+
+def greedy(
+    model: TokenModel,
+    mesh: mtf.Mesh,
+    prompts: np.ndarray,
+    inputs: np.ndarray | None,
+    end_id: int = decoding.END_ID,
+) -> np.ndarray:
+    """Returns greedy decodes of all rows."""
+
+    def decode(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
+        choose = decoding.Greedy(model.vocab)
+        decoder = model.decoder(features)
+        return decoding.generate(decoder, features["targets"], choose, end_id=end_id).ids
+
+    return mtf.to_numpy(mtf.function(decode)(on_mesh(mesh, _features(prompts, inputs))))
+
+
+def assert_beam_search_is_the_originals(
+    model: TokenModel,
+    mesh: mtf.Mesh,
+    case: ReferenceCase,
+    name: str,
+    inputs: np.ndarray | None,
+    limit: int,
+    num_prefilter: int = 0,
+) -> None:
+    """Raises unless the best hypothesis of every row is the original's.
+
+    Args:
+      model, mesh, case: the model of the case, on its mesh.
+      name: of the decode.
+      inputs: [batch, length], or None.
+      limit: how many ids a row has at most.
+      num_prefilter: as of `beam_search`.
+    """
+    options = case.hparams[f"decode_{name}"]
+    expected = case.arrays[f"out/{name}_ids"]
+    beam = mtf.Dimension("beam", options["beam"])
+    limits = np.full([len(expected)], min(limit, expected.shape[1]), np.int32)
+
+    def decode(features: dict[str, mtf.Tensor], limits: mtf.Tensor) -> mtf.Tensor:
+        return decoding.beam_search(
+            model.decoder(features, beam),
+            features["targets"],
+            beam,
+            model.vocab,
+            limits=limits,
+            alpha=options.get("alpha", 0.6),
+            independent_rows=False,
+            num_prefilter=num_prefilter,
+        ).ids
+
+    features = on_mesh(mesh, _features(np.zeros_like(expected), inputs))
+    given = mtf.import_tf_tensor(mesh, limits, [("batch", len(expected))])
+    made = mtf.to_numpy(mtf.function(decode)(features, given))[:, 0]
+    np.testing.assert_array_equal(made, expected)
+
+
+def _features(prompts: np.ndarray, inputs: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {"targets": prompts} | ({} if inputs is None else {"inputs": inputs})
+
+
+def to_the_end(ids: np.ndarray, steps: int | None = None) -> np.ndarray:
+    """Returns ids with 0 after each row's first end, and beyond so many steps."""
+    ids = ids.copy()
+    ends = np.cumsum(ids == decoding.END_ID, axis=1) - (ids == decoding.END_ID)
+    ids[ends > 0] = 0
+    if steps is not None:
+        ids[:, steps:] = 0
+    return ids
