@@ -7,6 +7,8 @@ import contextvars
 import os
 from collections.abc import Iterator
 
+from mtfrun.mtf.mesh import Mesh
+
 _CONCURRENT = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
@@ -37,6 +39,9 @@ def traced_for_xla(for_xla: bool) -> Iterator[None]:
         _FOR_XLA.reset(token)
 
 
-def is_traced_for_xla() -> bool:
-    """Returns whether the operation that asks will be compiled by XLA."""
-    return _FOR_XLA.get()
+def is_traced_for_xla(mesh: Mesh) -> bool:
+    """Returns whether the operation that asks will be compiled by XLA, on one device.
+
+    On several, DTensor compiles first: what it cannot do or would gather is avoided there as ever.
+    """
+    return _FOR_XLA.get() and not mesh.is_distributed

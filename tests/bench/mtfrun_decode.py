@@ -41,11 +41,16 @@ def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig, activation: str) -> En
         tied_softmax=False,
         dtypes=mtf.DTypePolicy(activation=activation),
     )
+    set_weights(model, mesh)
+    return model
+
+
+def set_weights(model: mtf.Module, mesh: mtf.Mesh) -> None:
+    """Gives a model the benchmark's weights."""
     mtf.initialize(model, seed=0)
     for path, variable in model.named_variables().items():
         value = weight(path, tuple(variable.shape.to_integer_list))
         mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
-    return model
 
 
 def setup(arguments: argparse.Namespace):

@@ -11,7 +11,8 @@ import numpy as np  # noqa: E402
 
 from mtfrun import decoding, mtf  # noqa: E402
 from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack  # noqa: E402
-from tests.bench.decode_configs import CONFIGS, NO_END, DecodeConfig, prompts, weight  # noqa: E402
+from tests.bench.decode_configs import CONFIGS, NO_END, DecodeConfig, prompts  # noqa: E402
+from tests.bench.mtfrun_decode import set_weights  # noqa: E402
 from tests.bench.worker import serve  # noqa: E402
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
@@ -31,10 +32,7 @@ def language_model(mesh: mtf.Mesh, config: DecodeConfig, length: int) -> Decoder
         ),
         tied_softmax=False,
     )
-    mtf.initialize(model, seed=0)
-    for path, variable in model.named_variables().items():
-        value = weight(path, tuple(variable.shape.to_integer_list))
-        mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
+    set_weights(model, mesh)
     return model
 
 

@@ -66,3 +66,27 @@ def test_the_normaliser_along_a_first_dimension_is_that_along_the_last() -> None
     run = mtf.function(lambda x: mtf.reduce_logsumexp(x, f"vocab:{SIZE}"), jit_compile=True)
     wanted = np.log(np.exp(values.astype(np.float64)).sum(axis=-1)).reshape([2, 3])
     assert_close(mtf.to_numpy(run(x)), wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("order", [f"a:2;b:3;vocab:{SIZE}", f"vocab:{SIZE};a:2;b:3"])
+def test_on_a_mesh_the_same_is_found_with_the_same_gradient(order: str) -> None:
+    mesh = mtf.Mesh("data:2,model:2", "a:data;vocab:model")
+    vocab, rank = mtf.Dimension("vocab", SIZE), mtf.Dimension("rank", 4)
+    values = _values("all different").reshape([2, 3, SIZE])
+    x = mtf.transpose(mtf.import_tf_tensor(mesh, values, f"a:2;b:3;vocab:{SIZE}"), order)
+
+    def run(x: mtf.Tensor) -> list[mtf.Tensor]:
+        best, indices = mtf.top_k(x, vocab, rank)
+        (gradient,) = mtf.gradients([mtf.reduce_sum(best)], [x])
+        return [indices, mtf.argmax(x, vocab), mtf.reduce_logsumexp(x, vocab), gradient]
+
+    found = mtf.to_numpy(mtf.function(run, jit_compile=True)(x))
+    wanted = np.argsort(-values, axis=-1, kind="stable")[..., :4]
+    np.testing.assert_array_equal(found[0], wanted)
+    np.testing.assert_array_equal(found[1], wanted[..., 0])
+    assert_close(found[2], np.log(np.exp(values).sum(axis=-1)))
+    gradient = np.zeros_like(values)
+    np.put_along_axis(gradient, wanted, 1.0, axis=-1)
+    if order.startswith("vocab"):
+        gradient = np.moveaxis(gradient, -1, 0)
+    np.testing.assert_array_equal(found[3], gradient)

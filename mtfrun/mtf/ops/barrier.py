@@ -15,7 +15,7 @@ def optimization_barrier(x: TensorLike) -> Tensor:
     also where that is slower. Without XLA, and on several devices, nothing happens.
     """
     x = as_tensor(x)
-    if x.mesh.is_distributed or not is_traced_for_xla():
+    if not is_traced_for_xla(x.mesh):
         return x
     (value,) = xla.optimization_barrier(x.value)
     return Tensor(x.mesh, value, x.shape)

@@ -24,7 +24,7 @@ def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     x = as_tensor(x)
     dim = convert_to_dimension(reduced_dim)
     axis = x.shape.index(dim)
-    if is_traced_for_xla() and fits_blocks(dim.size, 1):
+    if is_traced_for_xla(x.mesh) and fits_blocks(dim.size, 1):
         value = tf.squeeze(top_k_in_blocks(x.value, axis, 1)[1], -1)
     else:
         value = tf.argmax(x.value, axis, output_type=tf.int32)
@@ -55,7 +55,7 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
         )
     left = x.shape - reduced_dim
     shape = left + k_dim
-    if is_traced_for_xla() and fits_blocks(reduced_dim.size, k_dim.size):
+    if is_traced_for_xla(x.mesh) and fits_blocks(reduced_dim.size, k_dim.size):
         found = top_k_in_blocks(x.value, x.shape.index(reduced_dim), k_dim.size)
         values, indices = (laid_out(x, value, shape) for value in found)
         return values, indices

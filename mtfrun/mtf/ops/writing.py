@@ -34,7 +34,7 @@ def write_position(
     """
     x, entry = as_tensor(x), as_tensor(entry)
     dim = convert_to_dimension(dim)
-    if x.mesh.is_distributed or not is_traced_for_xla():
+    if not is_traced_for_xla(x.mesh):
         here = equal(range(x.mesh, dim), position)
         if condition is not None:
             here = logical_and(condition, here, output_shape=[*condition.shape, dim])
