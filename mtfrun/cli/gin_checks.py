@@ -15,6 +15,7 @@ from typing import Any
 
 import gin
 from mtfrun.cli.errors import ConfigError, did_you_mean
+from mtfrun.cli.gin_files import shipped_files_with
 from mtfrun.cli.statements import MACRO, Binding, Reference, Statements
 
 # What is configured: a scope and a class or function.
@@ -85,8 +86,15 @@ def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) ->
             name = reference.scopes[-1] if reference.scopes else ""
             if reference.selector == MACRO and name not in macros and "." not in name:
                 raise ConfigError(
-                    f"{binding.place}: macro {name} has no value{did_you_mean(name, macros)}"
+                    f"{binding.place}: macro {name} has no value{_remedy(name, macros)}"
                 )
+
+
+def _remedy(name: str, macros: Iterable[str]) -> str:
+    """Returns what to do about a macro without a value."""
+    guess = did_you_mean(name, macros)
+    files = ", ".join(shipped_files_with(name))
+    return guess or (f"; it has one in {files}" if files else "; give it one in a gin file")
 
 
 def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
+import pathlib
+import re
 from collections.abc import Sequence
 
 from mtfrun.cli.errors import PACKAGE, ConfigError, did_you_mean
@@ -43,6 +45,13 @@ def shipped_gin_files() -> list[str]:
     # The directory is a link in a checkout, whose contents glob lists below the link's own name.
     paths = glob.glob(os.path.join(SHIPPED, "**", "*.gin"), recursive=True)
     return sorted(os.path.relpath(path, SHIPPED) for path in paths)
+
+
+def shipped_files_with(macro: str) -> list[str]:
+    """Returns the names of the files in the package that give a macro a value."""
+    binding = re.compile(rf"^{re.escape(macro)} *=", re.MULTILINE)
+    names = shipped_gin_files()
+    return [n for n in names if binding.search(pathlib.Path(SHIPPED, n).read_text("utf-8"))]
 
 
 def _neighbours(name: str) -> list[str]:

@@ -68,7 +68,7 @@ def beam_search(
         fill up the batch. By default all of `length`.
       longest_prompt: no prompt has more ids; None for `length`. So many positions are read at once,
         where the decoder can do so.
-      alpha: of the length penalty; 0 for none.
+      alpha: of the length penalty, which does not count the ids of prompts; 0 for none.
       stop_early: end a row when no alive sequence can beat its finished ones.
       independent_rows: leave a row as it is once it is done. Otherwise, as in Mesh TensorFlow, all
         rows go on until the last one is done, and what fills the places behind the best depends on
@@ -166,6 +166,7 @@ class _Search:
             alpha=self.alpha,
             end_id=self.end_id,
             forced=mtf.gather(self.prompts, position, self.prompts.shape[1]),
+            known=self.start.known,
             num_prefilter=self.num_prefilter,
         )
         ends = is_end(self.start, candidates.token, position, self.end_id)
@@ -180,6 +181,7 @@ class _Search:
             self.limits,
             alpha=self.alpha,
             stop_early=self.stop_early,
+            known=self.start.known,
         )
 
 

@@ -77,6 +77,7 @@ def grow_topk(
     alpha: float,
     end_id: int,
     forced: mtf.Tensor | None = None,
+    known: mtf.Tensor | None = None,
     num_prefilter: int = 0,
 ) -> Candidates:
     """Returns the continuations of the alive sequences that score best.
@@ -89,6 +90,9 @@ def grow_topk(
       alpha: of the length penalty.
       end_id: the id that ends a sequence.
       forced: {batch} int32: where not 0, the id that a row must have here. It costs nothing.
+      known: {batch} int32: so many ids of a row are its prompt, which the length penalty does not
+        count: they cost nothing, and behind a long one it would be the same for all lengths.
+        By default 0.
       num_prefilter: take this many continuations of each beam into consideration; 0 for as many as
         can matter. (Mesh TensorFlow's option, for parity: fewer give other results.)
     """
@@ -109,7 +113,7 @@ def grow_topk(
         )
         log_probs = mtf.where(is_forced, first, log_probs, output_shape=token.shape)
     log_probs = log_probs + alive.log_probs
-    penalty = length_penalty(position + 1, alpha)
+    penalty = length_penalty(_new_ids(position + 1, known), alpha)
     flat = mtf.Dimension("candidates", beam.size * rank.size)
     scores, index = mtf.top_k(mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam)
     parents = mtf.floordiv(index, rank.size)
@@ -167,6 +171,7 @@ def is_finished(
     *,
     alpha: float,
     stop_early: bool,
+    known: mtf.Tensor | None = None,
 ) -> mtf.Tensor:
     """Returns {batch} bool: whether a row is to go on.
 
@@ -180,14 +185,21 @@ def is_finished(
       limits: {batch} int32: the number of ids that a row has at most.
       alpha: of the length penalty.
       stop_early: see above.
+      known: see `grow_topk`.
     """
     goes_on = mtf.less(position, limits)
     if not stop_early:
         return goes_on
     beam = alive.log_probs.shape[1]
-    best_alive = mtf.reduce_first(alive.log_probs, beam) / length_penalty(limits, alpha)
+    largest = length_penalty(_new_ids(limits, known), alpha)
+    best_alive = mtf.reduce_first(alive.log_probs, beam) / largest
     flags = mtf.to_float(finished.flags)
     lowest = mtf.reduce_min(finished.scores * flags, reduced_dim=beam)
     none_finished = mtf.logical_not(mtf.reduce_any(finished.flags, reduced_dim=beam))
     lowest = lowest - mtf.to_float(none_finished) * INFINITY
     return mtf.logical_and(goes_on, mtf.less_equal(lowest, best_alive))
+
+
+def _new_ids(length: mtf.Tensor, known: mtf.Tensor | None) -> mtf.Tensor:
+    """Returns how many ids of sequences of a length follow their prompts, which may be longer."""
+    return length if known is None else mtf.maximum(length - known, 0)

@@ -20,6 +20,7 @@ class Search:
     beam_size: sequences that are followed at a time. 1 takes one token after the other, by
       temperature.
     alpha: of the length penalty of a beam search; 0 for none, larger values favour long outputs.
+      A prompt is no part of the length.
     stop_early: end a beam search when no open sequence can beat the finished ones.
     temperature: 0 takes the likeliest token each time, 1 draws from the model's distribution.
     top_k: draw among so many of the likeliest tokens; 0 for all.

@@ -53,6 +53,15 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "--gin.BATCH_SIZE=%BATCH: macro BATCH has no value, did you mean 'BATCH_SIZE'?",
         ),
         (
+            "--gin_file=data/delimited_pairs.gin",
+            "data/delimited_pairs.gin:21: macro PAIRS has no value; it has one in "
+            "data/number_words.gin, data/tsv_pairs.gin",
+        ),
+        (
+            "--gin.BATCH_SIZE=%MINE",
+            "--gin.BATCH_SIZE=%MINE: macro MINE has no value; give it one in a gin file",
+        ),
+        (
             "--gin.D_MODEL='wide'",
             "--gin.D_MODEL='wide': transformer.DecoderOnly.d_model is 'wide': it must be int",
         ),

@@ -103,10 +103,11 @@ def test_a_rows_hypotheses_do_not_depend_on_the_other_rows(stop_early: bool) -> 
             np.testing.assert_array_equal(a[row], b[0])
 
 
-def test_a_prompt_is_what_all_hypotheses_begin_with() -> None:
-    found = _search([[5, 6, 3, 0, 0, 0, 0, 0]], alpha=0.0)
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 3.0])
+def test_a_prompt_begins_all_hypotheses_and_counts_for_nothing(alpha: float) -> None:
+    found = _search([[5, 6, 3, 0, 0, 0, 0, 0]], alpha=alpha)
     hypotheses = n_best(*(x[0] for x in found))
-    free = _search([[3, 0, 0, 0, 0, 0]], alpha=0.0)
+    free = _search([[3, 0, 0, 0, 0, 0]], alpha=alpha)
     for (ids, score, _), (rest, free_score, _) in zip(
         hypotheses, n_best(*(x[0] for x in free)), strict=True
     ):
