@@ -228,9 +228,9 @@ def _recorded(run: RunDirectory, command: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _output(path: str | None) -> Iterator[TextIO]:
-    """Opens --output, which appears when it is whole, or standard output."""
-    if path is None:
+def _output(path: str) -> Iterator[TextIO]:
+    """Opens --output, which appears when it is whole, or for "-" standard output."""
+    if path == "-":
         if sys.stdout is None:
             raise UsageError("standard output is closed: name a file with --output=FILE")
         yield sys.stdout

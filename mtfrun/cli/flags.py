@@ -215,7 +215,12 @@ def _add_score_flags(parser: Parser) -> None:
 
 def _add_output_flags(parser: Parser) -> None:
     add = parser.add_argument
-    add("--output", help="where to write; standard output by default", metavar="FILE")
+    add(
+        "--output",
+        default="-",
+        help="where to write; - (default) is standard output",
+        metavar="FILE",
+    )
     add("--checkpoint", default="latest", help="latest (default) or a step", metavar="C")
 
 
@@ -280,3 +285,5 @@ def _check(flags: argparse.Namespace) -> None:
             raise UsageError(
                 "decode needs prompts: either --prompt=TEXT or --input=FILE or --interactive"
             )
+        if flags.interactive and flags.output != "-":
+            raise UsageError("--interactive answers on the terminal: leave --output out")

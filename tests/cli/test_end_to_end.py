@@ -115,7 +115,8 @@ def test_decode_answers_every_line_whatever_it_holds(
     assert [answer["prompt_tokens"] for answer in answers] == [11, 0, 6, 3, 3, 24, 4]
     assert all(answer["output_tokens"] == 8 or answer["finished"] for answer in answers)
     # Alone, in another place of the batch, from standard input: the same answer.
-    (alone,) = succeeded(mtfrun("decode", f"--model_dir={trained}", "--input=-", stdin=b"last\n"))
+    alone_decode = ["decode", f"--model_dir={trained}", "--input=-", "--output=-"]
+    (alone,) = succeeded(mtfrun(*alone_decode, stdin=b"last\n"))
     assert alone == answers[-1]
 
 

@@ -38,6 +38,7 @@ def test_search_paths_are_split() -> None:
         (["decode", "--model_dir=x"], "decode needs prompts"),
         (["decode", "--model_dir=x", "--prompt=a", "--input=b"], "decode needs prompts"),
         (["decode", "--model_dir=x", "--prompt=a", "--checkpoint=all"], "nor latest"),
+        (["decode", "--model_dir=x", "--interactive", "--output=a"], "leave --output out"),
         ([*RUN, "--gin.TRAIN_STEPS"], "needs a name and a value"),
         (["decode", "--model_dir=x", "--prompt=a", "--top_k=many"], "invalid int value"),
     ],
