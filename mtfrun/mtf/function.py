@@ -23,6 +23,7 @@ def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[...,
 
     Arguments and results are nested dictionaries, lists and tuples of tensors; every other leaf
     must be hashable and is static: another value traces again. A change of shapes does as well.
+    On one device several threads may call it at once.
 
     Args:
       fn: a function of named tensors; the variables that it uses are found by themselves.
@@ -40,7 +41,8 @@ def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[...,
         )
         key = (spec, _skeleton((args, kwargs)))
         if key not in compiled:
-            compiled[key] = _Compiled(fn, (args, kwargs), leaves, jit_compile)
+            # Of threads that come here at once, all take what the first one has left.
+            compiled.setdefault(key, _Compiled(fn, (args, kwargs), leaves, jit_compile))
         return compiled[key]([tensor.value for tensor in tensors])
 
     return call

@@ -90,8 +90,8 @@ def setup(arguments: argparse.Namespace):
         translator = ctranslate2.Translator(
             folder,
             compute_type=arguments.compute_type,
-            inter_threads=1,
-            intra_threads=len(os.sched_getaffinity(0)),
+            inter_threads=arguments.parts,
+            intra_threads=len(os.sched_getaffinity(0)) // arguments.parts,
         )
     texts = [[str(id_) for id_ in row] for row in inputs(config)]
 
@@ -103,6 +103,7 @@ def setup(arguments: argparse.Namespace):
             # The end is never chosen.
             min_decoding_length=config.targets_length,
             max_decoding_length=config.targets_length,
+            max_batch_size=config.batch // arguments.parts,
         )
         return float(sum(int(token) for one in found for token in one.hypotheses[0]))
 
@@ -114,5 +115,6 @@ if __name__ == "__main__":
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--compute_type", default="float32")
+    parser.add_argument("--parts", type=int, default=1, help="of the batch, at the same time")
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

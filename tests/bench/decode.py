@@ -41,12 +41,18 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         flags = [f"--config={options.config}", f"--beam={beam}"]
+        # As files are decoded: a part of the rows a core, at the same time.
+        in_parts = [*flags, f"--parts={cores}"]
         subjects = [
             Subject("handwritten", HANDWRITTEN, flags),
             Subject("mtfrun", MTFRUN, flags),
         ]
+        if cores > 1:
+            subjects.append(Subject("mtfrun in parts", MTFRUN, in_parts))
         if importlib.util.find_spec("ctranslate2"):
             subjects.append(Subject("ctranslate2", CTRANSLATE2, flags))
+            if cores > 1:
+                subjects.append(Subject("ctranslate2 in parts", CTRANSLATE2, in_parts))
         if options.bfloat16:
             subjects.append(Subject("mtfrun bfloat16", MTFRUN, [*flags, "--activation=bfloat16"]))
         if options.meshes:

@@ -11,6 +11,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import decoding, mtf  # noqa: E402
+from mtfrun.cli.tasks.concurrency import mapping  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402
     EncoderDecoder,
     EncoderDecoderAttention,
@@ -59,7 +60,7 @@ def setup(arguments: argparse.Namespace):
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = encoder_decoder(mesh, config, arguments.activation)
     search = decoding.Search(beam_size=arguments.beam, alpha=ALPHA)
-    batch = mtf.Dimension("batch", config.batch)
+    batch = mtf.Dimension("batch", config.batch // arguments.parts)
     length = mtf.Dimension("length", config.targets_length)
 
     def run(ids: mtf.Tensor) -> mtf.Tensor:
@@ -74,8 +75,17 @@ def setup(arguments: argparse.Namespace):
         return found.ids
 
     program = mtf.function(run, jit_compile=not mesh.is_distributed)
-    ids = mtf.import_tf_tensor(mesh, inputs(config), [batch, ("length", config.inputs_length)])
-    return lambda: float(np.sum(mtf.to_numpy(program(ids))[:, 0]))
+    shape = [batch, ("length", config.inputs_length)]
+    parts = [
+        mtf.import_tf_tensor(mesh, ids, shape) for ids in np.split(inputs(config), arguments.parts)
+    ]
+
+    def step() -> float:
+        with mapping(arguments.parts) as map_parts:
+            found = map_parts(lambda ids: mtf.to_numpy(program(ids)), parts)
+            return float(sum(np.sum(ids[:, 0]) for ids in found))
+
+    return step
 
 
 if __name__ == "__main__":
@@ -84,5 +94,6 @@ if __name__ == "__main__":
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--activation", default="float32")
+    parser.add_argument("--parts", type=int, default=1, help="of the batch, at the same time")
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import decoding, mtf
+from mtfrun.cli.tasks.concurrency import mapping, number_of_threads
 from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.cli.tasks.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
 from mtfrun.data import TARGETS, DelimitedPairsData, LanguageModelData, PairsData
@@ -76,7 +77,9 @@ class Decoding:
     """How outputs are made. Models of pairs of texts answer their prompts, others continue them.
 
     experiment: whose model.
-    batch_size: prompts at a time.
+    batch_size: prompts in a batch.
+    concurrent_batches: batches decoded at the same time on a CPU, at most one a core. Accelerators
+        and meshes of several devices decode one after the other.
     max_length: where prompts are continued, tokens of a prompt and its output together.
     decode_length: tokens that are made for a prompt at most.
     decode_length_multiplier, decode_length_constant: where prompts are answered, also at most
@@ -88,6 +91,7 @@ class Decoding:
     experiment: Experiment
     batch_size: int
     max_length: int
+    concurrent_batches: int = 2
     decode_length: int = 128
     decode_length_multiplier: float = 1.5
     decode_length_constant: int = 10
@@ -98,7 +102,8 @@ class Decoding:
     )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_length", "decode_length", "num_outputs"):
+        names = ("batch_size", "concurrent_batches", "max_length", "decode_length", "num_outputs")
+        for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.num_outputs > self.search.beam_size:
@@ -114,14 +119,17 @@ class Decoding:
         """Returns an answer to each prompt, in order; tells `progress` how many are done."""
         answers: dict[int, Answer] = {}
         rows = [self._prompting.row(prompt) for prompt in prompts]
-        for batch in self._batches(rows):
-            ids, scores, finished = self._search_batch(batch, [rows[line] for line in batch.lines])
-            for i, line in enumerate(batch.lines):
-                hypotheses = decoding.n_best(ids[i], scores[i], finished[i])
-                answers[line] = self._answer(
-                    prompts[line], rows[line], hypotheses[: self.num_outputs]
-                )
-            progress(len(answers))
+        batches = list(self._batches(rows))
+        threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
+        with mapping(threads) as map_batches:
+            found = map_batches(functools.partial(self._search_batch, rows), batches)
+            for batch, (ids, scores, finished) in zip(batches, found, strict=True):
+                for i, line in enumerate(batch.lines):
+                    hypotheses = decoding.n_best(ids[i], scores[i], finished[i])
+                    answers[line] = self._answer(
+                        prompts[line], rows[line], hypotheses[: self.num_outputs]
+                    )
+                progress(len(answers))
         return [answers[line] for line in range(len(prompts))]
 
     @functools.cached_property
@@ -157,10 +165,11 @@ class Decoding:
                 yield _Batch(dict(items), at_once, lines[start : start + self.batch_size])
 
     def _search_batch(
-        self, given: _Batch, rows: Sequence[Row]
+        self, all_rows: Sequence[Row], given: _Batch
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns ids [rows, beam, length], scores and finished [rows, beam] of the rows."""
+        """Returns ids [rows, beam, length], scores and finished [rows, beam] of a batch's rows."""
         mesh = self.experiment.mesh
+        rows = [all_rows[line] for line in given.lines]
         batch = mtf.Dimension("batch", self.batch_size)
         arrays = self._prompting.features(rows, self.batch_size, given.lengths)
         features = {
@@ -170,22 +179,26 @@ class Decoding:
         # The rows that fill up the batch have no room, so they are done at once.
         numbers = np.zeros([2, self.batch_size], np.int32)
         numbers[:, : len(rows)] = [given.lines, [row.limit for row in rows]]
-        program = (*given.lengths.values(), given.at_once)
-        if program not in self._programs:
-            # Measured: XLA makes decoding faster on one device.
-            self._programs[program] = mtf.function(
-                functools.partial(
-                    self._hypotheses,
-                    self._prompting.longest_prompt(given.lengths),
-                    given.at_once,
-                ),
-                jit_compile=not mesh.is_distributed,
-            )
-        found = self._programs[program](
+        found = self._program(given)(
             features, *(mtf.import_tf_tensor(mesh, x, [batch]) for x in numbers)
         )
         ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(found))
         return ids, scores, finished
+
+    def _program(self, given: _Batch) -> Callable[..., decoding.Hypotheses]:
+        """Returns the function that decodes batches of these lengths; several threads may ask."""
+        key = (*given.lengths.values(), given.at_once)
+        if key not in self._programs:
+            longest = self._prompting.longest_prompt(given.lengths)
+            self._programs.setdefault(
+                key,
+                # Measured: XLA makes decoding faster on one device.
+                mtf.function(
+                    functools.partial(self._hypotheses, longest, given.at_once),
+                    jit_compile=not self.experiment.mesh.is_distributed,
+                ),
+            )
+        return self._programs[key]
 
     def _hypotheses(
         self,

@@ -1,0 +1,47 @@
+"""Computing several batches at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import tensorflow as tf
+
+from mtfrun import mtf
+
+
+def number_of_threads(mesh: mtf.Mesh, wished: int) -> int:
+    """Returns how many batches to decode at the same time, `wished` at most.
+
+    A program of XLA leaves cores of a CPU idle. Measured on two of them: two batches of 16 prompts
+    at once take 0.70 to 0.79 of the time that they take one after the other. An accelerator is kept
+    busy by one batch; the devices of a mesh wait for each other, which two programs would upset.
+    """
+    if mesh.is_distributed or tf.config.list_physical_devices("GPU"):
+        return 1
+    return max(1, min(wished, _number_of_cores()))
+
+
+@contextlib.contextmanager
+def mapping(threads: int) -> Iterator[Callable]:
+    """Gives a function like `map` that keeps the order and works on so many items at once.
+
+    What has not begun when the context is left is not begun any more.
+    """
+    if threads == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _number_of_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

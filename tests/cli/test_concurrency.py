@@ -1,0 +1,101 @@
+"""Batches that are decoded at the same time: as many as make sense, in order, the same answers."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import threading
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.cli.tasks.concurrency import mapping, number_of_threads
+from tests.cli.command import mtfrun_here, succeeded
+
+X = mtf.Dimension("x", 64)
+
+
+def test_items_are_worked_on_at_the_same_time_and_results_keep_their_order() -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def work(item: int) -> int:
+        if item < 2:
+            both.wait()
+        return item * item
+
+    with mapping(2) as map_items:
+        assert list(map_items(work, range(20))) == [item * item for item in range(20)]
+
+
+def test_one_thread_works_in_the_caller() -> None:
+    with mapping(1) as map_items:
+        assert set(map_items(lambda _: threading.get_ident(), range(5))) == {threading.get_ident()}
+
+
+def test_what_has_not_begun_when_an_item_fails_is_not_begun() -> None:
+    begun, go_on = [], threading.Event()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 0:
+            raise ValueError("the first fails")
+        go_on.wait(timeout=60)
+
+    def first_failure() -> None:
+        with mapping(2) as map_items:
+            try:
+                list(map_items(work, range(1000)))
+            finally:
+                go_on.set()
+
+    with pytest.raises(ValueError, match="the first fails"):
+        first_failure()
+    assert len(begun) < 1000
+
+
+@pytest.mark.parametrize(("cores", "wished", "expected"), [(4, 2, 2), (1, 2, 1), (4, 9, 4)])
+def test_a_cpu_has_a_thread_for_each_core_at_most(
+    cores: int, wished: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert number_of_threads(mtf.Mesh(), wished) == expected
+    assert number_of_threads(mtf.Mesh("data:2", "batch:data"), wished) == 1
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_threads_that_call_a_function_for_the_first_time_share_its_program(
+    jit_compile: bool,
+) -> None:
+    mesh, traces, all_there = mtf.Mesh(), [], threading.Barrier(4, timeout=60)
+
+    def square(x: mtf.Tensor) -> mtf.Tensor:
+        traces.append(threading.get_ident())
+        return x * x
+
+    program = mtf.function(square, jit_compile=jit_compile)
+
+    def call(number: int) -> np.ndarray:
+        x = mtf.constant(mesh, float(number), [X])
+        all_there.wait()
+        return mtf.to_numpy(program(x))
+
+    with mapping(4) as map_numbers:
+        found = list(map_numbers(call, range(4)))
+    np.testing.assert_array_equal(found, np.square(np.arange(4.0))[:, np.newaxis] * np.ones(64))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]])
+def test_answers_are_those_of_one_batch_after_the_other(
+    tiny_run: str, search: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    prompts = tmp_path / "prompts"
+    prompts.write_text("".join(f"line {number}\n" for number in range(40)))
+    decode = ["decode", f"--model_dir={tiny_run}", f"--input={prompts}", *search]
+    one, three = (
+        succeeded(mtfrun_here(*decode, f"--gin.Decoding.concurrent_batches={number}"))
+        for number in (1, 3)
+    )
+    assert one == three and [answer["prompt"] for answer in one] == prompts.read_text().splitlines()
