@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.cli.tasks.concurrency import mapping, number_of_threads
@@ -61,6 +62,8 @@ def test_a_cpu_has_a_thread_for_each_core_at_most(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     assert number_of_threads(mtf.Mesh(), wished) == expected
     assert number_of_threads(mtf.Mesh("data:2", "batch:data"), wished) == 1
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * (kind == "GPU"))
+    assert number_of_threads(mtf.Mesh(), wished) == 1
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

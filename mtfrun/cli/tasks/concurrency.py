@@ -19,7 +19,7 @@ def number_of_threads(mesh: mtf.Mesh, wished: int) -> int:
     at once take 0.70 to 0.79 of the time that they take one after the other. An accelerator is kept
     busy by one batch; the devices of a mesh wait for each other, which two programs would upset.
     """
-    if mesh.is_distributed or tf.config.list_physical_devices("GPU"):
+    if mesh.is_distributed or any(map(tf.config.list_physical_devices, ("TPU", "GPU"))):
         return 1
     return max(1, min(wished, _number_of_cores()))
 
