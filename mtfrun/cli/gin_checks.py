@@ -93,8 +93,10 @@ def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) ->
 def _remedy(name: str, macros: Iterable[str]) -> str:
     """Returns what to do about a macro without a value."""
     guess = did_you_mean(name, macros)
+    if guess:
+        return guess
     files = ", ".join(shipped_files_with(name))
-    return guess or (f"; it has one in {files}" if files else "; give it one in a gin file")
+    return f"; it has one in {files}" if files else "; give it one in a gin file"
 
 
 def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target]:

@@ -18,6 +18,8 @@ HANDWRITTEN, MTFRUN = "tests.bench.handwritten_decode", "tests.bench.mtfrun_deco
 CTRANSLATE2 = "tests.bench.ctranslate2_decode"
 HANDWRITTEN_LM, MTFRUN_LM = "tests.bench.handwritten_prompts", "tests.bench.mtfrun_prompts"
 PROMPTS = (16, 192)
+# Parts of a batch that are decoded at the same time, as `mtfrun decode` does with whole ones.
+PARTS = 2
 
 
 def main() -> None:
@@ -41,18 +43,14 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         flags = [f"--config={options.config}", f"--beam={beam}"]
-        # As files are decoded: a part of the rows a core, at the same time.
-        in_parts = [*flags, f"--parts={cores}"]
-        subjects = [
-            Subject("handwritten", HANDWRITTEN, flags),
-            Subject("mtfrun", MTFRUN, flags),
-        ]
-        if cores > 1:
-            subjects.append(Subject("mtfrun in parts", MTFRUN, in_parts))
+        rivals = [("mtfrun", MTFRUN)]
         if importlib.util.find_spec("ctranslate2"):
-            subjects.append(Subject("ctranslate2", CTRANSLATE2, flags))
-            if cores > 1:
-                subjects.append(Subject("ctranslate2 in parts", CTRANSLATE2, in_parts))
+            rivals.append(("ctranslate2", CTRANSLATE2))
+        subjects = [Subject("handwritten", HANDWRITTEN, flags)]
+        subjects += [Subject(who, module, flags) for who, module in rivals]
+        if cores >= PARTS:
+            in_parts = [*flags, f"--parts={PARTS}"]
+            subjects += [Subject(f"{who} in parts", module, in_parts) for who, module in rivals]
         if options.bfloat16:
             subjects.append(Subject("mtfrun bfloat16", MTFRUN, [*flags, "--activation=bfloat16"]))
         if options.meshes:

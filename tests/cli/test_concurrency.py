@@ -6,15 +6,12 @@ import os
 import pathlib
 import threading
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.cli.tasks.concurrency import mapping, number_of_threads
 from tests.cli.command import mtfrun_here, succeeded
-
-X = mtf.Dimension("x", 64)
 
 
 def test_items_are_worked_on_at_the_same_time_and_results_keep_their_order() -> None:
@@ -64,29 +61,6 @@ def test_a_cpu_has_a_thread_for_each_core_at_most(
     assert number_of_threads(mtf.Mesh("data:2", "batch:data"), wished) == 1
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * (kind == "GPU"))
     assert number_of_threads(mtf.Mesh(), wished) == 1
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_threads_that_call_a_function_for_the_first_time_share_its_program(
-    jit_compile: bool,
-) -> None:
-    mesh, traces, all_there = mtf.Mesh(), [], threading.Barrier(4, timeout=60)
-
-    def square(x: mtf.Tensor) -> mtf.Tensor:
-        traces.append(threading.get_ident())
-        return x * x
-
-    program = mtf.function(square, jit_compile=jit_compile)
-
-    def call(number: int) -> np.ndarray:
-        x = mtf.constant(mesh, float(number), [X])
-        all_there.wait()
-        return mtf.to_numpy(program(x))
-
-    with mapping(4) as map_numbers:
-        found = list(map_numbers(call, range(4)))
-    np.testing.assert_array_equal(found, np.square(np.arange(4.0))[:, np.newaxis] * np.ones(64))
-    assert len(traces) == 1
 
 
 @pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -100,3 +102,26 @@ def test_xla_orders_for_caches_unless_the_user_says_otherwise(
     monkeypatch.setenv("XLA_FLAGS", said)
     order_for_caches()
     assert os.environ["XLA_FLAGS"] == wanted
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_threads_that_call_a_function_for_the_first_time_share_its_program(
+    jit_compile: bool,
+) -> None:
+    mesh, traces, all_there = mtf.Mesh(), [], threading.Barrier(4, timeout=60)
+
+    def square(x: mtf.Tensor) -> mtf.Tensor:
+        traces.append(threading.get_ident())
+        return x * x
+
+    program = mtf.function(square, jit_compile=jit_compile)
+
+    def call(number: int) -> np.ndarray:
+        x = mtf.constant(mesh, float(number), [("x", 64)])
+        all_there.wait()
+        return mtf.to_numpy(program(x))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(call, range(4)))
+    np.testing.assert_array_equal(found, np.square(np.arange(4.0))[:, np.newaxis] * np.ones(64))
+    assert len(traces) == 1

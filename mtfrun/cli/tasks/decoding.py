@@ -187,18 +187,13 @@ class Decoding:
 
     def _program(self, given: _Batch) -> Callable[..., decoding.Hypotheses]:
         """Returns the function that decodes batches of these lengths; several threads may ask."""
-        key = (*given.lengths.values(), given.at_once)
-        if key not in self._programs:
-            longest = self._prompting.longest_prompt(given.lengths)
-            self._programs.setdefault(
-                key,
-                # Measured: XLA makes decoding faster on one device.
-                mtf.function(
-                    functools.partial(self._hypotheses, longest, given.at_once),
-                    jit_compile=not self.experiment.mesh.is_distributed,
-                ),
-            )
-        return self._programs[key]
+        longest = self._prompting.longest_prompt(given.lengths)
+        # Measured: XLA makes decoding faster on one device.
+        program = mtf.function(
+            functools.partial(self._hypotheses, longest, given.at_once),
+            jit_compile=not self.experiment.mesh.is_distributed,
+        )
+        return self._programs.setdefault((*given.lengths.values(), given.at_once), program)
 
     def _hypotheses(
         self,
