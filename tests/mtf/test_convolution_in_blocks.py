@@ -93,7 +93,12 @@ def _whole(call: Call) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with tf.GradientTape() as tape:
         tape.watch([x, filter])
         padded = tf.pad(x, [[0, 0], around, around, [0, 0]])
-        y = tf.nn.conv2d(padded, filter, call.stride, "VALID")
+        if call.kernel == 1:
+            # TensorFlow's own gradient of a strided 1x1 convolution crashes on some CPUs.
+            every = padded[:, :: call.stride, :: call.stride]
+            y = tf.einsum("brcf,fo->brco", every, filter[0, 0])
+        else:
+            y = tf.nn.conv2d(padded, filter, call.stride, "VALID")
     gradients = tape.gradient(y, [x, filter], _cotangent(call))
     return y.numpy(), *(g.numpy() for g in gradients)
 

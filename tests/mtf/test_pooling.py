@@ -36,7 +36,9 @@ def _named(mesh: mtf.Mesh, array: np.ndarray) -> mtf.Tensor:
 
 
 @pytest.mark.parametrize("mesh_shape, layout", WHERE)
-@pytest.mark.parametrize("size, stride, padding", [(2, 2, "VALID"), (3, 2, "SAME"), (3, 1, "SAME")])
+@pytest.mark.parametrize(
+    "size, stride, padding", [(2, 2, "VALID"), (3, 2, "SAME"), (3, 1, "SAME"), (1, 2, "VALID")]
+)
 def test_max_pooling_in_blocks_equals_the_whole(
     size: int, stride: int, padding: str, mesh_shape: str, layout: str
 ) -> None:

@@ -29,6 +29,7 @@ from mtfrun.mtf.ops.sliding import (
     taps,
     windows_over,
     with_halos,
+    without_skipped_entries,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -102,6 +103,7 @@ def _max_pool(
     num_leading = wide.shape.ndims - n - 1
     axes = range(num_leading, num_leading + n)
     value = padded_value(wide, axes, windows, fill=lowest)
+    value, windows = without_skipped_entries(value, axes, windows)
     channels = x.shape[-1]
     fused = x.mesh.num_splits(channels) == 1 and len(split_leading_axes(wide, num_leading)) <= 1
     pool = functools.partial(_fused_max if fused else _max_of_taps, windows=windows)

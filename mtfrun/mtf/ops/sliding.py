@@ -220,6 +220,30 @@ def padded_value(
     return tf.pad(x.value, paddings, constant_values=fill)
 
 
+def without_skipped_entries(
+    value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]
+) -> tuple[tf.Tensor, list[Window]]:
+    """Returns value without the entries that windows of size 1 skip, and the windows over the rest.
+
+    A window of size 1 with a stride reads every `stride`-th entry; over these alone its stride is
+    1. TensorFlow's fused kernels must not be given such strides: the filter gradient of a strided
+    1x1 convolution corrupts memory on some CPUs, see docs/dtensor.md.
+
+    Args:
+      value: with all padding.
+      axes: the axes that the windows slide over.
+      windows: over them.
+    """
+    step = [1] * value.shape.rank
+    for axis, window in zip(axes, windows, strict=True):
+        if window.size == 1:
+            step[axis] = window.stride
+    if all(s == 1 for s in step):
+        return value, list(windows)
+    value = tf.strided_slice(value, [0] * value.shape.rank, value.shape.as_list(), step)
+    return value, [Window(1, 1) if w.size == 1 else w for w in windows]
+
+
 def taps(value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]) -> Iterator[tf.Tensor]:
     """Yields, for every offset within the windows in order, the entries there of all places.
 

@@ -137,13 +137,35 @@ def _spread(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
     if split_channels or len(split_leading_axes(x, num_leading)) > 1:
         return _by_zeros_between(x, filter, windows, lengths)
     transposed = {2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[n]
-    strides = [1, *(window.stride for window in windows), 1]
+    # A filter of size 1 fills every `stride`-th entry of the result: the kernel is not given such
+    # strides, as in `without_skipped_entries`.
+    alone = [window.size == 1 for window in windows]
+    strides = [1 if one else w.stride for one, w in zip(alone, windows, strict=True)]
+    sizes = [
+        dim.size if one else length
+        for one, dim, length in zip(alone, x.shape.dims[num_leading:-1], lengths, strict=True)
+    ]
 
     def fused(value: tf.Tensor) -> tf.Tensor:
-        output_shape = [value.shape[0], *lengths, out.size]
-        return transposed(value, filter.value, output_shape, strides, "VALID")
+        output_shape = [value.shape[0], *sizes, out.size]
+        return transposed(value, filter.value, output_shape, [1, *strides, 1], "VALID")
 
-    return over_merged_batch(fused, x, x.value, num_leading)
+    value = over_merged_batch(fused, x, x.value, num_leading)
+    for axis, (one, window) in enumerate(zip(alone, windows, strict=True), start=num_leading):
+        if one:
+            value = _with_zeros_between(value, axis, window.stride)
+    return value
+
+
+def _with_zeros_between(value: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
+    """Returns value with `stride - 1` zeros after each of its entries along an axis."""
+    if stride == 1:
+        return value
+    sizes = value.shape.as_list()
+    paddings = [[0, 0]] * (value.shape.rank + 1)
+    paddings[axis + 1] = [0, stride - 1]
+    value = tf.pad(tf.expand_dims(value, axis + 1), paddings)
+    return tf.reshape(value, [*sizes[:axis], sizes[axis] * stride, *sizes[axis + 1 :]])
 
 
 def _by_zeros_between(
@@ -152,17 +174,10 @@ def _by_zeros_between(
     num_leading = x.shape.ndims - len(windows) - 1
     value = x.value
     for axis, (window, length) in enumerate(zip(windows, lengths, strict=True), start=num_leading):
-        size = value.shape[axis]
-        if window.stride > 1:
-            value = tf.expand_dims(value, axis + 1)
-            paddings = [[0, 0]] * value.shape.rank
-            paddings[axis + 1] = [0, window.stride - 1]
-            value = tf.pad(value, paddings)
-            sizes = value.shape.as_list()
-            value = tf.reshape(value, [*sizes[:axis], size * window.stride, *sizes[axis + 2 :]])
+        value = _with_zeros_between(value, axis, window.stride)
         before = window.size - 1
         paddings = [[0, 0]] * value.shape.rank
-        paddings[axis] = [before, max(0, length - size * window.stride)]
+        paddings[axis] = [before, max(0, length - value.shape[axis])]
         value = tf.pad(value, paddings)
     out, channels = filter.shape.dims[-2:]
     places = [Window(window.size, 1) for window in windows]

@@ -1,0 +1,48 @@
+"""The suite ends, and says where, when one of its processes dies or hangs."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _run(directory: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Returns the finished tests of a directory, run with the project's settings."""
+    settings = ["-c", str(ROOT / "setup.cfg"), f"--rootdir={directory}", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *settings, "-n", "2", *arguments, str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_process_that_dies_fails_the_suite_and_ends_it(tmp_path: pathlib.Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / f"test_{name}.py").write_text(
+            "import os\ndef test_before(): pass\ndef test_dying(): os.abort()\n"
+        )
+    suite = _run(tmp_path, "--dist", "loadfile")
+    assert suite.returncode == 1
+    assert "crashed while running" in suite.stdout
+    assert "worker restarting disabled" in suite.stdout
+
+
+def test_a_test_that_hangs_is_ended_with_the_tracebacks_of_its_threads(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "test_hanging.py").write_text(
+        "import threading, time\n"
+        "def in_a_thread(): time.sleep(600)\n"
+        "def test_hanging():\n"
+        "    threading.Thread(target=in_a_thread, daemon=True).start()\n"
+        "    time.sleep(600)\n"
+    )
+    suite = _run(tmp_path, "-o", "timeout=2", "-o", "faulthandler_timeout=1")
+    assert suite.returncode == 1
+    assert "crashed while running 'test_hanging.py::test_hanging'" in suite.stdout
+    assert "in in_a_thread" in suite.stderr
+    assert "in test_hanging" in suite.stderr
