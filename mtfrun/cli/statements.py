@@ -192,8 +192,10 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
         place = shortened(source)
         raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
     except SyntaxError as error:
-        # gin adds the parser's own trouble in further lines.
+        # gin adds the parser's own trouble in further lines; what Python says of a token is internal.
         message = str(error.msg).split("\n")[0]
+        if "Failed to parse token" in error.msg:
+            message = "not a gin value"
         hint = _constant_hint(error.msg)
         if is_flag:
             raise ConfigError(
