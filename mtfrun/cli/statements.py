@@ -192,7 +192,8 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
         place = shortened(source)
         raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
     except SyntaxError as error:
-        # gin adds the parser's own trouble in further lines; what Python says of a token is internal.
+        # gin adds the parser's own trouble in further lines; of a token that is no Python constant
+        # it says what Python's parser has found.
         message = str(error.msg).split("\n")[0]
         if "Failed to parse token" in error.msg:
             message = "not a gin value"
