@@ -28,6 +28,7 @@ LEVELS = {
     "training": 3,
     "evaluation": 3,
     "cli": 4,
+    "__main__": 5,  # python -m mtfrun
 }
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper"}

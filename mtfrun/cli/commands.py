@@ -19,15 +19,16 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_checks import check_taken
 from mtfrun.cli.image_decoding import check_image_flags, classify
 from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts, standard_input
+from mtfrun.cli.records import as_text, recorded
 from mtfrun.cli.routing_table import routing_table
 from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
 from mtfrun.cli.terminable import terminable
-from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
+from mtfrun.rundir import RunDirectory, atomic_open
 
 
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run says what would be trained."""
-    bindings = _parse(flags, flags.gin_file)
+    bindings = _parse(flags)
     experiment, _, _, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
@@ -38,12 +39,13 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
         print(f"mtfrun: warning: {warning}", file=sys.stderr)
     run = RunDirectory(flags.model_dir)
     run.prepare()
-    with run.lock(), _recorded(run, command):
-        texts = {
-            "operative_config": config.as_markdown(config.operative_config_text()),
-            "config": config.as_markdown(config.config_text()),
-            "command": config.as_markdown(" ".join(command)),
-        }
+    texts = {
+        "operative_config": config.operative_config_text(),
+        "config": config.config_text(flags.gin_allow_imports),
+        "command": as_text(command),
+    }
+    with run.lock(), recorded(run, texts, command, lambda: training.state.finished_steps):
+        texts = {tag: config.as_markdown(text) for tag, text in texts.items()}
         result = training.run(run, texts=texts, profile=flags.profile)
     if result.signal is not None:
         print(f"mtfrun: stopped and saved at step {result.step}", file=sys.stderr)
@@ -137,18 +139,25 @@ _DECODING_FLAGS = ("num_outputs", "decode_length")
 _SEARCH_FLAGS = ("beam_size", "alpha", "temperature", "top_k", "top_p", "seed")
 
 
-def _parse(flags: argparse.Namespace, files: Sequence[str]) -> list:
-    return config.parse(files, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
+def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list:
+    """Reads the configuration: that of --gin_file, else of the file that a run has."""
+    return config.parse(
+        flags.gin_file if run_config is None else [run_config],
+        flags.bindings,
+        search_paths=flags.gin_search_paths,
+        roots=ROOTS,
+        allowed_imports=None if run_config is None else flags.gin_allow_imports,
+    )
 
 
 def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
     run = None if flags.model_dir is None else _trained_run(flags.model_dir)
-    files = flags.gin_file
-    if run is not None and not files:
+    run_config = None
+    if run is not None and not flags.gin_file:
         run.read_config()  # its error names the remedy
-        files = [run.config_path]
-    bindings = _parse(flags, files)
+        run_config = run.config_path
+    bindings = _parse(flags, run_config)
     built = build()
     check_taken(bindings, config.operative_config_text())
     if run is not None:
@@ -204,27 +213,6 @@ def _trained_run(model_dir: str) -> RunDirectory:
             "or check the name"
         )
     return run
-
-
-@contextlib.contextmanager
-def _recorded(run: RunDirectory, command: Sequence[str]) -> Iterator[None]:
-    """Writes down configuration and command; puts the former configuration back on an error.
-
-    A configuration that does not fit the run's checkpoints must not replace the one that does.
-    """
-    try:
-        former = run.read_config()
-    except RunDirError:
-        former = None
-    run.write_config(config.config_text())
-    run.write_operative_config(config.operative_config_text())
-    run.record_command(command)
-    try:
-        yield
-    except RunDirError:
-        if former is not None:
-            run.write_config(former)
-        raise
 
 
 @contextlib.contextmanager

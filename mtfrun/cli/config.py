@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pathlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
 import gin
 from mtfrun.cli.errors import ConfigError
+from mtfrun.cli.foreign_config import check_foreign, with_record
 from mtfrun.cli.gin_checks import check_bindings, target_of
 from mtfrun.cli.gin_errors import explain, explain_missing, public_names
 from mtfrun.cli.gin_files import find_gin_file, require_gin_file
@@ -49,6 +53,7 @@ def parse(
     *,
     search_paths: Sequence[str] = (),
     roots: Sequence[type],
+    allowed_imports: Sequence[str] | None = None,
 ) -> list[Binding]:
     """Makes files and flags gin's configuration and returns their bindings, in that order.
 
@@ -59,6 +64,8 @@ def parse(
       flags: pairs of a flag, for messages, and the binding that it gives.
       search_paths: directories in which gin files are looked for.
       roots: the classes that the program calls.
+      allowed_imports: prefixes of the modules that files from a run directory may import besides
+        mtfrun's; None for files that the user names, which are code.
 
     Raises:
       ConfigError: one line, with the place and the nearest valid name.
@@ -71,6 +78,10 @@ def parse(
         statements.add_file(path, search_paths)
     for flag, text in flags:
         statements.add_flag(flag, text)
+    if allowed_imports is None or allowed_imports:
+        _find_modules_of_the_working_directory()
+    if allowed_imports is not None:
+        check_foreign(statements, allowed_imports, pathlib.Path(paths[0]).read_text("utf-8"))
     for path in paths:
         with _explained(statements.imports), quiet_gin():
             gin.parse_config_file(path)
@@ -100,9 +111,12 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
         raise missing from None
 
 
-def config_text() -> str:
-    """Returns the whole configuration as one gin file, includes and flags resolved."""
-    return gin.config_str(max_line_length=100)
+def config_text(allowed_imports: Sequence[str] = ()) -> str:
+    """Returns the whole configuration as one gin file, includes and flags resolved.
+
+    Its first line says which modules it needs besides mtfrun's, `allowed_imports` among them.
+    """
+    return with_record(gin.config_str(max_line_length=100), allowed_imports)
 
 
 def operative_config_text() -> str:
@@ -113,6 +127,16 @@ def operative_config_text() -> str:
 def as_markdown(text: str) -> str:
     """Returns a configuration as a Markdown code block."""
     return "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def _find_modules_of_the_working_directory() -> None:
+    """Lets gin files import what lies in the working directory, behind what is installed.
+
+    `python -m` does so, a script does not. Only where such a module is wanted: of a directory that
+    came from elsewhere Python, looking for an optional package, would run what it finds.
+    """
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 @contextlib.contextmanager

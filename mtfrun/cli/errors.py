@@ -28,9 +28,10 @@ class ConfigError(ValueError):
 def is_input_error(error: BaseException) -> bool:
     """Returns whether the input is to blame: the errors that we raise, and the system's.
 
-    A ValueError out of a library is a defect of ours as long as we have not foreseen it.
+    Too little memory counts as one of them. A ValueError out of a library is a defect of ours as
+    long as we have not foreseen it.
     """
-    if isinstance(error, OSError):
+    if isinstance(error, OSError | MemoryError):
         return True
     if not isinstance(error, ValueError):
         return False
@@ -45,6 +46,9 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename else ""
         return f"{named}{error.strerror}"
+    if isinstance(error, MemoryError):
+        text = " ".join(str(error).split())
+        return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
     return " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
 
 

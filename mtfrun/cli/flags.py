@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
+from mtfrun import __version__
 from mtfrun.cli.errors import UsageError, did_you_mean
 
 GIN_PREFIX = "--gin."
@@ -57,7 +58,8 @@ Evaluates checkpoints: one JSON object each on standard output, and curves in --
   mtfrun eval --model_dir=/tmp/run --continuous
   mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
+mtfrun alone: --gin_allow_imports=my_models names what else you trust.
 Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
 could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
@@ -83,7 +85,8 @@ A classifier of images takes PNG and JPEG files, or a split of its data:
 photos is a folder, list.txt has a path in each line. Pictures of another size are scaled to cover
 that of the model, and their middle is taken.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
+mtfrun alone: --gin_allow_imports=my_models names what else you trust.
 Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
 could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
@@ -94,7 +97,8 @@ Computes the log-likelihood of targets given inputs: one JSON object a pair, in 
 
 A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}.
 
-Without --gin_file the configuration is the run's own, --model_dir/config.gin.
+Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
+mtfrun alone: --gin_allow_imports=my_models names what else you trust.
 Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
 could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
@@ -135,6 +139,12 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     style = argparse.RawDescriptionHelpFormatter
     root = Parser(
         prog="mtfrun", description=_DESCRIPTION, formatter_class=style, allow_abbrev=False
+    )
+    root.add_argument(
+        "--version",
+        action="version",
+        version=f"mtfrun {__version__}",
+        help="print the version of mtfrun",
     )
     subparsers = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     commands = {}
@@ -236,6 +246,14 @@ def _add_shared_flags(parser: Parser) -> None:
         help=f"directories of gin files, separated by {os.pathsep!r}; repeatable",
         metavar="DIRS",
     )
+    add(
+        "--gin_allow_imports",
+        action="append",
+        default=[],
+        help="modules that the configuration in a run directory may use besides mtfrun, with all "
+        "below them, separated by commas; what --gin_file names may use anything",
+        metavar="MODULES",
+    )
     add("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
 
 
@@ -253,10 +271,31 @@ def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[st
     return plain, bindings
 
 
+def _check_model_dir(name: str | None) -> None:
+    """Raises UsageError for a directory that TensorFlow cannot open: it takes UTF-8 only."""
+    try:
+        os.path.abspath(os.path.expanduser(name or "")).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
+            "directory, or name another one"
+        ) from None
+
+
 def _check(flags: argparse.Namespace) -> None:
     flags.gin_search_paths = [
         path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path
     ]
+    flags.gin_allow_imports = [
+        name for names in flags.gin_allow_imports for name in names.split(",") if name
+    ]
+    for name in flags.gin_allow_imports:
+        if not all(map(str.isidentifier, name.split("."))):
+            raise UsageError(
+                f"--gin_allow_imports={name}: not the name of a module; write --gin_allow_imports="
+                "my_models,my_data.text"
+            )
+    _check_model_dir(flags.model_dir)
     if flags.command == "train":
         if not flags.gin_file:
             raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")

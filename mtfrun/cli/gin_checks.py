@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -20,6 +20,12 @@ from mtfrun.cli.statements import MACRO, Binding, Reference, Statements
 
 # What is configured: a scope and a class or function.
 _Target = tuple[str, Any]
+# A call: the scopes in which it happens, and the class or function.
+_Call = tuple[tuple[str, ...], Any]
+
+# How many values may lie inside each other, each the argument of the call for the next one: gin
+# computes them recursively. Models need about ten.
+_MAX_CALLS = 64
 
 # The heading of everything that was called, in gin's operative configuration.
 _CALLED = re.compile(r"^# Parameters for (?:.*/)?(.*):$", re.MULTILINE)
@@ -33,10 +39,12 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
       roots: the registered classes that the program itself calls.
 
     Raises:
-      ConfigError: an unknown macro, a binding without effect, a value of a wrong type.
+      ConfigError: an unknown macro, a value that depends on itself, a binding without effect, a
+        value of a wrong type.
     """
     last = {(_target(binding), binding.parameter): binding for binding in bindings}
     _check_macros_exist(bindings, last.values())
+    _check_ends(last.values(), _calls(last.values(), roots))
     used = _reachable(last.values(), roots)
     # Whoever exchanges the optimizer need not also unbind what defaults.gin says of the other one:
     # in files a binding may be used by a reference that a later one has replaced.
@@ -101,24 +109,90 @@ def _remedy(name: str, macros: Iterable[str]) -> str:
 
 def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target]:
     """Returns the targets that take effect when the program calls the roots."""
+    calls = _calls(bindings, roots)
+    return {(scope, call[1]) for call in calls for scope in _scopes_of(call)}
+
+
+def _calls(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, None]:
+    """Returns what may be called when the program calls the roots."""
     references: dict[_Target, list[Reference]] = {}
     for binding in bindings:
         references.setdefault(_target(binding), []).extend(binding.references())
-    reached: set[_Target] = set()
-    seen: set[tuple[tuple[str, ...], Any]] = set()
-    queue: list[tuple[tuple[str, ...], Any]] = [((), root) for root in roots]
+    calls: dict[_Call, None] = {}
+    queue: list[_Call] = [((), root) for root in roots]
     while queue:
-        scopes, function = item = queue.pop()
-        if item in seen:
+        call = queue.pop()
+        if call in calls:
             continue
-        seen.add(item)
-        # A call in scope a/b takes the bindings of "", of a and of a/b.
-        targets = [("/".join(scopes[:i]), function) for i in range(len(scopes) + 1)]
-        for target in targets:
-            reached.add(target)
-            for reference in references.get(target, ()):
-                queue.append((reference.scopes or scopes, target_of(reference.selector)))
-    return reached
+        calls[call] = None
+        for scope in _scopes_of(call):
+            for reference in references.get((scope, call[1]), ()):
+                queue.append(_call_of(reference, call))
+    return calls
+
+
+def _scopes_of(call: _Call) -> list[str]:
+    """Returns the scopes whose bindings a call takes: in a/b those of "", of a and of a/b."""
+    scopes = call[0]
+    return ["/".join(scopes[:i]) for i in range(len(scopes) + 1)]
+
+
+def _call_of(reference: Reference, inside: _Call) -> _Call:
+    return reference.scopes or inside[0], target_of(reference.selector)
+
+
+def _check_ends(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
+    """Raises ConfigError if the arguments of a call can never be computed.
+
+    Args:
+      bindings: those that take effect, one for each parameter of each target.
+      calls: what is called, where it is not for an argument of another call.
+    """
+    arguments: dict[_Target, dict[str, Binding]] = {}
+    for binding in bindings:
+        arguments.setdefault(_target(binding), {})[binding.parameter] = binding
+
+    def needed(call: _Call) -> Iterator[tuple[Binding, _Call]]:
+        """Yields the calls that an argument of this one is the result of, with its binding."""
+        taken: dict[str, Binding] = {}
+        for scope in _scopes_of(call):
+            taken |= arguments.get((scope, call[1]), {})
+        for binding in taken.values():
+            for reference in binding.references():
+                if reference.called:
+                    yield binding, _call_of(reference, call)
+
+    ended: set[_Call] = set()
+    for first in calls:
+        path: dict[_Call, Iterator[tuple[Binding, _Call]]] = {first: needed(first)}
+        while path:
+            call, ahead = next(reversed(path.items()))
+            step = next(ahead, None)
+            if step is None:
+                ended.add(call)
+                del path[call]
+                continue
+            binding, following = step
+            if following in path:
+                cycle = list(path)[list(path).index(following) :]
+                raise ConfigError(f"{binding.place}: {_cycle_text(cycle)}")
+            elif len(path) > _MAX_CALLS:
+                raise ConfigError(
+                    f"{binding.place}: {binding.name} is {_MAX_CALLS} references deep: give a value"
+                )
+            elif following not in ended:
+                path[following] = needed(following)
+
+
+def _cycle_text(cycle: Sequence[_Call]) -> str:
+    names = [
+        scopes[-1] if function == MACRO else "/".join([*scopes, function.__name__])
+        for scopes, function in cycle
+    ]
+    if len(names) == 1:
+        return f"the value of {names[0]} depends on itself: give it another one"
+    around = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
+    return f"the value of {names[0]} depends on itself, by way of {around}: give one a value"
 
 
 def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:

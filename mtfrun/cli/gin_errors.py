@@ -70,7 +70,7 @@ def public_names(imports: _ImportedModules) -> dict[str, tuple[str, str]]:
     for name, path in imports.items():
         statement = _import_statement(name, path)
         module = importlib.import_module(path)
-        for attribute in getattr(module, "__all__", ()) or _defined_in(module):
+        for attribute in exported_names(module):
             value = getattr(module, attribute)
             if inspect.isclass(value) or inspect.isfunction(value):
                 full_name = f"{name}.{attribute}"
@@ -86,8 +86,9 @@ def _import_statement(name: str, path: str) -> str:
     return f"from {parent} import {last}" + ("" if name == last else f" as {name}")
 
 
-def _defined_in(module: Any) -> list[str]:
-    return [
+def exported_names(module: Any) -> list[str]:
+    """Returns the names that a module exports: `__all__`, else those of what it defines itself."""
+    return list(getattr(module, "__all__", ())) or [
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import traceback
@@ -16,6 +15,8 @@ from mtfrun.cli.gin_files import require_gin_file
 from mtfrun.cli.program_dump import program_dump
 from mtfrun.cli.quiet import quiet_import
 from mtfrun.cli.standard_error import unfailing_stderr
+from mtfrun.cli.standard_output import discard, named_stdout
+from mtfrun.cli.warnings_as_lines import warnings_as_lines
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -26,27 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: bad input, one line on standard error. 1: an error that nobody foresaw, with its
     traceback. 128 + number: a signal.
     """
-    with unfailing_stderr():
+    with unfailing_stderr(), warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
 def _main(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
-        flags = parse_flags(arguments)
-        for name in flags.gin_file:
-            require_gin_file(name, flags.gin_search_paths)
-        with contextlib.ExitStack() as stack:
-            if flags.command == "train" and flags.dry_run:
-                flags.program_dump = stack.enter_context(program_dump())
-            return _run(flags, ["mtfrun", *arguments])
+        with named_stdout():
+            return _parsed(arguments)
     except SystemExit as stop:  # argparse, after --help
         return int(stop.code or 0)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # Who read our output wants no more. Without this Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
         if is_input_error(error):
@@ -58,6 +54,16 @@ def _main(arguments: list[str]) -> int:
         if not debug:
             print("mtfrun: this is a defect; --debug shows more of it", file=sys.stderr)
         return FAILED
+
+
+def _parsed(arguments: list[str]) -> int:
+    flags = parse_flags(arguments)
+    for name in flags.gin_file:
+        require_gin_file(name, flags.gin_search_paths)
+    with contextlib.ExitStack() as stack:
+        if flags.command == "train" and flags.dry_run:
+            flags.program_dump = stack.enter_context(program_dump())
+        return _run(flags, ["mtfrun", *arguments])
 
 
 def _run(flags: argparse.Namespace, command: list[str]) -> int:

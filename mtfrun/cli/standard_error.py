@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+from mtfrun.cli.standard_output import discard
 
 _STANDARD_ERROR = 2
 
@@ -22,7 +23,7 @@ def unfailing_stderr() -> Iterator[None]:
     if former is None:
         # Python found it closed. The next file that is opened would get its number, and with it
         # whatever TensorFlow says from C++.
-        _discard(_STANDARD_ERROR)
+        discard(_STANDARD_ERROR)
         sys.stderr = open(_STANDARD_ERROR, "w", encoding="utf-8", closefd=False)
     else:
         sys.stderr = _Unfailing(former)
@@ -58,12 +59,4 @@ class _Unfailing:
             yield
         except OSError:
             # From here on nothing fails, Python's own flush at its end included.
-            _discard(self._stream.fileno())
-
-
-def _discard(descriptor: int) -> None:
-    """Sends what is written to a file descriptor nowhere."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    if null != descriptor:
-        os.dup2(null, descriptor)
-        os.close(null)
+            discard(self._stream.fileno())

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tokenize
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gin import config_parser
 from mtfrun.cli.errors import ConfigError
 from mtfrun.cli.gin_files import SHIPPED, require_gin_file
 
 MACRO = "gin.macro"
+
+# Values of a deeper nesting exceed what Python's own functions for copying and printing can do.
+_MAX_DEPTH = 64
+# TensorFlow, numpy and JSON readers have no larger integers.
+_INTEGERS = range(-(2**63), 2**63)
+# What others write for Python's constants.
+_PYTHON_NAMES = {"true": "True", "false": "False", "null": "None", "none": "None", "nil": "None"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +60,27 @@ class Binding:
         yield from _references(self.value)
 
 
+class SourceStatement(NamedTuple):
+    """A statement as gin's parser returns it, its place, and the references that it makes."""
+
+    statement: Any
+    place: str
+    references: Sequence[Reference]
+
+
 @dataclasses.dataclass
 class Statements:
-    """All bindings in the order in which they take effect; imported modules by their name there."""
+    """All statements of files and flags.
+
+    bindings: in the order in which they take effect.
+    imports: module by the name it has in gin files.
+    files: the statements of each file, without `include`; the names that a file imports are known
+        in that file only.
+    """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
     imports: dict[str, str] = dataclasses.field(default_factory=dict)
+    files: list[list[SourceStatement]] = dataclasses.field(default_factory=list)
 
     def add_file(
         self, path: str, search_paths: Sequence[str], including: tuple[str, ...] = ()
@@ -69,17 +92,19 @@ class Statements:
         """
         if path in including:
             raise ConfigError(f"gin file {short_path(path)} includes itself")
+        statements: list[SourceStatement] = []
+        self.files.append(statements)
         with open(path, encoding="utf-8") as file:
-            for statement in _parse(file, short_path(path)):
-                if isinstance(statement, config_parser.IncludeStatement):
-                    place = f"{short_path(path)}:{statement.location.line_num}"
+            for entry in _parse(file, short_path(path)):
+                if isinstance(entry.statement, config_parser.IncludeStatement):
                     try:
-                        included = require_gin_file(statement.filename, search_paths)
+                        included = require_gin_file(entry.statement.filename, search_paths)
                     except ConfigError as error:
-                        raise ConfigError(f"{place}: {error}") from None
+                        raise ConfigError(f"{entry.place}: {error}") from None
                     self.add_file(included, search_paths, (*including, path))
                 else:
-                    self._add(statement, short_path(path), from_flag=False)
+                    statements.append(entry)
+                    self._add(entry, from_flag=False)
 
     def add_flag(self, flag: str, text: str) -> None:
         """Reads the binding of a flag.
@@ -87,24 +112,27 @@ class Statements:
         Raises:
           ConfigError: a syntax error, or something that is no binding.
         """
-        statements = list(_parse(text, flag))
-        if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
-            raise ConfigError(f'{flag}: not one binding "NAME = value"')
-        self._add(statements[0], flag, from_flag=True)
+        entries = list(_parse(text, flag))
+        if len(entries) != 1 or not isinstance(
+            entries[0].statement, config_parser.BindingStatement
+        ):
+            raise ConfigError(f'{shortened(flag)}: not one binding "NAME = value"')
+        self._add(entries[0]._replace(place=flag), from_flag=True)
 
     def add_text(self, text: str) -> None:
         """Reads what gin itself has written."""
-        for statement in _parse(text, "configuration"):
-            self._add(statement, "configuration", from_flag=False)
+        self.files.append(list(_parse(text, "configuration")))
+        for entry in self.files[-1]:
+            self._add(entry._replace(place="configuration"), from_flag=False)
 
-    def _add(self, statement: Any, source: str, from_flag: bool) -> None:
+    def _add(self, entry: SourceStatement, from_flag: bool) -> None:
+        statement, place, _ = entry
         if isinstance(statement, config_parser.ImportStatement):
             if not statement.module.startswith("__gin__"):
                 is_short = statement.is_from or statement.alias
                 name = statement.bound_name() if is_short else statement.module
                 self.imports[name] = statement.module
         elif isinstance(statement, config_parser.BindingStatement):
-            place = source if from_flag else f"{source}:{statement.location.line_num}"
             scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
             if not parameter:
                 scope, selector, parameter = (
@@ -125,50 +153,109 @@ def short_path(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
+def shortened(flag: str) -> str:
+    """Returns a flag as errors show it."""
+    return flag if len(flag) <= 200 else f"{flag[:200]}..."
+
+
 class _Delegate(config_parser.ParserDelegate):
-    """Makes References, without looking anything up."""
+    """Makes References, without looking anything up, and remembers them.
+
+    A value need not hold all of them: of two equal keys of a dictionary the second one's stays.
+    """
+
+    def __init__(self) -> None:
+        self.references: list[Reference] = []
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         *scopes, selector = scoped_configurable_name.split("/")
-        return Reference(tuple(scopes), selector, evaluate)
+        self.references.append(Reference(tuple(scopes), selector, evaluate))
+        return self.references[-1]
 
     def macro(self, macro_name: str) -> Reference:
         return Reference((macro_name,), MACRO)
 
 
-def _parse(text: Any, source: str) -> Iterator[Any]:
+def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
     """Yields the statements of a file or a flag."""
     is_flag = isinstance(text, str)
+    delegate = _Delegate()
     try:
-        yield from config_parser.ConfigParser(text, _Delegate())
+        for statement in config_parser.ConfigParser(text, delegate):
+            line = getattr(statement.location, "line_num", 1)
+            place = shortened(source) if is_flag else f"{source}:{line}"
+            if isinstance(statement, config_parser.BindingStatement):
+                _check_value(statement.value, place)
+            yield SourceStatement(statement, place, tuple(delegate.references))
+            delegate.references.clear()
+    except RecursionError:
+        place = shortened(source)
+        raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
     except SyntaxError as error:
+        # gin adds the parser's own trouble in further lines; of a token that is no Python constant
+        # it says what Python's parser has found.
+        message = str(error.msg).split("\n")[0]
+        if "Failed to parse token" in error.msg:
+            message = "not a gin value"
+        hint = _constant_hint(error.msg)
         if is_flag:
-            raise ConfigError(f"{source}: not a gin value{_quotes_hint(source)}") from None
-        # gin adds the parser's own trouble in further lines.
-        message = str(error.msg).split("\n")[0].rstrip(".")
-        line = (error.text or "").strip()
-        raise ConfigError(f"{source}:{error.lineno}: {message}: {line}") from None
+            raise ConfigError(
+                f"{shortened(source)}: not a gin value{hint or _quotes_hint(source)}"
+            ) from None
+        line = shortened((error.text or "").strip())
+        text = f"{message.rstrip('.')}: {line}{hint}"
+        raise ConfigError(f"{source}:{error.lineno}: {text}") from None
     except tokenize.TokenError as error:
         if is_flag:
-            raise ConfigError(f"{source}: not a gin value{_quotes_hint(source)}") from None
+            raise ConfigError(
+                f"{shortened(source)}: not a gin value{_quotes_hint(source)}"
+            ) from None
         message, (line, _) = error.args
         raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source} is no gin file: it is not UTF-8 ({error.reason})") from None
 
 
+def _check_value(value: Any, place: str) -> None:
+    """Raises ConfigError where a value is nested too deeply or holds too large an integer."""
+    items = [value]
+    for _ in range(_MAX_DEPTH):
+        if not items:
+            return
+        for item in items:
+            if isinstance(item, int) and item not in _INTEGERS:
+                raise ConfigError(
+                    f"{place}: an integer does not fit 64 bits: {shortened(str(item))}"
+                )
+        items = [part for item in items for part in _parts(item)]
+    if items:
+        raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep")
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _constant_hint(message: str) -> str:
+    """Returns what to write for the constant at which gin's parser failed, "" if it is another."""
+    if "integer string conversion" in message:
+        return ": an integer does not fit 64 bits"
+    token = re.search(r"Failed to parse token '(\w+)'", message)
+    name = _PYTHON_NAMES.get(token[1].lower()) if token else None
+    return f": write {name}, as in Python, for {token[1]}" if token and name else ""
+
+
 def _quotes_hint(flag: str) -> str:
     name, _, value = flag.partition("=")
-    return f"; a string needs quotes within quotes: {name}=\"'{value}'\"" if value else ""
+    if not value or len(flag) > 200:
+        return ""
+    return f"; a string needs quotes within quotes: {name}=\"'{value}'\""
 
 
 def _references(value: Any) -> Iterator[Reference]:
     if isinstance(value, Reference):
         yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _references(key)
-            yield from _references(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _references(item)
+    for part in _parts(value):
+        yield from _references(part)

@@ -21,6 +21,9 @@ class Dimension(NamedTuple):
 
 DimensionLike: TypeAlias = "Dimension | tuple[str, int] | str"
 
+MAX_SIZE = 2**31 - 1
+"""Positions along a dimension are 32-bit integers."""
+
 _TEXT = re.compile(r"^\s*([^\s:;,.]+)\s*:\s*(\d+)\s*$")
 
 
@@ -48,4 +51,6 @@ def convert_to_dimension(d: DimensionLike) -> Dimension:
         raise ShapeError(f"a dimension's name must be a non-empty string, got {name!r}")
     if int(size) != size or size < 1:
         raise ShapeError(f"dimension {name!r} must have a size of at least 1, got {size!r}")
+    if size > MAX_SIZE:
+        raise ShapeError(f"dimension {name!r} must have a size of at most {MAX_SIZE}, got {size}")
     return Dimension(name, int(size))

@@ -109,6 +109,33 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "--gin.BATCH_SIZE=0",
             "dimension 'batch' must have a size of at least 1, got 0",
         ),
+        (
+            "--gin.USE_AVERAGES=true",
+            "--gin.USE_AVERAGES=true: not a gin value: write True, as in Python, for true",
+        ),
+        (
+            f"--gin.SEED={10**30}",
+            f"--gin.SEED={10**30}: an integer does not fit 64 bits: {10**30}",
+        ),
+        (
+            "--gin.D_MODEL=99999999999999999999",
+            "--gin.D_MODEL=99999999999999999999: an integer does not fit 64 bits: "
+            "99999999999999999999",
+        ),
+        (
+            "--gin.BATCH_SIZE=9999999999999",
+            "dimension 'batch' must have a size of at most 2147483647, got 9999999999999",
+        ),
+        ("--gin.SEED=-1", "Experiment.seed=-1 must be at least 0"),
+        (
+            "--gin.D_MODEL=%D_MODEL",
+            "--gin.D_MODEL=%D_MODEL: the value of D_MODEL depends on itself: give it another one",
+        ),
+        (
+            "--gin_param=Adafactor.learning_rate = @Adafactor()",
+            "--gin_param=Adafactor.learning_rate = @Adafactor(): the value of Adafactor depends on "
+            "itself: give it another one",
+        ),
     ],
 )
 def test_a_wrong_flag_is_one_line(
@@ -117,9 +144,62 @@ def test_a_wrong_flag_is_one_line(
     assert _refused(capsys, [*LM, flag]) == expected
 
 
+@pytest.mark.parametrize("length", [2, 3, 7, 60])
+def test_macros_in_a_circle_are_one_line(length: int, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["D_MODEL", "D_FF", *(f"M{i}" for i in range(length - 2))]
+    flags = [
+        f"--gin.{name}=[%{other}]"
+        for name, other in zip(names, [*names[1:], names[0]], strict=True)
+    ]
+    line = _refused(capsys, [*LM, *flags])
+    # The last flag closes the circle, or the one before the macro at which the program begins.
+    around = {
+        f"{names[i]} depends on itself, by way of {(names * 2)[i + 1]}" for i in range(length)
+    }
+    assert line.startswith("--gin.") and any(text in line for text in around)
+
+
+def test_macros_in_a_circle_through_files_are_one_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.gin").write_text("\nD_MODEL = %D_FF\n")
+    (tmp_path / "b.gin").write_text(f'include "{tmp_path}/a.gin"\nD_FF = {{"x": (1, %D_KV)}}\n')
+    line = _refused(capsys, [*LM, f"--gin_file={tmp_path}/b.gin", "--gin.D_KV=%D_MODEL"])
+    assert "depends on itself, by way of " in line
+    assert line.startswith((f"{tmp_path}/", "--gin.D_KV=%D_MODEL: "))
+
+
+def test_a_chain_of_macros_that_gin_cannot_follow_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    chain = [f"--gin.M{i}=%M{i + 1}" for i in range(500)]
+    line = _refused(capsys, [*LM, "--gin.D_MODEL=%M0", *chain, "--gin.M500=16"])
+    assert line.endswith("is 64 references deep: give a value")
+    # Half as long it works.
+    assert main([*LM, "--gin.D_MODEL=%M0", *chain[:30], "--gin.M30=16"]) == 0
+
+
+@pytest.mark.parametrize("depth", [100, 5000])
+def test_a_list_of_great_depth_is_one_short_line(
+    depth: int, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = "[" * depth + "]" * depth
+    file = tmp_path / "deep.gin"
+    file.write_text(f"\nD_MODEL = {value}\n")
+    for place, flag in (("--gin.D_MODEL=[", f"--gin.D_MODEL={value}"), (str(file), None)):
+        line = _refused(capsys, [*LM, flag or f"--gin_file={file}"])
+        assert line.startswith(place) and len(line) < 500
+        assert line.endswith("a value is nested more than 64 deep")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (
+            "USE_AVERAGES = true",
+            "5: not a gin value: USE_AVERAGES = true: write True, as in Python, for true",
+        ),
+        ("D_MODEL = wide", "5: not a gin value: D_MODEL = wide"),
         (
             "transformer.DecoderOnly.d_modle = 3",
             "5: transformer.DecoderOnly has no parameter 'd_modle', did you mean 'd_model'?",

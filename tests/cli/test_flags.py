@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+import mtfrun
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.main import main
+from tests.cli.command import ROOT
 
 RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
 
@@ -41,6 +43,7 @@ def test_search_paths_are_split() -> None:
         (["decode", "--model_dir=x", "--interactive", "--output=a"], "leave --output out"),
         ([*RUN, "--gin.TRAIN_STEPS"], "needs a name and a value"),
         (["decode", "--model_dir=x", "--prompt=a", "--top_k=many"], "invalid int value"),
+        (["eval", "--model_dir=/tmp/caf\udce9"], "the path is not UTF-8, which TensorFlow needs"),
     ],
 )
 def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> None:
@@ -53,6 +56,26 @@ def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> 
 def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert f"  mtfrun {command[0] if command else 'train'} " in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mtfrun {mtfrun.__version__}\n"
+    # One source: the installation takes it from there.
+    assert "version = attr: mtfrun.__version__\n" in (ROOT / "setup.cfg").read_text()
+
+
+def test_the_package_is_a_program() -> None:
+    """Its version is there in a fraction of the time that TensorFlow takes."""
+    script = (
+        "import runpy, sys; sys.argv = ['mtfrun', '--version']\n"
+        "try: runpy.run_module('mtfrun', run_name='__main__')\n"
+        "except SystemExit as stop: sys.exit(stop.code or 'tensorflow' in sys.modules)"
+    )
+    for arguments in (["-m", "mtfrun", "--version"], ["-c", script]):
+        process = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True)
+        assert process.returncode == 0 and process.stderr == b""
+        assert process.stdout.decode() == f"mtfrun {mtfrun.__version__}\n"
 
 
 def test_help_and_flag_errors_import_neither_tensorflow_nor_gin() -> None:

@@ -49,6 +49,8 @@ def _build(files: list[str], flags: list[str]) -> Training:
     bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *flags]).bindings
     config.parse(files, bindings, roots=ROOTS)
     built = build()
+    # A run that is trained with it can be read without --gin_allow_imports.
+    assert "--gin_allow_imports" not in config.config_text()
     return config.configured(Training, built.experiment, built.evaluation)
 
 

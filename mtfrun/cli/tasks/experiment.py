@@ -49,6 +49,8 @@ class Experiment:
                 "Experiment.data must be @data.LanguageModelData(), @data.DelimitedPairsData(), "
                 f"@data.SequenceToSequenceData() or @data.ImageData(), not {data!r}"
             )
+        if seed < 0:
+            raise ValueError(f"Experiment.seed={seed} must be at least 0")
         check_kind(model, data)
         self.mesh = mesh
         self.data = data

@@ -1,0 +1,65 @@
+"""What a run directory keeps of the configuration and the command that it is trained with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mtfrun.rundir import RunDirectory, atomic_write
+
+
+@contextlib.contextmanager
+def recorded(
+    run: RunDirectory,
+    texts: Mapping[str, str],
+    command: Sequence[str],
+    finished_steps: Callable[[], int],
+) -> Iterator[None]:
+    """Writes down configuration and command, and takes that back on an error before the first step.
+
+    A configuration that is refused, for it does not fit the run's checkpoints or has no data, must
+    not replace the one that was trained with.
+
+    Args:
+      run: whose lock is held.
+      texts: "config" and "operative_config".
+      command: the command line.
+      finished_steps: returns the steps of the state that is trained.
+    """
+    files = [pathlib.Path(run.config_path), pathlib.Path(run.path, "operative_config.gin")]
+    former = {path: path.read_bytes() for path in files if path.is_file()}
+    first_step = run.checkpoints().latest() or 0
+    run.write_config(texts["config"])
+    run.write_operative_config(texts["operative_config"])
+    record = run.record_command(command)
+    try:
+        yield
+    except Exception:
+        if not _has_begun(finished_steps, first_step):
+            for path in files:
+                _put_back(path, former.get(path))
+            _put_back(pathlib.Path(record), None)
+        raise
+
+
+def as_text(command: Sequence[str]) -> str:
+    """Returns a command as it is typed in a shell; bytes that are no UTF-8 are replaced."""
+    return os.fsencode(shlex.join(command)).decode("utf-8", "replace")
+
+
+def _has_begun(finished_steps: Callable[[], int], first_step: int) -> bool:
+    """Returns whether a step was taken; the state need not have been made before the error."""
+    try:
+        return finished_steps() not in (0, first_step)
+    except Exception:
+        return False
+
+
+def _put_back(path: pathlib.Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        atomic_write(path, os.fsdecode(content))

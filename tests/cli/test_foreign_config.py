@@ -1,0 +1,166 @@
+"""The configuration in a run directory, which may come from anybody, runs no code but mtfrun's."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import sys
+
+import pytest
+
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+
+LANGUAGE_MODEL = pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
+pytestmark = LANGUAGE_MODEL
+
+
+@pytest.fixture
+def marker(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A file that appears when somebody imports one of some modules on the path."""
+    marker = tmp_path / "executed"
+    code = f"open({str(marker)!r}, 'w').close()\ndef call(): return 0\n"
+    modules = tmp_path / "modules"
+    for name in ("evil", "my_models_evil", "mtfrun_evil", "__gin__evil", "pack/evil", "pack/a"):
+        file = modules / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code)
+    (modules / "my_models.py").write_text("from os import system\ndef seed(): return 3\n")
+    monkeypatch.syspath_prepend(modules)
+    for name in ("evil", "my_models_evil", "mtfrun_evil", "__gin__evil", "pack", "my_models"):
+        for loaded in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+            monkeypatch.delitem(sys.modules, loaded)
+    return marker
+
+
+def _with_config(tiny_run: str, directory: pathlib.Path, before: str, after: str = "") -> str:
+    """Copies a run and writes statements before or behind those of its configuration."""
+    run = directory / "run"
+    shutil.copytree(tiny_run, run)
+    config = run / "config.gin"
+    config.write_text(f"{before}\n{config.read_text()}\n{after}\n")
+    return str(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("import evil", "evil"),
+        ("import evil as data", "evil"),
+        ("from pack import evil", "pack.evil"),
+        ("import pack.evil", "pack.evil"),
+        ("import \\\n    evil", "evil"),
+        ("import mtfrun_evil", "mtfrun_evil"),
+        ("import __gin__evil", "__gin__evil"),
+        ("import my_models_evil", "my_models_evil"),
+    ],
+)
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_another_modules_import_is_refused_before_anything_runs(
+    text: str, module: str, dynamic: bool, tiny_run: str, tmp_path: pathlib.Path, marker
+) -> None:
+    before, after = ("", text) if dynamic else (text, "")
+    run = _with_config(tiny_run, tmp_path, before, after)
+    flags = [f"--model_dir={run}", "--gin_allow_imports=my_models"]
+    line = error_line(mtfrun_here("eval", *flags))
+    assert "config.gin:" in line and f"imports {module}:" in line
+    assert f"--gin_allow_imports=my_models,{module} " in line
+    assert "(the run says that it was trained with mtfrun alone)" in line
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("command", [["decode", "--prompt=x"], ["score", "--input=-"], ["eval"]])
+def test_an_included_file_is_foreign_as_well(
+    command: list[str], tiny_run: str, tmp_path: pathlib.Path, marker: pathlib.Path
+) -> None:
+    """Wherever it lies: the run directory cannot make it trusted."""
+    (tmp_path / "inner.gin").write_text("import evil\n")
+    (tmp_path / "outer.gin").write_text('include "inner.gin"\n')
+    run = _with_config(tiny_run, tmp_path, "", 'include "outer.gin"')
+    search = f"--gin_search_paths={tmp_path}"
+    line = error_line(mtfrun_here(*command, f"--model_dir={run}", search, stdin=b"a\tb\n"))
+    assert "inner.gin:1: the run's configuration imports evil" in line
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "selector", "module"),
+    [
+        ("from mtfrun.cli import config\n{} = @config.os.system()", "config.os.system", "os"),
+        ("import mtfrun.cli.config\n{} = @mtfrun.cli.config.os.system()", None, "os"),
+        ("from mtfrun.cli import config\n{} = [{{@config.os.system(): 1}}]", None, "os"),
+        ("from mtfrun.cli import config\n{} = {{1: @config.os.system(), 1: 2}}", None, "os"),
+        ("from mtfrun.cli import config\n{} = @here/config.os.system()", None, "os"),
+        ("from mtfrun.cli import config\nconfig.os.system.command = 'id'", None, "os"),
+        ("from mtfrun.cli import config\nconfig.os.system:\n  command = 'id'", None, "os"),
+        ("from mtfrun.rundir import atomic\n{} = @atomic.secrets.token_hex()", None, "secrets"),
+        # mtfrun's own functions write files and run commands.
+        ("{} = @rundir.atomic_write()", "rundir.atomic_write", "mtfrun.rundir.atomic"),
+        ("{} = @rundir.RunDirectory()", None, "mtfrun.rundir.run_directory"),
+        ("from mtfrun.cli import main\n{} = @main.main()", "main.main", "mtfrun.cli.main"),
+        ("{} = @tasks.Training.run()", None, "mtfrun.cli.tasks.training"),
+        ("{} = @tasks.Training.__subclasses__()", None, "builtins"),
+        ("{} = @tasks.Training.run.__globals__.get()", None, "mtfrun.cli.tasks.training"),
+        ("from mtfrun.mtf import collectives\n{} = @collectives.ast.literal_eval()", None, "ast"),
+    ],
+)
+def test_what_allowed_modules_lead_to_is_refused(
+    text: str, selector: str | None, module: str, tiny_run: str, tmp_path: pathlib.Path
+) -> None:
+    run = _with_config(tiny_run, tmp_path, "", text.format("tasks.Experiment.seed"))
+    line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
+    assert f"uses {selector or ''}" in line and f" of {module}: " in line
+    assert f"--gin_allow_imports={module} " in line
+
+
+def test_names_that_any_module_registered_are_refused(
+    tiny_run: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "inner.gin").write_text("Experiment.seed = @Adam()\n")
+    run = _with_config(tiny_run, tmp_path, "", f'include "{tmp_path}/inner.gin"')
+    line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
+    assert "inner.gin:1: a run's configuration begins with `from __gin__ import" in line
+
+
+def test_a_module_that_is_allowed_lends_no_others(
+    tiny_run: str, tmp_path: pathlib.Path, marker: pathlib.Path
+) -> None:
+    statements = "import my_models\ntasks.Experiment.seed = @my_models.{}()"
+    run = _with_config(tiny_run, tmp_path, "", statements.format("system"))
+    flags = [f"--model_dir={run}", "--gin_allow_imports=my_models"]
+    line = error_line(mtfrun_here("eval", *flags))
+    assert "uses my_models.system of posix: " in line
+    shutil.rmtree(run)
+    run = _with_config(tiny_run, tmp_path, "", statements.format("seed"))
+    (metrics,) = succeeded(mtfrun_here("eval", *flags))
+    assert metrics["step"] == 2
+
+
+def test_a_run_says_what_it_was_trained_with(
+    tiny_run: str, tmp_path: pathlib.Path, marker: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's own class needs one flag to be read back, and the error tells it."""
+    mine = tmp_path / "modules/my_package/vocabulary.py"
+    mine.parent.mkdir()
+    (mine.parent / "__init__.py").write_text("from my_package.vocabulary import Mine\n")
+    mine.write_text("from mtfrun.data import ByteVocabulary\nclass Mine(ByteVocabulary): pass\n")
+    (tmp_path / "mine.gin").write_text(
+        "from __gin__ import dynamic_registration\nfrom mtfrun import data\nimport my_package\n"
+        "data.LanguageModelData.vocabulary = @my_package.Mine()\n"
+    )
+    run = tmp_path / "run"
+    flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/mine.gin", f"--model_dir={run}"]
+    succeeded(mtfrun_here("train", *flags))
+    line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
+    assert "imports my_package: " in line
+    assert "trained with --gin_allow_imports=my_package)" in line
+    allowed = mtfrun_here("eval", f"--model_dir={run}", "--gin_allow_imports=other,my_package")
+    named = mtfrun_here("eval", f"--model_dir={run}", f"--gin_file={run}/config.gin")
+    assert succeeded(allowed) == succeeded(named)
+
+
+@pytest.mark.parametrize("names", ["my-models", "my_models;x", "a..b", ".", "../x"])
+def test_what_is_no_module_is_no_flag(names: str, tiny_run: str) -> None:
+    line = error_line(
+        mtfrun_here("eval", f"--model_dir={tiny_run}", f"--gin_allow_imports={names}")
+    )
+    assert f"--gin_allow_imports={names}: not the name of a module" in line

@@ -1,0 +1,60 @@
+"""What a run directory keeps of the configuration and the command that it is trained with."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import shutil
+
+import pytest
+
+from mtfrun.cli.records import as_text, recorded
+from mtfrun.rundir import RunDirectory
+from tests.cli.command import error_line, mtfrun_here, tiny_experiment
+
+TEXTS = {"config": "NEW = 1\n", "operative_config": "NEW = 2\n"}
+
+
+def _files(run: pathlib.Path) -> dict[str, bytes]:
+    """Returns what says how a run was made."""
+    paths = [*run.glob("*.gin"), *run.glob("commands/*")]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
+def test_a_configuration_that_does_not_fit_is_recorded_nowhere(
+    tiny_run: str, tmp_path: pathlib.Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    before = _files(run)
+    assert {"config.gin", "operative_config.gin", "commands/0001.txt"} <= set(before)
+    flags = [*tiny_experiment(tmp_path), f"--model_dir={run}", "--gin.D_MODEL=8"]
+    assert "does not fit the model's variables" in error_line(mtfrun_here("train", *flags))
+    assert _files(run) == before
+
+
+def test_a_run_without_data_is_recorded_nowhere(tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    flags = [*tiny_experiment(tmp_path), f"--model_dir={run}", "--gin.TEXT_FILES='none/*.txt'"]
+    error_line(mtfrun_here("train", *flags))
+    assert _files(run) == {}
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_an_error_after_the_first_step_takes_nothing_back(
+    error: type[Exception], tmp_path: pathlib.Path
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_config("OLD = 1\n")
+    with pytest.raises(error), recorded(run, TEXTS, ["mtfrun", "train"], lambda: 1):
+        raise error("of the second step")
+    assert run.read_config() == "NEW = 1\n"
+    assert set(_files(tmp_path)) == {"config.gin", "operative_config.gin", "commands/0001.txt"}
+
+
+def test_a_command_reads_as_it_is_typed() -> None:
+    command = ["mtfrun", "train", "--gin.LAYOUT='a:b;c:d'", "--gin_file=caf\udce9.gin"]
+    text = as_text(command)
+    assert shlex.split(text)[:3] == command[:3]
+    assert text.endswith("--gin_file=caf\ufffd.gin'")

@@ -1,0 +1,50 @@
+"""Standard output that cannot be written is one line and an exit code, not a traceback."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from mtfrun.cli.main import main
+from tests.cli.command import ROOT, environment
+
+LINE = (
+    b"mtfrun: error: cannot write standard output: No space left on device: what was printed is "
+    b"not whole; free space or send it elsewhere\n"
+)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["eval", "--help"]])
+def test_a_full_disk_under_a_program_that_ends_at_once_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "mtfrun", *arguments],
+            cwd=ROOT,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert (process.returncode, process.stderr) == (2, LINE)
+
+
+@pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
+@pytest.mark.parametrize(
+    "command", [["eval"], ["decode", "--prompt=x"], ["decode", "--input="], ["score", "--input="]]
+)
+def test_a_full_disk_under_results_is_one_line(
+    command: list[str],
+    tiny_run: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "input").write_text("a\tb\n")
+    arguments = [a if a != "--input=" else f"--input={tmp_path}/input" for a in command]
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([*arguments, f"--model_dir={tiny_run}"]) == 2
+        full.flush()  # as Python does at its end
+    assert capsys.readouterr().err.encode() == LINE
