@@ -26,7 +26,7 @@ def toy_train(
     *,
     mesh_shape: str = "data:1,model:1",
     learning_rate: float = 0.05,
-    evaluate: Callable[[int], object] | None = None,
+    evaluate: Callable[..., object] | None = None,
     dataset: tf.data.Dataset | None = None,
     average_decay: float | None = None,
 ) -> tuple[TrainState, TrainResult]:
