@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.rundir import RunDirectory
-from mtfrun.models import NonFiniteError
 from mtfrun.training import TrainOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.training.toy_model import batches
@@ -87,13 +86,6 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path, capsys):
         "already finished at step 3; raise TRAIN_STEPS to go on"
     ]
     assert sorted(path for path in tmp_path.rglob("*")) == files
-
-
-def test_a_loss_that_is_not_finite_names_step_and_checkpoint_and_saves_nothing(tmp_path):
-    toy_train(str(tmp_path), options(4))
-    with pytest.raises(NonFiniteError, match=r"step [5-9] .*last good checkpoint is step 4"):
-        toy_train(str(tmp_path), options(12), learning_rate=float("inf"))
-    assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4]
 
 
 def test_data_that_ends_is_an_error(tmp_path):
