@@ -50,7 +50,7 @@ def import_tf_tensor(
         raise ShapeError(f"a value of sizes {sizes} cannot have the shape {shape}")
     mesh.partition(shape)
     if in_graph or not mesh.is_distributed:
-        # A number beyond the range of the type is infinite there, which needs no warning of numpy's.
+        # A number beyond the range of the type is infinite there: no need for numpy to warn.
         with np.errstate(over="ignore"):
             value = tf.convert_to_tensor(value, dtype)
         return Tensor(mesh, mesh.constrain(value, shape) if in_graph else value, shape)
