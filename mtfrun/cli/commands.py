@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
@@ -23,6 +25,7 @@ from mtfrun.cli.records import as_text, recorded
 from mtfrun.cli.routing_table import routing_table
 from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
 from mtfrun.cli.terminable import terminable
+from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, atomic_open
 
 
@@ -32,6 +35,7 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     experiment, _, _, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
+    training.check_evaluation_split()
     if flags.dry_run:
         print(report.describe(training, flags.program_dump))
         return 0
@@ -53,19 +57,31 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
+@terminable()
 def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Evaluates checkpoints and prints one JSON object each."""
+    """Evaluates checkpoints and prints one JSON object each, with null for what is not finite."""
     run, built = _open(flags, command)
+    code = 0
     with contextlib.ExitStack() as stack:
         summaries = None if run is None else stack.enter_context(run.summaries("eval"))
         for step in _restored(flags, built.experiment, run):
             metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
                 print(line, file=sys.stderr)
-            print(json.dumps({"step": step, **metrics}), flush=True)
-    return 0
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            fields = {"step": step, **metrics, **dict.fromkeys(bad)}
+            print(json.dumps(fields, allow_nan=False), flush=True)
+            if bad:
+                print(
+                    f"mtfrun: error: step {step}: {', '.join(bad[:3])} "
+                    "infinite or not a number, null in the line above",
+                    file=sys.stderr,
+                )
+                code = NON_FINITE
+    return code
 
 
+@terminable()
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Continues or answers prompts, or classifies images, and writes one line each, in order."""
     run, built = _open(flags, command)
@@ -89,7 +105,7 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
                 continue
             outputs = [output._asdict() for output in answer.outputs]
             fields = {**answer._asdict(), "outputs": outputs, "step": step}
-            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
     return 0
 
 
@@ -103,11 +119,12 @@ def _decode_images(
     (step,) = _restored(flags, classification.experiment, run)
     with _output(flags.output) as file:
         for fields in classify(flags.input, classification):
-            line = json.dumps({**fields, "step": step}, ensure_ascii=False)
+            line = json.dumps({**fields, "step": step}, ensure_ascii=False, allow_nan=False)
             file.write((str(fields["label"]) if flags.format == "text" else line) + "\n")
     return 0
 
 
+@terminable()
 def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
     pairs = read_pairs(flags.input)
@@ -124,7 +141,7 @@ def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
                 "target": target.decode("utf-8", "replace"),
             }
             fields = {**texts, **found._asdict(), "step": step}
-            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
     return 0
 
 
@@ -134,9 +151,22 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "decode": decode,
     "score": score,
 }
+# The exit code where a model's numbers are not finite.
+NON_FINITE = 3
 # Flags that override a field of Decoding, or of its Search.
 _DECODING_FLAGS = ("num_outputs", "decode_length")
 _SEARCH_FLAGS = ("beam_size", "alpha", "temperature", "top_k", "top_p", "seed")
+
+
+def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Runs the command of `flags` and returns its exit code."""
+    try:
+        return COMMANDS[flags.command](flags, command)
+    except NonFiniteError as error:
+        if flags.debug:
+            traceback.print_exc()
+        print(f"mtfrun: error: {error}", file=sys.stderr)
+        return NON_FINITE
 
 
 def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list:
@@ -224,5 +254,5 @@ def _output(path: str) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
     else:
-        with terminable(), atomic_open(path) as file:
+        with atomic_open(path) as file:
             yield file

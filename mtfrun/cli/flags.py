@@ -20,7 +20,10 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun decode --model_dir=/tmp/run --prompt="The "
   tensorboard --logdir /tmp/run
 
-mtfrun COMMAND --help explains a command."""
+mtfrun COMMAND --help explains a command.
+
+Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
+not a number; 128 + number for a signal; 1 for a defect, with its traceback."""
 
 _GIN_HELP = """\
 configuration:
@@ -42,13 +45,20 @@ Trains a model, from the newest checkpoint in --model_dir if there is one.
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --model_dir=/tmp/mesh
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --dry_run
 
---dry_run takes no step, reads no data and writes nothing. It prints every variable with its
+--dry_run takes no step and writes nothing to --model_dir; of the data it reads what is evaluated
+first. It prints every variable with its
 dimensions, the mesh axis of each, sizes and bytes on a device; the totals of parameters, optimizer,
 batch and steps; the collectives (all-reduce, all-gather, ...) that a step will run, with the mesh
 axes and dimensions that cause them, for which the step is compiled; layout rules that name nothing.
 
-SIGTERM and Ctrl-C finish the steps under way, save a checkpoint and exit with 143 or 130; the same
-command goes on from there."""
+SIGTERM, Ctrl-C and SIGHUP finish the steps under way, about 5 seconds, or the batch of an
+evaluation, save a checkpoint and exit with 143, 130 or 129; the same command goes on from there.
+--gin.TrainOptions.secs_per_loop=1 shortens the wait. A second SIGTERM or Ctrl-C ends the process
+at once.
+
+Training ends with exit code 3, and saves nothing, where the loss, the norm of the gradients or a
+variable is infinite or not a number. The line names the last good checkpoint; nan_step_N.json in
+--model_dir has the step, the first such variable and the rows of the step's batch."""
 
 _EVAL = """\
 Evaluates checkpoints: one JSON object each on standard output, and curves in --model_dir/eval.
@@ -57,6 +67,8 @@ Evaluates checkpoints: one JSON object each on standard output, and curves in --
   mtfrun eval --model_dir=/tmp/run --checkpoint=all
   mtfrun eval --model_dir=/tmp/run --continuous
   mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
+
+A metric that is infinite or not a number is null there, and the exit code 3.
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
 mtfrun alone: --gin_allow_imports=my_models names what else you trust.

@@ -24,8 +24,8 @@ OK, FAILED, BAD_INPUT = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    0: done. 2: bad input, one line on standard error. 1: an error that nobody foresaw, with its
-    traceback. 128 + number: a signal.
+    0: done. 2: bad input, one line on standard error. 3: a model's numbers are infinite or not a
+    number, one line. 1: an error that nobody foresaw, with its traceback. 128 + number: a signal.
     """
     with unfailing_stderr(), warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
@@ -75,7 +75,7 @@ def _run(flags: argparse.Namespace, command: list[str]) -> int:
 
         # CUDA reports finding no device as an error; here it is held back with the rest.
         tf.config.list_physical_devices()
-    return commands.COMMANDS[flags.command](flags, command)
+    return commands.run_command(flags, command)
 
 
 if __name__ == "__main__":

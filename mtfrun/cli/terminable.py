@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator
+
+from mtfrun.training.signals import handled
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP (a terminal that was closed) raise SystemExit(128 + number) inside.
+    """Makes SIGTERM, SIGINT and SIGHUP raise SystemExit(128 + number) inside, as soon as the batch
+    that the devices work on is done; a second signal ends the process at once, see `handled`."""
 
-    A signal that is ignored, as `nohup` does with SIGHUP, stays so.
-    """
+    stopping = False
 
     def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        nonlocal stopping
+        if not stopping:  # another one must not disturb the removal
+            stopping = True
+            raise SystemExit(128 + number)
 
-    former = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            former[number] = signal.signal(number, stop)
-    try:
+    with handled(stop):
         yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

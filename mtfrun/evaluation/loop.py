@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.models.means import means
-from mtfrun.models.model import Metric, Model, no_evaluation_metrics, target_weights
+from mtfrun.models.model import Metric, Model, target_weights
 from mtfrun.models.reporting import reporting
 
 # Name of the metric for the bytes of text that the targets with a loss stand for.
@@ -39,7 +38,6 @@ class Evaluator:
       mesh: the model's mesh.
       bytes_per_id: [vocabulary] bytes of text that each target id stands for; with it
         "bits_per_byte" is among the metrics.
-      batches_per_visit: batches that run on the devices between two visits of the host.
     """
 
     def __init__(
@@ -48,31 +46,31 @@ class Evaluator:
         mesh: mtf.Mesh,
         *,
         bytes_per_id: np.ndarray | None = None,
-        batches_per_visit: int = 16,
     ):
         self._model = model
         self._mesh = mesh
         self._bytes_per_id = bytes_per_id
-        self._batches_per_visit = batches_per_visit
-        self._sums = mtf.function(self._sums_of_visit)
+        self._metrics = mtf.function(self._metrics_of_batch)
 
     def __call__(self, infeed: Infeed) -> dict[str, float]:
         """Returns the values of `measure`."""
         return self.measure(infeed).values
 
-    def measure(self, infeed: Infeed) -> Measured:
+    def measure(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Measured:
         """Returns the means over all batches, exact over padding, batches and devices.
 
         A metric with a dimension has a value for every entry, see `metric_tags.entries`; what has
-        more dimensions is a table.
+        more dimensions is a table. `before_batch` may raise to stop.
 
         Raises:
           ValueError: there is no batch.
         """
         totals: dict[str, np.ndarray] = {}
         weights: dict[str, float] = {}
-        while (features := infeed.next(self._batches_per_visit)) is not None:
-            for name, metric in mtf.to_numpy(self._sums(features)).items():
+        # Batch by batch: a signal waits for one only, and the sums do not depend on the time.
+        while (features := infeed.next(1)) is not None:
+            before_batch()
+            for name, metric in mtf.to_numpy(self._metrics(features)).items():
                 totals[name] = totals.get(name, np.float64(0.0)) + metric.total.astype(np.float64)
                 weights[name] = weights.get(name, 0.0) + float(metric.weight)
         if not totals:
@@ -85,23 +83,11 @@ class Evaluator:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
         return Measured(values, tables)
 
-    def _sums_of_visit(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
-        """Returns the sums of totals and weights over the steps of features {steps, batch, ...}."""
-        steps_dim = next(iter(features.values())).shape[0]
-        zero = mtf.zeros(self._mesh, [])
-        first = {**no_evaluation_metrics(self._model, self._mesh), _BYTES: Metric(zero, zero)}
-
-        def body(i: mtf.Tensor, sums: dict[str, Metric]) -> tuple:
-            batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics = dict(self._model.loss(batch, training=False, key=None).metrics)
-            metrics[_BYTES] = self._bytes(batch)
-            return i + 1, tf.nest.map_structure(mtf.add, sums, metrics)
-
-        start = mtf.constant(self._mesh, 0, dtype=tf.int32)
-        _, sums = mtf.while_loop(
-            lambda i, sums: i < steps_dim.size, body, (start, first), parallel_iterations=1
-        )
-        return sums
+    def _metrics_of_batch(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
+        """Returns totals and weights over features {steps:1, batch, ...}."""
+        batch = {name: mtf.gather(x, 0, x.shape[0]) for name, x in features.items()}
+        metrics = dict(self._model.loss(batch, training=False, key=None).metrics)
+        return {**metrics, _BYTES: self._bytes(batch)}
 
     def _bytes(self, batch: Mapping[str, mtf.Tensor]) -> Metric:
         zero = mtf.zeros(self._mesh, [])

@@ -28,16 +28,15 @@ class Loss(NamedTuple):
 class Model(Protocol):
     """A `mtf.Module` that is called as `model_class(mesh, vocabulary_size=...)`.
 
-    metric_names: the keys of `Loss.metrics`, known before the first call.
+    metric_names: the keys of `Loss.metrics` in training, known before the first call.
 
     A model that generates says in `vocab` which dimension of its logits the ids are. Where that has
     more than the ids, `ids_in_use` says how many they are, by the paths of variables.
 
     A model some of whose metrics have dimensions has their shapes in `metric_shapes`, by name. One
     whose loss has updates has their keys in `updated_paths`, once its paths are known. One that
-    measures more while it does not train has the shapes of that in `evaluation_shapes`, by name.
-    One that does not train on all targets says on which by `target_weights(features)`. One that
-    must read a prompt at once says so by `reads_at_once_only`.
+    does not train on all targets says on which by `target_weights(features)`. One that must read a
+    prompt at once says so by `reads_at_once_only`.
     """
 
     metric_names: Sequence[str]
@@ -68,12 +67,6 @@ def no_metrics(model: Model, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dic
     """Returns zeros for all metrics of a model, with dimensions before each one's own."""
     shapes: Mapping[str, mtf.Shape] = getattr(model, "metric_shapes", {})
     return _zeros({n: shapes.get(n, mtf.Shape()) for n in model.metric_names}, mesh, leading)
-
-
-def no_evaluation_metrics(model: Model, mesh: mtf.Mesh) -> dict[str, Metric]:
-    """Returns zeros for all metrics of a model that does not train."""
-    shapes: Mapping[str, mtf.Shape] = getattr(model, "evaluation_shapes", {})
-    return {**no_metrics(model, mesh), **_zeros(shapes, mesh)}
 
 
 def ids_in_use(model: Model) -> Mapping[str, int]:

@@ -50,10 +50,13 @@ def import_tf_tensor(
         raise ShapeError(f"a value of sizes {sizes} cannot have the shape {shape}")
     mesh.partition(shape)
     if in_graph or not mesh.is_distributed:
-        value = tf.convert_to_tensor(value, dtype)
+        # A number beyond the range of the type is infinite there: no need for numpy to warn.
+        with np.errstate(over="ignore"):
+            value = tf.convert_to_tensor(value, dtype)
         return Tensor(mesh, mesh.constrain(value, shape) if in_graph else value, shape)
     if dtype is not None:
-        value = value.astype(dtype.as_numpy_dtype)
+        with np.errstate(over="ignore"):
+            value = value.astype(dtype.as_numpy_dtype)
     return Tensor(mesh, pack(mesh, value, shape), shape)
 
 

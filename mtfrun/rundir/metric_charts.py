@@ -20,7 +20,8 @@ def write_metrics(summaries: Summaries, values: Mapping[str, float], step: int) 
 
     For every layer and level a histogram of the experts' shares times their number (1: an equal
     share); for every level a heat map, a row for each layer and a column for each expert: black for
-    none, white for an equal share, red for twice as much or more.
+    none, white for an equal share, red for twice as much or more. Shares that are not finite have
+    no charts.
 
     Args:
       summaries: of a run.
@@ -31,7 +32,7 @@ def write_metrics(summaries: Summaries, values: Mapping[str, float], step: int) 
     levels: dict[tuple[str, int], list[np.ndarray]] = {}
     for name, shares in vectors(values).items():
         *_, level, kind = ["", "", *name.split("/")]
-        if kind != _LOAD:
+        if kind != _LOAD or not np.isfinite(shares).all():
             continue
         relative = shares * len(shares)
         summaries.histogram(f"{name}/histogram", relative, step)

@@ -1,12 +1,11 @@
 """Training: the state, the compiled step, the loop around it."""
 
-from mtfrun.training.loop import NonFiniteLossError, TrainResult, train
+from mtfrun.training.loop import TrainResult, train
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import train_steps_function
 
 __all__ = [
-    "NonFiniteLossError",
     "TrainOptions",
     "TrainResult",
     "TrainState",

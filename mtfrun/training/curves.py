@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from mtfrun.models.means import means
-from mtfrun.training.step import GRAD_NORM, LEARNING_RATE, OBJECTIVE
+from mtfrun.training.step import GRAD_NORM, LEARNING_RATE
 
 
 class HostMetric(Protocol):
@@ -26,6 +26,9 @@ _LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
 
 class Curves:
     """Averages metrics over windows of steps: up to every multiple of `every_steps`, and the end.
+
+    The sums since the last multiple can be saved with a checkpoint, so that the points of a run
+    that was interrupted are those of one that was not.
 
     Args:
       every_steps: steps of a window.
@@ -61,11 +64,32 @@ class Curves:
             if after % self._every_steps == 0 or after == self._last_step:
                 values = means(self._totals, self._weights, with_perplexity=self._with_perplexity)
                 yield after, values
+            if after % self._every_steps == 0:
                 self._totals.clear()
                 self._weights.clear()
 
+    def sums(self) -> dict[str, Any]:
+        """Returns the sums of the window that has begun, as JSON values, exact to the bit."""
+        return {
+            name: {
+                "weight": self._weights[name].hex(),
+                "shape": list(np.shape(total)),
+                # As texts: JSON has no number for a metric that is not finite.
+                "total": [float(entry).hex() for entry in np.ravel(total)],
+            }
+            for name, total in self._totals.items()
+        }
 
-def first_non_finite(history: History, count: int) -> int | None:
-    """Returns the index of the first of `count` steps whose loss is not finite, or None."""
-    bad = ~np.isfinite(history[OBJECTIVE].total[:count])
-    return int(np.argmax(bad)) if bad.any() else None
+    def restore(self, sums: Mapping[str, Any]) -> None:
+        """Goes on with sums that `sums` has returned.
+
+        Raises:
+          ValueError: they are something else.
+        """
+        try:
+            for name, saved in sums.items():
+                total = [float.fromhex(entry) for entry in saved["total"]]
+                self._totals[name] = np.reshape(np.array(total, np.float64), saved["shape"])
+                self._weights[name] = float.fromhex(saved["weight"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the sums of curves are not as they were saved: {error!r}") from error

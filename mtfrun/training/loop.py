@@ -13,20 +13,24 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.models import ids_in_use, reporting
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
-from mtfrun.training.curves import Curves, History, first_non_finite
+from mtfrun.training.curves import Curves, History
+from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.options import TrainOptions
+from mtfrun.training.pace import Pace
 from mtfrun.training.progress import Progress
-from mtfrun.training.signals import StopSignals
+from mtfrun.training.signals import Stopped, StopSignals
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import OBJECTIVE, train_steps_function
+from mtfrun.training.step import OBJECTIVE, Features, train_steps_function
 from mtfrun.training.triggers import Every
 
 # Called with a model's variables by path, and how many ids are in use in those that have them.
 WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
+# Called with the step, a function that prints a line, and one to be called between batches: it
+# raises Stopped after a signal.
+Evaluating = Callable[[int, Callable[[str], None], Callable[[], None]], object]
 
-
-class NonFiniteLossError(ValueError):
-    """The loss became infinite or not a number."""
+# Under this name the manifest of a checkpoint has the sums of the point of the curves to come.
+_SUMS = "curve_sums"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ def train(
     run: RunDirectory,
     options: TrainOptions,
     *,
-    evaluate: Callable[[int], object] | None = None,
+    evaluate: Evaluating | None = None,
     warm_start: WarmStarting | None = None,
     texts: Mapping[str, str] | None = None,
     metadata: Mapping[str, object] | None = None,
@@ -57,14 +61,16 @@ def train(
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
 
-    The caller holds the run's lock. SIGTERM and SIGINT finish the steps under way and save.
+    The caller holds the run's lock. SIGTERM, SIGINT and SIGHUP finish the steps under way, or the
+    batch of an evaluation, and save; a second one ends the process at once, see `StopSignals`. A
+    run that has come to its last step before is left as it is.
 
     Args:
       state: initialised here.
       infeed: endless batches; its iterator is saved and restored with every checkpoint.
       run: where checkpoints and summaries go.
       options: when to do what.
-      evaluate: called with the step, when evaluation is due and at the end.
+      evaluate: called when evaluation is due and at the end, see `Evaluating`.
       warm_start: called when the run has no checkpoint yet; it may set the variables, and returns
         what to say about that, or None.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
@@ -72,7 +78,8 @@ def train(
       clock: gives the time in seconds.
 
     Raises:
-      NonFiniteLossError: naming the step and the checkpoint to go back to.
+      NonFiniteError: loss, gradients or variables are not finite: which, at which step, and the
+        checkpoint to go back to.
       RunDirError: a checkpoint does not fit the model, or cannot be written.
     """
     loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
@@ -80,6 +87,9 @@ def train(
     progress = Progress(first_step, options.train_steps, reporting=reporting(state.model))
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
+        if first_step >= options.train_steps:
+            progress.note(f"already finished at step {first_step}; raise TRAIN_STEPS to go on")
+            return TrainResult(first_step, {}, None)
         summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         signals = stack.enter_context(StopSignals())
         for tag, text in (texts or {}).items():
@@ -100,7 +110,7 @@ class _Loop:
         infeed: Infeed,
         run: RunDirectory,
         options: TrainOptions,
-        evaluate: Callable[[int], object] | None,
+        evaluate: Evaluating | None,
         metadata: Mapping[str, object],
         clock: Callable[[], float],
     ):
@@ -125,6 +135,10 @@ class _Loop:
         self._steps_function = train_steps_function(
             state, microbatches=options.microbatches, clip_norm=options.clip_norm
         )
+        self._guard = FiniteGuard(state, run)
+        self._pace = Pace(options.secs_per_loop, self._reporting.rate)
+        self._features: Features = {}  # of the last visit
+        self._last = 0  # index of its last step
         self._saved_step: int | None = None
         self._visits = 0
         self.warm_start: object = None
@@ -138,7 +152,12 @@ class _Loop:
                 model = self._state.model
                 self.warm_start = warm_start(model.named_variables(), ids_in_use(model))
             return 0
-        found = self._checkpoints.restore(None, self._state.storage(), self._infeed.iterator)
+        storage = self._state.storage()
+        found = self._checkpoints.restore(None, storage, self._infeed.iterator)
+        self._guard.check_restored(
+            found.step, lambda step: self._checkpoints.restore(step, storage)
+        )
+        self._curves.restore(found.metadata.get(_SUMS, {}))
         # Random numbers must go on as they were, whatever the configuration says by now.
         self._state.seed = int(found.metadata.get("seed", self._state.seed))
         self._saved_step = found.step
@@ -154,86 +173,78 @@ class _Loop:
             start = self._clock()
             with self._profiled():
                 history = self._visit(count)
-            secs = max(self._clock() - start, 1e-9)
-            self._check_finite(step, count, history)
-            rates = {
-                "perf/steps_per_sec": count / secs,
-                self._reporting.rate: float(history[OBJECTIVE].weight[:count].sum()) / secs,
-            }
-            for at, point in self._curves.add(step, history, count):
-                values = {**point, **rates}
+            secs = self._clock() - start
+            self._guard.check_steps(step, history, count, self._features)
+            self._pace.add(count, float(history[OBJECTIVE].weight[:count].sum()), secs)
+            points = list(self._curves.add(step, history, count))
+            for at, point in points:
+                values = {**point, **self._pace.rates()}
                 write_metrics(summaries, values, at)
                 progress.line(at, values)
+            if points:
+                self._pace.start_window()
             before, step = step, step + count
             progress.advance(count)
             summaries.flush()
             if self._saving.is_due(before, step):
                 self._save(step)
             if self._evaluating.is_due(before, step) and signals.received is None:
-                self._evaluate_at(step)
+                self._evaluate_at(step, progress, signals)
                 evaluated_step = step
         self._save(step)
         if evaluated_step != step and signals.received is None:
-            self._evaluate_at(step)
+            self._evaluate_at(step, progress, signals)
         return TrainResult(step, values, signals.received)
 
     def _steps_of_visit(self, step: int) -> int:
         """Returns the steps to the next event that is due at an exact step, or a full visit."""
+        a_loop = self._options.iterations_per_loop
         stops = [
             self._options.train_steps,
-            step + self._options.iterations_per_loop,
+            # At the multiples, so that visits end where points of the curves do.
+            (step // a_loop + 1) * a_loop,
             self._saving.next_step(step),
             self._evaluating.next_step(step),
         ]
-        return min(stop for stop in stops if stop is not None) - step
+        return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
 
     def _visit(self, count: int) -> History:
         """Takes `count` steps and returns their history as numpy arrays."""
+        self._features = {}  # frees them before others are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
             raise ValueError("the training data has come to an end: give the dataset a repeat")
+        self._features, self._last = features, count - 1
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
         return mtf.to_numpy(self._steps_function(features, num_steps))
 
-    def _check_finite(self, step: int, count: int, history: History) -> None:
-        bad = first_non_finite(history, count)
-        if bad is None:
-            return
-        good = self._checkpoints.latest()
-        remedy = (
-            f"the last good checkpoint is step {good}"
-            if good is not None
-            else "there is no checkpoint yet"
-        )
-        raise NonFiniteLossError(
-            f"the loss of step {step + bad + 1} is not finite; {remedy} in {self._run.path}: "
-            "go on from it with a smaller learning rate, more warm-up or gradient clipping"
-        )
-
     def _save(self, step: int) -> None:
         if self._saved_step == step:
             return
+        self._guard.check_variables(step, self._features, self._last)
         mesh = self._state.mesh
         metadata = {
             **self._metadata,
             "mesh": mesh.shape.to_string,
             "layout": mesh.layout.to_string,
             "seed": self._state.seed,
+            _SUMS: self._curves.sums(),
         }
         self._checkpoints.save(
             step, self._state.storage(), self._infeed.iterator, metadata=metadata
         )
-        self._saved_step = step
+        self._saved_step = self._guard.good_step = step
 
-    def _evaluate_at(self, step: int) -> None:
+    def _evaluate_at(self, step: int, progress: Progress, signals: StopSignals) -> None:
         if self._evaluate is not None:
-            self._evaluate(step)
+            with contextlib.suppress(Stopped):
+                self._evaluate(step, progress.note, signals.check)
 
     @contextlib.contextmanager
     def _profiled(self) -> Iterator[None]:
-        """Records the second visit where asked to: the first one compiles."""
-        if not self._options.profile or self._visits != 1:
+        """Records the third visit where asked to: see `TrainOptions`."""
+        if not self._options.profile or self._visits != 2:
             yield
             return
         tf.profiler.experimental.start(self._run.path + "/train")

@@ -10,7 +10,8 @@ class TrainOptions:
     """How long to train and what happens when.
 
     train_steps: optimizer updates in all; a resumed run goes on to the same number.
-    iterations_per_loop: steps that run on the devices between two visits of the host.
+    iterations_per_loop: steps that run on the devices between two visits of the host, at most.
+    secs_per_loop: seconds that these steps last, about and at most: so long a signal waits.
     log_every_steps: steps between two points of the curves; each is the mean since the last one.
     checkpoint_every_steps, checkpoint_every_secs: steps, and seconds, between checkpoints; None for
         no such trigger. The last step is always saved.
@@ -19,7 +20,8 @@ class TrainOptions:
         their gradients are summed and divided by the weight of the whole batch once.
     clip_norm: largest global norm of the gradients; None does not clip.
     max_to_keep: checkpoints kept; None keeps all.
-    profile: record a profiler trace of one visit, the second of this process.
+    profile: record a profiler trace of one visit, the third of this process: the first
+        compiles, the second measures a step.
 
     Raises:
       ValueError: a number below 1.
@@ -27,6 +29,7 @@ class TrainOptions:
 
     train_steps: int
     iterations_per_loop: int = 100
+    secs_per_loop: float = 5.0
     log_every_steps: int = 100
     checkpoint_every_steps: int | None = 1000
     checkpoint_every_secs: float | None = 600.0

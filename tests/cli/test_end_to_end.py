@@ -212,7 +212,9 @@ def test_one_device_has_no_collectives(flags: list[str]) -> None:
     assert "collectives     none: one device\n" in process.stdout.decode()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_the_run_goes_on(
     number: signal.Signals, code: int, flags: list[str], tmp_path: pathlib.Path
 ) -> None:

@@ -28,7 +28,7 @@ def test_bytes_are_those_of_targets_with_a_loss(
     bytes_per_id = (np.arange(VOCABULARY) >= 3).astype(np.int32)
     batches = tf.data.Dataset.from_tensors({"targets": ROWS.astype(np.int32)})
     infeed = Infeed(iter(batches), mesh, {"targets": mtf.convert_to_shape("batch:2;length:12")})
-    values = Evaluator(model, mesh, bytes_per_id=bytes_per_id, batches_per_visit=1)(infeed)
+    values = Evaluator(model, mesh, bytes_per_id=bytes_per_id)(infeed)
     num_tokens = num_bytes + (2 if targets_only else 4)
     expected = np.float32(values["loss"] * num_tokens / math.log(2) / num_bytes)
     assert_close(np.float32(values["bits_per_byte"]), expected, FLOAT32_MODEL_TOLERANCE)

@@ -53,3 +53,13 @@ def test_loads_become_scalars_histograms_and_one_heat_map_a_level(tmp_path: path
     }
     assert sum(plugin == "histograms" for plugin in tags.values()) == 4
     assert {tag for tag, plugin in tags.items() if plugin == "scalars"} == set(values)
+
+
+def test_loads_that_are_not_finite_are_scalars_without_charts(tmp_path: pathlib.Path) -> None:
+    values = {f"blocks/0/level_1/load/{e}": share for e, share in enumerate((np.nan, 0.5))}
+    with Summaries(tmp_path) as summaries:
+        write_metrics(summaries, values, 7)
+    (path,) = tmp_path.iterdir()
+    records = list(tf.compat.v1.io.tf_record_iterator(str(path)))
+    found = [tf.compat.v1.Event.FromString(record) for record in records]
+    assert [value.tag for event in found for value in event.summary.value] == list(values)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import NonFiniteLossError, TrainOptions
+from mtfrun.training import TrainOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.training.toy_model import batches
 from tests.training.toy_run import curve, parameters, toy_train
@@ -67,27 +67,25 @@ def test_checkpoints_and_evaluations_come_at_their_steps_and_at_the_end(tmp_path
     toy_train(
         str(tmp_path),
         options(11, checkpoint_every_steps=4, evaluate_every_steps=5, max_to_keep=None),
-        evaluate=evaluated.append,
+        evaluate=lambda step, note, check: evaluated.append(step),
     )
     assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4, 8, 11]
     assert evaluated == [5, 10, 11]
 
 
-def test_a_finished_run_trains_no_further_and_is_evaluated_once(tmp_path):
-    first, _ = toy_train(str(tmp_path), options(3))
+def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path, capsys):
+    toy_train(str(tmp_path), options(3))
+    files = sorted(path for path in tmp_path.rglob("*"))
+    capsys.readouterr()
     evaluated: list[int] = []
-    again, result = toy_train(str(tmp_path), options(3), evaluate=evaluated.append)
-    assert result.step == 3 and evaluated == [3]
-    np.testing.assert_array_equal(
-        parameters(again)["model/softmax"], parameters(first)["model/softmax"]
+    _, result = toy_train(
+        str(tmp_path), options(3), evaluate=lambda step, note, check: evaluated.append(step)
     )
-
-
-def test_a_loss_that_is_not_finite_names_step_and_checkpoint_and_saves_nothing(tmp_path):
-    toy_train(str(tmp_path), options(4))
-    with pytest.raises(NonFiniteLossError, match=r"step [5-9] .*last good checkpoint is step 4"):
-        toy_train(str(tmp_path), options(12), learning_rate=float("inf"))
-    assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4]
+    assert (result.step, result.signal, evaluated) == (3, None, [])
+    assert capsys.readouterr().err.splitlines() == [
+        "already finished at step 3; raise TRAIN_STEPS to go on"
+    ]
+    assert sorted(path for path in tmp_path.rglob("*")) == files
 
 
 def test_data_that_ends_is_an_error(tmp_path):

@@ -53,7 +53,7 @@ def test_a_resumed_run_has_the_same_averages_to_the_bit(tmp_path: pathlib.Path) 
         str(tmp_path / "halves"),
         _options(10),
         average_decay=DECAY,
-        evaluate=lambda step: None,
+        evaluate=lambda step, note, check: None,
     )
     assert any(path.startswith("averages/") for path in parameters(whole))
     for path, value in parameters(whole).items():

@@ -6,6 +6,7 @@ python -m tests.training.toy_run MODEL_DIR TRAIN_STEPS [MESH_SHAPE]
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -25,21 +26,22 @@ def toy_train(
     options: TrainOptions,
     *,
     mesh_shape: str = "data:1,model:1",
-    learning_rate: float = 0.05,
-    evaluate: Callable[[int], object] | None = None,
+    optimizer: optim.Optimizer | None = None,
+    evaluate: Callable[..., object] | None = None,
     dataset: tf.data.Dataset | None = None,
     average_decay: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[TrainState, TrainResult]:
     """Trains, under the run's lock, and returns the final state and the result."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    adam = optim.Adam(learning_rate=learning_rate)
-    state = TrainState(Bigram(mesh), adam, mesh, seed=7, average_decay=average_decay)
+    optimizer = optim.Adam(learning_rate=0.05) if optimizer is None else optimizer
+    state = TrainState(Bigram(mesh), optimizer, mesh, seed=7, average_decay=average_decay)
     shape = mtf.convert_to_shape("batch:8;length:6")
     infeed = Infeed(iter(batches() if dataset is None else dataset), mesh, {"targets": shape})
     run = RunDirectory(model_dir)
     run.prepare()
     with run.lock():
-        return state, train(state, infeed, run, options, evaluate=evaluate)
+        return state, train(state, infeed, run, options, evaluate=evaluate, clock=clock)
 
 
 def curve(model_dir: str, tag: str = "loss", split: str = "train") -> dict[int, float]:

@@ -41,7 +41,7 @@ class Classification:
     """Gives images the classes of the experiment's data.
 
     experiment: whose model; one of images.
-    batch_size: images at a time.
+    batch_size: images at a time; more where the mesh splits a batch into more parts.
     top_k: classes that are named for each image, all where there are fewer.
     """
 
@@ -53,7 +53,6 @@ class Classification:
         for name in ("batch_size", "top_k"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        self.experiment.check_batch(self.batch_size)
 
     def __call__(
         self, images: Iterable[np.ndarray], progress: Callable[[int], None] = lambda done: None
@@ -61,10 +60,13 @@ class Classification:
         """Returns a prediction for every image, uint8 [rows, cols, channels], in order.
 
         Tells `progress` how many are done.
+
+        Raises:
+          NonFiniteError: a probability is not a number.
         """
         names = self.experiment.images.label_names
         predictions: list[Prediction] = []
-        for batch in _batches(images, self.batch_size):
+        for batch in _batches(images, self._rows):
             probabilities, labels = self._best(batch)
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True):
                 top = [LabelProbability(names[i], p) for i, p in zip(*row, strict=True)]
@@ -75,12 +77,17 @@ class Classification:
     def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Returns probabilities and numbers of the best classes of some images, [images, top]."""
         data = self.experiment.images
-        shape = data.shapes(self.batch_size)[IMAGES]
+        shape = data.shapes(self._rows)[IMAGES]
         batch = np.zeros(shape.to_integer_list, np.uint8)
         batch[: len(images)] = images
         found = self._program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
         probabilities, labels = (x[: len(images)] for x in mtf.to_numpy(found))
+        self.experiment.require_finite(probabilities, "probabilities")
         return probabilities, labels
+
+    @functools.cached_property
+    def _rows(self) -> int:
+        return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
     def _program(self) -> Callable:

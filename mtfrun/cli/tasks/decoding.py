@@ -77,7 +77,7 @@ class Decoding:
     """How outputs are made. Models of pairs of texts answer their prompts, others continue them.
 
     experiment: whose model.
-    batch_size: prompts in a batch.
+    batch_size: prompts in a batch; more where the mesh splits a batch into more parts.
     concurrent_batches: batches decoded at the same time on a CPU, at most one a core. Accelerators
         and meshes of several devices decode one after the other.
     max_length: where prompts are continued, tokens of a prompt and its output together.
@@ -111,12 +111,15 @@ class Decoding:
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size}"
             )
         self.search.check(self.experiment.vocabulary.size)
-        self.experiment.mesh.partition([mtf.Dimension("batch", self.batch_size)])
 
     def __call__(
         self, prompts: Sequence[bytes], progress: Callable[[int], None] = lambda done: None
     ) -> list[Answer]:
-        """Returns an answer to each prompt, in order; tells `progress` how many are done."""
+        """Returns an answer to each prompt, in order; tells `progress` how many are done.
+
+        Raises:
+          NonFiniteError: a score is infinite or not a number.
+        """
         answers: dict[int, Answer] = {}
         rows = [self._prompting.row(prompt) for prompt in prompts]
         batches = list(self._batches(rows))
@@ -131,6 +134,11 @@ class Decoding:
                     )
                 progress(len(answers))
         return [answers[line] for line in range(len(prompts))]
+
+    @functools.cached_property
+    def _rows(self) -> int:
+        """The rows of a batch."""
+        return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
     def _prompting(self) -> Prompting:
@@ -161,8 +169,8 @@ class Decoding:
         for (*items, at_once), lines in sorted(by_program.items()):
             # Steps begin behind the shortest prompt of a batch.
             lines.sort(key=lambda line: rows[line].given)
-            for start in range(0, len(lines), self.batch_size):
-                yield _Batch(dict(items), at_once, lines[start : start + self.batch_size])
+            for start in range(0, len(lines), self._rows):
+                yield _Batch(dict(items), at_once, lines[start : start + self._rows])
 
     def _search_batch(
         self, all_rows: Sequence[Row], given: _Batch
@@ -170,19 +178,20 @@ class Decoding:
         """Returns ids [rows, beam, length], scores and finished [rows, beam] of a batch's rows."""
         mesh = self.experiment.mesh
         rows = [all_rows[line] for line in given.lines]
-        batch = mtf.Dimension("batch", self.batch_size)
-        arrays = self._prompting.features(rows, self.batch_size, given.lengths)
+        batch = mtf.Dimension("batch", self._rows)
+        arrays = self._prompting.features(rows, self._rows, given.lengths)
         features = {
             name: mtf.import_tf_tensor(mesh, ids, [batch, mtf.Dimension("length", ids.shape[1])])
             for name, ids in arrays.items()
         }
         # The rows that fill up the batch have no room, so they are done at once.
-        numbers = np.zeros([2, self.batch_size], np.int32)
+        numbers = np.zeros([2, self._rows], np.int32)
         numbers[:, : len(rows)] = [given.lines, [row.limit for row in rows]]
         found = self._program(given)(
             features, *(mtf.import_tf_tensor(mesh, x, [batch]) for x in numbers)
         )
         ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(found))
+        self.experiment.require_finite(scores, "scores of outputs")
         return ids, scores, finished
 
     def _program(self, given: _Batch) -> Callable[..., decoding.Hypotheses]:

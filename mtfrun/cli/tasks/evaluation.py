@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
-import sys
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import evaluation
@@ -87,25 +87,43 @@ class Evaluation:
             bytes_per_id=experiment.vocabulary.bytes_per_id if experiment.is_of_text else None,
         )
 
-    def __call__(self, step: int, summaries: Summaries | None) -> dict[str, float]:
+    def check_split(self) -> None:
+        """Raises DataError unless the split has a first batch, which is read."""
+        self._experiment.check_split(self._batch_size, self._split)
+
+    def __call__(
+        self,
+        step: int,
+        summaries: Summaries | None,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
         """Returns the metrics of the model as it is.
 
-        Writes them and samples as of `step`, unless there is nowhere to write them.
+        Writes them and samples as of `step`, unless there is nowhere to write them. Of a model
+        whose metrics are not finite nothing is decoded. `before_batch` may raise to stop.
         """
+
+        def progress(done: int) -> None:
+            before_batch()
+
         infeed = self._experiment.evaluation_infeed(
             self._batch_size, self._split, self._max_batches
         )
-        measured = self._evaluator.measure(infeed)
+        measured = self._evaluator.measure(infeed, before_batch)
         metrics = {**measured.values, **self._entropies}
+        is_finite = all(map(math.isfinite, measured.values.values()))
+        decoding = self._decoding if is_finite else None
         texts = {}
-        if self._num_decodes and self._decoding is not None:
-            decoded, texts["decodes"] = self._compared_decodes(self._decoding)
+        if self._num_decodes and decoding is not None:
+            decoded, texts["decodes"] = self._compared_decodes(decoding, progress)
             metrics |= decoded
-        pictures = {} if self._pictures is None else self._pictures(measured.tables)
+        pictures = {}
+        if self._pictures is not None and is_finite:
+            pictures = self._pictures(measured.tables, progress)
         if summaries is None:
             return metrics
-        if self._sample_prompts and self._decoding is not None:
-            texts["samples"] = self._samples(self._decoding)
+        if self._sample_prompts and decoding is not None:
+            texts["samples"] = self._samples(decoding, progress)
         write_metrics(summaries, metrics, step)
         for tag, text in texts.items():
             summaries.text(tag, text, step)
@@ -114,9 +132,15 @@ class Evaluation:
         summaries.flush()
         return metrics
 
-    def during_training(self, step: int, summaries: Summaries) -> None:
-        """Evaluates and prints a line."""
-        print(f"eval {_line(step, self(step, summaries))}", file=sys.stderr, flush=True)
+    def during_training(
+        self,
+        step: int,
+        summaries: Summaries,
+        note: Callable[[str], None],
+        before_batch: Callable[[], None],
+    ) -> None:
+        """Evaluates and gives `note` a line. `before_batch` may raise to stop."""
+        note(f"eval {_line(step, self(step, summaries, before_batch))}")
 
     @functools.cached_property
     def _entropies(self) -> Mapping[str, float]:
@@ -129,12 +153,14 @@ class Evaluation:
             for order in self._entropy_orders
         }
 
-    def _compared_decodes(self, decoding: Decoding) -> tuple[dict[str, float], str]:
+    def _compared_decodes(
+        self, decoding: Decoding, progress: Callable[[int], None]
+    ) -> tuple[dict[str, float], str]:
         """Returns metrics of decoded inputs, and the first ones as Markdown."""
         data = self._experiment.data
         assert isinstance(data, PairsData)
         pairs = list(data.source.pairs(self._split).take(self._num_decodes).as_numpy_iterator())
-        answers = decoding([pair[INPUTS] for pair in pairs])
+        answers = decoding([pair[INPUTS] for pair in pairs], progress)
         outputs = [answer.output for answer in answers]
         references = [pair[TARGETS].decode("utf-8", "replace") for pair in pairs]
         encode = data.vocabulary.encode
@@ -151,11 +177,11 @@ class Evaluation:
         ]
         return metrics, "\n\n".join(shown)
 
-    def _samples(self, decoding: Decoding) -> str:
+    def _samples(self, decoding: Decoding, progress: Callable[[int], None]) -> str:
         """Returns continued prompts as Markdown."""
         prompts = [prompt.encode() for prompt in self._sample_prompts]
         parts = []
-        for answer in decoding(prompts):
+        for answer in decoding(prompts, progress):
             text = html.escape(answer.output)
             parts.append(f"**{html.escape(answer.prompt)}**\n\n<pre>{text}</pre>")
         return "\n\n".join(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -28,11 +28,14 @@ class EvaluationPictures:
         self._split = split
         self._num_images = num_images
 
-    def __call__(self, tables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(
+        self, tables: Mapping[str, np.ndarray], progress: Callable[[int], None]
+    ) -> dict[str, np.ndarray]:
         """Returns "confusion_matrix" and "predictions", uint8 [height, width, 3].
 
         Args:
           tables: of the evaluation of the whole split.
+          progress: told how many images are classified.
         """
         names = self._classification.experiment.images.label_names
         pictures = {}
@@ -40,7 +43,7 @@ class EvaluationPictures:
             pictures[CONFUSION_MATRIX] = confusion_picture(tables[CONFUSION_MATRIX], names)
         if self._num_images:
             images, labels = self._first
-            predictions = self._classification(images)
+            predictions = self._classification(images, progress)
             labelled = [
                 Labelled(image, names[label], prediction.label, prediction.probability)
                 for image, label, prediction in zip(images, labels, predictions, strict=True)

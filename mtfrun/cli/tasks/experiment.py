@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.cli.tasks.model_and_data import check_kind, check_rows
-from mtfrun.data import ImageData, Infeed, LanguageModelData, PairsData, Vocabulary, split_batch
-from mtfrun.models import Model, ids_in_use
+from mtfrun.data import (
+    DataError,
+    ImageData,
+    Infeed,
+    LanguageModelData,
+    PairsData,
+    Vocabulary,
+    split_batch,
+)
+from mtfrun.models import FiniteCheck, Model, NonFiniteError, ids_in_use
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
@@ -99,6 +109,14 @@ class Experiment:
         for shape in self.feature_shapes(batch_size).values():
             self.mesh.partition(shape)
 
+    def rows_for(self, batch_size: int) -> int:
+        """Returns the least number of rows, `batch_size` or more, that the mesh can split.
+
+        For batches whose rows do not depend on each other, and so not on their number.
+        """
+        parts = self.mesh.num_splits(mtf.Dimension("batch", batch_size))
+        return math.ceil(batch_size / parts) * parts
+
     def feature_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
         """Returns the shapes of the features of a batch as the model gets them."""
         shapes = self.data.shapes(batch_size)
@@ -117,6 +135,27 @@ class Experiment:
         if max_batches is not None:
             dataset = dataset.take(max_batches)
         return self._infeed(dataset, batch_size)
+
+    def check_split(self, batch_size: int, split: str) -> None:
+        """Reads the first batch of a split.
+
+        Raises:
+          DataError: there is none, or it cannot be read.
+        """
+        dataset = self.data.evaluation(batch_size, split=split)
+        if next(iter(dataset.take(1)), None) is None:
+            raise DataError(f"split {split!r} has no batch to evaluate: choose another")
+
+    def require_finite(self, numbers: np.ndarray | float, what: str) -> None:
+        """Raises NonFiniteError if one of the numbers that the model has made is not finite."""
+        if np.isfinite(numbers).all():
+            return
+        variable = FiniteCheck(self.model.named_variables()).first_non_finite()
+        cause = f": so is variable {variable}" if variable else ""
+        raise NonFiniteError(
+            f"{what} are infinite or not a number{cause}; name an earlier checkpoint with "
+            "--checkpoint=STEP"
+        )
 
     def restore(self, run: RunDirectory, step: int | None) -> int:
         """Gives the model the variables of a checkpoint, the newest for None; returns its step.

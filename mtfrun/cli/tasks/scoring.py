@@ -33,21 +33,24 @@ class Scoring:
 
     Args:
       experiment: whose model.
-      batch_size: pairs at a time.
+      batch_size: pairs at a time; more where the mesh splits a batch into more parts.
       max_length: of a language model of single texts, tokens of input and target together.
     """
 
     def __init__(self, experiment: Experiment, batch_size: int, max_length: int):
-        experiment.mesh.partition([mtf.Dimension("batch", batch_size)])
         self._experiment = experiment
-        self._batch_size = batch_size
+        self._batch_size = experiment.rows_for(batch_size)
         self._max_length = max_length
         self._log_probs: Callable = mtf.function(
             lambda features: evaluation.target_log_probs(experiment.model, features)
         )
 
     def __call__(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
-        """Returns a score for each (input, target), in order."""
+        """Returns a score for each (input, target), in order.
+
+        Raises:
+          NonFiniteError: one is infinite or not a number.
+        """
         rows = [self._row(*pair) for pair in pairs]
         by_lengths: dict[tuple, list[int]] = {}
         for i, (features, _, _) in enumerate(rows):
@@ -62,6 +65,7 @@ class Scoring:
                     features, begin, truncated = rows[i]
                     end = len(features[TARGETS])
                     total = float(np.sum(log_probs[begin:end], dtype=np.float64))
+                    self._experiment.require_finite(total, "log-likelihoods")
                     scores[i] = Score(total, end - begin, truncated)
         return [scores[i] for i in range(len(rows))]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -57,6 +58,10 @@ class Training:
         """Tokens of a batch, padding included."""
         return self.batch_size * self.experiment.data.tokens_per_row
 
+    def check_evaluation_split(self) -> None:
+        """Raises DataError unless there is something to evaluate on the way."""
+        self._evaluation.check_split()
+
     def compile_step(self) -> None:
         """Makes the variables and compiles the program that trains, without taking a step."""
         state, options = self.state, self.options
@@ -85,13 +90,19 @@ class Training:
                 self.experiment.train_infeed(self.batch_size),
                 run,
                 options,
-                evaluate=lambda step: self._evaluate(step, summaries),
+                evaluate=functools.partial(self._evaluate, summaries),
                 warm_start=self.experiment.warm_start,
                 texts=texts,
                 metadata={"versions": package_versions()},
             )
 
-    def _evaluate(self, step: int, summaries: Summaries) -> None:
+    def _evaluate(
+        self,
+        summaries: Summaries,
+        step: int,
+        note: Callable[[str], None],
+        before_batch: Callable[[], None],
+    ) -> None:
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         with averaged():
-            self._evaluation.during_training(step, summaries)
+            self._evaluation.during_training(step, summaries, note, before_batch)

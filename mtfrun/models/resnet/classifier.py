@@ -56,13 +56,6 @@ class ImageClassifier(mtf.Module, abc.ABC):
         self._label_smoothing = label_smoothing
         self._mixup_alpha = mixup_alpha
 
-    @property
-    def evaluation_shapes(self) -> dict[str, mtf.Shape]:
-        """The shape {classes, predicted} of the confusion matrix; none where it is a large one."""
-        if self._classes.size > _MOST_CONFUSED:
-            return {}
-        return {CONFUSION_MATRIX: mtf.Shape([self._classes, self._predicted])}
-
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
@@ -91,7 +84,7 @@ class ImageClassifier(mtf.Module, abc.ABC):
                 sums[name] = sums[name] + total if name in sums else total
         trained = sums.pop(_TRAINED, sums["loss"])
         metrics = {name: Metric(total, weight) for name, total in sums.items()}
-        if not training and self.evaluation_shapes:
+        if not training and self._classes.size <= _MOST_CONFUSED:
             metrics[CONFUSION_MATRIX] = Metric(self._confusion(logits, labels, weights), weight)
         return Loss(trained, weight, metrics, updates)
 

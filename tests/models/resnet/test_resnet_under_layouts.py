@@ -63,7 +63,7 @@ def _trained(mesh_shape: str, layout: str, row_blocks: int, col_blocks: int) -> 
     features = Infeed(iter(data), mesh, SHAPES).next(STEPS)
     history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
     losses = history["objective"].total / history["objective"].weight
-    metrics = Evaluator(model, mesh, batches_per_visit=5)(Infeed(iter(data), mesh, SHAPES))
+    metrics = Evaluator(model, mesh)(Infeed(iter(data), mesh, SHAPES))
     variables = model.named_variables()
     averages = {path: mtf.to_numpy(variables[path]) for path in model.updated_paths}
     return losses, metrics, averages

@@ -1,0 +1,37 @@
+"""Numbers of a model that are infinite or not a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtfrun import mtf
+
+
+class NonFiniteError(ValueError):
+    """Numbers of a model, or of its training, are infinite or not a number."""
+
+
+class FiniteCheck:
+    """Looks on the devices whether variables are finite, in one program, compiled at the first use.
+
+    Args:
+      variables: by path; those that are not of a floating type are left out.
+    """
+
+    def __init__(self, variables: Mapping[str, mtf.Variable]):
+        self._variables = {path: v for path, v in variables.items() if v.dtype.is_floating}
+        self._flags = mtf.function(self._are_finite)
+
+    def first_non_finite(self) -> str | None:
+        """Returns the path of the first variable with a number that is not finite, or None.
+
+        Only a flag a variable comes to the host.
+        """
+        flags = mtf.to_numpy(self._flags())
+        return next((path for path, is_finite in flags.items() if not is_finite), None)
+
+    def _are_finite(self) -> dict[str, mtf.Tensor]:
+        return {
+            path: mtf.reduce_all(mtf.is_finite(mtf.read_variable(variable)))
+            for path, variable in self._variables.items()
+        }

@@ -1,0 +1,143 @@
+"""A signal ends evaluating, decoding and scoring behind the batch that the devices work on."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mtfrun.cli.tasks import Decoding, Scoring
+from mtfrun.data import Infeed
+from mtfrun.rundir import RunDirectory
+from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
+
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return tiny_experiment(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = str(tmp_path_factory.mktemp("runs") / "run")
+    process = mtfrun_here("train", *flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=1")
+    assert process.returncode == 0, process.stderr.decode()
+    return run
+
+
+def _signalling(function: Callable, number: int, at_call: int, calls: list[int]) -> Callable:
+    """Returns the function, at one of whose calls the process gets a signal."""
+
+    def wrapped(*arguments, **options):
+        calls.append(1)
+        if len(calls) == at_call:
+            os.kill(os.getpid(), number)
+        return function(*arguments, **options)
+
+    return wrapped
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_an_evaluation_ends_between_batches(
+    number: int, code: int, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(Infeed, "next", _signalling(Infeed.next, number, 2, calls))
+    process = mtfrun_here("eval", f"--model_dir={trained}")
+    assert (process.returncode, process.stdout, process.stderr) == (code, b"", b"")
+    assert len(calls) == 2
+
+
+def test_decoding_ends_between_batches_and_leaves_no_file(
+    trained: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    search = _signalling(Decoding._search_batch, signal.SIGTERM, 2, calls)
+    monkeypatch.setattr(Decoding, "_search_batch", search)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    prompts, output = tmp_path / "prompts", tmp_path / "out" / "answers.jsonl"
+    prompts.write_text("the\n" * 40)
+    output.parent.mkdir()
+    decode = ["decode", f"--model_dir={trained}", f"--input={prompts}", f"--output={output}"]
+    process = mtfrun_here(*decode)
+    assert (process.returncode, process.stderr) == (143, b"")
+    assert len(calls) == 2 and list(output.parent.iterdir()) == []
+
+
+def test_scoring_ends_between_batches(
+    trained: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(Scoring, "_batch", _signalling(Scoring._batch, signal.SIGINT, 2, calls))
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("the\tquick\n" * 40)
+    process = mtfrun_here("score", f"--model_dir={trained}", f"--input={pairs}")
+    assert (process.returncode, process.stdout, process.stderr) == (130, b"", b"")
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
+    number: int,
+    code: int,
+    flags: list[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+    # The first two are steps of training, and then the evaluation of the second begins.
+    monkeypatch.setattr(Infeed, "next", _signalling(Infeed.next, number, 4, calls))
+    train = [*flags, "--gin.TRAIN_STEPS=9", "--gin.EVAL_EVERY=2", f"--model_dir={tmp_path}/run"]
+    process = mtfrun_here("train", *train)
+    assert process.returncode == code, process.stderr.decode()
+    assert process.stderr.decode().splitlines()[-1] == "mtfrun: stopped and saved at step 2"
+    assert len(calls) == 4
+    assert RunDirectory(tmp_path / "run").checkpoints().steps() == [2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_second_signal_ends_the_command_within_a_second(
+    command: str, trained: str, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    """While a large model is at work: a step takes many seconds."""
+    large = ["--gin.D_FF=4096", "--gin.BATCH_SIZE=256", "--gin.SEQUENCE_LENGTH=256"]
+    arguments = {
+        "train": ["train", *flags, *large, "--gin.D_MODEL=512", f"--model_dir={tmp_path}/run"],
+        "eval": ["eval", f"--model_dir={trained}", "--gin.BATCH_SIZE=4096"],
+    }[command]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtfrun.cli.main", *arguments, "--gin.TRAIN_STEPS=1000"],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for_handler(process.pid)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=1.0) == 143
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_handler(pid: int) -> None:
+    """Waits until a process handles SIGTERM itself."""
+    for _ in range(1200):
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+        if int(caught, 16) & 1 << (signal.SIGTERM - 1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("no handler after two minutes")

@@ -1,0 +1,125 @@
+"""Tests of mtfrun.training.finite: no checkpoint ever holds numbers that are not finite."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.models import FiniteCheck, NonFiniteError
+from mtfrun.rundir import RunDirectory
+from mtfrun.training import TrainOptions, TrainState
+from mtfrun.training.curves import History
+from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.step import GRAD_NORM, OBJECTIVE
+from tests.training.toy_model import Bigram, batches
+from tests.training.toy_run import LAYOUT, toy_train
+
+HUGE = 1e39  # infinite as float32
+
+
+def _options(train_steps: int) -> TrainOptions:
+    return TrainOptions(
+        train_steps=train_steps,
+        iterations_per_loop=3,
+        log_every_steps=1,
+        checkpoint_every_steps=1,
+        max_to_keep=None,
+    )
+
+
+def _written(path: pathlib.Path) -> dict:
+    def refuse(token: str) -> None:
+        raise AssertionError(f"{token} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def _batch(step: int) -> list:
+    """Returns the targets of the batch of a step."""
+    (batch,) = batches().skip(step - 1).take(1)
+    return batch["targets"].numpy().tolist()
+
+
+def test_infinite_weights_are_not_saved_and_their_step_is_described(tmp_path):
+    sgd = optim.Sgd(learning_rate=HUGE)
+    expected = r"variable model/\w+ of step 1 is not finite; there is no good checkpoint yet"
+    with pytest.raises(NonFiniteError, match=expected):
+        toy_train(str(tmp_path), _options(1), optimizer=sgd)
+    assert RunDirectory(str(tmp_path)).checkpoints().steps() == []
+    found = _written(tmp_path / "nan_step_1.json")
+    assert found["step"] == 1 and found["variable"].startswith("model/")
+    assert found["rows"] == {"targets": _batch(1)}
+
+
+@pytest.mark.parametrize("mesh_shape", ["data:1,model:1", "data:2,model:2"])
+def test_the_error_names_the_last_good_checkpoint(tmp_path, mesh_shape):
+    toy_train(str(tmp_path), _options(4), mesh_shape=mesh_shape)
+    adam = optim.Adam(learning_rate=float("inf"))
+    with pytest.raises(NonFiniteError, match=r"of step 5 .*last good checkpoint is step 4"):
+        toy_train(str(tmp_path), _options(12), optimizer=adam, mesh_shape=mesh_shape)
+    assert RunDirectory(str(tmp_path)).checkpoints().steps() == [1, 2, 3, 4]
+    assert _written(tmp_path / "nan_step_5.json")["rows"] == {"targets": _batch(5)}
+
+
+def test_a_loss_that_is_not_finite_names_its_own_step(tmp_path):
+    """Where no checkpoint is due between, the loss of the next step shows it."""
+    options = TrainOptions(train_steps=9, iterations_per_loop=9, checkpoint_every_steps=None)
+    with pytest.raises(NonFiniteError, match="the loss of step 2 is not finite"):
+        toy_train(str(tmp_path), options, optimizer=optim.Sgd(learning_rate=HUGE))
+    assert _written(tmp_path / "nan_step_2.json")["rows"] == {"targets": _batch(2)}
+
+
+def test_an_infinite_gradient_is_found_in_its_step(tmp_path):
+    mesh = mtf.Mesh()
+    state = TrainState(Bigram(mesh), optim.Sgd(learning_rate=1.0), mesh)
+    state.initialize()
+    history: History = {
+        OBJECTIVE: _HostMetric(np.ones(4), np.ones(4)),
+        GRAD_NORM: _HostMetric(np.array([1.0, 2.0, np.inf, 0.0]), np.ones(4)),
+    }
+    guard = FiniteGuard(state, RunDirectory(tmp_path))
+    guard.check_steps(10, history, 2, {})
+    with pytest.raises(NonFiniteError, match="the norm of the gradients of step 13 is not finite"):
+        guard.check_steps(10, history, 3, {})
+    assert _written(tmp_path / "nan_step_13.json") == {"step": 13, "variable": None, "rows": {}}
+
+
+class _HostMetric:
+    def __init__(self, total: np.ndarray, weight: np.ndarray):
+        self.total, self.weight = total, weight
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_called_good(tmp_path):
+    """An earlier version saved such: what is named is older."""
+    state, _ = toy_train(str(tmp_path), _options(3))
+    state.model.hidden.variable.assign(tf.fill(state.model.hidden.variable.shape, np.inf))
+    checkpoints = RunDirectory(str(tmp_path)).checkpoints(max_to_keep=None)
+    iterator = iter(batches())
+    for step in (5, 7):
+        checkpoints.save(step, state.storage(), iterator)
+    expected = r"model/hidden of checkpoint 7 .*last good checkpoint is step 3: start from it"
+    with pytest.raises(NonFiniteError, match=expected):
+        toy_train(str(tmp_path), _options(9))
+    assert checkpoints.steps() == [1, 2, 3, 5, 7]
+
+
+def test_the_first_variable_is_named_on_every_mesh(mesh_shape):
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    state = TrainState(Bigram(mesh), optim.Adam(learning_rate=0.1), mesh)
+    state.initialize()
+    check = FiniteCheck(state.named_variables())
+    assert check.first_non_finite() is None
+    slots = {path: v for path, v in state.named_variables().items() if "optimizer" in path}
+    path, slot = list(slots.items())[-1]
+    last = np.zeros(slot.shape.to_integer_list, np.float32)
+    last.flat[-1] = np.nan
+    mtf.assign(slot, mtf.import_tf_tensor(mesh, last, slot.shape))
+    assert check.first_non_finite() == path
+    first = np.full(state.model.hidden.shape.to_integer_list, -np.inf, np.float32)
+    mtf.assign(state.model.hidden, mtf.import_tf_tensor(mesh, first, state.model.hidden.shape))
+    assert check.first_non_finite() == "model/hidden"

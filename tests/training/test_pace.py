@@ -1,0 +1,68 @@
+"""Tests of mtfrun.training.pace: a visit of the devices is as short as asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtfrun.data import Infeed
+from mtfrun.training import TrainOptions
+from mtfrun.training.pace import Pace
+from tests.training.toy_run import curve, toy_train
+
+
+def test_the_first_visits_take_one_step_and_then_as_many_as_fit():
+    pace = Pace(5.0, "perf/tokens_per_sec")
+    assert pace.steps(100) == 1
+    pace.add(1, 10.0, 60.0)  # compiles
+    assert pace.steps(100) == 1
+    pace.add(1, 10.0, 0.5)
+    assert pace.steps(100) == 10 and pace.steps(7) == 7
+    pace.add(10, 100.0, 20.0)
+    assert pace.steps(100) == 2
+    pace.add(2, 20.0, 42.0)
+    assert pace.steps(100) == 1
+
+
+def test_the_speed_is_without_the_visit_that_compiles():
+    pace = Pace(5.0, "perf/tokens_per_sec")
+    pace.add(1, 10.0, 60.0)
+    assert pace.rates() == {"perf/steps_per_sec": 1 / 60, "perf/tokens_per_sec": 1 / 6}
+    pace.add(1, 10.0, 0.5)
+    pace.add(4, 40.0, 2.0)
+    assert pace.rates() == {"perf/steps_per_sec": 2.0, "perf/tokens_per_sec": 20.0}
+    pace.start_window()
+    pace.add(1, 10.0, 1.0)
+    assert pace.rates() == {"perf/steps_per_sec": 1.0, "perf/tokens_per_sec": 10.0}
+
+
+def test_visits_last_five_seconds_at_most_and_points_stay_where_they_are(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    now, visits = [0.0], []
+    original = Infeed.next
+
+    def two_seconds_a_step(self, steps: int, capacity: int | None = None):
+        now[0] += 2.0 * steps + 30.0 * (not visits)
+        visits.append(steps)
+        return original(self, steps, capacity)
+
+    monkeypatch.setattr(Infeed, "next", two_seconds_a_step)
+    options = TrainOptions(train_steps=13, iterations_per_loop=8, log_every_steps=4)
+    toy_train(str(tmp_path), options, clock=lambda: now[0])
+    assert visits == [1, 1, 2, 2, 2, 2, 2, 1]
+    # The point at 4 leaves out the 32 seconds of the first step.
+    assert curve(str(tmp_path), "perf/steps_per_sec") == {4: 0.5, 8: 0.5, 12: 0.5, 13: 0.5}
+
+
+def test_quick_steps_fill_a_visit(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    visits = []
+    original = Infeed.next
+
+    def recorded(self, steps: int, capacity: int | None = None):
+        visits.append(steps)
+        return original(self, steps, capacity)
+
+    monkeypatch.setattr(Infeed, "next", recorded)
+    options = TrainOptions(train_steps=20, iterations_per_loop=6, log_every_steps=6)
+    toy_train(str(tmp_path), options, clock=lambda: 0.0)
+    assert visits == [1, 1, 4, 6, 6, 2]
