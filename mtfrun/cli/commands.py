@@ -44,6 +44,8 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
             "config": config.as_markdown(config.config_text()),
             "command": config.as_markdown(" ".join(command)),
         }
+        if flags.restart:
+            _restart(run)
         result = training.run(run, texts=texts, profile=flags.profile)
     if result.signal is not None:
         print(f"mtfrun: stopped and saved at step {result.step}", file=sys.stderr)
@@ -55,7 +57,9 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Evaluates checkpoints and prints one JSON object each."""
     run, built = _open(flags, command)
     with contextlib.ExitStack() as stack:
-        summaries = None if run is None else stack.enter_context(run.summaries("eval"))
+        summaries = None
+        if run is not None and run.is_writable():
+            summaries = stack.enter_context(run.summaries("eval"))
         for step in _restored(flags, built.experiment, run):
             metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
@@ -152,7 +156,7 @@ def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirecto
     built = build()
     check_taken(bindings, config.operative_config_text())
     if run is not None:
-        run.record_command(command)
+        _record_where_possible(run, command)
     return run, built
 
 
@@ -198,12 +202,24 @@ def _trained_run(model_dir: str) -> RunDirectory:
     """Returns the run of a directory, which has a checkpoint."""
     run = RunDirectory(model_dir)
     run.require()
-    if not run.checkpoints().steps():
-        raise UsageError(
-            f"no checkpoint in {run.path}: make one with `mtfrun train --model_dir={run.path}`, "
-            "or check the name"
-        )
+    run.checkpoints().require()
     return run
+
+
+def _record_where_possible(run: RunDirectory, command: Sequence[str]) -> None:
+    """Writes down a command that only reads the run, which may be on a disk that is read-only."""
+    try:
+        run.record_command(command)
+    except RunDirError as error:
+        what, _, _ = str(error).partition("; ")
+        print(f"mtfrun: warning: {what}; nothing is recorded there", file=sys.stderr)
+
+
+def _restart(run: RunDirectory) -> None:
+    """Makes training begin at step 0, and says where the checkpoints are that were there."""
+    aside = run.set_checkpoints_aside()
+    if aside is not None:
+        print(f"mtfrun: beginning again; the old checkpoints are in {aside}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,8 @@ batch and steps; the collectives (all-reduce, all-gather, ...) that a step will 
 axes and dimensions that cause them, for which the step is compiled; layout rules that name nothing.
 
 SIGTERM and Ctrl-C finish the steps under way, save a checkpoint and exit with 143 or 130; the same
-command goes on from there."""
+command goes on from there. --restart begins again at step 0 and deletes nothing: the checkpoints
+that there are go to --model_dir/checkpoints.1 (.2, ...)."""
 
 _EVAL = """\
 Evaluates checkpoints: one JSON object each on standard output, and curves in --model_dir/eval.
@@ -160,6 +161,11 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
 def _add_train_flags(parser: Parser) -> None:
     parser.add_argument(
         "--dry_run", action="store_true", help="describe the run: variables, layout, collectives"
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin at step 0; the checkpoints that there are are kept in checkpoints.1",
     )
     parser.add_argument(
         "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"

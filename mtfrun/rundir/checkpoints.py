@@ -183,7 +183,7 @@ class Checkpoints:
         known = self.steps()
         if step not in known:
             where = f"no checkpoint of step {step} in {self._directory}"
-            raise RunDirError(f"{where}; {_choose(known)}" if known else self.nothing())
+            raise RunDirError(f"{where}; {_choose(known)}" if known else self._nothing())
         try:
             with self._watched(step, self._identity(step)):
                 return self._verify(step)
@@ -221,8 +221,12 @@ class Checkpoints:
             " --restart, which keeps the old files in another directory"
         )
 
-    def nothing(self) -> str:
-        """Returns the message that there is no checkpoint, and what to do."""
+    def require(self) -> None:
+        """Raises RunDirError unless there is a checkpoint; its files are not looked at."""
+        if not self.steps():
+            raise RunDirError(self._nothing())
+
+    def _nothing(self) -> str:
         lost = lost_manifests(self._directory)
         if lost:
             *_, (prefix, step) = lost.items()
@@ -266,7 +270,7 @@ class Checkpoints:
                 f"every checkpoint in {self._directory} is damaged ({'; '.join(damages)});"
                 " restore a copy of it, or name an empty --model_dir to start again"
             )
-        raise RunDirError(self.nothing())
+        raise RunDirError(self._nothing())
 
     @contextlib.contextmanager
     def _watched(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
@@ -280,7 +284,7 @@ class Checkpoints:
         except (RunDirError, FileNotFoundError) as error:
             if before is not None and self._identity(step) == before:
                 raise
-            others = _choose(self.steps()) or self.nothing()
+            others = _choose(self.steps()) or self._nothing()
             raise DeletedCheckpointError(
                 f"checkpoint {step} in {self._directory} was deleted while it was read; {others}"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -66,15 +67,29 @@ class RunDirectory:
             )
         try:
             os.makedirs(self.path, exist_ok=True)
-            # Only a write tells: permissions say yes to root and to read-only file systems. No name
-            # is left behind, whatever fails.
-            with tempfile.TemporaryFile(dir=self.path, buffering=0) as file:
-                file.write(b"mtfrun")
+            self._write_something()
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "free space there" if is_full else "name a directory you may write to"
             raise RunDirError(
-                f"--model_dir {self.path} cannot be written: {reason(error)};"
-                " name a directory you may write to, or free space"
+                f"--model_dir {self.path} cannot be written: {reason(error)}; {remedy}"
             ) from error
+
+    def is_writable(self) -> bool:
+        """Returns whether a file can be written in the directory."""
+        try:
+            self._write_something()
+        except OSError:
+            return False
+        return True
+
+    def _write_something(self) -> None:
+        """Raises OSError if a write fails: only that tells, permissions say yes to root.
+
+        No name is left behind, whatever fails.
+        """
+        with tempfile.TemporaryFile(dir=self.path, buffering=0) as file:
+            file.write(b"mtfrun")
 
     def require(self) -> None:
         """Raises RunDirError unless the directory exists."""
