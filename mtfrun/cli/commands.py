@@ -26,7 +26,7 @@ from mtfrun.cli.routing_table import routing_table
 from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
 from mtfrun.cli.terminable import terminable
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import RunDirectory, atomic_open
+from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -49,6 +49,8 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
         "command": as_text(command),
     }
     with run.lock(), recorded(run, texts, command, lambda: training.state.finished_steps):
+        if flags.restart:
+            _restart(run)
         texts = {tag: config.as_markdown(text) for tag, text in texts.items()}
         result = training.run(run, texts=texts, profile=flags.profile)
     if result.signal is not None:
@@ -63,7 +65,9 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     run, built = _open(flags, command)
     code = 0
     with contextlib.ExitStack() as stack:
-        summaries = None if run is None else stack.enter_context(run.summaries("eval"))
+        summaries = None
+        if run is not None and run.is_writable():
+            summaries = stack.enter_context(run.summaries("eval"))
         for step in _restored(flags, built.experiment, run):
             metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
@@ -191,7 +195,7 @@ def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirecto
     built = build()
     check_taken(bindings, config.operative_config_text())
     if run is not None:
-        run.record_command(command)
+        _record_where_possible(run, command)
     return run, built
 
 
@@ -237,12 +241,24 @@ def _trained_run(model_dir: str) -> RunDirectory:
     """Returns the run of a directory, which has a checkpoint."""
     run = RunDirectory(model_dir)
     run.require()
-    if not run.checkpoints().steps():
-        raise UsageError(
-            f"no checkpoint in {run.path}: make one with `mtfrun train --model_dir={run.path}`, "
-            "or check the name"
-        )
+    run.checkpoints().require()
     return run
+
+
+def _record_where_possible(run: RunDirectory, command: Sequence[str]) -> None:
+    """Writes down a command that only reads the run, which may be on a disk that is read-only."""
+    try:
+        run.record_command(command)
+    except RunDirError as error:
+        what, _, _ = str(error).partition("; ")
+        print(f"mtfrun: warning: {what}; nothing is recorded there", file=sys.stderr)
+
+
+def _restart(run: RunDirectory) -> None:
+    """Makes training begin at step 0, and says where the checkpoints are that were there."""
+    aside = run.set_checkpoints_aside()
+    if aside is not None:
+        print(f"mtfrun: beginning again; the old checkpoints are in {aside}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -54,7 +54,8 @@ axes and dimensions that cause them, for which the step is compiled; layout rule
 SIGTERM, Ctrl-C and SIGHUP finish the steps under way, about 5 seconds, or the batch of an
 evaluation, save a checkpoint and exit with 143, 130 or 129; the same command goes on from there.
 --gin.TrainOptions.secs_per_loop=1 shortens the wait. A second SIGTERM or Ctrl-C ends the process
-at once.
+at once. --restart begins again at step 0 and deletes nothing: the checkpoints that there are go to
+--model_dir/checkpoints.1 (.2, ...).
 
 Training ends with exit code 3, and saves nothing, where the loss, the norm of the gradients or a
 variable is infinite or not a number. The line names the last good checkpoint; nan_step_N.json in
@@ -182,6 +183,11 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
 def _add_train_flags(parser: Parser) -> None:
     parser.add_argument(
         "--dry_run", action="store_true", help="describe the run: variables, layout, collectives"
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin at step 0; the checkpoints that there are are kept in checkpoints.1",
     )
     parser.add_argument(
         "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"

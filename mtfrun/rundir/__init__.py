@@ -4,6 +4,7 @@ from mtfrun.rundir.atomic import atomic_open as atomic_open
 from mtfrun.rundir.atomic import atomic_write as atomic_write
 from mtfrun.rundir.checkpoints import Checkpoints as Checkpoints
 from mtfrun.rundir.errors import DamagedCheckpointError as DamagedCheckpointError
+from mtfrun.rundir.errors import DeletedCheckpointError as DeletedCheckpointError
 from mtfrun.rundir.errors import RunDirError as RunDirError
 from mtfrun.rundir.lock import writer_lock as writer_lock
 from mtfrun.rundir.manifest import Manifest as Manifest
@@ -18,6 +19,7 @@ from mtfrun.rundir.warm_start import WarmStartReport as WarmStartReport
 __all__ = [
     "Checkpoints",
     "DamagedCheckpointError",
+    "DeletedCheckpointError",
     "Manifest",
     "RunDirError",
     "RunDirectory",

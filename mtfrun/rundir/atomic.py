@@ -28,13 +28,42 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
       RunDirError: the file cannot be written (disk full, not permitted, a directory of that name).
     """
     path = os.fspath(path)
-    if path.startswith("/dev/") or (os.path.exists(path) and not os.path.isfile(path)):
+    if path.startswith("/dev/") or _is_device(path):
         with _write_errors(path, path), open(path, "w", encoding="utf-8") as file:
             yield file
         return
+    with _replacing(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_replace(path: str) -> Iterator[TextIO]:
+    """Opens a file of a run directory as `atomic_open` does, but never writes to a pipe or device.
+
+    None of these files is one: who wrote to a pipe in a file's place would wait for a reader.
+
+    Raises:
+      RunDirError: it cannot be written, or there is a pipe or device of that name.
+    """
+    if _is_device(path):
+        raise RunDirError(
+            f"cannot write {path}: it is no file but a pipe, device or directory; remove it"
+        )
+    with _replacing(path) as file:
+        yield file
+
+
+def _is_device(path: str) -> bool:
+    """Returns whether there is something else than a file, links followed."""
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[TextIO]:
+    """Does what `atomic_open` says of files."""
     # A link stays a link: what it points to is replaced.
-    directory, name = os.path.split(os.path.realpath(path))
-    temporary = os.path.join(directory, f".{name}.{secrets.token_hex(4)}.partial")
+    target = os.path.realpath(path)
+    directory, temporary = os.path.dirname(target), unfinished(target)
     with _write_errors(path, temporary):
         os.makedirs(directory, exist_ok=True)
         try:
@@ -43,7 +72,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, os.path.join(directory, name))
+            os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -57,9 +86,15 @@ def atomic_write(path: str | os.PathLike[str], text: str) -> None:
         file.write(text)
 
 
+def unfinished(path: str) -> str:
+    """Returns a new name beside `path` that `TEMPORARY` matches."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.{secrets.token_hex(4)}.partial")
+
+
 def sync_file(path: str) -> None:
     """Waits until what was written to `path`, by whichever process, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)
     finally:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import tensorflow as tf
 from absl import logging
 
 from mtfrun.rundir import atomic
 from mtfrun.rundir import manifest as manifests
-from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
+from mtfrun.rundir.errors import (
+    DamagedCheckpointError,
+    DeletedCheckpointError,
+    RunDirError,
+    reason,
+)
 from mtfrun.rundir.fit import check_fit
-from mtfrun.rundir.leftovers import files_of_save, list_steps, remove_leftovers
+from mtfrun.rundir.leftovers import files_of_save, list_steps, lost_manifests, remove_leftovers
 from mtfrun.rundir.manifest import Manifest
+
+T = TypeVar("T")
+
+# How often the newest checkpoint is looked for where a trainer deletes it before it is read.
+_ATTEMPTS = 20
 
 
 class Checkpoints:
@@ -23,10 +33,11 @@ class Checkpoints:
 
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
     for bit onto any other, or onto plain variables. A checkpoint exists once its manifest
-    `ckpt-300.json` does, which is written last. TensorFlow's own `checkpoint` text file is neither
-    written nor read.
+    `ckpt-300.json` does, which is finished last; see leftovers.py for what becomes of other files.
+    TensorFlow's own `checkpoint` text file is neither written nor read.
 
-    Only the holder of the run's lock may call `save` and `clean`; anybody may read.
+    Only the holder of the run's lock may call `save` and `clean`; anybody may read, also while that
+    one deletes old checkpoints.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:
@@ -70,32 +81,35 @@ class Checkpoints:
           RunDirError: the files cannot be written; those of this attempt are removed.
         """
         described = manifests.check_metadata(metadata or {})
+        target = manifests.manifest_path(self._directory, step)
         prefix = None
         try:
-            os.makedirs(self._directory, exist_ok=True)
-            prefix = self._free_prefix(step)
-            path = os.path.join(self._directory, prefix)
-            tf.train.Checkpoint(variables=dict(variables)).write(path)
-            if iterator is not None:
-                tf.train.Checkpoint(iterator=iterator).write(path + ".iterator")
-            files = {
-                name: manifests.record_file(os.path.join(self._directory, name))
-                for name in files_of_save(self._directory, prefix)
-            }
-            atomic.sync_directory(self._directory)
-            saved = Manifest(int(step), prefix, manifests.describe(variables), files, described)
-            manifests.write_manifest(self._directory, saved)
+            # As long as the manifest is unfinished the data may be removed, see leftovers.py.
+            with atomic.atomic_replace(target) as file:
+                atomic.sync_directory(self._directory)
+                prefix = self._free_prefix(step)
+                path = os.path.join(self._directory, prefix)
+                tf.train.Checkpoint(variables=dict(variables)).write(path)
+                if iterator is not None:
+                    tf.train.Checkpoint(iterator=iterator).write(path + ".iterator")
+                files = {
+                    name: manifests.record_file(os.path.join(self._directory, name))
+                    for name in files_of_save(self._directory, prefix)
+                }
+                atomic.sync_directory(self._directory)
+                saved = Manifest(int(step), prefix, manifests.describe(variables), files, described)
+                file.write(manifests.manifest_text(saved))
         except BaseException as error:
             if prefix is not None:
                 remove_leftovers(self._directory, prefix)
             if isinstance(error, (OSError, tf.errors.OpError, RunDirError)):
                 raise RunDirError(
-                    f"cannot save step {step} in {self._directory}: {reason(error)};"
-                    " earlier checkpoints are untouched"
+                    f"cannot save step {step} in {self._directory}: {_system_reason(error)};"
+                    " free space or name another --model_dir, earlier checkpoints are untouched"
                 ) from error
             raise
         self._prune(step)
-        return manifests.manifest_path(self._directory, step)
+        return target
 
     def restore(
         self,
@@ -119,25 +133,60 @@ class Checkpoints:
           subset: the checkpoint may hold further variables.
           preferred: for a path another one, whose value is taken where the checkpoint has it.
         """
-        found = self._newest_good() if step is None else self.verify(step)
-        instead = {path: p for path, p in (preferred or {}).items() if p in found.variables}
-        variables = {instead.get(path, path): variable for path, variable in variables.items()}
-        name = f"{self._directory}/ckpt-{found.step}"
-        check_fit(name, found.variables, manifests.describe(variables), subset=subset)
-        if iterator is not None and not found.has_iterator:
-            raise RunDirError(
-                f"{name} holds no position in the data; restore it without the data iterator"
-            )
-        path = os.path.join(self._directory, found.prefix)
-        _read(path, f"the variables of {name}", variables=dict(variables))
-        if iterator is not None:
-            _read(path + ".iterator", f"the data position of {name}", iterator=iterator)
-        return found
+
+        def read(found: Manifest) -> Manifest:
+            instead = {path: p for path, p in (preferred or {}).items() if p in found.variables}
+            wanted = {instead.get(path, path): variable for path, variable in variables.items()}
+            name = f"{self._directory}/ckpt-{found.step}"
+            check_fit(name, found.variables, manifests.describe(wanted), subset=subset)
+            if iterator is not None and not found.has_iterator:
+                raise RunDirError(
+                    f"{name} holds no position in the data; restore it without the data iterator"
+                )
+            path = os.path.join(self._directory, found.prefix)
+            _read(path, f"the variables of {name}", variables=wanted)
+            if iterator is not None:
+                _read(path + ".iterator", f"the data position of {name}", iterator=iterator)
+            return found
+
+        return self.read(step, read)
+
+    def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` of a checkpoint all of whose files are as they were saved.
+
+        A process that trains the run may delete the checkpoint before `reader` is done. Then, with
+        step None, `reader` is called for the one that is the newest now.
+
+        Args:
+          step: a step, or None for the newest good one.
+          reader: reads the files of the manifest.
+
+        Raises:
+          DeletedCheckpointError: that step was deleted meanwhile.
+          DamagedCheckpointError: that step, or every checkpoint, is damaged.
+          RunDirError: there is no checkpoint, or what `reader` raises.
+        """
+        if step is not None:
+            before = self._identity(step)
+            found = self.verify(step)
+            with self._watched(step, before):
+                return reader(found)
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._read_newest(reader)
+            except DeletedCheckpointError as error:
+                deleted = error
+        raise deleted
 
     def verify(self, step: int) -> Manifest:
         """Returns the manifest of `step`, all of whose files are as they were saved, or raises."""
+        known = self.steps()
+        if step not in known:
+            where = f"no checkpoint of step {step} in {self._directory}"
+            raise RunDirError(f"{where}; {_choose(known)}" if known else self._nothing())
         try:
-            return self._verify(step)
+            with self._watched(step, self._identity(step)):
+                return self._verify(step)
         except DamagedCheckpointError as error:
             good = [other for other in self.steps() if other != step]
             raise DamagedCheckpointError(
@@ -148,26 +197,62 @@ class Checkpoints:
     def clean(self) -> list[str]:
         """Removes what killed saves left and returns the names; to be called before training.
 
-        Only names that a save makes are touched, and no file of a checkpoint whose manifest cannot
-        be read.
+        Only names that a save makes are touched, and no complete data: see leftovers.py.
+
+        Raises:
+          RunDirError: there are complete data newer than every manifest. To train on from an older
+            step, or from none, would lose them.
         """
-        return remove_leftovers(self._directory)
+        removed = remove_leftovers(self._directory)
+        lost, newest = lost_manifests(self._directory), self.latest()
+        if not lost:
+            return removed
+        *_, (prefix, step) = lost.items()
+        what = f"{self._directory} has complete data of step {step} without ckpt-{step}.json"
+        if newest is not None and step < newest:
+            logging.warning(
+                "%s: they are kept, put it back from a copy or remove %s.*", what, prefix
+            )
+            return removed
+        instead = "" if newest is None else f", or move {prefix}.* away to go on from step {newest}"
+        raise RunDirError(
+            f"{what}: put it back from a copy{instead}, or train in another --model_dir with"
+            f" --gin.INIT_CHECKPOINT=\"'{self._directory}/{prefix}'\", or begin again with"
+            " --restart, which keeps the old files in another directory"
+        )
+
+    def require(self) -> None:
+        """Raises RunDirError unless there is a checkpoint; its files are not looked at."""
+        if not self.steps():
+            raise RunDirError(self._nothing())
+
+    def _nothing(self) -> str:
+        lost = lost_manifests(self._directory)
+        if lost:
+            *_, (prefix, step) = lost.items()
+            return (
+                f"no checkpoint in {self._directory} has its manifest, which ckpt-{step}.json was:"
+                " put it back from a copy, or give the complete data that are there instead of"
+                f" --model_dir, with --gin_file=... and"
+                f" --gin.INIT_CHECKPOINT=\"'{self._directory}/{prefix}'\""
+            )
+        return (
+            f"no checkpoint in {self._directory}: check --model_dir,"
+            " or make one with `mtfrun train --model_dir=...`"
+        )
 
     def _verify(self, step: int) -> Manifest:
-        try:
-            found = manifests.read_manifest(self._directory, step)
-        except FileNotFoundError:
-            known = self.steps()
-            where = f"no checkpoint of step {step} in {self._directory}"
-            raise RunDirError(f"{where}; {_choose(known)}" if known else self._nothing()) from None
+        found = manifests.read_manifest(self._directory, step)
         manifests.check_files(self._directory, found)
         return found
 
-    def _newest_good(self) -> Manifest:
+    def _read_newest(self, reader: Callable[[Manifest], T]) -> T:
         damages = []
         for step in reversed(self.steps()):
+            before = self._identity(step)
             try:
-                found = self._verify(step)
+                with self._watched(step, before):
+                    found = self._verify(step)
             except DamagedCheckpointError as error:
                 damages.append(f"step {step}: {error}")
                 continue
@@ -178,7 +263,8 @@ class Checkpoints:
                     "; ".join(damages),
                     step,
                 )
-            return found
+            with self._watched(step, before):
+                return reader(found)
         if damages:
             raise DamagedCheckpointError(
                 f"every checkpoint in {self._directory} is damaged ({'; '.join(damages)});"
@@ -186,11 +272,30 @@ class Checkpoints:
             )
         raise RunDirError(self._nothing())
 
-    def _nothing(self) -> str:
-        return (
-            f"no checkpoint in {self._directory}: check --model_dir,"
-            " or make one with `mtfrun train --model_dir=...`"
-        )
+    @contextlib.contextmanager
+    def _watched(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
+        """Turns a failure inside into a DeletedCheckpointError if the checkpoint is no more.
+
+        The manifest is the first file that is deleted or replaced: with the same one as `before`
+        the failure has another cause.
+        """
+        try:
+            yield
+        except (RunDirError, FileNotFoundError) as error:
+            if before is not None and self._identity(step) == before:
+                raise
+            others = _choose(self.steps()) or self._nothing()
+            raise DeletedCheckpointError(
+                f"checkpoint {step} in {self._directory} was deleted while it was read; {others}"
+            ) from error
+
+    def _identity(self, step: int) -> tuple[int, int] | None:
+        """Returns what is another for every manifest of a step; None where there is none."""
+        try:
+            status = os.stat(manifests.manifest_path(self._directory, step))
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def _free_prefix(self, step: int) -> str:
         """Returns `ckpt-300`, or `ckpt-300.1`, ... where an earlier save has taken the name."""
@@ -206,13 +311,19 @@ class Checkpoints:
             others = [step for step in self.steps() if step != saved]
             for step in others[: max(0, len(others) + 1 - self._max_to_keep)]:
                 # The manifest first: from here on it does not exist, whatever happens to its files.
+                path = manifests.manifest_path(self._directory, step)
                 with contextlib.suppress(OSError):
-                    os.unlink(manifests.manifest_path(self._directory, step))
+                    os.replace(path, atomic.unfinished(path))
         remove_leftovers(self._directory)
 
 
 def _choose(steps: list[int]) -> str:
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
+
+
+def _system_reason(error: BaseException) -> str:
+    """Returns why a save failed; of the error of a file that was being written its own cause."""
+    return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
 def _read(prefix: str, what: str, **objects: Any) -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
+
+# What TensorFlow puts around a message: the node and the kind of the operation.
+_OPERATION = re.compile(r"\{\{[^{}]*\}\}|\[Op:\w+\]|\[\[[^\[\]]*\]\]")
+_SYSTEM_REASONS = frozenset(os.strerror(number) for number in errno.errorcode)
 
 
 class RunDirError(ValueError):
@@ -17,12 +24,22 @@ class DamagedCheckpointError(RunDirError):
     """The files of one checkpoint are not what was saved; an older checkpoint may still be good."""
 
 
+class DeletedCheckpointError(RunDirError):
+    """A checkpoint was deleted while it was read, by the process that trains the run."""
+
+
 def reason(error: BaseException) -> str:
-    """Returns why `error` was raised as one short line; the caller names the path."""
+    """Returns why `error` was raised as one short line; the caller names the path.
+
+    Of an error of TensorFlow's about a file, whose message is "path; No space left on device"
+    between names of its operations, the system's reason alone.
+    """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(getattr(error, "message", None) or error) or type(error).__name__
-    return " ".join(text.split())[:300]
+    text = " ".join(_OPERATION.sub(" ", text).split())
+    _, _, last = text.rpartition("; ")
+    return last if last in _SYSTEM_REASONS else text[:300]
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -33,6 +33,10 @@ class _Row(NamedTuple):
     sources: Sequence[Source]
 
 
+# How Mesh TensorFlow's optimizers call what they keep of a variable: Adafactor (mean squares, or
+# those of rows and columns, and momentum), AdamWeightDecay, Momentum. SGD keeps nothing.
+_SLOT = re.compile(r"(?:_slot_(?:v|vr|vc|m)|/adam_[mv]|_momentum_v)$")
+
 _STACK = r"(?P<stack>encoder|decoder)_stack"
 _LAYER = _STACK + r"/blocks/(?P<block>\d+)/(?P<sublayer>\w+)"
 _MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
@@ -146,7 +150,8 @@ def is_bookkeeping(name: str) -> bool:
     """Returns whether a variable of a checkpoint is no parameter: an optimizer's, the step, ..."""
     return bool(
         is_step(name)
-        or re.search(r"_slot_\w+$|^_CHECKPOINTABLE|^save_counter/", name)
+        or _SLOT.search(name)
+        or re.search(r"^_CHECKPOINTABLE|^save_counter/", name)
         or name.startswith(("variables/optimizer.S", "variables/averages.S"))
     )
 

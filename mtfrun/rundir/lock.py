@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.regular_files import open_regular, read_regular_text
 
 _ATTEMPTS = 5
 _PAUSE_SECS = 0.05
@@ -58,7 +59,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
 def is_locked(path: str | os.PathLike[str]) -> bool:
     """Returns whether a process holds the lock file `path`; False where there is none."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_regular(os.fspath(path)) as file:
             # Shared, so that those who look do not see each other.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -95,8 +96,7 @@ def _replace_text(descriptor: int, text: str) -> None:
 def _holder(path: str) -> str:
     """Returns who wrote the note in the lock file `path`, in words."""
     try:
-        with open(path, encoding="utf-8") as file:
-            note = json.load(file)
+        note = json.loads(read_regular_text(path))
         return f"process {note['pid']} on {note['host']} (since {note['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -10,18 +10,24 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mtfrun.rundir.atomic import atomic_write, sync_file
+from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
+from mtfrun.rundir.regular_files import open_regular, read_regular_text
 
 FORMAT = 1
-MANIFEST_NAME = re.compile(r"ckpt-(\d+)\.json")
+STEP = r"(?:0|[1-9][0-9]*)"
+"""A number in a name, written in one way only."""
+MANIFEST_NAME = re.compile(rf"ckpt-({STEP})\.json")
 DATA_NAME = re.compile(
-    r"(?P<prefix>ckpt-(?P<step>\d+)(\.\d+)?)(\.iterator)?"
-    r"\.(index|data-\d{5}-of-\d{5})(\.tempstate\d+)?"
+    rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)(\.iterator)?"
+    r"\.(index|data-[0-9]{5}-of-[0-9]{5})(\.tempstate[0-9]+)?"
 )
 """Files of one save. A step saved again goes to `ckpt-300.1.*`, beside the files it replaces."""
 
 _BLOCK_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What training writes down and reads back; further entries may be anything.
+_METADATA = {"seed": int, "mesh": str, "layout": str, "versions": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +97,11 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
 
 
-def write_manifest(directory: str, manifest: Manifest) -> None:
-    """Writes the manifest atomically: from now on its checkpoint exists."""
+def manifest_text(manifest: Manifest) -> str:
+    """Returns what the file of a manifest holds."""
     content = {"format": FORMAT, **dataclasses.asdict(manifest)}
     content["sha256"] = _digest(content)
-    atomic_write(manifest_path(directory, manifest.step), json.dumps(content, indent=1) + "\n")
+    return json.dumps(content, indent=1) + "\n"
 
 
 def read_manifest(directory: str, step: int) -> Manifest:
@@ -108,23 +114,20 @@ def read_manifest(directory: str, step: int) -> Manifest:
     """
     path = manifest_path(directory, step)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        expected = content.pop("sha256")
+        content = _typed(json.loads(read_regular_text(path)), dict, "the manifest")
+        expected = _taken(content, "sha256", str)
         if _digest(content) != expected:
             raise ValueError("its contents do not match its own hash")
-        version = content.pop("format")
+        version = _taken(content, "format", int)
         if version != FORMAT:
             raise RunDirError(
                 f"{path} has format {version}, this mtfrun reads format {FORMAT};"
                 " use the mtfrun that wrote it"
             )
-        if content["step"] != step:
-            raise ValueError(f"it was written for step {content['step']}")
-        return _parse(content)
+        return _parse(content, step)
     except (RunDirError, FileNotFoundError):
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpointError(
             f"manifest {os.path.basename(path)} is damaged: {reason(error)}"
         ) from error
@@ -151,25 +154,80 @@ def check_files(directory: str, manifest: Manifest) -> None:
             raise DamagedCheckpointError(f"{name} has changed since it was saved (SHA-256 differs)")
 
 
-def _parse(content: dict[str, Any]) -> Manifest:
-    """Returns the manifest in `content`, refusing names that are not files of its own save."""
-    step, prefix = content["step"], content["prefix"]
-    for name in content["files"]:
+def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
+    """Returns the manifest in `content`, whose every field has the type that was written.
+
+    Raises:
+      ValueError: a field is missing, unknown or of another type, or a name is no file of its save.
+    """
+    step = _taken(content, "step", int)
+    if step != expected_step:
+        raise ValueError(f"it was written for step {step}")
+    prefix = _taken(content, "prefix", str)
+    files = _taken(content, "files", dict)
+    variables = _taken(content, "variables", dict)
+    metadata = _taken(content, "metadata", dict)
+    _check_empty(content, "the manifest")
+    for name in files:
         match = DATA_NAME.fullmatch(name)
         if match is None or match["prefix"] != prefix or int(match["step"]) != step:
             raise ValueError(f"{name!r} is no file of its checkpoint")
-    if f"{prefix}.index" not in content["files"]:
+    if f"{prefix}.index" not in files:
         raise ValueError("it names no variables")
+    for name, kind in _METADATA.items():
+        if name in metadata:
+            _typed(metadata[name], kind, f"metadata {name}")
     return Manifest(
         step=step,
         prefix=prefix,
-        variables={
-            path: VariableSpec(tuple(spec["shape"]), spec["dtype"])
-            for path, spec in content["variables"].items()
-        },
-        files={name: FileRecord(**record) for name, record in content["files"].items()},
-        metadata=content["metadata"],
+        variables={path: _parse_variable(path, spec) for path, spec in variables.items()},
+        files={name: _parse_file(name, record) for name, record in files.items()},
+        metadata=metadata,
     )
+
+
+def _parse_variable(path: str, value: object) -> VariableSpec:
+    fields = dict(_typed(value, dict, f"variable {path}"))
+    shape = tuple(_natural(size, f"a size of {path}") for size in _taken(fields, "shape", list))
+    dtype = _taken(fields, "dtype", str)
+    _check_empty(fields, f"variable {path}")
+    return VariableSpec(shape, dtype)
+
+
+def _parse_file(name: str, value: object) -> FileRecord:
+    fields = dict(_typed(value, dict, f"file {name}"))
+    size = _natural(fields.pop("bytes", None), f"bytes of {name}")
+    digest = _taken(fields, "sha256", str)
+    if not _SHA256.fullmatch(digest):
+        raise ValueError(f"sha256 of {name} is {digest!r}")
+    _check_empty(fields, f"file {name}")
+    return FileRecord(size, digest)
+
+
+def _taken(fields: dict[str, Any], name: str, kind: type) -> Any:
+    """Removes and returns an entry of `fields`, which must be a `kind`."""
+    if name not in fields:
+        raise ValueError(f"it has no {name}")
+    return _typed(fields.pop(name), kind, name)
+
+
+def _typed(value: object, kind: type, what: str) -> Any:
+    # bool is an int to isinstance.
+    if type(value) is not kind:
+        raise ValueError(f"{what} is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _natural(value: object, what: str) -> int:
+    number: int = _typed(value, int, what)
+    if number < 0:
+        raise ValueError(f"{what} is {number}")
+    return number
+
+
+def _check_empty(fields: Mapping[str, object], what: str) -> None:
+    if fields:
+        raise ValueError(f"{what} has {', '.join(sorted(fields))} beside what is written there")
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -180,7 +238,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 def _sha256(path: str) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.regular_files import read_regular_text
 
 _PACKAGES = ("mtfrun", "tensorflow", "tensorflow-datasets", "gin-config", "numpy")
 
@@ -25,13 +27,19 @@ def record_command(directory: str | os.PathLike[str], arguments: Sequence[str]) 
     path = _next_file(os.fspath(directory))
     when = time.strftime("%Y-%m-%d %H:%M:%S %z")
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    atomic_write(
-        path,
-        f"# {when} on {socket.gethostname()}, process {os.getpid()}\n"
-        f"# in {shlex.quote(os.getcwd())}\n"
-        f"# python {platform.python_version()}, {versions}\n"
-        f"{shlex.join(arguments)}\n",
-    )
+    try:
+        atomic_write(
+            path,
+            f"# {when} on {socket.gethostname()}, process {os.getpid()}\n"
+            f"# in {shlex.quote(os.getcwd())}\n"
+            f"# python {platform.python_version()}, {versions}\n"
+            f"{shlex.join(arguments)}\n",
+        )
+    except BaseException:
+        # Otherwise the empty file would stay that has reserved the number.
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
     return path
 
 
@@ -51,8 +59,7 @@ def read_record(path: str | os.PathLike[str]) -> str:
     """Returns the text of a record, such as the `config.gin` that evaluation reads."""
     path = os.fspath(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
+        return read_regular_text(path)
     except FileNotFoundError:
         raise RunDirError(
             f"no {os.path.basename(path)} in {os.path.dirname(path)}:"

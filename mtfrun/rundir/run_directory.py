@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from mtfrun.rundir.atomic import atomic_write
+from mtfrun.rundir.atomic import atomic_replace
 from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import read_record, record_command
 from mtfrun.rundir.summaries import Summaries
+
+CHECKPOINTS = "checkpoints"
+"""Name of the directory of a run's checkpoints."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -61,16 +67,29 @@ class RunDirectory:
             )
         try:
             os.makedirs(self.path, exist_ok=True)
-            # Only a write tells: permissions say yes to root and to read-only file systems.
-            probe = os.path.join(self.path, f".probe.{os.getpid()}")
-            with open(probe, "w") as file:
-                file.write("mtfrun")
-            os.unlink(probe)
+            self._write_something()
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = "free space there" if is_full else "name a directory you may write to"
             raise RunDirError(
-                f"--model_dir {self.path} cannot be written: {reason(error)};"
-                " name a directory you may write to"
+                f"--model_dir {self.path} cannot be written: {reason(error)}; {remedy}"
             ) from error
+
+    def is_writable(self) -> bool:
+        """Returns whether a file can be written in the directory."""
+        try:
+            self._write_something()
+        except OSError:
+            return False
+        return True
+
+    def _write_something(self) -> None:
+        """Raises OSError if a write fails: only that tells, permissions say yes to root.
+
+        No name is left behind, whatever fails.
+        """
+        with tempfile.TemporaryFile(dir=self.path, buffering=0) as file:
+            file.write(b"mtfrun")
 
     def require(self) -> None:
         """Raises RunDirError unless the directory exists."""
@@ -94,7 +113,34 @@ class RunDirectory:
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         """Returns the checkpoints of the run."""
-        return Checkpoints(os.path.join(self.path, "checkpoints"), max_to_keep=max_to_keep)
+        return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
+
+    def set_checkpoints_aside(self) -> str | None:
+        """Renames `checkpoints` to `checkpoints.1`, or the first free number, and returns the path.
+
+        Returns None where it is empty. So a run begins again at step 0 and nothing is deleted.
+
+        Raises:
+          RunDirError: it cannot be renamed.
+        """
+        if not list_names(self._checkpoints_path):
+            return None
+        number = 1
+        while os.path.lexists(f"{self._checkpoints_path}.{number}"):
+            number += 1
+        aside = f"{self._checkpoints_path}.{number}"
+        try:
+            os.rename(self._checkpoints_path, aside)
+        except OSError as error:
+            raise RunDirError(
+                f"cannot rename {self._checkpoints_path} to {aside}: {reason(error)};"
+                " move it away, or name another --model_dir"
+            ) from error
+        return aside
+
+    @property
+    def _checkpoints_path(self) -> str:
+        return os.path.join(self.path, CHECKPOINTS)
 
     def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
         """Returns a writer of TensorBoard values in the subdirectory `train` or `eval`."""
@@ -102,7 +148,7 @@ class RunDirectory:
 
     def write_config(self, text: str) -> None:
         """Replaces `config.gin`."""
-        atomic_write(self.config_path, text)
+        _replace(self.config_path, text)
 
     def read_config(self) -> str:
         """Returns `config.gin`, which must be there."""
@@ -110,8 +156,13 @@ class RunDirectory:
 
     def write_operative_config(self, text: str) -> None:
         """Replaces `operative_config.gin`: the values that were really used, defaults included."""
-        atomic_write(os.path.join(self.path, "operative_config.gin"), text)
+        _replace(os.path.join(self.path, "operative_config.gin"), text)
 
     def record_command(self, arguments: Sequence[str]) -> str:
         """Writes the command line to the next `commands/0001.txt` and returns its path."""
         return record_command(os.path.join(self.path, "commands"), arguments)
+
+
+def _replace(path: str, text: str) -> None:
+    with atomic_replace(path) as file:
+        file.write(text)

@@ -11,8 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
+from mtfrun.rundir.leftovers import list_names, list_steps, lost_manifests
+from mtfrun.rundir.run_directory import CHECKPOINTS
 
 _NAMED = 3
 """How many variables of each kind a report names; a wrong model differs in hundreds."""
@@ -55,7 +58,8 @@ class WarmStart:
     """Gives a model's variables the values in a checkpoint, of ours or of Mesh TensorFlow.
 
     Args:
-      path: a checkpoint without the end of its files' names, such as "/models/model.ckpt-1000", or
+      path: a checkpoint without the end of its files' names, such as "/models/model.ckpt-1000"; or
+        a run directory of ours, or its directory of checkpoints, whose newest good one is taken; or
         a directory with a "checkpoint" file that names the newest; None for no warm start.
       strict: raise unless every variable of the model is in the checkpoint, and of its variables
         that are no optimizer's all are used.
@@ -95,7 +99,7 @@ class WarmStart:
         """
         if not self.path:
             return None
-        values, report = self._values(variables, ids_in_use or {})
+        values, report = self._newest_values(self.path, variables, ids_in_use or {})
         problems = report.problems()
         if problems and self.strict:
             raise RunDirError(
@@ -109,12 +113,25 @@ class WarmStart:
             mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
         return report
 
+    def _newest_values(
+        self, path: str, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int]
+    ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
+        """Returns what `_values` does of the checkpoint that `path` means."""
+        directory = _directory_of_ours(path)
+        if directory is None:
+            return self._values(_prefix(path), variables, ids_in_use)
+        return Checkpoints(directory).read(
+            None,
+            lambda found: self._values(
+                os.path.join(directory, found.prefix), variables, ids_in_use
+            ),
+        )
+
     def _values(
-        self, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int]
+        self, prefix: str, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
         """Returns values by path, and the report."""
-        assert self.path is not None
-        reader = _reader(self.path)
+        reader = _reader(prefix)
         names = list(reader.get_variable_to_shape_map())
         values, matched, missing, misshaped = {}, {}, [], {}
         taken = set()
@@ -127,7 +144,7 @@ class WarmStart:
                 continue
             name, source = found
             taken.add(name)
-            stored = _tensor(reader, name, self.path)
+            stored = _tensor(reader, name, prefix)
             value = fitted_value(stored, source, variable.shape, ids_in_use.get(path))
             if isinstance(value, str):
                 misshaped[path] = f"{name} is {value}"
@@ -135,9 +152,9 @@ class WarmStart:
             values[path] = value
             matched[path] = name
         unused = sorted(n for n in names if n not in taken and not is_bookkeeping(n))
-        step = next((int(_tensor(reader, n, self.path)) for n in names if is_step(n)), 0)
+        step = next((int(_tensor(reader, n, prefix)) for n in names if is_step(n)), 0)
         return values, WarmStartReport(
-            self.path, step, matched, missing, misshaped, [] if self.variables else unused
+            prefix, step, matched, missing, misshaped, [] if self.variables else unused
         )
 
 
@@ -198,29 +215,50 @@ def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
     return not rest
 
 
+def _directory_of_ours(path: str) -> str | None:
+    """Returns the directory of checkpoints that `path` is or, as a run directory, has, or None."""
+    for directory in (path, os.path.join(path, CHECKPOINTS)):
+        if list_steps(directory) or lost_manifests(directory):
+            return directory
+    return None
+
+
 def _prefix(path: str) -> str:
-    """Returns the checkpoint that a path means."""
+    """Returns the checkpoint of another program that a path means, whose files are files."""
+    prefix = path
     if os.path.isdir(path):
+        _check_file(os.path.join(path, "checkpoint"))
         newest = tf.train.latest_checkpoint(path)
         if newest is None:
             raise RunDirError(
-                f"{path} has no file 'checkpoint' that names the newest one: give the path of one"
-                " checkpoint, such as model.ckpt-1000, without .index"
+                f"{path} has no file 'checkpoint' that names the newest one and is no run directory"
+                " with checkpoints: give the path of one checkpoint, such as model.ckpt-1000,"
+                " without .index"
             )
-        return newest
-    if not os.path.exists(path + ".index"):
+        prefix = newest
+    elif not os.path.exists(path + ".index"):
         raise RunDirError(
             f"no checkpoint {path}: there is no file {path}.index; give the path without the end"
-            " of its files' names, such as model.ckpt-1000"
+            " of its files' names, such as model.ckpt-1000, or a run directory"
         )
-    return path
+    directory, name = os.path.split(prefix)
+    for other in list_names(directory or "."):
+        if other == f"{name}.index" or other.startswith(f"{name}.data-"):
+            _check_file(os.path.join(directory, other))
+    return prefix
 
 
-def _reader(path: str) -> tf.train.CheckpointReader:
+def _check_file(path: str) -> None:
+    """Raises RunDirError if `path` is a pipe or the like, which TensorFlow would wait for."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise RunDirError(f"cannot read the checkpoint: {path} is no regular file; remove it")
+
+
+def _reader(prefix: str) -> tf.train.CheckpointReader:
     try:
-        return tf.train.load_checkpoint(_prefix(path))
+        return tf.train.load_checkpoint(prefix)
     except (tf.errors.OpError, ValueError, OSError) as error:
-        raise RunDirError(f"cannot read the checkpoint {path}: {reason(error)}") from error
+        raise RunDirError(f"cannot read the checkpoint {prefix}: {reason(error)}") from error
 
 
 def _tensor(reader: tf.train.CheckpointReader, name: str, path: str) -> np.ndarray:

@@ -304,7 +304,7 @@ def test_a_model_dir_without_checkpoints_is_one_line(
     command: list[str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = _refused(capsys, [*command, f"--model_dir={tmp_path}"])
-    assert line.startswith(f"no checkpoint in {tmp_path}: make one with `mtfrun train")
+    assert line.startswith(f"no checkpoint in {tmp_path}/checkpoints: check --model_dir, or make")
     line = _refused(capsys, [*command, f"--model_dir={tmp_path}/none"])
     assert line.startswith(f"--model_dir {tmp_path}/none is no directory")
 

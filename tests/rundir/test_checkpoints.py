@@ -132,6 +132,18 @@ def test_a_failing_second_save_of_a_step_leaves_the_first(
     assert values(restored) == values(variables(1))
 
 
+def test_a_full_disk_is_one_line_without_names_of_operations(
+    tmp_path: pathlib.Path, small_disk: None
+) -> None:
+    with pytest.raises(RunDirError) as caught:
+        Checkpoints(tmp_path).save(1, {"big": tf.Variable(tf.fill([1 << 16], 1.5))})
+    assert str(caught.value) == (
+        f"cannot save step 1 in {tmp_path}: File too large; free space or name another --model_dir,"
+        " earlier checkpoints are untouched"
+    )
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_failure_to_write_the_manifest_leaves_no_files(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

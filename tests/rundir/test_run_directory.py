@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import resource
+from collections.abc import Iterator
 
 import pytest
 import tensorflow as tf
@@ -75,3 +77,48 @@ def test_an_empty_name_is_refused() -> None:
 def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     assert RunDirectory("~/run").path == "/home/somebody/run"
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Lets no file hold a byte."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_file(
+    tmp_path: pathlib.Path, full_disk: None
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(RunDirError, match="run cannot be written: File too large; free space ther"):
+        run.prepare()
+    assert not run.is_writable()
+    with pytest.raises(
+        RunDirError, match=r"cannot write \S+/commands/0001.txt: File too large; fr"
+    ):
+        run.record_command(["mtfrun"])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_pipe_in_the_place_of_a_file_is_one_line(tmp_path: pathlib.Path) -> None:
+    run = RunDirectory(tmp_path)
+    for name, write in (
+        ("config.gin", run.write_config),
+        ("operative_config.gin", run.write_operative_config),
+    ):
+        os.mkfifo(tmp_path / name)
+        expected = f"cannot write {tmp_path}/{name}: it is no file but a pipe"
+        with pytest.raises(RunDirError, match=expected):
+            write("")
+    with pytest.raises(RunDirError, match="config.gin: Not a regular file; give the configurat"):
+        run.read_config()
+
+
+def test_a_pipe_in_the_place_of_the_lock_is_waited_for_by_nobody(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    run = RunDirectory(tmp_path)
+    assert not run.is_training()
+    with pytest.raises(RunDirError, match=r"cannot make \S+/.lock: "), run.lock():
+        pass

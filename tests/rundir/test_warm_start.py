@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.rundir import Checkpoints, RunDirError, WarmStart
-from mtfrun.rundir.foreign_names import sources_of
+from mtfrun.rundir.foreign_names import is_bookkeeping, sources_of
 
 MESH = mtf.Mesh("data:1,model:1")
 NAMES = {
@@ -116,24 +117,99 @@ def test_a_regular_expression_chooses(tmp_path: pathlib.Path) -> None:
         WarmStart(path, variables="(")
 
 
-def test_a_checkpoint_of_ours_is_read_as_well(tmp_path: pathlib.Path) -> None:
+# What each of Mesh TensorFlow's optimizers keeps of a variable; SGD keeps nothing.
+SLOTS = {
+    "Adafactor": ["_slot_v", "_slot_vr", "_slot_vc", "_slot_m"],
+    "AdamWeightDecay": ["/adam_m", "/adam_v"],
+    "Momentum": ["_momentum_v"],
+}
+
+
+@pytest.mark.parametrize("optimizer", SLOTS)
+def test_an_optimizers_slots_are_no_parameters(optimizer: str, tmp_path: pathlib.Path) -> None:
+    slots = {f"{name}{end}": [2] for name in list(NAMES)[:3] for end in SLOTS[optimizer]}
+    path, _ = _write(tmp_path, {**NAMES, **slots})
+    report = WarmStart(path)(_variables())
+    assert report is not None and len(report.matched) == 3
+
+
+@pytest.mark.parametrize("name", ["adam_m", "x/adam_w", "momentum_v/kernel", "x_slot_v/kernel"])
+def test_what_is_only_like_a_slot_is_a_parameter(name: str) -> None:
+    assert not is_bookkeeping(name)
+
+
+def _save(folder: pathlib.Path, step: int) -> dict[str, mtf.Variable]:
+    """Saves a checkpoint of ours with values that depend on the step; returns its variables."""
     saved = _variables()
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(step)
     for variable in saved.values():
         value = rng.normal(size=variable.shape.to_integer_list).astype(np.float32)
         mtf.assign(variable, mtf.import_tf_tensor(MESH, value, variable.shape))
     storage = {f"model/{path}": v.variable for path, v in saved.items()}
-    step = mtf.Variable(MESH, [])
-    step.initialize(0, "step")
-    Checkpoints(tmp_path).save(3, {**storage, "step": step.variable})
-    variables = _variables()
-    report = WarmStart(str(tmp_path / "ckpt-3"))(variables)
-    assert report is not None
-    assert report.matched.keys() == variables.keys()
+    number = mtf.Variable(MESH, [], dtype=tf.int64)
+    number.initialize(0, "step")
+    number.variable.assign(step)
+    Checkpoints(folder).save(step, {**storage, "step": number.variable})
+    return saved
+
+
+def _assert_equal(variables: dict[str, mtf.Variable], saved: dict[str, mtf.Variable]) -> None:
     for path, variable in variables.items():
         np.testing.assert_array_equal(
             mtf.to_numpy(variable.read()), mtf.to_numpy(saved[path].read())
         )
+
+
+def test_a_checkpoint_of_ours_is_read_as_well(tmp_path: pathlib.Path) -> None:
+    saved = _save(tmp_path, 3)
+    variables = _variables()
+    report = WarmStart(str(tmp_path / "ckpt-3"))(variables)
+    assert report is not None
+    assert report.matched.keys() == variables.keys()
+    _assert_equal(variables, saved)
+
+
+@pytest.mark.parametrize("folder", ["run", "run/checkpoints", "run/"])
+def test_a_run_directory_gives_its_newest_good_checkpoint(
+    folder: str, tmp_path: pathlib.Path
+) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    saved = {step: _save(checkpoints, step) for step in (3, 20)}
+    # TensorFlow's own file is not ours and may name anything.
+    (checkpoints / "checkpoint").write_text('model_checkpoint_path: "ckpt-3"\n')
+    variables = _variables()
+    report = WarmStart(str(tmp_path / folder))(variables)
+    assert report is not None
+    assert report.step == 20 and report.path == str(tmp_path / folder / "ckpt-20").replace(
+        "run/ckpt", "run/checkpoints/ckpt"
+    )
+    _assert_equal(variables, saved[20])
+    os.truncate(checkpoints / "ckpt-20.index", 10)
+    report = WarmStart(str(tmp_path / folder))(variables)
+    assert report is not None and report.step == 3
+    _assert_equal(variables, saved[3])
+    (checkpoints / "ckpt-3.json").write_text("")
+    with pytest.raises(RunDirError, match="every checkpoint in .*checkpoints is damaged"):
+        WarmStart(str(tmp_path / folder))(variables)
+
+
+def test_a_run_directory_whose_manifests_are_lost_is_one_line(tmp_path: pathlib.Path) -> None:
+    _save(tmp_path / "checkpoints", 3)
+    (tmp_path / "checkpoints" / "ckpt-3.json").unlink()
+    with pytest.raises(RunDirError, match="has its manifest, which ckpt-3.json was"):
+        WarmStart(str(tmp_path))(_variables())
+
+
+@pytest.mark.parametrize("end", [".index", ".data-00000-of-00001"])
+def test_nobody_waits_for_a_pipe_in_a_checkpoint(end: str, tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path)
+    os.unlink(path + end)
+    os.mkfifo(path + end)
+    with pytest.raises(RunDirError, match="is no regular file"):
+        WarmStart(path)(_variables())
+    os.mkfifo(tmp_path / "checkpoint")
+    with pytest.raises(RunDirError, match="/checkpoint is no regular file"):
+        WarmStart(str(tmp_path))(_variables())
 
 
 def test_no_checkpoint_there_is_one_line(tmp_path: pathlib.Path) -> None:

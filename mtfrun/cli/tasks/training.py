@@ -84,7 +84,7 @@ class Training:
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock. `texts` go to TensorBoard, by tag."""
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)
-        with run.summaries("eval", resumed_step=run.checkpoints().latest()) as summaries:
+        with run.summaries("eval", resumed_step=run.checkpoints().latest() or 0) as summaries:
             return training.train(
                 self.state,
                 self.experiment.train_infeed(self.batch_size),

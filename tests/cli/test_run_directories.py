@@ -1,0 +1,167 @@
+"""Commands on run directories that are damaged, read-only, or to begin again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A tiny language model that saves after each of two steps."""
+    experiment = tiny_experiment(tmp_path_factory.mktemp("texts"))
+    return [*experiment, "--gin.CHECKPOINT_EVERY=1", "--gin.SEED=1"]
+
+
+@pytest.fixture(scope="module")
+def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    run = tmp_path_factory.mktemp("trained") / "run"
+    process = mtfrun_here("train", *flags, f"--model_dir={run}", "--restart")
+    succeeded(process)
+    # There is nothing to begin again.
+    assert process.stderr.startswith(b"step 1/2  loss ")
+    return run
+
+
+@pytest.fixture
+def run(trained: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the run, with checkpoints of steps 1 and 2."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def files(directory: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_lost_manifests_stop_training_and_delete_nothing(
+    run: pathlib.Path, flags: list[str]
+) -> None:
+    for path in run.glob("checkpoints/*.json"):
+        path.unlink()
+    before = files(run / "checkpoints")
+    line = error_line(mtfrun_here("train", *flags, f"--model_dir={run}"))
+    assert "complete data of step 2 without ckpt-2.json: put it back from a copy" in line
+    assert files(run / "checkpoints") == before
+    line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
+    assert "has its manifest, which ckpt-2.json was" in line
+    assert files(run / "checkpoints") == before
+
+
+def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
+    run: pathlib.Path, trained: pathlib.Path, flags: list[str]
+) -> None:
+    before = files(run / "checkpoints")
+    start = ["--gin.TRAIN_STEPS=1", f"--gin.INIT_CHECKPOINT='{trained}'"]
+    process = mtfrun_here("train", *flags, *start, f"--model_dir={run}", "--restart")
+    succeeded(process)
+    lines = process.stderr.decode().splitlines()
+    assert lines[0] == f"mtfrun: beginning again; the old checkpoints are in {run}/checkpoints.1"
+    assert lines[1].startswith("warm start: ")
+    assert lines[1].endswith(f" variables from {trained}/checkpoints/ckpt-2")
+    assert lines[2].startswith("step 1/1  loss ")
+    assert files(run / "checkpoints.1") == before
+    assert [path.name for path in run.glob("checkpoints/*.json")] == ["ckpt-1.json"]
+
+
+COMMANDS = pytest.mark.parametrize(
+    "command", [["eval"], ["decode", "--prompt=the "], ["score"]], ids=lambda command: command[0]
+)
+
+
+@COMMANDS
+def test_a_read_only_run_is_read(
+    command: list[str],
+    run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if command == ["score"]:
+        (tmp_path / "pairs.tsv").write_text("a\tb\n")
+        command = ["score", f"--input={tmp_path}/pairs.tsv"]
+    before = sorted(run.rglob("*"))
+    refuse_writes(monkeypatch, run)
+    process = mtfrun_here(*command, f"--model_dir={run}")
+    (result,) = succeeded(process)
+    assert result["step"] == 2
+    assert process.stderr.decode().splitlines() == [
+        f"mtfrun: warning: cannot write in {run}/commands: Read-only file system;"
+        " nothing is recorded there"
+    ]
+    assert sorted(run.rglob("*")) == before
+
+
+def refuse_writes(monkeypatch: pytest.MonkeyPatch, directory: pathlib.Path) -> None:
+    """Makes Python find a directory read-only; no permissions would stop root."""
+
+    def check(path: object) -> None:
+        if isinstance(path, str | os.PathLike) and str(path).startswith(f"{directory}"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def refusing_open(path: object, flags: int, *arguments: object, **named: object) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            check(path)
+        return original_open(path, flags, *arguments, **named)  # type: ignore[arg-type]
+
+    def refusing_builtin(path: object, mode: str = "r", *arguments: object, **named: object):
+        if set(mode) & set("wax+") and named.get("opener") is None:
+            check(path)
+        return original_builtin(path, mode, *arguments, **named)  # type: ignore[call-overload]
+
+    def refusing_mkdir(path: object, *arguments: object, **named: object) -> None:
+        if not os.path.isdir(path):  # type: ignore[arg-type]
+            check(path)
+        original_mkdir(path, *arguments, **named)  # type: ignore[arg-type]
+
+    original_open, original_builtin, original_mkdir = os.open, open, os.mkdir
+    monkeypatch.setattr(os, "open", refusing_open)
+    monkeypatch.setattr("builtins.open", refusing_builtin)
+    monkeypatch.setattr(os, "mkdir", refusing_mkdir)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.gin", pytest.param("checkpoints/ckpt-40.json", marks=pytest.mark.slow)]
+)
+def test_nobody_waits_for_a_pipe_in_a_run_directory(name: str, run: pathlib.Path) -> None:
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    process = mtfrun_here("eval", f"--model_dir={run}")
+    if name == "config.gin":
+        assert f"cannot read {run}/config.gin: Not a regular file; give" in error_line(process)
+    else:
+        (values,) = succeeded(process)
+        assert values["step"] == 2
+
+
+@pytest.mark.slow
+def test_evaluation_needs_no_directory_of_commands(run: pathlib.Path) -> None:
+    shutil.rmtree(run / "commands")
+    (run / "commands").write_text("")
+    process = mtfrun_here("eval", f"--model_dir={run}")
+    (values,) = succeeded(process)
+    assert values["step"] == 2
+    (line,) = process.stderr.decode().splitlines()
+    assert line.startswith(f"mtfrun: warning: cannot write in {run}/commands: File exists; not")
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_file(
+    flags: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, hard))
+    try:
+        process = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert process.returncode == 2
+    assert process.stderr.decode().splitlines()[-1] == (
+        f"mtfrun: error: cannot save step 1 in {tmp_path}/run/checkpoints: File too large; free"
+        " space or name another --model_dir, earlier checkpoints are untouched"
+    )
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

@@ -1,0 +1,94 @@
+"""Reading checkpoints while a trainer saves new ones and deletes the oldest."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+
+import pytest
+import tensorflow as tf
+
+from mtfrun.rundir import Checkpoints, DeletedCheckpointError, RunDirError, checkpoints, manifest
+from tests.rundir.small_model import values, variables
+
+# Functions in which the trainer is faster: before the manifest is read, before the files' hashes
+# are compared, before TensorFlow reads them.
+MOMENTS = [
+    (manifest, "read_manifest"),
+    (manifest, "check_files"),
+    (checkpoints, "check_fit"),
+]
+ALL_MOMENTS = pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
+
+
+def save_during(
+    trainer: Checkpoints, moment: tuple[object, str], patch: pytest.MonkeyPatch, steps: list[int]
+) -> None:
+    """Lets a trainer save the next of `steps` at the beginning of each call of a function."""
+    original = getattr(*moment)
+
+    def beaten(*arguments: object, **named: object) -> object:
+        if steps and threading.current_thread().name != "trainer":
+            step = steps.pop(0)
+            save = threading.Thread(
+                target=lambda: trainer.save(step, variables(step)), name="trainer"
+            )
+            save.start()
+            save.join()
+        return original(*arguments, **named)
+
+    patch.setattr(*moment, beaten)
+
+
+@ALL_MOMENTS
+def test_the_next_newest_is_read_where_the_newest_was_deleted(
+    moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Checkpoints(tmp_path, max_to_keep=1)
+    trainer.save(10, variables(10))
+    save_during(trainer, moment, monkeypatch, [20, 30])
+    restored = variables()
+    assert Checkpoints(tmp_path).restore(None, restored).step == 30
+    assert values(restored) == values(variables(30))
+
+
+@ALL_MOMENTS
+def test_the_next_newest_is_read_where_its_step_was_saved_again(
+    moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Checkpoints(tmp_path)
+    trainer.save(10, variables(1))
+    save_during(trainer, moment, monkeypatch, [10])
+    restored = variables()
+    Checkpoints(tmp_path).restore(None, restored)
+    assert values(restored) == values(variables(10))
+
+
+@ALL_MOMENTS
+def test_a_step_that_is_named_and_was_deleted_is_said_so(
+    moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Checkpoints(tmp_path, max_to_keep=1)
+    trainer.save(10, variables(10))
+    save_during(trainer, moment, monkeypatch, [20])
+    with pytest.raises(DeletedCheckpointError) as caught:
+        Checkpoints(tmp_path).restore(10, variables())
+    expected = f"checkpoint 10 in {tmp_path} was deleted while it was read; choose one of the"
+    assert str(caught.value) == f"{expected} steps 20"
+
+
+def test_a_trainer_that_is_always_faster_is_an_error_at_last(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Checkpoints(tmp_path, max_to_keep=1)
+    trainer.save(1, {"x": tf.Variable(1.0)})
+    save_during(trainer, MOMENTS[1], monkeypatch, list(range(2, 100)))
+    with pytest.raises(DeletedCheckpointError, match="was deleted while it was read"):
+        Checkpoints(tmp_path).restore(None, variables())
+
+
+def test_a_model_that_does_not_fit_is_no_deleted_checkpoint(tmp_path: pathlib.Path) -> None:
+    Checkpoints(tmp_path).save(1, variables())
+    with pytest.raises(RunDirError, match="does not fit the model's variables") as caught:
+        Checkpoints(tmp_path).restore(None, {"x": tf.Variable(1.0)})
+    assert not isinstance(caught.value, DeletedCheckpointError)
