@@ -17,7 +17,6 @@ from mtfrun.data.reading import PreparedSource
 from mtfrun.data.text_files import Patterns, TextLines
 from mtfrun.data.tfds_text import TfdsText
 
-
 # Bytes of a file that are checked at a time.
 _CHUNK = 1 << 24
 

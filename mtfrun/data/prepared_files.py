@@ -32,9 +32,10 @@ class PreparedFiles(NamedTuple):
 
     def damaged(self, reason: object) -> DataError:
         """Returns the error of files that cannot be read, for `reason`."""
+        in_one_line = " ".join(str(reason).split()).rstrip(".")
         return DataError(
-            f"the prepared data in {self.directory} cannot be read: {' '.join(str(reason).split()).rstrip('.')}"
-            f"; it is damaged or incomplete: delete {self.directory} {self.again}"
+            f"the prepared data in {self.directory} cannot be read: {in_one_line}; "
+            f"it is damaged or incomplete: delete {self.directory} {self.again}"
         )
 
     def open(self, make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:

@@ -44,7 +44,7 @@ class TextFiles:
         else:
             names = _matches(self.patterns)
             if len(names) == 1:
-                return _part(*names, split)
+                return _part(next(iter(names)), split)
             paths = [path for path, name in names.items() if split_of(name) == split]
             if not paths:
                 raise DataError(

@@ -41,7 +41,9 @@ def test_a_file_without_a_byte_for_a_split_is_one_line(tmp_path: pathlib.Path) -
     file = tmp_path / "input.txt"
     file.write_text("ab")
     flags = [*FLAGS, f"--gin.TEXT_FILES='{file}'", f"--model_dir={tmp_path}/run"]
-    line = error_line(mtfrun_here("train", *flags))
+    process = mtfrun_here("train", *flags)
+    assert process.returncode == 2
+    line = process.stderr.decode().splitlines()[-1]
     assert f"{file} is the only file and too small to be split: none of its 2 byte(s)" in line
 
 
