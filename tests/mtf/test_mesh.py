@@ -167,6 +167,7 @@ class _Machine:
         patch.setattr(tf.config, "list_physical_devices", lambda kind: physical[kind])
         patch.setattr(tf.config, "get_visible_devices", lambda kind: self.visible[kind])
         patch.setattr(tf.config, "set_visible_devices", self._see)
+        patch.setattr(tf.config, "get_logical_device_configuration", lambda device: None)
 
     def _see(self, devices: list[str], kind: str) -> None:
         if self.started:
