@@ -26,6 +26,7 @@ from mtfrun.cli.routing_table import routing_table
 from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
 from mtfrun.cli.terminable import terminable
 from mtfrun.models import NonFiniteError
+from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 
@@ -39,7 +40,8 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.dry_run:
         print(report.describe(training, flags.program_dump))
         return 0
-    for warning in report.misspelt_rules(experiment.mesh):
+    gpu = unused_gpu()
+    for warning in [*report.misspelt_rules(experiment.mesh), *([gpu] if gpu else [])]:
         print(f"mtfrun: warning: {warning}", file=sys.stderr)
     run = RunDirectory(flags.model_dir)
     run.prepare()

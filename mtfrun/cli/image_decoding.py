@@ -13,7 +13,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.image_paths import image_paths
 from mtfrun.cli.tasks import Classification
 from mtfrun.cli.tasks.classification import Prediction
-from mtfrun.data import ImageData, read_image
+from mtfrun.data import ImageData, read_image, reading
 
 _SPLIT = "split:"
 # Flags of decode that mean something for texts only.
@@ -67,7 +67,8 @@ def _of_split(
     split: str, data: ImageData, classification: Classification
 ) -> list[dict[str, object]]:
     examples = data.source.examples(split)
-    total = int(examples.reduce(np.int64(0), lambda count, *_: count + 1))
+    with reading(data.source):
+        total = int(examples.reduce(np.int64(0), lambda count, *_: count + 1))
     labels: list[int] = []
 
     def images() -> Iterator[np.ndarray]:

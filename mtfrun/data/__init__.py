@@ -23,6 +23,7 @@ from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import first_fit, pack, segmentation_and_position
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.reading import PreparedSource, reading
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources import TextSource, read_bytes
 from mtfrun.data.text_files import TextFiles, TextLines
@@ -48,6 +49,7 @@ __all__ = [
     "LanguageModelData",
     "PairSource",
     "PairsData",
+    "PreparedSource",
     "SequenceToSequenceData",
     "TextFiles",
     "TextLines",
@@ -64,6 +66,7 @@ __all__ = [
     "pack",
     "read_bytes",
     "read_image",
+    "reading",
     "segmentation_and_position",
     "sequence_to_sequence_shapes",
     "split_batch",

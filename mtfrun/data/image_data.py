@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data.errors import DataError
+from mtfrun.data.reading import reading
 
 IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
 # Batches made ahead. The iterator's state, saved with a checkpoint, includes them.
@@ -118,8 +119,9 @@ class ImageData:
         if batch < 1:
             raise DataError(f"ImageData: batch must be at least 1, not {batch}")
         examples = self.source.examples(split)
-        for _ in examples.take(1):
-            return examples
+        with reading(self.source):
+            for _ in examples.take(1):
+                return examples
         raise DataError(f'split "{split}" of {self.source} holds no images; choose another')
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import split_batch, validate_batch
+from mtfrun.data.reading import reading
 
 STEPS = "steps"
 
@@ -26,6 +27,7 @@ class Infeed:
     shapes: the named shape of each feature, e.g. `language_model_shapes(batch, length)`.
     outer_batch: into how many parts rows are split; above 1 they are handed out as {outer_batch,
         batch, ...}, for layouts that split a batch over two mesh axes.
+    source: where the batches come from, for the error of data that cannot be read.
     """
 
     def __init__(
@@ -34,9 +36,11 @@ class Infeed:
         mesh: mtf.Mesh,
         shapes: Mapping[str, mtf.Shape],
         outer_batch: int = 1,
+        source: object = "the data",
     ):
         self.iterator = iterator
         self._mesh = mesh
+        self._source = source
         self._shapes = dict(shapes)
         self._shapes_out = {
             name: split_batch(shape, outer_batch) if outer_batch > 1 else shape
@@ -59,7 +63,8 @@ class Infeed:
             raise DataError(f"Infeed: capacity {capacity} is too small for {steps} steps")
         batches = []
         for _ in range(steps):
-            batch = next(self.iterator, None)
+            with reading(self._source):
+                batch = next(self.iterator, None)
             if batch is None:
                 break
             arrays = {name: value.numpy() for name, value in batch.items()}

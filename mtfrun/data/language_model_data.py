@@ -17,6 +17,7 @@ from mtfrun.data.features import (
     language_model_shapes,
 )
 from mtfrun.data.packing import pack, segmentation_and_position
+from mtfrun.data.reading import reading
 from mtfrun.data.sources import TextSource
 from mtfrun.data.vocabulary import Vocabulary
 
@@ -115,8 +116,9 @@ class LanguageModelData:
 
     def _check_not_empty(self, documents: tf.data.Dataset, split: str) -> None:
         """Raises DataError if there is no text; training would wait for a first batch for ever."""
-        for _ in documents.filter(lambda document: tf.strings.length(document) > 0).take(1):
-            return
+        with reading(self.source):
+            for _ in documents.filter(lambda document: tf.strings.length(document) > 0).take(1):
+                return
         raise DataError(
             f'split "{split}" of {self.source} holds no text; choose another source or split'
         )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.prepared_files import PreparedFiles
+from mtfrun.data.reading import PreparedSource
 from mtfrun.data.text_files import Patterns, TextLines
 from mtfrun.data.tfds_text import TfdsText
+
+# Bytes of a file that are checked at a time.
+_CHUNK = 1 << 24
 
 
 class PairSource(Protocol):
@@ -29,7 +36,7 @@ class PairSource(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class TfdsPairs:
+class TfdsPairs(PreparedSource):
     """Two text features of a TFDS dataset. A PairSource.
 
     name: as in TfdsText; `number_words` is prepared on first use.
@@ -47,6 +54,10 @@ class TfdsPairs:
     def splits(self) -> tuple[str, ...]:
         return TfdsText(self.name, self.inputs_feature, self.data_dir).splits
 
+    def files(self) -> PreparedFiles:
+        """Returns where the dataset's files stand."""
+        return TfdsText(self.name, self.inputs_feature, self.data_dir).files()
+
     def pairs(self, split: str) -> tf.data.Dataset:
         features = {INPUTS: self.inputs_feature, TARGETS: self.targets_feature}
         return tf.data.Dataset.zip(
@@ -61,8 +72,8 @@ class TfdsPairs:
 class TsvPairs:
     """Text files with one pair a line: the input, a tab, the target. A PairSource.
 
-    A tab within a text cannot be written. A line without a tab, or with several, is an error as
-    soon as it is read.
+    A tab within a text cannot be written. A line without a tab, or with several, is an error before
+    any pair is read.
 
     patterns: as in TextLines; without a mapping a hash of each line decides its split.
     """
@@ -74,15 +85,41 @@ class TsvPairs:
         return TextLines(self.patterns).splits
 
     def pairs(self, split: str) -> tf.data.Dataset:
-        lines = TextLines(self.patterns).documents(split)
-        for line in lines.take(1).as_numpy_iterator():
-            tabs = line.count(b"\t")
-            if tabs != 1:
-                raise DataError(
-                    f"TsvPairs({self.patterns!r}): a line needs one tab, between input and target; "
-                    f"the first has {tabs}"
-                )
+        source = TextLines(self.patterns)
+        lines = source.documents(split)
+        for path in source.paths(split):
+            _check_tabs(path)
         return lines.map(_split_at_tab)
+
+
+def _check_tabs(path: str) -> None:
+    """Raises DataError for the first line of a file that has not one tab.
+
+    At the speed of reading: with a tab in every line, tabs and line ends alternate.
+    """
+    lines, marks = 0, np.zeros([0], np.uint8)
+    last = b"\n"
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            data = np.frombuffer(chunk, np.uint8)
+            # What is left of the chunk before is the tab of a line that goes on here.
+            marks = np.append(marks, data[(data == ord("\t")) | (data == ord("\n"))])
+            wrong = np.flatnonzero(marks != np.resize([ord("\t"), ord("\n")], marks.size))
+            if wrong.size:
+                raise _wrong_tabs(path, lines + int(wrong[0]) // 2)
+            lines += marks.size // 2
+            marks = marks[marks.size // 2 * 2 :]
+            last = chunk[-1:]
+    if not marks.size and last != b"\n":
+        raise _wrong_tabs(path, lines)
+
+
+def _wrong_tabs(path: str, line: int) -> DataError:
+    with open(path, "rb") as file:
+        tabs = next(itertools.islice(file, line, None)).count(b"\t")
+    return DataError(
+        f"{path}:{line + 1}: a line needs one tab, between input and target; this one has {tabs}"
+    )
 
 
 def _split_at_tab(line: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -13,6 +13,7 @@ from mtfrun import mtf
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.pairs import PairSource
+from mtfrun.data.reading import reading
 from mtfrun.data.vocabulary import Vocabulary
 
 # Pairs tokenised by one call, which makes tf.data's cost per element small.
@@ -116,8 +117,9 @@ class PairsData(abc.ABC):
     def _texts(self, split: str) -> tf.data.Dataset:
         """Raises DataError if there is no pair; training would wait for one for ever."""
         pairs = self.source.pairs(split)
-        for _ in pairs.take(1):
-            return pairs
+        with reading(self.source):
+            for _ in pairs.take(1):
+                return pairs
         raise DataError(
             f'split "{split}" of {self.source} holds no pair; choose another source or split'
         )

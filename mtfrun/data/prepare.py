@@ -9,9 +9,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.prepared_files import PreparedFiles
 from mtfrun.data.silence import silent_tfds
 
 
@@ -27,34 +29,58 @@ def prepare(
     """Returns the builder of an embedded dataset whose files stand in `data_dir`.
 
     Whoever comes second while another process prepares the same dataset waits for it.
-    Raises DataError if `data_dir` cannot be written.
+    Raises DataError if `data_dir` cannot be written, or what stands there is damaged.
     """
-    try:
-        with silent_tfds():
-            builder = builder_class(data_dir=data_dir)
-            if not builder.is_prepared():
-                builder = _prepare_once(builder_class, data_dir)
-            return builder
-    except OSError as error:
-        raise DataError(
-            f"cannot prepare {builder_class.name} in {data_dir}: {error.strerror or error}; "
-            "give a writable data_dir or set TFDS_DATA_DIR"
-        ) from error
+    files = embedded_files(builder_class, data_dir)
+    with silent_tfds():
+        if not files.directory.exists():
+            _prepare_once(builder_class, data_dir, files)
+        return files.open(lambda: builder_class(data_dir=data_dir))
+
+
+def embedded_files(builder_class: type[tfds.core.DatasetBuilder], data_dir: Path) -> PreparedFiles:
+    """Returns where an embedded dataset stands, prepared or not."""
+    directory = data_dir / builder_class.name
+    if builder_class.BUILDER_CONFIGS:
+        directory /= builder_class.BUILDER_CONFIGS[0].name
+    return PreparedFiles(directory / str(builder_class.VERSION), "and it is prepared again")
 
 
 def _prepare_once(
-    builder_class: type[tfds.core.DatasetBuilder], data_dir: Path
-) -> tfds.core.DatasetBuilder:
-    with _lock(data_dir / f".{builder_class.name}.lock"):
-        builder = builder_class(data_dir=data_dir)
-        if not builder.is_prepared():
-            _remove_abandoned(Path(builder.data_path).parent)
+    builder_class: type[tfds.core.DatasetBuilder], data_dir: Path, files: PreparedFiles
+) -> None:
+    try:
+        with _lock(data_dir / f".{builder_class.name}.lock"):
+            if files.directory.exists():
+                return
+            _remove_abandoned(files.directory.parent)
             # Writes to a temporary directory and renames it: a prepared copy is always whole. The
             # lock is ours, because of two writers TFDS lets the second fail at the rename.
-            builder.download_and_prepare(
+            builder_class(data_dir=data_dir).download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
-    return builder
+    except Exception as error:
+        cause = _of_the_disk(error)
+        if cause is None:
+            raise
+        raise DataError(
+            f"cannot prepare {builder_class.name} in {data_dir}: {cause}; "
+            "make room there, give a writable data_dir or set TFDS_DATA_DIR"
+        ) from error
+
+
+def _of_the_disk(error: BaseException | None) -> str | None:
+    """Returns what the system says that a file could not be written for, None for other errors.
+
+    TFDS makes a RuntimeError of some, caused by the original.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        if isinstance(error, tf.errors.OpError):  # the writer of records is not Python's
+            return str(error.message).rpartition("; ")[2]
+        error = error.__cause__
+    return None
 
 
 @contextlib.contextmanager

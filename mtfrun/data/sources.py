@@ -7,6 +7,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.reading import reading
 from mtfrun.mtf.errors import did_you_mean
 
 
@@ -26,7 +27,8 @@ class TextSource(Protocol):
 
 def read_bytes(source: TextSource, split: str) -> bytes:
     """Returns all text of `split`, one document after the other."""
-    return b"".join(source.documents(split).as_numpy_iterator())
+    with reading(source):
+        return b"".join(source.documents(split).as_numpy_iterator())
 
 
 def check_split(source_name: str, split: str, splits: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_ranges import range_of_split
 from mtfrun.data.hash_split import SPLITS, split_of, split_of_fraction
 from mtfrun.data.sources import check_split
 
@@ -23,7 +24,8 @@ class TextFiles:
 
     patterns: one glob pattern or several (`**` descends), or a mapping from split to patterns.
         Without a mapping a hash of each file's path below the pattern's fixed part decides its
-        split: 80 % train, 10 % validation, 10 % test.
+        split: 80 % train, 10 % validation, 10 % test. A single file is cut into these parts, in
+        this order, where lines begin.
 
     Files are read in the order of their sorted paths. A run that is continued expects the same
     files.
@@ -41,6 +43,8 @@ class TextFiles:
             paths = list(_matches(self.patterns[split]))
         else:
             names = _matches(self.patterns)
+            if len(names) == 1:
+                return _part(next(iter(names)), split)
             paths = [path for path, name in names.items() if split_of(name) == split]
             if not paths:
                 raise DataError(
@@ -66,17 +70,36 @@ class TextLines:
     def splits(self) -> tuple[str, ...]:
         return _splits(self.patterns)
 
+    def paths(self, split: str) -> list[str]:
+        """Returns the files that are read for a split."""
+        patterns = self.patterns
+        return list(_matches(patterns[split] if isinstance(patterns, Mapping) else patterns))
+
     def documents(self, split: str) -> tf.data.Dataset:
         check_split(f"TextLines({self.patterns!r})", split, self.splits)
+        lines = tf.data.TextLineDataset(self.paths(split))
         if isinstance(self.patterns, Mapping):
-            return tf.data.TextLineDataset(list(_matches(self.patterns[split])))
-        lines = tf.data.TextLineDataset(list(_matches(self.patterns)))
+            return lines
         buckets = 1000
         in_split = tf.constant([split_of_fraction(i / buckets) == split for i in range(buckets)])
         # FarmHash Fingerprint64, the same on every machine and in every version.
         return lines.filter(
             lambda line: tf.gather(in_split, tf.strings.to_hash_bucket_fast(line, buckets))
         )
+
+
+def _part(path: str, split: str) -> tf.data.Dataset:
+    """Returns the part of a single file that is a split, one document."""
+    part = range_of_split(path, split)
+    if not part.size:
+        raise DataError(
+            f"{path} is the only file and too small to be split: none of its "
+            f'{os.path.getsize(path)} byte(s) fall into "{split}"; take a longer one, or give '
+            f"patterns per split, e.g. {_EXAMPLE}"
+        )
+    return tf.data.Dataset.from_tensors(path).map(
+        lambda path: tf.strings.substr(tf.io.read_file(path), *part)
+    )
 
 
 _EXAMPLE = "{'train': 'a/*.txt', 'validation': 'b/*.txt'}"

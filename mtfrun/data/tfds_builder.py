@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.prepare import prepare, resolve_data_dir
+from mtfrun.data.prepare import embedded_files, prepare, resolve_data_dir
+from mtfrun.data.prepared_files import FEATURES_FILE, INFO_FILE, PreparedFiles
 from mtfrun.data.silence import silent_tfds
 from mtfrun.mtf.errors import did_you_mean
 
@@ -30,12 +32,35 @@ def tfds_builder(name: str, data_dir: str | None, embedded: Embedded) -> tfds.co
     directory = resolve_data_dir(data_dir)
     if name in embedded:
         return prepare(embedded[name], directory)
-    try:
+    with silent_tfds():
+        files = prepared_files(name, directory, embedded)
         # By its files, not by its code: code would download, or ask a server whether it could.
-        with silent_tfds():
-            return tfds.core.read_only_builder.builder_from_files(name, data_dir=directory)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise DataError(_not_prepared(name, directory, embedded)) from error
+        return files.open(lambda: tfds.builder_from_directory(files.directory))
+
+
+def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
+    """Returns where a dataset stands that is prepared.
+
+    Raises:
+      DataError: it is not there, or not whole.
+    """
+    if name in embedded:
+        return embedded_files(embedded[name], data_dir)
+    again = f"and prepare it again where there is a network: tfds build {name}"
+    finding = tfds.core.read_only_builder
+    try:
+        with tfds.core.utils.error_utils.record_error_context():
+            directory = finding._find_builder_dir(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError):
+        directory = None
+    except Exception as error:
+        raise PreparedFiles(data_dir / name, again).damaged(error) from error
+    if directory is None:
+        for half in data_dir.glob(f"{re.split('[/:]', name)[0] or '-'}/**/{INFO_FILE}"):
+            if not half.with_name(FEATURES_FILE).exists():
+                raise PreparedFiles(half.parent, again).damaged(f"it has no {FEATURES_FILE}")
+        raise DataError(_not_prepared(name, data_dir, embedded))
+    return PreparedFiles(Path(directory), again)
 
 
 def _not_prepared(name: str, data_dir: Path, embedded: Embedded) -> str:

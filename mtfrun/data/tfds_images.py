@@ -12,16 +12,19 @@ import tensorflow_datasets as tfds
 
 from mtfrun.data.builders import Digits
 from mtfrun.data.errors import DataError
+from mtfrun.data.prepare import resolve_data_dir
+from mtfrun.data.prepared_files import PreparedFiles
+from mtfrun.data.reading import PreparedSource
 from mtfrun.data.silence import silent_tfds
 from mtfrun.data.sources import check_split
-from mtfrun.data.tfds_builder import tfds_builder
+from mtfrun.data.tfds_builder import prepared_files, tfds_builder
 from mtfrun.mtf.errors import did_you_mean
 
 EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
 
 
 @dataclasses.dataclass(frozen=True)
-class TfdsImages:
+class TfdsImages(PreparedSource):
     """The images and labels of a TFDS dataset for classification. An ImageSource.
 
     name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
@@ -79,6 +82,10 @@ class TfdsImages:
                 tf.cast(example[self.label_feature], tf.int32),
             )
         )
+
+    def files(self) -> PreparedFiles:
+        """Returns where the dataset's files stand."""
+        return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED_IMAGES)
 
     @functools.cached_property
     def _builder(self) -> tfds.core.DatasetBuilder:

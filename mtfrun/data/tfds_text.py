@@ -9,16 +9,19 @@ import tensorflow_datasets as tfds
 
 from mtfrun.data.builders import NumberWords, PythonDocs, PythonSource
 from mtfrun.data.errors import DataError
+from mtfrun.data.prepare import resolve_data_dir
+from mtfrun.data.prepared_files import PreparedFiles
+from mtfrun.data.reading import PreparedSource
 from mtfrun.data.silence import silent_tfds
 from mtfrun.data.sources import check_split
-from mtfrun.data.tfds_builder import tfds_builder
+from mtfrun.data.tfds_builder import prepared_files, tfds_builder
 from mtfrun.mtf.errors import did_you_mean
 
 EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
 
 
 @dataclasses.dataclass(frozen=True)
-class TfdsText:
+class TfdsText(PreparedSource):
     """The text feature of a TFDS dataset. A TextSource.
 
     name: `python_docs`, `python_source` or `number_words`, which are prepared on first use; or the
@@ -56,6 +59,10 @@ class TfdsText:
             reason = " ".join(str(error).split())
             raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
         return dataset.map(lambda example: example[self.text_feature])
+
+    def files(self) -> PreparedFiles:
+        """Returns where the dataset's files stand."""
+        return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED)
 
     def _builder(self) -> tfds.core.DatasetBuilder:
         return tfds_builder(self.name, self.data_dir, EMBEDDED)

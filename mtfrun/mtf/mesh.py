@@ -9,6 +9,7 @@ from typing import Protocol
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError, did_you_mean
 from mtfrun.mtf.layout import LayoutLike, convert_to_layout_rules
@@ -32,10 +33,11 @@ class Mesh:
       shape: the mesh axes, such as "data:2;model:4".
       layout: rules "dimension:axis"; a dimension without a rule is replicated.
       devices: device names such as "GPU:0", one for each place in the mesh in row-major order;
-        by default the accelerators, else (simulated) CPUs.
+        by default the accelerators, else (simulated) CPUs. Other accelerators than the one that a
+        mesh of one device names are hidden from TensorFlow.
 
     Raises:
-      LayoutError: a rule names an axis that the mesh does not have, or there are too few devices.
+      LayoutError: a rule names an axis that the mesh does not have, or there are no such devices.
 
     >>> mesh = Mesh("data:1,model:1", "batch:data;heads:model")
     >>> mesh.axis_of(Dimension("heads", 4))
@@ -58,11 +60,11 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
+        self.devices = choose_devices(self.shape, devices or None)
         self.dtensor_mesh = None
         if self.size > 1:
             self.dtensor_mesh = dtensor.create_mesh(
-                [(axis.name, axis.size) for axis in self.shape],
-                devices=list(devices) if devices else _devices(self.size, self.shape),
+                [(axis.name, axis.size) for axis in self.shape], devices=self.devices
             )
 
     @property
@@ -74,6 +76,18 @@ class Mesh:
     def is_distributed(self) -> bool:
         """Whether values are DTensors."""
         return self.dtensor_mesh is not None
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether its devices are (simulated) CPUs."""
+        return self.devices[0].startswith("CPU")
+
+    def describe_devices(self) -> str:
+        """Returns where values are: "devices: GPU:0", "mesh data:2,model:1 on GPU:0..1"."""
+        names = describe_devices(self.devices)
+        if self.size == 1:
+            return f"devices: {names}"
+        return f"mesh {self.shape.to_string.replace(';', ',')} on {names}"
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis that `dim` is split over by the rules, or None."""
@@ -189,28 +203,3 @@ class Mesh:
 def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, column))
     return [pad(cell, width) for cell in column]
-
-
-def _devices(count: int, shape: Shape) -> list[str]:
-    """Returns `count` device names: accelerators where there are any, else (simulated) CPUs."""
-    for kind in ("TPU", "GPU"):
-        physical = len(tf.config.list_physical_devices(kind))
-        if physical >= count:
-            return [f"{kind}:{i}" for i in range(count)]
-        if physical:
-            raise LayoutError(
-                f"mesh {shape.to_string} needs {count} devices, this machine has {physical} {kind}s"
-            )
-    cpus = tf.config.list_physical_devices("CPU")
-    try:
-        configured = tf.config.get_logical_device_configuration(cpus[0]) or [None]
-        if len(configured) < count:
-            tf.config.set_logical_device_configuration(
-                cpus[0], [tf.config.LogicalDeviceConfiguration()] * count
-            )
-    except RuntimeError:
-        raise LayoutError(
-            f"mesh {shape.to_string} needs {count} devices, but TensorFlow has started with "
-            f"{len(configured)}: make the mesh before any tensor"
-        ) from None
-    return [f"CPU:{i}" for i in range(count)]

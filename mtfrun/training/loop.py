@@ -141,6 +141,7 @@ class _Loop:
         self._last = 0  # index of its last step
         self._saved_step: int | None = None
         self._visits = 0
+        self._note: Callable[[str], None] = lambda text: None
         self.warm_start: object = None
 
     def restore(self, warm_start: WarmStarting | None) -> int:
@@ -166,6 +167,7 @@ class _Loop:
     def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
         """Visits the devices until the last step, or until a signal comes."""
         step = self._state.finished_steps
+        self._note = progress.note
         values: dict[str, float] = {}
         evaluated_step: int | None = None
         while step < self._options.train_steps and signals.received is None:
@@ -215,6 +217,9 @@ class _Loop:
         if features is None:
             raise ValueError("the training data has come to an end: give the dataset a repeat")
         self._features, self._last = features, count - 1
+        if not self._visits:
+            # Not sooner, so that data that cannot be read are told of in one line.
+            self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
         return mtf.to_numpy(self._steps_function(features, num_steps))

@@ -49,6 +49,7 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
     lines = process.stderr.decode().splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         f"going on from step 2 of {trained}",
+        "devices: CPU:0",
         "step 3/3",
         "eval step 3",
     ]
@@ -228,6 +229,7 @@ def test_a_signal_saves_and_the_run_goes_on(
         text=True,
     )
     assert process.stderr is not None
+    assert process.stderr.readline() == "devices: CPU:0\n"
     assert process.stderr.readline().startswith("step 1/100000")
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)

@@ -9,6 +9,8 @@ import pytest
 from mtfrun.data import DataError, TextFiles, TextLines
 from mtfrun.data.hash_split import split_of
 
+NAMES = ("a.txt", "b.txt")
+
 
 def write(directory: Path, **texts: bytes) -> None:
     """Writes `name=content` as `directory/name.txt`."""
@@ -97,7 +99,53 @@ def test_an_unknown_split_lists_the_splits(tmp_path: Path) -> None:
 
 
 def test_a_split_that_no_file_falls_into_asks_for_patterns_per_split(tmp_path: Path) -> None:
-    write(tmp_path, a=b"text")
-    empty = next(s for s in ("train", "validation") if s != split_of("a.txt"))
+    write(tmp_path, a=b"text", b=b"text")
+    empty = next(s for s in ("train", "validation", "test") if s not in map(split_of, NAMES))
     line = message(TextFiles(f"{tmp_path}/*.txt"), empty)
-    assert "none of the 1 file(s)" in line and "give patterns per split" in line
+    assert "none of the 2 file(s)" in line and "give patterns per split" in line
+
+
+def parts(path: Path) -> list[bytes]:
+    """What of a single file falls into train, validation and test."""
+    found = []
+    for split in ("train", "validation", "test"):
+        try:
+            found += documents(TextFiles(str(path)), split)
+        except DataError:
+            found.append(b"")
+    return found
+
+
+@pytest.mark.parametrize("line", [b"the quick brown fox\n", b"\n", b"", b"\r\n", b"short\n" * 99])
+@pytest.mark.parametrize("text", ["plain text ", "Gr\u00fc\u00dfe, \u4e16\u754c \U0001f98a "])
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 40, 333, 100_000])
+def test_a_single_file_is_cut_in_three_at_lines_or_characters(
+    line: bytes, text: str, size: int, tmp_path: Path
+) -> None:
+    content = (line + text.encode() * 3) * size
+    content = content[:size].decode("utf-8", "ignore").encode()
+    (tmp_path / "input.txt").write_bytes(content)
+    found = parts(tmp_path / "input.txt")
+    assert b"".join(found) == content and parts(tmp_path / "input.txt") == found
+    for part in found:
+        part.decode()
+    if size > 300:
+        shares = [len(part) / len(content) for part in found]
+        assert 0.75 <= shares[0] <= 0.85 and 0.05 <= min(shares[1:])
+    if size == 100_000 and line:
+        assert all(part.endswith(b"\n") for part in found[:2])
+
+
+def test_a_single_file_of_bytes_that_are_no_text_is_cut_all_the_same(tmp_path: Path) -> None:
+    content = b"\x80" * 1000
+    (tmp_path / "input.bin").write_bytes(content)
+    assert list(map(len, parts(tmp_path / "input.bin"))) == [800, 100, 100]
+
+
+def test_a_single_file_that_is_too_small_for_a_split_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "input.txt").write_bytes(b"abc")
+    line = message(TextFiles(f"{tmp_path}/input.txt"), "validation")
+    assert line.startswith(
+        f"{tmp_path}/input.txt is the only file and too small to be split: none of its 3 byte(s) "
+        'fall into "validation"; take a longer one, or give patterns per split'
+    )

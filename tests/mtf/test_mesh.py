@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
+from mtfrun.mtf.devices import unused_gpu
 
 
 def test_a_mesh_of_one_device_uses_no_dtensor() -> None:
@@ -116,3 +117,111 @@ def test_a_report_lists_what_every_device_holds_of_variables_without_storage() -
         "wi        d_model:6;d_ff:8  -,model  6x2                48",
         "step      scalar                                         8",
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("name", ["NONSENSE:9", "CPU", "GPU:0", "GPU:one", "CPU:99", 7])
+def test_a_device_that_does_not_exist_is_an_error_that_names_those_that_do(
+    size: int, name: object
+) -> None:
+    known = "CPU:0" if size == 1 else "CPU:0, .*CPU:7"
+    with pytest.raises(
+        mtf.LayoutError, match=rf"^Mesh.devices: there is no device {name!r}; .* has {known}[:,]"
+    ):
+        mtf.Mesh(f"data:{size}", devices=["CPU:0", name][-size:])
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "message"),
+    [
+        ("data:2", ["CPU:0"], "names CPU:0: the mesh data:2 needs 2 device"),
+        ("data:2", ["CPU:0", "CPU:0"], "names CPU:0, CPU:0: the mesh data:2 needs 2 .*, each once"),
+        ("data:1", ["CPU:0", "CPU:0"], "names CPU:0, CPU:0: the mesh data:1 needs 1 device"),
+    ],
+)
+def test_names_of_devices_are_as_many_as_the_mesh_has_places(
+    shape: str, names: list[str], message: str
+) -> None:
+    with pytest.raises(mtf.LayoutError, match=message):
+        mtf.Mesh(shape, devices=names)
+
+
+def test_values_are_on_the_devices_that_are_named() -> None:
+    mesh = mtf.Mesh("data:2", "a:data", devices=["/device:CPU:5", "cpu:2"])
+    x = mtf.import_tf_tensor(mesh, np.arange(4, dtype=np.float32), "a:4")
+    parts = dtensor.unpack(x.value)
+    assert [part.device[-5:] for part in parts] == ["CPU:5", "CPU:2"]
+    assert mesh.describe_devices() == "mesh data:2 on CPU:5, CPU:2 (simulated)"
+    assert mtf.Mesh(devices=["CPU:0"]).describe_devices() == "devices: CPU:0"
+    mesh = mtf.Mesh("data:2,model:2")
+    assert mesh.describe_devices() == "mesh data:2,model:2 on CPU:0..3 (simulated)"
+
+
+class _Machine:
+    """TensorFlow's view of a machine with two GPUs."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, started: bool = False):
+        self.started = started
+        self.visible = {"GPU": ["gpu 0", "gpu 1"], "CPU": ["cpu"], "TPU": []}
+        physical = {kind: list(devices) for kind, devices in self.visible.items()}
+        patch.setattr(tf.config, "list_physical_devices", lambda kind: physical[kind])
+        patch.setattr(tf.config, "get_visible_devices", lambda kind: self.visible[kind])
+        patch.setattr(tf.config, "set_visible_devices", self._see)
+        patch.setattr(tf.config, "get_logical_device_configuration", lambda device: None)
+
+    def _see(self, devices: list[str], kind: str) -> None:
+        if self.started:
+            raise RuntimeError("Visible devices cannot be modified after being initialized")
+        self.visible[kind] = devices
+
+
+@pytest.mark.parametrize(
+    ("name", "visible"), [("GPU:1", ["gpu 1"]), ("GPU:0", ["gpu 0"]), ("CPU:0", [])]
+)
+def test_a_mesh_of_one_device_runs_on_the_one_that_is_named(
+    name: str, visible: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = _Machine(monkeypatch)
+    mesh = mtf.Mesh(devices=[name])
+    assert mesh.devices == [name] and machine.visible["GPU"] == visible
+    assert mesh.is_on_cpu == (name == "CPU:0")
+
+
+def test_a_mesh_of_one_device_without_a_name_hides_no_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = _Machine(monkeypatch)
+    assert mtf.Mesh().describe_devices() == "devices: GPU:0"
+    assert machine.visible["GPU"] == ["gpu 0", "gpu 1"]
+
+
+def test_a_name_that_comes_too_late_is_an_error_unless_it_is_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _Machine(monkeypatch, started=True)
+    mtf.Mesh(devices=["GPU:0"])
+    for name in ("GPU:1", "CPU:0"):
+        with pytest.raises(mtf.LayoutError, match=f"needs {name} alone, but TensorFlow has start"):
+            mtf.Mesh(devices=[name])
+
+
+def test_devices_of_two_kinds_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    _Machine(monkeypatch)
+    with pytest.raises(mtf.LayoutError, match="CPU:0, GPU:0: they must be of one kind"):
+        mtf.Mesh("data:2", devices=["CPU:0", "GPU:0"])
+
+
+def test_a_gpu_that_tensorflow_does_not_list_is_told_of_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert unused_gpu(lambda: []) is None
+    for with_cuda, reason in ((False, "built without CUDA"), (True, "libraries or driver")):
+        monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda value=with_cuda: value)
+        line = unused_gpu(lambda: ["/dev/nvidia0"])
+        assert line is not None and "\n" not in line and reason in line
+        assert line.startswith("there is a GPU (/dev/nvidia0), but TensorFlow lists none; ")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES='' hides it" in str(unused_gpu(lambda: ["/dev/nvidia0"]))
+    _Machine(monkeypatch)
+    assert unused_gpu(lambda: ["/dev/nvidia0"]) is None

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import tensorflow as tf
-
 from mtfrun import mtf
 
 
@@ -19,7 +17,7 @@ def number_of_threads(mesh: mtf.Mesh, wished: int) -> int:
     once and 19.1 s one after the other (README.md). An accelerator is kept busy by one batch; the
     devices of a mesh wait for each other, which two programs would upset.
     """
-    if mesh.is_distributed or any(map(tf.config.list_physical_devices, ("TPU", "GPU"))):
+    if mesh.is_distributed or not mesh.is_on_cpu:
         return 1
     return min(wished, _number_of_cores())
 

@@ -19,6 +19,7 @@ from mtfrun.data import (
     PairsData,
     conditional_entropy,
     read_bytes,
+    reading,
 )
 from mtfrun.rundir import Summaries, write_metrics
 
@@ -159,7 +160,9 @@ class Evaluation:
         """Returns metrics of decoded inputs, and the first ones as Markdown."""
         data = self._experiment.data
         assert isinstance(data, PairsData)
-        pairs = list(data.source.pairs(self._split).take(self._num_decodes).as_numpy_iterator())
+        first = data.source.pairs(self._split).take(self._num_decodes)
+        with reading(data.source):
+            pairs = list(first.as_numpy_iterator())
         answers = decoding([pair[INPUTS] for pair in pairs], progress)
         outputs = [answer.output for answer in answers]
         references = [pair[TARGETS].decode("utf-8", "replace") for pair in pairs]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mtfrun.cli.tasks.classification import Classification
+from mtfrun.data import reading
 from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
@@ -53,6 +54,7 @@ class EvaluationPictures:
 
     @functools.cached_property
     def _first(self) -> tuple[list[np.ndarray], list[int]]:
-        examples = self._classification.experiment.images.source.examples(self._split)
-        first = list(examples.take(self._num_images).as_numpy_iterator())
+        source = self._classification.experiment.images.source
+        with reading(source):
+            first = list(source.examples(self._split).take(self._num_images).as_numpy_iterator())
         return [image for image, _ in first], [int(label) for _, label in first]

@@ -190,4 +190,4 @@ class Experiment:
 
     def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
         shapes = self.data.shapes(batch_size)
-        return Infeed(iter(dataset), self.mesh, shapes, self._outer_batch)
+        return Infeed(iter(dataset), self.mesh, shapes, self._outer_batch, self.data.source)

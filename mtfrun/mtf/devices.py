@@ -1,0 +1,175 @@
+"""The devices of this machine: which there are, which a mesh gets, and why one is not used."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from mtfrun.mtf.errors import LayoutError, did_you_mean
+from mtfrun.mtf.shape import Shape
+
+# In the order of preference.
+_KINDS = ("TPU", "GPU", "CPU")
+_NAME = re.compile(r"(?:.*/)?(?:device:)?([A-Za-z_]+):(\d+)")
+
+
+def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
+    """Returns a name such as "GPU:0" for each place of a mesh, and makes TensorFlow ready for them.
+
+    Where a CPU-only machine has fewer devices than the mesh, they are simulated.
+
+    Args:
+      shape: the mesh.
+      names: those that are wished for; by default the accelerators, else (simulated) CPUs.
+
+    Raises:
+      LayoutError: there is no such device, there are too few, or TensorFlow has started without.
+    """
+    chosen = _default_names(shape) if names is None else _checked_names(shape, names)
+    if shape.size == 1:
+        if names is not None:
+            _use_alone(chosen[0], shape)
+    elif _kind(chosen[0]) == "CPU":
+        _simulate(1 + max(map(_number, chosen)), shape)
+    return chosen
+
+
+def describe_devices(names: Sequence[str]) -> str:
+    """Returns names in short: "GPU:0", or "CPU:0..3 (simulated)".
+
+    >>> describe_devices(["GPU:0", "GPU:1"]), describe_devices(["GPU:1", "GPU:0"])
+    ('GPU:0..1', 'GPU:1, GPU:0')
+    """
+    numbers = list(map(_number, names))
+    text = ", ".join(names)
+    if len(names) > 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        text = f"{names[0]}..{numbers[-1]}"
+    simulated = _kind(names[0]) == "CPU" and len(names) > 1
+    return text + " (simulated)" * simulated
+
+
+def nvidia_traces() -> list[str]:
+    """Returns what on this machine says that it has an NVIDIA GPU: device files, `nvidia-smi`."""
+    files = sorted(glob.glob("/dev/nvidia[0-9]*"))
+    return files or [path for path in [shutil.which("nvidia-smi")] if path]
+
+
+def unused_gpu(probe: Callable[[], Sequence[str]] = nvidia_traces) -> str | None:
+    """Returns why TensorFlow lists no GPU although `probe` finds traces of one, else None."""
+    if tf.config.list_physical_devices("GPU"):
+        return None
+    traces = probe()
+    if not traces:
+        return None
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and not re.match(r"\s*\d|GPU-|MIG-", hidden):
+        reason = f"CUDA_VISIBLE_DEVICES={hidden!r} hides it: unset it"
+    elif not tf.test.is_built_with_cuda():
+        reason = "this TensorFlow is built without CUDA: pip install 'tensorflow[and-cuda]'"
+    else:
+        reason = (
+            "libraries or driver are missing or do not fit: pip install 'tensorflow[and-cuda]'; "
+            "--debug shows what TensorFlow says"
+        )
+    return f"there is a GPU ({', '.join(traces)}), but TensorFlow lists none; {reason}"
+
+
+def _default_names(shape: Shape) -> list[str]:
+    for kind in _KINDS[:-1]:
+        physical = _physical(kind)
+        if physical >= shape.size:
+            return [f"{kind}:{number}" for number in range(shape.size)]
+        if physical:
+            raise LayoutError(
+                f"mesh {shape.to_string} needs {shape.size} devices, this machine has {physical} "
+                f"{kind}s: make the mesh smaller, or name CPUs, which are simulated, in "
+                "Mesh.devices"
+            )
+    return [f"CPU:{number}" for number in range(shape.size)]
+
+
+def _checked_names(shape: Shape, names: Sequence[str]) -> list[str]:
+    there = _existing(shape)
+    chosen = []
+    for name in [names] if isinstance(names, str) else names:
+        match = _NAME.fullmatch(name) if isinstance(name, str) else None
+        short = f"{match[1].upper()}:{int(match[2])}" if match else str(name)
+        if short not in there:
+            raise LayoutError(
+                f"Mesh.devices: there is no device {name!r}; this machine has {', '.join(there)}"
+                f"{did_you_mean(short, there) or ': name one of these, or leave devices out'}"
+            )
+        chosen.append(short)
+    if len(chosen) != shape.size or len(set(chosen)) != len(chosen):
+        raise LayoutError(
+            f"Mesh.devices names {', '.join(chosen) or 'none'}: the mesh {shape.to_string} needs "
+            f"{shape.size} device(s), each once"
+        )
+    if len(set(map(_kind, chosen))) > 1:
+        raise LayoutError(f"Mesh.devices names {', '.join(chosen)}: they must be of one kind")
+    return chosen
+
+
+def _existing(shape: Shape) -> list[str]:
+    """Returns the names of all devices that a mesh of this shape may have, accelerators first."""
+    counts = {kind: _physical(kind) for kind in _KINDS}
+    if shape.size > 1:  # simulated
+        counts["CPU"] = max(len(_logical_cpus()), shape.size)
+    return [f"{kind}:{number}" for kind in _KINDS for number in range(counts[kind])]
+
+
+def _use_alone(name: str, shape: Shape) -> None:
+    """Hides all accelerators but this one: what has no device of its own then runs on it."""
+    for kind in _KINDS[:-1]:
+        physical = tf.config.list_physical_devices(kind)
+        wanted = [physical[_number(name)]] if kind == _kind(name) else []
+        if physical and tf.config.get_visible_devices(kind) != wanted:
+            try:
+                tf.config.set_visible_devices(wanted, kind)
+            except RuntimeError:
+                if wanted and wanted == tf.config.get_visible_devices(kind)[:1]:
+                    continue  # it is where everything runs by default
+                raise _started(shape, f"{name} alone") from None
+
+
+def _simulate(count: int, shape: Shape) -> None:
+    """Divides the CPU into at least `count` devices."""
+    configured = _logical_cpus()
+    if len(configured) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * count,
+        )
+    except RuntimeError:
+        raise _started(shape, f"{count} devices") from None
+
+
+def _started(shape: Shape, needed: str) -> LayoutError:
+    return LayoutError(
+        f"mesh {shape.to_string} needs {needed}, but TensorFlow has started with "
+        f"{len(tf.config.list_logical_devices())}: make the mesh before any tensor"
+    )
+
+
+def _logical_cpus() -> list:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    return tf.config.get_logical_device_configuration(cpu) or [None]
+
+
+def _physical(kind: str) -> int:
+    return len(tf.config.list_physical_devices(kind))
+
+
+def _kind(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def _number(name: str) -> int:
+    return int(name.partition(":")[2])

@@ -1,0 +1,59 @@
+"""Which devices a run has: checked, honoured and said."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.cli import commands
+from tests.cli.command import error_line, mtfrun, mtfrun_here, tiny_experiment
+
+
+@pytest.mark.parametrize(
+    ("shape", "devices", "name"),
+    [
+        ("data:1,model:1", "['NONSENSE:9']", "'NONSENSE:9'; this machine has CPU:0"),
+        ("data:2,model:1", "['GPU:0', 'GPU:1']", "'GPU:0'; this machine has CPU:0, CPU:1"),
+    ],
+)
+def test_a_device_that_does_not_exist_is_one_line(
+    shape: str, devices: str, name: str, tmp_path: pathlib.Path
+) -> None:
+    flags = [f"--gin.MESH_SHAPE='{shape}'", f"--gin.mtf.Mesh.devices={devices}"]
+    run = f"--model_dir={tmp_path}/run"
+    line = error_line(mtfrun_here("train", *tiny_experiment(tmp_path), *flags, run))
+    assert line.startswith(f"mtfrun: error: Mesh.devices: there is no device {name}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "devices: CPU:0"),
+        (["--gin.mtf.Mesh.devices=['CPU:0']"], "devices: CPU:0"),
+        (
+            ["--gin.MESH_SHAPE='data:2,model:1'", "--gin.mtf.Mesh.devices=['CPU:1', 'CPU:0']"],
+            "mesh data:2,model:1 on CPU:1, CPU:0 (simulated)",
+        ),
+    ],
+)
+def test_training_says_on_what_before_its_first_step(
+    flags: list[str], said: str, tmp_path: pathlib.Path
+) -> None:
+    flags = [*tiny_experiment(tmp_path), *flags, "--gin.NUM_LAYERS=1"]
+    process = mtfrun("train", *flags, f"--model_dir={tmp_path}/run")
+    assert process.returncode == 0, process.stderr.decode()
+    lines = process.stderr.decode().splitlines()
+    assert lines.count(said) == 1
+    assert lines.index(said) < next(i for i, x in enumerate(lines) if x.startswith("step 1/2"))
+
+
+def test_a_gpu_that_is_not_used_is_a_warning_of_train(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "unused_gpu", lambda: "there is a GPU")
+    flags = [*tiny_experiment(tmp_path), "--gin.NUM_LAYERS=1", f"--model_dir={tmp_path}/run"]
+    process = mtfrun_here("train", *flags)
+    assert process.returncode == 0
+    assert process.stderr.decode().splitlines()[0] == "mtfrun: warning: there is a GPU"

@@ -1,0 +1,63 @@
+"""Text files of one's own: a single one is split, and a wrong line of pairs is named."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from tests.cli.command import (
+    TINY,
+    TWO_STEPS,
+    error_line,
+    mtfrun_here,
+    succeeded,
+    tiny_pairs_experiment,
+)
+
+FLAGS = [
+    "--gin_file=defaults.gin",
+    "--gin_file=models/lm_tiny.gin",
+    "--gin_file=data/text_files.gin",
+    *TINY,
+    *TWO_STEPS,
+]
+
+
+@pytest.mark.parametrize("lines", [20, 2000])
+def test_a_single_file_is_trained_and_evaluated_on(lines: int, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "input.txt"
+    file.write_text("".join(f"{i}: the quick brown fox\n" for i in range(lines)))
+    run = f"--model_dir={tmp_path}/run"
+    flags = [f"--gin.TEXT_FILES='{file}'", "--gin.Evaluation.entropy_orders=[1]"]
+    succeeded(mtfrun_here("train", *FLAGS, *flags, run))
+    (validation,) = succeeded(mtfrun_here("eval", run))
+    (test,) = succeeded(mtfrun_here("eval", run, "--gin.EVAL_SPLIT='test'")) if lines > 20 else (0,)
+    assert validation["step"] == 2 and validation["loss"] > 0
+    assert test == 0 or test["order_1_entropy"] != validation["order_1_entropy"]
+
+
+def test_a_file_without_a_byte_for_a_split_is_one_line(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "input.txt"
+    file.write_text("ab")
+    flags = [*FLAGS, f"--gin.TEXT_FILES='{file}'", f"--model_dir={tmp_path}/run"]
+    process = mtfrun_here("train", *flags)
+    assert process.returncode == 2
+    line = process.stderr.decode().splitlines()[-1]
+    assert f"{file} is the only file and too small to be split: none of its 2 byte(s)" in line
+
+
+@pytest.mark.parametrize(("bad", "tabs"), [("no tab", 0), ("a\tb\tc", 2), ("", 0)])
+@pytest.mark.parametrize("place", [1, 299, 301])
+def test_a_line_of_pairs_without_one_tab_is_named(
+    bad: str, tabs: int, place: int, tmp_path: pathlib.Path
+) -> None:
+    flags = tiny_pairs_experiment(tmp_path)
+    lines = (tmp_path / "train.tsv").read_text().split("\n") + ["more\tpairs"] * 20
+    lines.insert(place, bad)
+    (tmp_path / "train.tsv").write_text("\n".join(lines))
+    line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run"))
+    assert line == (
+        f"mtfrun: error: {tmp_path}/train.tsv:{place + 1}: a line needs one tab, between input and "
+        f"target; this one has {tabs}"
+    )
