@@ -146,7 +146,8 @@ def is_bookkeeping(name: str) -> bool:
     """Returns whether a variable of a checkpoint is no parameter: an optimizer's, the step, ..."""
     return bool(
         is_step(name)
-        or re.search(r"_slot_\w+$|^_CHECKPOINTABLE|^save_counter/", name)
+        or re.search(r"_slot_\w+$|/adam_[mv]$|_momentum_v$", name)
+        or name.startswith(("_CHECKPOINTABLE", "save_counter/"))
         or name.startswith(("variables/optimizer.S", "variables/averages.S"))
     )
 
