@@ -13,6 +13,7 @@ from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.initializers import Initializer, Zeros
 from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
@@ -120,6 +121,7 @@ def read_variable(var: Variable) -> Tensor:
     return var.read()
 
 
+@named
 def assign(var: Variable, new_val: TensorLike) -> None:
     """Sets a variable; the value must have its dimensions, in any order, and is cast to its type.
 
