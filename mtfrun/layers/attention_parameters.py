@@ -70,10 +70,15 @@ class AttentionParameters(mtf.Module):
         # Squared, because it scales a variance.
         query_init = mtf.VarianceScaling(scale=1.0 / kv_channels.size)([io_channels], [])
         output_init = mtf.VarianceScaling()([heads, kv_channels], [])
-        self.wq = mtf.Variable(mesh, shape, query_init, dtypes.master)
-        self.wk = mtf.Variable(mesh, shape, fan_in, dtypes.master)
-        self.wv = mtf.Variable(mesh, shape, fan_in, dtypes.master)
-        self.wo = mtf.Variable(mesh, shape, output_init, dtypes.master)
+
+        def projection(initializer: mtf.Initializer) -> mtf.Variable:
+            merged = [heads, kv_channels]
+            return mtf.Variable(mesh, shape, initializer, dtypes.master, merged_dims=merged)
+
+        self.wq = projection(query_init)
+        self.wk = projection(fan_in)
+        self.wv = projection(fan_in)
+        self.wo = projection(output_init)
 
     def __call__(self) -> AttentionParams:
         """Returns the projections in the activation type."""

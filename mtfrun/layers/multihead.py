@@ -67,10 +67,16 @@ class MultiHeadAttention(mtf.Module):
         # The factor d_kv ** -0.5 of the logits, squared because this scales a variance.
         query_init = mtf.VarianceScaling(scale=1.0 / d_kv)([d_model], inner)
         output_init = mtf.VarianceScaling()(inner, [d_model])
-        self.query = mtf.Variable(mesh, [d_model, *inner], query_init, dtypes.master)
-        self.key = mtf.Variable(mesh, [d_model, *memory], fan_in, dtypes.master)
-        self.value = mtf.Variable(mesh, [d_model, *memory], fan_in, dtypes.master)
-        self.output = mtf.Variable(mesh, [*inner, d_model], output_init, dtypes.master)
+
+        def projection(
+            shape: mtf.ShapeLike, initializer: mtf.Initializer, merged: Sequence[mtf.Dimension]
+        ) -> mtf.Variable:
+            return mtf.Variable(mesh, shape, initializer, dtypes.master, merged_dims=merged)
+
+        self.query = projection([d_model, *inner], query_init, inner)
+        self.key = projection([d_model, *memory], fan_in, memory)
+        self.value = projection([d_model, *memory], fan_in, memory)
+        self.output = projection([*inner, d_model], output_init, inner)
         self.dropout = Dropout(dropout_rate)
 
     def __call__(

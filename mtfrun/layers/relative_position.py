@@ -23,6 +23,9 @@ def relative_position_bucket(
       relative_position: integers of any shape.
       bidirectional: half of the buckets are for later positions, which otherwise count as 0.
       num_buckets, max_distance: as above.
+
+    Raises:
+      ValueError: no bucket is left for distances that share one.
     """
     distance = -relative_position
     first = np.zeros_like(distance)
@@ -32,9 +35,16 @@ def relative_position_bucket(
         distance = np.abs(distance)
     distance = np.maximum(distance, 0)
     exact = num_buckets // 2
-    # In float32: at exact powers the rounding decides, and checkpoints were trained with it.
-    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
-    scaled = ratio / np.float32(math.log(max_distance / exact)) * np.float32(num_buckets - exact)
+    if not 0 < exact < max_distance:
+        raise ValueError(
+            f"{num_buckets} buckets for a direction and max_distance={max_distance}: half of the"
+            " buckets, at least one, are for single distances, which max_distance must exceed"
+        )
+    # In float32, and with reciprocals as in Mesh TensorFlow: at exact powers the rounding decides,
+    # and checkpoints were trained with it.
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) * np.float32(1 / exact))
+    per_bucket = np.float32(1 / math.log(max_distance / exact))
+    scaled = ratio * per_bucket * np.float32(num_buckets - exact)
     far = np.minimum(exact + scaled.astype(np.int32), num_buckets - 1)
     return (first + np.where(distance < exact, distance, far)).astype(np.int32)
 

@@ -2,7 +2,7 @@
 
 from mtfrun.mtf import initializers
 from mtfrun.mtf.broadcasting import is_subsequence, verify_no_new_dims
-from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.dtypes import DTypePolicy
 from mtfrun.mtf.errors import LayoutError, ShapeError, did_you_mean
 from mtfrun.mtf.function import function
@@ -149,8 +149,9 @@ from mtfrun.mtf.ops.transposed_convolution import (
 )
 from mtfrun.mtf.ops.windows import dynamic_shift, pool_tensor_1d, stride_tensor_1d
 from mtfrun.mtf.ops.writing import write_position
+from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
-from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension, convert_to_shape
+from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
 from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable

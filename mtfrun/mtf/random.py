@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
@@ -110,6 +111,7 @@ def random_normal(
     return Tensor(mesh, tf.cast(radius * tf.cos(angle) * stddev + mean, dtype), shape)
 
 
+@named
 def dropout(
     x: TensorLike,
     training: bool,

@@ -10,10 +10,12 @@ from tensorflow.experimental import dtensor
 
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, as_tensor
 
 
+@named
 def import_tf_tensor(
     mesh: Mesh,
     tf_tensor: tf.Tensor | np.ndarray,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.initializers import Initializer, Zeros
 from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
@@ -34,9 +37,16 @@ class Variable(Arithmetic):
       dtype: the type of the storage.
       name: what errors call it before it has a path.
       trainable: whether optimizers update it.
+      merged_dims: those of its dimensions that are one side of a matrix together, such as the heads
+        and d_kv of attention's projections; see `sides`.
+
+    Attributes:
+      sides: the dimensions in their order, each alone but for the merged ones. An optimizer that
+        keeps statistics of rows and columns takes these for them.
 
     Raises:
       LayoutError: the shape cannot be laid out on the mesh.
+      ShapeError: a merged dimension is not in the shape.
     """
 
     def __init__(
@@ -47,9 +57,11 @@ class Variable(Arithmetic):
         dtype: tf.DType = tf.float32,
         name: str = "",
         trainable: bool = True,
+        merged_dims: Iterable[Dimension] = (),
     ):
         self.mesh = mesh
         self.shape: Shape = convert_to_shape(shape)
+        self.sides = _sides(self.shape, merged_dims)
         self.initializer = initializer
         self.dtype = tf.as_dtype(dtype)
         self.trainable = trainable
@@ -95,11 +107,21 @@ class Variable(Arithmetic):
         return f"Variable({self.path!r}, {self.shape.to_string!r}, {self.dtype.name})"
 
 
+def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
+    """Returns every dimension alone, but the merged ones together where the first of them is."""
+    places = sorted({shape.index(dim) for dim in merged_dims})
+    sides = [Shape([dim]) for dim in shape]
+    if places:
+        sides[places[0]] = Shape(shape[place] for place in places)
+    return [side for place, side in enumerate(sides) if place not in places[1:]]
+
+
 def read_variable(var: Variable) -> Tensor:
     """Returns the variable's value as a tensor."""
     return var.read()
 
 
+@named
 def assign(var: Variable, new_val: TensorLike) -> None:
     """Sets a variable; the value must have its dimensions, in any order, and is cast to its type.
 

@@ -59,19 +59,22 @@ class ParameterScale:
     exclude: Sequence[str] = ()
 
 
-def factored_dims(
-    shape: mtf.Shape, min_dim_size: int | None, stacked_dim_names: Sequence[str] = ()
-) -> tuple[mtf.Dimension, mtf.Dimension] | None:
-    """Returns the largest and the second largest dimension, or None for a variable not to factor.
+def factored_sides(
+    sides: Sequence[mtf.Shape], min_dim_size: int | None, stacked_dim_names: Sequence[str] = ()
+) -> tuple[mtf.Shape, mtf.Shape] | None:
+    """Returns the largest and the second largest side, or None for a variable not to factor.
 
-    Variables are factored whose two largest dimensions, not counting stacked ones, have at least
-    `min_dim_size` entries each; with None, none are. Of equal dimensions the first is the larger.
+    Variables are factored whose two largest sides, not counting stacked dimensions, have at least
+    `min_dim_size` entries each; with None, none are. Of equal sides the first is the larger.
 
-    >>> factored_dims(mtf.convert_to_shape("heads:8;d_model:512;d_kv:64"), 64)
-    (Dimension(name='d_model', size=512), Dimension(name='d_kv', size=64))
+    >>> sides = [mtf.convert_to_shape(dims) for dims in ("d_model:256", "heads:8;d_kv:64")]
+    >>> factored_sides(sides, min_dim_size=128)
+    (Shape(heads:8;d_kv:64), Shape(d_model:256))
     """
-    candidates = [dim for dim in shape if dim.name not in stacked_dim_names]
-    largest_first = sorted(candidates, key=lambda dim: -dim.size)
+    factored = [mtf.Shape(d for d in side if d.name not in stacked_dim_names) for side in sides]
+    largest_first = sorted(
+        (side for side in factored if side.ndims), key=lambda side: side.size, reverse=True
+    )
     if min_dim_size is None or len(largest_first) < 2 or largest_first[1].size < min_dim_size:
         return None
     return largest_first[0], largest_first[1]
@@ -91,22 +94,21 @@ def factored_direction(
     gradient: mtf.Tensor,
     vr: mtf.Tensor,
     vc: mtf.Tensor,
-    dims: tuple[mtf.Dimension, mtf.Dimension],
     *,
+    second: mtf.Shape,
     decay: Scalar,
     epsilon1: float,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns gradient / sqrt(V) and the new vr and vc; V is their outer product, rescaled.
 
-    Algorithm 4. vr is the average over the first of `dims` and vc over the second; further
-    dimensions are kept in both, so that every matrix of a stack is factored for itself.
+    Algorithm 4. vr is the average over the largest side and vc over the second; dimensions of
+    neither are kept in both, so that every matrix of a stack is factored for itself.
     """
-    largest, second = dims
     squared = mtf.square(gradient)
     # epsilon1 is added to the means, not to every entry before: the same, and much less work.
-    vr = moving_average(vr, mtf.reduce_mean(squared, reduced_dim=largest) + epsilon1, decay)
-    vc = moving_average(vc, mtf.reduce_mean(squared, reduced_dim=second) + epsilon1, decay)
-    row_factor = mtf.rsqrt(vr / mtf.reduce_mean(vr, reduced_dim=second))
+    vr = moving_average(vr, mtf.reduce_mean(squared, output_shape=vr.shape) + epsilon1, decay)
+    vc = moving_average(vc, mtf.reduce_mean(squared, output_shape=vc.shape) + epsilon1, decay)
+    row_factor = mtf.rsqrt(vr / mtf.reduce_mean(vr, output_shape=vr.shape - second))
     return gradient * row_factor * mtf.rsqrt(vc), vr, vc
 
 
@@ -155,8 +157,9 @@ class Adafactor(SlotOptimizer):
           epsilon1: added to squared gradients.
           clipping_threshold: largest root mean square of the unscaled update (section 6), the
             paper's d; None does not clip.
-          min_dim_size_to_factor: smallest size of both dimensions of a matrix whose second moments
-            are kept as two vectors (section 3); None factors nothing.
+          min_dim_size_to_factor: smallest size of both sides of a matrix whose second moments are
+            kept as two vectors (section 3); None factors nothing. The heads and d_kv of attention's
+            projections are one side, see `mtf.Variable.sides`.
           stacked_dim_names: dimensions over which like variables are stacked in a single one; each
             of these is factored for itself and has a scale of its own.
           parameter_scale: how steps follow the parameter's size; None for absolute steps.
@@ -182,10 +185,10 @@ class Adafactor(SlotOptimizer):
                 variables, self._parameter_scale.exclude, "ParameterScale.exclude"
             )
 
-    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         """Returns the shapes of the second moments, whole or factored, and of the momentum."""
-        dims = self._factored_dims(shape)
-        slots = {"v": shape} if dims is None else {"vr": shape - dims[0], "vc": shape - dims[1]}
+        shape, sides = variable.shape, self._factored_sides(variable)
+        slots = {"v": shape} if sides is None else {"vr": shape - sides[0], "vc": shape - sides[1]}
         return {**slots, "m": shape} if self._beta1 else slots
 
     def update(
@@ -199,7 +202,7 @@ class Adafactor(SlotOptimizer):
             parameter = mtf.read_variable(variable)
             slots = self.slots[path]
             state = {name: mtf.read_variable(slot) for name, slot in slots.items()}
-            direction = self._direction(gradient, state, decay)
+            direction = self._direction(variable, gradient, state, decay)
             # All scalars are multiplied first, so that they cost one operation over the parameter.
             scale = self._scaled(learning_rate, path) * self._step_scale(path, parameter, direction)
             delta = direction * scale
@@ -209,21 +212,30 @@ class Adafactor(SlotOptimizer):
             updates.update({slots[name]: value for name, value in state.items()})
         return updates
 
-    def _factored_dims(self, shape: mtf.Shape) -> tuple[mtf.Dimension, mtf.Dimension] | None:
-        return factored_dims(shape, self._min_dim_size_to_factor, self._stacked_dim_names)
+    def _factored_sides(self, variable: mtf.Variable) -> tuple[mtf.Shape, mtf.Shape] | None:
+        return factored_sides(variable.sides, self._min_dim_size_to_factor, self._stacked_dim_names)
 
     def _direction(
-        self, gradient: mtf.Tensor, state: dict[str, mtf.Tensor], decay: Scalar
+        self,
+        variable: mtf.Variable,
+        gradient: mtf.Tensor,
+        state: dict[str, mtf.Tensor],
+        decay: Scalar,
     ) -> mtf.Tensor:
         """Returns the update before any scaling, and puts the new second moments into `state`."""
-        dims = self._factored_dims(gradient.shape)
-        if dims is None:
+        sides = self._factored_sides(variable)
+        if sides is None:
             direction, state["v"] = unfactored_direction(
                 gradient, state["v"], decay=decay, epsilon1=self._epsilon1
             )
         else:
             direction, state["vr"], state["vc"] = factored_direction(
-                gradient, state["vr"], state["vc"], dims, decay=decay, epsilon1=self._epsilon1
+                gradient,
+                state["vr"],
+                state["vc"],
+                second=sides[1],
+                decay=decay,
+                epsilon1=self._epsilon1,
             )
         return direction
 

@@ -77,9 +77,9 @@ class Adam(SlotOptimizer):
             variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
         )
 
-    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         """Returns the shapes of the two moments, the variable's own."""
-        return {"m": shape, "v": shape}
+        return {"m": variable.shape, "v": variable.shape}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor

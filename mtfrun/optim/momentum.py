@@ -68,9 +68,9 @@ class Momentum(SlotOptimizer):
             variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
         )
 
-    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         """Returns the shape of the velocity, the variable's own."""
-        return {"velocity": shape}
+        return {"velocity": variable.shape}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor

@@ -27,7 +27,7 @@ class Sgd(SlotOptimizer):
         """Takes the learning rate, and factors of it by pattern of the variable's path."""
         super().__init__(learning_rate, learning_rate_factors)
 
-    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         """Returns nothing: a parameter's next value depends on its last one only."""
         return {}
 

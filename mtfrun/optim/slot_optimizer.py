@@ -37,8 +37,8 @@ class SlotOptimizer(abc.ABC):
         self.slots: dict[str, dict[str, mtf.Variable]] = {}
 
     @abc.abstractmethod
-    def slot_shapes(self, shape: mtf.Shape) -> dict[str, mtf.Shape]:
-        """Returns the shape of each slot, by name, of a variable of the given shape."""
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
+        """Returns the shape of each slot, by name, of a variable."""
 
     @abc.abstractmethod
     def update(
@@ -63,7 +63,7 @@ class SlotOptimizer(abc.ABC):
                     name=name,
                     trainable=False,
                 )
-                for name, shape in self.slot_shapes(variable.shape).items()
+                for name, shape in self.slot_shapes(variable).items()
             }
             for path, variable in variables.items()
         }

@@ -91,6 +91,18 @@ def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
         assert made.metrics["accuracy"].weight == weights.sum()
 
 
+def test_the_mean_can_be_over_padding_as_well() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    features = on_mesh(mesh, packed_rows())
+    of_tokens, of_positions = (
+        mtf.to_numpy(small_model(mesh, **options).loss(features, training=True))
+        for options in ({}, {"mean_over_padding": True})
+    )
+    assert of_positions.weight == features["targets"].shape.size > of_tokens.weight
+    assert of_positions.total == of_tokens.total
+    assert of_positions.metrics == of_tokens.metrics
+
+
 @pytest.mark.parametrize("tied_softmax", [False, True])
 @pytest.mark.parametrize(
     ("mesh_shape", "turned_from", "jit"),

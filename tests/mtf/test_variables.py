@@ -9,7 +9,7 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
 from mtfrun.mtf import initializers
-from tests.layouts import LAYOUTS, assert_close
+from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
 
 
 class Layer(mtf.Module):
@@ -141,3 +141,25 @@ def test_assigning_other_dimensions_is_an_error() -> None:
         mtf.ShapeError, match=r"^variable blocks/0/kernel is Shape\(a:8;b:4\), not Shape\(a:8\)$"
     ):
         mtf.assign(kernel, mtf.zeros(kernel.mesh, "a:8"))
+
+
+@pytest.mark.parametrize(
+    "shape, merged, sides",
+    [
+        ("d_model:4;heads:2;d_kv:3", [], ["d_model:4", "heads:2", "d_kv:3"]),
+        ("d_model:4;heads:2;d_kv:3", ["d_kv", "heads"], ["d_model:4", "heads:2;d_kv:3"]),
+        ("heads:2;d_model:4;d_kv:3", ["heads", "d_kv"], ["heads:2;d_kv:3", "d_model:4"]),
+        ("", [], []),
+    ],
+)
+def test_merged_dimensions_are_one_side(shape: str, merged: list[str], sides: list[str]) -> None:
+    dims = [mtf.convert_to_shape(shape).get_dim_by_name(name) for name in merged]
+    variable = mtf.Variable(mtf.Mesh(ONE_DEVICE), shape, merged_dims=dims)
+    assert [side.to_string for side in variable.sides] == sides
+
+
+def test_merging_a_dimension_of_another_size_is_an_error() -> None:
+    with pytest.raises(mtf.ShapeError, match=r"no dimension heads:3 in .*: its 'heads' has size 2"):
+        mtf.Variable(
+            mtf.Mesh(ONE_DEVICE), "d_model:4;heads:2", merged_dims=[mtf.Dimension("heads", 3)]
+        )

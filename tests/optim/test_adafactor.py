@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from mtfrun import mtf, optim
-from mtfrun.optim.adafactor import default_learning_rate, factored_dims
+from mtfrun import layers, mtf, optim
+from mtfrun.models import moe
+from mtfrun.optim.adafactor import default_learning_rate, factored_sides
 from tests.layouts import ONE_DEVICE, assert_close
+from tests.optim.updates import make_variables, run_updates
 
 
 def test_slots_of_a_large_matrix_take_sublinear_memory() -> None:
@@ -32,8 +36,92 @@ def test_slots_of_a_large_matrix_take_sublinear_memory() -> None:
 def test_the_two_largest_dimensions_are_factored(
     shape: str, min_dim_size: int | None, dims: list[str] | None
 ) -> None:
-    found = factored_dims(mtf.convert_to_shape(shape), min_dim_size)
-    assert (found and [dim.name for dim in found]) == dims
+    found = factored_sides(mtf.Variable(mtf.Mesh(ONE_DEVICE), shape).sides, min_dim_size)
+    assert (found and [side.dimension_names for side in found]) == (dims and [[d] for d in dims])
+
+
+def _slots(module: mtf.Module, min_dim_size: int) -> dict[str, list[str]]:
+    mtf.assign_paths(module)
+    optimizer = optim.Adafactor(min_dim_size_to_factor=min_dim_size)
+    optimizer.init(module.named_variables())
+    return {path: slot.shape.dimension_names for path, slot in optimizer.named_slots().items()}
+
+
+HEADS, GROUPED = ["heads", "d_kv"], ["heads", "query_heads", "d_kv"]
+
+
+@pytest.mark.parametrize(
+    "sizes, query, memory",
+    [
+        # T5's sizes: d_model 512 and 8 heads of 64. A tie: vr lacks the side that is stored first.
+        ({"num_heads": 8, "d_kv": 64}, (HEADS, ["d_model"]), (HEADS, ["d_model"])),
+        ({"num_heads": 16, "d_kv": 64}, (["d_model"], HEADS), (["d_model"], HEADS)),
+        (
+            {"num_heads": 16, "d_kv": 64, "num_memory_heads": 4},
+            (["d_model"], GROUPED),
+            (HEADS, ["d_model"]),
+        ),
+        (
+            {"num_heads": 8, "d_kv": 64, "num_memory_heads": 1},
+            (HEADS, ["d_model"]),
+            (["d_model", "d_kv"], None),
+        ),
+    ],
+)
+def test_the_heads_of_a_projection_are_one_side(
+    sizes: dict[str, int], query: tuple, memory: tuple
+) -> None:
+    d_model = mtf.Dimension("d_model", 512)
+    slots = _slots(layers.MultiHeadAttention(mtf.Mesh(ONE_DEVICE), d_model, **sizes), 128)
+    assert (slots["query/vr"], slots["query/vc"]) == query
+    for path in ("key", "value"):
+        assert (slots.get(f"{path}/vr", slots.get(f"{path}/v")), slots.get(f"{path}/vc")) == memory
+    # The output's sides are the query's, stored the other way around.
+    is_tie = sizes["num_heads"] * sizes["d_kv"] == d_model.size
+    assert (slots["output/vr"], slots["output/vc"]) == (query[::-1] if is_tie else query)
+
+
+def test_the_heads_of_mesh_tensorflows_projections_are_one_side() -> None:
+    heads, io, kv = (mtf.Dimension(*d) for d in (("heads", 4), ("io", 16), ("kv", 8)))
+    slots = _slots(layers.AttentionParameters(mtf.Mesh(ONE_DEVICE), heads, io, kv), 16)
+    for path in ("wq", "wk", "wv", "wo"):
+        assert (slots[f"{path}/vr"], slots[f"{path}/vc"]) == (["io"], ["heads", "kv"])
+
+
+def test_the_kernels_of_a_mixture_have_no_merged_sides() -> None:
+    experts, d_model = mtf.Dimension("experts", 8), mtf.Dimension("d_model", 32)
+    slots = _slots(
+        moe.Experts(mtf.Mesh(ONE_DEVICE), [experts], d_model, hidden_size=48), min_dim_size=16
+    )
+    assert slots == {
+        "wi/factors/0/kernel/vr": ["experts", "d_model"],
+        "wi/factors/0/kernel/vc": ["experts", "expert_hidden"],
+        "wo/kernel/vr": ["experts", "d_model"],
+        "wo/kernel/vc": ["experts", "expert_hidden"],
+    }
+
+
+@pytest.mark.parametrize("heads_first", [False, True])
+def test_merged_dimensions_are_updated_as_one(heads_first: bool) -> None:
+    rng = np.random.default_rng(0)
+    sides = {"d_model": [6], "inner": [4, 3]}
+    names = ["inner", "d_model"] if heads_first else ["d_model", "inner"]
+    sizes = [size for name in names for size in sides[name]]
+    value = np.float32(rng.normal(size=sizes))
+    gradients = np.float32(rng.normal(size=[3, *sizes]))
+    matrix = [math.prod(sides[name]) for name in names]
+    split = [dim for name in names for dim in (HEADS if name == "inner" else [name])]
+    after = []
+    for shape, dims in ((sizes, split), (matrix, names)):
+        variables = make_variables(
+            mtf.Mesh(ONE_DEVICE), {"w": value.reshape(shape)}, {"w": dims}, merged=HEADS
+        )
+        optimizer = optim.Adafactor(0.1, min_dim_size_to_factor=6)
+        values = run_updates(optimizer, variables, {"w": gradients.reshape([3, *shape])})
+        slots = [mtf.to_numpy(mtf.read_variable(s)) for s in optimizer.named_slots().values()]
+        after.append([values["w"].reshape([3, *sizes]), *(slot.reshape(-1) for slot in slots)])
+    for actual, expected in zip(*after, strict=True):
+        assert_close(actual, expected)
 
 
 def test_the_default_step_size_is_relative_and_falls_with_the_root() -> None:

@@ -12,14 +12,17 @@ from mtfrun import mtf, optim
 from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.optim.updates import make_variables, run_updates
 
-LAYOUT = "d_model:data;d_ff:model"
+LAYOUT = "d_model:data;d_ff:model;heads:model"
 DIMS = {
     "block/kernel": ["d_model", "d_ff"],
     "block/stacked": ["layers", "d_ff", "d_model"],
+    "block/query": ["d_model", "heads", "d_kv"],
+    "block/output": ["heads", "d_kv", "d_model"],
     "block/bias": ["d_ff"],
     "block/scale": [],
 }
-SIZES = {"d_model": 8, "d_ff": 16, "layers": 3}
+SIZES = {"d_model": 8, "d_ff": 16, "layers": 3, "heads": 4, "d_kv": 2}
+MERGED = ["heads", "d_kv"]
 NUM_STEPS = 4
 
 OPTIMIZERS = {
@@ -48,7 +51,7 @@ def _values(path: str, *leading: int) -> np.ndarray:
 def _run(name: str, mesh_shape: str) -> tuple[optim.SlotOptimizer, dict[str, np.ndarray]]:
     """Returns the optimizer, and the values after every update and of the last slots."""
     variables = make_variables(
-        mtf.Mesh(mesh_shape, LAYOUT), {path: _values(path) for path in DIMS}, DIMS
+        mtf.Mesh(mesh_shape, LAYOUT), {path: _values(path) for path in DIMS}, DIMS, MERGED
     )
     optimizer = OPTIMIZERS[name]()
     values = run_updates(optimizer, variables, {path: _values(path, NUM_STEPS) for path in DIMS})
@@ -70,7 +73,7 @@ def test_a_layout_changes_no_update(name: str, mesh_shape: str) -> None:
     for path, variable in {**optimizer.variables, **optimizer.named_slots()}.items():
         # Each dimension is split over the axis that the rules give it, in slots as in variables.
         layout = dtensor.fetch_layout(variable.variable)
-        rules = {"d_model": "data", "d_ff": "model"}
+        rules = {"d_model": "data", "d_ff": "model", "heads": "model"}
         wanted = [rules.get(dim.name, dtensor.UNSHARDED) for dim in variable.shape]
         shards = dict(zip(("data", "model"), layout.mesh.shape(), strict=True))
         for axis, found in zip(wanted, layout.sharding_specs, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,13 +21,20 @@ class Given:
 
 
 def make_variables(
-    mesh: mtf.Mesh, values: Mapping[str, np.ndarray], dims: Mapping[str, list[str]]
+    mesh: mtf.Mesh,
+    values: Mapping[str, np.ndarray],
+    dims: Mapping[str, list[str]],
+    merged: Sequence[str] = (),
 ) -> dict[str, mtf.Variable]:
-    """Returns variables with storage, by path, of the given values and dimension names."""
+    """Returns variables with storage, by path, of the given values and dimension names.
+
+    Dimensions whose names are in `merged` are one side of a matrix.
+    """
     variables = {}
     for path, value in values.items():
         shape = [mtf.Dimension(*pair) for pair in zip(dims[path], value.shape, strict=True)]
-        variables[path] = mtf.Variable(mesh, shape, Given(value))
+        merged_dims = [dim for dim in shape if dim.name in merged]
+        variables[path] = mtf.Variable(mesh, shape, Given(value), merged_dims=merged_dims)
         variables[path].initialize(seed=0, path=path)
     return variables
 

@@ -75,11 +75,20 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
         num_memory_heads=hp.get("num_memory_heads"),
         relative_bias=relative if kind == "bias" else None,
     )
-    feed_forward: Callable = functools.partial(
-        t.FeedForward, d_ff=hp["d_ff"], use_bias=hp.get("use_bias", False)
-    )
-    if hp.get("activation") == ["gelu", "linear"]:
-        feed_forward = functools.partial(t.GatedFeedForward, d_ff=hp["d_ff"])
+    activation = hp.get("activation", "relu")
+    feed_forward: Callable
+    if isinstance(activation, list):
+        gate, _ = activation
+        feed_forward = functools.partial(
+            t.GatedFeedForward, d_ff=hp["d_ff"], activation=getattr(mtf, gate)
+        )
+    else:
+        feed_forward = functools.partial(
+            t.FeedForward,
+            d_ff=hp["d_ff"],
+            activation=getattr(mtf, activation),
+            use_bias=hp.get("use_bias", False),
+        )
     stack = functools.partial(
         t.Stack,
         num_layers=hp["num_layers"],

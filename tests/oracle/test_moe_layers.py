@@ -141,9 +141,9 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
         "loss_coef": hparams["moe_loss_coef"],
         "dispatch": dispatch,
     }
-    activation = hparams.get("activation")
+    activation = hparams.get("activation") or "relu"
     functions = {"gelu": mtf.gelu, "relu": mtf.relu, "linear": None}
-    names = activation if isinstance(activation, list) else ["relu"]
+    names = activation if isinstance(activation, list) else [activation]
     wide = "n" in case.dims["out/output"]
     experts = functools.partial(
         moe.Experts,

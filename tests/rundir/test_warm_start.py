@@ -19,6 +19,9 @@ NAMES = {
     "decoder/block_000/layer_000/SelfAttention/q": [4, 6],
     "decoder/block_000/layer_001/rms_norm/scale": [4],
     "decoder/block_000/layer_001/rms_norm/scale_slot_v": [4],
+    "shared/embedding/adam_m": [6, 4],
+    "shared/embedding/adam_v": [6, 4],
+    "shared/embedding_momentum_v": [6, 4],
     "global_step": [],
 }
 SHAPES = {

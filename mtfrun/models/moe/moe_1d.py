@@ -73,7 +73,10 @@ class MoE1D(Sublayer):
         return {**levels, "visits": mtf.Shape([VISITS])}
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Returns {outer..., batch, length, d_model} for x of the same shape."""
+        """Returns {outer..., batch, length, n} for x {outer..., batch, length, d_model}.
+
+        n is the experts' output dimension: d_model unless they were told otherwise.
+        """
         *outer, batch, length, _ = x.shape.dims
         tokens = batch.size * length.size
         groups = mtf.Dimension(batch.name, num_groups(tokens, self._group_size))
@@ -86,11 +89,13 @@ class MoE1D(Sublayer):
         importance = None
         if context.nonpadding is not None:
             importance = mtf.reshape(context.nonpadding, inputs.shape - self._d_model)
-        return mtf.reshape(self._mixture(inputs, group, slots, importance, context), x.shape)
+        y = self._mixture(inputs, group, slots, importance, context)
+        return mtf.reshape(y, self._output_shape(x))
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., d_model} for x of the same shape: every token is a group with all the
-        room.
+        """Returns {batch..., n} for x {batch..., d_model}.
+
+        Every token is a group with all the room.
 
         Raises:
           ValueError: the gate draws random numbers.
@@ -98,14 +103,24 @@ class MoE1D(Sublayer):
         groups = mtf.combined_dimension(x.shape.dims[:-1])
         group = mtf.Dimension("group_size", 1)
         inputs = mtf.reshape(x, [groups, group, self._d_model])
-        return mtf.reshape(self._mixture(inputs, group, 1, None, context), x.shape), state
+        y = self._mixture(inputs, group, 1, None, context)
+        return mtf.reshape(y, self._output_shape(x)), state
 
     def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns what `step` gives for all positions of x {batch..., length, d_model}.
 
         About `group_size` tokens at a time, for every expert has room for all of these.
         """
-        return over_slices(lambda y: self.step(y, (), context)[0], x, self._group_size), state
+        y = over_slices(
+            lambda part: self.step(part, (), context)[0],
+            x,
+            self.experts.output_dim,
+            self._group_size,
+        )
+        return y, state
+
+    def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
+        return (x.shape - self._d_model) + self.experts.output_dim
 
     def _mixture(
         self,

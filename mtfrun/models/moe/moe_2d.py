@@ -111,12 +111,13 @@ class MoE2D(Sublayer):
         importance = None
         if context.nonpadding is not None:
             importance = mtf.reshape(context.nonpadding, shape)
-        output_shape = [*x.shape.dims[:-1], self.experts.output_dim]
-        return mtf.reshape(self._mixture(inputs, sizes, importance, context), output_shape)
+        y = self._mixture(inputs, sizes, importance, context)
+        return mtf.reshape(y, self._output_shape(x))
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns {batch..., d_model} for x of the same shape: every token is a group with all the
-        room.
+        """Returns {batch..., n} for x {batch..., d_model}.
+
+        Every token is a group with all the room.
 
         Raises:
           ValueError: a gate draws random numbers.
@@ -124,14 +125,24 @@ class MoE2D(Sublayer):
         batch = mtf.combined_dimension(x.shape.dims[:-1])
         sizes = sizes_of_step(batch)
         inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, sizes.group_x, self._d_model])
-        return mtf.reshape(self._mixture(inputs, sizes, None, context), x.shape), state
+        y = self._mixture(inputs, sizes, None, context)
+        return mtf.reshape(y, self._output_shape(x)), state
 
     def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns what `step` gives for all positions of x {batch..., length, d_model}.
 
         About `group_size` tokens at a time, for every expert has room for all of these.
         """
-        return over_slices(lambda y: self.step(y, (), context)[0], x, self._group_size), state
+        y = over_slices(
+            lambda part: self.step(part, (), context)[0],
+            x,
+            self.experts.output_dim,
+            self._group_size,
+        )
+        return y, state
+
+    def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
+        return (x.shape - self._d_model) + self.experts.output_dim
 
     def _mixture(
         self, x: mtf.Tensor, sizes: Sizes, importance: mtf.Tensor | None, context: Context

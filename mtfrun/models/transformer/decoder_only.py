@@ -62,6 +62,7 @@ class DecoderOnly(TokenModel):
         vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        mean_over_padding: bool = False,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
         width = mtf.Dimension("d_model", d_model)
@@ -76,6 +77,7 @@ class DecoderOnly(TokenModel):
             vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            mean_over_padding=mean_over_padding,
         )
         self._prefix = prefix
         self._loss_on_targets_only = loss_on_targets_only

@@ -55,6 +55,7 @@ class EncoderDecoder(TokenModel):
         vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        mean_over_padding: bool = False,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
         width = mtf.Dimension("d_model", d_model)
@@ -69,6 +70,7 @@ class EncoderDecoder(TokenModel):
             vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            mean_over_padding=mean_over_padding,
         )
         self._shift_across_segments = shift_across_segments
         self._inputs_vocabulary_size = inputs_vocabulary_size

@@ -42,6 +42,7 @@ class EncoderOnly(TokenModel):
         vocabulary_divisor: int = 1,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        mean_over_padding: bool = False,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
         width = mtf.Dimension("d_model", d_model)
@@ -56,6 +57,7 @@ class EncoderOnly(TokenModel):
             vocabulary_divisor=vocabulary_divisor,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
+            mean_over_padding=mean_over_padding,
         )
         self.encoder_stack = stack(mesh, width, dtypes)
 

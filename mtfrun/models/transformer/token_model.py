@@ -47,6 +47,9 @@ class TokenModel(mtf.Module, abc.ABC):
         last id are too low to be predicted and take no part in the loss.
       label_smoothing: the share of the target that is spread over all ids, in training.
       z_loss: factor of logsumexp(logits)**2 in the loss, in training.
+      mean_over_padding: the step divides the loss by the number of all positions, as T5's and Mesh
+        TensorFlow's programs do, instead of those that are trained on; rates of tokens then count
+        all of them. A batch with much padding teaches less, and Adam's epsilon weighs more.
       dtypes: of variables and of activations.
     """
 
@@ -63,6 +66,7 @@ class TokenModel(mtf.Module, abc.ABC):
         vocabulary_divisor: int,
         label_smoothing: float,
         z_loss: float,
+        mean_over_padding: bool,
     ) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
@@ -77,6 +81,7 @@ class TokenModel(mtf.Module, abc.ABC):
         self.vocab = self._padded(vocabulary_size)
         self._label_smoothing = label_smoothing
         self._z_loss = z_loss
+        self._mean_over_padding = mean_over_padding
         self.embedding = Embedding(mesh, self.vocab, d_model, dtypes)
         self.position = None if position is None else position(mesh, max_length, d_model, dtypes)
         self.softmax = (
@@ -132,11 +137,13 @@ class TokenModel(mtf.Module, abc.ABC):
         accuracy = mean(mtf.to_float(mtf.equal(found.margin, 0.0)))
         metrics = {"loss": plain, "accuracy": accuracy, **collector.metrics()}
         of_layers = collector.loss()
-        total = trained.total
+        total, divisor = trained.total, weight
+        if self._mean_over_padding:
+            divisor = mtf.constant(self._mesh, float(targets.shape.size))
         if of_layers is not None:
-            # Means over the batch already: times its weight they are sums, as the total is.
-            total = total + of_layers * weight
-        return Loss(total, weight, metrics)
+            # Means over the batch already: times the divisor they are sums, as the total is.
+            total = total + of_layers * divisor
+        return Loss(total, divisor, metrics)
 
     @property
     def ids_in_use(self) -> dict[str, int]:

@@ -13,25 +13,30 @@ import tensorflow as tf
 
 from mtfrun.mtf.broadcasting import combine, union
 from mtfrun.mtf.ops.lift import binary
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
+@named
 def add(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 + x2."""
     return binary(tf.add, x1, x2, output_shape)
 
 
+@named
 def sub(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 - x2."""
     return binary(tf.subtract, x1, x2, output_shape)
 
 
+@named
 def multiply(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 * x2."""
     return binary(tf.multiply, x1, x2, output_shape)
 
 
+@named
 def divide(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 / x2."""
     return binary(tf.truediv, x1, x2, output_shape)
@@ -52,11 +57,13 @@ def pow(x: TensorLike, y: TensorLike) -> Tensor:  # Mesh TensorFlow's name
     return binary(tf.pow, x, y)
 
 
+@named
 def minimum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns the smaller one; on a tie both get the full gradient."""
     return binary(_with_full_gradient_on_ties(tf.minimum, tf.less_equal), x1, x2, output_shape)
 
 
+@named
 def maximum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns the larger one; on a tie both get the full gradient."""
     return binary(_with_full_gradient_on_ties(tf.maximum, tf.greater_equal), x1, x2, output_shape)

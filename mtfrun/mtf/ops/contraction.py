@@ -13,10 +13,12 @@ from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
+@named
 def einsum(
     xs: Sequence[TensorLike],
     output_shape: ShapeLike | None = None,
@@ -50,6 +52,7 @@ def einsum(
     return transpose(result, shape)
 
 
+@named
 def matmul(
     a: TensorLike,
     b: TensorLike,

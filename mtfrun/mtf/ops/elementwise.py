@@ -5,69 +5,83 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun.mtf.ops.lift import unary
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
+@named
 def identity(x: TensorLike) -> Tensor:
     """Returns x."""
     return unary(tf.identity, x)
 
 
+@named
 def sin(x: TensorLike) -> Tensor:
     """Returns the sine."""
     return unary(tf.sin, x)
 
 
+@named
 def cos(x: TensorLike) -> Tensor:
     """Returns the cosine."""
     return unary(tf.cos, x)
 
 
+@named
 def square(x: TensorLike) -> Tensor:
     """Returns x * x."""
     return unary(tf.square, x)
 
 
+@named
 def sqrt(x: TensorLike) -> Tensor:
     """Returns the square root."""
     return unary(tf.sqrt, x)
 
 
+@named
 def rsqrt(x: TensorLike) -> Tensor:
     """Returns 1 / sqrt(x)."""
     return unary(tf.math.rsqrt, x)
 
 
+@named
 def log(x: TensorLike) -> Tensor:
     """Returns the natural logarithm."""
     return unary(tf.math.log, x)
 
 
+@named
 def exp(x: TensorLike) -> Tensor:
     """Returns e to the power of x."""
     return unary(tf.exp, x)
 
 
+@named
 def sigmoid(x: TensorLike) -> Tensor:
     """Returns 1 / (1 + exp(-x))."""
     return unary(tf.sigmoid, x)
 
 
+@named
 def tanh(x: TensorLike) -> Tensor:
     """Returns the hyperbolic tangent."""
     return unary(tf.tanh, x)
 
 
+@named
 def negative(x: TensorLike) -> Tensor:
     """Returns -x."""
     return unary(tf.negative, x)
 
 
+@named
 def reciprocal(x: TensorLike) -> Tensor:
     """Returns 1 / x."""
     return unary(tf.math.reciprocal, x)
 
 
+@named
 def sign(x: TensorLike) -> Tensor:
     """Returns -1, 0 or 1."""
     return unary(tf.sign, x)
@@ -78,16 +92,19 @@ def abs(x: TensorLike) -> Tensor:  # Mesh TensorFlow's name
     return unary(tf.abs, x)
 
 
+@named
 def logical_not(x: TensorLike) -> Tensor:
     """Returns the negation of a bool tensor."""
     return unary(tf.logical_not, x)
 
 
+@named
 def relu(x: TensorLike) -> Tensor:
     """Returns max(x, 0); its gradient at 0 is 0."""
     return unary(tf.nn.relu, x)
 
 
+@named
 def leaky_relu(x: TensorLike, alpha: float = 0.2) -> Tensor:
     """Returns x where positive, else alpha * x."""
     return unary(lambda value: tf.where(value > 0, value, alpha * value), x)
@@ -118,6 +135,7 @@ def softplus(x: TensorLike) -> Tensor:
     return unary(tf.nn.softplus, x)
 
 
+@named
 def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
     """Returns x in another type; x itself where it has it already."""
     x = as_tensor(x)
@@ -125,16 +143,19 @@ def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
     return x if x.dtype == dtype else unary(lambda value: tf.cast(value, dtype), x)
 
 
+@named
 def to_float(x: TensorLike) -> Tensor:
     """Returns x as float32."""
     return cast(x, tf.float32)
 
 
+@named
 def to_bfloat16(x: TensorLike) -> Tensor:
     """Returns x as bfloat16."""
     return cast(x, tf.bfloat16)
 
 
+@named
 def to_int32(x: TensorLike) -> Tensor:
     """Returns x as int32, fractions cut off."""
     return cast(x, tf.int32)

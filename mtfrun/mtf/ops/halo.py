@@ -14,9 +14,11 @@ from mtfrun.mtf.ops.joining import concat
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.structure import rename_dimension, replace_dimensions
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
+@named
 def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
     """Returns x moved along a dimension: entry i of the result is entry i - offset of x.
 

@@ -11,6 +11,7 @@ from mtfrun.mtf.broadcasting import align
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.lift import laid_out
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
@@ -56,12 +57,14 @@ def ones_like(t: TensorLike) -> Tensor:
     return ones(t.mesh, t.shape, t.dtype)
 
 
+@named
 def range(mesh: Mesh, dim: DimensionLike, dtype: tf.DType = tf.int32) -> Tensor:  # Mesh TF's name
     """Returns 0, 1, ... along one dimension."""
     dim = convert_to_dimension(dim)
     return import_tf_tensor(mesh, np.arange(dim.size), Shape([dim]), tf.as_dtype(dtype))
 
 
+@named
 def one_hot(
     indices: TensorLike,
     output_dim: DimensionLike,

@@ -13,10 +13,12 @@ import tensorflow as tf
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
+@named
 def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
     """Returns tensors joined along the dimension of this name; the others must agree.
 
@@ -39,6 +41,7 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
     return laid_out_from_whole(tensors[0], tf.concat(parts, axis), shape, shape[axis])
 
 
+@named
 def split(
     x: TensorLike, split_dim: DimensionLike, num_or_size_splits: int | Sequence[int]
 ) -> list[Tensor]:
@@ -64,6 +67,7 @@ def split(
     return [_cut(x, whole, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)]
 
 
+@named
 def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
     """Returns tensors of one shape joined along a new dimension.
 
@@ -84,6 +88,7 @@ def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
     return laid_out_from_whole(tensors[0], tf.concat(parts, place), Shape(dims), dims[place])
 
 
+@named
 def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     """Returns the entries along a dimension, each without it."""
     x = as_tensor(x)
@@ -94,6 +99,7 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     return [laid_out(x, tf.squeeze(part, axis), x.shape - dim) for part in parts]
 
 
+@named
 def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor:  # Mesh TF's name
     """Returns `size` entries from `begin` along the dimension of this name.
 
@@ -116,6 +122,7 @@ def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     return laid_out(x, tf.squeeze(part, axis), x.shape - dim)
 
 
+@named
 def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
     """Returns x with zeros, `paddings` = (before, after) of them, along the dimension."""
     x = as_tensor(x)

@@ -15,6 +15,7 @@ from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
 from mtfrun.mtf.ops.lift import along, laid_out, laid_out_from_whole, reduction, whole_along
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -22,6 +23,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 _ONEDNN_SOFTMAX_MAX_RANK = 5
 
 
+@named
 def reduce_sum(
     x: TensorLike,
     *,
@@ -41,6 +43,7 @@ def l2_loss(x: TensorLike) -> Tensor:
     return laid_out(x, tf.nn.l2_loss(x.value), Shape())
 
 
+@named
 def reduce_mean(
     x: TensorLike,
     *,
@@ -51,6 +54,7 @@ def reduce_mean(
     return reduction(tf.reduce_mean, x, output_shape, reduced_dim)
 
 
+@named
 def reduce_max(
     x: TensorLike,
     *,
@@ -61,6 +65,7 @@ def reduce_max(
     return _extremum(tf.reduce_max, x, output_shape, reduced_dim)
 
 
+@named
 def reduce_min(
     x: TensorLike,
     *,
@@ -118,6 +123,7 @@ def _extremum(
     return reduction(fn, x, output_shape, reduced_dim)
 
 
+@named
 def reduce_all(
     x: TensorLike,
     *,
@@ -128,6 +134,7 @@ def reduce_all(
     return reduction(tf.reduce_all, x, output_shape, reduced_dim)
 
 
+@named
 def reduce_any(
     x: TensorLike,
     *,
@@ -138,6 +145,7 @@ def reduce_any(
     return reduction(tf.reduce_any, x, output_shape, reduced_dim)
 
 
+@named
 def reduce_logsumexp(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
@@ -172,6 +180,7 @@ def _minus(x: TensorLike, y: Tensor) -> Tensor:
     return x - y
 
 
+@named
 def softmax(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:
@@ -182,6 +191,7 @@ def softmax(
     return exp(log_softmax(x, reduced_dim, extra_logit))
 
 
+@named
 def log_softmax(
     x: TensorLike, reduced_dim: DimensionLike, extra_logit: TensorLike | None = None
 ) -> Tensor:

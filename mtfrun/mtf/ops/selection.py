@@ -15,10 +15,12 @@ from mtfrun.mtf.ops.indexing import one_hot
 from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
 from mtfrun.mtf.ops.reductions import reduce_max
 from mtfrun.mtf.ops.top_k_in_blocks import fits_blocks, top_k_in_blocks
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.random import Key, random_uniform
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
+@named
 def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     """Returns the int32 index of the largest entry, the lowest one on ties."""
     x = as_tensor(x)
@@ -31,11 +33,13 @@ def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     return laid_out(x, value, x.shape - dim)
 
 
+@named
 def top_1(x: TensorLike, reduced_dim: DimensionLike) -> tuple[Tensor, Tensor]:
     """Returns (the largest entry, its int32 index) along a dimension; gradients flow through."""
     return reduce_max(x, reduced_dim=reduced_dim), argmax(x, reduced_dim)
 
 
+@named
 def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tuple[Tensor, Tensor]:
     """Returns (values, int32 indices) of the largest entries along a dimension, best first.
 
@@ -81,17 +85,20 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     return custom_gradient(best, spread, [x])
 
 
+@named
 def nth_largest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
     """Returns the entry that n others along the dimension precede in falling order (n from 0)."""
     values, _ = top_k(x, reduced_dim, Dimension("_rank", n + 1))
     return gather(values, n, Dimension("_rank", n + 1))
 
 
+@named
 def nth_smallest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
     """Returns the entry that n others along the dimension precede in rising order (n from 0)."""
     return negative(nth_largest_element(negative(x), n, reduced_dim))
 
 
+@named
 def sample_with_temperature(
     logits: TensorLike,
     dim: DimensionLike,

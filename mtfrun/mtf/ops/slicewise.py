@@ -11,12 +11,14 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.lift import binary, laid_out
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 GradFunction: TypeAlias = "Callable[..., Sequence[TensorLike | None]]"
 
 
+@named
 def cwise(
     tf_fn: Callable[..., tf.Tensor],
     xs: Sequence[TensorLike],
@@ -40,6 +42,7 @@ def cwise(
     return slicewise(tf_fn, xs, shapes[0], output_dtype, shapes[0], grad_function)
 
 
+@named
 def slicewise(
     tf_fn: Callable[..., Any],
     xs: Sequence[TensorLike],

@@ -13,11 +13,13 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.lift import laid_out, transposed
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
 
 
+@named
 def transpose(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     """Returns x with its dimensions in another storage order."""
     return transposed(x, convert_to_shape(new_shape))
@@ -30,6 +32,7 @@ def broadcast(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     return Tensor(x.mesh, combine(tf.identity, x.mesh, [x.value], [x.shape], shape), shape)
 
 
+@named
 def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     """Returns the same entries, in storage order, under other dimensions of the same total size.
 
@@ -143,6 +146,7 @@ def anonymize(x: Shape | TensorLike) -> Shape | Tensor:
     return reshape(x, anonymous_shape(x.shape))
 
 
+@named
 def import_fully_replicated(
     mesh: Mesh, tf_tensor: tf.Tensor | np.ndarray, shape: ShapeLike
 ) -> Tensor:

@@ -1,0 +1,123 @@
+"""Mixtures of every activation and output dimension against formulas in numpy."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.layers import Context, Sublayer
+from mtfrun.models import moe
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.moe.mixtures import (
+    BATCH,
+    D_MODEL,
+    LAYOUT,
+    LENGTH,
+    inputs,
+    one_level,
+    two_levels,
+)
+
+ROOM_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0)
+# Of d_model's size, where only the name tells them apart, and of another.
+OUTPUT_DIMS = [D_MODEL, mtf.Dimension("n", D_MODEL.size), mtf.Dimension("n", 3)]
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+FORMULAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "gelu": _gelu,
+    "linear": lambda x: x,
+}
+FUNCTIONS = {"relu": mtf.relu, "gelu": mtf.gelu, "linear": None}
+
+
+def _experts(output_dim: mtf.Dimension, activations: Sequence[str] = ("relu",)) -> Callable:
+    return functools.partial(
+        moe.Experts,
+        hidden_size=10,
+        activations=[FUNCTIONS[name] for name in activations],
+        output_dim=None if output_dim == D_MODEL else output_dim,
+    )
+
+
+def _initialized(layer: Sublayer) -> Sublayer:
+    mtf.initialize(layer, seed=1)
+    return layer
+
+
+def _outputs(layer: Sublayer, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
+    """Returns what a layer makes of whole rows, of rows at once and of their first positions."""
+
+    def compute(x: mtf.Tensor) -> dict[str, mtf.Tensor]:
+        first = mtf.reduce_first(x, LENGTH)
+        return {
+            "whole": layer(x, Context()),
+            "prefill": layer.prefill(x, (), Context())[0],
+            "step": layer.step(first, (), Context())[0],
+        }
+
+    return mtf.function(compute)(mtf.import_tf_tensor(mesh, inputs(), [BATCH, LENGTH, D_MODEL]))
+
+
+@pytest.mark.parametrize("output_dim", OUTPUT_DIMS, ids=lambda dim: f"{dim.name}:{dim.size}")
+@pytest.mark.parametrize("activations", [["relu"], ["gelu"], ["gelu", "linear"]], ids="_".join)
+def test_a_switch_with_room_for_all_is_the_formula(
+    activations: list[str], output_dim: mtf.Dimension
+) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    layer = _initialized(
+        one_level(
+            mesh,
+            gate=moe.Switch(),
+            experts=_experts(output_dim, activations),
+            capacity=ROOM_FOR_ALL,
+        )
+    )
+    weights = {path: mtf.to_numpy(v) for path, v in layer.named_variables().items()}
+    x = inputs().astype(np.float64)
+    logits = x @ weights["router/kernel"]
+    gates = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    best = logits.argmax(-1)
+    hidden = np.ones([])
+    for i, name in enumerate(activations):
+        kernel = weights[f"experts/wi/factors/{i}/kernel"][best]
+        hidden = hidden * FORMULAS[name](np.einsum("bld,bldh->blh", x, kernel))
+    expected = np.einsum("blh,blhn->bln", hidden, weights["experts/wo/kernel"][best])
+    expected = expected * gates.max(-1)[..., np.newaxis]
+
+    outputs = _outputs(layer, mesh)
+    for output in (outputs["whole"], outputs["prefill"]):
+        assert output.shape == mtf.Shape([BATCH, LENGTH, output_dim])
+        assert_close(mtf.to_numpy(output), expected, FLOAT32_MODEL_TOLERANCE)
+    assert outputs["step"].shape == mtf.Shape([BATCH, output_dim])
+    assert_close(mtf.to_numpy(outputs["step"]), expected[:, 0], FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize("make", [one_level, two_levels])
+@pytest.mark.parametrize(
+    "output_dim",
+    [OUTPUT_DIMS[1], pytest.param(OUTPUT_DIMS[2], marks=pytest.mark.slow)],
+    ids=lambda dim: f"{dim.name}:{dim.size}",
+)
+def test_an_output_dimension_keeps_its_name_on_a_mesh(
+    make: Callable, output_dim: mtf.Dimension
+) -> None:
+    outputs = {}
+    for mesh_shape in (ONE_DEVICE, "data:2,model:2"):
+        mesh = mtf.Mesh(mesh_shape, LAYOUT)
+        options = {"experts": _experts(output_dim), "capacity": ROOM_FOR_ALL}
+        outputs[mesh_shape] = _outputs(_initialized(make(mesh, **options)), mesh)
+    for name, output in outputs["data:2,model:2"].items():
+        positions = [BATCH] if name == "step" else [BATCH, LENGTH]
+        assert output.shape == mtf.Shape([*positions, output_dim])
+        expected = mtf.to_numpy(outputs[ONE_DEVICE][name])
+        assert_close(mtf.to_numpy(output), expected, FLOAT32_MODEL_TOLERANCE)

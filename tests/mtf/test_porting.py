@@ -1,0 +1,103 @@
+"""What models written for Mesh TensorFlow call: operations with names, conversions of None."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from tests.layouts import ONE_DEVICE
+
+MESH = mtf.Mesh(ONE_DEVICE)
+A, B, K = mtf.Dimension("a", 3), mtf.Dimension("b", 2), mtf.Dimension("k", 2)
+VALUES = np.asarray([[0.5, 0.25], [2.0, 0.125], [1.0, 0.75]], np.float32)
+X = mtf.import_tf_tensor(MESH, VALUES, [A, B])
+TRUE = mtf.greater(X, 0.4)
+KEY = mtf.random_key(0)
+VARIABLE = mtf.Variable(MESH, [A, B])
+VARIABLE.initialize(0, "variable")
+
+# The positional arguments and the keywords of a call of every operation that has a name there.
+CALLS: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    **{
+        name: ([X], {})
+        for name in (
+            "identity sin cos square sqrt rsqrt log exp sigmoid tanh negative reciprocal relu"
+            " leaky_relu sign to_float to_bfloat16 to_int32 reduce_sum reduce_mean reduce_max"
+            " reduce_min"
+        ).split()
+    },
+    **{name: ([TRUE], {}) for name in ("logical_not", "reduce_all", "reduce_any")},
+    **{
+        name: ([X, X], {})
+        for name in ("minimum", "maximum", "add", "sub", "multiply", "divide", "matmul")
+    },
+    **{
+        name: ([X, A], {})
+        for name in ("top_1", "argmax", "reduce_logsumexp", "log_softmax", "softmax", "unstack")
+    },
+    **{name: ([X, 1, A], {}) for name in ("nth_largest_element", "nth_smallest_element")},
+    "assign": ([VARIABLE, X], {}),
+    "cast": ([X, tf.int32], {}),
+    "concat": ([[X, X], "a"], {}),
+    "cwise": ([tf.sin, [X]], {}),
+    "dropout": ([X, True], {"rate": 0.5, "key": KEY}),
+    "einsum": ([[X, X]], {"output_shape": [A]}),
+    "import_fully_replicated": ([MESH, VALUES, [A, B]], {}),
+    "import_tf_tensor": ([MESH, VALUES], {"shape": [A, B]}),
+    "one_hot": ([mtf.to_int32(X), K], {}),
+    "pad": ([X, [1, 0], "a"], {}),
+    "range": ([MESH, A], {}),
+    "reshape": ([X, "c:6"], {}),
+    "sample_with_temperature": ([X, A], {"key": KEY}),
+    "shift": ([X, 1, A], {"wrap": False}),
+    "slice": ([X, 0, 2, "a"], {}),
+    "slicewise": ([tf.sin, [X]], {}),
+    "split": ([X, A, 3], {}),
+    "stack": ([[X, X], "c"], {}),
+    "top_k": ([X, A, K], {}),
+    "transpose": ([X, [B, A]], {}),
+}
+
+
+def test_60_operations_take_a_name() -> None:
+    functions = {name: getattr(mtf, name) for name in mtf.__all__}
+    takers = {
+        name
+        for name, function in functions.items()
+        if inspect.isfunction(function) and "name" in inspect.signature(function).parameters
+    }
+    # These two use it.
+    assert takers - {"combined_dimension", "did_you_mean"} == CALLS.keys()
+    assert len(CALLS) == 60
+
+
+@pytest.mark.parametrize("op", CALLS)
+def test_a_name_changes_no_result(op: str) -> None:
+    arguments, keywords = CALLS[op]
+    plain = getattr(mtf, op)(*arguments, **keywords)
+    named = getattr(mtf, op)(*arguments, **keywords, name="what_it_is")
+    tf.nest.map_structure(np.testing.assert_array_equal, mtf.to_numpy(named), mtf.to_numpy(plain))
+
+
+def test_a_misspelt_keyword_is_still_an_error() -> None:
+    with pytest.raises(TypeError, match="nmae"):
+        mtf.sin(X, nmae="sine")
+
+
+def test_nothing_converts_to_nothing() -> None:
+    assert mtf.convert_to_shape(None) is None
+    assert mtf.convert_to_dimension(None) is None
+    assert mtf.convert_to_shape([A, "b:2"]) == mtf.Shape([A, B])
+    assert mtf.convert_to_dimension("a:3") == A
+
+
+def test_an_operation_without_its_dimension_is_an_error_in_one_line() -> None:
+    with pytest.raises(mtf.ShapeError, match="^None is not a dimension: give a Dimension,"):
+        mtf.softmax(X, None)
+    with pytest.raises(mtf.ShapeError, match="^None is not a shape: give dimensions"):
+        mtf.reshape(X, None)
