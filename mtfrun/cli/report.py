@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.cli.tasks import Training
+from mtfrun.experiment import Training
 from mtfrun.models import reporting
 from mtfrun.mtf.collectives import describe_collectives, read_dump
 

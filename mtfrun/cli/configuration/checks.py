@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gin
+from mtfrun.cli.configuration.files import shipped_files_with
+from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, Statements
 from mtfrun.cli.errors import ConfigError, did_you_mean
-from mtfrun.cli.gin_files import shipped_files_with
-from mtfrun.cli.statements import MACRO, Binding, Reference, Statements
 
 # What is configured: a scope and a class or function.
 _Target = tuple[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mtfrun.cli.tasks.classification import Classification
 from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
+from mtfrun.experiment.classification import Classification
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
 

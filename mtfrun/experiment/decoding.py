@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import decoding, mtf
-from mtfrun.cli.tasks.concurrency import mapping, number_of_threads
-from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.cli.tasks.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
 from mtfrun.data import TARGETS, DelimitedPairsData, LanguageModelData, PairsData
+from mtfrun.experiment.concurrency import mapping, number_of_threads
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
 from mtfrun.models import reads_at_once_only
 
 

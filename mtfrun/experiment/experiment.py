@@ -7,8 +7,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.cli.tasks.model_and_data import check_kind, check_rows
 from mtfrun.data import ImageData, Infeed, LanguageModelData, PairsData, Vocabulary, split_batch
+from mtfrun.experiment.model_and_data import check_kind, check_rows
 from mtfrun.models import Model, ids_in_use
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
