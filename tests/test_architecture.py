@@ -27,7 +27,8 @@ LEVELS = {
     "models": 2,
     "training": 3,
     "evaluation": 3,
-    "cli": 4,
+    "experiment": 4,
+    "cli": 5,
 }
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper"}

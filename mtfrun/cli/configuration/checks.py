@@ -2,7 +2,7 @@
 
 gin binds any name to any value. A mistyped macro, a parameter of a base class, or of an optimizer
 that was exchanged, changes nothing and says nothing. Which bindings can take effect follows from
-the references, starting at the tasks that the program calls.
+the references, starting at the classes that the program calls.
 """
 
 from __future__ import annotations

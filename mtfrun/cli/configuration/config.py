@@ -17,7 +17,7 @@ from mtfrun.cli.terminal.quiet import quiet_gin
 T = TypeVar("T")
 
 # The module that gin files import for the classes that the program calls.
-_TASKS = "mtfrun.experiment"
+_EXPERIMENT = "mtfrun.experiment"
 
 _search_paths: list[str] = []
 
@@ -75,7 +75,7 @@ def parse(
         with _explained(statements.imports), quiet_gin():
             gin.parse_config_file(path)
     for root in roots:
-        parent, _, module = _TASKS.rpartition(".")
+        parent, _, module = _EXPERIMENT.rpartition(".")
         _register(f"from {parent} import {module}", f"{module}.{root.__name__}")
     names = public_names(statements.imports)
     for flag, text in flags:

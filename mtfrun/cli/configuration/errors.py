@@ -47,7 +47,7 @@ def explain_missing(error: Exception) -> ConfigError | None:
     first = names.split(",")[0]
     return ConfigError(
         f"{call[1]} needs a value for {names}: bind {call[1]}.{first} in a gin file "
-        '(include "defaults.gin" has one for the tasks)'
+        '(include "defaults.gin" has one for the experiment)'
     )
 
 
