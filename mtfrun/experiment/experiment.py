@@ -9,7 +9,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.data import ImageData, Infeed, LanguageModelData, PairsData, Vocabulary, split_batch
 from mtfrun.experiment.model_and_data import check_kind, check_rows
-from mtfrun.models import Model, ids_in_use
+from mtfrun.models import Model
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
@@ -139,7 +139,7 @@ class Experiment:
         mtf.initialize(self.model, self.seed)
         report = None
         if self.warm_start is not None:
-            report = self.warm_start(self.model.named_variables(), ids_in_use(self.model))
+            report = self.warm_start(self.model.named_variables(), self.model.vocabulary_sizes)
         if report is None:
             raise RunDirError(
                 "there is no model: name the directory of a run with --model_dir, or a checkpoint "
