@@ -27,8 +27,9 @@ LEVELS = {
     "models": 2,
     "training": 3,
     "evaluation": 3,
-    "cli": 4,
-    "__main__": 5,  # python -m mtfrun
+    "experiment": 4,
+    "cli": 5,
+    "__main__": 6,  # python -m mtfrun
 }
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper"}

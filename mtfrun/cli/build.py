@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mtfrun.cli import config
-from mtfrun.cli.tasks import Classification, Decoding, Evaluation, Experiment, Training
+from mtfrun.cli.configuration import config
+from mtfrun.experiment import Classification, Decoding, Evaluation, Experiment, Training
 
 # What the program itself calls; the other classes of a gin file are called by these.
 ROOTS = (Experiment, Decoding, Classification, Evaluation, Training)

@@ -13,18 +13,19 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
-from mtfrun.cli import config, report
+from mtfrun.cli import report
 from mtfrun.cli.build import ROOTS, Built, build
+from mtfrun.cli.configuration import config
+from mtfrun.cli.configuration.checks import check_taken
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
-from mtfrun.cli.decoding_progress import decoding_progress
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.gin_checks import check_taken
-from mtfrun.cli.image_decoding import check_image_flags, classify
-from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts, standard_input
+from mtfrun.cli.inputs.image_decoding import check_image_flags, classify
+from mtfrun.cli.inputs.prompts import prompt_bytes, read_pairs, read_prompts, standard_input
 from mtfrun.cli.records import as_text, recorded
-from mtfrun.cli.routing_table import routing_table
-from mtfrun.cli.tasks import Classification, Decoding, Experiment, Scoring, Training
-from mtfrun.cli.terminable import terminable
+from mtfrun.cli.terminal.decoding_progress import decoding_progress
+from mtfrun.cli.terminal.routing_table import routing_table
+from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.experiment import Classification, Decoding, Experiment, Scoring, Training
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open

@@ -9,14 +9,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from mtfrun.cli.configuration.files import require_gin_file
 from mtfrun.cli.errors import is_input_error, one_line
 from mtfrun.cli.flags import parse_flags
-from mtfrun.cli.gin_files import require_gin_file
 from mtfrun.cli.program_dump import program_dump
-from mtfrun.cli.quiet import quiet_import
-from mtfrun.cli.standard_error import unfailing_stderr
-from mtfrun.cli.standard_output import discard, named_stdout
-from mtfrun.cli.warnings_as_lines import warnings_as_lines
+from mtfrun.cli.terminal.quiet import quiet_import
+from mtfrun.cli.terminal.standard_error import unfailing_stderr
+from mtfrun.cli.terminal.standard_output import discard, named_stdout
+from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 

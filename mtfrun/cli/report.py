@@ -7,8 +7,7 @@ import os
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.cli.tasks import Training
-from mtfrun.models import reporting
+from mtfrun.experiment import Training
 from mtfrun.mtf.collectives import describe_collectives, read_dump
 
 # What layers and batches that a model need not have call their dimensions: a layout that several
@@ -29,7 +28,7 @@ def describe(training: Training, program_dump: str) -> str:
     slots = state.optimizer.named_slots()
     options = training.options
     per_step, row = training.tokens_per_step, training.experiment.data.tokens_per_row
-    unit = reporting(state.model).unit
+    unit = state.model.reporting.unit
     of_row = f" rows of {row}: {per_step:,} {unit}" if row > 1 else f" {unit}"
     frozen = sum(v.trainable for v in parameters.values()) - len(state.trainable)
     return "\n".join(

@@ -43,7 +43,7 @@ class Vocabulary(Protocol):
 class ByteVocabulary:
     """UTF-8 bytes as ids, numbered as in ByT5: 0 pads, 1 ends, 2 is unknown, a byte b is b + 3.
 
-    The 259 ids in use are padded to 384 so that a mesh axis can divide the vocabulary.
+    The 259 ids are padded to 384 so that a mesh axis can divide the vocabulary.
     Source: Xue et al. 2021, "ByT5", https://arxiv.org/abs/2105.13626.
 
     >>> vocabulary = ByteVocabulary()

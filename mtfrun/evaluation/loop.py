@@ -11,8 +11,7 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.models.means import means
-from mtfrun.models.model import Metric, Model, target_weights
-from mtfrun.models.reporting import reporting
+from mtfrun.models.model import Metric, Model
 
 # Name of the metric for the bytes of text that the targets with a loss stand for.
 _BYTES = "bytes"
@@ -77,7 +76,7 @@ class Evaluator:
             raise ValueError("there is nothing to evaluate: the split has no batch")
         num_bytes = float(totals.pop(_BYTES))
         tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
-        told = reporting(self._model)
+        told = self._model.reporting
         values = means(totals, weights, with_perplexity=told.with_perplexity)
         if "loss" in values and num_bytes:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
@@ -97,4 +96,4 @@ class Evaluator:
         ids = mtf.Dimension("vocabulary_ids", len(self._bytes_per_id))
         table = mtf.constant(self._mesh, self._bytes_per_id, [ids])
         sizes = mtf.gather(table, mtf.maximum(batch["targets"], 0), ids)
-        return Metric(mtf.reduce_sum(sizes * target_weights(self._model, batch)), zero)
+        return Metric(mtf.reduce_sum(sizes * self._model.target_weights(batch)), zero)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.models.model import Model
+from mtfrun.models.model import TextModel
 
 
-def target_log_probs(model: Model, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+def target_log_probs(model: TextModel, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns {batch, length} float32: the log-probability of every target, given those before it
     and the inputs; 0 where the target is padding."""
     targets = features["targets"]

@@ -1,9 +1,9 @@
 """Models."""
 
 from mtfrun.models.means import means
-from mtfrun.models.model import Loss, Metric, Model, ids_in_use, no_metrics, reads_at_once_only
+from mtfrun.models.model import Loss, Metric, Model, TextModel
 from mtfrun.models.non_finite import FiniteCheck, NonFiniteError
-from mtfrun.models.reporting import Reporting, reporting
+from mtfrun.models.reporting import Reporting
 
 __all__ = [
     "FiniteCheck",
@@ -12,9 +12,6 @@ __all__ = [
     "Model",
     "NonFiniteError",
     "Reporting",
-    "ids_in_use",
+    "TextModel",
     "means",
-    "no_metrics",
-    "reads_at_once_only",
-    "reporting",
 ]

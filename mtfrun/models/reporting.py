@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from mtfrun.models.model import Model
-
 
 @dataclasses.dataclass(frozen=True)
 class Reporting:
-    """What a model's numbers are about. A model of anything but tokens has one as `reporting`.
+    """What the numbers of a model are about: `Model.reporting`.
 
-    unit: what the weights of the loss count; the speed is named after it, "perf/tokens_per_sec".
-    short_unit: the same in a line of progress, "tok/s".
-    progress: the metrics in that line.
-    with_perplexity: exp(loss) is reported too, the number of equally likely tokens that are as hard
-        to guess.
+    Attributes:
+      unit: what the weights of the loss count; the speed is named after it, "perf/tokens_per_sec".
+      short_unit: the same in a line of progress, "tok/s".
+      progress: the metrics in that line.
+      with_perplexity: exp(loss) is reported too, the number of equally likely tokens that are as
+        hard to guess.
     """
 
     unit: str = "tokens"
@@ -27,8 +26,3 @@ class Reporting:
     def rate(self) -> str:
         """The name of the speed."""
         return f"perf/{self.unit}_per_sec"
-
-
-def reporting(model: Model) -> Reporting:
-    """Returns how the numbers of a model are told."""
-    return getattr(model, "reporting", Reporting())

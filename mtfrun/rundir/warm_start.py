@@ -83,15 +83,17 @@ class WarmStart:
             ) from None
 
     def __call__(
-        self, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int] | None = None
+        self,
+        variables: Mapping[str, mtf.Variable],
+        vocabulary_sizes: Mapping[str, int] | None = None,
     ) -> WarmStartReport | None:
         """Sets the variables, all or none, and returns what became of them; None without a path.
 
         Args:
           variables: all of a model, by path, in the model's order, with their first values.
-          ids_in_use: how many indices of the dimension "vocab" are in use, for paths of variables
-            that have it. A value for these, or for more of them than the model pads the rest to,
-            fits: it is filled up with zeros.
+          vocabulary_sizes: the number of ids, for paths of variables with a dimension "vocab",
+            which may be larger. A value for so many ids, or for more up to that dimension, fits: it
+            is filled up with zeros.
 
         Raises:
           RunDirError: the checkpoint does not fit and `strict` is set, is not there, or cannot be
@@ -99,7 +101,7 @@ class WarmStart:
         """
         if not self.path:
             return None
-        values, report = self._newest_values(self.path, variables, ids_in_use or {})
+        values, report = self._newest_values(self.path, variables, vocabulary_sizes or {})
         problems = report.problems()
         if problems and self.strict:
             raise RunDirError(
@@ -114,21 +116,24 @@ class WarmStart:
         return report
 
     def _newest_values(
-        self, path: str, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int]
+        self, path: str, variables: Mapping[str, mtf.Variable], vocabulary_sizes: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
         """Returns what `_values` does of the checkpoint that `path` means."""
         directory = _directory_of_ours(path)
         if directory is None:
-            return self._values(_prefix(path), variables, ids_in_use)
+            return self._values(_prefix(path), variables, vocabulary_sizes)
         return Checkpoints(directory).read(
             None,
             lambda found: self._values(
-                os.path.join(directory, found.prefix), variables, ids_in_use
+                os.path.join(directory, found.prefix), variables, vocabulary_sizes
             ),
         )
 
     def _values(
-        self, prefix: str, variables: Mapping[str, mtf.Variable], ids_in_use: Mapping[str, int]
+        self,
+        prefix: str,
+        variables: Mapping[str, mtf.Variable],
+        vocabulary_sizes: Mapping[str, int],
     ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
         """Returns values by path, and the report."""
         reader = _reader(prefix)
@@ -145,7 +150,7 @@ class WarmStart:
             name, source = found
             taken.add(name)
             stored = _tensor(reader, name, prefix)
-            value = fitted_value(stored, source, variable.shape, ids_in_use.get(path))
+            value = fitted_value(stored, source, variable.shape, vocabulary_sizes.get(path))
             if isinstance(value, str):
                 misshaped[path] = f"{name} is {value}"
                 continue
@@ -169,12 +174,12 @@ def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, S
 
 
 def fitted_value(
-    value: np.ndarray, source: Source, shape: mtf.Shape, ids_in_use: int | None = None
+    value: np.ndarray, source: Source, shape: mtf.Shape, vocabulary_size: int | None = None
 ) -> np.ndarray | str:
     """Returns the value in our shape, or what is wrong with its sizes; see `WarmStart`."""
     stored = f"{list(value.shape)}, not {shape.to_string}"
-    if ids_in_use is not None and ids_in_use < shape.get_dim_by_name("vocab").size:
-        stored += f" with {ids_in_use} ids in use"
+    if vocabulary_size is not None and vocabulary_size < shape.get_dim_by_name("vocab").size:
+        stored += f" for a vocabulary of {vocabulary_size}"
     if source.entry is not None:
         entry = int(source.entry)
         if not -value.shape[0] <= entry < value.shape[0]:
@@ -187,18 +192,18 @@ def fitted_value(
             return stored
         value = value.transpose([dims.index(name) for name in ours])
     sizes = shape.to_integer_list
-    if ids_in_use is not None and value.ndim == len(sizes):
-        value = _filled_up(value, shape, ids_in_use)
+    if vocabulary_size is not None and value.ndim == len(sizes):
+        value = _filled_up(value, shape, vocabulary_size)
     if list(value.shape) == sizes or (source.dims is None and _merges(sizes, value.shape)):
         return value.astype(np.float32).reshape(sizes)
     return stored
 
 
-def _filled_up(value: np.ndarray, shape: mtf.Shape, ids_in_use: int) -> np.ndarray:
+def _filled_up(value: np.ndarray, shape: mtf.Shape, vocabulary_size: int) -> np.ndarray:
     """Returns the value with zeros for padding that it lacks along "vocab"."""
     axis = list(shape.dimension_names).index("vocab")
     lacking = shape[axis].size - value.shape[axis]
-    if lacking <= 0 or value.shape[axis] < ids_in_use:
+    if lacking <= 0 or value.shape[axis] < vocabulary_size:
         return value
     return np.pad(value, [(0, lacking if i == axis else 0) for i in range(value.ndim)])
 

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
-from mtfrun.models import ids_in_use, reporting
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.curves import Curves, History
 from mtfrun.training.finite import FiniteGuard
@@ -84,7 +83,7 @@ def train(
     """
     loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
     first_step = loop.restore(warm_start)
-    progress = Progress(first_step, options.train_steps, reporting=reporting(state.model))
+    progress = Progress(first_step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         if first_step >= options.train_steps:
@@ -122,7 +121,7 @@ class _Loop:
         self._metadata = dict(metadata)
         self._clock = clock
         self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
-        self._reporting = reporting(state.model)
+        self._reporting = state.model.reporting
         self._curves = Curves(
             options.log_every_steps,
             options.train_steps,
@@ -151,7 +150,7 @@ class _Loop:
         if self._checkpoints.latest() is None:
             if warm_start is not None:
                 model = self._state.model
-                self.warm_start = warm_start(model.named_variables(), ids_in_use(model))
+                self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
             return 0
         storage = self._state.storage()
         found = self._checkpoints.restore(None, storage, self._infeed.iterator)

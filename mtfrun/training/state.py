@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.models.model import Model, updated_variables
+from mtfrun.models.model import Model
 
 
 class TrainState:
@@ -47,7 +47,7 @@ class TrainState:
         optimizer.init(self.trainable)
         self.average: optim.WeightAverage | None = None
         if average_decay is not None:
-            changed = {**self.trainable, **updated_variables(model)}
+            changed = {**self.trainable, **model.updated_variables()}
             self.average = optim.WeightAverage(changed, average_decay)
 
     def initialize(self) -> None:

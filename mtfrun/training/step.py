@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.models.model import Loss, Metric, no_metrics, updated_variables
+from mtfrun.models.model import Loss, Metric
 from mtfrun.training.state import TrainState
 
 Features = Mapping[str, mtf.Tensor]
@@ -32,7 +32,7 @@ def train_steps_function(
         steps_dim = next(iter(features.values())).shape[0]
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
         zeros = mtf.zeros(state.mesh, [steps_dim])
-        history = no_metrics(state.model, state.mesh, [steps_dim])
+        history = state.model.no_metrics(state.mesh, [steps_dim])
         history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
@@ -67,7 +67,7 @@ def _train_step(
     learning_rate = state.optimizer.learning_rate(step)
     updates = state.optimizer.update(gradients, step)
     values = {path: updates[variable] for path, variable in state.trainable.items()}
-    for path, variable in updated_variables(state.model).items():
+    for path, variable in state.model.updated_variables().items():
         values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
     if state.average is not None:
         updates |= state.average.update(values, step)
@@ -114,9 +114,9 @@ def _loss_and_gradients(
         )
 
     zero = mtf.zeros(state.mesh, [])
-    averages = updated_variables(state.model)
+    averages = state.model.updated_variables()
     no_updates = {path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
-    no_loss = Loss(zero, zero, no_metrics(state.model, state.mesh), no_updates)
+    no_loss = Loss(zero, zero, state.model.no_metrics(state.mesh), no_updates)
     no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
     first = mtf.constant(state.mesh, 0, dtype=tf.int32)
     _, (loss, gradients) = mtf.while_loop(

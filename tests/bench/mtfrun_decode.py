@@ -11,7 +11,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import decoding, mtf  # noqa: E402
-from mtfrun.cli.tasks.concurrency import mapping  # noqa: E402
+from mtfrun.experiment.concurrency import mapping  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402
     EncoderDecoder,
     EncoderDecoderAttention,

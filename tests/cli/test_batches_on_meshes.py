@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.cli.tasks import Experiment
+from mtfrun.experiment import Experiment
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
 

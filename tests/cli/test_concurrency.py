@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.cli.tasks.concurrency import mapping, number_of_threads
+from mtfrun.experiment.concurrency import mapping, number_of_threads
 from tests.cli.command import mtfrun_here, succeeded
 
 

@@ -19,7 +19,7 @@ include "models/t5.1.0.gin"
 
 from __gin__ import dynamic_registration
 from mtfrun import data
-from mtfrun.cli import tasks
+from mtfrun import experiment
 from mtfrun.models import transformer
 from tests.cli import ids_vocabulary
 
@@ -33,7 +33,7 @@ BATCH_SIZE = 2
 transformer.RelativePositionBias.num_buckets = 8
 
 ids_vocabulary.IdsVocabulary.size = 128
-tasks.Experiment.data = @data.SequenceToSequenceData()
+experiment.Experiment.data = @data.SequenceToSequenceData()
 data.SequenceToSequenceData.vocabulary = @ids_vocabulary.IdsVocabulary()
 data.SequenceToSequenceData.inputs_length = 7
 data.SequenceToSequenceData.targets_length = 7

@@ -82,31 +82,59 @@ def test_an_included_file_is_foreign_as_well(
     assert not marker.exists()
 
 
+_CONFIG = "from mtfrun.cli.configuration import config\n"
+
+
 @pytest.mark.parametrize(
     ("text", "selector", "module"),
     [
-        ("from mtfrun.cli import config\n{} = @config.os.system()", "config.os.system", "os"),
-        ("import mtfrun.cli.config\n{} = @mtfrun.cli.config.os.system()", None, "os"),
-        ("from mtfrun.cli import config\n{} = [{{@config.os.system(): 1}}]", None, "os"),
-        ("from mtfrun.cli import config\n{} = {{1: @config.os.system(), 1: 2}}", None, "os"),
-        ("from mtfrun.cli import config\n{} = @here/config.os.system()", None, "os"),
-        ("from mtfrun.cli import config\nconfig.os.system.command = 'id'", None, "os"),
-        ("from mtfrun.cli import config\nconfig.os.system:\n  command = 'id'", None, "os"),
+        (
+            "from mtfrun.cli.configuration import config\n{} = @config.os.system()",
+            "config.os.system",
+            "os",
+        ),
+        (
+            "import mtfrun.cli.configuration.config\n"
+            "{} = @mtfrun.cli.configuration.config.os.system()",
+            None,
+            "os",
+        ),
+        (
+            "from mtfrun.cli.configuration import config\n{} = [{{@config.os.system(): 1}}]",
+            None,
+            "os",
+        ),
+        (
+            "from mtfrun.cli.configuration import config\n{} = {{1: @config.os.system(), 1: 2}}",
+            None,
+            "os",
+        ),
+        (_CONFIG + "{} = @here/config.os.system()", None, "os"),
+        (
+            "from mtfrun.cli.configuration import config\nconfig.os.system.command = 'id'",
+            None,
+            "os",
+        ),
+        (
+            "from mtfrun.cli.configuration import config\nconfig.os.system:\n  command = 'id'",
+            None,
+            "os",
+        ),
         ("from mtfrun.rundir import atomic\n{} = @atomic.secrets.token_hex()", None, "secrets"),
         # mtfrun's own functions write files and run commands.
         ("{} = @rundir.atomic_write()", "rundir.atomic_write", "mtfrun.rundir.atomic"),
         ("{} = @rundir.RunDirectory()", None, "mtfrun.rundir.run_directory"),
         ("from mtfrun.cli import main\n{} = @main.main()", "main.main", "mtfrun.cli.main"),
-        ("{} = @tasks.Training.run()", None, "mtfrun.cli.tasks.training"),
-        ("{} = @tasks.Training.__subclasses__()", None, "builtins"),
-        ("{} = @tasks.Training.run.__globals__.get()", None, "mtfrun.cli.tasks.training"),
+        ("{} = @experiment.Training.run()", None, "mtfrun.experiment.training"),
+        ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
+        ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
         ("from mtfrun.mtf import collectives\n{} = @collectives.ast.literal_eval()", None, "ast"),
     ],
 )
 def test_what_allowed_modules_lead_to_is_refused(
     text: str, selector: str | None, module: str, tiny_run: str, tmp_path: pathlib.Path
 ) -> None:
-    run = _with_config(tiny_run, tmp_path, "", text.format("tasks.Experiment.seed"))
+    run = _with_config(tiny_run, tmp_path, "", text.format("experiment.Experiment.seed"))
     line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
     assert f"uses {selector or ''}" in line and f" of {module}: " in line
     assert f"--gin_allow_imports={module} " in line

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.cli import config, report
+from mtfrun.cli import report
 from mtfrun.cli.build import ROOTS, build
+from mtfrun.cli.configuration import config
+from mtfrun.cli.configuration.checks import check_taken
+from mtfrun.cli.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.cli.flags import parse_flags
-from mtfrun.cli.gin_checks import check_taken
-from mtfrun.cli.gin_files import SHIPPED, shipped_gin_files
-from mtfrun.cli.tasks import Training
 from mtfrun.data.silence import silent_tfds
+from mtfrun.experiment import Training
 from tests.cli.command import mtfrun_here
 
 

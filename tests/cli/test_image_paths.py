@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.image_paths import image_paths
+from mtfrun.cli.inputs.image_paths import image_paths
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.prompts import prompt_bytes, read_pairs, read_prompts
+from mtfrun.cli.inputs.prompts import prompt_bytes, read_pairs, read_prompts
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun import mtf
-from mtfrun.cli import config
 from mtfrun.cli.build import ROOTS, build
+from mtfrun.cli.configuration import config
+from mtfrun.cli.configuration.files import SHIPPED, require_gin_file, shipped_gin_files
 from mtfrun.cli.flags import parse_flags
-from mtfrun.cli.gin_files import SHIPPED, require_gin_file, shipped_gin_files
-from mtfrun.cli.tasks import Training
 from mtfrun.data.silence import silent_tfds
+from mtfrun.experiment import Training
 from tests.cli.command import TINY
 
 FILES = shipped_gin_files()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mtfrun.cli.standard_error import unfailing_stderr
+from mtfrun.cli.terminal.standard_error import unfailing_stderr
 from tests.cli.command import ROOT, environment
 
 
@@ -51,7 +51,7 @@ def test_after_a_failure_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_is_opened_while_standard_error_is_closed_gets_another_number() -> None:
     # Else it would get what TensorFlow says.
     script = (
-        "import os; from mtfrun.cli.standard_error import unfailing_stderr\n"
+        "import os; from mtfrun.cli.terminal.standard_error import unfailing_stderr\n"
         "with unfailing_stderr(): print(os.open(os.devnull, os.O_RDONLY))"
     )
     process = subprocess.run(

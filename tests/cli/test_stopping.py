@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.cli.tasks import Decoding, Scoring
 from mtfrun.data import Infeed
+from mtfrun.experiment import Decoding, Scoring
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
 

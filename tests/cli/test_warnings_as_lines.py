@@ -9,7 +9,7 @@ import shutil
 import absl.logging
 import pytest
 
-from mtfrun.cli.warnings_as_lines import warnings_as_lines
+from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
 from tests.cli.command import mtfrun_here
 
 

@@ -127,7 +127,7 @@ def test_padding_is_never_predicted(search: decoding.Search, mesh_shape: str) ->
             assert np.count_nonzero(ids) > 2 or ids[2] == 0
 
 
-def test_the_ids_in_use_are_known_for_all_variables_that_have_them() -> None:
+def test_vocabulary_sizes_are_known_for_all_variables_with_a_vocabulary() -> None:
     model = small_encoder_decoder(
         mtf.Mesh(ONE_DEVICE), vocabulary_divisor=12, inputs_vocabulary_size=13, tied_softmax=False
     )
@@ -138,7 +138,7 @@ def test_the_ids_in_use_are_known_for_all_variables_that_have_them() -> None:
         if "vocab" in v.shape.dimension_names
     }
     assert sizes == {"embedding/table": 24, "inputs_embedding/table": 24, "softmax/kernel": 24}
-    assert model.ids_in_use == {
+    assert model.vocabulary_sizes == {
         "embedding/table": 16,
         "inputs_embedding/table": 13,
         "softmax/kernel": 16,

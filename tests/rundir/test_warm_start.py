@@ -93,7 +93,7 @@ def test_padding_of_the_vocabulary_is_filled_up(stored: int, tmp_path: pathlib.P
 def test_a_vocabulary_of_another_size_does_not_fit(stored: int, tmp_path: pathlib.Path) -> None:
     path, _ = _write(tmp_path, {**NAMES, "shared/embedding": [stored, 4]})
     variables = _variables({**SHAPES, "embedding/table": "vocab:8;d_model:4"})
-    expected = rf"is \[{stored}, 4\], not vocab:8;d_model:4 with 5 ids in use"
+    expected = rf"is \[{stored}, 4\], not vocab:8;d_model:4 for a vocabulary of 5"
     with pytest.raises(RunDirError, match=expected):
         WarmStart(path)(variables, {"embedding/table": 5})
 

@@ -6,13 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.models.model import Loss, Metric
+from mtfrun.models.model import Loss, Metric, Model
 
 
-class Bigram(mtf.Module):
+class Bigram(Model):
     """Embedding, one hidden layer with dropout, softmax."""
-
-    metric_names = ("loss",)
 
     def __init__(self, mesh: mtf.Mesh, vocabulary_size: int = 16, d_model: int = 8):
         super().__init__()

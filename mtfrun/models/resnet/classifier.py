@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.layers import Updates, regularised_cross_entropy
-from mtfrun.models.model import Loss, Metric
+from mtfrun.models.model import Loss, Metric, Model
 from mtfrun.models.reporting import Reporting
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.resnet.mixup import before_in_batch, mixed, mixing_shares
@@ -21,7 +22,7 @@ _TOP = 5
 _MOST_CONFUSED = 1000
 
 
-class ImageClassifier(mtf.Module, abc.ABC):
+class ImageClassifier(Model):
     """A model that gives every picture of features["images"] a logit for each class.
 
     Features: "images" {batch, rows, cols, channels}, uint8 or floats that are normalised already;
@@ -34,8 +35,9 @@ class ImageClassifier(mtf.Module, abc.ABC):
       mixup_alpha: train on mixtures of two pictures, see `mixing_shares`; 0 for none.
     """
 
-    metric_names = ("loss", "accuracy", "top_5_accuracy")
-    reporting = Reporting("images", "images", ("loss", "accuracy"), with_perplexity=False)
+    reporting: ClassVar[Reporting] = Reporting(
+        "images", "images", ("loss", "accuracy"), with_perplexity=False
+    )
 
     def __init__(
         self,
@@ -55,6 +57,11 @@ class ImageClassifier(mtf.Module, abc.ABC):
         self._image_input = image_input
         self._label_smoothing = label_smoothing
         self._mixup_alpha = mixup_alpha
+
+    @property
+    def metric_shapes(self) -> dict[str, mtf.Shape]:
+        """The scalars "loss", "accuracy" and "top_5_accuracy"."""
+        return {name: mtf.Shape() for name in ("loss", "accuracy", "top_5_accuracy")}
 
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None

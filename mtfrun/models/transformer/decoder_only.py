@@ -90,8 +90,8 @@ class DecoderOnly(TokenModel):
         return self._prefix or self._loss_on_targets_only
 
     @property
-    def reads_at_once_only(self) -> bool:
-        """Whether prompts cannot be read step by step, for their ids see each other."""
+    def reads_prompts_at_once(self) -> bool:
+        """Whether prompts must be read in one pass, for their ids see each other."""
         return self._prefix
 
     def decoder(

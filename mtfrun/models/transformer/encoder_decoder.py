@@ -82,11 +82,11 @@ class EncoderDecoder(TokenModel):
         self.decoder_stack = decoder(mesh, width, dtypes)
 
     @property
-    def ids_in_use(self) -> dict[str, int]:
-        """How many ids are in use along "vocab", by the paths of the variables that have it."""
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """The number of ids, by the paths of the variables with a dimension "vocab"."""
         if self._inputs_vocabulary_size is None:
-            return super().ids_in_use
-        return {**super().ids_in_use, "inputs_embedding/table": self._inputs_vocabulary_size}
+            return super().vocabulary_sizes
+        return {**super().vocabulary_sizes, "inputs_embedding/table": self._inputs_vocabulary_size}
 
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None

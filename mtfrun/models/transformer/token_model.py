@@ -19,7 +19,7 @@ from mtfrun.layers import (
     metric_shapes,
     regularised_cross_entropy,
 )
-from mtfrun.models.model import Loss, Metric
+from mtfrun.models.model import Loss, Metric, TextModel
 
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
 PositionClass = Callable[..., PositionalEmbedding | SinusoidPositions]
@@ -28,7 +28,7 @@ PositionClass = Callable[..., PositionalEmbedding | SinusoidPositions]
 TURNED_FROM = 2**23
 
 
-class TokenModel(mtf.Module, abc.ABC):
+class TokenModel(TextModel):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
     Id 0 is padding and has no loss. Negative ids have none either: a decoder reads their absolute
@@ -89,14 +89,9 @@ class TokenModel(mtf.Module, abc.ABC):
         )
 
     @property
-    def metric_names(self) -> tuple[str, ...]:
-        """The model's own metrics and those of its layers, such as a mixture's load."""
-        return ("loss", "accuracy", *self.metric_shapes)
-
-    @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        """The shapes of the metrics that may have dimensions: those of the layers."""
-        return metric_shapes(self)
+        """The model's own metrics and those of its layers, such as a mixture's load."""
+        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **metric_shapes(self)}
 
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
@@ -146,8 +141,8 @@ class TokenModel(mtf.Module, abc.ABC):
         return Loss(total, divisor, metrics)
 
     @property
-    def ids_in_use(self) -> dict[str, int]:
-        """How many ids are in use along "vocab", by the paths of the variables that have it."""
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """The number of ids, by the paths of the variables with a dimension "vocab"."""
         sizes = {"embedding/table": self._vocabulary_size}
         return sizes if self.softmax is None else {**sizes, "softmax/kernel": self._vocabulary_size}
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.data import IMAGES
+from mtfrun.experiment.experiment import Experiment
 
 
 class LabelProbability(NamedTuple):

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gin import config_parser
+from mtfrun.cli.configuration.files import SHIPPED, require_gin_file
 from mtfrun.cli.errors import ConfigError
-from mtfrun.cli.gin_files import SHIPPED, require_gin_file
 
 MACRO = "gin.macro"
 

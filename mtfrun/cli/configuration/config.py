@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, TypeVar
 
 import gin
+from mtfrun.cli.configuration.checks import check_bindings, target_of
+from mtfrun.cli.configuration.errors import explain, explain_missing, public_names
+from mtfrun.cli.configuration.files import find_gin_file, require_gin_file
+from mtfrun.cli.configuration.foreign import check_foreign, with_record
+from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, Statements
 from mtfrun.cli.errors import ConfigError
-from mtfrun.cli.foreign_config import check_foreign, with_record
-from mtfrun.cli.gin_checks import check_bindings, target_of
-from mtfrun.cli.gin_errors import explain, explain_missing, public_names
-from mtfrun.cli.gin_files import find_gin_file, require_gin_file
-from mtfrun.cli.quiet import quiet_gin
-from mtfrun.cli.statements import MACRO, Binding, Reference, Statements
+from mtfrun.cli.terminal.quiet import quiet_gin
 
 T = TypeVar("T")
 
 # The module that gin files import for the classes that the program calls.
-_TASKS = "mtfrun.cli.tasks"
+_EXPERIMENT = "mtfrun.experiment"
 
 _search_paths: list[str] = []
 
@@ -86,7 +86,7 @@ def parse(
         with _explained(statements.imports), quiet_gin():
             gin.parse_config_file(path)
     for root in roots:
-        parent, _, module = _TASKS.rpartition(".")
+        parent, _, module = _EXPERIMENT.rpartition(".")
         _register(f"from {parent} import {module}", f"{module}.{root.__name__}")
     names = public_names(statements.imports)
     for flag, text in flags:

@@ -8,10 +8,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import evaluation
-from mtfrun.cli.tasks.classification import Classification
-from mtfrun.cli.tasks.decoding import Decoding
-from mtfrun.cli.tasks.evaluation_pictures import EvaluationPictures
-from mtfrun.cli.tasks.experiment import Experiment
 from mtfrun.data import (
     INPUTS,
     TARGETS,
@@ -21,6 +17,10 @@ from mtfrun.data import (
     read_bytes,
     reading,
 )
+from mtfrun.experiment.classification import Classification
+from mtfrun.experiment.decoding import Decoding
+from mtfrun.experiment.evaluation_pictures import EvaluationPictures
+from mtfrun.experiment.experiment import Experiment
 from mtfrun.rundir import Summaries, write_metrics
 
 # Decodes in TensorBoard.

@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import decoding, mtf
-from mtfrun.cli.tasks.concurrency import mapping, number_of_threads
-from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.cli.tasks.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
 from mtfrun.data import TARGETS, DelimitedPairsData, LanguageModelData, PairsData
-from mtfrun.models import reads_at_once_only
+from mtfrun.experiment.concurrency import mapping, number_of_threads
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
 
 
 class Output(NamedTuple):
@@ -162,7 +161,7 @@ class Decoding:
         for line, row in enumerate(rows):
             lengths = self._prompting.lengths(row)
             longest = self._prompting.longest_prompt(lengths)
-            at_once = reads_at_once_only(self.experiment.model) or decoding.worth_reading_at_once(
+            at_once = self.experiment.model.reads_prompts_at_once or decoding.worth_reading_at_once(
                 row.given, longest
             )
             by_program.setdefault((*sorted(lengths.items()), at_once), []).append(line)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gin
+from mtfrun.cli.configuration.statements import short_path
 from mtfrun.cli.errors import ConfigError, did_you_mean
-from mtfrun.cli.statements import short_path
 
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
 _ImportedModules = Mapping[str, str]
@@ -47,7 +47,7 @@ def explain_missing(error: Exception) -> ConfigError | None:
     first = names.split(",")[0]
     return ConfigError(
         f"{call[1]} needs a value for {names}: bind {call[1]}.{first} in a gin file "
-        '(include "defaults.gin" has one for the tasks)'
+        '(include "defaults.gin" has one for the experiment)'
     )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.cli.tasks.model_and_data import check_kind, check_rows
 from mtfrun.data import (
     DataError,
     ImageData,
@@ -19,7 +18,8 @@ from mtfrun.data import (
     Vocabulary,
     split_batch,
 )
-from mtfrun.models import FiniteCheck, Model, NonFiniteError, ids_in_use
+from mtfrun.experiment.model_and_data import check_kind, check_rows
+from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
 
@@ -180,7 +180,7 @@ class Experiment:
         mtf.initialize(self.model, self.seed)
         report = None
         if self.warm_start is not None:
-            report = self.warm_start(self.model.named_variables(), ids_in_use(self.model))
+            report = self.warm_start(self.model.named_variables(), self.model.vocabulary_sizes)
         if report is None:
             raise RunDirError(
                 "there is no model: name the directory of a run with --model_dir, or a checkpoint "

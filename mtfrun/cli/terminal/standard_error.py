@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from mtfrun.cli.standard_output import discard
+from mtfrun.cli.terminal.standard_output import discard
 
 _STANDARD_ERROR = 2
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from mtfrun.cli.tasks.prompting import Continuing
 from mtfrun.data import TARGETS, ByteVocabulary
+from mtfrun.experiment.prompting import Continuing
 
 
 def test_no_prompt_is_longer_than_its_program_expects() -> None:

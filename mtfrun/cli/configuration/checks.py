@@ -2,7 +2,7 @@
 
 gin binds any name to any value. A mistyped macro, a parameter of a base class, or of an optimizer
 that was exchanged, changes nothing and says nothing. Which bindings can take effect follows from
-the references, starting at the tasks that the program calls.
+the references, starting at the classes that the program calls.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
+from mtfrun.cli.configuration.files import shipped_files_with
+from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, Statements
 from mtfrun.cli.errors import ConfigError, did_you_mean
-from mtfrun.cli.gin_files import shipped_files_with
-from mtfrun.cli.statements import MACRO, Binding, Reference, Statements
 
 # What is configured: a scope and a class or function.
 _Target = tuple[str, Any]

@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from gin import config_parser
+from mtfrun.cli.configuration.errors import explain, exported_names
+from mtfrun.cli.configuration.statements import SourceStatement, Statements
 from mtfrun.cli.errors import ConfigError
-from mtfrun.cli.gin_errors import explain, exported_names
-from mtfrun.cli.statements import SourceStatement, Statements
 
 FLAG = "--gin_allow_imports"
 
@@ -25,7 +25,7 @@ _OWN = ("mtfrun",)
 # What these modules export is for configurations. The rest of mtfrun is not: among it are functions
 # that write files and run commands.
 _PUBLISHING = (
-    "mtfrun.cli.tasks",
+    "mtfrun.experiment",
     "mtfrun.data",
     "mtfrun.decoding",
     "mtfrun.evaluation",

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, training
-from mtfrun.cli.tasks.evaluation import Evaluation
-from mtfrun.cli.tasks.experiment import Experiment
+from mtfrun.experiment.evaluation import Evaluation
+from mtfrun.experiment.experiment import Experiment
 from mtfrun.rundir import RunDirectory, Summaries, package_versions
 
 

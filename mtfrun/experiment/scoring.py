@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import evaluation, mtf
-from mtfrun.cli.tasks.experiment import Experiment
-from mtfrun.cli.tasks.prompting import bucket, padded
 from mtfrun.data import INPUTS, TARGETS, DelimitedPairsData, PairsData
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.prompting import bucket, padded
 
 
 class Score(NamedTuple):

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtfrun.cli.decoding_progress import decoding_progress
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.image_paths import image_paths
-from mtfrun.cli.tasks import Classification
-from mtfrun.cli.tasks.classification import Prediction
+from mtfrun.cli.inputs.image_paths import image_paths
+from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.data import ImageData, read_image, reading
+from mtfrun.experiment import Classification
+from mtfrun.experiment.classification import Prediction
 
 _SPLIT = "split:"
 # Flags of decode that mean something for texts only.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mtfrun.cli.tasks.classification import Classification
 from mtfrun.data import reading
 from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
+from mtfrun.experiment.classification import Classification
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.cli.tasks import Classification, Experiment
 from mtfrun.data import ImageData, TfdsImages
+from mtfrun.experiment import Classification, Experiment
 from mtfrun.models.resnet import ResNet
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 

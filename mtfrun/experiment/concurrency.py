@@ -14,8 +14,8 @@ def number_of_threads(mesh: mtf.Mesh, wished: int) -> int:
     """Returns how many batches to decode at the same time, `wished` at most.
 
     A program of XLA leaves cores of a CPU idle: on two, 4,000 lines took 13.6 s in two batches at
-    once and 19.1 s one after the other (README.md). An accelerator is kept busy by one batch; the
-    devices of a mesh wait for each other, which two programs would upset.
+    once and 19.1 s one after the other (docs/benchmarks.md). An accelerator is kept busy by one
+    batch; the devices of a mesh wait for each other, which two programs would upset.
     """
     if mesh.is_distributed or not mesh.is_on_cpu:
         return 1

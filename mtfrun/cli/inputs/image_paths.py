@@ -6,7 +6,7 @@ import glob
 import os
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.prompts import read_lines
+from mtfrun.cli.inputs.prompts import read_lines
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _LIST_SUFFIX = ".txt"

@@ -1,0 +1,1 @@
+"""What `decode` and `score` read: prompts, pairs and images."""
