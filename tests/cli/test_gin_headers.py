@@ -18,7 +18,7 @@ from mtfrun.cli.gin_checks import check_taken
 from mtfrun.cli.gin_files import SHIPPED, shipped_gin_files
 from mtfrun.cli.tasks import Training
 from mtfrun.data.silence import silent_tfds
-from tests.cli.command import mtfrun_here
+from tests.cli.command import mtfrun
 
 
 def _header(name: str) -> str:
@@ -131,7 +131,7 @@ def test_the_command_of_a_header_describes_its_run(
 def test_the_command_of_a_layout_is_dry_run_whole(
     name: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = mtfrun_here(*_with_data(name, places, monkeypatch))
+    process = mtfrun(*_with_data(name, places, monkeypatch))
     assert process.returncode == 0, process.stderr.decode()
 
 
