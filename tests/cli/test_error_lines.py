@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from mtfrun.cli import commands
 from mtfrun.cli.main import main
 
 LM = [
@@ -319,3 +320,16 @@ def test_an_unforeseen_error_keeps_its_traceback(
     assert main([*LM, f"--gin_file={file}"]) == 1
     error = capsys.readouterr().err
     assert "ZeroDivisionError" in error and "broken_module.py" in error
+
+
+def test_too_little_memory_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(flags: object, command: object) -> int:
+        raise MemoryError("Unable to allocate 13.6 PiB for an array")
+
+    monkeypatch.setitem(commands.COMMANDS, "train", train)
+    assert _refused(capsys, LM) == (
+        "not enough memory: Unable to allocate 13.6 PiB for an array; make the model or the batch "
+        "smaller"
+    )

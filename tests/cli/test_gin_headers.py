@@ -19,7 +19,7 @@ from mtfrun.cli.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.cli.flags import parse_flags
 from mtfrun.data.silence import silent_tfds
 from mtfrun.experiment import Training
-from tests.cli.command import mtfrun_here
+from tests.cli.command import mtfrun
 
 
 def _header(name: str) -> str:
@@ -132,7 +132,7 @@ def test_the_command_of_a_header_describes_its_run(
 def test_the_command_of_a_layout_is_dry_run_whole(
     name: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = mtfrun_here(*_with_data(name, places, monkeypatch))
+    process = mtfrun(*_with_data(name, places, monkeypatch))
     assert process.returncode == 0, process.stderr.decode()
 
 
