@@ -152,7 +152,7 @@ def test_names_that_any_module_registered_are_refused(
 def test_a_module_that_is_allowed_lends_no_others(
     tiny_run: str, tmp_path: pathlib.Path, marker: pathlib.Path
 ) -> None:
-    statements = "import my_models\ntasks.Experiment.seed = @my_models.{}()"
+    statements = "import my_models\nexperiment.Experiment.seed = @my_models.{}()"
     run = _with_config(tiny_run, tmp_path, "", statements.format("system"))
     flags = [f"--model_dir={run}", "--gin_allow_imports=my_models"]
     line = error_line(mtfrun_here("eval", *flags))
