@@ -25,6 +25,7 @@ LEVELS = {
     "rundir": 1,
     "decoding": 1,
     "models": 2,
+    "ported": 3,
     "training": 3,
     "evaluation": 3,
     "experiment": 4,
@@ -109,6 +110,15 @@ def test_a_package_imports_only_packages_of_a_lower_level(path: pathlib.Path) ->
             f"{_name(path)} imports {name}: level {LEVELS[package]} may not import level "
             f"{LEVELS[imported]}"
         )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_nothing_imports_what_exists_for_parity_only(path: pathlib.Path) -> None:
+    # Only gin files, which are no modules, and a user's own code name it.
+    if _package(_module(path)) == "ported":
+        return
+    imported = [name for name in _imports(path) if _package(name) == "ported"]
+    assert not imported, f"{_name(path)} imports {imported}; use mtfrun.layers or mtfrun.models"
 
 
 def test_no_imports_form_a_cycle() -> None:

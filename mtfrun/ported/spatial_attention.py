@@ -1,4 +1,4 @@
-"""Attention within blocks of a sequence or picture and to the blocks beside them.
+"""Attention within blocks of a sequence or image and to the blocks beside them.
 
 The blocks dimensions may be split; only whole blocks of keys and values move, by halo exchange.
 """
@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention import dot_product_attention
-from mtfrun.layers.attention_masks import MASKED
-from mtfrun.layers.attention_parameters import AttentionParams
+from mtfrun.layers import MASKED
+from mtfrun.ported.attention_parameters import AttentionParams
+from mtfrun.ported.multihead_attention import attend
 
 
 def local_self_attention_spatial_blocks(
@@ -38,15 +38,8 @@ def local_self_attention_spatial_blocks(
     mask = None
     if mask_right:
         mask = attention_bias_local_block(query_antecedent.mesh, width, memory_width)
-    mixed = dot_product_attention(
-        params.query(query_antecedent),
-        k,
-        v,
-        memory_length=k.shape.get_dim_by_name(memory_width.name),
-        d_kv=params.kv_channels,
-        bias=mask,
-    )
-    return params.output(mixed, query_antecedent.shape)
+    memory_length = k.shape.get_dim_by_name(memory_width.name)
+    return attend(query_antecedent, k, v, memory_length, params, bias=mask)
 
 
 def local_2d_self_attention_spatial_blocks(
@@ -57,7 +50,7 @@ def local_2d_self_attention_spatial_blocks(
     mask_right: bool = False,
     sum_logits_over_rows: bool = False,
 ) -> mtf.Tensor:
-    """Returns self-attention of every block of a picture to itself and its neighbours.
+    """Returns self-attention of every block of an image to itself and its neighbours.
 
     Args:
       query_antecedent: {..., num_h_blocks, num_w_blocks, h, w, io_channels}.
@@ -76,10 +69,10 @@ def local_2d_self_attention_spatial_blocks(
     k, v = local_2d_halo_exchange(k, v, h_blocks, rows, w_blocks, columns, mask_right)
     seen_rows = k.shape.get_dim_by_name(rows.name)
     seen_columns = k.shape.get_dim_by_name(columns.name)
-    q = params.query(query_antecedent)
     if sum_logits_over_rows:
         if mask_right:
             raise ValueError("sum_logits_over_rows=True leaves no rows that mask_right could mask")
+        q = params.query(query_antecedent)
         logits = mtf.einsum([q, k], output_shape=[*(q.shape - params.kv_channels), seen_columns])
         weights = mtf.cast(mtf.softmax(mtf.to_float(logits), seen_columns), v.dtype)
         mixed = mtf.einsum([weights, v], output_shape=q.shape)
@@ -89,15 +82,14 @@ def local_2d_self_attention_spatial_blocks(
     if mask_right:
         mask = attention_bias_local_2d_block(mesh, height, width, rows, columns)
         mask = mtf.replace_dimensions(mask, [seen_rows, seen_columns], memory)
-    mixed = dot_product_attention(
-        q,
+    return attend(
+        query_antecedent,
         mtf.replace_dimensions(k, [seen_rows, seen_columns], memory),
         mtf.replace_dimensions(v, [seen_rows, seen_columns], memory),
-        memory_length=memory,
-        d_kv=params.kv_channels,
+        memory,
+        params,
         bias=mask,
     )
-    return params.output(mixed, query_antecedent.shape)
 
 
 def local_1d_halo_exchange(
