@@ -60,14 +60,14 @@ def masked_local_attention_1d(
         y = mtf.replace_dimensions(y, length, [blocks, memory])
         return mtf.left_halo_exchange(y, blocks, memory, window_size)
 
-    seen = mtf.Dimension("memory_length", block_size + window_size)
+    memory_length = mtf.Dimension("memory_length", block_size + window_size)
     attended = dot_product_attention(
         mtf.replace_dimensions(q, length, [blocks, block]),
         with_lookback(k),
         with_lookback(v),
-        memory_length=seen,
+        memory_length=memory_length,
         d_kv=params.kv_channels,
-        bias=_lookback_mask(x.mesh, block, seen),
+        bias=_lookback_mask(x.mesh, block, memory_length),
     )
     attended = mtf.replace_dimensions(attended, [blocks, block], length)
     return params.output(attended, [*batch, length, io]), k, v
@@ -86,12 +86,14 @@ def _projections(
     return q, k, v
 
 
-def _lookback_mask(mesh: mtf.Mesh, block: mtf.Dimension, seen: mtf.Dimension) -> mtf.Tensor:
+def _lookback_mask(
+    mesh: mtf.Mesh, block: mtf.Dimension, memory_length: mtf.Dimension
+) -> mtf.Tensor:
     """Returns {block_length, memory_length}: masks what is later, or a block's length earlier."""
     query = np.arange(block.size)[:, np.newaxis]
-    memory = np.arange(seen.size)[np.newaxis, :] - (seen.size - block.size)
+    memory = np.arange(memory_length.size)[np.newaxis, :] - (memory_length.size - block.size)
     visible = (memory <= query) & (memory > query - block.size)
-    return mtf.constant(mesh, np.where(visible, 0.0, MASKED), [block, seen])
+    return mtf.constant(mesh, np.where(visible, 0.0, MASKED), [block, memory_length])
 
 
 def _largest_divisor(number: int, limit: int) -> int:
