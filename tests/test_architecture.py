@@ -25,6 +25,7 @@ LEVELS = {
     "rundir": 1,
     "decoding": 1,
     "models": 2,
+    "ported": 3,
     "training": 3,
     "evaluation": 3,
     "experiment": 4,
@@ -110,6 +111,17 @@ def test_a_package_imports_only_packages_of_a_lower_level(path: pathlib.Path) ->
             f"{_name(path)} imports {name}: level {LEVELS[package]} may not import level "
             f"{LEVELS[imported]}"
         )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_nothing_imports_what_exists_for_parity_only(path: pathlib.Path) -> None:
+    # Gin files and a user's own code name it.
+    imported = {_package(name) for name in _imports(path) if name.startswith("mtfrun.")}
+    if _package(_module(path)) == "ported":
+        allowed = {"mtf", "layers", "models", "ported"}
+        assert imported <= allowed, f"{_name(path)} imports {sorted(imported - allowed)}"
+    else:
+        assert "ported" not in imported, f"{_name(path)}: use mtfrun.layers or mtfrun.models"
 
 
 def test_no_imports_form_a_cycle() -> None:

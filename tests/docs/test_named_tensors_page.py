@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from mtfrun import decoding, layers, mtf
+from mtfrun import decoding, layers, mtf, ported
 from mtfrun.models import transformer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
@@ -66,7 +66,13 @@ def test_every_name_on_the_page_exists() -> None:
     rows = [line.strip("| ") for line in changed.splitlines() if line.startswith("|")]
     # The first cell of these rows is Mesh TensorFlow's.
     text = costs + "".join(row.partition(" | ")[2] for row in rows)
-    names = set(re.findall(r"\b(mtf|layers|transformer|decoding)\.(\w+)", text))
+    names = set(re.findall(r"\b(mtf|layers|ported|transformer|decoding)\.(\w+)", text))
     assert len(names) > 60
-    modules = {"mtf": mtf, "layers": layers, "transformer": transformer, "decoding": decoding}
+    modules = {
+        "mtf": mtf,
+        "layers": layers,
+        "ported": ported,
+        "transformer": transformer,
+        "decoding": decoding,
+    }
     assert not {f"{m}.{name}" for m, name in names if not hasattr(modules[m], name)}

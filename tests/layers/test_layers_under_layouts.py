@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from mtfrun import layers, mtf
 from mtfrun.models.transformer import SelfAttention
@@ -98,31 +97,6 @@ CASES = {
     "dropout": Case(
         lambda mesh: layers.Dropout(0.4),
         lambda layer, given, context: layer(given["x"], context),
-        X,
-    ),
-    "annealed_dropout": Case(
-        lambda mesh: layers.Dropout(0.0),
-        lambda layer, given, context: layers.annealed_dropout(
-            given["x"],
-            True,
-            10,
-            50,
-            init_rate=0.8,
-            step=mtf.constant(given["x"].mesh, 30, dtype=tf.int64),
-            key=context.key,
-        ),
-        X,
-    ),
-    "multiplicative_jitter": Case(
-        lambda mesh: layers.Dropout(0.0),
-        lambda layer, given, context: layers.multiplicative_jitter(
-            given["x"], 0.3, key=context.key
-        ),
-        X,
-    ),
-    "clip_activation_gradient": Case(
-        lambda mesh: layers.Dropout(0.0),
-        lambda layer, given, context: layers.clip_activation_gradient(mtf.tanh(given["x"]), 0.01),
         X,
     ),
     "feed_forward": Case(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import mtf
+from mtfrun import mtf, ported
 from mtfrun.layers import Context
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.decoder_side import causal_mask
@@ -46,13 +46,13 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         None,
     ),
     "compressed": (
-        functools.partial(t.CompressedSelfAttention, compression_factor=2),
+        functools.partial(ported.CompressedSelfAttention, compression_factor=2),
         {},
         t.PositionalEmbedding,
     ),
     # Steps see the last positions only, and rows all: the same where the window is the row.
     "masked local": (
-        functools.partial(t.MaskedLocalAttention, window=TARGETS_LENGTH),
+        functools.partial(ported.MaskedLocalAttention, window=TARGETS_LENGTH),
         {},
         t.PositionalEmbedding,
     ),

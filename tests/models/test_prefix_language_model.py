@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import decoding, mtf
+from mtfrun import decoding, mtf, ported
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
@@ -209,7 +209,7 @@ def test_known_targets_behind_the_prefix_are_read_causally() -> None:
 
 def test_attention_with_a_ring_of_positions_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    layers = [functools.partial(t.MaskedLocalAttention, num_heads=2, d_kv=4)]
+    layers = [functools.partial(ported.MaskedLocalAttention, num_heads=2, d_kv=4)]
     stack = functools.partial(t.Stack, num_layers=1, layers=layers)
     model = t.DecoderOnly(mesh, VOCABULARY, d_model=8, max_length=16, stack=stack, prefix=True)
     mtf.initialize(model)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import decoding, mtf
+from mtfrun import decoding, mtf, ported
 from mtfrun.layers import Context, Sublayer
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
@@ -97,13 +97,13 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         FEED_FORWARD,
     ),
     "compressed": (
-        functools.partial(t.CompressedSelfAttention, compression_factor=3),
+        functools.partial(ported.CompressedSelfAttention, compression_factor=3),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,
     ),
     "masked local": (
-        functools.partial(t.MaskedLocalAttention, window=6),
+        functools.partial(ported.MaskedLocalAttention, window=6),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,

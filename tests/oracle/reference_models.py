@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf
+from mtfrun import mtf, ported
 from mtfrun.models import Loss, moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
@@ -141,9 +141,9 @@ def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
         "att": functools.partial(t.SelfAttention, **heads),
         "enc_att": functools.partial(t.EncoderDecoderAttention, **heads),
         "drd": functools.partial(t.FeedForward, d_ff=hp["d_ff"]),
-        "local_att": functools.partial(t.MaskedLocalAttention, **heads, window=window),
+        "local_att": functools.partial(ported.MaskedLocalAttention, **heads, window=window),
         "compressed_att": functools.partial(
-            t.CompressedSelfAttention, **heads, compression_factor=factor
+            ported.CompressedSelfAttention, **heads, compression_factor=factor
         ),
     }
     is_lm = hp["vocab_inputs"] is None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.models.resnet import SeedResNet
+from mtfrun.ported import SeedResNet
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_case import ONE_DEVICE, set_variables
 from tests.oracle.reference_cases import ReferenceCase, reference_cases

@@ -11,7 +11,6 @@ from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput, augmented
 from mtfrun.models.resnet.mixup import beta_quantiles, mixed, mixing_shares
 from mtfrun.models.resnet.resnet import ResNet, in_blocks
-from mtfrun.models.resnet.seed_network import SeedResNet
 from mtfrun.models.resnet.stems import LargeImageStem, SmallImageStem
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "LargeImageStem",
     "ResNet",
     "ResidualBlock",
-    "SeedResNet",
     "SmallImageStem",
     "augmented",
     "beta_quantiles",

@@ -4,13 +4,11 @@ from mtfrun.layers.embedding import PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.normalization import LayerNorm, RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias
-from mtfrun.models.transformer.compressed_self_attention import CompressedSelfAttention
 from mtfrun.models.transformer.decoder_only import DecoderOnly
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder
 from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAttention
 from mtfrun.models.transformer.encoder_only import EncoderOnly
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
-from mtfrun.models.transformer.masked_local_attention import MaskedLocalAttention
 from mtfrun.models.transformer.self_attention import SelfAttention
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
@@ -25,7 +23,6 @@ from mtfrun.models.transformer.transforms import (
 
 __all__ = [
     "CallLayer",
-    "CompressedSelfAttention",
     "DecoderOnly",
     "EncoderDecoder",
     "EncoderDecoderAttention",
@@ -35,7 +32,6 @@ __all__ = [
     "LayerNorm",
     "LocalSelfAttention",
     "MaskPadding",
-    "MaskedLocalAttention",
     "PositionalEmbedding",
     "RMSNorm",
     "RelativePositionBias",

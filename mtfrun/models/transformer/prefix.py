@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding import END_ID, number_of_known
-from mtfrun.layers import MASKED, attention_mask_same_segment, rename_length_to_memory_length
+from mtfrun.layers import attention_mask_autoregressive, attention_mask_same_segment
 
 
 def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
@@ -60,8 +60,7 @@ def prefix_mask(
     inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
     positions = mtf.range(in_prefix.mesh, length)
     priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)
-    hidden = mtf.less(priority, rename_length_to_memory_length(priority))
-    mask = mtf.to_float(hidden) * MASKED
+    mask = attention_mask_autoregressive(priority)
     if segments is not None:
         mask = attention_mask_same_segment(segments) + mask
     return mtf.cast(mask, dtype)

@@ -10,8 +10,8 @@ from mtfrun import mtf
 class AttentionParams(NamedTuple):
     """Projections {heads, io_channels, kv_channels} of queries, keys, values and outputs.
 
-    The functions of `sequence_attention`, `local_attention` and the like take them; a module owns
-    them as `AttentionParameters`.
+    The functions of attention beside this file take them; a module owns them as
+    `AttentionParameters`.
     """
 
     wq: mtf.Tensor

@@ -1,4 +1,4 @@
-"""Attention within blocks of a sequence or picture and to the blocks beside them.
+"""Attention within blocks of a sequence or image and to the blocks beside them.
 
 The blocks dimensions may be split; only whole blocks of keys and values move, by halo exchange.
 """
@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention import dot_product_attention
-from mtfrun.layers.attention_masks import MASKED
-from mtfrun.layers.attention_parameters import AttentionParams
+from mtfrun.layers import MASKED
+from mtfrun.ported.attention_parameters import AttentionParams
+from mtfrun.ported.multihead_attention import attend
 
 
 def local_self_attention_spatial_blocks(
@@ -38,15 +38,8 @@ def local_self_attention_spatial_blocks(
     mask = None
     if mask_right:
         mask = attention_bias_local_block(query_antecedent.mesh, width, memory_width)
-    mixed = dot_product_attention(
-        params.query(query_antecedent),
-        k,
-        v,
-        memory_length=k.shape.get_dim_by_name(memory_width.name),
-        d_kv=params.kv_channels,
-        bias=mask,
-    )
-    return params.output(mixed, query_antecedent.shape)
+    memory_length = k.shape.get_dim_by_name(memory_width.name)
+    return attend(query_antecedent, k, v, memory_length, params, bias=mask)
 
 
 def local_2d_self_attention_spatial_blocks(
@@ -57,7 +50,7 @@ def local_2d_self_attention_spatial_blocks(
     mask_right: bool = False,
     sum_logits_over_rows: bool = False,
 ) -> mtf.Tensor:
-    """Returns self-attention of every block of a picture to itself and its neighbours.
+    """Returns self-attention of every block of an image to itself and its neighbours.
 
     Args:
       query_antecedent: {..., num_h_blocks, num_w_blocks, h, w, io_channels}.
@@ -74,30 +67,29 @@ def local_2d_self_attention_spatial_blocks(
     columns = memory_w_dim or _memory_side(width)
     k, v = _keys_and_values(query_antecedent, {height: rows, width: columns}, params)
     k, v = local_2d_halo_exchange(k, v, h_blocks, rows, w_blocks, columns, mask_right)
-    seen_rows = k.shape.get_dim_by_name(rows.name)
-    seen_columns = k.shape.get_dim_by_name(columns.name)
-    q = params.query(query_antecedent)
+    memory_rows = k.shape.get_dim_by_name(rows.name)
+    memory_columns = k.shape.get_dim_by_name(columns.name)
     if sum_logits_over_rows:
         if mask_right:
             raise ValueError("sum_logits_over_rows=True leaves no rows that mask_right could mask")
-        logits = mtf.einsum([q, k], output_shape=[*(q.shape - params.kv_channels), seen_columns])
-        weights = mtf.cast(mtf.softmax(mtf.to_float(logits), seen_columns), v.dtype)
+        q = params.query(query_antecedent)
+        logits = mtf.einsum([q, k], output_shape=[*(q.shape - params.kv_channels), memory_columns])
+        weights = mtf.cast(mtf.softmax(mtf.to_float(logits), memory_columns), v.dtype)
         mixed = mtf.einsum([weights, v], output_shape=q.shape)
         return params.output(mixed, query_antecedent.shape)
-    memory = mtf.Dimension("memory_positions", seen_rows.size * seen_columns.size)
+    memory = mtf.Dimension("memory_positions", memory_rows.size * memory_columns.size)
     mask = None
     if mask_right:
         mask = attention_bias_local_2d_block(mesh, height, width, rows, columns)
-        mask = mtf.replace_dimensions(mask, [seen_rows, seen_columns], memory)
-    mixed = dot_product_attention(
-        q,
-        mtf.replace_dimensions(k, [seen_rows, seen_columns], memory),
-        mtf.replace_dimensions(v, [seen_rows, seen_columns], memory),
-        memory_length=memory,
-        d_kv=params.kv_channels,
+        mask = mtf.replace_dimensions(mask, [memory_rows, memory_columns], memory)
+    return attend(
+        query_antecedent,
+        mtf.replace_dimensions(k, [memory_rows, memory_columns], memory),
+        mtf.replace_dimensions(v, [memory_rows, memory_columns], memory),
+        memory,
+        params,
         bias=mask,
     )
-    return params.output(mixed, query_antecedent.shape)
 
 
 def local_1d_halo_exchange(
@@ -144,9 +136,9 @@ def attention_bias_local_block(
     size = memory_length.size
     query = np.arange(block_length.size)[:, np.newaxis]
     memory = np.arange(-size, size)[np.newaxis, :]
-    seen = mtf.Dimension(memory_length.name, 2 * size)
+    both_blocks = mtf.Dimension(memory_length.name, 2 * size)
     mask = np.where(memory <= query, 0.0, MASKED)
-    return mtf.constant(mesh, mask, [block_length, seen], dtype)
+    return mtf.constant(mesh, mask, [block_length, both_blocks], dtype)
 
 
 def attention_bias_local_2d_block(
@@ -168,11 +160,11 @@ def attention_bias_local_2d_block(
     memory_row = np.arange(-height, height)[None, None, :, None]
     memory_column = np.arange(-width, width)[None, None, None, :]
     before = (memory_row < row) | ((memory_row == row) & (memory_column <= column))
-    seen = [
+    memory_dims = [
         mtf.Dimension(memory_h_dim.name, 2 * height),
         mtf.Dimension(memory_w_dim.name, 2 * width),
     ]
-    return mtf.constant(mesh, np.where(before, 0.0, MASKED), [h_dim, w_dim, *seen], dtype)
+    return mtf.constant(mesh, np.where(before, 0.0, MASKED), [h_dim, w_dim, *memory_dims], dtype)
 
 
 def _memory_side(dim: mtf.Dimension) -> mtf.Dimension:

@@ -1,9 +1,9 @@
-"""The ResNet of Mesh TensorFlow's users in 2018, for parity; to train, use `ResNet`.
+"""The ResNet of Mesh TensorFlow's users in 2018. New models use `resnet.ResNet`.
 
-What is odd about it is kept, because its numbers depend on it: its pictures are cut into blocks of
-32 x 96 with the channels folded into the columns; only the first convolution sees across the
-border of a block, and only to the left and right; its normalisation takes statistics over the
-batch alone, has a scale for every place in the batch, and its moving averages never move.
+It behaves as the original, whose numbers depend on this: images are cut into blocks of 32 x 96 with
+the channels folded into the columns; only the first convolution reads across the border of a block,
+and only to the left and right; the normalisation takes statistics over the batch alone and has a
+scale for every example of a batch; its moving averages are never updated.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _STRIDES = (1, 2, 2)
 
 
 class SeedBatchNorm(mtf.Module):
-    """Normalises every place in a picture by its statistics over the batch."""
+    """Normalises every position of an image by its statistics over the batch."""
 
     def __init__(
         self,
         mesh: mtf.Mesh,
         batch: mtf.Dimension,
-        places: Iterable[mtf.Dimension],
+        positions: Iterable[mtf.Dimension],
         epsilon: float = 1e-5,
     ) -> None:
-        """Makes the specs of scale and bias {batch}, moving_mean and moving_variance {*places}."""
+        """Makes the specs of scale and bias {batch}, moving mean and variance {*positions}."""
         super().__init__()
-        shape = mtf.Shape(places)
+        shape = mtf.Shape(positions)
         one = mtf.initializers.Ones()
         self._batch = batch
         self._epsilon = epsilon
@@ -43,7 +43,8 @@ class SeedBatchNorm(mtf.Module):
         self.moving_variance = mtf.Variable(mesh, shape, one, trainable=False)
 
     def __call__(self, x: mtf.Tensor, training: bool) -> mtf.Tensor:
-        """Returns x {batch, *places} normalised: by this batch in training, else as it was made."""
+        """Returns x {batch, *positions} normalised: by this batch in training, else by the moving
+        averages."""
         if training:
             centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
             variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
@@ -72,21 +73,21 @@ class SeedBottleneck(mtf.Module):
         batch, row_blocks, col_blocks, rows, cols, inputs = shape.dims
         outputs = mtf.Dimension(inputs.name, filters)
         strided = [mtf.Dimension(dim.name, math.ceil(dim.size / stride)) for dim in (rows, cols)]
-        inner_places = [row_blocks, col_blocks, rows, cols, outputs]
-        outer_places = [row_blocks, col_blocks, *strided, outputs]
-        self.output_shape = mtf.Shape([batch, *outer_places])
+        inner_positions = [row_blocks, col_blocks, rows, cols, outputs]
+        outer_positions = [row_blocks, col_blocks, *strided, outputs]
+        self.output_shape = mtf.Shape([batch, *outer_positions])
         point = functools.partial(Conv2D, filter_size=(1, 1))
         strides = (stride, stride)
         self.projection = self.projection_norm = None
         if project:
             self.projection = point(mesh, inputs, outputs, strides=strides)
-            self.projection_norm = SeedBatchNorm(mesh, batch, outer_places)
+            self.projection_norm = SeedBatchNorm(mesh, batch, outer_positions)
         self.first = point(mesh, inputs, outputs)
-        self.first_norm = SeedBatchNorm(mesh, batch, inner_places)
+        self.first_norm = SeedBatchNorm(mesh, batch, inner_positions)
         self.second = Conv2D(mesh, outputs, outputs, filter_size=(3, 3))
-        self.second_norm = SeedBatchNorm(mesh, batch, inner_places)
+        self.second_norm = SeedBatchNorm(mesh, batch, inner_positions)
         self.third = point(mesh, outputs, outputs, strides=strides)
-        self.third_norm = SeedBatchNorm(mesh, batch, outer_places)
+        self.third_norm = SeedBatchNorm(mesh, batch, outer_positions)
 
     def __call__(self, x: mtf.Tensor, training: bool) -> mtf.Tensor:
         """Returns the block's output, of `output_shape`."""
@@ -106,12 +107,12 @@ class SeedResNet(ImageClassifier):
       mesh: the mesh.
       num_classes: the number of labels.
       image: {rows, cols, channels}; rows a multiple of 32, cols * channels of 96.
-      batch_size: pictures of every batch, in evaluation too.
+      batch_size: images of every batch, in evaluation too.
       num_layers: how often the three layers of blocks are repeated.
-      layer_sizes: blocks of each of the three layers; what is beyond has no effect.
+      layer_sizes: blocks of each of the three layers; numbers beyond have no effect.
       filter_sizes: their filters, likewise; the first is also that of the 7x7 convolution.
       hidden_size: the width of the hidden layer.
-      image_input: makes normalised floats of pictures.
+      image_input: makes normalised floats of images.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class SeedResNet(ImageClassifier):
         rows, cols, channels = (dim.size for dim in image)
         if rows % _BLOCK_ROWS or cols * channels % _BLOCK_COLS:
             raise ValueError(
-                f"pictures of {rows} rows and {cols} cols * {channels} channels do not fit: rows "
+                f"images of {rows} rows and {cols} cols * {channels} channels do not fit: rows "
                 f"must be a multiple of {_BLOCK_ROWS}, cols * channels of {_BLOCK_COLS}"
             )
         batch = mtf.Dimension("batch", batch_size)
@@ -140,8 +141,8 @@ class SeedResNet(ImageClassifier):
         block = [mtf.Dimension("rows", _BLOCK_ROWS), mtf.Dimension("cols", _BLOCK_COLS)]
         one_channel = mtf.Dimension("one_channel", 1)
         filters = mtf.Dimension("filters", filter_sizes[0])
-        self._given = mtf.Shape([batch, *image])
-        # As the picture lies in memory, and as the convolutions need it.
+        self._input_shape = mtf.Shape([batch, *image])
+        # The order of an image in memory, and the one that the convolutions need.
         self._stored = mtf.Shape([batch, row_blocks, block[0], col_blocks, block[1], one_channel])
         self._blocked = mtf.Shape([batch, row_blocks, col_blocks, *block, one_channel])
         self.first = Conv2D(
@@ -153,20 +154,20 @@ class SeedResNet(ImageClassifier):
         stages = list(zip(layer_sizes, filter_sizes, _STRIDES, strict=False))
         for num_blocks, num_filters, stride in stages * num_layers:
             for i in range(num_blocks):
-                made = SeedBottleneck(
+                bottleneck = SeedBottleneck(
                     mesh, shape, num_filters, stride=stride if i == 0 else 1, project=i == 0
                 )
-                shape = made.output_shape
-                self.blocks.append(made)
+                shape = bottleneck.output_shape
+                self.blocks.append(bottleneck)
         hidden = mtf.Dimension("hidden", hidden_size)
         self.hidden = Dense(mesh, shape.dims[1:], [hidden], activation=mtf.relu)
         self.softmax = Dense(mesh, [hidden], [self._classes])
 
     def _classify(self, images: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        if images.shape != self._given:
+        if images.shape != self._input_shape:
             raise mtf.ShapeError(
-                f"images are {images.shape}, but this network was made for {self._given}: its "
-                "normalisation knows every place of a batch"
+                f"images are {images.shape}, but this network was made for {self._input_shape}: "
+                "its normalisation has a scale for every example of a batch"
             )
         x = mtf.transpose(mtf.reshape(images, self._stored), self._blocked)
         x = mtf.relu(self.first_norm(self.first(x), training))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtfrun import layers, mtf
+from mtfrun import mtf, ported
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 HEIGHT, WIDTH, H_BLOCKS, W_BLOCKS, IO = 2, 3, 2, 4, 4
@@ -22,23 +22,23 @@ WHERE = [
 
 def _run(
     mesh_shape: str, layout: str, mask_right: bool
-) -> tuple[np.ndarray, layers.AttentionParams]:
+) -> tuple[np.ndarray, ported.AttentionParams]:
     mesh = mtf.Mesh(mesh_shape, layout)
-    attention = layers.AttentionParameters(
+    attention = ported.AttentionParameters(
         mesh, mtf.Dimension("heads", 2), SHAPE.dims[-1], mtf.Dimension("kv", 3)
     )
     mtf.initialize(attention, seed=1)
     x = np.random.default_rng(0).standard_normal(SHAPE.to_integer_list, np.float32)
     y = mtf.function(
-        lambda x: layers.local_2d_self_attention_spatial_blocks(
+        lambda x: ported.local_2d_self_attention_spatial_blocks(
             x, attention(), mask_right=mask_right
         )
     )(mtf.import_tf_tensor(mesh, x, SHAPE))
     return mtf.to_numpy(y), mtf.to_numpy(attention())
 
 
-def _expected(params: layers.AttentionParams, mask_right: bool) -> np.ndarray:
-    """Position by position over the whole picture; zeros beyond it take part."""
+def _expected(params: ported.AttentionParams, mask_right: bool) -> np.ndarray:
+    """Position by position over the whole image; zeros beyond it take part."""
     x = np.random.default_rng(0).standard_normal(SHAPE.to_integer_list, np.float32)
     whole = x.transpose(0, 1, 3, 2, 4, 5).reshape(2, H_BLOCKS * HEIGHT, W_BLOCKS * WIDTH, IO)
     padded = np.pad(whole, [(0, 0), (HEIGHT, HEIGHT), (WIDTH, WIDTH), (0, 0)])
@@ -84,9 +84,9 @@ def test_the_originals_sum_over_rows_has_no_mask() -> None:
     x = mtf.zeros(mesh, SHAPE)
     w = mtf.zeros(mesh, [mtf.Dimension("heads", 2), SHAPE.dims[-1], mtf.Dimension("kv", 3)])
     with pytest.raises(ValueError, match="no rows that mask_right could mask"):
-        layers.local_2d_self_attention_spatial_blocks(
+        ported.local_2d_self_attention_spatial_blocks(
             x,
-            layers.AttentionParams(w, w, w, w),
+            ported.AttentionParams(w, w, w, w),
             mask_right=True,
             sum_logits_over_rows=True,
         )

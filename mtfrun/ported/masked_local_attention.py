@@ -1,14 +1,24 @@
-"""Attention of every position to a window of positions before it."""
+"""Tensor2Tensor's local attention: blocks of positions that attend to a window before them.
+
+New models use `transformer.LocalSelfAttention`.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers.attention import dot_product_attention
-from mtfrun.layers.attention_masks import MASKED
-from mtfrun.layers.attention_parameters import AttentionParams
-from mtfrun.layers.ring import write_to_ring
+from mtfrun.layers import (
+    MASKED,
+    Context,
+    KeysAndValues,
+    dot_product_attention,
+    ring_of,
+    write_to_ring,
+)
+from mtfrun.ported.attention_parameters import AttentionParams
+from mtfrun.ported.multihead_attention import attend
+from mtfrun.ported.projected_attention import ProjectedAttention
 
 
 def masked_local_attention_1d(
@@ -37,7 +47,7 @@ def masked_local_attention_1d(
     """
     length, io = x.shape.dims[-2:]
     batch = x.shape.dims[:-2]
-    q, k, v = _projected(x, params)
+    q, k, v = _projections(x, params)
     block_size = _largest_divisor(length_per_split or length.size, max(window_size, 128))
     num_blocks = length.size // block_size
     # Under the length's name the blocks are split as it is, where they can be.
@@ -50,36 +60,40 @@ def masked_local_attention_1d(
         y = mtf.replace_dimensions(y, length, [blocks, memory])
         return mtf.left_halo_exchange(y, blocks, memory, window_size)
 
-    seen = mtf.Dimension("memory_length", block_size + window_size)
-    mixed = dot_product_attention(
+    memory_length = mtf.Dimension("memory_length", block_size + window_size)
+    attended = dot_product_attention(
         mtf.replace_dimensions(q, length, [blocks, block]),
         with_lookback(k),
         with_lookback(v),
-        memory_length=seen,
+        memory_length=memory_length,
         d_kv=params.kv_channels,
-        bias=_lookback_mask(x.mesh, block, seen),
+        bias=_lookback_mask(x.mesh, block, memory_length),
     )
-    mixed = mtf.replace_dimensions(mixed, [blocks, block], length)
-    return params.output(mixed, [*batch, length, io]), k, v
+    attended = mtf.replace_dimensions(attended, [blocks, block], length)
+    return params.output(attended, [*batch, length, io]), k, v
 
 
-def _projected(x: mtf.Tensor, params: AttentionParams) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+def _projections(
+    x: mtf.Tensor, params: AttentionParams
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns query, key and value {batch..., heads, length, kv_channels}."""
     *batch, length, _ = x.shape.dims
     shape = [*batch, params.heads, length, params.kv_channels]
     q, k, v = (
-        mtf.transpose(projected, shape)
-        for projected in (params.query(x), params.key(x), params.value(x))
+        mtf.transpose(projection, shape)
+        for projection in (params.query(x), params.key(x), params.value(x))
     )
     return q, k, v
 
 
-def _lookback_mask(mesh: mtf.Mesh, block: mtf.Dimension, seen: mtf.Dimension) -> mtf.Tensor:
-    """Returns {block_length, memory_length}: hides what is later, or a block's length earlier."""
+def _lookback_mask(
+    mesh: mtf.Mesh, block: mtf.Dimension, memory_length: mtf.Dimension
+) -> mtf.Tensor:
+    """Returns {block_length, memory_length}: masks what is later, or a block's length earlier."""
     query = np.arange(block.size)[:, np.newaxis]
-    memory = np.arange(seen.size)[np.newaxis, :] - (seen.size - block.size)
+    memory = np.arange(memory_length.size)[np.newaxis, :] - (memory_length.size - block.size)
     visible = (memory <= query) & (memory > query - block.size)
-    return mtf.constant(mesh, np.where(visible, 0.0, MASKED), [block, seen])
+    return mtf.constant(mesh, np.where(visible, 0.0, MASKED), [block, memory_length])
 
 
 def _largest_divisor(number: int, limit: int) -> int:
@@ -94,9 +108,9 @@ def masked_local_attention_1d_incremental(
     params: AttentionParams,
     condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the attention of one more position to the last ones, and the new memory.
+    """Returns the attention of one more position to the last ones, and the new cache.
 
-    The memory is a ring, see `ring_positions`. As in the original there is no mask; entries not yet
+    The cache is a ring, see `ring_positions`. As in the original there is no mask; entries not yet
     written are zeros and take part.
 
     Args:
@@ -104,7 +118,7 @@ def masked_local_attention_1d_incremental(
       prev_k, prev_v: {batch..., heads, window_length, kv_channels}.
       step_num: the position, an int32 scalar.
       params: the projections.
-      condition: {batch...} bool, the rows whose memory changes; None for all.
+      condition: {batch...} bool, the rows whose cache changes; None for all.
 
     Returns:
       {batch..., io_channels}, and the keys and values with this position.
@@ -112,16 +126,13 @@ def masked_local_attention_1d_incremental(
     window = prev_k.shape.get_dim_by_name("window_length")
     k = write_to_ring(prev_k, params.key(x), window, step_num, condition)
     v = write_to_ring(prev_v, params.value(x), window, step_num, condition)
-    mixed = dot_product_attention(
-        params.query(x), k, v, memory_length=window, d_kv=params.kv_channels
-    )
-    return params.output(mixed, x.shape), k, v
+    return attend(x, k, v, window, params), k, v
 
 
 def masked_local_attention_1d_by_steps(
     x: mtf.Tensor, params: AttentionParams, window_size: int
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns what `masked_local_attention_1d_incremental` gives for all positions, and its memory.
+    """Returns `masked_local_attention_1d_incremental` of all positions, and their keys and values.
 
     Args:
       x: {batch..., length, io_channels}.
@@ -133,12 +144,12 @@ def masked_local_attention_1d_by_steps(
       kv_channels} of all positions.
     """
     length = x.shape.dims[-2]
-    q, k, v = _projected(x, params)
+    q, k, v = _projections(x, params)
     memory = mtf.Dimension("memory_length", length.size)
     position = np.arange(length.size)
     distance = position[:, np.newaxis] - position
     visible = (distance >= 0) & (distance < window_size)
-    # The zeros in places that are not yet written have a logit of 0 each.
+    # The zeros of positions that are not yet written have a logit of 0 each.
     unwritten = window_size - 1 - position
     extra_logit = np.where(unwritten > 0, np.log(np.maximum(unwritten, 1)), MASKED)
     mixed = dot_product_attention(
@@ -150,3 +161,55 @@ def masked_local_attention_1d_by_steps(
         extra_logit=mtf.constant(x.mesh, extra_logit, [length]),
     )
     return params.output(mixed, x.shape), k, v
+
+
+class MaskedLocalAttention(ProjectedAttention):
+    """Causal attention in blocks; see `masked_local_attention_1d`.
+
+    As in the original, decoding step by step is another attention than the one over whole rows: it
+    sees the last `window` positions, where a row sees the block as well. Segments of packed rows
+    attend to each other.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_heads: int = 8,
+        d_kv: int = 64,
+        window: int = 128,
+    ) -> None:
+        """Makes the projections; `window` is how far a block looks back."""
+        super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
+        self._window = window
+
+    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns {batch..., length, d_model} for x of the same shape."""
+        return masked_local_attention_1d(x, self.parameters(), self._window)[0]
+
+    def prefill(
+        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        """Returns the output of steps for whole rows, and the ring after them."""
+        y, *keys_and_values = masked_local_attention_1d_by_steps(x, self.parameters(), self._window)
+        length = x.shape.get_dim_by_name("length")
+        number = context.number_known()
+        rings = (ring_of(z, length, number, state.keys.shape) for z in keys_and_values)
+        return y, KeysAndValues(*rings)
+
+    def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
+        """Returns the positions of a ring; those not yet written are attended to as well."""
+        return mtf.Dimension("window_length", self._window)
+
+    def _attend_once(
+        self,
+        x: mtf.Tensor,
+        cache: KeysAndValues,
+        position: mtf.Tensor,
+        condition: mtf.Tensor | None,
+    ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+        return masked_local_attention_1d_incremental(
+            x, *cache, position, self.parameters(), condition
+        )

@@ -1,4 +1,4 @@
-"""What the sublayers over Mesh TensorFlow's attention functions share."""
+"""The base class of sublayers over `AttentionParameters`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import abc
 from collections.abc import Iterable
 
 from mtfrun import mtf
-from mtfrun.layers import AttentionParameters, Context, KeysAndValues, Sublayer
+from mtfrun.layers import Context, KeysAndValues, Sublayer
+from mtfrun.ported.attention_parameters import AttentionParameters
 
 
 class ProjectedAttention(Sublayer):
-    """Causal attention with `AttentionParameters`, whose steps do not have a memory of all
-    positions.
+    """Causal attention whose steps cache less than the keys and values of all positions.
 
-    The ids of a prefix cannot see each other through it.
+    The ids of a prefix cannot attend to later ones of the prefix through it.
     """
 
     def __init__(
@@ -33,35 +33,35 @@ class ProjectedAttention(Sublayer):
         self.parameters = AttentionParameters(mesh, heads, d_model, kv, dtypes)
 
     @abc.abstractmethod
-    def _remembered(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        """Returns the dimension of the memory of so many positions."""
+    def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
+        """Returns the cache's dimension for so many positions."""
 
     @abc.abstractmethod
     def _attend_once(
         self,
         x: mtf.Tensor,
-        memory: KeysAndValues,
+        cache: KeysAndValues,
         position: mtf.Tensor,
         condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        """Returns the output at a position, and the memory's keys and values with it.
+        """Returns the output at a position, and the cache's keys and values with it.
 
-        The memory stays as it is in rows where the condition does not hold.
+        The cache stays as it is in rows where the condition does not hold.
         """
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
     ) -> KeysAndValues:
-        """Returns an empty memory."""
+        """Returns an empty cache of keys and values."""
         heads, _, kv = self.parameters.wq.shape
-        shape = [*batch, heads, self._remembered(memory_length), kv]
+        shape = [*batch, heads, self._cache_dimension(memory_length), kv]
         zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
         return KeysAndValues(zeros, zeros)
 
     def step(
         self, x: mtf.Tensor, state: KeysAndValues, context: Context
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at `context.position` and the memory with that position."""
+        """Returns the output at `context.position` and the cache with that position."""
         if context.position is None:
             raise ValueError(f"a step of {type(self).__name__} needs context.position")
         y, keys, values = self._attend_once(x, state, context.position, context.is_new())

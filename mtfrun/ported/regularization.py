@@ -1,0 +1,98 @@
+"""Mesh TensorFlow's noise on activations, and its bound on their gradients.
+
+New models use `layers.Dropout`, `moe.Jitter` and `optim.clip_by_global_norm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtfrun import mtf
+from mtfrun.models.moe import Jitter
+
+
+def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key) -> mtf.Tensor:
+    """Returns x, every element multiplied by a draw uniform in [1 - epsilon, 1 + epsilon).
+
+    It keeps a model from depending on differences that bfloat16 rounds away, such as close router
+    logits; Fedus et al. 2021, arXiv:2101.03961, section 2.4.
+
+    Args:
+      x: any tensor of floats.
+      epsilon: half the width of the interval; 0 returns x.
+      key: which draw this is, see `mtf.dropout`.
+    """
+    return x if epsilon == 0.0 else Jitter(epsilon)(x, key)
+
+
+def annealed_dropout(
+    x: mtf.Tensor,
+    training: bool,
+    start_step: int,
+    end_step: int,
+    init_rate: float | None = None,
+    noise_shape: mtf.ShapeLike | None = None,
+    *,
+    step: mtf.Tensor,
+    key: mtf.Key,
+) -> mtf.Tensor:
+    """Returns x with elements dropped at a rate that falls from `init_rate` to 0.
+
+    Rennie et al. 2014, "Annealed dropout training of deep networks". The rate is `init_rate` up to
+    `start_step`, from there linear in the step, and 0 from `end_step` on. (Mesh TensorFlow goes on
+    with the line before `start_step`, to rates above `init_rate`.)
+
+    Args:
+      x: any tensor of floats.
+      training: False returns x.
+      start_step, end_step: where the rate begins to fall, and where it is 0.
+      init_rate: the rate at first, in [0, 1); None returns x.
+      noise_shape: dimensions that have their own noise; the others share it. By default all.
+      step: the global step, a scalar.
+      key: which draw this is, see `mtf.dropout`.
+
+    Raises:
+      ValueError: the rate is not in [0, 1), or the steps are not in order.
+    """
+    if not training or not init_rate:
+        return x
+    if not 0.0 <= init_rate < 1.0:
+        raise ValueError(f"init_rate={init_rate} must be in [0, 1)")
+    if start_step >= end_step:
+        raise ValueError(
+            f"annealed_dropout needs start_step < end_step, got {start_step} and {end_step}"
+        )
+    unclipped = (end_step - mtf.to_float(step)) / (end_step - start_step)
+    keep_prob = 1.0 - init_rate * mtf.minimum(mtf.maximum(unclipped, 0.0), 1.0)
+    shape = x.shape if noise_shape is None else mtf.convert_to_shape(noise_shape)
+    for dim in shape:
+        x.shape.index(dim)  # raises a ShapeError
+    mask = mtf.less(mtf.random_uniform(x.mesh, shape, key=key), keep_prob)
+    return x * mtf.cast(mtf.to_float(mask) / keep_prob, x.dtype)
+
+
+def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) -> mtf.Tensor:
+    """Returns x, whose gradient is scaled down where its root mean square exceeds a bound.
+
+    The mean is over the whole gradient, of all devices: {} for x {...}, one all-reduce over every
+    axis that splits x.
+
+    Args:
+      x: any tensor of floats.
+      clip_rms_norm: the bound, positive; None leaves the gradient alone.
+
+    Raises:
+      ValueError: the bound is not positive.
+    """
+    if clip_rms_norm is None:
+        return x
+    if not clip_rms_norm > 0.0:
+        raise ValueError(f"clip_rms_norm={clip_rms_norm} must be positive, or None not to clip")
+
+    def clipped(
+        inputs: Sequence[mtf.Tensor], outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]
+    ) -> list[mtf.Tensor]:
+        rms = mtf.sqrt(mtf.reduce_mean(mtf.square(mtf.to_float(grads[0]))))
+        return [grads[0] / mtf.cast(mtf.maximum(rms / clip_rms_norm, 1.0), x.dtype)]
+
+    return mtf.custom_gradient(mtf.identity, clipped, [x])
