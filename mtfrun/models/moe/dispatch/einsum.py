@@ -1,4 +1,4 @@
-"""Dispatch as contractions with one-hot tensors: the reference."""
+"""Dispatch as contractions with the dispatch and combine tensors: the reference."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from mtfrun.models.moe.routing import Routing
 
 @dataclasses.dataclass(frozen=True)
 class EinsumDispatch:
-    """Contracts with {..., group, experts, capacity} tensors, as GShard and Mesh TensorFlow do.
+    """Contracts with {..., group, experts, capacity} tensors, as Mesh TensorFlow does.
+
+    Lepikhin et al. 2020, arXiv:2006.16668, algorithm 2.
 
     Costs group * experts * capacity multiplications per entry of a row, which grows with the
     square of the group size: `GatherDispatch` gives the same and does not.
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns what the tokens of x {..., group, d} put into the slots; 0 in empty ones."""
+        """Returns the rows of x {..., group, d} that the slots hold; 0 in empty ones."""
         return mtf.einsum([x, routing.dispatch_tensor(x.dtype)], shape)
 
     def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:

@@ -1,0 +1,38 @@
+"""Sequences in chunks of positions, one after the other, which bounds the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from mtfrun import mtf
+
+
+def map_chunks(fn: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, tokens: int) -> mtf.Tensor:
+    """Returns fn(x), computed for chunks of about so many tokens.
+
+    Args:
+      fn: from {batch..., positions, d_model} to the same shape; treats positions one by one.
+      x: {batch..., length, d_model}.
+      tokens: a chunk has so many, or one position of all rows if these are more.
+    """
+    *batch, length, _ = x.shape.dims
+    positions = max(1, tokens // mtf.Shape(batch).size)
+    number = -(-length.size // positions)
+    if number == 1:
+        return fn(x)
+    # Under names without a layout rule.
+    chunks, chunk = mtf.Dimension("chunks", number), mtf.Dimension("chunk_length", positions)
+    padded = mtf.Dimension("chunks_length", number * positions)
+    x = mtf.rename_dimension(x, length.name, padded.name)
+    x = mtf.pad(x, [0, padded.size - length.size], padded.name)
+    x = mtf.replace_dimensions(x, padded, [chunks, chunk])
+
+    def advance(i: mtf.Tensor, y: mtf.Tensor) -> list[mtf.Tensor]:
+        return [i + 1, mtf.write_position(y, fn(mtf.gather(x, i, chunks)), chunks, i)]
+
+    first = [mtf.constant(x.mesh, 0, dtype=tf.int32), mtf.zeros_like(x)]
+    _, y = mtf.while_loop(lambda i, y: mtf.less(i, number), advance, first)
+    y = mtf.slice(mtf.replace_dimensions(y, [chunks, chunk], padded), 0, length.size, padded.name)
+    return mtf.rename_dimension(y, padded.name, length.name)
