@@ -79,13 +79,13 @@ def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
         choices = moe.truncated_top_2(gates, group, experts, capacity, allow_negative=True)
         zero = mtf.zeros(gates.mesh, [])
         routing = moe.Routing(choices, group, experts, capacity, gates, zero, zero)
-        return {"assignment": mtf.transpose(routing.combine_tensor(), shape)}
+        return {"assignment": mtf.transpose(moe.combine_tensor(routing), shape)}
     routing = _routing(file, case, tensors)
     shape = shape_of(case, "out/combine")
     shape = mtf.Shape(dim for dim in shape if dim.name != "k")  # of size 1, in the original's ntlb
     return {
-        "combine": mtf.transpose(routing.combine_tensor(), shape),
-        "dispatch": mtf.transpose(routing.dispatch_tensor(), shape),
+        "combine": mtf.transpose(moe.combine_tensor(routing), shape),
+        "dispatch": mtf.transpose(moe.dispatch_tensor(routing), shape),
         "loss": routing.loss,
     }
 

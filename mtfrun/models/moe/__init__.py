@@ -2,7 +2,7 @@
 
 from mtfrun.models.moe.capacity import Capacity, num_groups
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
-from mtfrun.models.moe.dispatch.einsum import EinsumDispatch
+from mtfrun.models.moe.dispatch.einsum import EinsumDispatch, combine_tensor, dispatch_tensor
 from mtfrun.models.moe.dispatch.gather import GatherDispatch
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.gates.batch_prioritized import BatchPrioritized
@@ -65,7 +65,9 @@ __all__ = [
     "Top2V1",
     "TopN",
     "TruncatedTop2",
+    "combine_tensor",
     "dispatch_in_order",
+    "dispatch_tensor",
     "load_balancing_loss",
     "make_routing",
     "num_groups",

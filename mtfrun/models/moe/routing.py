@@ -103,21 +103,3 @@ class Routing:
         """The token in a slot: {..., experts, capacity} int32, -1 for an empty one."""
         source = self.source_of_slot
         return mtf.where(mtf.less(source, 0), source, mtf.mod(source, self.group.size))
-
-    def combine_tensor(self, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-        """Returns the weights {..., group, experts, capacity} of slots in a token's output.
-
-        Lepikhin et al. 2020, arXiv:2006.16668, algorithm 2, combine_weights; `dispatch_tensor` is
-        the dispatch_mask of it.
-        """
-        shape = self.batch + [self.group, self.experts, self.capacity]
-        parts = []
-        for choice in self.choices:
-            expert = mtf.one_hot(choice.expert, self.experts)
-            slot = mtf.one_hot(choice.position, self.capacity)
-            parts.append(mtf.multiply(choice.gate * expert, slot, output_shape=shape))
-        return mtf.cast(mtf.add_n(parts), dtype)
-
-    def dispatch_tensor(self, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-        """Returns 1 where a token has a slot: {..., group, experts, capacity}."""
-        return mtf.cast(mtf.not_equal(self.combine_tensor(dtype), 0.0), dtype)

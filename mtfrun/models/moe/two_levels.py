@@ -161,26 +161,20 @@ def two_levels(
     slots_by_expert = mtf.Shape([expert_x, outer_batch, groups_x_unsplit, expert_capacity_x])
     # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x, d_model}
     slots_x = dispatch.to_slots(x, outer, slots_by_group + d_model)
-    # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x}: 1 for a gate above 1/2, else 0.5
-    # for a token's second choice, 0 for an empty slot.
-    gates_x = dispatch.gates_of_slots(outer, slots_by_group, x)
-    importance_x = 0.5 * (
-        mtf.to_float(mtf.greater(gates_x, 0.5)) + mtf.to_float(mtf.greater(gates_x, 0.0))
-    )
+    # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x}
+    importance_x = _importance_of_gates(dispatch.gates_of_slots(outer, slots_by_group, x))
 
     # First all-to-all, from groups_x to expert_x; then new groups, of all slots of an expert_x.
-    # {expert_x, groups_y, group_size_y, d_model} and {expert_x, groups_y, group_size_y}
     tokens_y = mtf.Shape([expert_x, groups_y, group_size_y])
+    # {expert_x, groups_y, group_size_y, d_model} and {expert_x, groups_y, group_size_y}
     y = mtf.reshape(mtf.reshape(slots_x, slots_by_expert + d_model), tokens_y + d_model)
     inner_importance = mtf.reshape(mtf.reshape(importance_x, slots_by_expert), tokens_y)
 
     # Level y: the tokens of these groups compete for the slots of expert_y.
     inner = inner_router(y, group_size_y, expert_capacity_y, inner_importance, context)
     expert_y_unsplit, expert_y = inner.experts, mtf.Dimension("expert_y", inner.experts.size)
-    # {expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_model}
-    slots_y = dispatch.to_slots(
-        y, inner, mtf.Shape([expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_model])
-    )
+    shape_y = mtf.Shape([expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_model])
+    slots_y = dispatch.to_slots(y, inner, shape_y)
     # Second all-to-all, from groups_y to expert_y, and the third, back.
     # {expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_output}
     slots_y = apply_experts(experts, slots_y, expert_y, groups_y, context)
@@ -193,3 +187,12 @@ def two_levels(
     # {outer_batch, groups_x, group_size_x, d_output}
     output = dispatch.to_tokens(slots_x, outer, x.shape - d_model + d_output)
     return TwoLevels(output, outer, inner, inner_importance, slots_by_group, slots_by_expert)
+
+
+def _importance_of_gates(gates: mtf.Tensor) -> mtf.Tensor:
+    """Returns 1 for a gate above 1/2, 0.5 for a smaller one, 0 for that of an empty slot.
+
+    So the larger choice of a token may visit two experts of the second level, the other one.
+    """
+    above_half = mtf.to_float(mtf.greater(gates, 0.5))
+    return 0.5 * (above_half + mtf.to_float(mtf.greater(gates, 0.0)))

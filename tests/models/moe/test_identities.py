@@ -136,6 +136,12 @@ def test_a_token_visits_three_experts_of_two_levels_at_most() -> None:
     assert_close(result.metrics["/visits"], np.float32([0, 0, 0, 96, 0]))
 
 
+@pytest.mark.parametrize("option", [{"num_experts": (4,)}, {"routers": (moe.Router,)}])
+def test_two_levels_want_two_of_everything(option: dict) -> None:
+    with pytest.raises(ValueError, match=f"MoE2D.{next(iter(option))}=.* must be two, one for"):
+        two_levels(mtf.Mesh(ONE_DEVICE), **option)
+
+
 def test_truncated_top_2_makes_no_choice_of_a_negative_gate() -> None:
     # Token 0 has taken one of the two slots of expert 1; tokens 7 to 11 come after the position at
     # which its other one will be taken, at this rate, and want expert 0.
