@@ -17,8 +17,8 @@ class BatchPrioritized:
     """`Switch` with the tokens of a group in descending order of their gates.
 
     Riquelme et al. 2021, arXiv:2106.05974, section 4, with k = 1 and the group for the batch;
-    Mesh TensorFlow's "switch_max". What a token gets depends on the tokens after it in its group:
-    not for decoding.
+    Mesh TensorFlow's "switch_max". What a token gets depends on the tokens after it in its group,
+    which are not there while decoding.
 
     Args: those of `Switch`.
     """

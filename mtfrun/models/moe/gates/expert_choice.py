@@ -19,8 +19,8 @@ class ExpertChoice:
 
     An expert takes the `capacity` tokens of a group with the largest scores. Unlike in the paper's
     equation 1, scores are normalised over the tokens of a group, and a token's weights are divided
-    by the number of its experts. What a token gets depends on the tokens after it in its group: not
-    for decoding.
+    by the number of its experts. What a token gets depends on the tokens after it in its group,
+    which are not there while decoding.
 
     The routing has as many choices as there are experts, and combining is as expensive.
 
