@@ -35,11 +35,10 @@ def layer_of(
 ) -> tuple[moe.MoE1D | moe.MoE2D, dict[str, str]]:
     """Returns the layer, and the paths of its variables by the names of the parameters."""
     d_model = mtf.Dimension("d_model", config.d_model)
-    router = functools.partial(moe.Router, gate=moe.Top2(second_place_training=moe.All()))
+    router = functools.partial(moe.Router, gate=moe.Top2(second_policy_training=moe.All()))
     options = {
         "experts": functools.partial(moe.Experts, hidden_size=config.hidden),
-        "capacity": CAPACITY,
-        "group_size": config.group_size,
+        "capacity": dataclasses.replace(CAPACITY, group_size=config.group_size),
         "loss_coef": LOSS_COEF,
         "dispatch": dispatch,
     }
@@ -51,8 +50,7 @@ def layer_of(
         mesh,
         d_model,
         num_experts=(config.expert_x, config.expert_y),
-        outer_router=router,
-        inner_router=router,
+        routers=(router, router),
         **options,
     )
     return layer, {**paths, "gate": "outer_router/kernel", "inner_gate": "inner_router/kernel"}

@@ -61,13 +61,17 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         functools.partial(t.SelfAttention, num_memory_heads=1),
         {},
         t.SinusoidPositions,
-        functools.partial(moe.MoE1D, num_experts=4, experts=EXPERTS, group_size=24),
+        functools.partial(
+            moe.MoE1D, num_experts=4, experts=EXPERTS, capacity=moe.Capacity(group_size=24)
+        ),
     ),
     "two levels of experts": (
         t.SelfAttention,
         {},
         t.PositionalEmbedding,
-        functools.partial(moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, group_size=12),
+        functools.partial(
+            moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, capacity=moe.Capacity(group_size=12)
+        ),
     ),
     "local, relative, rotary": (
         functools.partial(t.LocalSelfAttention, window=4, rotary=True),

@@ -34,8 +34,8 @@ def layouts_over(
     return list(dict.fromkeys(found))
 
 
-def policy(hparams: dict[str, Any], phase: str) -> moe.SecondPlacePolicy:
-    """Returns the second-place policy of "train" or "eval"."""
+def policy(hparams: dict[str, Any], phase: str) -> moe.SecondExpertPolicy:
+    """Returns the second-expert policy of "train" or "eval"."""
     threshold = hparams[f"moe_second_threshold_{phase}"]
     return {"all": moe.All(), "none": moe.Never(), "threshold": moe.Threshold(threshold)}[
         hparams[f"moe_second_policy_{phase}"]
@@ -45,8 +45,8 @@ def policy(hparams: dict[str, Any], phase: str) -> moe.SecondPlacePolicy:
 def top_2_gate(hparams: dict[str, Any]) -> moe.Top2:
     """Returns the top-2 gate of a case."""
     return moe.Top2(
-        second_place_training=policy(hparams, "train"),
-        second_place_evaluation=policy(hparams, "eval"),
-        second_place_loss=hparams["moe_use_second_place_loss"],
+        second_policy_training=policy(hparams, "train"),
+        second_policy_evaluation=policy(hparams, "eval"),
+        second_expert_loss=hparams["moe_use_second_place_loss"],
         z_loss=hparams.get("moe_z_loss") or 0.0,
     )

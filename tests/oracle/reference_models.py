@@ -42,7 +42,7 @@ def _mixture(case: ReferenceCase) -> Callable[..., moe.MoE1D]:
     hp = case.hparams["moe"]
     gates: dict[str, moe.Gate] = {
         "switch": moe.Switch(),
-        "top_2": moe.Top2(second_place_training=moe.All(), second_place_evaluation=moe.All()),
+        "top_2": moe.Top2(second_policy_training=moe.All(), second_policy_evaluation=moe.All()),
     }
     # The original adds the mixture's loss to a mean over all positions, padding included; here it
     # counts for every position that is trained on.
@@ -52,11 +52,11 @@ def _mixture(case: ReferenceCase) -> Callable[..., moe.MoE1D]:
         num_experts=hp["num_experts"],
         router=functools.partial(moe.Router, gate=gates[hp["moe_gating"]]),
         experts=functools.partial(moe.Experts, hidden_size=hp["hidden_size"]),
-        group_size=hp["group_size"],
         loss_coef=hp["loss_coef"] * targets.size / np.count_nonzero(targets),
         capacity=moe.Capacity(
             evaluation=hp.get("capacity_factor_eval", 2.0),
             min_expert_capacity=hp["min_expert_capacity"],
+            group_size=hp["group_size"],
         ),
     )
 

@@ -29,17 +29,23 @@ def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
 def _gate(file: str, case: ReferenceCase) -> moe.Gate:
     hparams = case.hparams
     z_loss = hparams.get("moe_z_loss") or 0.0
+    if file == "gating_top2_v1":
+        return moe.Top2V1(
+            second_policy_training=policy(hparams, "train"),
+            second_policy_evaluation=policy(hparams, "eval"),
+            second_expert_loss=hparams["moe_use_second_place_loss"],
+        )
     if file == "gating_top2_v2" or hparams.get("kind") == "top_2":
         return top_2_gate(hparams)
     return {
         "switch": moe.Switch(z_loss=z_loss),
-        "switch_max": moe.SwitchMax(z_loss=z_loss),
-        "ntlb": moe.Ntlb(top_k=hparams["moe_ntlb_top_k"], z_loss=z_loss),
-        "expert_selection": moe.ExpertSelection(z_loss=z_loss),
+        "switch_max": moe.BatchPrioritized(z_loss=z_loss),
+        "ntlb": moe.NoTokenLeftBehind(top_k=hparams["moe_ntlb_top_k"], z_loss=z_loss),
+        "expert_selection": moe.ExpertChoice(z_loss=z_loss),
         "top_n": moe.TopN(
             num_experts=hparams["moe_top_n_num_experts_per_token"],
-            later_places_training=policy(hparams, "train"),
-            later_places_evaluation=policy(hparams, "eval"),
+            second_policy_training=policy(hparams, "train"),
+            second_policy_evaluation=policy(hparams, "eval"),
             z_loss=z_loss,
         ),
     }[hparams["kind"]]
@@ -51,23 +57,17 @@ def _routing(file: str, case: ReferenceCase, tensors: Tensors) -> moe.Routing:
     experts = tensors[kernel].shape[-1]
     x = tensors["inputs"]
     logits = mtf.einsum([x, tensors[kernel]], (x.shape - x.shape[-1]) + experts)
-    training = case.hparams["train"]
-    assignment = moe.Assignment(
+    importance = tensors.get("importance")
+    if file == "gating_top2_v1" and "max_experts" in tensors:
+        importance = 0.5 * tensors["max_experts"]
+    context = moe.GateContext(
         group=dims["group"],
         experts=experts,
         capacity=dims["expert_capacity"],
-        importance=tensors.get("importance"),
-        training=training,
+        importance=importance,
+        training=case.hparams["train"],
     )
-    if file == "gating_top2_v1":
-        return moe.top_2_v1(
-            logits,
-            assignment,
-            policy(case.hparams, "train" if training else "eval"),
-            max_experts=tensors.get("max_experts"),
-            second_place_loss=case.hparams["moe_use_second_place_loss"],
-        )
-    return _gate(file, case)(logits, assignment)
+    return _gate(file, case)(logits, context)
 
 
 def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
@@ -79,13 +79,13 @@ def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
         choices = moe.truncated_top_2(gates, group, experts, capacity, allow_negative=True)
         zero = mtf.zeros(gates.mesh, [])
         routing = moe.Routing(choices, group, experts, capacity, gates, zero, zero)
-        return {"assignment": mtf.transpose(routing.combine_tensor(), shape)}
+        return {"assignment": mtf.transpose(moe.combine_tensor(routing), shape)}
     routing = _routing(file, case, tensors)
     shape = shape_of(case, "out/combine")
     shape = mtf.Shape(dim for dim in shape if dim.name != "k")  # of size 1, in the original's ntlb
     return {
-        "combine": mtf.transpose(routing.combine_tensor(), shape),
-        "dispatch": mtf.transpose(routing.dispatch_tensor(), shape),
+        "combine": mtf.transpose(moe.combine_tensor(routing), shape),
+        "dispatch": mtf.transpose(moe.dispatch_tensor(routing), shape),
         "loss": routing.loss,
     }
 

@@ -125,6 +125,7 @@ def _capacity(hparams: Mapping[str, Any]) -> moe.Capacity:
         evaluation=hparams["moe_capacity_factor_eval"],
         second_level=hparams.get("moe_capacity_factor_second_level", 1.0),
         min_expert_capacity=hparams.get("moe_min_expert_capacity", 0),
+        group_size=hparams["moe_group_size"],
     )
 
 
@@ -137,7 +138,6 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
     d_model = mtf.Dimension("d_model", sizes["d_model"])
     options: dict[str, Any] = {
         "capacity": _capacity(hparams),
-        "group_size": hparams["moe_group_size"],
         "loss_coef": hparams["moe_loss_coef"],
         "dispatch": dispatch,
     }
@@ -161,8 +161,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
         mesh,
         d_model,
         num_experts=number,
-        outer_router=router,
-        inner_router=router,
+        routers=(router, router),
         experts=experts,
         **options,
     )

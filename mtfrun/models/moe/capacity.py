@@ -1,4 +1,4 @@
-"""How many groups tokens are split into, and how many slots an expert has for each."""
+"""How many tokens are a group, and how many slots an expert has for each group."""
 
 from __future__ import annotations
 
@@ -9,30 +9,57 @@ from mtfrun import mtf
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-    """The slots of an expert relative to an equal share of the tokens.
+    """The tokens that compete with each other, and the slots of an expert for them.
+
+    An expert has group_size * factor / num_experts slots: Lepikhin et al. 2020, arXiv:2006.16668,
+    section 2.2; Fedus et al. 2021, arXiv:2101.03961, equation 3.
 
     Args:
-      training, evaluation: the factors; 1 leaves room for one choice a token.
+      training, evaluation: the capacity factors; 1 leaves room for one choice a token.
       second_level: the factor of the second level of two.
       min_expert_capacity: at least as many slots on every level.
+      group_size: about so many tokens are a group, on every level; see `num_groups`.
 
     Raises:
-      ValueError: a factor is not positive.
+      ValueError: a factor or the group size is not positive.
     """
 
     training: float = 1.25
     evaluation: float = 2.0
     second_level: float = 1.0
     min_expert_capacity: int = 0
+    group_size: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("training", "evaluation", "second_level"):
-            if not getattr(self, name) > 0.0:
+        for name in ("training", "evaluation", "second_level", "group_size"):
+            if not getattr(self, name) > 0:
                 raise ValueError(f"Capacity.{name}={getattr(self, name)} must be above 0")
         if self.min_expert_capacity < 0:
             raise ValueError(
                 f"Capacity.min_expert_capacity={self.min_expert_capacity} must not be negative"
             )
+
+    def groups(self, mesh: mtf.Mesh, name: str, tokens: int) -> mtf.Dimension:
+        """Returns the dimension of the groups that `tokens` are split into.
+
+        Args:
+          mesh: what must divide the groups.
+          name: of the dimension, which says by the layout how they are split.
+          tokens: their number.
+
+        Raises:
+          LayoutError: the mesh does not divide the groups; with the remedy.
+        """
+        groups = mtf.Dimension(name, num_groups(tokens, self.group_size))
+        parts = mesh.num_splits(groups)
+        if groups.size % parts:
+            raise mtf.LayoutError(
+                f"{tokens} tokens make {groups.size} group(s) of {tokens // groups.size}, which "
+                f"mesh axis {mesh.axis_of(groups)}:{parts} does not divide: set "
+                f"Capacity.group_size so that their number is a multiple of {parts}, for example "
+                f"to {max(1, tokens // parts)}"
+            )
+        return groups
 
     def first_level(self, group_size: int, num_experts: int, *, training: bool) -> int:
         """Returns the slots of an expert for a group of tokens, on one level or the first of two.
@@ -62,7 +89,7 @@ def num_groups(tokens: int, group_size: int) -> int:
     """Returns the number of equal groups of about `group_size` tokens.
 
     The least number from tokens // group_size on that divides the tokens: a property of the
-    configuration alone, so that no mesh changes who competes with whom.
+    configuration alone, so that no mesh changes which tokens compete.
 
     >>> num_groups(4096, 1024), num_groups(18, 8), num_groups(5, 8)
     (4, 2, 1)
@@ -71,18 +98,3 @@ def num_groups(tokens: int, group_size: int) -> int:
     while tokens % groups:
         groups += 1
     return groups
-
-
-def check_groups(mesh: mtf.Mesh, groups: mtf.Dimension, tokens: int, setting: str) -> None:
-    """Raises unless the mesh can split the groups.
-
-    Raises:
-      LayoutError: with the remedy.
-    """
-    parts = mesh.num_splits(groups)
-    if groups.size % parts:
-        raise mtf.LayoutError(
-            f"{tokens} tokens make {groups.size} group(s) of {tokens // groups.size}, which mesh "
-            f"axis {mesh.axis_of(groups)}:{parts} does not divide: set {setting} so that their "
-            f"number is a multiple of {parts}, for example to {max(1, tokens // parts)}"
-        )

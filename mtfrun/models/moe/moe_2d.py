@@ -8,28 +8,27 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.layers import Auxiliary, Context, Sublayer
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch import Dispatch
+from mtfrun.models.moe.chunks import map_chunks
+from mtfrun.models.moe.dispatch.dispatch import Dispatch
+from mtfrun.models.moe.dispatch.gather import GatherDispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.gather_dispatch import GatherDispatch
+from mtfrun.models.moe.metrics import VISITS, level_metrics, level_shapes, visits_metric
 from mtfrun.models.moe.router import Router
-from mtfrun.models.moe.routing_metrics import VISITS, level_metrics, level_shapes, visits_metric
-from mtfrun.models.moe.slices import over_slices
-from mtfrun.models.moe.two_level_sizes import (
+from mtfrun.models.moe.two_levels import (
     NO_OUTER_BATCH,
-    Sizes,
-    sizes_of_rows,
-    sizes_of_step,
+    TwoLevelDims,
+    TwoLevels,
+    two_levels,
 )
-from mtfrun.models.moe.two_levels import TwoLevels, two_levels
 
 
 class MoE2D(Sublayer):
-    """Every token visits a few groups of experts and in each a few experts; Shazeer et al. 2017,
-    arXiv:1701.06538, appendix B.
+    """Every token visits a few groups of experts and in each a few experts.
 
-    The first level chooses among expert_x, the second, whose router differs from one expert_x to
-    the next, among expert_y. A token's first choice on the first level may visit two experts there,
-    its second choice one: none to three in all.
+    Shazeer et al. 2017, arXiv:1701.06538, appendix B. The first level chooses among expert_x, the
+    second, whose router differs from one expert_x to the next, among expert_y. A token's first
+    choice on the first level may visit two experts there, its second choice one: none to three in
+    all.
 
     On a mesh of two axes: tokens {outer_batch, batch, ...} with outer_batch on one and batch on the
     other, expert_x on the axis of the batch, expert_y on that of the outer batch; tokens move by
@@ -38,10 +37,9 @@ class MoE2D(Sublayer):
 
     Args: as for `MoE1D`, but:
       num_experts: (expert_x, expert_y).
-      outer_router, inner_router: of the first and of the second level; the second's is called with
-        `outer_experts` as well.
+      routers: of the first and of the second level; the second is called with `outer_experts` as
+        well.
       capacity: `second_level` is the factor of the second level, in training and in evaluation.
-      group_size: about so many tokens are a group, on both levels.
     """
 
     short_name = "moe_2d"
@@ -53,37 +51,37 @@ class MoE2D(Sublayer):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         num_experts: Sequence[int] = (4, 4),
-        outer_router: Callable[..., Router] = Router,
-        inner_router: Callable[..., Router] = Router,
+        routers: Sequence[Callable[..., Router]] = (Router, Router),
         experts: Callable[..., Experts] = Experts,
         capacity: Capacity = Capacity(),
-        group_size: int = 1024,
         loss_coef: float = 1e-2,
         dispatch: Dispatch = GatherDispatch(),
     ) -> None:
         super().__init__()
-        if len(num_experts) != 2:
-            raise ValueError(f"MoE2D.num_experts={num_experts!r} must be two numbers")
+        for name, values in (("num_experts", num_experts), ("routers", routers)):
+            if len(values) != 2:
+                raise ValueError(f"MoE2D.{name}={values!r} must be two, one for each level")
         self._mesh = mesh
         self._d_model = d_model
         self._capacity = capacity
-        self._group_size = group_size
         self._loss_coef = loss_coef
         self._dispatch = dispatch
-        self._num_experts = (num_experts[0], num_experts[1])
-        x, y = (
-            mtf.Dimension(f"expert_{name}", n) for name, n in zip("xy", num_experts, strict=True)
+        self._num_experts = num_x, num_y = (num_experts[0], num_experts[1])
+        expert_x, expert_y = mtf.Dimension("expert_x", num_x), mtf.Dimension("expert_y", num_y)
+        expert_x_unsplit = mtf.Dimension("expert_x_unsplit", num_x)
+        expert_y_unsplit = mtf.Dimension("expert_y_unsplit", num_y)
+        outer_router, inner_router = routers
+        self.outer_router = outer_router(mesh, d_model, expert_x_unsplit, dtypes)
+        self.inner_router = inner_router(
+            mesh, d_model, expert_y_unsplit, dtypes, outer_experts=[expert_x]
         )
-        x_unsplit, y_unsplit = (mtf.Dimension(f"{dim.name}_unsplit", dim.size) for dim in (x, y))
-        self.outer_router = outer_router(mesh, d_model, x_unsplit, dtypes)
-        self.inner_router = inner_router(mesh, d_model, y_unsplit, dtypes, outer_experts=[x])
-        self.experts = experts(mesh, [y, x], d_model, dtypes)
+        self.experts = experts(mesh, [expert_y, expert_x], d_model, dtypes)
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
         """Those of both levels, and the tokens by the number of experts that they visit."""
-        x, y = self._num_experts
-        levels = {"level_1": x, "level_2": x * y}
+        num_x, num_y = self._num_experts
+        levels = {"level_1": num_x, "level_2": num_x * num_y}
         shapes = {
             f"{level}/{name}": shape
             for level, experts in levels.items()
@@ -98,46 +96,45 @@ class MoE2D(Sublayer):
         """
         *outer, batch, length, _ = x.shape.dims
         (outer_batch,) = outer or [NO_OUTER_BATCH]
-        sizes = sizes_of_rows(
+        dims = TwoLevelDims.of_sequences(
             self._mesh,
             self._capacity,
-            self._group_size,
             self._num_experts,
             (outer_batch, batch, length),
             training=context.training,
         )
-        shape = mtf.Shape([outer_batch, sizes.groups_x, sizes.group_x])
+        shape = mtf.Shape([outer_batch, dims.groups_x, dims.group_size_x])
         inputs = mtf.reshape(x, shape + self._d_model)
         importance = None
         if context.nonpadding is not None:
             importance = mtf.reshape(context.nonpadding, shape)
-        y = self._mixture(inputs, sizes, importance, context)
+        y = self._mixture(inputs, dims, importance, context)
         return mtf.reshape(y, self._output_shape(x))
 
     def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns {batch..., n} for x {batch..., d_model}.
 
-        Every token is a group with all the room.
+        Every token is a group of its own, with room in every expert.
 
         Raises:
           ValueError: a gate draws random numbers.
         """
         batch = mtf.combined_dimension(x.shape.dims[:-1])
-        sizes = sizes_of_step(batch)
-        inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, sizes.group_x, self._d_model])
-        y = self._mixture(inputs, sizes, None, context)
+        dims = TwoLevelDims.of_step(batch)
+        inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, dims.group_size_x, self._d_model])
+        y = self._mixture(inputs, dims, None, context)
         return mtf.reshape(y, self._output_shape(x)), state
 
     def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
         """Returns what `step` gives for all positions of x {batch..., length, d_model}.
 
-        About `group_size` tokens at a time, for every expert has room for all of these.
+        About a group of tokens at a time, for every expert has room for all of these.
         """
-        y = over_slices(
-            lambda part: self.step(part, (), context)[0],
+        y = map_chunks(
+            lambda chunk: self.step(chunk, (), context)[0],
             x,
             self.experts.output_dim,
-            self._group_size,
+            self._capacity.group_size,
         )
         return y, state
 
@@ -145,13 +142,13 @@ class MoE2D(Sublayer):
         return (x.shape - self._d_model) + self.experts.output_dim
 
     def _mixture(
-        self, x: mtf.Tensor, sizes: Sizes, importance: mtf.Tensor | None, context: Context
+        self, x: mtf.Tensor, dims: TwoLevelDims, importance: mtf.Tensor | None, context: Context
     ) -> mtf.Tensor:
-        """Returns the mixture for x {outer_batch, groups_x, group_x, d_model}."""
-        found = two_levels(
+        """Returns the mixture for x {outer_batch, groups_x, group_size_x, d_model}."""
+        mixture = two_levels(
             x,
             importance,
-            sizes,
+            dims,
             self.outer_router,
             self.inner_router,
             self.experts,
@@ -159,14 +156,14 @@ class MoE2D(Sublayer):
             context,
         )
         if context.collector is not None:
-            context.collector.add(self.path, self._auxiliary(found, importance))
-        return found.output
+            context.collector.add(self.path, self._auxiliary(mixture, importance))
+        return mixture.output
 
-    def _auxiliary(self, found: TwoLevels, importance: mtf.Tensor | None) -> Auxiliary:
+    def _auxiliary(self, mixture: TwoLevels, importance: mtf.Tensor | None) -> Auxiliary:
         levels = {
-            "level_1": level_metrics(found.outer, importance),
-            "level_2": level_metrics(found.inner, found.inner_importance),
+            "level_1": level_metrics(mixture.outer, importance),
+            "level_2": level_metrics(mixture.inner, mixture.inner_importance),
         }
         metrics = {f"{level}/{n}": m for level, means in levels.items() for n, m in means.items()}
-        metrics["visits"] = visits_metric(found.visits(), importance)
-        return Auxiliary(self._loss_coef * (found.outer.loss + found.inner.loss), metrics)
+        metrics["visits"] = visits_metric(mixture.visits(), importance)
+        return Auxiliary(self._loss_coef * (mixture.outer.loss + mixture.inner.loss), metrics)

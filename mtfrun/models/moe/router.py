@@ -1,23 +1,54 @@
-"""The trained part of a gate."""
+"""The router: logits of the experts for every token, and the gate that reads them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from typing import Protocol
 
 from mtfrun import mtf
 from mtfrun.layers import Context
-from mtfrun.models.moe.assignment import Assignment
-from mtfrun.models.moe.gate import Gate
-from mtfrun.models.moe.input_noise import InputNoise
+from mtfrun.models.moe.gates.gate import Gate, GateContext
+from mtfrun.models.moe.gates.top_2 import Top2
 from mtfrun.models.moe.routing import Routing
-from mtfrun.models.moe.top_2 import Top2
+
+
+class InputNoise(Protocol):
+    """Noise on what a router reads, in training only."""
+
+    def __call__(self, x: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+        """Returns x {..., d_model} with noise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Jitter:
+    """A factor uniform in [1 - epsilon, 1 + epsilon); Fedus et al. 2021, section 2.4."""
+
+    epsilon: float = 0.01
+
+    def __call__(self, x: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+        """Returns x times the noise."""
+        low, high = 1.0 - self.epsilon, 1.0 + self.epsilon
+        noise = mtf.random_uniform(x.mesh, x.shape, key=key, minval=low, maxval=high)
+        return x * mtf.cast(noise, x.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputDropout:
+    """Dropout of the inputs; Fedus et al. 2021, table 11."""
+
+    rate: float = 0.1
+
+    def __call__(self, x: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+        """Returns x with dropped elements."""
+        return mtf.dropout(x, True, rate=self.rate, key=key)
 
 
 class Router(mtf.Module):
-    """A linear map from a token to logits of the experts, and a gate that reads them.
+    """A linear map from a token to logits of the experts, and a gate.
 
     Computes in float32 whatever the activations are: with bfloat16 the quality falls (Fedus et al.
-    2021, section 2.4).
+    2021, arXiv:2101.03961, section 2.4).
     """
 
     def __init__(
@@ -33,8 +64,12 @@ class Router(mtf.Module):
     ) -> None:
         """Makes the spec of the kernel {*outer_experts, d_model, experts}.
 
-        Each of `outer_experts`, which tokens have as well, has a map of its own. The gate chooses
-        experts; the noise is on what the router sees, in training.
+        Args:
+          mesh, d_model, dtypes: as for all layers.
+          experts: the dimension of the experts, without a layout rule.
+          outer_experts: dimensions of the tokens, for each of which there is a map of its own.
+          gate: chooses experts by the logits.
+          input_noise: noise on what the router reads, in training.
         """
         super().__init__()
         self._gate = gate
@@ -64,12 +99,7 @@ class Router(mtf.Module):
             x = self._input_noise(x, context.key_of(self).fold_in("input_noise"))
         output_shape = (x.shape - self._d_model) + self._experts
         logits = mtf.einsum([x, mtf.to_float(self.kernel)], output_shape)
-        assignment = Assignment(
-            group=group,
-            experts=self._experts,
-            capacity=capacity,
-            importance=importance,
-            training=context.training,
-            key=key,
+        gate_context = GateContext(
+            group, self._experts, capacity, importance, training=context.training, key=key
         )
-        return self._gate(logits, assignment)
+        return self._gate(logits, gate_context)

@@ -1,4 +1,23 @@
-"""What a mixture of experts of two levels computes."""
+"""What a mixture of experts of two levels computes.
+
+Level x sends tokens to expert_x; each of these is a mixture of its own, level y, over expert_y.
+
+    dimension          size                          meaning
+    outer_batch        as the batch has it, or 1     rows that are split as expert_y is
+    groups_x           about tokens / group_size     groups of an outer batch, split as expert_x is
+    group_size_x       about Capacity.group_size     tokens that compete on level x
+    expert_x           num_experts[0]                experts of level x
+    expert_capacity_x  by Capacity.training, ...     slots that an expert_x has for a group
+    groups_y           about slots / group_size      groups of an expert_x, split as expert_y is
+    group_size_y       about Capacity.group_size     slots of expert_x that compete on level y
+    expert_y           num_experts[1]                experts of every expert_x
+    expert_capacity_y  by Capacity.second_level      slots that an expert_y has for a group
+    d_model, d_output  of the model, of the experts  a token, what an expert makes of it
+
+A dimension whose name ends in "_unsplit" has no layout rule: every device has all of it. Where two
+dimensions that one mesh axis splits are in the same tensor, one of them is unsplit, and an
+all-to-all is a reshape that changes which.
+"""
 
 from __future__ import annotations
 
@@ -6,105 +25,174 @@ from typing import NamedTuple
 
 from mtfrun import mtf
 from mtfrun.layers import Context
-from mtfrun.models.moe.dispatch import Dispatch
+from mtfrun.models.moe.capacity import Capacity
+from mtfrun.models.moe.dispatch.all_to_all import apply_experts
+from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.one_level import unsplit_along
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Routing
-from mtfrun.models.moe.two_level_sizes import Sizes
+
+# The outer batch of a batch without one: of size 1, and no layout rule splits it.
+NO_OUTER_BATCH = mtf.Dimension("outer_batch_unsplit", 1)
+
+
+class TwoLevelDims(NamedTuple):
+    """The dimensions that depend on the number of tokens; see the table above."""
+
+    groups_x: mtf.Dimension
+    group_size_x: mtf.Dimension
+    expert_capacity_x: mtf.Dimension
+    groups_y: mtf.Dimension
+    group_size_y: mtf.Dimension
+    expert_capacity_y: mtf.Dimension
+
+    @classmethod
+    def of_sequences(
+        cls,
+        mesh: mtf.Mesh,
+        capacity: Capacity,
+        num_experts: tuple[int, int],
+        rows: tuple[mtf.Dimension, mtf.Dimension, mtf.Dimension],
+        *,
+        training: bool,
+    ) -> TwoLevelDims:
+        """Returns the dimensions for whole sequences, of rows (outer_batch, batch, length).
+
+        Raises:
+          LayoutError: the mesh does not divide the groups of a level.
+        """
+        outer_batch, batch, length = rows
+        num_x, num_y = num_experts
+        tokens = batch.size * length.size
+        groups_x = capacity.groups(mesh, batch.name, tokens)
+        group_size_x = tokens // groups_x.size
+        slots_x = capacity.first_level(group_size_x, num_x, training=training)
+        # Of every expert_x.
+        all_slots = outer_batch.size * groups_x.size * slots_x
+        # A layout rule splits the groups of level y as it splits the outer batch, or would split.
+        groups_y = capacity.groups(mesh, outer_batch.name.removesuffix("_unsplit"), all_slots)
+        group_size_y = all_slots // groups_y.size
+        slots_y = capacity.of_second_level(group_size_y, num_y)
+        return cls(
+            groups_x,
+            mtf.Dimension("group_size_x", group_size_x),
+            mtf.Dimension("expert_capacity_x", slots_x),
+            groups_y,
+            mtf.Dimension("group_size_y", group_size_y),
+            mtf.Dimension("expert_capacity_y", slots_y),
+        )
+
+    @classmethod
+    def of_step(cls, tokens: mtf.Dimension) -> TwoLevelDims:
+        """Returns the dimensions of a step of decoding, without an outer batch: every token is a
+        group of its own, with room in every expert."""
+        groups_y = mtf.Dimension("outer_batch", tokens.size)
+        group_size_x, group_size_y = (mtf.Dimension(f"group_size_{level}", 1) for level in "xy")
+        capacity_x, capacity_y = (mtf.Dimension(f"expert_capacity_{level}", 1) for level in "xy")
+        return cls(tokens, group_size_x, capacity_x, groups_y, group_size_y, capacity_y)
 
 
 class TwoLevels(NamedTuple):
-    """What both levels did.
+    """The output of both levels, and how tokens were routed.
 
-    Args:
-      output: {outer_batch, groups_x, group_x, n}.
-      outer, inner: the routings.
-      inner_importance: {expert_x, groups_y, group_y} of the tokens of the second level.
-      unmoved: the shape {expert_x_unsplit, outer_batch, groups_x, capacity_x} of the first level's
-        slots before they move.
-      moved: the same slots {expert_x, outer_batch, groups_x, capacity_x} where they are then.
+    Attributes:
+      output: {outer_batch, groups_x, group_size_x, d_output}.
+      outer, inner: the routings of level x and of level y.
+      inner_importance: {expert_x, groups_y, group_size_y} of the tokens of level y.
+      slots_by_group: {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x}, the slots of
+        level x before the all-to-all.
+      slots_by_expert: {expert_x, outer_batch, groups_x_unsplit, expert_capacity_x}, after it.
     """
 
     output: mtf.Tensor
     outer: Routing
     inner: Routing
     inner_importance: mtf.Tensor
-    unmoved: mtf.Shape
-    moved: mtf.Shape
+    slots_by_group: mtf.Shape
+    slots_by_expert: mtf.Shape
 
     def visits(self) -> mtf.Tensor:
-        """Returns the number of experts that a token visits: {outer_batch, groups_x, group_x}."""
-        of_slots = mtf.add_n([choice.kept for choice in self.inner.choices])
-        of_slots = mtf.reshape(mtf.reshape(of_slots, self.moved), self.unmoved)
-        return mtf.add_n(
-            [
-                choice.kept
-                * mtf.gather_rows(
-                    of_slots,
-                    [
-                        (self.outer.experts, choice.expert),
-                        (
-                            self.outer.capacity,
-                            mtf.minimum(choice.position, self.outer.capacity.size - 1),
-                        ),
-                    ],
-                    choice.kept.shape,
-                )
-                for choice in self.outer.choices
+        """Returns how many experts a token visits: {outer_batch, groups_x, group_size_x}."""
+        visits_of_slots = mtf.add_n([choice.dispatched for choice in self.inner.choices])
+        visits_of_slots = mtf.reshape(visits_of_slots, self.slots_by_expert)
+        visits_of_slots = mtf.reshape(visits_of_slots, self.slots_by_group)
+        last_slot = self.outer.capacity.size - 1
+        visits = []
+        for choice in self.outer.choices:
+            indices = [
+                (self.outer.experts, choice.expert),
+                (self.outer.capacity, mtf.minimum(choice.position, last_slot)),
             ]
-        )
+            shape = choice.dispatched.shape
+            visits.append(choice.dispatched * mtf.gather_rows(visits_of_slots, indices, shape))
+        return mtf.add_n(visits)
 
 
 def two_levels(
     x: mtf.Tensor,
     importance: mtf.Tensor | None,
-    sizes: Sizes,
+    dims: TwoLevelDims,
     outer_router: Router,
     inner_router: Router,
     experts: Experts,
     dispatch: Dispatch,
     context: Context,
 ) -> TwoLevels:
-    """Returns the weighted outputs of the experts of every token, and how they were chosen.
+    """Returns the weighted outputs of the experts of every token, and how tokens were routed.
 
     Args:
-      x: {outer_batch, groups_x, group_x, d_model}.
-      importance: {outer_batch, groups_x, group_x}; None where all is 1.
-      sizes: of the groups.
-      outer_router, inner_router: choose on the first and on the second level.
+      x: {outer_batch, groups_x, group_size_x, d_model}.
+      importance: {outer_batch, groups_x, group_size_x}; None where all is 1.
+      dims: of the groups and capacities.
+      outer_router, inner_router: of level x and of level y.
       experts: with the dimensions (expert_y, expert_x).
       dispatch: moves rows.
       context: the call.
     """
-    a, g, s, m = x.shape.dims
-    n = experts.output_dim
-    h, t, c, d = sizes.groups_y, sizes.group_y, sizes.capacity_x, sizes.capacity_y
+    outer_batch, groups_x, group_size_x, d_model = x.shape.dims
+    _, _, expert_capacity_x, groups_y, group_size_y, expert_capacity_y = dims
+    d_output = experts.output_dim
 
-    outer = outer_router(x, s, c, importance, context)
-    x_unsplit = outer.experts
-    x_split = mtf.Dimension("expert_x", x_unsplit.size)
-    unmoved = mtf.Shape([x_unsplit, a, g, c])
-    moved = mtf.Shape([x_split, a, mtf.Dimension(f"{g.name}_unsplit", g.size), c])
-    inputs = dispatch.to_slots(x, outer, unmoved + m)
-    weight = dispatch.gates_of_slots(outer, unmoved, x)
-    half_steps = mtf.to_float(mtf.greater(weight, 0.5)) + mtf.to_float(mtf.greater(weight, 0.0))
+    # Level x: the tokens of a group compete for the slots of expert_x.
+    outer = outer_router(x, group_size_x, expert_capacity_x, importance, context)
+    expert_x_unsplit, expert_x = outer.experts, mtf.Dimension("expert_x", outer.experts.size)
+    groups_x_unsplit = mtf.Dimension(f"{groups_x.name}_unsplit", groups_x.size)
+    slots_by_group = mtf.Shape([expert_x_unsplit, outer_batch, groups_x, expert_capacity_x])
+    slots_by_expert = mtf.Shape([expert_x, outer_batch, groups_x_unsplit, expert_capacity_x])
+    # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x, d_model}
+    slots_x = dispatch.to_slots(x, outer, slots_by_group + d_model)
+    # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x}
+    importance_x = _importance_of_gates(dispatch.gates_of_slots(outer, slots_by_group, x))
 
-    # The first all-to-all: the split moves from the groups to expert_x. Then groups of tokens that
-    # come from anywhere.
-    inputs = mtf.reshape(mtf.reshape(inputs, moved + m), [x_split, h, t, m])
-    inner_importance = mtf.reshape(mtf.reshape(0.5 * half_steps, moved), [x_split, h, t])
+    # First all-to-all, from groups_x to expert_x; then new groups, of all slots of an expert_x.
+    tokens_y = mtf.Shape([expert_x, groups_y, group_size_y])
+    # {expert_x, groups_y, group_size_y, d_model} and {expert_x, groups_y, group_size_y}
+    y = mtf.reshape(mtf.reshape(slots_x, slots_by_expert + d_model), tokens_y + d_model)
+    inner_importance = mtf.reshape(mtf.reshape(importance_x, slots_by_expert), tokens_y)
 
-    inner = inner_router(inputs, t, d, inner_importance, context)
-    y_unsplit = inner.experts
-    y_split = mtf.Dimension("expert_y", y_unsplit.size)
-    slots = dispatch.to_slots(inputs, inner, mtf.Shape([y_unsplit, x_split, h, d, m]))
-    # The second: from these groups to expert_y.
-    slots = mtf.reshape(slots, [y_split, x_split, unsplit_along(x.mesh, h, y_split), d, m])
-    slots = experts(slots, context)
+    # Level y: the tokens of these groups compete for the slots of expert_y.
+    inner = inner_router(y, group_size_y, expert_capacity_y, inner_importance, context)
+    expert_y_unsplit, expert_y = inner.experts, mtf.Dimension("expert_y", inner.experts.size)
+    shape_y = mtf.Shape([expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_model])
+    slots_y = dispatch.to_slots(y, inner, shape_y)
+    # Second all-to-all, from groups_y to expert_y, and the third, back.
+    # {expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_output}
+    slots_y = apply_experts(experts, slots_y, expert_y, groups_y, context)
+    # {expert_x, groups_y, group_size_y, d_output}
+    y = dispatch.to_tokens(slots_y, inner, tokens_y + d_output)
 
-    slots = mtf.reshape(slots, [y_unsplit, x_split, h, d, n])
-    outputs = dispatch.to_tokens(slots, inner, mtf.Shape([x_split, h, t, n]))
-    outputs = mtf.reshape(mtf.reshape(outputs, moved + n), unmoved + n)
-    output = dispatch.to_tokens(outputs, outer, mtf.Shape([a, g, s, n]))
-    return TwoLevels(output, outer, inner, inner_importance, unmoved, moved)
+    # Fourth all-to-all, from expert_x to groups_x.
+    # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x, d_output}
+    slots_x = mtf.reshape(mtf.reshape(y, slots_by_expert + d_output), slots_by_group + d_output)
+    # {outer_batch, groups_x, group_size_x, d_output}
+    output = dispatch.to_tokens(slots_x, outer, x.shape - d_model + d_output)
+    return TwoLevels(output, outer, inner, inner_importance, slots_by_group, slots_by_expert)
+
+
+def _importance_of_gates(gates: mtf.Tensor) -> mtf.Tensor:
+    """Returns 1 for a gate above 1/2, 0.5 for a smaller one, 0 for that of an empty slot.
+
+    So the larger choice of a token may visit two experts of the second level, the other one.
+    """
+    above_half = mtf.to_float(mtf.greater(gates, 0.5))
+    return 0.5 * (above_half + mtf.to_float(mtf.greater(gates, 0.0)))

@@ -20,19 +20,20 @@ LAYOUT = (
 )
 
 EXPERTS = functools.partial(moe.Experts, hidden_size=10)
+CAPACITY = moe.Capacity(group_size=12)
 # A deterministic second choice: with the default, noise decides.
-TOP_2 = moe.Top2(second_place_training=moe.Threshold(0.1))
+TOP_2 = moe.Top2(second_policy_training=moe.Threshold(0.1))
 GATES: dict[str, moe.Gate] = {
     "top_2": TOP_2,
-    "top_2_v1": moe.Top2V1(second_place_training=moe.All(), second_place_loss=True),
+    "top_2_v1": moe.Top2V1(second_policy_training=moe.All(), second_expert_loss=True),
     "truncated_top_2": moe.TruncatedTop2(with_balance_loss=True),
     "switch": moe.Switch(z_loss=0.01),
-    "ntlb": moe.Ntlb(top_k=2),
-    "switch_max": moe.SwitchMax(),
-    "expert_selection": moe.ExpertSelection(),
+    "no_token_left_behind": moe.NoTokenLeftBehind(top_k=2),
+    "batch_prioritized": moe.BatchPrioritized(),
+    "expert_choice": moe.ExpertChoice(),
     "top_n": moe.TopN(num_experts=3),
     "top_2_random": moe.Top2(),
-    "switch_sampled": moe.Switch(choose_training=moe.Sample(0.5)),
+    "switch_sampled": moe.Switch(policy_training=moe.Sample(0.5)),
 }
 
 
@@ -67,7 +68,7 @@ def padding_mask() -> np.ndarray:
 def one_level(mesh: mtf.Mesh, *, gate: moe.Gate = TOP_2, **options: Any) -> moe.MoE1D:
     """Returns a mixture of four experts."""
     router = functools.partial(moe.Router, gate=gate)
-    defaults = {"num_experts": 4, "router": router, "experts": EXPERTS, "group_size": 12}
+    defaults = {"num_experts": 4, "router": router, "experts": EXPERTS, "capacity": CAPACITY}
     return moe.MoE1D(mesh, D_MODEL, **{**defaults, **options})
 
 
@@ -76,10 +77,9 @@ def two_levels(mesh: mtf.Mesh, *, gate: moe.Gate = TOP_2, **options: Any) -> moe
     router = functools.partial(moe.Router, gate=gate)
     defaults = {
         "num_experts": (4, 2),
-        "outer_router": router,
-        "inner_router": router,
+        "routers": (router, router),
         "experts": EXPERTS,
-        "group_size": 12,
+        "capacity": CAPACITY,
     }
     return moe.MoE2D(mesh, D_MODEL, **{**defaults, **options})
 

@@ -40,9 +40,8 @@ def _busiest_over_mean(seed: int, loss_coef: float) -> np.ndarray:
         num_experts=NUM_EXPERTS,
         router=functools.partial(moe.Router, gate=moe.Switch()),
         experts=functools.partial(moe.Experts, hidden_size=32),
-        group_size=256,
         # Room for all, so that the load is what the router asks for.
-        capacity=moe.Capacity(training=float(NUM_EXPERTS)),
+        capacity=moe.Capacity(training=float(NUM_EXPERTS), group_size=256),
         loss_coef=loss_coef,
     )
     attention = functools.partial(SelfAttention, num_heads=2, d_kv=8)

@@ -31,3 +31,8 @@ def test_no_slot_is_an_error_with_a_remedy() -> None:
         Capacity().first_level(8, 16, training=True)
     with pytest.raises(ValueError, match="Capacity.evaluation=0 must be above 0"):
         Capacity(evaluation=0)
+
+
+def test_groups_without_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="Capacity.group_size=0 must be above 0"):
+        Capacity(group_size=0)

@@ -26,10 +26,9 @@ from tests.models.small_encoder_decoder import (
 
 STEPS = 6
 # A second level of few tokens needs room; where it has, nothing depends on who else is there.
-CAPACITY = moe.Capacity(evaluation=8.0, second_level=8.0)
+CAPACITY = moe.Capacity(evaluation=8.0, second_level=8.0, group_size=12)
 OPTIONS = {
     "experts": functools.partial(moe.Experts, hidden_size=8),
-    "group_size": 12,
     "capacity": CAPACITY,
 }
 ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, **OPTIONS)

@@ -21,7 +21,7 @@ from tests.models.moe.mixtures import (
 )
 
 HIDDEN = 10
-ROOM_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0)
+ROOM_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0, group_size=12)
 RNG = np.random.default_rng(11)
 
 
@@ -57,7 +57,7 @@ def test_two_levels_with_one_expert_x_are_one_level_and_a_constant_loss() -> Non
     router = RNG.normal(size=[D_MODEL.size, 4])
     # Equal capacities: the first level passes on a group as it is, the second has the slots of one
     # level.
-    capacity = moe.Capacity(training=1.25, second_level=1.25)
+    capacity = moe.Capacity(training=1.25, second_level=1.25, group_size=12)
     flat = _run(
         lambda mesh: one_level(mesh, capacity=capacity), {**weights, "router/kernel": router}
     )
@@ -103,7 +103,7 @@ def test_a_token_that_is_dropped_gives_exactly_zero() -> None:
     router[:, 0] = 5.0
     result = _run(
         lambda mesh: one_level(
-            mesh, gate=moe.Switch(), capacity=moe.Capacity(training=1.0), group_size=12
+            mesh, gate=moe.Switch(), capacity=moe.Capacity(training=1.0, group_size=12)
         ),
         {**_weights(4), "router/kernel": router},
         x=x,
@@ -128,12 +128,18 @@ def test_padding_visits_no_expert_and_takes_no_room(make) -> None:
 
 
 def test_a_token_visits_three_experts_of_two_levels_at_most() -> None:
-    all_second = moe.Top2(second_place_training=moe.All())
+    all_second = moe.Top2(second_policy_training=moe.All())
     result = run(
         lambda mesh: two_levels(mesh, gate=all_second, capacity=ROOM_FOR_ALL),
         mtf.Mesh(ONE_DEVICE),
     )
     assert_close(result.metrics["/visits"], np.float32([0, 0, 0, 96, 0]))
+
+
+@pytest.mark.parametrize("option", [{"num_experts": (4,)}, {"routers": (moe.Router,)}])
+def test_two_levels_want_two_of_everything(option: dict) -> None:
+    with pytest.raises(ValueError, match=f"MoE2D.{next(iter(option))}=.* must be two, one for"):
+        two_levels(mtf.Mesh(ONE_DEVICE), **option)
 
 
 def test_truncated_top_2_makes_no_choice_of_a_negative_gate() -> None:

@@ -18,8 +18,12 @@ from tests.models.step_by_step import logits_step_by_step
 
 BFLOAT16_LOSS_TOLERANCE = 2e-2
 EXPERTS = functools.partial(moe.Experts, hidden_size=8)
-ONE_LEVEL = functools.partial(moe.MoE1D, num_experts=4, experts=EXPERTS, group_size=24)
-TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, group_size=12)
+ONE_LEVEL = functools.partial(
+    moe.MoE1D, num_experts=4, experts=EXPERTS, capacity=moe.Capacity(group_size=24)
+)
+TWO_LEVELS = functools.partial(
+    moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, capacity=moe.Capacity(group_size=12)
+)
 MIXTURES = {"one level": ONE_LEVEL, "two levels": TWO_LEVELS}
 
 
@@ -134,8 +138,8 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     mixture: str, mesh_shape: str
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    roomy = moe.Capacity(evaluation=8.0, second_level=8.0)
-    model = _model(mesh, mixture, capacity=roomy, group_size=8)
+    roomy = moe.Capacity(evaluation=8.0, second_level=8.0, group_size=8)
+    model = _model(mesh, mixture, capacity=roomy)
     targets = packed_rows()["targets"][:, :4]
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
     made = logits_step_by_step(model, mesh, {}, targets)
@@ -182,14 +186,14 @@ def test_beams_of_a_prefix_language_model_are_the_same_on_a_mesh(mixture: str) -
 
 def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> None:
     mesh = mtf.Mesh("data:4,model:1", LAYOUT)
-    model = _model(mesh, "one level", group_size=1024)
-    with pytest.raises(mtf.LayoutError, match="96 tokens make 1 group.*MoE1D.group_size.*to 24"):
+    model = _model(mesh, "one level", capacity=moe.Capacity(group_size=1024))
+    with pytest.raises(mtf.LayoutError, match="96 tokens make 1 group.*Capacity.group_size.*to 24"):
         model.logits(on_mesh(mesh, packed_rows()))
 
 
 def test_random_policies_are_refused_where_nothing_is_drawn() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    gate = moe.Top2(second_place_evaluation=moe.Random())
+    gate = moe.Top2(second_policy_evaluation=moe.Random())
     model = _model(mesh, "one level", router=functools.partial(moe.Router, gate=gate))
-    with pytest.raises(ValueError, match="Random, place 2 needs random numbers"):
+    with pytest.raises(ValueError, match="Random needs random numbers"):
         model.logits(on_mesh(mesh, packed_rows()))

@@ -19,8 +19,12 @@ from tests.models.small_model import VOCABULARY, packed_rows
 LAYOUT = "batch:data;expert_x:data;experts:data;outer_batch:model;expert_y:model"
 EXPERTS = functools.partial(moe.Experts, hidden_size=8)
 MIXTURES = {
-    "one level": functools.partial(moe.MoE1D, num_experts=4, experts=EXPERTS, group_size=12),
-    "two levels": functools.partial(moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, group_size=12),
+    "one level": functools.partial(
+        moe.MoE1D, num_experts=4, experts=EXPERTS, capacity=moe.Capacity(group_size=12)
+    ),
+    "two levels": functools.partial(
+        moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, capacity=moe.Capacity(group_size=12)
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Sequences in slices, one after the other, for memory's sake."""
+"""Sequences in chunks of positions, one after the other, which bounds the memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import tensorflow as tf
 from mtfrun import mtf
 
 
-def over_slices(
+def map_chunks(
     fn: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, output_dim: mtf.Dimension, tokens: int
 ) -> mtf.Tensor:
-    """Returns fn(x), made of the values of fn for slices of about so many tokens.
+    """Returns fn(x), computed for chunks of about so many tokens.
 
     Args:
       fn: from {batch..., positions, d_model} to {batch..., positions, output_dim}; treats positions
         one by one.
       x: {batch..., length, d_model}.
       output_dim: as above.
-      tokens: a slice has so many, or one position of all rows if these are more.
+      tokens: a chunk has so many, or one position of all rows if these are more.
     """
     *batch, length, d_model = x.shape.dims
     positions = max(1, tokens // mtf.Shape(batch).size)
@@ -27,17 +27,17 @@ def over_slices(
     if number == 1:
         return fn(x)
     # Under names without a layout rule.
-    slices, part = mtf.Dimension("slices", number), mtf.Dimension("slice_length", positions)
-    whole = mtf.Dimension("slices_length", number * positions)
-    x = mtf.rename_dimension(x, length.name, whole.name)
-    x = mtf.pad(x, [0, whole.size - length.size], whole.name)
-    x = mtf.replace_dimensions(x, whole, [slices, part])
+    chunks, chunk = mtf.Dimension("chunks", number), mtf.Dimension("chunk_length", positions)
+    padded = mtf.Dimension("chunks_length", number * positions)
+    x = mtf.rename_dimension(x, length.name, padded.name)
+    x = mtf.pad(x, [0, padded.size - length.size], padded.name)
+    x = mtf.replace_dimensions(x, padded, [chunks, chunk])
 
     def advance(i: mtf.Tensor, y: mtf.Tensor) -> list[mtf.Tensor]:
-        return [i + 1, mtf.write_position(y, fn(mtf.gather(x, i, slices)), slices, i)]
+        return [i + 1, mtf.write_position(y, fn(mtf.gather(x, i, chunks)), chunks, i)]
 
     zeros = mtf.zeros(x.mesh, (x.shape - d_model) + output_dim, x.dtype)
     first = [mtf.constant(x.mesh, 0, dtype=tf.int32), zeros]
     _, y = mtf.while_loop(lambda i, y: mtf.less(i, number), advance, first)
-    y = mtf.slice(mtf.replace_dimensions(y, [slices, part], whole), 0, length.size, whole.name)
-    return mtf.rename_dimension(y, whole.name, length.name)
+    y = mtf.slice(mtf.replace_dimensions(y, [chunks, chunk], padded), 0, length.size, padded.name)
+    return mtf.rename_dimension(y, padded.name, length.name)

@@ -1,4 +1,4 @@
-"""The interface of what moves tokens to experts and back."""
+"""The interface of dispatch, which moves tokens to the slots of experts and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Dispatch(Protocol):
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns what the tokens of x {..., group, d} put into the slots; 0 in empty ones."""
+        """Returns the rows of x {..., group, d} that the slots hold; 0 in empty ones."""
 
     def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
         """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""

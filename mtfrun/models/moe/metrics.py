@@ -1,4 +1,4 @@
-"""What a routing does, as sums and weights that add up over batches."""
+"""Metrics of a routing: load, dropped tokens, entropy, as sums and weights that add up."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from mtfrun.models.moe.routing import Routing
 
 # Tokens are counted by how many experts they visit: 0, 1, 2, 3, or 4 and more.
 VISITS = mtf.Dimension("visits", 5)
-# What the second of two levels calls the experts of the first.
+# The experts of the first of two levels: a batch dimension of the second level's routing.
 _OUTER_EXPERTS = "expert_x"
 
 
-def level_shapes(experts: int) -> dict[str, mtf.Shape]:
+def level_shapes(num_experts: int) -> dict[str, mtf.Shape]:
     """Returns the shapes of `level_metrics`."""
     scalar = mtf.Shape()
     return {
-        "load": mtf.Shape([_all_experts(experts)]),
+        "load": mtf.Shape([_all_experts(num_experts)]),
         "dropped": scalar,
         "entropy": scalar,
         "balance_loss": scalar,
@@ -26,10 +26,10 @@ def level_shapes(experts: int) -> dict[str, mtf.Shape]:
 def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, Metric]:
     """Returns the measurements of one level.
 
-    "load" {experts_of_level}: every expert's share of what all experts process. "dropped": the
-    share of choices that found the expert full. "entropy": of a token's gates, in nats.
-    "balance_loss": 1 where all experts are used alike; its means count padding, and on the second
-    of two levels empty slots and second choices, so that it is smaller there.
+    "load" {experts_of_level}: every expert's share of the dispatched tokens. "dropped": the share
+    of choices that capacity dropped. "entropy": of a token's gates, in nats. "balance_loss": 1
+    where the load is uniform; its means count padding, and on the second of two levels empty slots
+    and second choices, so that it is smaller there.
 
     Args:
       routing: of a gate.
@@ -39,19 +39,19 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
     counts = mtf.reduce_sum(routing.counts, output_shape=[*outer, routing.experts])
     experts = _all_experts(counts.shape.size)
     counts = mtf.reshape(mtf.anonymize(counts), [experts])
-    kept = mtf.add_n([choice.kept for choice in routing.choices])
-    wanted = mtf.add_n([choice.wanted for choice in routing.choices])
+    dispatched = mtf.add_n([choice.dispatched for choice in routing.choices])
+    selected = mtf.add_n([choice.selected for choice in routing.choices])
     minus_entropy = mtf.reduce_sum(
-        routing.gates * mtf.log(routing.gates + 1e-9), output_shape=kept.shape
+        routing.gates * mtf.log(routing.gates + 1e-9), output_shape=dispatched.shape
     )
-    present = _present(kept, importance)
-    # A batch of padding alone, which fills up an evaluation, has no balance.
-    any_token = mtf.minimum(mtf.reduce_sum(present), 1.0)
+    nonpadding = _nonpadding(dispatched, importance)
+    # A batch of padding alone, which completes an evaluation, has no load.
+    any_token = mtf.minimum(mtf.reduce_sum(nonpadding), 1.0)
     means = {
         "load": Metric(counts, mtf.reduce_sum(counts)),
-        "dropped": Metric(mtf.reduce_sum(wanted - kept), mtf.reduce_sum(wanted)),
+        "dropped": Metric(mtf.reduce_sum(selected - dispatched), mtf.reduce_sum(selected)),
         "entropy": Metric(
-            mtf.negative(mtf.reduce_sum(minus_entropy * present)), mtf.reduce_sum(present)
+            mtf.negative(mtf.reduce_sum(minus_entropy * nonpadding)), mtf.reduce_sum(nonpadding)
         ),
         "balance_loss": Metric(routing.balance_loss * any_token, any_token),
     }
@@ -65,17 +65,17 @@ def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Metric:
       visits: {...} float32, how many experts a token visits.
       importance: {...}, 0 where there is no token; None for tokens everywhere.
     """
-    present = _present(visits, importance)
-    number = mtf.to_int32(mtf.minimum(visits + 0.5, float(VISITS.size - 1)))
-    shares = mtf.einsum([mtf.one_hot(number, VISITS), present], [VISITS])
-    return _without_gradient(Metric(shares, mtf.reduce_sum(present)))
+    nonpadding = _nonpadding(visits, importance)
+    column = mtf.to_int32(mtf.minimum(visits + 0.5, float(VISITS.size - 1)))
+    counts = mtf.einsum([mtf.one_hot(column, VISITS), nonpadding], [VISITS])
+    return _without_gradient(Metric(counts, mtf.reduce_sum(nonpadding)))
 
 
-def _all_experts(number: int) -> mtf.Dimension:
-    return mtf.Dimension("experts_of_level", number)
+def _all_experts(num_experts: int) -> mtf.Dimension:
+    return mtf.Dimension("experts_of_level", num_experts)
 
 
-def _present(like: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.Tensor:
+def _nonpadding(like: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.Tensor:
     if importance is None:
         return mtf.ones_like(like)
     return mtf.to_float(mtf.greater(importance, 0.0))

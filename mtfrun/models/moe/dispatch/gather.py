@@ -1,4 +1,4 @@
-"""Dispatch as gathers, whose gradients are gathers too."""
+"""Dispatch as gathers, whose gradients are gathers as well."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mtfrun.models.moe.routing import Choice, Routing
 
 @dataclasses.dataclass(frozen=True)
 class GatherDispatch:
-    """Moves rows by index: a slot holds at most one token, a token has a slot for every choice.
+    """Moves rows by index: a slot has at most one token, a token has a slot for every choice.
 
     The time does not depend on the group size. Both directions and both gradients are gathers: the
-    gradient of filling slots collects a token's slots, that of collecting them fills slots.
+    gradient of `to_slots` moves rows to tokens, that of `to_tokens` moves rows to slots.
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns what the tokens of x {..., group, d} put into the slots; 0 in empty ones."""
+        """Returns the rows of x {..., group, d} that the slots hold; 0 in empty ones."""
         return mtf.custom_gradient(
             lambda x: _rows_of_slots(x, routing, shape),
             lambda inputs, outputs, grads: [_sum_of_slots(grads[0], routing, inputs[0].shape)],
@@ -42,7 +42,7 @@ class GatherDispatch:
             y, *gates = inputs
             (grad,) = grads
             of_slots = mtf.cast(_gates_of_slots(gates, routing, y.shape - d), grad.dtype)
-            # Empty slots have gate 0: whatever row they got, nothing of it remains.
+            # Empty slots have gate 0, which masks whatever row they have.
             to_y = _unmasked_rows_of_slots(grad, routing, y.shape) * of_slots
             to_gates = [
                 mtf.to_float(mtf.reduce_sum(grad * row, output_shape=gate.shape))
@@ -62,21 +62,21 @@ class GatherDispatch:
 
 
 def _unmasked_rows_of_slots(x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-    """Returns every slot's row of x {..., group, d}; an empty slot has any row."""
+    """Returns every slot's row of x {..., group, d}; undefined for an empty slot."""
     return mtf.gather_rows(x, [(routing.group, routing.token_of_slot)], shape)
 
 
 def _rows_of_slots(x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
     """Returns every slot's row of x {..., group, d}; 0 for an empty slot."""
-    filled = mtf.greater_equal(routing.token_of_slot, 0)
+    used = mtf.greater_equal(routing.token_of_slot, 0)
     rows = _unmasked_rows_of_slots(x, routing, shape)
-    return rows * mtf.cast(filled, x.dtype)
+    return rows * mtf.cast(used, x.dtype)
 
 
 def _rows_of_tokens(
     y: mtf.Tensor, choice: Choice, routing: Routing, shape: mtf.Shape
 ) -> mtf.Tensor:
-    """Returns the rows of y {..., experts, capacity, d} in a choice's slots; any where dropped."""
+    """Returns a choice's rows of y {..., experts, capacity, d}; undefined for a dropped token."""
     position = mtf.minimum(choice.position, routing.capacity.size - 1)
     return mtf.gather_rows(
         y, [(routing.experts, choice.expert), (routing.capacity, position)], shape
@@ -87,7 +87,7 @@ def _sum_of_slots(y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tens
     """Returns the sums of a token's slots of y {..., experts, capacity, d}."""
     return mtf.add_n(
         [
-            _rows_of_tokens(y, choice, routing, shape) * mtf.cast(choice.kept, y.dtype)
+            _rows_of_tokens(y, choice, routing, shape) * mtf.cast(choice.dispatched, y.dtype)
             for choice in routing.choices
         ]
     )
@@ -99,5 +99,5 @@ def _gates_of_slots(gates: list[mtf.Tensor], routing: Routing, shape: mtf.Shape)
     sources = mtf.Dimension("sources", len(gates) * routing.group.size)
     stacked = mtf.stack(gates, "choice", axis=routing.batch.ndims)
     flat = mtf.reshape(stacked, routing.batch + sources)
-    found = mtf.gather_rows(flat, [(sources, source)], shape)
-    return found * mtf.to_float(mtf.greater_equal(source, 0))
+    gates_of_slots = mtf.gather_rows(flat, [(sources, source)], shape)
+    return gates_of_slots * mtf.to_float(mtf.greater_equal(source, 0))

@@ -1,0 +1,38 @@
+"""The experts on the devices that hold them: an all-to-all there and one back."""
+
+from __future__ import annotations
+
+from mtfrun import mtf
+from mtfrun.layers import Context
+from mtfrun.models.moe.experts import Experts
+
+
+def apply_experts(
+    experts: Experts,
+    slots: mtf.Tensor,
+    expert: mtf.Dimension,
+    groups: mtf.Dimension,
+    context: Context,
+) -> mtf.Tensor:
+    """Returns the outputs {expert_unsplit, ..., groups, ..., n} of the experts for their slots.
+
+    The two reshapes before and after the experts move the split between groups and experts, which
+    is an all-to-all where both are on the same mesh axis. Lepikhin et al. 2020, arXiv:2006.16668,
+    algorithm 2.
+
+    Args:
+      experts: with the dimension `expert`; n is their output dimension.
+      slots: {expert_unsplit, ..., groups, ..., d_model}; the first dimension has no layout rule.
+      expert: the dimension of the experts, with a layout rule or none.
+      groups: the dimension of the groups that share the mesh axis with the experts.
+      context: the call.
+    """
+    expert_unsplit, *others, _ = slots.shape.dims
+    axis = slots.mesh.axis_of(expert)
+    moved_groups = groups
+    if axis is not None and axis == slots.mesh.axis_of(groups):
+        # Under a name without a layout rule: every device has the slots of all groups then.
+        moved_groups = mtf.Dimension(f"{groups.name}_unsplit", groups.size)
+    moved = [expert, *(moved_groups if dim == groups else dim for dim in slots.shape.dims[1:])]
+    outputs = experts(mtf.reshape(slots, moved), context)
+    return mtf.reshape(outputs, [expert_unsplit, *others, experts.output_dim])

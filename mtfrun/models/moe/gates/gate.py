@@ -1,0 +1,95 @@
+"""The interface of gates, and what a gate knows about the call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+from mtfrun import mtf
+from mtfrun.models.moe.gates.losses import router_z_loss
+from mtfrun.models.moe.routing import Choice, Routing
+
+
+@dataclasses.dataclass(frozen=True)
+class GateContext:
+    """One call of a gate: its dimensions, the importance of the tokens, training or not.
+
+    Args:
+      group: the dimension of the tokens that compete for the experts' slots.
+      experts: the dimension of the experts, without a layout rule.
+      capacity: the dimension of the slots that every expert has for a group.
+      importance: {..., group} float32 in [0, 1]: 1 for a token that may visit as many experts as
+        the gate allows, between 0 and 1 for one that may visit one, 0 for padding. None: all 1.
+      training: whether the gate's training policies apply.
+      key: what random policies draw from.
+    """
+
+    group: mtf.Dimension
+    experts: mtf.Dimension
+    capacity: mtf.Dimension
+    importance: mtf.Tensor | None = None
+    training: bool = False
+    key: mtf.Key | None = None
+
+    @property
+    def dims(self) -> tuple[mtf.Dimension, mtf.Dimension, mtf.Dimension]:
+        """The dimensions (group, experts, capacity)."""
+        return self.group, self.experts, self.capacity
+
+    def full_importance(self) -> mtf.Tensor | None:
+        """Returns the mask of the tokens of importance 1; None for all tokens."""
+        return None if self.importance is None else mtf.to_float(mtf.equal(self.importance, 1.0))
+
+    def nonpadding(self) -> mtf.Tensor | None:
+        """Returns the mask of the tokens of importance above 0; None for all tokens."""
+        return None if self.importance is None else mtf.to_float(mtf.greater(self.importance, 0.0))
+
+    def key_for(self, policy: object, stream: str) -> mtf.Key:
+        """Returns what a policy draws from; draws of different streams are independent.
+
+        Raises:
+          ValueError: the call has no key.
+        """
+        if self.key is None:
+            raise ValueError(
+                f"{type(policy).__name__} needs random numbers and this call has no key: "
+                "use a policy without them for evaluation and decoding"
+            )
+        return self.key.fold_in(stream)
+
+
+class Gate(Protocol):
+    """Chooses experts for every token of every group."""
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
+        """Returns the routing for logits {..., group, experts}, float32."""
+
+
+def masked(x: mtf.Tensor, mask: mtf.Tensor | None) -> mtf.Tensor:
+    """Returns x times a mask; x for None."""
+    return x if mask is None else x * mask
+
+
+def make_routing(
+    choices: Sequence[Choice],
+    gates: mtf.Tensor,
+    balance_loss: mtf.Tensor,
+    context: GateContext,
+    *,
+    logits: mtf.Tensor,
+    z_loss: float = 0.0,
+) -> Routing:
+    """Returns the routing of a gate. Its loss is the balance loss, in training plus the z-loss.
+
+    Args:
+      choices, gates, balance_loss: see `Routing`.
+      context: the dimensions, importance, training.
+      logits: {..., group, experts} of the gates.
+      z_loss: the coefficient of the router z-loss.
+    """
+    loss = balance_loss
+    if z_loss and context.training:
+        token_mask = context.full_importance()
+        loss = balance_loss + z_loss * router_z_loss(logits, context.experts, token_mask)
+    return Routing(tuple(choices), *context.dims, gates, loss, balance_loss)

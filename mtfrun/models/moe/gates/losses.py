@@ -1,0 +1,56 @@
+"""Auxiliary losses of a router: the load balancing loss and the router z-loss."""
+
+from __future__ import annotations
+
+from mtfrun import mtf
+
+
+def load_balancing_loss(
+    mask: mtf.Tensor,
+    gates: mtf.Tensor,
+    group: mtf.Dimension,
+    experts: mtf.Dimension,
+    token_mask: mtf.Tensor | None = None,
+) -> mtf.Tensor:
+    """Returns experts**2 times the mean of f_e * P_e, 1 where the load is uniform; a scalar.
+
+    f_e is the fraction of the tokens that choose expert e, P_e the mean of their gates for it:
+    the fraction has no gradient, the mean has. Lepikhin et al. 2020, arXiv:2006.16668, section 2.2;
+    Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6. Means are over the whole group, padding
+    included.
+
+    Args:
+      mask: {..., group, experts} 1.0 at the expert that a token chooses; with a further dimension
+        for several choices.
+      gates: {..., group, experts} the probabilities.
+      group, experts: the dimensions.
+      token_mask: {..., group} 0.0 for tokens that do not count. It scales the loss of a group by
+        the share of the others, after f_e and P_e were taken over all tokens, as Mesh TensorFlow
+        0.1.21 does for switch gates.
+    """
+    fraction = mtf.reduce_mean(mask, reduced_dim=group)
+    probability = mtf.reduce_mean(gates, reduced_dim=group)
+    if token_mask is None:
+        return mtf.reduce_mean(fraction * probability) * float(experts.size**2)
+    batch = token_mask.shape - group
+    per_group = mtf.reduce_mean(fraction * probability, output_shape=batch)
+    share = mtf.reduce_mean(token_mask, output_shape=batch)
+    return mtf.reduce_mean(per_group * share) * float(experts.size**2)
+
+
+def router_z_loss(
+    logits: mtf.Tensor, experts: mtf.Dimension, token_mask: mtf.Tensor | None = None
+) -> mtf.Tensor:
+    """Returns the mean of logsumexp(logits)**2 over the tokens, a scalar: it keeps logits small.
+
+    Zoph et al. 2022, arXiv:2202.08906, equation 5.
+
+    Args:
+      logits: {..., group, experts}.
+      experts: the dimension.
+      token_mask: {..., group} 0.0 for tokens that do not count; None for none.
+    """
+    square = mtf.square(mtf.reduce_logsumexp(logits, experts))
+    if token_mask is None:
+        return mtf.reduce_mean(square)
+    return mtf.reduce_sum(square * token_mask) / mtf.maximum(mtf.reduce_sum(token_mask), 1.0)

@@ -1,0 +1,53 @@
+"""No-Token-Left-Behind: a token whose expert is full tries its next best."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
+from mtfrun.models.moe.gates.losses import load_balancing_loss
+from mtfrun.models.moe.gates.position_in_expert import position_in_expert
+from mtfrun.models.moe.routing import Choice, Routing
+
+
+@dataclasses.dataclass(frozen=True)
+class NoTokenLeftBehind:
+    """Fedus et al. 2021, arXiv:2101.03961, appendix B; Mesh TensorFlow's "ntlb".
+
+    Every token visits one expert: the best of its `top_k` best that has a slot left in its turn.
+    The weight is the probability of that expert.
+
+    Args:
+      top_k: how many experts a token tries; at most all.
+      z_loss: the coefficient of the router z-loss.
+    """
+
+    top_k: int = 4
+    z_loss: float = 0.0
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
+        """Returns the routing for logits {..., group, experts}, float32."""
+        group, experts, capacity = context.dims
+        token_mask = context.full_importance()
+        gates = mtf.softmax(logits, experts)
+        attempts = mtf.Dimension("attempts", self.top_k)
+        attempt_gates, attempt_experts = mtf.top_k(gates, experts, attempts)
+        masks = mtf.one_hot(attempt_experts, experts)
+        loss = load_balancing_loss(masks, gates, group, experts, token_mask)
+        # {..., group} 1.0 for tokens that no expert has taken so far.
+        unassigned = token_mask
+        used = None
+        choices = []
+        for mask, gate, expert in zip(
+            mtf.unstack(masks, attempts),
+            mtf.unstack(attempt_gates, attempts),
+            mtf.unstack(attempt_experts, attempts),
+            strict=True,
+        ):
+            position, dispatched, selected, used = position_in_expert(
+                masked(mask, unassigned), group, experts, capacity, used
+            )
+            unassigned = (1.0 if unassigned is None else unassigned) - dispatched
+            choices.append(Choice(expert, position, dispatched, selected, gate * dispatched))
+        return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)

@@ -1,0 +1,79 @@
+"""Switch gating: one expert a token."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from mtfrun import mtf
+from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
+from mtfrun.models.moe.gates.losses import load_balancing_loss
+from mtfrun.models.moe.gates.position_in_expert import Candidate, dispatch_in_order
+from mtfrun.models.moe.routing import Routing
+
+
+class SwitchPolicy(Protocol):
+    """Picks the one expert of every token."""
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
+        """Returns experts {..., group} int32 for logits {..., group, experts}."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Argmax:
+    """The expert with the largest logit."""
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
+        """Returns the experts."""
+        return mtf.argmax(logits, context.experts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A draw from softmax(logits / temperature); Fedus et al. 2021, table 11.
+
+    Raises:
+      ValueError: the temperature is not above 0.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0.0:
+            raise ValueError(f"temperature={self.temperature} must be above 0: use Argmax")
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
+        """Returns drawn experts, the same under every layout."""
+        # The text seeds the draws: another one would change seeded results.
+        key = context.key_for(self, "the expert choice Sample")
+        return mtf.sample_with_temperature(logits, context.experts, self.temperature, key=key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """Fedus et al. 2021, arXiv:2101.03961, section 2.1.
+
+    Tokens get their slots in the order of the group; those whose expert is full visit none.
+
+    Args:
+      policy_training, policy_evaluation: pick the expert. The evaluation's must not draw random
+        numbers.
+      z_loss: the coefficient of the router z-loss.
+    """
+
+    policy_training: SwitchPolicy = Argmax()
+    policy_evaluation: SwitchPolicy = Argmax()
+    z_loss: float = 0.0
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
+        """Returns the routing for logits {..., group, experts}, float32."""
+        policy = self.policy_training if context.training else self.policy_evaluation
+        group, experts, token_mask = context.group, context.experts, context.full_importance()
+        gates = mtf.softmax(logits, experts)
+        expert = policy(logits, context)
+        one_hot = mtf.one_hot(expert, experts)
+        gate = mtf.reduce_sum(gates * one_hot, reduced_dim=experts)
+        candidate = Candidate(expert, gate, masked(one_hot, token_mask))
+        choices = dispatch_in_order([candidate], context)
+        loss = load_balancing_loss(one_hot, gates, group, experts, token_mask)
+        return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)

@@ -1,0 +1,113 @@
+"""Top-2 gating: every token visits its best expert, and often its second best."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from mtfrun import mtf
+from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
+from mtfrun.models.moe.gates.losses import load_balancing_loss
+from mtfrun.models.moe.gates.position_in_expert import EPSILON, Candidate, dispatch_in_order
+from mtfrun.models.moe.gates.second_expert_policy import Random, SecondExpertPolicy, Threshold
+from mtfrun.models.moe.routing import Routing
+
+
+@dataclasses.dataclass(frozen=True)
+class Top2:
+    """Shazeer et al. 2017, arXiv:1701.06538, as in GShard, arXiv:2006.16668, algorithm 1.
+
+    The two gates are normalised before capacity drops any, and never again. A token of importance
+    below 1 has no first expert: its best one takes the place of the second.
+
+    Args:
+      second_policy_training, second_policy_evaluation: which tokens visit a second expert, by its
+        normalised gate. The evaluation's must not draw random numbers.
+      second_expert_loss: whether second choices are balanced as well, with half the weight.
+      z_loss: the coefficient of the router z-loss.
+    """
+
+    second_policy_training: SecondExpertPolicy = Random()
+    second_policy_evaluation: SecondExpertPolicy = Threshold()
+    second_expert_loss: bool = False
+    z_loss: float = 0.0
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
+        """Returns the routing for logits {..., group, experts}, float32."""
+        policy = self.second_policy_training if context.training else self.second_policy_evaluation
+        full = context.full_importance()
+        gates = mtf.softmax(logits, context.experts)
+        top_2 = top_2_candidates(gates, context.experts, full, context.nonpadding())
+        loss = top_2_balancing_loss(
+            top_2, masked(gates, full), context, second_expert_loss=self.second_expert_loss
+        )
+        scale = mtf.reciprocal(top_2.first.gate + top_2.second.gate + EPSILON)
+        first, second = (
+            Candidate(expert, gate * scale, mask)
+            for expert, gate, mask in (top_2.first, top_2.second)
+        )
+        second = second._replace(mask=second.mask * policy(second.gate, context))
+        choices = dispatch_in_order([first, second], context)
+        return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
+
+
+class Top2Candidates(NamedTuple):
+    """The two best experts of every token.
+
+    Attributes:
+      first, second: the candidates, their gates not normalised.
+      gates_without_first: {..., group, experts} the gates, 0 at the first expert.
+    """
+
+    first: Candidate
+    second: Candidate
+    gates_without_first: mtf.Tensor
+
+
+def top_2_candidates(
+    gates: mtf.Tensor,
+    experts: mtf.Dimension,
+    first_mask: mtf.Tensor | None = None,
+    second_mask: mtf.Tensor | None = None,
+) -> Top2Candidates:
+    """Returns the best expert and the best of the others.
+
+    Args:
+      gates: probabilities {..., group, experts}.
+      experts: the dimension.
+      first_mask: {..., group} 0.0 for tokens without a first expert, whose best one is then the
+        second; None for none.
+      second_mask: {..., group} 0.0 for tokens without a second expert; None for none.
+    """
+    gate_1, expert_1 = mtf.top_1(gates, experts)
+    mask_1 = masked(mtf.one_hot(expert_1, experts), first_mask)
+    gates_without_first = gates * (1.0 - mask_1)
+    gate_2, expert_2 = mtf.top_1(gates_without_first, experts)
+    mask_2 = masked(mtf.one_hot(expert_2, experts), second_mask)
+    return Top2Candidates(
+        Candidate(expert_1, masked(gate_1, first_mask), mask_1),
+        Candidate(expert_2, gate_2, mask_2),
+        gates_without_first,
+    )
+
+
+def top_2_balancing_loss(
+    top_2: Top2Candidates, gates: mtf.Tensor, context: GateContext, *, second_expert_loss: bool
+) -> mtf.Tensor:
+    """Returns the load balancing loss of first choices, plus half that of second ones if wanted.
+
+    Both are of the candidates, before policy and capacity drop any.
+
+    Args:
+      top_2: the candidates.
+      gates: {..., group, experts} of the tokens that count.
+      context: the dimensions.
+      second_expert_loss: whether second choices are balanced as well.
+    """
+    group, experts = context.group, context.experts
+    balance_loss = load_balancing_loss(top_2.first.mask, gates, group, experts)
+    if not second_expert_loss:
+        return balance_loss
+    total = mtf.reduce_sum(top_2.gates_without_first, reduced_dim=experts) + EPSILON
+    second_gates = top_2.gates_without_first * mtf.reciprocal(total)
+    return balance_loss + 0.5 * load_balancing_loss(top_2.second.mask, second_gates, group, experts)
