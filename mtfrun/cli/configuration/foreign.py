@@ -25,10 +25,10 @@ _OWN = ("mtfrun",)
 # What these modules export is for configurations. The rest of mtfrun is not: among it are functions
 # that write files and run commands.
 _PUBLISHING = (
-    "mtfrun.experiment",
     "mtfrun.data",
     "mtfrun.decoding",
     "mtfrun.evaluation",
+    "mtfrun.experiment",
     "mtfrun.layers",
     "mtfrun.models",
     "mtfrun.models.moe",
@@ -37,6 +37,7 @@ _PUBLISHING = (
     "mtfrun.mtf",
     "mtfrun.mtf.initializers",
     "mtfrun.optim",
+    "mtfrun.ported",
     "mtfrun.rundir.warm_start",
     "mtfrun.training",
 )
