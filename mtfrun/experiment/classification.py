@@ -12,6 +12,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data import IMAGES
+from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 
 
@@ -52,7 +53,7 @@ class Classification:
     def __post_init__(self) -> None:
         for name in ("batch_size", "top_k"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
 
     def __call__(
         self, images: Iterable[np.ndarray], progress: Callable[[int], None] = lambda done: None

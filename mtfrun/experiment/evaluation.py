@@ -17,6 +17,7 @@ from mtfrun.data import (
     read_bytes,
     reading,
 )
+from mtfrun.errors import InputError
 from mtfrun.experiment.classification import Classification
 from mtfrun.experiment.decoding import Decoding
 from mtfrun.experiment.evaluation_pictures import EvaluationPictures
@@ -64,9 +65,9 @@ class Evaluation:
     ):
         experiment.check_batch(batch_size)
         if decoding is None and (entropy_orders or sample_prompts):
-            raise ValueError("entropy_orders and sample_prompts are for models of text")
+            raise InputError("entropy_orders and sample_prompts are for models of text")
         if num_decodes and not isinstance(experiment.data, PairsData):
-            raise ValueError(
+            raise InputError(
                 f"num_decodes={num_decodes} needs pairs to compare outputs with: set it to 0 or "
                 "use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
             )

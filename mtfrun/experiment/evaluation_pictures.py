@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mtfrun.data import reading
+from mtfrun.errors import InputError
 from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
 from mtfrun.experiment.classification import Classification
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -24,7 +25,7 @@ class EvaluationPictures:
 
     def __init__(self, classification: Classification, split: str, num_images: int):
         if num_images < 0:
-            raise ValueError(f"num_images={num_images} must not be negative")
+            raise InputError(f"num_images={num_images} must not be negative")
         self._classification = classification
         self._split = split
         self._num_images = num_images

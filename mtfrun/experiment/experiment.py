@@ -18,6 +18,7 @@ from mtfrun.data import (
     Vocabulary,
     split_batch,
 )
+from mtfrun.errors import InputError
 from mtfrun.experiment.model_and_data import check_kind, check_rows
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
@@ -53,14 +54,14 @@ class Experiment:
         outer_batch: int = 1,
     ):
         if not isinstance(mesh, mtf.Mesh):
-            raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
+            raise InputError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
         if not isinstance(data, LanguageModelData | PairsData | ImageData):
-            raise ValueError(
+            raise InputError(
                 "Experiment.data must be @data.LanguageModelData(), @data.DelimitedPairsData(), "
                 f"@data.SequenceToSequenceData() or @data.ImageData(), not {data!r}"
             )
         if seed < 0:
-            raise ValueError(f"Experiment.seed={seed} must be at least 0")
+            raise InputError(f"Experiment.seed={seed} must be at least 0")
         check_kind(model, data)
         self.mesh = mesh
         self.data = data
@@ -71,7 +72,7 @@ class Experiment:
         self.model: Model
         if isinstance(data, ImageData):
             if outer_batch != 1:
-                raise ValueError(f"outer_batch={outer_batch} is for models of text: set it to 1")
+                raise InputError(f"outer_batch={outer_batch} is for models of text: set it to 1")
             self.model = model(mesh, num_classes=data.num_classes, image=data.image)
         else:
             self.model = model(mesh, vocabulary_size=data.vocabulary.size)
@@ -82,10 +83,10 @@ class Experiment:
         """The vocabulary of a model of text.
 
         Raises:
-          ValueError: it is one of images.
+          InputError: it is one of images.
         """
         if isinstance(self.data, ImageData):
-            raise ValueError("a classifier of images has no vocabulary: it reads and makes no text")
+            raise InputError("a classifier of images has no vocabulary: it reads and makes no text")
         return self.data.vocabulary
 
     @property
@@ -93,10 +94,10 @@ class Experiment:
         """The data of a classifier of images.
 
         Raises:
-          ValueError: it is a model of text.
+          InputError: it is a model of text.
         """
         if not isinstance(self.data, ImageData):
-            raise ValueError("a model of text has no classes of images")
+            raise InputError("a model of text has no classes of images")
         return self.data
 
     @property

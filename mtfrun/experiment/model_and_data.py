@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mtfrun.data import DelimitedPairsData, ImageData, LanguageModelData, PairsData
+from mtfrun.errors import InputError
 from mtfrun.models import Model
 from mtfrun.models.resnet import ImageClassifier
 from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, EncoderOnly, TokenModel
@@ -15,20 +16,20 @@ _DELIMIT = "--gin_file=data/delimited_pairs.gin behind the file of the pairs"
 def check_kind(
     model: Callable[..., Model], data: LanguageModelData | PairsData | ImageData
 ) -> None:
-    """Raises ValueError if a class of models for text is to have images, or the other way round."""
+    """Raises InputError if a class of models for text is to have images, or the other way round."""
     if not isinstance(model, type):
         return
     of_text = not isinstance(data, ImageData)
     if issubclass(model, ImageClassifier if of_text else TokenModel):
         reads, given = ("images", "text") if of_text else ("text", "images")
-        raise ValueError(
+        raise InputError(
             f"{model.__name__} reads {reads}, and {type(data).__name__} has {given}: choose "
             f"Experiment.data of {reads}, or another Experiment.model"
         )
 
 
 def check_rows(model: Model, data: LanguageModelData | PairsData) -> None:
-    """Raises ValueError unless the data makes the rows that a model of text reads."""
+    """Raises InputError unless the data makes the rows that a model of text reads."""
     apart = isinstance(data, PairsData) and not isinstance(data, DelimitedPairsData)
     if isinstance(model, EncoderDecoder | EncoderOnly) and not apart:
         reads = "inputs and targets apart"
@@ -42,6 +43,6 @@ def check_rows(model: Model, data: LanguageModelData | PairsData) -> None:
         remedy = f"set both to False, or use pairs and {_DELIMIT}"
     else:
         return
-    raise ValueError(
+    raise InputError(
         f"{type(model).__name__} reads {reads}, which {type(data).__name__} does not make: {remedy}"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.context import Context
 from mtfrun.layers.dropout import Dropout
@@ -53,7 +54,7 @@ class MultiHeadAttention(mtf.Module):
           dropout_rate: that of the attention weights.
 
         Raises:
-          ValueError: the memory heads do not divide the heads.
+          InputError: the memory heads do not divide the heads.
         """
         super().__init__()
         self._mesh = mesh
@@ -175,7 +176,7 @@ def _heads(
 ) -> tuple[list[mtf.Dimension], list[mtf.Dimension]]:
     """Returns the dimensions of the heads of queries, and of keys and values."""
     if num_heads % num_memory_heads:
-        raise ValueError(f"num_memory_heads={num_memory_heads} must divide num_heads={num_heads}")
+        raise InputError(f"num_memory_heads={num_memory_heads} must divide num_heads={num_heads}")
     if num_memory_heads == 1:
         return [mtf.Dimension("heads", num_heads)], []
     memory = mtf.Dimension("heads", num_memory_heads)

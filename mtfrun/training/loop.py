@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.curves import Curves, History
 from mtfrun.training.finite import FiniteGuard
@@ -214,7 +215,7 @@ class _Loop:
         self._features = {}  # frees them before others are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
-            raise ValueError("the training data has come to an end: give the dataset a repeat")
+            raise InputError("the training data has come to an end: give the dataset a repeat")
         self._features, self._last = features, count - 1
         if not self._visits:
             # Not sooner, so that data that cannot be read are told of in one line.

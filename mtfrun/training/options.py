@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from mtfrun.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
@@ -24,7 +26,7 @@ class TrainOptions:
         compiles, the second measures a step.
 
     Raises:
-      ValueError: a number below 1.
+      InputError: a number below 1.
     """
 
     train_steps: int
@@ -45,6 +47,6 @@ class TrainOptions:
             if field.name == "profile" or value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-                raise ValueError(f"{field.name} is {value!r}: it must be a positive number")
+                raise InputError(f"{field.name} is {value!r}: it must be a positive number")
             if "int" in str(field.type) and value != int(value):
-                raise ValueError(f"{field.name} is {value!r}: it must be a whole number")
+                raise InputError(f"{field.name} is {value!r}: it must be a whole number")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Updates, regularised_cross_entropy
 from mtfrun.models.model import Loss, Metric, Model
 from mtfrun.models.reporting import Reporting
@@ -49,9 +50,9 @@ class ImageClassifier(Model):
     ) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+            raise InputError(f"label_smoothing={label_smoothing} must be in [0, 1)")
         if mixup_alpha < 0.0:
-            raise ValueError(f"mixup_alpha={mixup_alpha} must not be negative")
+            raise InputError(f"mixup_alpha={mixup_alpha} must not be negative")
         self._classes = mtf.Dimension("classes", num_classes)
         self._predicted = mtf.Dimension("predicted", num_classes)
         self._image_input = image_input
@@ -78,7 +79,7 @@ class ImageClassifier(Model):
         targets = [(labels, mtf.ones_like(weights))]
         if training and self._mixup_alpha:
             if key is None:
-                raise ValueError("mixup needs a key in training")
+                raise InputError("mixup needs a key in training")
             shares = mixing_shares(weights, key.fold_in("mixup"), self._mixup_alpha)
             images = mixed(images, shares)
             targets = [(labels, shares), (before_in_batch(labels), 1.0 - shares)]

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import BatchNorm, Dense, Updates
 from mtfrun.models.resnet.blocks import BasicBlock, Blocking, ResidualBlock
 from mtfrun.models.resnet.classifier import ImageClassifier
@@ -63,13 +64,13 @@ class ResNet(ImageClassifier):
             num_classes, image_input, label_smoothing=label_smoothing, mixup_alpha=mixup_alpha
         )
         if len(stage_sizes) != len(widths) or not stage_sizes:
-            raise ValueError(
+            raise InputError(
                 f"stage_sizes={list(stage_sizes)} and widths={list(widths)} must be one number a "
                 "stage each"
             )
         rows, cols, channels = image.dims
         if rows.size % row_blocks or cols.size % col_blocks:
-            raise ValueError(
+            raise InputError(
                 f"pictures of {rows.size} rows and {cols.size} cols cannot be cut into "
                 f"row_blocks={row_blocks} times col_blocks={col_blocks} equal blocks"
             )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     Context,
     PositionalEmbedding,
@@ -64,8 +65,8 @@ class EncoderOnly(TokenModel):
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
-        """Raises ValueError: it makes no text."""
-        raise ValueError("EncoderOnly labels what it reads and generates nothing")
+        """Raises InputError: it makes no text."""
+        raise InputError("EncoderOnly labels what it reads and generates nothing")
 
     def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
         inputs = features["inputs"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     MASKED,
     Collector,
@@ -70,9 +71,9 @@ class TokenModel(TextModel):
     ) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+            raise InputError(f"label_smoothing={label_smoothing} must be in [0, 1)")
         if vocabulary_divisor < 1:
-            raise ValueError(f"vocabulary_divisor={vocabulary_divisor} must be at least 1")
+            raise InputError(f"vocabulary_divisor={vocabulary_divisor} must be at least 1")
         self._mesh = mesh
         self._d_model = d_model
         self._activation = dtypes.activation

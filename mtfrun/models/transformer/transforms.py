@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Context, Dropout
 from mtfrun.models.transformer.class_names import distinct_names
 
@@ -39,8 +40,8 @@ class CallLayer(_Stateless):
     short_name = "layer"
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Raises ValueError: there is no sublayer here."""
-        raise ValueError("CallLayer has its place in Stack.layer_transforms only")
+        """Raises InputError: there is no sublayer here."""
+        raise InputError("CallLayer has its place in Stack.layer_transforms only")
 
 
 class Residual(_Stateless):
@@ -54,10 +55,10 @@ class Residual(_Stateless):
         """Returns the context's `sublayer_input` + x.
 
         Raises:
-          ValueError: this is no transform around a sublayer.
+          InputError: this is no transform around a sublayer.
         """
         if context.sublayer_input is None:
-            raise ValueError("Residual has its place in Stack.layer_transforms only")
+            raise InputError("Residual has its place in Stack.layer_transforms only")
         return context.sublayer_input + x
 
 
