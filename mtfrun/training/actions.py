@@ -44,7 +44,8 @@ class Action(abc.ABC):
 
     It is due when a multiple of `every_steps` is reached, exactly, and at the first visit of the
     host after `every_secs`, counted from when it was last due. After a signal it is called as
-    always: see `ActionContext.check_signals`.
+    always: see `ActionContext.check_signals`. It leaves model and optimizer as they are: the
+    checkpoint of its step has been saved before.
 
     Attributes:
       every_steps, every_secs: steps, and seconds, between two calls, whichever come first; None for
