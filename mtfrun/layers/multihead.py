@@ -54,7 +54,7 @@ class MultiHeadAttention(mtf.Module):
           dropout_rate: that of the attention weights.
 
         Raises:
-          InputError: the memory heads do not divide the heads.
+          InputError: a size is below 1, or the memory heads do not divide the heads.
         """
         super().__init__()
         self._mesh = mesh
@@ -62,7 +62,7 @@ class MultiHeadAttention(mtf.Module):
         self._dtypes = dtypes
         self._rotary = rotary
         self._query_heads, self._memory_heads = _heads(num_heads, num_memory_heads or num_heads)
-        self._d_kv = mtf.Dimension("d_kv", d_kv)
+        self._d_kv = mtf.convert_to_dimension(("d_kv", d_kv))
         inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
         fan_in = mtf.VarianceScaling()([d_model], memory)
         # The factor d_kv ** -0.5 of the logits, squared because this scales a variance.
@@ -175,11 +175,12 @@ def _heads(
     num_heads: int, num_memory_heads: int
 ) -> tuple[list[mtf.Dimension], list[mtf.Dimension]]:
     """Returns the dimensions of the heads of queries, and of keys and values."""
+    heads = mtf.convert_to_dimension(("heads", num_heads))
+    memory = mtf.convert_to_dimension(("heads", num_memory_heads))
     if num_heads % num_memory_heads:
         raise InputError(f"num_memory_heads={num_memory_heads} must divide num_heads={num_heads}")
     if num_memory_heads == 1:
-        return [mtf.Dimension("heads", num_heads)], []
-    memory = mtf.Dimension("heads", num_memory_heads)
+        return [heads], []
     if num_memory_heads == num_heads:
         return [memory], [memory]
     return [memory, mtf.Dimension("query_heads", num_heads // num_memory_heads)], [memory]

@@ -66,7 +66,13 @@ def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
     if isinstance(x, LayoutRules):
         return x
     if not isinstance(x, str):
-        return LayoutRules(x)
+        try:
+            pairs = [(dimension, axis) for dimension, axis in x]
+        except (TypeError, ValueError):
+            raise LayoutError(
+                f"{x!r} is not a layout: write 'dimension:axis;dimension:axis' or \"\""
+            ) from None
+        return LayoutRules(pairs)
     pairs = []
     for part in re.split(r"[;,.\s]+", x.strip()):
         if not part:

@@ -74,6 +74,13 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "--gin.D_MODEL='wide'",
             "--gin.D_MODEL='wide': transformer.DecoderOnly.d_model is 'wide': it must be int",
         ),
+        ("--gin.D_KV=-1", "dimension 'd_kv' must have a size of at least 1, got -1"),
+        ("--gin.D_KV=0", "dimension 'd_kv' must have a size of at least 1, got 0"),
+        ("--gin.NUM_HEADS=0", "dimension 'heads' must have a size of at least 1, got 0"),
+        (
+            "--gin.LAYOUT=None",
+            "None is not a layout: write 'dimension:axis;dimension:axis' or \"\"",
+        ),
         (
             "--gin.MESH_SHAPE=data:2,model:1",
             "--gin.MESH_SHAPE=data:2,model:1: not a gin value; a string needs quotes within "
