@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.indexing import zeros
+from mtfrun.mtf.ops.constants import zeros
 from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.batch_merging import merged_names, over_merged_batch
-from mtfrun.mtf.ops.sliding import Window, padded_value, taps
+from mtfrun.mtf.ops.spatial.batch_merging import merged_names, over_merged_batch
+from mtfrun.mtf.ops.spatial.windows import Window, padded_value, taps
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor
 
