@@ -84,7 +84,7 @@ def _traced(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
     """Returns what body_fn makes of the inputs: traced to learn shapes and types, never run."""
     made: list[Any] = []
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def scratch() -> None:
         made.extend(body_fn(*inputs))
 
