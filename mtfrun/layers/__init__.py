@@ -2,6 +2,7 @@
 
 from mtfrun.layers.activation_gradient import clip_activation_gradient
 from mtfrun.layers.attention import dot_product_attention
+from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
@@ -69,6 +70,7 @@ from mtfrun.mtf import avg_pool2d, avg_pool3d, max_pool2d, max_pool3d
 
 __all__ = [
     "MASKED",
+    "AttentionHeads",
     "AttentionParameters",
     "AttentionParams",
     "Auxiliary",

@@ -1,5 +1,6 @@
 """Transformers: stacks of sublayers."""
 
+from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.embedding import PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.normalization import LayerNorm, RMSNorm
@@ -14,16 +15,21 @@ from mtfrun.models.transformer.masked_local_attention import MaskedLocalAttentio
 from mtfrun.models.transformer.self_attention import SelfAttention
 from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.token_embedding import TokenEmbedding
+from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.token_softmax import TokenSoftmax
 from mtfrun.models.transformer.transforms import (
     CallLayer,
     MaskPadding,
     Residual,
+    StackTransforms,
     SublayerDropout,
     Transform,
 )
 
 __all__ = [
+    "AttentionHeads",
     "CallLayer",
     "CompressedSelfAttention",
     "DecoderOnly",
@@ -43,8 +49,12 @@ __all__ = [
     "SelfAttention",
     "SinusoidPositions",
     "Stack",
+    "StackTransforms",
     "SublayerDropout",
+    "TokenEmbedding",
+    "TokenLoss",
     "TokenModel",
+    "TokenSoftmax",
     "Transform",
     "shift_right",
 ]

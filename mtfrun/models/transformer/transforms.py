@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.layers import Context, Dropout
+from mtfrun.layers import Context, Dropout, RMSNorm
 from mtfrun.models.transformer.class_names import distinct_names
 
 
@@ -40,7 +41,7 @@ class CallLayer(_Stateless):
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Raises ValueError: there is no sublayer here."""
-        raise ValueError("CallLayer has its place in Stack.layer_transforms only")
+        raise ValueError("CallLayer has its place in StackTransforms.layer only")
 
 
 class Residual(_Stateless):
@@ -57,7 +58,7 @@ class Residual(_Stateless):
           ValueError: this is no transform around a sublayer.
         """
         if context.sublayer_input is None:
-            raise ValueError("Residual has its place in Stack.layer_transforms only")
+            raise ValueError("Residual has its place in StackTransforms.layer only")
         return context.sublayer_input + x
 
 
@@ -86,6 +87,26 @@ class SublayerDropout(Dropout):
     ) -> None:
         """Takes the share of elements that are dropped, in [0, 1)."""
         super().__init__(rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class StackTransforms:
+    """What a stack does beside its sublayers: classes of transforms, in their order.
+
+    They are called as `transform_class(mesh, d_model, dtypes)`; see `Transform`.
+
+    By default the order of Xiong et al. 2020, arXiv:2002.04745, figure 1b: dropout; of every
+    sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. That of Vaswani et al.
+    2017, arXiv:1706.03762, has the norm last in `layer`.
+
+    initial: what the input goes through.
+    layer: around every sublayer, which has its place where `CallLayer` is.
+    final: what the output goes through.
+    """
+
+    initial: Sequence[TransformClass] = (SublayerDropout,)
+    layer: Sequence[TransformClass] = (RMSNorm, CallLayer, SublayerDropout, Residual)
+    final: Sequence[TransformClass] = (RMSNorm, SublayerDropout)
 
 
 def add_transforms(
