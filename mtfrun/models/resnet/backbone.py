@@ -34,10 +34,11 @@ class Backbone:
     rematerialise: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.stage_sizes) != len(self.widths) or not self.stage_sizes:
+        sizes, widths = list(self.stage_sizes), list(self.widths)
+        if len(sizes) != len(widths) or not sizes or min(sizes) < 1:
             raise ValueError(
-                f"stage_sizes={list(self.stage_sizes)} and widths={list(self.widths)} must be one "
-                "number a stage each"
+                f"stage_sizes={sizes} and widths={widths} must be one number a stage each, of at "
+                "least 1"
             )
 
     def layers(

@@ -174,5 +174,9 @@ def test_blocks_that_do_not_fit_are_refused() -> None:
         small_resnet(mtf.Mesh(ONE_DEVICE), blocking=Blocking(rows=3))
     with pytest.raises(ValueError, match="rows=1 and cols=0 must be at least 1"):
         Blocking(cols=0)
-    with pytest.raises(ValueError, match="one number a stage"):
-        small_resnet(mtf.Mesh(ONE_DEVICE), stage_sizes=[1])
+
+
+@pytest.mark.parametrize("stage_sizes", [[1], [1, 0]])
+def test_every_stage_has_a_size_and_a_width(stage_sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="one number a stage each, of at least 1"):
+        Backbone(stage_sizes=stage_sizes, widths=[4, 8])
