@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import Context
+from mtfrun.layers import Context, weights_nonzero
 from mtfrun.models.transformer.decoder_side import (
     causal_mask,
     decoder_inputs,
@@ -22,7 +22,7 @@ from mtfrun.models.transformer.prefix import (
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
 from mtfrun.models.transformer.token_loss import TokenLoss
-from mtfrun.models.transformer.token_model import TokenModel, nonpadding
+from mtfrun.models.transformer.token_model import TokenModel
 
 
 class DecoderOnly(TokenModel):
@@ -87,7 +87,7 @@ class DecoderOnly(TokenModel):
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         targets = features["targets"]
         segments = features.get("targets_segmentation")
-        length = check_length(targets, self.position)
+        length = targets.shape.get_dim_by_name("length")
         if self._prefix:
             in_prefix = features.get("targets_prefix")
             if in_prefix is None:
@@ -99,7 +99,7 @@ class DecoderOnly(TokenModel):
             context,
             self_attention_bias=mask,
             bidirectional=self._prefix,
-            nonpadding=nonpadding(targets),
+            nonpadding=weights_nonzero(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = embed(ids, features.get("targets_position"), self.embedding, self.position)

@@ -13,12 +13,13 @@ from mtfrun.layers import (
     attention_mask_ignore_padding,
     attention_mask_same_segment,
     rename_length_to_memory_length,
+    weights_nonzero,
 )
 from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
 from mtfrun.models.transformer.token_loss import TokenLoss
-from mtfrun.models.transformer.token_model import TokenModel, nonpadding
+from mtfrun.models.transformer.token_model import TokenModel
 
 
 class EncoderDecoder(TokenModel):
@@ -80,11 +81,11 @@ class EncoderDecoder(TokenModel):
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         targets = features["targets"]
         segments = features.get("targets_segmentation")
-        length = check_length(targets, self.position)
+        length = targets.shape.get_dim_by_name("length")
         context = dataclasses.replace(
             self._encoded(features, context),
             self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
-            nonpadding=nonpadding(targets),
+            nonpadding=weights_nonzero(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = embed(ids, features.get("targets_position"), self.embedding, self.position)
@@ -112,7 +113,6 @@ class EncoderDecoder(TokenModel):
     def _encoded(self, features: Mapping[str, mtf.Tensor], context: Context) -> Context:
         """Returns the decoder's context: the encoder's output and what of it may be seen."""
         inputs = features["inputs"]
-        check_length(inputs, self.position)
         segments = features.get("inputs_segmentation")
         if segments is None:
             mask = seen = attention_mask_ignore_padding(inputs, self._activation)
@@ -124,7 +124,7 @@ class EncoderDecoder(TokenModel):
             context,
             self_attention_bias=mask,
             bidirectional=True,
-            nonpadding=nonpadding(inputs),
+            nonpadding=weights_nonzero(inputs),
         )
         x = embed(inputs, features.get("inputs_position"), self.inputs_embedding, self.position)
         output = rename_length_to_memory_length(self.encoder_stack(x, inside))

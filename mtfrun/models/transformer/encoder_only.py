@@ -11,11 +11,12 @@ from mtfrun.layers import (
     Context,
     attention_mask_ignore_padding,
     attention_mask_same_segment,
+    weights_nonzero,
 )
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
+from mtfrun.models.transformer.token_embedding import TokenEmbedding, embed
 from mtfrun.models.transformer.token_loss import TokenLoss
-from mtfrun.models.transformer.token_model import TokenModel, nonpadding
+from mtfrun.models.transformer.token_model import TokenModel
 
 
 class EncoderOnly(TokenModel):
@@ -52,14 +53,16 @@ class EncoderOnly(TokenModel):
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         inputs = features["inputs"]
-        check_length(inputs, self.position)
         segments = features.get("inputs_segmentation")
         if segments is None:
             mask = attention_mask_ignore_padding(inputs, self._activation)
         else:
             mask = attention_mask_same_segment(segments, dtype=self._activation)
         context = dataclasses.replace(
-            context, self_attention_bias=mask, bidirectional=True, nonpadding=nonpadding(inputs)
+            context,
+            self_attention_bias=mask,
+            bidirectional=True,
+            nonpadding=weights_nonzero(inputs),
         )
         x = embed(inputs, features.get("inputs_position"), self.embedding, self.position)
         return self.softmax(self.encoder_stack(x, context))

@@ -62,20 +62,25 @@ def embed(
       positions: of the ids, in their shape or a scalar; None for 0, 1, ... along "length".
       embedding: has the vectors of ids.
       position: has the vectors of positions; None adds nothing.
+
+    Raises:
+      ShapeError: `position` has no vectors for all of the length.
     """
     x = embedding(ids)
     if position is None:
         return x
-    if positions is not None:
-        return x + position(positions)
-    return x + position.first(ids.shape.get_dim_by_name("length"))
+    if positions is None:
+        return x + position.first(ids.shape.get_dim_by_name("length"))
+    if "length" in ids.shape.dimension_names:
+        check_length(ids, position)
+    return x + position(positions)
 
 
 def check_length(ids: mtf.Tensor, position: Position | None) -> mtf.Dimension:
     """Returns the dimension "length" of ids.
 
     Raises:
-      ShapeError: some of its positions have no vectors.
+      ShapeError: `position` has no vectors for all of it.
     """
     length = ids.shape.get_dim_by_name("length")
     if position is not None:

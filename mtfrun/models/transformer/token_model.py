@@ -89,8 +89,3 @@ class TokenModel(TextModel):
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
         return mtf.to_float(mtf.greater(features["targets"], 0))
-
-
-def nonpadding(ids: mtf.Tensor) -> mtf.Tensor:
-    """Returns 1.0 for every id that is not 0, else 0.0; float32."""
-    return mtf.to_float(mtf.not_equal(ids, 0))
