@@ -7,13 +7,13 @@ from mtfrun.layers.normalization import LayerNorm, RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias
 from mtfrun.models.transformer.compressed_self_attention import CompressedSelfAttention
 from mtfrun.models.transformer.decoder_only import DecoderOnly
+from mtfrun.models.transformer.decoder_side import shift_right
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder
 from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAttention
 from mtfrun.models.transformer.encoder_only import EncoderOnly
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
 from mtfrun.models.transformer.masked_local_attention import MaskedLocalAttention
 from mtfrun.models.transformer.self_attention import SelfAttention
-from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss

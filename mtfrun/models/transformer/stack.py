@@ -14,10 +14,9 @@ from mtfrun.layers import (
     FeedForward,
     Sublayer,
 )
-from mtfrun.models.transformer.class_names import distinct_names
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 from mtfrun.models.transformer.transformed_layer import SublayerClass, TransformedLayer
-from mtfrun.models.transformer.transforms import StackTransforms, add_transforms, transformed
+from mtfrun.models.transformer.transforms import StackTransforms, add_transforms, distinct_names
 
 
 class Stack(Sublayer):
@@ -76,7 +75,7 @@ class Stack(Sublayer):
         x, context = self._begin(x, context)
         for block in self.blocks:
             x = self._run(block.values(), x, context)
-        return transformed(self, self._final, x, context)
+        return self._transformed(self._final, x, context)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
@@ -118,13 +117,19 @@ class Stack(Sublayer):
             for name, sublayer in block.items():
                 x, results[name] = run(sublayer, x, block_state[name], context)
             next_state.append(results)
-        return transformed(self, self._final, x, context), next_state
+        return self._transformed(self._final, x, context), next_state
 
     def _begin(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, Context]:
         """Returns what the first block gets."""
         if self.relative_bias is not None:
             context = self.relative_bias.added_to(context, x)
-        return transformed(self, self._initial, x, context), context
+        return self._transformed(self._initial, x, context), context
+
+    def _transformed(self, names: Sequence[str], x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns x after the transforms that are the attributes `names`."""
+        for name in names:
+            x = getattr(self, name)(x, context)
+        return x
 
     def _run(self, block: Iterable[Sublayer], x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns what a block makes of x, remembering or not what lies between."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mtfrun import mtf
 from mtfrun.layers import Context, Dropout, RMSNorm
-from mtfrun.models.transformer.class_names import distinct_names
 
 
 class Transform(Protocol):
@@ -132,10 +132,20 @@ def add_transforms(
     return names
 
 
-def transformed(
-    module: mtf.Module, names: Sequence[str], x: mtf.Tensor, context: Context
-) -> mtf.Tensor:
-    """Returns x after the transforms that are the attributes `names` of a module."""
-    for name in names:
-        x = getattr(module, name)(x, context)
-    return x
+def distinct_names(classes: Sequence[Callable]) -> list[str]:
+    """Returns an attribute name for each class: "self_attention" for SelfAttention.
+
+    A class says otherwise with `short_name`. One that is listed twice gets numbers, "norm_0" and
+    "norm_1".
+    """
+    # A functools.partial of a class is as good as a class.
+    classes = [getattr(cls, "func", cls) for cls in classes]
+    names = [getattr(cls, "short_name", _snake_case(cls.__name__)) for cls in classes]
+    return [
+        f"{name}_{names[:i].count(name)}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
