@@ -104,8 +104,7 @@ def test_logits_are_the_formulas(changes: dict[str, Any]) -> None:
             ),
             functools.partial(t.FeedForward, d_ff=D_FF, activation=getattr(mtf, s["activation"])),
         ],
-        layer_transforms=[norm, t.CallLayer, t.Residual],
-        final_transforms=[norm],
+        transforms=t.StackTransforms(layer=[norm, t.CallLayer, t.Residual], final=[norm]),
         relative_bias=functools.partial(
             t.RelativePositionBias,
             num_heads=HEADS,

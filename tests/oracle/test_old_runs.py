@@ -56,7 +56,7 @@ def _encoder_decoder(
         t.Stack,
         num_layers=2,
         # Padding is 0 before every layer, and counts in the load of experts.
-        layer_transforms=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual],
+        transforms=t.StackTransforms(layer=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual]),
         relative_bias=functools.partial(
             t.RelativePositionBias, num_heads=4, num_buckets=32, max_distance=128
         ),
