@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers import BatchNorm, Conv2D, Updates
@@ -128,7 +129,7 @@ class ResidualBlock(mtf.Module, abc.ABC):
     @abc.abstractmethod
     def _plan(
         self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict]]:
+    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         """Returns input and output channels and the options of each convolution."""
 
 
@@ -137,7 +138,7 @@ class BasicBlock(ResidualBlock):
 
     def _plan(
         self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict]]:
+    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         return [
             (inputs, inner, {"stride": stride}),
             (inner, inner, {"init_zero": init_zero}),
@@ -155,7 +156,7 @@ class BottleneckBlock(ResidualBlock):
 
     def _plan(
         self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict]]:
+    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         return [
             (inputs, inner, {"size": 1}),
             (inner, inner, {"stride": stride}),

@@ -77,9 +77,12 @@ class ResNet(ImageClassifier):
         self, block: ResidualBlock, x: mtf.Tensor, training: bool
     ) -> tuple[mtf.Tensor, Updates]:
         """Returns what a block makes of x, remembering or not what lies between."""
-        if self._rematerialise and training:
-            return mtf.recompute_grad(functools.partial(block, training=True), [x])
-        return block(x, training)
+        if not (self._rematerialise and training):
+            return block(x, training)
+        result: tuple[mtf.Tensor, Updates] = mtf.recompute_grad(
+            functools.partial(block, training=True), [x]
+        )
+        return result
 
 
 def in_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:

@@ -107,7 +107,11 @@ class Stack(Sublayer):
         )
 
     def _with_states(
-        self, run: Callable[..., tuple], x: mtf.Tensor, state: Any, context: Context
+        self,
+        run: Callable[..., tuple[mtf.Tensor, Any]],
+        x: mtf.Tensor,
+        state: Any,
+        context: Context,
     ) -> tuple[mtf.Tensor, Any]:
         """Returns the output and the next states; `run` runs a sublayer with its state."""
         x, context = self._begin(x, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.layers import Context, Dropout, RMSNorm
@@ -132,7 +132,7 @@ def add_transforms(
     return names
 
 
-def distinct_names(classes: Sequence[Callable]) -> list[str]:
+def distinct_names(classes: Sequence[Callable[..., Any]]) -> list[str]:
     """Returns an attribute name for each class: "self_attention" for SelfAttention.
 
     A class says otherwise with `short_name`. One that is listed twice gets numbers, "norm_0" and
