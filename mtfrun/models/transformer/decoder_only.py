@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
@@ -45,6 +46,13 @@ class DecoderOnly(TokenModel):
         before it, as in Tensor2Tensor, instead of 0.
       others: see `TokenModel`.
     """
+
+    optional_features: ClassVar[Collection[str]] = (
+        "targets_segmentation",
+        "targets_position",
+        "targets_prefix",
+    )
+    pairs_needed_by: ClassVar[str] = "prefix=True or loss_on_targets_only=True"
 
     def __init__(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
@@ -28,6 +29,9 @@ class EncoderOnly(TokenModel):
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       others: see `TokenModel`.
     """
+
+    required_features: ClassVar[Collection[str]] = ("inputs", "targets")
+    optional_features: ClassVar[Collection[str]] = ("inputs_segmentation", "inputs_position")
 
     def __init__(
         self,
