@@ -43,7 +43,7 @@ def test_predictions_are_the_best_of_the_softmax(data_dir: pathlib.Path, mesh_sh
     predictions = classification(images, done.append)
     assert done == [4, 6]
     alone = _classification(data_dir, ONE_DEVICE).experiment
-    shape = alone.images.shapes(6)["images"]
+    shape = alone.data.shapes(6)["images"]
     logits = mtf.to_numpy(
         mtf.function(alone.model.logits)(
             {"images": mtf.import_tf_tensor(alone.mesh, np.stack(images), shape)}

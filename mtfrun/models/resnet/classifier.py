@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.layers import Updates
-from mtfrun.models.model import Loss, Metric, Model
+from mtfrun.models.model import ImageModel, Loss, Metric
 from mtfrun.models.reporting import Reporting
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.resnet.image_loss import ImageLoss
@@ -19,7 +19,7 @@ CONFUSION_MATRIX = "confusion_matrix"
 _MOST_CONFUSED = 1000
 
 
-class ImageClassifier(Model):
+class ImageClassifier(ImageModel):
     """A model that gives every image of features["images"] a logit for each class.
 
     Features: "images" {batch, rows, cols, channels}, uint8 or floats that are normalised already;
@@ -34,6 +34,8 @@ class ImageClassifier(Model):
     reporting: ClassVar[Reporting] = Reporting(
         "images", "images", ("loss", "accuracy"), with_perplexity=False
     )
+    optional_features: ClassVar[Collection[str]] = ()
+    reads_outer_batch: ClassVar[bool] = False
 
     def __init__(
         self, num_classes: int, image_input: ImageInput, loss: ImageLoss = ImageLoss()

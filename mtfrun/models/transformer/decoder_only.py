@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
@@ -51,6 +52,13 @@ class DecoderOnly(TokenModel):
         prefix language model see what they are to say, and teach it nothing.
       dtypes: of variables and of activations.
     """
+
+    optional_features: ClassVar[Collection[str]] = (
+        "targets_segmentation",
+        "targets_position",
+        "targets_prefix",
+    )
+    pairs_needed_by: ClassVar[str] = "prefix=True or loss_on_targets_only=True"
 
     def __init__(
         self,

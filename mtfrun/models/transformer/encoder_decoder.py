@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
@@ -44,6 +45,14 @@ class EncoderDecoder(TokenModel):
       loss: what is trained on.
       dtypes: of variables and of activations.
     """
+
+    required_features: ClassVar[Collection[str]] = ("inputs", "targets")
+    optional_features: ClassVar[Collection[str]] = (
+        "inputs_segmentation",
+        "inputs_position",
+        "targets_segmentation",
+        "targets_position",
+    )
 
     def __init__(
         self,
