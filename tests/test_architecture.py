@@ -19,6 +19,7 @@ INITS = [path for path in SOURCES if path.name == "__init__.py"]
 
 # A package imports only packages with a lower number, and its own files.
 LEVELS = {
+    "errors": -1,  # one file, which the command needs before TensorFlow is imported
     "mtf": 0,
     "layers": 1,
     "optim": 1,
@@ -132,7 +133,7 @@ def test_nothing_imports_what_exists_for_parity_only(path: pathlib.Path) -> None
     # Gin files and a user's own code name it.
     imported = {_package(name) for name in _imports(path) if name.startswith("mtfrun.")}
     if _package(_module(path)) == "ported":
-        allowed = {"mtf", "layers", "models", "ported"}
+        allowed = {"errors", "mtf", "layers", "models", "ported"}
         assert imported <= allowed, f"{_name(path)} imports {sorted(imported - allowed)}"
     else:
         assert "ported" not in imported, f"{_name(path)}: use mtfrun.layers or mtfrun.models"
@@ -164,6 +165,16 @@ def test_only_cli_imports_gin(path: pathlib.Path) -> None:
         return
     imported = [name for name in _imports(path) if name.split(".")[0] == "gin"]
     assert not imported, f"{_name(path)} imports gin; only mtfrun/cli may"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_no_file_raises_a_plain_value_error(path: pathlib.Path) -> None:
+    # The command shows one as a defect, with its traceback; InputError is for the user to correct.
+    for node in ast.walk(_tree(path)):
+        raised = node.exc if isinstance(node, ast.Raise) else None
+        name = raised.func if isinstance(raised, ast.Call) else raised
+        is_plain = isinstance(name, ast.Name) and name.id == "ValueError"
+        assert not is_plain, f"{_name(path)}:{getattr(node, 'lineno', 0)}: raise an InputError"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)

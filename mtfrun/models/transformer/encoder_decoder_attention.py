@@ -65,7 +65,7 @@ class EncoderDecoderAttention(Sublayer):
 
     def _keys_and_values(self, context: Context) -> KeysAndValues:
         if context.encoder_output is None:
-            raise ValueError(
+            raise InputError(
                 "EncoderDecoderAttention needs an encoder's output: use it in the decoder of an "
                 "EncoderDecoder"
             )

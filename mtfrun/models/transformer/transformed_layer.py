@@ -20,7 +20,7 @@ class TransformedLayer(Sublayer):
     Variables are called "layer/..." and after the classes of the transforms, "norm/scale".
 
     Raises:
-      ValueError: `CallLayer` is not listed exactly once.
+      InputError: `CallLayer` is not listed exactly once.
     """
 
     def __init__(

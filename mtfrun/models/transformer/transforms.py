@@ -55,7 +55,7 @@ class Residual(_Stateless):
         """Returns the context's `sublayer_input` + x.
 
         Raises:
-          ValueError: this is no transform around a sublayer.
+          InputError: this is no transform around a sublayer.
         """
         if context.sublayer_input is None:
             raise ValueError("Residual has its place in StackTransforms.layer only")
