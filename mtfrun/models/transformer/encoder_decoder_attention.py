@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import AttentionHeads, Context, KeysAndValues, MultiHeadAttention, Sublayer
 
 
