@@ -106,7 +106,7 @@ class Decoding(Inference):
     decode_length_constant: int = 10
     num_outputs: int = 1
     search: decoding.Search = decoding.Search()
-    _programs: dict[tuple[int, ...], Callable] = dataclasses.field(
+    _programs: dict[tuple[int, ...], Callable[..., decoding.Hypotheses]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -204,7 +204,7 @@ class Decoding(Inference):
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
         """Yields batches of rows of like length."""
-        by_program: dict[tuple, list[int]] = {}
+        by_program: dict[tuple[Any, ...], list[int]] = {}
         for line, row in enumerate(rows):
             lengths = self._prompting.lengths(row)
             longest = self._prompting.longest_prompt(lengths)
@@ -274,7 +274,9 @@ class Decoding(Inference):
             end_id=vocabulary.end_id,
         )
 
-    def _answer(self, prompt: bytes, row: Row, hypotheses: Sequence[tuple]) -> Answer:
+    def _answer(
+        self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
+    ) -> Answer:
         text = prompt.decode("utf-8", "replace")
         outputs = [self._output(ids[row.given :], *rest) for ids, *rest in hypotheses]
         best = outputs[0]
