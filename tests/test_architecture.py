@@ -40,7 +40,6 @@ MOST_PARAMETERS = 9
 # Constructors and dataclasses that have more; this set is to become empty.
 WITH_MORE_PARAMETERS = {
     "Context",
-    "TrainOptions",
 }
 
 # How the classes end of which nothing may ask whether an object is one.

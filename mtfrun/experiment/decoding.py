@@ -278,7 +278,9 @@ class Decoding(Inference):
         self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
     ) -> Answer:
         text = prompt.decode("utf-8", "replace")
-        outputs = [self._output(ids[row.given :], *rest) for ids, *rest in hypotheses]
+        outputs = [
+            self._output(ids[row.given :], score, finished) for ids, score, finished in hypotheses
+        ]
         best = outputs[0]
         return Answer(
             prompt=text,
