@@ -39,6 +39,14 @@ KINDS = re.compile(
     r"(Data|Model|DecoderOnly|Encoder\w+|Classifier|Inference|Decoding|Classification|Measurement)$"
 )
 
+MOST_PARAMETERS = 9
+
+# Constructors and dataclasses that have more; this set is to become empty.
+WITH_MORE_PARAMETERS = {
+    "Context",
+    "TrainOptions",
+}
+
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper"}
 
 
@@ -164,6 +172,36 @@ def test_a_file_is_named_after_what_it_holds(path: pathlib.Path) -> None:
     assert not names & NAMES_THAT_SAY_NOTHING, f"{_name(path)} has a name that says nothing"
 
 
+def _parameters(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """The number of parameters of every function and dataclass, by qualified name; without self."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            name = f"{prefix}{node.name}"
+            if isinstance(node, ast.FunctionDef):
+                arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                yield name, sum(argument.arg not in ("self", "cls") for argument in arguments)
+            elif any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+                fields = [ast.unparse(f) for f in node.body if isinstance(f, ast.AnnAssign)]
+                yield name, sum("ClassVar" not in f and "init=False" not in f for f in fields)
+            yield from _parameters(node, f"{name}.")
+        else:
+            yield from _parameters(node, prefix)
+
+
+def test_nothing_has_more_than_nine_parameters() -> None:
+    numbers = {
+        (_name(path), name): number
+        for path in SOURCES
+        for name, number in _parameters(_tree(path))
+        if number > MOST_PARAMETERS
+    }
+    above = {f"{path} {name}": n for (path, name), n in numbers.items()}
+    assert {name for _, name in numbers} == WITH_MORE_PARAMETERS, (
+        f"{above} have more than {MOST_PARAMETERS} parameters, which is a concept without a name: "
+        "make it a frozen dataclass; what has fewer by now leaves WITH_MORE_PARAMETERS"
+    )
+
+
 @pytest.mark.parametrize("path", INITS, ids=_name)
 def test_an_init_file_holds_only_imports(path: pathlib.Path) -> None:
     for position, node in enumerate(_tree(path).body):
@@ -221,3 +259,5 @@ def test_the_rules_would_notice_a_violation() -> None:
     assert [call.lineno for call in questions] == [1, 2, 4]
     assert _package("mtfrun.models.moe.router") == "models"
     assert "mtfrun" in MODULES
+    wide = "@dataclass\nclass A:\n  x: int\n  y: int = 0\n  def f(self, a, /, b, *, c): pass\n"
+    assert dict(_parameters(ast.parse(wide))) == {"A": 2, "A.f": 3}

@@ -16,6 +16,7 @@ from mtfrun.cli import report
 from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
+from mtfrun.cli.configuration.statements import Binding
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import read_pairs, standard_input
@@ -147,7 +148,7 @@ def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
         return NON_FINITE
 
 
-def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list:
+def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list[Binding]:
     """Reads the configuration: that of --gin_file, else of the file that a run has."""
     return config.parse(
         flags.gin_file if run_config is None else [run_config],

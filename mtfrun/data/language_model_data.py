@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from mtfrun.data.data import Feature, TextData
+from mtfrun.data.data import TextData
 from mtfrun.data.epochs import ahead, endless, filled, shuffled
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     TARGETS,
     TARGETS_POSITION,
     TARGETS_SEGMENTATION,
+    Feature,
     packed_features,
 )
 from mtfrun.data.packing import pack, segmentation_and_position

@@ -143,7 +143,7 @@ class Classification(Inference):
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
-    def _program(self) -> Callable:
+    def _program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
         return mtf.function(self._top)
 
     def _top(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:

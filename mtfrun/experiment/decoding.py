@@ -105,7 +105,7 @@ class Decoding(Inference):
     decode_length_constant: int = 10
     num_outputs: int = 1
     search: decoding.Search = decoding.Search()
-    _programs: dict[tuple[int, ...], Callable] = dataclasses.field(
+    _programs: dict[tuple[int, ...], Callable[..., decoding.Hypotheses]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -203,7 +203,7 @@ class Decoding(Inference):
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
         """Yields batches of rows of like length."""
-        by_program: dict[tuple, list[int]] = {}
+        by_program: dict[tuple[Any, ...], list[int]] = {}
         for line, row in enumerate(rows):
             lengths = self._prompting.lengths(row)
             longest = self._prompting.longest_prompt(lengths)
@@ -273,9 +273,13 @@ class Decoding(Inference):
             end_id=vocabulary.end_id,
         )
 
-    def _answer(self, prompt: bytes, row: Row, hypotheses: Sequence[tuple]) -> Answer:
+    def _answer(
+        self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
+    ) -> Answer:
         text = prompt.decode("utf-8", "replace")
-        outputs = [self._output(ids[row.given :], *rest) for ids, *rest in hypotheses]
+        outputs = [
+            self._output(ids[row.given :], score, finished) for ids, score, finished in hypotheses
+        ]
         best = outputs[0]
         return Answer(
             prompt=text,

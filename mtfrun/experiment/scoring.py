@@ -44,7 +44,7 @@ class Scoring:
         self._batch_size = experiment.rows_for(batch_size)
         self._limits = limits
         model = required(experiment.model, TextModel, "scoring", "score with a model of text")
-        self._log_probs: Callable = mtf.function(
+        self._log_probs: Callable[..., mtf.Tensor] = mtf.function(
             lambda features: evaluation.target_log_probs(model, features)
         )
 
@@ -55,7 +55,7 @@ class Scoring:
           NonFiniteError: one is infinite or not a number.
         """
         rows = [self._data.scored_row(*pair, self._limits) for pair in pairs]
-        by_lengths: dict[tuple, list[int]] = {}
+        by_lengths: dict[tuple[tuple[str, int], ...], list[int]] = {}
         for i, row in enumerate(rows):
             by_lengths.setdefault(tuple(row.lengths.items()), []).append(i)
         scores: dict[int, Score] = {}
@@ -86,4 +86,5 @@ class Scoring:
             )
             for name, length in lengths.items()
         }
-        return mtf.to_numpy(self._log_probs(features))[: len(rows)]
+        log_probs: np.ndarray = mtf.to_numpy(self._log_probs(features))
+        return log_probs[: len(rows)]

@@ -64,7 +64,7 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.D_MODEL='wide'",
-            "--gin.D_MODEL='wide': transformer.DecoderOnly.d_model is 'wide': it must be int",
+            "--gin.D_MODEL='wide': transformer.TokenEmbedding.d_model is 'wide': it must be int",
         ),
         (
             "--gin.MESH_SHAPE=data:2,model:1",
@@ -202,11 +202,11 @@ def test_a_list_of_great_depth_is_one_short_line(
         ),
         ("D_MODEL = wide", "5: not a gin value: D_MODEL = wide"),
         (
-            "transformer.DecoderOnly.d_modle = 3",
-            "5: transformer.DecoderOnly has no parameter 'd_modle', did you mean 'd_model'?",
+            "transformer.TokenEmbedding.d_modle = 3",
+            "5: transformer.TokenEmbedding has no parameter 'd_modle', did you mean 'd_model'?",
         ),
         (
-            "transformer.DecoderOny.d_model = 3",
+            "transformer.DecoderOny.prefix = True",
             "5: nothing is called transformer.DecoderOny, did you mean 'transformer.DecoderOnly'?",
         ),
         (
