@@ -12,6 +12,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data import IMAGES, ImageData, reading
+from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Images, Inference, Record, Source, required
 from mtfrun.models import ImageModel
@@ -58,7 +59,7 @@ class Classification(Inference):
     def __post_init__(self) -> None:
         for name in ("batch_size", "top_k"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def __call__(

@@ -11,6 +11,7 @@ import numpy as np
 
 from mtfrun import decoding, mtf
 from mtfrun.data import TARGETS, Prompting, PromptLimits, Row, TextData
+from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Inference, Record, Source, required
@@ -113,9 +114,9 @@ class Decoding(Inference):
         names = ("batch_size", "concurrent_batches", "max_length", "decode_length", "num_outputs")
         for name in names:
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
         if self.num_outputs > self.search.beam_size:
-            raise ValueError(
+            raise InputError(
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size}"
             )
         self.search.check(self._data.vocabulary.size)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Data, DataError, Infeed, split_batch
+from mtfrun.errors import InputError
 from mtfrun.experiment.inference import Inference, required
 from mtfrun.experiment.model_and_data import check_features, check_rows
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
@@ -53,10 +54,10 @@ class Experiment:
         outer_batch: int = 1,
     ):
         if not isinstance(mesh, mtf.Mesh):
-            raise ValueError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
+            raise InputError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
         required(data, Data, "Experiment.data", _ALL_DATA)
         if seed < 0:
-            raise ValueError(f"Experiment.seed={seed} must be at least 0")
+            raise InputError(f"Experiment.seed={seed} must be at least 0")
         if isinstance(model, type):  # before it is called with the arguments of other data
             check_features(model, data)
         self.mesh = mesh
@@ -69,7 +70,7 @@ class Experiment:
         check_features(type(self.model), data)
         check_rows(self.model, data)
         if outer_batch != 1 and not self.model.reads_outer_batch:
-            raise ValueError(
+            raise InputError(
                 f"outer_batch={outer_batch}: {type(self.model).__name__} reads batches of one "
                 "dimension: set it to 1"
             )

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from mtfrun.data import ImageData, reading
+from mtfrun.errors import InputError
 from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
 from mtfrun.experiment.inference import Images, required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
@@ -38,7 +39,7 @@ class LabelledImages(Measurement):
 
     def __post_init__(self) -> None:
         if self.num_images < 0:
-            raise ValueError(f"num_images={self.num_images} must not be negative")
+            raise InputError(f"num_images={self.num_images} must not be negative")
         _data(self)
 
     def __call__(self, evaluated: Evaluated) -> Measured:

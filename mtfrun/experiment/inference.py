@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, Typ
 
 import numpy as np
 
+from mtfrun.errors import InputError
+
 if TYPE_CHECKING:
     from mtfrun.experiment.experiment import Experiment
 
@@ -49,10 +51,10 @@ class Source(Protocol):
         """The split of the experiment's data that is to be read; None for something else."""
 
     def texts(self) -> Sequence[bytes]:
-        """Returns texts, of any bytes. Raises ValueError if the source has something else."""
+        """Returns texts, of any bytes. Raises InputError if the source has something else."""
 
     def images(self, size: tuple[int, int, int]) -> Images:
-        """Returns images scaled to [rows, cols, channels]. Raises ValueError as `texts`."""
+        """Returns images scaled to [rows, cols, channels]. Raises InputError as `texts`."""
 
 
 class Inference:
@@ -76,22 +78,22 @@ class Inference:
         """Returns this with other settings.
 
         Raises:
-          ValueError: it does not have one of them.
+          InputError: it does not have one of them.
         """
         for name in settings:
             if name not in self.settings:
                 others = ", ".join(f"--{setting}" for setting in self.settings)
                 remedy = f"it has {others}" if others else "leave it out"
-                raise ValueError(f"{type(self).__name__} has no setting --{name}: {remedy}")
+                raise InputError(f"{type(self).__name__} has no setting --{name}: {remedy}")
         return self._changed(settings) if settings else self
 
     def read(self, source: Source) -> Sized:
         """Returns the inputs that a source has, for `records`.
 
         Raises:
-          ValueError: it has none that this reads.
+          InputError: it has none that this reads.
         """
-        raise ValueError(
+        raise InputError(
             f"{type(self.experiment.model).__name__} is trained and evaluated only: "
             "Experiment.inference says what else to do with it, such as @experiment.Decoding"
         )
@@ -112,10 +114,10 @@ class Inference:
         """Returns a record of how likely the target of each (input, target) is, in order.
 
         Raises:
-          ValueError: it cannot score pairs.
+          InputError: it cannot score pairs.
           NonFiniteError: a score is infinite or not a number.
         """
-        raise ValueError(
+        raise InputError(
             f"{type(self).__name__} scores no pairs: its model does not read and make text"
         )
 
@@ -128,10 +130,10 @@ def required(value: object, contract: type[T], who: str, remedy: str) -> T:
     """Returns the value, which has a type.
 
     Raises:
-      ValueError: it does not; `who` needs it.
+      InputError: it does not; `who` needs it.
     """
     if isinstance(value, contract):
         return value
-    raise ValueError(
+    raise InputError(
         f"{who} needs {contract.__name__}, which {type(value).__name__} is not: {remedy}"
     )

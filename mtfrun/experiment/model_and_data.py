@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mtfrun.data import Data
+from mtfrun.errors import InputError
 from mtfrun.models import Model
 
 
 def check_features(model: type[Model], data: Data) -> None:
-    """Raises ValueError unless the batches of the data are what the models of a class read."""
+    """Raises InputError unless the batches of the data are what the models of a class read."""
     features = data.features
     missing = [name for name in model.required_features if name not in features]
     read = {*model.required_features, *(model.optional_features or ())}
@@ -24,17 +25,17 @@ def check_features(model: type[Model], data: Data) -> None:
     remedy = "choose Experiment.data that has these features, or another Experiment.model"
     if data.remedy and not is_of_another_kind:
         remedy = data.remedy
-    raise ValueError(
+    raise InputError(
         f"{model.__name__} {what}, and {type(data).__name__} makes {_quoted(features)}: {remedy}"
     )
 
 
 def check_rows(model: Model, data: Data) -> None:
-    """Raises ValueError if a model reads pairs of texts in a row and the data makes other rows."""
+    """Raises InputError if a model reads pairs of texts in a row and the data makes other rows."""
     if model.reads_pairs and not data.has_rows_of_pairs:
         setting = f" ({model.pairs_needed_by})" if model.pairs_needed_by else ""
         remedy = "change these, or " if setting else ""
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} reads pairs of texts{setting}, which {type(data).__name__} "
             f"does not make: {remedy}use pairs and --gin_file=data/delimited_pairs.gin behind the "
             "file of the pairs"

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from mtfrun import evaluation
 from mtfrun.data import TextData, conditional_entropy
+from mtfrun.errors import InputError
 from mtfrun.experiment.inference import required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 
@@ -33,7 +34,7 @@ class Entropies(Measurement):
 
     def __post_init__(self) -> None:
         if self.orders and not self._data.has_text:
-            raise ValueError(
+            raise InputError(
                 f"Entropies.orders={self.orders} needs running text, which "
                 f"{type(self._data).__name__} is not: set it to []"
             )
@@ -68,7 +69,7 @@ class DecodedPairs(Measurement):
 
     def __post_init__(self) -> None:
         if self.num_decodes and not self._data.has_pairs:
-            raise ValueError(
+            raise InputError(
                 f"DecodedPairs.num_decodes={self.num_decodes} needs pairs to compare outputs with: "
                 "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
             )

@@ -129,7 +129,7 @@ class TextModel(Model):
         the dimension of the hypotheses of a row, if there is one.
 
         Raises:
-          ValueError: the model generates nothing.
+          InputError: the model generates nothing.
         """
 
 
