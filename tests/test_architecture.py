@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import pathlib
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,18 @@ LEVELS = {
     "cli": 5,
     "__main__": 6,  # python -m mtfrun
 }
+
+MOST_PARAMETERS = 9
+
+# Constructors and dataclasses that have more; this set is to become empty.
+WITH_MORE_PARAMETERS = {
+    "Context",
+}
+
+# How the classes end of which nothing may ask whether an object is one.
+KINDS = re.compile(
+    r"(Data|Model|DecoderOnly|Encoder\w+|Classifier|Inference|Decoding|Classification|Measurement)$"
+)
 
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "misc", "helpers", "helper"}
 
@@ -169,6 +182,36 @@ def test_a_file_is_named_after_what_it_holds(path: pathlib.Path) -> None:
     assert not names & NAMES_THAT_SAY_NOTHING, f"{_name(path)} has a name that says nothing"
 
 
+def _parameters(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """The number of parameters of every function and dataclass, by qualified name; without self."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            name = f"{prefix}{node.name}"
+            if isinstance(node, ast.FunctionDef):
+                arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                yield name, sum(argument.arg not in ("self", "cls") for argument in arguments)
+            elif any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+                fields = [ast.unparse(f) for f in node.body if isinstance(f, ast.AnnAssign)]
+                yield name, sum("ClassVar" not in f and "init=False" not in f for f in fields)
+            yield from _parameters(node, f"{name}.")
+        else:
+            yield from _parameters(node, prefix)
+
+
+def test_nothing_has_more_than_nine_parameters() -> None:
+    numbers = {
+        (_name(path), name): number
+        for path in SOURCES
+        for name, number in _parameters(_tree(path))
+        if number > MOST_PARAMETERS
+    }
+    above = {f"{path} {name}": n for (path, name), n in numbers.items()}
+    assert {name for _, name in numbers} == WITH_MORE_PARAMETERS, (
+        f"{above} have more than {MOST_PARAMETERS} parameters, which is a concept without a name: "
+        "make it a frozen dataclass; what has fewer by now leaves WITH_MORE_PARAMETERS"
+    )
+
+
 @pytest.mark.parametrize("path", INITS, ids=_name)
 def test_an_init_file_holds_only_imports(path: pathlib.Path) -> None:
     for position, node in enumerate(_tree(path).body):
@@ -193,9 +236,38 @@ def test_public_definitions_have_docstrings(path: pathlib.Path) -> None:
         assert ast.get_docstring(node), f"{_name(path)}:{node.lineno} {node.name}: no docstring"
 
 
+def _questions_of_kind(tree: ast.Module) -> list[ast.Call]:
+    """Calls that ask of which kind data, a model or what is done with it is."""
+    calls = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        words = [re.findall(r"\w+", ast.unparse(argument)) for argument in node.args]
+        asks_for_class = node.func.id in ("isinstance", "issubclass")
+        asks_for_member = node.func.id in ("getattr", "hasattr")
+        if (asks_for_class and any(KINDS.search(word) for word in words[1])) or (
+            asks_for_member and re.search(r"^_?(model|data|inference)$", words[0][-1])
+        ):
+            calls.append(node)
+    return calls
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_nothing_asks_for_the_kind_of_data_or_of_a_model(path: pathlib.Path) -> None:
+    # Kinds differ in what their contract says: Data, Model, Inference, Measurement.
+    for call in _questions_of_kind(_tree(path)):
+        raise AssertionError(f"{_name(path)}:{call.lineno}: {ast.unparse(call)}")
+
+
 def test_the_rules_would_notice_a_violation() -> None:
     tree = ast.parse("import typing\nif typing.TYPE_CHECKING:\n  import a\nelse:\n  import b\n")
     imported = [node.names[0].name for node in _runtime_nodes(tree) if isinstance(node, ast.Import)]
     assert sorted(imported) == ["b", "typing"]
+    asked = ["isinstance(x, data.ImageData)", "getattr(self._model, 'a', None)", "isinstance(x, A)"]
+    asked.append("issubclass(model, ImageClassifier if of_text else TokenModel)")
+    questions = _questions_of_kind(ast.parse("\n".join(asked)))
+    assert [call.lineno for call in questions] == [1, 2, 4]
     assert _package("mtfrun.models.moe.router") == "models"
     assert "mtfrun" in MODULES
+    wide = "@dataclass\nclass A:\n  x: int\n  y: int = 0\n  def f(self, a, /, b, *, c): pass\n"
+    assert dict(_parameters(ast.parse(wide))) == {"A": 2, "A.f": 3}

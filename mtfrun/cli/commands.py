@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import json
 import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from mtfrun.cli import report
 from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
+from mtfrun.cli.configuration.statements import Binding
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.inputs.image_decoding import check_image_flags, classify
-from mtfrun.cli.inputs.prompts import prompt_bytes, read_pairs, read_prompts, standard_input
+from mtfrun.cli.inputs.prompts import read_pairs, standard_input
+from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.records import as_text, recorded
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
-from mtfrun.experiment import Classification, Decoding, Experiment, Scoring, Training
+from mtfrun.experiment import Experiment, Inference, Record, Training
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
@@ -34,7 +34,7 @@ from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run says what would be trained."""
     bindings = _parse(flags)
-    experiment, _, _, evaluation = build()
+    experiment, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     training.check_evaluation_split()
@@ -90,44 +90,23 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 @terminable()
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Continues or answers prompts, or classifies images, and writes one line each, in order."""
+    """Makes a record of every prompt or image and writes one line each, in order."""
     run, built = _open(flags, command)
-    decoding = built.decoding
-    if decoding is None:
-        assert built.classification is not None  # a model is of text or of images
-        return _decode_images(flags, run, built.classification)
-    prompts = [prompt_bytes(text) for text in flags.prompt]
-    if flags.input is not None:
-        prompts = read_prompts(flags.input)
-    search = dataclasses.replace(decoding.search, **_given(flags, _SEARCH_FLAGS))
-    decoding = dataclasses.replace(decoding, search=search, **_given(flags, _DECODING_FLAGS))
+    settings = {name: getattr(flags, name) for name in _SETTINGS}
+    inference = built.experiment.inference.with_settings(
+        {name: value for name, value in settings.items() if value is not None}
+    )
+    inputs = inference.read(FlagSource(flags))
     (step,) = _restored(flags, built.experiment, run)
     if flags.interactive:
-        _converse(decoding)
+        _converse(inference)
         return 0
     with _output(flags.output) as file:
-        for answer in decoding(prompts, decoding_progress(len(prompts))):
+        for record in inference.records(inputs, decoding_progress(len(inputs))):
             if flags.format == "text":
-                file.write(_in_one_line(answer.output) + "\n")
-                continue
-            outputs = [output._asdict() for output in answer.outputs]
-            fields = {**answer._asdict(), "outputs": outputs, "step": step}
-            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
-    return 0
-
-
-def _decode_images(
-    flags: argparse.Namespace, run: RunDirectory | None, classification: Classification
-) -> int:
-    """Classifies images and writes one line each, in order, once all of them have been read."""
-    check_image_flags(flags)
-    if flags.top_k is not None:
-        classification = dataclasses.replace(classification, top_k=flags.top_k)
-    (step,) = _restored(flags, classification.experiment, run)
-    with _output(flags.output) as file:
-        for fields in classify(flags.input, classification):
-            line = json.dumps({**fields, "step": step}, ensure_ascii=False, allow_nan=False)
-            file.write((str(fields["label"]) if flags.format == "text" else line) + "\n")
+                file.write(_in_one_line(record.texts[0]) + "\n")
+            else:
+                _write(file, record, step)
     return 0
 
 
@@ -136,19 +115,10 @@ def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
     pairs = read_pairs(flags.input)
     run, built = _open(flags, command)
-    decoding = built.decoding
-    if decoding is None:
-        raise UsageError("the model is a classifier of images: it reads and makes no text")
     (step,) = _restored(flags, built.experiment, run)
-    scoring = Scoring(built.experiment, decoding.batch_size, decoding.max_length)
     with _output(flags.output) as file:
-        for (inputs, target), found in zip(pairs, scoring(pairs), strict=True):
-            texts = {
-                "input": inputs.decode("utf-8", "replace"),
-                "target": target.decode("utf-8", "replace"),
-            }
-            fields = {**texts, **found._asdict(), "step": step}
-            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+        for record in built.experiment.inference.scores(pairs):
+            _write(file, record, step)
     return 0
 
 
@@ -160,9 +130,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
 }
 # The exit code where a model's numbers are not finite.
 NON_FINITE = 3
-# Flags that override a field of Decoding, or of its Search.
-_DECODING_FLAGS = ("num_outputs", "decode_length")
-_SEARCH_FLAGS = ("beam_size", "alpha", "temperature", "top_k", "top_p", "seed")
+# Flags of `decode` that are settings of an Inference.
+_SETTINGS = (
+    *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
+    *("decode_length", "seed"),
+)
 
 
 def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -176,7 +148,7 @@ def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
         return NON_FINITE
 
 
-def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list:
+def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list[Binding]:
     """Reads the configuration: that of --gin_file, else of the file that a run has."""
     return config.parse(
         flags.gin_file if run_config is None else [run_config],
@@ -218,21 +190,22 @@ def _restored(
         yield restore(None if flags.checkpoint == "latest" else int(flags.checkpoint))
 
 
-def _given(flags: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Returns the values of those of the flags `names` that are given."""
-    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-
-
-def _converse(decoding: Decoding) -> None:
+def _converse(inference: Inference) -> None:
     """Answers lines of standard input until it ends; the programs stay compiled."""
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         line = standard_input().readline()
         if not line:
             return
-        (answer,) = decoding([line.removesuffix(b"\n").removesuffix(b"\r")])
-        for output in answer.outputs:
-            print(_in_one_line(output.text), flush=True)
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        (record,) = inference.records(inference.read(TypedText(text)))
+        for output in record.texts:
+            print(_in_one_line(output), flush=True)
+
+
+def _write(file: TextIO, record: Record, step: int) -> None:
+    fields = {**record.fields, "step": step}
+    file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _in_one_line(text: str) -> str:

@@ -1,7 +1,9 @@
 """Text or images in, batches of integer features on the mesh out."""
 
+from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
+from mtfrun.data.epochs import ahead, endless, filled, shuffled
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     INPUTS,
@@ -10,7 +12,10 @@ from mtfrun.data.features import (
     TARGETS,
     TARGETS_POSITION,
     TARGETS_SEGMENTATION,
+    Feature,
+    ids_feature,
     language_model_shapes,
+    packed_features,
     sequence_to_sequence_shapes,
     split_batch,
     validate_batch,
@@ -23,6 +28,17 @@ from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import first_fit, pack, segmentation_and_position
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.prompting import (
+    Answering,
+    AnsweringInRow,
+    Continuing,
+    Prompting,
+    PromptLimits,
+    Row,
+    ScoredRow,
+    bucket,
+    padded,
+)
 from mtfrun.data.reading import PreparedSource, reading
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources import TextSource, read_bytes
@@ -39,9 +55,14 @@ __all__ = [
     "TARGETS",
     "TARGETS_POSITION",
     "TARGETS_SEGMENTATION",
+    "Answering",
+    "AnsweringInRow",
     "ByteVocabulary",
+    "Continuing",
+    "Data",
     "DataError",
     "DelimitedPairsData",
+    "Feature",
     "IdxImages",
     "ImageData",
     "ImageSource",
@@ -50,7 +71,12 @@ __all__ = [
     "PairSource",
     "PairsData",
     "PreparedSource",
+    "PromptLimits",
+    "Prompting",
+    "Row",
+    "ScoredRow",
     "SequenceToSequenceData",
+    "TextData",
     "TextFiles",
     "TextLines",
     "TextSource",
@@ -59,16 +85,24 @@ __all__ = [
     "TfdsText",
     "TsvPairs",
     "Vocabulary",
+    "ahead",
+    "bucket",
     "bz2_bits_per_byte",
     "conditional_entropy",
+    "endless",
+    "filled",
     "first_fit",
+    "ids_feature",
     "language_model_shapes",
     "pack",
+    "packed_features",
+    "padded",
     "read_bytes",
     "read_image",
     "reading",
     "segmentation_and_position",
     "sequence_to_sequence_shapes",
+    "shuffled",
     "split_batch",
     "validate_batch",
 ]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
+import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     INPUTS,
     TARGETS,
     TARGETS_POSITION,
     TARGETS_SEGMENTATION,
-    language_model_shapes,
+    Feature,
+    packed_features,
 )
 from mtfrun.data.packing import first_fit, segmentation_and_position
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.prompting import AnsweringInRow, Prompting, PromptLimits, ScoredRow, bucket
 
 # Pairs that are packed together. Only the last row that they make has room that others could fill.
 PAIRS_PER_PACKING = 512
@@ -26,9 +29,8 @@ PAIRS_PER_PACKING = 512
 class DelimitedPairsData(PairsData):
     """A source of pairs, each written one after the other: inputs, end, targets, end.
 
-    Batches are dicts of int32 [batch, length]: `targets`, padded with the pad id. Where pairs are
-    packed, also `targets_segmentation` and `targets_position`, see packing.py: pairs do not see
-    each other, and positions count from 0 in each. These are the rows of a prefix language model
+    Where pairs are packed, they do not see each other, and positions count from 0 in each, see
+    packing.py. These are the rows of a prefix language model
     (seqio's PrefixLM), and of a causal one that answers inputs (Mesh TensorFlow's delimited_lm);
     whether inputs are trained on is the model's `loss_on_targets_only`.
 
@@ -40,6 +42,9 @@ class DelimitedPairsData(PairsData):
         pairs are about as long as a row.
     others: see `PairsData`.
     """
+
+    remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"
+    has_rows_of_pairs: ClassVar[bool] = True
 
     length: int | None = None
     packed: bool = True
@@ -59,10 +64,22 @@ class DelimitedPairsData(PairsData):
         """Positions of a row."""
         return self.inputs_length + self.targets_length if self.length is None else self.length
 
-    def shapes(self, batch: int) -> dict[str, mtf.Shape]:
-        """Returns the shape of every feature of a batch."""
-        shapes = language_model_shapes(batch, self.tokens_per_row)
-        return shapes if self.packed else {TARGETS: shapes[TARGETS]}
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Targets, which hold the inputs too; where packed, the pair and the position of each."""
+        features = packed_features(self.tokens_per_row)
+        return features if self.packed else {TARGETS: features[TARGETS]}
+
+    def prompting(self, limits: PromptLimits) -> Prompting:
+        """Returns how prompts become inputs at the beginning of a row."""
+        return AnsweringInRow(self._answering(limits))
+
+    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
+        """Returns a pair as a row."""
+        ids, truncated = self._ids_of_pair(inputs, target)
+        row = np.concatenate([ids[INPUTS], ids[TARGETS]])
+        lengths = {TARGETS: bucket(len(row), self.inputs_length + self.targets_length)}
+        return ScoredRow({TARGETS: row}, lengths, len(ids[INPUTS]), truncated)
 
     def _rows(self, pairs: tf.data.Dataset) -> tf.data.Dataset:
         pad_id = self.vocabulary.pad_id

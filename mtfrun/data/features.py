@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,34 @@ TARGETS_SEGMENTATION = "targets_segmentation"
 TARGETS_POSITION = "targets_position"
 OUTER_BATCH = "outer_batch"
 LANGUAGE_MODEL_FEATURES = (TARGETS, TARGETS_SEGMENTATION, TARGETS_POSITION)
+
+
+class Feature(NamedTuple):
+    """One feature of a batch.
+
+    Attributes:
+      shape: of its part of a row, without the dimension "batch".
+      meaning: what it holds, in words.
+    """
+
+    shape: mtf.Shape
+    meaning: str
+
+
+def ids_feature(length: int, meaning: str) -> Feature:
+    """Returns a feature of so many ids a row, {length}."""
+    return Feature(mtf.Shape([mtf.Dimension("length", length)]), meaning)
+
+
+def packed_features(length: int) -> dict[str, Feature]:
+    """Returns the features of rows into which several texts are packed; see packing.py."""
+    return {
+        TARGETS: ids_feature(length, "ids, 0 for padding, which has no loss"),
+        TARGETS_SEGMENTATION: ids_feature(
+            length, "the number of each id's text in the row, from 1; 0 for padding"
+        ),
+        TARGETS_POSITION: ids_feature(length, "the position of each id in its text, from 0"),
+    }
 
 
 def language_model_shapes(batch: int, length: int) -> dict[str, mtf.Shape]:

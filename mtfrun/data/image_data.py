@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
-import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.data.data import Data
+from mtfrun.data.epochs import ahead, endless, filled, shuffled
 from mtfrun.data.errors import DataError
+from mtfrun.data.features import Feature
 from mtfrun.data.reading import reading
 
 IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
-# Batches made ahead. The iterator's state, saved with a checkpoint, includes them.
-PREFETCHED_BATCHES = 2
 
 
 class ImageSource(Protocol):
@@ -33,11 +33,8 @@ class ImageSource(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageData:
+class ImageData(Data):
     """Labelled images, in batches.
-
-    A batch has `images` [batch, rows, cols, channels] uint8, which the model normalises on the
-    devices, `labels` [batch] int32 and `weights` [batch] int32: 0 for what fills up a batch.
 
     shuffle_buffer: images among which the next one is drawn in training. A checkpoint of the
         iterator holds them.
@@ -47,10 +44,7 @@ class ImageData:
     shuffle_buffer: int = 4096
 
     def __post_init__(self) -> None:
-        if self.shuffle_buffer < 1:
-            raise DataError(
-                f"ImageData: shuffle_buffer must be positive, not {self.shuffle_buffer}"
-            )
+        self._check_positive("shuffle_buffer", self.shuffle_buffer)
 
     @property
     def tokens_per_row(self) -> int:
@@ -73,51 +67,41 @@ class ImageData:
         """The number of classes."""
         return len(self.label_names)
 
-    def shapes(self, batch: int) -> dict[str, mtf.Shape]:
-        """Returns the shape of every feature of a batch."""
-        row = mtf.Shape([mtf.Dimension("batch", batch)])
-        return {IMAGES: row + self.image, LABELS: row, WEIGHTS: row}
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Images, their labels and weights."""
+        return {
+            IMAGES: Feature(self.image, "pixels, uint8, which the model normalises on the devices"),
+            LABELS: Feature(mtf.Shape(), "the number of the class"),
+            WEIGHTS: Feature(mtf.Shape(), "1, and 0 for what fills up a batch"),
+        }
+
+    @property
+    def origin(self) -> ImageSource:
+        """The source."""
+        return self.source
+
+    def model_arguments(self) -> dict[str, object]:
+        """Returns the number of classes and the shape of every image."""
+        return {"num_classes": self.num_classes, "image": self.image}
 
     def train(self, batch: int, *, seed: int, split: str = "train") -> tf.data.Dataset:
-        """Returns endless shuffled batches. `seed` fixes the order, which differs in every epoch.
-
-        An iterator over it, saved in a tf.train.Checkpoint and restored into an iterator over an
-        equal dataset, goes on with the same batches, buffers included.
-        """
+        """Returns endless shuffled batches, see `Data.train`."""
         examples = self._examples(batch, split)
-        first_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
 
-        def epoch(number: tf.Tensor) -> tf.data.Dataset:
-            return examples.shuffle(
-                self.shuffle_buffer, seed=first_seed + number, reshuffle_each_iteration=False
-            )
+        def epoch(epoch_seed: tf.Tensor) -> tf.data.Dataset:
+            return shuffled(examples, self.shuffle_buffer, epoch_seed)
 
-        # As in LanguageModelData: the order is a function of (seed, epoch), which a checkpoint
-        # keeps at any place.
-        dataset = tf.data.Dataset.counter().flat_map(epoch).batch(batch, drop_remainder=True)
-        options = tf.data.Options()
-        options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-        return dataset.map(_features).prefetch(PREFETCHED_BATCHES).with_options(options)
+        batches = endless(epoch, seed=seed).batch(batch, drop_remainder=True)
+        return ahead(batches.map(_features))
 
     def evaluation(self, batch: int, *, split: str = "validation") -> tf.data.Dataset:
         """Returns every image of `split` once, in order. Weight 0 fills up the last batch."""
-
-        def filled(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            missing = batch - tf.shape(features[LABELS])[0]
-            return {
-                name: tf.ensure_shape(
-                    tf.pad(value, [[0, missing], *[[0, 0]] * (value.shape.rank - 1)]),
-                    [batch, *value.shape[1:]],
-                )
-                for name, value in features.items()
-            }
-
-        dataset = self._examples(batch, split).batch(batch).map(_features).map(filled)
-        return dataset.prefetch(PREFETCHED_BATCHES)
+        batches = self._examples(batch, split).batch(batch).map(_features)
+        return ahead(filled(batches, batch))
 
     def _examples(self, batch: int, split: str) -> tf.data.Dataset:
-        if batch < 1:
-            raise DataError(f"ImageData: batch must be at least 1, not {batch}")
+        self._check_positive("batch", batch)
         examples = self.source.examples(split)
         with reading(self.source):
             for _ in examples.take(1):

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-import functools
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf
+from mtfrun.data.data import TextData
+from mtfrun.data.epochs import ahead, endless, filled, shuffled
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.pairs import PairSource
+from mtfrun.data.prompting import Answering, PromptLimits, with_end
 from mtfrun.data.reading import reading
 from mtfrun.data.vocabulary import Vocabulary
 
 # Pairs tokenised by one call, which makes tf.data's cost per element small.
 PAIRS_PER_CALL = 128
-# Batches made ahead. The iterator's state, saved with a checkpoint, includes them.
-PREFETCHED_BATCHES = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class PairsData(abc.ABC):
+class PairsData(TextData):
     """A source of pairs, as ids. Its subclasses say how rows are made of them.
 
     Each text is closed by the end id. A longer text than `inputs_length` or `targets_length` is
@@ -33,6 +32,8 @@ class PairsData(abc.ABC):
     shuffle_buffer: pairs among which the next one is drawn in training. A checkpoint of the
         iterator holds them, 4 * (inputs_length + targets_length) bytes each.
     """
+
+    has_pairs: ClassVar[bool] = True
 
     source: PairSource
     vocabulary: Vocabulary
@@ -45,51 +46,40 @@ class PairsData(abc.ABC):
             self._check_positive(name, getattr(self, name))
 
     @property
-    @abc.abstractmethod
-    def tokens_per_row(self) -> int:
-        """Positions of a row, over all of its features."""
-
-    @abc.abstractmethod
-    def shapes(self, batch: int) -> dict[str, mtf.Shape]:
-        """Returns the shape of every feature of a batch."""
+    def origin(self) -> PairSource:
+        """The source."""
+        return self.source
 
     def train(self, batch: int, *, seed: int, split: str = "train") -> tf.data.Dataset:
-        """Returns endless shuffled batches. `seed` fixes the order, which differs in every epoch.
+        """Returns endless shuffled batches, see `Data.train`."""
+        texts = self._texts(batch, split)
 
-        An iterator over it, saved in a tf.train.Checkpoint and restored into an iterator over an
-        equal dataset, goes on with the same batches, buffers included.
-        """
-        self._check_positive("batch", batch)
-        texts = self._texts(split)
-        first_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        def epoch_pairs(epoch_seed: tf.Tensor) -> tf.data.Dataset:
+            return shuffled(self._encoded(texts), self.shuffle_buffer, epoch_seed)
 
-        def epoch_pairs(epoch: tf.Tensor) -> tf.data.Dataset:
-            shuffled = functools.partial(tf.data.Dataset.shuffle, reshuffle_each_iteration=False)
-            return shuffled(self._encoded(texts), self.shuffle_buffer, seed=first_seed + epoch)
-
-        # The order is a function of (seed, epoch), as in LanguageModelData.train.
-        rows = self._rows(tf.data.Dataset.counter().flat_map(epoch_pairs))
-        options = tf.data.Options()
-        options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-        batches = self._features(rows.batch(batch, drop_remainder=True))
-        return batches.prefetch(PREFETCHED_BATCHES).with_options(options)
+        rows = self._rows(endless(epoch_pairs, seed=seed))
+        return ahead(self._features(rows.batch(batch, drop_remainder=True)))
 
     def evaluation(self, batch: int, *, split: str = "validation") -> tf.data.Dataset:
         """Returns every pair of `split` once. Rows of padding fill up the last batch."""
-        self._check_positive("batch", batch)
+        rows = self._rows(self._encoded(self._texts(batch, split)))
+        return ahead(self._features(filled(rows.batch(batch), batch, self.vocabulary.pad_id)))
 
-        def filled(rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            missing = batch - tf.shape(rows[TARGETS])[0]
-            return {
-                name: tf.ensure_shape(
-                    tf.pad(ids, [[0, missing], [0, 0]], constant_values=self.vocabulary.pad_id),
-                    [batch, ids.shape[1]],
-                )
-                for name, ids in rows.items()
-            }
+    def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
+        """Returns the first pairs of inputs and targets of a split, at most `count`."""
+        with reading(self.source):
+            first = list(self.source.pairs(split).take(count).as_numpy_iterator())
+        return [(pair[INPUTS], pair[TARGETS]) for pair in first]
 
-        rows = self._rows(self._encoded(self._texts(split)))
-        return self._features(rows.batch(batch).map(filled)).prefetch(PREFETCHED_BATCHES)
+    def _answering(self, limits: PromptLimits) -> Answering:
+        return Answering(self.vocabulary, self.inputs_length, self.targets_length, limits)
+
+    def _ids_of_pair(self, inputs: bytes, target: bytes) -> tuple[dict[str, np.ndarray], int]:
+        """Returns the ids of each text with its end, and the number of tokens that have no room."""
+        texts = {INPUTS: self.vocabulary.encode(inputs), TARGETS: self.vocabulary.encode(target)}
+        longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
+        ids = {name: with_end(self.vocabulary, texts[name], longest[name]) for name in texts}
+        return ids, sum(len(texts[name]) + 1 - len(ids[name]) for name in texts)
 
     def _rows(self, pairs: tf.data.Dataset) -> tf.data.Dataset:
         """Returns the rows of pairs of padded ids, in order."""
@@ -114,8 +104,9 @@ class PairsData(abc.ABC):
         closed = tf.concat([ids, ends], axis=1)
         return closed.to_tensor(self.vocabulary.pad_id, shape=[None, length])
 
-    def _texts(self, split: str) -> tf.data.Dataset:
+    def _texts(self, batch: int, split: str) -> tf.data.Dataset:
         """Raises DataError if there is no pair; training would wait for one for ever."""
+        self._check_positive("batch", batch)
         pairs = self.source.pairs(split)
         with reading(self.source):
             for _ in pairs.take(1):
@@ -123,7 +114,3 @@ class PairsData(abc.ABC):
         raise DataError(
             f'split "{split}" of {self.source} holds no pair; choose another source or split'
         )
-
-    def _check_positive(self, name: str, value: int) -> None:
-        if value < 1:
-            raise DataError(f"{type(self).__name__}: {name} must be at least 1, not {value}")

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
@@ -65,7 +65,7 @@ class PreparedFiles(NamedTuple):
                         f"if these files are not yours, delete {self.directory}"
                     )
 
-    def _read(self, name: str) -> dict:
+    def _read(self, name: str) -> dict[str, Any]:
         path = self.directory / name
         try:
             content = json.loads(path.read_bytes().decode())

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
-from mtfrun import mtf
-from mtfrun.data.features import sequence_to_sequence_shapes
+from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.prompting import Prompting, PromptLimits, ScoredRow, bucket
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceToSequenceData(PairsData):
     """A source of pairs, one pair a row.
 
-    Batches are dicts of int32 `inputs` [batch, inputs_length] and `targets` [batch,
-    targets_length]; each text is closed by the end id and padded with the pad id, whose targets
-    have no loss. A longer text is cut, so that the end id is the row's last.
+    Each text is closed by the end id and padded with the pad id, whose targets have no loss. A
+    longer text is cut, so that the end id is the row's last.
 
     Fields: see `PairsData`.
     """
+
+    remedy: ClassVar[str] = (
+        "add --gin_file=data/delimited_pairs.gin behind the file of the pairs, which puts both in "
+        "one row"
+    )
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Inputs and targets, which have lengths of their own."""
+        meaning = "ids and the end, then 0 for padding"
+        return {
+            INPUTS: ids_feature(self.inputs_length, meaning),
+            TARGETS: ids_feature(self.targets_length, meaning),
+        }
 
     @property
     def tokens_per_row(self) -> int:
         """Positions of inputs and targets together."""
         return self.inputs_length + self.targets_length
 
-    def shapes(self, batch: int) -> dict[str, mtf.Shape]:
-        """Returns the shape of every feature of a batch."""
-        return sequence_to_sequence_shapes(batch, self.inputs_length, self.targets_length)
+    def prompting(self, limits: PromptLimits) -> Prompting:
+        """Returns how prompts become inputs."""
+        return self._answering(limits)
+
+    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
+        """Returns a pair as inputs and targets."""
+        ids, truncated = self._ids_of_pair(inputs, target)
+        longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
+        lengths = {name: bucket(len(ids[name]), longest[name]) for name in longest}
+        return ScoredRow(ids, lengths, 0, truncated)

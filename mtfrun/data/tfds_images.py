@@ -51,7 +51,8 @@ class TfdsImages(PreparedSource):
                 f'TFDS dataset "{self.name}" has images of different sizes, {feature.shape}: '
                 "choose one whose images have one size"
             )
-        return feature.shape
+        rows, columns, channels = feature.shape
+        return rows, columns, channels
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Decoding: takes a step function and knows no model."""
 
-from mtfrun.decoding.beam_loop import beam_search
+from mtfrun.decoding.beam_search import BeamSearch
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.generate import generate
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses, n_best
@@ -12,6 +12,7 @@ from mtfrun.decoding.state import fitted
 
 __all__ = [
     "END_ID",
+    "BeamSearch",
     "ChooseToken",
     "Decoder",
     "Greedy",
@@ -19,7 +20,6 @@ __all__ = [
     "Sample",
     "Search",
     "StepFunction",
-    "beam_search",
     "decode_limits",
     "fitted",
     "generate",

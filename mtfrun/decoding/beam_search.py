@@ -1,205 +1,195 @@
-"""Beam search with a length penalty, as pure functions of one step.
-
-Wu et al. 2016, arXiv:1609.08144, section 7; Vaswani et al. 2017, arXiv:1706.03762, section 6.1.
-Alive sequences have not ended; finished ones have, and are ranked by score.
-"""
+"""Beam search: the best continuations of prompts."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.hypotheses import INFINITY
-from mtfrun.decoding.reordering import reorder
+from mtfrun.decoding.beam_step import (
+    Alive,
+    Candidates,
+    Finished,
+    first_alive,
+    first_finished,
+    grow_alive,
+    grow_finished,
+    grow_topk,
+    is_finished,
+)
+from mtfrun.decoding.decoder import Decoder, StepFunction
+from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
+from mtfrun.decoding.prompt import Start, id_before, ids_before, is_end, start_of
+from mtfrun.decoding.reordering import reorder_state
+from mtfrun.decoding.segments import over_positions
 
 
-class Alive(NamedTuple):
-    """The sequences that are continued."""
+class _Progress(NamedTuple):
+    """The loop's variables."""
 
-    seq: mtf.Tensor  # {batch, beam, length} int32
-    log_probs: mtf.Tensor  # {batch, beam} float32
-
-
-class Finished(NamedTuple):
-    """The best sequences that have ended; empty places have flags of False."""
-
-    seq: mtf.Tensor  # {batch, beam, length} int32
-    scores: mtf.Tensor  # {batch, beam} float32
-    flags: mtf.Tensor  # {batch, beam} bool
+    position: mtf.Tensor  # int32 scalar: the position to be made next
+    previous: mtf.Tensor  # {batch, beam} int32: the ids one position earlier
+    alive: Alive
+    finished: Finished
+    goes_on: mtf.Tensor  # {batch} bool
+    unfinished: mtf.Tensor  # bool scalar
+    state: Any
 
 
-class Candidates(NamedTuple):
-    """The best continuations of the alive sequences: twice as many, for half may have ended."""
+@dataclasses.dataclass(frozen=True)
+class BeamSearch:
+    """Looks for the sequences of the highest log-probability, divided by a length penalty.
 
-    seq: mtf.Tensor  # {batch, double_beam, length} int32
-    log_probs: mtf.Tensor  # {batch, double_beam} float32
-    scores: mtf.Tensor  # {batch, double_beam} float32, best first
-    finished: mtf.Tensor  # {batch, double_beam} bool
-    token: mtf.Tensor  # {batch, double_beam} int32: the last id
-    parents: mtf.Tensor  # {batch, double_beam} int32: the beam that each continues
-
-
-def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
-    """Returns ((5 + length) / 6) ** alpha, Wu et al., equation 14; `length` an integer tensor."""
-    return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
-
-
-def first_alive(prompts: mtf.Tensor, beam: mtf.Dimension) -> Alive:
-    """Returns prompts {batch, length} as sequences of all beams; all but beam 0 start hopeless.
-
-    Otherwise all beams would be the same.
+    alpha: of the length penalty, which does not count the ids of prompts; 0 for none.
+    stop_early: end a row when no alive sequence can beat its finished ones.
+    independent_rows: leave a row as it is once it is done. Otherwise, as in Mesh TensorFlow, all
+      rows go on until the last one is done, and what fills the places behind the best depends on
+      the other rows of the batch.
+    num_prefilter: see `grow_topk`.
     """
-    batch, length = prompts.shape
-    log_probs = mtf.one_hot(
-        mtf.zeros(prompts.mesh, [batch], tf.int32), beam, on_value=0.0, off_value=-INFINITY
-    )
-    return Alive(mtf.broadcast(prompts, [batch, beam, length]), log_probs)
+
+    alpha: float = 0.6
+    stop_early: bool = True
+    independent_rows: bool = True
+    num_prefilter: int = 0
+
+    def __call__(
+        self,
+        decoder: Decoder,
+        prompts: mtf.Tensor,
+        beam: mtf.Dimension,
+        vocab: mtf.Dimension,
+        *,
+        limits: mtf.Tensor | None = None,
+        longest_prompt: int | None = None,
+        end_id: int = END_ID,
+    ) -> Hypotheses:
+        """Returns the best sequences of every row, those that continue its prompt.
+
+        Inside `mtf.function`: one compiled program serves all prompts of one batch and length. It
+        stops when all rows are done.
+
+        Args:
+          decoder: the model, for these prompts and this beam.
+          prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other
+            than 0 is what all sequences have there, at no cost; an end id ends the row, but see
+            `Decoder.given_ends`.
+          beam: the dimension of the hypotheses; fewer than `vocab`.
+          vocab: the dimension of the ids.
+          limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that
+            only fill up the batch. By default all of `length`.
+          longest_prompt: no prompt has more ids; None for `length`. So many positions are read at
+            once, where the decoder can do so.
+          end_id: the id that ends a sequence.
+        """
+        if limits is None:
+            limits = mtf.constant(prompts.mesh, prompts.shape[1].size, [prompts.shape[0]], tf.int32)
+        start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
+        loop = _Loop(self, prompts, start, beam, vocab, limits, end_id)
+        last = over_positions(start, prompts.shape[1], loop.first(), loop.advance)
+        return _result(last.alive, last.finished, beam)
 
 
-def first_finished(mesh: mtf.Mesh, shape: mtf.Shape) -> Finished:
-    """Returns empty places for sequences {batch, beam, length}."""
-    batch, beam, _ = shape
-    return Finished(
-        mtf.zeros(mesh, shape, tf.int32),
-        mtf.constant(mesh, -INFINITY, [batch, beam]),
-        mtf.zeros(mesh, [batch, beam], tf.bool),
-    )
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """A search of certain prompts: the arguments of `BeamSearch`, and where it starts."""
 
+    search: BeamSearch
+    prompts: mtf.Tensor
+    start: Start
+    beam: mtf.Dimension
+    vocab: mtf.Dimension
+    limits: mtf.Tensor
+    end_id: int
 
-def grow_topk(
-    position: mtf.Tensor,
-    alive: Alive,
-    logits: mtf.Tensor,
-    *,
-    vocab: mtf.Dimension,
-    alpha: float,
-    end_id: int,
-    forced: mtf.Tensor | None = None,
-    known: mtf.Tensor | None = None,
-    num_prefilter: int = 0,
-) -> Candidates:
-    """Returns the continuations of the alive sequences that score best.
-
-    Args:
-      position: int32 scalar, the position that is written.
-      alive: the sequences up to there.
-      logits: {batch, beam, vocab} of the position.
-      vocab: the dimension of the ids.
-      alpha: of the length penalty.
-      end_id: the id that ends a sequence.
-      forced: {batch} int32: where not 0, the id that a row must have here. It costs nothing.
-      known: {batch} int32: so many ids of a row are its prompt, which the length penalty does not
-        count: they cost nothing, and behind a long one it would be the same for all lengths.
-        By default 0.
-      num_prefilter: take this many continuations of each beam into consideration; 0 for as many as
-        can matter. (Mesh TensorFlow's option, for parity: fewer give other results.)
-    """
-    batch, beam, length = alive.seq.shape
-    double_beam = mtf.Dimension("double_beam", 2 * beam.size)
-    # No beam can have more than 2 * beam of the best ones, so a top_k of each beam's logits finds
-    # all: the softmax need not be made for the rest.
-    rank = mtf.Dimension("rank", num_prefilter or min(double_beam.size, vocab.size))
-    logits = mtf.to_float(logits)
-    best, token = mtf.top_k(logits, vocab, rank)
-    log_probs = mtf.transpose(best - mtf.reduce_logsumexp(logits, vocab), [batch, beam, rank])
-    token = mtf.transpose(token, [batch, beam, rank])
-    if forced is not None:
-        is_forced = mtf.not_equal(forced, 0)
-        token = mtf.where(is_forced, forced, token)
-        first = mtf.one_hot(
-            mtf.constant(logits.mesh, 0, dtype=tf.int32), rank, on_value=0.0, off_value=-INFINITY
+    def first(self) -> _Progress:
+        """Returns the variables before the first step, without the decoder's state."""
+        batch, length = self.prompts.shape
+        position = self.start.position
+        alive = first_alive(ids_before(self.prompts, position), self.beam)
+        finished = first_finished(self.prompts.mesh, mtf.Shape([batch, self.beam, length]))
+        goes_on = self._goes_on(position, alive, finished)
+        return _Progress(
+            position=position,
+            previous=mtf.broadcast(id_before(self.prompts, position), [batch, self.beam]),
+            alive=alive,
+            finished=finished,
+            goes_on=goes_on,
+            unfinished=mtf.reduce_any(goes_on),
+            state=(),
         )
-        log_probs = mtf.where(is_forced, first, log_probs, output_shape=token.shape)
-    log_probs = log_probs + alive.log_probs
-    penalty = length_penalty(_new_ids(position + 1, known), alpha)
-    flat = mtf.Dimension("candidates", beam.size * rank.size)
-    scores, index = mtf.top_k(mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam)
-    parents = mtf.floordiv(index, rank.size)
-    token = mtf.gather(mtf.reshape(token, [batch, flat]), index, flat)
-    here = mtf.equal(mtf.range(logits.mesh, length), position)
-    seq = reorder(alive.seq, parents, beam)
-    return Candidates(
-        seq=mtf.where(here, token, seq, output_shape=seq.shape),
-        log_probs=scores * penalty,
-        scores=scores,
-        finished=mtf.equal(token, end_id),
-        token=token,
-        parents=parents,
+
+    def advance(self, progress: _Progress, step: StepFunction) -> _Progress:
+        """Returns the variables after one more position."""
+        position = progress.position
+        logits, state = step(progress.previous, position, progress.state)
+        candidates = self._candidates(position, progress.alive, logits)
+        # A continuation of what was hopeless from the start has not finished anything.
+        hopeful = mtf.greater(candidates.log_probs, -INFINITY / 2)
+        ended = candidates._replace(finished=mtf.logical_and(candidates.finished, hopeful))
+        alive, chosen = grow_alive(candidates, self.beam)
+        finished = grow_finished(progress.finished, ended)
+        if self.search.independent_rows:
+            alive, finished = _where(
+                progress.goes_on, (alive, finished), (progress.alive, progress.finished)
+            )
+        goes_on = self._goes_on(position + 1, alive, finished)
+        if self.search.independent_rows:
+            goes_on = mtf.logical_and(goes_on, progress.goes_on)
+        double_beam = candidates.scores.shape[1]
+        parents = mtf.gather(candidates.parents, chosen, double_beam)
+        return _Progress(
+            position=position + 1,
+            previous=mtf.gather(candidates.token, chosen, double_beam),
+            alive=alive,
+            finished=finished,
+            goes_on=goes_on,
+            unfinished=mtf.reduce_any(goes_on),
+            state=reorder_state(state, parents, self.beam),
+        )
+
+    def _candidates(self, position: mtf.Tensor, alive: Alive, logits: mtf.Tensor) -> Candidates:
+        """Returns the best continuations, with those that end their row."""
+        candidates = grow_topk(
+            position,
+            alive,
+            logits,
+            vocab=self.vocab,
+            alpha=self.search.alpha,
+            end_id=self.end_id,
+            forced=mtf.gather(self.prompts, position, self.prompts.shape[1]),
+            known=self.start.known,
+            num_prefilter=self.search.num_prefilter,
+        )
+        ends = is_end(self.start, candidates.token, position, self.end_id)
+        return candidates._replace(finished=ends)
+
+    def _goes_on(self, position: mtf.Tensor, alive: Alive, finished: Finished) -> mtf.Tensor:
+        """Returns {batch} bool: whether a row is to go on."""
+        return is_finished(
+            position,
+            alive,
+            finished,
+            self.limits,
+            alpha=self.search.alpha,
+            stop_early=self.search.stop_early,
+            known=self.start.known,
+        )
+
+
+def _where(condition: mtf.Tensor, yes: Any, no: Any) -> Any:
+    """Returns a nested structure of tensors, chosen row by row; condition: {batch}."""
+    return tf.nest.map_structure(
+        lambda y, n: mtf.where(condition, y, n, output_shape=n.shape), yes, no
     )
 
 
-def grow_alive(candidates: Candidates, beam: mtf.Dimension) -> tuple[Alive, mtf.Tensor]:
-    """Returns the best candidates that have not ended, and which those are: {batch, beam} int32."""
-    double_beam = candidates.scores.shape[1]
-    ended = mtf.to_float(candidates.finished) * INFINITY
-    _, chosen = mtf.top_k(candidates.scores - ended, double_beam, beam)
-    # Where a prompt ends all of them, one that has ended stays, without hope.
-    log_probs = mtf.gather(candidates.log_probs - ended, chosen, double_beam)
-    return Alive(reorder(candidates.seq, chosen, double_beam), log_probs), chosen
-
-
-def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
-    """Returns the best of the finished sequences and the candidates that have ended."""
-    batch, beam, _ = finished.seq.shape
-    ended = candidates.finished
-    scores = candidates.scores - mtf.to_float(mtf.logical_not(ended)) * INFINITY
-
-    def joined(old: mtf.Tensor, new: mtf.Tensor) -> mtf.Tensor:
-        names = [(beam.name, "pool"), ("double_beam", "pool")]
-        parts = [mtf.rename_dimension(x, *n) for x, n in zip((old, new), names, strict=True)]
-        return mtf.concat(parts, "pool")
-
-    # In this order: of equal scores the older one stays.
-    pool_scores = joined(finished.scores, scores)
-    pool = pool_scores.shape[1]
-    best, chosen = mtf.top_k(pool_scores, pool, beam)
-    flags = mtf.cast(joined(mtf.to_int32(finished.flags), mtf.to_int32(ended)), tf.int32)
-    return Finished(
-        reorder(joined(finished.seq, candidates.seq), chosen, pool),
-        best,
-        mtf.equal(mtf.gather(flags, chosen, pool), 1),
+def _result(alive: Alive, finished: Finished, beam: mtf.Dimension) -> Hypotheses:
+    """Returns the finished sequences; where a row has none, the alive ones."""
+    any_finished = mtf.reduce_any(finished.flags, reduced_dim=beam)
+    ids, scores = _where(
+        any_finished, (finished.seq, finished.scores), (alive.seq, alive.log_probs)
     )
-
-
-def is_finished(
-    position: mtf.Tensor,
-    alive: Alive,
-    finished: Finished,
-    limits: mtf.Tensor,
-    *,
-    alpha: float,
-    stop_early: bool,
-    known: mtf.Tensor | None = None,
-) -> mtf.Tensor:
-    """Returns {batch} bool: whether a row is to go on.
-
-    With `stop_early` a row ends as soon as no alive sequence can beat the finished ones, at the
-    largest length penalty that it could get. Empty places do not count, so that fewer than `beam`
-    sequences may come out.
-
-    Args:
-      position: int32 scalar, the position to be made next.
-      alive, finished: the sequences up to there.
-      limits: {batch} int32: the number of ids that a row has at most.
-      alpha: of the length penalty.
-      stop_early: see above.
-      known: see `grow_topk`.
-    """
-    goes_on = mtf.less(position, limits)
-    if not stop_early:
-        return goes_on
-    beam = alive.log_probs.shape[1]
-    largest = length_penalty(_new_ids(limits, known), alpha)
-    best_alive = mtf.reduce_first(alive.log_probs, beam) / largest
-    flags = mtf.to_float(finished.flags)
-    lowest = mtf.reduce_min(finished.scores * flags, reduced_dim=beam)
-    none_finished = mtf.logical_not(mtf.reduce_any(finished.flags, reduced_dim=beam))
-    lowest = lowest - mtf.to_float(none_finished) * INFINITY
-    return mtf.logical_and(goes_on, mtf.less_equal(lowest, best_alive))
-
-
-def _new_ids(length: mtf.Tensor, known: mtf.Tensor | None) -> mtf.Tensor:
-    """Returns how many ids of sequences of a length follow their prompts, which may be longer."""
-    return length if known is None else mtf.maximum(length - known, 0)
+    return Hypotheses(ids, scores, finished.flags)

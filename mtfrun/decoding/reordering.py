@@ -25,12 +25,13 @@ def reorder(x: mtf.Tensor, parents: mtf.Tensor, beam: mtf.Dimension) -> mtf.Tens
     batch, beams = parents.shape
     rest = [dim for dim in x.shape if dim not in (batch, beam)]
     x = mtf.transpose(x, [batch, beam, *rest])
-    return mtf.slicewise(
+    reordered: mtf.Tensor = mtf.slicewise(
         lambda x, parents: tf.gather(x, parents, axis=1, batch_dims=1),
         [x, parents],
         output_shape=mtf.Shape([batch, beams, *rest]),
         splittable_dims=[batch, *rest],
     )
+    return reordered
 
 
 def reorder_state(state: Any, parents: mtf.Tensor, beam: mtf.Dimension) -> Any:

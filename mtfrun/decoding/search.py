@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.decoding.beam_loop import beam_search
+from mtfrun.decoding.beam_search import BeamSearch
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import generate
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses
@@ -94,6 +94,7 @@ class Search:
         batch = prompts.shape[0]
         beam = mtf.Dimension("beam", self.beam_size)
         if self.beam_size > 1:
+            beam_search = BeamSearch(self.alpha, self.stop_early)
             return beam_search(
                 decoder_for(beam),
                 prompts,
@@ -101,8 +102,6 @@ class Search:
                 vocab,
                 limits=limits,
                 longest_prompt=longest_prompt,
-                alpha=self.alpha,
-                stop_early=self.stop_early,
                 end_id=end_id,
             )
         choose: ChooseToken = Greedy(vocab)

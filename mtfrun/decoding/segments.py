@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
@@ -49,7 +49,7 @@ def over_positions(
             [progress._replace(state=state)],
         )
         state = progress.state
-    return progress
+    return cast(P, progress)
 
 
 def segment_ends(

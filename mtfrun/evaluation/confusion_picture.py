@@ -84,7 +84,7 @@ def _colours(strength: np.ndarray) -> np.ndarray:
     """Returns uint8 [classes, predicted, 3]: white for 0, the full colour for 1."""
     full = np.where(np.eye(len(strength), dtype=bool)[:, :, np.newaxis], _RIGHT, _WRONG)
     mixed = 255 + strength[:, :, np.newaxis] * (full - 255)
-    return np.rint(mixed).astype(np.uint8)
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def _upright(

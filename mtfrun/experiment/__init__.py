@@ -4,7 +4,30 @@ from mtfrun.experiment.classification import Classification
 from mtfrun.experiment.decoding import Decoding
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.image_measurements import ConfusionMatrix, LabelledImages
+from mtfrun.experiment.inference import Images, Inference, Record, Source
+from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.experiment.scoring import Scoring
+from mtfrun.experiment.text_measurements import DecodedPairs, Entropies, Samples
 from mtfrun.experiment.training import Training
 
-__all__ = ["Classification", "Decoding", "Evaluation", "Experiment", "Scoring", "Training"]
+__all__ = [
+    "Classification",
+    "ConfusionMatrix",
+    "DecodedPairs",
+    "Decoding",
+    "Entropies",
+    "Evaluated",
+    "Evaluation",
+    "Experiment",
+    "Images",
+    "Inference",
+    "LabelledImages",
+    "Measured",
+    "Measurement",
+    "Record",
+    "Samples",
+    "Scoring",
+    "Source",
+    "Training",
+]

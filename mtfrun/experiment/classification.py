@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data import IMAGES
+from mtfrun.data import IMAGES, ImageData, reading
 from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.inference import Images, Inference, Record, Source, required
+from mtfrun.models import ImageModel
+
+_REMEDY = "set Experiment.inference to what fits, such as @experiment.Decoding"
 
 
 class LabelProbability(NamedTuple):
@@ -38,13 +42,15 @@ class Prediction(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(Inference):
     """Gives images the classes of the experiment's data.
 
     experiment: whose model; one of images.
     batch_size: images at a time; more where the mesh splits a batch into more parts.
     top_k: classes that are named for each image, all where there are fewer.
     """
+
+    settings: ClassVar[Sequence[str]] = ("top_k",)
 
     experiment: Experiment
     batch_size: int
@@ -54,6 +60,7 @@ class Classification:
         for name in ("batch_size", "top_k"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def __call__(
         self, images: Iterable[np.ndarray], progress: Callable[[int], None] = lambda done: None
@@ -65,7 +72,7 @@ class Classification:
         Raises:
           NonFiniteError: a probability is not a number.
         """
-        names = self.experiment.images.label_names
+        names = self._data.label_names
         predictions: list[Prediction] = []
         for batch in _batches(images, self._rows):
             probabilities, labels = self._best(batch)
@@ -75,10 +82,56 @@ class Classification:
             progress(len(predictions))
         return predictions
 
+    def read(self, source: Source) -> Images:
+        """Returns the images that a source has."""
+        if source.split is None:
+            return source.images(self._data.source.size)
+        return self._images_of_split(source.split)
+
+    def records(
+        self, inputs: Images, progress: Callable[[int], None] = lambda done: None
+    ) -> list[Record]:
+        """Returns the prediction of each image, behind the fields that say which it is."""
+        fields_of_images = []
+
+        def pixels() -> Iterator[np.ndarray]:
+            for image, fields in inputs.examples:
+                fields_of_images.append(fields)
+                yield image
+
+        predictions = self(pixels(), progress)
+        return [
+            _record(fields, prediction)
+            for fields, prediction in zip(fields_of_images, predictions, strict=True)
+        ]
+
+    def _changed(self, settings: Mapping[str, Any]) -> Self:
+        return dataclasses.replace(self, **settings)
+
+    @functools.cached_property
+    def _data(self) -> ImageData:
+        return required(self.experiment.data, ImageData, type(self).__name__, _REMEDY)
+
+    @functools.cached_property
+    def _model(self) -> ImageModel:
+        return required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
+
+    def _images_of_split(self, split: str) -> Images:
+        data = self._data
+        examples = data.source.examples(split)
+        with reading(data.source):
+            count = int(examples.reduce(np.int64(0), lambda count, *_: count + 1))
+
+        def labelled() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
+            for index, (image, label) in enumerate(examples.as_numpy_iterator()):
+                true_label = data.label_names[int(label)]
+                yield image, {"split": split, "index": index, "true_label": true_label}
+
+        return Images(count, labelled())
+
     def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Returns probabilities and numbers of the best classes of some images, [images, top]."""
-        data = self.experiment.images
-        shape = data.shapes(self._rows)[IMAGES]
+        shape = self._data.shapes(self._rows)[IMAGES]
         batch = np.zeros(shape.to_integer_list, np.uint8)
         batch[: len(images)] = images
         found = self._program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
@@ -91,11 +144,11 @@ class Classification:
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
-    def _program(self) -> Callable:
+    def _program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
         return mtf.function(self._top)
 
     def _top(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
-        logits = self.experiment.model.logits({IMAGES: images})
+        logits = self._model.logits({IMAGES: images})
         (classes,) = logits.shape - images.shape
         top = mtf.Dimension("top", min(self.top_k, classes.size))
         return mtf.top_k(mtf.softmax(logits, classes), classes, top)
@@ -106,3 +159,8 @@ def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarra
     iterator = iter(images)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
+
+
+def _record(fields: Mapping[str, object], prediction: Prediction) -> Record:
+    top = [entry._asdict() for entry in prediction.top]
+    return Record({**fields, **prediction._asdict(), "top": top}, [prediction.label])

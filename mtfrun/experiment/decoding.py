@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from mtfrun import decoding, mtf
-from mtfrun.data import TARGETS, DelimitedPairsData, LanguageModelData, PairsData
+from mtfrun.data import TARGETS, Prompting, PromptLimits, Row, TextData
 from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.prompting import Answering, AnsweringInRow, Continuing, Prompting, Row
+from mtfrun.experiment.inference import Inference, Record, Source, required
+from mtfrun.experiment.scoring import Scoring
+from mtfrun.models import TextModel
+
+_REMEDY = "set Experiment.inference to what fits, such as @experiment.Classification"
 
 
 class Output(NamedTuple):
@@ -73,8 +77,8 @@ class _Batch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoding:
-    """How outputs are made. Models of pairs of texts answer their prompts, others continue them.
+class Decoding(Inference):
+    """How texts are made. Models of pairs of texts answer their prompts, others continue them.
 
     experiment: whose model.
     batch_size: prompts in a batch; more where the mesh splits a batch into more parts.
@@ -88,6 +92,11 @@ class Decoding:
     search: greedily, by beam search, or by drawing.
     """
 
+    settings: ClassVar[Sequence[str]] = (
+        *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
+        *("decode_length", "seed"),
+    )
+
     experiment: Experiment
     batch_size: int
     max_length: int
@@ -97,7 +106,7 @@ class Decoding:
     decode_length_constant: int = 10
     num_outputs: int = 1
     search: decoding.Search = decoding.Search()
-    _programs: dict[tuple[int, ...], Callable] = dataclasses.field(
+    _programs: dict[tuple[int, ...], Callable[..., decoding.Hypotheses]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -110,7 +119,8 @@ class Decoding:
             raise InputError(
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size}"
             )
-        self.search.check(self.experiment.vocabulary.size)
+        self.search.check(self._data.vocabulary.size)
+        required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
     def __call__(
         self, prompts: Sequence[bytes], progress: Callable[[int], None] = lambda done: None
@@ -135,6 +145,54 @@ class Decoding:
                 progress(len(answers))
         return [answers[line] for line in range(len(prompts))]
 
+    def read(self, source: Source) -> Sequence[bytes]:
+        """Returns the prompts that a source has."""
+        return source.texts()
+
+    def records(
+        self, inputs: Sequence[bytes], progress: Callable[[int], None] = lambda done: None
+    ) -> list[Record]:
+        """Returns the answer to each prompt, and the texts of its outputs."""
+        return [_record(answer) for answer in self(inputs, progress)]
+
+    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Record]:
+        """Returns the log-likelihood of the target of each (input, target)."""
+        scores = Scoring(self.experiment, self.batch_size, self._limits)(pairs)
+        return [
+            Record(
+                {
+                    "input": inputs.decode("utf-8", "replace"),
+                    "target": target.decode("utf-8", "replace"),
+                    **score._asdict(),
+                }
+            )
+            for (inputs, target), score in zip(pairs, scores, strict=True)
+        ]
+
+    def _changed(self, settings: Mapping[str, Any]) -> Self:
+        fields = {field.name for field in dataclasses.fields(self)}
+        own = {name: value for name, value in settings.items() if name in fields}
+        of_search = {name: value for name, value in settings.items() if name not in own}
+        search = dataclasses.replace(self.search, **of_search)
+        return dataclasses.replace(self, search=search, **own)
+
+    @functools.cached_property
+    def _data(self) -> TextData:
+        return required(self.experiment.data, TextData, type(self).__name__, _REMEDY)
+
+    @functools.cached_property
+    def _model(self) -> TextModel:
+        return required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
+
+    @property
+    def _limits(self) -> PromptLimits:
+        return PromptLimits(
+            self.max_length,
+            self.decode_length,
+            self.decode_length_multiplier,
+            self.decode_length_constant,
+        )
+
     @functools.cached_property
     def _rows(self) -> int:
         """The rows of a batch."""
@@ -142,27 +200,15 @@ class Decoding:
 
     @functools.cached_property
     def _prompting(self) -> Prompting:
-        data = self.experiment.data
-        if isinstance(data, LanguageModelData):
-            return Continuing(data.vocabulary, self.max_length, self.decode_length)
-        assert isinstance(data, PairsData)  # images have no vocabulary, see above
-        answering = Answering(
-            data.vocabulary,
-            data.inputs_length,
-            data.targets_length,
-            self.decode_length,
-            self.decode_length_multiplier,
-            self.decode_length_constant,
-        )
-        return AnsweringInRow(answering) if isinstance(data, DelimitedPairsData) else answering
+        return self._data.prompting(self._limits)
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
         """Yields batches of rows of like length."""
-        by_program: dict[tuple, list[int]] = {}
+        by_program: dict[tuple[Any, ...], list[int]] = {}
         for line, row in enumerate(rows):
             lengths = self._prompting.lengths(row)
             longest = self._prompting.longest_prompt(lengths)
-            at_once = self.experiment.model.reads_prompts_at_once or decoding.worth_reading_at_once(
+            at_once = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
                 row.given, longest
             )
             by_program.setdefault((*sorted(lengths.items()), at_once), []).append(line)
@@ -212,25 +258,29 @@ class Decoding:
         lines: mtf.Tensor,
         limits: mtf.Tensor,
     ) -> decoding.Hypotheses:
-        vocabulary = self.experiment.vocabulary
+        vocabulary = self._data.vocabulary
 
         def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
-            decoder = self.experiment.model.decoder(features, beam)
+            decoder = self._model.decoder(features, beam)
             return decoder if at_once else decoder.step_by_step()
 
         return self.search(
             decoder_for,
             features[TARGETS],
-            self.experiment.model.vocab,
+            self._model.vocab,
             lines=lines,
             limits=limits,
             longest_prompt=longest_prompt,
             end_id=vocabulary.end_id,
         )
 
-    def _answer(self, prompt: bytes, row: Row, hypotheses: Sequence[tuple]) -> Answer:
+    def _answer(
+        self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
+    ) -> Answer:
         text = prompt.decode("utf-8", "replace")
-        outputs = [self._output(ids[row.given :], *rest) for ids, *rest in hypotheses]
+        outputs = [
+            self._output(ids[row.given :], score, finished) for ids, score, finished in hypotheses
+        ]
         best = outputs[0]
         return Answer(
             prompt=text,
@@ -244,7 +294,13 @@ class Decoding:
         )
 
     def _output(self, ids: np.ndarray, score: float, finished: bool) -> Output:
-        vocabulary = self.experiment.vocabulary
+        vocabulary = self._data.vocabulary
         ends = np.flatnonzero(ids == vocabulary.end_id)
         tokens = int(ends[0]) if ends.size else int(np.count_nonzero(ids))
         return Output(vocabulary.decode(ids), score, tokens, finished)
+
+
+def _record(answer: Answer) -> Record:
+    outputs = [output._asdict() for output in answer.outputs]
+    texts = [output.text for output in answer.outputs]
+    return Record({**answer._asdict(), "outputs": outputs}, texts)

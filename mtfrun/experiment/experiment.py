@@ -9,19 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import (
-    DataError,
-    ImageData,
-    Infeed,
-    LanguageModelData,
-    PairsData,
-    Vocabulary,
-    split_batch,
-)
+from mtfrun.data import Data, DataError, Infeed, split_batch
 from mtfrun.errors import InputError
-from mtfrun.experiment.model_and_data import check_kind, check_rows
+from mtfrun.experiment.inference import Inference, required
+from mtfrun.experiment.model_and_data import check_features, check_rows
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
+
+_ALL_DATA = (
+    "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
+    "@data.SequenceToSequenceData(), @data.ImageData() or your own"
+)
 
 
 class Experiment:
@@ -29,9 +27,10 @@ class Experiment:
 
     Args:
       mesh: the devices and the layout.
-      model: a class, called as `model(mesh, vocabulary_size=...)`, or for images as
-        `model(mesh, num_classes=..., image=...)`.
-      data: the text and how rows are made of it, of one text each or of pairs; or images.
+      model: a class, called as `model(mesh, **data.model_arguments())`: of text with the
+        `vocabulary_size`, of images with `num_classes` and the shape of an `image`.
+      data: what batches are made of.
+      inference: what is done with the model beyond training; a class, called with the experiment.
       seed: of initial values, the order of the data and all noise.
       warm_start: where the first values of a new run come from, and the values to work with where
         there is no run.
@@ -40,14 +39,15 @@ class Experiment:
         training and evaluation are {outer_batch, batch, ...}, for a mesh that splits them over two
         axes. The numbers stay the same.
 
-    Attributes: those, `model` being the object.
+    Attributes: those; `model` is the object, and so is `inference`.
     """
 
     def __init__(
         self,
         mesh: mtf.Mesh,
         model: Callable[..., Model],
-        data: LanguageModelData | PairsData | ImageData,
+        data: Data,
+        inference: Callable[[Experiment], Inference] = Inference,
         seed: int = 0,
         warm_start: WarmStart | None = None,
         use_averages: bool = True,
@@ -55,55 +55,26 @@ class Experiment:
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise InputError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
-        if not isinstance(data, LanguageModelData | PairsData | ImageData):
-            raise InputError(
-                "Experiment.data must be @data.LanguageModelData(), @data.DelimitedPairsData(), "
-                f"@data.SequenceToSequenceData() or @data.ImageData(), not {data!r}"
-            )
+        required(data, Data, "Experiment.data", _ALL_DATA)
         if seed < 0:
             raise InputError(f"Experiment.seed={seed} must be at least 0")
-        check_kind(model, data)
+        if isinstance(model, type):  # before it is called with the arguments of other data
+            check_features(model, data)
         self.mesh = mesh
         self.data = data
         self.seed = seed
         self.warm_start = warm_start
         self.use_averages = use_averages
         self._outer_batch = outer_batch
-        self.model: Model
-        if isinstance(data, ImageData):
-            if outer_batch != 1:
-                raise InputError(f"outer_batch={outer_batch} is for models of text: set it to 1")
-            self.model = model(mesh, num_classes=data.num_classes, image=data.image)
-        else:
-            self.model = model(mesh, vocabulary_size=data.vocabulary.size)
-            check_rows(self.model, data)
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary of a model of text.
-
-        Raises:
-          InputError: it is one of images.
-        """
-        if isinstance(self.data, ImageData):
-            raise InputError("a classifier of images has no vocabulary: it reads and makes no text")
-        return self.data.vocabulary
-
-    @property
-    def images(self) -> ImageData:
-        """The data of a classifier of images.
-
-        Raises:
-          InputError: it is a model of text.
-        """
-        if not isinstance(self.data, ImageData):
-            raise InputError("a model of text has no classes of images")
-        return self.data
-
-    @property
-    def is_of_text(self) -> bool:
-        """Whether the model reads and makes text; otherwise it classifies images."""
-        return not isinstance(self.data, ImageData)
+        self.model = model(mesh, **data.model_arguments())
+        check_features(type(self.model), data)
+        check_rows(self.model, data)
+        if outer_batch != 1 and not self.model.reads_outer_batch:
+            raise InputError(
+                f"outer_batch={outer_batch}: {type(self.model).__name__} reads batches of one "
+                "dimension: set it to 1"
+            )
+        self.inference = inference(self)
 
     def check_batch(self, batch_size: int) -> None:
         """Raises LayoutError unless the mesh can split a batch of that size."""
@@ -191,4 +162,4 @@ class Experiment:
 
     def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
         shapes = self.data.shapes(batch_size)
-        return Infeed(iter(dataset), self.mesh, shapes, self._outer_batch, self.data.source)
+        return Infeed(iter(dataset), self.mesh, shapes, self._outer_batch, self.data.origin)

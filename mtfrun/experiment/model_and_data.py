@@ -1,48 +1,47 @@
-"""Which data a model is made for. With other data it might train all the same, to no use."""
+"""Whether data has the features that a model reads. It might train all the same, to no use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 
-from mtfrun.data import DelimitedPairsData, ImageData, LanguageModelData, PairsData
+from mtfrun.data import Data
 from mtfrun.errors import InputError
 from mtfrun.models import Model
-from mtfrun.models.resnet import ImageClassifier
-from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, EncoderOnly, TokenModel
-
-_DELIMIT = "--gin_file=data/delimited_pairs.gin behind the file of the pairs"
 
 
-def check_kind(
-    model: Callable[..., Model], data: LanguageModelData | PairsData | ImageData
-) -> None:
-    """Raises InputError if a class of models for text is to have images, or the other way round."""
-    if not isinstance(model, type):
+def check_features(model: type[Model], data: Data) -> None:
+    """Raises InputError unless the batches of the data are what the models of a class read."""
+    features = data.features
+    missing = [name for name in model.required_features if name not in features]
+    read = {*model.required_features, *(model.optional_features or ())}
+    surplus = [name for name in features if name not in read]
+    if missing:
+        what = f"reads {_quoted(missing)}"
+    elif surplus and model.optional_features is not None:
+        what = f"reads {_quoted(model.required_features)} and not {_quoted(surplus)}"
+    else:
         return
-    of_text = not isinstance(data, ImageData)
-    if issubclass(model, ImageClassifier if of_text else TokenModel):
-        reads, given = ("images", "text") if of_text else ("text", "images")
+    is_of_another_kind = read.isdisjoint(features)
+    remedy = "choose Experiment.data that has these features, or another Experiment.model"
+    if data.remedy and not is_of_another_kind:
+        remedy = data.remedy
+    raise InputError(
+        f"{model.__name__} {what}, and {type(data).__name__} makes {_quoted(features)}: {remedy}"
+    )
+
+
+def check_rows(model: Model, data: Data) -> None:
+    """Raises InputError if a model reads pairs of texts in a row and the data makes other rows."""
+    if model.reads_pairs and not data.has_rows_of_pairs:
+        setting = f" ({model.pairs_needed_by})" if model.pairs_needed_by else ""
+        remedy = "change these, or " if setting else ""
         raise InputError(
-            f"{model.__name__} reads {reads}, and {type(data).__name__} has {given}: choose "
-            f"Experiment.data of {reads}, or another Experiment.model"
+            f"{type(model).__name__} reads pairs of texts{setting}, which {type(data).__name__} "
+            f"does not make: {remedy}use pairs and --gin_file=data/delimited_pairs.gin behind the "
+            "file of the pairs"
         )
 
 
-def check_rows(model: Model, data: LanguageModelData | PairsData) -> None:
-    """Raises InputError unless the data makes the rows that a model of text reads."""
-    apart = isinstance(data, PairsData) and not isinstance(data, DelimitedPairsData)
-    if isinstance(model, EncoderDecoder | EncoderOnly) and not apart:
-        reads = "inputs and targets apart"
-        remedy = "set Experiment.data = @data.SequenceToSequenceData()"
-    elif isinstance(model, DecoderOnly) and apart:
-        reads, remedy = "inputs and targets in one row", f"add {_DELIMIT}"
-    elif (
-        isinstance(model, DecoderOnly) and model.reads_pairs and isinstance(data, LanguageModelData)
-    ):
-        reads = "pairs of texts (prefix=True or loss_on_targets_only=True)"
-        remedy = f"set both to False, or use pairs and {_DELIMIT}"
-    else:
-        return
-    raise InputError(
-        f"{type(model).__name__} reads {reads}, which {type(data).__name__} does not make: {remedy}"
-    )
+def _quoted(names: Collection[str]) -> str:
+    """Returns names for people to read: "a", "b"."""
+    return ", ".join(f'"{name}"' for name in names)

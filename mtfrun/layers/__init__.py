@@ -1,6 +1,7 @@
 """Layers: parameters and the pure functions that use them."""
 
 from mtfrun.layers.attention import dot_product_attention
+from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
@@ -42,6 +43,7 @@ from mtfrun.layers.sublayer import Sublayer, metric_shapes
 
 __all__ = [
     "MASKED",
+    "AttentionHeads",
     "Auxiliary",
     "BatchNorm",
     "Collector",

@@ -150,21 +150,21 @@ class SeparableConv1D(mtf.Module):
         output_dim: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
-        min_relative_pos: int = -1,
-        max_relative_pos: int = 1,
+        relative_positions: tuple[int, int] = (-1, 1),
         depthwise_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
         pointwise_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
         use_bias: bool = True,
     ) -> None:
         """Makes the specs of a filter {relative_position, input_dim}, its bias, and the mixing map.
 
-        Position l sees the positions l + min_relative_pos ... l + max_relative_pos.
+        Position l sees the positions l + first ... l + last, `relative_positions` being (first,
+        last).
         """
         super().__init__()
         self._dtypes = dtypes
         self._length = length_dim
-        self._first = min_relative_pos
-        window = mtf.Dimension("relative_position", max_relative_pos - min_relative_pos + 1)
+        self._first, last = relative_positions
+        window = mtf.Dimension("relative_position", last - self._first + 1)
         initial = depthwise_initializer([window], [window])
         self.depthwise = mtf.Variable(mesh, [window, input_dim], initial, dtypes.master)
         self.bias = mtf.Variable(mesh, [input_dim], dtype=dtypes.master) if use_bias else None

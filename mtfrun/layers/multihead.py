@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
 from mtfrun.layers.attention import dot_product_attention
+from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.context import Context
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.rotary import rotate
@@ -32,41 +32,32 @@ class MultiHeadAttention(mtf.Module):
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
-        num_heads: int = 8,
-        num_memory_heads: int | None = None,
-        d_kv: int = 64,
+        heads: AttentionHeads = AttentionHeads(),
         rotary: bool = False,
         dropout_rate: float = 0.0,
     ) -> None:
         """Makes the specs of query, key, value {d_model, heads, d_kv}; output has d_model last.
 
-        With fewer memory heads than heads, `num_heads // num_memory_heads` queries share keys and
-        values (Ainslie et al. 2023, arXiv:2305.13245): query and output are then {..., heads,
-        query_heads, ...}, and `heads` are the memory's. With one memory head (Shazeer 2019,
-        arXiv:1911.02150) key and value are {d_model, d_kv}.
+        Grouped heads have {..., heads, query_heads, ...} in query and output, and one memory head
+        has {d_model, d_kv} in key and value; see `AttentionHeads`.
 
         Args:
           mesh, d_model, dtypes: see `Sublayer`.
-          num_heads: the number of queries of a position.
-          num_memory_heads: the number of its keys and values; None for `num_heads`.
-          d_kv: the size of each of them.
+          heads: how many, and how large.
           rotary: queries and keys are rotated by their position.
           dropout_rate: that of the attention weights.
-
-        Raises:
-          InputError: a size is below 1, or the memory heads do not divide the heads.
         """
         super().__init__()
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
         self._rotary = rotary
-        self._query_heads, self._memory_heads = _heads(num_heads, num_memory_heads or num_heads)
-        self._d_kv = mtf.convert_to_dimension(("d_kv", d_kv))
+        self._query_heads, self._memory_heads = heads.query_dims, heads.memory_dims
+        self._d_kv = heads.size_dim
         inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
         fan_in = mtf.VarianceScaling()([d_model], memory)
         # The factor d_kv ** -0.5 of the logits, squared because this scales a variance.
-        query_init = mtf.VarianceScaling(scale=1.0 / d_kv)([d_model], inner)
+        query_init = mtf.VarianceScaling(scale=1.0 / heads.d_kv)([d_model], inner)
         output_init = mtf.VarianceScaling()(inner, [d_model])
 
         def projection(
@@ -169,18 +160,3 @@ class MultiHeadAttention(mtf.Module):
         batch = rest[: len(rest) - len(sequence)]
         output_shape = [*batch, *heads, *sequence, self._d_kv]
         return mtf.einsum([mtf.cast(x, dtype), mtf.cast(kernel, dtype)], output_shape=output_shape)
-
-
-def _heads(
-    num_heads: int, num_memory_heads: int
-) -> tuple[list[mtf.Dimension], list[mtf.Dimension]]:
-    """Returns the dimensions of the heads of queries, and of keys and values."""
-    heads = mtf.convert_to_dimension(("heads", num_heads))
-    memory = mtf.convert_to_dimension(("heads", num_memory_heads))
-    if num_heads % num_memory_heads:
-        raise InputError(f"num_memory_heads={num_memory_heads} must divide num_heads={num_heads}")
-    if num_memory_heads == 1:
-        return [heads], []
-    if num_memory_heads == num_heads:
-        return [memory], [memory]
-    return [memory, mtf.Dimension("query_heads", num_heads // num_memory_heads)], [memory]

@@ -47,7 +47,7 @@ def relative_position_bucket(
     per_bucket = np.float32(1 / math.log(max_distance / exact))
     scaled = ratio * per_bucket * np.float32(num_buckets - exact)
     far = np.minimum(exact + scaled.astype(np.int32), num_buckets - 1)
-    return (first + np.where(distance < exact, distance, far)).astype(np.int32)
+    return np.asarray(first + np.where(distance < exact, distance, far), np.int32)
 
 
 class RelativePositionBias(mtf.Module):

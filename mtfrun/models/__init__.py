@@ -1,12 +1,13 @@
 """Models."""
 
 from mtfrun.models.means import means
-from mtfrun.models.model import Loss, Metric, Model, TextModel
+from mtfrun.models.model import ImageModel, Loss, Metric, Model, TextModel
 from mtfrun.models.non_finite import FiniteCheck, NonFiniteError
 from mtfrun.models.reporting import Reporting
 
 __all__ = [
     "FiniteCheck",
+    "ImageModel",
     "Loss",
     "Metric",
     "Model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from mtfrun import mtf
@@ -40,9 +40,22 @@ class Model(mtf.Module, abc.ABC):
 
     Attributes:
       reporting: how its numbers are told.
+      required_features: what a batch must have.
+      optional_features: what it may have besides; None: anything, which the model leaves alone.
+      pairs_needed_by: of a model that sometimes reads pairs only, the settings that make it so.
+      reads_outer_batch: it works with features {outer_batch, batch, ...} as well.
     """
 
     reporting: ClassVar[Reporting] = Reporting()
+    required_features: ClassVar[Collection[str]] = ()
+    optional_features: ClassVar[Collection[str] | None] = None
+    pairs_needed_by: ClassVar[str] = ""
+    reads_outer_batch: ClassVar[bool] = True
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether every row must hold pairs of texts, each "inputs end targets end"."""
+        return False
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
@@ -95,6 +108,8 @@ class TextModel(Model):
       vocab: the dimension of its logits that the ids are.
     """
 
+    required_features: ClassVar[Collection[str]] = ("targets",)
+
     vocab: mtf.Dimension
 
     @property
@@ -116,3 +131,13 @@ class TextModel(Model):
         Raises:
           InputError: the model generates nothing.
         """
+
+
+class ImageModel(Model):
+    """A model that says of which class each image is."""
+
+    required_features: ClassVar[Collection[str]] = ("images", "labels", "weights")
+
+    @abc.abstractmethod
+    def logits(self, features: Features) -> mtf.Tensor:
+        """Returns the logits {batch, classes} of features["images"], without noise; float32."""

@@ -40,21 +40,22 @@ from mtfrun.mtf.ops.binary import (
     sub,
     where,
 )
+from mtfrun.mtf.ops.constants import (
+    constant,
+    one_hot,
+    ones,
+    ones_like,
+    range,
+    zeros,
+    zeros_like,
+)
 from mtfrun.mtf.ops.contraction import einsum, matmul
 from mtfrun.mtf.ops.control import while_loop
-from mtfrun.mtf.ops.convolution import (
-    conv1d,
-    conv2d,
-    conv2d_with_blocks,
-    conv3d,
-    conv3d_with_blocks,
-)
 from mtfrun.mtf.ops.cross_entropy import (
     CrossEntropy,
     sparse_cross_entropy,
     sparse_softmax_cross_entropy,
 )
-from mtfrun.mtf.ops.depthwise import depthwise_conv1d
 from mtfrun.mtf.ops.elementwise import (
     abs,
     cast,
@@ -85,26 +86,19 @@ from mtfrun.mtf.ops.elementwise import (
     to_float,
     to_int32,
 )
-from mtfrun.mtf.ops.gathering import gather
-from mtfrun.mtf.ops.halo import halo_exchange, left_halo_exchange, shift
-from mtfrun.mtf.ops.indexing import (
-    constant,
-    one_hot,
-    ones,
-    ones_like,
-    range,
-    zeros,
-    zeros_like,
+from mtfrun.mtf.ops.indexing.gather import gather
+from mtfrun.mtf.ops.indexing.gather_rows import gather_rows
+from mtfrun.mtf.ops.indexing.top_k import (
+    argmax,
+    nth_largest_element,
+    nth_smallest_element,
+    sample_with_temperature,
+    top_1,
+    top_k,
 )
+from mtfrun.mtf.ops.indexing.write_position import write_position
 from mtfrun.mtf.ops.joining import concat, pad, reduce_first, slice, split, stack, unstack
 from mtfrun.mtf.ops.normalization import batch_normalize
-from mtfrun.mtf.ops.pooling import (
-    avg_pool2d,
-    avg_pool3d,
-    max_pool2d,
-    max_pool2d_with_blocks,
-    max_pool3d,
-)
 from mtfrun.mtf.ops.reductions import (
     binary_reduction_fn,
     cumsum,
@@ -122,16 +116,31 @@ from mtfrun.mtf.ops.reductions import (
 )
 from mtfrun.mtf.ops.rematerialisation import recompute_grad
 from mtfrun.mtf.ops.reversible import reversible_residuals
-from mtfrun.mtf.ops.rows import gather_rows
-from mtfrun.mtf.ops.selection import (
-    argmax,
-    nth_largest_element,
-    nth_smallest_element,
-    sample_with_temperature,
-    top_1,
-    top_k,
-)
 from mtfrun.mtf.ops.slicewise import binary_op_with_broadcasting, cwise, slicewise
+from mtfrun.mtf.ops.spatial.convolution import (
+    conv1d,
+    conv2d,
+    conv2d_with_blocks,
+    conv3d,
+    conv3d_with_blocks,
+)
+from mtfrun.mtf.ops.spatial.depthwise import depthwise_conv1d
+from mtfrun.mtf.ops.spatial.halo import dynamic_shift, halo_exchange, left_halo_exchange, shift
+from mtfrun.mtf.ops.spatial.pooling import (
+    avg_pool2d,
+    avg_pool3d,
+    max_pool2d,
+    max_pool2d_with_blocks,
+    max_pool3d,
+    pool_tensor_1d,
+    stride_tensor_1d,
+)
+from mtfrun.mtf.ops.spatial.transposed_convolution import (
+    conv2d_transpose,
+    conv2d_transpose_with_blocks,
+    conv3d_transpose,
+    conv3d_transpose_with_blocks,
+)
 from mtfrun.mtf.ops.structure import (
     anonymize,
     broadcast,
@@ -141,14 +150,6 @@ from mtfrun.mtf.ops.structure import (
     reshape,
     transpose,
 )
-from mtfrun.mtf.ops.transposed_convolution import (
-    conv2d_transpose,
-    conv2d_transpose_with_blocks,
-    conv3d_transpose,
-    conv3d_transpose_with_blocks,
-)
-from mtfrun.mtf.ops.windows import dynamic_shift, pool_tensor_1d, stride_tensor_1d
-from mtfrun.mtf.ops.writing import write_position
 from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension

@@ -163,7 +163,8 @@ def _first_group(value: str, sizes: str) -> list[int]:
     """Returns the first row of a constant: the devices that talk with the first one."""
     if value.startswith('"0x'):
         flat = np.frombuffer(bytes.fromhex(value.strip('"')[2:]), "<i4")
-        return flat.reshape([int(size) for size in sizes.split("x")])[0].tolist()
+        rows = flat.reshape([int(size) for size in sizes.split("x")])
+        return [int(device) for device in rows[0]]
     parsed = ast.literal_eval(value)
     first = parsed[0] if isinstance(parsed, list) and parsed else parsed
     return first if isinstance(first, list) else [first]

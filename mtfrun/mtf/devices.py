@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -159,7 +160,7 @@ def _started(shape: Shape, needed: str) -> LayoutError:
     )
 
 
-def _logical_cpus() -> list:
+def _logical_cpus() -> list[Any]:
     cpu = tf.config.list_physical_devices("CPU")[0]
     return tf.config.get_logical_device_configuration(cpu) or [None]
 

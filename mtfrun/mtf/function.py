@@ -70,7 +70,7 @@ class _Compiled:
             order_for_caches()
         self._traced = self._untraced()
 
-    def _untraced(self) -> Any:
+    def _untraced(self) -> Any:  # a tf.function
         return tf.function(self._trace, jit_compile=self._jit, autograph=False)
 
     def _trace(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -107,7 +107,7 @@ class _Compiled:
                 with with_spare_counters(attempt):
                     if not values:
                         return self._without_arguments()
-                    return self._traced(_copies(values, self._copied))
+                    return list(self._traced(_copies(values, self._copied)))
             except tf.errors.InvalidArgumentError as error:
                 # Refused before it ran, so that running it again does nothing twice.
                 if not is_name_clash(error) or attempt == _ATTEMPTS - 1:
@@ -119,9 +119,9 @@ class _Compiled:
         """Returns the results where no argument tells TensorFlow that the program is a mesh's."""
         self._traced.get_concrete_function([])  # so that the results, and their mesh, are known
         if self._mesh is None:
-            return self._traced([])
+            return list(self._traced([]))
         with dtensor.run_on(self._mesh):
-            return self._traced([])
+            return list(self._traced([]))
 
 
 def _copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor]:

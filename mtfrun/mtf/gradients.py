@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
 from mtfrun.mtf.ops.lift import transposed
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.variables import Variable
+
+# A tensor or a tuple of tensors.
+Result = TypeVar("Result")
 
 
 def value_and_gradients(
@@ -74,10 +77,10 @@ def _gradient_of(x: TensorLike, value: Any) -> Tensor | None:
 
 
 def custom_gradient(
-    fn: Callable[..., Any],
+    fn: Callable[..., Result],
     grad_fn: Callable[..., Sequence[TensorLike | None]],
     explicit_inputs: Sequence[TensorLike],
-) -> Any:
+) -> Result:
     """Returns fn(*explicit_inputs), whose gradient is what grad_fn says.
 
     Args:
@@ -91,10 +94,10 @@ def custom_gradient(
     inputs = [as_tensor(x) for x in explicit_inputs]
     made: dict[str, Any] = {}
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def on_values(*values: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., Any]]:
         given = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
-        result = fn(*given)
+        result: Any = fn(*given)
         outputs = list(result) if isinstance(result, (list, tuple)) else [result]
         made.update(result=result, outputs=outputs)
 
@@ -114,4 +117,5 @@ def custom_gradient(
 
     values = on_values(*(x.value for x in inputs))
     named = [Tensor(y.mesh, v, y.shape) for y, v in zip(made["outputs"], values, strict=True)]
-    return named[0] if isinstance(made["result"], Tensor) else type(made["result"])(named)
+    result = made["result"]
+    return cast(Result, named[0] if isinstance(result, Tensor) else type(result)(named))

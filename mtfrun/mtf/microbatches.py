@@ -9,10 +9,10 @@ import tensorflow as tf
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import value_and_gradients
+from mtfrun.mtf.ops.constants import constant, one_hot, zeros_like
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.control import while_loop
-from mtfrun.mtf.ops.gathering import gather
-from mtfrun.mtf.ops.indexing import constant, one_hot, zeros_like
+from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.structure import replace_dimensions
 from mtfrun.mtf.tensor import Tensor
 from mtfrun.mtf.variables import Variable

@@ -11,7 +11,7 @@ from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.variables import Variable
 
 
-class Module(tf.Module):
+class Module(tf.Module):  # type: ignore[misc]
     """Something with variables and sub-modules in its attributes, lists and dictionaries.
 
     `mtf.initialize` on the root gives variables and modules their paths, such as

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import tensorflow as tf
 
@@ -110,7 +110,7 @@ def as_tensor(x: TensorLike) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if isinstance(x, Arithmetic):
-        return x.read()  # type: ignore[attr-defined]
+        return cast(Tensor, x.read())  # type: ignore[attr-defined]
     raise TypeError(
         f"expected a named tensor or a variable, got {type(x).__name__}: "
         "bring it in with mtf.import_tf_tensor or mtf.constant"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -91,6 +91,6 @@ def to_numpy(structure: Any) -> Any:
 
 def _value_to_numpy(x: Tensor) -> np.ndarray:
     if not x.mesh.is_distributed:
-        return x.value.numpy()
+        return cast(np.ndarray, x.value.numpy())
     replicated = dtensor.Layout.replicated(x.mesh.dtensor_mesh, rank=x.shape.ndims)
-    return dtensor.unpack(dtensor.relayout(x.value, replicated))[0].numpy()
+    return cast(np.ndarray, dtensor.unpack(dtensor.relayout(x.value, replicated))[0].numpy())

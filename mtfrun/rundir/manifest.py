@@ -91,7 +91,8 @@ def record_file(path: str) -> FileRecord:
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the metadata as it will read back from JSON."""
     try:
-        return json.loads(json.dumps(dict(metadata)))
+        described: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
+        return described
     except (TypeError, ValueError) as error:
         raise RunDirError(
             f"checkpoint metadata is not JSON: {reason(error)}; pass numbers, strings, lists, dicts"

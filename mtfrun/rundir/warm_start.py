@@ -268,7 +268,8 @@ def _reader(prefix: str) -> tf.train.CheckpointReader:
 
 def _tensor(reader: tf.train.CheckpointReader, name: str, path: str) -> np.ndarray:
     try:
-        return reader.get_tensor(name)
+        value: np.ndarray = reader.get_tensor(name)
+        return value
     # What the reader raises depends on the kind of damage.
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError, OSError) as error:
         raise RunDirError(f"cannot read {name} of {path}: {reason(error)}") from error

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class FiniteGuard:
         return f"{good} with a smaller learning rate, more warm-up or gradient clipping"
 
 
-def _rows(features: Features, index: int) -> dict[str, list]:
+def _rows(features: Features, index: int) -> dict[str, list[Any]]:
     """Returns the rows of one step by feature: ids, or for rows of several dimensions, such as
     images, the SHA-256 of each one's bytes."""
     rows = {}

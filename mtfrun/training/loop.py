@@ -228,7 +228,8 @@ class _Loop:
             self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
-        return mtf.to_numpy(self._steps_function(features, num_steps))
+        history: History = mtf.to_numpy(self._steps_function(features, num_steps))
+        return history
 
     def _check_variables(self, step: int) -> None:
         self._guard.check_variables(step, self._features, self._last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -50,7 +51,7 @@ def train_steps_function(
         _, history = mtf.while_loop(
             lambda i, history: i < num_steps, body, (first, history), parallel_iterations=1
         )
-        return history
+        return dict(history)
 
     return mtf.function(train_steps)
 
@@ -108,7 +109,7 @@ def _loss_and_gradients(
     parts_dim = mtf.Dimension("microbatches", microbatches)
     split = {name: _split_batch(x, parts_dim) for name, x in batch.items()}
 
-    def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple:
+    def body(i: mtf.Tensor, sums: tuple[Loss, Gradients]) -> tuple[Any, ...]:
         features = {name: mtf.gather(x, i, parts_dim) for name, x in split.items()}
         return i + 1, tf.nest.map_structure(
             mtf.add, sums, part(features, i, lambda loss: loss.total)

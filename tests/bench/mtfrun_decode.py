@@ -13,11 +13,13 @@ import tensorflow as tf  # noqa: E402
 from mtfrun import decoding, mtf  # noqa: E402
 from mtfrun.experiment.concurrency import mapping  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402
+    AttentionHeads,
     EncoderDecoder,
     EncoderDecoderAttention,
     FeedForward,
     SelfAttention,
     Stack,
+    TokenEmbedding,
 )
 from tests.bench.decode_configs import ALPHA, CONFIGS, NO_END, DecodeConfig, inputs, weight  # noqa: E402
 from tests.bench.worker import serve  # noqa: E402
@@ -27,19 +29,18 @@ LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 
 def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig, activation: str) -> EncoderDecoder:
     """Returns the model with the benchmark's weights."""
-    heads = {"num_heads": config.num_heads, "d_kv": config.d_kv}
-    attention = functools.partial(SelfAttention, **heads)
-    to_encoder = functools.partial(EncoderDecoderAttention, **heads)
+    heads = AttentionHeads(config.num_heads, d_kv=config.d_kv)
+    attention = functools.partial(SelfAttention, heads=heads)
+    to_encoder = functools.partial(EncoderDecoderAttention, heads=heads)
     feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
     stack = functools.partial(Stack, num_layers=config.num_layers)
+    max_length = max(config.inputs_length, config.targets_length)
     model = EncoderDecoder(
         mesh,
         config.vocabulary,
         encoder=functools.partial(stack, layers=[attention, feed_forward]),
         decoder=functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
-        d_model=config.d_model,
-        max_length=max(config.inputs_length, config.targets_length),
-        tied_softmax=False,
+        embedding=TokenEmbedding(config.d_model, max_length, tied_softmax=False),
         dtypes=mtf.DTypePolicy(activation=activation),
     )
     set_weights(model, mesh)

@@ -11,7 +11,14 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import mtf, optim  # noqa: E402
-from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack  # noqa: E402
+from mtfrun.models.transformer import (  # noqa: E402
+    AttentionHeads,
+    DecoderOnly,
+    FeedForward,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+)
 from mtfrun.training import TrainState, train_steps_function  # noqa: E402
 from tests.bench.lm_configs import CONFIGS, LmConfig, batch  # noqa: E402
 from tests.bench.worker import serve  # noqa: E402
@@ -26,19 +33,19 @@ OPTIMIZERS = {
 
 def language_model(mesh: mtf.Mesh, config: LmConfig, activation: str) -> DecoderOnly:
     """Returns the decoder-only Transformer of a configuration."""
-    attention = functools.partial(SelfAttention, num_heads=config.num_heads, d_kv=config.d_kv)
+    attention = functools.partial(
+        SelfAttention, heads=AttentionHeads(config.num_heads, d_kv=config.d_kv)
+    )
     attention.__name__ = "SelfAttention"  # type: ignore[attr-defined]
     feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
     feed_forward.__name__ = "FeedForward"  # type: ignore[attr-defined]
     return DecoderOnly(
         mesh,
         config.vocabulary,
-        d_model=config.d_model,
-        max_length=config.length,
+        embedding=TokenEmbedding(config.d_model, config.length, tied_softmax=False),
         stack=functools.partial(
             Stack, num_layers=config.num_layers, layers=[attention, feed_forward]
         ),
-        tied_softmax=False,
         dtypes=mtf.DTypePolicy(activation=activation),
     )
 

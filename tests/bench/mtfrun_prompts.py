@@ -10,7 +10,14 @@ import functools  # noqa: E402
 import numpy as np  # noqa: E402
 
 from mtfrun import decoding, mtf  # noqa: E402
-from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack  # noqa: E402
+from mtfrun.models.transformer import (  # noqa: E402
+    AttentionHeads,
+    DecoderOnly,
+    FeedForward,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+)
 from tests.bench.decode_configs import CONFIGS, NO_END, DecodeConfig, prompts  # noqa: E402
 from tests.bench.mtfrun_decode import set_weights  # noqa: E402
 from tests.bench.worker import serve  # noqa: E402
@@ -20,17 +27,17 @@ LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 
 def language_model(mesh: mtf.Mesh, config: DecodeConfig, length: int) -> DecoderOnly:
     """Returns the model with the benchmark's weights."""
-    attention = functools.partial(SelfAttention, num_heads=config.num_heads, d_kv=config.d_kv)
+    attention = functools.partial(
+        SelfAttention, heads=AttentionHeads(config.num_heads, d_kv=config.d_kv)
+    )
     feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
     model = DecoderOnly(
         mesh,
         config.vocabulary,
-        d_model=config.d_model,
-        max_length=length,
+        embedding=TokenEmbedding(config.d_model, length, tied_softmax=False),
         stack=functools.partial(
             Stack, num_layers=config.num_layers, layers=[attention, feed_forward]
         ),
-        tied_softmax=False,
     )
     set_weights(model, mesh)
     return model

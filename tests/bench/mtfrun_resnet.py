@@ -13,6 +13,7 @@ import tensorflow as tf  # noqa: E402
 from mtfrun import mtf, optim  # noqa: E402
 from mtfrun.layers import Conv2D, Dense, Updates  # noqa: E402
 from mtfrun.models.resnet import (  # noqa: E402
+    Backbone,
     Blocking,
     ConvolutionNorm,
     ImageClassifier,
@@ -99,9 +100,8 @@ def model_of(
     image = mtf.convert_to_shape(f"rows:{config.size};cols:{config.size};channels:3")
     if isinstance(config, Bottlenecks):
         return BottleneckNetwork(mesh, config, image, dtypes)
-    return ResNet(
-        mesh, CLASSES, image, stage_sizes=config.num_blocks, widths=config.widths, dtypes=dtypes
-    )
+    backbone = Backbone(stage_sizes=config.num_blocks, widths=config.widths)
+    return ResNet(mesh, CLASSES, image, backbone=backbone, dtypes=dtypes)
 
 
 def setup(arguments: argparse.Namespace) -> Callable[[], float]:

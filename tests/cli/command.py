@@ -92,7 +92,7 @@ def tiny_experiment(directory: pathlib.Path) -> list[str]:
         *TINY,
         f"--gin.TEXT_FILES={patterns}",
         *TWO_STEPS,
-        '--gin.Evaluation.sample_prompts=["the "]',
+        '--gin.Samples.prompts=["the "]',
     ]
 
 

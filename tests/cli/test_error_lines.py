@@ -72,7 +72,7 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.D_MODEL='wide'",
-            "--gin.D_MODEL='wide': transformer.DecoderOnly.d_model is 'wide': it must be int",
+            "--gin.D_MODEL='wide': transformer.TokenEmbedding.d_model is 'wide': it must be int",
         ),
         ("--gin.D_KV=-1", "dimension 'd_kv' must have a size of at least 1, got -1"),
         ("--gin.D_KV=0", "dimension 'd_kv' must have a size of at least 1, got 0"),
@@ -217,11 +217,11 @@ def test_a_list_of_great_depth_is_one_short_line(
         ),
         ("D_MODEL = wide", "5: not a gin value: D_MODEL = wide"),
         (
-            "transformer.DecoderOnly.d_modle = 3",
-            "5: transformer.DecoderOnly has no parameter 'd_modle', did you mean 'd_model'?",
+            "transformer.TokenEmbedding.d_modle = 3",
+            "5: transformer.TokenEmbedding has no parameter 'd_modle', did you mean 'd_model'?",
         ),
         (
-            "transformer.DecoderOny.d_model = 3",
+            "transformer.DecoderOny.prefix = True",
             "5: nothing is called transformer.DecoderOny, did you mean 'transformer.DecoderOnly'?",
         ),
         (

@@ -140,6 +140,8 @@ def test_decode_refuses_what_it_cannot_read_and_writes_nothing(
     assert "no image none.png" in missing
     refused = error_line(mtfrun_here(*_decode(trained, "--prompt=x")))
     assert "is a classifier of images, --prompt is for models of text" in refused
+    no_beams = error_line(mtfrun_here(*_decode(trained, "--input=split:test", "--beam_size=2")))
+    assert "Classification has no setting --beam_size: it has --top_k" in no_beams
     no_split = error_line(mtfrun_here(*_decode(trained, "--input=split:tset")))
     assert "did you mean 'test'" in no_split
 
@@ -172,4 +174,4 @@ def test_score_is_for_texts(trained: pathlib.Path, tmp_path: pathlib.Path) -> No
     line = error_line(
         mtfrun_here("score", f"--model_dir={trained}", f"--input={tmp_path / 'pairs.tsv'}")
     )
-    assert "is a classifier of images: it reads and makes no text" in line
+    assert "Classification scores no pairs: its model does not read and make text" in line

@@ -29,7 +29,7 @@ def test_a_single_file_is_trained_and_evaluated_on(lines: int, tmp_path: pathlib
     file = tmp_path / "input.txt"
     file.write_text("".join(f"{i}: the quick brown fox\n" for i in range(lines)))
     run = f"--model_dir={tmp_path}/run"
-    flags = [f"--gin.TEXT_FILES='{file}'", "--gin.Evaluation.entropy_orders=[1]"]
+    flags = [f"--gin.TEXT_FILES='{file}'", "--gin.Entropies.orders=[1]"]
     succeeded(mtfrun_here("train", *FLAGS, *flags, run))
     (validation,) = succeeded(mtfrun_here("eval", run))
     (test,) = succeeded(mtfrun_here("eval", run, "--gin.EVAL_SPLIT='test'")) if lines > 20 else (0,)

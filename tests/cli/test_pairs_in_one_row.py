@@ -43,7 +43,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         "--gin.TRAIN_STEPS=150",
         "--gin.WARMUP_STEPS=10",
         "--gin.LEARNING_RATE=0.1",
-        "--gin.Evaluation.num_decodes=10",
+        "--gin.DecodedPairs.num_decodes=10",
         "--gin.Decoding.decode_length_constant=8",
         f"--model_dir={folder / 'run'}",
     )
@@ -178,13 +178,14 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
     [
         (
             [*LM, *SPLIT_PAIRS],
-            "DecoderOnly reads inputs and targets in one row, which SequenceToSequenceData does "
-            "not make: add --gin_file=data/delimited_pairs.gin behind the file of the pairs",
+            'DecoderOnly reads "targets" and not "inputs", and SequenceToSequenceData makes '
+            '"inputs", "targets": add --gin_file=data/delimited_pairs.gin behind the file of the '
+            "pairs, which puts both in one row",
         ),
         (
             [*LM, *MODELS["prefix"], *TEXTS],
             "DecoderOnly reads pairs of texts (prefix=True or loss_on_targets_only=True), which "
-            "LanguageModelData does not make: set both to False, or use pairs and "
+            "LanguageModelData does not make: change these, or use pairs and "
             "--gin_file=data/delimited_pairs.gin behind the file of the pairs",
         ),
         (
@@ -193,13 +194,13 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
         ),
         (
             [*T5, *TEXTS],
-            "EncoderDecoder reads inputs and targets apart, which LanguageModelData does not make: "
-            "set Experiment.data = @data.SequenceToSequenceData()",
+            'EncoderDecoder reads "inputs", and LanguageModelData makes "targets", '
+            '"targets_segmentation", "targets_position": set Experiment.data = '
+            "@data.SequenceToSequenceData()",
         ),
         (
             [*T5, *PAIRS_IN_ROWS],
-            "EncoderDecoder reads inputs and targets apart, which DelimitedPairsData does not "
-            "make:",
+            'EncoderDecoder reads "inputs", and DelimitedPairsData makes "targets",',
         ),
         (
             [*LM, *PAIRS_IN_ROWS, "--gin.SEQUENCE_LENGTH=70"],
@@ -208,12 +209,12 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
         ),
         (
             [*LM, *(f"--gin_param={text}" for text in IMAGES), "--gin.TfdsImages.name='digits'"],
-            "DecoderOnly reads text, and ImageData has images: choose Experiment.data of text, or "
-            "another Experiment.model",
+            'DecoderOnly reads "targets", and ImageData makes "images", "labels", "weights": '
+            "choose Experiment.data that has these features, or another Experiment.model",
         ),
         (
             ["--gin_file=models/resnet20.gin", *TEXTS, TEXT_DATA],
-            "ResNet reads images, and LanguageModelData has text:",
+            'ResNet reads "images", "labels", "weights", and LanguageModelData makes "targets",',
         ),
     ],
 )

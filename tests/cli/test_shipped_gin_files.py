@@ -215,7 +215,7 @@ def test_a_t5_model_has_the_variables_of_its_checkpoints(name: str, millions: fl
 def test_the_transforms_of_a_stack_are_a_list() -> None:
     names = ("CallLayer", "Residual", "LayerNorm", "LayerNorm")
     order = ", ".join(f"@transformer.{name}" for name in names)
-    training = _build(BASE, [*TINY, f"--gin_param=transformer.Stack.layer_transforms=[{order}]"])
+    training = _build(BASE, [*TINY, f"--gin_param=transformer.StackTransforms.layer=[{order}]"])
     variables = training.state.model.named_variables()
     start = "decoder_stack/blocks/0/feed_forward/"
     inside = {path.removeprefix(start) for path in variables if path.startswith(start)}

@@ -97,5 +97,5 @@ def test_a_split_without_images_is_an_error() -> None:
         DATA.train(BATCH, seed=0, split="empty")
     with pytest.raises(DataError, match="batch must be at least 1, not 0"):
         DATA.evaluation(0)
-    with pytest.raises(DataError, match="shuffle_buffer must be positive"):
+    with pytest.raises(DataError, match="shuffle_buffer must be at least 1"):
         ImageData(Numbered(), shuffle_buffer=0)

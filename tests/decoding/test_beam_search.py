@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.decoding import Decoder, Greedy, Hypotheses, Search, beam_search, generate, n_best
+from mtfrun.decoding import BeamSearch, Decoder, Greedy, Hypotheses, Search, generate, n_best
 from mtfrun.decoding.reordering import reorder_state
 from tests.decoding.markov_decoder import LAYOUT, VOCAB, follows, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -39,7 +39,7 @@ def _search(
 
     def run(prompts: mtf.Tensor, limits: mtf.Tensor) -> Hypotheses:
         decoder = markov_decoder(mesh, table)
-        return beam_search(decoder, prompts, beam, VOCAB, limits=limits, **options)
+        return BeamSearch(**options)(decoder, prompts, beam, VOCAB, limits=limits)
 
     room = np.full([batch.size], length.size) if limits is None else np.asarray(limits)
     return mtf.to_numpy(
@@ -77,7 +77,8 @@ def test_a_beam_that_holds_all_sequences_finds_the_best_ones(alpha: float) -> No
         return mtf.gather(mtf.constant(mesh, table, [before, vocab]), ids, before), state
 
     def run(prompts: mtf.Tensor) -> Hypotheses:
-        return beam_search(Decoder(step, ()), prompts, beam, vocab, alpha=alpha, stop_early=False)
+        search = BeamSearch(alpha, stop_early=False)
+        return search(Decoder(step, ()), prompts, beam, vocab)
 
     prompts = mtf.constant(mesh, 0, [("batch", 1), ("length", length)], tf.int32)
     found = mtf.to_numpy(mtf.function(run)(prompts))

@@ -11,7 +11,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.data import ImageData, TfdsImages
 from mtfrun.experiment import Classification, Experiment
-from mtfrun.models.resnet import ResNet
+from mtfrun.models.resnet import Backbone, ResNet
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
 SIZE = (8, 8, 1)
@@ -24,7 +24,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def _classification(data_dir: pathlib.Path, mesh_shape: str, **options: int) -> Classification:
     mesh = mtf.Mesh(mesh_shape, "batch:data;classes:model")
-    model = functools.partial(ResNet, stage_sizes=[1], widths=[4])
+    model = functools.partial(ResNet, backbone=Backbone(stage_sizes=[1], widths=[4]))
     data = ImageData(TfdsImages("digits", data_dir=str(data_dir)))
     experiment = Experiment(mesh, model, data)
     mtf.initialize(experiment.model, seed=1)
@@ -43,7 +43,7 @@ def test_predictions_are_the_best_of_the_softmax(data_dir: pathlib.Path, mesh_sh
     predictions = classification(images, done.append)
     assert done == [4, 6]
     alone = _classification(data_dir, ONE_DEVICE).experiment
-    shape = alone.images.shapes(6)["images"]
+    shape = alone.data.shapes(6)["images"]
     logits = mtf.to_numpy(
         mtf.function(alone.model.logits)(
             {"images": mtf.import_tf_tensor(alone.mesh, np.stack(images), shape)}

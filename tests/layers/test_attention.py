@@ -121,7 +121,8 @@ def test_write_position_leaves_rows_as_they_are_where_a_condition_says_so(
 
 def test_the_initial_query_projection_contains_the_scale_of_the_logits() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    attention = layers.MultiHeadAttention(mesh, mtf.Dimension("d_model", 256), num_heads=4, d_kv=64)
+    heads = layers.AttentionHeads(num_heads=4, d_kv=64)
+    attention = layers.MultiHeadAttention(mesh, mtf.Dimension("d_model", 256), heads=heads)
     mtf.initialize(attention, 0)
     deviations = {n: mtf.to_numpy(v).std() for n, v in attention.named_variables().items()}
     assert deviations["query"] == pytest.approx(256**-0.5 * 64**-0.5, rel=0.02)

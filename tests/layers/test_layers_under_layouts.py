@@ -105,7 +105,9 @@ CASES = {
         X,
     ),
     "self_attention": Case(
-        lambda mesh: SelfAttention(mesh, WIDTH, num_heads=4, d_kv=4, dropout_rate=0.3),
+        lambda mesh: SelfAttention(
+            mesh, WIDTH, heads=layers.AttentionHeads(4, d_kv=4), dropout_rate=0.3
+        ),
         _attend,
         {**X, "ids": (ROWS["ids"][0], _integers(2, 8, 4))},
     ),

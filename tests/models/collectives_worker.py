@@ -78,7 +78,7 @@ def _blocks() -> Iterator[Case]:
             BasicBlock,
             inputs=mtf.convert_to_shape(shape).dims[-1],
             width=width,
-            blocking=Blocking(rows=ROWS) if ROWS.name in shape else Blocking(),
+            blocking=Blocking(rows=ROWS.size) if ROWS.name in shape else Blocking(),
             dtypes=mtf.DTypePolicy(),
             stride=stride,
             init_zero=False,

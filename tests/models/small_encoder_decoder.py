@@ -9,11 +9,13 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.models.transformer import (
+    AttentionHeads,
     EncoderDecoder,
     EncoderDecoderAttention,
     FeedForward,
     SelfAttention,
     Stack,
+    TokenEmbedding,
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.models.small_model import on_mesh, with_dropout
@@ -27,16 +29,15 @@ def small_encoder_decoder(
     mesh: mtf.Mesh, *, dropout_rate: float = 0.0, rematerialise: bool = False, **options: Any
 ) -> EncoderDecoder:
     """Returns an initialised model of two layers each; `options` are those of EncoderDecoder."""
-    heads = {"num_heads": 4, "d_kv": 4, "dropout_rate": dropout_rate}
-    attention = functools.partial(SelfAttention, **heads)
+    heads = AttentionHeads(num_heads=4, d_kv=4)
+    attention = functools.partial(SelfAttention, heads=heads, dropout_rate=dropout_rate)
     feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
     stack = functools.partial(
-        Stack, num_layers=2, rematerialise=rematerialise, **with_dropout(dropout_rate)
+        Stack, num_layers=2, rematerialise=rematerialise, transforms=with_dropout(dropout_rate)
     )
-    to_encoder = functools.partial(EncoderDecoderAttention, **heads)
+    to_encoder = functools.partial(EncoderDecoderAttention, heads=heads, dropout_rate=dropout_rate)
     options = {
-        "d_model": 16,
-        "max_length": 16,
+        "embedding": TokenEmbedding(d_model=16, max_length=16),
         "encoder": functools.partial(stack, layers=[attention, feed_forward]),
         "decoder": functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
     } | options

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.models.transformer import (
+    AttentionHeads,
     CallLayer,
     DecoderOnly,
     FeedForward,
@@ -16,7 +17,9 @@ from mtfrun.models.transformer import (
     RMSNorm,
     SelfAttention,
     Stack,
+    StackTransforms,
     SublayerDropout,
+    TokenEmbedding,
 )
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
@@ -24,30 +27,37 @@ VOCABULARY = 16
 BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
 
 
-def with_dropout(rate: float) -> dict[str, list[Any]]:
-    """Returns the transforms of a stack by the names of its arguments."""
+def with_dropout(rate: float) -> StackTransforms:
+    """Returns the usual transforms of a stack, with dropout."""
     dropout = functools.partial(SublayerDropout, rate=rate)
-    return {
-        "initial_transforms": [dropout],
-        "layer_transforms": [RMSNorm, CallLayer, dropout, Residual],
-        "final_transforms": [RMSNorm, dropout],
-    }
+    return StackTransforms(
+        initial=[dropout],
+        layer=[RMSNorm, CallLayer, dropout, Residual],
+        final=[RMSNorm, dropout],
+    )
 
 
 def small_model(
-    mesh: mtf.Mesh, *, dropout_rate: float = 0.0, rematerialise: bool = False, **options: Any
+    mesh: mtf.Mesh,
+    *,
+    dropout_rate: float = 0.0,
+    rematerialise: bool = False,
+    tied_softmax: bool = True,
+    **options: Any,
 ) -> DecoderOnly:
     """Returns an initialised model; `options` are those of DecoderOnly."""
-    attention = functools.partial(SelfAttention, num_heads=4, d_kv=4, dropout_rate=dropout_rate)
+    heads = AttentionHeads(num_heads=4, d_kv=4)
+    attention = functools.partial(SelfAttention, heads=heads, dropout_rate=dropout_rate)
     feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
     stack = functools.partial(
         Stack,
         num_layers=2,
         layers=[attention, feed_forward],
-        **with_dropout(dropout_rate),
+        transforms=with_dropout(dropout_rate),
         rematerialise=rematerialise,
     )
-    model = DecoderOnly(mesh, VOCABULARY, d_model=16, max_length=16, stack=stack, **options)
+    embedding = TokenEmbedding(d_model=16, max_length=16, tied_softmax=tied_softmax)
+    model = DecoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack, **options)
     mtf.initialize(model, seed=2)
     return model
 

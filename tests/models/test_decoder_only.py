@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.models.transformer import DecoderOnly, shift_right, token_model
+from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right, token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
 from tests.models.step_by_step import logits_step_by_step
@@ -65,7 +65,7 @@ def test_targets_shift_by_one_and_start_again_with_each_segment() -> None:
 
 def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    model = small_model(mesh, label_smoothing=0.1, z_loss=0.01)
+    model = small_model(mesh, loss=TokenLoss(label_smoothing=0.1, z_loss=0.01))
     packed = packed_rows()
     logits, targets = _logits(model, mesh, packed), packed["targets"]
     weights = targets != 0
@@ -95,8 +95,8 @@ def test_the_mean_can_be_over_padding_as_well() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, packed_rows())
     of_tokens, of_positions = (
-        mtf.to_numpy(small_model(mesh, **options).loss(features, training=True))
-        for options in ({}, {"mean_over_padding": True})
+        mtf.to_numpy(small_model(mesh, loss=loss).loss(features, training=True))
+        for loss in (TokenLoss(), TokenLoss(mean_over_padding=True))
     )
     assert of_positions.weight == features["targets"].shape.size > of_tokens.weight
     assert of_positions.total == of_tokens.total
@@ -105,9 +105,9 @@ def test_the_mean_can_be_over_padding_as_well() -> None:
 
 @pytest.mark.parametrize("tied_softmax", [False, True])
 @pytest.mark.parametrize(
-    ("mesh_shape", "turned_from", "jit"),
+    ("mesh_shape", "transposed_from", "jit"),
     [
-        (ONE_DEVICE, token_model.TURNED_FROM, False),
+        (ONE_DEVICE, token_softmax.TRANSPOSED_FROM, False),
         (ONE_DEVICE, 0, False),
         (ONE_DEVICE, 0, True),
         ("data:2,model:2", 0, False),
@@ -115,12 +115,12 @@ def test_the_mean_can_be_over_padding_as_well() -> None:
 )
 def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     mesh_shape: str,
-    turned_from: int,
+    transposed_from: int,
     jit: bool,
     tied_softmax: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(token_model, "TURNED_FROM", turned_from)
+    monkeypatch.setattr(token_softmax, "TRANSPOSED_FROM", transposed_from)
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = small_model(mesh, tied_softmax=tied_softmax)
     targets = packed_rows()["targets"] + 1
@@ -174,4 +174,4 @@ def test_heads_that_the_mesh_does_not_divide_are_refused_before_anything_runs() 
 
 def test_label_smoothing_must_be_a_share() -> None:
     with pytest.raises(ValueError, match=r"label_smoothing=1.0 must be in \[0, 1\)"):
-        DecoderOnly(mtf.Mesh(ONE_DEVICE), VOCABULARY, label_smoothing=1.0)
+        TokenLoss(label_smoothing=1.0)

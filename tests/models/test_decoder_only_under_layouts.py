@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun import decoding, mtf
+from mtfrun.models.transformer import TokenLoss
 from tests.layouts import LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS
 from tests.models.small_model import LAYOUT, packed_rows, small_model
 from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
@@ -43,8 +44,7 @@ def _step(variant: str, mesh_shape: str, rematerialise: bool) -> Step:
         dropout_rate=0.2,
         rematerialise=rematerialise,
         tied_softmax=tied_softmax,
-        label_smoothing=0.1,
-        z_loss=0.01,
+        loss=TokenLoss(label_smoothing=0.1, z_loss=0.01),
     )
     features = packed_rows()
     return training_step(model, mesh, {name: features[name] for name in names})

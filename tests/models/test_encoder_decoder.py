@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers import Context
-from mtfrun.models.transformer import EncoderDecoder
+from mtfrun.models.transformer import EncoderDecoder, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import (
     BATCH,
@@ -69,7 +69,8 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     mesh_shape: str, beams: int | None
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    assert_steps_equal_whole_rows(small_encoder_decoder(mesh, tied_softmax=False), mesh, beams)
+    embedding = TokenEmbedding(d_model=16, max_length=16, tied_softmax=False)
+    assert_steps_equal_whole_rows(small_encoder_decoder(mesh, embedding=embedding), mesh, beams)
 
 
 def test_beams_share_what_the_encoder_made() -> None:

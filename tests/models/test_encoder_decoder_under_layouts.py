@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.models.transformer import TokenLoss
 from tests.layouts import LAYOUTS, ONE_DEVICE
 from tests.models.small_encoder_decoder import packed_pairs, pairs, small_encoder_decoder
 from tests.models.small_model import LAYOUT
@@ -34,7 +35,10 @@ def _step(rows: str, mesh_shape: str, rematerialise: bool) -> Step:
     """Returns a training step with dropout, label smoothing and z-loss."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = small_encoder_decoder(
-        mesh, dropout_rate=0.2, rematerialise=rematerialise, label_smoothing=0.1, z_loss=0.01
+        mesh,
+        dropout_rate=0.2,
+        rematerialise=rematerialise,
+        loss=TokenLoss(label_smoothing=0.1, z_loss=0.01),
     )
     return training_step(model, mesh, FEATURES[rows]())
 

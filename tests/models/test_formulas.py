@@ -99,11 +99,12 @@ def test_logits_are_the_formulas(changes: dict[str, Any]) -> None:
         t.Stack,
         num_layers=NUM_LAYERS,
         layers=[
-            functools.partial(t.SelfAttention, num_heads=HEADS, d_kv=D_KV),
+            functools.partial(
+                t.SelfAttention, heads=layers.AttentionHeads(num_heads=HEADS, d_kv=D_KV)
+            ),
             functools.partial(t.FeedForward, d_ff=D_FF, activation=getattr(mtf, s["activation"])),
         ],
-        layer_transforms=[norm, t.CallLayer, t.Residual],
-        final_transforms=[norm],
+        transforms=t.StackTransforms(layer=[norm, t.CallLayer, t.Residual], final=[norm]),
         relative_bias=functools.partial(
             t.RelativePositionBias,
             num_heads=HEADS,
@@ -111,7 +112,8 @@ def test_logits_are_the_formulas(changes: dict[str, Any]) -> None:
             max_distance=s["max_distance"],
         ),
     )
-    model = t.DecoderOnly(mesh, VOCABULARY, d_model=D_MODEL, stack=stack, position=None)
+    embedding = t.TokenEmbedding(d_model=D_MODEL, position=None)
+    model = t.DecoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack)
     mtf.initialize(model, seed=3)
     rng = np.random.default_rng(0)
     weights = {}

@@ -22,45 +22,53 @@ VOCABULARY = 16
 # Layers of bfloat16 (8 bits of mantissa) against float32.
 BFLOAT16_MODEL_TOLERANCE = 0.05
 
+HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
+ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
+TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
+ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 
 # (options of self-attention, options of the stack, the model's position class)
 KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
-    "relative": (t.SelfAttention, {"relative_bias": RELATIVE}, None),
+    "relative": (ATTENTION, {"relative_bias": RELATIVE}, None),
     "relative in each layer": (
-        functools.partial(t.SelfAttention, relative_bias=RELATIVE),
+        functools.partial(ATTENTION, relative_bias=RELATIVE),
         {},
         None,
     ),
-    "rotary": (functools.partial(t.SelfAttention, rotary=True), {}, None),
-    "sinusoid": (t.SelfAttention, {}, t.SinusoidPositions),
-    "multi-query": (functools.partial(t.SelfAttention, num_memory_heads=1), {}, None),
+    "rotary": (functools.partial(ATTENTION, rotary=True), {}, None),
+    "sinusoid": (ATTENTION, {}, t.SinusoidPositions),
+    "multi-query": (functools.partial(t.SelfAttention, heads=ONE_MEMORY_HEAD), {}, None),
     "grouped, relative, rotary": (
-        functools.partial(t.SelfAttention, num_memory_heads=2, rotary=True),
+        functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS, rotary=True),
         {"relative_bias": RELATIVE},
         None,
     ),
     "local, relative": (
-        functools.partial(t.LocalSelfAttention, window=3),
+        functools.partial(t.LocalSelfAttention, heads=HEADS, window=3),
         {"relative_bias": RELATIVE},
         None,
     ),
     "compressed": (
-        functools.partial(ported.CompressedSelfAttention, compression_factor=2),
+        functools.partial(
+            ported.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=2
+        ),
         {},
         t.PositionalEmbedding,
     ),
     # Steps see the last positions only, and rows all: the same where the window is the row.
     "masked local": (
-        functools.partial(ported.MaskedLocalAttention, window=TARGETS_LENGTH),
+        functools.partial(ported.MaskedLocalAttention, num_heads=4, d_kv=4, window=TARGETS_LENGTH),
         {},
         t.PositionalEmbedding,
     ),
     "gated, layer norm after": (
-        t.SelfAttention,
+        ATTENTION,
         {
-            "layer_transforms": [t.CallLayer, t.SublayerDropout, t.Residual, t.LayerNorm],
-            "final_transforms": [t.LayerNorm],
+            "transforms": t.StackTransforms(
+                layer=[t.CallLayer, t.SublayerDropout, t.Residual, t.LayerNorm],
+                final=[t.LayerNorm],
+            )
         },
         t.PositionalEmbedding,
     ),
@@ -71,20 +79,17 @@ def _model(
     kind: str, mesh: mtf.Mesh, *, rematerialise: bool = False, **options: Any
 ) -> t.EncoderDecoder:
     attention, stack_options, position = KINDS[kind]
-    attention = functools.partial(attention, num_heads=4, d_kv=4)
     feed_forward: Any = functools.partial(t.FeedForward, d_ff=32)
     if "gated" in kind:
         feed_forward = functools.partial(t.GatedFeedForward, d_ff=32)
-    to_encoder = functools.partial(t.EncoderDecoderAttention, num_heads=4, d_kv=4)
+    to_encoder = functools.partial(t.EncoderDecoderAttention, heads=HEADS)
     stack = functools.partial(t.Stack, rematerialise=rematerialise, **stack_options)
     # Two layers where they share something.
     num_layers = 2 if "relative_bias" in stack_options else 1
     model = t.EncoderDecoder(
         mesh,
         VOCABULARY,
-        d_model=16,
-        max_length=16,
-        position=position,
+        embedding=t.TokenEmbedding(d_model=16, max_length=16, position=position),
         encoder=functools.partial(stack, num_layers=1, layers=[attention, feed_forward]),
         decoder=functools.partial(
             stack, num_layers=num_layers, layers=[attention, to_encoder, feed_forward]
@@ -183,9 +188,8 @@ def test_bfloat16_activations_stay_near_float32(kind: str) -> None:
 
 def test_local_attention_sees_its_window_only() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    attention = t.LocalSelfAttention(
-        mesh, mtf.Dimension("d_model", 8), num_heads=2, d_kv=4, window=3
-    )
+    heads = t.AttentionHeads(num_heads=2, d_kv=4)
+    attention = t.LocalSelfAttention(mesh, mtf.Dimension("d_model", 8), heads=heads, window=3)
     mtf.initialize(attention)
     x = np.random.default_rng(0).normal(size=[7, 8]).astype(np.float32)
     changed = x.copy()
@@ -205,16 +209,15 @@ def test_local_attention_sees_its_window_only() -> None:
 
 def test_memory_heads_that_do_not_divide_the_heads_are_refused() -> None:
     with pytest.raises(ValueError, match="num_memory_heads=3 must divide num_heads=4"):
-        t.SelfAttention(
-            mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 8), num_heads=4, num_memory_heads=3
-        )
+        t.AttentionHeads(num_heads=4, num_memory_heads=3)
 
 
 def test_an_encoder_only_model_sees_both_sides_but_no_padding() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    attention = functools.partial(t.SelfAttention, num_heads=2, d_kv=4)
+    attention = functools.partial(t.SelfAttention, heads=t.AttentionHeads(2, d_kv=4))
     stack = functools.partial(t.Stack, num_layers=1, layers=[attention])
-    model = t.EncoderOnly(mesh, VOCABULARY, d_model=8, max_length=8, stack=stack)
+    embedding = t.TokenEmbedding(d_model=8, max_length=8)
+    model = t.EncoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack)
     mtf.initialize(model)
     inputs = np.asarray([[3, 4, 5, 6, 0, 0]], np.int32)
 

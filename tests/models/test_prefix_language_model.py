@@ -19,40 +19,45 @@ LENGTH, END = 10, decoding.END_ID
 # Prompts end with an end id, as the inputs of such a model do; the last leaves no room for more.
 PROMPT_SIZES = [2, 3, 4, 5, 6, 2, 9, 10]
 
+HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
+ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
+TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
+ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 # (self-attention, options of the stack, the model's position class)
 KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
-    "learned positions": (t.SelfAttention, {}, t.PositionalEmbedding),
-    "relative": (t.SelfAttention, {"relative_bias": RELATIVE}, None),
+    "learned positions": (ATTENTION, {}, t.PositionalEmbedding),
+    "relative": (ATTENTION, {"relative_bias": RELATIVE}, None),
     "grouped, rotary": (
-        functools.partial(t.SelfAttention, num_memory_heads=2, rotary=True),
+        functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS, rotary=True),
         {},
         None,
     ),
     "multi-query, relative in each layer": (
-        functools.partial(t.SelfAttention, num_memory_heads=1, relative_bias=RELATIVE),
+        functools.partial(t.SelfAttention, heads=ONE_MEMORY_HEAD, relative_bias=RELATIVE),
         {},
         None,
     ),
-    "local": (functools.partial(t.LocalSelfAttention, window=3), {}, t.SinusoidPositions),
+    "local": (
+        functools.partial(t.LocalSelfAttention, heads=HEADS, window=3),
+        {},
+        t.SinusoidPositions,
+    ),
 }
 
 
 def _model(mesh: mtf.Mesh, kind: str = "relative", **options: Any) -> t.DecoderOnly:
     attention, stack_options, position = KINDS[kind]
     layers = [
-        functools.partial(attention, num_heads=4, d_kv=4),
+        attention,
         functools.partial(t.FeedForward, d_ff=32),
     ]
     stack = functools.partial(t.Stack, num_layers=2, layers=layers, **stack_options)
     model = t.DecoderOnly(
         mesh,
         VOCABULARY,
-        d_model=16,
-        max_length=16,
+        embedding=t.TokenEmbedding(16, max_length=16, position=position, tied_softmax=False),
         stack=stack,
-        position=position,
-        tied_softmax=False,
         **{"prefix": True, **options},
     )
     mtf.initialize(model, seed=4)
@@ -211,7 +216,8 @@ def test_attention_with_a_ring_of_positions_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     layers = [functools.partial(ported.MaskedLocalAttention, num_heads=2, d_kv=4)]
     stack = functools.partial(t.Stack, num_layers=1, layers=layers)
-    model = t.DecoderOnly(mesh, VOCABULARY, d_model=8, max_length=16, stack=stack, prefix=True)
+    embedding = t.TokenEmbedding(d_model=8, max_length=16)
+    model = t.DecoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack, prefix=True)
     mtf.initialize(model)
     with pytest.raises(ValueError, match="MaskedLocalAttention reads positions one after"):
         model.decoder(on_mesh(mesh, {"targets": _rows()[1]}))

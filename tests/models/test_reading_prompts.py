@@ -20,6 +20,11 @@ TWO_BY_TWO = "data:2,model:2"
 ROWS, LENGTH, END = 8, 36, decoding.END_ID
 PROMPT_SIZES = np.asarray([5, 7, 5, 9, 13, 6, 11, 8])
 
+HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
+ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
+TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
+ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
+LOCAL_ATTENTION = functools.partial(t.LocalSelfAttention, heads=HEADS)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 EXPERTS = functools.partial(moe.Experts, hidden_size=8)
 FEED_FORWARD = functools.partial(t.FeedForward, d_ff=32)
@@ -44,21 +49,21 @@ class Total(Sublayer):
 
 # (attention, options of the stack, the model's position class, the layer beside attention)
 KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
-    "learned positions": (t.SelfAttention, {}, t.PositionalEmbedding, FEED_FORWARD),
+    "learned positions": (ATTENTION, {}, t.PositionalEmbedding, FEED_FORWARD),
     "relative in each layer": (
-        functools.partial(t.SelfAttention, relative_bias=RELATIVE),
+        functools.partial(ATTENTION, relative_bias=RELATIVE),
         {},
         None,
         FEED_FORWARD,
     ),
     "grouped, relative, rotary": (
-        functools.partial(t.SelfAttention, num_memory_heads=2, rotary=True),
+        functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS, rotary=True),
         {"relative_bias": RELATIVE},
         None,
         FEED_FORWARD,
     ),
     "multi-query, one level of experts": (
-        functools.partial(t.SelfAttention, num_memory_heads=1),
+        functools.partial(t.SelfAttention, heads=ONE_MEMORY_HEAD),
         {},
         t.SinusoidPositions,
         functools.partial(
@@ -66,7 +71,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         ),
     ),
     "two levels of experts": (
-        t.SelfAttention,
+        ATTENTION,
         {},
         t.PositionalEmbedding,
         functools.partial(
@@ -74,14 +79,14 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         ),
     ),
     "local, relative, rotary": (
-        functools.partial(t.LocalSelfAttention, window=4, rotary=True),
+        functools.partial(LOCAL_ATTENTION, window=4, rotary=True),
         {"relative_bias": RELATIVE},
         None,
         FEED_FORWARD,
     ),
     "local and grouped, relative in each layer": (
         functools.partial(
-            t.LocalSelfAttention, window=6, num_memory_heads=2, relative_bias=RELATIVE
+            LOCAL_ATTENTION, heads=TWO_MEMORY_HEADS, window=6, relative_bias=RELATIVE
         ),
         {},
         None,
@@ -89,25 +94,27 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     ),
     # Between the first two sizes of growing caches.
     "local, larger than prompts": (
-        functools.partial(t.LocalSelfAttention, window=22),
+        functools.partial(LOCAL_ATTENTION, window=22),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,
     ),
     "local, larger than rows": (
-        functools.partial(t.LocalSelfAttention, window=64),
+        functools.partial(LOCAL_ATTENTION, window=64),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,
     ),
     "compressed": (
-        functools.partial(ported.CompressedSelfAttention, compression_factor=3),
+        functools.partial(
+            ported.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=3
+        ),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,
     ),
     "masked local": (
-        functools.partial(ported.MaskedLocalAttention, window=6),
+        functools.partial(ported.MaskedLocalAttention, num_heads=4, d_kv=4, window=6),
         {},
         t.PositionalEmbedding,
         FEED_FORWARD,
@@ -124,16 +131,12 @@ def _model(mesh: mtf.Mesh, kind: str) -> t.DecoderOnly:
 
 
 def _model_of(mesh: mtf.Mesh, layers: list[Any], position: Any, **options: Any) -> t.DecoderOnly:
-    layers = [functools.partial(layers[0], num_heads=4, d_kv=4), *layers[1:]]
     stack = functools.partial(t.Stack, num_layers=2, layers=layers, **options)
     model = t.DecoderOnly(
         mesh,
         VOCABULARY,
-        d_model=16,
-        max_length=LENGTH,
+        embedding=t.TokenEmbedding(16, max_length=LENGTH, position=position, tied_softmax=False),
         stack=stack,
-        position=position,
-        tied_softmax=False,
     )
     mtf.initialize(model, seed=4)
     return model
@@ -358,7 +361,7 @@ def test_local_attention_keeps_no_more_than_its_window() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, {"targets": _prompts()})
     for window, places in ((4, 4), (LENGTH - 1, LENGTH - 1), (LENGTH, LENGTH), (64, LENGTH)):
-        attention = functools.partial(t.LocalSelfAttention, window=window)
+        attention = functools.partial(LOCAL_ATTENTION, window=window)
         model = _model_of(mesh, [attention, FEED_FORWARD], t.PositionalEmbedding)
         states = tf.nest.flatten(model.decoder(features).initial_state)
         assert len(states) == 4

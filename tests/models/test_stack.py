@@ -12,6 +12,7 @@ import tensorflow as tf
 from mtfrun import layers, mtf
 from mtfrun.layers import Context
 from mtfrun.models.transformer import (
+    AttentionHeads,
     CallLayer,
     FeedForward,
     LayerNorm,
@@ -20,6 +21,7 @@ from mtfrun.models.transformer import (
     RMSNorm,
     SelfAttention,
     Stack,
+    StackTransforms,
     SublayerDropout,
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -85,9 +87,7 @@ def _stack(mesh: mtf.Mesh, order: str, sublayers: list | None = None) -> Stack:
         WIDTH,
         num_layers=1,
         layers=sublayers or [functools.partial(FeedForward, d_ff=16)],
-        initial_transforms=initial,
-        layer_transforms=around,
-        final_transforms=final,
+        transforms=StackTransforms(initial, around, final),
     )
     mtf.initialize(stack, seed=3)
     return stack
@@ -114,7 +114,7 @@ def test_transforms_are_applied_in_the_order_of_their_lists(order: str, mesh_sha
 @pytest.mark.parametrize("order", ORDERS)
 def test_transforms_are_the_same_position_by_position(order: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    attention = functools.partial(SelfAttention, num_heads=2, d_kv=4)
+    attention = functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=4))
     stack = _stack(mesh, order, [attention, functools.partial(FeedForward, d_ff=16)])
     memory = mtf.Dimension("memory_length", LENGTH.size)
 
@@ -147,8 +147,7 @@ def test_padding_is_masked_before_the_sublayer_only() -> None:
         WIDTH,
         num_layers=1,
         layers=[bias],
-        layer_transforms=[MaskPadding, CallLayer, Residual],
-        final_transforms=[],
+        transforms=StackTransforms(layer=[MaskPadding, CallLayer, Residual], final=[]),
     )
     mtf.initialize(stack)
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
@@ -169,9 +168,7 @@ def test_dropout_is_where_it_is_listed() -> None:
         WIDTH,
         num_layers=1,
         layers=[FeedForward],
-        initial_transforms=[],
-        layer_transforms=[half, CallLayer],
-        final_transforms=[half],
+        transforms=StackTransforms(initial=[], layer=[half, CallLayer], final=[half]),
     )
     mtf.initialize(stack)
     assert {"blocks/0/feed_forward/dropout", "final_dropout"} <= stack.named_modules().keys()
@@ -187,7 +184,7 @@ def test_a_class_that_is_listed_twice_gets_numbers() -> None:
         WIDTH,
         num_layers=1,
         layers=[FeedForward, SelfAttention, FeedForward],
-        layer_transforms=[RMSNorm, CallLayer, LayerNorm, Residual],
+        transforms=StackTransforms(layer=[RMSNorm, CallLayer, LayerNorm, Residual]),
     )
     assert list(stack.blocks[0]) == ["feed_forward_0", "self_attention", "feed_forward_1"]
     paths = stack.named_variables()
@@ -205,13 +202,13 @@ def test_a_stack_of_nothing_is_refused(options: dict) -> None:
 @pytest.mark.parametrize("transforms", [[RMSNorm, Residual], [CallLayer, Residual, CallLayer]])
 def test_the_sublayer_has_one_place(transforms: list) -> None:
     with pytest.raises(ValueError, match=r"has CallLayer \d times, not once"):
-        Stack(mtf.Mesh(ONE_DEVICE), WIDTH, layer_transforms=transforms)
+        Stack(mtf.Mesh(ONE_DEVICE), WIDTH, transforms=StackTransforms(layer=transforms))
 
 
 @pytest.mark.parametrize("transform", [CallLayer, Residual])
 def test_what_needs_a_sublayer_is_refused_elsewhere(transform: type) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    stack = Stack(mesh, WIDTH, layers=[FeedForward], final_transforms=[transform])
+    stack = Stack(mesh, WIDTH, layers=[FeedForward], transforms=StackTransforms(final=[transform]))
     mtf.initialize(stack)
-    with pytest.raises(ValueError, match="has its place in Stack.layer_transforms only"):
+    with pytest.raises(ValueError, match="has its place in StackTransforms.layer only"):
         stack(mtf.ones(mesh, [BATCH, WIDTH]), Context())

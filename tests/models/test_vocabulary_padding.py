@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from mtfrun import decoding, mtf
-from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, SelfAttention, Stack
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    DecoderOnly,
+    EncoderDecoder,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+    TokenLoss,
+)
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import small_encoder_decoder
 from tests.models.small_model import LAYOUT, on_mesh
@@ -20,19 +28,15 @@ MESHES = [ONE_DEVICE, "data:2,model:2"]
 
 def _model(mesh: mtf.Mesh, *, tied_softmax: bool, divisor: int) -> DecoderOnly:
     stack = functools.partial(
-        Stack, num_layers=1, layers=[functools.partial(SelfAttention, num_heads=2, d_kv=4)]
+        Stack,
+        num_layers=1,
+        layers=[functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=4))],
     )
-    model = DecoderOnly(
-        mesh,
-        NUM_IDS,
-        d_model=8,
-        max_length=8,
-        stack=stack,
-        tied_softmax=tied_softmax,
-        vocabulary_divisor=divisor,
-        label_smoothing=0.1,
-        z_loss=0.01,
+    embedding = TokenEmbedding(
+        d_model=8, max_length=8, tied_softmax=tied_softmax, vocabulary_divisor=divisor
     )
+    loss = TokenLoss(label_smoothing=0.1, z_loss=0.01)
+    model = DecoderOnly(mesh, NUM_IDS, embedding=embedding, stack=stack, loss=loss)
     mtf.initialize(model, seed=2)
     return model
 
@@ -128,8 +132,9 @@ def test_padding_is_never_predicted(search: decoding.Search, mesh_shape: str) ->
 
 
 def test_vocabulary_sizes_are_known_for_all_variables_with_a_vocabulary() -> None:
+    embedding = TokenEmbedding(d_model=16, max_length=16, tied_softmax=False, vocabulary_divisor=12)
     model = small_encoder_decoder(
-        mtf.Mesh(ONE_DEVICE), vocabulary_divisor=12, inputs_vocabulary_size=13, tied_softmax=False
+        mtf.Mesh(ONE_DEVICE), embedding=embedding, inputs_vocabulary_size=13
     )
     assert isinstance(model, EncoderDecoder)
     sizes = {
@@ -147,4 +152,4 @@ def test_vocabulary_sizes_are_known_for_all_variables_with_a_vocabulary() -> Non
 
 def test_a_divisor_is_positive() -> None:
     with pytest.raises(ValueError, match="vocabulary_divisor=0 must be at least 1"):
-        _model(mtf.Mesh(ONE_DEVICE), tied_softmax=True, divisor=0)
+        TokenEmbedding(vocabulary_divisor=0)

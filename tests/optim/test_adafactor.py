@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mtfrun import layers, mtf, optim
+from mtfrun import layers, mtf, optim, ported
 from mtfrun.models import moe
 from mtfrun.optim.adafactor import default_learning_rate, factored_sides
 from tests.layouts import ONE_DEVICE, assert_close
@@ -72,7 +72,8 @@ def test_the_heads_of_a_projection_are_one_side(
     sizes: dict[str, int], query: tuple, memory: tuple
 ) -> None:
     d_model = mtf.Dimension("d_model", 512)
-    slots = _slots(layers.MultiHeadAttention(mtf.Mesh(ONE_DEVICE), d_model, **sizes), 128)
+    heads = layers.AttentionHeads(**sizes)
+    slots = _slots(layers.MultiHeadAttention(mtf.Mesh(ONE_DEVICE), d_model, heads=heads), 128)
     assert (slots["query/vr"], slots["query/vc"]) == query
     for path in ("key", "value"):
         assert (slots.get(f"{path}/vr", slots.get(f"{path}/v")), slots.get(f"{path}/vc")) == memory
@@ -83,7 +84,7 @@ def test_the_heads_of_a_projection_are_one_side(
 
 def test_the_heads_of_mesh_tensorflows_projections_are_one_side() -> None:
     heads, io, kv = (mtf.Dimension(*d) for d in (("heads", 4), ("io", 16), ("kv", 8)))
-    slots = _slots(layers.AttentionParameters(mtf.Mesh(ONE_DEVICE), heads, io, kv), 16)
+    slots = _slots(ported.AttentionParameters(mtf.Mesh(ONE_DEVICE), heads, io, kv), 16)
     for path in ("wq", "wk", "wv", "wo"):
         assert (slots[f"{path}/vr"], slots[f"{path}/vc"]) == (["io"], ["heads", "kv"])
 

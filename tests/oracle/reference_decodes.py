@@ -76,7 +76,7 @@ def assert_beam_search_is_the_originals(
       name: of the decode.
       inputs: [batch, length], or None.
       limit: how many ids a row has at most.
-      num_prefilter: as of `beam_search`.
+      num_prefilter: as of `BeamSearch`.
     """
     options = case.hparams[f"decode_{name}"]
     expected = case.arrays[f"out/{name}_ids"]
@@ -84,15 +84,15 @@ def assert_beam_search_is_the_originals(
     limits = np.full([len(expected)], min(limit, expected.shape[1]), np.int32)
 
     def decode(features: dict[str, mtf.Tensor], limits: mtf.Tensor) -> mtf.Tensor:
-        return decoding.beam_search(
+        search = decoding.BeamSearch(
+            options.get("alpha", 0.6), independent_rows=False, num_prefilter=num_prefilter
+        )
+        return search(
             model.decoder(features, beam),
             features["targets"],
             beam,
             model.vocab,
             limits=limits,
-            alpha=options.get("alpha", 0.6),
-            independent_rows=False,
-            num_prefilter=num_prefilter,
         ).ids
 
     features = on_mesh(mesh, _features(np.zeros_like(expected), inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Mapping
@@ -64,15 +65,14 @@ def _mixture(case: ReferenceCase) -> Callable[..., moe.MoE1D]:
 def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> TokenModel:
     """Returns the model of a case of mesh_tensorflow.transformer."""
     hp = case.hparams
-    heads = {"num_heads": hp["num_heads"], "d_kv": hp["d_kv"]}
+    heads = t.AttentionHeads(hp["num_heads"], d_kv=hp["d_kv"])
     relative = functools.partial(
         t.RelativePositionBias, num_heads=hp["num_heads"], num_buckets=8, max_distance=128
     )
     kind = hp.get("relative", "bias_shared")
     attention = functools.partial(
         t.SelfAttention,
-        **heads,
-        num_memory_heads=hp.get("num_memory_heads"),
+        heads=dataclasses.replace(heads, num_memory_heads=hp.get("num_memory_heads")),
         relative_bias=relative if kind == "bias" else None,
     )
     activation = hp.get("activation", "relu")
@@ -98,18 +98,20 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
         feed_forward = _mixture(case)
         # In the original padding is 0 before every layer, and counts in the load of experts.
         stack = functools.partial(
-            stack, layer_transforms=[t.MaskPadding, t.RMSNorm, t.CallLayer, t.Residual]
+            stack,
+            transforms=t.StackTransforms(layer=[t.MaskPadding, t.RMSNorm, t.CallLayer, t.Residual]),
         )
     position = t.PositionalEmbedding if hp.get("positional") else None
     if hp.get("sinusoid"):
         position = t.SinusoidPositions
     options = {
-        "d_model": hp["d_model"],
-        "max_length": hp.get("max_length", 16),
-        "position": position,
-        "tied_softmax": hp.get("shared_softmax", True),
-        "label_smoothing": hp.get("label_smoothing", 0.0),
-        "z_loss": 1e-4,
+        "embedding": t.TokenEmbedding(
+            d_model=hp["d_model"],
+            max_length=hp.get("max_length", 16),
+            position=position,
+            tied_softmax=hp.get("shared_softmax", True),
+        ),
+        "loss": t.TokenLoss(label_smoothing=hp.get("label_smoothing", 0.0), z_loss=1e-4),
     } | options
     vocabulary_size = -(-hp["vocab"] // hp["vocab_divisor"]) * hp["vocab_divisor"]
     if hp["type"] == "lm":
@@ -121,7 +123,7 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
             loss_on_targets_only=hp.get("loss_on_targets_only", False),
             **options,
         )
-    to_encoder = functools.partial(t.EncoderDecoderAttention, **heads)
+    to_encoder = functools.partial(t.EncoderDecoderAttention, heads=heads)
     return t.EncoderDecoder(
         mesh,
         vocabulary_size,
@@ -134,16 +136,17 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
 def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
     """Returns the model of a case of either MtfTransformer."""
     hp = case.hparams
-    heads = {"num_heads": hp["num_heads"], "d_kv": hp["d_kv"]}
+    sizes = {"num_heads": hp["num_heads"], "d_kv": hp["d_kv"]}
+    heads = t.AttentionHeads(**sizes)
     window = hp.get("local_attention_window_size", 1)
     factor = hp.get("compression_factor", 1)
     classes = {
-        "att": functools.partial(t.SelfAttention, **heads),
-        "enc_att": functools.partial(t.EncoderDecoderAttention, **heads),
+        "att": functools.partial(t.SelfAttention, heads=heads),
+        "enc_att": functools.partial(t.EncoderDecoderAttention, heads=heads),
         "drd": functools.partial(t.FeedForward, d_ff=hp["d_ff"]),
-        "local_att": functools.partial(ported.MaskedLocalAttention, **heads, window=window),
+        "local_att": functools.partial(ported.MaskedLocalAttention, **sizes, window=window),
         "compressed_att": functools.partial(
-            ported.CompressedSelfAttention, **heads, compression_factor=factor
+            ported.CompressedSelfAttention, **sizes, compression_factor=factor
         ),
     }
     is_lm = hp["vocab_inputs"] is None
@@ -161,10 +164,12 @@ def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
         for name in layers
     }
     options = {
-        "d_model": hp["d_model"],
-        "max_length": hp["max_length"],
-        "tied_softmax": hp["shared_embedding_and_softmax_weights"],
-        "label_smoothing": hp["label_smoothing"],
+        "embedding": t.TokenEmbedding(
+            d_model=hp["d_model"],
+            max_length=hp["max_length"],
+            tied_softmax=hp["shared_embedding_and_softmax_weights"],
+        ),
+        "loss": t.TokenLoss(label_smoothing=hp["label_smoothing"]),
         "shift_across_segments": True,
     }
     vocabulary_size = len(case.arrays["w/transformer/targets_embedding"])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.decoding import beam_search
-from mtfrun.decoding.beam_search import (
+from mtfrun.decoding import BeamSearch
+from mtfrun.decoding.beam_step import (
     Alive,
     Finished,
     grow_alive,
@@ -144,15 +144,17 @@ def test_the_whole_search_equals_the_original(name: str, distributed: bool) -> N
     limit = case.hparams["decode_length"] or length.size
 
     def run(prompts: mtf.Tensor) -> Any:
-        return beam_search(
+        search = BeamSearch(
+            case.hparams["alpha"],
+            stop_early=case.hparams["stop_early"],
+            independent_rows=False,
+        )
+        return search(
             stateful_decoder(mesh, case.with_role("in"), [batch, beam], case.hparams["decay"]),
             prompts,
             beam,
             vocab,
             limits=mtf.constant(mesh, limit, [batch], "int32"),
-            alpha=case.hparams["alpha"],
-            stop_early=case.hparams["stop_early"],
-            independent_rows=False,
             end_id=case.hparams["eos_id"],
         )
 

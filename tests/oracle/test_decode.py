@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.decoding import Greedy, Hypotheses, beam_search, generate
+from mtfrun.decoding import BeamSearch, Greedy, Hypotheses, generate
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.stateful_model import stateful_decoder
@@ -61,16 +61,18 @@ def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Hypotheses:
     limit = min(options["decode_length"] or length.size, length.size)
 
     def run(prompts: mtf.Tensor, limits: mtf.Tensor) -> Hypotheses:
-        return beam_search(
+        search = BeamSearch(
+            options["alpha"],
+            stop_early=options["stop_early"],
+            independent_rows=False,
+            num_prefilter=options.get("num_prefilter", 0),
+        )
+        return search(
             stateful_decoder(mesh, case.with_role("in"), [batch, beam], options["decay"]),
             prompts,
             beam,
             vocab,
             limits=limits,
-            alpha=options["alpha"],
-            stop_early=options["stop_early"],
-            independent_rows=False,
-            num_prefilter=options.get("num_prefilter", 0),
             end_id=options["eos_id"],
         )
 

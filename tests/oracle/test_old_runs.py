@@ -6,16 +6,16 @@ its operative_config.gin, made by hand.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import mtf, optim
+from mtfrun import layers, mtf, optim
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
@@ -30,9 +30,9 @@ from tests.oracle.reference_cases import FOLDER
 NUM_STEPS = 3
 BATCH_SIZE = 4
 
-HEADS = {"num_heads": 4, "d_kv": 8}
-SELF_ATTENTION = functools.partial(t.SelfAttention, **HEADS)
-TO_ENCODER = functools.partial(t.EncoderDecoderAttention, **HEADS)
+HEADS = layers.AttentionHeads(num_heads=4, d_kv=8)
+SELF_ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
+TO_ENCODER = functools.partial(t.EncoderDecoderAttention, heads=HEADS)
 FEED_FORWARD = functools.partial(t.FeedForward, d_ff=48)
 GATED = functools.partial(t.GatedFeedForward, d_ff=48)
 SWITCH = functools.partial(
@@ -40,26 +40,23 @@ SWITCH = functools.partial(
     num_experts=4,
     router=functools.partial(moe.Router, gate=moe.Switch()),
     experts=functools.partial(moe.Experts, hidden_size=24),
-    capacity=moe.Capacity(training=1.25, evaluation=2.0, min_expert_capacity=4),
-    group_size=64,
+    capacity=moe.Capacity(group_size=64, training=1.25, evaluation=2.0, min_expert_capacity=4),
     loss_coef=0.01,
 )
 # The 100 ids are filled up to 128, all of which take part in the original's softmax.
-OPTIONS: dict[str, Any] = {
-    "vocabulary_size": 128,
-    "d_model": 32,
-    "z_loss": 1e-4,
-    "mean_over_padding": True,
-}
+VOCABULARY_SIZE = 128
+LOSS = t.TokenLoss(z_loss=1e-4, mean_over_padding=True)
 
 
-def _encoder_decoder(encoder: Callable, decoder: Callable, **options: Any) -> Callable:
+def _encoder_decoder(
+    encoder: Callable, decoder: Callable, *, tied_softmax: bool, loss: t.TokenLoss = LOSS
+) -> Callable:
     """Returns what makes an encoder-decoder of two blocks; its feed-forward layers are given."""
     stack = functools.partial(
         t.Stack,
         num_layers=2,
         # Padding is 0 before every layer, and counts in the load of experts.
-        layer_transforms=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual],
+        transforms=t.StackTransforms(layer=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual]),
         relative_bias=functools.partial(
             t.RelativePositionBias, num_heads=4, num_buckets=32, max_distance=128
         ),
@@ -68,9 +65,9 @@ def _encoder_decoder(encoder: Callable, decoder: Callable, **options: Any) -> Ca
         t.EncoderDecoder,
         encoder=functools.partial(stack, layers=[SELF_ATTENTION, encoder]),
         decoder=functools.partial(stack, layers=[SELF_ATTENTION, TO_ENCODER, decoder]),
-        position=None,
-        **OPTIONS,
-        **options,
+        vocabulary_size=VOCABULARY_SIZE,
+        embedding=t.TokenEmbedding(d_model=32, position=None, tied_softmax=tied_softmax),
+        loss=loss,
     )
 
 
@@ -85,7 +82,12 @@ RUNS: dict[str, tuple[Callable, Callable[[], optim.SlotOptimizer]]] = {
         lambda: _adafactor(min_dim_size_to_factor=16),
     ),
     "bi_relu_tied": (
-        _encoder_decoder(FEED_FORWARD, FEED_FORWARD, label_smoothing=0.1),
+        _encoder_decoder(
+            FEED_FORWARD,
+            FEED_FORWARD,
+            tied_softmax=True,
+            loss=dataclasses.replace(LOSS, label_smoothing=0.1),
+        ),
         lambda: optim.Adam(
             optim.noam(NUM_STEPS, warmup_steps=10_000), epsilon=1e-6, bias_correction=False
         ),
@@ -95,8 +97,9 @@ RUNS: dict[str, tuple[Callable, Callable[[], optim.SlotOptimizer]]] = {
         functools.partial(
             t.DecoderOnly,
             stack=functools.partial(t.Stack, num_layers=2, layers=[SELF_ATTENTION, FEED_FORWARD]),
-            max_length=32,
-            **OPTIONS,
+            vocabulary_size=VOCABULARY_SIZE,
+            embedding=t.TokenEmbedding(d_model=32, max_length=32),
+            loss=LOSS,
         ),
         _adafactor,
     ),

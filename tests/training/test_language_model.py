@@ -10,7 +10,15 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed, language_model_shapes
-from mtfrun.models.transformer import DecoderOnly, FeedForward, SelfAttention, Stack
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    DecoderOnly,
+    FeedForward,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+    TokenLoss,
+)
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.models.small_model import with_dropout
@@ -48,23 +56,22 @@ def batches() -> tf.data.Dataset:
 def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.ndarray, ...]:
     """Returns the loss, and the gradient's norm, of every step."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    heads = AttentionHeads(num_heads=4, d_kv=8)
     model = DecoderOnly(
         mesh,
         VOCABULARY,
-        d_model=16,
-        max_length=LENGTH,
+        embedding=TokenEmbedding(d_model=16, max_length=LENGTH),
         stack=functools.partial(
             Stack,
             num_layers=2,
             layers=[
-                functools.partial(SelfAttention, num_heads=4, d_kv=8, dropout_rate=0.1),
+                functools.partial(SelfAttention, heads=heads, dropout_rate=0.1),
                 functools.partial(FeedForward, d_ff=32, dropout_rate=0.1),
             ],
-            **with_dropout(0.1),
+            transforms=with_dropout(0.1),
             rematerialise=rematerialise,
         ),
-        label_smoothing=0.1,
-        z_loss=1e-4,
+        loss=TokenLoss(label_smoothing=0.1, z_loss=1e-4),
     )
     state = TrainState(model, optim.Adafactor(min_dim_size_to_factor=16), mesh, seed=1)
     state.initialize()

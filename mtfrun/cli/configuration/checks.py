@@ -215,7 +215,9 @@ def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
     return f"{binding.place}: {binding.name} has no effect: {remedy}"
 
 
-def _check_type(binding: Binding, function: Any, last: Mapping[tuple, Binding]) -> None:
+def _check_type(
+    binding: Binding, function: Any, last: Mapping[tuple[_Target, str], Binding]
+) -> None:
     """Raises ConfigError where a literal does not fit a parameter of a plain type."""
     value, place = binding.value, binding.place
     while isinstance(value, Reference) and value.selector == MACRO:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import gin
 from mtfrun.cli.configuration.checks import check_bindings, target_of
@@ -32,7 +32,7 @@ class _Bindings:
     by_target: dict[tuple[str, str], dict[str, Any]] = {}
 
 
-@gin.config.register_finalize_hook
+@gin.config.register_finalize_hook  # type: ignore[untyped-decorator]
 def _remember_bindings(bindings: dict[tuple[str, str], dict[str, Any]]) -> None:
     _Bindings.by_target = bindings
 
@@ -103,7 +103,7 @@ def parse(
 def configured(cls: Callable[..., T], *args: Any) -> T:
     """Returns `cls(*args)` with all other arguments from the configuration."""
     try:
-        return gin.get_configurable(cls)(*args)
+        return cast(T, gin.get_configurable(cls)(*args))
     except TypeError as error:
         missing = explain_missing(error)
         if missing is None:
@@ -121,7 +121,7 @@ def config_text(allowed_imports: Sequence[str] = ()) -> str:
 
 def operative_config_text() -> str:
     """Returns the values of everything that was called, defaults included."""
-    return gin.operative_config_str(max_line_length=100)
+    return str(gin.operative_config_str(max_line_length=100))
 
 
 def as_markdown(text: str) -> str:

@@ -96,17 +96,17 @@ def exported_names(module: Any) -> list[str]:
     ]
 
 
-def _unknown_parameter(match: re.Match, imports: _ImportedModules) -> str:
+def _unknown_parameter(match: re.Match[str], imports: _ImportedModules) -> str:
     known = parameters_of(match[1])
     hint = did_you_mean(match[2], known) or f"; it has {', '.join(known) or 'none'}"
     return f"{match[1]} has no parameter {match[2]!r}{hint}"
 
 
-def _unknown_name(match: re.Match, imports: _ImportedModules) -> str:
+def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
     return f"nothing is called {match[1]}{_nearest_name(match[1], imports)}"
 
 
-def _unknown_import(match: re.Match, imports: _ImportedModules) -> str:
+def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
     if name in imports:
         remedy = f"; add `{_import_statement(name, imports[name])}` at the top of this file"
@@ -115,7 +115,7 @@ def _unknown_import(match: re.Match, imports: _ImportedModules) -> str:
     return f"{name!r} is not imported{remedy}"
 
 
-def _no_module(match: re.Match, imports: _ImportedModules) -> str:
+def _no_module(match: re.Match[str], imports: _ImportedModules) -> str:
     parent, _, name = match[1].rpartition(".")
     siblings: Iterable[str] = ()
     if parent:
@@ -134,7 +134,7 @@ def _nearest_name(name: str, imports: _ImportedModules) -> str:
     return did_you_mean(name, [other for other in names if ("." in other) == ("." in name)])
 
 
-_EXPLANATIONS: tuple[tuple[str, Callable[[re.Match, _ImportedModules], str]], ...] = (
+_EXPLANATIONS: tuple[tuple[str, Callable[[re.Match[str], _ImportedModules], str]], ...] = (
     (r"^Configurable '(.*)' doesn't have a parameter named '(.*)'", _unknown_parameter),
     (r"^No configurable matching reference '@(?:.*/)?(.*?)(?:\(\))?'", _unknown_name),
     (r"^No configurable matching '(?:.*/)?(.*)'", _unknown_name),

@@ -158,7 +158,7 @@ def shortened(flag: str) -> str:
     return flag if len(flag) <= 200 else f"{flag[:200]}..."
 
 
-class _Delegate(config_parser.ParserDelegate):
+class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
     """Makes References, without looking anything up, and remembers them.
 
     A value need not hold all of them: of two equal keys of a dictionary the second one's stays.

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -17,7 +18,7 @@ _LARGEST = 16
 _TEST_SHARE = 0.2
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """1,797 handwritten digits of 8x8 pixels by 13 writers; 1,420 to train on, 377 to test.
 
     The test part of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998),
@@ -41,7 +42,9 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             homepage="https://doi.org/10.24432/C50P49",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
         table = read_digits()
         return {split: self._generate_examples(table, split) for split in ("train", "test")}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -20,7 +21,7 @@ _SMALL = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
-class NumberWords(tfds.core.GeneratorBasedBuilder):
+class NumberWords(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """The numbers 0 to 999,999 in digits and in words: a task with an exact answer, both ways.
 
     `number` is "4096", `words` is "four thousand ninety-six". A hash of the number decides the
@@ -40,7 +41,9 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
         return {split: self._generate_examples(split) for split in ("train", "validation")}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -12,7 +13,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.hash_split import SPLITS, split_of
 
 
-class PythonDocs(tfds.core.GeneratorBasedBuilder):
+class PythonDocs(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """English prose without a download: the topics of `pydoc_data`, one document a topic.
 
     A topic that repeats a longer one is left out (`distinct_topics`): the rest is about 0.4 MB.
@@ -31,7 +32,9 @@ class PythonDocs(tfds.core.GeneratorBasedBuilder):
             homepage="https://docs.python.org/3/reference/",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
         topics = distinct_topics(_topics())
         return {split: self._generate_examples(topics, split) for split in SPLITS}
 
@@ -68,7 +71,8 @@ def distinct_topics(topics: Mapping[str, str]) -> dict[str, str]:
 
 def _topics() -> Mapping[str, str]:
     try:
-        return importlib.import_module("pydoc_data.topics").topics
+        topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
+        return topics
     except ImportError as error:
         raise DataError(
             "python_docs: this Python has no pydoc_data.topics; "

@@ -6,6 +6,7 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -28,7 +29,7 @@ MACHINE_PREFIXES = (
 )
 
 
-class PythonSource(tfds.core.GeneratorBasedBuilder):
+class PythonSource(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """Code without a download: the standard library's `.py` files, about 10 MB.
 
     One document a file, named by its path below the library. Tests and generated tables are left
@@ -48,7 +49,9 @@ class PythonSource(tfds.core.GeneratorBasedBuilder):
             homepage="https://docs.python.org/3/library/",
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
         library = Path(sysconfig.get_path("stdlib"))
         names = source_files(library)
         if not names:

@@ -5,27 +5,33 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import BatchNorm, Conv2D, Updates
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocking:
-    """The dimensions that count the blocks that pictures are cut into; see `mtf.halo_exchange`.
+    """Into how many blocks images are cut along rows and cols; see `mtf.halo_exchange`.
 
-    Where a size is 1, pictures lack the dimension. That is not the same as no blocks: convolutions
-    with a stride begin half a filter before the picture in every direction, so that any blocking
+    Where a number is 1, images lack the dimension. That is not the same as no blocks: convolutions
+    with a stride begin half a filter before the image in every direction, so that any blocking
     gives the same numbers.
     """
 
-    rows: mtf.Dimension = mtf.Dimension("row_blocks", 1)
-    cols: mtf.Dimension = mtf.Dimension("col_blocks", 1)
+    rows: int = 1
+    cols: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.cols < 1:
+            raise InputError(f"rows={self.rows} and cols={self.cols} must be at least 1")
 
     @property
     def dims(self) -> tuple[mtf.Dimension, mtf.Dimension]:
-        """Both, that of rows first."""
-        return self.rows, self.cols
+        """The dimensions that count blocks of rows and of cols."""
+        return mtf.Dimension("row_blocks", self.rows), mtf.Dimension("col_blocks", self.cols)
 
 
 class ConvolutionNorm(mtf.Module):
@@ -74,7 +80,7 @@ class ResidualBlock(mtf.Module, abc.ABC):
       mesh: the mesh.
       inputs: the channels of x.
       width: the block's width.
-      blocking: what pictures are cut into.
+      blocking: what images are cut into.
       dtypes: of variables and of activations.
       stride: of the block, in rows and cols.
       init_zero: the block begins as its shortcut alone (Goyal et al. 2017, arXiv:1706.02677,
@@ -124,7 +130,7 @@ class ResidualBlock(mtf.Module, abc.ABC):
     @abc.abstractmethod
     def _plan(
         self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict]]:
+    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         """Returns input and output channels and the options of each convolution."""
 
 
@@ -133,7 +139,7 @@ class BasicBlock(ResidualBlock):
 
     def _plan(
         self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict]]:
+    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         return [
             (inputs, inner, {"stride": stride}),
             (inner, inner, {"init_zero": init_zero}),
@@ -151,7 +157,7 @@ class BottleneckBlock(ResidualBlock):
 
     def _plan(
         self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
-    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict]]:
+    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         return [
             (inputs, inner, {"size": 1}),
             (inner, inner, {"stride": stride}),

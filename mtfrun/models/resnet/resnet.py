@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import BatchNorm, Dense, Updates
-from mtfrun.models.resnet.blocks import BasicBlock, Blocking, ResidualBlock
+from mtfrun.models.resnet.backbone import Backbone
+from mtfrun.models.resnet.blocks import Blocking, ResidualBlock
 from mtfrun.models.resnet.classifier import ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput
-from mtfrun.models.resnet.stems import SmallImageStem
+from mtfrun.models.resnet.image_loss import ImageLoss
 
 
 class ResNet(ImageClassifier):
-    """A stem, stages of residual blocks, the mean over the picture, logits.
+    """A stem, stages of residual blocks, the mean over the image, logits.
 
-    The picture may be cut into row_blocks x col_blocks, which the layout can put on mesh axes:
-    whatever the blocking and the layout, the numbers are the same. Every stage but the first
-    halves rows and cols; the size of a block must stay even until then.
+    The image may be cut into blocks, which the layout can put on mesh axes: whatever the blocking
+    and the layout, the numbers are the same. The size of a block must stay even until the last
+    stage.
 
     Args:
       mesh: the mesh.
       num_classes: the number of labels.
-      image: {rows, cols, channels} of a picture.
-      block: a class, called as a `ResidualBlock`.
-      stage_sizes: the number of blocks of each stage.
-      widths: their widths, one a stage.
-      stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes, norm=...)`.
-      norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
-      row_blocks, col_blocks: how many blocks pictures are cut into.
-      init_zero: residual blocks begin as the identity.
-      rematerialise: compute residual blocks again in the backward pass instead of remembering what
-        is inside them: less memory, the time of one more forward pass.
-      image_input: makes normalised floats of pictures, with augmentation in training.
-      label_smoothing: the share of the target that is spread over all classes, in training.
-      mixup_alpha: train on mixtures of two pictures, see `mixing_shares`; 0 for none.
+      image: {rows, cols, channels} of an image.
+      backbone: the stem and the residual blocks.
+      blocking: what images are cut into.
+      image_input: makes normalised floats of images, with augmentation in training.
+      loss: what is trained on.
       dtypes: of variables and of activations.
     """
 
@@ -46,58 +38,24 @@ class ResNet(ImageClassifier):
         num_classes: int,
         image: mtf.Shape,
         *,
-        block: Callable[..., ResidualBlock] = BasicBlock,
-        stage_sizes: Sequence[int] = (3, 3, 3),
-        widths: Sequence[int] = (16, 32, 64),
-        stem: Callable[..., mtf.Module] = SmallImageStem,
-        norm: Callable[..., BatchNorm] = BatchNorm,
-        row_blocks: int = 1,
-        col_blocks: int = 1,
-        init_zero: bool = True,
-        rematerialise: bool = False,
+        backbone: Backbone = Backbone(),
+        blocking: Blocking = Blocking(),
         image_input: ImageInput = ImageInput(),
-        label_smoothing: float = 0.0,
-        mixup_alpha: float = 0.0,
+        loss: ImageLoss = ImageLoss(),
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        super().__init__(
-            num_classes, image_input, label_smoothing=label_smoothing, mixup_alpha=mixup_alpha
-        )
-        if len(stage_sizes) != len(widths) or not stage_sizes:
-            raise InputError(
-                f"stage_sizes={list(stage_sizes)} and widths={list(widths)} must be one number a "
-                "stage each"
-            )
+        super().__init__(num_classes, image_input, loss)
         rows, cols, channels = image.dims
-        if rows.size % row_blocks or cols.size % col_blocks:
+        if rows.size % blocking.rows or cols.size % blocking.cols:
             raise InputError(
-                f"pictures of {rows.size} rows and {cols.size} cols cannot be cut into "
-                f"row_blocks={row_blocks} times col_blocks={col_blocks} equal blocks"
+                f"images of {rows.size} rows and {cols.size} cols cannot be cut into "
+                f"{blocking.rows} times {blocking.cols} equal blocks: Blocking.rows must divide "
+                "the rows, and Blocking.cols the cols"
             )
-        self._blocking = Blocking(
-            mtf.Dimension("row_blocks", row_blocks), mtf.Dimension("col_blocks", col_blocks)
-        )
-        filters = mtf.Dimension("filters", widths[0])
-        self.stem = stem(mesh, channels, filters, self._blocking, dtypes, norm=norm)
-        self._rematerialise = rematerialise
-        self.stages: list[list[ResidualBlock]] = []
-        for stage, (num_blocks, width) in enumerate(zip(stage_sizes, widths, strict=True)):
-            blocks = []
-            for i in range(num_blocks):
-                made = block(
-                    mesh,
-                    filters,
-                    width,
-                    self._blocking,
-                    dtypes,
-                    stride=2 if stage and i == 0 else 1,
-                    init_zero=init_zero,
-                    norm=norm,
-                )
-                filters = made.output_dim
-                blocks.append(made)
-            self.stages.append(blocks)
-        self.softmax = Dense(mesh, [filters], [self._classes])
+        self._blocking = blocking
+        self._rematerialise = backbone.rematerialise
+        self.stem, self.stages = backbone.layers(mesh, channels, blocking, dtypes)
+        self.softmax = Dense(mesh, [self.stages[-1][-1].output_dim], [self._classes])
 
     @property
     def updated_paths(self) -> tuple[str, ...]:
@@ -120,9 +78,12 @@ class ResNet(ImageClassifier):
         self, block: ResidualBlock, x: mtf.Tensor, training: bool
     ) -> tuple[mtf.Tensor, Updates]:
         """Returns what a block makes of x, remembering or not what lies between."""
-        if self._rematerialise and training:
-            return mtf.recompute_grad(functools.partial(block, training=True), [x])
-        return block(x, training)
+        if not (self._rematerialise and training):
+            return block(x, training)
+        result: tuple[mtf.Tensor, Updates] = mtf.recompute_grad(
+            functools.partial(block, training=True), [x]
+        )
+        return result
 
 
 def in_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:
@@ -134,7 +95,7 @@ def in_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:
     """
     batch, rows, cols, channels = images.shape.dims
     row_blocks, col_blocks = ([dim] if dim.size > 1 else [] for dim in blocking.dims)
-    rows = mtf.Dimension(rows.name, rows.size // blocking.rows.size)
-    cols = mtf.Dimension(cols.name, cols.size // blocking.cols.size)
+    rows = mtf.Dimension(rows.name, rows.size // blocking.rows)
+    cols = mtf.Dimension(cols.name, cols.size // blocking.cols)
     x = mtf.reshape(images, mtf.Shape([batch, *row_blocks, rows, *col_blocks, cols, channels]))
     return mtf.transpose(x, mtf.Shape([batch, *row_blocks, *col_blocks, rows, cols, channels]))

@@ -10,7 +10,7 @@ from mtfrun.models.resnet.blocks import Blocking, ConvolutionNorm
 
 
 class SmallImageStem(mtf.Module):
-    """A 3x3 convolution, for pictures such as CIFAR's; He et al. 2015, section 4.2."""
+    """A 3x3 convolution, for images such as CIFAR's; He et al. 2015, section 4.2."""
 
     def __init__(
         self,
@@ -55,7 +55,5 @@ class LargeImageStem(mtf.Module):
     def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
         """Returns {..., rows / 4, cols / 4, outputs} and the norm's moving averages."""
         x, updates = self.convolution(x, training)
-        x = mtf.max_pool2d_with_blocks(
-            mtf.relu(x), (3, 3), (2, 2), "SAME", self._blocking.rows, self._blocking.cols
-        )
+        x = mtf.max_pool2d_with_blocks(mtf.relu(x), (3, 3), (2, 2), "SAME", *self._blocking.dims)
         return x, updates

@@ -1,27 +1,33 @@
 """Transformers: stacks of sublayers."""
 
+from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.embedding import PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.normalization import LayerNorm, RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias
 from mtfrun.models.transformer.decoder_only import DecoderOnly
+from mtfrun.models.transformer.decoder_side import shift_right
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder
 from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAttention
 from mtfrun.models.transformer.encoder_only import EncoderOnly
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
 from mtfrun.models.transformer.self_attention import SelfAttention
-from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.token_embedding import TokenEmbedding
+from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.token_softmax import TokenSoftmax
 from mtfrun.models.transformer.transforms import (
     CallLayer,
     MaskPadding,
     Residual,
+    StackTransforms,
     SublayerDropout,
     Transform,
 )
 
 __all__ = [
+    "AttentionHeads",
     "CallLayer",
     "DecoderOnly",
     "EncoderDecoder",
@@ -39,8 +45,12 @@ __all__ = [
     "SelfAttention",
     "SinusoidPositions",
     "Stack",
+    "StackTransforms",
     "SublayerDropout",
+    "TokenEmbedding",
+    "TokenLoss",
     "TokenModel",
+    "TokenSoftmax",
     "Transform",
     "shift_right",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import Context, PositionalEmbedding
+from mtfrun.layers import Context, weights_nonzero
 from mtfrun.models.transformer.decoder_side import (
     causal_mask,
     decoder_inputs,
@@ -20,7 +21,9 @@ from mtfrun.models.transformer.prefix import (
     prefix_of_known,
 )
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
+from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
+from mtfrun.models.transformer.token_loss import TokenLoss
+from mtfrun.models.transformer.token_model import TokenModel
 
 
 class DecoderOnly(TokenModel):
@@ -37,52 +40,44 @@ class DecoderOnly(TokenModel):
     length} says which positions do (not 0).
 
     Args:
+      mesh: the mesh.
+      vocabulary_size: the number of ids.
+      embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       prefix: this is a prefix language model.
-      loss_on_targets_only: in rows of pairs, inputs and their ends are not trained on. Those of a
-        prefix language model see what they are to say, and teach it nothing.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
-      others: see `TokenModel`.
+      loss: what is trained on.
+      loss_on_targets_only: in rows of pairs, inputs and their ends are not trained on. Those of a
+        prefix language model see what they are to say, and teach it nothing.
+      dtypes: of variables and of activations.
     """
+
+    optional_features: ClassVar[Collection[str]] = (
+        "targets_segmentation",
+        "targets_position",
+        "targets_prefix",
+    )
+    pairs_needed_by: ClassVar[str] = "prefix=True or loss_on_targets_only=True"
 
     def __init__(
         self,
         mesh: mtf.Mesh,
         vocabulary_size: int,
         *,
-        d_model: int = 512,
-        max_length: int = 512,
+        embedding: TokenEmbedding = TokenEmbedding(),
         stack: Callable[..., Stack] = Stack,
-        position: PositionClass | None = PositionalEmbedding,
         prefix: bool = False,
-        loss_on_targets_only: bool = False,
         shift_across_segments: bool = False,
-        tied_softmax: bool = True,
-        vocabulary_divisor: int = 1,
-        label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
-        mean_over_padding: bool = False,
+        loss: TokenLoss = TokenLoss(),
+        loss_on_targets_only: bool = False,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        width = mtf.Dimension("d_model", d_model)
-        super().__init__(
-            mesh,
-            vocabulary_size,
-            width,
-            dtypes,
-            max_length=max_length,
-            position=position,
-            tied_softmax=tied_softmax,
-            vocabulary_divisor=vocabulary_divisor,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            mean_over_padding=mean_over_padding,
-        )
+        super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
         self._prefix = prefix
         self._loss_on_targets_only = loss_on_targets_only
         self._shift_across_segments = shift_across_segments
-        self.decoder_stack = stack(mesh, width, dtypes)
+        self.decoder_stack = stack(mesh, embedding.width, dtypes)
 
     @property
     def reads_pairs(self) -> bool:
@@ -94,38 +89,13 @@ class DecoderOnly(TokenModel):
         """Whether prompts must be read in one pass, for their ids see each other."""
         return self._prefix
 
-    def decoder(
-        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
-    ) -> Decoder:
-        """Returns the step function and its first state, for the shape of features["targets"].
-
-        It can read these ids at once, up to the first 0 in a row. In a prefix language model they
-        are the inputs and their end, unless "targets_prefix" says that it is fewer.
-        """
-        targets = features["targets"]
-        length = self._check_length(targets)
-        in_prefix = None
-        if self._prefix:
-            in_prefix = prefix_of_known(targets, length)
-        if in_prefix is not None and "targets_prefix" in features:
-            given = mtf.not_equal(features["targets_prefix"], 0)
-            in_prefix = mtf.logical_and(in_prefix, given)
-        return stack_decoder(
-            self.decoder_stack,
-            targets,
-            beam,
-            Context(bidirectional=self._prefix),
-            embed=lambda ids, position: self._embed(self.embedding, ids, position),
-            classify=self._step_classifier(),
-            dtype=self._activation,
-            reads_prompts=True,
-            in_prefix=in_prefix,
-        )
-
-    def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
+    def logits(
+        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+    ) -> mtf.Tensor:
+        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         targets = features["targets"]
         segments = features.get("targets_segmentation")
-        length = self._check_length(targets)
+        length = targets.shape.get_dim_by_name("length")
         if self._prefix:
             in_prefix = features.get("targets_prefix")
             if in_prefix is None:
@@ -137,11 +107,11 @@ class DecoderOnly(TokenModel):
             context,
             self_attention_bias=mask,
             bidirectional=self._prefix,
-            nonpadding=nonpadding(targets),
+            nonpadding=weights_nonzero(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = self._embed(self.embedding, ids, features.get("targets_position"))
-        return self._classify(self.decoder_stack(x, context))
+        x = embed(ids, features.get("targets_position"), self.embedding, self.position)
+        return self.softmax(self.decoder_stack(x, context))
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
@@ -151,3 +121,31 @@ class DecoderOnly(TokenModel):
         targets = features["targets"]
         is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
         return weights * mtf.to_float(mtf.logical_not(is_input))
+
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
+        """Returns the step function and its first state, for the shape of features["targets"].
+
+        It can read these ids at once, up to the first 0 in a row. In a prefix language model they
+        are the inputs and their end, unless "targets_prefix" says that it is fewer.
+        """
+        targets = features["targets"]
+        length = check_length(targets, self.position)
+        in_prefix = None
+        if self._prefix:
+            in_prefix = prefix_of_known(targets, length)
+        if in_prefix is not None and "targets_prefix" in features:
+            given = mtf.not_equal(features["targets_prefix"], 0)
+            in_prefix = mtf.logical_and(in_prefix, given)
+        return stack_decoder(
+            self.decoder_stack,
+            targets,
+            beam,
+            Context(bidirectional=self._prefix),
+            embed=lambda ids, position: embed(ids, position, self.embedding, self.position),
+            classify=self.softmax.for_steps(),
+            dtype=self._activation,
+            reads_prompts=True,
+            in_prefix=in_prefix,
+        )

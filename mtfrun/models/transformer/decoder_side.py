@@ -19,7 +19,6 @@ from mtfrun.layers import (
     attention_mask_up_to,
 )
 from mtfrun.models.transformer.prefix import prefix_mask
-from mtfrun.models.transformer.shift import shift_right
 from mtfrun.models.transformer.stack import Stack
 
 # Gives the vectors {..., d_model} of ids at a position, an int32 scalar, or at the positions 0, 1,
@@ -52,6 +51,34 @@ def decoder_inputs(
     Negative ids, which are read but not trained on, lose their sign; see `shift_right`.
     """
     return mtf.abs(shift_right(targets, length, segments))
+
+
+def shift_right(
+    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None = None
+) -> mtf.Tensor:
+    """Returns the targets one position later; 0 at the start of the row and of every segment.
+
+    Teacher forcing: what a decoder reads is what it should have said one position earlier.
+
+    Args:
+      targets: {..., length} ids.
+      length: the dimension.
+      segments: {..., length} which packed document a position belongs to.
+    """
+    shifted = _shift(targets, length)
+    if segments is None:
+        return shifted
+    same = mtf.equal(segments, _shift(segments, length))
+    return mtf.where(same, shifted, 0)
+
+
+def _shift(x: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    # Under a name without a layout rule: what remains after the cut need not be divisible.
+    x = mtf.rename_dimension(x, length.name, "shifted_length")
+    x = mtf.slice(x, 0, length.size - 1, "shifted_length") if length.size > 1 else x * 0
+    if length.size > 1:
+        x = mtf.pad(x, [1, 0], "shifted_length")
+    return mtf.rename_dimension(x, "shifted_length", length.name)
 
 
 def stack_decoder(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.layers import (
     Context,
     Embedding,
-    PositionalEmbedding,
     attention_mask_ignore_padding,
     attention_mask_same_segment,
     rename_length_to_memory_length,
+    weights_nonzero,
 )
 from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
+from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
+from mtfrun.models.transformer.token_loss import TokenLoss
+from mtfrun.models.transformer.token_model import TokenModel
 
 
 class EncoderDecoder(TokenModel):
@@ -31,13 +34,25 @@ class EncoderDecoder(TokenModel):
     has the same number in both segmentations, and pairs do not see each other.
 
     Args:
+      mesh: the mesh.
+      vocabulary_size: the number of ids.
       encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
         contain `EncoderDecoderAttention`.
+      embedding: how ids become vectors, and vectors logits.
       inputs_vocabulary_size: the number of input ids, whose embedding is then one of its own; None
         for one embedding of inputs and targets.
       shift_across_segments: see `DecoderOnly`.
-      others: see `TokenModel`.
+      loss: what is trained on.
+      dtypes: of variables and of activations.
     """
+
+    required_features: ClassVar[Collection[str]] = ("inputs", "targets")
+    optional_features: ClassVar[Collection[str]] = (
+        "inputs_segmentation",
+        "inputs_position",
+        "targets_segmentation",
+        "targets_position",
+    )
 
     def __init__(
         self,
@@ -46,40 +61,21 @@ class EncoderDecoder(TokenModel):
         *,
         encoder: Callable[..., Stack],
         decoder: Callable[..., Stack],
-        d_model: int = 512,
-        max_length: int = 512,
-        position: PositionClass | None = PositionalEmbedding,
+        embedding: TokenEmbedding = TokenEmbedding(),
         inputs_vocabulary_size: int | None = None,
         shift_across_segments: bool = False,
-        tied_softmax: bool = True,
-        vocabulary_divisor: int = 1,
-        label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
-        mean_over_padding: bool = False,
+        loss: TokenLoss = TokenLoss(),
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        width = mtf.Dimension("d_model", d_model)
-        super().__init__(
-            mesh,
-            vocabulary_size,
-            width,
-            dtypes,
-            max_length=max_length,
-            position=position,
-            tied_softmax=tied_softmax,
-            vocabulary_divisor=vocabulary_divisor,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            mean_over_padding=mean_over_padding,
-        )
+        super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
         self._shift_across_segments = shift_across_segments
         self._inputs_vocabulary_size = inputs_vocabulary_size
         self.inputs_embedding = self.embedding
         if inputs_vocabulary_size is not None:
-            inputs_vocab = self._padded(inputs_vocabulary_size)
-            self.inputs_embedding = Embedding(mesh, inputs_vocab, width, dtypes)
-        self.encoder_stack = encoder(mesh, width, dtypes)
-        self.decoder_stack = decoder(mesh, width, dtypes)
+            inputs_vocab = embedding.vocab(inputs_vocabulary_size)
+            self.inputs_embedding = Embedding(mesh, inputs_vocab, embedding.width, dtypes)
+        self.encoder_stack = encoder(mesh, embedding.width, dtypes)
+        self.decoder_stack = decoder(mesh, embedding.width, dtypes)
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -88,6 +84,22 @@ class EncoderDecoder(TokenModel):
             return super().vocabulary_sizes
         return {**super().vocabulary_sizes, "inputs_embedding/table": self._inputs_vocabulary_size}
 
+    def logits(
+        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+    ) -> mtf.Tensor:
+        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
+        targets = features["targets"]
+        segments = features.get("targets_segmentation")
+        length = targets.shape.get_dim_by_name("length")
+        context = dataclasses.replace(
+            self._encoded(features, context),
+            self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
+            nonpadding=weights_nonzero(targets),
+        )
+        ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
+        x = embed(ids, features.get("targets_position"), self.embedding, self.position)
+        return self.softmax(self.decoder_stack(x, context))
+
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
@@ -95,35 +107,21 @@ class EncoderDecoder(TokenModel):
 
         With a beam, what the encoder makes is shared by the hypotheses.
         """
-        self._check_length(features["targets"])
+        check_length(features["targets"], self.position)
         unpacked = {name: features[name] for name in ("inputs", "targets")}
         return stack_decoder(
             self.decoder_stack,
             features["targets"],
             beam,
             self._encoded(unpacked, Context()),
-            embed=lambda ids, position: self._embed(self.embedding, ids, position),
-            classify=self._step_classifier(),
+            embed=lambda ids, position: embed(ids, position, self.embedding, self.position),
+            classify=self.softmax.for_steps(),
             dtype=self._activation,
         )
-
-    def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
-        targets = features["targets"]
-        segments = features.get("targets_segmentation")
-        length = self._check_length(targets)
-        context = dataclasses.replace(
-            self._encoded(features, context),
-            self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
-            nonpadding=nonpadding(targets),
-        )
-        ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = self._embed(self.embedding, ids, features.get("targets_position"))
-        return self._classify(self.decoder_stack(x, context))
 
     def _encoded(self, features: Mapping[str, mtf.Tensor], context: Context) -> Context:
         """Returns the decoder's context: the encoder's output and what of it may be seen."""
         inputs = features["inputs"]
-        self._check_length(inputs)
         segments = features.get("inputs_segmentation")
         if segments is None:
             mask = seen = attention_mask_ignore_padding(inputs, self._activation)
@@ -135,8 +133,8 @@ class EncoderDecoder(TokenModel):
             context,
             self_attention_bias=mask,
             bidirectional=True,
-            nonpadding=nonpadding(inputs),
+            nonpadding=weights_nonzero(inputs),
         )
-        x = self._embed(self.inputs_embedding, inputs, features.get("inputs_position"))
+        x = embed(inputs, features.get("inputs_position"), self.inputs_embedding, self.position)
         output = rename_length_to_memory_length(self.encoder_stack(x, inside))
         return dataclasses.replace(context, encoder_output=output, encoder_decoder_bias=seen)

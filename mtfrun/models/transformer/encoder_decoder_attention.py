@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Context, KeysAndValues, MultiHeadAttention, Sublayer
+from mtfrun.layers import AttentionHeads, Context, KeysAndValues, MultiHeadAttention, Sublayer
 
 
 class EncoderDecoderAttention(Sublayer):
@@ -21,9 +21,7 @@ class EncoderDecoderAttention(Sublayer):
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
-        num_heads: int = 8,
-        num_memory_heads: int | None = None,
-        d_kv: int = 64,
+        heads: AttentionHeads = AttentionHeads(),
         dropout_rate: float = 0.0,
     ) -> None:
         """Makes the projections; see `MultiHeadAttention`."""
@@ -32,9 +30,7 @@ class EncoderDecoderAttention(Sublayer):
             mesh,
             d_model,
             dtypes,
-            num_heads=num_heads,
-            num_memory_heads=num_memory_heads,
-            d_kv=d_kv,
+            heads=heads,
             dropout_rate=dropout_rate,
         )
 

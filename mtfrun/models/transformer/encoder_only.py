@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.errors import InputError
 from mtfrun.layers import (
     Context,
-    PositionalEmbedding,
     attention_mask_ignore_padding,
     attention_mask_same_segment,
+    weights_nonzero,
 )
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_model import PositionClass, TokenModel, nonpadding
+from mtfrun.models.transformer.token_embedding import TokenEmbedding, embed
+from mtfrun.models.transformer.token_loss import TokenLoss
+from mtfrun.models.transformer.token_model import TokenModel
 
 
 class EncoderOnly(TokenModel):
@@ -26,58 +29,51 @@ class EncoderOnly(TokenModel):
     packed rows also "inputs_segmentation" and "inputs_position".
 
     Args:
+      mesh: the mesh.
+      vocabulary_size: the number of ids.
+      embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
-      others: see `TokenModel`.
+      loss: what is trained on.
+      dtypes: of variables and of activations.
     """
+
+    required_features: ClassVar[Collection[str]] = ("inputs", "targets")
+    optional_features: ClassVar[Collection[str]] = ("inputs_segmentation", "inputs_position")
 
     def __init__(
         self,
         mesh: mtf.Mesh,
         vocabulary_size: int,
         *,
-        d_model: int = 512,
-        max_length: int = 512,
+        embedding: TokenEmbedding = TokenEmbedding(),
         stack: Callable[..., Stack] = Stack,
-        position: PositionClass | None = PositionalEmbedding,
-        tied_softmax: bool = True,
-        vocabulary_divisor: int = 1,
-        label_smoothing: float = 0.0,
-        z_loss: float = 0.0,
-        mean_over_padding: bool = False,
+        loss: TokenLoss = TokenLoss(),
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        width = mtf.Dimension("d_model", d_model)
-        super().__init__(
-            mesh,
-            vocabulary_size,
-            width,
-            dtypes,
-            max_length=max_length,
-            position=position,
-            tied_softmax=tied_softmax,
-            vocabulary_divisor=vocabulary_divisor,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            mean_over_padding=mean_over_padding,
-        )
-        self.encoder_stack = stack(mesh, width, dtypes)
+        super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
+        self.encoder_stack = stack(mesh, embedding.width, dtypes)
 
-    def decoder(
-        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
-    ) -> Decoder:
-        """Raises InputError: it makes no text."""
-        raise InputError("EncoderOnly labels what it reads and generates nothing")
-
-    def _logits(self, features: Mapping[str, mtf.Tensor], context: Context) -> mtf.Tensor:
+    def logits(
+        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+    ) -> mtf.Tensor:
+        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         inputs = features["inputs"]
-        self._check_length(inputs)
         segments = features.get("inputs_segmentation")
         if segments is None:
             mask = attention_mask_ignore_padding(inputs, self._activation)
         else:
             mask = attention_mask_same_segment(segments, dtype=self._activation)
         context = dataclasses.replace(
-            context, self_attention_bias=mask, bidirectional=True, nonpadding=nonpadding(inputs)
+            context,
+            self_attention_bias=mask,
+            bidirectional=True,
+            nonpadding=weights_nonzero(inputs),
         )
-        x = self._embed(self.embedding, inputs, features.get("inputs_position"))
-        return self._classify(self.encoder_stack(x, context))
+        x = embed(inputs, features.get("inputs_position"), self.embedding, self.position)
+        return self.softmax(self.encoder_stack(x, context))
+
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> Decoder:
+        """Raises InputError: it makes no text."""
+        raise InputError("EncoderOnly labels what it reads and generates nothing")

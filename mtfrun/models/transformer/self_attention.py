@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import (
+    AttentionHeads,
     Context,
     KeysAndValues,
     MultiHeadAttention,
@@ -27,9 +28,7 @@ class SelfAttention(Sublayer):
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
-        num_heads: int = 8,
-        num_memory_heads: int | None = None,
-        d_kv: int = 64,
+        heads: AttentionHeads = AttentionHeads(),
         rotary: bool = False,
         relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
@@ -44,9 +43,7 @@ class SelfAttention(Sublayer):
             mesh,
             d_model,
             dtypes,
-            num_heads=num_heads,
-            num_memory_heads=num_memory_heads,
-            d_kv=d_kv,
+            heads=heads,
             rotary=rotary,
             dropout_rate=dropout_rate,
         )

@@ -13,28 +13,15 @@ from mtfrun.layers import (
     Collector,
     Context,
     FeedForward,
-    RMSNorm,
     Sublayer,
 )
-from mtfrun.models.transformer.class_names import distinct_names
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 from mtfrun.models.transformer.transformed_layer import SublayerClass, TransformedLayer
-from mtfrun.models.transformer.transforms import (
-    CallLayer,
-    Residual,
-    SublayerDropout,
-    TransformClass,
-    add_transforms,
-    transformed,
-)
+from mtfrun.models.transformer.transforms import StackTransforms, add_transforms, distinct_names
 
 
 class Stack(Sublayer):
     """Transforms, `num_layers` blocks of the sublayers in `layers`, and transforms again.
-
-    By default the order of Xiong et al. 2020, arXiv:2002.04745, figure 1b: dropout; of every
-    sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. That of Vaswani et al.
-    2017, arXiv:1706.03762, has the norm last among `layer_transforms`.
 
     Variables are called after the classes: "blocks/0/self_attention/layer/attention/query",
     "blocks/0/feed_forward/norm/scale", "final_norm/scale". A class that is in a list twice gets
@@ -44,10 +31,7 @@ class Stack(Sublayer):
       mesh, d_model, dtypes: handed on to all layers.
       num_layers: the number of blocks.
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
-      initial_transforms: what the input goes through: classes, called as `transform_class(mesh,
-        d_model, dtypes)`, see `Transform`.
-      layer_transforms: around every sublayer, which has its place where `CallLayer` is.
-      final_transforms: what the output goes through.
+      transforms: of the input, around every sublayer, and of the output: see `StackTransforms`.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
         self-attention of all blocks; None for none.
       rematerialise: compute every block again in the backward pass instead of keeping its inner
@@ -62,14 +46,7 @@ class Stack(Sublayer):
         *,
         num_layers: int = 6,
         layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
-        initial_transforms: Sequence[TransformClass] = (SublayerDropout,),
-        layer_transforms: Sequence[TransformClass] = (
-            RMSNorm,
-            CallLayer,
-            SublayerDropout,
-            Residual,
-        ),
-        final_transforms: Sequence[TransformClass] = (RMSNorm, SublayerDropout),
+        transforms: StackTransforms = StackTransforms(),
         relative_bias: RelativeBiasClass | None = None,
         rematerialise: bool = False,
     ) -> None:
@@ -80,18 +57,18 @@ class Stack(Sublayer):
                 f" and {len(layers)} layers"
             )
         self._rematerialise = rematerialise
-        self._initial = tuple(add_transforms(self, initial_transforms, mesh, d_model, dtypes))
+        self._initial = tuple(add_transforms(self, transforms.initial, mesh, d_model, dtypes))
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
         names = distinct_names(layers)
         self.blocks = [
             {
-                name: TransformedLayer(layer, layer_transforms, mesh, d_model, dtypes)
+                name: TransformedLayer(layer, transforms.layer, mesh, d_model, dtypes)
                 for name, layer in zip(names, layers, strict=True)
             }
             for _ in range(num_layers)
         ]
         self._final = tuple(
-            add_transforms(self, final_transforms, mesh, d_model, dtypes, prefix="final_")
+            add_transforms(self, transforms.final, mesh, d_model, dtypes, prefix="final_")
         )
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
@@ -99,7 +76,7 @@ class Stack(Sublayer):
         x, context = self._begin(x, context)
         for block in self.blocks:
             x = self._run(block.values(), x, context)
-        return transformed(self, self._final, x, context)
+        return self._transformed(self._final, x, context)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
@@ -131,7 +108,11 @@ class Stack(Sublayer):
         )
 
     def _with_states(
-        self, run: Callable[..., tuple], x: mtf.Tensor, state: Any, context: Context
+        self,
+        run: Callable[..., tuple[mtf.Tensor, Any]],
+        x: mtf.Tensor,
+        state: Any,
+        context: Context,
     ) -> tuple[mtf.Tensor, Any]:
         """Returns the output and the next states; `run` runs a sublayer with its state."""
         x, context = self._begin(x, context)
@@ -141,13 +122,19 @@ class Stack(Sublayer):
             for name, sublayer in block.items():
                 x, results[name] = run(sublayer, x, block_state[name], context)
             next_state.append(results)
-        return transformed(self, self._final, x, context), next_state
+        return self._transformed(self._final, x, context), next_state
 
     def _begin(self, x: mtf.Tensor, context: Context) -> tuple[mtf.Tensor, Context]:
         """Returns what the first block gets."""
         if self.relative_bias is not None:
             context = self.relative_bias.added_to(context, x)
-        return transformed(self, self._initial, x, context), context
+        return self._transformed(self._initial, x, context), context
+
+    def _transformed(self, names: Sequence[str], x: mtf.Tensor, context: Context) -> mtf.Tensor:
+        """Returns x after the transforms that are the attributes `names`."""
+        for name in names:
+            x = getattr(self, name)(x, context)
+        return x
 
     def _run(self, block: Iterable[Sublayer], x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Returns what a block makes of x, remembering or not what lies between."""

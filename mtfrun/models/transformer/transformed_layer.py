@@ -38,7 +38,7 @@ class TransformedLayer(Sublayer):
         places = [name for name in self._names if isinstance(getattr(self, name), CallLayer)]
         if len(places) != 1:
             raise InputError(
-                f"Stack.layer_transforms has CallLayer {len(places)} times, not once: it is where"
+                f"StackTransforms.layer has CallLayer {len(places)} times, not once: it is where"
                 " the sublayer is called"
             )
         self.layer = layer(mesh, d_model, dtypes)

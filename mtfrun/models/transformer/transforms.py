@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Context, Dropout
-from mtfrun.models.transformer.class_names import distinct_names
+from mtfrun.layers import Context, Dropout, RMSNorm
 
 
 class Transform(Protocol):
@@ -41,7 +42,7 @@ class CallLayer(_Stateless):
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
         """Raises InputError: there is no sublayer here."""
-        raise InputError("CallLayer has its place in Stack.layer_transforms only")
+        raise InputError("CallLayer has its place in StackTransforms.layer only")
 
 
 class Residual(_Stateless):
@@ -58,7 +59,7 @@ class Residual(_Stateless):
           InputError: this is no transform around a sublayer.
         """
         if context.sublayer_input is None:
-            raise InputError("Residual has its place in Stack.layer_transforms only")
+            raise InputError("Residual has its place in StackTransforms.layer only")
         return context.sublayer_input + x
 
 
@@ -89,6 +90,26 @@ class SublayerDropout(Dropout):
         super().__init__(rate)
 
 
+@dataclasses.dataclass(frozen=True)
+class StackTransforms:
+    """What a stack does beside its sublayers: classes of transforms, in their order.
+
+    They are called as `transform_class(mesh, d_model, dtypes)`; see `Transform`.
+
+    By default the order of Xiong et al. 2020, arXiv:2002.04745, figure 1b: dropout; of every
+    sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. That of Vaswani et al.
+    2017, arXiv:1706.03762, has the norm last in `layer`.
+
+    initial: what the input goes through.
+    layer: around every sublayer, which has its place where `CallLayer` is.
+    final: what the output goes through.
+    """
+
+    initial: Sequence[TransformClass] = (SublayerDropout,)
+    layer: Sequence[TransformClass] = (RMSNorm, CallLayer, SublayerDropout, Residual)
+    final: Sequence[TransformClass] = (RMSNorm, SublayerDropout)
+
+
 def add_transforms(
     module: mtf.Module,
     classes: Sequence[TransformClass],
@@ -112,10 +133,20 @@ def add_transforms(
     return names
 
 
-def transformed(
-    module: mtf.Module, names: Sequence[str], x: mtf.Tensor, context: Context
-) -> mtf.Tensor:
-    """Returns x after the transforms that are the attributes `names` of a module."""
-    for name in names:
-        x = getattr(module, name)(x, context)
-    return x
+def distinct_names(classes: Sequence[Callable[..., Any]]) -> list[str]:
+    """Returns an attribute name for each class: "self_attention" for SelfAttention.
+
+    A class says otherwise with `short_name`. One that is listed twice gets numbers, "norm_0" and
+    "norm_1".
+    """
+    # A functools.partial of a class is as good as a class.
+    classes = [getattr(cls, "func", cls) for cls in classes]
+    names = [getattr(cls, "short_name", _snake_case(cls.__name__)) for cls in classes]
+    return [
+        f"{name}_{names[:i].count(name)}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

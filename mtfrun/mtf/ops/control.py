@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.indexing import zeros
+from mtfrun.mtf.ops.constants import zeros
 from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -84,7 +84,7 @@ def _traced(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
     """Returns what body_fn makes of the inputs: traced to learn shapes and types, never run."""
     made: list[Any] = []
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def scratch() -> None:
         made.extend(body_fn(*inputs))
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.constants import one_hot, range
 from mtfrun.mtf.ops.elementwise import exp, log
-from mtfrun.mtf.ops.gathering import gather
-from mtfrun.mtf.ops.indexing import one_hot, range
+from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.lift import transposed
 from mtfrun.mtf.ops.reductions import reduce_max, reduce_sum, softmax
 from mtfrun.mtf.ops.structure import reshape

@@ -105,7 +105,7 @@ def _extremum(
     """
 
     def fn(value: tf.Tensor, axes: list[int]) -> tf.Tensor:
-        @tf.custom_gradient
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
         def extremum(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
             best = tf_fn(value, axes)
 

@@ -32,7 +32,7 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
         made["result"] = fn(*given)
         return [as_tensor(y) for y in tf.nest.flatten(made["result"])]
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def on_values(*values: tf.Tensor) -> Any:
         outputs = outputs_of(values)
 

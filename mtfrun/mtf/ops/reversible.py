@@ -40,7 +40,7 @@ def reversible_residuals(
         _require_shape(result, shape)
         return result.value
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def on_values(a: tf.Tensor, b: tf.Tensor) -> Any:
         for f in functions:
             a, b = b, a + value_of(f, b)

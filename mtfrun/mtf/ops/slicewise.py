@@ -39,7 +39,8 @@ def cwise(
     shapes = [as_tensor(x).shape for x in xs]
     if len(set(shapes)) > 1:
         raise ShapeError(f"cwise needs tensors of one shape, got {', '.join(map(str, shapes))}")
-    return slicewise(tf_fn, xs, shapes[0], output_dtype, shapes[0], grad_function)
+    result: Tensor = slicewise(tf_fn, xs, shapes[0], output_dtype, shapes[0], grad_function)
+    return result
 
 
 @named

@@ -9,7 +9,13 @@ import pytest
 
 from mtfrun import mtf, optim
 from mtfrun.models import moe
-from mtfrun.models.transformer import DecoderOnly, SelfAttention, Stack
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    DecoderOnly,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+)
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import ONE_DEVICE
 
@@ -44,9 +50,9 @@ def _busiest_over_mean(seed: int, loss_coef: float) -> np.ndarray:
         capacity=moe.Capacity(training=float(NUM_EXPERTS), group_size=256),
         loss_coef=loss_coef,
     )
-    attention = functools.partial(SelfAttention, num_heads=2, d_kv=8)
+    attention = functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=8))
     stack = functools.partial(Stack, num_layers=1, layers=[attention, layer])
-    model = DecoderOnly(mesh, VOCABULARY, d_model=16, max_length=32, stack=stack)
+    model = DecoderOnly(mesh, VOCABULARY, embedding=TokenEmbedding(16, max_length=32), stack=stack)
     state = TrainState(model, optim.Adam(learning_rate=3e-3), mesh, seed=seed)
     state.initialize()
     _skew_router(model)

@@ -9,7 +9,13 @@ import pytest
 
 from mtfrun import data, evaluation, mtf, optim
 from mtfrun.models import moe
-from mtfrun.models.transformer import EncoderDecoder, EncoderDecoderAttention, SelfAttention, Stack
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    EncoderDecoder,
+    EncoderDecoderAttention,
+    SelfAttention,
+    Stack,
+)
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
@@ -37,8 +43,8 @@ TWO_LEVELS = functools.partial(moe.MoE2D, num_experts=(2, 2), **OPTIONS)
 
 def _model(mesh: mtf.Mesh) -> EncoderDecoder:
     """Returns a model with one level in the encoder and two in the decoder."""
-    attention = functools.partial(SelfAttention, num_heads=4, d_kv=4)
-    to_encoder = functools.partial(EncoderDecoderAttention, num_heads=4, d_kv=4)
+    attention = functools.partial(SelfAttention, heads=AttentionHeads(4, d_kv=4))
+    to_encoder = functools.partial(EncoderDecoderAttention, heads=AttentionHeads(4, d_kv=4))
     return small_encoder_decoder(
         mesh,
         encoder=functools.partial(Stack, num_layers=1, layers=[attention, ONE_LEVEL]),

@@ -23,7 +23,7 @@ from tests.models.moe.mixtures import (
     two_levels,
 )
 
-ROOM_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0)
+ROOM_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0, group_size=12)
 # Of d_model's size, where only the name tells them apart, and of another.
 OUTPUT_DIMS = [D_MODEL, mtf.Dimension("n", D_MODEL.size), mtf.Dimension("n", 3)]
 

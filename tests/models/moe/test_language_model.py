@@ -9,7 +9,13 @@ import pytest
 
 from mtfrun import decoding, mtf, optim
 from mtfrun.models import moe
-from mtfrun.models.transformer import DecoderOnly, SelfAttention, Stack
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    DecoderOnly,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+)
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
@@ -37,13 +43,14 @@ def _model(
     **options,
 ) -> DecoderOnly:
     layer = functools.partial(MIXTURES[mixture], **options)
-    attention = functools.partial(SelfAttention, num_heads=4, d_kv=4)
+    attention = functools.partial(SelfAttention, heads=AttentionHeads(4, d_kv=4))
     stack = functools.partial(
         Stack, num_layers=num_layers, layers=[attention, layer], rematerialise=rematerialise
     )
     policy = mtf.DTypePolicy(activation=dtype)
+    embedding = TokenEmbedding(d_model=16, max_length=16)
     model = DecoderOnly(
-        mesh, VOCABULARY, d_model=16, max_length=16, stack=stack, prefix=prefix, dtypes=policy
+        mesh, VOCABULARY, embedding=embedding, stack=stack, prefix=prefix, dtypes=policy
     )
     mtf.initialize(model, seed=2)
     return model

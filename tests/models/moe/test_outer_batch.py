@@ -11,7 +11,13 @@ import pytest
 from mtfrun import mtf, optim
 from mtfrun.data import split_batch
 from mtfrun.models import moe
-from mtfrun.models.transformer import DecoderOnly, SelfAttention, Stack
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    DecoderOnly,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+)
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import VOCABULARY, packed_rows
@@ -34,10 +40,10 @@ def _two_steps(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns the totals of two steps' metrics, and the variables afterwards."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    attention = functools.partial(SelfAttention, num_heads=2, d_kv=4, dropout_rate=0.1)
+    attention = functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=4), dropout_rate=0.1)
     layers: list[Callable] = [attention, MIXTURES[mixture]]
     stack = functools.partial(Stack, num_layers=1, layers=layers)
-    model = DecoderOnly(mesh, VOCABULARY, d_model=8, max_length=16, stack=stack)
+    model = DecoderOnly(mesh, VOCABULARY, embedding=TokenEmbedding(8, max_length=16), stack=stack)
     state = TrainState(model, optim.Sgd(learning_rate=0.1), mesh, seed=1)
     state.initialize()
     shape = mtf.Shape(["batch:8", "length:12"])

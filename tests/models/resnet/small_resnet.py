@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.models.resnet import ImageInput, ResNet
+from mtfrun.models.resnet import Backbone, Blocking, ImageInput, ImageLoss, ResNet
 
 NUM_CLASSES = 6
 BATCH = 8
@@ -19,18 +19,29 @@ SHAPES = {
 }
 
 
-def small_resnet(mesh: mtf.Mesh, **options: Any) -> ResNet:
-    """Returns two stages of a block each, with augmentation and label smoothing."""
-    options = {
-        "stage_sizes": [1, 1],
-        "widths": [4, 8],
-        "image_input": ImageInput(mean=[120.0, 125.0, 130.0], crop_padding=1, flip=True),
-        "label_smoothing": 0.1,
-        "init_zero": False,
-        **options,
-    }
+AUGMENTED = ImageInput(mean=[120.0, 125.0, 130.0], crop_padding=1, flip=True)
+
+
+def small_resnet(
+    mesh: mtf.Mesh,
+    *,
+    blocking: Blocking = Blocking(),
+    image_input: ImageInput = AUGMENTED,
+    loss: ImageLoss = ImageLoss(label_smoothing=0.1),
+    **backbone: Any,
+) -> ResNet:
+    """Returns two stages of a block each; `backbone` is what else is not as by default there."""
+    layers = Backbone(**{"stage_sizes": [1, 1], "widths": [4, 8], "init_zero": False, **backbone})
     image = mtf.Shape(SHAPES["images"].dims[1:])
-    return ResNet(mesh, NUM_CLASSES, image, **options)
+    return ResNet(
+        mesh,
+        NUM_CLASSES,
+        image,
+        backbone=layers,
+        blocking=blocking,
+        image_input=image_input,
+        loss=loss,
+    )
 
 
 def pictures(seed: int = 0) -> dict[str, np.ndarray]:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.models.resnet import ImageInput, beta_quantiles, mixed, mixing_shares
+from mtfrun.models.resnet import (
+    Blocking,
+    ImageInput,
+    ImageLoss,
+    beta_quantiles,
+    mixed,
+    mixing_shares,
+)
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, on_mesh, pictures, small_resnet
 
@@ -93,8 +100,8 @@ def _loss_and_gradients(
 def test_the_loss_is_that_of_both_labels_in_the_shares_of_their_pictures() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     plain_input = ImageInput(crop_padding=0)
-    options = {"image_input": plain_input, "label_smoothing": 0.2}
-    model = small_resnet(mesh, **options, mixup_alpha=ALPHA)
+    loss = ImageLoss(label_smoothing=0.2, mixup_alpha=ALPHA)
+    model = small_resnet(mesh, image_input=plain_input, loss=loss)
     mtf.initialize(model, seed=3)
     batch, step = pictures(), 4
     value, gradients, metrics = _loss_and_gradients(model, mesh, on_mesh(mesh, batch), step)
@@ -110,7 +117,7 @@ def test_the_loss_is_that_of_both_labels_in_the_shares_of_their_pictures() -> No
         {"images": images, "labels": labels.astype(np.int32), "weights": part.astype(np.float32)}
         for labels, part in ((batch["labels"], shares), (np.roll(batch["labels"], 1), 1 - shares))
     ]
-    plain = small_resnet(mesh, **options)
+    plain = small_resnet(mesh, image_input=plain_input, loss=ImageLoss(label_smoothing=0.2))
     mtf.initialize(plain, seed=3)
     found = [_loss_and_gradients(plain, mesh, on_mesh(mesh, part), step) for part in parts]
     assert_close(value, sum(part[0] for part in found), FLOAT32_MODEL_TOLERANCE)
@@ -135,7 +142,8 @@ def test_the_loss_is_that_of_both_labels_in_the_shares_of_their_pictures() -> No
 def test_a_step_with_mixup_is_that_of_one_device(mesh_shape: str, layout: str, blocks: int) -> None:
     def step(mesh_shape: str, layout: str, blocks: int) -> tuple:
         mesh = mtf.Mesh(mesh_shape, layout)
-        model = small_resnet(mesh, mixup_alpha=ALPHA, row_blocks=blocks, col_blocks=blocks)
+        loss = ImageLoss(label_smoothing=0.1, mixup_alpha=ALPHA)
+        model = small_resnet(mesh, blocking=Blocking(blocks, blocks), loss=loss)
         mtf.initialize(model, seed=2)
         return _loss_and_gradients(model, mesh, on_mesh(mesh, pictures()), 5)
 
@@ -147,4 +155,4 @@ def test_a_step_with_mixup_is_that_of_one_device(mesh_shape: str, layout: str, b
 
 def test_a_negative_alpha_is_an_error() -> None:
     with pytest.raises(ValueError, match="mixup_alpha=-0.1 must not be negative"):
-        small_resnet(mtf.Mesh(ONE_DEVICE), mixup_alpha=-0.1)
+        ImageLoss(mixup_alpha=-0.1)

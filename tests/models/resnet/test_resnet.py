@@ -10,7 +10,14 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.models.resnet import BottleneckBlock, ImageInput, LargeImageStem, ResNet
+from mtfrun.models.resnet import (
+    Backbone,
+    Blocking,
+    BottleneckBlock,
+    ImageInput,
+    LargeImageStem,
+    ResNet,
+)
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, SHAPES, on_mesh, pictures, small_resnet
@@ -27,15 +34,14 @@ def test_the_networks_have_as_many_parameters_as_published() -> None:
     image = mtf.convert_to_shape("rows:32;cols:32;channels:3")
     # With identity shortcuts 269,722; the two that change the width are convolutions here.
     assert _num_parameters(ResNet(mesh, 10, image)) == 269_722 + 2_560 + 192
-    resnet50 = ResNet(
-        mesh,
-        1000,
-        mtf.convert_to_shape("rows:224;cols:224;channels:3"),
-        block=BottleneckBlock,
+    backbone = Backbone(
         stem=LargeImageStem,
+        block=BottleneckBlock,
         stage_sizes=[3, 4, 6, 3],
         widths=[64, 128, 256, 512],
     )
+    large = mtf.convert_to_shape("rows:224;cols:224;channels:3")
+    resnet50 = ResNet(mesh, 1000, large, backbone=backbone)
     assert _num_parameters(resnet50) == 25_557_032
 
 
@@ -164,7 +170,13 @@ def test_padding_has_no_weight() -> None:
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="8 rows and 8 cols cannot be cut into row_blocks=3"):
-        small_resnet(mtf.Mesh(ONE_DEVICE), row_blocks=3)
-    with pytest.raises(ValueError, match="one number a stage"):
-        small_resnet(mtf.Mesh(ONE_DEVICE), stage_sizes=[1])
+    with pytest.raises(ValueError, match="8 rows and 8 cols cannot be cut into 3 times 1"):
+        small_resnet(mtf.Mesh(ONE_DEVICE), blocking=Blocking(rows=3))
+    with pytest.raises(ValueError, match="rows=1 and cols=0 must be at least 1"):
+        Blocking(cols=0)
+
+
+@pytest.mark.parametrize("stage_sizes", [[1], [1, 0]])
+def test_every_stage_has_a_size_and_a_width(stage_sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="one number a stage each, of at least 1"):
+        Backbone(stage_sizes=stage_sizes, widths=[4, 8])

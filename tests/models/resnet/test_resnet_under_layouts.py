@@ -12,7 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.evaluation import Evaluator
-from mtfrun.models.resnet import BottleneckBlock, LargeImageStem
+from mtfrun.models.resnet import Blocking, BottleneckBlock, LargeImageStem
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import SHAPES, on_mesh, pictures, small_resnet
@@ -49,7 +49,7 @@ SLOW = ("data 2 x col_blocks 4",)
 def _trained(mesh_shape: str, layout: str, row_blocks: int, col_blocks: int) -> tuple:
     """Returns the losses of all steps, the metrics of the end, and the moving averages."""
     mesh = mtf.Mesh(mesh_shape, layout)
-    model = small_resnet(mesh, row_blocks=row_blocks, col_blocks=col_blocks)
+    model = small_resnet(mesh, blocking=Blocking(row_blocks, col_blocks))
     optimizer = optim.Momentum(
         0.02, nesterov=True, weight_decay=1e-3, exclude_from_weight_decay=["norm/", "/bias$"]
     )
@@ -101,8 +101,7 @@ def _first_step(
     """Returns loss, gradients and moving averages of the first step."""
     mesh = mtf.Mesh(mesh_shape, layout)
     options: dict[str, Any] = {
-        "row_blocks": row_blocks,
-        "col_blocks": col_blocks,
+        "blocking": Blocking(row_blocks, col_blocks),
         "rematerialise": rematerialise,
     }
     if bottleneck:

@@ -15,9 +15,9 @@ import tensorflow as tf
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import LayoutError, ShapeError
 from mtfrun.mtf.ops.binary import where
-from mtfrun.mtf.ops.halo import with_margins
-from mtfrun.mtf.ops.indexing import range as index_range
+from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.joining import slice as slice_along
+from mtfrun.mtf.ops.spatial.halo import with_margins
 from mtfrun.mtf.ops.structure import replace_dimensions, transpose
 from mtfrun.mtf.tensor import Tensor
 

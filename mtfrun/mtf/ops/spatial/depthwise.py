@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.ops.batch_merging import over_merged_batch
-from mtfrun.mtf.ops.halo import with_margins
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.joining import unstack
-from mtfrun.mtf.ops.sliding import split_spatial_again, split_spatial_as_blocks
+from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch
+from mtfrun.mtf.ops.spatial.halo import with_margins
+from mtfrun.mtf.ops.spatial.windows import split_spatial_again, split_spatial_as_blocks
 from mtfrun.mtf.ops.structure import transpose
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 

@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.ops.batch_merging import over_merged_batch, split_leading_axes
-from mtfrun.mtf.ops.convolution import check_filter, resized, spatial_strides
-from mtfrun.mtf.ops.halo import with_margins
 from mtfrun.mtf.ops.lift import laid_out
-from mtfrun.mtf.ops.patches import by_patches
-from mtfrun.mtf.ops.sliding import (
+from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
+from mtfrun.mtf.ops.spatial.convolution import check_filter, resized, spatial_strides
+from mtfrun.mtf.ops.spatial.halo import with_margins
+from mtfrun.mtf.ops.spatial.patches import by_patches
+from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
     split_spatial_again,

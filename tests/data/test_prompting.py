@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 
 from mtfrun.data import TARGETS, ByteVocabulary
-from mtfrun.experiment.prompting import Continuing
+from mtfrun.data.prompting import Continuing, PromptLimits
 
 
 def test_no_prompt_is_longer_than_its_program_expects() -> None:
     seen = 0
     for max_length, decode_length in itertools.product((16, 40, 64, 256), (1, 8, 30, 100, 400)):
-        prompting = Continuing(ByteVocabulary(), max_length, decode_length)
+        prompting = Continuing(ByteVocabulary(), PromptLimits(max_length, decode_length))
         largest: dict[int, int] = {}
         for size in range(max_length + 20):
             row = prompting.row(b"x" * size)

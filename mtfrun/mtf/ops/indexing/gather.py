@@ -8,8 +8,8 @@ from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.constants import constant, one_hot, range
 from mtfrun.mtf.ops.contraction import einsum
-from mtfrun.mtf.ops.indexing import constant, one_hot, range
 from mtfrun.mtf.ops.lift import laid_out, transposed
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape

@@ -8,7 +8,7 @@ from tensorflow.compiler.tf2xla.python import xla
 from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import equal, logical_and, where
-from mtfrun.mtf.ops.indexing import range
+from mtfrun.mtf.ops.constants import range
 from mtfrun.mtf.ops.lift import laid_out, transposed
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 

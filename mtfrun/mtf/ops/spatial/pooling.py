@@ -9,18 +9,19 @@ The channels may be split always. Ties in a window give the gradient to the firs
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from mtfrun.mtf.dimension import Dimension, DimensionLike
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.ops.batch_merging import over_merged_batch, split_leading_axes
-from mtfrun.mtf.ops.convolution import resized, spatial_strides
+from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.reductions import reduce_mean
-from mtfrun.mtf.ops.sliding import (
+from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
+from mtfrun.mtf.ops.spatial.convolution import resized, spatial_strides
+from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
     padded_value,
@@ -81,6 +82,37 @@ def avg_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
 def avg_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
     """Returns the mean of every window of x {..., depth, height, width, channels}."""
     return _avg_pool(x, spatial_strides(ksize, 3))
+
+
+def pool_tensor_1d(
+    tensor: TensorLike,
+    pool_dim: DimensionLike,
+    reduce_fn: Callable[..., Tensor] = reduce_mean,
+    pool_size: int = 2,
+) -> Tensor:
+    """Returns a tensor whose `pool_dim` is shorter: every `pool_size` entries are reduced to one.
+
+    Args:
+      tensor: {..., pool_dim, ...}.
+      pool_dim: a dimension whose size `pool_size` divides; the result's has the same name.
+      reduce_fn: takes a tensor and `reduced_dim`, such as `mtf.reduce_max`.
+      pool_size: how many neighbours make one entry.
+    """
+    x = as_tensor(tensor)
+    dim = convert_to_dimension(pool_dim)
+    x.shape.index(dim)
+    if dim.size % pool_size:
+        raise ShapeError(
+            f"windows of {pool_size} do not divide {dim.name}:{dim.size}: cut it with mtf.slice"
+        )
+    shorter = Dimension(dim.name, dim.size // pool_size)
+    window = Dimension(f"_{dim.name}_window", pool_size)
+    return reduce_fn(replace_dimensions(x, dim, [shorter, window]), reduced_dim=window)
+
+
+def stride_tensor_1d(tensor: TensorLike, pool_dim: DimensionLike, pool_size: int = 2) -> Tensor:
+    """Returns every `pool_size`-th entry along a dimension, beginning with the first."""
+    return pool_tensor_1d(tensor, pool_dim, reduce_first, pool_size)
 
 
 def _spatial_dims(x: Tensor, num_spatial: int) -> list[Dimension]:

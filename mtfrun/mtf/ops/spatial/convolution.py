@@ -21,10 +21,10 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.errors import LayoutError, ShapeError
-from mtfrun.mtf.ops.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.lift import laid_out
-from mtfrun.mtf.ops.patches import by_patches
-from mtfrun.mtf.ops.sliding import (
+from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
+from mtfrun.mtf.ops.spatial.patches import by_patches
+from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
     padded_value,

@@ -1,4 +1,4 @@
-"""How prompts become rows of ids: continued, or answered as inputs or behind them."""
+"""How prompts, and pairs that are scored, become rows of ids."""
 
 from __future__ import annotations
 
@@ -8,10 +8,43 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mtfrun.data import INPUTS, TARGETS, Vocabulary
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.vocabulary import Vocabulary
 
 # Rows are made in lengths of powers of two from here on: a program is compiled for each.
 SHORTEST_ROW = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptLimits:
+    """How long rows may be.
+
+    max_length: ids of a prompt and its continuation, or of an input and a scored target, together.
+    decode_length: ids that are made for a prompt at most.
+    multiplier, constant: where prompts are inputs of their own, also at most
+        (ids of the inputs) * multiplier + constant.
+    """
+
+    max_length: int
+    decode_length: int
+    multiplier: float = 1.5
+    constant: int = 10
+
+
+class ScoredRow(NamedTuple):
+    """A pair whose target is scored.
+
+    Attributes:
+      features: the ids, by feature.
+      lengths: the length to which each feature is padded.
+      begin: where the target begins in the feature "targets"; it ends where that does.
+      truncated: tokens of input and target that are not in it, for lack of room.
+    """
+
+    features: dict[str, np.ndarray]
+    lengths: dict[str, int]
+    begin: int
+    truncated: int
 
 
 class Row(NamedTuple):
@@ -54,28 +87,27 @@ class Prompting(Protocol):
 class Continuing:
     """A prompt is the beginning of the targets, and the output continues it.
 
-    max_length: ids of prompt and output together.
-    decode_length: ids that are made at most. A prompt that leaves no room for them, or for half of
-        `max_length` if that is less, is read from its end backwards.
+    limits: a prompt that leaves no room for `decode_length` ids, or for half of `max_length` if
+        that is less, is read from its end backwards.
     """
 
     vocabulary: Vocabulary
-    max_length: int
-    decode_length: int
+    limits: PromptLimits
 
     @property
-    def _kept(self) -> int:
+    def _read(self) -> int:
         """The ids of a prompt that are read at most."""
-        return self.max_length - min(self.decode_length, self.max_length // 2)
+        longest = self.limits.max_length
+        return longest - min(self.limits.decode_length, longest // 2)
 
     def row(self, prompt: bytes) -> Row:
         encoded = self.vocabulary.encode(prompt)
-        ids = encoded[-self._kept :]
-        limit = min(len(ids) + self.decode_length, self.max_length)
+        ids = encoded[-self._read :]
+        limit = min(len(ids) + self.limits.decode_length, self.limits.max_length)
         return Row(ids, len(ids), len(encoded) - len(ids), len(ids), limit)
 
     def lengths(self, row: Row) -> dict[str, int]:
-        return {TARGETS: bucket(row.limit, self.max_length)}
+        return {TARGETS: bucket(row.limit, self.limits.max_length)}
 
     def features(
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
@@ -85,8 +117,8 @@ class Continuing:
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         length = lengths[TARGETS]
         # Rows that are shorter than `max_length` have room for all that is made.
-        room = self.decode_length if length < self.max_length else 0
-        return max(0, min(self._kept, length - room))
+        room = self.limits.decode_length if length < self.limits.max_length else 0
+        return max(0, min(self._read, length - room))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,24 +126,21 @@ class Answering:
     """A prompt is the inputs, read from its beginning, and the output is all of the targets.
 
     inputs_length, targets_length: ids at most, the end included.
-    decode_length, multiplier, constant: the output has at most `decode_length` ids, and at most
-        (ids of the inputs) * multiplier + constant.
+    limits: of the output.
     """
 
     vocabulary: Vocabulary
     inputs_length: int
     targets_length: int
-    decode_length: int
-    multiplier: float
-    constant: int
+    limits: PromptLimits
 
     def row(self, prompt: bytes) -> Row:
         encoded = self.vocabulary.encode(prompt)
-        kept = encoded[: self.inputs_length - 1]
-        ids = np.append(kept, self.vocabulary.end_id).astype(np.int32)
-        limit = int(len(ids) * self.multiplier + self.constant)
-        limit = max(1, min(limit, self.decode_length, self.targets_length))
-        return Row(ids, len(kept), len(encoded) - len(kept), 0, limit)
+        ids = with_end(self.vocabulary, encoded, self.inputs_length)
+        limit = int(len(ids) * self.limits.multiplier + self.limits.constant)
+        limit = max(1, min(limit, self.limits.decode_length, self.targets_length))
+        read = len(ids) - 1
+        return Row(ids, read, len(encoded) - read, 0, limit)
 
     def lengths(self, row: Row) -> dict[str, int]:
         return {
@@ -157,6 +186,28 @@ class AnsweringInRow:
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         return min(self.apart.inputs_length, lengths[TARGETS])
+
+
+def continued_pair(
+    vocabulary: Vocabulary, inputs: bytes, target: bytes, max_length: int
+) -> ScoredRow:
+    """Returns the row "inputs target end" of at most `max_length` ids.
+
+    The target comes first where room is short: the inputs are read from their end backwards.
+    """
+    before, scored = vocabulary.encode(inputs), vocabulary.encode(target)
+    length = len(before) + len(scored)
+    scored = with_end(vocabulary, scored, max_length)
+    room = max_length - len(scored)
+    before = before[len(before) - min(room, len(before)) :]
+    ids = np.concatenate([before, scored]).astype(np.int32)
+    lengths = {TARGETS: bucket(len(ids), max_length)}
+    return ScoredRow({TARGETS: ids}, lengths, len(before), length + 1 - len(ids))
+
+
+def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray:
+    """Returns the first ids and the end, int32, at most `length` together."""
+    return np.append(ids[: length - 1], vocabulary.end_id).astype(np.int32)
 
 
 def bucket(length: int, longest: int) -> int:

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
+from mtfrun.mtf.ops.constants import range as index_range
+from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.joining import concat
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.lift import laid_out
@@ -32,6 +34,27 @@ def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
       wrap: what leaves at one end enters at the other; otherwise zeros do.
     """
     return _moved(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
+
+
+def dynamic_shift(x: TensorLike, offset: TensorLike, dim: DimensionLike, wrap: bool) -> Tensor:
+    """Returns x moved along a dimension by an amount that is a tensor.
+
+    Args:
+      x: {..., dim, ...}.
+      offset: integers, any of x's other dimensions; positive moves to higher indices.
+      dim: the dimension; gathered where it is split.
+      wrap: what leaves at one end enters at the other; otherwise zeros do.
+    """
+    x, offset = as_tensor(x), as_tensor(offset)
+    dim = convert_to_dimension(dim)
+    x.shape.index(dim)
+    for other in offset.shape:
+        x.shape.index(other)
+    source_dim = Dimension(f"_{dim.name}_source", dim.size)
+    source = index_range(x.mesh, dim, offset.dtype) - offset
+    if wrap:
+        source = source % dim.size
+    return gather(rename_dimension(x, dim.name, source_dim.name), source, source_dim, x.shape)
 
 
 def halo_exchange(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from mtfrun.mtf.mesh import Mesh
-from mtfrun.mtf.ops.batch_merging import merged_names, over_merged_batch
-from mtfrun.mtf.ops.sliding import Window, padded_value, taps
+from mtfrun.mtf.ops.spatial.batch_merging import merged_names, over_merged_batch
+from mtfrun.mtf.ops.spatial.windows import Window, padded_value, taps
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor
 
@@ -61,8 +61,10 @@ def _product_of_patches(
     # The part of the channels is on the axis of `out`: under its name, it is laid out like it.
     part = (out_name, channels)
 
-    @tf.custom_gradient
-    def product(patches: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def product(
+        patches: tf.Tensor, kernel: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
         def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             whole = mesh.constrain(gradient, Shape([*around, whole_out]))
             by_channels = mesh.constrain(kernel, Shape([taps_dim, part, whole_out]))

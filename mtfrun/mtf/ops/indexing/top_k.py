@@ -9,13 +9,13 @@ from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.constants import one_hot
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
-from mtfrun.mtf.ops.gathering import gather
-from mtfrun.mtf.ops.indexing import one_hot
+from mtfrun.mtf.ops.indexing.gather import gather
+from mtfrun.mtf.ops.indexing.top_k_in_blocks import fits_blocks, top_k_in_blocks
 from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
 from mtfrun.mtf.ops.reductions import reduce_max
-from mtfrun.mtf.ops.top_k_in_blocks import fits_blocks, top_k_in_blocks
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.random import Key, random_uniform
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor

@@ -1,0 +1,72 @@
+"""What `decode` reads: texts, images or a split, as its flags say."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.inputs.image_paths import image_paths
+from mtfrun.cli.inputs.prompts import prompt_bytes, read_prompts
+from mtfrun.data import read_image
+from mtfrun.experiment import Images
+
+_SPLIT = "split:"
+
+
+class FlagSource:
+    """What --prompt, --input or --interactive of `decode` mean."""
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        self._flags = flags
+
+    @property
+    def split(self) -> str | None:
+        """The name behind --input=split:, None for other inputs."""
+        path = self._flags.input or ""
+        return path.removeprefix(_SPLIT) if path.startswith(_SPLIT) else None
+
+    def texts(self) -> list[bytes]:
+        """Returns prompts; those of --interactive are yet to come."""
+        if self._flags.input is not None:
+            return read_prompts(self._flags.input)
+        return [prompt_bytes(text) for text in self._flags.prompt]
+
+    def images(self, size: tuple[int, int, int]) -> Images:
+        """Returns the images of the files that --input means, see `image_paths`."""
+        if self._flags.input is None:
+            name = "interactive" if self._flags.interactive else "prompt"
+            raise UsageError(
+                f"the model is a classifier of images, --{name} is for models of text: give images "
+                f"with --input=FILE, a folder, a pattern or {_SPLIT}NAME of the data"
+            )
+        paths = image_paths(self._flags.input)
+        return Images(len(paths), _images(paths, size))
+
+
+@dataclasses.dataclass(frozen=True)
+class TypedText:
+    """A text that was typed."""
+
+    text: bytes
+    split: str | None = None
+
+    def texts(self) -> list[bytes]:
+        """Returns the text."""
+        return [self.text]
+
+    def images(self, size: tuple[int, int, int]) -> Images:
+        """Raises UsageError: it is none."""
+        raise UsageError("the model reads images: give them with --input=FILE")
+
+
+def _images(
+    paths: Sequence[str], size: tuple[int, int, int]
+) -> Iterator[tuple[np.ndarray, dict[str, object]]]:
+    for path in paths:
+        # Names that are no UTF-8 cannot be written as JSON.
+        yield read_image(path, size), {"file": os.fsencode(path).decode("utf-8", "replace")}

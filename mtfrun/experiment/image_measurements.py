@@ -1,0 +1,75 @@
+"""What TensorBoard shows of the evaluation of a classifier of images, beside curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import cast
+
+import numpy as np
+
+from mtfrun.data import ImageData, reading
+from mtfrun.errors import InputError
+from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
+from mtfrun.experiment.inference import Images, required
+from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
+from mtfrun.models.resnet import CONFUSION_MATRIX
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfusionMatrix(Measurement):
+    """How many images of each class are taken for each, where the model has counted them."""
+
+    def __call__(self, evaluated: Evaluated) -> Measured:
+        if CONFUSION_MATRIX not in evaluated.tables or not evaluated.is_shown:
+            return Measured()
+        data = _data(self)
+        image = confusion_picture(evaluated.tables[CONFUSION_MATRIX], data.label_names)
+        return Measured(images={CONFUSION_MATRIX: image})
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImages(Measurement):
+    """The first images of a split with their predictions.
+
+    num_images: so many; 0 for none.
+    """
+
+    num_images: int = 32
+
+    def __post_init__(self) -> None:
+        if self.num_images < 0:
+            raise InputError(f"num_images={self.num_images} must not be negative")
+        _data(self)
+
+    def __call__(self, evaluated: Evaluated) -> Measured:
+        if not self.num_images or not evaluated.is_shown:
+            return Measured()
+        examples: list[tuple[np.ndarray, dict[str, object]]]
+        examples = [(image, {}) for image, _ in self._first]
+        records = self.experiment.inference.records(
+            Images(len(examples), examples), evaluated.progress
+        )
+        names = _data(self).label_names
+        labelled = [
+            Labelled(
+                image,
+                names[label],
+                str(record.fields["label"]),
+                cast(float, record.fields["probability"]),
+            )
+            for (image, label), record in zip(self._first, records, strict=True)
+        ]
+        return Measured(images={"predictions": labelled_pictures(labelled)})
+
+    @functools.cached_property
+    def _first(self) -> list[tuple[np.ndarray, int]]:
+        source = _data(self).source
+        with reading(source):
+            first = list(source.examples(self.split).take(self.num_images).as_numpy_iterator())
+        return [(image, int(label)) for image, label in first]
+
+
+def _data(measurement: Measurement) -> ImageData:
+    who = f"Evaluation.measurements: {type(measurement).__name__}"
+    return required(measurement.experiment.data, ImageData, who, "leave it out")

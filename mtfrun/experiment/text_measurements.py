@@ -1,0 +1,136 @@
+"""What is measured of text: simple statistics, decodes against references, samples to read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import html
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun import evaluation
+from mtfrun.data import TextData, conditional_entropy
+from mtfrun.errors import InputError
+from mtfrun.experiment.inference import required
+from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
+
+# Decodes in TensorBoard.
+SHOWN_DECODES = 10
+
+TextMetrics = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entropies(Measurement):
+    """What simple statistics reach, with which the bits per byte of a model are compared.
+
+    orders: for each, the entropy of the split's bytes given so many bytes before each, as
+        "order_2_entropy".
+    """
+
+    uses_model: ClassVar[bool] = False
+
+    orders: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.orders and not self._data.has_text:
+            raise InputError(
+                f"Entropies.orders={self.orders} needs running text, which "
+                f"{type(self._data).__name__} is not: set it to []"
+            )
+
+    def __call__(self, evaluated: Evaluated) -> Measured:
+        return Measured(metrics=self._entropies)
+
+    @property
+    def _data(self) -> TextData:
+        who = f"Entropies.orders={self.orders}"
+        return required(self.experiment.data, TextData, who, "set it to []")
+
+    @functools.cached_property
+    def _entropies(self) -> dict[str, float]:
+        if not self.orders:
+            return {}
+        text = self._data.text(self.split)
+        return {f"order_{order}_entropy": conditional_entropy(text, order) for order in self.orders}
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedPairs(Measurement):
+    """How near decoded inputs are to their targets; TensorBoard shows the first ones.
+
+    num_decodes: of so many pairs from the split's beginning; 0 for none.
+    metrics: functions of all outputs and all references that return metrics by name, besides
+        "token_accuracy".
+    """
+
+    num_decodes: int = 0
+    metrics: Sequence[TextMetrics] = (evaluation.text_metrics,)
+
+    def __post_init__(self) -> None:
+        if self.num_decodes and not self._data.has_pairs:
+            raise InputError(
+                f"DecodedPairs.num_decodes={self.num_decodes} needs pairs to compare outputs with: "
+                "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
+            )
+
+    def __call__(self, evaluated: Evaluated) -> Measured:
+        if not self.num_decodes:
+            return Measured()
+        records = self.experiment.inference.records(
+            [inputs for inputs, _ in self._pairs], evaluated.progress
+        )
+        outputs = [record.texts[0] for record in records]
+        references = [target.decode("utf-8", "replace") for _, target in self._pairs]
+        encode = self._data.vocabulary.encode
+        metrics: dict[str, float] = {}
+        for measure in self.metrics:
+            metrics |= measure(outputs, references)
+        metrics["token_accuracy"] = evaluation.token_accuracy(
+            [encode(text) for text in outputs], [encode(text) for text in references]
+        )
+        inputs = [text.decode("utf-8", "replace") for text, _ in self._pairs]
+        rows = zip(inputs[:SHOWN_DECODES], outputs, references, strict=False)
+        shown = [f"{_shown(x, y)}\n\nwanted: {_preformatted(wanted)}" for x, y, wanted in rows]
+        return Measured(metrics, texts={"decodes": "\n\n".join(shown)})
+
+    @property
+    def _data(self) -> TextData:
+        who = f"DecodedPairs.num_decodes={self.num_decodes}"
+        return required(self.experiment.data, TextData, who, "set it to 0")
+
+    @functools.cached_property
+    def _pairs(self) -> list[tuple[bytes, bytes]]:
+        return self._data.pairs(self.split, self.num_decodes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples(Measurement):
+    """What the model makes of some prompts; TensorBoard shows it.
+
+    prompts: the prompts.
+    """
+
+    prompts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.prompts:
+            required(self.experiment.data, TextData, "Samples.prompts", "set it to []")
+
+    def __call__(self, evaluated: Evaluated) -> Measured:
+        if not self.prompts or not evaluated.is_shown:
+            return Measured()
+        records = self.experiment.inference.records(
+            [prompt.encode() for prompt in self.prompts], evaluated.progress
+        )
+        shown = [_shown(x, y.texts[0]) for x, y in zip(self.prompts, records, strict=True)]
+        return Measured(texts={"samples": "\n\n".join(shown)})
+
+
+def _shown(prompt: str, output: str) -> str:
+    """Returns a prompt and an output as Markdown."""
+    return f"**{html.escape(prompt)}**\n\n{_preformatted(output)}"
+
+
+def _preformatted(text: str) -> str:
+    return f"<pre>{html.escape(text)}</pre>"

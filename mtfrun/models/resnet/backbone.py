@@ -1,0 +1,80 @@
+"""The convolutions of a residual network; He et al. 2015, arXiv:1512.03385."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers import BatchNorm
+from mtfrun.models.resnet.blocks import BasicBlock, Blocking, ResidualBlock
+from mtfrun.models.resnet.stems import SmallImageStem
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A stem, and stages of residual blocks; every stage but the first halves rows and cols.
+
+    stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes, norm=...)`.
+    block: a class, called as a `ResidualBlock`.
+    stage_sizes: the number of blocks of each stage.
+    widths: their widths, one a stage.
+    norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
+    init_zero: residual blocks begin as the identity.
+    rematerialise: compute residual blocks again in the backward pass instead of remembering what is
+      inside them: less memory, the time of one more forward pass.
+    """
+
+    stem: Callable[..., mtf.Module] = SmallImageStem
+    block: Callable[..., ResidualBlock] = BasicBlock
+    stage_sizes: Sequence[int] = (3, 3, 3)
+    widths: Sequence[int] = (16, 32, 64)
+    norm: Callable[..., BatchNorm] = BatchNorm
+    init_zero: bool = True
+    rematerialise: bool = False
+
+    def __post_init__(self) -> None:
+        sizes, widths = list(self.stage_sizes), list(self.widths)
+        if len(sizes) != len(widths) or not sizes or min(sizes) < 1:
+            raise InputError(
+                f"stage_sizes={sizes} and widths={widths} must be one number a stage each, of at "
+                "least 1"
+            )
+
+    def layers(
+        self,
+        mesh: mtf.Mesh,
+        channels: mtf.Dimension,
+        blocking: Blocking,
+        dtypes: mtf.DTypePolicy,
+    ) -> tuple[mtf.Module, list[list[ResidualBlock]]]:
+        """Returns the stem, and the residual blocks of every stage.
+
+        Args:
+          mesh: the mesh.
+          channels: of the images.
+          blocking: what images are cut into.
+          dtypes: of variables and of activations.
+        """
+        filters = mtf.Dimension("filters", self.widths[0])
+        stem = self.stem(mesh, channels, filters, blocking, dtypes, norm=self.norm)
+        stages: list[list[ResidualBlock]] = []
+        for stage, (num_blocks, width) in enumerate(
+            zip(self.stage_sizes, self.widths, strict=True)
+        ):
+            stages.append([])
+            for i in range(num_blocks):
+                block = self.block(
+                    mesh,
+                    filters,
+                    width,
+                    blocking,
+                    dtypes,
+                    stride=2 if stage and i == 0 else 1,
+                    init_zero=self.init_zero,
+                    norm=self.norm,
+                )
+                filters = block.output_dim
+                stages[-1].append(block)
+        return stem, stages

@@ -1,0 +1,89 @@
+"""How ids become vectors, and vectors logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
+
+Position = PositionalEmbedding | SinusoidPositions
+
+# Made as `position_class(mesh, max_length, d_model, dtypes)`.
+PositionClass = Callable[..., Position]
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenEmbedding:
+    """How a model of tokens turns ids into vectors, and vectors into logits.
+
+    d_model: the size of the vectors between layers.
+    max_length: the largest position + 1.
+    position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
+      added to those of the ids; None for a model whose attention knows positions.
+    tied_softmax: the embedding is also the softmax's weights.
+    vocabulary_divisor: "vocab", the dimension of the embedding and the logits, has this multiple
+      that is next to the number of ids, so that a mesh axis divides it. The logits beyond the last
+      id are too low to be predicted and take no part in the loss.
+    """
+
+    d_model: int = 512
+    max_length: int = 512
+    position: PositionClass | None = PositionalEmbedding
+    tied_softmax: bool = True
+    vocabulary_divisor: int = 1
+
+    def __post_init__(self) -> None:
+        if self.vocabulary_divisor < 1:
+            raise InputError(f"vocabulary_divisor={self.vocabulary_divisor} must be at least 1")
+
+    @property
+    def width(self) -> mtf.Dimension:
+        """The dimension of the vectors."""
+        return mtf.Dimension("d_model", self.d_model)
+
+    def vocab(self, vocabulary_size: int) -> mtf.Dimension:
+        """Returns the dimension of so many ids and the padding behind them."""
+        multiples = -(-vocabulary_size // self.vocabulary_divisor)
+        return mtf.Dimension("vocab", multiples * self.vocabulary_divisor)
+
+
+def embed(
+    ids: mtf.Tensor,
+    positions: mtf.Tensor | None,
+    embedding: Embedding,
+    position: Position | None,
+) -> mtf.Tensor:
+    """Returns the vectors {..., d_model} of ids {...}, with those of their positions added.
+
+    Args:
+      ids: int32.
+      positions: of the ids, in their shape or a scalar; None for 0, 1, ... along "length".
+      embedding: has the vectors of ids.
+      position: has the vectors of positions; None adds nothing.
+
+    Raises:
+      ShapeError: `position` has no vectors for all of the length.
+    """
+    x = embedding(ids)
+    if position is None:
+        return x
+    if positions is None:
+        return x + position.first(ids.shape.get_dim_by_name("length"))
+    if "length" in ids.shape.dimension_names:
+        check_length(ids, position)
+    return x + position(positions)
+
+
+def check_length(ids: mtf.Tensor, position: Position | None) -> mtf.Dimension:
+    """Returns the dimension "length" of ids.
+
+    Raises:
+      ShapeError: `position` has no vectors for all of it.
+    """
+    length = ids.shape.get_dim_by_name("length")
+    if position is not None:
+        position.check_length(length)
+    return length

@@ -1,0 +1,88 @@
+"""The last layer of a model of tokens: vectors to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.layers import MASKED, Embedding, dense
+
+# Weights of so many entries are transposed for decoding, see `TokenSoftmax.for_steps`.
+TRANSPOSED_FROM = 2**23
+
+
+class TokenSoftmax(mtf.Module):
+    """The logits of a vocabulary, without a bias; those of padding are too low to be predicted."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        vocabulary_size: int,
+        vocab: mtf.Dimension,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        tied: Embedding | None = None,
+    ) -> None:
+        """Makes the spec of the kernel {d_model, vocab}, or takes the table of an embedding.
+
+        Args:
+          mesh: the mesh.
+          vocabulary_size: the number of ids; the rest of `vocab` is padding.
+          vocab: the dimension of the logits.
+          d_model: the dimension of the vectors.
+          dtypes: of the kernel, and of the product; logits are float32.
+          tied: the embedding whose table is used, see `Embedding.logits`.
+        """
+        super().__init__()
+        self._mesh = mesh
+        self._vocabulary_size = vocabulary_size
+        self._vocab = vocab
+        self._d_model = d_model
+        self._activation = dtypes.activation
+        self._tied = tied
+        if tied is not None:
+            self.kernel = tied.table
+        else:
+            initial = mtf.VarianceScaling()([d_model], [vocab])
+            self.kernel = mtf.Variable(mesh, [d_model, vocab], initial, dtypes.master)
+
+    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the logits {..., vocab} of x {..., d_model}, float32."""
+        if self._tied is not None:
+            return self._masked(self._tied.logits(x))
+        x, kernel = mtf.cast(x, self._activation), mtf.cast(self.kernel, self._activation)
+        return self._masked(dense(x, kernel, reduced_dims=[self._d_model], new_dims=[self._vocab]))
+
+    def for_steps(self) -> Callable[[mtf.Tensor], mtf.Tensor]:
+        """Returns the function of one position {batch..., d_model} for the steps of a decoder.
+
+        Large weights are transposed once, before the steps, and the logits are {vocab, batch...}:
+        XLA on a CPU multiplies {vocab, d_model} by few rows faster than few rows by {d_model,
+        vocab}. Measured on one core for 32,128 ids and d_model 512: 16 rows 16 to 4.5 ms, 64 rows
+        13 to 12 ms. For 8,192 ids and 256 there is nothing to gain.
+        """
+        if self.kernel.shape.size < TRANSPOSED_FROM:
+            return self
+        scale = 1.0 if self._tied is None else self._d_model.size**-0.5
+        weights = mtf.cast(self.kernel, self._activation)
+        weights = mtf.transpose(weights, [self._vocab, self._d_model])
+
+        def logits(x: mtf.Tensor) -> mtf.Tensor:
+            rows = x.shape - self._d_model
+            x = mtf.cast(x, self._activation) * scale
+            product = mtf.einsum([weights, x], output_shape=[self._vocab, *rows])
+            # Without the barrier XLA would transpose the factors back.
+            return self._masked(mtf.optimization_barrier(product))
+
+        return logits
+
+    def _masked(self, logits: mtf.Tensor) -> mtf.Tensor:
+        """Returns logits {..., vocab} in float32, those of the padding too low to be predicted."""
+        logits = mtf.to_float(logits)
+        if self._vocab.size == self._vocabulary_size:
+            return logits
+        is_padding = np.arange(self._vocab.size) >= self._vocabulary_size
+        return logits + mtf.constant(self._mesh, np.where(is_padding, MASKED, 0.0), [self._vocab])

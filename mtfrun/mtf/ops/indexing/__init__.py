@@ -1,0 +1,1 @@
+"""Selecting and replacing entries by their index."""

@@ -1,0 +1,1 @@
+"""Operations over spatial dimensions: convolutions, pooling, halo exchange."""
