@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mtfrun import __version__
-from mtfrun.cli.errors import UsageError, did_you_mean
+from mtfrun.cli.errors import UsageError
+from mtfrun.errors import did_you_mean
 
 GIN_PREFIX = "--gin."
 

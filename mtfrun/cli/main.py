@@ -52,7 +52,11 @@ def _main(arguments: list[str]) -> int:
             return BAD_INPUT
         traceback.print_exc()
         if not debug:
-            print("mtfrun: this is a defect; --debug shows more of it", file=sys.stderr)
+            print(
+                "mtfrun: this is a defect, of mtfrun or of a module of yours; "
+                "--debug shows more of it",
+                file=sys.stderr,
+            )
         return FAILED
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 from mtfrun import mtf
+from mtfrun.errors import did_you_mean
 from mtfrun.experiment import Training
 from mtfrun.mtf.collectives import describe_collectives, read_dump
 
@@ -76,7 +77,7 @@ def misspelt_rules(mesh: mtf.Mesh) -> list[str]:
     """Returns a warning for every layout rule whose dimension the model lacks, but nearly has."""
     warnings = []
     for dimension in mesh.unused_rules():
-        hint = mtf.did_you_mean(dimension, mesh.dimension_names_seen)
+        hint = did_you_mean(dimension, mesh.dimension_names_seen)
         if hint and dimension not in _OF_SOME_MODELS:
             warnings.append(
                 f"layout rule {dimension}:{mesh.layout[dimension]} names no dimension of this "

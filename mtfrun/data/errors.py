@@ -1,7 +1,9 @@
-"""The one error of this package."""
+"""The error of data."""
 
 from __future__ import annotations
 
+from mtfrun.errors import InputError
 
-class DataError(ValueError):
+
+class DataError(InputError):
     """Data that was asked for is missing or malformed; the message is one line with the remedy."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.reading import reading
-from mtfrun.mtf.errors import did_you_mean
+from mtfrun.errors import did_you_mean
 
 
 class TextSource(Protocol):

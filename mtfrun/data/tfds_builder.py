@@ -12,7 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.prepare import embedded_files, prepare, resolve_data_dir
 from mtfrun.data.prepared_files import FEATURES_FILE, INFO_FILE, PreparedFiles
 from mtfrun.data.silence import silent_tfds
-from mtfrun.mtf.errors import did_you_mean
+from mtfrun.errors import did_you_mean
 
 Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 

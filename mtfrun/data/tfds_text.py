@@ -15,7 +15,7 @@ from mtfrun.data.reading import PreparedSource
 from mtfrun.data.silence import silent_tfds
 from mtfrun.data.sources import check_split
 from mtfrun.data.tfds_builder import prepared_files, tfds_builder
-from mtfrun.mtf.errors import did_you_mean
+from mtfrun.errors import did_you_mean
 
 EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
 

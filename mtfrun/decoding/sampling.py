@@ -6,6 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 
 
 class ChooseToken(Protocol):
@@ -44,7 +45,7 @@ class Sample:
         temperature and after top_k; 1 for all. Holtzman et al. 2019, arXiv:1904.09751, section 3.1.
 
     Raises:
-      ValueError: temperature, top_k or top_p is out of range.
+      InputError: temperature, top_k or top_p is out of range.
     """
 
     vocab: mtf.Dimension
@@ -56,15 +57,15 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
-            raise ValueError(
+            raise InputError(
                 f"temperature={self.temperature} must be above 0 to sample; at 0 decode greedily"
             )
         if not 0 <= self.top_k <= self.vocab.size:
-            raise ValueError(
+            raise InputError(
                 f"top_k={self.top_k} must be between 0 (all) and the {self.vocab.size} ids"
             )
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
+            raise InputError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns ids {batch} int32."""

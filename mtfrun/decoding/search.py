@@ -11,6 +11,7 @@ from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import generate
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses
 from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
+from mtfrun.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,30 +39,30 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
-            raise ValueError(f"beam_size={self.beam_size} must be at least 1")
+            raise InputError(f"beam_size={self.beam_size} must be at least 1")
         if self.alpha < 0:
-            raise ValueError(f"alpha={self.alpha} must not be negative")
+            raise InputError(f"alpha={self.alpha} must not be negative")
         if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} must not be negative")
+            raise InputError(f"temperature={self.temperature} must not be negative")
         if self.beam_size > 1 and self.temperature:
-            raise ValueError(
+            raise InputError(
                 f"beam_size={self.beam_size} searches for the likeliest outputs and temperature="
                 f"{self.temperature} draws at random: set beam_size=1 or temperature=0"
             )
         if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k} must not be negative; 0 is for all")
+            raise InputError(f"top_k={self.top_k} must not be negative; 0 is for all")
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
+            raise InputError(f"top_p={self.top_p} must be above 0 and at most 1 (all)")
 
     def check(self, vocabulary_size: int) -> None:
-        """Raises ValueError if a vocabulary is too small for the search."""
+        """Raises InputError if a vocabulary is too small for the search."""
         if self.beam_size >= vocabulary_size:
-            raise ValueError(
+            raise InputError(
                 f"beam_size={self.beam_size} must be below the {vocabulary_size} ids of the "
                 "vocabulary"
             )
         if self.top_k > vocabulary_size:
-            raise ValueError(
+            raise InputError(
                 f"top_k={self.top_k} must be between 0 (all) and the {vocabulary_size} ids of the "
                 "vocabulary"
             )

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
+from mtfrun.errors import InputError
 from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.models.means import means
 from mtfrun.models.model import Metric, Model
@@ -62,7 +63,7 @@ class Evaluator:
         more dimensions is a table. `before_batch` may raise to stop.
 
         Raises:
-          ValueError: there is no batch.
+          InputError: there is no batch.
         """
         totals: dict[str, np.ndarray] = {}
         weights: dict[str, float] = {}
@@ -73,7 +74,7 @@ class Evaluator:
                 totals[name] = totals.get(name, np.float64(0.0)) + metric.total.astype(np.float64)
                 weights[name] = weights.get(name, 0.0) + float(metric.weight)
         if not totals:
-            raise ValueError("there is nothing to evaluate: the split has no batch")
+            raise InputError("there is nothing to evaluate: the split has no batch")
         num_bytes = float(totals.pop(_BYTES))
         tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
         told = self._model.reporting

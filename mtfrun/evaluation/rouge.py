@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.errors import InputError
+
 _KINDS = ("rouge1", "rouge2", "rougeLsum")
 
 
@@ -17,14 +19,14 @@ class Rouge:
     Means over the texts, where T5 estimates them by a bootstrap.
 
     Raises:
-      ValueError: `rouge-score` is not installed.
+      InputError: `rouge-score` is not installed.
     """
 
     def __init__(self) -> None:
         try:
             from rouge_score import rouge_scorer  # an extra, and slow to load
         except ImportError as error:
-            raise ValueError(
+            raise InputError(
                 f"Rouge needs the package rouge-score ({error}): pip install 'mtfrun[rouge]'"
             ) from None
         self._scorer = rouge_scorer.RougeScorer(list(_KINDS))

@@ -24,7 +24,7 @@ def number_of_threads(mesh: mtf.Mesh, wished: int) -> int:
 
 
 @contextlib.contextmanager
-def mapping(threads: int) -> Iterator[Callable[..., Any]]:
+def mapping(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """Gives a function like `map` that keeps the order and works on so many items at once.
 
     What has not begun when the context is left is not begun any more.

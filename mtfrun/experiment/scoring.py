@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ class Scoring:
         self._batch_size = experiment.rows_for(batch_size)
         self._limits = limits
         model = required(experiment.model, TextModel, "scoring", "score with a model of text")
-        self._log_probs: Callable[..., mtf.Tensor] = mtf.function(
+        self._log_probs = mtf.function(
             lambda features: evaluation.target_log_probs(model, features)
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from mtfrun import mtf, optim, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.rundir import RunDirectory, Summaries, package_versions
+from mtfrun.training.checks import check_count
 
 
 class Training:
@@ -23,10 +23,12 @@ class Training:
       experiment: what is trained.
       evaluation: what is measured on the way.
       optimizer: the update rule.
-      options: how long, and what happens when.
+      options: how long and how.
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: of moving averages of the weights; None for none.
+      evaluate_every_steps: steps between evaluations; None evaluates at the end only.
+      actions: what else is done on the way, after an evaluation that is due at the same step.
     """
 
     def __init__(
@@ -38,12 +40,19 @@ class Training:
         batch_size: int,
         frozen: Sequence[str] = (),
         average_decay: float | None = None,
+        evaluate_every_steps: int | None = 1000,
+        actions: Sequence[training.Action] = (),
     ):
         experiment.check_batch(batch_size)
+        if evaluate_every_steps is not None:
+            check_count("evaluate_every_steps", evaluate_every_steps)
+        training.check_actions(actions)
         self.experiment = experiment
         self.options = options
         self.batch_size = batch_size
         self._evaluation = evaluation
+        self._evaluate_every_steps = evaluate_every_steps
+        self._actions = actions
         self.state = training.TrainState(
             experiment.model,
             optimizer,
@@ -90,19 +99,37 @@ class Training:
                 self.experiment.train_infeed(self.batch_size),
                 run,
                 options,
-                evaluate=functools.partial(self._evaluate, summaries),
+                actions=[self._evaluating(summaries), *self._actions],
                 warm_start=self.experiment.warm_start,
                 texts=texts,
                 metadata={"versions": package_versions()},
             )
 
-    def _evaluate(
-        self,
-        summaries: Summaries,
-        step: int,
-        note: Callable[[str], None],
-        before_batch: Callable[[], None],
-    ) -> None:
+    def _evaluating(self, summaries: Summaries) -> training.Action:
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
-        with averaged():
-            self._evaluation.during_training(step, summaries, note, before_batch)
+        return _Evaluating(self._evaluation, summaries, averaged, self._evaluate_every_steps)
+
+
+class _Evaluating(training.Action):
+    """Evaluates on the way and at the end, with `averaged` entered; a signal ends it."""
+
+    at_end = True
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        summaries: Summaries,
+        averaged: Callable[[], contextlib.AbstractContextManager[None]],
+        every_steps: int | None,
+    ):
+        self.every_steps = every_steps
+        self._evaluation = evaluation
+        self._summaries = summaries
+        self._averaged = averaged
+
+    def __call__(self, context: training.ActionContext) -> None:
+        context.check_signals()
+        with self._averaged():
+            self._evaluation.during_training(
+                context.step, self._summaries, context.note, context.check_signals
+            )

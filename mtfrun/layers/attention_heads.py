@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class AttentionHeads:
     d_kv: the size of each of them.
 
     Raises:
-      ValueError: the memory heads do not divide the heads.
+      InputError: the memory heads do not divide the heads.
     """
 
     num_heads: int = 8
@@ -29,7 +30,7 @@ class AttentionHeads:
 
     def __post_init__(self) -> None:
         if self.num_heads % self._num_memory_heads:
-            raise ValueError(
+            raise InputError(
                 f"num_memory_heads={self.num_memory_heads} must divide num_heads={self.num_heads}"
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers.auxiliary import Collector
 
 
@@ -55,10 +56,10 @@ class Context:
         """Returns how many ids of every row are read at once.
 
         Raises:
-          ValueError: none are.
+          InputError: none are.
         """
         if self.known is None:
-            raise ValueError("a prefill needs context.known")
+            raise InputError("a prefill needs context.known")
         return self.known
 
     def is_new(self) -> mtf.Tensor | None:
@@ -72,10 +73,10 @@ class Context:
         of calls, so that rematerialisation draws the same noise again.
 
         Raises:
-          ValueError: the call was given no key.
+          InputError: the call was given no key.
         """
         if self.key is None:
-            raise ValueError(
+            raise InputError(
                 f"{module.path} needs random numbers in training: give the model a key"
             )
         return self.key.fold_in(module.path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers.dense import Dense
 
 
@@ -46,13 +47,13 @@ class _Convolution(mtf.Module):
           filter_initializer: of the filter's first value.
 
         Raises:
-          ValueError: `filter_size` has another number of sizes.
+          InputError: `filter_size` has another number of sizes.
         """
         super().__init__()
         n = len(self._spatial)
         filter_size = [self._usual_size] * n if filter_size is None else filter_size
         if len(filter_size) != n:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}: filter_size={list(filter_size)} must be {n} number(s), "
                 f"of {', '.join(self._spatial)}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers.context import Context
 
 
@@ -13,14 +14,14 @@ class Dropout(mtf.Module):
     layout and no rematerialisation changes it.
 
     Raises:
-      ValueError: the rate is not in [0, 1).
+      InputError: the rate is not in [0, 1).
     """
 
     def __init__(self, rate: float) -> None:
         """Takes the share of elements that are dropped."""
         super().__init__()
         if not 0.0 <= rate < 1.0:
-            raise ValueError(f"dropout_rate={rate} must be in [0, 1)")
+            raise InputError(f"dropout_rate={rate} must be in [0, 1)")
         self.rate = rate
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers.context import Context
 
 
@@ -25,7 +26,7 @@ def relative_position_bucket(
       num_buckets, max_distance: as above.
 
     Raises:
-      ValueError: no bucket is left for distances that share one.
+      InputError: no bucket is left for distances that share one.
     """
     distance = -relative_position
     first = np.zeros_like(distance)
@@ -36,7 +37,7 @@ def relative_position_bucket(
     distance = np.maximum(distance, 0)
     exact = num_buckets // 2
     if not 0 < exact < max_distance:
-        raise ValueError(
+        raise InputError(
             f"{num_buckets} buckets for a direction and max_distance={max_distance}: half of the"
             " buckets, at least one, are for single distances, which max_distance must exceed"
         )

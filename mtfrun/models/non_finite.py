@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(InputError):
     """Numbers of a model, or of its training, are infinite or not a number."""
 
 

@@ -4,7 +4,7 @@ from mtfrun.mtf import initializers
 from mtfrun.mtf.broadcasting import is_subsequence, verify_no_new_dims
 from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.dtypes import DTypePolicy
-from mtfrun.mtf.errors import LayoutError, ShapeError, did_you_mean
+from mtfrun.mtf.errors import LayoutError, ShapeError
 from mtfrun.mtf.function import function
 from mtfrun.mtf.gradients import custom_gradient, gradients, value_and_gradients
 from mtfrun.mtf.initializers import Initializer, VarianceScaling
@@ -213,7 +213,6 @@ __all__ = [
     "custom_gradient",
     "cwise",
     "depthwise_conv1d",
-    "did_you_mean",
     "divide",
     "dropout",
     "dynamic_shift",

@@ -6,6 +6,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from mtfrun.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class DTypePolicy:
@@ -30,7 +32,7 @@ def _float_type(field: str, dtype: tf.DType | str) -> tf.DType:
     try:
         dtype = tf.as_dtype(dtype)
     except TypeError:
-        raise ValueError(f"{field}={dtype!r} is not a type: give 'float32' or 'bfloat16'") from None
+        raise InputError(f"{field}={dtype!r} is not a type: give 'float32' or 'bfloat16'") from None
     if not dtype.is_floating:
-        raise ValueError(f"{field}={dtype.name!r} must be a float type: 'float32' or 'bfloat16'")
+        raise InputError(f"{field}={dtype.name!r} must be a float type: 'float32' or 'bfloat16'")
     return dtype

@@ -1,24 +1,13 @@
-"""The two errors of named tensors, and the nearest-name hint that they share."""
+"""The two errors of named tensors."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+from mtfrun.errors import InputError
 
 
-class ShapeError(ValueError):
+class ShapeError(InputError):
     """Dimensions that do not fit together: unknown, repeated, of the wrong size."""
 
 
-class LayoutError(ValueError):
+class LayoutError(InputError):
     """A layout that cannot be realised on its mesh."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ", did you mean 'x'?" for the known name nearest to `name`, or "".
-
-    >>> did_you_mean("modle", ["data", "model"])
-    ", did you mean 'model'?"
-    """
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mtfrun.errors import InputError
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.shape import Shape
 
@@ -107,9 +108,9 @@ class VarianceScaling:
 
     def __post_init__(self) -> None:
         if self.mode not in ("fan_in", "fan_out", "fan_avg"):
-            raise ValueError(f"mode={self.mode!r} must be 'fan_in', 'fan_out' or 'fan_avg'")
+            raise InputError(f"mode={self.mode!r} must be 'fan_in', 'fan_out' or 'fan_avg'")
         if self.distribution not in ("normal", "truncated_normal", "uniform"):
-            raise ValueError(
+            raise InputError(
                 f"distribution={self.distribution!r} must be 'normal', 'truncated_normal' or "
                 "'uniform'"
             )

@@ -9,9 +9,10 @@ from typing import Protocol
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun.errors import did_you_mean
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
-from mtfrun.mtf.errors import LayoutError, did_you_mean
+from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.layout import LayoutLike, convert_to_layout_rules
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 

@@ -15,6 +15,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from mtfrun.errors import InputError
 from mtfrun.mtf.broadcasting import align, union
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import named
@@ -132,10 +133,10 @@ def dropout(
     """
     x = as_tensor(x)
     if (keep_prob is None) == (rate is None):
-        raise ValueError("give either keep_prob or rate to dropout")
+        raise InputError("give either keep_prob or rate to dropout")
     keep = 1.0 - rate if rate is not None else float(keep_prob)  # type: ignore[arg-type]
     if not 0.0 < keep <= 1.0:
-        raise ValueError(f"dropout must keep a share in (0, 1], got keep_prob={keep}")
+        raise InputError(f"dropout must keep a share in (0, 1], got keep_prob={keep}")
     if not training or keep == 1.0:
         return x
     shape = x.shape if noise_shape is None else convert_to_shape(noise_shape)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 
 
 def global_norm(tensors: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
@@ -25,7 +26,7 @@ def clip_by_global_norm(
     is the norm.
     """
     if not max_norm > 0:
-        raise ValueError(f"max_norm is {max_norm}; it must be positive")
+        raise InputError(f"max_norm is {max_norm}; it must be positive")
     norm = global_norm(gradients)
     scale = mtf.divide(max_norm, mtf.maximum(norm, max_norm))
     clipped = {path: x * mtf.cast(scale, x.dtype) for path, x in gradients.items()}

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 
 
-class PatternError(ValueError):
+class PatternError(InputError):
     """A pattern that is no regular expression, or that no variable matches."""
 
 

@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+from mtfrun.errors import InputError
 from mtfrun.optim.scalar_math import Scalar, maximum, minimum, rsqrt, sin, to_float
 
 
@@ -29,17 +30,17 @@ class Schedule(Protocol):
 
 
 def _require_positive(schedule: object, name: str) -> None:
-    """Raises ValueError unless the attribute `name` is greater than 0."""
+    """Raises InputError unless the attribute `name` is greater than 0."""
     value = getattr(schedule, name)
     if not value > 0:
-        raise ValueError(f"{type(schedule).__name__}.{name} is {value}; it must be positive")
+        raise InputError(f"{type(schedule).__name__}.{name} is {value}; it must be positive")
 
 
 def _require_fraction(schedule: object, name: str) -> None:
-    """Raises ValueError unless the attribute `name` lies in (0, 1]."""
+    """Raises InputError unless the attribute `name` lies in (0, 1]."""
     value = getattr(schedule, name)
     if not 0 < value <= 1:
-        raise ValueError(
+        raise InputError(
             f"{type(schedule).__name__}.{name} is {value}; it must be above 0 and at most 1"
         )
 
@@ -165,7 +166,7 @@ class SlantedTriangular:
 
     def __post_init__(self) -> None:
         if not 0 < self.cut_fraction < 1 or self.total_steps * self.cut_fraction < 1:
-            raise ValueError(
+            raise InputError(
                 f"SlantedTriangular.cut_fraction is {self.cut_fraction} of {self.total_steps} "
                 "steps; it must be less than 1 and come to at least one step"
             )

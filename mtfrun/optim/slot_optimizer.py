@@ -6,11 +6,12 @@ import abc
 from collections.abc import Iterator, Mapping
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.optim import schedules
 from mtfrun.optim.partition import learning_rate_factors
 
 
-class MissingGradientError(ValueError):
+class MissingGradientError(InputError):
     """A variable to be trained has no gradient."""
 
 
@@ -102,7 +103,7 @@ class SlotOptimizer(abc.ABC):
             )
         unknown = [path for path in gradients if path not in self.variables]
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"{len(unknown)} gradients, the first of {unknown[0]!r}, belong to no variable "
                 "that init() was given"
             )

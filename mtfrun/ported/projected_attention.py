@@ -6,6 +6,7 @@ import abc
 from collections.abc import Iterable
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Context, KeysAndValues, Sublayer
 from mtfrun.ported.attention_parameters import AttentionParameters
 
@@ -63,7 +64,7 @@ class ProjectedAttention(Sublayer):
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         """Returns the output at `context.position` and the cache with that position."""
         if context.position is None:
-            raise ValueError(f"a step of {type(self).__name__} needs context.position")
+            raise InputError(f"a step of {type(self).__name__} needs context.position")
         y, keys, values = self._attend_once(x, state, context.position, context.is_new())
         return y, KeysAndValues(keys, values)
 

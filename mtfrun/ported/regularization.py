@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.models.moe import Jitter
 
 
@@ -52,14 +53,14 @@ def annealed_dropout(
       key: which draw this is, see `mtf.dropout`.
 
     Raises:
-      ValueError: the rate is not in [0, 1), or the steps are not in order.
+      InputError: the rate is not in [0, 1), or the steps are not in order.
     """
     if not training or not init_rate:
         return x
     if not 0.0 <= init_rate < 1.0:
-        raise ValueError(f"init_rate={init_rate} must be in [0, 1)")
+        raise InputError(f"init_rate={init_rate} must be in [0, 1)")
     if start_step >= end_step:
-        raise ValueError(
+        raise InputError(
             f"annealed_dropout needs start_step < end_step, got {start_step} and {end_step}"
         )
     unclipped = (end_step - mtf.to_float(step)) / (end_step - start_step)
@@ -82,12 +83,12 @@ def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) 
       clip_rms_norm: the bound, positive; None leaves the gradient alone.
 
     Raises:
-      ValueError: the bound is not positive.
+      InputError: the bound is not positive.
     """
     if clip_rms_norm is None:
         return x
     if not clip_rms_norm > 0.0:
-        raise ValueError(f"clip_rms_norm={clip_rms_norm} must be positive, or None not to clip")
+        raise InputError(f"clip_rms_norm={clip_rms_norm} must be positive, or None not to clip")
 
     def clipped(
         inputs: Sequence[mtf.Tensor], outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Conv2D, Dense, Updates
 from mtfrun.models.resnet.classifier import ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput
@@ -131,7 +132,7 @@ class SeedResNet(ImageClassifier):
         super().__init__(num_classes, image_input)
         rows, cols, channels = (dim.size for dim in image)
         if rows % _BLOCK_ROWS or cols * channels % _BLOCK_COLS:
-            raise ValueError(
+            raise InputError(
                 f"images of {rows} rows and {cols} cols * {channels} channels do not fit: rows "
                 f"must be a multiple of {_BLOCK_ROWS}, cols * channels of {_BLOCK_COLS}"
             )

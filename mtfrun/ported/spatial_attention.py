@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import MASKED
 from mtfrun.ported.attention_parameters import AttentionParams
 from mtfrun.ported.multihead_attention import attend
@@ -71,7 +72,7 @@ def local_2d_self_attention_spatial_blocks(
     memory_columns = k.shape.get_dim_by_name(columns.name)
     if sum_logits_over_rows:
         if mask_right:
-            raise ValueError("sum_logits_over_rows=True leaves no rows that mask_right could mask")
+            raise InputError("sum_logits_over_rows=True leaves no rows that mask_right could mask")
         q = params.query(query_antecedent)
         logits = mtf.einsum([q, k], output_shape=[*(q.shape - params.kv_channels), memory_columns])
         weights = mtf.cast(mtf.softmax(mtf.to_float(logits), memory_columns), v.dtype)

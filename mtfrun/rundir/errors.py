@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Iterable
 
+from mtfrun.errors import InputError
+
 # What TensorFlow puts around a message: the node and the kind of the operation.
 _OPERATION = re.compile(r"\{\{[^{}]*\}\}|\[Op:\w+\]|\[\[[^\[\]]*\]\]")
 _SYSTEM_REASONS = frozenset(os.strerror(number) for number in errno.errorcode)
 
 
-class RunDirError(ValueError):
+class RunDirError(InputError):
     """A run directory cannot be read or written: one line, what, where, why and the remedy."""
 
     def __init__(self, message: str) -> None:

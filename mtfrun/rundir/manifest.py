@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
 from mtfrun.rundir.regular_files import open_regular, read_regular_text
@@ -118,7 +119,7 @@ def read_manifest(directory: str, step: int) -> Manifest:
         content = _typed(json.loads(read_regular_text(path)), dict, "the manifest")
         expected = _taken(content, "sha256", str)
         if _digest(content) != expected:
-            raise ValueError("its contents do not match its own hash")
+            raise InputError("its contents do not match its own hash")
         version = _taken(content, "format", int)
         if version != FORMAT:
             raise RunDirError(
@@ -159,11 +160,11 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
     """Returns the manifest in `content`, whose every field has the type that was written.
 
     Raises:
-      ValueError: a field is missing, unknown or of another type, or a name is no file of its save.
+      InputError: a field is missing, unknown or of another type, or a name is no file of its save.
     """
     step = _taken(content, "step", int)
     if step != expected_step:
-        raise ValueError(f"it was written for step {step}")
+        raise InputError(f"it was written for step {step}")
     prefix = _taken(content, "prefix", str)
     files = _taken(content, "files", dict)
     variables = _taken(content, "variables", dict)
@@ -172,9 +173,9 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
     for name in files:
         match = DATA_NAME.fullmatch(name)
         if match is None or match["prefix"] != prefix or int(match["step"]) != step:
-            raise ValueError(f"{name!r} is no file of its checkpoint")
+            raise InputError(f"{name!r} is no file of its checkpoint")
     if f"{prefix}.index" not in files:
-        raise ValueError("it names no variables")
+        raise InputError("it names no variables")
     for name, kind in _METADATA.items():
         if name in metadata:
             _typed(metadata[name], kind, f"metadata {name}")
@@ -200,7 +201,7 @@ def _parse_file(name: str, value: object) -> FileRecord:
     size = _natural(fields.pop("bytes", None), f"bytes of {name}")
     digest = _taken(fields, "sha256", str)
     if not _SHA256.fullmatch(digest):
-        raise ValueError(f"sha256 of {name} is {digest!r}")
+        raise InputError(f"sha256 of {name} is {digest!r}")
     _check_empty(fields, f"file {name}")
     return FileRecord(size, digest)
 
@@ -208,27 +209,27 @@ def _parse_file(name: str, value: object) -> FileRecord:
 def _taken(fields: dict[str, Any], name: str, kind: type) -> Any:
     """Removes and returns an entry of `fields`, which must be a `kind`."""
     if name not in fields:
-        raise ValueError(f"it has no {name}")
+        raise InputError(f"it has no {name}")
     return _typed(fields.pop(name), kind, name)
 
 
 def _typed(value: object, kind: type, what: str) -> Any:
     # bool is an int to isinstance.
     if type(value) is not kind:
-        raise ValueError(f"{what} is {type(value).__name__}, not {kind.__name__}")
+        raise InputError(f"{what} is {type(value).__name__}, not {kind.__name__}")
     return value
 
 
 def _natural(value: object, what: str) -> int:
     number: int = _typed(value, int, what)
     if number < 0:
-        raise ValueError(f"{what} is {number}")
+        raise InputError(f"{what} is {number}")
     return number
 
 
 def _check_empty(fields: Mapping[str, object], what: str) -> None:
     if fields:
-        raise ValueError(f"{what} has {', '.join(sorted(fields))} beside what is written there")
+        raise InputError(f"{what} has {', '.join(sorted(fields))} beside what is written there")
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -1,14 +1,19 @@
-"""Training: the state, the compiled step, the loop around it."""
+"""Training: the state, the compiled step, the loop around it, what it does on the way."""
 
+from mtfrun.training.actions import Action, ActionContext, check_actions
 from mtfrun.training.loop import TrainResult, train
-from mtfrun.training.options import TrainOptions
+from mtfrun.training.options import CheckpointOptions, TrainOptions
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import train_steps_function
 
 __all__ = [
+    "Action",
+    "ActionContext",
+    "CheckpointOptions",
     "TrainOptions",
     "TrainResult",
     "TrainState",
+    "check_actions",
     "train",
     "train_steps_function",
 ]

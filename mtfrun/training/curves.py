@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from mtfrun.errors import InputError
 from mtfrun.models.means import means
 from mtfrun.training.step import GRAD_NORM, LEARNING_RATE
 
@@ -84,7 +85,7 @@ class Curves:
         """Goes on with sums that `sums` has returned.
 
         Raises:
-          ValueError: they are something else.
+          InputError: they are something else.
         """
         try:
             for name, saved in sums.items():
@@ -92,4 +93,4 @@ class Curves:
                 self._totals[name] = np.reshape(np.array(total, np.float64), saved["shape"])
                 self._weights[name] = float.fromhex(saved["weight"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the sums of curves are not as they were saved: {error!r}") from error
+            raise InputError(f"the sums of curves are not as they were saved: {error!r}") from error

@@ -5,31 +5,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Infeed
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
+from mtfrun.training.actions import Action, ActionContext, DueActions
 from mtfrun.training.curves import Curves, History
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import Pace
 from mtfrun.training.progress import Progress
-from mtfrun.training.signals import Stopped, StopSignals
+from mtfrun.training.saving import Saving
+from mtfrun.training.signals import StopSignals
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import OBJECTIVE, Features, train_steps_function
-from mtfrun.training.triggers import Every
 
 # Called with a model's variables by path, and how many ids are in use in those that have them.
 WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
-# Called with the step, a function that prints a line, and one to be called between batches: it
-# raises Stopped after a signal.
-Evaluating = Callable[[int, Callable[[str], None], Callable[[], None]], object]
-
-# Under this name the manifest of a checkpoint has the sums of the point of the curves to come.
-_SUMS = "curve_sums"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +48,7 @@ def train(
     run: RunDirectory,
     options: TrainOptions,
     *,
-    evaluate: Evaluating | None = None,
+    actions: Sequence[Action] = (),
     warm_start: WarmStarting | None = None,
     texts: Mapping[str, str] | None = None,
     metadata: Mapping[str, object] | None = None,
@@ -61,15 +57,15 @@ def train(
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
 
     The caller holds the run's lock. SIGTERM, SIGINT and SIGHUP finish the steps under way, or the
-    batch of an evaluation, and save; a second one ends the process at once, see `StopSignals`. A
-    run that has come to its last step before is left as it is.
+    part of an action that checks for them, and save; a second one ends the process at once, see
+    `StopSignals`. A run that has come to its last step before is left as it is.
 
     Args:
       state: initialised here.
       infeed: endless batches; its iterator is saved and restored with every checkpoint.
       run: where checkpoints and summaries go.
-      options: when to do what.
-      evaluate: called when evaluation is due and at the end, see `Evaluating`.
+      options: how long and how.
+      actions: what else is done on the way, after checkpoints that are due at the same step.
       warm_start: called when the run has no checkpoint yet; it may set the variables, and returns
         what to say about that, or None.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
@@ -81,7 +77,7 @@ def train(
         checkpoint to go back to.
       RunDirError: a checkpoint does not fit the model, or cannot be written.
     """
-    loop = _Loop(state, infeed, run, options, evaluate, metadata or {}, clock)
+    loop = _Loop(state, infeed, run, options, actions, metadata or {}, clock)
     first_step = loop.restore(warm_start)
     progress = Progress(first_step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
@@ -109,7 +105,7 @@ class _Loop:
         infeed: Infeed,
         run: RunDirectory,
         options: TrainOptions,
-        evaluate: Evaluating | None,
+        actions: Sequence[Action],
         metadata: Mapping[str, object],
         clock: Callable[[], float],
     ):
@@ -117,58 +113,62 @@ class _Loop:
         self._infeed = infeed
         self._run = run
         self._options = options
-        self._evaluate = evaluate
-        self._metadata = dict(metadata)
         self._clock = clock
-        self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
         self._reporting = state.model.reporting
         self._curves = Curves(
             options.log_every_steps,
             options.train_steps,
             with_perplexity=self._reporting.with_perplexity,
         )
-        self._saving = Every(
-            steps=options.checkpoint_every_steps, secs=options.checkpoint_every_secs, clock=clock
-        )
-        self._evaluating = Every(steps=options.evaluate_every_steps, clock=clock)
         self._steps_function = train_steps_function(
             state, microbatches=options.microbatches, clip_norm=options.clip_norm
         )
         self._guard = FiniteGuard(state, run)
+        self._saving = Saving(
+            state,
+            infeed,
+            run,
+            options.checkpoints,
+            curves=self._curves,
+            guard=self._guard,
+            check=self._check_variables,
+            metadata=metadata,
+        )
+        self._actions = DueActions([self._saving, *actions], clock)
         self._pace = Pace(options.secs_per_loop, self._reporting.rate)
         self._features: Features = {}  # of the last visit
         self._last = 0  # index of its last step
-        self._saved_step: int | None = None
         self._visits = 0
+        self._values: Mapping[str, float] = {}  # the newest point of the curves
+        self._stop_reason: str | None = None
         self._note: Callable[[str], None] = lambda text: None
         self.warm_start: object = None
 
     def restore(self, warm_start: WarmStarting | None) -> int:
         """Initialises the state, from the newest good checkpoint where there is one."""
         self._state.initialize()
-        self._checkpoints.clean()
-        if self._checkpoints.latest() is None:
-            if warm_start is not None:
-                model = self._state.model
-                self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
-            return 0
-        storage = self._state.storage()
-        found = self._checkpoints.restore(None, storage, self._infeed.iterator)
-        self._guard.check_restored(
-            found.step, lambda step: self._checkpoints.restore(step, storage)
-        )
-        self._curves.restore(found.metadata.get(_SUMS, {}))
-        # Random numbers must go on as they were, whatever the configuration says by now.
-        self._state.seed = int(found.metadata.get("seed", self._state.seed))
-        self._saved_step = found.step
-        return found.step
+        step = self._saving.restore()
+        if step is None and warm_start is not None:
+            model = self._state.model
+            self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
+        return step or 0
 
     def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
-        """Visits the devices until the last step, or until a signal comes."""
+        """Visits the devices until the last step, or until a signal or an action ends it."""
         step = self._state.finished_steps
         self._note = progress.note
-        values: dict[str, float] = {}
-        evaluated_step: int | None = None
+
+        def context() -> ActionContext:
+            return ActionContext(
+                step=step,
+                values=self._values,
+                state=self._state,
+                summaries=summaries,
+                note=progress.note,
+                check_signals=signals.check,
+                request_stop=self._request_stop,
+            )
+
         while step < self._options.train_steps and signals.received is None:
             count = self._steps_of_visit(step)
             start = self._clock()
@@ -177,25 +177,33 @@ class _Loop:
             secs = self._clock() - start
             self._guard.check_steps(step, history, count, self._features)
             self._pace.add(count, float(history[OBJECTIVE].weight[:count].sum()), secs)
-            points = list(self._curves.add(step, history, count))
-            for at, point in points:
-                values = {**point, **self._pace.rates()}
-                write_metrics(summaries, values, at)
-                progress.line(at, values)
-            if points:
-                self._pace.start_window()
+            self._write_points(list(self._curves.add(step, history, count)), progress, summaries)
             before, step = step, step + count
             progress.advance(count)
             summaries.flush()
-            if self._saving.is_due(before, step):
-                self._save(step)
-            if self._evaluating.is_due(before, step) and signals.received is None:
-                self._evaluate_at(step, progress, signals)
-                evaluated_step = step
-        self._save(step)
-        if evaluated_step != step and signals.received is None:
-            self._evaluate_at(step, progress, signals)
-        return TrainResult(step, values, signals.received)
+            self._actions.call(before, context())
+            if self._stop_reason is not None:
+                progress.note(f"ending at step {step}: {self._stop_reason}")
+                break
+        self._actions.call_at_end(context())
+        return TrainResult(step, self._values, signals.received)
+
+    def _request_stop(self, reason: str) -> None:
+        self._stop_reason = self._stop_reason or reason
+
+    def _write_points(
+        self,
+        points: Sequence[tuple[int, Mapping[str, float]]],
+        progress: Progress,
+        summaries: Summaries,
+    ) -> None:
+        """Writes the points of the curves that a visit has completed, with the speed since then."""
+        for step, point in points:
+            self._values = {**point, **self._pace.rates()}
+            write_metrics(summaries, self._values, step)
+            progress.line(step, self._values)
+        if points:
+            self._pace.start_window()
 
     def _steps_of_visit(self, step: int) -> int:
         """Returns the steps to the next event that is due at an exact step, or a full visit."""
@@ -204,8 +212,7 @@ class _Loop:
             self._options.train_steps,
             # At the multiples, so that visits end where points of the curves do.
             (step // a_loop + 1) * a_loop,
-            self._saving.next_step(step),
-            self._evaluating.next_step(step),
+            self._actions.next_step(step),
         ]
         return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
 
@@ -214,36 +221,18 @@ class _Loop:
         self._features = {}  # frees them before others are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
-            raise ValueError("the training data has come to an end: give the dataset a repeat")
+            raise InputError("the training data has come to an end: give the dataset a repeat")
         self._features, self._last = features, count - 1
         if not self._visits:
             # Not sooner, so that data that cannot be read are told of in one line.
             self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
-        return mtf.to_numpy(self._steps_function(features, num_steps))
+        history: History = mtf.to_numpy(self._steps_function(features, num_steps))
+        return history
 
-    def _save(self, step: int) -> None:
-        if self._saved_step == step:
-            return
+    def _check_variables(self, step: int) -> None:
         self._guard.check_variables(step, self._features, self._last)
-        mesh = self._state.mesh
-        metadata = {
-            **self._metadata,
-            "mesh": mesh.shape.to_string,
-            "layout": mesh.layout.to_string,
-            "seed": self._state.seed,
-            _SUMS: self._curves.sums(),
-        }
-        self._checkpoints.save(
-            step, self._state.storage(), self._infeed.iterator, metadata=metadata
-        )
-        self._saved_step = self._guard.good_step = step
-
-    def _evaluate_at(self, step: int, progress: Progress, signals: StopSignals) -> None:
-        if self._evaluate is not None:
-            with contextlib.suppress(Stopped):
-                self._evaluate(step, progress.note, signals.check)
 
     @contextlib.contextmanager
     def _profiled(self) -> Iterator[None]:

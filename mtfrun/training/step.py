@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun import mtf, optim
+from mtfrun.errors import InputError
 from mtfrun.models.model import Loss, Metric
 from mtfrun.training.state import TrainState
 
@@ -153,12 +154,12 @@ def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
     """Returns {..., batch, microbatches, ...}: every device splits its own examples, nothing moves.
 
     Raises:
-      ValueError: the batch cannot be split so.
+      InputError: the batch cannot be split so.
     """
     batch = x.shape.get_dim_by_name("batch")
     devices = x.mesh.num_splits(batch)
     if batch.size % (parts.size * devices):
-        raise ValueError(
+        raise InputError(
             f"batch {batch.size} cannot be split into {parts.size} microbatches on {devices} "
             f"devices: use a multiple of {parts.size * devices}"
         )

@@ -7,7 +7,15 @@ import pathlib
 import pytest
 
 from mtfrun.cli import commands
+from mtfrun.cli.errors import ConfigError, UsageError, is_input_error
 from mtfrun.cli.main import main
+from mtfrun.cli.terminal.standard_output import OutputError
+from mtfrun.data import DataError
+from mtfrun.models import NonFiniteError
+from mtfrun.mtf import LayoutError, ShapeError
+from mtfrun.optim import MissingGradientError
+from mtfrun.optim.partition import PatternError
+from mtfrun.rundir import RunDirError
 
 LM = [
     "train",
@@ -320,6 +328,63 @@ def test_an_unforeseen_error_keeps_its_traceback(
     assert main([*LM, f"--gin_file={file}"]) == 1
     error = capsys.readouterr().err
     assert "ZeroDivisionError" in error and "broken_module.py" in error
+
+
+@pytest.mark.parametrize(("error", "code"), [("errors.InputError", 2), ("ValueError", 1)])
+def test_an_input_error_of_a_users_module_is_one_line_and_its_value_error_a_defect(
+    error: str,
+    code: int,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = f"refusing_module_{code}"  # gin knows a class for the whole process
+    (tmp_path / f"{module}.py").write_text(
+        "from mtfrun import data, errors\n\n\n"
+        "class Vocabulary(data.ByteVocabulary):\n"
+        "    def __init__(self):\n"
+        f"        raise {error}('size=0 must be positive')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "mine.gin"
+    file.write_text(
+        "from __gin__ import dynamic_registration\nfrom mtfrun import data\n"
+        f"import {module}\ndata.LanguageModelData.vocabulary = @{module}.Vocabulary()\n"
+    )
+    assert main([*LM, f"--gin_file={file}"]) == code
+    lines = capsys.readouterr().err.splitlines()
+    if code == 2:
+        assert lines == ["mtfrun: error: size=0 must be positive"]
+    else:
+        assert f"{module}.py" in "".join(lines)
+        assert lines[-1].startswith("mtfrun: this is a defect, of mtfrun or of a module of yours")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ConfigError,
+        DataError,
+        LayoutError,
+        MissingGradientError,
+        NonFiniteError,
+        OutputError,
+        PatternError,
+        RunDirError,
+        ShapeError,
+        UsageError,
+    ],
+)
+def test_every_error_of_ours_is_the_users_to_correct(kind: type[Exception]) -> None:
+    assert is_input_error(kind("what, where, remedy"))
+    assert isinstance(kind("what, where, remedy"), ValueError)
+
+
+def test_errors_of_the_system_are_the_users_to_correct_and_others_are_not() -> None:
+    assert is_input_error(FileNotFoundError(2, "No such file", "x"))
+    assert is_input_error(MemoryError())
+    for error in (ValueError("x"), TypeError("x"), KeyError("x"), RuntimeError("x")):
+        assert not is_input_error(error)
 
 
 def test_too_little_memory_is_one_line(

@@ -10,9 +10,9 @@ import signal
 import numpy as np
 import pytest
 
-from mtfrun.training import TrainOptions
+from mtfrun.training import CheckpointOptions, TrainOptions
 from mtfrun.training.curves import Curves
-from tests.training.toy_run import curve, toy_train
+from tests.training.toy_run import Evaluating, curve, toy_train
 
 
 def _options(train_steps: int) -> TrainOptions:
@@ -20,8 +20,7 @@ def _options(train_steps: int) -> TrainOptions:
         train_steps=train_steps,
         iterations_per_loop=5,
         log_every_steps=10,
-        checkpoint_every_steps=15,
-        evaluate_every_steps=15,
+        checkpoints=CheckpointOptions(every_steps=15),
     )
 
 
@@ -51,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     folder: pathlib.Path = tmp_path_factory.mktemp("runs")
     whole, halves, longer = (str(folder / name) for name in ("whole", "halves", "longer"))
     toy_train(whole, _options(30))
-    _, stopped = toy_train(halves, _options(30), evaluate=_interrupt)
+    _, stopped = toy_train(halves, _options(30), actions=[Evaluating(_interrupt, 15)])
     assert (stopped.step, stopped.signal) == (15, signal.SIGTERM)
     toy_train(halves, _options(30))
     toy_train(longer, _options(15))

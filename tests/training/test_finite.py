@@ -12,7 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.models import FiniteCheck, NonFiniteError
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import TrainOptions, TrainState
+from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
 from mtfrun.training.curves import History
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.step import GRAD_NORM, OBJECTIVE
@@ -27,8 +27,7 @@ def _options(train_steps: int) -> TrainOptions:
         train_steps=train_steps,
         iterations_per_loop=3,
         log_every_steps=1,
-        checkpoint_every_steps=1,
-        max_to_keep=None,
+        checkpoints=CheckpointOptions(every_steps=1, max_to_keep=None),
     )
 
 
@@ -68,7 +67,7 @@ def test_the_error_names_the_last_good_checkpoint(tmp_path, mesh_shape):
 
 def test_a_loss_that_is_not_finite_names_its_own_step(tmp_path):
     """Where no checkpoint is due between, the loss of the next step shows it."""
-    options = TrainOptions(train_steps=9, iterations_per_loop=9, checkpoint_every_steps=None)
+    options = TrainOptions(9, 9, checkpoints=CheckpointOptions(every_steps=None))
     with pytest.raises(NonFiniteError, match="the loss of step 2 is not finite"):
         toy_train(str(tmp_path), options, optimizer=optim.Sgd(learning_rate=HUGE))
     assert _written(tmp_path / "nan_step_2.json")["rows"] == {"targets": _batch(2)}

@@ -13,15 +13,19 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import TrainOptions
+from mtfrun.training import CheckpointOptions, TrainOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.training.toy_model import batches
-from tests.training.toy_run import curve, parameters, toy_train
+from tests.training.toy_run import Evaluating, curve, parameters, toy_train
 
 
 def options(train_steps: int, **changes) -> TrainOptions:
-    numbers = {"iterations_per_loop": 3, "log_every_steps": 1, "checkpoint_every_steps": None}
-    return TrainOptions(train_steps=train_steps, **{**numbers, **changes})
+    settings = {
+        "iterations_per_loop": 3,
+        "log_every_steps": 1,
+        "checkpoints": CheckpointOptions(every_steps=None),
+    }
+    return TrainOptions(train_steps=train_steps, **{**settings, **changes})
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
@@ -66,8 +70,8 @@ def test_checkpoints_and_evaluations_come_at_their_steps_and_at_the_end(tmp_path
     evaluated: list[int] = []
     toy_train(
         str(tmp_path),
-        options(11, checkpoint_every_steps=4, evaluate_every_steps=5, max_to_keep=None),
-        evaluate=lambda step, note, check: evaluated.append(step),
+        options(11, checkpoints=CheckpointOptions(every_steps=4, max_to_keep=None)),
+        actions=[Evaluating(lambda step, note, check: evaluated.append(step), 5)],
     )
     assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4, 8, 11]
     assert evaluated == [5, 10, 11]
@@ -79,7 +83,9 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path, capsys):
     capsys.readouterr()
     evaluated: list[int] = []
     _, result = toy_train(
-        str(tmp_path), options(3), evaluate=lambda step, note, check: evaluated.append(step)
+        str(tmp_path),
+        options(3),
+        actions=[Evaluating(lambda step, note, check: evaluated.append(step))],
     )
     assert (result.step, result.signal, evaluated) == (3, None, [])
     assert capsys.readouterr().err.splitlines() == [

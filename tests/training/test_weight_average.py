@@ -12,10 +12,10 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.training import TrainOptions, TrainState, train_steps_function
+from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import SHAPES, pictures, small_resnet
-from tests.training.toy_run import parameters, toy_train
+from tests.training.toy_run import Evaluating, parameters, toy_train
 
 DECAY = 0.4
 
@@ -30,7 +30,7 @@ def _expected(values: list[np.ndarray]) -> np.ndarray:
 
 
 def _options(steps: int) -> TrainOptions:
-    return TrainOptions(train_steps=steps, iterations_per_loop=3, checkpoint_every_steps=None)
+    return TrainOptions(steps, 3, checkpoints=CheckpointOptions(every_steps=None))
 
 
 def test_averages_are_those_of_the_values_after_each_step(tmp_path: pathlib.Path) -> None:
@@ -53,7 +53,7 @@ def test_a_resumed_run_has_the_same_averages_to_the_bit(tmp_path: pathlib.Path) 
         str(tmp_path / "halves"),
         _options(10),
         average_decay=DECAY,
-        evaluate=lambda step, note, check: None,
+        actions=[Evaluating(lambda step, note, check: None)],
     )
     assert any(path.startswith("averages/") for path in parameters(whole))
     for path, value in parameters(whole).items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,10 +15,32 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import TrainOptions, TrainResult, TrainState, train
+from mtfrun.training import (
+    Action,
+    ActionContext,
+    CheckpointOptions,
+    TrainOptions,
+    TrainResult,
+    TrainState,
+    train,
+)
 from tests.training.toy_model import Bigram, batches
 
 LAYOUT = "batch:data;d_ff:model"
+
+
+class Evaluating(Action):
+    """Calls a function as an evaluation is called: with the step, `note` and `check_signals`."""
+
+    at_end = True
+
+    def __init__(self, function: Callable[..., object], every_steps: int | None = None):
+        self._function = function
+        self.every_steps = every_steps
+
+    def __call__(self, context: ActionContext) -> None:
+        context.check_signals()
+        self._function(context.step, context.note, context.check_signals)
 
 
 def toy_train(
@@ -27,7 +49,7 @@ def toy_train(
     *,
     mesh_shape: str = "data:1,model:1",
     optimizer: optim.Optimizer | None = None,
-    evaluate: Callable[..., object] | None = None,
+    actions: Sequence[Action] = (),
     dataset: tf.data.Dataset | None = None,
     average_decay: float | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -41,7 +63,7 @@ def toy_train(
     run = RunDirectory(model_dir)
     run.prepare()
     with run.lock():
-        return state, train(state, infeed, run, options, evaluate=evaluate, clock=clock)
+        return state, train(state, infeed, run, options, actions=actions, clock=clock)
 
 
 def curve(model_dir: str, tag: str = "loss", split: str = "train") -> dict[int, float]:
@@ -65,7 +87,7 @@ if __name__ == "__main__":
             train_steps=int(sys.argv[2]),
             iterations_per_loop=2,
             log_every_steps=1,
-            checkpoint_every_steps=4,
+            checkpoints=CheckpointOptions(every_steps=4),
         ),
         mesh_shape=sys.argv[3] if len(sys.argv) > 3 else "data:1,model:1",
     )

@@ -16,7 +16,8 @@ from typing import Any
 import gin
 from mtfrun.cli.configuration.files import shipped_files_with
 from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, Statements
-from mtfrun.cli.errors import ConfigError, did_you_mean
+from mtfrun.cli.errors import ConfigError
+from mtfrun.errors import did_you_mean
 
 # What is configured: a scope and a class or function.
 _Target = tuple[str, Any]

@@ -11,7 +11,8 @@ from typing import Any
 
 import gin
 from mtfrun.cli.configuration.statements import short_path
-from mtfrun.cli.errors import ConfigError, did_you_mean
+from mtfrun.cli.errors import ConfigError
+from mtfrun.errors import did_you_mean
 
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
 _ImportedModules = Mapping[str, str]

@@ -8,9 +8,11 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from mtfrun.cli.errors import PACKAGE, ConfigError, did_you_mean
+import mtfrun
+from mtfrun.cli.errors import ConfigError
+from mtfrun.errors import did_you_mean
 
-SHIPPED = os.path.join(PACKAGE, "gin")
+SHIPPED = os.path.join(os.path.dirname(os.path.abspath(mtfrun.__file__)), "gin")
 
 
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> str | None:

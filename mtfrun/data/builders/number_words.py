@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from mtfrun.errors import InputError
+
 LARGEST = 999_999
 # Of every hundred numbers, so many are held out.
 HELD_OUT_PERCENT = 5
@@ -75,7 +77,7 @@ def spell(number: int) -> str:
     ('forty thousand thirteen', 'zero')
     """
     if not 0 <= number <= LARGEST:
-        raise ValueError(f"number={number} must be between 0 and {LARGEST}")
+        raise InputError(f"number={number} must be between 0 and {LARGEST}")
     if number >= 1000:
         rest = f" {spell(number % 1000)}" if number % 1000 else ""
         return f"{spell(number // 1000)} thousand{rest}"

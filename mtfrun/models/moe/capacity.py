@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Capacity:
       group_size: about so many tokens are a group, on every level; see `num_groups`.
 
     Raises:
-      ValueError: a factor or the group size is not positive.
+      InputError: a factor or the group size is not positive.
     """
 
     training: float = 1.25
@@ -33,9 +34,9 @@ class Capacity:
     def __post_init__(self) -> None:
         for name in ("training", "evaluation", "second_level", "group_size"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"Capacity.{name}={getattr(self, name)} must be above 0")
+                raise InputError(f"Capacity.{name}={getattr(self, name)} must be above 0")
         if self.min_expert_capacity < 0:
-            raise ValueError(
+            raise InputError(
                 f"Capacity.min_expert_capacity={self.min_expert_capacity} must not be negative"
             )
 
@@ -65,7 +66,7 @@ class Capacity:
         """Returns the slots of an expert for a group of tokens, on one level or the first of two.
 
         Raises:
-          ValueError: it would be 0.
+          InputError: it would be 0.
         """
         return self._slots("training" if training else "evaluation", group_size, num_experts)
 
@@ -78,7 +79,7 @@ class Capacity:
         slots = min(group_size, int(group_size * factor / num_experts))
         slots = max(slots, self.min_expert_capacity)
         if slots < 1:
-            raise ValueError(
+            raise InputError(
                 f"Capacity.{name}={factor} leaves no slot in {num_experts} experts for groups of "
                 f"{group_size} tokens: make the groups larger or set min_expert_capacity"
             )

@@ -95,7 +95,7 @@ class MoE1D(Sublayer):
         Every token is a group of its own, with room in every expert.
 
         Raises:
-          ValueError: the gate draws random numbers.
+          InputError: the gate draws random numbers.
         """
         groups = mtf.combined_dimension(x.shape.dims[:-1])
         group = mtf.Dimension("group_size", 1)

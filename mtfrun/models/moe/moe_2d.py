@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Auxiliary, Context, Sublayer
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.chunks import map_chunks
@@ -60,7 +61,7 @@ class MoE2D(Sublayer):
         super().__init__()
         for name, values in (("num_experts", num_experts), ("routers", routers)):
             if len(values) != 2:
-                raise ValueError(f"MoE2D.{name}={values!r} must be two, one for each level")
+                raise InputError(f"MoE2D.{name}={values!r} must be two, one for each level")
         self._mesh = mesh
         self._d_model = d_model
         self._capacity = capacity
@@ -117,7 +118,7 @@ class MoE2D(Sublayer):
         Every token is a group of its own, with room in every expert.
 
         Raises:
-          ValueError: a gate draws random numbers.
+          InputError: a gate draws random numbers.
         """
         batch = mtf.combined_dimension(x.shape.dims[:-1])
         dims = TwoLevelDims.of_step(batch)

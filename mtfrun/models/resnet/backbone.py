@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import BatchNorm
 from mtfrun.models.resnet.blocks import BasicBlock, Blocking, ResidualBlock
 from mtfrun.models.resnet.stems import SmallImageStem
@@ -36,7 +37,7 @@ class Backbone:
     def __post_init__(self) -> None:
         sizes, widths = list(self.stage_sizes), list(self.widths)
         if len(sizes) != len(widths) or not sizes or min(sizes) < 1:
-            raise ValueError(
+            raise InputError(
                 f"stage_sizes={sizes} and widths={widths} must be one number a stage each, of at "
                 "least 1"
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import BatchNorm, Conv2D, Updates
 
 
@@ -25,7 +26,7 @@ class Blocking:
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.cols < 1:
-            raise ValueError(f"rows={self.rows} and cols={self.cols} must be at least 1")
+            raise InputError(f"rows={self.rows} and cols={self.cols} must be at least 1")
 
     @property
     def dims(self) -> tuple[mtf.Dimension, mtf.Dimension]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
-            raise ValueError(f"crop_padding={self.crop_padding} must not be negative")
+            raise InputError(f"crop_padding={self.crop_padding} must not be negative")
 
     def __call__(self, images: mtf.Tensor, *, training: bool, key: mtf.Key | None) -> mtf.Tensor:
         """Returns float32 {batch, rows, cols, channels} for images of that shape."""
@@ -37,7 +38,7 @@ class ImageInput:
             images = self._normalised(images)
         if training and (self.crop_padding or self.flip):
             if key is None:
-                raise ValueError("augmentation needs a key in training")
+                raise InputError("augmentation needs a key in training")
             images = augmented(
                 images, key.fold_in("augmentation"), padding=self.crop_padding, flip=self.flip
             )
@@ -103,7 +104,7 @@ def _per_channel(
     if isinstance(value, (int, float)):
         return float(value)
     if len(value) != channels.size:
-        raise ValueError(
+        raise InputError(
             f"ImageInput.{name} has {len(value)} numbers for {channels.size} channels: "
             "give one number, or one a channel"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import regularised_cross_entropy
 from mtfrun.models.model import Loss, Metric
 from mtfrun.models.resnet.mixup import before_in_batch, mixed, mixing_shares
@@ -30,9 +31,9 @@ class ImageLoss:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
+            raise InputError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.mixup_alpha < 0.0:
-            raise ValueError(f"mixup_alpha={self.mixup_alpha} must not be negative")
+            raise InputError(f"mixup_alpha={self.mixup_alpha} must not be negative")
 
     def mix(
         self,
@@ -53,12 +54,12 @@ class ImageLoss:
           key: of this step.
 
         Raises:
-          ValueError: there is no key to mix with.
+          InputError: there is no key to mix with.
         """
         if not (training and self.mixup_alpha):
             return images, [(labels, mtf.ones_like(weights))]
         if key is None:
-            raise ValueError("mixup needs a key in training")
+            raise InputError("mixup needs a key in training")
         shares = mixing_shares(weights, key.fold_in("mixup"), self.mixup_alpha)
         targets = [(labels, shares), (before_in_batch(labels), 1.0 - shares)]
         return mixed(images, shares), targets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import BatchNorm, Dense, Updates
 from mtfrun.models.resnet.backbone import Backbone
 from mtfrun.models.resnet.blocks import Blocking, ResidualBlock
@@ -46,7 +47,7 @@ class ResNet(ImageClassifier):
         super().__init__(num_classes, image_input, loss)
         rows, cols, channels = image.dims
         if rows.size % blocking.rows or cols.size % blocking.cols:
-            raise ValueError(
+            raise InputError(
                 f"images of {rows.size} rows and {cols.size} cols cannot be cut into "
                 f"{blocking.rows} times {blocking.cols} equal blocks: Blocking.rows must divide "
                 "the rows, and Blocking.cols the cols"

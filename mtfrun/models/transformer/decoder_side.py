@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder, fitted
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     Context,
     attention_mask_causal,
@@ -109,7 +110,7 @@ def stack_decoder(
         other, all of which read known ids. It can only read them at once.
 
     Raises:
-      ValueError: a sublayer of a prefix language model cannot read them at once.
+      InputError: a sublayer of a prefix language model cannot read them at once.
     """
     length = targets.shape.get_dim_by_name("length")
     batch = targets.shape - length
@@ -197,10 +198,10 @@ class _Prompts:
 
 
 def _check_reads_at_once(stack: Stack, context: Context) -> None:
-    """Raises ValueError if a sublayer reads positions one after the other only."""
+    """Raises InputError if a sublayer reads positions one after the other only."""
     for sublayer in stack.blocks[0].values():
         if not sublayer.can_prefill(context):
-            raise ValueError(
+            raise InputError(
                 f"{type(sublayer.layer).__name__} reads positions one after the other only: it"
                 " cannot decode in a prefix language model"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import AttentionHeads, Context, KeysAndValues, MultiHeadAttention, Sublayer
 
 
@@ -65,7 +66,7 @@ class EncoderDecoderAttention(Sublayer):
 
     def _keys_and_values(self, context: Context) -> KeysAndValues:
         if context.encoder_output is None:
-            raise ValueError(
+            raise InputError(
                 "EncoderDecoderAttention needs an encoder's output: use it in the decoder of an "
                 "EncoderDecoder"
             )

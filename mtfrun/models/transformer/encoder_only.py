@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     Context,
     attention_mask_ignore_padding,
@@ -74,5 +75,5 @@ class EncoderOnly(TokenModel):
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
-        """Raises ValueError: it makes no text."""
-        raise ValueError("EncoderOnly labels what it reads and generates nothing")
+        """Raises InputError: it makes no text."""
+        raise InputError("EncoderOnly labels what it reads and generates nothing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     MASKED,
     AttentionHeads,
@@ -50,7 +51,7 @@ class LocalSelfAttention(SelfAttention):
             dropout_rate=dropout_rate,
         )
         if window < 1:
-            raise ValueError(f"window={window} must be at least 1")
+            raise InputError(f"window={window} must be at least 1")
         self._window = window
 
     def initial_state(
@@ -66,7 +67,7 @@ class LocalSelfAttention(SelfAttention):
         """Returns the output at `context.position` and the ring with that position written."""
         position = context.position
         if position is None:
-            raise ValueError("a step of self-attention needs context.position")
+            raise InputError("a step of self-attention needs context.position")
         window = state.keys.shape.get_dim_by_name("window_length")
         entries = self.attention.keys_and_values(x, position)
         written = (

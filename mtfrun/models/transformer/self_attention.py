@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     AttentionHeads,
     Context,
@@ -66,7 +67,7 @@ class SelfAttention(Sublayer):
         The bias must mask what lies after the position.
         """
         if context.position is None:
-            raise ValueError("a step of self-attention needs context.position")
+            raise InputError("a step of self-attention needs context.position")
         cache, memory_length = self.attention.extend_cache(
             state, x, context.position, context.is_new()
         )

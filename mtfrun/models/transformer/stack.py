@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     Auxiliary,
     Collector,
@@ -51,7 +52,7 @@ class Stack(Sublayer):
     ) -> None:
         super().__init__()
         if num_layers < 1 or not layers:
-            raise ValueError(
+            raise InputError(
                 f"a stack needs at least one block and one layer class, got num_layers={num_layers}"
                 f" and {len(layers)} layers"
             )

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
 
 Position = PositionalEmbedding | SinusoidPositions
@@ -36,7 +37,7 @@ class TokenEmbedding:
 
     def __post_init__(self) -> None:
         if self.vocabulary_divisor < 1:
-            raise ValueError(f"vocabulary_divisor={self.vocabulary_divisor} must be at least 1")
+            raise InputError(f"vocabulary_divisor={self.vocabulary_divisor} must be at least 1")
 
     @property
     def width(self) -> mtf.Dimension:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Collector, regularised_cross_entropy
 from mtfrun.models.model import Loss, Metric
 
@@ -26,7 +27,7 @@ class TokenLoss:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
+            raise InputError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
 
     def __call__(
         self,

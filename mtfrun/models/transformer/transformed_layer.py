@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Context, Sublayer
 from mtfrun.models.transformer.transforms import CallLayer, TransformClass, add_transforms
 
@@ -20,7 +21,7 @@ class TransformedLayer(Sublayer):
     Variables are called "layer/..." and after the classes of the transforms, "norm/scale".
 
     Raises:
-      ValueError: `CallLayer` is not listed exactly once.
+      InputError: `CallLayer` is not listed exactly once.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class TransformedLayer(Sublayer):
         self._names = tuple(add_transforms(self, transforms, mesh, d_model, dtypes))
         places = [name for name in self._names if isinstance(getattr(self, name), CallLayer)]
         if len(places) != 1:
-            raise ValueError(
+            raise InputError(
                 f"StackTransforms.layer has CallLayer {len(places)} times, not once: it is where"
                 " the sublayer is called"
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers import Context, Dropout, RMSNorm
 
 
@@ -40,8 +41,8 @@ class CallLayer(_Stateless):
     short_name = "layer"
 
     def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Raises ValueError: there is no sublayer here."""
-        raise ValueError("CallLayer has its place in StackTransforms.layer only")
+        """Raises InputError: there is no sublayer here."""
+        raise InputError("CallLayer has its place in StackTransforms.layer only")
 
 
 class Residual(_Stateless):
@@ -55,10 +56,10 @@ class Residual(_Stateless):
         """Returns the context's `sublayer_input` + x.
 
         Raises:
-          ValueError: this is no transform around a sublayer.
+          InputError: this is no transform around a sublayer.
         """
         if context.sublayer_input is None:
-            raise ValueError("Residual has its place in StackTransforms.layer only")
+            raise InputError("Residual has its place in StackTransforms.layer only")
         return context.sublayer_input + x
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from mtfrun.errors import InputError
 from mtfrun.mtf.broadcasting import combine, union
 from mtfrun.mtf.ops.lift import binary
 from mtfrun.mtf.porting import named
@@ -132,7 +133,7 @@ def logical_or(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = 
 def add_n(xs: Sequence[TensorLike]) -> Tensor:
     """Returns the sum of one or more tensors, broadcast by name."""
     if not xs:
-        raise ValueError("add_n needs at least one tensor")
+        raise InputError("add_n needs at least one tensor")
     return functools.reduce(add, xs[1:], as_tensor(xs[0]))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from mtfrun.errors import InputError
 from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import add, maximum, minimum
@@ -88,7 +89,7 @@ def binary_reduction_fn(reduction_fn_string: str) -> Callable[..., Tensor]:
 
 def _named(functions: dict[str, Callable[..., Tensor]], name: str) -> Callable[..., Tensor]:
     if name not in functions:
-        raise ValueError(f"no reduction {name!r}: there are {', '.join(functions)}")
+        raise InputError(f"no reduction {name!r}: there are {', '.join(functions)}")
     return functions[name]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.models.moe.gates.losses import router_z_loss
 from mtfrun.models.moe.routing import Choice, Routing
 
@@ -49,10 +50,10 @@ class GateContext:
         """Returns what a policy draws from; draws of different streams are independent.
 
         Raises:
-          ValueError: the call has no key.
+          InputError: the call has no key.
         """
         if self.key is None:
-            raise ValueError(
+            raise InputError(
                 f"{type(policy).__name__} needs random numbers and this call has no key: "
                 "use a policy without them for evaluation and decoding"
             )

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.models.moe.gates.gate import GateContext, make_routing, masked
 from mtfrun.models.moe.gates.losses import load_balancing_loss
 from mtfrun.models.moe.gates.position_in_expert import Candidate, dispatch_in_order
@@ -33,14 +34,14 @@ class Sample:
     """A draw from softmax(logits / temperature); Fedus et al. 2021, table 11.
 
     Raises:
-      ValueError: the temperature is not above 0.
+      InputError: the temperature is not above 0.
     """
 
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
-            raise ValueError(f"temperature={self.temperature} must be above 0: use Argmax")
+            raise InputError(f"temperature={self.temperature} must be above 0: use Argmax")
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
         """Returns drawn experts, the same under every layout."""

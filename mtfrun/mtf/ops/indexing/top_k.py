@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from mtfrun.errors import InputError
 from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
@@ -122,9 +123,9 @@ def sample_with_temperature(
     if temperature == 0.0:
         return argmax(x, dim)
     if key is None:
-        raise ValueError("sample_with_temperature needs a key where temperature is not 0")
+        raise InputError("sample_with_temperature needs a key where temperature is not 0")
     if temperature < 0.0:
-        raise ValueError(f"temperature={temperature} must not be negative")
+        raise InputError(f"temperature={temperature} must not be negative")
     # Inside of (0, 1), where both logarithms are finite: draws are multiples of 2**-24.
     uniform = random_uniform(x.mesh, x.shape, key=key, minval=2.0**-24, maxval=1.0 - 2.0**-24)
     return argmax(x / temperature - log(-log(uniform)), dim)

@@ -1,0 +1,91 @@
+"""Checkpoints of a training run: saved on the way, restored at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from mtfrun.data import Infeed
+from mtfrun.rundir import RunDirectory
+from mtfrun.training.actions import Action, ActionContext
+from mtfrun.training.curves import Curves
+from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.options import CheckpointOptions
+from mtfrun.training.state import TrainState
+
+# Under this name the manifest of a checkpoint has the sums of the point of the curves to come.
+_SUMS = "curve_sums"
+
+
+class Saving(Action):
+    """Saves the state, the position in the data and the curves' sums, and at the end as well.
+
+    Args:
+      state: what is trained.
+      infeed: its iterator is saved.
+      run: where checkpoints go.
+      options: when, and how many stay.
+      curves: whose sums since the last point are saved.
+      guard: looks at what was restored; it is told the newest good checkpoint.
+      check: called with the step before it is saved; raises NonFiniteError.
+      metadata: JSON values for the manifests, besides mesh, layout and seed.
+    """
+
+    at_end = True
+
+    def __init__(
+        self,
+        state: TrainState,
+        infeed: Infeed,
+        run: RunDirectory,
+        options: CheckpointOptions,
+        *,
+        curves: Curves,
+        guard: FiniteGuard,
+        check: Callable[[int], None],
+        metadata: Mapping[str, object],
+    ):
+        self.every_steps = options.every_steps
+        self.every_secs = options.every_secs
+        self._state = state
+        self._infeed = infeed
+        self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
+        self._curves = curves
+        self._guard = guard
+        self._check = check
+        self._metadata = metadata
+        self._saved_step: int | None = None
+
+    def restore(self) -> int | None:
+        """Restores the newest good checkpoint and returns its step; None where there is none."""
+        self._checkpoints.clean()
+        if self._checkpoints.latest() is None:
+            return None
+        storage = self._state.storage()
+        manifest = self._checkpoints.restore(None, storage, self._infeed.iterator)
+        self._guard.check_restored(
+            manifest.step, lambda step: self._checkpoints.restore(step, storage)
+        )
+        self._curves.restore(manifest.metadata.get(_SUMS, {}))
+        # Random numbers must go on as they were, whatever the configuration says by now.
+        self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
+        self._saved_step = manifest.step
+        return manifest.step
+
+    def __call__(self, context: ActionContext) -> None:
+        """Saves `context.step`, unless that is what was restored."""
+        step = context.step
+        if self._saved_step == step:
+            return
+        self._check(step)
+        mesh = self._state.mesh
+        metadata = {
+            **self._metadata,
+            "mesh": mesh.shape.to_string,
+            "layout": mesh.layout.to_string,
+            "seed": self._state.seed,
+            _SUMS: self._curves.sums(),
+        }
+        self._checkpoints.save(
+            step, self._state.storage(), self._infeed.iterator, metadata=metadata
+        )
+        self._saved_step = self._guard.good_step = step

@@ -1,0 +1,189 @@
+"""Tests of mtfrun.training.actions: a user's own action in the loop, and when actions are due."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import signal
+
+import pytest
+
+from mtfrun.data import Infeed
+from mtfrun.errors import InputError
+from mtfrun.rundir import RunDirectory
+from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
+from tests.training.toy_run import curve, toy_train
+
+
+class Recording(Action):
+    """Records what it sees at every call, writes a curve and prints a line."""
+
+    def __init__(self, **when: float | bool) -> None:
+        vars(self).update(when)
+        self.seen: list[tuple[int, dict[str, float]]] = []
+
+    def __call__(self, context: ActionContext) -> None:
+        assert context.state.finished_steps == context.step
+        self.seen.append((context.step, dict(context.values)))
+        context.summaries.scalars({"mine": 10.0 * context.step}, context.step)
+        context.note(f"mine at {context.step}")
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of its calls."""
+        return [step for step, _ in self.seen]
+
+
+def _options(train_steps: int) -> TrainOptions:
+    return TrainOptions(
+        train_steps,
+        iterations_per_loop=10,
+        log_every_steps=2,
+        checkpoints=CheckpointOptions(every_steps=None),
+    )
+
+
+def test_an_action_sees_the_newest_point_and_writes_lines_and_summaries(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    action = Recording(every_steps=3)
+    toy_train(str(tmp_path), _options(8), actions=[action])
+    assert action.steps == [3, 6]
+    losses = curve(str(tmp_path))
+    assert [values["loss"] for _, values in action.seen] == pytest.approx([losses[2], losses[6]])
+    assert curve(str(tmp_path), "mine") == {3: 30.0, 6: 60.0}
+    assert [s for s in capsys.readouterr().err.splitlines() if s.startswith("mine")] == [
+        "mine at 3",
+        "mine at 6",
+    ]
+
+
+def test_visits_end_where_an_action_is_due(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits = []
+    original = Infeed.next
+
+    def recorded(self: Infeed, steps: int, capacity: int | None = None) -> object:
+        visits.append(steps)
+        return original(self, steps, capacity)
+
+    monkeypatch.setattr(Infeed, "next", recorded)
+    actions = [Recording(every_steps=5), Recording(every_steps=7)]
+    toy_train(str(tmp_path), _options(16), actions=actions, clock=lambda: 0.0)
+    assert visits == [1, 1, 3, 2, 3, 4, 1, 1]
+    assert [action.steps for action in actions] == [[5, 10, 15], [7, 14]]
+
+
+def test_the_end_is_one_call_and_seconds_come_at_the_next_visit(tmp_path: pathlib.Path) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    at_end = [Recording(at_end=True), Recording(every_steps=4, at_end=True)]
+    by_seconds = Recording(every_secs=1e-3)
+    options = dataclasses.replace(_options(8), iterations_per_loop=2)
+    toy_train(str(tmp_path), options, actions=[*at_end, by_seconds], clock=clock)
+    assert [action.steps for action in at_end] == [[8], [4, 8]]
+    assert by_seconds.steps[-1] == 8 and len(by_seconds.steps) >= 4
+
+
+class Stopping(Action):
+    """Asks for an end at once."""
+
+    every_steps = 3
+
+    def __call__(self, context: ActionContext) -> None:
+        context.request_stop("it is good enough")
+
+
+def test_an_action_ends_training_and_a_later_run_goes_on(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    after = Recording(every_steps=3, at_end=True)
+    _, result = toy_train(str(tmp_path), _options(9), actions=[Stopping(), after])
+    assert (result.step, result.signal, after.steps) == (3, None, [3])
+    assert RunDirectory(str(tmp_path)).checkpoints().steps() == [3]
+    assert "ending at step 3: it is good enough" in capsys.readouterr().err.splitlines()
+    _, result = toy_train(str(tmp_path), _options(9), actions=[])
+    assert result.step == 9
+
+
+class Slow(Action):
+    """Gets a signal in the middle of its work."""
+
+    every_steps = 4
+
+    def __call__(self, context: ActionContext) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        context.check_signals()
+        raise AssertionError("goes on after a signal")
+
+
+def test_a_signal_ends_an_action_that_checks_and_the_run_is_saved(tmp_path: pathlib.Path) -> None:
+    quick = Recording(every_steps=4)
+    _, result = toy_train(str(tmp_path), _options(9), actions=[Slow(), quick])
+    assert (result.step, result.signal) == (4, signal.SIGTERM)
+    assert quick.steps == [4]  # a resumed run does not come to this step again
+    assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4]
+
+
+@dataclasses.dataclass
+class Configured(Action):
+    """Has its settings as fields."""
+
+    every_steps: int | None = 2
+    every_secs: float | None = None
+
+    def __call__(self, context: ActionContext) -> None:
+        """Does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (Configured(every_steps=0), "Configured.every_steps is 0: it must be a positive number"),
+        (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be a whole number"),  # type: ignore[arg-type]
+        (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be a positive"),
+        (Configured(every_steps=None), "Configured is never due: give it every_steps, every_secs"),
+        (Configured, "Configured'> is no action: give objects of a subclass of training.Action"),
+    ],
+)
+def test_an_action_that_cannot_be_called_is_refused(
+    action: Action, expected: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        toy_train(str(tmp_path), _options(4), actions=[action])
+
+
+def test_an_action_with_fields_may_be_listed_twice(tmp_path: pathlib.Path) -> None:
+    _, result = toy_train(str(tmp_path), _options(2), actions=[Configured(), Configured()])
+    assert result.step == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"every_steps": 0}, "CheckpointOptions.every_steps is 0: it must be a positive number"),
+        ({"every_steps": 2.5}, "CheckpointOptions.every_steps is 2.5: it must be a whole number"),
+        (
+            {"every_secs": float("nan")},
+            "CheckpointOptions.every_secs is nan: it must be",
+        ),
+        ({"max_to_keep": -1}, "CheckpointOptions.max_to_keep is -1: it must be a positive number"),
+    ],
+)
+def test_options_of_checkpoints_are_positive(settings: dict, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        CheckpointOptions(**settings)
+
+
+def test_options_of_seconds_and_norms_need_not_be_whole() -> None:
+    options = TrainOptions(1, secs_per_loop=0.5, clip_norm=0.1)
+    assert (options.secs_per_loop, options.clip_norm) == (0.5, 0.1)
+    for name in ("secs_per_loop", "clip_norm"):
+        with pytest.raises(InputError, match=f"^{name} is 0.0: it must be a positive number"):
+            TrainOptions(1, **{name: 0.0})
