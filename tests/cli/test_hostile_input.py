@@ -33,7 +33,7 @@ LANGUAGE_MODEL = pytest.mark.parametrize("tiny_run", ["language model"], indirec
 TALKATIVE = [
     sys.executable,
     "-c",
-    "import sys; from mtfrun.cli.terminal import decoding_progress, main; "
+    "import sys; from mtfrun.cli import main; from mtfrun.cli.terminal import decoding_progress; "
     "decoding_progress.EVERY_SECS = 0.0; sys.exit(main.main())",
     "decode",
 ]
