@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -34,6 +36,14 @@ def _make_virtual_devices() -> None:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES
     )
+
+
+@pytest.fixture
+def hangup_not_ignored() -> Iterator[None]:
+    """Lets this process and its descendants receive SIGHUP, which `nohup` has them ignore."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
 
 
 @pytest.fixture(params=LAYOUTS)

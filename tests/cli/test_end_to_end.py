@@ -213,6 +213,7 @@ def test_one_device_has_no_collectives(flags: list[str]) -> None:
     assert "collectives     none: one device\n" in process.stdout.decode()
 
 
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )

@@ -17,6 +17,8 @@ from mtfrun.experiment import Decoding, Scoring
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
 
+pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
+
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 
 

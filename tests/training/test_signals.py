@@ -14,6 +14,8 @@ import pytest
 from mtfrun.training import signals
 from mtfrun.training.signals import Stopped, StopSignals
 
+pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
+
 # Runs the file alone, without the seconds that TensorFlow takes: a program that is in native code
 # for ten minutes, where Python calls no handler.
 BUSY = """
