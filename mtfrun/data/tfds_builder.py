@@ -56,7 +56,9 @@ def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFil
     except Exception as error:
         raise PreparedFiles(data_dir / name, again).damaged(error) from error
     if directory is None:
-        for half in data_dir.glob(f"{re.split('[/:]', name)[0] or '-'}/**/{INFO_FILE}"):
+        # A name is a directory's, no way out of the data's: "../other" is none.
+        first = re.match(r"\w+(?=[/:]|$)", name)
+        for half in data_dir.glob(f"{first[0]}/**/{INFO_FILE}") if first else ():
             if not half.with_name(FEATURES_FILE).exists():
                 raise PreparedFiles(half.parent, again).damaged(f"it has no {FEATURES_FILE}")
         raise DataError(_not_prepared(name, data_dir, embedded))

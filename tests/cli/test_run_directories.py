@@ -25,7 +25,7 @@ def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathl
     process = mtfrun_here("train", *flags, f"--model_dir={run}", "--restart")
     succeeded(process)
     # There is nothing to begin again.
-    assert process.stderr.startswith(b"step 1/2  loss ")
+    assert process.stderr.startswith(b"devices: CPU:0\nstep 1/2  loss ")
     return run
 
 
@@ -64,7 +64,8 @@ def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
     assert lines[0] == f"mtfrun: beginning again; the old checkpoints are in {run}/checkpoints.1"
     assert lines[1].startswith("warm start: ")
     assert lines[1].endswith(f" variables from {trained}/checkpoints/ckpt-2")
-    assert lines[2].startswith("step 1/1  loss ")
+    assert lines[2] == "devices: CPU:0"
+    assert lines[3].startswith("step 1/1  loss ")
     assert files(run / "checkpoints.1") == before
     assert [path.name for path in run.glob("checkpoints/*.json")] == ["ckpt-1.json"]
 
