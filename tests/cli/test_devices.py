@@ -30,8 +30,11 @@ def test_a_device_that_does_not_exist_is_one_line(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "devices: CPU:0"),
-        (["--gin.mtf.Mesh.devices=['CPU:0']"], "devices: CPU:0"),
+        # The first line of every training is compared in test_end_to_end.py.
+        pytest.param([], "devices: CPU:0", marks=pytest.mark.slow),
+        pytest.param(
+            ["--gin.mtf.Mesh.devices=['CPU:0']"], "devices: CPU:0", marks=pytest.mark.slow
+        ),
         (
             ["--gin.MESH_SHAPE='data:2,model:1'", "--gin.mtf.Mesh.devices=['CPU:1', 'CPU:0']"],
             "mesh data:2,model:1 on CPU:1, CPU:0 (simulated)",

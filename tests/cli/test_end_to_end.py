@@ -215,7 +215,12 @@ def test_one_device_has_no_collectives(flags: list[str]) -> None:
 
 @pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_the_run_goes_on(
     number: signal.Signals, code: int, flags: list[str], tmp_path: pathlib.Path

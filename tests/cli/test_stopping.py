@@ -86,7 +86,10 @@ def test_scoring_ends_between_batches(
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [SIGNALS[0], *(pytest.param(*s, marks=pytest.mark.slow) for s in SIGNALS[1:])],
+)
 def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     number: int,
     code: int,
