@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import resource
 import shutil
 
 import pytest
@@ -153,7 +154,6 @@ def test_evaluation_needs_no_directory_of_commands(run: pathlib.Path) -> None:
 def test_a_full_disk_is_one_line_and_leaves_no_file(
     flags: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, hard))
     try:
