@@ -1,7 +1,8 @@
-"""Everything under --model_dir: checkpoints, the lock, summaries, records."""
+"""The files under --model_dir: checkpoints, the lock, summaries, records."""
 
 from mtfrun.rundir.atomic import atomic_open as atomic_open
 from mtfrun.rundir.atomic import atomic_write as atomic_write
+from mtfrun.rundir.atomic import remove_outputs_in_progress as remove_outputs_in_progress
 from mtfrun.rundir.checkpoints import Checkpoints as Checkpoints
 from mtfrun.rundir.errors import DamagedCheckpointError as DamagedCheckpointError
 from mtfrun.rundir.errors import DeletedCheckpointError as DeletedCheckpointError
@@ -30,6 +31,7 @@ __all__ = [
     "atomic_open",
     "atomic_write",
     "package_versions",
+    "remove_outputs_in_progress",
     "write_metrics",
     "writer_lock",
 ]

@@ -1,99 +1,117 @@
-"""Files that are either whole or absent, whenever the process dies."""
+"""Atomic writing of text files: a file is complete or absent, whenever the process dies."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import re
 import secrets
 from collections.abc import Iterator
 from typing import TextIO
 
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.regular_files import is_special
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
-"""Names of files that `atomic_open` has not finished; a killed process leaves them behind."""
+"""Names of files that are being written; a killed process leaves them behind."""
+
+# The temporary files of `atomic_open` in this process.
+_outputs_in_progress: set[pathlib.Path] = set()
 
 
 @contextlib.contextmanager
 def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """Opens `path` for writing UTF-8 text that appears there only when the block ends well.
+    """Opens `path` for writing UTF-8 text that appears there only if the block succeeds.
 
-    The text goes to a temporary name in the same directory, is forced to the disk and renamed, so a
+    The text goes to a temporary file in the same directory, is forced to the disk and renamed, so a
     reader sees the old file or the new one, never a part. An error or an interrupt in the block
-    removes the temporary file and leaves the old one. Missing parent directories are made. A
-    terminal, pipe or other device (`/dev/stdout`) has nothing to replace and is written directly.
+    removes the temporary file and leaves the old one. Missing parent directories are created. A
+    terminal, pipe or other device (`/dev/stdout`) cannot be replaced and is written directly.
 
     Raises:
       RunDirError: the file cannot be written (disk full, not permitted, a directory of that name).
     """
-    path = os.fspath(path)
-    if path.startswith("/dev/") or _is_device(path):
-        with _write_errors(path, path), open(path, "w", encoding="utf-8") as file:
+    path = pathlib.Path(path)
+    if path.is_relative_to("/dev") or is_special(path):
+        with _write_errors(path, path), path.open("w", encoding="utf-8") as file:
             yield file
         return
-    with _replacing(path) as file:
-        yield file
+    # A link stays a link: its target is replaced.
+    target = pathlib.Path(os.path.realpath(path))
+    temporary = temporary_path(target)
+    _outputs_in_progress.add(temporary)
+    try:
+        with _replacing(path, target, temporary) as file:
+            yield file
+    finally:
+        _outputs_in_progress.discard(temporary)
+
+
+def remove_outputs_in_progress() -> None:
+    """Removes the temporary files of every `atomic_open` block that has not ended.
+
+    For a process that is about to exit without leaving these blocks; may be called in any thread.
+    """
+    for temporary in tuple(_outputs_in_progress):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 @contextlib.contextmanager
-def atomic_replace(path: str) -> Iterator[TextIO]:
+def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
     """Opens a file of a run directory as `atomic_open` does, but never writes to a pipe or device.
 
-    None of these files is one: who wrote to a pipe in a file's place would wait for a reader.
+    None of these files is one, and opening a pipe for writing waits for a reader. The temporary
+    file is not removed by `remove_outputs_in_progress`: beside a checkpoint it means that the
+    checkpoint is incomplete, see leftovers.py.
 
     Raises:
       RunDirError: it cannot be written, or there is a pipe or device of that name.
     """
-    if _is_device(path):
+    if is_special(path):
         raise RunDirError(
             f"cannot write {path}: it is no file but a pipe, device or directory; remove it"
         )
-    with _replacing(path) as file:
+    target = pathlib.Path(os.path.realpath(path))
+    with _replacing(path, target, temporary_path(target)) as file:
         yield file
 
 
-def _is_device(path: str) -> bool:
-    """Returns whether there is something else than a file, links followed."""
-    return os.path.exists(path) and not os.path.isfile(path)
-
-
 @contextlib.contextmanager
-def _replacing(path: str) -> Iterator[TextIO]:
-    """Does what `atomic_open` says of files."""
-    # A link stays a link: what it points to is replaced.
-    target = os.path.realpath(path)
-    directory, temporary = os.path.dirname(target), unfinished(target)
+def _replacing(
+    path: pathlib.Path, target: pathlib.Path, temporary: pathlib.Path
+) -> Iterator[TextIO]:
+    """Opens `temporary`, which replaces `target` if the block succeeds; errors name `path`."""
     with _write_errors(path, temporary):
-        os.makedirs(directory, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             # surrogateescape: a command line may hold bytes that are no UTF-8.
-            with open(temporary, "x", encoding="utf-8", errors="surrogateescape") as file:
+            with temporary.open("x", encoding="utf-8", errors="surrogateescape") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
+            temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
             raise
-        sync_directory(directory)
+        sync_directory(target.parent)
 
 
 def atomic_write(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` as a whole or not at all; see `atomic_open`."""
+    """Writes `text` to `path`, all of it or nothing; see `atomic_open`."""
     with atomic_open(path) as file:
         file.write(text)
 
 
-def unfinished(path: str) -> str:
-    """Returns a new name beside `path` that `TEMPORARY` matches."""
-    directory, name = os.path.split(path)
-    return os.path.join(directory, f".{name}.{secrets.token_hex(4)}.partial")
+def temporary_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns a new path beside `path` whose name matches `TEMPORARY`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
-def sync_file(path: str) -> None:
-    """Waits until what was written to `path`, by whichever process, is on the disk."""
+def sync_file(path: pathlib.Path) -> None:
+    """Waits until what any process has written to `path` is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)
@@ -101,22 +119,22 @@ def sync_file(path: str) -> None:
         os.close(descriptor)
 
 
-def sync_directory(directory: str) -> None:
+def sync_directory(directory: pathlib.Path) -> None:
     """Waits until the names in `directory` are on the disk, where the file system allows it."""
     with contextlib.suppress(OSError):
         sync_file(directory)
 
 
 @contextlib.contextmanager
-def _write_errors(path: str, temporary: str) -> Iterator[None]:
+def _write_errors(path: pathlib.Path, temporary: pathlib.Path) -> Iterator[None]:
     """Turns failures to write `path` into a RunDirError; other files' errors pass through."""
     try:
         yield
     except OSError as error:
-        # write() and fsync() errors carry no name; a foreign name means that the caller's block,
-        # not our file, has failed.
-        ours = (None, path, temporary, os.path.dirname(temporary))
-        if error.filename not in ours:
+        # Errors of write() and fsync() carry no name. Any other name than these means that the
+        # caller's block, not our file, has failed.
+        our_names = {str(name) for name in (path, temporary, *temporary.parents)}
+        if error.filename is not None and str(error.filename) not in our_names:
             raise
         raise RunDirError(
             f"cannot write {path}: {reason(error)}; free space or name a place you may write to"

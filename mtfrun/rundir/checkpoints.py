@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from mtfrun.rundir.manifest import Manifest
 
 T = TypeVar("T")
 
-# How often the newest checkpoint is looked for where a trainer deletes it before it is read.
+# How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
 
 
@@ -33,24 +34,32 @@ class Checkpoints:
 
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
     for bit onto any other, or onto plain variables. A checkpoint exists once its manifest
-    `ckpt-300.json` does, which is finished last; see leftovers.py for what becomes of other files.
+    `ckpt-300.json` does, which is finished last; leftovers.py says what happens to other files.
     TensorFlow's own `checkpoint` text file is neither written nor read.
 
-    Only the holder of the run's lock may call `save` and `clean`; anybody may read, also while that
-    one deletes old checkpoints.
+    Only the holder of the run's lock may call `save` and `clean`. Any process may read, even while
+    the holder deletes old checkpoints.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:
-        """Names the directory; nothing is read or made yet. `max_to_keep` None keeps everything."""
+        """Stores the directory's name; nothing is read or created.
+
+        Args:
+          directory: where the checkpoints are.
+          max_to_keep: how many to keep; None keeps all of them.
+
+        Raises:
+          RunDirError: `max_to_keep` is below 1.
+        """
         if max_to_keep is not None and max_to_keep < 1:
             raise RunDirError(
                 f"max_to_keep is {max_to_keep}: it must be at least 1, or None for all"
             )
-        self._directory = os.fspath(directory)
+        self._directory = pathlib.Path(directory)
         self._max_to_keep = max_to_keep
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a manifest, ascending; their files are not looked at."""
+        """Returns the steps that have a manifest, ascending; other files are not read."""
         return list_steps(self._directory)
 
     def latest(self) -> int | None:
@@ -67,7 +76,7 @@ class Checkpoints:
     ) -> str:
         """Saves the variables (and the position in the data) and returns the manifest's path.
 
-        A step saved before is replaced, and stays whole until the new files are. Then the oldest
+        A step saved before is replaced, and stays complete until the new files are. Then the oldest
         checkpoints above `max_to_keep` are deleted. 100 MB take about half a second.
 
         Args:
@@ -80,7 +89,7 @@ class Checkpoints:
         Raises:
           RunDirError: the files cannot be written; those of this attempt are removed.
         """
-        described = manifests.check_metadata(metadata or {})
+        json_metadata = manifests.check_metadata(metadata or {})
         target = manifests.manifest_path(self._directory, step)
         prefix = None
         try:
@@ -88,17 +97,18 @@ class Checkpoints:
             with atomic.atomic_replace(target) as file:
                 atomic.sync_directory(self._directory)
                 prefix = self._free_prefix(step)
-                path = os.path.join(self._directory, prefix)
+                path = str(self._directory / prefix)
                 tf.train.Checkpoint(variables=dict(variables)).write(path)
                 if iterator is not None:
                     tf.train.Checkpoint(iterator=iterator).write(path + ".iterator")
                 files = {
-                    name: manifests.record_file(os.path.join(self._directory, name))
+                    name: manifests.record_file(self._directory / name)
                     for name in files_of_save(self._directory, prefix)
                 }
                 atomic.sync_directory(self._directory)
-                saved = Manifest(int(step), prefix, manifests.describe(variables), files, described)
-                file.write(manifests.manifest_text(saved))
+                specs = manifests.describe(variables)
+                manifest = Manifest(int(step), prefix, specs, files, json_metadata)
+                file.write(manifests.manifest_text(manifest))
         except BaseException as error:
             if prefix is not None:
                 remove_leftovers(self._directory, prefix)
@@ -109,7 +119,7 @@ class Checkpoints:
                 ) from error
             raise
         self._prune(step)
-        return target
+        return str(target)
 
     def restore(
         self,
@@ -123,39 +133,41 @@ class Checkpoints:
         """Restores variables (and the position in the data) and returns the checkpoint's manifest.
 
         Everything is checked before the first variable changes: sizes and hashes of the files, then
-        names, shapes and dtypes. With step None a damaged checkpoint is passed over, with a
-        warning, for the next older good one; a wrong model is an error at once.
+        names, shapes and dtypes. With step None a damaged checkpoint is skipped, with a warning,
+        for the next older good one; a wrong model is an error immediately.
 
         Args:
           step: a step to restore, or None for the newest good one.
           variables: raw tf.Variables or DVariables by path, on any mesh.
           iterator: a tf.data iterator over the same pipeline, to be set where the run stopped.
           subset: the checkpoint may hold further variables.
-          preferred: for a path another one, whose value is taken where the checkpoint has it.
+          preferred: for some of the paths another path, whose value is restored instead if the
+            checkpoint has it.
         """
 
-        def read(found: Manifest) -> Manifest:
-            instead = {path: p for path, p in (preferred or {}).items() if p in found.variables}
+        def read(manifest: Manifest) -> Manifest:
+            instead = {path: p for path, p in (preferred or {}).items() if p in manifest.variables}
             wanted = {instead.get(path, path): variable for path, variable in variables.items()}
-            name = f"{self._directory}/ckpt-{found.step}"
-            check_fit(name, found.variables, manifests.describe(wanted), subset=subset)
-            if iterator is not None and not found.has_iterator:
+            name = f"{self._directory}/ckpt-{manifest.step}"
+            check_fit(name, manifest.variables, manifests.describe(wanted), subset=subset)
+            if iterator is not None and not manifest.has_iterator:
                 raise RunDirError(
                     f"{name} holds no position in the data; restore it without the data iterator"
                 )
-            path = os.path.join(self._directory, found.prefix)
+            path = str(self._directory / manifest.prefix)
             _read(path, f"the variables of {name}", variables=wanted)
             if iterator is not None:
                 _read(path + ".iterator", f"the data position of {name}", iterator=iterator)
-            return found
+            return manifest
 
         return self.read(step, read)
 
     def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)` of a checkpoint all of whose files are as they were saved.
+        """Returns `reader(manifest)` of a checkpoint whose files are all as they were saved.
 
-        A process that trains the run may delete the checkpoint before `reader` is done. Then, with
-        step None, `reader` is called for the one that is the newest now.
+        A process that trains the run may delete the checkpoint, or save its step again, before
+        `reader` is done. Then `reader` is called again: for the new files of the same step, or,
+        with step None, for the checkpoint that is the newest now.
 
         Args:
           step: a step, or None for the newest good one.
@@ -164,44 +176,29 @@ class Checkpoints:
         Raises:
           DeletedCheckpointError: that step was deleted meanwhile.
           DamagedCheckpointError: that step, or every checkpoint, is damaged.
-          RunDirError: there is no checkpoint, or what `reader` raises.
+          RunDirError: there is no checkpoint, or `reader` raises it.
         """
-        if step is not None:
-            before = self._identity(step)
-            found = self.verify(step)
-            with self._watched(step, before):
-                return reader(found)
         for _ in range(_ATTEMPTS):
             try:
-                return self._read_newest(reader)
+                return self._read_newest(reader) if step is None else self._read_step(step, reader)
             except DeletedCheckpointError as error:
                 deleted = error
+                if step is not None and step not in self.steps():
+                    break
         raise deleted
 
     def verify(self, step: int) -> Manifest:
-        """Returns the manifest of `step`, all of whose files are as they were saved, or raises."""
-        known = self.steps()
-        if step not in known:
-            where = f"no checkpoint of step {step} in {self._directory}"
-            raise RunDirError(f"{where}; {_choose(known)}" if known else self._nothing())
-        try:
-            with self._watched(step, self._identity(step)):
-                return self._verify(step)
-        except DamagedCheckpointError as error:
-            good = [other for other in self.steps() if other != step]
-            raise DamagedCheckpointError(
-                f"checkpoint {step} in {self._directory} is damaged: {error};"
-                f" {_choose(good) or 'there is no other'}"
-            ) from error
+        """Returns the manifest of `step` if all its files are as they were saved, or raises."""
+        return self.read(step, lambda manifest: manifest)
 
     def clean(self) -> list[str]:
         """Removes what killed saves left and returns the names; to be called before training.
 
-        Only names that a save makes are touched, and no complete data: see leftovers.py.
+        Only files of a save are removed, and no complete data: see leftovers.py.
 
         Raises:
-          RunDirError: there are complete data newer than every manifest. To train on from an older
-            step, or from none, would lose them.
+          RunDirError: there are complete data newer than every manifest. Training from an older
+            step, or from the beginning, would lose them.
         """
         removed = remove_leftovers(self._directory)
         lost, newest = lost_manifests(self._directory), self.latest()
@@ -222,11 +219,12 @@ class Checkpoints:
         )
 
     def require(self) -> None:
-        """Raises RunDirError unless there is a checkpoint; its files are not looked at."""
+        """Raises RunDirError unless there is a checkpoint; only names are read."""
         if not self.steps():
-            raise RunDirError(self._nothing())
+            raise RunDirError(self._no_checkpoint())
 
-    def _nothing(self) -> str:
+    def _no_checkpoint(self) -> str:
+        """Returns the error message of a directory without a checkpoint."""
         lost = lost_manifests(self._directory)
         if lost:
             *_, (prefix, step) = lost.items()
@@ -241,18 +239,32 @@ class Checkpoints:
             " or make one with `mtfrun train --model_dir=...`"
         )
 
-    def _verify(self, step: int) -> Manifest:
-        found = manifests.read_manifest(self._directory, step)
-        manifests.check_files(self._directory, found)
-        return found
+    def _read_step(self, step: int, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` of one step; see `read`."""
+        before = self._identity(step)
+        steps = self.steps()
+        if step not in steps:
+            where = f"no checkpoint of step {step} in {self._directory}"
+            raise RunDirError(f"{where}; {_choose(steps)}" if steps else self._no_checkpoint())
+        with self._watched(step, before):
+            try:
+                manifest = self._verified(step)
+            except DamagedCheckpointError as error:
+                other_steps = [other for other in self.steps() if other != step]
+                raise DamagedCheckpointError(
+                    f"checkpoint {step} in {self._directory} is damaged: {error};"
+                    f" {_choose(other_steps) or 'there is no other'}"
+                ) from error
+            return reader(manifest)
 
     def _read_newest(self, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` of the newest good checkpoint; see `read`."""
         damages = []
         for step in reversed(self.steps()):
             before = self._identity(step)
             try:
                 with self._watched(step, before):
-                    found = self._verify(step)
+                    manifest = self._verified(step)
             except DamagedCheckpointError as error:
                 damages.append(f"step {step}: {error}")
                 continue
@@ -264,41 +276,49 @@ class Checkpoints:
                     step,
                 )
             with self._watched(step, before):
-                return reader(found)
+                return reader(manifest)
         if damages:
             raise DamagedCheckpointError(
                 f"every checkpoint in {self._directory} is damaged ({'; '.join(damages)});"
                 " restore a copy of it, or name an empty --model_dir to start again"
             )
-        raise RunDirError(self._nothing())
+        raise RunDirError(self._no_checkpoint())
+
+    def _verified(self, step: int) -> Manifest:
+        """Returns the manifest of `step`, whose files are compared with it."""
+        manifest = manifests.read_manifest(self._directory, step)
+        manifests.check_files(self._directory, manifest)
+        return manifest
 
     @contextlib.contextmanager
     def _watched(self, step: int, before: tuple[int, int] | None) -> Iterator[None]:
-        """Turns a failure inside into a DeletedCheckpointError if the checkpoint is no more.
+        """Turns a failure in the block into a DeletedCheckpointError if the files are gone.
 
-        The manifest is the first file that is deleted or replaced: with the same one as `before`
-        the failure has another cause.
+        The manifest is the first file that is deleted or replaced: if it is still the same one as
+        `before`, the failure has another cause.
         """
         try:
             yield
         except (RunDirError, FileNotFoundError) as error:
             if before is not None and self._identity(step) == before:
                 raise
-            others = _choose(self.steps()) or self._nothing()
+            steps = self.steps()
+            change = "replaced" if step in steps else "deleted"
             raise DeletedCheckpointError(
-                f"checkpoint {step} in {self._directory} was deleted while it was read; {others}"
+                f"checkpoint {step} in {self._directory} was {change} while it was read;"
+                f" {_choose(steps) or self._no_checkpoint()}"
             ) from error
 
     def _identity(self, step: int) -> tuple[int, int] | None:
-        """Returns what is another for every manifest of a step; None where there is none."""
+        """Returns numbers that differ for every manifest of a step; None where there is none."""
         try:
-            status = os.stat(manifests.manifest_path(self._directory, step))
+            status = manifests.manifest_path(self._directory, step).stat()
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns
 
     def _free_prefix(self, step: int) -> str:
-        """Returns `ckpt-300`, or `ckpt-300.1`, ... where an earlier save has taken the name."""
+        """Returns `ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
         prefix, attempt = f"ckpt-{step}", 0
         while files_of_save(self._directory, prefix):
             attempt += 1
@@ -306,23 +326,24 @@ class Checkpoints:
         return prefix
 
     def _prune(self, saved: int) -> None:
-        """Deletes the files that the step just saved replaced, and the oldest checkpoints."""
+        """Deletes the oldest checkpoints, and the files that step `saved` has replaced."""
         if self._max_to_keep is not None:
-            others = [step for step in self.steps() if step != saved]
-            for step in others[: max(0, len(others) + 1 - self._max_to_keep)]:
-                # The manifest first: from here on it does not exist, whatever happens to its files.
+            older_steps = [step for step in self.steps() if step != saved]
+            for step in older_steps[: max(0, len(older_steps) + 1 - self._max_to_keep)]:
+                # The manifest first: without it there is no checkpoint, whatever files it leaves.
                 path = manifests.manifest_path(self._directory, step)
                 with contextlib.suppress(OSError):
-                    os.replace(path, atomic.unfinished(path))
+                    path.replace(atomic.temporary_path(path))
         remove_leftovers(self._directory)
 
 
 def _choose(steps: list[int]) -> str:
+    """Returns the remedy that lists `steps`; "" without any."""
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
 
 
 def _system_reason(error: BaseException) -> str:
-    """Returns why a save failed; of the error of a file that was being written its own cause."""
+    """Returns why a save failed: the system error that caused `error`, if one did."""
     return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
@@ -331,7 +352,7 @@ def _read(prefix: str, what: str, **objects: Any) -> None:
     try:
         status = tf.train.Checkpoint(**objects).read(prefix)
         status.assert_existing_objects_matched()
-        # The rest of the checkpoint is left out on purpose: no warning about it at exit.
+        # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
         status.expect_partial()
     except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
         raise RunDirError(

@@ -1,4 +1,4 @@
-"""The error that everything under a run directory raises."""
+"""Errors of reading and writing a run directory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 
 from mtfrun.errors import InputError
 
-# What TensorFlow puts around a message: the node and the kind of the operation.
+# What TensorFlow adds to a message: the node and the kind of the operation.
 _OPERATION = re.compile(r"\{\{[^{}]*\}\}|\[Op:\w+\]|\[\[[^\[\]]*\]\]")
 _SYSTEM_REASONS = frozenset(os.strerror(number) for number in errno.errorcode)
 
 
 class RunDirError(InputError):
-    """A run directory cannot be read or written: one line, what, where, why and the remedy."""
+    """A run directory cannot be read or written; one line: what, where, why, the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -27,14 +27,14 @@ class DamagedCheckpointError(RunDirError):
 
 
 class DeletedCheckpointError(RunDirError):
-    """A checkpoint was deleted while it was read, by the process that trains the run."""
+    """The process that trains the run deleted or replaced a checkpoint while it was read."""
 
 
 def reason(error: BaseException) -> str:
-    """Returns why `error` was raised as one short line; the caller names the path.
+    """Returns why `error` was raised, as one short line; the caller names the path.
 
-    Of an error of TensorFlow's about a file, whose message is "path; No space left on device"
-    between names of its operations, the system's reason alone.
+    TensorFlow's message about a file is "path; No space left on device", surrounded by names of
+    operations: of that the system's reason alone is returned.
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

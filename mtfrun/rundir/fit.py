@@ -1,4 +1,4 @@
-"""Whether the variables of a checkpoint are the variables of a model."""
+"""Comparison of a checkpoint's variables with those of a model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ def check_fit(
 
     Args:
       name: the checkpoint's name, for the message.
-      saved: what the checkpoint holds.
-      wanted: what is to be restored.
-      subset: the checkpoint may hold more (evaluation wants no optimizer slots).
+      saved: the variables in the checkpoint, by path.
+      wanted: the variables to restore, by path.
+      subset: the checkpoint may hold further variables (evaluation needs no optimizer slots).
+
+    Raises:
+      RunDirError: there is a difference.
     """
     missing = sorted(wanted.keys() - saved.keys())
     extra = sorted(saved.keys() - wanted.keys())
@@ -43,7 +46,8 @@ def check_fit(
 
 
 def _list(verb: str, items: list[str]) -> str:
+    """Returns "lacks x, y and 3 more"; "" without items."""
     if not items:
         return ""
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return f"{verb} {', '.join(items[:_NAMED])}{more}"
+    omitted = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return f"{verb} {', '.join(items[:_NAMED])}{omitted}"

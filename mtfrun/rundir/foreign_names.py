@@ -1,7 +1,7 @@
-"""Which variable of another program's checkpoint holds what a variable of ours is to be.
+"""Names of our variables in the checkpoints of other programs.
 
-The table below knows Mesh TensorFlow's transformer package, with which T5 was trained, both
-generations of Tensor2Tensor's MtfTransformer, and our own checkpoints.
+The table below has the names of Mesh TensorFlow's transformer package, with which T5 was trained,
+of both generations of Tensor2Tensor's MtfTransformer, and of our own checkpoints.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """Where a value is.
+    """Place of a variable's value in a checkpoint.
 
     Attributes:
-      pattern: a regular expression for the whole name of a variable.
-      entry: which one of that variable's first dimension, a number; None for all.
-      dims: the names of the dimensions that are left, where their order may differ from ours; None
-        where it is the same, up to dimensions that are merged there and separate here.
+      pattern: a regular expression that matches the full name of a variable.
+      entry: index into that variable's first dimension, as text; None for the complete value.
+      dims: names of the dimensions after indexing, separated by spaces, where their order may
+        differ from ours; None where it is the same, except that neighbouring dimensions of ours may
+        be merged there.
     """
 
     pattern: str
@@ -27,14 +28,19 @@ class Source(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A pattern of our paths, and where such a variable may be."""
+    """A row of the table.
+
+    Attributes:
+      path: a regular expression that matches the full path of a variable of ours.
+      sources: where its value may be, in the order in which they are tried.
+    """
 
     path: str
     sources: Sequence[Source]
 
 
-# How Mesh TensorFlow's optimizers call what they keep of a variable: Adafactor (mean squares, or
-# those of rows and columns, and momentum), AdamWeightDecay, Momentum. SGD keeps nothing.
+# Slots of Mesh TensorFlow's optimizers: Adafactor (mean squares, or those of rows and columns, and
+# momentum), AdamWeightDecay, Momentum. SGD has none.
 _SLOT = re.compile(r"(?:_slot_(?:v|vr|vc|m)|/adam_[mv]|_momentum_v)$")
 
 _STACK = r"(?P<stack>encoder|decoder)_stack"
@@ -46,7 +52,7 @@ _NORM = r"(?:rms_norm|layer_norm)/scale"
 
 
 def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
-    """Returns the rows of one of attention's four projections; Tensor2Tensor stacks them."""
+    """Returns the rows of one of attention's four projections, which Tensor2Tensor stacks."""
     stacked = [
         Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
         Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
@@ -60,7 +66,7 @@ def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
 
 
 def _feed_forward(name: str, entry: str) -> _Row:
-    """Returns the row of a feed-forward layer's first or second map."""
+    """Returns the row of a feed-forward layer's first or second matrix."""
     return _Row(
         rf"{_LAYER}/layer/{name}/kernel",
         [
@@ -126,28 +132,31 @@ _TABLE = [
     ),
     _Row(rf"{_LAYER}/layer/experts/wo/kernel", [Source(_MTF_LAYER + r"/\w+/wo/kernel")]),
     _Row(
-        rf"{_LAYER}/layer/(?P<rest>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
-        [Source(_MTF_LAYER + r"/\w+/{rest}")],
+        rf"{_LAYER}/layer/(?P<parameter>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
+        [Source(_MTF_LAYER + r"/\w+/{parameter}")],
     ),
 ]
 
 
 def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
-    """Returns where the variable called `path` may be, among those of a model called `paths`.
+    """Returns where the value of the variable `path` may be in a checkpoint.
 
-    The order of `paths` tells which number a sublayer has in its block.
+    Args:
+      path: one of `paths`.
+      paths: those of all variables of the model, in the model's order, which says which number a
+        sublayer has in its block.
     """
-    found = [Source(re.escape(_own_name(path)))]
+    sources = [Source(re.escape(_own_name(path)))]
     for row in _TABLE:
         match = re.fullmatch(row.path, path)
         if match:
-            values = _numbers(match.groupdict(), paths)
-            found += [_filled(source, values) for source in row.sources]
-    return found
+            values = _template_values(match.groupdict(), paths)
+            sources += [_filled(source, values) for source in row.sources]
+    return sources
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Returns whether a variable of a checkpoint is no parameter: an optimizer's, the step, ..."""
+    """Returns whether a checkpoint's variable is no parameter: the step, a slot, an average."""
     return bool(
         is_step(name)
         or _SLOT.search(name)
@@ -162,12 +171,17 @@ def is_step(name: str) -> bool:
 
 
 def _own_name(path: str) -> str:
-    """Returns what our own checkpoints, which `tf.train.Checkpoint` writes, call a variable."""
+    """Returns the name that `tf.train.Checkpoint` gives to a variable in our own checkpoints."""
     return f"variables/model.S{path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def _numbers(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:
-    """Returns what the patterns of the table are filled with."""
+def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:
+    """Returns the values for the placeholders of the table's patterns.
+
+    Args:
+      groups: the named groups of a row's match with our path.
+      paths: those of all variables of the model.
+    """
     values: dict[str, str | int] = dict(groups)
     stack = groups.get("stack")
     # A language model is a stack without a name of its own.
@@ -180,11 +194,12 @@ def _numbers(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | in
         )
         layer = names.index(sublayer)
         values |= {"block": block, "layer": layer, "flat": block * len(names) + layer}
-        is_crossing = sublayer.startswith("encoder_decoder")
-        values["kind"] = "encdec_attention" if is_crossing else "self_attention"
+        is_cross_attention = sublayer.startswith("encoder_decoder")
+        values["kind"] = "encdec_attention" if is_cross_attention else "self_attention"
     return values
 
 
 def _filled(source: Source, values: dict[str, str | int]) -> Source:
+    """Returns the source with its placeholders replaced."""
     entry = None if source.entry is None else source.entry.format(**values)
     return source._replace(pattern=source.pattern.format(**values), entry=entry)

@@ -1,10 +1,11 @@
-"""Which files in a checkpoint directory are ours, and which of those may be removed.
+"""Removal of what unfinished saves and deletions leave in a checkpoint directory.
 
 A save writes, in this order, its unfinished manifest `.ckpt-300.json.0123abcd.partial`, its data
 `ckpt-300.index`, `ckpt-300.data-*` and `ckpt-300.iterator.*`, and renames the unfinished manifest
-to `ckpt-300.json`. To delete a checkpoint is the same backwards: its manifest is renamed to an
-unfinished one, then the data go, then that. So however a process is killed, data without a manifest
-that were not finished, or were being deleted, have an unfinished manifest beside them.
+to `ckpt-300.json`. A checkpoint is deleted in the reverse order: its manifest is renamed to an
+unfinished one, the data are removed, then that manifest. So whenever a process is killed, data
+without a manifest that were not finished, or were being deleted, have an unfinished manifest beside
+them.
 
 Data that no manifest names are removed if
 
@@ -12,13 +13,13 @@ Data that no manifest names are removed if
 * the step's manifest names another save, which has replaced them, or
 * they are not complete: the index or a part is missing.
 
-Complete data of which none of this is true have lost their manifest by other hands than ours. They
-are never removed, nor are files of a step whose manifest cannot be read: see `lost_manifests`.
+Complete data of which none of this is true have lost their manifest in some other way. They are
+never removed, nor are files of a step whose manifest cannot be read: see `lost_manifests`.
 """
 
 from __future__ import annotations
 
-import os
+import pathlib
 import re
 import shutil
 
@@ -27,6 +28,7 @@ from absl import logging
 from mtfrun.rundir import atomic
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.manifest import DATA_NAME, MANIFEST_NAME, STEP, read_manifest
+from mtfrun.rundir.regular_files import is_regular
 
 # TensorFlow writes shards here before it renames them; a killed save leaves it.
 _TEMPORARY_DIRECTORY = re.compile(
@@ -36,10 +38,10 @@ _UNFINISHED_MANIFEST = re.compile(rf"\.ckpt-({STEP})\.json\.[0-9a-f]{{8}}\.parti
 _SHARD = re.compile(r"\.data-([0-9]{5})-of-([0-9]{5})")
 
 
-def list_names(directory: str) -> list[str]:
+def list_names(directory: pathlib.Path) -> list[str]:
     """Returns the sorted names in `directory`; none where it does not exist."""
     try:
-        return sorted(os.listdir(directory))
+        return sorted(path.name for path in directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -48,21 +50,21 @@ def list_names(directory: str) -> list[str]:
         ) from error
 
 
-def list_steps(directory: str) -> list[int]:
+def list_steps(directory: pathlib.Path) -> list[int]:
     """Returns the steps that have a manifest in `directory`, ascending."""
     matches = (MANIFEST_NAME.fullmatch(name) for name in list_names(directory))
     return sorted(int(match[1]) for match in matches if match)
 
 
-def files_of_save(directory: str, prefix: str) -> list[str]:
-    """Returns the names of the files that one save, `ckpt-300` or `ckpt-300.1`, has made."""
+def files_of_save(directory: pathlib.Path, prefix: str) -> list[str]:
+    """Returns the names of the files of one save, `ckpt-300` or `ckpt-300.1`."""
     return [name for name in list_names(directory) if _save_of(name)[0] == prefix]
 
 
-def lost_manifests(directory: str) -> dict[str, int]:
-    """Returns the saves whose complete data have lost their manifest, and their steps, ascending.
+def lost_manifests(directory: pathlib.Path) -> dict[str, int]:
+    """Returns the steps of the saves whose complete data have lost their manifest, ascending.
 
-    See the rule above; a save that is under way is none.
+    The keys are prefixes such as `ckpt-300`. See the rule above; saves in progress are left out.
     """
     names = list_names(directory)
     has_manifest = {*list_steps(directory), *_unfinished_steps(names)}
@@ -75,14 +77,14 @@ def lost_manifests(directory: str) -> dict[str, int]:
     return {save: saves[save] for save in sorted(complete, key=lambda save: saves[save])}
 
 
-def remove_leftovers(directory: str, prefix: str | None = None) -> list[str]:
-    """Removes the files of ours that no manifest names, by the rule above, and returns their names.
+def remove_leftovers(directory: pathlib.Path, prefix: str | None = None) -> list[str]:
+    """Removes files of saves that no manifest names, by the rule above, and returns their names.
 
     Links are removed, never followed.
 
     Args:
       directory: the checkpoint directory.
-      prefix: only the files of this save, which has failed, where given.
+      prefix: of a save that has failed, to remove its files alone; None for those of all saves.
     """
     named: set[str] = set()
     unreadable: set[int] = set()
@@ -93,7 +95,7 @@ def remove_leftovers(directory: str, prefix: str | None = None) -> list[str]:
             unreadable.add(step)
     lost = lost_manifests(directory) if prefix is None else {}
     removed = []
-    still_there = set()
+    remaining_steps = set()
     names = list_names(directory)
     for name in names:
         save, step_of_save = _save_of(name)
@@ -101,50 +103,53 @@ def remove_leftovers(directory: str, prefix: str | None = None) -> list[str]:
             continue
         if name in named or step_of_save in unreadable or save in lost:
             continue
-        if _remove(os.path.join(directory, name)):
+        if _remove(directory / name):
             removed.append(name)
         else:
-            still_there.add(step_of_save)
+            remaining_steps.add(step_of_save)
     if prefix is None:
-        # Last: what is still there must not look like data that have lost their manifest.
+        # Last: data that could not be removed must not look like data without a manifest.
         for name in names:
             match = _UNFINISHED_MANIFEST.fullmatch(name)
-            if atomic.TEMPORARY.fullmatch(name) and not (match and int(match[1]) in still_there):
-                removed += [name] * _remove(os.path.join(directory, name))
+            if atomic.TEMPORARY.fullmatch(name) and not (
+                match and int(match[1]) in remaining_steps
+            ):
+                removed += [name] * _remove(directory / name)
     return removed
 
 
 def _unfinished_steps(names: list[str]) -> set[int]:
+    """Returns the steps that have an unfinished manifest."""
     matches = (_UNFINISHED_MANIFEST.fullmatch(name) for name in names)
     return {int(match[1]) for match in matches if match}
 
 
-def _is_complete(directory: str, save: str, names: list[str]) -> bool:
-    """Returns whether the index and all parts of the variables are there."""
-    files = [name.removeprefix(save) for name in names if name.startswith(save + ".")]
-    files = [name for name in files if os.path.isfile(os.path.join(directory, save + name))]
-    parts: dict[int, set[int]] = {}
-    for match in map(_SHARD.fullmatch, files):
+def _is_complete(directory: pathlib.Path, save: str, names: list[str]) -> bool:
+    """Returns whether the index and all shards of the variables are there."""
+    suffixes = [name.removeprefix(save) for name in names if name.startswith(save + ".")]
+    suffixes = [suffix for suffix in suffixes if is_regular(directory / f"{save}{suffix}")]
+    shards: dict[int, set[int]] = {}  # their numbers, by how many there should be
+    for match in map(_SHARD.fullmatch, suffixes):
         if match:
-            parts.setdefault(int(match[2]), set()).add(int(match[1]))
-    return ".index" in files and any(
-        found == set(range(count)) for count, found in parts.items() if count
+            shards.setdefault(int(match[2]), set()).add(int(match[1]))
+    return ".index" in suffixes and any(
+        numbers == set(range(count)) for count, numbers in shards.items() if count
     )
 
 
 def _save_of(name: str) -> tuple[str | None, int | None]:
-    """Returns the prefix and the step of the save that made `name`; Nones for any other name."""
+    """Returns the prefix and the step of the save that wrote `name`; Nones for other names."""
     match = DATA_NAME.fullmatch(name) or _TEMPORARY_DIRECTORY.fullmatch(name)
     return (match["prefix"], int(match["step"])) if match else (None, None)
 
 
-def _remove(path: str) -> bool:
-    """Removes a file, link or directory and returns whether it is gone."""
+def _remove(path: pathlib.Path) -> bool:
+    """Removes a file, link or directory and returns whether that succeeded."""
     try:
-        if os.path.isdir(path) and not os.path.islink(path):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            os.unlink(path)
+            path.unlink()
     except OSError as error:
         logging.warning("cannot remove %s: %s", path, reason(error))
         return False

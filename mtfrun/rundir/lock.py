@@ -1,4 +1,4 @@
-"""One writer at a time in a run directory."""
+"""The lock that lets one process at a time write to a run directory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import socket
 import time
 from collections.abc import Iterator
@@ -19,19 +20,18 @@ _PAUSE_SECS = 0.05
 
 @contextlib.contextmanager
 def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds the lock file `path` for the block; the kernel frees it however the process ends.
+    """Holds the lock file `path` during the block; the kernel frees it however the process ends.
 
-    The file stays, empty: were it removed, two processes could lock two files of one name.
+    The file is not removed, but emptied: otherwise two processes could lock two files of one name.
 
     Raises:
       RunDirError: another process holds it (the message names its pid, host and start time), or the
-        file cannot be made, or its file system has no locks.
+        file cannot be created, or its file system has no locks.
     """
-    path = os.fspath(path)
-    directory = os.path.dirname(path) or "."
+    path = pathlib.Path(path)
     try:
-        # Not truncated here: what the holder wrote must survive our attempt.
-        file = open(path, "a+", encoding="utf-8")
+        # Not truncated: what the holder wrote must survive our attempt.
+        file = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise RunDirError(
             f"cannot make {path}: {reason(error)}; name a --model_dir you may write to"
@@ -41,7 +41,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
             _lock(file.fileno())
         except BlockingIOError:
             raise RunDirError(
-                f"{directory} is in use by {_holder(path)};"
+                f"{path.parent} is in use by {_holder(path)};"
                 " stop that process or name another --model_dir"
             ) from None
         except OSError as error:
@@ -59,8 +59,8 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
 def is_locked(path: str | os.PathLike[str]) -> bool:
     """Returns whether a process holds the lock file `path`; False where there is none."""
     try:
-        with open_regular(os.fspath(path)) as file:
-            # Shared, so that those who look do not see each other.
+        with open_regular(pathlib.Path(path)) as file:
+            # Shared, so that two processes that call this function do not see each other's lock.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -70,7 +70,7 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
 
 
 def _lock(descriptor: int) -> None:
-    """Takes the lock; not refused by somebody who looks in this moment, see `is_locked`."""
+    """Takes the lock; tries again, since `is_locked` of another process holds it for a moment."""
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,6 +79,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _this_process() -> dict[str, object]:
+    """Returns the note that the lock file holds about its holder."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),
@@ -87,14 +88,14 @@ def _this_process() -> dict[str, object]:
 
 
 def _replace_text(descriptor: int, text: str) -> None:
-    """Writes the note about the holder; on a full disk the lock works without one."""
+    """Replaces the note about the holder; on a full disk the lock works without one."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.write(descriptor, text.encode())
 
 
-def _holder(path: str) -> str:
-    """Returns who wrote the note in the lock file `path`, in words."""
+def _holder(path: pathlib.Path) -> str:
+    """Returns a description of the process that wrote the note in the lock file `path`."""
     try:
         note = json.loads(read_regular_text(path))
         return f"process {note['pid']} on {note['host']} (since {note['since']})"

@@ -9,14 +9,14 @@ import numpy as np
 from mtfrun.rundir.metric_tags import vectors
 from mtfrun.rundir.summaries import Summaries
 
-# The side of an expert's square in the heat map, in pixels.
+# Side of an expert's square in the heat map, in pixels.
 _CELL = 16
-# The last parts of the names of loads: "<layer>/level_1/load".
+# The last part of the name of a load, "<layer>/level_1/load".
 _LOAD = "load"
 
 
 def write_metrics(summaries: Summaries, values: Mapping[str, float], step: int) -> None:
-    """Writes all numbers as scalars, and what the experts of mixtures process as charts.
+    """Writes all numbers as scalars, and the loads of experts as charts too.
 
     For every layer and level a histogram of the experts' shares times their number (1: an equal
     share); for every level a heat map, a row for each layer and a column for each expert: black for
@@ -26,7 +26,7 @@ def write_metrics(summaries: Summaries, values: Mapping[str, float], step: int) 
     Args:
       summaries: of a run.
       values: by tag, see `metric_tags`.
-      step: where they belong.
+      step: finished training steps.
     """
     summaries.scalars(values, step)
     levels: dict[tuple[str, int], list[np.ndarray]] = {}
@@ -43,10 +43,10 @@ def write_metrics(summaries: Summaries, values: Mapping[str, float], step: int) 
 
 
 def heat_map(relative_loads: np.ndarray) -> np.ndarray:
-    """Returns a picture uint8 [height, width, 3] of loads [layers, experts] relative to equal."""
+    """Returns an image uint8 [height, width, 3] of loads [layers, experts], 1 for the mean."""
     up_to_mean = np.clip(relative_loads, 0.0, 1.0)
     beyond = np.clip(relative_loads - 1.0, 0.0, 1.0)
-    others = up_to_mean * (1.0 - beyond)
-    pixels = np.stack([up_to_mean, others, others], axis=-1)
+    green_and_blue = up_to_mean * (1.0 - beyond)
+    pixels = np.stack([up_to_mean, green_and_blue, green_and_blue], axis=-1)
     pixels = np.round(255.0 * pixels).astype(np.uint8)
     return pixels.repeat(_CELL, axis=0).repeat(_CELL, axis=1)

@@ -1,4 +1,4 @@
-"""Metrics with a dimension under the names of single numbers, and back."""
+"""Names of the entries of metrics that are vectors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ENTRY = re.compile(r"(.*)/(\d+)")
 
 
 def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
-    """Returns every entry of a vector "load" as "load/0", "load/1", ..., numbers as they are.
+    """Returns every entry of a vector "load" as "load/0", "load/1", ..., and numbers unchanged.
 
     >>> entries({"loss": 2.0, "load": np.array([0.25, 0.75])})
     {'loss': 2.0, 'load/0': 0.25, 'load/1': 0.75}
@@ -27,15 +27,15 @@ def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
 
 
 def vectors(named: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """Returns the vectors that `entries` took apart, without the numbers.
+    """Returns the vectors whose entries `entries` named; numbers are left out.
 
     >>> vectors({"loss": 2.0, "load/0": 0.25, "load/1": 0.75})
     {'load': array([0.25, 0.75])}
     """
-    found: dict[str, list[float]] = {}
+    entries_by_name: dict[str, list[float]] = {}
     for name, value in named.items():
         match = _ENTRY.fullmatch(name)
-        # A name like "blocks/0" that belongs to no vector would not begin at its first entry.
-        if match and int(match[2]) == len(found.get(match[1], [])):
-            found.setdefault(match[1], []).append(value)
-    return {name: np.array(items) for name, items in found.items()}
+        # A name such as "blocks/2" belongs to a vector only after "blocks/0" and "blocks/1".
+        if match and int(match[2]) == len(entries_by_name.get(match[1], [])):
+            entries_by_name.setdefault(match[1], []).append(value)
+    return {name: np.array(entries) for name, entries in entries_by_name.items()}

@@ -1,10 +1,11 @@
-"""The records of how a run was made: its configuration and every command that was given."""
+"""Records of a run: its configuration and its commands."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
 import os
+import pathlib
 import platform
 import shlex
 import socket
@@ -21,48 +22,48 @@ _PACKAGES = ("mtfrun", "tensorflow", "tensorflow-datasets", "gin-config", "numpy
 def record_command(directory: str | os.PathLike[str], arguments: Sequence[str]) -> str:
     """Writes the command line to the next `directory/0001.txt` and returns its path.
 
-    The file runs in a shell as it is; time, host, working directory and package versions stand
-    above the command as comments.
+    The file is a shell script; comments above the command have time, host, working directory and
+    package versions.
     """
-    path = _next_file(os.fspath(directory))
+    path = _next_file(pathlib.Path(directory))
     when = time.strftime("%Y-%m-%d %H:%M:%S %z")
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     try:
         atomic_write(
             path,
             f"# {when} on {socket.gethostname()}, process {os.getpid()}\n"
-            f"# in {shlex.quote(os.getcwd())}\n"
+            f"# in {shlex.quote(str(pathlib.Path.cwd()))}\n"
             f"# python {platform.python_version()}, {versions}\n"
             f"{shlex.join(arguments)}\n",
         )
     except BaseException:
-        # Otherwise the empty file would stay that has reserved the number.
+        # Otherwise the empty file that has reserved the number would remain.
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            path.unlink()
         raise
-    return path
+    return str(path)
 
 
 def package_versions() -> dict[str, str]:
-    """Returns the versions of the packages that decide what a run computes, where installed."""
+    """Returns the versions of the packages that a run's results depend on, if installed."""
     versions = {}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            # mtfrun run from its source tree, for one.
+            # For example mtfrun itself, run from its source tree.
             continue
     return versions
 
 
 def read_record(path: str | os.PathLike[str]) -> str:
     """Returns the text of a record, such as the `config.gin` that evaluation reads."""
-    path = os.fspath(path)
+    path = pathlib.Path(path)
     try:
         return read_regular_text(path)
     except FileNotFoundError:
         raise RunDirError(
-            f"no {os.path.basename(path)} in {os.path.dirname(path)}:"
+            f"no {path.name} in {path.parent}:"
             " check --model_dir, or give the configuration with --gin_file"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -71,15 +72,15 @@ def read_record(path: str | os.PathLike[str]) -> str:
         ) from error
 
 
-def _next_file(directory: str) -> str:
-    """Makes the first free number's empty file: processes that start together get one each."""
+def _next_file(directory: pathlib.Path) -> pathlib.Path:
+    """Creates an empty file with the first free number: no two processes get the same."""
     try:
-        os.makedirs(directory, exist_ok=True)
-        number = 1 + sum(name.endswith(".txt") for name in os.listdir(directory))
+        directory.mkdir(parents=True, exist_ok=True)
+        number = 1 + sum(path.name.endswith(".txt") for path in directory.iterdir())
         while True:
-            path = os.path.join(directory, f"{number:04d}.txt")
+            path = directory / f"{number:04d}.txt"
             try:
-                with open(path, "x"):
+                with path.open("x"):
                     return path
             except FileExistsError:
                 number += 1

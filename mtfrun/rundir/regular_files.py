@@ -1,18 +1,48 @@
-"""Reading the files of a run directory without waiting for what is no file."""
+"""Regular files of a run directory, told apart from pipes, devices and directories."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import pathlib
 import stat
 from typing import BinaryIO
 
 
-def open_regular(path: str) -> BinaryIO:
+def is_regular(path: pathlib.Path) -> bool:
+    """Returns whether `path`, links followed, is a regular file."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def is_directory(path: pathlib.Path) -> bool:
+    """Returns whether `path`, links followed, is a directory."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def is_special(path: pathlib.Path) -> bool:
+    """Returns whether `path`, links followed, exists and is not a regular file."""
+    mode = _mode(path)
+    return mode is not None and not stat.S_ISREG(mode)
+
+
+def _mode(path: pathlib.Path) -> int | None:
+    """Returns the type and the permissions of a file; None where it cannot be looked up.
+
+    `Path.is_file` raises an error instead, for example below a directory that is not readable.
+    """
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+
+
+def open_regular(path: pathlib.Path) -> BinaryIO:
     """Returns the regular file `path`, open for reading bytes.
 
-    To open a pipe waits for its other end, for ever if there is none: it is opened without waiting,
+    Opening a pipe waits for its other end, for ever if there is none: it is opened without waiting,
     and refused.
 
     Raises:
@@ -31,7 +61,7 @@ def open_regular(path: str) -> BinaryIO:
         raise
 
 
-def read_regular_text(path: str) -> str:
+def read_regular_text(path: pathlib.Path) -> str:
     """Returns the UTF-8 text of the regular file `path`; see `open_regular`."""
     with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
         return file.read()

@@ -1,9 +1,10 @@
-"""The directory of one run, `--model_dir`: which file lies where."""
+"""The directory of one run, `--model_dir`: the names of its files."""
 
 from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import re
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import read_record, record_command
+from mtfrun.rundir.regular_files import is_directory
 from mtfrun.rundir.summaries import Summaries
 
 CHECKPOINTS = "checkpoints"
@@ -24,14 +26,17 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class RunDirectory:
-    """Names everything under `--model_dir`, a path of a mounted file system.
+    """The files under `--model_dir`, a path in a mounted file system.
 
-    Locks, atomic renames and forced writes are what makes a run safe to kill, and object stores
-    (`gs://`, `s3://`) have none of them: they are refused.
+    Locks, atomic renames and forced writes make a run safe to kill. Object stores (`gs://`,
+    `s3://`) have none of them and are refused.
+
+    Attributes:
+      path: the absolute path of the directory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Names the directory; nothing is read or made yet. `~` is the home directory."""
+        """Stores the path, in which `~` is the home directory; nothing is read or created."""
         text = os.fspath(path)
         if not text.strip():
             raise RunDirError("--model_dir is empty: name a directory for the run")
@@ -40,7 +45,9 @@ class RunDirectory:
                 f"--model_dir {text} is not a local path: runs need locks and atomic renames;"
                 " train in a local or mounted directory and copy it there"
             )
-        self.path = os.path.abspath(os.path.expanduser(text))
+        # Path.expanduser raises an error for unknown users, and Path.absolute keeps "..".
+        self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+        self._path = pathlib.Path(self.path)
 
     def __repr__(self) -> str:
         return f"RunDirectory({self.path!r})"
@@ -48,26 +55,26 @@ class RunDirectory:
     @property
     def decodes_path(self) -> str:
         """The directory of decoded texts."""
-        return os.path.join(self.path, "decodes")
+        return str(self._path / "decodes")
 
     @property
     def config_path(self) -> str:
-        """The gin configuration as it was given, which `eval` and `decode` read."""
-        return os.path.join(self.path, "config.gin")
+        """The gin configuration of `train`, which `eval` and `decode` read."""
+        return str(self._path / "config.gin")
 
     def prepare(self) -> None:
-        """Makes the directory, parents included, and makes sure that it can be written.
+        """Creates the directory with its parents, and makes sure that it can be written.
 
         Raises:
-          RunDirError: it is a file, or cannot be made, or cannot be written.
+          RunDirError: it is a file, or cannot be created or written.
         """
-        if os.path.exists(self.path) and not os.path.isdir(self.path):
-            raise RunDirError(
-                f"--model_dir {self.path} is a file, not a directory: name another --model_dir"
-            )
         try:
-            os.makedirs(self.path, exist_ok=True)
-            self._write_something()
+            if self._path.exists() and not self._path.is_dir():
+                raise RunDirError(
+                    f"--model_dir {self.path} is a file, not a directory: name another --model_dir"
+                )
+            self._path.mkdir(parents=True, exist_ok=True)
+            self._try_to_write()
         except OSError as error:
             is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             remedy = "free space there" if is_full else "name a directory you may write to"
@@ -78,29 +85,29 @@ class RunDirectory:
     def is_writable(self) -> bool:
         """Returns whether a file can be written in the directory."""
         try:
-            self._write_something()
+            self._try_to_write()
         except OSError:
             return False
         return True
 
-    def _write_something(self) -> None:
-        """Raises OSError if a write fails: only that tells, permissions say yes to root.
+    def _try_to_write(self) -> None:
+        """Raises OSError if a write fails; permissions alone do not show a full or read-only disk.
 
-        No name is left behind, whatever fails.
+        The file has no name, so that nothing remains.
         """
-        with tempfile.TemporaryFile(dir=self.path, buffering=0) as file:
+        with tempfile.TemporaryFile(dir=self._path, buffering=0) as file:
             file.write(b"mtfrun")
 
     def require(self) -> None:
         """Raises RunDirError unless the directory exists."""
-        if not os.path.isdir(self.path):
+        if not is_directory(self._path):
             raise RunDirError(
                 f"--model_dir {self.path} is no directory: check its name,"
                 " or make it with `mtfrun train --model_dir=...`"
             )
 
     def lock(self) -> AbstractContextManager[None]:
-        """Returns the lock that a process holds while it trains; see `writer_lock`."""
+        """Returns the lock that a process holds during training; see `writer_lock`."""
         return writer_lock(self._lock_path)
 
     def is_training(self) -> bool:
@@ -108,20 +115,23 @@ class RunDirectory:
         return is_locked(self._lock_path)
 
     @property
-    def _lock_path(self) -> str:
-        return os.path.join(self.path, ".lock")
+    def _lock_path(self) -> pathlib.Path:
+        return self._path / ".lock"
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         """Returns the checkpoints of the run."""
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
 
     def set_checkpoints_aside(self) -> str | None:
-        """Renames `checkpoints` to `checkpoints.1`, or the first free number, and returns the path.
+        """Renames `checkpoints` to `checkpoints.1`, or the first free number.
 
-        Returns None where it is empty. So a run begins again at step 0 and nothing is deleted.
+        Then a run starts again at step 0 and nothing is deleted.
+
+        Returns:
+          The new path; None if there are no checkpoints.
 
         Raises:
-          RunDirError: it cannot be renamed.
+          RunDirError: the directory cannot be renamed.
         """
         if not list_names(self._checkpoints_path):
             return None
@@ -130,7 +140,7 @@ class RunDirectory:
             number += 1
         aside = f"{self._checkpoints_path}.{number}"
         try:
-            os.rename(self._checkpoints_path, aside)
+            self._checkpoints_path.rename(aside)
         except OSError as error:
             raise RunDirError(
                 f"cannot rename {self._checkpoints_path} to {aside}: {reason(error)};"
@@ -139,30 +149,30 @@ class RunDirectory:
         return aside
 
     @property
-    def _checkpoints_path(self) -> str:
-        return os.path.join(self.path, CHECKPOINTS)
+    def _checkpoints_path(self) -> pathlib.Path:
+        return self._path / CHECKPOINTS
 
     def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
         """Returns a writer of TensorBoard values in the subdirectory `train` or `eval`."""
-        return Summaries(os.path.join(self.path, name), resumed_step=resumed_step)
+        return Summaries(self._path / name, resumed_step=resumed_step)
 
     def write_config(self, text: str) -> None:
         """Replaces `config.gin`."""
-        _replace(self.config_path, text)
+        _replace(self._path / "config.gin", text)
 
     def read_config(self) -> str:
-        """Returns `config.gin`, which must be there."""
+        """Returns the text of `config.gin`, which must exist."""
         return read_record(self.config_path)
 
     def write_operative_config(self, text: str) -> None:
-        """Replaces `operative_config.gin`: the values that were really used, defaults included."""
-        _replace(os.path.join(self.path, "operative_config.gin"), text)
+        """Replaces `operative_config.gin`: the values in use, defaults included."""
+        _replace(self._path / "operative_config.gin", text)
 
     def record_command(self, arguments: Sequence[str]) -> str:
         """Writes the command line to the next `commands/0001.txt` and returns its path."""
-        return record_command(os.path.join(self.path, "commands"), arguments)
+        return record_command(self._path / "commands", arguments)
 
 
-def _replace(path: str, text: str) -> None:
+def _replace(path: pathlib.Path, text: str) -> None:
     with atomic_replace(path) as file:
         file.write(text)

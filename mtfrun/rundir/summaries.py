@@ -1,8 +1,9 @@
-"""TensorBoard event files that never stop a run."""
+"""TensorBoard event files whose errors never stop a run."""
 
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 import socket
 import time
@@ -28,8 +29,8 @@ _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
 class Summaries:
     """Writes scalars, text, histograms and images of one directory, `train` or `eval`.
 
-    The file is made at the first value. Where the disk is full or not writable, one warning says so
-    and the rest of the summaries is dropped: a run is worth more than its charts.
+    The file is created at the first value. If the disk is full or not writable, one warning says so
+    and later summaries are dropped: a run is worth more than its charts.
 
     The records are written by `tf.io.TFRecordWriter`, not through `tf.summary`, whose public
     functions cannot write the restart mark below.
@@ -38,15 +39,15 @@ class Summaries:
     def __init__(
         self, directory: str | os.PathLike[str], *, resumed_step: int | None = None
     ) -> None:
-        """Names the directory.
+        """Stores the arguments.
 
         Args:
           directory: where the event file goes.
-          resumed_step: step that this run goes on from, 0 for one that begins: TensorBoard then
+          resumed_step: step from which this run continues, 0 for a new run: TensorBoard then
             discards what an interrupted run wrote for later steps (its fast loader waits for the
-            next value of a tag). None adds to what is there.
+            next value of a tag). None discards nothing.
         """
-        self._directory = os.fspath(directory)
+        self._directory = pathlib.Path(directory)
         self._resumed_step = resumed_step
         self._writer: tf.io.TFRecordWriter | None = None
         self._failed = False
@@ -67,7 +68,7 @@ class Summaries:
         self._write(step, histogram_pb(tag, np.asarray(values)))
 
     def image(self, tag: str, pixels: Any, step: int) -> None:
-        """Writes a picture: uint8 [height, width, channels], 1, 3 or 4 channels."""
+        """Writes an image: uint8 [height, width, channels], 1, 3 or 4 channels."""
         pixels = np.asarray(pixels, np.uint8)
         height, width, _ = pixels.shape
         png = tf.io.encode_png(pixels).numpy()
@@ -82,7 +83,7 @@ class Summaries:
         self._write(step, summary)
 
     def flush(self) -> None:
-        """Hands everything written so far to readers."""
+        """Makes everything written so far visible to readers."""
         if self._writer is not None:
             try:
                 self._writer.flush()
@@ -90,7 +91,7 @@ class Summaries:
                 self._give_up(error)
 
     def close(self) -> None:
-        """Flushes and closes the file; a later value opens another."""
+        """Flushes and closes the file; the next value opens another."""
         self.flush()
         if self._writer is not None:
             writer, self._writer = self._writer, None
@@ -117,13 +118,13 @@ class Summaries:
             self._give_up(error)
 
     def _open(self) -> tf.io.TFRecordWriter:
-        os.makedirs(self._directory, exist_ok=True)
-        writer = tf.io.TFRecordWriter(os.path.join(self._directory, self._file_name()))
+        self._directory.mkdir(parents=True, exist_ok=True)
+        writer = tf.io.TFRecordWriter(str(self._directory / self._file_name()))
         first = Event(wall_time=time.time(), file_version="brain.Event:2")
         writer.write(first.SerializeToString())
         if self._resumed_step is not None:
-            # TensorBoard drops the steps from that of a START event on; the resumed step itself was
-            # written before its checkpoint and stays. It takes the first START of a directory for
+            # TensorBoard drops all steps from that of a START event on; the resumed step itself was
+            # written before its checkpoint and is kept. The first START of a directory counts as
             # the beginning of the run and drops nothing: hence two.
             start = Event(
                 wall_time=time.time(),
@@ -137,12 +138,13 @@ class Summaries:
 
     def _file_name(self) -> str:
         """Returns a name that sorts after all others: TensorBoard reads files in order of name."""
-        matches = (_EVENT_FILE.fullmatch(name) for name in os.listdir(self._directory))
+        matches = (_EVENT_FILE.fullmatch(path.name) for path in self._directory.iterdir())
         newest = max((int(match[1]) for match in matches if match), default=0)
         seconds = max(int(time.time()), newest + 1)
         return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}"
 
     def _give_up(self, error: BaseException) -> None:
+        """Warns once; nothing is written any more."""
         self._failed = True
         self._writer = None
         logging.warning(

@@ -1,9 +1,10 @@
-"""First values from another training's checkpoint."""
+"""Initial values from the checkpoint of another training run."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
 from mtfrun.rundir.leftovers import list_names, list_steps, lost_manifests
+from mtfrun.rundir.regular_files import is_directory, is_special
 from mtfrun.rundir.run_directory import CHECKPOINTS
 
 _NAMED = 3
@@ -23,15 +25,15 @@ _NAMED = 3
 
 @dataclasses.dataclass(frozen=True)
 class WarmStartReport:
-    """What became of every variable.
+    """Result of a warm start, variable by variable.
 
     Attributes:
       path: of the checkpoint.
-      step: of the training that it is from, 0 where it does not say.
-      matched: our paths, and the names in the checkpoint.
-      missing: our paths that nothing in the checkpoint is for.
-      misshaped: our paths whose values do not fit, and why.
-      unused: names of the checkpoint that nothing was taken from.
+      step: finished steps of the checkpoint's training, 0 if it has no step.
+      matched: names in the checkpoint, by our path.
+      missing: our paths that the checkpoint has no value for.
+      misshaped: why the value does not fit, by our path.
+      unused: names in the checkpoint that were not read.
     """
 
     path: str
@@ -42,7 +44,7 @@ class WarmStartReport:
     unused: Sequence[str]
 
     def problems(self) -> str:
-        """Returns what a strict warm start does not accept; empty if there is nothing."""
+        """Returns the reasons why a strict warm start fails; "" if there are none."""
         wrong = [f"{path} ({why})" for path, why in self.misshaped.items()]
         missing = [path + nearest(path, self.unused) for path in self.missing]
         parts = [_list("lacks", missing), _list("has other sizes for", wrong)]
@@ -55,19 +57,19 @@ class WarmStartReport:
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart:
-    """Gives a model's variables the values in a checkpoint, of ours or of Mesh TensorFlow.
+    """Sets a model's variables to the values in a checkpoint of mtfrun or Mesh TensorFlow.
 
-    Args:
-      path: a checkpoint without the end of its files' names, such as "/models/model.ckpt-1000"; or
-        a run directory of ours, or its directory of checkpoints, whose newest good one is taken; or
-        a directory with a "checkpoint" file that names the newest; None for no warm start.
-      strict: raise unless every variable of the model is in the checkpoint, and of its variables
-        that are no optimizer's all are used.
-      variables: a regular expression; only variables whose paths it is found in are to be taken,
-        the others keep their random first values. Then what is unused is no error.
+    Attributes:
+      path: a checkpoint without the suffix of its files' names, such as "/models/model.ckpt-1000";
+        or a run directory of mtfrun, or its directory of checkpoints, for the newest good one; or a
+        directory with a "checkpoint" file that names the newest; None for no warm start.
+      strict: raise unless every variable of the model is in the checkpoint, and all variables of
+        the checkpoint are used, except those of optimizers.
+      variables: a regular expression; only variables are set in whose path it is found, all other
+        ones keep their random initial values. Then unused variables are no error.
 
     Raises:
-      RunDirError: the regular expression is none.
+      RunDirError: `variables` is not a regular expression.
     """
 
     path: str | None = None
@@ -87,16 +89,19 @@ class WarmStart:
         variables: Mapping[str, mtf.Variable],
         vocabulary_sizes: Mapping[str, int] | None = None,
     ) -> WarmStartReport | None:
-        """Sets the variables, all or none, and returns what became of them; None without a path.
+        """Sets the variables, or none if there is an error, and returns a report.
 
         Args:
-          variables: all of a model, by path, in the model's order, with their first values.
-          vocabulary_sizes: the number of ids, for paths of variables with a dimension "vocab",
-            which may be larger. A value for so many ids, or for more up to that dimension, fits: it
-            is filled up with zeros.
+          variables: all of a model, by path, in the model's order, with their initial values.
+          vocabulary_sizes: the vocabulary size, by the path of variables whose dimension "vocab"
+            may be larger. A value with at least so many entries along it fits; it is padded with
+            zeros.
+
+        Returns:
+          The report, or None without a path.
 
         Raises:
-          RunDirError: the checkpoint does not fit and `strict` is set, is not there, or cannot be
+          RunDirError: the checkpoint does not fit and `strict` is set, does not exist, or cannot be
             read.
         """
         if not self.path:
@@ -118,14 +123,14 @@ class WarmStart:
     def _newest_values(
         self, path: str, variables: Mapping[str, mtf.Variable], vocabulary_sizes: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
-        """Returns what `_values` does of the checkpoint that `path` means."""
-        directory = _directory_of_ours(path)
+        """Returns `_values` of the checkpoint that `path` names, or of the newest one in it."""
+        directory = _checkpoint_directory(path)
         if directory is None:
             return self._values(_prefix(path), variables, vocabulary_sizes)
         return Checkpoints(directory).read(
             None,
-            lambda found: self._values(
-                os.path.join(directory, found.prefix), variables, vocabulary_sizes
+            lambda manifest: self._values(
+                str(directory / manifest.prefix), variables, vocabulary_sizes
             ),
         )
 
@@ -139,16 +144,16 @@ class WarmStart:
         reader = _reader(prefix)
         names = list(reader.get_variable_to_shape_map())
         values, matched, missing, misshaped = {}, {}, [], {}
-        taken = set()
+        used = set()
         for path, variable in variables.items():
             if not re.search(self.variables, path):
                 continue
-            found = find_source(sources_of(path, variables), names)
-            if found is None:
+            match = find_source(sources_of(path, variables), names)
+            if match is None:
                 missing.append(path)
                 continue
-            name, source = found
-            taken.add(name)
+            name, source = match
+            used.add(name)
             stored = _tensor(reader, name, prefix)
             value = fitted_value(stored, source, variable.shape, vocabulary_sizes.get(path))
             if isinstance(value, str):
@@ -156,7 +161,7 @@ class WarmStart:
                 continue
             values[path] = value
             matched[path] = name
-        unused = sorted(n for n in names if n not in taken and not is_bookkeeping(n))
+        unused = sorted(n for n in names if n not in used and not is_bookkeeping(n))
         step = next((int(_tensor(reader, n, prefix)) for n in names if is_step(n)), 0)
         return values, WarmStartReport(
             prefix, step, matched, missing, misshaped, [] if self.variables else unused
@@ -164,7 +169,7 @@ class WarmStart:
 
 
 def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, Source] | None:
-    """Returns the name that the first fitting source has in a checkpoint, and that source."""
+    """Returns a name that a source's pattern matches, and the first such source; None if none."""
     for source in sources:
         pattern = re.compile(source.pattern)
         for name in names:
@@ -176,7 +181,7 @@ def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, S
 def fitted_value(
     value: np.ndarray, source: Source, shape: mtf.Shape, vocabulary_size: int | None = None
 ) -> np.ndarray | str:
-    """Returns the value in our shape, or what is wrong with its sizes; see `WarmStart`."""
+    """Returns the value in our shape, or a description of its wrong sizes; see `WarmStart`."""
     stored = f"{list(value.shape)}, not {shape.to_string}"
     if vocabulary_size is not None and vocabulary_size < shape.get_dim_by_name("vocab").size:
         stored += f" for a vocabulary of {vocabulary_size}"
@@ -193,46 +198,48 @@ def fitted_value(
         value = value.transpose([dims.index(name) for name in ours])
     sizes = shape.to_integer_list
     if vocabulary_size is not None and value.ndim == len(sizes):
-        value = _filled_up(value, shape, vocabulary_size)
+        value = _with_padded_vocabulary(value, shape, vocabulary_size)
     if list(value.shape) == sizes or (source.dims is None and _merges(sizes, value.shape)):
         return value.astype(np.float32).reshape(sizes)
     return stored
 
 
-def _filled_up(value: np.ndarray, shape: mtf.Shape, vocabulary_size: int) -> np.ndarray:
-    """Returns the value with zeros for padding that it lacks along "vocab"."""
+def _with_padded_vocabulary(
+    value: np.ndarray, shape: mtf.Shape, vocabulary_size: int
+) -> np.ndarray:
+    """Returns the value, padded with zeros along "vocab" to its size in `shape`."""
     axis = list(shape.dimension_names).index("vocab")
-    lacking = shape[axis].size - value.shape[axis]
-    if lacking <= 0 or value.shape[axis] < vocabulary_size:
+    padding = shape[axis].size - value.shape[axis]
+    if padding <= 0 or value.shape[axis] < vocabulary_size:
         return value
-    return np.pad(value, [(0, lacking if i == axis else 0) for i in range(value.ndim)])
+    return np.pad(value, [(0, padding if i == axis else 0) for i in range(value.ndim)])
 
 
 def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
     """Returns whether `merged` is `sizes` with neighbours multiplied together."""
-    rest = list(sizes)
+    remaining = list(sizes)
     for size in merged:
         product = 1
-        while rest and product < size:
-            product *= rest.pop(0)
+        while remaining and product < size:
+            product *= remaining.pop(0)
         if product != size:
             return False
-    return not rest
+    return not remaining
 
 
-def _directory_of_ours(path: str) -> str | None:
-    """Returns the directory of checkpoints that `path` is or, as a run directory, has, or None."""
-    for directory in (path, os.path.join(path, CHECKPOINTS)):
+def _checkpoint_directory(path: str) -> pathlib.Path | None:
+    """Returns `path`, or its directory `checkpoints`, if that has checkpoints of mtfrun."""
+    for directory in (pathlib.Path(path), pathlib.Path(path, CHECKPOINTS)):
         if list_steps(directory) or lost_manifests(directory):
             return directory
     return None
 
 
 def _prefix(path: str) -> str:
-    """Returns the checkpoint of another program that a path means, whose files are files."""
+    """Returns the checkpoint of another program that `path` names, or the newest one in it."""
     prefix = path
-    if os.path.isdir(path):
-        _check_file(os.path.join(path, "checkpoint"))
+    if is_directory(pathlib.Path(path)):
+        _check_file(pathlib.Path(path, "checkpoint"))
         newest = tf.train.latest_checkpoint(path)
         if newest is None:
             raise RunDirError(
@@ -241,21 +248,21 @@ def _prefix(path: str) -> str:
                 " without .index"
             )
         prefix = newest
-    elif not os.path.exists(path + ".index"):
+    elif not os.path.exists(path + ".index"):  # noqa: PTH110, Path.exists may raise OSError
         raise RunDirError(
-            f"no checkpoint {path}: there is no file {path}.index; give the path without the end"
+            f"no checkpoint {path}: there is no file {path}.index; give the path without the suffix"
             " of its files' names, such as model.ckpt-1000, or a run directory"
         )
-    directory, name = os.path.split(prefix)
-    for other in list_names(directory or "."):
-        if other == f"{name}.index" or other.startswith(f"{name}.data-"):
-            _check_file(os.path.join(directory, other))
+    directory, name = pathlib.Path(prefix).parent, pathlib.Path(prefix).name
+    for file_name in list_names(directory):
+        if file_name == f"{name}.index" or file_name.startswith(f"{name}.data-"):
+            _check_file(directory / file_name)
     return prefix
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: pathlib.Path) -> None:
     """Raises RunDirError if `path` is a pipe or the like, which TensorFlow would wait for."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if is_special(path):
         raise RunDirError(f"cannot read the checkpoint: {path} is no regular file; remove it")
 
 
@@ -270,13 +277,14 @@ def _tensor(reader: tf.train.CheckpointReader, name: str, path: str) -> np.ndarr
     try:
         value: np.ndarray = reader.get_tensor(name)
         return value
-    # What the reader raises depends on the kind of damage.
+    # The type of the reader's error depends on the kind of damage.
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError, OSError) as error:
         raise RunDirError(f"cannot read {name} of {path}: {reason(error)}") from error
 
 
 def _list(verb: str, items: Sequence[str]) -> str:
+    """Returns "lacks x, y and 3 more"; "" without items."""
     if not items:
         return ""
-    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
-    return f"{verb} {', '.join(items[:_NAMED])}{more}"
+    omitted = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return f"{verb} {', '.join(items[:_NAMED])}{omitted}"

@@ -1,4 +1,4 @@
-"""Stopping politely: SIGTERM, Ctrl-C, and SIGHUP of a terminal that was closed."""
+"""Handling of SIGTERM, Ctrl-C, and SIGHUP of a terminal that was closed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class Stopped(Exception):
-    """A signal asks for an end, here, between two pieces of work."""
+    """A signal has asked for an end, which is possible between two pieces of work."""
 
 
 class StopSignals:
-    """Notes SIGTERM, SIGINT and SIGHUP while it is entered, so that work can be finished and saved.
+    """Records SIGTERM, SIGINT and SIGHUP inside the block, so that work can be finished and saved.
 
-    See `handled` for what a second signal does.
+    See `handled` for the effect of a second signal.
 
     Attributes:
       received: the number of the first signal, or None.
@@ -33,7 +33,7 @@ class StopSignals:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> StopSignals:
-        self._stack.enter_context(handled(self._note))
+        self._stack.enter_context(handled(self._record))
         return self
 
     def __exit__(
@@ -49,34 +49,43 @@ class StopSignals:
         if self.received is not None:
             raise Stopped
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         self.received = self.received or number
 
 
 @contextlib.contextmanager
-def handled(handler: Handler) -> Iterator[None]:
-    """Lets `handler` have SIGTERM, SIGINT and SIGHUP inside; a second one ends the process at once.
+def handled(
+    handler: Handler, *, before_exit: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Calls `handler` for SIGTERM, SIGINT and SIGHUP in the block; a second one ends the process.
 
-    Python calls handlers between bytecodes only: one waits for native code to return, which may
-    take minutes. A thread sees the signals themselves, and ends the process at the second SIGTERM
-    or SIGINT with the exit code 128 + number. SIGHUP is never the second: when a terminal is
-    closed, the kernel and the shell send one each. A SIGHUP that is ignored, as `nohup` does, stays
-    so. To be called in the main thread.
+    Python calls handlers between bytecodes only: they wait for native code to return, which may
+    take minutes. A thread receives the numbers of the signals too, and ends the process at the
+    second SIGTERM or SIGINT, without delay, with the exit code 128 + number. SIGHUP is never the
+    second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP that is
+    ignored, as with `nohup`, remains ignored. To be called in the main thread.
+
+    Args:
+      handler: called in the main thread.
+      before_exit: called in the thread before a second signal ends the process; no block is left
+        then, so that nothing else removes temporary files.
     """
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    watcher = threading.Thread(target=_end_at_the_second, args=[reader], daemon=True)
+    watcher = threading.Thread(
+        target=_exit_at_second_signal, args=[reader, before_exit], daemon=True
+    )
     watcher.start()
     former_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    former = {number: signal.signal(number, handler) for number in numbers}
+    former_handlers = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, previous in former.items():
-            signal.signal(number, previous)
+        for number, former_handler in former_handlers.items():
+            signal.signal(number, former_handler)
         signal.set_wakeup_fd(former_fd)
         os.write(writer, _NO_SIGNAL)
         watcher.join()
@@ -84,11 +93,14 @@ def handled(handler: Handler) -> Iterator[None]:
         os.close(reader)
 
 
-def _end_at_the_second(reader: int) -> None:
+def _exit_at_second_signal(reader: int, before_exit: Callable[[], object]) -> None:
     """Reads the numbers of signals from a pipe until one of them is 0."""
     signals = 0
     while (byte := os.read(reader, 1)) != _NO_SIGNAL:
         (number,) = byte
         if signals and number in (signal.SIGTERM, signal.SIGINT):
-            os._exit(128 + number)
+            try:
+                before_exit()
+            finally:
+                os._exit(128 + number)
         signals += number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

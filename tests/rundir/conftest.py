@@ -1,4 +1,4 @@
-"""A disk that is full, without filling one."""
+"""Fixtures of the tests of run directories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def small_disk() -> Iterator[None]:
-    """Lets no file grow beyond 64 kB: writes fail as on a full disk."""
+    """Limits every file to 64 kB: larger writes fail as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     yield

@@ -1,4 +1,4 @@
-"""Atomic files: the old text or the new one, never a part."""
+"""Tests of mtfrun.rundir.atomic: the old text or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import pathlib
 
 import pytest
 
-from mtfrun.rundir import RunDirError, atomic_open, atomic_write
+from mtfrun.rundir import (
+    RunDirError,
+    atomic_open,
+    atomic_write,
+    remove_outputs_in_progress,
+)
+from mtfrun.rundir.atomic import atomic_replace
+from tests.rundir.small_model import names
 
 
-def test_text_is_written_with_its_parents_and_replaces_what_was_there(
+def test_writing_creates_parent_directories_and_replaces_the_old_text(
     tmp_path: pathlib.Path,
 ) -> None:
     path = tmp_path / "a" / "b.txt"
     atomic_write(path, "old")
     atomic_write(path, "Grüße\n")
     assert path.read_text(encoding="utf-8") == "Grüße\n"
-    assert os.listdir(path.parent) == ["b.txt"]
+    assert names(path.parent) == {"b.txt"}
 
 
 def test_a_relative_name_is_written_in_the_working_directory(
@@ -29,7 +36,7 @@ def test_a_relative_name_is_written_in_the_working_directory(
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, ValueError, SystemExit])
-def test_an_interrupted_stream_leaves_the_old_file_and_no_other(
+def test_an_interrupt_leaves_the_old_file_and_no_other(
     interrupt: type[BaseException], tmp_path: pathlib.Path
 ) -> None:
     path = tmp_path / "answers.jsonl"
@@ -40,7 +47,7 @@ def test_an_interrupted_stream_leaves_the_old_file_and_no_other(
         assert path.read_text() == "old"
         raise interrupt
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["answers.jsonl"]
+    assert names(tmp_path) == {"answers.jsonl"}
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(
@@ -51,21 +58,44 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(
     with pytest.raises(RunDirError, match=rf"cannot write {path}: File too large; free space or"):
         atomic_write(path, "x" * 100_000)
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["answers.jsonl"]
+    assert names(tmp_path) == {"answers.jsonl"}
 
 
 def test_errors_about_other_files_in_the_block_pass_through(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_open(tmp_path / "out"):
-        open(tmp_path / "missing")
-    assert os.listdir(tmp_path) == []
+        (tmp_path / "missing").read_text()
+    assert names(tmp_path) == set()
 
 
 def test_a_directory_or_a_file_as_parent_is_one_line(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RunDirError, match=f"cannot write {tmp_path}: Is a directory"):
         atomic_write(tmp_path, "")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunDirError, match="file/x: (File exists|Not a directory)"):
-        atomic_write(tmp_path / "file" / "x", "")
+    for path in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y" / "z"):
+        with pytest.raises(RunDirError, match=rf"{path}: (File exists|Not a directory)"):
+            atomic_write(path, "")
+
+
+def test_a_parent_that_cannot_be_created_is_one_line() -> None:
+    # The kernel lets nobody make a directory there, root included.
+    with pytest.raises(RunDirError, match="cannot write /proc/mtfrun/a/b: No such file"):
+        atomic_write("/proc/mtfrun/a/b", "")
+
+
+def test_outputs_in_progress_are_removed_but_not_files_of_a_run(tmp_path: pathlib.Path) -> None:
+    with (
+        pytest.raises(RunDirError, match=r"cannot write .*answers\.jsonl: No such file"),
+        atomic_replace(tmp_path / "ckpt-1.json"),
+        atomic_open(tmp_path / "answers.jsonl") as file,
+    ):
+        file.write("half")
+        assert len(names(tmp_path)) == 2
+        remove_outputs_in_progress()
+        (name,) = names(tmp_path)
+        assert name.startswith(".ckpt-1.json.")
+    atomic_write(tmp_path / "answers.jsonl", "complete")
+    remove_outputs_in_progress()
+    assert names(tmp_path) == {"answers.jsonl"}
 
 
 def test_a_link_stays_a_link(tmp_path: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: named in one line, passed over where an older one is good."""
+"""Damaged checkpoints are named in one line and skipped where an older one is good."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.rundir import Checkpoints, DamagedCheckpointError
-from tests.rundir.small_model import values, variables
+from tests.rundir.small_model import names, values, variables
 
 DATA = "ckpt-20.data-00000-of-00001"
 
@@ -65,6 +65,7 @@ DAMAGES: dict[Callable[[pathlib.Path], None], str] = {
 
 
 def save_two(directory: pathlib.Path) -> Checkpoints:
+    """Saves steps 10 and 20."""
     checkpoints = Checkpoints(directory)
     for step in (10, 20):
         iterator = iter(tf.data.Dataset.range(5))
@@ -73,7 +74,7 @@ def save_two(directory: pathlib.Path) -> Checkpoints:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
+def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
     damage: Callable[[pathlib.Path], None],
     tmp_path: pathlib.Path,
     caplog: pytest.LogCaptureFixture,
@@ -113,7 +114,7 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(
     assert checkpoints.restore(None, restored).step == 20
     assert values(restored) == values(variables(7))
     assert checkpoints.clean() == []
-    assert len([name for name in os.listdir(tmp_path) if name.startswith("ckpt-20")]) == 3
+    assert len([name for name in names(tmp_path) if name.startswith("ckpt-20")]) == 3
 
 
 def test_when_all_are_damaged_training_does_not_silently_start_again(
@@ -123,7 +124,7 @@ def test_when_all_are_damaged_training_does_not_silently_start_again(
     for data in tmp_path.glob("*.data-*"):
         os.truncate(data, 0)
     with pytest.raises(
-        DamagedCheckpointError, match="every checkpoint in .* is damaged .step 20: "
+        DamagedCheckpointError, match=r"every checkpoint in .* is damaged \(step 20: "
     ):
         checkpoints.restore(None, variables())
 
@@ -173,7 +174,7 @@ def test_clean_removes_what_killed_saves_leave_and_nothing_else(tmp_path: pathli
     checkpoints = save_two(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").write_text("")
-    kept = set(os.listdir(tmp_path))
+    expected = names(tmp_path)
     leftovers = {
         "ckpt-30.index",
         "ckpt-30.data-00000-of-00002",
@@ -189,7 +190,7 @@ def test_clean_removes_what_killed_saves_leave_and_nothing_else(tmp_path: pathli
     (tmp_path / "ckpt-30_temp" / "part-00000-of-00001.index").write_text("")
     (tmp_path / "ckpt-31_temp").symlink_to(tmp_path / "elsewhere")
     assert set(checkpoints.clean()) == leftovers | {"ckpt-30_temp", "ckpt-31_temp"}
-    assert set(os.listdir(tmp_path)) == kept
+    assert names(tmp_path) == expected
     assert (tmp_path / "elsewhere" / "precious").exists()
     assert checkpoints.restore(None, variables()).step == 20
 

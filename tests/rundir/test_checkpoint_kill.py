@@ -1,9 +1,8 @@
-"""SIGKILL at any moment of a save loses nothing that was saved before."""
+"""SIGKILL during a save loses no earlier checkpoint."""
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.rundir import Checkpoints
+from tests.rundir.small_model import names
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 ROUNDS = 12
@@ -68,15 +68,15 @@ SCRIPT = """
 
 def test_sigkill_during_saves_never_loses_a_checkpoint(tmp_path: pathlib.Path) -> None:
     directory = tmp_path / "checkpoints"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), str(ROUNDS), str(directory)],
         capture_output=True,
         text=True,
         timeout=300,
         cwd=ROOT,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr[-2000:]
+    report = json.loads(process.stdout.splitlines()[-1])
     assert len(report["restored"]) == ROUNDS
     assert report["acknowledged"] > ROUNDS // 2, "most rounds saved something before the kill"
 
@@ -86,6 +86,6 @@ def test_sigkill_during_saves_never_loses_a_checkpoint(tmp_path: pathlib.Path) -
     assert step in (report["acknowledged"], report["acknowledged"] + 1)
     assert all(np.all(variable.numpy() == step) for variable in variables.values())
     checkpoints.clean()
-    assert {name.split(".")[0] for name in os.listdir(directory)} == {
+    assert {name.split(".")[0] for name in names(directory)} == {
         f"ckpt-{step}" for step in checkpoints.steps()
     }

@@ -11,8 +11,8 @@ from tensorflow.experimental import dtensor
 
 from mtfrun.rundir import Checkpoints
 
-# Mesh (data, model) and what `kernel` [8, 16] and `bias` [16] are split over; None is one device
-# without DTensor.
+# Mesh (data, model) and the axes over which `kernel` [8, 16] and `bias` [16] are split; None is one
+# device without DTensor.
 PLACEMENTS = {
     "plain": None,
     "4x1": ((4, 1), ["data", dtensor.UNSHARDED], [dtensor.UNSHARDED]),
@@ -22,11 +22,12 @@ PLACEMENTS = {
 
 
 def place(name: str, seed: int) -> dict[str, tf.Variable]:
+    """Returns two variables on the mesh of an entry of PLACEMENTS."""
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(size=(8, 16)).astype("float32"), rng.normal(size=16).astype("float32")]
     placement = PLACEMENTS[name]
     if placement is None:
-        made = [tf.Variable(array) for array in arrays]
+        variables = [tf.Variable(array) for array in arrays]
     else:
         shape, *specs = placement
         count = int(np.prod(shape))
@@ -34,11 +35,11 @@ def place(name: str, seed: int) -> dict[str, tf.Variable]:
             list(zip(["data", "model"], shape, strict=True)),
             devices=[f"CPU:{index}" for index in range(count)],
         )
-        made = [
+        variables = [
             _distributed(array, dtensor.Layout(spec, mesh))
             for array, spec in zip(arrays, specs, strict=True)
         ]
-    return dict(zip(["decoder/kernel", "decoder/bias"], made, strict=True))
+    return dict(zip(["decoder/kernel", "decoder/bias"], variables, strict=True))
 
 
 def _distributed(array: np.ndarray, layout: dtensor.Layout) -> dtensor.DVariable:
@@ -48,14 +49,15 @@ def _distributed(array: np.ndarray, layout: dtensor.Layout) -> dtensor.DVariable
 
 
 def global_values(variables: dict[str, tf.Variable]) -> dict[str, bytes]:
-    found = {}
+    """Returns the bits of all variables, put together from all devices."""
+    values = {}
     for path, variable in variables.items():
         value = variable.read_value()
         if isinstance(variable, dtensor.DVariable):
             replicated = dtensor.Layout.replicated(variable.layout.mesh, value.shape.rank)
             value = dtensor.relayout(value, replicated)
-        found[path] = value.numpy().tobytes()
-    return found
+        values[path] = value.numpy().tobytes()
+    return values
 
 
 @pytest.mark.parametrize("target", PLACEMENTS)

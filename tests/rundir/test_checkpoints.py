@@ -1,9 +1,8 @@
-"""Checkpoints: what is saved comes back, the right ones are kept, a wrong model is named."""
+"""Tests of mtfrun.rundir.checkpoints: saving, restoring, the number kept, errors."""
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -11,19 +10,19 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.rundir import Checkpoints, RunDirError
-from tests.rundir.small_model import values, variables
+from tests.rundir.small_model import names, values, variables
 
 
 def test_restore_returns_every_bit_and_the_manifest(tmp_path: pathlib.Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    odd = variables(1)
-    odd["decoder/bias"].assign([np.nan, -0.0, np.inf, 1e-42])
-    path = checkpoints.save(300, odd, metadata={"mesh": "data:1,model:1", "loss": 2.5})
+    saved = variables(1)
+    saved["decoder/bias"].assign([np.nan, -0.0, np.inf, 1e-42])
+    path = checkpoints.save(300, saved, metadata={"mesh": "data:1,model:1", "loss": 2.5})
     assert path == str(tmp_path / "checkpoints" / "ckpt-300.json")
 
     restored = variables(2)
     manifest = checkpoints.restore(None, restored)
-    assert values(restored) == values(odd)
+    assert values(restored) == values(saved)
     assert manifest.step == 300
     assert manifest.metadata == {"mesh": "data:1,model:1", "loss": 2.5}
     assert str(manifest.variables["decoder/kernel"]) == "float32[3, 4]"
@@ -74,7 +73,7 @@ def test_the_newest_checkpoints_are_kept_with_all_their_files(tmp_path: pathlib.
         checkpoints.save(step, variables(step), iter(tf.data.Dataset.range(3)))
     assert checkpoints.steps() == [50, 100]
     assert checkpoints.latest() == 100
-    assert {name.split(".")[0] for name in os.listdir(tmp_path)} == {"ckpt-50", "ckpt-100"}
+    assert {name.split(".")[0] for name in names(tmp_path)} == {"ckpt-50", "ckpt-100"}
     for step in (50, 100):
         restored = variables()
         checkpoints.restore(step, restored)
@@ -88,7 +87,9 @@ def test_the_checkpoint_just_saved_is_kept_though_later_steps_exist(tmp_path: pa
     assert checkpoints.steps() == [100, 300]
 
 
-def test_keeping_all_or_less_than_one(tmp_path: pathlib.Path) -> None:
+def test_all_are_kept_without_a_limit_and_a_limit_of_none_is_an_error(
+    tmp_path: pathlib.Path,
+) -> None:
     checkpoints = Checkpoints(tmp_path, max_to_keep=None)
     for step in range(8):
         checkpoints.save(step, variables(step))
@@ -97,15 +98,15 @@ def test_keeping_all_or_less_than_one(tmp_path: pathlib.Path) -> None:
         Checkpoints(tmp_path, max_to_keep=0)
 
 
-def test_files_of_others_are_never_deleted(tmp_path: pathlib.Path) -> None:
-    others = ["notes.txt", "ckpt-best.json", "ckpt-1.index.bak", "my-ckpt-1.index", "checkpoint"]
-    for name in others:
+def test_foreign_files_are_never_deleted(tmp_path: pathlib.Path) -> None:
+    foreign = {"notes.txt", "ckpt-best.json", "ckpt-1.index.bak", "my-ckpt-1.index", "checkpoint"}
+    for name in foreign:
         (tmp_path / name).write_text("mine")
     checkpoints = Checkpoints(tmp_path, max_to_keep=1)
     checkpoints.clean()
     for step in (1, 2):
         checkpoints.save(step, variables(step))
-    assert {name for name in os.listdir(tmp_path) if not name.startswith("ckpt-2.")} == set(others)
+    assert {name for name in names(tmp_path) if not name.startswith("ckpt-2.")} == foreign
 
 
 def test_a_step_saved_again_is_replaced(tmp_path: pathlib.Path) -> None:
@@ -115,7 +116,7 @@ def test_a_step_saved_again_is_replaced(tmp_path: pathlib.Path) -> None:
     restored = variables()
     checkpoints.restore(10, restored)
     assert values(restored) == values(variables(3))
-    assert len(os.listdir(tmp_path)) == 3, "manifest, index and data of one save"
+    assert len(names(tmp_path)) == 3, "manifest, index and data of one save"
 
 
 def test_a_failing_second_save_of_a_step_leaves_the_first(
@@ -123,10 +124,10 @@ def test_a_failing_second_save_of_a_step_leaves_the_first(
 ) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(10, variables(1))
-    before = sorted(os.listdir(tmp_path))
+    before = names(tmp_path)
     with pytest.raises(RunDirError, match=r"cannot save step 10 in .*earlier checkpoints are unto"):
         checkpoints.save(10, {"big": tf.Variable(tf.random.stateless_normal([1 << 16], [1, 2]))})
-    assert sorted(os.listdir(tmp_path)) == before
+    assert names(tmp_path) == before
     restored = variables()
     checkpoints.restore(10, restored)
     assert values(restored) == values(variables(1))
@@ -141,19 +142,19 @@ def test_a_full_disk_is_one_line_without_names_of_operations(
         f"cannot save step 1 in {tmp_path}: File too large; free space or name another --model_dir,"
         " earlier checkpoints are untouched"
     )
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == set()
 
 
 def test_a_failure_to_write_the_manifest_leaves_no_files(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(source: str, target: str) -> None:
+    def full(source: pathlib.Path, target: pathlib.Path) -> None:
         raise OSError(28, "No space left on device", source)
 
-    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(RunDirError, match=r"cannot save step 1 in .*No space left on device"):
         Checkpoints(tmp_path).save(1, variables())
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == set()
 
 
 def test_an_unwritable_directory_is_one_line(tmp_path: pathlib.Path) -> None:
@@ -166,7 +167,7 @@ def test_an_unwritable_directory_is_one_line(tmp_path: pathlib.Path) -> None:
 def test_metadata_that_is_not_json_is_refused_before_anything_is_written(
     tmp_path: pathlib.Path,
 ) -> None:
-    with pytest.raises(RunDirError, match="checkpoint metadata is not JSON: .* set"):
+    with pytest.raises(RunDirError, match=r"checkpoint metadata is not JSON: .* set"):
         Checkpoints(tmp_path / "c").save(1, variables(), metadata={"axes": {1}})
     assert not (tmp_path / "c").exists()
 

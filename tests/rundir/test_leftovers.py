@@ -1,23 +1,25 @@
-"""Complete data are never deleted for a lost manifest, and killed saves leave nothing."""
+"""Complete data that have lost their manifest are kept; killed saves leave nothing."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import pytest
 import tensorflow as tf
 
-from mtfrun.rundir import Checkpoints, RunDirectory, RunDirError
-from tests.rundir.small_model import values, variables
+from mtfrun.rundir import Checkpoints, RunDirectory, RunDirError, manifest
+from tests.rundir.small_model import names, values, variables
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing is tidied up after it."""
+    """Stands for the end of the process: nothing is cleaned up after it."""
 
 
 def save(directory: pathlib.Path, *steps: int, max_to_keep: int | None = None) -> Checkpoints:
+    """Saves checkpoints with a position in the data."""
     checkpoints = Checkpoints(directory, max_to_keep=max_to_keep)
     for step in steps:
         checkpoints.save(step, variables(step), iter(tf.data.Dataset.range(3)))
@@ -25,6 +27,7 @@ def save(directory: pathlib.Path, *steps: int, max_to_keep: int | None = None) -
 
 
 def contents(directory: pathlib.Path) -> dict[str, bytes]:
+    """Returns the contents of all files by name."""
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
@@ -54,7 +57,7 @@ def test_training_is_refused_where_the_newest_manifest_is_lost(tmp_path: pathlib
     assert checkpoints.restore(None, variables()).step == 20
 
 
-def test_older_data_without_a_manifest_stay_through_later_saves(
+def test_later_saves_keep_older_data_without_a_manifest(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = save(tmp_path, 10, 20, max_to_keep=2)
@@ -76,74 +79,76 @@ def test_data_that_are_not_complete_are_removed(missing: str, tmp_path: pathlib.
     (tmp_path / "ckpt-20.json").unlink()
     (tmp_path / missing).unlink()
     assert len(checkpoints.clean()) == 3
-    assert {name.split(".")[0] for name in os.listdir(tmp_path)} == {"ckpt-10"}
+    assert {name.split(".")[0] for name in names(tmp_path)} == {"ckpt-10"}
 
 
-def test_what_is_no_file_does_not_complete_data(tmp_path: pathlib.Path) -> None:
+def test_a_pipe_does_not_complete_data(tmp_path: pathlib.Path) -> None:
     checkpoints = save(tmp_path, 10)
     os.mkfifo(tmp_path / "ckpt-20.index")
     (tmp_path / "ckpt-20.data-00000-of-00001").write_bytes(b"x")
     assert len(checkpoints.clean()) == 2
 
 
-def kill_in(monkeypatch: pytest.MonkeyPatch, name: str, call: int) -> None:
+def kill_in(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:
     """Ends the process in the given call of a function, before it does anything.
 
-    The function is a module's; what would tidy up is put out of work as well.
+    The function is an attribute of a module or class. Afterwards no file can be removed any more.
     """
-    module, _, function = name.rpartition(".")
     count = 0
-    original = getattr(__import__(module, fromlist=[function]), function)
+    original = getattr(owner, name)
 
-    def dying(*arguments: object, **named: object) -> object:
+    def dying(*arguments: object, **keywords: object) -> object:
         nonlocal count
         count += 1
         if count < call:
-            return original(*arguments, **named)
-        for tidying in ("os.unlink", "os.replace", "shutil.rmtree"):
-            monkeypatch.setattr(tidying, dead)
+            return original(*arguments, **keywords)
+        monkeypatch.setattr(pathlib.Path, "unlink", dead)
+        monkeypatch.setattr(pathlib.Path, "replace", dead)
+        monkeypatch.setattr(shutil, "rmtree", dead)
         raise Killed
 
-    def dead(*arguments: object, **named: object) -> None:
+    def dead(*arguments: object, **keywords: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(name, dying)
+    monkeypatch.setattr(owner, name, dying)
 
 
 @pytest.mark.parametrize(
-    ("name", "call"),
+    ("owner", "name", "call"),
     [
-        ("mtfrun.rundir.manifest.record_file", 1),
-        ("mtfrun.rundir.manifest.record_file", 4),
-        ("mtfrun.rundir.manifest.manifest_text", 1),
-        ("os.replace", 1),
+        (manifest, "record_file", 1),
+        (manifest, "record_file", 4),
+        (manifest, "manifest_text", 1),
+        (pathlib.Path, "replace", 1),
     ],
 )
 def test_a_save_killed_before_its_manifest_leaves_nothing(
-    name: str, call: int, tmp_path: pathlib.Path
+    owner: object, name: str, call: int, tmp_path: pathlib.Path
 ) -> None:
     checkpoints = save(tmp_path, 10)
-    kept = contents(tmp_path)
+    before = contents(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        kill_in(patch, name, call)
+        kill_in(patch, owner, name, call)
         with pytest.raises(Killed):
             save(tmp_path, 20)
     assert (tmp_path / "ckpt-20.index").exists()
     assert checkpoints.clean()
-    assert contents(tmp_path) == kept
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("removed", range(4))
-def test_a_deletion_that_is_killed_is_finished_later(removed: int, tmp_path: pathlib.Path) -> None:
+def test_a_killed_deletion_is_finished_by_the_next_run(
+    removed: int, tmp_path: pathlib.Path
+) -> None:
     checkpoints = save(tmp_path, 10, max_to_keep=1)
     with pytest.MonkeyPatch.context() as patch:
-        kill_in(patch, "os.unlink", removed + 1)
+        kill_in(patch, pathlib.Path, "unlink", removed + 1)
         with pytest.raises(Killed):
             save(tmp_path, 20, max_to_keep=1)
-    assert [name for name in os.listdir(tmp_path) if name.startswith("ckpt-10.")]
+    assert [name for name in names(tmp_path) if name.startswith("ckpt-10.")]
     assert checkpoints.steps() == [20]
     checkpoints.clean()
-    assert {name.split(".")[0] for name in os.listdir(tmp_path)} == {"ckpt-20"}
+    assert {name.split(".")[0] for name in names(tmp_path)} == {"ckpt-20"}
 
 
 def test_a_replaced_save_is_removed(tmp_path: pathlib.Path) -> None:
@@ -159,7 +164,9 @@ def test_evaluation_says_that_manifests_are_lost(tmp_path: pathlib.Path) -> None
     checkpoints = save(tmp_path, 10)
     (tmp_path / "ckpt-10.json").unlink()
     for read in (checkpoints.require, lambda: checkpoints.restore(None, variables())):
-        with pytest.raises(RunDirError, match="no checkpoint in .* has its manifest, which ckpt-1"):
+        with pytest.raises(
+            RunDirError, match=r"no checkpoint in .* has its manifest, which ckpt-1"
+        ):
             read()
 
 

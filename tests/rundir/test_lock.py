@@ -1,4 +1,4 @@
-"""One trainer at a time, whatever happens to the first."""
+"""Tests of mtfrun.rundir.lock: one trainer at a time, also after one was killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def holder(tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_second_process_is_told_who_holds_the_lock_until_that_is_killed(
+def test_the_error_names_the_holder_until_that_is_killed(
     holder: subprocess.Popen[str], tmp_path: pathlib.Path
 ) -> None:
     run = RunDirectory(tmp_path)
@@ -61,12 +61,12 @@ def test_a_second_process_is_told_who_holds_the_lock_until_that_is_killed(
 
 def test_the_lock_is_free_after_the_block_and_after_an_error(tmp_path: pathlib.Path) -> None:
     path = tmp_path / ".lock"
-    with writer_lock(path):
-        with (
-            pytest.raises(RunDirError, match=f"in use by process {os.getpid()}"),
-            writer_lock(path),
-        ):
-            raise AssertionError("taken twice")
+    with (
+        writer_lock(path),
+        pytest.raises(RunDirError, match=f"in use by process {os.getpid()}"),
+        writer_lock(path),
+    ):
+        raise AssertionError("taken twice")
     with pytest.raises(KeyError), writer_lock(path):
         raise KeyError("training failed")
     with writer_lock(path):
@@ -74,7 +74,7 @@ def test_the_lock_is_free_after_the_block_and_after_an_error(tmp_path: pathlib.P
     assert path.read_text() == ""
 
 
-def test_a_garbled_note_still_gives_a_clear_line(tmp_path: pathlib.Path) -> None:
+def test_a_damaged_note_still_gives_a_clear_line(tmp_path: pathlib.Path) -> None:
     path = tmp_path / ".lock"
     with writer_lock(path):
         path.write_text("[1]")
@@ -83,11 +83,11 @@ def test_a_garbled_note_still_gives_a_clear_line(tmp_path: pathlib.Path) -> None
 
 
 def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(
-        RunDirError, match=r"cannot make \S+/.lock: No such file or directory; name"
+    with (
+        pytest.raises(RunDirError, match=r"cannot make \S+/.lock: No such file or directory; name"),
+        writer_lock(tmp_path / "missing" / ".lock"),
     ):
-        with writer_lock(tmp_path / "missing" / ".lock"):
-            raise AssertionError("locked nothing")
+        raise AssertionError("locked nothing")
 
 
 def test_a_file_system_without_locks_is_one_line(
@@ -97,14 +97,14 @@ def test_a_file_system_without_locks_is_one_line(
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(
-        RunDirError, match=r"cannot lock \S+: No locks available; use a --model_dir"
+    with (
+        pytest.raises(RunDirError, match=r"cannot lock \S+: No locks available; use a --model_dir"),
+        writer_lock(tmp_path / ".lock"),
     ):
-        with writer_lock(tmp_path / ".lock"):
-            raise AssertionError("locked nothing")
+        raise AssertionError("locked nothing")
 
 
-def test_looking_does_not_refuse_a_trainer(
+def test_asking_whether_a_run_is_trained_does_not_refuse_a_trainer(
     holder: subprocess.Popen[str], tmp_path: pathlib.Path
 ) -> None:
     run = RunDirectory(tmp_path)
@@ -112,7 +112,7 @@ def test_looking_does_not_refuse_a_trainer(
     holder.kill()
     holder.wait()
     assert not run.is_training()
-    with open(tmp_path / ".lock") as file:
+    with (tmp_path / ".lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         unlock = threading.Timer(0.07, fcntl.flock, [file, fcntl.LOCK_UN])
         unlock.start()

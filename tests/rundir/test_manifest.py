@@ -1,4 +1,4 @@
-"""Manifests of which only the hash fits are damaged ones, whatever stands in them."""
+"""Manifests with a matching hash and a wrong field are damaged."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from mtfrun.rundir import Checkpoints, DamagedCheckpointError
 from mtfrun.rundir.manifest import _digest
-from tests.rundir.small_model import variables
+from tests.rundir.small_model import names, variables
 
 INDEX, KERNEL = "ckpt-20.index", "decoder/kernel"
 METADATA = {"seed": 3, "mesh": "data:1", "layout": "", "versions": {"mtfrun": "1"}, "loss": 2.5}
 NO_INT = [None, True, 20.0, "20", [20], {"a": 20}]
 NO_STRING = [None, False, 1, 1.5, ["a"], {"a": "b"}]
 NO_DICT = [None, True, 1, 1.5, "a", ["a"]]
-# The path to a field, and what must not stand there.
+# Wrong values by the path of their field.
 WRONG: dict[tuple[str, ...], list[Any]] = {
     (): [None, True, 1, "a", [], ["format"]],
     ("format",): NO_INT,
@@ -29,26 +29,26 @@ WRONG: dict[tuple[str, ...], list[Any]] = {
     ("variables", KERNEL): [*NO_DICT, {}],
     ("variables", KERNEL, "shape"): [None, 3, "34", {"3": 4}, [3, -4], [3.0, 4], [True], [[3]]],
     ("variables", KERNEL, "dtype"): NO_STRING,
-    ("variables", KERNEL, "more"): [1],
+    ("variables", KERNEL, "unknown"): [1],
     ("files",): [*NO_DICT, {}],
     ("files", INDEX): [*NO_DICT, {}],
     ("files", INDEX, "bytes"): [*NO_INT, -1],
     ("files", INDEX, "sha256"): [*NO_STRING, "", "0" * 63, "G" * 64],
-    ("files", INDEX, "more"): [1],
+    ("files", INDEX, "unknown"): [1],
     ("metadata",): NO_DICT,
     ("metadata", "seed"): NO_INT,
     ("metadata", "mesh"): NO_STRING,
     ("metadata", "layout"): NO_STRING,
     ("metadata", "versions"): NO_DICT,
     ("sha256",): [*NO_STRING, "0" * 64],
-    ("more",): [1],
+    ("unknown",): [1],
 }
-# One variable or entry of the metadata less is no damage.
+# A manifest without this variable or entry of the metadata is not damaged.
 OPTIONAL = [
     ("variables", KERNEL),
     *(path for path in WRONG if path[0:1] == ("metadata",) and path[1:]),
 ]
-REQUIRED = [path for path in WRONG if path and "more" not in path and path not in OPTIONAL]
+REQUIRED = [path for path in WRONG if path and "unknown" not in path and path not in OPTIONAL]
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def write(directory: pathlib.Path, content: Any) -> None:
-    """Writes a manifest whose hash fits, unless it was changed itself."""
+    """Writes the manifest of step 20."""
     (directory / "ckpt-20.json").write_text(json.dumps(content))
 
 
 def changed(directory: pathlib.Path, path: tuple[str, ...], value: Any) -> Any:
+    """Returns the original manifest of step 20 with one field replaced."""
     content = json.loads((directory / "original").read_text())
     if not path:
         return value
@@ -78,6 +79,7 @@ def changed(directory: pathlib.Path, path: tuple[str, ...], value: Any) -> Any:
 
 
 def with_its_hash(content: Any) -> Any:
+    """Returns the manifest with a hash that matches it."""
     if isinstance(content, dict):
         del content["sha256"]
         content["sha256"] = _digest(content)
@@ -85,8 +87,11 @@ def with_its_hash(content: Any) -> Any:
 
 
 def check_damaged(directory: pathlib.Path) -> None:
+    """Raises unless step 20 is damaged and step 10 is restored instead."""
     checkpoints = Checkpoints(directory)
-    with pytest.raises(DamagedCheckpointError, match="manifest ckpt-20.json is damaged: ") as error:
+    with pytest.raises(
+        DamagedCheckpointError, match=r"manifest ckpt-20\.json is damaged: "
+    ) as error:
         checkpoints.verify(20)
     assert "\n" not in str(error.value)
     assert checkpoints.restore(None, variables()).step == 10
@@ -125,17 +130,17 @@ def test_a_number_written_in_another_way_names_no_step(name: str, tmp_path: path
     assert checkpoints.steps() == [3]
 
 
-def test_a_pipe_as_manifest_is_damage_and_nobody_waits_for_it(tmp_path: pathlib.Path) -> None:
+def test_a_pipe_as_manifest_is_damage_and_is_not_waited_for(tmp_path: pathlib.Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(10, variables())
     os.mkfifo(tmp_path / "ckpt-40.json")
-    with pytest.raises(DamagedCheckpointError, match="ckpt-40.json is damaged: Not a regular file"):
+    with pytest.raises(DamagedCheckpointError, match=r"ckpt-40\.json is damaged: Not a regular"):
         checkpoints.verify(40)
     assert checkpoints.restore(None, variables()).step == 10
     assert checkpoints.clean() == []
 
 
-def test_a_pipe_as_data_is_damage_and_nobody_waits_for_it(saved: pathlib.Path) -> None:
+def test_a_pipe_as_data_is_damage_and_is_not_waited_for(saved: pathlib.Path) -> None:
     name = "ckpt-20.data-00000-of-00001"
     write(saved, with_its_hash(changed(saved, ("files", name, "bytes"), 0)))
     (saved / name).rename(saved / "data")
@@ -149,7 +154,7 @@ def test_a_pipe_as_data_is_damage_and_nobody_waits_for_it(saved: pathlib.Path) -
 
 def test_a_pipe_in_the_place_of_a_new_manifest_is_one_line(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "ckpt-1.json")
-    with pytest.raises(ValueError, match="cannot save step 1 .* is no file but a pipe") as caught:
+    with pytest.raises(ValueError, match=r"cannot save step 1 .* is no file but a pipe") as caught:
         Checkpoints(tmp_path).save(1, {"x": tf.Variable(1.0)})
     assert "\n" not in str(caught.value)
-    assert os.listdir(tmp_path) == ["ckpt-1.json"]
+    assert names(tmp_path) == {"ckpt-1.json"}

@@ -1,4 +1,4 @@
-"""Metrics with a dimension: names of their entries, heat maps."""
+"""Tests of metrics that are vectors: names of their entries, heat maps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from mtfrun.rundir.metric_charts import heat_map
 from mtfrun.rundir.metric_tags import entries, vectors
 
 
-def test_vectors_are_taken_apart_and_put_together() -> None:
-    values = {"loss": 2.0, "blocks/1/load": np.array([0.25, 0.75]), "visits": np.arange(3.0)}
+def test_vectors_come_back_from_the_names_of_their_entries() -> None:
+    values: dict[str, np.ndarray | float] = {
+        "loss": 2.0,
+        "blocks/1/load": np.array([0.25, 0.75]),
+        "visits": np.arange(3.0),
+    }
     named = entries(values)
     assert list(named) == [
         "loss",
@@ -23,9 +27,9 @@ def test_vectors_are_taken_apart_and_put_together() -> None:
         "visits/1",
         "visits/2",
     ]
-    again = vectors(named)
-    assert again.keys() == {"blocks/1/load", "visits"}
-    np.testing.assert_array_equal(again["visits"], values["visits"])
+    named_vectors = vectors(named)
+    assert named_vectors.keys() == {"blocks/1/load", "visits"}
+    np.testing.assert_array_equal(named_vectors["visits"], values["visits"])
 
 
 def test_a_heat_map_is_black_for_idle_white_for_equal_and_red_for_busy_experts() -> None:
@@ -61,5 +65,5 @@ def test_loads_that_are_not_finite_are_scalars_without_charts(tmp_path: pathlib.
         write_metrics(summaries, values, 7)
     (path,) = tmp_path.iterdir()
     records = list(tf.compat.v1.io.tf_record_iterator(str(path)))
-    found = [tf.compat.v1.Event.FromString(record) for record in records]
-    assert [value.tag for event in found for value in event.summary.value] == list(values)
+    events = [tf.compat.v1.Event.FromString(record) for record in records]
+    assert [value.tag for event in events for value in event.summary.value] == list(values)

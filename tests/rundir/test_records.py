@@ -1,4 +1,4 @@
-"""Commands and configurations as they are written down."""
+"""Tests of mtfrun.rundir.records: commands and configurations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_commands_are_numbered_and_run_in_a_shell_as_they_are(tmp_path: pathlib.
     arguments = ["printf", "%s\\n", "--gin_param=NAME = 'two words'", "$HOME", 'a"b']
     assert run.record_command(["mtfrun", "train"]) == str(tmp_path / "commands" / "0001.txt")
     path = run.record_command(arguments)
-    assert os.path.basename(path) == "0002.txt"
+    assert pathlib.Path(path).name == "0002.txt"
     text = pathlib.Path(path).read_text()
     comments, command = text.splitlines()[:-1], text.splitlines()[-1]
     assert shlex.split(command) == arguments
@@ -32,7 +32,7 @@ def test_a_number_is_never_used_twice(tmp_path: pathlib.Path) -> None:
     for _ in range(3):
         run.record_command(["one"])
     (tmp_path / "commands" / "0001.txt").unlink()
-    assert os.path.basename(run.record_command(["two"])) == "0004.txt"
+    assert pathlib.Path(run.record_command(["two"])).name == "0004.txt"
     assert "one" in (tmp_path / "commands" / "0003.txt").read_text()
 
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 from mtfrun.rundir import Checkpoints, DeletedCheckpointError, RunDirError, checkpoints, manifest
 from tests.rundir.small_model import values, variables
 
-# Functions in which the trainer is faster: before the manifest is read, before the files' hashes
-# are compared, before TensorFlow reads them.
+# Functions before which the trainer saves: that reads the manifest, that compares the hashes of
+# files, and the last one before TensorFlow reads the files.
 MOMENTS = [
     (manifest, "read_manifest"),
     (manifest, "check_files"),
@@ -24,10 +24,10 @@ ALL_MOMENTS = pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: mome
 def save_during(
     trainer: Checkpoints, moment: tuple[object, str], patch: pytest.MonkeyPatch, steps: list[int]
 ) -> None:
-    """Lets a trainer save the next of `steps` at the beginning of each call of a function."""
+    """Makes a trainer save the next of `steps` at the beginning of each call of a function."""
     original = getattr(*moment)
 
-    def beaten(*arguments: object, **named: object) -> object:
+    def overtaken(*arguments: object, **keywords: object) -> object:
         if steps and threading.current_thread().name != "trainer":
             step = steps.pop(0)
             save = threading.Thread(
@@ -35,9 +35,9 @@ def save_during(
             )
             save.start()
             save.join()
-        return original(*arguments, **named)
+        return original(*arguments, **keywords)
 
-    patch.setattr(*moment, beaten)
+    patch.setattr(*moment, overtaken)
 
 
 @ALL_MOMENTS
@@ -53,7 +53,7 @@ def test_the_next_newest_is_read_where_the_newest_was_deleted(
 
 
 @ALL_MOMENTS
-def test_the_next_newest_is_read_where_its_step_was_saved_again(
+def test_the_newest_is_read_again_where_its_step_was_saved_again(
     moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Checkpoints(tmp_path)
@@ -65,7 +65,19 @@ def test_the_next_newest_is_read_where_its_step_was_saved_again(
 
 
 @ALL_MOMENTS
-def test_a_step_that_is_named_and_was_deleted_is_said_so(
+def test_a_named_step_that_was_saved_again_is_read_again(
+    moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Checkpoints(tmp_path)
+    trainer.save(10, variables(1))
+    save_during(trainer, moment, monkeypatch, [10, 10])
+    restored = variables()
+    assert Checkpoints(tmp_path).restore(10, restored).step == 10
+    assert values(restored) == values(variables(10))
+
+
+@ALL_MOMENTS
+def test_a_named_step_that_was_deleted_is_an_error(
     moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Checkpoints(tmp_path, max_to_keep=1)
@@ -77,7 +89,7 @@ def test_a_step_that_is_named_and_was_deleted_is_said_so(
     assert str(caught.value) == f"{expected} steps 20"
 
 
-def test_a_trainer_that_is_always_faster_is_an_error_at_last(
+def test_a_trainer_that_is_always_faster_is_an_error_in_the_end(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Checkpoints(tmp_path, max_to_keep=1)

@@ -1,4 +1,4 @@
-"""The run directory: refused early and clearly, or ready to use."""
+"""Tests of mtfrun.rundir.run_directory: names of files, and unusable directories."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.rundir import RunDirectory, RunDirError
+from tests.rundir.small_model import names
 
 
-def test_prepare_makes_the_directory_and_leaves_nothing_in_it(tmp_path: pathlib.Path) -> None:
+def test_prepare_creates_an_empty_directory(tmp_path: pathlib.Path) -> None:
     run = RunDirectory(tmp_path / "runs" / "first")
     run.prepare()
     run.prepare()
     run.require()
-    assert os.listdir(run.path) == []
+    assert names(pathlib.Path(run.path)) == set()
 
 
-def test_everything_has_its_place(tmp_path: pathlib.Path) -> None:
+def test_files_have_their_names(tmp_path: pathlib.Path) -> None:
     run = RunDirectory(tmp_path)
     with run.lock():
         run.checkpoints().save(3, {"x": tf.Variable(1.0)})
@@ -81,7 +82,7 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """Lets no file hold a byte."""
+    """Limits every file to 0 bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     yield
@@ -112,11 +113,11 @@ def test_a_pipe_in_the_place_of_a_file_is_one_line(tmp_path: pathlib.Path) -> No
         expected = f"cannot write {tmp_path}/{name}: it is no file but a pipe"
         with pytest.raises(RunDirError, match=expected):
             write("")
-    with pytest.raises(RunDirError, match="config.gin: Not a regular file; give the configurat"):
+    with pytest.raises(RunDirError, match=r"config\.gin: Not a regular file; give the conf"):
         run.read_config()
 
 
-def test_a_pipe_in_the_place_of_the_lock_is_waited_for_by_nobody(tmp_path: pathlib.Path) -> None:
+def test_a_pipe_in_the_place_of_the_lock_is_not_waited_for(tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / ".lock")
     run = RunDirectory(tmp_path)
     assert not run.is_training()

@@ -1,4 +1,4 @@
-"""Summaries read back as TensorBoard reads them, and never stop a run."""
+"""Tests of mtfrun.rundir.summaries, with TensorBoard's reader."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from mtfrun.rundir import RunDirectory, Summaries
 
 
 def read(directory: pathlib.Path) -> EventAccumulator:
-    """What TensorBoard's server knows of a directory, every value kept."""
+    """Returns what TensorBoard's server reads in a directory, with all values."""
     return EventAccumulator(str(directory), tensor_size_guidance={"scalars": 0, "text": 0}).Reload()
 
 
 def scalars(directory: pathlib.Path, tag: str) -> list[tuple[int, float]]:
+    """Returns the steps and values of a tag."""
     return [
         (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
         for event in read(directory).Tensors(tag)
@@ -47,10 +48,10 @@ def test_text_histograms_and_images_read_back(tmp_path: pathlib.Path) -> None:
         for tag in ("config", "weights", "filters")
     }
     assert plugins == {"config": "text", "weights": "histograms", "filters": "images"}
-    found = {tag: tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto) for tag in plugins}
-    assert found["config"].item().decode() == "    a = 1\n*Grüße*"
-    assert found["weights"][:, 2].sum() == 4, "counts of the buckets"
-    width, height, png = found["filters"]
+    arrays = {tag: tensor_util.make_ndarray(events.Tensors(tag)[0].tensor_proto) for tag in plugins}
+    assert arrays["config"].item().decode() == "    a = 1\n*Grüße*"
+    assert arrays["weights"][:, 2].sum() == 4, "counts of the buckets"
+    width, height, png = arrays["filters"]
     assert (width, height) == (b"3", b"2")
     np.testing.assert_array_equal(tf.io.decode_png(png).numpy(), pixels)
 
@@ -85,7 +86,7 @@ def test_event_files_of_one_second_sort_in_the_order_they_were_made(
     assert scalars(tmp_path, "loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
 
 
-def test_nothing_is_made_before_the_first_value(tmp_path: pathlib.Path) -> None:
+def test_nothing_is_written_before_the_first_value(tmp_path: pathlib.Path) -> None:
     with Summaries(tmp_path / "eval", resumed_step=3) as writer:
         writer.flush()
     assert not (tmp_path / "eval").exists()
@@ -103,7 +104,7 @@ def test_an_unwritable_directory_warns_once_and_raises_nothing(
     assert warning.startswith(f"cannot write summaries in {tmp_path}/train: File exists; the run")
 
 
-def test_a_full_disk_warns_once_and_keeps_what_was_written(
+def test_a_full_disk_warns_once_and_keeps_earlier_values(
     tmp_path: pathlib.Path, small_disk: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Summaries(tmp_path) as writer:

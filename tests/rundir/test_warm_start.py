@@ -1,4 +1,4 @@
-"""First values from another checkpoint: the report, strictness, filters, and bad input."""
+"""Tests of mtfrun.rundir.warm_start: the report, strictness, filters, and bad input."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ SHAPES = {
 
 
 def _variables(shapes: dict[str, str] = SHAPES) -> dict[str, mtf.Variable]:
+    """Returns variables of these shapes, which are zero."""
     variables = {path: mtf.Variable(MESH, shape) for path, shape in shapes.items()}
     for path, variable in variables.items():
         variable.initialize(0, path)
     return variables
 
 
-def _write(folder: pathlib.Path, names: dict[str, list[int]] = NAMES) -> tuple[str, dict]:
+def _write(
+    folder: pathlib.Path, names: dict[str, list[int]] = NAMES
+) -> tuple[str, dict[str, np.ndarray]]:
     """Writes a checkpoint as TensorFlow 1 did; returns its path and values."""
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=sizes).astype(np.float32) for name, sizes in names.items()}
@@ -64,7 +67,9 @@ def test_values_come_by_name_with_heads_separated(tmp_path: pathlib.Path) -> Non
     assert str(report) == f"3 variables from {path}"
 
 
-def test_what_does_not_fit_is_told_in_one_line_and_changes_nothing(tmp_path: pathlib.Path) -> None:
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_changes_nothing(
+    tmp_path: pathlib.Path,
+) -> None:
     names = {**NAMES, "shared/embedding": [7, 4], "decoder/other": [2]}
     del names["decoder/block_000/layer_001/rms_norm/scale"]
     path, _ = _write(tmp_path, names)
@@ -80,13 +85,14 @@ def test_what_does_not_fit_is_told_in_one_line_and_changes_nothing(tmp_path: pat
 
 
 @pytest.mark.parametrize("stored", [5, 6, 8])
-def test_padding_of_the_vocabulary_is_filled_up(stored: int, tmp_path: pathlib.Path) -> None:
+def test_padding_of_the_vocabulary_is_zero(stored: int, tmp_path: pathlib.Path) -> None:
     path, values = _write(tmp_path, {**NAMES, "shared/embedding": [stored, 4]})
     variables = _variables({**SHAPES, "embedding/table": "vocab:8;d_model:4"})
-    assert not WarmStart(path)(variables, {"embedding/table": 5}).problems()
-    made = mtf.to_numpy(variables["embedding/table"].read())
-    np.testing.assert_array_equal(made[:stored], values["shared/embedding"])
-    np.testing.assert_array_equal(made[stored:], 0.0)
+    report = WarmStart(path)(variables, {"embedding/table": 5})
+    assert report is not None and not report.problems()
+    table = mtf.to_numpy(variables["embedding/table"].read())
+    np.testing.assert_array_equal(table[:stored], values["shared/embedding"])
+    np.testing.assert_array_equal(table[stored:], 0.0)
 
 
 @pytest.mark.parametrize("stored", [4, 9])
@@ -98,17 +104,17 @@ def test_a_vocabulary_of_another_size_does_not_fit(stored: int, tmp_path: pathli
         WarmStart(path)(variables, {"embedding/table": 5})
 
 
-def test_what_fits_is_taken_if_so_told(tmp_path: pathlib.Path) -> None:
+def test_without_strict_the_variables_that_fit_are_set(tmp_path: pathlib.Path) -> None:
     path, _ = _write(tmp_path, {**NAMES, "shared/embedding": [7, 4]})
     variables = _variables()
     report = WarmStart(path, strict=False)(variables)
     assert report is not None
     assert set(report.misshaped) == {"embedding/table"}
-    taken = {path for path, v in variables.items() if mtf.to_numpy(v.read()).any()}
-    assert taken == set(report.matched) == set(SHAPES) - {"embedding/table"}
+    changed = {path for path, v in variables.items() if mtf.to_numpy(v.read()).any()}
+    assert changed == set(report.matched) == set(SHAPES) - {"embedding/table"}
 
 
-def test_a_regular_expression_chooses(tmp_path: pathlib.Path) -> None:
+def test_a_regular_expression_selects_variables(tmp_path: pathlib.Path) -> None:
     path, _ = _write(tmp_path)
     report = WarmStart(path, variables="^embedding/")(_variables())
     assert report is not None
@@ -120,7 +126,7 @@ def test_a_regular_expression_chooses(tmp_path: pathlib.Path) -> None:
         WarmStart(path, variables="(")
 
 
-# What each of Mesh TensorFlow's optimizers keeps of a variable; SGD keeps nothing.
+# Slots of Mesh TensorFlow's optimizers; SGD has none.
 SLOTS = {
     "Adafactor": ["_slot_v", "_slot_vr", "_slot_vc", "_slot_m"],
     "AdamWeightDecay": ["/adam_m", "/adam_v"],
@@ -137,12 +143,12 @@ def test_an_optimizers_slots_are_no_parameters(optimizer: str, tmp_path: pathlib
 
 
 @pytest.mark.parametrize("name", ["adam_m", "x/adam_w", "momentum_v/kernel", "x_slot_v/kernel"])
-def test_what_is_only_like_a_slot_is_a_parameter(name: str) -> None:
+def test_a_name_that_only_resembles_a_slot_is_a_parameter(name: str) -> None:
     assert not is_bookkeeping(name)
 
 
 def _save(folder: pathlib.Path, step: int) -> dict[str, mtf.Variable]:
-    """Saves a checkpoint of ours with values that depend on the step; returns its variables."""
+    """Saves a checkpoint whose values depend on the step, and returns its variables."""
     saved = _variables()
     rng = np.random.default_rng(step)
     for variable in saved.values():
@@ -192,21 +198,21 @@ def test_a_run_directory_gives_its_newest_good_checkpoint(
     assert report is not None and report.step == 3
     _assert_equal(variables, saved[3])
     (checkpoints / "ckpt-3.json").write_text("")
-    with pytest.raises(RunDirError, match="every checkpoint in .*checkpoints is damaged"):
+    with pytest.raises(RunDirError, match=r"every checkpoint in .*checkpoints is damaged"):
         WarmStart(str(tmp_path / folder))(variables)
 
 
 def test_a_run_directory_whose_manifests_are_lost_is_one_line(tmp_path: pathlib.Path) -> None:
     _save(tmp_path / "checkpoints", 3)
     (tmp_path / "checkpoints" / "ckpt-3.json").unlink()
-    with pytest.raises(RunDirError, match="has its manifest, which ckpt-3.json was"):
+    with pytest.raises(RunDirError, match=r"has its manifest, which ckpt-3\.json was"):
         WarmStart(str(tmp_path))(_variables())
 
 
 @pytest.mark.parametrize("end", [".index", ".data-00000-of-00001"])
-def test_nobody_waits_for_a_pipe_in_a_checkpoint(end: str, tmp_path: pathlib.Path) -> None:
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(end: str, tmp_path: pathlib.Path) -> None:
     path, _ = _write(tmp_path)
-    os.unlink(path + end)
+    pathlib.Path(path + end).unlink()
     os.mkfifo(path + end)
     with pytest.raises(RunDirError, match="is no regular file"):
         WarmStart(path)(_variables())
@@ -215,7 +221,7 @@ def test_nobody_waits_for_a_pipe_in_a_checkpoint(end: str, tmp_path: pathlib.Pat
         WarmStart(str(tmp_path))(_variables())
 
 
-def test_no_checkpoint_there_is_one_line(tmp_path: pathlib.Path) -> None:
+def test_a_missing_checkpoint_is_one_line(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RunDirError, match=r"no checkpoint .*model.ckpt-8: there is no file"):
         WarmStart(str(tmp_path / "model.ckpt-8"))(_variables())
     with pytest.raises(RunDirError, match="has no file 'checkpoint'"):
@@ -234,7 +240,7 @@ def test_damage_is_one_line(tmp_path: pathlib.Path) -> None:
         WarmStart(path)(_variables())
 
 
-def test_without_a_path_nothing_happens() -> None:
+def test_without_a_path_nothing_is_set() -> None:
     assert WarmStart()(_variables()) is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from mtfrun.rundir import remove_outputs_in_progress
 from mtfrun.training.signals import handled
 
 
@@ -21,5 +22,5 @@ def terminable() -> Iterator[None]:
             stopping = True
             raise SystemExit(128 + number)
 
-    with handled(stop):
+    with handled(stop, before_exit=remove_outputs_in_progress):
         yield
