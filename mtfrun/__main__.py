@@ -1,4 +1,4 @@
-"""`python -m mtfrun`, which is the program `mtfrun`."""
+"""Entry point of `python -m mtfrun`, the same program as `mtfrun`."""
 
 import sys
 

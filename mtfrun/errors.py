@@ -1,4 +1,4 @@
-"""The base of all errors that are the user's to correct, and the nearest-name hint they share."""
+"""The base class of errors that the user can correct, and a hint at the nearest name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Input that cannot be used: a setting, a file, a shape; one line: what, where, the remedy.
+    """An error in a setting, a file or a shape, in one line: what, where, the remedy.
 
-    The command prints the message alone and exits with 2. Whatever else is raised is a defect, and
-    shown with its traceback. A module of your own may raise InputError for its settings too.
+    The command prints the message alone and exits with code 2. All other exceptions are defects and
+    are shown with their traceback. A module of your own may raise InputError for its settings too.
     """
 
 

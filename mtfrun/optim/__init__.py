@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and rules about which variables they act on."""
+"""Optimizers, learning-rate schedules, clipping, and rules by variable path."""
 
 from mtfrun.optim.adafactor import Adafactor, AdamDecay, ParameterScale, PowerDecay
 from mtfrun.optim.adam import Adam

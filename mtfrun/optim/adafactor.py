@@ -21,11 +21,15 @@ class PowerDecay:
 
     >>> [round(PowerDecay()(step), 4) for step in (0, 1, 99)]
     [0.0, 0.4257, 0.9749]
+
+    Attributes:
+      exponent: of the formula.
     """
 
     exponent: float = 0.8
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns beta2_t of the update number `step`, counted from 0."""
         return 1.0 - power(to_float(step) + 1.0, -self.exponent)
 
 
@@ -33,15 +37,19 @@ class PowerDecay:
 class AdamDecay:
     """beta2_t = beta2 * (1 - beta2 ** (t - 1)) / (1 - beta2 ** t): Adam's bias correction.
 
-    With it the average is that of Adam, corrected (section 7.1); t = step + 1.
+    With it the average is Adam's, bias correction included (section 7.1); t = step + 1.
 
     >>> [round(AdamDecay(0.9)(step), 4) for step in (0, 1, 99)]
     [0.0, 0.4737, 0.9]
+
+    Attributes:
+      beta2: of the formula.
     """
 
     beta2: float = 0.999
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns beta2_t of the update number `step`, counted from 0."""
         previous = to_float(step)
         numerator = one_minus_power(self.beta2, previous) * self.beta2
         return numerator / one_minus_power(self.beta2, previous + 1.0)
@@ -49,10 +57,11 @@ class AdamDecay:
 
 @dataclasses.dataclass(frozen=True)
 class ParameterScale:
-    """Steps relative to the parameter: times max(rms(parameter), minimum) (section 8).
+    """Relative step size: updates are multiplied by max(rms(parameter), minimum) (section 8).
 
-    `minimum` is the paper's epsilon_2; it lets parameters leave zero. Variables whose path a
-    pattern of `exclude` matches get absolute steps.
+    Attributes:
+      minimum: the paper's epsilon_2; without it parameters that are zero would not change.
+      exclude: patterns of the paths of variables whose steps are absolute.
     """
 
     minimum: float = 1e-3
@@ -64,8 +73,8 @@ def factored_sides(
 ) -> tuple[mtf.Shape, mtf.Shape] | None:
     """Returns the largest and the second largest side, or None for a variable not to factor.
 
-    Variables are factored whose two largest sides, not counting stacked dimensions, have at least
-    `min_dim_size` entries each; with None, none are. Of equal sides the first is the larger.
+    A variable is factored if its two largest sides, not counting stacked dimensions, have at least
+    `min_dim_size` entries each; with None, none is. Of equal sides the first counts as the larger.
 
     >>> sides = [mtf.convert_to_shape(dims) for dims in ("d_model:256", "heads:8;d_kv:64")]
     >>> factored_sides(sides, min_dim_size=128)
@@ -81,7 +90,7 @@ def factored_sides(
 
 
 def rms(x: mtf.Tensor, output_shape: mtf.ShapeLike = ()) -> mtf.Tensor:
-    """Returns the root of the mean square over all dimensions but those of `output_shape`."""
+    """Returns the root mean square over all dimensions except those of `output_shape`."""
     return mtf.sqrt(mtf.reduce_mean(mtf.square(x), output_shape=output_shape))
 
 
@@ -101,11 +110,19 @@ def factored_direction(
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """Returns gradient / sqrt(V) and the new vr and vc; V is their outer product, rescaled.
 
-    Algorithm 4. vr is the average over the largest side and vc over the second; dimensions of
-    neither are kept in both, so that every matrix of a stack is factored for itself.
+    Algorithm 4. vr is the average over the largest side and vc over the second largest; both have
+    the dimensions of neither side, so that every matrix of a stack is factored separately.
+
+    Args:
+      gradient: of the parameter.
+      vr: the parameter's shape without its largest side.
+      vc: the parameter's shape without its second largest side.
+      second: the second largest side.
+      decay: the paper's beta2_t.
+      epsilon1: added to squared gradients.
     """
     squared = mtf.square(gradient)
-    # epsilon1 is added to the means, not to every entry before: the same, and much less work.
+    # epsilon1 is added to the means instead of every entry: equal, and much less work.
     vr = moving_average(vr, mtf.reduce_mean(squared, output_shape=vr.shape) + epsilon1, decay)
     vc = moving_average(vc, mtf.reduce_mean(squared, output_shape=vc.shape) + epsilon1, decay)
     row_factor = mtf.rsqrt(vr / mtf.reduce_mean(vr, output_shape=vr.shape - second))
@@ -120,20 +137,20 @@ def unfactored_direction(
     return gradient * mtf.rsqrt(v), v
 
 
-def default_learning_rate(relative: bool) -> Schedule:
+def default_learning_rate(*, relative: bool) -> Schedule:
     """Returns min(0.01, 1 / sqrt(t)) for update number t = step + 1 (section 8 and table 6).
 
-    That is for steps relative to the parameter; absolute ones are 0.05 times as long.
+    That is the relative step size; absolute steps are 0.05 times as large.
     """
     relative_step = Shifted(TruncatedRsqrt(10_000), start_step=-1)
     return relative_step if relative else Product([0.05, relative_step])
 
 
 class Adafactor(SlotOptimizer):
-    """Adafactor; slots `vr` and `vc` where it factors, `v` where not, `m` with momentum.
+    """Adafactor; slots `vr` and `vc` of factored variables, `v` of others, `m` with momentum.
 
-    The defaults are those of Mesh TensorFlow and T5: with no learning rate given, the relative step
-    size of the paper, algorithm 4 and 5.
+    The defaults are those of Mesh TensorFlow and T5; without a learning rate, the relative step
+    size of the paper, algorithms 4 and 5.
     """
 
     def __init__(
@@ -148,21 +165,21 @@ class Adafactor(SlotOptimizer):
         parameter_scale: ParameterScale | None = ParameterScale(),
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Takes the constants of the paper.
+        """Stores the constants of the paper.
 
         Args:
-          learning_rate: multiplies the parameter's scale; see `default_learning_rate` for None.
+          learning_rate: multiplies the parameter's scale; None for `default_learning_rate`.
           decay_rate: of the second moments, the paper's beta2_t.
           beta1: decay of the average over updates; 0 means no average and no slot for it.
           epsilon1: added to squared gradients.
           clipping_threshold: largest root mean square of the unscaled update (section 6), the
             paper's d; None does not clip.
           min_dim_size_to_factor: smallest size of both sides of a matrix whose second moments are
-            kept as two vectors (section 3); None factors nothing. The heads and d_kv of attention's
-            projections are one side, see `mtf.Variable.sides`.
-          stacked_dim_names: dimensions over which like variables are stacked in a single one; each
-            of these is factored for itself and has a scale of its own.
-          parameter_scale: how steps follow the parameter's size; None for absolute steps.
+            stored as two vectors (section 3); None factors nothing. The heads and d_kv of
+            attention's projections are one side, see `mtf.Variable.sides`.
+          stacked_dim_names: dimensions over which similar parameters are stacked in one variable;
+            each of them is factored separately and has its own scale.
+          parameter_scale: relative step size; None for absolute steps.
           learning_rate_factors: factors of the learning rate by pattern of the variable's path.
         """
         if learning_rate is None:
@@ -178,7 +195,7 @@ class Adafactor(SlotOptimizer):
         self._absolute: set[str] = set()
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Takes the variables to be trained, by path, and makes the specs of their slots."""
+        """Also looks up which variables have absolute steps."""
         super().init(variables)
         if self._parameter_scale is not None:
             self._absolute = matching_paths(
@@ -186,7 +203,7 @@ class Adafactor(SlotOptimizer):
             )
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the second moments, whole or factored, and of the momentum."""
+        """Returns the shapes of the second moments, factored or not, and of the momentum."""
         shape, sides = variable.shape, self._factored_sides(variable)
         slots = {"v": shape} if sides is None else {"vr": shape - sides[0], "vc": shape - sides[1]}
         return {**slots, "m": shape} if self._beta1 else slots
@@ -194,7 +211,7 @@ class Adafactor(SlotOptimizer):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable and slot."""
+        """Computes algorithm 4 or 5 for every variable."""
         learning_rate = self.learning_rate(step)
         decay = self._decay_rate(step)
         updates = {}
@@ -203,7 +220,7 @@ class Adafactor(SlotOptimizer):
             slots = self.slots[path]
             state = {name: mtf.read_variable(slot) for name, slot in slots.items()}
             direction = self._direction(variable, gradient, state, decay)
-            # All scalars are multiplied first, so that they cost one operation over the parameter.
+            # All scalars are multiplied first: one operation over the parameter instead of several.
             scale = self._scaled(learning_rate, path) * self._step_scale(path, parameter, direction)
             delta = direction * scale
             if self._beta1:
@@ -222,7 +239,7 @@ class Adafactor(SlotOptimizer):
         state: dict[str, mtf.Tensor],
         decay: Scalar,
     ) -> mtf.Tensor:
-        """Returns the update before any scaling, and puts the new second moments into `state`."""
+        """Returns the unscaled update, and puts the new second moments into `state`."""
         sides = self._factored_sides(variable)
         if sides is None:
             direction, state["v"] = unfactored_direction(
@@ -240,7 +257,7 @@ class Adafactor(SlotOptimizer):
         return direction
 
     def _step_scale(self, path: str, parameter: mtf.Tensor, direction: mtf.Tensor) -> Scalar:
-        """Returns the factor of the learning rate from the parameter's size and from clipping."""
+        """Returns the factor of the learning rate due to the parameter's size and to clipping."""
         scale: Scalar = 1.0
         if self._parameter_scale is not None and path not in self._absolute:
             stack = [dim for dim in parameter.shape if dim.name in self._stacked_dim_names]

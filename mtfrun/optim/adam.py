@@ -1,4 +1,4 @@
-"""Adam, with decoupled weight decay, with or without bias correction."""
+"""Adam with decoupled weight decay, with or without bias correction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def adam_direction(
     """
     m = m * beta1 + gradient * (1.0 - beta1)
     v = v * beta2 + mtf.square(gradient) * (1.0 - beta2)
-    # Both sides of the fraction times correction1: m_hat then costs nothing over the parameter.
+    # The fraction is expanded by correction1, so that m_hat needs no operation over the parameter.
     denominator = mtf.sqrt(v) * (correction1 * rsqrt(correction2)) + epsilon * correction1
     return m / denominator, m, v
 
@@ -38,7 +38,7 @@ class Adam(SlotOptimizer):
     """Adam and AdamW; slots `m` and `v`.
 
     parameter -= learning_rate * (m_hat / (sqrt(v_hat) + epsilon) + weight_decay * parameter): the
-    decay is beside the gradient, not in it (Loshchilov & Hutter 2019, algorithm 2,
+    decay is added to the update, not to the gradient (Loshchilov & Hutter 2019, algorithm 2,
     https://arxiv.org/abs/1711.05101, with one learning rate for both terms).
 
     With `bias_correction=False` it is the AdamWeightDecay of BERT and of Mesh TensorFlow, whose
@@ -53,13 +53,21 @@ class Adam(SlotOptimizer):
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
         exclude_from_weight_decay: Sequence[str] = (),
+        *,
         bias_correction: bool = True,
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Takes the constants of the formula.
+        """Stores the constants of the formula.
 
-        `exclude_from_weight_decay` are patterns of the paths of variables that do not decay,
-        `learning_rate_factors` factors of the learning rate by pattern.
+        Args:
+          learning_rate: a number or a schedule.
+          beta1: decay of m.
+          beta2: decay of v.
+          epsilon: of the formula.
+          weight_decay: of the formula.
+          exclude_from_weight_decay: patterns of the paths of variables without weight decay.
+          bias_correction: whether m and v are divided by 1 - beta1^t and 1 - beta2^t.
+          learning_rate_factors: factors of the learning rate by pattern of the variable's path.
         """
         super().__init__(learning_rate, learning_rate_factors)
         self._beta1 = beta1
@@ -71,20 +79,20 @@ class Adam(SlotOptimizer):
         self._without_decay: set[str] = set()
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Takes the variables to be trained, by path, and makes the specs of their slots."""
+        """Also looks up which variables have no weight decay."""
         super().init(variables)
         self._without_decay = matching_paths(
             variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
         )
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the two moments, the variable's own."""
+        """Returns the shapes of the two moments, which are the variable's."""
         return {"m": variable.shape, "v": variable.shape}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable, m and v."""
+        """Computes the formula for every variable."""
         learning_rate = self.learning_rate(step)
         correction1: Scalar = 1.0
         correction2: Scalar = 1.0

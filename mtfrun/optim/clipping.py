@@ -1,4 +1,4 @@
-"""Clipping of gradients by their common norm."""
+"""Clipping of gradients by their global norm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mtfrun.errors import InputError
 
 
 def global_norm(tensors: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-    """Returns the root of the sum of the squares of all entries of all tensors; float32 scalar."""
+    """Returns the root of the sum of the squares of all entries of all tensors, in float32."""
     halves = [mtf.l2_loss(mtf.cast(x, tf.float32)) for x in tensors.values()]
     return mtf.sqrt(2.0 * mtf.add_n(halves))
 
@@ -19,11 +19,14 @@ def global_norm(tensors: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
 def clip_by_global_norm(
     gradients: Mapping[str, mtf.Tensor], max_norm: float
 ) -> tuple[dict[str, mtf.Tensor], mtf.Tensor]:
-    """Returns the gradients, scaled down together to a norm of at most `max_norm`; and their norm.
+    """Returns the gradients, scaled by a common factor to a norm of at most `max_norm`, and a norm.
 
-    The norm is the one before clipping, for summaries. Their direction stays the same (Pascanu et
-    al. 2013, algorithm 1, https://arxiv.org/abs/1211.5063). Where any entry is not finite, neither
-    is the norm.
+    The norm is the one before clipping, for summaries. The direction does not change (Pascanu et
+    al. 2013, algorithm 1, https://arxiv.org/abs/1211.5063). If an entry is not finite, neither is
+    the norm.
+
+    Raises:
+      InputError: `max_norm` is not positive.
     """
     if not max_norm > 0:
         raise InputError(f"max_norm is {max_norm}; it must be positive")

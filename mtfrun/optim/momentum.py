@@ -21,22 +21,23 @@ def momentum_update(
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Returns the new parameter and the new velocity.
 
-    velocity = momentum * velocity + learning_rate * gradient, and the parameter moves against it
+    velocity = momentum * velocity + learning_rate * gradient is subtracted from the parameter
     (Sutskever et al. 2013, equations 1 and 2, http://proceedings.mlr.press/v28/sutskever13.html).
-    The learning rate is inside, as in Mesh TensorFlow: changing it affects new gradients only.
+    The velocity includes the learning rate, as in Mesh TensorFlow: changing it affects new
+    gradients only.
 
-    With `nesterov` the parameter moves by momentum * velocity + learning_rate * gradient, with the
-    new velocity: equations 3 and 4 there, written for the point at which the gradient is taken.
+    With `nesterov`, momentum * velocity + learning_rate * gradient is subtracted, with the new
+    velocity: equations 3 and 4 there, written for the point at which the gradient is computed.
     """
-    move = learning_rate * gradient
-    velocity = velocity * momentum + move
-    return parameter - (velocity * momentum + move if nesterov else velocity), velocity
+    step = learning_rate * gradient
+    velocity = velocity * momentum + step
+    return parameter - (velocity * momentum + step if nesterov else velocity), velocity
 
 
 class Momentum(SlotOptimizer):
     """Gradient descent with momentum; one slot, `velocity`.
 
-    Weight decay is that of the networks of images (Krizhevsky et al. 2012, section 5): weight_decay
+    Weight decay is the one usual for image models (Krizhevsky et al. 2012, section 5): weight_decay
     * parameter is added to the gradient, before the momentum.
     """
 
@@ -44,15 +45,21 @@ class Momentum(SlotOptimizer):
         self,
         learning_rate: float | Schedule,
         momentum: float = 0.9,
+        *,
         nesterov: bool = False,
         weight_decay: float = 0.0,
         exclude_from_weight_decay: Sequence[str] = (),
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Takes the constants of `momentum_update`.
+        """Stores the constants of `momentum_update`.
 
-        `exclude_from_weight_decay` are patterns of the paths of variables that do not decay,
-        `learning_rate_factors` factors of the learning rate by pattern.
+        Args:
+          learning_rate: a number or a schedule.
+          momentum: decay of the velocity.
+          nesterov: use Nesterov's form.
+          weight_decay: times the parameter, added to the gradient.
+          exclude_from_weight_decay: patterns of the paths of variables without weight decay.
+          learning_rate_factors: factors of the learning rate by pattern of the variable's path.
         """
         super().__init__(learning_rate, learning_rate_factors)
         self._momentum = momentum
@@ -62,20 +69,20 @@ class Momentum(SlotOptimizer):
         self._without_decay: set[str] = set()
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Takes the variables to be trained, by path, and makes the specs of their slots."""
+        """Also looks up which variables have no weight decay."""
         super().init(variables)
         self._without_decay = matching_paths(
             variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
         )
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns the shape of the velocity, the variable's own."""
+        """Returns the shape of the velocity, which is the variable's."""
         return {"velocity": variable.shape}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable and velocity."""
+        """Computes `momentum_update` for every variable."""
         learning_rate = self.learning_rate(step)
         updates = {}
         for path, variable, gradient in self._matched(gradients):

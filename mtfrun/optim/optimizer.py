@@ -1,4 +1,4 @@
-"""What a training step needs of an optimizer."""
+"""The interface of an optimizer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mtfrun import mtf
 
 
 class Optimizer(Protocol):
-    """Keeps slots beside variables and computes the next values of both.
+    """Has slots for variables and computes the next values of both.
 
-    An optimizer assigns nothing. Under DTensor, a variable that is read after it was assigned in
-    the same `tf.function` may give its old value, so the step computes everything and then assigns:
+    An optimizer assigns nothing. Under DTensor, reading a variable after assigning it in the same
+    `tf.function` may return its old value, so a training step computes everything, then assigns:
 
-        optimizer.init(variables)                  # specs of the slots; storage is made later
+        optimizer.init(variables)                  # specs of the slots, without storage
         ...
         loss, gradients = mtf.value_and_gradients(loss_fn, variables)
         for variable, value in optimizer.update(gradients, step).items():
@@ -22,7 +22,7 @@ class Optimizer(Protocol):
     """
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Takes the variables to be trained, by path, and makes the specs of their slots."""
+        """Stores the variables to be trained, by path, and makes the specs of their slots."""
 
     def named_slots(self) -> dict[str, mtf.Variable]:
         """Returns the slots by path, for storage and checkpoints."""
@@ -33,4 +33,4 @@ class Optimizer(Protocol):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable and slot, given one gradient a variable."""
+        """Returns the new value of every variable and slot, from one gradient per variable."""

@@ -1,7 +1,7 @@
-"""Which variables a rule applies to, by regular expressions over their paths.
+"""Selection of variables by regular expressions over their paths.
 
-A pattern applies to a path where `re.search` finds it: `"norm"` means every path with these letters
-in it, `"^encoder/"` one module, `"/bias$"` the last part.
+A pattern selects the paths in which `re.search` finds it: `"norm"` every path that contains these
+letters, `"^encoder/"` one module, `"/bias$"` every path with that last part.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from mtfrun.errors import InputError
 
 
 class PatternError(InputError):
-    """A pattern that is no regular expression, or that no variable matches."""
+    """A pattern is no regular expression, or no variable matches it."""
 
 
 def matching_paths(paths: Iterable[str], patterns: Sequence[str], purpose: str) -> set[str]:
     """Returns the paths in which any of the patterns is found.
 
-    A pattern that is found in none raises PatternError, for it is nearly always a typing error
-    whose effect would not be noticed. `purpose` names the argument in the message.
+    Args:
+      paths: of all variables.
+      patterns: regular expressions.
+      purpose: name of the setting, for the error.
+
+    Raises:
+      PatternError: a pattern is found in no path, which is nearly always a typing error that would
+        go unnoticed, or is no regular expression.
     """
     paths = list(paths)
     return {path for pattern in patterns for path in _matches(paths, pattern, purpose)}
@@ -31,22 +37,30 @@ def matching_paths(paths: Iterable[str], patterns: Sequence[str], purpose: str) 
 def trainable_variables(
     variables: Mapping[str, mtf.Variable], frozen: Sequence[str] = ()
 ) -> dict[str, mtf.Variable]:
-    """Returns the variables to be trained: those marked so, less those that `frozen` matches.
+    """Returns the variables that are trainable and that no pattern of `frozen` matches.
 
-    The others then need no gradients and get no slots.
+    Frozen variables need no gradients and get no slots.
+
+    Raises:
+      PatternError: a pattern is found in no path, or all variables are frozen.
     """
     trainable = {path: variable for path, variable in variables.items() if variable.trainable}
-    left_out = matching_paths(trainable, frozen, "frozen")
-    kept = {path: variable for path, variable in trainable.items() if path not in left_out}
-    if not kept:
+    frozen_paths = matching_paths(trainable, frozen, "frozen")
+    trained = {path: variable for path, variable in trainable.items() if path not in frozen_paths}
+    if not trained:
         raise PatternError(f"frozen={list(frozen)!r} matches every variable; nothing is left")
-    return kept
+    return trained
 
 
 def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) -> dict[str, float]:
     """Returns the factor of every path: that of the first pattern found in it, otherwise 1.
 
-    `factors` maps patterns to factors, `{"^embedding": 0.1, "norm": 2.0}`.
+    Args:
+      paths: of all variables.
+      factors: factors by pattern, `{"^embedding": 0.1, "norm": 2.0}`.
+
+    Raises:
+      PatternError: a pattern is found in no path.
     """
     paths = list(paths)
     result = dict.fromkeys(paths, 1.0)
@@ -56,16 +70,17 @@ def learning_rate_factors(paths: Iterable[str], factors: Mapping[str, float]) ->
 
 
 def _matches(paths: list[str], pattern: str, purpose: str) -> list[str]:
+    """Returns the paths in which one pattern is found; see `matching_paths`."""
     try:
-        found = [path for path in paths if re.search(pattern, path)]
+        matches = [path for path in paths if re.search(pattern, path)]
     except re.error as error:
         raise PatternError(
             f"{purpose}: {pattern!r} is not a regular expression: {error}"
         ) from error
-    if not found:
-        # Half a path is often typed, so parts are compared as well as the whole.
+    if not matches:
+        # Often only a part of a path is typed, so parts are compared as well as full paths.
         names = {part: path for path in paths for part in [*path.split("/"), path]}
         near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
         hint = f"; the nearest is {names[near[0]]!r}" if near else ""
         raise PatternError(f"{purpose}: {pattern!r} matches none of {len(paths)} variables{hint}")
-    return found
+    return matches

@@ -1,7 +1,7 @@
-"""Functions of a scalar that is a Python number or a named tensor.
+"""Mathematical functions of a scalar that is a Python number or a named tensor.
 
-Schedules are written with these, so that one formula serves the training step, where the step is a
-tensor, and people, who call a schedule with an integer to see what it does.
+Schedules use these, so that the same formula works in the training step, where the step is a
+tensor, and in Python, where a user calls a schedule with an integer to see its values.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def power(x: Scalar, exponent: float) -> Scalar:
 def one_minus_power(base: float, exponent: Scalar) -> Scalar:
     """Returns 1 - base ** exponent for 0 < base < 1, without cancellation.
 
-    1 - 0.999 in float32 is off by 5e-5 of itself. With y = exponent * log(base) the difference is
-    1 - exp(y) = -tanh(y / 2) * (1 + exp(y)), whose factors are accurate however small y is.
+    1 - 0.999 in float32 has a relative error of 5e-5. With y = exponent * log(base) the difference
+    is 1 - exp(y) = -tanh(y / 2) * (1 + exp(y)), whose factors are accurate for small y as well.
     """
     if not isinstance(exponent, mtf.Tensor):
         return 0.0 - math.expm1(exponent * math.log(base))

@@ -1,8 +1,8 @@
 """Learning rates as functions of the step.
 
 A schedule is called with the global step, 0 for the first update, and returns the learning rate
-(or a factor of one). Called with an integer it returns a float, called with a scalar tensor a
-scalar tensor (or a float, where the step plays no part). Schedules are small values that compose:
+(or a factor of it). For an integer it returns a float, for a scalar tensor a scalar tensor (or a
+float, if the value does not depend on the step). Schedules can be composed:
 
     >>> schedule = Product([0.5, LinearWarmup(1000), TruncatedRsqrt(1000)])
     >>> [round(schedule(step), 5) for step in (0, 500, 1000, 4000)]
@@ -51,20 +51,27 @@ class Constant:
 
     >>> Constant(0.1)(1000)
     0.1
+
+    Attributes:
+      value: the learning rate.
     """
 
     value: float
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the formula's value for t = `step`."""
         return self.value
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearWarmup:
-    """min(1, t / warmup_steps): rises from 0 to 1, then stays.
+    """min(1, t / warmup_steps): rises from 0 to 1, then remains 1.
 
     >>> [LinearWarmup(100)(step) for step in (0, 25, 100, 1000)]
     [0.0, 0.25, 1.0, 1.0]
+
+    Attributes:
+      warmup_steps: steps until the value is 1.
     """
 
     warmup_steps: int
@@ -73,6 +80,7 @@ class LinearWarmup:
         _require_positive(self, "warmup_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the formula's value for t = `step`."""
         return minimum(to_float(step) / self.warmup_steps, 1.0)
 
 
@@ -82,6 +90,9 @@ class TruncatedRsqrt:
 
     >>> [TruncatedRsqrt(100)(step) for step in (0, 100, 400)]
     [0.1, 0.1, 0.05]
+
+    Attributes:
+      warmup_steps: steps until the value falls.
     """
 
     warmup_steps: int = 10_000
@@ -90,6 +101,7 @@ class TruncatedRsqrt:
         _require_positive(self, "warmup_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the formula's value for t = `step`."""
         return rsqrt(maximum(to_float(step), self.warmup_steps))
 
 
@@ -97,11 +109,14 @@ class TruncatedRsqrt:
 class LinearDecay:
     """min(1, (total_steps - t) / (fraction * total_steps)): 1, then a line to 0 at `total_steps`.
 
-    The line takes the last `fraction` of the training. Past `total_steps` the value is 0, or, with
-    `extrapolate`, goes on falling below 0 as it does in Mesh TensorFlow.
-
     >>> [LinearDecay(1000, fraction=0.5)(step) for step in (0, 500, 750, 1000, 2000)]
     [1.0, 1.0, 0.5, 0.0, 0.0]
+
+    Attributes:
+      total_steps: steps until the value is 0.
+      fraction: the part of them in which the value falls.
+      extrapolate: whether the value falls below 0 after `total_steps`, as it does in Mesh
+        TensorFlow, instead of remaining 0.
     """
 
     total_steps: int
@@ -113,6 +128,7 @@ class LinearDecay:
         _require_fraction(self, "fraction")
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the formula's value for t = `step`."""
         remaining = self.total_steps - to_float(step)
         value = minimum(remaining / (self.fraction * self.total_steps), 1.0)
         return value if self.extrapolate else maximum(value, 0.0)
@@ -122,11 +138,15 @@ class LinearDecay:
 class CosineDecay:
     """minimum + (1 - minimum) * (1 + cos(pi * min(t, total_steps) / total_steps)) / 2.
 
-    Half a wave from 1 to `minimum`, which is kept afterwards. Loshchilov & Hutter 2017, "SGDR",
-    equation 5, without restarts: https://arxiv.org/abs/1608.03983
+    Half a period from 1 to `minimum`, then constant. Loshchilov & Hutter 2017, "SGDR", equation 5,
+    without restarts: https://arxiv.org/abs/1608.03983
 
     >>> [round(CosineDecay(100)(step), 6) for step in (0, 50, 100, 1000)]
     [1.0, 0.5, 0.0, 0.0]
+
+    Attributes:
+      total_steps: steps until the value is `minimum`.
+      minimum: the lowest value.
     """
 
     total_steps: int
@@ -136,6 +156,7 @@ class CosineDecay:
         _require_positive(self, "total_steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the formula's value for t = `step`."""
         # (1 + cos(pi * (1 - r))) / 2 = sin(pi * r / 2) ** 2, which does not cancel near the end.
         remaining = minimum(maximum(self.total_steps - to_float(step), 0.0) / self.total_steps, 1.0)
         root = sin(remaining * (math.pi / 2))
@@ -144,18 +165,23 @@ class CosineDecay:
 
 @dataclasses.dataclass(frozen=True)
 class SlantedTriangular:
-    """maximum * (1 + p * (ratio - 1)) / ratio: a short rise, a long fall.
+    """maximum * (1 + p * (ratio - 1)) / ratio: a short linear rise, a long linear fall.
 
     With cut = floor(total_steps * cut_fraction), p = t / cut rises from 0 to 1 before the cut and
     p = 1 - (t - cut) / (cut * (1 / cut_fraction - 1)) falls back to 0 after it, so the rate goes
     from maximum / ratio to maximum and back. Howard & Ruder 2018, "Universal language model
     fine-tuning", equation 3: https://arxiv.org/abs/1801.06146
 
-    Outside of the training p is 0, or, with `extrapolate`, goes on falling below 0 as it does in
-    Mesh TensorFlow.
-
     >>> [SlantedTriangular(100, ratio=10)(step) for step in (0, 10, 55, 100, 200)]
     [0.001, 0.01, 0.0055, 0.001, 0.001]
+
+    Attributes:
+      total_steps: steps until p is 0 again.
+      cut_fraction: the part of them in which the rate rises.
+      ratio: the highest rate divided by the lowest.
+      maximum: the highest rate.
+      extrapolate: whether p falls below 0 outside of the training, as it does in Mesh TensorFlow,
+        instead of remaining 0.
     """
 
     total_steps: int
@@ -172,6 +198,7 @@ class SlantedTriangular:
             )
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the formula's value for t = `step`."""
         t = to_float(step)
         cut = math.floor(self.total_steps * self.cut_fraction)
         rising = t / cut
@@ -188,12 +215,16 @@ class Product:
 
     >>> Product([0.5, LinearWarmup(100), Constant(0.1)])(50)
     0.025
+
+    Attributes:
+      factors: schedules and numbers.
     """
 
     factors: Sequence[Schedule | float]
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        # Numbers first, in Python: fewer operations are left for the step.
+        """Returns the formula's value for t = `step`."""
+        # Numbers first, in Python: fewer operations in the step.
         value: Scalar = math.prod(f for f in self.factors if not callable(f))
         for factor in self.factors:
             if callable(factor):
@@ -205,16 +236,21 @@ class Product:
 class Shifted:
     """schedule(t - start_step): the schedule as if training began at `start_step`.
 
-    For fine-tuning, where the step goes on from that of the checkpoint.
+    For fine-tuning, where the first step is that of the checkpoint.
 
     >>> Shifted(LinearWarmup(100), start_step=5000)(5050)
     0.5
+
+    Attributes:
+      schedule: any schedule.
+      start_step: the step at which it is called with 0.
     """
 
     schedule: Schedule
     start_step: int
 
     def __call__(self, step: Scalar, /) -> Scalar:
+        """Returns the formula's value for t = `step`."""
         return self.schedule(to_float(step) - self.start_step)
 
 
@@ -227,7 +263,7 @@ def noam(
     """Returns multiplier / sqrt(max(t, warmup_steps)), with a linear decay to 0 at the end.
 
     The schedule of T5's pre-training: `TruncatedRsqrt(warmup_steps)` times
-    `LinearDecay(total_steps, decay_fraction)`; a `decay_fraction` of 0 leaves the decay out.
+    `LinearDecay(total_steps, decay_fraction)`; with a `decay_fraction` of 0 there is no decay.
 
     >>> schedule = noam(total_steps=1000, warmup_steps=100)
     >>> [round(schedule(step), 5) for step in (0, 100, 400, 900, 950)]

@@ -24,17 +24,22 @@ class Sgd(SlotOptimizer):
         learning_rate: float | Schedule,
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """Takes the learning rate, and factors of it by pattern of the variable's path."""
+        """Stores the learning rate.
+
+        Args:
+          learning_rate: a number or a schedule.
+          learning_rate_factors: factors of it by pattern of the variable's path.
+        """
         super().__init__(learning_rate, learning_rate_factors)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns nothing: a parameter's next value depends on its last one only."""
+        """Returns no shapes: there are no slots."""
         return {}
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable."""
+        """Computes `sgd_update` for every variable."""
         learning_rate = self.learning_rate(step)
         return {
             variable: sgd_update(

@@ -1,4 +1,4 @@
-"""The state that all optimizers have in common: variables, their slots, a learning rate."""
+"""Base class of the optimizers: variables, their slots, a learning rate."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class MissingGradientError(InputError):
 
 
 class SlotOptimizer(abc.ABC):
-    """Base of the optimizers here; a subclass says which slots a variable has, and updates.
+    """Base class of optimizers; a subclass has the shapes of the slots and the update.
 
     Attributes:
       variables: the trained variables, by path.
-      slots: the slots of each of them, by path and then by the slot's name.
+      slots: their slots, by path and then by the slot's name.
     """
 
     def __init__(
@@ -28,7 +28,12 @@ class SlotOptimizer(abc.ABC):
         learning_rate: float | schedules.Schedule,
         learning_rate_factors: Mapping[str, float] | None,
     ) -> None:
-        """Takes the learning rate of all variables, and factors of it by pattern of the path."""
+        """Stores the learning rate.
+
+        Args:
+          learning_rate: a number or a schedule.
+          learning_rate_factors: factors of it by pattern of the variable's path.
+        """
         self._schedule = (
             learning_rate if callable(learning_rate) else schedules.Constant(learning_rate)
         )
@@ -39,18 +44,19 @@ class SlotOptimizer(abc.ABC):
 
     @abc.abstractmethod
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
-        """Returns the shape of each slot, by name, of a variable."""
+        """Returns the shapes of a variable's slots, by name."""
 
     @abc.abstractmethod
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new value of every variable and slot, given one gradient a variable."""
+        """Returns the new value of every variable and slot, from one gradient per variable."""
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Takes the variables to be trained, by path, and makes the specs of their slots.
+        """Stores the variables to be trained, by path, and makes the specs of their slots.
 
-        A slot has dimensions of its variable and so is laid out like it. It starts at zero.
+        The dimensions of a slot are dimensions of its variable, so that both have the same layout.
+        Slots are zero at first.
         """
         self.variables = dict(variables)
         self._factors = learning_rate_factors(variables, self._factors_by_pattern)
@@ -78,12 +84,12 @@ class SlotOptimizer(abc.ABC):
         }
 
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
-        """Returns the learning rate of the update number `step`, before any factors; a scalar."""
+        """Returns the learning rate of the update number `step`, a scalar, without factors."""
         rate = self._schedule(step)
         return rate if isinstance(rate, mtf.Tensor) else mtf.constant(step.mesh, rate)
 
     def _scaled(self, learning_rate: mtf.Tensor, path: str) -> mtf.Tensor:
-        """Returns the learning rate of one variable."""
+        """Returns the learning rate of one variable, with its factor."""
         factor = self._factors[path]
         return learning_rate if factor == 1.0 else learning_rate * factor
 
@@ -92,20 +98,22 @@ class SlotOptimizer(abc.ABC):
     ) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
         """Yields path, variable and gradient, the last in the variable's dtype.
 
-        Raises MissingGradientError unless there is one gradient for each variable.
+        Raises:
+          MissingGradientError: a variable has no gradient.
+          InputError: a gradient has no variable.
         """
         missing = [path for path in self.variables if gradients.get(path) is None]
         if missing:
-            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            omitted = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise MissingGradientError(
-                f"{missing[0]!r}{others} has no gradient: the loss does not depend on it; use it "
+                f"{missing[0]!r}{omitted} has no gradient: the loss does not depend on it; use it "
                 "in the model or freeze it"
             )
         unknown = [path for path in gradients if path not in self.variables]
         if unknown:
             raise InputError(
                 f"{len(unknown)} gradients, the first of {unknown[0]!r}, belong to no variable "
-                "that init() was given"
+                "passed to init()"
             )
         for path, variable in self.variables.items():
             gradient = gradients[path]

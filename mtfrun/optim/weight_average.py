@@ -1,4 +1,4 @@
-"""Moving averages of weights over the steps of training."""
+"""Exponential moving averages of weights."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ _RAMP = 9.0
 
 
 def average_decay(step: mtf.Tensor, decay: float) -> mtf.Tensor:
-    """Returns the share of an average that stays in the update number `step`, counted from 0.
+    """Returns the decay of an average in the update number `step`, counted from 0.
 
-    min(decay, step / (step + 9)): the first average is the first value itself, and early ones
-    forget the beginning sooner. TensorFlow's ExponentialMovingAverage has the same ramp one update
-    later, https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
+    min(decay, step / (step + 9)): the first average equals the first value, and early averages are
+    over fewer steps. TensorFlow's ExponentialMovingAverage has the same ramp one update later,
+    https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
     """
     finished = mtf.to_float(step)
     return mtf.minimum(finished / (finished + _RAMP), decay)
 
 
 class WeightAverage:
-    """Exponential moving averages of variables, to evaluate and to decode with.
+    """Exponential moving averages of variables, for evaluation and decoding.
 
-    Averages of the way are better than its end (Polyak and Juditsky 1992,
-    https://doi.org/10.1137/0330046), the more so the larger the learning rate is.
+    An average over the steps of training is better than the last value (Polyak and Juditsky 1992,
+    https://doi.org/10.1137/0330046), especially with a large learning rate.
 
     Args:
       variables: by path; an average has its variable's dimensions, layout and type.
-      decay: the share that stays in a step, once there have been many: an average over about
-        1 / (1 - decay) steps.
+      decay: factor of the old average in an update after many steps, see `average_decay`: the
+        average is over about 1 / (1 - decay) steps.
+
+    Raises:
+      InputError: `decay` is not between 0 and 1.
     """
 
     def __init__(self, variables: Mapping[str, mtf.Variable], decay: float):
@@ -47,7 +50,7 @@ class WeightAverage:
         self._exchanged = mtf.function(self._exchange)
 
     def named_averages(self) -> dict[str, mtf.Variable]:
-        """Returns the averages by their variable's path, for storage and checkpoints."""
+        """Returns the averages by their variable's path, for initialisation and checkpoints."""
         return self._averages
 
     def update(
@@ -56,20 +59,20 @@ class WeightAverage:
         """Returns the new averages; assigns nothing, see `Optimizer`.
 
         Args:
-          values: what the variables become in the update number `step`, by path.
+          values: new values of the variables in the update number `step`, by path.
           step: counted from 0.
         """
         decay = average_decay(step, self._decay)
         updates = {}
         for path, average in self._averages.items():
-            before, value = mtf.to_float(average), mtf.to_float(values[path])
-            updates[average] = value + decay * (before - value)
+            old, value = mtf.to_float(average), mtf.to_float(values[path])
+            updates[average] = value + decay * (old - value)
         return updates
 
     def exchange(self) -> None:
-        """Gives every variable the value of its average and the average that of the variable.
+        """Exchanges the values of every variable and its average.
 
-        No bit is lost: a second call puts everything back.
+        It is exact to the bit: a second call restores the values before the first.
         """
         mesh = next(iter(self._variables.values())).mesh
         self._exchanged(mtf.constant(mesh, 0.0))
@@ -80,4 +83,4 @@ class WeightAverage:
         for (variable, average), (value, mean) in zip(pairs, values, strict=True):
             mtf.assign(variable, mean)
             mtf.assign(average, value)
-        return zero  # a program on several devices needs something that is on them
+        return zero  # a program on several devices needs an input that is on them

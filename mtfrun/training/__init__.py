@@ -1,4 +1,4 @@
-"""Training: the state, the compiled step, the loop around it, what it does on the way."""
+"""Training: the state, the compiled step, the loop around it, and its actions."""
 
 from mtfrun.training.actions import Action, ActionContext, check_actions
 from mtfrun.training.loop import TrainResult, train

@@ -1,4 +1,4 @@
-"""What the training loop does every so many steps or seconds besides steps and curves."""
+"""Actions of the training loop: objects that it calls every so many steps or seconds."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from mtfrun.training.triggers import Every
 
 @dataclasses.dataclass(frozen=True)
 class ActionContext:
-    """What an action sees of training, and what it may ask for.
+    """State of training at a call of an action, and what the action may ask for.
 
-    step: finished steps.
-    values: the newest point of the curves, by tag; empty where this process has reached none.
-    state: the model with its weights, the optimizer, averages.
-    summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
-    note: prints a line above the progress bar.
-    check_signals: to be called between pieces of long work; after a signal it raises Stopped, which
-        ends the action, not the run: the loop saves and stops.
-    request_stop: lets training end at this step, once the other actions that are due are done; it
-        takes the reason, which is printed.
+    Attributes:
+      step: finished steps.
+      values: the newest point of the curves, by tag; empty before this process has reached one.
+      state: the model with its weights, the optimizer, averages.
+      summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
+      note: prints a line above the progress bar.
+      check_signals: to be called between pieces of long work; after a signal it raises Stopped,
+        which ends the action, not the run: the loop saves and stops.
+      request_stop: ends training at this step, after the other actions that are due; its argument
+        is the reason, which is printed.
     """
 
     step: int
@@ -40,17 +41,31 @@ class ActionContext:
 
 
 class Action(abc.ABC):
-    """Something that the loop calls now and then, in the order in which actions are listed.
+    """Something that the training loop does periodically, in the order in which actions are listed.
 
-    It is due when a multiple of `every_steps` is reached, exactly, and at the first visit of the
-    host after `every_secs`, counted from when it was last due. After a signal it is called as
-    always: see `ActionContext.check_signals`. It leaves model and optimizer as they are: the
-    checkpoint of its step has been saved before.
+    It is due at every multiple of `every_steps`, exactly, and at the first visit of the host after
+    `every_secs`, counted from the start or from when it was last due. With both, whichever comes
+    first. A signal does not change this, see `ActionContext.check_signals`. An action must not
+    change the model or the optimizer: the checkpoint of its step has been saved before.
+
+    A gin file adds one, and sets what its constructor takes, such as the fields of a dataclass:
+
+        @dataclasses.dataclass
+        class Announce(training.Action):
+            every_steps: int | None = 100
+            every_secs: float | None = None
+
+            def __call__(self, context):
+                context.note(f"{context.step} steps are done")
+
+        experiment.Training.actions = [@mine.Announce()]
+        mine.Announce.every_secs = 60.0
 
     Attributes:
-      every_steps, every_secs: steps, and seconds, between two calls, whichever come first; None for
-        no such trigger. A subclass sets them, on the class or on the object.
-      at_end: also when training ends, unless it was called at that step; after a signal too.
+      every_steps: steps between two calls; None for no calls by steps. A subclass sets it, on the
+        class or on the object, as the next two.
+      every_secs: seconds between two calls; None for no calls by time.
+      at_end: called when training ends, after a signal too, unless it was called at that step.
     """
 
     every_steps: int | None = None
@@ -59,11 +74,11 @@ class Action(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, context: ActionContext) -> None:
-        """Does it."""
+        """Performs the action."""
 
 
 def check_actions(actions: Sequence[Action]) -> None:
-    """Raises InputError unless all are actions that are due at some time."""
+    """Raises InputError unless all are actions that will be due."""
     for action in actions:
         if not isinstance(action, Action):
             raise InputError(
@@ -82,7 +97,7 @@ class DueActions:
 
     Args:
       actions: in the order of calls.
-      clock: gives the time in seconds.
+      clock: returns the time in seconds.
     """
 
     def __init__(self, actions: Sequence[Action], clock: Callable[[], float]):
@@ -94,18 +109,18 @@ class DueActions:
         self._last_steps: list[int | None] = [None] * len(actions)  # of their calls
 
     def next_step(self, step: int) -> int | None:
-        """Returns the first step after `step` at which one is due by its steps, None for none."""
+        """Returns the next step after `step` at which an action is due by steps, or None."""
         steps = [every.next_step(step) for _, every in self._actions]
         return min((s for s in steps if s is not None), default=None)
 
     def call(self, before: int, context: ActionContext) -> None:
-        """Calls those that became due on the way from step `before` to that of `context`."""
+        """Calls the actions that became due between step `before` and that of `context`."""
         for index, (_, every) in enumerate(self._actions):
             if every.is_due(before, context.step):
                 self._call(index, context)
 
     def call_at_end(self, context: ActionContext) -> None:
-        """Calls those that want the end and were not called at its step."""
+        """Calls the actions that are due at the end and were not called at its step."""
         for index, (action, _) in enumerate(self._actions):
             if action.at_end and self._last_steps[index] != context.step:
                 self._call(index, context)

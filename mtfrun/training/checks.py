@@ -1,4 +1,4 @@
-"""Checks of the numbers in settings of training."""
+"""Checks of numbers in training options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mtfrun.errors import InputError
 
 
 def check_intervals(owner: object, every_steps: int | None, every_secs: float | None) -> None:
-    """Raises InputError unless steps and seconds are positive, or None; `owner` has them."""
+    """Raises InputError unless both are positive or None; `owner` is the object that has them."""
     if every_steps is not None:
         check_count(f"{type(owner).__name__}.every_steps", every_steps)
     if every_secs is not None:
@@ -23,7 +23,7 @@ def check_count(name: str, value: float) -> None:
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raises InputError unless `value` is a positive number, and a finite one."""
+    """Raises InputError unless `value` is a positive and finite number."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value <= 0:
         raise InputError(f"{name} is {value!r}: it must be a positive number")

@@ -1,4 +1,4 @@
-"""From the history of single steps to the points of curves."""
+"""Points of the training curves, averaged over windows of steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from mtfrun.training.step import GRAD_NORM, LEARNING_RATE
 
 
 class HostMetric(Protocol):
-    """A `Metric` after it came to the host: numpy arrays, sums [steps, ...] and weights [steps]."""
+    """A `Metric` on the host.
+
+    Attributes:
+      total: sums over the examples of each step, [steps, ...].
+      weight: what they are divided by, [steps].
+    """
 
     total: np.ndarray
     weight: np.ndarray
@@ -21,15 +26,15 @@ class HostMetric(Protocol):
 
 History: TypeAlias = Mapping[str, HostMetric]
 
-# These are values of a step, not means over examples.
+# Values of a step, not means over examples.
 _LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
 
 
 class Curves:
-    """Averages metrics over windows of steps: up to every multiple of `every_steps`, and the end.
+    """Averages of metrics over windows of steps, which end at multiples of `every_steps`.
 
-    The sums since the last multiple can be saved with a checkpoint, so that the points of a run
-    that was interrupted are those of one that was not.
+    The last window ends at the end of training. The sums since the last multiple can be saved with
+    a checkpoint, so that an interrupted run has the same points as one that was not interrupted.
 
     Args:
       every_steps: steps of a window.
@@ -49,8 +54,8 @@ class Curves:
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Yields (step, values) of every window that ends among the `count` steps after `step`.
 
-        Metrics are weighted means over the window, a vector's under a name for every entry;
-        learning rate and gradient norm are those of its last step.
+        Metrics are weighted means over the window, one value for every entry of a vector; learning
+        rate and gradient norm are those of its last step.
         """
         for i in range(count):
             after = step + i + 1
@@ -70,7 +75,7 @@ class Curves:
                 self._weights.clear()
 
     def sums(self) -> dict[str, Any]:
-        """Returns the sums of the window that has begun, as JSON values, exact to the bit."""
+        """Returns the sums of the unfinished window as JSON values, exact to the bit."""
         return {
             name: {
                 "weight": self._weights[name].hex(),
@@ -82,10 +87,10 @@ class Curves:
         }
 
     def restore(self, sums: Mapping[str, Any]) -> None:
-        """Goes on with sums that `sums` has returned.
+        """Sets the sums of the unfinished window to those that `sums` has returned.
 
         Raises:
-          InputError: they are something else.
+          InputError: `sums` has not returned them.
         """
         try:
             for name, saved in sums.items():

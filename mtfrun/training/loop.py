@@ -24,17 +24,18 @@ from mtfrun.training.signals import StopSignals
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import OBJECTIVE, Features, train_steps_function
 
-# Called with a model's variables by path, and how many ids are in use in those that have them.
+# Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """How a call of `train` ended.
+    """Result of a call of `train`.
 
-    step: finished steps.
-    values: the last point of the curves, by tag; empty where none was reached.
-    signal: the number of the signal that stopped it, or None.
+    Attributes:
+      step: finished steps.
+      values: the last point of the curves, by tag; empty if none was reached.
+      signal: the number of the signal that stopped it, or None.
     """
 
     step: int
@@ -56,25 +57,26 @@ def train(
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
 
-    The caller holds the run's lock. SIGTERM, SIGINT and SIGHUP finish the steps under way, or the
-    part of an action that checks for them, and save; a second one ends the process at once, see
-    `StopSignals`. A run that has come to its last step before is left as it is.
+    The caller holds the run's lock. After SIGTERM, SIGINT or SIGHUP the current steps, or the
+    current part of an action that checks for signals, are finished and saved; a second signal ends
+    the process immediately, see `handled`. A run that has reached its last step before is not
+    changed.
 
     Args:
-      state: initialised here.
+      state: is initialised.
       infeed: endless batches; its iterator is saved and restored with every checkpoint.
       run: where checkpoints and summaries go.
-      options: how long and how.
-      actions: what else is done on the way, after checkpoints that are due at the same step.
-      warm_start: called when the run has no checkpoint yet; it may set the variables, and returns
-        what to say about that, or None.
+      options: how long and how to train.
+      actions: called periodically, after checkpoints that are due at the same step.
+      warm_start: called if the run has no checkpoint yet; it may set the variables, and returns a
+        report to print, or None.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
       metadata: JSON values for the checkpoints' manifests, besides mesh, layout and seed.
-      clock: gives the time in seconds.
+      clock: returns the time in seconds.
 
     Raises:
-      NonFiniteError: loss, gradients or variables are not finite: which, at which step, and the
-        checkpoint to go back to.
+      NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
+        at which step, and from which checkpoint to go on.
       RunDirError: a checkpoint does not fit the model, or cannot be written.
     """
     loop = _Loop(state, infeed, run, options, actions, metadata or {}, clock)
@@ -97,7 +99,7 @@ def train(
 
 
 class _Loop:
-    """The parts of one call of `train`."""
+    """State of one call of `train`; see there for the arguments."""
 
     def __init__(
         self,
@@ -137,15 +139,15 @@ class _Loop:
         self._actions = DueActions([self._saving, *actions], clock)
         self._pace = Pace(options.secs_per_loop, self._reporting.rate)
         self._features: Features = {}  # of the last visit
-        self._last = 0  # index of its last step
+        self._last_index = 0  # of its last step
         self._visits = 0
         self._values: Mapping[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
-        self._note: Callable[[str], None] = lambda text: None
+        self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
         self.warm_start: object = None
 
     def restore(self, warm_start: WarmStarting | None) -> int:
-        """Initialises the state, from the newest good checkpoint where there is one."""
+        """Initialises the state, or restores the newest good checkpoint, and returns its step."""
         self._state.initialize()
         step = self._saving.restore()
         if step is None and warm_start is not None:
@@ -154,7 +156,7 @@ class _Loop:
         return step or 0
 
     def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
-        """Visits the devices until the last step, or until a signal or an action ends it."""
+        """Visits the devices until the last step, or until a signal or an action ends training."""
         step = self._state.finished_steps
         self._note = progress.note
 
@@ -197,7 +199,7 @@ class _Loop:
         progress: Progress,
         summaries: Summaries,
     ) -> None:
-        """Writes the points of the curves that a visit has completed, with the speed since then."""
+        """Writes the points that a visit has completed, with the speed since the point before."""
         for step, point in points:
             self._values = {**point, **self._pace.rates()}
             write_metrics(summaries, self._values, step)
@@ -206,25 +208,25 @@ class _Loop:
             self._pace.start_window()
 
     def _steps_of_visit(self, step: int) -> int:
-        """Returns the steps to the next event that is due at an exact step, or a full visit."""
-        a_loop = self._options.iterations_per_loop
+        """Returns the number of steps to the next event that is due at an exact step."""
+        iterations = self._options.iterations_per_loop
         stops = [
             self._options.train_steps,
             # At the multiples, so that visits end where points of the curves do.
-            (step // a_loop + 1) * a_loop,
+            (step // iterations + 1) * iterations,
             self._actions.next_step(step),
         ]
         return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
 
     def _visit(self, count: int) -> History:
-        """Takes `count` steps and returns their history as numpy arrays."""
-        self._features = {}  # frees them before others are made
+        """Trains for `count` steps and returns their history as numpy arrays."""
+        self._features = {}  # frees their memory before the next ones are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
             raise InputError("the training data has come to an end: give the dataset a repeat")
-        self._features, self._last = features, count - 1
+        self._features, self._last_index = features, count - 1
         if not self._visits:
-            # Not sooner, so that data that cannot be read are told of in one line.
+            # Not before, so that data that cannot be read are an error of one line.
             self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
@@ -232,11 +234,11 @@ class _Loop:
         return history
 
     def _check_variables(self, step: int) -> None:
-        self._guard.check_variables(step, self._features, self._last)
+        self._guard.check_variables(step, self._features, self._last_index)
 
     @contextlib.contextmanager
     def _profiled(self) -> Iterator[None]:
-        """Records the third visit where asked to: see `TrainOptions`."""
+        """Records a profile of the third visit if `TrainOptions.profile` is set."""
         if not self._options.profile or self._visits != 2:
             yield
             return

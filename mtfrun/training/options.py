@@ -1,4 +1,4 @@
-"""The numbers of a training run that are not part of model, data or optimizer."""
+"""Options of a training run besides model, data and optimizer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from mtfrun.training.checks import check_count, check_intervals, check_positive
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """When checkpoints are saved and how many stay. The last step is always saved.
+    """When checkpoints are saved and how many are kept. The last step is always saved.
 
-    every_steps, every_secs: steps, and seconds, between checkpoints, whichever come first; None for
-        no such trigger.
-    max_to_keep: checkpoints kept; None keeps all.
+    Attributes:
+      every_steps: steps between checkpoints; None saves none by steps.
+      every_secs: seconds between checkpoints; None saves none by time. With both, whichever comes
+        first.
+      max_to_keep: how many to keep; None keeps all.
 
     Raises:
       InputError: a number below 1.
@@ -31,21 +33,22 @@ class CheckpointOptions:
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """How long to train, and how.
+    """How long and how to train.
 
-    train_steps: optimizer updates in all; a resumed run goes on to the same number.
-    iterations_per_loop: steps that run on the devices between two visits of the host, at most.
-    secs_per_loop: seconds that these steps last, about and at most: so long a signal waits.
-    log_every_steps: steps between two points of the curves; each is the mean since the last one.
-    checkpoints: when they are saved.
-    microbatches: equal parts that a batch is computed in, one after the other, to save memory;
-        their gradients are summed and divided by the weight of the whole batch once.
-    clip_norm: largest global norm of the gradients; None does not clip.
-    profile: record a profiler trace of one visit, the third of this process: the first
-        compiles, the second measures a step.
+    Attributes:
+      train_steps: total number of optimizer updates, those before a resumption included.
+      iterations_per_loop: largest number of steps on the devices between two visits of the host.
+      secs_per_loop: approximate largest time of these steps in seconds; a signal waits as long.
+      log_every_steps: steps between two points of the curves, which are means over these steps.
+      checkpoints: when checkpoints are saved.
+      microbatches: number of equal parts of a batch that are processed one after the other to save
+        memory; their gradients are summed, and divided once by the weight of the batch.
+      clip_norm: largest global norm of the gradients; None does not clip.
+      profile: record a profiler trace of one visit, the third of this process: the first one
+        compiles, the second one measures a step.
 
     Raises:
-      InputError: a number below 1, of steps or parts one that is not whole.
+      InputError: a value is not positive, or a number of steps or parts is not an integer.
     """
 
     train_steps: int

@@ -1,17 +1,17 @@
-"""How long steps take."""
+"""Measurement of the time that steps take."""
 
 from __future__ import annotations
 
 
 class Pace:
-    """Measures visits of the devices: how many steps fit into the next one, and the speed.
+    """Measures visits of the devices, to choose the length of the next one and to report the speed.
 
-    The first visit compiles the program, so that its time says nothing about steps: it takes one
-    step only and does not count for the speed once there is another.
+    The first visit compiles the program, so that its time says nothing about steps: it has one step
+    only and is left out of the speed once there is another.
 
     Args:
-      visit_secs: what a visit may last. A signal waits for the end of a visit.
-      rate: the name of the speed in units of data.
+      visit_secs: largest time of a visit in seconds. A signal waits for the end of a visit.
+      rate: tag of the speed in units of data.
     """
 
     def __init__(self, visit_secs: float, rate: str):
@@ -22,13 +22,13 @@ class Pace:
         self.start_window()
 
     def steps(self, most: int) -> int:
-        """Returns the steps of the next visit: at least 1, and `most` at most."""
+        """Returns the number of steps of the next visit, from 1 to `most`."""
         if self._secs_per_step is None:
             return 1
         return max(1, min(most, int(self._visit_secs / self._secs_per_step)))
 
     def add(self, steps: int, units: float, secs: float) -> None:
-        """Counts a visit of so many steps, units of data and seconds."""
+        """Adds a visit of so many steps, units of data and seconds."""
         secs = max(secs, 1e-9)
         self._visits += 1
         if self._visits > 1:
@@ -40,12 +40,12 @@ class Pace:
         self._secs += secs
 
     def rates(self) -> dict[str, float]:
-        """Returns steps and units a second since the window was started."""
+        """Returns steps and units per second since the start of the window, by tag."""
         return {
             "perf/steps_per_sec": self._steps / self._secs,
             self._rate: self._units / self._secs,
         }
 
     def start_window(self) -> None:
-        """Lets the speed count from here on."""
+        """Starts the window over which the speed is measured."""
         self._steps, self._units, self._secs = 0, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains."""
+"""Progress line and progress bar of training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Progress:
     """Prints a line at every point of the curves; on a terminal a bar as well.
 
     Args:
-      first_step, train_steps: where this process starts, and where it ends.
+      first_step: where this process starts.
+      train_steps: where it ends.
       stream: by default standard error.
-      reporting: which metrics, and what the speed is measured in.
+      reporting: which metrics to print, and the unit of the speed.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Progress:
         )
 
     def advance(self, steps: int) -> None:
-        """Moves the bar on."""
+        """Advances the bar."""
         self._bar.update(steps)
 
     def line(self, step: int, values: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: saved on the way, restored at its start."""
+"""The action that saves checkpoints, and their restoration at the start of a run."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.options import CheckpointOptions
 from mtfrun.training.state import TrainState
 
-# Under this name the manifest of a checkpoint has the sums of the point of the curves to come.
+# The entry of a manifest that has the sums of the next point of the curves.
 _SUMS = "curve_sums"
 
 
 class Saving(Action):
-    """Saves the state, the position in the data and the curves' sums, and at the end as well.
+    """Saves the state, the position in the data and the sums of the curves, also at the end.
 
     Args:
       state: what is trained.
       infeed: its iterator is saved.
       run: where checkpoints go.
-      options: when, and how many stay.
+      options: when to save, and how many to keep.
       curves: whose sums since the last point are saved.
-      guard: looks at what was restored; it is told the newest good checkpoint.
+      guard: checks the restored variables; its `good_step` is set.
       check: called with the step before it is saved; raises NonFiniteError.
       metadata: JSON values for the manifests, besides mesh, layout and seed.
     """
@@ -56,7 +56,7 @@ class Saving(Action):
         self._saved_step: int | None = None
 
     def restore(self) -> int | None:
-        """Restores the newest good checkpoint and returns its step; None where there is none."""
+        """Restores the newest good checkpoint and returns its step; None if there is none."""
         self._checkpoints.clean()
         if self._checkpoints.latest() is None:
             return None
@@ -66,13 +66,13 @@ class Saving(Action):
             manifest.step, lambda step: self._checkpoints.restore(step, storage)
         )
         self._curves.restore(manifest.metadata.get(_SUMS, {}))
-        # Random numbers must go on as they were, whatever the configuration says by now.
+        # Random numbers must not change in the middle of a run, even if the configuration does.
         self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
         self._saved_step = manifest.step
         return manifest.step
 
     def __call__(self, context: ActionContext) -> None:
-        """Saves `context.step`, unless that is what was restored."""
+        """Saves `context.step`, unless that checkpoint was restored."""
         step = context.step
         if self._saved_step == step:
             return

@@ -1,4 +1,4 @@
-"""Everything that training changes."""
+"""The state of training: all variables that it changes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from mtfrun.models.model import Model
 
 
 class TrainState:
-    """A model, the optimizer's slots, averages of the weights, the number of finished steps.
+    """A model, the optimizer's slots, averages of the weights, and the number of finished steps.
 
     Args:
-      model: its variables may be specifications still; they get their paths here.
-      optimizer: one that has not been used for another model.
+      model: its variables may be specifications without storage; they get their paths.
+      optimizer: not used for another model before.
       mesh: the model's mesh.
-      seed: initial values and random numbers of training depend on it.
+      seed: of initial values and of random numbers in training.
       frozen: regular expressions of variable paths that are not trained.
-      average_decay: of moving averages of everything that steps change in the model, moving
-        averages of batch normalisation included; None for none. See `optim.WeightAverage`.
+      average_decay: decay of moving averages of all variables that steps change in the model, the
+        moving averages of batch normalisation included; None for no averages. See
+        `optim.WeightAverage`.
 
     Raises:
-      PatternError: an expression matches nothing, or everything.
+      PatternError: an expression matches no variable, or all of them.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TrainState:
             self.average = optim.WeightAverage(changed, average_decay)
 
     def initialize(self) -> None:
-        """Gives all variables their first values."""
+        """Sets all variables to their initial values."""
         mtf.initialize(self.model, self.seed)
         mtf.initialize(
             {
@@ -63,19 +64,19 @@ class TrainState:
         )
 
     def named_variables(self) -> dict[str, mtf.Variable]:
-        """Returns what a checkpoint holds: "model/...", "optimizer/...", "averages/...", "step"."""
+        """Returns the variables of a checkpoint: model/..., optimizer/..., averages/..., step."""
         named = {f"model/{path}": v for path, v in self.model.named_variables().items()}
         named |= {f"optimizer/{path}": v for path, v in self.optimizer.named_slots().items()}
         named |= {f"averages/{path}": v for path, v in self.named_averages().items()}
         return {**named, "step": self.step}
 
     def named_averages(self) -> dict[str, mtf.Variable]:
-        """Returns the averages by their variable's path; none where there are none."""
+        """Returns the averages by their variable's path; empty without averages."""
         return {} if self.average is None else self.average.named_averages()
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Lets the model have the averages inside, where there are any; afterwards its weights."""
+        """Puts the averages, if there are any, in the place of the model's weights in the block."""
         if self.average is None:
             yield
             return
@@ -86,7 +87,7 @@ class TrainState:
             self.average.exchange()
 
     def storage(self) -> dict[str, tf.Variable]:
-        """Returns the raw variables by the same names, as `Checkpoints` takes them."""
+        """Returns the raw variables by the same names, for `Checkpoints`."""
         return {path: variable.variable for path, variable in self.named_variables().items()}
 
     @property

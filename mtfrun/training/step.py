@@ -1,4 +1,4 @@
-"""One training step, and several in one call."""
+"""The training step, and a compiled loop of several steps."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def train_steps_function(
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
     """Returns a compiled function that trains for a number of steps.
 
-    It takes features {steps, batch, ...} and a scalar: how many of the steps to take, so that one
-    program serves a shorter last call as well. It returns the history {steps} of every metric of
-    the model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
-    differentiated, per unit of weight); entries of steps not taken are zero.
+    Its arguments are features {steps, batch, ...} and a scalar, the number of steps to run, so that
+    a shorter last call uses the same program. It returns the history {steps} of every metric of the
+    model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
+    differentiated, per unit of weight); entries of steps that were not run are zero.
     """
 
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
@@ -40,16 +40,18 @@ def train_steps_function(
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
             metrics = _train_step(state, batch, microbatches, clip_norm)
-            here = mtf.equal(positions, i)
+            is_step = mtf.equal(positions, i)
             # Not one_hot * value + history: a NaN would spread to the other steps.
-            kept = tf.nest.map_structure(
-                lambda new, old: mtf.where(here, new, old, output_shape=old.shape), metrics, history
+            history = tf.nest.map_structure(
+                lambda new, old: mtf.where(is_step, new, old, output_shape=old.shape),
+                metrics,
+                history,
             )
-            return i + 1, kept
+            return i + 1, history
 
         first = mtf.constant(state.mesh, 0, dtype=tf.int32)
         _, history = mtf.while_loop(
-            lambda i, history: i < num_steps, body, (first, history), parallel_iterations=1
+            lambda i, _: i < num_steps, body, (first, history), parallel_iterations=1
         )
         return dict(history)
 
@@ -59,7 +61,10 @@ def train_steps_function(
 def _train_step(
     state: TrainState, batch: Features, microbatches: int, clip_norm: float | None
 ) -> dict[str, Metric]:
-    """Updates the state by one batch. Every variable is read first and assigned last."""
+    """Updates the state by one batch and returns the metrics.
+
+    Every variable is read first and assigned last, see `optim.Optimizer`.
+    """
     step = mtf.read_variable(state.step)
     loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
     if clip_norm is None:
@@ -103,7 +108,7 @@ def _loss_and_gradients(
         return loss, _all_present(gradients)
 
     if microbatches == 1:
-        # The mean is differentiated, which spares a pass over all gradients.
+        # The mean is differentiated, which saves a pass over all gradients.
         return part(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
 
     parts_dim = mtf.Dimension("microbatches", microbatches)
@@ -122,12 +127,12 @@ def _loss_and_gradients(
     no_gradients = {path: mtf.zeros_like(variable) for path, variable in state.trainable.items()}
     first = mtf.constant(state.mesh, 0, dtype=tf.int32)
     _, (loss, gradients) = mtf.while_loop(
-        lambda i, sums: i < microbatches,
+        lambda i, _: i < microbatches,
         body,
         (first, (no_loss, no_gradients)),
         parallel_iterations=1,
     )
-    # Sums over microbatches are divided once, so that padding does not tilt the mean.
+    # Sums over microbatches are divided once, so that padding does not bias the mean.
     scale = _reciprocal(loss.weight)
     means = {path: total * (1.0 / microbatches) for path, total in loss.updates.items()}
     loss = loss._replace(updates=means)
@@ -135,12 +140,12 @@ def _loss_and_gradients(
 
 
 def _reciprocal(weight: mtf.Tensor) -> mtf.Tensor:
-    """Returns 1 / weight, 1 for a batch of padding alone."""
+    """Returns 1 / weight; 1 for a batch that is all padding."""
     return mtf.stop_gradient(mtf.reciprocal(mtf.maximum(weight, 1.0)))
 
 
 def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
-    """Returns the gradients; one that is missing is an error that names its variable."""
+    """Returns the gradients; raises MissingGradientError if one is None."""
     missing = [path for path, gradient in gradients.items() if gradient is None]
     if missing:
         raise optim.MissingGradientError(
@@ -151,10 +156,10 @@ def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
 
 
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
-    """Returns {..., batch, microbatches, ...}: every device splits its own examples, nothing moves.
+    """Returns {..., batch, microbatches, ...}; every device splits its own examples.
 
     Raises:
-      InputError: the batch cannot be split so.
+      InputError: the batch cannot be split like that.
     """
     batch = x.shape.get_dim_by_name("batch")
     devices = x.mesh.num_splits(batch)

@@ -1,4 +1,4 @@
-"""When periodic work is due."""
+"""The trigger of periodic work, by steps and by time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 
 class Every:
-    """Is due every so many steps or seconds, whichever comes first.
+    """A trigger that is due every so many steps or seconds, whichever comes first.
 
     Args:
       steps: due at the multiples of it; None for never.
-      secs: due when so many seconds have passed since it was last due; None for never.
-      clock: gives the time in seconds.
+      secs: due when so many seconds have passed since it was last due, or since it was made; None
+        for never.
+      clock: returns the time in seconds.
 
     >>> every = Every(steps=10)
     >>> every.next_step(13), every.is_due(19, 20), every.is_due(20, 29)
@@ -32,11 +33,11 @@ class Every:
         self._last = clock()
 
     def next_step(self, step: int) -> int | None:
-        """Returns the first multiple after `step` at which it is due; None without `steps`."""
+        """Returns the first step after `step` at which it is due; None without `steps`."""
         return None if self._steps is None else (step // self._steps + 1) * self._steps
 
     def is_due(self, before: int, after: int) -> bool:
-        """Returns whether the way from step `before` to step `after` makes it due."""
+        """Returns whether it became due between step `before` and step `after`."""
         now = self._clock()
         by_step = self._steps is not None and before // self._steps != after // self._steps
         by_time = self._secs is not None and now - self._last >= self._secs
