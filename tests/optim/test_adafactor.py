@@ -1,8 +1,9 @@
-"""What the reference values do not show of Adafactor: memory, and the default step size."""
+"""Tests of Adafactor besides the reference values: factored sides, the default step size."""
 
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -36,11 +37,13 @@ def test_slots_of_a_large_matrix_take_sublinear_memory() -> None:
 def test_the_two_largest_dimensions_are_factored(
     shape: str, min_dim_size: int | None, dims: list[str] | None
 ) -> None:
-    found = factored_sides(mtf.Variable(mtf.Mesh(ONE_DEVICE), shape).sides, min_dim_size)
-    assert (found and [side.dimension_names for side in found]) == (dims and [[d] for d in dims])
+    sides = factored_sides(mtf.Variable(mtf.Mesh(ONE_DEVICE), shape).sides, min_dim_size)
+    names = None if sides is None else [side.dimension_names for side in sides]
+    assert names == (None if dims is None else [[name] for name in dims])
 
 
 def _slots(module: mtf.Module, min_dim_size: int) -> dict[str, list[str]]:
+    """Returns the dimension names of Adafactor's slots for a layer, by path."""
     mtf.assign_paths(module)
     optimizer = optim.Adafactor(min_dim_size_to_factor=min_dim_size)
     optimizer.init(module.named_variables())
@@ -48,12 +51,14 @@ def _slots(module: mtf.Module, min_dim_size: int) -> dict[str, list[str]]:
 
 
 HEADS, GROUPED = ["heads", "d_kv"], ["heads", "query_heads", "d_kv"]
+# The dimension names of vr and vc, or of v and None.
+Slots: TypeAlias = tuple[list[str], list[str] | None]
 
 
 @pytest.mark.parametrize(
-    "sizes, query, memory",
+    "sizes, query_slots, memory_slots",
     [
-        # T5's sizes: d_model 512 and 8 heads of 64. A tie: vr lacks the side that is stored first.
+        # T5's sizes: d_model 512 and 8 heads of 64. A tie: vr lacks the side that comes first.
         ({"num_heads": 8, "d_kv": 64}, (HEADS, ["d_model"]), (HEADS, ["d_model"])),
         ({"num_heads": 16, "d_kv": 64}, (["d_model"], HEADS), (["d_model"], HEADS)),
         (
@@ -69,17 +74,19 @@ HEADS, GROUPED = ["heads", "d_kv"], ["heads", "query_heads", "d_kv"]
     ],
 )
 def test_the_heads_of_a_projection_are_one_side(
-    sizes: dict[str, int], query: tuple, memory: tuple
+    sizes: dict[str, int], query_slots: Slots, memory_slots: Slots
 ) -> None:
     d_model = mtf.Dimension("d_model", 512)
     heads = layers.AttentionHeads(**sizes)
     slots = _slots(layers.MultiHeadAttention(mtf.Mesh(ONE_DEVICE), d_model, heads=heads), 128)
-    assert (slots["query/vr"], slots["query/vc"]) == query
+    assert (slots["query/vr"], slots["query/vc"]) == query_slots
     for path in ("key", "value"):
-        assert (slots.get(f"{path}/vr", slots.get(f"{path}/v")), slots.get(f"{path}/vc")) == memory
-    # The output's sides are the query's, stored the other way around.
+        first = slots.get(f"{path}/vr", slots.get(f"{path}/v"))
+        assert (first, slots.get(f"{path}/vc")) == memory_slots
+    # The output's sides are the query's in reverse order.
     is_tie = sizes["num_heads"] * sizes["d_kv"] == d_model.size
-    assert (slots["output/vr"], slots["output/vc"]) == (query[::-1] if is_tie else query)
+    output_slots = query_slots[::-1] if is_tie else query_slots
+    assert (slots["output/vr"], slots["output/vc"]) == output_slots
 
 
 def test_the_heads_of_mesh_tensorflows_projections_are_one_side() -> None:
@@ -108,8 +115,8 @@ def test_merged_dimensions_are_updated_as_one(heads_first: bool) -> None:
     sides = {"d_model": [6], "inner": [4, 3]}
     names = ["inner", "d_model"] if heads_first else ["d_model", "inner"]
     sizes = [size for name in names for size in sides[name]]
-    value = np.float32(rng.normal(size=sizes))
-    gradients = np.float32(rng.normal(size=[3, *sizes]))
+    value = rng.normal(size=sizes).astype(np.float32)
+    gradients = rng.normal(size=[3, *sizes]).astype(np.float32)
     matrix = [math.prod(sides[name]) for name in names]
     split = [dim for name in names for dim in (HEADS if name == "inner" else [name])]
     after = []
@@ -127,18 +134,18 @@ def test_merged_dimensions_are_updated_as_one(heads_first: bool) -> None:
 
 def test_the_default_step_size_is_relative_and_falls_with_the_root() -> None:
     relative = default_learning_rate(relative=True)
-    assert_close([relative(step) for step in (0, 9_998, 39_999)], [0.01, 0.01, 0.005])
+    rates = [relative(step) for step in (0, 9_998, 39_999)]
     absolute = default_learning_rate(relative=False)
-    assert_close(absolute(39_999), 0.05 * 0.005)
+    assert_close(np.array([*rates, absolute(39_999)]), [0.01, 0.01, 0.005, 0.05 * 0.005])
 
 
 def test_a_pattern_that_excludes_nothing_from_scaling_is_an_error() -> None:
     optimizer = optim.Adafactor(parameter_scale=optim.ParameterScale(exclude=["bais"]))
-    with pytest.raises(optim.PatternError, match="ParameterScale.exclude: 'bais'.*'bias'"):
+    with pytest.raises(optim.PatternError, match=r"ParameterScale\.exclude: 'bais'.*'bias'"):
         optimizer.init({"bias": mtf.Variable(mtf.Mesh(ONE_DEVICE), "d_ff:4")})
 
 
-def test_an_all_zero_gradient_moves_nothing() -> None:
+def test_a_gradient_of_zeros_changes_nothing() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     variable = mtf.Variable(mesh, "d_model:4;d_ff:4", mtf.initializers.Ones())
     optimizer = optim.Adafactor(min_dim_size_to_factor=2)

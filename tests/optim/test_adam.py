@@ -22,7 +22,7 @@ def _adamw(
     epsilon: float,
     weight_decay: float,
 ) -> np.ndarray:
-    """Loshchilov & Hutter 2019, algorithm 2, line by line; theta after every update."""
+    """Returns theta after every update of Loshchilov & Hutter 2019, algorithm 2, line by line."""
     m = v = np.zeros_like(theta, dtype=np.float64)
     history = []
     for t, g in enumerate(gradients.astype(np.float64), start=1):
@@ -43,9 +43,13 @@ def test_adam_equals_the_paper(epsilon: float, weight_decay: float) -> None:
     gradients = {
         path: rng.normal(size=[NUM_STEPS, 5, 3]).astype(np.float32) for path in ("kernel", "bias")
     }
-    constants = {"beta1": 0.9, "beta2": 0.999, "epsilon": epsilon}
     optimizer = optim.Adam(
-        0.01, **constants, weight_decay=weight_decay, exclude_from_weight_decay=["bias"]
+        0.01,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+        exclude_from_weight_decay=["bias"],
     )
     dims = {"kernel": ["a", "b"], "bias": ["a", "b"]}
 
@@ -53,9 +57,15 @@ def test_adam_equals_the_paper(epsilon: float, weight_decay: float) -> None:
 
     for path, decay in {"kernel": weight_decay, "bias": 0.0}.items():
         expected = _adamw(
-            values[path], gradients[path], alpha=0.01, weight_decay=decay, **constants
+            values[path],
+            gradients[path],
+            alpha=0.01,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=epsilon,
+            weight_decay=decay,
         )
-        # What an update moves is compared too, for it is far smaller than the parameter.
+        # The first update is compared too, since it is far smaller than the parameter.
         assert_close(after[path], expected)
         assert_close(after[path][0] - values[path], expected[0] - values[path], 1e-4)
 
@@ -63,5 +73,5 @@ def test_adam_equals_the_paper(epsilon: float, weight_decay: float) -> None:
 def test_a_pattern_that_excludes_nothing_from_decay_is_an_error() -> None:
     variables = make_variables(mtf.Mesh(ONE_DEVICE), {"kernel": np.zeros([2])}, {"kernel": ["a"]})
     optimizer = optim.Adam(0.1, weight_decay=0.1, exclude_from_weight_decay=["kernl"])
-    with pytest.raises(optim.PatternError, match="'kernl' matches none.*nearest is 'kernel'"):
+    with pytest.raises(optim.PatternError, match=r"'kernl' matches none.*nearest is 'kernel'"):
         optimizer.init(variables)

@@ -1,4 +1,4 @@
-"""Clipping by the global norm."""
+"""Tests of clipping by the global norm."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from mtfrun import mtf, optim
 from tests.layouts import ONE_DEVICE, assert_close
 
-GRADIENTS = {
+GRADIENTS: dict[str, np.ndarray] = {
     "kernel": np.arange(32, dtype=np.float32).reshape([8, 4]),
-    "bias": np.float32([3, 4, -5, 6]),
+    "bias": np.array([3, 4, -5, 6], np.float32),
 }
 SHAPES = {"kernel": "d_model:8;d_ff:4", "bias": "d_ff:4"}
 NORM = float(np.sqrt(sum((value**2).sum() for value in GRADIENTS.values())))
@@ -32,14 +32,14 @@ def test_large_gradients_are_scaled_to_the_norm(mesh_shape: str) -> None:
         assert_close(clipped[path], value * 2.0 / NORM)
 
 
-def test_small_gradients_are_left_alone() -> None:
+def test_small_gradients_are_not_changed() -> None:
     clipped, norm = _clip(ONE_DEVICE, max_norm=NORM * 1.01)
     assert_close(norm, NORM)
     for path, value in GRADIENTS.items():
         np.testing.assert_array_equal(clipped[path], value)
 
 
-def test_zero_gradients_stay_zero() -> None:
+def test_zero_gradients_remain_zero() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     zero = {"bias": mtf.import_tf_tensor(mesh, np.zeros([4], np.float32), "d_ff:4")}
     clipped, norm = mtf.to_numpy(optim.clip_by_global_norm(zero, 1.0))
@@ -50,7 +50,7 @@ def test_zero_gradients_stay_zero() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_the_norm_shows_a_gradient_that_is_not_finite(bad: float) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    gradients = {"bias": mtf.import_tf_tensor(mesh, np.float32([1, bad, 0, 0]), "d_ff:4")}
+    gradients = {"bias": mtf.import_tf_tensor(mesh, np.array([1, bad, 0, 0], np.float32), "d_ff:4")}
     _, norm = mtf.to_numpy(optim.clip_by_global_norm(gradients, 1.0))
     assert not np.isfinite(norm)
 

@@ -1,8 +1,9 @@
-"""No layout changes an update, and slots lie where their variables do."""
+"""Optimizers under layouts: the same updates, and slots with the layout of their variables."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf, optim
 from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
+from tests.optim.public_names import public_optimizers
 from tests.optim.updates import make_variables, run_updates
 
 LAYOUT = "d_model:data;d_ff:model;heads:model"
@@ -25,7 +27,8 @@ SIZES = {"d_model": 8, "d_ff": 16, "layers": 3, "heads": 4, "d_kv": 2}
 MERGED = ["heads", "d_kv"]
 NUM_STEPS = 4
 
-OPTIMIZERS = {
+# At least one case for every optimizer that mtfrun.optim exports.
+OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
     "adafactor": optim.Adafactor,
     "adafactor_factored_with_momentum": lambda: optim.Adafactor(
         0.1, beta1=0.9, min_dim_size_to_factor=8, stacked_dim_names=["layers"]
@@ -41,7 +44,7 @@ OPTIMIZERS = {
 
 
 def _values(path: str, *leading: int) -> np.ndarray:
-    """Returns the same normal draws at every call for a path."""
+    """Returns normal draws that are the same at every call for a path."""
     rng = np.random.default_rng(len(path) + len(leading))
     sizes = [SIZES[name] for name in DIMS[path]]
     return np.asarray(rng.normal(size=[*leading, *sizes]), np.float32)
@@ -62,6 +65,11 @@ def _run(name: str, mesh_shape: str) -> tuple[optim.SlotOptimizer, dict[str, np.
     return optimizer, {**values, **slots}
 
 
+def test_every_public_optimizer_has_a_case() -> None:
+    without_case = public_optimizers(vars(optim)) - {type(make()) for make in OPTIMIZERS.values()}
+    assert not without_case, "add cases to OPTIMIZERS"
+
+
 @pytest.mark.parametrize("mesh_shape", meshes())
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_layout_changes_no_update(name: str, mesh_shape: str) -> None:
@@ -71,10 +79,10 @@ def test_a_layout_changes_no_update(name: str, mesh_shape: str) -> None:
     for path, value in expected.items():
         assert_close(actual[path], value, FLOAT32_OP_TOLERANCE)
     for path, variable in {**optimizer.variables, **optimizer.named_slots()}.items():
-        # Each dimension is split over the axis that the rules give it, in slots as in variables.
+        # Each dimension is split over the axis of its rule, in slots as in variables.
         layout = dtensor.fetch_layout(variable.variable)
         rules = {"d_model": "data", "d_ff": "model", "heads": "model"}
-        wanted = [rules.get(dim.name, dtensor.UNSHARDED) for dim in variable.shape]
+        axes = [rules.get(dim.name, dtensor.UNSHARDED) for dim in variable.shape]
         shards = dict(zip(("data", "model"), layout.mesh.shape(), strict=True))
-        for axis, found in zip(wanted, layout.sharding_specs, strict=True):
-            assert found == axis or shards[axis] == 1, f"{path} is laid out as {layout}"
+        for axis, spec in zip(axes, layout.sharding_specs, strict=True):
+            assert spec == axis or shards[axis] == 1, f"{path} is laid out as {layout}"

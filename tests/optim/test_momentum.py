@@ -1,4 +1,4 @@
-"""Momentum against plain Python; the plain form is among the reference values as well."""
+"""Momentum against plain Python; its plain form is among the reference values as well."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def test_nesterov_equals_sutskever_et_al() -> None:
 
     after = run_updates(optim.Momentum(0.1, 0.9, nesterov=True), variables, {"w": gradients})
 
-    # Equations 3 and 4: theta is the iterate, and gradients are taken at theta + mu * v, which is
-    # what the variable holds.
+    # Equations 3 and 4: theta is the iterate, and gradients are computed at theta + mu * v, the value
+    # of the variable.
     theta, v = start.astype(np.float64), np.zeros([4])
     expected = []
     for gradient in gradients:
@@ -32,7 +32,7 @@ def test_nesterov_differs_from_plain_momentum() -> None:
     gradients = {"w": np.ones([3, 2], np.float32)}
     plain, nesterov = (
         run_updates(
-            optim.Momentum(0.1, 0.9, nesterov),
+            optim.Momentum(0.1, 0.9, nesterov=nesterov),
             make_variables(mtf.Mesh(ONE_DEVICE), {"w": np.zeros([2], np.float32)}, {"w": ["a"]}),
             gradients,
         )["w"]
@@ -42,7 +42,7 @@ def test_nesterov_differs_from_plain_momentum() -> None:
     assert_close(nesterov[:, 0], [-0.19, -0.461, -0.8049])
 
 
-def test_weight_decay_is_added_to_the_gradient_but_not_of_norms() -> None:
+def test_weight_decay_is_added_to_the_gradient_except_for_excluded_paths() -> None:
     start = np.array([2.0, -4.0], np.float32)
     variables = make_variables(
         mtf.Mesh(ONE_DEVICE), {"w": start, "norm/scale": start}, {"w": ["a"], "norm/scale": ["a"]}

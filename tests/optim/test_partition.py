@@ -1,6 +1,8 @@
-"""Rules by variable path: freezing and factors of the learning rate."""
+"""Tests of mtfrun.optim.partition: frozen variables and factors of the learning rate."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ def _variables() -> dict[str, mtf.Variable]:
     return variables
 
 
-def test_frozen_variables_are_left_out() -> None:
+def test_frozen_variables_are_not_trained() -> None:
     assert list(optim.trainable_variables(_variables())) == PATHS
     assert list(optim.trainable_variables(_variables(), ["norm", "^embedding/"])) == [PATHS[1]]
 
@@ -64,10 +66,16 @@ def test_a_pattern_that_only_repeats_an_earlier_one_is_no_error() -> None:
     assert learning_rate_factors(["a/b"], {"a": 2.0, "b": 3.0}) == {"a/b": 2.0}
 
 
-def test_a_factor_scales_what_an_update_moves() -> None:
-    gradient = np.float32([1, -2, 3, 4])
+def test_a_factor_scales_the_update() -> None:
+    gradient = np.array([1, -2, 3, 4], np.float32)
     mesh = mtf.Mesh(ONE_DEVICE)
-    for make in (optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor):
+    makers: list[Callable[..., optim.SlotOptimizer]] = [
+        optim.Sgd,
+        optim.Momentum,
+        optim.Adam,
+        optim.Adafactor,
+    ]
+    for make in makers:
         variables = {path: mtf.Variable(mesh, "d_model:4") for path in ("head/w", "body/w")}
         optimizer = make(0.5, learning_rate_factors={"^head": 4.0})
         optimizer.init(variables)

@@ -1,54 +1,110 @@
-"""What the reference values do not cover: cosine, ends of training, bad arguments."""
+"""Schedules against their formulas, in Python and in a compiled step, and their errors."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
 from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
+from tests.optim.public_names import public_schedules
 
-SCHEDULES = {
-    "constant": optim.Constant(0.3),
-    "warmup": optim.LinearWarmup(10),
-    "rsqrt": optim.TruncatedRsqrt(10),
-    "linear": optim.LinearDecay(100, 0.5),
-    "cosine": optim.CosineDecay(100, minimum=0.1),
-    "triangle": optim.SlantedTriangular(100),
-    "product": optim.Product([2.0, optim.LinearWarmup(10), optim.CosineDecay(100), 0.5]),
-    "only_numbers": optim.Product([2.0, 0.25]),
-    "shifted": optim.Shifted(optim.LinearWarmup(10), 5),
-    "noam": optim.noam(100, warmup_steps=10),
-    "power_decay": optim.PowerDecay(),
-    "adam_decay": optim.AdamDecay(0.99),
+STEPS = (0, 1, 5, 10, 11, 50, 99, 100, 150)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A schedule and its formula.
+
+    Attributes:
+      make: the class or function of mtfrun.optim.
+      arguments: what it is called with.
+      formula: the value at step t.
+    """
+
+    make: Callable[..., optim.Schedule]
+    arguments: Sequence[object]
+    formula: Callable[[int], float]
+
+    def schedule(self) -> optim.Schedule:
+        return self.make(*self.arguments)
+
+
+def _cosine(t: int) -> float:
+    return (1 + math.cos(math.pi * min(t, 100) / 100)) / 2
+
+
+def _triangle(t: int) -> float:
+    """Howard & Ruder 2018, equation 3, for 100 steps, of which 10 rise."""
+    p = t / 10 if t < 10 else 1 - (t - 10) / (10 * (1 / 0.1 - 1))
+    return 0.01 * (1 + max(p, 0.0) * (32 - 1)) / 32
+
+
+CASES = {
+    "constant": Case(optim.Constant, [0.3], lambda _: 0.3),
+    "warmup": Case(optim.LinearWarmup, [10], lambda t: min(1.0, t / 10)),
+    "rsqrt": Case(optim.TruncatedRsqrt, [10], lambda t: 1 / math.sqrt(max(t, 10))),
+    "linear": Case(optim.LinearDecay, [100, 0.5], lambda t: max(0.0, min(1.0, (100 - t) / 50))),
+    "linear_extrapolated": Case(
+        optim.LinearDecay, [100, 0.5, True], lambda t: min(1.0, (100 - t) / 50)
+    ),
+    "cosine": Case(optim.CosineDecay, [100, 0.1], lambda t: 0.1 + 0.9 * _cosine(t)),
+    "triangle": Case(optim.SlantedTriangular, [100], _triangle),
+    "product": Case(
+        optim.Product,
+        [[2.0, optim.LinearWarmup(10), optim.CosineDecay(100), 0.5]],
+        lambda t: min(1.0, t / 10) * _cosine(t),
+    ),
+    "only_numbers": Case(optim.Product, [[2.0, 0.25]], lambda _: 0.5),
+    "shifted": Case(optim.Shifted, [optim.LinearWarmup(10), 5], lambda t: min(1.0, (t - 5) / 10)),
+    "noam": Case(
+        optim.noam,
+        [100, 10],
+        lambda t: max(0.0, min(1.0, (100 - t) / 10)) / math.sqrt(max(t, 10)),
+    ),
+    "noam_without_decay": Case(
+        optim.noam, [100, 10, 0.0, 3.0], lambda t: 3 / math.sqrt(max(t, 10))
+    ),
+    "power_decay": Case(optim.PowerDecay, [], lambda t: 1 - (t + 1) ** -0.8),
+    "adam_decay": Case(
+        optim.AdamDecay, [0.99], lambda t: 0.99 * (1 - 0.99**t) / (1 - 0.99 ** (t + 1))
+    ),
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_public_schedule_has_a_case() -> None:
+    without_case = public_schedules(vars(optim)) - {case.make for case in CASES.values()}
+    assert not without_case, "add cases to CASES, with a formula"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_schedule_equals_its_formula(name: str) -> None:
+    schedule = CASES[name].schedule()
+    expected = [CASES[name].formula(step) for step in STEPS]
+    assert_close([_number(schedule(step)) for step in STEPS], expected)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_a_schedule_is_the_same_in_python_and_in_a_step(name: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    in_step = mtf.function(optim.Sgd(SCHEDULES[name]).learning_rate)
-    for step in (0, 1, 5, 10, 11, 50, 99, 100, 150):
+    schedule = CASES[name].schedule()
+    in_step = mtf.function(optim.Sgd(schedule).learning_rate)
+    for step in STEPS:
         rate = in_step(mtf.import_tf_tensor(mesh, np.int32(step), []))
-        assert_close(mtf.to_numpy(rate), SCHEDULES[name](step))
+        assert_close(mtf.to_numpy(rate), _number(schedule(step)))
 
 
 @pytest.mark.parametrize("mesh_shape", LAYOUTS)
 def test_a_schedule_gives_a_scalar_under_every_layout(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape)
-    schedule = SCHEDULES["product"]
+    schedule = CASES["product"].schedule()
     rate = mtf.function(schedule)(mtf.import_tf_tensor(mesh, np.int32(7), []))
     assert rate.shape == mtf.Shape([])
-    assert_close(mtf.to_numpy(rate), schedule(7))
-
-
-def test_cosine_decay_is_half_a_wave() -> None:
-    schedule = optim.CosineDecay(200, minimum=0.2)
-    values = [schedule(step) for step in (0, 50, 100, 150, 200, 300)]
-    expected = [0.2 + 0.8 * (1 + math.cos(math.pi * x)) / 2 for x in (0, 0.25, 0.5, 0.75, 1, 1)]
-    assert_close(values, expected)
+    assert_close(mtf.to_numpy(rate), _number(schedule(7)))
 
 
 @pytest.mark.parametrize(
@@ -57,14 +113,14 @@ def test_cosine_decay_is_half_a_wave() -> None:
     ids=lambda schedule: type(schedule).__name__,
 )
 def test_a_decay_stops_at_zero(schedule: optim.Schedule) -> None:
-    assert schedule(99) > 0
+    assert _number(schedule(99)) > 0
     assert schedule(100) == 0
     assert schedule(1000) == 0
 
 
 def test_a_slanted_triangle_stops_at_its_lowest_rate() -> None:
     schedule = optim.SlantedTriangular(100, ratio=10, maximum=0.5)
-    assert_close([schedule(step) for step in (0, 100, 1000)], [0.05, 0.05, 0.05])
+    assert_close([_number(schedule(step)) for step in (0, 100, 1000)], [0.05, 0.05, 0.05])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +135,14 @@ def test_a_slanted_triangle_stops_at_its_lowest_rate() -> None:
         (lambda: optim.SlantedTriangular(100, 1.0), r"cut_fraction is 1.0"),
     ],
 )
-def test_a_schedule_rejects_impossible_arguments(make: object, message: str) -> None:
+def test_a_schedule_rejects_impossible_arguments(
+    make: Callable[[], optim.Schedule], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def _number(value: float | mtf.Tensor) -> float:
+    """Returns a schedule's value in Python, which must be a float."""
+    assert isinstance(value, float)
+    return value

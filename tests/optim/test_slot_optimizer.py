@@ -1,6 +1,9 @@
-"""What all optimizers share: gradients are complete, slots are named and start at zero."""
+"""Tests of what all optimizers share: names and first values of slots, missing gradients."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -10,10 +13,11 @@ from mtfrun import mtf, optim
 from tests.layouts import ONE_DEVICE, assert_close
 
 MESH = mtf.Mesh(ONE_DEVICE)
-OPTIMIZERS = [optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor]
+Maker: TypeAlias = Callable[[float | optim.Schedule], optim.SlotOptimizer]
+OPTIMIZERS: list[Maker] = [optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor]
 
 
-def _initialized(make: type[optim.SlotOptimizer]) -> optim.SlotOptimizer:
+def _initialized(make: Maker) -> optim.SlotOptimizer:
     variables = {
         "block/kernel": mtf.Variable(MESH, "d_model:4;d_ff:2"),
         "block/bias": mtf.Variable(MESH, "d_ff:2"),
@@ -25,8 +29,8 @@ def _initialized(make: type[optim.SlotOptimizer]) -> optim.SlotOptimizer:
     return optimizer
 
 
-def _ones(shape: str, dtype: type = np.float32) -> mtf.Tensor:
-    shape = mtf.convert_to_shape(shape)
+def _ones(dims: str, dtype: type = np.float32) -> mtf.Tensor:
+    shape = mtf.convert_to_shape(dims)
     return mtf.import_tf_tensor(MESH, np.ones(shape.to_integer_list, dtype), shape)
 
 
@@ -34,12 +38,12 @@ STEP = np.int32(0)
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-@pytest.mark.parametrize("gradients", [{}, {"block/bias": None}])
+@pytest.mark.parametrize("missing", [{}, {"block/bias": None}])
 def test_a_missing_gradient_is_an_error_that_names_the_variable(
-    make: type[optim.SlotOptimizer], gradients: dict[str, None]
+    make: Maker, missing: dict[str, None]
 ) -> None:
     optimizer = _initialized(make)
-    gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), **gradients}
+    gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), **missing}
     with pytest.raises(optim.MissingGradientError, match="'block/bias' has no gradient"):
         optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))
 
@@ -68,7 +72,7 @@ def test_slots_are_named_after_their_variables() -> None:
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_an_update_gives_a_value_to_every_variable_and_slot(
-    make: type[optim.SlotOptimizer],
+    make: Maker,
 ) -> None:
     optimizer = _initialized(make)
     gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), "block/bias": _ones("d_ff:2")}
@@ -90,12 +94,12 @@ def test_a_bfloat16_gradient_updates_in_float32() -> None:
     updates = optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))
     for value in updates.values():
         assert value.dtype == tf.float32
-        # 0.1 in bfloat16 is off by 4e-4 of itself.
+        # 0.1 in bfloat16 has a relative error of 4e-4.
         assert_close(mtf.to_numpy(value), np.full(value.shape.to_integer_list, -0.1))
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_the_learning_rate_is_readable(make: type[optim.SlotOptimizer]) -> None:
+def test_the_learning_rate_is_readable(make: Maker) -> None:
     optimizer = make(optim.LinearWarmup(10))
     rate = optimizer.learning_rate(mtf.import_tf_tensor(MESH, np.int32(5), []))
     assert rate.shape == mtf.Shape([])

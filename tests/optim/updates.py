@@ -1,4 +1,4 @@
-"""Runs an optimizer on given parameters and gradients, as a training loop would."""
+"""Runs of an optimizer on known parameters and gradients, as in a training loop."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from mtfrun import mtf, optim
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
-    """An initializer that gives a known value."""
+class Known:
+    """An initializer that returns a known value.
+
+    Attributes:
+      value: of the variable's shape.
+    """
 
     value: np.ndarray
 
@@ -26,15 +30,19 @@ def make_variables(
     dims: Mapping[str, list[str]],
     merged: Sequence[str] = (),
 ) -> dict[str, mtf.Variable]:
-    """Returns variables with storage, by path, of the given values and dimension names.
+    """Returns variables with storage, by path.
 
-    Dimensions whose names are in `merged` are one side of a matrix.
+    Args:
+      mesh: where they are.
+      values: by path.
+      dims: names of the dimensions, by path.
+      merged: names of dimensions that are one side of a matrix.
     """
     variables = {}
     for path, value in values.items():
         shape = [mtf.Dimension(*pair) for pair in zip(dims[path], value.shape, strict=True)]
         merged_dims = [dim for dim in shape if dim.name in merged]
-        variables[path] = mtf.Variable(mesh, shape, Given(value), merged_dims=merged_dims)
+        variables[path] = mtf.Variable(mesh, shape, Known(value), merged_dims=merged_dims)
         variables[path].initialize(seed=0, path=path)
     return variables
 
