@@ -1,4 +1,4 @@
-"""Settings that must be made before TensorFlow starts, and the fixture over LAYOUTS."""
+"""TensorFlow's settings in tests, and fixtures for all packages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.layouts import LAYOUTS, NUM_DEVICES
 def pytest_configure(config: pytest.Config) -> None:
     """Prepares TensorFlow in every process that runs tests.
 
-    The one that only hands them to workers (`-n`) is left without: it starts sooner, and the
-    messages that TensorFlow prints when it is loaded do not follow the summary of the tests.
+    The process that only distributes tests to workers (`-n`) does not load it: it starts sooner,
+    and the messages that TensorFlow prints when it is loaded do not follow the summary.
     """
     is_worker = hasattr(config, "workerinput")
     if is_worker or not config.getoption("numprocesses", default=None):
@@ -23,14 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _make_virtual_devices() -> None:
-    """Splits the CPU into NUM_DEVICES, which is only possible before TensorFlow touches it."""
+    """Splits the CPU into NUM_DEVICES, which is only possible before TensorFlow uses it."""
     # Read by TensorFlow when it is loaded.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import tensorflow as tf
+    import tensorflow as tf  # noqa: PLC0415, after the environment variables are set
 
-    # Tests are small and several processes share the machine: one thread an op is fastest. The
-    # pool between ops stays as it is, for the devices of a mesh wait for each other in it.
+    # Tests are small and several processes share the machine: one thread per op is fastest. The
+    # pool for different ops keeps its size, since the devices of a mesh wait for each other in it.
     tf.config.threading.set_intra_op_parallelism_threads(1)
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
@@ -40,7 +40,7 @@ def _make_virtual_devices() -> None:
 
 @pytest.fixture
 def hangup_not_ignored() -> Iterator[None]:
-    """Lets this process and its descendants receive SIGHUP, which `nohup` has them ignore."""
+    """Makes this process and its descendants receive SIGHUP, which is ignored under `nohup`."""
     former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, former)
@@ -48,5 +48,5 @@ def hangup_not_ignored() -> Iterator[None]:
 
 @pytest.fixture(params=LAYOUTS)
 def mesh_shape(request: pytest.FixtureRequest) -> str:
-    """Every mesh shape of LAYOUTS in turn, for example `"data:2,model:2"`."""
+    """Every mesh shape of LAYOUTS, for example `"data:2,model:2"`."""
     return request.param

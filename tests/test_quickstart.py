@@ -1,4 +1,4 @@
-"""What `bin/quickstart` prints can be pasted."""
+"""The commands that `bin/quickstart` prints can be pasted into a shell."""
 
 from __future__ import annotations
 

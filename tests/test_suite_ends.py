@@ -1,4 +1,4 @@
-"""The suite ends, and says where, when one of its processes dies or hangs."""
+"""A process of the suite that dies or hangs ends it, and the report says in which test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def _run(directory: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Returns the finished tests of a directory, run with the project's settings."""
+    """Runs the tests of a directory with the project's settings."""
     settings = ["-c", str(ROOT / "setup.cfg"), f"--rootdir={directory}", "-p", "no:cacheprovider"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *settings, "-n", "2", *arguments, str(directory)],

@@ -1,4 +1,4 @@
-"""The page on DTensor: every pattern that it lists is covered by a test that exists."""
+"""The page on DTensor: every pattern in its table names tests that exist."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ ROWS = [
 
 
 def _exists(test: str) -> bool:
+    """Returns whether there is such a case of operations, or such a function `path::name`."""
     path, _, name = test.rpartition("::")
     if not path:
         return name in CASES
@@ -36,7 +37,7 @@ def test_every_pattern_has_a_test_that_exists(row: list[str]) -> None:
     assert [test for test in tests if not _exists(test)] == []
 
 
-def test_a_test_that_does_not_exist_would_be_noticed() -> None:
+def test_a_test_that_does_not_exist_is_noticed() -> None:
     assert len(ROWS) > 30
     assert not _exists("no_such_case")
     assert not _exists("tests/mtf/test_mesh.py::test_no_such_test")

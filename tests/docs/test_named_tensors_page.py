@@ -1,4 +1,4 @@
-"""The page on named tensors: its example runs, and is the one that the page shows."""
+"""The page on named tensors: its example runs, and the page shows it unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_layout_does_not_change_the_example(
     assert accuracy == pytest.approx(on_one_device[1], abs=1 / 400)
 
 
-def test_the_page_shows_the_example_as_it_is() -> None:
+def test_the_page_shows_the_example() -> None:
     (shown,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert shown == (DOCS / "digits_example.py").read_text(encoding="utf-8")
 

@@ -17,8 +17,8 @@ def test_nesterov_equals_sutskever_et_al() -> None:
 
     after = run_updates(optim.Momentum(0.1, 0.9, nesterov=True), variables, {"w": gradients})
 
-    # Equations 3 and 4: theta is the iterate, and gradients are computed at theta + mu * v, the value
-    # of the variable.
+    # Equations 3 and 4: theta is the iterate, and the variable is theta + mu * v, where gradients are
+    # computed.
     theta, v = start.astype(np.float64), np.zeros([4])
     expected = []
     for gradient in gradients:

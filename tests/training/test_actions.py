@@ -1,4 +1,4 @@
-"""Tests of mtfrun.training.actions: a user's own action in the loop, and when actions are due."""
+"""Tests of mtfrun.training.actions: a user's action in the loop, and when actions are due."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import signal
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,10 @@ from tests.training.toy_run import curve, toy_train
 
 
 class Recording(Action):
-    """Records what it sees at every call, writes a curve and prints a line."""
+    """Records the context of every call, writes a curve and prints a line."""
 
-    def __init__(self, **when: float | bool) -> None:
-        vars(self).update(when)
+    def __init__(self, **triggers: float | bool) -> None:
+        vars(self).update(triggers)
         self.seen: list[tuple[int, dict[str, float]]] = []
 
     def __call__(self, context: ActionContext) -> None:
@@ -62,7 +63,7 @@ def test_an_action_sees_the_newest_point_and_writes_lines_and_summaries(
 def test_visits_end_where_an_action_is_due(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visits = []
+    visits: list[int] = []
     original = Infeed.next
 
     def recorded(self: Infeed, steps: int, capacity: int | None = None) -> object:
@@ -91,8 +92,41 @@ def test_the_end_is_one_call_and_seconds_come_at_the_next_visit(tmp_path: pathli
     assert by_seconds.steps[-1] == 8 and len(by_seconds.steps) >= 4
 
 
+@pytest.mark.parametrize(
+    ("triggers", "expected"),
+    [
+        ({"every_secs": 30.0}, [3, 6, 9, 12]),
+        # Between two steps: at the first visit after that.
+        ({"every_secs": 35.0}, [4, 8, 12]),
+        # The seconds count from when it was last due, by steps or by time.
+        ({"every_secs": 30.0, "every_steps": 4}, [3, 4, 7, 8, 11, 12]),
+        ({"every_secs": 30.0, "every_steps": 2}, [2, 4, 6, 8, 10, 12]),
+        ({"every_secs": 1000.0}, []),
+    ],
+)
+def test_actions_by_time_with_steps_of_ten_seconds(
+    triggers: dict[str, float],
+    expected: list[int],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    original = Infeed.next
+
+    def ten_seconds_a_step(self: Infeed, steps: int, capacity: int | None = None) -> object:
+        nonlocal now
+        now += 10.0 * steps
+        return original(self, steps, capacity)
+
+    monkeypatch.setattr(Infeed, "next", ten_seconds_a_step)
+    action = Recording(**triggers)
+    options = dataclasses.replace(_options(13), iterations_per_loop=1)
+    toy_train(str(tmp_path), options, actions=[action], clock=lambda: now)
+    assert action.steps == expected
+
+
 class Stopping(Action):
-    """Asks for an end at once."""
+    """Ends training at its first call."""
 
     every_steps = 3
 
@@ -113,7 +147,7 @@ def test_an_action_ends_training_and_a_later_run_goes_on(
 
 
 class Slow(Action):
-    """Gets a signal in the middle of its work."""
+    """Receives a signal in the middle of its work."""
 
     every_steps = 4
 
@@ -127,13 +161,13 @@ def test_a_signal_ends_an_action_that_checks_and_the_run_is_saved(tmp_path: path
     quick = Recording(every_steps=4)
     _, result = toy_train(str(tmp_path), _options(9), actions=[Slow(), quick])
     assert (result.step, result.signal) == (4, signal.SIGTERM)
-    assert quick.steps == [4]  # a resumed run does not come to this step again
+    assert quick.steps == [4]  # since a resumed run does not reach this step again
     assert RunDirectory(str(tmp_path)).checkpoints().steps() == [4]
 
 
 @dataclasses.dataclass
 class Configured(Action):
-    """Has its settings as fields."""
+    """Has its triggers as fields."""
 
     every_steps: int | None = 2
     every_secs: float | None = None
@@ -149,10 +183,10 @@ class Configured(Action):
         (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be a whole number"),  # type: ignore[arg-type]
         (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be a positive"),
         (Configured(every_steps=None), "Configured is never due: give it every_steps, every_secs"),
-        (Configured, "Configured'> is no action: give objects of a subclass of training.Action"),
+        (Configured, "Configured'> is no action: give objects of a subclass of training"),
     ],
 )
-def test_an_action_that_cannot_be_called_is_refused(
+def test_an_action_that_is_never_due_is_refused(
     action: Action, expected: str, tmp_path: pathlib.Path
 ) -> None:
     with pytest.raises(InputError, match=expected):
@@ -176,7 +210,7 @@ def test_an_action_with_fields_may_be_listed_twice(tmp_path: pathlib.Path) -> No
         ({"max_to_keep": -1}, "CheckpointOptions.max_to_keep is -1: it must be a positive number"),
     ],
 )
-def test_options_of_checkpoints_are_positive(settings: dict, expected: str) -> None:
+def test_options_of_checkpoints_are_positive(settings: dict[str, Any], expected: str) -> None:
     with pytest.raises(InputError, match=expected):
         CheckpointOptions(**settings)
 
@@ -184,6 +218,7 @@ def test_options_of_checkpoints_are_positive(settings: dict, expected: str) -> N
 def test_options_of_seconds_and_norms_need_not_be_whole() -> None:
     options = TrainOptions(1, secs_per_loop=0.5, clip_norm=0.1)
     assert (options.secs_per_loop, options.clip_norm) == (0.5, 0.1)
-    for name in ("secs_per_loop", "clip_norm"):
-        with pytest.raises(InputError, match=f"^{name} is 0.0: it must be a positive number"):
-            TrainOptions(1, **{name: 0.0})
+    with pytest.raises(InputError, match=r"^secs_per_loop is 0\.0: it must be a positive number"):
+        TrainOptions(1, secs_per_loop=0.0)
+    with pytest.raises(InputError, match=r"^clip_norm is 0\.0: it must be a positive number"):
+        TrainOptions(1, clip_norm=0.0)

@@ -1,4 +1,4 @@
-"""Tests of mtfrun.training.curves: a point is the same whether or not the run was interrupted."""
+"""Tests of mtfrun.training.curves: an interruption of the run changes no point."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import os
 import pathlib
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mtfrun.training import CheckpointOptions, TrainOptions
-from mtfrun.training.curves import Curves
+from mtfrun.training.curves import Curves, History
 from tests.training.toy_run import Evaluating, curve, toy_train
 
 
@@ -24,61 +26,63 @@ def _options(train_steps: int) -> TrainOptions:
     )
 
 
-def _interrupt(step: int, note, check) -> None:
+def _interrupt(step: int, _: object, check: Callable[[], None]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     check()
     raise AssertionError("goes on after a signal")
 
 
 @pytest.mark.parametrize("tag", ["loss", "perplexity", "learning_rate", "grad_norm"])
-def test_points_do_not_depend_on_an_interruption_between_them(runs, tag):
-    whole, halves, _ = runs
-    assert list(curve(whole, tag)) == [10, 20, 30]
-    assert curve(halves, tag) == curve(whole, tag)
+def test_points_do_not_depend_on_an_interruption_between_them(
+    runs: tuple[str, str, str], tag: str
+) -> None:
+    uninterrupted, interrupted, _ = runs
+    assert list(curve(uninterrupted, tag)) == [10, 20, 30]
+    assert curve(interrupted, tag) == curve(uninterrupted, tag)
 
 
-def test_points_do_not_depend_on_an_end_between_them(runs):
-    whole, _, longer = runs
-    points = curve(longer)
+def test_points_do_not_depend_on_an_end_between_them(runs: tuple[str, str, str]) -> None:
+    uninterrupted, _, extended = runs
+    points = curve(extended)
     assert list(points) == [10, 15, 20, 30]  # the end of the first part has its own point
-    assert {step: points[step] for step in (10, 20, 30)} == curve(whole)
+    assert {step: points[step] for step in (10, 20, 30)} == curve(uninterrupted)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
-    """A run of 30 steps; one that a signal stops after 15; one that was to have 15 at first."""
+    """A run of 30 steps; one that a signal interrupts after 15; one of 15, extended to 30."""
     folder: pathlib.Path = tmp_path_factory.mktemp("runs")
-    whole, halves, longer = (str(folder / name) for name in ("whole", "halves", "longer"))
-    toy_train(whole, _options(30))
-    _, stopped = toy_train(halves, _options(30), actions=[Evaluating(_interrupt, 15)])
+    uninterrupted, interrupted, extended = (str(folder / name) for name in "abc")
+    toy_train(uninterrupted, _options(30))
+    _, stopped = toy_train(interrupted, _options(30), actions=[Evaluating(_interrupt, 15)])
     assert (stopped.step, stopped.signal) == (15, signal.SIGTERM)
-    toy_train(halves, _options(30))
-    toy_train(longer, _options(15))
-    toy_train(longer, _options(30))
-    return whole, halves, longer
+    toy_train(interrupted, _options(30))
+    toy_train(extended, _options(15))
+    toy_train(extended, _options(30))
+    return uninterrupted, interrupted, extended
 
 
 class _HostMetric:
-    def __init__(self, total: list, weight: list):
+    def __init__(self, total: object, weight: object):
         self.total, self.weight = np.array(total, np.float32), np.array(weight, np.float32)
 
 
-def test_sums_survive_json_to_the_bit_whatever_they_are():
-    history = {
+def test_sums_survive_json_to_the_bit_even_if_not_finite() -> None:
+    history: History = {
         "loss": _HostMetric([0.1, 0.7], [3.0, 1.0]),
         "load": _HostMetric([[0.1, 1e-30], [np.inf, 0.3]], [1.0, 1.0]),
     }
     first = Curves(10, 100)
     assert list(first.add(10, history, 2)) == []
     text = json.dumps(first.sums(), allow_nan=False)
-    again = Curves(10, 100)
-    again.restore(json.loads(text))
-    points = [list(curves.add(12, history, 2)) for curves in (first, again)]
-    sums = [curves.sums() for curves in (first, again)]
+    restored = Curves(10, 100)
+    restored.restore(json.loads(text))
+    points = [list(curves.add(12, history, 2)) for curves in (first, restored)]
+    sums = [curves.sums() for curves in (first, restored)]
     assert points == [[], []] and sums[0] == sums[1] and json.dumps(sums[0]) != text
 
 
 @pytest.mark.parametrize("sums", [None, [], {"loss": 1}, {"loss": {"total": [1], "weight": "x"}}])
-def test_sums_that_are_none_are_an_error_of_one_line(sums):
+def test_damaged_sums_are_an_error_of_one_line(sums: Any) -> None:
     with pytest.raises(ValueError, match="sums of curves are not as they were saved"):
         Curves(10, 100).restore(sums)

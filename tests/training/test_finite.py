@@ -1,9 +1,10 @@
-"""Tests of mtfrun.training.finite: no checkpoint ever holds numbers that are not finite."""
+"""Tests of mtfrun.training.finite: no checkpoint has numbers that are not finite."""
 
 from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,32 +32,34 @@ def _options(train_steps: int) -> TrainOptions:
     )
 
 
-def _written(path: pathlib.Path) -> dict:
+def _written(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the contents of a file that must be standard JSON."""
+
     def refuse(token: str) -> None:
         raise AssertionError(f"{token} is no JSON")
 
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def _batch(step: int) -> list:
+def _batch(step: int) -> list[list[int]]:
     """Returns the targets of the batch of a step."""
     (batch,) = batches().skip(step - 1).take(1)
     return batch["targets"].numpy().tolist()
 
 
-def test_infinite_weights_are_not_saved_and_their_step_is_described(tmp_path):
+def test_infinite_weights_are_not_saved_and_their_step_is_described(tmp_path: pathlib.Path) -> None:
     sgd = optim.Sgd(learning_rate=HUGE)
     expected = r"variable model/\w+ of step 1 is not finite; there is no good checkpoint yet"
     with pytest.raises(NonFiniteError, match=expected):
         toy_train(str(tmp_path), _options(1), optimizer=sgd)
     assert RunDirectory(str(tmp_path)).checkpoints().steps() == []
-    found = _written(tmp_path / "nan_step_1.json")
-    assert found["step"] == 1 and found["variable"].startswith("model/")
-    assert found["rows"] == {"targets": _batch(1)}
+    report = _written(tmp_path / "nan_step_1.json")
+    assert report["step"] == 1 and report["variable"].startswith("model/")
+    assert report["rows"] == {"targets": _batch(1)}
 
 
 @pytest.mark.parametrize("mesh_shape", ["data:1,model:1", "data:2,model:2"])
-def test_the_error_names_the_last_good_checkpoint(tmp_path, mesh_shape):
+def test_the_error_names_the_last_good_checkpoint(tmp_path: pathlib.Path, mesh_shape: str) -> None:
     toy_train(str(tmp_path), _options(4), mesh_shape=mesh_shape)
     adam = optim.Adam(learning_rate=float("inf"))
     with pytest.raises(NonFiniteError, match=r"of step 5 .*last good checkpoint is step 4"):
@@ -65,15 +68,15 @@ def test_the_error_names_the_last_good_checkpoint(tmp_path, mesh_shape):
     assert _written(tmp_path / "nan_step_5.json")["rows"] == {"targets": _batch(5)}
 
 
-def test_a_loss_that_is_not_finite_names_its_own_step(tmp_path):
-    """Where no checkpoint is due between, the loss of the next step shows it."""
+def test_a_loss_that_is_not_finite_names_its_own_step(tmp_path: pathlib.Path) -> None:
+    """Without a checkpoint in between, the loss of the next step shows it."""
     options = TrainOptions(9, 9, checkpoints=CheckpointOptions(every_steps=None))
     with pytest.raises(NonFiniteError, match="the loss of step 2 is not finite"):
         toy_train(str(tmp_path), options, optimizer=optim.Sgd(learning_rate=HUGE))
     assert _written(tmp_path / "nan_step_2.json")["rows"] == {"targets": _batch(2)}
 
 
-def test_an_infinite_gradient_is_found_in_its_step(tmp_path):
+def test_an_infinite_gradient_is_found_in_its_step(tmp_path: pathlib.Path) -> None:
     mesh = mtf.Mesh()
     state = TrainState(Bigram(mesh), optim.Sgd(learning_rate=1.0), mesh)
     state.initialize()
@@ -93,10 +96,11 @@ class _HostMetric:
         self.total, self.weight = total, weight
 
 
-def test_a_checkpoint_that_is_not_finite_is_not_called_good(tmp_path):
-    """An earlier version saved such: what is named is older."""
+def test_a_checkpoint_that_is_not_finite_is_not_good(tmp_path: pathlib.Path) -> None:
+    """An earlier version has saved such a checkpoint: the error names an older one."""
     state, _ = toy_train(str(tmp_path), _options(3))
-    state.model.hidden.variable.assign(tf.fill(state.model.hidden.variable.shape, np.inf))
+    hidden = state.model.named_variables()["hidden"].variable
+    hidden.assign(tf.fill(hidden.shape, np.inf))
     checkpoints = RunDirectory(str(tmp_path)).checkpoints(max_to_keep=None)
     iterator = iter(batches())
     for step in (5, 7):
@@ -107,7 +111,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_called_good(tmp_path):
     assert checkpoints.steps() == [1, 2, 3, 5, 7]
 
 
-def test_the_first_variable_is_named_on_every_mesh(mesh_shape):
+def test_the_first_variable_is_named_on_every_mesh(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     state = TrainState(Bigram(mesh), optim.Adam(learning_rate=0.1), mesh)
     state.initialize()
@@ -119,6 +123,7 @@ def test_the_first_variable_is_named_on_every_mesh(mesh_shape):
     last.flat[-1] = np.nan
     mtf.assign(slot, mtf.import_tf_tensor(mesh, last, slot.shape))
     assert check.first_non_finite() == path
-    first = np.full(state.model.hidden.shape.to_integer_list, -np.inf, np.float32)
-    mtf.assign(state.model.hidden, mtf.import_tf_tensor(mesh, first, state.model.hidden.shape))
+    hidden = state.model.named_variables()["hidden"]
+    first = np.full(hidden.shape.to_integer_list, -np.inf, np.float32)
+    mtf.assign(hidden, mtf.import_tf_tensor(mesh, first, hidden.shape))
     assert check.first_non_finite() == "model/hidden"

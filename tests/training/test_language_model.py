@@ -28,7 +28,7 @@ BATCH, LENGTH, VOCABULARY, STEPS = 8, 16, 64, 20
 
 MESHES = ("data:2,model:2", "data:4,model:1", "data:1,model:4", "data:4,model:2")
 VARIANTS = [(False, 1), (True, 1), (False, 2), (True, 2)]
-# Quick enough for each run: everything at once on one mesh, and one more mesh.
+# In the default suite: all options together on one mesh, and one more mesh.
 QUICK = {("data:2,model:2", True, 2), ("data:1,model:4", False, 1)}
 CASES = [
     pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
@@ -37,7 +37,7 @@ CASES = [
 
 
 def batches() -> tf.data.Dataset:
-    """Packed rows of two documents each, the second of which ends in padding."""
+    """Returns packed examples of two documents each, the second of which ends in padding."""
     rng = np.random.default_rng(0)
     targets = rng.integers(1, VOCABULARY, (STEPS, BATCH, LENGTH)).astype(np.int32)
     targets[:, :, -2:] = 0
@@ -77,25 +77,30 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
     state.initialize()
     infeed = Infeed(iter(batches()), mesh, language_model_shapes(BATCH, LENGTH))
     run = train_steps_function(state, microbatches=microbatches, clip_norm=1.0)
-    history = mtf.to_numpy(run(infeed.next(STEPS), mtf.constant(mesh, STEPS, dtype=tf.int32)))
+    features = infeed.next(STEPS)
+    assert features is not None
+    history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
     loss = history["loss"]
     return loss.total / loss.weight, history["grad_norm"].total
 
 
 @pytest.mark.parametrize(("mesh_shape", "rematerialise", "microbatches"), CASES)
-def test_losses_and_gradient_norms_are_those_of_one_device(mesh_shape, rematerialise, microbatches):
-    # Without rematerialisation on one device: it must not change the numbers either.
+def test_losses_and_gradient_norms_are_those_of_one_device(
+    mesh_shape: str, rematerialise: bool, microbatches: int
+) -> None:
+    # Expected without rematerialisation, which must not change the numbers either.
     expected = losses("data:1,model:1", False, microbatches)
     actual = losses(mesh_shape, rematerialise, microbatches)
     np.testing.assert_allclose(actual[0], expected[0], rtol=FLOAT32_MODEL_TOLERANCE)
     assert_close(actual[1], expected[1], FLOAT32_MODEL_TOLERANCE)
 
 
-def test_rematerialisation_changes_nothing_on_one_device():
-    plain, again = losses("data:1,model:1", False, 1), losses("data:1,model:1", True, 1)
-    np.testing.assert_allclose(again[0], plain[0], rtol=FLOAT32_MODEL_TOLERANCE)
+def test_rematerialisation_changes_nothing_on_one_device() -> None:
+    plain = losses("data:1,model:1", False, 1)
+    rematerialised = losses("data:1,model:1", True, 1)
+    np.testing.assert_allclose(rematerialised[0], plain[0], rtol=FLOAT32_MODEL_TOLERANCE)
 
 
-def test_the_loss_falls():
-    found, _ = losses("data:1,model:1", False, 1)
-    assert found[-3:].mean() < found[:3].mean()
+def test_the_loss_falls() -> None:
+    loss, _ = losses("data:1,model:1", False, 1)
+    assert loss[-3:].mean() < loss[:3].mean()

@@ -1,12 +1,14 @@
-"""Tests of mtfrun.training.loop: what happens when, and that nothing is lost."""
+"""Tests of mtfrun.training.loop: points, checkpoints, resumption, signals."""
 
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,9 @@ from tests.training.toy_model import batches
 from tests.training.toy_run import Evaluating, curve, parameters, toy_train
 
 
-def options(train_steps: int, **changes) -> TrainOptions:
-    settings = {
+def options(train_steps: int, **changes: Any) -> TrainOptions:
+    """Returns short visits, a point at every step, and no checkpoints but the last."""
+    settings: dict[str, Any] = {
         "iterations_per_loop": 3,
         "log_every_steps": 1,
         "checkpoints": CheckpointOptions(every_steps=None),
@@ -28,26 +31,26 @@ def options(train_steps: int, **changes) -> TrainOptions:
     return TrainOptions(train_steps=train_steps, **{**settings, **changes})
 
 
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
-    whole, _ = toy_train(str(tmp_path / "whole"), options(10))
-    toy_train(str(tmp_path / "halves"), options(4))
-    halves, result = toy_train(str(tmp_path / "halves"), options(10))
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: pathlib.Path) -> None:
+    uninterrupted, _ = toy_train(str(tmp_path / "uninterrupted"), options(10))
+    toy_train(str(tmp_path / "resumed"), options(4))
+    resumed, result = toy_train(str(tmp_path / "resumed"), options(10))
     assert result.step == 10
-    for path, value in parameters(whole).items():
-        np.testing.assert_array_equal(parameters(halves)[path], value, err_msg=path)
-    assert curve(str(tmp_path / "halves")) == curve(str(tmp_path / "whole"))
+    for path, value in parameters(uninterrupted).items():
+        np.testing.assert_array_equal(parameters(resumed)[path], value, err_msg=path)
+    assert curve(str(tmp_path / "resumed")) == curve(str(tmp_path / "uninterrupted"))
 
 
-def test_a_run_goes_on_on_another_mesh(tmp_path):
-    whole, _ = toy_train(str(tmp_path / "whole"), options(8))
+def test_a_run_is_resumed_on_another_mesh(tmp_path: pathlib.Path) -> None:
+    unmoved, _ = toy_train(str(tmp_path / "unmoved"), options(8))
     toy_train(str(tmp_path / "moved"), options(4))
     moved, _ = toy_train(str(tmp_path / "moved"), options(8), mesh_shape="data:2,model:2")
-    expected = parameters(whole)
+    expected = parameters(unmoved)
     for path, value in parameters(moved).items():
         assert_close(value, expected[path], FLOAT32_MODEL_TOLERANCE)
 
 
-def test_every_step_has_a_point_where_asked_and_means_cover_windows(tmp_path):
+def test_points_are_means_over_windows(tmp_path: pathlib.Path) -> None:
     toy_train(str(tmp_path / "single"), options(7))
     toy_train(str(tmp_path / "means"), options(7, log_every_steps=3))
     single, means = curve(str(tmp_path / "single")), curve(str(tmp_path / "means"))
@@ -57,7 +60,7 @@ def test_every_step_has_a_point_where_asked_and_means_cover_windows(tmp_path):
     assert_close(means[7], single[7], FLOAT32_MODEL_TOLERANCE)
 
 
-def test_the_usual_tags_are_written(tmp_path):
+def test_the_usual_tags_are_written(tmp_path: pathlib.Path) -> None:
     toy_train(str(tmp_path), options(2))
     tags = ("loss", "perplexity", "learning_rate", "grad_norm")
     rates = ("perf/steps_per_sec", "perf/tokens_per_sec")
@@ -66,7 +69,9 @@ def test_the_usual_tags_are_written(tmp_path):
     assert curve(str(tmp_path), "learning_rate")[2] == pytest.approx(0.05)
 
 
-def test_checkpoints_and_evaluations_come_at_their_steps_and_at_the_end(tmp_path):
+def test_checkpoints_and_evaluations_are_due_at_their_steps_and_at_the_end(
+    tmp_path: pathlib.Path,
+) -> None:
     evaluated: list[int] = []
     toy_train(
         str(tmp_path),
@@ -77,7 +82,9 @@ def test_checkpoints_and_evaluations_come_at_their_steps_and_at_the_end(tmp_path
     assert evaluated == [5, 10, 11]
 
 
-def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path, capsys):
+def test_a_finished_run_is_not_changed(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     toy_train(str(tmp_path), options(3))
     files = sorted(path for path in tmp_path.rglob("*"))
     capsys.readouterr()
@@ -94,25 +101,27 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(tmp_path, capsys):
     assert sorted(path for path in tmp_path.rglob("*")) == files
 
 
-def test_data_that_ends_is_an_error(tmp_path):
+def test_data_that_ends_is_an_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="training data has come to an end"):
         toy_train(str(tmp_path), options(9), dataset=batches().take(3))
 
 
-def test_a_profile_is_recorded(tmp_path):
+def test_a_profile_is_recorded(tmp_path: pathlib.Path) -> None:
     toy_train(str(tmp_path), options(7, profile=True))
     traces = tf.io.gfile.glob(str(tmp_path / "train/plugins/profile/*/*"))
     assert traces
 
 
 @pytest.mark.parametrize("name", ["train_steps", "iterations_per_loop", "microbatches"])
-def test_options_must_be_positive_whole_numbers(name):
+def test_options_must_be_positive_whole_numbers(name: str) -> None:
     for value in (0, -1, 1.5):
+        settings: dict[str, Any] = {"train_steps": 1, name: value}
         with pytest.raises(ValueError, match=f"^{name} is"):
-            TrainOptions(**{"train_steps": 1, name: value})
+            TrainOptions(**settings)
 
 
-def start(model_dir, steps: int) -> subprocess.Popen:
+def start(model_dir: pathlib.Path, steps: int) -> subprocess.Popen[bytes]:
+    """Starts training in another process."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.toy_run", str(model_dir), str(steps)],
@@ -121,14 +130,15 @@ def start(model_dir, steps: int) -> subprocess.Popen:
     )
 
 
-def wait_for_checkpoint(model_dir, process: subprocess.Popen) -> None:
+def wait_for_checkpoint(model_dir: pathlib.Path, process: subprocess.Popen[bytes]) -> None:
+    """Waits until the other process has saved a checkpoint."""
     deadline = time.monotonic() + 120
     while not RunDirectory(str(model_dir)).checkpoints().steps():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
+def test_a_killed_run_is_resumed_with_the_same_numbers(tmp_path: pathlib.Path) -> None:
     process = start(tmp_path / "killed", 100_000)
     wait_for_checkpoint(tmp_path / "killed", process)
     process.send_signal(signal.SIGKILL)
@@ -137,13 +147,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert reached is not None
     steps = reached + 5
     killed, _ = toy_train(str(tmp_path / "killed"), options(steps))
-    whole, _ = toy_train(str(tmp_path / "whole"), options(steps))
-    for path, value in parameters(whole).items():
+    uninterrupted, _ = toy_train(str(tmp_path / "uninterrupted"), options(steps))
+    for path, value in parameters(uninterrupted).items():
         np.testing.assert_array_equal(parameters(killed)[path], value, err_msg=path)
-    assert curve(str(tmp_path / "killed")) == curve(str(tmp_path / "whole"))
+    assert curve(str(tmp_path / "killed")) == curve(str(tmp_path / "uninterrupted"))
 
 
-def test_sigterm_finishes_the_steps_and_saves(tmp_path):
+def test_sigterm_finishes_the_steps_and_saves(tmp_path: pathlib.Path) -> None:
     process = start(tmp_path, 100_000)
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(signal.SIGTERM)

@@ -1,6 +1,8 @@
-"""Tests of mtfrun.training.pace: a visit of the devices is as short as asked for."""
+"""Tests of mtfrun.training.pace: the length of visits, and the speed."""
 
 from __future__ import annotations
+
+import pathlib
 
 import pytest
 
@@ -10,7 +12,7 @@ from mtfrun.training.pace import Pace
 from tests.training.toy_run import curve, toy_train
 
 
-def test_the_first_visits_take_one_step_and_then_as_many_as_fit():
+def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
     pace = Pace(5.0, "perf/tokens_per_sec")
     assert pace.steps(100) == 1
     pace.add(1, 10.0, 60.0)  # compiles
@@ -23,7 +25,7 @@ def test_the_first_visits_take_one_step_and_then_as_many_as_fit():
     assert pace.steps(100) == 1
 
 
-def test_the_speed_is_without_the_visit_that_compiles():
+def test_the_speed_leaves_out_the_visit_that_compiles() -> None:
     pace = Pace(5.0, "perf/tokens_per_sec")
     pace.add(1, 10.0, 60.0)
     assert pace.rates() == {"perf/steps_per_sec": 1 / 60, "perf/tokens_per_sec": 1 / 6}
@@ -35,13 +37,14 @@ def test_the_speed_is_without_the_visit_that_compiles():
     assert pace.rates() == {"perf/steps_per_sec": 1.0, "perf/tokens_per_sec": 10.0}
 
 
-def test_visits_last_five_seconds_at_most_and_points_stay_where_they_are(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
-):
-    now, visits = [0.0], []
+def test_visits_last_five_seconds_at_most_and_points_do_not_move(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    visits: list[int] = []
     original = Infeed.next
 
-    def two_seconds_a_step(self, steps: int, capacity: int | None = None):
+    def two_seconds_a_step(self: Infeed, steps: int, capacity: int | None = None) -> object:
         now[0] += 2.0 * steps + 30.0 * (not visits)
         visits.append(steps)
         return original(self, steps, capacity)
@@ -54,11 +57,11 @@ def test_visits_last_five_seconds_at_most_and_points_stay_where_they_are(
     assert curve(str(tmp_path), "perf/steps_per_sec") == {4: 0.5, 8: 0.5, 12: 0.5, 13: 0.5}
 
 
-def test_quick_steps_fill_a_visit(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    visits = []
+def test_quick_steps_fill_a_visit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    visits: list[int] = []
     original = Infeed.next
 
-    def recorded(self, steps: int, capacity: int | None = None):
+    def recorded(self: Infeed, steps: int, capacity: int | None = None) -> object:
         visits.append(steps)
         return original(self, steps, capacity)
 

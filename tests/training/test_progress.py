@@ -8,7 +8,7 @@ from mtfrun.models.resnet import ImageClassifier
 from mtfrun.training.progress import Progress
 
 
-def test_a_line_says_step_loss_rate_speed_and_time_left():
+def test_a_line_says_step_loss_rate_speed_and_time_left() -> None:
     stream = io.StringIO()
     progress = Progress(0, 2000, stream)
     values = {
@@ -25,7 +25,7 @@ def test_a_line_says_step_loss_rate_speed_and_time_left():
     assert second.endswith("eta 1:00:01")
 
 
-def test_a_line_about_images_says_accuracy_and_images_per_second():
+def test_a_line_about_images_says_accuracy_and_images_per_second() -> None:
     stream = io.StringIO()
     progress = Progress(0, 900, stream, reporting=ImageClassifier.reporting)
     progress.line(

@@ -1,8 +1,9 @@
-"""Tests of mtfrun.training.signals: the first signal is polite, the second one is not."""
+"""Tests of mtfrun.training.signals: the first signal lets work be finished, a second one not."""
 
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import pytest
 from mtfrun.training import signals
 from mtfrun.training.signals import Stopped, StopSignals
 
+ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
 
-# Runs the file alone, without the seconds that TensorFlow takes: a program that is in native code
-# for ten minutes, where Python calls no handler.
+# A program that is in native code for ten minutes, where Python calls no handler. It runs the file
+# alone, to save the seconds that importing TensorFlow takes.
 BUSY = """
 import hashlib, runpy, sys
 signals = runpy.run_path(sys.argv[1])
@@ -31,17 +33,26 @@ with signals["StopSignals"]() as stop:
 
 
 @pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen]]:
-    started: list[subprocess.Popen] = []
+def processes() -> Iterator[list[subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
     yield started
     for process in started:
         process.kill()
         process.communicate()
 
 
-def _busy(processes: list, rounds: int, length: int, *, prefix: str = "") -> subprocess.Popen:
-    command = [sys.executable, "-c", prefix + BUSY, signals.__file__, str(rounds), str(length)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def _busy(
+    processes: list[subprocess.Popen[str]], rounds: int, length: int, *, prefix: str = ""
+) -> subprocess.Popen[str]:
+    """Starts the program above and waits until it handles signals."""
+    program = [prefix + BUSY, signals.__file__, str(rounds), str(length)]
+    return _started(processes, program)
+
+
+def _started(processes: list[subprocess.Popen[str]], program: list[str]) -> subprocess.Popen[str]:
+    """Starts a Python program with its arguments and waits until it has printed "busy"."""
+    command = [sys.executable, "-c", *program]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     processes.append(process)
     assert process.stdout is not None and process.stdout.readline() == "busy\n"
     return process
@@ -49,7 +60,9 @@ def _busy(processes: list, rounds: int, length: int, *, prefix: str = "") -> sub
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_signal_ends_native_code_within_a_second(first, second, processes):
+def test_the_second_signal_ends_native_code_within_a_second(
+    first: int, second: int, processes: list[subprocess.Popen[str]]
+) -> None:
     process = _busy(processes, 1, 2_000_000_000)
     process.send_signal(first)
     time.sleep(0.2)
@@ -58,13 +71,41 @@ def test_the_second_signal_ends_native_code_within_a_second(first, second, proce
     assert process.wait(timeout=1.0) == 128 + second
 
 
-def test_one_signal_lets_the_work_be_finished(processes):
+WRITING = """
+import hashlib, sys
+from mtfrun.rundir import atomic_open, remove_outputs_in_progress
+from mtfrun.training.signals import handled
+with (
+    handled(lambda number, frame: None, before_exit=remove_outputs_in_progress),
+    atomic_open(sys.argv[1]) as file,
+):
+    file.write("half")
+    file.flush()
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+"""
+
+
+def test_the_second_signal_removes_an_output_in_progress(
+    processes: list[subprocess.Popen[str]], tmp_path: pathlib.Path
+) -> None:
+    process = _started(processes, [WRITING, str(tmp_path / "answers.jsonl")])
+    assert len(list(tmp_path.iterdir())) == 1
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5.0) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_signal_lets_the_work_be_finished(processes: list[subprocess.Popen[str]]) -> None:
     process = _busy(processes, 1000, 100_000)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=20) == 100 + signal.SIGHUP
 
 
-def test_a_closed_terminal_may_send_two_signals(processes):
+def test_a_closed_terminal_may_send_two_signals(processes: list[subprocess.Popen[str]]) -> None:
     process = _busy(processes, 1, 1_000_000)
     for _ in range(3):
         process.send_signal(signal.SIGHUP)
@@ -72,14 +113,14 @@ def test_a_closed_terminal_may_send_two_signals(processes):
     assert process.wait(timeout=20) == 100 + signal.SIGHUP
 
 
-def test_nohup_goes_on(processes):
+def test_with_nohup_a_process_goes_on(processes: list[subprocess.Popen[str]]) -> None:
     ignoring = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     process = _busy(processes, 1, 1_000_000, prefix=ignoring)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=20) == 0
 
 
-def test_handlers_are_as_before_afterwards():
+def test_the_former_handlers_are_restored() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     former = [signal.getsignal(number) for number in numbers]
     with StopSignals() as stop:

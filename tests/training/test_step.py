@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,85 +21,98 @@ MESHES = ("data:2,model:1", "data:1,model:2", "data:2,model:2", "data:4,model:2"
 
 
 @functools.cache
-def losses(mesh_shape: str, visits=(3, 2), *, microbatches=1, clip_norm=None, capacity=3):
-    """Returns the losses of the steps, visit by visit, and the final embedding."""
+def losses(
+    mesh_shape: str, visits: tuple[int, ...] = (3, 2), *, microbatches: int = 1, capacity: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the losses of all steps, and the final embedding."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     state = TrainState(Bigram(mesh), optim.Adam(learning_rate=0.05), mesh, seed=3)
     state.initialize()
     shape = mtf.convert_to_shape("batch:8;length:6")
     infeed = Infeed(iter(batches()), mesh, {"targets": shape})
-    run = train_steps_function(state, microbatches=microbatches, clip_norm=clip_norm)
-    found = []
+    run = train_steps_function(state, microbatches=microbatches)
+    values: list[float] = []
     for count in visits:
-        history = run(infeed.next(count, capacity), mtf.constant(mesh, count, dtype=tf.int32))
+        features = infeed.next(count, capacity)
+        assert features is not None
+        history = run(features, mtf.constant(mesh, count, dtype=tf.int32))
         loss = mtf.to_numpy(history["loss"])
-        found.extend(loss.total[:count] / loss.weight[:count])
+        values.extend(loss.total[:count] / loss.weight[:count])
         assert not loss.weight[count:].any()
     assert state.finished_steps == sum(visits)
-    return np.array(found), mtf.to_numpy(state.model.embedding)
+    return np.array(values), mtf.to_numpy(state.model.named_variables()["embedding"])
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
 @pytest.mark.parametrize("mesh_shape", MESHES)
-def test_losses_and_parameters_are_those_of_one_device(mesh_shape, microbatches):
+def test_losses_and_parameters_are_those_of_one_device(mesh_shape: str, microbatches: int) -> None:
     expected = losses("data:1,model:1", microbatches=microbatches)
     actual = losses(mesh_shape, microbatches=microbatches)
     assert_close(actual[0], expected[0], FLOAT32_MODEL_TOLERANCE)
     assert_close(actual[1], expected[1], FLOAT32_MODEL_TOLERANCE)
 
 
-def test_the_partition_into_visits_changes_no_bit():
+def test_the_partition_into_visits_changes_no_bit() -> None:
     one = losses("data:1,model:1", visits=(5,), capacity=5)
     many = losses("data:1,model:1", visits=(1, 3, 1))
     np.testing.assert_array_equal(one[0], many[0])
     np.testing.assert_array_equal(one[1], many[1])
 
 
-def test_training_lowers_the_loss():
-    found, _ = losses("data:1,model:1", visits=(20, 20), capacity=20)
-    assert found[-5:].mean() < 0.7 * found[:5].mean()
+def test_training_lowers_the_loss() -> None:
+    values, _ = losses("data:1,model:1", visits=(20, 20), capacity=20)
+    assert values[-5:].mean() < 0.7 * values[:5].mean()
 
 
-def test_clipping_bounds_what_the_optimizer_sees():
-    mesh = mtf.Mesh()
-    state = TrainState(Bigram(mesh), optim.Sgd(learning_rate=1.0), mesh)
+def _state(model: Bigram, mesh: mtf.Mesh, frozen: Sequence[str] = ()) -> TrainState:
+    """Returns an initialised state with a learning rate of 1."""
+    state = TrainState(model, optim.Sgd(learning_rate=1.0), mesh, frozen=frozen)
     state.initialize()
+    return state
+
+
+def _one_step(state: TrainState, clip_norm: float | None = None) -> dict[str, Any]:
+    """Trains for one step and returns its history."""
+    shape = mtf.convert_to_shape("batch:8;length:6")
+    features = Infeed(iter(batches()), state.mesh, {"targets": shape}).next(1)
+    assert features is not None
+    run = train_steps_function(state, clip_norm=clip_norm)
+    return mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))
+
+
+def test_clipping_bounds_what_the_optimizer_sees() -> None:
+    mesh = mtf.Mesh()
+    state = _state(Bigram(mesh), mesh)
     before = mtf.to_numpy(state.model.named_variables())
-    infeed = Infeed(iter(batches()), mesh, {"targets": mtf.convert_to_shape("batch:8;length:6")})
-    run = train_steps_function(state, clip_norm=0.01)
-    history = mtf.to_numpy(run(infeed.next(1), mtf.constant(mesh, 1, dtype=tf.int32)))
+    history = _one_step(state, clip_norm=0.01)
     after = mtf.to_numpy(state.model.named_variables())
-    moved = np.sqrt(sum(np.sum((after[path] - before[path]) ** 2) for path in before))
+    change = np.sqrt(sum(np.sum((after[path] - before[path]) ** 2) for path in before))
     assert history["grad_norm"].total[0] > 0.01
-    assert_close(moved, np.float32(0.01), FLOAT32_MODEL_TOLERANCE)
+    assert_close(change, np.float32(0.01), FLOAT32_MODEL_TOLERANCE)
 
 
-def test_a_frozen_variable_stays_and_the_others_move():
+def test_a_frozen_variable_does_not_change_and_the_others_do() -> None:
     mesh = mtf.Mesh()
-    state = TrainState(Bigram(mesh), optim.Sgd(learning_rate=1.0), mesh, frozen=["^embedding$"])
-    state.initialize()
+    state = _state(Bigram(mesh), mesh, frozen=["^embedding$"])
     before = mtf.to_numpy(state.model.named_variables())
-    infeed = Infeed(iter(batches()), mesh, {"targets": mtf.convert_to_shape("batch:8;length:6")})
-    train_steps_function(state)(infeed.next(1), mtf.constant(mesh, 1, dtype=tf.int32))
+    _one_step(state)
     after = mtf.to_numpy(state.model.named_variables())
     np.testing.assert_array_equal(after["embedding"], before["embedding"])
     assert np.abs(after["softmax"] - before["softmax"]).max() > 0
 
 
-def test_a_batch_that_microbatches_do_not_divide_is_an_error():
+def test_a_batch_that_microbatches_do_not_divide_is_an_error() -> None:
     with pytest.raises(ValueError, match="batch 8 cannot be split into 3 microbatches"):
         losses("data:1,model:1", microbatches=3)
 
 
-def test_a_variable_without_gradient_is_named():
+def test_a_variable_without_gradient_is_named() -> None:
     class Unused(Bigram):
-        def __init__(self, mesh):
+        def __init__(self, mesh: mtf.Mesh):
             super().__init__(mesh)
             self.idle = mtf.Variable(mesh, [self.d_model])
 
     mesh = mtf.Mesh()
-    state = TrainState(Unused(mesh), optim.Sgd(learning_rate=1.0), mesh)
-    state.initialize()
-    infeed = Infeed(iter(batches()), mesh, {"targets": mtf.convert_to_shape("batch:8;length:6")})
+    state = _state(Unused(mesh), mesh)
     with pytest.raises(ValueError, match="does not depend on 'idle'"):
-        train_steps_function(state)(infeed.next(1), mtf.constant(mesh, 1, dtype=tf.int32))
+        _one_step(state)

@@ -1,4 +1,4 @@
-"""Averages of the weights: what they are, on every mesh, over a resumption, in an evaluation."""
+"""Averages of the weights: values, layouts, resumption, evaluation."""
 
 from __future__ import annotations
 
@@ -34,30 +34,32 @@ def _options(steps: int) -> TrainOptions:
 
 
 def test_averages_are_those_of_the_values_after_each_step(tmp_path: pathlib.Path) -> None:
-    steps = 9  # from the eighth on the decay is the one that was asked for
+    steps = 9  # from the eighth on the decay is DECAY
     runs = [
         parameters(toy_train(str(tmp_path / f"{i}"), _options(i))[0]) for i in range(1, steps + 1)
     ]
-    found = parameters(toy_train(str(tmp_path / "averaged"), _options(9), average_decay=DECAY)[0])
+    averaged = parameters(
+        toy_train(str(tmp_path / "averaged"), _options(9), average_decay=DECAY)[0]
+    )
     for path in ("embedding", "hidden", "softmax"):
-        np.testing.assert_array_equal(found[f"model/{path}"], runs[-1][f"model/{path}"])
+        np.testing.assert_array_equal(averaged[f"model/{path}"], runs[-1][f"model/{path}"])
         expected = _expected([run[f"model/{path}"] for run in runs])
-        assert_close(found[f"averages/{path}"], expected, FLOAT32_MODEL_TOLERANCE)
+        assert_close(averaged[f"averages/{path}"], expected, FLOAT32_MODEL_TOLERANCE)
         assert np.abs(expected - runs[-1][f"model/{path}"]).max() > 1e-3
 
 
 def test_a_resumed_run_has_the_same_averages_to_the_bit(tmp_path: pathlib.Path) -> None:
-    whole, _ = toy_train(str(tmp_path / "whole"), _options(10), average_decay=DECAY)
-    toy_train(str(tmp_path / "halves"), _options(4), average_decay=DECAY)
-    halves, _ = toy_train(
-        str(tmp_path / "halves"),
+    uninterrupted, _ = toy_train(str(tmp_path / "one"), _options(10), average_decay=DECAY)
+    toy_train(str(tmp_path / "two"), _options(4), average_decay=DECAY)
+    resumed, _ = toy_train(
+        str(tmp_path / "two"),
         _options(10),
         average_decay=DECAY,
         actions=[Evaluating(lambda step, note, check: None)],
     )
-    assert any(path.startswith("averages/") for path in parameters(whole))
-    for path, value in parameters(whole).items():
-        np.testing.assert_array_equal(parameters(halves)[path], value, err_msg=path)
+    assert any(path.startswith("averages/") for path in parameters(uninterrupted))
+    for path, value in parameters(uninterrupted).items():
+        np.testing.assert_array_equal(parameters(resumed)[path], value, err_msg=path)
 
 
 FILTERS = "batch:data;filters:model"
@@ -65,7 +67,7 @@ FILTERS = "batch:data;filters:model"
 
 @functools.cache
 def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
-    """Returns a state after four steps, which tests leave as it is."""
+    """Returns a state after four steps, which tests do not change."""
     mesh = mtf.Mesh(mesh_shape, layout)
     state = TrainState(
         small_resnet(mesh), optim.Sgd(0.02), mesh, frozen=["^softmax/bias$"], average_decay=DECAY
@@ -76,6 +78,7 @@ def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
         {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
     )
     features = Infeed(iter(data), mesh, SHAPES).next(4)
+    assert features is not None
     train_steps_function(state)(features, mtf.constant(mesh, 4, dtype=tf.int32))
     return state
 
@@ -87,13 +90,13 @@ def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
         ("data:2,model:2", FILTERS),
     ],
 )
-def test_layouts_change_no_average_and_averages_lie_where_their_variables_do(
+def test_layouts_change_no_average_and_averages_have_the_layouts_of_their_variables(
     mesh_shape: str, layout: str
 ) -> None:
     expected = mtf.to_numpy(_trained_resnet(ONE_DEVICE, "").named_averages())
     state = _trained_resnet(mesh_shape, layout)
     variables, averages = state.model.named_variables(), state.named_averages()
-    # What a step changes: moving averages of norms as well, but nothing that is frozen.
+    # Everything that steps change: moving averages of norms as well, but no frozen variables.
     assert averages.keys() == variables.keys() - {"softmax/bias"}
     assert any(path.endswith("moving_variance") for path in averages)
     for path, average in averages.items():
@@ -104,7 +107,7 @@ def test_layouts_change_no_average_and_averages_lie_where_their_variables_do(
 
 
 @pytest.mark.parametrize(("mesh_shape", "layout"), [(ONE_DEVICE, ""), ("data:2,model:2", FILTERS)])
-def test_a_model_has_its_averages_for_a_while(mesh_shape: str, layout: str) -> None:
+def test_a_model_has_its_averages_in_the_block(mesh_shape: str, layout: str) -> None:
     state = _trained_resnet(mesh_shape, layout)
     weights = mtf.to_numpy(state.model.named_variables())
     averages = mtf.to_numpy(state.named_averages())
@@ -120,6 +123,6 @@ def test_a_model_has_its_averages_for_a_while(mesh_shape: str, layout: str) -> N
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])
-def test_a_decay_that_is_no_share_is_an_error(decay: float, tmp_path: pathlib.Path) -> None:
+def test_a_decay_outside_of_zero_to_one_is_an_error(decay: float, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=f"average_decay={decay} must be above 0 and below 1"):
         toy_train(str(tmp_path), _options(1), average_decay=decay)

@@ -1,6 +1,8 @@
-"""A language model small enough to train in a test: the next id from the last, with dropout."""
+"""A language model small enough to train in a test: the next id from the last one, with dropout."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +30,9 @@ class Bigram(Model):
             mesh, [self.d_ff, self.vocab], kernel([self.d_ff], [self.vocab])
         )
 
-    def loss(self, features, *, training: bool, key: mtf.Key | None) -> Loss:
+    def loss(
+        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
+    ) -> Loss:
         targets = features["targets"]
         length = targets.shape.get_dim_by_name("length")
         inputs = mtf.pad(mtf.slice(targets, 0, length.size - 1, "length"), [1, 0], "length")
@@ -45,7 +49,7 @@ class Bigram(Model):
 
 
 def batches(batch: int = 8, length: int = 6, vocabulary_size: int = 16) -> tf.data.Dataset:
-    """Endless batches in which id i is mostly followed by i + 1; the order is fixed."""
+    """Returns endless batches in a fixed order, in which mostly i + 1 follows id i."""
     rng = np.random.default_rng(0)
     starts = rng.integers(1, vocabulary_size, (64, batch, 1))
     noise = rng.integers(0, 2, (64, batch, length))

@@ -1,4 +1,4 @@
-"""Trains the toy model in a run directory; also a program, for tests that kill it.
+"""Training of the toy model in a run directory; also a program, for tests that kill it.
 
 python -m tests.training.toy_run MODEL_DIR TRAIN_STEPS [MESH_SHAPE]
 """
@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
@@ -67,10 +69,7 @@ def toy_train(
 
 
 def curve(model_dir: str, tag: str = "loss", split: str = "train") -> dict[int, float]:
-    """Returns what TensorBoard shows of a scalar: the values by step."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util import tensor_util
-
+    """Returns the values of a scalar by step, as TensorBoard reads them."""
     events = EventAccumulator(f"{model_dir}/{split}", size_guidance={"tensors": 0}).Reload()
     return {e.step: float(tensor_util.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
 
