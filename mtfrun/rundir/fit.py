@@ -35,7 +35,7 @@ def check_fit(
     problems = [
         _list("lacks", [path + nearest(path, extra) for path in missing]),
         _list("differs in", [f"{path} ({saved[path]}, not {wanted[path]})" for path in changed]),
-        "" if subset else _list("has beside them", extra),
+        "" if subset else _list("has in addition", extra),
     ]
     text = "; ".join(problem for problem in problems if problem)
     if text:

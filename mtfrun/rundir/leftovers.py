@@ -30,7 +30,7 @@ from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.manifest import DATA_NAME, MANIFEST_NAME, STEP, read_manifest
 from mtfrun.rundir.regular_files import is_regular
 
-# TensorFlow writes shards here before it renames them; a killed save leaves it.
+# TensorFlow writes shards to this directory before it renames them; a killed save leaves it.
 _TEMPORARY_DIRECTORY = re.compile(
     rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)(\.iterator)?_temp\w*"
 )

@@ -48,7 +48,7 @@ class WarmStartReport:
         wrong = [f"{path} ({why})" for path, why in self.misshaped.items()]
         missing = [path + nearest(path, self.unused) for path in self.missing]
         parts = [_list("lacks", missing), _list("has other sizes for", wrong)]
-        return "; ".join(part for part in [*parts, _list("has beside them", self.unused)] if part)
+        return "; ".join(part for part in [*parts, _list("has in addition", self.unused)] if part)
 
     def __str__(self) -> str:
         counts = f"{len(self.matched)} variables from {self.path}"
@@ -65,8 +65,8 @@ class WarmStart:
         directory with a "checkpoint" file that names the newest; None for no warm start.
       strict: raise unless every variable of the model is in the checkpoint, and all variables of
         the checkpoint are used, except those of optimizers.
-      variables: a regular expression; only variables are set in whose path it is found, all other
-        ones keep their random initial values. Then unused variables are no error.
+      variables: a regular expression; variables in whose path it is not found keep their random
+        initial values. With it, unused variables are no error.
 
     Raises:
       RunDirError: `variables` is not a regular expression.

@@ -17,7 +17,7 @@ def test_nesterov_equals_sutskever_et_al() -> None:
 
     after = run_updates(optim.Momentum(0.1, 0.9, nesterov=True), variables, {"w": gradients})
 
-    # Equations 3 and 4: theta is the iterate, and the variable is theta + mu * v, where gradients are
+    # Equations 3 and 4: theta is the iterate. The variable is theta + mu * v, where gradients are
     # computed.
     theta, v = start.astype(np.float64), np.zeros([4])
     expected = []

@@ -1,4 +1,4 @@
-"""A new public optimizer or schedule is found, so that the tables of cases are complete."""
+"""Tests of public_names.py, which checks that the tables of cases are complete."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_new_schedule_is_found() -> None:
 
 def test_abstract_classes_and_other_names_need_no_case() -> None:
     needed = public_optimizers(vars(optim)) | public_schedules(vars(optim))
-    others = {
+    exempt = {
         optim.Optimizer,
         optim.Schedule,
         optim.SlotOptimizer,
@@ -42,5 +42,5 @@ def test_abstract_classes_and_other_names_need_no_case() -> None:
         optim.ParameterScale,
         optim.clip_by_global_norm,
     }
-    assert needed.isdisjoint(others)
+    assert needed.isdisjoint(exempt)
     assert {optim.Adam, optim.Sgd, optim.noam, optim.CosineDecay, optim.PowerDecay} <= needed

@@ -79,7 +79,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_changes_nothing(
     message = str(raised.value)
     assert "lacks decoder_stack/blocks/0/feed_forward/norm/scale" in message
     assert "other sizes for embedding/table (shared/embedding is [7, 4], not vocab:6" in message
-    assert "has beside them decoder/other" in message
+    assert "has in addition decoder/other" in message
     assert "\n" not in message
     assert not any(mtf.to_numpy(v.read()).any() for v in variables.values())
 
