@@ -37,7 +37,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         with _write_errors(path, path), path.open("w", encoding="utf-8") as file:
             yield file
         return
-    # A link stays a link: its target is replaced.
+    # A symbolic link is kept, and its target is replaced.
     target = pathlib.Path(os.path.realpath(path))
     temporary = temporary_path(target)
     _outputs_in_progress.add(temporary)

@@ -30,7 +30,7 @@ _ATTEMPTS = 20
 
 
 class Checkpoints:
-    """The checkpoints of one run: `ckpt-300.*` by step, of which the newest `max_to_keep` stay.
+    """The checkpoints of one run: `ckpt-300.*` by step, of which the newest `max_to_keep` are kept.
 
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
     for bit onto any other, or onto plain variables. A checkpoint exists once its manifest

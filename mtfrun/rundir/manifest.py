@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: a small JSON file, written last, without which it is none."""
+"""The manifest of a checkpoint: a small JSON file, written last, that makes it valid."""
 
 from __future__ import annotations
 

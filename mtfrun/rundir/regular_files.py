@@ -1,4 +1,4 @@
-"""Regular files of a run directory, told apart from pipes, devices and directories."""
+"""Types of files, and reading of regular files that never waits for a pipe."""
 
 from __future__ import annotations
 
