@@ -77,7 +77,7 @@ def imports_between_sub_packages() -> dict[str, dict[str, set[str]]]:
     Only siblings count: a package that has sub-packages may be imported by them, and imports them.
     """
     imports: dict[str, dict[str, set[str]]] = {}
-    for module, path in MODULES.items():
+    for path in MODULES.values():
         for imported in imported_modules(path):
             parents = path.parent.relative_to(ROOT).parts
             targets = MODULES[imported].parent.relative_to(ROOT).parts
