@@ -1,4 +1,4 @@
-"""Finds a TFDS dataset, ours or any that is prepared on this machine."""
+"""Builders of TFDS datasets: the embedded ones, and those prepared on this machine."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 
 
 def tfds_builder(name: str, data_dir: str | None, embedded: Embedded) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a dataset whose files are there; nothing is ever downloaded.
+    """Returns the builder of a dataset whose files exist; nothing is ever downloaded.
 
     Args:
       name: one of `embedded`, which is prepared on first use, or a dataset that TFDS has prepared,
         in TFDS's form `name[/config][:version]`.
-      data_dir: where; see `resolve_data_dir`.
+      data_dir: the directory of all datasets; see `resolve_data_dir`.
       embedded: the datasets that need no download, by name.
 
     Raises:
-      DataError: it is not there; names what is.
+      DataError: there is no such dataset; the message names those that exist.
     """
     directory = resolve_data_dir(data_dir)
     if name in embedded:
         return prepare(embedded[name], directory)
     with silent_tfds():
         files = prepared_files(name, directory, embedded)
-        # By its files, not by its code: code would download, or ask a server whether it could.
+        # From its files, not from its code, which would download or query a server.
         return files.open(lambda: tfds.builder_from_directory(files.directory))
 
 
 def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
-    """Returns where a dataset stands that is prepared.
+    """Returns the location of a prepared dataset.
 
     Raises:
-      DataError: it is not there, or not whole.
+      DataError: there is no such dataset, or it is incomplete.
     """
     if name in embedded:
         return embedded_files(embedded[name], data_dir)
-    again = f"and prepare it again where there is a network: tfds build {name}"
-    finding = tfds.core.read_only_builder
+    remedy = f"and prepare it again where there is a network: tfds build {name}"
     try:
         with tfds.core.utils.error_utils.record_error_context():
-            directory = finding._find_builder_dir(name, data_dir=data_dir)
+            directory = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError):
         directory = None
     except Exception as error:
-        raise PreparedFiles(data_dir / name, again).damaged(error) from error
+        raise PreparedFiles(data_dir / name, remedy).damaged(error) from error
     if directory is None:
-        # A name is a directory's, no way out of the data's: "../other" is none.
-        first = re.match(r"\w+(?=[/:]|$)", name)
-        for half in data_dir.glob(f"{first[0]}/**/{INFO_FILE}") if first else ():
-            if not half.with_name(FEATURES_FILE).exists():
-                raise PreparedFiles(half.parent, again).damaged(f"it has no {FEATURES_FILE}")
+        # A name may not lead out of the directory of datasets, as "../other" would.
+        dataset = re.match(r"\w+(?=[/:]|$)", name)
+        for info_file in data_dir.glob(f"{dataset[0]}/**/{INFO_FILE}") if dataset else ():
+            if not info_file.with_name(FEATURES_FILE).exists():
+                files = PreparedFiles(info_file.parent, remedy)
+                raise files.damaged(f"it has no {FEATURES_FILE}")
         raise DataError(_not_prepared(name, data_dir, embedded))
-    return PreparedFiles(Path(directory), again)
+    return PreparedFiles(Path(directory), remedy)
 
 
 def _not_prepared(name: str, data_dir: Path, embedded: Embedded) -> str:

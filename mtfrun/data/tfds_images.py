@@ -1,4 +1,4 @@
-"""Labelled images of TFDS datasets, ours and any that is prepared on this machine."""
+"""Labelled images of TFDS datasets: the embedded ones, and those prepared on this machine."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
 
 @dataclasses.dataclass(frozen=True)
 class TfdsImages(PreparedSource):
-    """The images and labels of a TFDS dataset for classification. An ImageSource.
+    """An ImageSource of the images and labels of a TFDS dataset for classification.
 
-    name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
+    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is ever
+    downloaded.
+
+    Attributes:
+      name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
         prepared in `data_dir`, in TFDS's form `name[/config][:version]`.
-    image_feature, label_feature: the features; all images must have one size.
-    data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-
-    A split is a split's name or TFDS's slice of one (`train[:10%]`). Nothing is ever downloaded.
+      image_feature, label_feature: the features; all images must have one size.
+      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
 
     name: str
@@ -63,8 +65,12 @@ class TfdsImages(PreparedSource):
         """Returns pairs of an image, uint8, and its label, int32, in order, once."""
         builder = self._builder
         names = [self.image_feature, self.label_feature]
-        _ = self.size, self.label_names
-        check_split(f'TFDS dataset "{self.name}"', split.split("[")[0], tuple(builder.info.splits))
+        _ = self.size, self.label_names  # raises if the features do not exist
+        check_split(
+            f'TFDS dataset "{self.name}"',
+            split.split("[", maxsplit=1)[0],
+            tuple(builder.info.splits),
+        )
         try:
             with silent_tfds():
                 dataset = builder.as_dataset(
@@ -85,7 +91,7 @@ class TfdsImages(PreparedSource):
         )
 
     def files(self) -> PreparedFiles:
-        """Returns where the dataset's files stand."""
+        """Returns the location of the dataset's files."""
         return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED_IMAGES)
 
     @functools.cached_property
@@ -94,10 +100,10 @@ class TfdsImages(PreparedSource):
 
     def _feature(self, name: str, kind: type) -> Any:
         features = self._builder.info.features
-        fitting = sorted(key for key, feature in features.items() if isinstance(feature, kind))
-        if name not in fitting:
+        candidates = sorted(key for key, value in features.items() if isinstance(value, kind))
+        if name not in candidates:
             raise DataError(
                 f'TFDS dataset "{self.name}" has no {kind.__name__} feature "{name}"; it has '
-                f"{', '.join(fitting) or 'none'}{did_you_mean(name, fitting)}"
+                f"{', '.join(candidates) or 'none'}{did_you_mean(name, candidates)}"
             )
         return features[name]
