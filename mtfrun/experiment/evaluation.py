@@ -57,7 +57,7 @@ class Evaluation:
     def __call__(
         self,
         step: int,
-        summaries: Summaries | None,
+        summaries: Summaries | None = None,
         before_batch: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """Returns the metrics for the model's present weights.

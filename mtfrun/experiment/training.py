@@ -89,7 +89,11 @@ class Training:
         train_steps(features, mtf.constant(state.mesh, 0, dtype=tf.int32))
 
     def run(
-        self, run: RunDirectory, *, texts: Mapping[str, str], profile: bool
+        self,
+        run: RunDirectory,
+        *,
+        texts: Mapping[str, str] | None = None,
+        profile: bool = False,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 

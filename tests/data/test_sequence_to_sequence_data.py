@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun.data import ByteVocabulary, DataError, SequenceToSequenceData, TsvPairs
-from tests.data.in_memory import InMemoryPairs, numbered_pairs
+from mtfrun.data import (
+    ByteVocabulary,
+    DataError,
+    LanguageModelData,
+    SequenceToSequenceData,
+    TsvPairs,
+)
+from tests.data.in_memory import InMemory, InMemoryPairs, numbered_pairs
 
 VOCABULARY = ByteVocabulary()
 
@@ -68,6 +74,16 @@ def test_a_restored_iterator_continues_with_the_same_batches(tmp_path: pathlib.P
 def test_a_split_without_pairs_is_an_error() -> None:
     with pytest.raises(DataError, match="holds no pair"):
         _data(0).train(2, seed=0)
+
+
+def test_data_of_the_other_kind_has_neither_text_nor_pairs() -> None:
+    with pytest.raises(
+        DataError, match=r"SequenceToSequenceData has no running text: use @data\.La"
+    ):
+        _data(3).text("train")
+    data = LanguageModelData(InMemory((b"text",)), VOCABULARY, length=8)
+    with pytest.raises(DataError, match=r"LanguageModelData has no pairs of texts: use @data\.Seq"):
+        data.pairs("train", 1)
 
 
 def test_sizes_must_be_positive() -> None:
