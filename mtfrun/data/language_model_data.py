@@ -99,7 +99,7 @@ class LanguageModelData(TextData):
         """Returns the documents of a split.
 
         Raises:
-          DataError: there is no text; training would wait for its first batch for ever.
+          DataError: there is no text; training would never get its first batch.
         """
         self._check_positive("batch", batch)
         documents = self.source.documents(split)

@@ -111,7 +111,7 @@ class PairsData(TextData):
         """Returns the pairs of a split.
 
         Raises:
-          DataError: there is no pair; training would wait for its first batch for ever.
+          DataError: there is no pair; training would never get its first batch.
         """
         self._check_positive("batch", batch)
         pairs = self.source.pairs(split)

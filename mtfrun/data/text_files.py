@@ -137,5 +137,5 @@ def _nearby(directory: Path) -> str:
     if not directory.is_dir():
         return f"there is no directory {directory}"
     entries = sorted(path.name for path in directory.iterdir())
-    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
-    return f"{directory} holds {', '.join(entries[:5]) or 'nothing'}{more}"
+    suffix = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    return f"{directory} holds {', '.join(entries[:5]) or 'nothing'}{suffix}"

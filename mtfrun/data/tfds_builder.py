@@ -1,17 +1,19 @@
-"""Builders of TFDS datasets: the embedded ones, and those prepared on this machine."""
+"""TFDS datasets, the embedded ones and those prepared on this machine, and their splits."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.prepare import embedded_files, prepare, resolve_data_dir
 from mtfrun.data.prepared_files import FEATURES_FILE, INFO_FILE, PreparedFiles
 from mtfrun.data.silence import silent_tfds
+from mtfrun.data.sources import check_split
 from mtfrun.errors import did_you_mean
 
 Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
@@ -36,6 +38,36 @@ def tfds_builder(name: str, data_dir: str | None, embedded: Embedded) -> tfds.co
         files = prepared_files(name, directory, embedded)
         # From its files, not from its code, which would download or query a server.
         return files.open(lambda: tfds.builder_from_directory(files.directory))
+
+
+def read_split(
+    builder: tfds.core.DatasetBuilder, name: str, split: str, features: Sequence[str]
+) -> tf.data.Dataset:
+    """Returns the examples of a split in the order of the files, with some of their features.
+
+    Args:
+      builder: of the dataset.
+      name: of the dataset, for messages.
+      split: the name of a split, or TFDS's slice of one (`train[:10%]`).
+      features: the features to read; others, such as images, are not even parsed.
+
+    Raises:
+      DataError: there is no such split.
+    """
+    split_name = split.split("[", maxsplit=1)[0]
+    check_split(f'TFDS dataset "{name}"', split_name, tuple(builder.info.splits))
+    try:
+        with silent_tfds():
+            return builder.as_dataset(
+                split=split,
+                shuffle_files=False,
+                decoders=tfds.decode.PartialDecoding(dict.fromkeys(features, True)),
+                # TFDS's cache would become a part of every checkpoint of the iterator.
+                read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
+            )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f'TFDS dataset "{name}", split "{split}": {reason}') from error
 
 
 def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:

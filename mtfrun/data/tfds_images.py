@@ -15,9 +15,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.prepare import resolve_data_dir
 from mtfrun.data.prepared_files import PreparedFiles
 from mtfrun.data.reading import PreparedSource
-from mtfrun.data.silence import silent_tfds
-from mtfrun.data.sources import check_split
-from mtfrun.data.tfds_builder import prepared_files, tfds_builder
+from mtfrun.data.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.errors import did_you_mean
 
 EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
@@ -63,26 +61,9 @@ class TfdsImages(PreparedSource):
 
     def examples(self, split: str) -> tf.data.Dataset:
         """Returns pairs of an image, uint8, and its label, int32, in order, once."""
-        builder = self._builder
-        names = [self.image_feature, self.label_feature]
         _ = self.size, self.label_names  # raises if the features do not exist
-        check_split(
-            f'TFDS dataset "{self.name}"',
-            split.split("[", maxsplit=1)[0],
-            tuple(builder.info.splits),
-        )
-        try:
-            with silent_tfds():
-                dataset = builder.as_dataset(
-                    split=split,
-                    shuffle_files=False,
-                    decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
-                    # TFDS's cache would become a part of every checkpoint of the iterator.
-                    read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
-                )
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
+        features = [self.image_feature, self.label_feature]
+        dataset = read_split(self._builder, self.name, split, features)
         return dataset.map(
             lambda example: (
                 example[self.image_feature],

@@ -12,9 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.prepare import resolve_data_dir
 from mtfrun.data.prepared_files import PreparedFiles
 from mtfrun.data.reading import PreparedSource
-from mtfrun.data.silence import silent_tfds
-from mtfrun.data.sources import check_split
-from mtfrun.data.tfds_builder import prepared_files, tfds_builder
+from mtfrun.data.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.errors import did_you_mean
 
 EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
@@ -48,24 +46,7 @@ class TfdsText(PreparedSource):
         """Returns the text feature of the examples in the order of the dataset's files."""
         builder = self._builder()
         self._check_feature(builder)
-        check_split(
-            f'TFDS dataset "{self.name}"',
-            split.split("[", maxsplit=1)[0],
-            tuple(builder.info.splits),
-        )
-        try:
-            with silent_tfds():
-                dataset = builder.as_dataset(
-                    split=split,
-                    shuffle_files=False,
-                    # Other features, such as images, are not even parsed.
-                    decoders=tfds.decode.PartialDecoding({self.text_feature: True}),
-                    # TFDS's cache would become a part of every checkpoint of the iterator.
-                    read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
-                )
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
+        dataset = read_split(builder, self.name, split, [self.text_feature])
         return dataset.map(lambda example: example[self.text_feature])
 
     def files(self) -> PreparedFiles:
