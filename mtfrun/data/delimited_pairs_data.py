@@ -57,7 +57,7 @@ class DelimitedPairsData(PairsData):
             raise DataError(
                 f"DelimitedPairsData: length={self.length} must be at least inputs_length + "
                 f"targets_length = {self.inputs_length} + {self.targets_length} = {longest}, for a "
-                "pair is never divided between rows"
+                "pair is not divided between rows"
             )
 
     @property

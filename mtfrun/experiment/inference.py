@@ -133,6 +133,10 @@ class TrainingOnly(Inference):
         """Raises InputError."""
         raise self._refusal()
 
+    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
+        """Raises InputError."""
+        raise self._refusal()
+
     def _refusal(self) -> InputError:
         return InputError(
             f"{type(self.experiment.model).__name__} is trained and evaluated only: "
