@@ -37,7 +37,7 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     experiment, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
-    training.check_evaluation_split()
+    evaluation.check_split()
     if flags.dry_run:
         print(report.describe(training, flags.program_dump))
         return 0

@@ -1,4 +1,4 @@
-"""Text or images in, batches of integer features on the mesh out."""
+"""Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData

@@ -1,4 +1,4 @@
-"""The base classes of data: what experiments need of it."""
+"""Base classes of data: the interface that experiments use."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Data(abc.ABC):
     """Batches of integer features for training and evaluation.
 
     Attributes:
-      remedy: for a model that reads other features: what to configure instead. May be "".
-      has_rows_of_pairs: every row holds pairs of texts, each "inputs end targets end".
+      remedy: what to configure instead for a model that reads other features, for messages; may be
+        empty.
+      has_rows_of_pairs: whether every row holds pairs of texts, each "inputs end targets end".
     """
 
     remedy: ClassVar[str] = ""
@@ -41,18 +42,18 @@ class Data(abc.ABC):
     @property
     @abc.abstractmethod
     def tokens_per_row(self) -> int:
-        """What a row counts in a step's progress, such as its positions; 1 for an image."""
+        """Tokens of a row as progress counts them, padding included; 1 for an image."""
 
     @abc.abstractmethod
     def model_arguments(self) -> dict[str, object]:
-        """Returns what the model's class is called with, besides the mesh."""
+        """Returns the arguments of the model's constructor besides the mesh."""
 
     @abc.abstractmethod
     def train(self, batch: int, *, seed: int) -> tf.data.Dataset:
         """Returns endless shuffled batches of `batch` rows, int32 or uint8, by feature.
 
-        `seed` fixes the order, which differs in every epoch. An iterator over it, saved in a
-        tf.train.Checkpoint and restored into an iterator over an equal dataset, goes on with the
+        `seed` fixes the order, which differs in every epoch. An iterator saved in a
+        tf.train.Checkpoint and restored into an iterator over an equal dataset continues with the
         same batches, buffers included; see epochs.py.
         """
 
@@ -60,17 +61,18 @@ class Data(abc.ABC):
     def evaluation(self, batch: int, *, split: str) -> tf.data.Dataset:
         """Returns every row of `split` once, in order. Rows without loss fill up the last batch.
 
-        Raises DataError in one line if there is no such split.
+        Raises:
+          DataError: there is no such split.
         """
 
     @property
     def origin(self) -> object:
-        """Where the rows come from, for the error of data that cannot be read."""
+        """The source of the rows, for messages about data that cannot be read."""
         return self
 
     @property
     def bytes_per_id(self) -> np.ndarray | None:
-        """[vocabulary] bytes of text that each target stands for; None for what is no text."""
+        """[vocabulary] bytes of text that each id represents; None where targets are no text."""
         return None
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
@@ -86,13 +88,12 @@ class Data(abc.ABC):
 class TextData(Data):
     """Data of token ids.
 
-    Prompts are continued, and the input of a scored pair comes before the target in one row,
-    unless a subclass says otherwise.
+    By default prompts are continued, and the input of a scored pair precedes its target in one row.
 
     Attributes:
       vocabulary: text to ids and back.
-      has_text: a split is one text, which `text` returns.
-      has_pairs: a split is pairs of texts, which `pairs` returns.
+      has_text: whether a split is running text, which `text` returns.
+      has_pairs: whether a split is pairs of texts, which `pairs` returns.
     """
 
     has_text: ClassVar[bool] = False
@@ -100,16 +101,16 @@ class TextData(Data):
     vocabulary: Vocabulary
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the number of ids."""
+        """Returns the size of the vocabulary."""
         return {"vocabulary_size": self.vocabulary.size}
 
     @property
     def bytes_per_id(self) -> np.ndarray:
-        """[vocabulary] bytes of text that each id stands for."""
+        """[vocabulary] bytes of text that each id represents."""
         return self.vocabulary.bytes_per_id
 
     def prompting(self, limits: PromptLimits) -> Prompting:
-        """Returns how prompts become rows."""
+        """Returns the conversion of prompts to rows."""
         return Continuing(self.vocabulary, limits)
 
     def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
@@ -117,9 +118,20 @@ class TextData(Data):
         return continued_pair(self.vocabulary, inputs, target, limits.max_length)
 
     def text(self, split: str) -> bytes:
-        """Returns all text of a split."""
-        raise NotImplementedError(f"{type(self).__name__} has no running text")
+        """Returns all text of a split.
+
+        Raises:
+          DataError: the data is not running text.
+        """
+        raise DataError(f"{type(self).__name__} has no running text: use @data.LanguageModelData()")
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns the first pairs of inputs and targets of a split, at most `count`."""
-        raise NotImplementedError(f"{type(self).__name__} has no pairs")
+        """Returns the first pairs of inputs and targets of a split, at most `count`.
+
+        Raises:
+          DataError: the data is not pairs of texts.
+        """
+        raise DataError(
+            f"{type(self).__name__} has no pairs of texts: use @data.SequenceToSequenceData() or "
+            "@data.DelimitedPairsData()"
+        )

@@ -1,4 +1,4 @@
-"""Batches for decoder-only models on pairs of texts: rows of "inputs end targets end"."""
+"""Pairs of texts for decoder-only models: rows of "inputs end targets end"."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from mtfrun.data.packing import first_fit, segmentation_and_position
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import AnsweringInRow, Prompting, PromptLimits, ScoredRow, bucket
 
-# Pairs that are packed together. Only the last row that they make has room that others could fill.
+# Pairs that one call packs. Only in the last of its rows could more pairs be packed.
 PAIRS_PER_PACKING = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class DelimitedPairsData(PairsData):
-    """A source of pairs, each written one after the other: inputs, end, targets, end.
+    """Pairs of texts, each a sequence of inputs, end, targets, end.
 
-    Where pairs are packed, they do not see each other, and positions count from 0 in each, see
-    packing.py. These are the rows of a prefix language model
-    (seqio's PrefixLM), and of a causal one that answers inputs (Mesh TensorFlow's delimited_lm);
-    whether inputs are trained on is the model's `loss_on_targets_only`.
+    Packed pairs do not attend to each other, and positions count from 0 in each, see packing.py.
+    These are the rows of a prefix language model (seqio's PrefixLM), and of a causal one that
+    answers inputs (Mesh TensorFlow's delimited_lm); the model's `loss_on_targets_only` says whether
+    inputs are trained on.
 
-    A pair is whole, for inputs and targets are told apart by counting ends: what is too long is
-    cut before its end, as in SequenceToSequenceData, and a pair is never divided between rows.
+    Inputs and targets are distinguished by counting ends. So a pair is never divided between rows,
+    and texts that are too long are truncated before their end, as in SequenceToSequenceData.
 
-    length: of a row, at least inputs_length + targets_length, which is the default.
-    packed: put as many pairs into a row as it holds. Otherwise one, and attention costs less where
-        pairs are about as long as a row.
-    others: see `PairsData`.
+    Attributes:
+      length: of a row, at least inputs_length + targets_length, which is the default.
+      packed: whether a row holds as many pairs as fit. One pair per row makes attention cheaper
+        where pairs are about as long as a row.
+      source, vocabulary, inputs_length, targets_length, shuffle_buffer: see `PairsData`.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"
@@ -66,12 +67,12 @@ class DelimitedPairsData(PairsData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Targets, which hold the inputs too; where packed, the pair and the position of each."""
+        """Targets, which hold the inputs too; if packed, the pair and position of every id."""
         features = packed_features(self.tokens_per_row)
         return features if self.packed else {TARGETS: features[TARGETS]}
 
     def prompting(self, limits: PromptLimits) -> Prompting:
-        """Returns how prompts become inputs at the beginning of a row."""
+        """Returns the conversion of prompts to inputs at the beginning of a row."""
         return AnsweringInRow(self._answering(limits))
 
     def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
@@ -86,7 +87,8 @@ class DelimitedPairsData(PairsData):
 
         def rows(pairs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             texts = [
-                tf.RaggedTensor.from_tensor(pairs[x], padding=pad_id) for x in (INPUTS, TARGETS)
+                tf.RaggedTensor.from_tensor(pairs[name], padding=pad_id)
+                for name in (INPUTS, TARGETS)
             ]
             ids = tf.concat(texts, axis=1)
             if self.packed:

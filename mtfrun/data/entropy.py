@@ -1,4 +1,4 @@
-"""How well simple statistics compress a text: what a model's bits per byte are compared with."""
+"""Compression of text by simple statistics: baselines for a model's bits per byte."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ def conditional_entropy(text: bytes, order: int) -> float:
     """Returns H(byte | the `order` bytes before it) of `text`, in bits per byte.
 
     H = -(1/n) sum over (c, x) of N(c, x) log2(N(c, x) / N(c)), where N counts the contexts c and
-    their continuations x in the same text: what a table of order `order` costs that has seen the
-    whole text already, not counting the table. So it is below what such a table reaches on a text
-    it has not seen, and lower the shorter the text is.
-
-    Raises DataError for an order that is not in 0..7 or a text that is not longer than it.
+    their continuations x in the same text: the code length under a table of frequencies that is
+    estimated from the text itself, not counting the table. So it is a lower bound of what such a
+    table reaches on unseen text, and the lower the shorter the text is.
 
     >>> conditional_entropy(b"aabb" * 100, 0)
     1.0
     >>> conditional_entropy(b"abab" * 100, 1)
     0.0
+
+    Raises:
+      DataError: the order is not in 0..7, or the text is not longer than it.
     """
     if not 0 <= order <= MAX_ORDER:
         raise DataError(f"conditional_entropy: order must be in 0..{MAX_ORDER}, not {order}")
@@ -37,7 +38,7 @@ def conditional_entropy(text: bytes, order: int) -> float:
     for offset in range(order):
         context = (context << np.uint64(8)) | data[offset : offset + num_contexts]
     continued = (context << np.uint64(8)) | data[order:]
-    # The formula, summed separately: H(c, x) - H(c).
+    # H(x | c) = H(c, x) - H(c).
     return float(_entropy(continued) - _entropy(context)) + 0.0
 
 

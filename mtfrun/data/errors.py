@@ -1,4 +1,4 @@
-"""The error of data."""
+"""Error of data that is missing or malformed."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from mtfrun.errors import InputError
 
 
 class DataError(InputError):
-    """Data that was asked for is missing or malformed; the message is one line with the remedy."""
+    """Data is missing or malformed; the message is one line with the remedy."""

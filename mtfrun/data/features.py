@@ -1,4 +1,4 @@
-"""The names of a batch's features, their named dimensions, and what a batch must satisfy."""
+"""Names and shapes of the features of a batch, and their validation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Feature(NamedTuple):
     """One feature of a batch.
 
     Attributes:
-      shape: of its part of a row, without the dimension "batch".
-      meaning: what it holds, in words.
+      shape: of one row, without the dimension "batch".
+      meaning: description of its values.
     """
 
     shape: mtf.Shape
@@ -31,16 +31,16 @@ class Feature(NamedTuple):
 
 
 def ids_feature(length: int, meaning: str) -> Feature:
-    """Returns a feature of so many ids a row, {length}."""
+    """Returns a feature {length} of ids."""
     return Feature(mtf.Shape([mtf.Dimension("length", length)]), meaning)
 
 
 def packed_features(length: int) -> dict[str, Feature]:
-    """Returns the features of rows into which several texts are packed; see packing.py."""
+    """Returns the features of rows of packed texts; see packing.py."""
     return {
         TARGETS: ids_feature(length, "ids, 0 for padding, which has no loss"),
         TARGETS_SEGMENTATION: ids_feature(
-            length, "the number of each id's text in the row, from 1; 0 for padding"
+            length, "the number of the text in the row of each id, from 1; 0 for padding"
         ),
         TARGETS_POSITION: ids_feature(length, "the position of each id in its text, from 0"),
     }
@@ -59,7 +59,7 @@ def language_model_shapes(batch: int, length: int) -> dict[str, mtf.Shape]:
 def sequence_to_sequence_shapes(
     batch: int, inputs_length: int, targets_length: int
 ) -> dict[str, mtf.Shape]:
-    """Returns the shapes {batch, length} of inputs and targets, which have lengths of their own.
+    """Returns the shapes {batch, length} of inputs and targets, whose lengths may differ.
 
     >>> sequence_to_sequence_shapes(8, 16, 32)["targets"]
     Shape(batch:8;length:32)
@@ -72,7 +72,7 @@ def sequence_to_sequence_shapes(
 
 
 def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
-    """Returns {outer_batch, batch, ...} for {batch, ...}: rows in the same order, on two axes.
+    """Returns {outer_batch, batch, ...} for {batch, ...}: the same rows along two dimensions.
 
     >>> split_batch(mtf.convert_to_shape("batch:8;length:128"), 2)
     Shape(outer_batch:2;batch:4;length:128)
@@ -80,18 +80,18 @@ def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
     Raises:
       DataError: the outer batch does not divide the batch.
     """
-    batch, *rest = shape
+    batch, *row_dims = shape
     if outer_batch < 1 or batch.size % outer_batch:
         raise DataError(
             f"an outer batch of {outer_batch} does not divide {batch.name}:{batch.size}: "
             "take a divisor of the batch size"
         )
     inner = mtf.Dimension(batch.name, batch.size // outer_batch)
-    return mtf.Shape([mtf.Dimension(OUTER_BATCH, outer_batch), inner, *rest])
+    return mtf.Shape([mtf.Dimension(OUTER_BATCH, outer_batch), inner, *row_dims])
 
 
 def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:
-    """Raises DataError unless `batch` has just the features of `shapes`, integers and that size."""
+    """Raises DataError unless `batch` has exactly these features, integers of these shapes."""
     if set(batch) != set(shapes):
         missing = ", ".join(sorted(set(shapes) - set(batch))) or "none"
         surplus = ", ".join(sorted(set(batch) - set(shapes))) or "none"

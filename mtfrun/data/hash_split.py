@@ -10,7 +10,7 @@ SPLITS = ("train", "validation", "test")
 def split_of(name: str) -> str:
     """Returns the split of the document `name`: 80 % train, 10 % validation, 10 % test.
 
-    The name alone decides (SHA-256), so that documents that come or go move no other document.
+    The name alone decides (SHA-256): adding or removing documents moves no other document.
 
     >>> [split_of(name) for name in ("types", "import", "strings")]
     ['train', 'validation', 'test']

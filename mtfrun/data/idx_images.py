@@ -1,4 +1,4 @@
-"""Labelled images in the IDX files of MNIST and the datasets that follow it."""
+"""Labelled images in IDX files, the format of MNIST and its successors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources import check_split
 
-# The beginnings of the files' names; "t10k" are 10,000 images to test with.
+# Prefixes of the files' names; "t10k" stands for 10,000 test images.
 _PREFIXES = {"train": "train", "test": "t10k"}
 # An IDX file begins with two zeros, the type, 8 for uint8, and the number of dimensions.
 _UINT8 = 8
@@ -22,11 +22,12 @@ _UINT8 = 8
 
 @dataclasses.dataclass(frozen=True)
 class IdxImages:
-    """The images of a directory with four IDX files, packed with gzip or not. An ImageSource.
+    """An ImageSource of four IDX files, compressed by gzip or not, in one directory.
 
-    directory: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two of `t10k`,
-        as of MNIST, Fashion-MNIST (in Debian's package dataset-fashion-mnist) and KMNIST.
-    num_classes: labels are smaller than this.
+    Attributes:
+      directory: has `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two of `t10k`, as
+        of MNIST, Fashion-MNIST (in Debian's package dataset-fashion-mnist) and KMNIST.
+      num_classes: upper bound of the labels, exclusive.
     """
 
     directory: str
@@ -35,24 +36,22 @@ class IdxImages:
     @property
     def size(self) -> tuple[int, int, int]:
         """Rows, columns and channels of every image."""
-        rows, cols = self._arrays("train")[0].shape[1:]
+        images, _ = _read_split(self.directory, "train", self.num_classes)
+        rows, cols = images.shape[1:]
         return rows, cols, 1
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The name of every class, its number."""
+        """The name of every class: its number."""
         return tuple(str(label) for label in range(self.num_classes))
 
     def examples(self, split: str) -> tf.data.Dataset:
         """Returns pairs of an image, uint8, and its label, int32, in order, once."""
         check_split(f"the directory {self.directory}", split, tuple(_PREFIXES))
-        images, labels = self._arrays(split)
+        images, labels = _read_split(self.directory, split, self.num_classes)
         return tf.data.Dataset.from_tensor_slices(
             (np.expand_dims(images, -1), labels.astype(np.int32))
         )
-
-    def _arrays(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        return _read_split(self.directory, split, self.num_classes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -71,18 +70,19 @@ def _read_split(directory: str, split: str, num_classes: int) -> tuple[np.ndarra
 
 
 def read_idx(path: str, num_dims: int) -> np.ndarray:
-    """Returns the uint8 array of an IDX file, of `path` or `path`.gz.
+    """Returns the uint8 array of the IDX file `path` or `path`.gz.
 
     http://yann.lecun.com/exdb/mnist/ describes the format.
 
     Raises:
-      DataError: there is no such file, or it is something else.
+      DataError: there is no such file, or it is not an IDX file.
     """
-    packed = f"{path}.gz"
+    compressed = f"{path}.gz"
     try:
-        content = Path(path).read_bytes() if Path(path).exists() else _unpacked(packed)
+        content = Path(path).read_bytes() if Path(path).exists() else _decompressed(compressed)
     except OSError as error:
-        raise DataError(f"cannot read {path} or {packed}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise DataError(f"cannot read {path} or {compressed}: {reason}") from error
     header = 4 + 4 * num_dims
     if content[:4] != bytes([0, 0, _UINT8, num_dims]) or len(content) < header:
         raise DataError(f"{path} is no IDX file of bytes with {num_dims} dimension(s)")
@@ -92,9 +92,9 @@ def read_idx(path: str, num_dims: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(sizes)
 
 
-def _unpacked(path: str) -> bytes:
+def _decompressed(path: str) -> bytes:
     with gzip.open(path) as file:
         try:
             return file.read()
         except EOFError as error:
-            raise DataError(f"{path} is cut off: get it again") from error
+            raise DataError(f"{path} is truncated: download it again") from error

@@ -1,4 +1,4 @@
-"""Batches for training and evaluating a classifier of images."""
+"""Batches of labelled images, for classifiers."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ class ImageSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ImageData(Data):
-    """Labelled images, in batches.
+    """Batches of labelled images.
 
-    shuffle_buffer: images among which the next one is drawn in training. A checkpoint of the
-        iterator holds them.
+    Attributes:
+      source: of the images.
+      shuffle_buffer: number of images from which the next one is drawn in training. A checkpoint of
+        the iterator holds them.
     """
 
     source: ImageSource
@@ -48,7 +50,7 @@ class ImageData(Data):
 
     @property
     def tokens_per_row(self) -> int:
-        """1: what a step's progress counts is images."""
+        """1: progress counts images."""
         return 1
 
     @property
@@ -73,7 +75,7 @@ class ImageData(Data):
         return {
             IMAGES: Feature(self.image, "pixels, uint8, which the model normalises on the devices"),
             LABELS: Feature(mtf.Shape(), "the number of the class"),
-            WEIGHTS: Feature(mtf.Shape(), "1, and 0 for what fills up a batch"),
+            WEIGHTS: Feature(mtf.Shape(), "1, and 0 for padding"),
         }
 
     @property
@@ -96,7 +98,7 @@ class ImageData(Data):
         return ahead(batches.map(_features))
 
     def evaluation(self, batch: int, *, split: str = "validation") -> tf.data.Dataset:
-        """Returns every image of `split` once, in order. Weight 0 fills up the last batch."""
+        """Returns every image of `split` once, in order. Images of weight 0 fill up the batch."""
         batches = self._examples(batch, split).batch(batch).map(_features)
         return ahead(filled(batches, batch))
 

@@ -1,4 +1,4 @@
-"""Image files, as the pixels that a classifier was trained on."""
+"""Image files, read as pixels of the size that a classifier expects."""
 
 from __future__ import annotations
 
@@ -12,25 +12,33 @@ from mtfrun.data.errors import DataError
 
 FORMATS = ("PNG", "JPEG")
 _MODES = {1: "L", 3: "RGB"}
-# Pillow raises whatever its parsers run into when a file is damaged.
-_DAMAGES = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error)
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# What Pillow's parsers raise for damaged files.
+_DAMAGE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    struct.error,
+)
+_SIZE_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
     """Returns the pixels of a PNG or JPEG file: uint8 [rows, cols, channels].
 
-    Grey and coloured pictures become what the channels ask for, grey by the luma of ITU-R 601-2. A
-    picture of another size is scaled to cover rows and cols, by bicubic interpolation, and its
-    middle is cut out. It is turned as its EXIF orientation says; what is transparent becomes white;
-    of 16 bits the upper 8 count; of several frames the first one.
+    Images are converted to grey (the luma of ITU-R 601-2) or to colour as the channels require. An
+    image of another size is scaled to cover rows and cols, by bicubic interpolation, and cropped to
+    its centre. It is rotated by its EXIF orientation; transparent pixels become white; 16 bits are
+    reduced to the upper 8; of several frames the first one is read.
 
     Args:
       path: of the file.
       size: (rows, cols, channels), 1 or 3 channels.
 
     Raises:
-      DataError: the file is missing, broken, or no PNG or JPEG; or no picture has such channels.
+      DataError: the file is missing, broken, or no PNG or JPEG; or `channels` is neither 1 nor 3.
     """
     rows, cols, channels = size
     if channels not in _MODES:
@@ -42,9 +50,9 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
                 converted = _in_mode(ImageOps.exif_transpose(image), _MODES[channels])
     except FileNotFoundError:
         raise DataError(f"no image {path}: check its name") from None
-    except _BOMBS as error:
+    except _SIZE_ERRORS as error:
         raise DataError(f"the image {path} is too large: {error}") from None
-    except _DAMAGES as error:
+    except _DAMAGE_ERRORS as error:
         reason = getattr(error, "strerror", None) or "broken, or no PNG or JPEG"
         raise DataError(f"cannot read the image {path}: {reason}") from error
     if converted.size != (cols, rows):
@@ -53,9 +61,9 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Returns an opaque image of 8 bits, grey ("L") or coloured ("RGB")."""
+    """Returns an opaque image of 8 bits, grey ("L") or in colour ("RGB")."""
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion to 8 bits cuts off instead of scaling.
+        # Pillow's own conversion to 8 bits clips instead of scaling.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

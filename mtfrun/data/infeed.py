@@ -1,4 +1,4 @@
-"""Batches of a dataset's iterator, laid out on a mesh."""
+"""Infeed of batches, from a dataset's iterator to a mesh."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ STEPS = "steps"
 
 
 class Infeed:
-    """Hands a mesh the next batches, several steps at a time.
+    """Lays out the next batches on a mesh, those of several steps at a time.
 
-    Looks ahead by nothing of its own: the batches that it handed out are those before the
-    iterator's position, hence `tf.train.Checkpoint(iterator=infeed.iterator)` is exact. Work ahead
-    is the dataset's own prefetch, which is a part of that state.
+    It does not prefetch: the iterator's position is just behind the batches that it has returned,
+    hence `tf.train.Checkpoint(iterator=infeed.iterator)` is exact. The dataset prefetches, which is
+    part of the iterator's state.
 
-    iterator: over dicts of integer tensors, int32 or uint8, whose first dimension is the batch,
+    Args:
+      iterator: over dicts of integer tensors, int32 or uint8, whose first dimension is the batch,
         e.g. `iter(data.train(batch, seed=0))`.
-    shapes: the named shape of each feature, e.g. `language_model_shapes(batch, length)`.
-    outer_batch: into how many parts rows are split; above 1 they are handed out as {outer_batch,
+      mesh: where the batches go.
+      shapes: the named shape of each feature, e.g. `language_model_shapes(batch, length)`.
+      outer_batch: number of parts into which the batch is split; above 1 features are {outer_batch,
         batch, ...}, for layouts that split a batch over two mesh axes.
-    source: where the batches come from, for the error of data that cannot be read.
+      source: of the batches, for messages about data that cannot be read.
     """
 
     def __init__(
@@ -48,13 +50,13 @@ class Infeed:
         }
 
     def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
-        """Returns the next `steps` batches, each feature {steps, [outer_batch,] batch, length}.
+        """Returns the features {steps, [outer_batch,] batch, ...} of the next batches.
 
-        None at the end.
+        None at the end of the data.
 
-        Where fewer are left, or `capacity` is larger than `steps`, batches of zeros (padding, loss
-        weight 0) fill up the `capacity` steps, so that the shape, and with it the compiled step, is
-        always the same.
+        If fewer than `steps` are left, or `capacity` is larger than `steps`, batches of zeros
+        (padding, loss weight 0) fill up the `capacity` steps, so that the shape, and with it the
+        compiled step, is always the same.
         """
         capacity = steps if capacity is None else capacity
         if steps < 1:

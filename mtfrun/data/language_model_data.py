@@ -1,4 +1,4 @@
-"""Batches for training and evaluating a language model on a source of text."""
+"""Batches of text for language models."""
 
 from __future__ import annotations
 
@@ -22,18 +22,22 @@ from mtfrun.data.reading import reading
 from mtfrun.data.sources import TextSource, read_bytes
 from mtfrun.data.vocabulary import Vocabulary
 
-# Documents whose order is shuffled before they are packed, so that each epoch cuts them elsewhere.
+# Documents that are shuffled before packing, so that every epoch divides them at other places.
 SHUFFLED_DOCUMENTS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelData(TextData):
-    """A text source cut into rows of `length` tokens, see packing.py.
+    """A source of text, packed into rows of `length` tokens, see packing.py.
 
-    The loss weighs a target 0 where it is the pad id. Prompts are continued.
+    Targets that are padding have no loss. Prompts are continued.
 
-    shuffle_buffer: rows among which the next one is drawn in training. A checkpoint of the iterator
-        holds them, 4 * length bytes each.
+    Attributes:
+      source: of the documents.
+      vocabulary: text to ids and back.
+      length: tokens of a row.
+      shuffle_buffer: number of rows from which the next one is drawn in training. A checkpoint of
+        the iterator holds them, 4 * length bytes each.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"
@@ -50,7 +54,7 @@ class LanguageModelData(TextData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Targets, and the document and the position in it of each."""
+        """Targets, and the document and the position in it of every target."""
         return packed_features(self.length)
 
     @property
@@ -92,7 +96,11 @@ class LanguageModelData(TextData):
         return {TARGETS: targets, TARGETS_SEGMENTATION: segmentation, TARGETS_POSITION: position}
 
     def _documents(self, batch: int, split: str) -> tf.data.Dataset:
-        """Raises DataError if there is no text; training would wait for a first batch for ever."""
+        """Returns the documents of a split.
+
+        Raises:
+          DataError: there is no text; training would never get its first batch.
+        """
         self._check_positive("batch", batch)
         documents = self.source.documents(split)
         with reading(self.source):

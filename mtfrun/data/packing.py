@@ -1,11 +1,11 @@
-"""Documents to rows of a fixed length.
+"""Packing of texts into rows of a fixed length.
 
-The language model's packing: the documents of a split, each closed by the end id, form one stream
-of tokens, which is cut every `length` tokens. Rows are full; only the very last one is padded. A
-document that goes over a row's end continues in the next row as that row's first segment, with
-positions from 0, and sees nothing of its beginning. Every token is in exactly one row.
+Documents, for language models: the documents of a split, each closed by the end id, form one stream
+of tokens, which is cut every `length` tokens. Only the last row is padded. A document that exceeds
+the end of a row continues in the next row as that row's first segment, with positions from 0, and
+does not attend to its beginning. Every token is in exactly one row.
 
-Pairs of texts stay whole: each goes into the first row that has room for it.
+Pairs of texts are not divided: each is put into the first row with enough free space.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import tensorflow as tf
 
 from mtfrun.data.vocabulary import Vocabulary
 
-# Documents tokenised by one call: enough to make tf.data's cost per element small for one-line
-# documents, few enough for the memory that long ones need.
+# Documents that one call tokenises: enough to amortise tf.data's cost per element over documents of
+# one line, few enough to bound the memory that long ones need.
 DOCUMENTS_PER_CALL = 32
 
 
 def pack(documents: tf.data.Dataset, vocabulary: Vocabulary, length: int) -> tf.data.Dataset:
-    """Returns the rows, int32 [length], that hold `documents`, string scalars; skips empty ones.
+    """Returns the rows, int32 [length], of `documents`, string scalars; skips empty documents.
 
-    Made of tf.data's own stateful parts alone (no Python generator), so that its position can be
-    saved.
+    Uses tf.data's own stateful transformations only, no Python generator, so that its position can
+    be saved.
     """
 
     def tokens(batch: tf.Tensor) -> tf.Tensor:
@@ -39,24 +39,24 @@ def pack(documents: tf.data.Dataset, vocabulary: Vocabulary, length: int) -> tf.
 
 
 def first_fit(texts: tf.RaggedTensor, length: int) -> tf.RaggedTensor:
-    """Returns the ids [rows, (at most length)] of texts [texts, (at most length)], none divided.
+    """Returns the ids [rows, (at most length)] of undivided texts [texts, (at most length)].
 
-    Each text goes, in order, into the first row that has room for it (Johnson et al. 1974,
-    https://doi.org/10.1137/0203025: no more than 1.7 times the rows that it takes at least).
+    Each text is put, in order, into the first row with enough free space (Johnson et al. 1974,
+    https://doi.org/10.1137/0203025: at most 1.7 times the optimal number of rows).
 
     >>> texts = tf.ragged.constant([[5, 5, 1], [6, 6, 6, 1], [7, 1], [8, 1]], dtype=tf.int32)
     >>> first_fit(texts, 5).to_list()
     [[5, 5, 1, 7, 1], [6, 6, 6, 1], [8, 1]]
     """
     sizes = tf.cast(texts.row_lengths(), tf.int32)
-    most_rows = tf.size(sizes)
+    max_rows = tf.size(sizes)
 
     def put(state: tuple[tf.Tensor, tf.Tensor], size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         free, _ = state
         row = tf.argmax(tf.cast(free >= size, tf.int32), output_type=tf.int32)
-        return free - size * tf.one_hot(row, most_rows, dtype=tf.int32), row
+        return free - size * tf.one_hot(row, max_rows, dtype=tf.int32), row
 
-    _, row_of_text = tf.scan(put, sizes, (tf.fill([most_rows], length), 0))
+    _, row_of_text = tf.scan(put, sizes, (tf.fill([max_rows], length), 0))
     in_rows = tf.gather(texts, tf.argsort(row_of_text, stable=True))
     row_sizes = tf.math.segment_sum(in_rows.row_lengths(), tf.sort(row_of_text))
     return tf.RaggedTensor.from_row_lengths(in_rows.flat_values, row_sizes, validate=False)
@@ -67,10 +67,11 @@ def segmentation_and_position(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns segment ids and positions of packed rows; all three int32 [batch, length].
 
-    Segments count from 1 in each row and end with the end id, pairs of texts with their second one;
-    positions count from 0 in each segment; padding has 0 in both. `pack` ends every segment with
-    the end id or with the row, `first_fit` with the end id, hence both follow from the targets, and
-    a shuffle buffer (with its checkpoint) need hold only those.
+    Segments count from 1 in each row and end with the `ends_of_segment`-th end id, that is the
+    second one for pairs of texts; positions count from 0 in each segment; both are 0 for padding.
+    `pack` ends every segment with the end id or with the row, `first_fit` with the end id. Hence
+    both can be computed from the targets, and a shuffle buffer (with its checkpoint) holds the
+    targets only.
 
     >>> s, p = segmentation_and_position(tf.constant([[7, 1, 8, 9, 1, 0]]), pad_id=0, end_id=1)
     >>> s.numpy().tolist(), p.numpy().tolist()
@@ -81,7 +82,7 @@ def segmentation_and_position(
     segments_before = ends_before // ends_of_segment
     batch, length = tf.unstack(tf.shape(targets))
     columns = tf.broadcast_to(tf.range(length), [batch, length])
-    # A segment's first column is the least of its columns. (TensorFlow has no running maximum.)
+    # A segment's first column is the minimum of its columns: TensorFlow has no cumulative maximum.
     segment = tf.range(batch)[:, tf.newaxis] * length + segments_before
     first_column = tf.math.unsorted_segment_min(columns, segment, batch * length)
     position = columns - tf.gather(first_column, segment)

@@ -1,10 +1,11 @@
-"""Pairs of an input text and a target text."""
+"""Sources of pairs of an input text and a target text."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from mtfrun.data.reading import PreparedSource
 from mtfrun.data.text_files import Patterns, TextLines
 from mtfrun.data.tfds_text import TfdsText
 
-# Bytes of a file that are checked at a time.
+# Bytes of a file that are checked per read.
 _CHUNK = 1 << 24
 
 
@@ -31,18 +32,19 @@ class PairSource(Protocol):
     def pairs(self, split: str) -> tf.data.Dataset:
         """Returns the pairs of `split`, in order, once: {"inputs", "targets"} string scalars.
 
-        Raises DataError in one line if they do not exist.
+        Raises:
+          DataError: they do not exist.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class TfdsPairs(PreparedSource):
-    """Two text features of a TFDS dataset. A PairSource.
+    """A PairSource of two text features of a TFDS dataset.
 
-    name: as in TfdsText; `number_words` is prepared on first use.
-    inputs_feature, targets_feature: the features, both strings. Exchanged, they are the task the
-        other way round.
-    data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    Attributes:
+      name: as in TfdsText; `number_words` is prepared on first use.
+      inputs_feature, targets_feature: the features, both strings. Exchanging them inverts the task.
+      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
 
     name: str
@@ -52,13 +54,15 @@ class TfdsPairs(PreparedSource):
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """The splits of the dataset."""
         return TfdsText(self.name, self.inputs_feature, self.data_dir).splits
 
     def files(self) -> PreparedFiles:
-        """Returns where the dataset's files stand."""
+        """Returns the location of the dataset's files."""
         return TfdsText(self.name, self.inputs_feature, self.data_dir).files()
 
     def pairs(self, split: str) -> tf.data.Dataset:
+        """Returns the pairs in the order of the dataset's files."""
         features = {INPUTS: self.inputs_feature, TARGETS: self.targets_feature}
         return tf.data.Dataset.zip(
             {
@@ -70,39 +74,42 @@ class TfdsPairs(PreparedSource):
 
 @dataclasses.dataclass(frozen=True)
 class TsvPairs:
-    """Text files with one pair a line: the input, a tab, the target. A PairSource.
+    """A PairSource of text files with one pair per line: the input, a tab, the target.
 
-    A tab within a text cannot be written. A line without a tab, or with several, is an error before
-    any pair is read.
+    Texts cannot contain tabs. A line that does not have exactly one tab is an error before any pair
+    is read.
 
-    patterns: as in TextLines; without a mapping a hash of each line decides its split.
+    Attributes:
+      patterns: as in TextLines; without a mapping a hash of each line decides its split.
     """
 
     patterns: Patterns | Mapping[str, Patterns]
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """The splits of the patterns."""
         return TextLines(self.patterns).splits
 
     def pairs(self, split: str) -> tf.data.Dataset:
+        """Returns the pairs in the order of the lines, after all lines have been checked."""
         source = TextLines(self.patterns)
         lines = source.documents(split)
         for path in source.paths(split):
-            _check_tabs(path)
+            _check_tabs(Path(path))
         return lines.map(_split_at_tab)
 
 
-def _check_tabs(path: str) -> None:
-    """Raises DataError for the first line of a file that has not one tab.
+def _check_tabs(path: Path) -> None:
+    """Raises DataError for the first line of a file that does not have exactly one tab.
 
-    At the speed of reading: with a tab in every line, tabs and line ends alternate.
+    As fast as reading: where every line has one tab, tabs and line ends alternate.
     """
     lines, marks = 0, np.zeros([0], np.uint8)
     last = b"\n"
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             data = np.frombuffer(chunk, np.uint8)
-            # What is left of the chunk before is the tab of a line that goes on here.
+            # The previous chunk may have left the tab of a line that continues in this chunk.
             marks = np.append(marks, data[(data == ord("\t")) | (data == ord("\n"))])
             wrong = np.flatnonzero(marks != np.resize([ord("\t"), ord("\n")], marks.size))
             if wrong.size:
@@ -114,8 +121,8 @@ def _check_tabs(path: str) -> None:
         raise _wrong_tabs(path, lines)
 
 
-def _wrong_tabs(path: str, line: int) -> DataError:
-    with open(path, "rb") as file:
+def _wrong_tabs(path: Path, line: int) -> DataError:
+    with path.open("rb") as file:
         tabs = next(itertools.islice(file, line, None)).count(b"\t")
     return DataError(
         f"{path}:{line + 1}: a line needs one tab, between input and target; this one has {tabs}"

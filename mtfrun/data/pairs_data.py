@@ -1,4 +1,4 @@
-"""What all data made of pairs of texts share: their ids, their order, and batches of them."""
+"""Base class of data of pairs of texts: their ids, their order, and their batches."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from mtfrun.data.prompting import Answering, PromptLimits, with_end
 from mtfrun.data.reading import reading
 from mtfrun.data.vocabulary import Vocabulary
 
-# Pairs tokenised by one call, which makes tf.data's cost per element small.
+# Pairs that one call tokenises, to amortise tf.data's cost per element.
 PAIRS_PER_CALL = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class PairsData(TextData):
-    """A source of pairs, as ids. Its subclasses say how rows are made of them.
+    """Pairs of texts as ids; subclasses define the rows that are made of them.
 
-    Each text is closed by the end id. A longer text than `inputs_length` or `targets_length` is
-    cut, so that the end id is its last.
+    Every text ends with the end id. Texts that exceed `inputs_length` or `targets_length` are
+    truncated before it.
 
-    inputs_length, targets_length: ids of a text at most, the end included.
-    shuffle_buffer: pairs among which the next one is drawn in training. A checkpoint of the
-        iterator holds them, 4 * (inputs_length + targets_length) bytes each.
+    Attributes:
+      source: of the pairs.
+      vocabulary: text to ids and back.
+      inputs_length, targets_length: maximum number of ids of a text, including the end.
+      shuffle_buffer: number of pairs from which the next one is drawn in training. A checkpoint of
+        the iterator holds them, 4 * (inputs_length + targets_length) bytes each.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -75,37 +78,41 @@ class PairsData(TextData):
         return Answering(self.vocabulary, self.inputs_length, self.targets_length, limits)
 
     def _ids_of_pair(self, inputs: bytes, target: bytes) -> tuple[dict[str, np.ndarray], int]:
-        """Returns the ids of each text with its end, and the number of tokens that have no room."""
+        """Returns the ids of each text with its end, and the number of truncated tokens."""
         texts = {INPUTS: self.vocabulary.encode(inputs), TARGETS: self.vocabulary.encode(target)}
         longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
         ids = {name: with_end(self.vocabulary, texts[name], longest[name]) for name in texts}
         return ids, sum(len(texts[name]) + 1 - len(ids[name]) for name in texts)
 
     def _rows(self, pairs: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns the rows of pairs of padded ids, in order."""
+        """Returns the rows that hold the pairs of padded ids, in order."""
         return pairs
 
     def _features(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns batches of rows with the features that follow from the others."""
+        """Returns batches of rows with the features that are computed from the others."""
         return batches
 
     def _encoded(self, texts: tf.data.Dataset) -> tf.data.Dataset:
         lengths = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
 
+        def padded(strings: tf.Tensor, length: int) -> tf.Tensor:
+            """Returns the ids [strings, length], with ends."""
+            ids = self.vocabulary.encode_documents(strings)[:, : length - 1]
+            ends = tf.fill([ids.nrows(), 1], self.vocabulary.end_id)
+            ended = tf.concat([ids, ends], axis=1)
+            return ended.to_tensor(self.vocabulary.pad_id, shape=[None, length])
+
         def encoded(pairs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return {name: self._padded(pairs[name], length) for name, length in lengths.items()}
+            return {name: padded(pairs[name], length) for name, length in lengths.items()}
 
         return texts.batch(PAIRS_PER_CALL).map(encoded).unbatch()
 
-    def _padded(self, texts: tf.Tensor, length: int) -> tf.Tensor:
-        """Returns the ids [texts, length] of strings [texts]."""
-        ids = self.vocabulary.encode_documents(texts)[:, : length - 1]
-        ends = tf.fill([ids.nrows(), 1], self.vocabulary.end_id)
-        closed = tf.concat([ids, ends], axis=1)
-        return closed.to_tensor(self.vocabulary.pad_id, shape=[None, length])
-
     def _texts(self, batch: int, split: str) -> tf.data.Dataset:
-        """Raises DataError if there is no pair; training would wait for one for ever."""
+        """Returns the pairs of a split.
+
+        Raises:
+          DataError: there is no pair; training would never get its first batch.
+        """
         self._check_positive("batch", batch)
         pairs = self.source.pairs(split)
         with reading(self.source):

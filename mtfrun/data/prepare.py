@@ -1,4 +1,4 @@
-"""Prepares an embedded TFDS dataset on first use: atomically, once, without a network."""
+"""Preparation of an embedded TFDS dataset on first use: atomic, once, without a network."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ def resolve_data_dir(data_dir: str | None) -> Path:
 def prepare(
     builder_class: type[tfds.core.DatasetBuilder], data_dir: Path
 ) -> tfds.core.DatasetBuilder:
-    """Returns the builder of an embedded dataset whose files stand in `data_dir`.
+    """Returns the builder of an embedded dataset whose files are in `data_dir`.
 
-    Whoever comes second while another process prepares the same dataset waits for it.
-    Raises DataError if `data_dir` cannot be written, or what stands there is damaged.
+    Waits while another process prepares the same dataset.
+
+    Raises:
+      DataError: `data_dir` cannot be written, or its files are damaged.
     """
     files = embedded_files(builder_class, data_dir)
     with silent_tfds():
@@ -39,7 +41,7 @@ def prepare(
 
 
 def embedded_files(builder_class: type[tfds.core.DatasetBuilder], data_dir: Path) -> PreparedFiles:
-    """Returns where an embedded dataset stands, prepared or not."""
+    """Returns the location of an embedded dataset, prepared or not."""
     directory = data_dir / builder_class.name
     if builder_class.BUILDER_CONFIGS:
         directory /= builder_class.BUILDER_CONFIGS[0].name
@@ -54,13 +56,13 @@ def _prepare_once(
             if files.directory.exists():
                 return
             _remove_abandoned(files.directory.parent)
-            # Writes to a temporary directory and renames it: a prepared copy is always whole. The
-            # lock is ours, because of two writers TFDS lets the second fail at the rename.
+            # Writes to a temporary directory and renames it, so that a prepared copy is complete.
+            # The lock is ours: without it the second of two writers fails at TFDS's rename.
             builder_class(data_dir=data_dir).download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
     except Exception as error:
-        cause = _of_the_disk(error)
+        cause = _file_error(error)
         if cause is None:
             raise
         raise DataError(
@@ -69,15 +71,15 @@ def _prepare_once(
         ) from error
 
 
-def _of_the_disk(error: BaseException | None) -> str | None:
-    """Returns what the system says that a file could not be written for, None for other errors.
+def _file_error(error: BaseException | None) -> str | None:
+    """Returns the system's message if a file could not be written, None for other errors.
 
-    TFDS makes a RuntimeError of some, caused by the original.
+    TFDS wraps some in a RuntimeError.
     """
     while error is not None:
         if isinstance(error, OSError):
             return error.strerror or str(error)
-        if isinstance(error, tf.errors.OpError):  # the writer of records is not Python's
+        if isinstance(error, tf.errors.OpError):  # of the writer of records, which is not Python's
             return str(error.message).rpartition("; ")[2]
         error = error.__cause__
     return None
@@ -85,7 +87,7 @@ def _of_the_disk(error: BaseException | None) -> str | None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path`. The system releases it however the process ends."""
+    """Holds an exclusive lock on `path`, which the system releases when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -93,6 +95,6 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Removes what killed processes left behind. Under the lock nobody else is writing here."""
+    """Removes the files of killed processes. The caller holds the lock: nothing is written."""
     for abandoned in directory.glob("incomplete.*"):
         shutil.rmtree(abandoned, ignore_errors=True)

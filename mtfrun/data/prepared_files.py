@@ -1,4 +1,4 @@
-"""What stands in the directory of a prepared TFDS dataset: whether TFDS may read it, and damage."""
+"""Files of a prepared TFDS dataset: checks for damage, and for code that they would run."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ import tensorflow_datasets as tfds
 from mtfrun.data.errors import DataError
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
-# Where a description of features names a class. TFDS imports the module of any class that it does
-# not know yet: "type" is the key of its older files, the others are two spellings of one field.
+# Keys under which a description of features names a class. TFDS imports the module of any class
+# that it does not know. "type" is the key of its older files, the others are forms of one field.
 _CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
 _CLASS_OF_TFDS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 class PreparedFiles(NamedTuple):
-    """Where TFDS has prepared a dataset, and how that is done again.
+    """Location of a dataset that TFDS has prepared.
 
-    directory: holds `dataset_info.json`, `features.json` and the records.
-    again: what to do once the directory is deleted, for messages.
+    Attributes:
+      directory: has `dataset_info.json`, `features.json` and the records.
+      remedy: how to prepare the dataset again once the directory is deleted, for messages.
     """
 
     directory: Path
-    again: str
+    remedy: str
 
     def damaged(self, reason: object) -> DataError:
-        """Returns the error of files that cannot be read, for `reason`."""
-        in_one_line = " ".join(str(reason).split()).rstrip(".")
+        """Returns the error that the files cannot be read, with the reason."""
+        line = " ".join(str(reason).split()).rstrip(".")
         return DataError(
-            f"the prepared data in {self.directory} cannot be read: {in_one_line}; "
-            f"it is damaged or incomplete: delete {self.directory} {self.again}"
+            f"the prepared data in {self.directory} cannot be read: {line}; "
+            f"it is damaged or incomplete: delete {self.directory} {self.remedy}"
         )
 
     def open(self, make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
-        """Returns `make()`, which reads the descriptions, once they are known to be harmless.
+        """Returns `make()`, which reads the descriptions, after checking that they are harmless.
 
         Raises:
-          DataError: one is damaged, or names a class of features that is none of TFDS's: reading it
+          DataError: one is damaged, or names a class of features that is not TFDS's: reading it
             would run that class's module.
         """
         self._check()
         try:
             return make()
-        # TFDS answers damage with whatever its code meets first.
+        # TFDS raises many kinds of errors for damaged files.
         except Exception as error:
             raise self.damaged(error) from error
 
     def _check(self) -> None:
-        # Of dataset_info.json TFDS takes features as well; what else it holds has other "type"s.
+        # TFDS reads features from dataset_info.json as well; its other parts have other "type"s.
         for name, part in ((INFO_FILE, "features"), (FEATURES_FILE, None)):
             content = self._read(name)
             described = content if part is None else content.get(part)
@@ -74,14 +75,14 @@ class PreparedFiles(NamedTuple):
         except (ValueError, RecursionError) as error:
             raise self.damaged(f"{name} is no JSON: {error}") from error
         if not isinstance(content, dict) or not content:
-            raise self.damaged(f"{name} describes nothing")
+            raise self.damaged(f"{name} is empty")
         return content
 
 
 def _class_names(described: object) -> Iterator[str]:
-    """Yields the names of classes in JSON, in JSON within its strings as well.
+    """Yields the names of classes in JSON, including JSON within its strings.
 
-    A field of older files holds a feature's whole description as a string.
+    A field of older files holds a feature's description as a string.
     """
     pending = [described]
     while pending:

@@ -1,4 +1,4 @@
-"""How prompts, and pairs that are scored, become rows of ids."""
+"""Conversion of prompts, and of pairs to score, to rows of ids."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import numpy as np
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.vocabulary import Vocabulary
 
-# Rows are made in lengths of powers of two from here on: a program is compiled for each.
+# The shortest of the lengths of rows, which are powers of two: a program is compiled for each.
 SHORTEST_ROW = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptLimits:
-    """How long rows may be.
+    """Limits of the lengths of rows and outputs.
 
-    max_length: ids of a prompt and its continuation, or of an input and a scored target, together.
-    decode_length: ids that are made for a prompt at most.
-    multiplier, constant: where prompts are inputs of their own, also at most
-        (ids of the inputs) * multiplier + constant.
+    Attributes:
+      max_length: ids of a prompt and its continuation, or of an input and a scored target.
+      decode_length: maximum number of ids that are generated for a prompt.
+      multiplier, constant: where prompts are inputs, outputs also have at most
+        (ids of the inputs) * multiplier + constant ids.
     """
 
     max_length: int
@@ -37,8 +38,8 @@ class ScoredRow(NamedTuple):
     Attributes:
       features: the ids, by feature.
       lengths: the length to which each feature is padded.
-      begin: where the target begins in the feature "targets"; it ends where that does.
-      truncated: tokens of input and target that are not in it, for lack of room.
+      begin: index of the target's first id in the feature "targets"; the target extends to its end.
+      truncated: number of tokens of input and target that were cut off.
     """
 
     features: dict[str, np.ndarray]
@@ -48,85 +49,92 @@ class ScoredRow(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One prompt, as ids.
+    """One prompt as ids.
 
     Attributes:
-      ids: what the model reads.
-      read: tokens of the prompt among them.
-      truncated: tokens of the prompt that are not, for lack of room.
-      given: ids at the beginning of the output that are the prompt's own.
-      limit: ids that the output may have, the given ones included.
+      ids: input of the model.
+      read: number of tokens of the prompt among them.
+      truncated: number of tokens of the prompt that were cut off.
+      prefix: number of ids at the beginning of the output that are the prompt's.
+      limit: maximum number of ids of the output, the prefix included.
     """
 
     ids: np.ndarray
     read: int
     truncated: int
-    given: int
+    prefix: int
     limit: int
 
 
 class Prompting(Protocol):
-    """Makes batches of prompts."""
+    """Interface of the conversion of prompts to batches."""
 
     def row(self, prompt: bytes) -> Row:
         """Returns a prompt as ids."""
 
     def lengths(self, row: Row) -> dict[str, int]:
-        """Returns the lengths of the features of a program that has room for the row."""
+        """Returns the lengths of the features in the program that decodes the row."""
 
     def features(
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
-        """Returns the features [batch, length] of the rows; targets are what outputs begin with."""
+        """Returns the features [batch, length] of the rows; targets are the outputs' prefixes."""
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
-        """Returns how many ids the outputs of rows of these lengths can begin with at most."""
+        """Returns the longest prefix of the outputs of rows of these lengths."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Continuing:
-    """A prompt is the beginning of the targets, and the output continues it.
+    """Prompts are the beginning of the targets, and outputs continue them.
 
-    limits: a prompt that leaves no room for `decode_length` ids, or for half of `max_length` if
-        that is less, is read from its end backwards.
+    Attributes:
+      vocabulary: text to ids and back.
+      limits: a prompt that does not leave `decode_length` ids, or half of `max_length` if that is
+        less, is truncated at its beginning.
     """
 
     vocabulary: Vocabulary
     limits: PromptLimits
 
     @property
-    def _read(self) -> int:
-        """The ids of a prompt that are read at most."""
-        longest = self.limits.max_length
-        return longest - min(self.limits.decode_length, longest // 2)
+    def _max_prompt_length(self) -> int:
+        max_length = self.limits.max_length
+        return max_length - min(self.limits.decode_length, max_length // 2)
 
     def row(self, prompt: bytes) -> Row:
+        """Returns the prompt as the beginning of the output."""
         encoded = self.vocabulary.encode(prompt)
-        ids = encoded[-self._read :]
+        ids = encoded[-self._max_prompt_length :]
         limit = min(len(ids) + self.limits.decode_length, self.limits.max_length)
         return Row(ids, len(ids), len(encoded) - len(ids), len(ids), limit)
 
     def lengths(self, row: Row) -> dict[str, int]:
+        """Returns the length of the targets, which hold prompt and output."""
         return {TARGETS: bucket(row.limit, self.limits.max_length)}
 
     def features(
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
+        """Returns the prompts as the beginning of the targets."""
         return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        """Returns the longest prompt of rows of this length."""
         length = lengths[TARGETS]
-        # Rows that are shorter than `max_length` have room for all that is made.
-        room = self.limits.decode_length if length < self.limits.max_length else 0
-        return max(0, min(self._read, length - room))
+        # Rows that are shorter than `max_length` can hold `decode_length` ids behind the prompt.
+        output_length = self.limits.decode_length if length < self.limits.max_length else 0
+        return max(0, min(self._max_prompt_length, length - output_length))
 
 
 @dataclasses.dataclass(frozen=True)
 class Answering:
-    """A prompt is the inputs, read from its beginning, and the output is all of the targets.
+    """Prompts are the inputs, truncated at their end, and outputs are the targets.
 
-    inputs_length, targets_length: ids at most, the end included.
-    limits: of the output.
+    Attributes:
+      vocabulary: text to ids and back.
+      inputs_length, targets_length: maximum number of ids, including the end.
+      limits: of the outputs.
     """
 
     vocabulary: Vocabulary
@@ -135,6 +143,7 @@ class Answering:
     limits: PromptLimits
 
     def row(self, prompt: bytes) -> Row:
+        """Returns the prompt and the end as inputs."""
         encoded = self.vocabulary.encode(prompt)
         ids = with_end(self.vocabulary, encoded, self.inputs_length)
         limit = int(len(ids) * self.limits.multiplier + self.limits.constant)
@@ -143,6 +152,7 @@ class Answering:
         return Row(ids, read, len(encoded) - read, 0, limit)
 
     def lengths(self, row: Row) -> dict[str, int]:
+        """Returns the lengths of inputs and targets."""
         return {
             INPUTS: bucket(len(row.ids), self.inputs_length),
             TARGETS: bucket(row.limit, self.targets_length),
@@ -151,41 +161,49 @@ class Answering:
     def features(
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
-        # Rows that fill up the batch read an end, so that attention has something to attend to.
-        fill = [np.asarray([self.vocabulary.end_id], np.int32)] * (batch - len(rows))
+        """Returns the prompts as inputs, and targets of zeros."""
+        # Rows of padding have an end, so that attention has an id to attend to.
+        padding = [np.asarray([self.vocabulary.end_id], np.int32)] * (batch - len(rows))
         return {
-            INPUTS: padded([*(row.ids for row in rows), *fill], batch, lengths[INPUTS]),
+            INPUTS: padded([*(row.ids for row in rows), *padding], batch, lengths[INPUTS]),
             TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
         }
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        """Returns 0: outputs do not begin with the prompt."""
         return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class AnsweringInRow:
-    """A prompt is the inputs, and the output follows their end in the same row.
+    """Prompts are the inputs, and outputs follow their end in the same row.
 
-    apart: what the model reads of the prompt, and how long the output may be.
+    Attributes:
+      answering: truncation of the prompt and limits of the output, as where inputs are separate.
     """
 
-    apart: Answering
+    answering: Answering
 
     def row(self, prompt: bytes) -> Row:
-        row = self.apart.row(prompt)
-        given = len(row.ids)
-        return row._replace(given=given, limit=given + row.limit)
+        """Returns the inputs, their end included, as the beginning of the output."""
+        row = self.answering.row(prompt)
+        prefix = len(row.ids)
+        return row._replace(prefix=prefix, limit=prefix + row.limit)
 
     def lengths(self, row: Row) -> dict[str, int]:
-        return {TARGETS: bucket(row.limit, self.apart.inputs_length + self.apart.targets_length)}
+        """Returns the length of the targets, which hold inputs and output."""
+        max_length = self.answering.inputs_length + self.answering.targets_length
+        return {TARGETS: bucket(row.limit, max_length)}
 
     def features(
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
+        """Returns the prompts as the beginning of the targets."""
         return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
-        return min(self.apart.inputs_length, lengths[TARGETS])
+        """Returns the longest inputs of rows of this length."""
+        return min(self.answering.inputs_length, lengths[TARGETS])
 
 
 def continued_pair(
@@ -193,25 +211,25 @@ def continued_pair(
 ) -> ScoredRow:
     """Returns the row "inputs target end" of at most `max_length` ids.
 
-    The target comes first where room is short: the inputs are read from their end backwards.
+    If it is too long, the inputs are truncated first, at their beginning, then the target.
     """
-    before, scored = vocabulary.encode(inputs), vocabulary.encode(target)
-    length = len(before) + len(scored)
-    scored = with_end(vocabulary, scored, max_length)
-    room = max_length - len(scored)
-    before = before[len(before) - min(room, len(before)) :]
-    ids = np.concatenate([before, scored]).astype(np.int32)
+    input_ids, target_ids = vocabulary.encode(inputs), vocabulary.encode(target)
+    num_tokens = len(input_ids) + len(target_ids)
+    target_ids = with_end(vocabulary, target_ids, max_length)
+    inputs_length = min(max_length - len(target_ids), len(input_ids))
+    input_ids = input_ids[len(input_ids) - inputs_length :]
+    ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
     lengths = {TARGETS: bucket(len(ids), max_length)}
-    return ScoredRow({TARGETS: ids}, lengths, len(before), length + 1 - len(ids))
+    return ScoredRow({TARGETS: ids}, lengths, inputs_length, num_tokens + 1 - len(ids))
 
 
 def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray:
-    """Returns the first ids and the end, int32, at most `length` together."""
+    """Returns the ids, truncated to `length - 1`, and the end, int32."""
     return np.append(ids[: length - 1], vocabulary.end_id).astype(np.int32)
 
 
 def bucket(length: int, longest: int) -> int:
-    """Returns the next power of two, from 16 on, at most `longest`.
+    """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
 
     >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
     [16, 32, 100, 100]
@@ -223,7 +241,7 @@ def bucket(length: int, longest: int) -> int:
 
 
 def padded(rows: Sequence[np.ndarray], batch: int, length: int) -> np.ndarray:
-    """Returns the rows as int32 [batch, length], with zeros behind and below them."""
+    """Returns the rows as int32 [batch, length], padded with zeros and with rows of zeros."""
     ids = np.zeros([batch, length], np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row

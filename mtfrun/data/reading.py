@@ -1,4 +1,4 @@
-"""Reading what a source holds: what TensorFlow says of files becomes one line with the remedy."""
+"""Errors while reading a source, as one line with the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from mtfrun.data.errors import DataError
 from mtfrun.data.prepared_files import PreparedFiles
 
-# What iterators raise where files are damaged, cut off, gone, closed to us, or of other contents.
+# What iterators raise where files are damaged, truncated, missing, not readable or of another kind.
 _UNREADABLE = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,  # TFDS's: fewer elements than dataset_info.json says
@@ -23,20 +23,20 @@ _UNREADABLE = (
 
 
 class PreparedSource(abc.ABC):
-    """A source whose files TFDS has prepared."""
+    """A source whose files were prepared by TFDS."""
 
     @abc.abstractmethod
     def files(self) -> PreparedFiles:
-        """Returns where they stand."""
+        """Returns the location of the files."""
 
 
 @contextlib.contextmanager
 def reading(source: object) -> Iterator[None]:
-    """Raises DataError where the data of `source` that is read inside cannot be."""
+    """Turns TensorFlow's errors of files into DataErrors that name the source."""
     try:
         yield
     except _UNREADABLE as error:
-        # Without the names of TensorFlow's own nodes.
+        # Removes the names of TensorFlow's nodes.
         reason = re.sub(r"\{\{.*?\}\}|\[Op:.*|\[\[.*", "", error.message, flags=re.DOTALL).strip()
         if isinstance(source, PreparedSource):
             raise source.files().damaged(reason) from error

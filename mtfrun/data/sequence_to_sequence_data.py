@@ -1,4 +1,4 @@
-"""Batches for training and evaluating a model that makes a sequence from a sequence."""
+"""Pairs of texts for encoder-decoder models: inputs and targets as separate features."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from mtfrun.data.prompting import Prompting, PromptLimits, ScoredRow, bucket
 
 @dataclasses.dataclass(frozen=True)
 class SequenceToSequenceData(PairsData):
-    """A source of pairs, one pair a row.
+    """Pairs of texts, one pair per row; the attributes are those of `PairsData`.
 
-    Each text is closed by the end id and padded with the pad id, whose targets have no loss. A
-    longer text is cut, so that the end id is the row's last.
-
-    Fields: see `PairsData`.
+    Every text ends with the end id and is padded; targets that are padding have no loss.
     """
 
     remedy: ClassVar[str] = (
@@ -27,7 +24,7 @@ class SequenceToSequenceData(PairsData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Inputs and targets, which have lengths of their own."""
+        """Inputs and targets, whose lengths may differ."""
         meaning = "ids and the end, then 0 for padding"
         return {
             INPUTS: ids_feature(self.inputs_length, meaning),
@@ -40,7 +37,7 @@ class SequenceToSequenceData(PairsData):
         return self.inputs_length + self.targets_length
 
     def prompting(self, limits: PromptLimits) -> Prompting:
-        """Returns how prompts become inputs."""
+        """Returns the conversion of prompts to inputs."""
         return self._answering(limits)
 
     def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:

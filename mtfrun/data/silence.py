@@ -1,4 +1,4 @@
-"""Keeps TFDS from talking while it works for us."""
+"""Suppression of TFDS's output."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from absl import logging
 
 @contextlib.contextmanager
 def silent_tfds() -> Iterator[None]:
-    """Switches off TFDS's prints, progress bars and warnings inside, and puts them back afterwards.
+    """Suppresses TFDS's prints, progress bars and warnings, and restores them afterwards.
 
-    Its warnings speak of its own deprecations and of files that are about to be written. Standard
-    output belongs to our commands' JSON. Errors still raise.
+    Its warnings are about its own deprecations and about files that are about to be written; our
+    commands print JSON to standard output. Errors are raised as usual.
     """
     bars = tfds.core.utils.tqdm_utils
     bars_were_shown, verbosity = bars._active, logging.get_verbosity()
-    bars.display_progress_bar(False)
+    bars.display_progress_bar(enable=False)
     logging.set_verbosity(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.set_verbosity(verbosity)
-        bars.display_progress_bar(bars_were_shown)
+        bars.display_progress_bar(enable=bars_were_shown)

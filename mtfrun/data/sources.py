@@ -1,4 +1,4 @@
-"""Where documents come from: the interface."""
+"""Interface of sources of documents."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class TextSource(Protocol):
     def documents(self, split: str) -> tf.data.Dataset:
         """Returns the documents of `split`, in order, once, as string scalars.
 
-        Raises DataError in one line if they do not exist.
+        Raises:
+          DataError: they do not exist.
         """
 
 
 def read_bytes(source: TextSource, split: str) -> bytes:
-    """Returns all text of `split`, one document after the other."""
+    """Returns the concatenated documents of `split`."""
     with reading(source):
         return b"".join(source.documents(split).as_numpy_iterator())
 

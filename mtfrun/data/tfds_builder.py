@@ -1,68 +1,100 @@
-"""Finds a TFDS dataset, ours or any that is prepared on this machine."""
+"""TFDS datasets, the embedded ones and those prepared on this machine, and their splits."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.prepare import embedded_files, prepare, resolve_data_dir
 from mtfrun.data.prepared_files import FEATURES_FILE, INFO_FILE, PreparedFiles
 from mtfrun.data.silence import silent_tfds
+from mtfrun.data.sources import check_split
 from mtfrun.errors import did_you_mean
 
 Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 
 
 def tfds_builder(name: str, data_dir: str | None, embedded: Embedded) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a dataset whose files are there; nothing is ever downloaded.
+    """Returns the builder of a dataset whose files exist; nothing is ever downloaded.
 
     Args:
       name: one of `embedded`, which is prepared on first use, or a dataset that TFDS has prepared,
         in TFDS's form `name[/config][:version]`.
-      data_dir: where; see `resolve_data_dir`.
+      data_dir: the directory of all datasets; see `resolve_data_dir`.
       embedded: the datasets that need no download, by name.
 
     Raises:
-      DataError: it is not there; names what is.
+      DataError: there is no such dataset; the message names those that exist.
     """
     directory = resolve_data_dir(data_dir)
     if name in embedded:
         return prepare(embedded[name], directory)
     with silent_tfds():
         files = prepared_files(name, directory, embedded)
-        # By its files, not by its code: code would download, or ask a server whether it could.
+        # From its files, not from its code, which would download or query a server.
         return files.open(lambda: tfds.builder_from_directory(files.directory))
 
 
-def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
-    """Returns where a dataset stands that is prepared.
+def read_split(
+    builder: tfds.core.DatasetBuilder, name: str, split: str, features: Sequence[str]
+) -> tf.data.Dataset:
+    """Returns the examples of a split in the order of the files, with some of their features.
+
+    Args:
+      builder: of the dataset.
+      name: of the dataset, for messages.
+      split: the name of a split, or TFDS's slice of one (`train[:10%]`).
+      features: the features to read; others, such as images, are not even parsed.
 
     Raises:
-      DataError: it is not there, or not whole.
+      DataError: there is no such split.
+    """
+    split_name = split.split("[", maxsplit=1)[0]
+    check_split(f'TFDS dataset "{name}"', split_name, tuple(builder.info.splits))
+    try:
+        with silent_tfds():
+            return builder.as_dataset(
+                split=split,
+                shuffle_files=False,
+                decoders=tfds.decode.PartialDecoding(dict.fromkeys(features, True)),
+                # TFDS's cache would become a part of every checkpoint of the iterator.
+                read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
+            )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f'TFDS dataset "{name}", split "{split}": {reason}') from error
+
+
+def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
+    """Returns the location of a prepared dataset.
+
+    Raises:
+      DataError: there is no such dataset, or it is incomplete.
     """
     if name in embedded:
         return embedded_files(embedded[name], data_dir)
-    again = f"and prepare it again where there is a network: tfds build {name}"
-    finding = tfds.core.read_only_builder
+    remedy = f"and prepare it again where there is a network: tfds build {name}"
     try:
         with tfds.core.utils.error_utils.record_error_context():
-            directory = finding._find_builder_dir(name, data_dir=data_dir)
+            directory = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError):
         directory = None
     except Exception as error:
-        raise PreparedFiles(data_dir / name, again).damaged(error) from error
+        raise PreparedFiles(data_dir / name, remedy).damaged(error) from error
     if directory is None:
-        # A name is a directory's, no way out of the data's: "../other" is none.
-        first = re.match(r"\w+(?=[/:]|$)", name)
-        for half in data_dir.glob(f"{first[0]}/**/{INFO_FILE}") if first else ():
-            if not half.with_name(FEATURES_FILE).exists():
-                raise PreparedFiles(half.parent, again).damaged(f"it has no {FEATURES_FILE}")
+        # A name may not lead out of the directory of datasets, as "../other" would.
+        dataset = re.match(r"\w+(?=[/:]|$)", name)
+        for info_file in data_dir.glob(f"{dataset[0]}/**/{INFO_FILE}") if dataset else ():
+            if not info_file.with_name(FEATURES_FILE).exists():
+                files = PreparedFiles(info_file.parent, remedy)
+                raise files.damaged(f"it has no {FEATURES_FILE}")
         raise DataError(_not_prepared(name, data_dir, embedded))
-    return PreparedFiles(Path(directory), again)
+    return PreparedFiles(Path(directory), remedy)
 
 
 def _not_prepared(name: str, data_dir: Path, embedded: Embedded) -> str:

@@ -1,4 +1,4 @@
-"""Labelled images of TFDS datasets, ours and any that is prepared on this machine."""
+"""Labelled images of TFDS datasets: the embedded ones, and those prepared on this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.prepare import resolve_data_dir
 from mtfrun.data.prepared_files import PreparedFiles
 from mtfrun.data.reading import PreparedSource
-from mtfrun.data.silence import silent_tfds
-from mtfrun.data.sources import check_split
-from mtfrun.data.tfds_builder import prepared_files, tfds_builder
+from mtfrun.data.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.errors import did_you_mean
 
 EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
@@ -25,14 +23,16 @@ EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
 
 @dataclasses.dataclass(frozen=True)
 class TfdsImages(PreparedSource):
-    """The images and labels of a TFDS dataset for classification. An ImageSource.
+    """An ImageSource of the images and labels of a TFDS dataset for classification.
 
-    name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
+    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is ever
+    downloaded.
+
+    Attributes:
+      name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
         prepared in `data_dir`, in TFDS's form `name[/config][:version]`.
-    image_feature, label_feature: the features; all images must have one size.
-    data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-
-    A split is a split's name or TFDS's slice of one (`train[:10%]`). Nothing is ever downloaded.
+      image_feature, label_feature: the features; all images must have one size.
+      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
 
     name: str
@@ -61,22 +61,9 @@ class TfdsImages(PreparedSource):
 
     def examples(self, split: str) -> tf.data.Dataset:
         """Returns pairs of an image, uint8, and its label, int32, in order, once."""
-        builder = self._builder
-        names = [self.image_feature, self.label_feature]
-        _ = self.size, self.label_names
-        check_split(f'TFDS dataset "{self.name}"', split.split("[")[0], tuple(builder.info.splits))
-        try:
-            with silent_tfds():
-                dataset = builder.as_dataset(
-                    split=split,
-                    shuffle_files=False,
-                    decoders=tfds.decode.PartialDecoding(dict.fromkeys(names, True)),
-                    # TFDS's cache would become a part of every checkpoint of the iterator.
-                    read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
-                )
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
+        _ = self.size, self.label_names  # raises if the features do not exist
+        features = [self.image_feature, self.label_feature]
+        dataset = read_split(self._builder, self.name, split, features)
         return dataset.map(
             lambda example: (
                 example[self.image_feature],
@@ -85,7 +72,7 @@ class TfdsImages(PreparedSource):
         )
 
     def files(self) -> PreparedFiles:
-        """Returns where the dataset's files stand."""
+        """Returns the location of the dataset's files."""
         return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED_IMAGES)
 
     @functools.cached_property
@@ -94,10 +81,10 @@ class TfdsImages(PreparedSource):
 
     def _feature(self, name: str, kind: type) -> Any:
         features = self._builder.info.features
-        fitting = sorted(key for key, feature in features.items() if isinstance(feature, kind))
-        if name not in fitting:
+        candidates = sorted(key for key, value in features.items() if isinstance(value, kind))
+        if name not in candidates:
             raise DataError(
                 f'TFDS dataset "{self.name}" has no {kind.__name__} feature "{name}"; it has '
-                f"{', '.join(fitting) or 'none'}{did_you_mean(name, fitting)}"
+                f"{', '.join(candidates) or 'none'}{did_you_mean(name, candidates)}"
             )
         return features[name]

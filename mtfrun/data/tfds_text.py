@@ -1,4 +1,4 @@
-"""Text of TFDS datasets, ours and any that is prepared on this machine."""
+"""Text of TFDS datasets: the embedded ones, and those prepared on this machine."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.prepare import resolve_data_dir
 from mtfrun.data.prepared_files import PreparedFiles
 from mtfrun.data.reading import PreparedSource
-from mtfrun.data.silence import silent_tfds
-from mtfrun.data.sources import check_split
-from mtfrun.data.tfds_builder import prepared_files, tfds_builder
+from mtfrun.data.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.errors import did_you_mean
 
 EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
@@ -22,15 +20,17 @@ EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, Pytho
 
 @dataclasses.dataclass(frozen=True)
 class TfdsText(PreparedSource):
-    """The text feature of a TFDS dataset. A TextSource.
+    """A TextSource of the text feature of a TFDS dataset.
 
-    name: `python_docs`, `python_source` or `number_words`, which are prepared on first use; or the
-        name of any dataset that TFDS has prepared in `data_dir`, in TFDS's form
+    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is ever
+    downloaded.
+
+    Attributes:
+      name: `python_docs`, `python_source` or `number_words`, which are prepared on first use; or
+        the name of any dataset that TFDS has prepared in `data_dir`, in TFDS's form
         `name[/config][:version]`.
-    text_feature: the feature that holds the document, a string.
-    data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-
-    A split is a split's name or TFDS's slice of one (`train[:10%]`). Nothing is ever downloaded.
+      text_feature: the feature that holds the document, a string.
+      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
 
     name: str
@@ -39,29 +39,18 @@ class TfdsText(PreparedSource):
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """The splits of the dataset."""
         return tuple(self._builder().info.splits)
 
     def documents(self, split: str) -> tf.data.Dataset:
+        """Returns the text feature of the examples in the order of the dataset's files."""
         builder = self._builder()
         self._check_feature(builder)
-        check_split(f'TFDS dataset "{self.name}"', split.split("[")[0], tuple(builder.info.splits))
-        try:
-            with silent_tfds():
-                dataset = builder.as_dataset(
-                    split=split,
-                    shuffle_files=False,
-                    # Images and whatever else stands beside the text are not even parsed.
-                    decoders=tfds.decode.PartialDecoding({self.text_feature: True}),
-                    # TFDS's cache would become a part of every checkpoint of the iterator.
-                    read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
-                )
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
+        dataset = read_split(builder, self.name, split, [self.text_feature])
         return dataset.map(lambda example: example[self.text_feature])
 
     def files(self) -> PreparedFiles:
-        """Returns where the dataset's files stand."""
+        """Returns the location of the dataset's files."""
         return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED)
 
     def _builder(self) -> tfds.core.DatasetBuilder:

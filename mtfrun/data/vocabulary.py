@@ -1,4 +1,4 @@
-"""Text to ids and back."""
+"""Vocabularies: text to ids and back."""
 
 from __future__ import annotations
 
@@ -10,38 +10,46 @@ import tensorflow as tf
 
 
 class Vocabulary(Protocol):
-    """What models, pipelines and decoding need to know of a vocabulary.
-
-    `bytes_per_id` [size] int32 says how many bytes of text each id stands for (0 for padding, the
-    end and every other special id). So `bytes_per_id[targets].sum()` is the number of bytes in a
-    batch, and bits per byte = (sum of the loss in nats over all targets) / ln 2 / (that number).
-    The end id's loss is in the numerator, because a code for several documents must say where each
-    one ends, but it adds no byte to the denominator.
-    """
+    """Interface of vocabularies, for models, data and decoding."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number of ids."""
+
     @property
-    def pad_id(self) -> int: ...
+    def pad_id(self) -> int:
+        """The id of padding."""
+
     @property
-    def end_id(self) -> int: ...
+    def end_id(self) -> int:
+        """The id that ends a text."""
+
     @property
-    def unknown_id(self) -> int: ...
+    def unknown_id(self) -> int:
+        """The id of what the vocabulary cannot represent."""
+
     @property
-    def bytes_per_id(self) -> np.ndarray: ...
+    def bytes_per_id(self) -> np.ndarray:
+        """[size] int32 bytes of text that each id represents, 0 for every special id.
+
+        So `bytes_per_id[targets].sum()` is the number of bytes of a batch, and bits per byte =
+        (sum of the loss in nats over all targets) / ln 2 / (that number). The loss of the end id is
+        part of the numerator, because a code for several documents must encode where each one ends,
+        but it adds no byte to the denominator.
+        """
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the int32 ids of `text`, without an end id."""
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the text before the first end id. No id makes it fail."""
+        """Returns the text before the first end id; accepts all ids."""
 
     def encode_documents(self, documents: tf.Tensor) -> tf.RaggedTensor:
         """Returns the ids [documents, (length)] of strings [documents]; runs inside tf.data."""
 
 
 class ByteVocabulary:
-    """UTF-8 bytes as ids, numbered as in ByT5: 0 pads, 1 ends, 2 is unknown, a byte b is b + 3.
+    """UTF-8 bytes as ids of ByT5: 0 is padding, 1 the end, 2 unknown, and b + 3 the byte b.
 
     The 259 ids are padded to 384 so that a mesh axis can divide the vocabulary.
     Source: Xue et al. 2021, "ByT5", https://arxiv.org/abs/2105.13626.
@@ -61,20 +69,22 @@ class ByteVocabulary:
     unknown_id = 2
 
     _first_byte_id = 3
-    _invalid_byte = 0xFF  # occurs in no UTF-8 text, so it decodes to the replacement character
+    _invalid_byte = 0xFF  # never occurs in UTF-8, so that it decodes to the replacement character
 
     @property
     def bytes_per_id(self) -> np.ndarray:
+        """1 for ids of bytes, 0 for all others."""
         ids = np.arange(self.size)
         return self._is_byte(ids).astype(np.int32)
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        # A lone surrogate (JSON can hold one) has no UTF-8; its three-byte form is better than a
-        # crash.
+        """Returns the ids of the bytes of `text`."""
+        # A lone surrogate, which JSON may contain, has no UTF-8; it is encoded in three bytes.
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         return np.frombuffer(data, np.uint8).astype(np.int32) + self._first_byte_id
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text before the first end id, with U+FFFD for what is no UTF-8."""
         array = np.asarray(ids, dtype=np.int64).reshape(-1)
         ends = np.flatnonzero(array == self.end_id)
         if ends.size:
@@ -84,6 +94,7 @@ class ByteVocabulary:
         return data.astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def encode_documents(self, documents: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the ids of the bytes of each document."""
         # One decode of all documents together; decode_raw of each would pad to the longest.
         data = tf.io.decode_raw(tf.strings.reduce_join(documents), tf.uint8)
         ids = tf.cast(data, tf.int32) + self._first_byte_id

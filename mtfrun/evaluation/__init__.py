@@ -1,8 +1,8 @@
-"""Evaluation: metrics of a model over a split."""
+"""Evaluation of a model on a split: metrics, and images of its predictions."""
 
 from mtfrun.evaluation.bits_per_byte import bits_per_byte
-from mtfrun.evaluation.confusion_picture import confusion_picture
-from mtfrun.evaluation.labelled_pictures import Labelled, labelled_pictures
+from mtfrun.evaluation.confusion_matrix_image import confusion_matrix_image
+from mtfrun.evaluation.labelled_images import LabelledImage, image_grid
 from mtfrun.evaluation.loop import Evaluator, Measured
 from mtfrun.evaluation.rouge import Rouge
 from mtfrun.evaluation.scoring import target_log_probs
@@ -10,15 +10,15 @@ from mtfrun.evaluation.text_metrics import bleu, chrf, exact_match, text_metrics
 
 __all__ = [
     "Evaluator",
-    "Labelled",
+    "LabelledImage",
     "Measured",
     "Rouge",
     "bits_per_byte",
     "bleu",
     "chrf",
-    "confusion_picture",
+    "confusion_matrix_image",
     "exact_match",
-    "labelled_pictures",
+    "image_grid",
     "target_log_probs",
     "text_metrics",
     "token_accuracy",

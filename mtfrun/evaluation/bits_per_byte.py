@@ -6,7 +6,7 @@ import math
 
 
 def bits_per_byte(total_nats: float, num_bytes: float) -> float:
-    """Returns the length of the code that the model gives to a text, per byte of the text.
+    """Returns the length of a text under the model's code, in bits per byte of the text.
 
     >>> round(bits_per_byte(total_nats=math.log(256) * 10, num_bytes=10), 6)
     8.0

@@ -1,4 +1,4 @@
-"""Evaluating a model over a split."""
+"""Evaluation of a model over a split."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mtfrun.evaluation.bits_per_byte import bits_per_byte
 from mtfrun.models.means import means
 from mtfrun.models.model import Metric, Model
 
-# Name of the metric for the bytes of text that the targets with a loss stand for.
+# Name of the metric for the bytes of text that the targets with a loss represent.
 _BYTES = "bytes"
 
 
 class Measured(NamedTuple):
-    """What an evaluation found.
+    """Results of an evaluation.
 
     Attributes:
       values: means, by metric.
-      tables: sums over all examples of what has two dimensions, such as a confusion matrix.
+      tables: sums over all examples of metrics with two dimensions, such as a confusion matrix.
     """
 
     values: dict[str, float]
@@ -31,13 +31,13 @@ class Measured(NamedTuple):
 
 
 class Evaluator:
-    """Computes a model's metrics over all batches of an infeed; compiled once, used at every step.
+    """Computes a model's metrics over all batches of an infeed with a program compiled once.
 
     Args:
-      model: with initialised variables, read anew at every call.
+      model: with initialised variables, whose values are read at every call.
       mesh: the model's mesh.
-      bytes_per_id: [vocabulary] bytes of text that each target id stands for; with it
-        "bits_per_byte" is among the metrics.
+      bytes_per_id: [vocabulary] bytes of text that each target id represents, for the metric
+        "bits_per_byte"; None omits it.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Evaluator:
         return self.measure(infeed).values
 
     def measure(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Measured:
-        """Returns the means over all batches, exact over padding, batches and devices.
+        """Returns the means over all examples, independent of padding, batch size and devices.
 
-        A metric with a dimension has a value for every entry, see `metric_tags.entries`; what has
-        more dimensions is a table. `before_batch` may raise to stop.
+        A metric with one dimension has a value for every entry, see `metric_tags.entries`; one with
+        more is a table. `before_batch` may raise to stop.
 
         Raises:
           InputError: there is no batch.
         """
         totals: dict[str, np.ndarray] = {}
         weights: dict[str, float] = {}
-        # Batch by batch: a signal waits for one only, and the sums do not depend on the time.
+        # One batch per call: a signal waits for one only, and the sums do not depend on timing.
         while (features := infeed.next(1)) is not None:
             before_batch()
             for name, metric in mtf.to_numpy(self._metrics(features)).items():
@@ -77,8 +77,7 @@ class Evaluator:
             raise InputError("there is nothing to evaluate: the split has no batch")
         num_bytes = float(totals.pop(_BYTES))
         tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
-        told = self._model.reporting
-        values = means(totals, weights, with_perplexity=told.with_perplexity)
+        values = means(totals, weights, with_perplexity=self._model.reporting.with_perplexity)
         if "loss" in values and num_bytes:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
         return Measured(values, tables)
@@ -93,7 +92,7 @@ class Evaluator:
         zero = mtf.zeros(self._mesh, [])
         if self._bytes_per_id is None or "targets" not in batch:
             return Metric(zero, zero)
-        # A dimension name of its own: the table is small and stays whole on every device.
+        # A dimension that no layout splits: the table is small and replicated on every device.
         ids = mtf.Dimension("vocabulary_ids", len(self._bytes_per_id))
         table = mtf.constant(self._mesh, self._bytes_per_id, [ids])
         sizes = mtf.gather(table, mtf.maximum(batch["targets"], 0), ids)

@@ -12,11 +12,11 @@ _KINDS = ("rouge1", "rouge2", "rougeLsum")
 
 
 class Rouge:
-    """Computes "rouge1", "rouge2" and "rougeLsum", F-measures from 0 to 100; Lin 2004,
-    https://aclanthology.org/W04-1013.
+    """Computes "rouge1", "rouge2" and "rougeLsum", F-measures from 0 to 100.
 
-    As T5 does: Google's `rouge-score` without stemming, where " . " ends a sentence for rougeLsum.
-    Means over the texts, where T5 estimates them by a bootstrap.
+    Lin 2004, https://aclanthology.org/W04-1013. As in T5: Google's `rouge-score` without stemming,
+    where " . " ends a sentence for rougeLsum. Values are means over the texts, which T5 estimates
+    by a bootstrap.
 
     Raises:
       InputError: `rouge-score` is not installed.
@@ -24,7 +24,8 @@ class Rouge:
 
     def __init__(self) -> None:
         try:
-            from rouge_score import rouge_scorer  # an extra, and slow to load
+            # An optional dependency, and slow to import.
+            from rouge_score import rouge_scorer  # noqa: PLC0415
         except ImportError as error:
             raise InputError(
                 f"Rouge needs the package rouge-score ({error}): pip install 'mtfrun[rouge]'"
@@ -32,9 +33,12 @@ class Rouge:
         self._scorer = rouge_scorer.RougeScorer(list(_KINDS))
 
     def __call__(self, outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Returns the metrics of outputs, one reference each."""
+        """Returns the metrics of outputs with one reference each."""
         scores = [
-            self._scorer.score(target=_in_lines(reference), prediction=_in_lines(output))
+            self._scorer.score(
+                target=_one_sentence_per_line(reference),
+                prediction=_one_sentence_per_line(output),
+            )
             for output, reference in zip(outputs, references, strict=True)
         ]
         return {
@@ -43,6 +47,5 @@ class Rouge:
         }
 
 
-def _in_lines(text: str) -> str:
-    """Returns a text with a line for each of its sentences."""
+def _one_sentence_per_line(text: str) -> str:
     return text.replace(" . ", " .\n")

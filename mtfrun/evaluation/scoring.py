@@ -1,4 +1,4 @@
-"""The log-likelihood that a model gives to targets."""
+"""Log-probabilities of targets under a model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from mtfrun.models.model import TextModel
 
 
 def target_log_probs(model: TextModel, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-    """Returns {batch, length} float32: the log-probability of every target, given those before it
-    and the inputs; 0 where the target is padding."""
+    """Returns the log-probability of every target, {batch, length} float32; 0 for padding.
+
+    It is conditioned on the preceding targets and on the inputs.
+    """
     targets = features["targets"]
     logits = model.logits(features)
     (vocab,) = logits.shape - targets.shape

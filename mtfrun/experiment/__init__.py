@@ -1,11 +1,11 @@
-"""What gin files configure at the top: the experiment and what the commands do with it."""
+"""The objects that gin files configure at the top: an experiment, and what is done with it."""
 
 from mtfrun.experiment.classification import Classification
 from mtfrun.experiment.decoding import Decoding
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.image_measurements import ConfusionMatrix, LabelledImages
-from mtfrun.experiment.inference import Images, Inference, Record, Source
+from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, TrainingOnly
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.experiment.scoring import Scoring
 from mtfrun.experiment.text_measurements import DecodedPairs, Entropies, Samples
@@ -25,9 +25,11 @@ __all__ = [
     "LabelledImages",
     "Measured",
     "Measurement",
+    "Progress",
     "Record",
     "Samples",
     "Scoring",
     "Source",
     "Training",
+    "TrainingOnly",
 ]

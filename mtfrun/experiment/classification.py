@@ -1,4 +1,4 @@
-"""Classifying images with the model of an experiment."""
+"""Classification of images with the model of an experiment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -14,25 +14,30 @@ from mtfrun import mtf
 from mtfrun.data import IMAGES, ImageData, reading
 from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.inference import Images, Inference, Record, Source, required
+from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, required
 from mtfrun.models import ImageModel
 
-_REMEDY = "set Experiment.inference to what fits, such as @experiment.Decoding"
+_REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
 
 
 class LabelProbability(NamedTuple):
-    """A class, and how probable the model holds it to be."""
+    """A class and its predicted probability.
+
+    Attributes:
+      label: the name of the class.
+      probability: of the class.
+    """
 
     label: str
     probability: float
 
 
 class Prediction(NamedTuple):
-    """What the model says of an image.
+    """The prediction for an image.
 
     Attributes:
       label: the most probable class.
-      probability: of it.
+      probability: of that class.
       top: the most probable classes, best first.
     """
 
@@ -43,11 +48,12 @@ class Prediction(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Inference):
-    """Gives images the classes of the experiment's data.
+    """Classifies images.
 
-    experiment: whose model; one of images.
-    batch_size: images at a time; more where the mesh splits a batch into more parts.
-    top_k: classes that are named for each image, all where there are fewer.
+    Attributes:
+      experiment: has an ImageModel and ImageData.
+      batch_size: images of a batch; more if the mesh splits a batch into more parts.
+      top_k: number of classes that are returned for each image; all if there are fewer.
     """
 
     settings: ClassVar[Sequence[str]] = ("top_k",)
@@ -63,11 +69,9 @@ class Classification(Inference):
         required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def __call__(
-        self, images: Iterable[np.ndarray], progress: Callable[[int], None] = lambda done: None
+        self, images: Iterable[np.ndarray], progress: Progress | None = None
     ) -> list[Prediction]:
         """Returns a prediction for every image, uint8 [rows, cols, channels], in order.
-
-        Tells `progress` how many are done.
 
         Raises:
           NonFiniteError: a probability is not a number.
@@ -79,19 +83,18 @@ class Classification(Inference):
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True):
                 top = [LabelProbability(names[i], p) for i, p in zip(*row, strict=True)]
                 predictions.append(Prediction(*top[0], top))
-            progress(len(predictions))
+            if progress is not None:
+                progress(len(predictions))
         return predictions
 
     def read(self, source: Source) -> Images:
-        """Returns the images that a source has."""
+        """Returns the images of a source, a split of the data or files."""
         if source.split is None:
             return source.images(self._data.source.size)
         return self._images_of_split(source.split)
 
-    def records(
-        self, inputs: Images, progress: Callable[[int], None] = lambda done: None
-    ) -> list[Record]:
-        """Returns the prediction of each image, behind the fields that say which it is."""
+    def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
+        """Returns the prediction for each image, after its identifying fields."""
         fields_of_images = []
 
         def pixels() -> Iterator[np.ndarray]:
@@ -104,9 +107,6 @@ class Classification(Inference):
             _record(fields, prediction)
             for fields, prediction in zip(fields_of_images, predictions, strict=True)
         ]
-
-    def _changed(self, settings: Mapping[str, Any]) -> Self:
-        return dataclasses.replace(self, **settings)
 
     @functools.cached_property
     def _data(self) -> ImageData:
@@ -130,12 +130,12 @@ class Classification(Inference):
         return Images(count, labelled())
 
     def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns probabilities and numbers of the best classes of some images, [images, top]."""
+        """Returns probabilities and numbers of the best classes, each [images, top]."""
         shape = self._data.shapes(self._rows)[IMAGES]
         batch = np.zeros(shape.to_integer_list, np.uint8)
         batch[: len(images)] = images
-        found = self._program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
-        probabilities, labels = (x[: len(images)] for x in mtf.to_numpy(found))
+        top = self._program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
+        probabilities, labels = (x[: len(images)] for x in mtf.to_numpy(top))
         self.experiment.require_finite(probabilities, "probabilities")
         return probabilities, labels
 

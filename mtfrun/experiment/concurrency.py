@@ -1,4 +1,4 @@
-"""Computing several batches at the same time."""
+"""Concurrent computation of several batches."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from mtfrun import mtf
 
 
-def number_of_threads(mesh: mtf.Mesh, wished: int) -> int:
-    """Returns how many batches to decode at the same time, `wished` at most.
+def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:
+    """Returns the number of batches to decode concurrently, at most `limit`.
 
-    A program of XLA leaves cores of a CPU idle: on two, 4,000 lines took 13.6 s in two batches at
-    once and 19.1 s one after the other (docs/benchmarks.md). An accelerator is kept busy by one
-    batch; the devices of a mesh wait for each other, which two programs would upset.
+    XLA's programs leave cores of a CPU idle: on two cores, 4,000 lines took 13.6 s with two
+    concurrent batches and 19.1 s with one (docs/benchmarks.md). One batch uses an accelerator
+    fully. The devices of a mesh wait for each other, which concurrent programs would disrupt.
     """
     if mesh.is_distributed or not mesh.is_on_cpu:
         return 1
-    return min(wished, _number_of_cores())
+    return min(limit, _number_of_cores())
 
 
 @contextlib.contextmanager
 def mapping(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Gives a function like `map` that keeps the order and works on so many items at once.
+    """Yields a function like `map`, in the same order, that uses this number of threads.
 
-    What has not begun when the context is left is not begun any more.
+    Calls that have not begun when the context is left are cancelled.
     """
     if threads == 1:
         yield map
@@ -40,7 +40,7 @@ def mapping(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
 
 
 def _number_of_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # on Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Continuing or answering prompts with the model of an experiment."""
+"""Decoding of prompts with the model of an experiment."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mtfrun.data import TARGETS, Prompting, PromptLimits, Row, TextData
 from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.inference import Inference, Record, Source, required
+from mtfrun.experiment.inference import Inference, Progress, Record, Source, required
 from mtfrun.experiment.scoring import Scoring
 from mtfrun.models import TextModel
 
-_REMEDY = "set Experiment.inference to what fits, such as @experiment.Classification"
+_REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
 
 
 class Output(NamedTuple):
-    """One thing that the model made of a prompt.
+    """One output for a prompt.
 
     Attributes:
       text: the output.
-      score: log-probability; of a beam search, over the length penalty.
-      tokens: tokens of the text, without the end.
-      finished: whether the model ended the text itself.
+      score: log-probability; with beam search, divided by the length penalty.
+      tokens: number of tokens of the text, without the end.
+      finished: whether the output ends with the end id, not at the limit of its length.
     """
 
     text: str
@@ -38,17 +38,17 @@ class Output(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A prompt and what the model made of it.
+    """A prompt and its outputs.
 
     Attributes:
-      prompt: the text; bytes that are no UTF-8 are replaced in it, not in what the model reads.
-      output: the best output.
-      outputs: the best ones, best first.
-      prompt_tokens: tokens that the model read.
-      truncated_tokens: tokens of the prompt that it did not, for lack of room.
-      output_tokens: tokens of the best output, without the end.
-      finished: whether the model ended the text itself.
-      valid_utf8: whether the prompt was UTF-8.
+      prompt: the text, with U+FFFD for invalid UTF-8, which the model reads as it is.
+      output: text of the best output.
+      outputs: the best outputs, best first.
+      prompt_tokens: number of tokens that the model read.
+      truncated_tokens: number of tokens of the prompt that were cut off.
+      output_tokens: number of tokens of the best output, without the end.
+      finished: whether the best output ends with the end id.
+      valid_utf8: whether the prompt was valid UTF-8.
     """
 
     prompt: str
@@ -62,34 +62,35 @@ class Answer(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Prompts that one program decodes.
+    """A batch of prompts.
 
     Attributes:
       lengths: of the features.
-      at_once: whether prompts are read at once: a matter of each row, not of its batch, so that not
-        even the rounding of its answer depends on the others.
-      lines: their numbers.
+      prefill: whether prompts are read in one pass. This is decided for each row, not for its
+        batch, so that not even the rounding of an answer depends on the other rows.
+      lines: indices of the prompts.
     """
 
     lengths: Mapping[str, int]
-    at_once: bool
+    prefill: bool
     lines: Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoding(Inference):
-    """How texts are made. Models of pairs of texts answer their prompts, others continue them.
+    """Decodes prompts: models of pairs of texts answer them, others continue them.
 
-    experiment: whose model.
-    batch_size: prompts in a batch; more where the mesh splits a batch into more parts.
-    concurrent_batches: batches decoded at the same time on a CPU, at most one a core. Accelerators
-        and meshes of several devices decode one after the other.
-    max_length: where prompts are continued, tokens of a prompt and its output together.
-    decode_length: tokens that are made for a prompt at most.
-    decode_length_multiplier, decode_length_constant: where prompts are answered, also at most
-        (tokens of the prompt) * multiplier + constant.
-    num_outputs: outputs for each prompt, at most the search's `beam_size`.
-    search: greedily, by beam search, or by drawing.
+    Attributes:
+      experiment: has a TextModel and TextData.
+      batch_size: prompts of a batch; more if the mesh splits a batch into more parts.
+      max_length: where prompts are continued, maximum number of tokens of prompt and output.
+      concurrent_batches: number of batches that are decoded concurrently on a CPU, at most one per
+        core. Accelerators and meshes of several devices decode one at a time.
+      decode_length: maximum number of tokens of an output.
+      decode_length_multiplier, decode_length_constant: where prompts are answered, outputs also
+        have at most (tokens of the prompt) * multiplier + constant tokens.
+      num_outputs: number of outputs for each prompt, at most the search's `beam_size`.
+      search: greedy decoding, beam search or sampling.
     """
 
     settings: ClassVar[Sequence[str]] = (
@@ -105,7 +106,7 @@ class Decoding(Inference):
     decode_length_multiplier: float = 1.5
     decode_length_constant: int = 10
     num_outputs: int = 1
-    search: decoding.Search = decoding.Search()
+    search: decoding.Search = dataclasses.field(default_factory=decoding.Search)
     _programs: dict[tuple[int, ...], Callable[..., decoding.Hypotheses]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -122,10 +123,8 @@ class Decoding(Inference):
         self.search.check(self._data.vocabulary.size)
         required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
-    def __call__(
-        self, prompts: Sequence[bytes], progress: Callable[[int], None] = lambda done: None
-    ) -> list[Answer]:
-        """Returns an answer to each prompt, in order; tells `progress` how many are done.
+    def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
+        """Returns the answer to each prompt, in order.
 
         Raises:
           NonFiniteError: a score is infinite or not a number.
@@ -135,23 +134,22 @@ class Decoding(Inference):
         batches = list(self._batches(rows))
         threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
         with mapping(threads) as map_batches:
-            found = map_batches(functools.partial(self._search_batch, rows), batches)
-            for batch, (ids, scores, finished) in zip(batches, found, strict=True):
+            results = map_batches(functools.partial(self._search_batch, rows), batches)
+            for batch, (ids, scores, finished) in zip(batches, results, strict=True):
                 for i, line in enumerate(batch.lines):
                     hypotheses = decoding.n_best(ids[i], scores[i], finished[i])
                     answers[line] = self._answer(
                         prompts[line], rows[line], hypotheses[: self.num_outputs]
                     )
-                progress(len(answers))
+                if progress is not None:
+                    progress(len(answers))
         return [answers[line] for line in range(len(prompts))]
 
     def read(self, source: Source) -> Sequence[bytes]:
-        """Returns the prompts that a source has."""
+        """Returns the prompts of a source."""
         return source.texts()
 
-    def records(
-        self, inputs: Sequence[bytes], progress: Callable[[int], None] = lambda done: None
-    ) -> list[Record]:
+    def records(self, inputs: Sequence[bytes], progress: Progress | None = None) -> list[Record]:
         """Returns the answer to each prompt, and the texts of its outputs."""
         return [_record(answer) for answer in self(inputs, progress)]
 
@@ -171,10 +169,10 @@ class Decoding(Inference):
 
     def _changed(self, settings: Mapping[str, Any]) -> Self:
         fields = {field.name for field in dataclasses.fields(self)}
-        own = {name: value for name, value in settings.items() if name in fields}
-        of_search = {name: value for name, value in settings.items() if name not in own}
-        search = dataclasses.replace(self.search, **of_search)
-        return dataclasses.replace(self, search=search, **own)
+        own_settings = {name: value for name, value in settings.items() if name in fields}
+        search_settings = {name: value for name, value in settings.items() if name not in fields}
+        search = dataclasses.replace(self.search, **search_settings)
+        return dataclasses.replace(self, search=search, **own_settings)
 
     @functools.cached_property
     def _data(self) -> TextData:
@@ -195,7 +193,7 @@ class Decoding(Inference):
 
     @functools.cached_property
     def _rows(self) -> int:
-        """The rows of a batch."""
+        """Number of rows of a batch."""
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
@@ -203,84 +201,79 @@ class Decoding(Inference):
         return self._data.prompting(self._limits)
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
-        """Yields batches of rows of like length."""
+        """Yields batches of rows of equal lengths."""
         by_program: dict[tuple[Any, ...], list[int]] = {}
         for line, row in enumerate(rows):
             lengths = self._prompting.lengths(row)
             longest = self._prompting.longest_prompt(lengths)
-            at_once = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
-                row.given, longest
+            prefill = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
+                row.prefix, longest
             )
-            by_program.setdefault((*sorted(lengths.items()), at_once), []).append(line)
-        for (*items, at_once), lines in sorted(by_program.items()):
-            # Steps begin behind the shortest prompt of a batch.
-            lines.sort(key=lambda line: rows[line].given)
+            by_program.setdefault((*sorted(lengths.items()), prefill), []).append(line)
+        for (*items, prefill), lines in sorted(by_program.items()):
+            # Decoding begins after the shortest prompt of a batch.
+            lines.sort(key=lambda line: rows[line].prefix)
             for start in range(0, len(lines), self._rows):
-                yield _Batch(dict(items), at_once, lines[start : start + self._rows])
+                yield _Batch(dict(items), prefill, lines[start : start + self._rows])
 
     def _search_batch(
-        self, all_rows: Sequence[Row], given: _Batch
+        self, all_rows: Sequence[Row], batch: _Batch
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns ids [rows, beam, length], scores and finished [rows, beam] of a batch's rows."""
         mesh = self.experiment.mesh
-        rows = [all_rows[line] for line in given.lines]
-        batch = mtf.Dimension("batch", self._rows)
-        arrays = self._prompting.features(rows, self._rows, given.lengths)
+        rows = [all_rows[line] for line in batch.lines]
+        batch_dim = mtf.Dimension("batch", self._rows)
+        arrays = self._prompting.features(rows, self._rows, batch.lengths)
         features = {
-            name: mtf.import_tf_tensor(mesh, ids, [batch, mtf.Dimension("length", ids.shape[1])])
-            for name, ids in arrays.items()
+            name: mtf.import_tf_tensor(mesh, x, [batch_dim, mtf.Dimension("length", x.shape[1])])
+            for name, x in arrays.items()
         }
-        # The rows that fill up the batch have no room, so they are done at once.
-        numbers = np.zeros([2, self._rows], np.int32)
-        numbers[:, : len(rows)] = [given.lines, [row.limit for row in rows]]
-        found = self._program(given)(
-            features, *(mtf.import_tf_tensor(mesh, x, [batch]) for x in numbers)
+        # Rows of padding have the limit 0, so that they are finished from the beginning.
+        lines_and_limits = np.zeros([2, self._rows], np.int32)
+        lines_and_limits[:, : len(rows)] = [batch.lines, [row.limit for row in rows]]
+        hypotheses = self._program(batch)(
+            features, *(mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
         )
-        ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(found))
+        ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(hypotheses))
         self.experiment.require_finite(scores, "scores of outputs")
         return ids, scores, finished
 
-    def _program(self, given: _Batch) -> Callable[..., decoding.Hypotheses]:
-        """Returns the function that decodes batches of these lengths; several threads may ask."""
-        longest = self._prompting.longest_prompt(given.lengths)
+    def _program(self, batch: _Batch) -> Callable[..., decoding.Hypotheses]:
+        """Returns the function that decodes batches like this one; thread-safe."""
+        longest_prompt = self._prompting.longest_prompt(batch.lengths)
+
+        def hypotheses(
+            features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
+        ) -> decoding.Hypotheses:
+            def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
+                decoder = self._model.decoder(features, beam)
+                return decoder if batch.prefill else decoder.step_by_step()
+
+            return self.search(
+                decoder_for,
+                features[TARGETS],
+                self._model.vocab,
+                lines=lines,
+                limits=limits,
+                longest_prompt=longest_prompt,
+                end_id=self._data.vocabulary.end_id,
+            )
+
         # Measured: XLA makes decoding faster on one device.
-        program = mtf.function(
-            functools.partial(self._hypotheses, longest, given.at_once),
-            jit_compile=not self.experiment.mesh.is_distributed,
-        )
-        return self._programs.setdefault((*given.lengths.values(), given.at_once), program)
-
-    def _hypotheses(
-        self,
-        longest_prompt: int,
-        at_once: bool,
-        features: Mapping[str, mtf.Tensor],
-        lines: mtf.Tensor,
-        limits: mtf.Tensor,
-    ) -> decoding.Hypotheses:
-        vocabulary = self._data.vocabulary
-
-        def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
-            decoder = self._model.decoder(features, beam)
-            return decoder if at_once else decoder.step_by_step()
-
-        return self.search(
-            decoder_for,
-            features[TARGETS],
-            self._model.vocab,
-            lines=lines,
-            limits=limits,
-            longest_prompt=longest_prompt,
-            end_id=vocabulary.end_id,
-        )
+        program = mtf.function(hypotheses, jit_compile=not self.experiment.mesh.is_distributed)
+        return self._programs.setdefault((*batch.lengths.values(), batch.prefill), program)
 
     def _answer(
         self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
     ) -> Answer:
         text = prompt.decode("utf-8", "replace")
-        outputs = [
-            self._output(ids[row.given :], score, finished) for ids, score, finished in hypotheses
-        ]
+        vocabulary = self._data.vocabulary
+        outputs = []
+        for ids, score, finished in hypotheses:
+            output_ids = ids[row.prefix :]
+            ends = np.flatnonzero(output_ids == vocabulary.end_id)
+            tokens = int(ends[0]) if ends.size else int(np.count_nonzero(output_ids))
+            outputs.append(Output(vocabulary.decode(output_ids), score, tokens, finished))
         best = outputs[0]
         return Answer(
             prompt=text,
@@ -292,12 +285,6 @@ class Decoding(Inference):
             finished=best.finished,
             valid_utf8=text.encode() == prompt,
         )
-
-    def _output(self, ids: np.ndarray, score: float, finished: bool) -> Output:
-        vocabulary = self._data.vocabulary
-        ends = np.flatnonzero(ids == vocabulary.end_id)
-        tokens = int(ends[0]) if ends.size else int(np.count_nonzero(ids))
-        return Output(vocabulary.decode(ids), score, tokens, finished)
 
 
 def _record(answer: Answer) -> Record:

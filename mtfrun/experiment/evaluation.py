@@ -1,27 +1,28 @@
-"""Evaluating an experiment: the model's own metrics, and what else is measured."""
+"""Evaluation of an experiment: the model's own metrics, and further measurements."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mtfrun import evaluation
+from mtfrun.data import DataError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement
 from mtfrun.rundir import Summaries, write_metrics
 
 
 class Evaluation:
-    """What is measured, on which split.
+    """Evaluates the model of an experiment on a split of its data.
 
     Args:
-      experiment: what is evaluated.
+      experiment: has the model and the data.
       batch_size: rows of a batch.
-      split: the split of the data.
-      max_batches: evaluate the first batches only; None takes all.
-      measurements: what is measured besides the model's own metrics, in order: classes, each called
+      split: of the data.
+      max_batches: number of batches to evaluate, from the first on; None for all.
+      measurements: measurements besides the model's own metrics, in order: classes, each called
         with the experiment and the split.
     """
 
@@ -44,19 +45,29 @@ class Evaluation:
         )
 
     def check_split(self) -> None:
-        """Raises DataError unless the split has a first batch, which is read."""
-        self._experiment.check_split(self._batch_size, self._split)
+        """Reads the first batch of the split.
+
+        Raises:
+          DataError: there is none, or it cannot be read.
+        """
+        dataset = self._experiment.data.evaluation(self._batch_size, split=self._split)
+        if next(iter(dataset.take(1)), None) is None:
+            raise DataError(f"split {self._split!r} has no batch to evaluate: choose another")
 
     def __call__(
         self,
         step: int,
-        summaries: Summaries | None,
+        summaries: Summaries | None = None,
         before_batch: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
-        """Returns the metrics of the model as it is.
+        """Returns the metrics for the model's present weights.
 
-        Writes them, texts and images as of `step`, unless there is nowhere to write them. Of a
-        model whose own metrics are not finite nothing is decoded. `before_batch` may raise to stop.
+        Measurements that use the model are skipped if its own metrics are not finite.
+
+        Args:
+          step: of the weights, under which metrics, texts and images are written.
+          summaries: where they are written; None writes nothing.
+          before_batch: called before every batch; may raise to stop.
         """
         infeed = self._experiment.evaluation_infeed(
             self._batch_size, self._split, self._max_batches
@@ -64,7 +75,7 @@ class Evaluation:
         own = self._evaluator.measure(infeed, before_batch)
         is_finite = all(map(math.isfinite, own.values.values()))
         evaluated = Evaluated(
-            own.values, own.tables, summaries is not None, progress=lambda done: before_batch()
+            own.values, own.tables, summaries is not None, progress=lambda _: before_batch()
         )
         metrics = dict(own.values)
         texts: dict[str, str] = {}
@@ -83,19 +94,3 @@ class Evaluation:
                 summaries.image(tag, image, step)
             summaries.flush()
         return metrics
-
-    def during_training(
-        self,
-        step: int,
-        summaries: Summaries,
-        note: Callable[[str], None],
-        before_batch: Callable[[], None],
-    ) -> None:
-        """Evaluates and gives `note` a line. `before_batch` may raise to stop."""
-        note(f"eval {_line(step, self(step, summaries, before_batch))}")
-
-
-def _line(step: int, metrics: Mapping[str, float]) -> str:
-    # Those of single layers have paths: TensorBoard shows them.
-    own = (f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
-    return "  ".join([f"step {step}", *own])

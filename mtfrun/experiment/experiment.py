@@ -1,4 +1,4 @@
-"""What all commands share: the mesh, the model and its data."""
+"""Experiments: a model and its data on a mesh."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import Data, DataError, Infeed, split_batch
+from mtfrun.data import Data, Infeed, split_batch
 from mtfrun.errors import InputError
-from mtfrun.experiment.inference import Inference, required
+from mtfrun.experiment.inference import Inference, TrainingOnly, required
 from mtfrun.experiment.model_and_data import check_features, check_rows
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
@@ -23,23 +23,26 @@ _ALL_DATA = (
 
 
 class Experiment:
-    """One mesh, one model on it, the data.
+    """A model and its data on a mesh.
 
     Args:
       mesh: the devices and the layout.
-      model: a class, called as `model(mesh, **data.model_arguments())`: of text with the
-        `vocabulary_size`, of images with `num_classes` and the shape of an `image`.
-      data: what batches are made of.
-      inference: what is done with the model beyond training; a class, called with the experiment.
+      model: a class, called as `model(mesh, **data.model_arguments())`: with the `vocabulary_size`
+        for text, with `num_classes` and the shape of an `image` for images.
+      data: the data of training and evaluation.
+      inference: use of the model beyond training; a class, called with the experiment.
       seed: of initial values, the order of the data and all noise.
-      warm_start: where the first values of a new run come from, and the values to work with where
-        there is no run.
-      use_averages: evaluate and decode with the averages of the weights, where there are any.
-      outer_batch: into how many parts the rows of a batch are split; above 1 the features of
-        training and evaluation are {outer_batch, batch, ...}, for a mesh that splits them over two
-        axes. The numbers stay the same.
+      warm_start: source of the initial values of a new run, and of the values to evaluate or decode
+        with if there is no run.
+      use_averages: whether to evaluate and decode with the averages of the weights, if there are
+        any.
+      outer_batch: number of parts into which a batch is split; above 1 the features of training and
+        evaluation are {outer_batch, batch, ...}, for a mesh that splits a batch over two axes. The
+        results do not change.
 
-    Attributes: those; `model` is the object, and so is `inference`.
+    Attributes:
+      mesh, data, seed, warm_start, use_averages: the arguments.
+      model, inference: the objects that the two classes make.
     """
 
     def __init__(
@@ -47,9 +50,10 @@ class Experiment:
         mesh: mtf.Mesh,
         model: Callable[..., Model],
         data: Data,
-        inference: Callable[[Experiment], Inference] = Inference,
+        inference: Callable[[Experiment], Inference] = TrainingOnly,
         seed: int = 0,
         warm_start: WarmStart | None = None,
+        *,
         use_averages: bool = True,
         outer_batch: int = 1,
     ):
@@ -82,44 +86,34 @@ class Experiment:
             self.mesh.partition(shape)
 
     def rows_for(self, batch_size: int) -> int:
-        """Returns the least number of rows, `batch_size` or more, that the mesh can split.
+        """Returns the least batch size, `batch_size` or more, that the mesh can split.
 
-        For batches whose rows do not depend on each other, and so not on their number.
+        For inference, where the results of a row do not depend on the other rows.
         """
         parts = self.mesh.num_splits(mtf.Dimension("batch", batch_size))
         return math.ceil(batch_size / parts) * parts
 
     def feature_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the features of a batch as the model gets them."""
+        """Returns the shapes of the features of a batch that the model reads."""
         shapes = self.data.shapes(batch_size)
         if self._outer_batch == 1:
             return shapes
         return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
     def train_infeed(self, batch_size: int) -> Infeed:
-        """Returns endless batches of the training split."""
+        """Returns the infeed of endless batches of the training split."""
         dataset = self.data.train(batch_size, seed=self.seed)
         return self._infeed(dataset, batch_size)
 
     def evaluation_infeed(self, batch_size: int, split: str, max_batches: int | None) -> Infeed:
-        """Returns the batches of a split, once, at most `max_batches`."""
+        """Returns the infeed of the batches of a split, once, at most `max_batches`."""
         dataset = self.data.evaluation(batch_size, split=split)
         if max_batches is not None:
             dataset = dataset.take(max_batches)
         return self._infeed(dataset, batch_size)
 
-    def check_split(self, batch_size: int, split: str) -> None:
-        """Reads the first batch of a split.
-
-        Raises:
-          DataError: there is none, or it cannot be read.
-        """
-        dataset = self.data.evaluation(batch_size, split=split)
-        if next(iter(dataset.take(1)), None) is None:
-            raise DataError(f"split {split!r} has no batch to evaluate: choose another")
-
     def require_finite(self, numbers: np.ndarray | float, what: str) -> None:
-        """Raises NonFiniteError if one of the numbers that the model has made is not finite."""
+        """Raises NonFiniteError unless the model's outputs, `what` in the message, are finite."""
         if np.isfinite(numbers).all():
             return
         variable = FiniteCheck(self.model.named_variables()).first_non_finite()
@@ -130,9 +124,9 @@ class Experiment:
         )
 
     def restore(self, run: RunDirectory, step: int | None) -> int:
-        """Gives the model the variables of a checkpoint, the newest for None; returns its step.
+        """Restores the model from a checkpoint, the newest for None, and returns its step.
 
-        Those that have averages there get them, if `use_averages`.
+        Variables are restored from their averages, if `use_averages` and the checkpoint has any.
         """
         mtf.initialize(self.model, self.seed)
         named = self.model.named_variables()
@@ -144,10 +138,10 @@ class Experiment:
         return checkpoints.restore(step, variables, subset=True, preferred=averages).step
 
     def restore_without_run(self) -> int:
-        """Gives the model the values of `warm_start`; returns the step that they are of.
+        """Initialises the model from `warm_start` and returns the step of its checkpoint.
 
         Raises:
-          RunDirError: there is no such checkpoint, or it does not fit.
+          RunDirError: there is no such checkpoint, or it does not fit the model.
         """
         mtf.initialize(self.model, self.seed)
         report = None

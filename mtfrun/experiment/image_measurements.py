@@ -1,4 +1,4 @@
-"""What TensorBoard shows of the evaluation of a classifier of images, beside curves."""
+"""Measurements of image classifiers that TensorBoard shows as images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mtfrun.data import ImageData, reading
 from mtfrun.errors import InputError
-from mtfrun.evaluation import Labelled, confusion_picture, labelled_pictures
+from mtfrun.evaluation import LabelledImage, confusion_matrix_image, image_grid
 from mtfrun.experiment.inference import Images, required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -18,13 +18,14 @@ from mtfrun.models.resnet import CONFUSION_MATRIX
 
 @dataclasses.dataclass(frozen=True)
 class ConfusionMatrix(Measurement):
-    """How many images of each class are taken for each, where the model has counted them."""
+    """The confusion matrix, if the model counts it."""
 
     def __call__(self, evaluated: Evaluated) -> Measured:
+        """Returns an image of the matrix."""
         if CONFUSION_MATRIX not in evaluated.tables or not evaluated.is_shown:
             return Measured()
         data = _data(self)
-        image = confusion_picture(evaluated.tables[CONFUSION_MATRIX], data.label_names)
+        image = confusion_matrix_image(evaluated.tables[CONFUSION_MATRIX], data.label_names)
         return Measured(images={CONFUSION_MATRIX: image})
 
 
@@ -32,7 +33,8 @@ class ConfusionMatrix(Measurement):
 class LabelledImages(Measurement):
     """The first images of a split with their predictions.
 
-    num_images: so many; 0 for none.
+    Attributes:
+      num_images: number of images; 0 for none.
     """
 
     num_images: int = 32
@@ -43,6 +45,7 @@ class LabelledImages(Measurement):
         _data(self)
 
     def __call__(self, evaluated: Evaluated) -> Measured:
+        """Returns a grid of the images."""
         if not self.num_images or not evaluated.is_shown:
             return Measured()
         examples: list[tuple[np.ndarray, dict[str, object]]]
@@ -52,7 +55,7 @@ class LabelledImages(Measurement):
         )
         names = _data(self).label_names
         labelled = [
-            Labelled(
+            LabelledImage(
                 image,
                 names[label],
                 str(record.fields["label"]),
@@ -60,7 +63,7 @@ class LabelledImages(Measurement):
             )
             for (image, label), record in zip(self._first, records, strict=True)
         ]
-        return Measured(images={"predictions": labelled_pictures(labelled)})
+        return Measured(images={"predictions": image_grid(labelled)})
 
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:

@@ -1,7 +1,8 @@
-"""What a kind of model does beyond training: the contract."""
+"""Interface of the use of a trained model: decoding, scoring, classification."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Called between batches with the number of inputs that are done; may raise to stop.
+Progress = Callable[[int], None]
+
 
 class Record(NamedTuple):
-    """What is written of one input.
+    """The output for one input.
 
     Attributes:
       fields: of its JSON line.
-      texts: for people to read, the best one first.
+      texts: of the output in human-readable form, the best one first.
     """
 
     fields: dict[str, object]
@@ -30,10 +34,11 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images to make records of; they are read once, one after the other.
+    """Images to make records of, which are read once and in order.
 
-    count: how many.
-    examples: of each the pixels, uint8 [rows, cols, channels], and the fields that say which it is.
+    Attributes:
+      count: number of images.
+      examples: pixels, uint8 [rows, cols, channels], and identifying fields of each image.
     """
 
     count: int
@@ -44,74 +49,65 @@ class Images:
 
 
 class Source(Protocol):
-    """What a command is given to read."""
+    """Inputs of a command."""
 
     @property
     def split(self) -> str | None:
-        """The split of the experiment's data that is to be read; None for something else."""
+        """The split of the experiment's data to read; None for other inputs."""
 
     def texts(self) -> Sequence[bytes]:
-        """Returns texts, of any bytes. Raises InputError if the source has something else."""
+        """Returns texts, of any bytes. Raises InputError if the inputs are no texts."""
 
     def images(self, size: tuple[int, int, int]) -> Images:
         """Returns images scaled to [rows, cols, channels]. Raises InputError as `texts`."""
 
 
-class Inference:
-    """What the commands `decode` and `score`, and measurements, do with a trained model.
+@dataclasses.dataclass(frozen=True)
+class Inference(abc.ABC):
+    """Use of a trained model by the commands `decode` and `score`, and by measurements.
 
-    A subclass is a class that the program calls with the experiment. This one refuses everything:
-    its model is trained and evaluated only.
+    The program calls a subclass with `experiment`; gin sets the other fields.
 
     Attributes:
-      experiment: whose model.
-      settings: the settings of a command line that it has, such as "top_k".
+      settings: names of the settings that flags of the command line change, such as "top_k".
+      experiment: has the model and the data.
     """
 
     settings: ClassVar[Sequence[str]] = ()
+
     experiment: Experiment
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
-        """Returns this with other settings.
+        """Returns a copy with other values of some settings.
 
         Raises:
           InputError: it does not have one of them.
         """
         for name in settings:
             if name not in self.settings:
-                others = ", ".join(f"--{setting}" for setting in self.settings)
-                remedy = f"it has {others}" if others else "leave it out"
+                available = ", ".join(f"--{setting}" for setting in self.settings)
+                remedy = f"it has {available}" if available else "leave it out"
                 raise InputError(f"{type(self).__name__} has no setting --{name}: {remedy}")
         return self._changed(settings) if settings else self
 
+    @abc.abstractmethod
     def read(self, source: Source) -> Sized:
-        """Returns the inputs that a source has, for `records`.
+        """Returns the inputs of a source, for `records`.
 
         Raises:
-          InputError: it has none that this reads.
+          InputError: they are of another kind.
         """
-        raise InputError(
-            f"{type(self.experiment.model).__name__} is trained and evaluated only: "
-            "Experiment.inference says what else to do with it, such as @experiment.Decoding"
-        )
 
-    def records(
-        self, inputs: Any, progress: Callable[[int], None] = lambda done: None
-    ) -> Sequence[Record]:
-        """Returns a record of each input, in order; tells `progress` how many are done.
-
-        `progress` may raise to stop.
+    @abc.abstractmethod
+    def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
+        """Returns the record of each input, in order; reports to `progress`.
 
         Raises:
-          NonFiniteError: what the model made is infinite or not a number.
+          NonFiniteError: an output is infinite or not a number.
         """
-        raise NotImplementedError(f"{type(self).__name__} reads inputs and makes no records")
 
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
-        """Returns a record of how likely the target of each (input, target) is, in order.
+        """Returns the likelihood of the target of each (input, target), in order.
 
         Raises:
           InputError: it cannot score pairs.
@@ -122,15 +118,37 @@ class Inference:
         )
 
     def _changed(self, settings: Mapping[str, Any]) -> Self:
-        """Returns this with other values for some of `self.settings`."""
-        raise NotImplementedError(f"{type(self).__name__} names settings and has no _changed")
+        """Returns a copy with other values of some of `self.settings`, by default its fields."""
+        return dataclasses.replace(self, **settings)
+
+
+class TrainingOnly(Inference):
+    """Refuses all inputs: the model is only trained and evaluated."""
+
+    def read(self, source: Source) -> Sized:
+        """Raises InputError."""
+        raise self._refusal()
+
+    def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
+        """Raises InputError."""
+        raise self._refusal()
+
+    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
+        """Raises InputError."""
+        raise self._refusal()
+
+    def _refusal(self) -> InputError:
+        return InputError(
+            f"{type(self.experiment.model).__name__} is trained and evaluated only: "
+            "Experiment.inference says what else to do with it, such as @experiment.Decoding"
+        )
 
 
 def required(value: object, contract: type[T], who: str, remedy: str) -> T:
-    """Returns the value, which has a type.
+    """Returns the value if it fulfils the contract.
 
     Raises:
-      InputError: it does not; `who` needs it.
+      InputError: it does not; the message says who needs it, and the remedy.
     """
     if isinstance(value, contract):
         return value

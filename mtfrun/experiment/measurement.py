@@ -1,41 +1,44 @@
-"""What is measured of a split besides the model's own metrics: the contract."""
+"""Interface of measurements on a split besides the model's own metrics."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.inference import Progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """An evaluation that has measured the model's own metrics.
+    """An evaluation whose own metrics of the model have been computed.
 
-    metrics: their means over the split.
-    tables: sums over the split of what has two dimensions, such as a confusion matrix.
-    is_shown: somebody sees texts and images; otherwise they need not be made.
-    progress: to be called between batches with the number of inputs that are done; may raise to
+    Attributes:
+      metrics: means over the split.
+      tables: sums over the split of metrics with two dimensions, such as a confusion matrix.
+      is_shown: whether texts and images are written; otherwise they need not be made.
+      progress: to be called between batches with the number of inputs that are done; may raise to
         stop.
     """
 
     metrics: Mapping[str, float]
     tables: Mapping[str, np.ndarray]
     is_shown: bool
-    progress: Callable[[int], None]
+    progress: Progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a measurement found.
+    """Results of a measurement.
 
-    metrics: numbers by name, which are printed and drawn as curves.
-    texts: Markdown that TensorBoard shows, by tag.
-    images: uint8 [height, width, 3] that TensorBoard shows, by tag.
+    Attributes:
+      metrics: numbers by name, which are printed and drawn as curves.
+      texts: Markdown that TensorBoard shows, by tag.
+      images: uint8 [height, width, 3] that TensorBoard shows, by tag.
     """
 
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -45,13 +48,14 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement(abc.ABC):
-    """Measures a split; a class that the program calls with these two, and gin with all others.
+    """Measures a split of an experiment's data.
 
-    experiment: whose model, data and inference.
-    split: of the data.
+    The program calls a subclass with `experiment` and `split`; gin sets the other fields.
 
     Attributes:
-      uses_model: it is left out where the model's own metrics are not finite.
+      uses_model: whether to skip it if the model's own metrics are not finite.
+      experiment: has the model, the data and the inference.
+      split: of the data.
     """
 
     uses_model: ClassVar[bool] = True
@@ -61,4 +65,4 @@ class Measurement(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, evaluated: Evaluated) -> Measured:
-        """Returns what is found of the model as it is."""
+        """Returns the results for the model's present weights."""

@@ -1,4 +1,4 @@
-"""Whether data has the features that a model reads. It might train all the same, to no use."""
+"""Checks that data has the features that a model reads; training might succeed without them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtfrun.models import Model
 
 
 def check_features(model: type[Model], data: Data) -> None:
-    """Raises InputError unless the batches of the data are what the models of a class read."""
+    """Raises InputError unless the data has the features that a class of models reads."""
     features = data.features
     missing = [name for name in model.required_features if name not in features]
     read = {*model.required_features, *(model.optional_features or ())}
@@ -21,9 +21,8 @@ def check_features(model: type[Model], data: Data) -> None:
         what = f"reads {_quoted(model.required_features)} and not {_quoted(surplus)}"
     else:
         return
-    is_of_another_kind = read.isdisjoint(features)
     remedy = "choose Experiment.data that has these features, or another Experiment.model"
-    if data.remedy and not is_of_another_kind:
+    if data.remedy and not read.isdisjoint(features):
         remedy = data.remedy
     raise InputError(
         f"{model.__name__} {what}, and {type(data).__name__} makes {_quoted(features)}: {remedy}"
@@ -31,7 +30,7 @@ def check_features(model: type[Model], data: Data) -> None:
 
 
 def check_rows(model: Model, data: Data) -> None:
-    """Raises InputError if a model reads pairs of texts in a row and the data makes other rows."""
+    """Raises InputError if a model reads rows of pairs of texts and the data makes others."""
     if model.reads_pairs and not data.has_rows_of_pairs:
         setting = f" ({model.pairs_needed_by})" if model.pairs_needed_by else ""
         remedy = "change these, or " if setting else ""
@@ -43,5 +42,5 @@ def check_rows(model: Model, data: Data) -> None:
 
 
 def _quoted(names: Collection[str]) -> str:
-    """Returns names for people to read: "a", "b"."""
+    """Returns the names in the form '"a", "b"'."""
     return ", ".join(f'"{name}"' for name in names)

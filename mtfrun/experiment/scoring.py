@@ -1,4 +1,4 @@
-"""Scoring targets given inputs."""
+"""Scores of targets given inputs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mtfrun.models import TextModel
 
 
 class Score(NamedTuple):
-    """How likely a model holds a target to be.
+    """The likelihood of a target under a model.
 
     Attributes:
       log_likelihood: of the target and its end, in nats.
-      tokens: of the target, the end included: what the log-likelihood is a sum over.
-      truncated_tokens: tokens of input and target that did not find room; not in the sum.
+      tokens: number of tokens in that sum: the target's and the end.
+      truncated_tokens: number of tokens of input and target that were cut off; not in the sum.
     """
 
     log_likelihood: float
@@ -29,13 +29,15 @@ class Score(NamedTuple):
 
 
 class Scoring:
-    """Computes log-likelihoods of targets, in batches. The data says where a model reads the input:
-    before the target, with an end between them where it is one of pairs, or as inputs.
+    """Computes log-likelihoods of targets, in batches.
+
+    The data says where a model reads the input: before the target, with an end between them for
+    models of pairs, or as separate inputs.
 
     Args:
-      experiment: whose model.
-      batch_size: pairs at a time; more where the mesh splits a batch into more parts.
-      limits: how long rows may be.
+      experiment: has the model.
+      batch_size: pairs of a batch; more if the mesh splits a batch into more parts.
+      limits: of the lengths of rows.
     """
 
     def __init__(self, experiment: Experiment, batch_size: int, limits: PromptLimits):
@@ -49,10 +51,10 @@ class Scoring:
         )
 
     def __call__(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
-        """Returns a score for each (input, target), in order.
+        """Returns the score of each (input, target), in order.
 
         Raises:
-          NonFiniteError: one is infinite or not a number.
+          NonFiniteError: a score is infinite or not a number.
         """
         rows = [self._data.scored_row(*pair, self._limits) for pair in pairs]
         by_lengths: dict[tuple[tuple[str, int], ...], list[int]] = {}

@@ -1,4 +1,4 @@
-"""What is measured of text: simple statistics, decodes against references, samples to read."""
+"""Measurements of text: entropies, decodes against references, samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.inference import required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 
-# Decodes in TensorBoard.
+# Number of decodes that TensorBoard shows.
 SHOWN_DECODES = 10
 
 TextMetrics = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
@@ -22,9 +22,10 @@ TextMetrics = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Entropies(Measurement):
-    """What simple statistics reach, with which the bits per byte of a model are compared.
+    """Conditional entropies of the text: baselines for a model's bits per byte.
 
-    orders: for each, the entropy of the split's bytes given so many bytes before each, as
+    Attributes:
+      orders: for each, the entropy of the split's bytes given that number of preceding bytes, as
         "order_2_entropy".
     """
 
@@ -40,6 +41,7 @@ class Entropies(Measurement):
             )
 
     def __call__(self, evaluated: Evaluated) -> Measured:
+        """Returns the entropies, which do not depend on the model."""
         return Measured(metrics=self._entropies)
 
     @property
@@ -57,10 +59,11 @@ class Entropies(Measurement):
 
 @dataclasses.dataclass(frozen=True)
 class DecodedPairs(Measurement):
-    """How near decoded inputs are to their targets; TensorBoard shows the first ones.
+    """Metrics of decodes against their targets; TensorBoard shows the first ones.
 
-    num_decodes: of so many pairs from the split's beginning; 0 for none.
-    metrics: functions of all outputs and all references that return metrics by name, besides
+    Attributes:
+      num_decodes: number of pairs, from the beginning of the split; 0 for none.
+      metrics: functions of all outputs and all references that return metrics by name, besides
         "token_accuracy".
     """
 
@@ -75,6 +78,7 @@ class DecodedPairs(Measurement):
             )
 
     def __call__(self, evaluated: Evaluated) -> Measured:
+        """Returns the metrics, and texts of the first decodes."""
         if not self.num_decodes:
             return Measured()
         records = self.experiment.inference.records(
@@ -90,8 +94,8 @@ class DecodedPairs(Measurement):
             [encode(text) for text in outputs], [encode(text) for text in references]
         )
         inputs = [text.decode("utf-8", "replace") for text, _ in self._pairs]
-        rows = zip(inputs[:SHOWN_DECODES], outputs, references, strict=False)
-        shown = [f"{_shown(x, y)}\n\nwanted: {_preformatted(wanted)}" for x, y, wanted in rows]
+        first = zip(inputs[:SHOWN_DECODES], outputs, references, strict=False)
+        shown = [f"{_shown(x, y)}\n\nreference: {_preformatted(target)}" for x, y, target in first]
         return Measured(metrics, texts={"decodes": "\n\n".join(shown)})
 
     @property
@@ -106,9 +110,10 @@ class DecodedPairs(Measurement):
 
 @dataclasses.dataclass(frozen=True)
 class Samples(Measurement):
-    """What the model makes of some prompts; TensorBoard shows it.
+    """Decodes of some prompts, which TensorBoard shows.
 
-    prompts: the prompts.
+    Attributes:
+      prompts: the prompts.
     """
 
     prompts: Sequence[str] = ()
@@ -118,6 +123,7 @@ class Samples(Measurement):
             required(self.experiment.data, TextData, "Samples.prompts", "set it to []")
 
     def __call__(self, evaluated: Evaluated) -> Measured:
+        """Returns the prompts and their outputs as text."""
         if not self.prompts or not evaluated.is_shown:
             return Measured()
         records = self.experiment.inference.records(

@@ -1,4 +1,4 @@
-"""Training an experiment in a run directory."""
+"""Training of an experiment in a run directory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from mtfrun.training.checks import check_count
 
 
 class Training:
-    """How an experiment is trained; it makes specifications only until it runs.
+    """Trains an experiment; until it runs, variables are specifications without values.
 
     Args:
-      experiment: what is trained.
-      evaluation: what is measured on the way.
+      experiment: has the model and its data.
+      evaluation: of the model during training.
       optimizer: the update rule.
-      options: how long and how.
+      options: of the loop: number of steps, checkpoints, microbatches, ...
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: of moving averages of the weights; None for none.
       evaluate_every_steps: steps between evaluations; None evaluates at the end only.
-      actions: what else is done on the way, after an evaluation that is due at the same step.
+      actions: further actions of the loop, after an evaluation that is due at the same step.
+
+    Attributes:
+      experiment, options, batch_size: the arguments.
+      state: model, optimizer and averages.
     """
 
     def __init__(
@@ -67,12 +71,8 @@ class Training:
         """Tokens of a batch, padding included."""
         return self.batch_size * self.experiment.data.tokens_per_row
 
-    def check_evaluation_split(self) -> None:
-        """Raises DataError unless there is something to evaluate on the way."""
-        self._evaluation.check_split()
-
     def compile_step(self) -> None:
-        """Makes the variables and compiles the program that trains, without taking a step."""
+        """Initialises the variables and compiles a training step without applying one."""
         state, options = self.state, self.options
         state.initialize()
         train_steps = training.train_steps_function(
@@ -89,29 +89,39 @@ class Training:
         train_steps(features, mtf.constant(state.mesh, 0, dtype=tf.int32))
 
     def run(
-        self, run: RunDirectory, *, texts: Mapping[str, str], profile: bool
+        self,
+        run: RunDirectory,
+        *,
+        texts: Mapping[str, str] | None = None,
+        profile: bool = False,
     ) -> training.TrainResult:
-        """Trains; the caller holds the run's lock. `texts` go to TensorBoard, by tag."""
+        """Trains; the caller holds the run's lock.
+
+        Args:
+          run: where checkpoints and summaries are written.
+          texts: Markdown for TensorBoard, by tag.
+          profile: records a trace, even if `options` does not ask for one.
+        """
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)
+        averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         with run.summaries("eval", resumed_step=run.checkpoints().latest() or 0) as summaries:
             return training.train(
                 self.state,
                 self.experiment.train_infeed(self.batch_size),
                 run,
                 options,
-                actions=[self._evaluating(summaries), *self._actions],
+                actions=[
+                    _Evaluating(self._evaluation, summaries, averaged, self._evaluate_every_steps),
+                    *self._actions,
+                ],
                 warm_start=self.experiment.warm_start,
                 texts=texts,
                 metadata={"versions": package_versions()},
             )
 
-    def _evaluating(self, summaries: Summaries) -> training.Action:
-        averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
-        return _Evaluating(self._evaluation, summaries, averaged, self._evaluate_every_steps)
-
 
 class _Evaluating(training.Action):
-    """Evaluates on the way and at the end, with `averaged` entered; a signal ends it."""
+    """Evaluates during and after training, in the context `averaged`; a signal ends it."""
 
     at_end = True
 
@@ -130,6 +140,7 @@ class _Evaluating(training.Action):
     def __call__(self, context: training.ActionContext) -> None:
         context.check_signals()
         with self._averaged():
-            self._evaluation.during_training(
-                context.step, self._summaries, context.note, context.check_signals
-            )
+            metrics = self._evaluation(context.step, self._summaries, context.check_signals)
+        # Metrics of single layers, whose names are paths, are in TensorBoard only.
+        values = [f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name]
+        context.note("  ".join([f"eval step {context.step}", *values]))

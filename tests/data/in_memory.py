@@ -1,4 +1,4 @@
-"""Sources of texts and of pairs for tests."""
+"""Sources of texts and of pairs in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """The given documents, as every split."""
+    """The same documents in every split."""
 
     texts: tuple[bytes, ...]
     splits: tuple[str, ...] = ("train", "validation")
@@ -23,7 +23,7 @@ class InMemory:
 
 @dataclasses.dataclass(frozen=True)
 class InMemoryPairs:
-    """The given (input, target) pairs, as every split."""
+    """The same (input, target) pairs in every split."""
 
     texts: tuple[tuple[str, str], ...]
     splits: tuple[str, ...] = ("train", "validation")

@@ -1,8 +1,9 @@
-"""The two embedded corpora: what is in them, and how they are prepared."""
+"""Contents and preparation of the two embedded corpora."""
 
 from __future__ import annotations
 
 import hashlib
+import platform
 import pydoc_data.topics
 import subprocess
 import sys
@@ -24,12 +25,12 @@ LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A directory in which both corpora become prepared on first use."""
+    """Returns a directory in which both corpora are prepared on first use."""
     return str(tmp_path_factory.mktemp("data"))
 
 
 def named_documents(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, bytes]:
-    """The documents of a split by their names."""
+    """Returns the documents of a split by name."""
     examples = builder.as_dataset(split=split).as_numpy_iterator()
     return {example["name"].decode(): example["text"] for example in examples}
 
@@ -44,23 +45,23 @@ def test_python_docs_holds_each_distinct_topic_in_the_split_of_its_name(data_dir
         assert names
 
 
-def test_no_held_out_topic_stands_in_a_topic_that_is_trained_on(data_dir: str) -> None:
+def test_no_held_out_topic_is_repeated_in_a_topic_that_is_trained_on(data_dir: str) -> None:
     builder = prepare(PythonDocs, Path(data_dir))
     trained = b"\n\n".join(named_documents(builder, "train").values())
     for split in ("validation", "test"):
         for name, text in named_documents(builder, split).items():
             body = [part for part in text.split(b"\n\n")[1:] if part.strip()]
-            known = sum(len(part) for part in body if part.strip() in trained)
-            assert 2 * known < sum(map(len, body)) or not body, name
+            repeated = sum(len(part) for part in body if part.strip() in trained)
+            assert 2 * repeated < sum(map(len, body)) or not body, name
 
 
 def test_python_source_holds_the_library_byte_for_byte_without_its_tests(data_dir: str) -> None:
     builder = prepare(PythonSource, Path(data_dir))
     documents = {}
     for split in SPLITS:
-        found = named_documents(builder, split)
-        assert all(split_of(name) == split for name in found)
-        documents.update(found)
+        in_split = named_documents(builder, split)
+        assert all(split_of(name) == split for name in in_split)
+        documents.update(in_split)
     assert {"ast.py", "asyncio/base_events.py", "json/decoder.py"} <= set(documents)
     assert documents["ast.py"] == (LIBRARY / "ast.py").read_bytes()
     assert len(documents) > 300
@@ -68,18 +69,18 @@ def test_python_source_holds_the_library_byte_for_byte_without_its_tests(data_di
     assert not any(excluded & set(name.split("/")[:-1]) for name in documents)
 
 
-def test_source_files_are_sorted_and_leave_out_what_differs_between_machines(
+def test_source_files_are_sorted_and_exclude_files_that_differ_between_machines(
     tmp_path: Path,
 ) -> None:
-    kept = ["a.py", "pkg/b.py", "pkg/deep/c.py"]
-    for name in [*kept, "test/x.py", "pkg/tests/y.py", "site-packages/z.py", "readme.txt"] + [
-        "_sysconfigdata__linux.py",
-        "config-3.11/m.py",
-        "sitecustomize.py",
-    ]:
+    expected = ["a.py", "pkg/b.py", "pkg/deep/c.py"]
+    excluded = [
+        *("test/x.py", "pkg/tests/y.py", "site-packages/z.py", "readme.txt"),
+        *("_sysconfigdata__linux.py", "config-3.11/m.py", "sitecustomize.py"),
+    ]
+    for name in [*expected, *excluded]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    assert source_files(tmp_path) == kept
+    assert source_files(tmp_path) == expected
 
 
 def test_undecodable_and_empty_source_files_are_skipped(
@@ -102,23 +103,24 @@ def test_a_python_without_the_library_or_the_topics_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "none"))
-    with pytest.raises(DataError, match="python_source: no .py file under .*use python_docs$"):
+    with pytest.raises(DataError, match=r"python_source: no \.py file under .*use python_docs$"):
         prepare(PythonSource, tmp_path / "data")
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(DataError, match="python_docs: .* has no pydoc_data.topics.*python_source$"):
+    expected = r"python_docs: .* has no pydoc_data\.topics.*python_source$"
+    with pytest.raises(DataError, match=expected):
         prepare(PythonDocs, tmp_path / "data")
 
 
 def test_the_prepared_copy_belongs_to_one_version_of_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = Path(prepare(PythonDocs, tmp_path).data_dir)
-    monkeypatch.setattr(python_version.platform, "python_version", lambda: "3.99.1rc2+")
+    running = Path(prepare(PythonDocs, tmp_path).data_dir)
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.1rc2+")
     config = python_version.running_python()
     assert config.name == f"{sys.implementation.name}_3_99_1rc2"
     other = Path(PythonDocs(data_dir=tmp_path, config=config).data_dir)
-    assert mine.relative_to(tmp_path).parts[0] == other.relative_to(tmp_path).parts[0]
-    assert mine != other and mine.exists() and not other.exists()
+    assert running.relative_to(tmp_path).parts[0] == other.relative_to(tmp_path).parts[0]
+    assert running != other and running.exists() and not other.exists()
 
 
 PREPARE = """
@@ -128,7 +130,7 @@ sys.stdout.write(str(len(read_bytes(TfdsText("python_source", data_dir=sys.argv[
 """
 
 
-def test_processes_that_prepare_at_once_all_read_the_same_whole_copy(tmp_path: Path) -> None:
+def test_processes_that_prepare_concurrently_read_the_same_complete_copy(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PREPARE, str(tmp_path)]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -136,16 +138,16 @@ def test_processes_that_prepare_at_once_all_read_the_same_whole_copy(tmp_path: P
     ]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
-    # Standard output holds the program's own words only.
+    # Nothing but the program's own output is in standard output.
     assert len({output for output, _ in outputs}) == 1 and int(outputs[0][0]) > 100_000
     assert not list(tmp_path.rglob("incomplete.*"))
 
 
-def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     version = Path(PythonDocs(data_dir=tmp_path).data_dir)
     abandoned = version.parent / f"incomplete.ABCDEF_{version.name}"
     abandoned.mkdir(parents=True)
-    (abandoned / "half.tfrecord").write_bytes(b"half")
+    (abandoned / "partial.tfrecord").write_bytes(b"partial")
     prepare(PythonDocs, tmp_path)
     assert version.exists() and not abandoned.exists()
 

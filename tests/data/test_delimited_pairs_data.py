@@ -1,4 +1,4 @@
-"""Pairs to rows of "inputs end targets end": ends, packing, order, and going on from a position."""
+"""Rows of "inputs end targets end": ends, packing, order, and saved positions."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ A, X = ord("a") + 3, ord("x") + 3
 
 
 def _data(pairs: Iterable[tuple[str, str]], **options: Any) -> DelimitedPairsData:
-    sizes = {"inputs_length": INPUTS_LENGTH, "targets_length": TARGETS_LENGTH}
     source = InMemoryPairs(tuple(pairs))
-    return DelimitedPairsData(source, VOCABULARY, **sizes, shuffle_buffer=50, **options)
+    return DelimitedPairsData(
+        source, VOCABULARY, INPUTS_LENGTH, TARGETS_LENGTH, shuffle_buffer=50, **options
+    )
 
 
 def _pairs(rows: np.ndarray) -> list[tuple[str, str]]:
-    """Returns the pairs of rows [rows, length], which hold nothing else."""
-    pairs = []
+    """Returns the pairs of rows [rows, length], and checks that they hold nothing else."""
+    pairs: list[tuple[str, str]] = []
     for row in rows:
         ids = row[: np.count_nonzero(row)]
-        assert not row[len(ids) :].any(), "padding is behind the pairs"
+        assert not row[len(ids) :].any(), "padding follows the pairs"
         assert not ids.size or ids[-1] == VOCABULARY.end_id
-        texts = np.split(ids, np.flatnonzero(ids == VOCABULARY.end_id) + 1)[:-1]
-        assert len(texts) % 2 == 0, "ends tell inputs from targets"
-        texts = [VOCABULARY.decode(text) for text in texts]
+        ids_of_texts = np.split(ids, np.flatnonzero(ids == VOCABULARY.end_id) + 1)[:-1]
+        assert len(ids_of_texts) % 2 == 0, "inputs and targets alternate"
+        texts = [VOCABULARY.decode(text) for text in ids_of_texts]
         pairs += zip(texts[::2], texts[1::2], strict=True)
     return pairs
 
 
-def _cut(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _truncated(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(i[: INPUTS_LENGTH - 1], t[: TARGETS_LENGTH - 1]) for i, t in pairs]
 
 
@@ -67,9 +68,9 @@ def test_packed_pairs_have_segments_and_positions_of_their_own() -> None:
     assert {name: (x.dtype, x.shape) for name, x in batch.items()} == {
         name: (np.int32, tuple(shape.to_integer_list)) for name, shape in data.shapes(3).items()
     }
-    # The third and the fourth go behind the first, where there is room.
-    first = [A, 1, X, X, 1] + [1, X, 1] + [A, 1, 1] + [0]
-    second = [A] * 3 + [1] + [X] * 6 + [1] + [0]
+    # The third and the fourth pair fit behind the first.
+    first = [*(A, 1, X, X, 1), *(1, X, 1), *(A, 1, 1), 0]
+    second = [*[A] * 3, 1, *[X] * 6, 1, 0]
     assert batch["targets"].tolist() == [first, second, [0] * 12]
     segments = [[1] * 5 + [2] * 3 + [3] * 3 + [0], [1] * 11 + [0], [0] * 12]
     assert batch["targets_segmentation"].tolist() == segments
@@ -78,36 +79,36 @@ def test_packed_pairs_have_segments_and_positions_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("options", [{"packed": False}, {"packed": True, "length": PACKED_ROW}])
-def test_what_is_too_long_is_cut_before_its_end(options: dict[str, Any]) -> None:
+def test_texts_that_are_too_long_are_truncated_before_their_end(options: dict[str, Any]) -> None:
     pairs = [("a" * i, "x" * t) for i in (0, 2, 3, 4, 5, 900) for t in (0, 5, 6, 7, 8, 2000)]
     batches = list(_data(pairs, **options).evaluation(3).as_numpy_iterator())
-    found = _pairs(np.concatenate([batch["targets"] for batch in batches]))
-    assert collections.Counter(found) == collections.Counter(_cut(pairs))
-    assert ("aaa", "xxxxxx") in found
+    decoded = _pairs(np.concatenate([batch["targets"] for batch in batches]))
+    assert collections.Counter(decoded) == collections.Counter(_truncated(pairs))
+    assert ("aaa", "xxxxxx") in decoded
 
 
 @pytest.mark.parametrize("options", [{"packed": False}, {"packed": True, "length": PACKED_ROW}])
-def test_evaluation_takes_every_pair_once(options: dict[str, Any]) -> None:
+def test_evaluation_has_every_pair_once(options: dict[str, Any]) -> None:
     pairs = numbered_pairs(1300)  # several calls of the packing
     data = _data(pairs, **options)
     batches = list(data.evaluation(8).as_numpy_iterator())
     rows = np.concatenate([batch["targets"] for batch in batches])
     assert rows.shape == (8 * len(batches), data.tokens_per_row)
-    assert sorted(_pairs(rows)) == sorted(_cut(pairs))
+    assert sorted(_pairs(rows)) == sorted(_truncated(pairs))
     if data.packed:
-        in_use = rows[rows.any(axis=1)]
-        assert np.mean(in_use != 0) > 0.85  # one pair in each: 0.4
+        nonempty = rows[rows.any(axis=1)]
+        assert np.mean(nonempty != 0) > 0.85  # 0.4 with one pair per row
 
 
 def test_every_epoch_has_all_pairs_in_another_order_that_the_seed_fixes() -> None:
     pairs = numbered_pairs(256)
 
     def epochs(seed: int) -> list[list[tuple[str, str]]]:
-        found = _train_pairs(_data(pairs, packed=False), seed, 128)
-        return [found[:256], found[256:]]
+        trained = _train_pairs(_data(pairs, packed=False), seed, 128)
+        return [trained[:256], trained[256:]]
 
     first, second = epochs(0)
-    assert sorted(first) == sorted(second) == sorted(_cut(pairs))
+    assert sorted(first) == sorted(second) == sorted(_truncated(pairs))
     assert first != second
     assert epochs(0) == [first, second]
     assert epochs(1)[0] != first
@@ -116,14 +117,18 @@ def test_every_epoch_has_all_pairs_in_another_order_that_the_seed_fixes() -> Non
 def test_packed_training_loses_no_pair() -> None:
     pairs = numbered_pairs(256)
     data = _data(pairs, length=PACKED_ROW)
-    # Two epochs are packed by one call: their rows come first.
+    # One call packs two epochs, whose rows come first.
     (rows,) = data.train(1, seed=0).batch(1000).take(1).as_numpy_iterator()
     counts = collections.Counter(_pairs(rows["targets"][:, 0])[: 2 * 256])
-    assert counts == {pair: 2 * count for pair, count in collections.Counter(_cut(pairs)).items()}
+    assert counts == {
+        pair: 2 * count for pair, count in collections.Counter(_truncated(pairs)).items()
+    }
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_saved_iterator_goes_on_where_it_was(packed: bool, tmp_path: pathlib.Path) -> None:
+def test_a_restored_iterator_continues_with_the_same_batches(
+    packed: bool, tmp_path: pathlib.Path
+) -> None:
     data = _data(numbered_pairs(300), packed=packed, length=PACKED_ROW)
     iterator = iter(data.train(7, seed=3))
     for _ in range(60):
@@ -131,9 +136,10 @@ def test_a_saved_iterator_goes_on_where_it_was(packed: bool, tmp_path: pathlib.P
     path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "position"))
     expected = [next(iterator)["targets"].numpy() for _ in range(60)]
     assert len({rows.tobytes() for rows in expected}) == 60
-    again = iter(data.train(7, seed=3))
-    tf.train.Checkpoint(iterator=again).restore(path)
-    np.testing.assert_array_equal([next(again)["targets"].numpy() for _ in range(60)], expected)
+    restored = iter(data.train(7, seed=3))
+    tf.train.Checkpoint(iterator=restored).restore(path)
+    actual = [next(restored)["targets"].numpy() for _ in range(60)]
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -146,7 +152,7 @@ def test_batches_reach_the_mesh(packed: bool) -> None:
     assert len(features) == (3 if packed else 1)
 
 
-def test_a_row_has_room_for_the_longest_pair() -> None:
+def test_a_row_that_is_too_short_for_the_longest_pair_is_an_error() -> None:
     expected = "length=10 must be at least inputs_length + targets_length = 4 + 7 = 11"
     with pytest.raises(DataError, match=f"DelimitedPairsData: {re.escape(expected)}"):
         _data([("a", "x")], length=10)
@@ -154,6 +160,6 @@ def test_a_row_has_room_for_the_longest_pair() -> None:
         DelimitedPairsData(InMemoryPairs(()), VOCABULARY, 4, 7, shuffle_buffer=0)
 
 
-def test_a_split_without_pairs_is_refused() -> None:
+def test_a_split_without_pairs_is_an_error() -> None:
     with pytest.raises(DataError, match="holds no pair"):
         _data([]).train(2, seed=0)

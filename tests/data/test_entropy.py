@@ -14,7 +14,7 @@ TOLERANCE = 1e-12
 
 
 def counted_entropy(text: bytes, order: int) -> float:
-    """The definition, counted one byte at a time."""
+    """Returns the entropy by its definition, counting one byte at a time."""
     contexts = [text[i - order : i] for i in range(order, len(text))]
     continued = [text[i - order : i + 1] for i in range(order, len(text))]
     of_context, of_both = collections.Counter(contexts), collections.Counter(continued)

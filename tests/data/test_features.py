@@ -1,4 +1,4 @@
-"""Names, shapes and checks of a batch's features."""
+"""Names, shapes and validation of the features of a batch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mtfrun.data import DataError, language_model_shapes, validate_batch
 SHAPES = language_model_shapes(2, 4)
 
 
-def good_batch() -> dict[str, np.ndarray]:
-    """A batch that satisfies SHAPES."""
+def valid_batch() -> dict[str, np.ndarray]:
+    """Returns a batch that satisfies SHAPES."""
     return {name: np.zeros([2, 4], np.int32) for name in SHAPES}
 
 
 def test_every_feature_is_batch_by_length() -> None:
     assert list(SHAPES) == ["targets", "targets_segmentation", "targets_position"]
     assert set(SHAPES.values()) == {mtf.convert_to_shape("batch:2;length:4")}
-    validate_batch(good_batch(), SHAPES)
+    validate_batch(valid_batch(), SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_every_feature_is_batch_by_length() -> None:
 )
 def test_a_malformed_batch_is_an_error(name: str, value: np.ndarray | None, message: str) -> None:
     batch = {
-        key: array for key, array in {**good_batch(), name: value}.items() if array is not None
+        key: array for key, array in {**valid_batch(), name: value}.items() if array is not None
     }
     with pytest.raises(DataError) as error:
         validate_batch(batch, SHAPES)

@@ -26,12 +26,9 @@ def _idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def directory(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The four files, those of the test split packed."""
-    for prefix in IMAGES:
-        for name, array in (
-            ("images-idx3", IMAGES[prefix]),
-            ("labels-idx1", LABELS[prefix]),
-        ):
+    """Returns a directory of the four files, those of the test split compressed."""
+    for prefix, images in IMAGES.items():
+        for name, array in (("images-idx3", images), ("labels-idx1", LABELS[prefix])):
             path = tmp_path / f"{prefix}-{name}-ubyte"
             if prefix == "train":
                 path.write_bytes(_idx(array))
@@ -53,9 +50,9 @@ def test_images_and_labels_are_those_of_the_files(
     assert data.num_classes == 3
 
 
-def test_what_is_wrong_is_said_in_one_line(directory: pathlib.Path) -> None:
+def test_each_defect_is_an_error_of_one_line(directory: pathlib.Path) -> None:
     def fails(message: str, split: str = "train", num_classes: int = 10) -> None:
-        # Another spelling of the directory each time, for what was read is remembered.
+        # Another spelling of the directory each time, for files that were read are cached.
         with pytest.raises(DataError, match=message) as caught:
             IdxImages(next(spellings), num_classes).examples(split)
         assert "\n" not in str(caught.value)
@@ -63,9 +60,9 @@ def test_what_is_wrong_is_said_in_one_line(directory: pathlib.Path) -> None:
     spellings = (f"{directory}{'/.' * i}" for i in itertools.count())
     fails('has no split "validation"; it has train, test', "validation")
     fails("has the label 2: IdxImages.num_classes, 2, must be larger", num_classes=2)
-    packed = directory / "t10k-images-idx3-ubyte.gz"
-    packed.write_bytes(packed.read_bytes()[:-9])
-    fails("is cut off", "test")
+    compressed = directory / "t10k-images-idx3-ubyte.gz"
+    compressed.write_bytes(compressed.read_bytes()[:-9])
+    fails("is truncated", "test")
     labels = directory / "train-labels-idx1-ubyte"
     labels.write_bytes(_idx(LABELS["train"][:4]))
     fails("there are 5 images, but 4 labels")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pathlib
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ BATCH = 4
 
 @dataclasses.dataclass(frozen=True)
 class Numbered:
-    """Images whose pixels are their number; the split "empty" has none."""
+    """Images whose pixels equal their index; the split "empty" has none."""
 
     size: tuple[int, int, int] = (2, 3, 1)
     label_names: tuple[str, ...] = ("even", "odd")
@@ -37,14 +38,14 @@ DATA = ImageData(Numbered(), shuffle_buffer=NUM_IMAGES)
 
 
 def _numbers(seed: int, batches: int) -> list[int]:
-    found: list[int] = []
+    numbers: list[int] = []
     for batch in itertools.islice(DATA.train(BATCH, seed=seed).as_numpy_iterator(), batches):
         assert batch["images"].dtype == np.uint8
         assert batch["images"].shape == (BATCH, 2, 3, 1)
         np.testing.assert_array_equal(batch["labels"], batch["images"][:, 0, 0, 0] % 2)
         np.testing.assert_array_equal(batch["weights"], np.ones([BATCH], np.int32))
-        found.extend(batch["images"][:, 0, 0, 0].tolist())
-    return found
+        numbers.extend(batch["images"][:, 0, 0, 0].tolist())
+    return numbers
 
 
 def test_an_epoch_has_every_image_once_and_another_order_than_the_one_before() -> None:
@@ -60,15 +61,17 @@ def test_the_seed_fixes_the_order_and_another_seed_gives_another() -> None:
 
 
 @pytest.mark.parametrize("taken", [1, 2, 3, 5])
-def test_a_restored_iterator_goes_on_with_the_same_batches(taken: int, tmp_path) -> None:
+def test_a_restored_iterator_continues_with_the_same_batches(
+    taken: int, tmp_path: pathlib.Path
+) -> None:
     iterator = iter(DATA.train(BATCH, seed=1))
     for _ in range(taken):
         next(iterator)
     path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "iterator"))
     expected = [next(iterator)["images"].numpy() for _ in range(6)]
-    again = iter(DATA.train(BATCH, seed=1))
-    tf.train.Checkpoint(iterator=again).restore(path).assert_consumed()
-    np.testing.assert_array_equal([next(again)["images"].numpy() for _ in range(6)], expected)
+    restored = iter(DATA.train(BATCH, seed=1))
+    tf.train.Checkpoint(iterator=restored).restore(path).assert_consumed()
+    np.testing.assert_array_equal([next(restored)["images"].numpy() for _ in range(6)], expected)
 
 
 def test_evaluation_has_every_image_once_and_fills_up_the_last_batch() -> None:
@@ -80,7 +83,7 @@ def test_evaluation_has_every_image_once_and_fills_up_the_last_batch() -> None:
 
 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
-def test_an_infeed_keeps_pixels_as_bytes(mesh_shape: str) -> None:
+def test_an_infeed_leaves_pixels_as_bytes(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data")
     infeed = Infeed(iter(DATA.evaluation(BATCH, split="test")), mesh, DATA.shapes(BATCH))
     features = infeed.next(2, capacity=3)
@@ -93,7 +96,7 @@ def test_an_infeed_keeps_pixels_as_bytes(mesh_shape: str) -> None:
 
 
 def test_a_split_without_images_is_an_error() -> None:
-    with pytest.raises(DataError, match='split "empty" of .* holds no images'):
+    with pytest.raises(DataError, match=r'split "empty" of .* holds no images'):
         DATA.train(BATCH, seed=0, split="empty")
     with pytest.raises(DataError, match="batch must be at least 1, not 0"):
         DATA.evaluation(0)

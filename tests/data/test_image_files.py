@@ -10,11 +10,12 @@ from PIL import Image
 
 from mtfrun.data import DataError, read_image
 
-GREY, COLOURED = (5, 4, 1), (5, 4, 3)
+GREY, COLOUR = (5, 4, 1), (5, 4, 3)
 
 
-def _saved(path: pathlib.Path, pixels: np.ndarray, **options: object) -> str:
-    Image.fromarray(pixels).save(path, **options)
+def _saved(path: pathlib.Path, pixels: np.ndarray, exif: Image.Exif | None = None) -> str:
+    options = {} if exif is None else {"exif": exif}
+    Image.fromarray(pixels).save(path, None, **options)
     return str(path)
 
 
@@ -22,7 +23,7 @@ def _pixels(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
 
-@pytest.mark.parametrize("shape", [GREY, COLOURED])
+@pytest.mark.parametrize("shape", [GREY, COLOUR])
 def test_a_png_of_the_right_size_gives_its_pixels(
     shape: tuple[int, int, int], tmp_path: pathlib.Path
 ) -> None:
@@ -31,56 +32,56 @@ def test_a_png_of_the_right_size_gives_its_pixels(
     np.testing.assert_array_equal(read_image(path, shape), pixels)
 
 
-def test_a_jpeg_gives_nearly_its_pixels(tmp_path: pathlib.Path) -> None:
+def test_a_jpeg_gives_approximately_its_pixels(tmp_path: pathlib.Path) -> None:
     pixels = np.full([16, 16, 3], [200, 100, 50], np.uint8)
-    found = read_image(_saved(tmp_path / "a.jpeg", pixels), (16, 16, 3))
-    assert np.abs(found.astype(int) - pixels).max() <= 3
+    image = read_image(_saved(tmp_path / "a.jpeg", pixels), (16, 16, 3))
+    assert np.abs(image.astype(int) - pixels).max() <= 3
 
 
-def test_colours_become_grey_and_grey_becomes_coloured(tmp_path: pathlib.Path) -> None:
+def test_colours_are_converted_to_grey_and_grey_to_colour(tmp_path: pathlib.Path) -> None:
     pixels = np.tile(np.array([10, 200, 90], np.uint8), [5, 4, 1])
     luma = round(0.299 * 10 + 0.587 * 200 + 0.114 * 90)
-    found = read_image(_saved(tmp_path / "a.png", pixels), GREY)
-    assert set(found.ravel()) == {luma}
+    image = read_image(_saved(tmp_path / "a.png", pixels), GREY)
+    assert set(image.ravel()) == {luma}
     grey = _pixels(5, 4)
-    found = read_image(_saved(tmp_path / "b.png", grey), COLOURED)
-    np.testing.assert_array_equal(found, np.repeat(grey[:, :, np.newaxis], 3, 2))
+    image = read_image(_saved(tmp_path / "b.png", grey), COLOUR)
+    np.testing.assert_array_equal(image, np.repeat(grey[:, :, np.newaxis], 3, 2))
 
 
-def test_other_sizes_are_scaled_and_their_middle_is_taken(tmp_path: pathlib.Path) -> None:
-    # Three squares side by side: what is left of 8x24 is the one in the middle.
+def test_other_sizes_are_scaled_and_cropped_to_their_centre(tmp_path: pathlib.Path) -> None:
+    # Three squares side by side: 8x24 is cropped to the one in the centre.
     wide = np.repeat(np.array([[0, 100, 200]], np.uint8), 8, 1).repeat(8, 0)
     assert wide.shape == (8, 24)
-    found = read_image(_saved(tmp_path / "a.png", wide), (8, 8, 1))
-    assert set(found.ravel()) == {100}
+    image = read_image(_saved(tmp_path / "a.png", wide), (8, 8, 1))
+    assert set(image.ravel()) == {100}
     # Half the size: the left and the right half keep their brightness away from the edge.
     halves = np.repeat(np.array([[0, 250]], np.uint8), 16, 1).repeat(32, 0)
-    found = read_image(_saved(tmp_path / "b.png", halves), (16, 16, 1))[:, :, 0]
-    assert found[:, :6].max() <= 5 and found[:, 10:].min() >= 245
+    image = read_image(_saved(tmp_path / "b.png", halves), (16, 16, 1))[:, :, 0]
+    assert image[:, :6].max() <= 5 and image[:, 10:].min() >= 245
 
 
-def test_what_is_transparent_becomes_white(tmp_path: pathlib.Path) -> None:
+def test_transparent_pixels_become_white(tmp_path: pathlib.Path) -> None:
     pixels = np.zeros([5, 4, 4], np.uint8)
     pixels[0, :, 3] = 255
-    found = read_image(_saved(tmp_path / "a.png", pixels), GREY)
-    assert set(found[0].ravel()) == {0} and set(found[1:].ravel()) == {255}
+    image = read_image(_saved(tmp_path / "a.png", pixels), GREY)
+    assert set(image[0].ravel()) == {0} and set(image[1:].ravel()) == {255}
 
 
-def test_the_upper_8_of_16_bits_count(tmp_path: pathlib.Path) -> None:
+def test_16_bits_are_reduced_to_the_upper_8(tmp_path: pathlib.Path) -> None:
     pixels = _pixels(5, 4)
-    found = read_image(_saved(tmp_path / "a.png", pixels.astype(np.uint16) * 257), GREY)
-    np.testing.assert_array_equal(found[:, :, 0], pixels)
+    image = read_image(_saved(tmp_path / "a.png", pixels.astype(np.uint16) * 257), GREY)
+    np.testing.assert_array_equal(image[:, :, 0], pixels)
 
 
-def test_a_picture_is_turned_as_its_camera_says(tmp_path: pathlib.Path) -> None:
+def test_an_image_is_rotated_by_its_exif_orientation(tmp_path: pathlib.Path) -> None:
     pixels = _pixels(4, 5)
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees clockwise
     path = _saved(tmp_path / "a.png", pixels, exif=exif)
     np.testing.assert_array_equal(read_image(path, GREY)[:, :, 0], np.rot90(pixels, -1))
 
 
-def test_what_is_no_image_is_said_in_one_line(tmp_path: pathlib.Path) -> None:
+def test_a_file_that_is_no_image_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:
     text = tmp_path / "text.png"
     text.write_text("no image")
     bitmap = tmp_path / "bitmap.png"
@@ -100,19 +101,19 @@ def test_what_is_no_image_is_said_in_one_line(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_no_damage_escapes_as_another_error(kind: str, tmp_path: pathlib.Path) -> None:
-    whole = pathlib.Path(_saved(tmp_path / f"whole.{kind}", _pixels(40, 40, 3))).read_bytes()
+    valid = pathlib.Path(_saved(tmp_path / f"valid.{kind}", _pixels(40, 40, 3))).read_bytes()
     rng = np.random.default_rng(1)
     path, refused = tmp_path / f"damaged.{kind}", 0
     for i in range(400):
-        damaged = bytearray(whole)
+        damaged = bytearray(valid)
         if i % 2:
-            del damaged[rng.integers(len(whole)) :]
+            del damaged[rng.integers(len(valid)) :]
         else:
-            for place in rng.integers(0, len(whole), 1 + i // 20):
-                damaged[place] = rng.integers(256)
+            for position in rng.integers(0, len(valid), 1 + i // 20):
+                damaged[position] = rng.integers(256)
         path.write_bytes(damaged)
         try:
-            read_image(str(path), COLOURED)
+            read_image(str(path), COLOUR)
         except DataError:
             refused += 1
     assert refused > 150

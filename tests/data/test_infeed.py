@@ -24,7 +24,7 @@ SHAPES = language_model_shapes(8, 16)
 
 
 def infeed(dataset: tf.data.Dataset, mesh_shape: str = "data:1,model:1") -> Infeed:
-    """An infeed on a fresh iterator, the batch split over the data axis."""
+    """Returns an infeed of a new iterator, the batch split over the data axis."""
     return Infeed(iter(dataset), mtf.Mesh(mesh_shape, "batch:data"), SHAPES)
 
 
@@ -68,17 +68,19 @@ def test_the_end_is_filled_with_padding_and_then_none() -> None:
     assert feed.next(steps) is None
 
 
-def test_a_saved_iterator_goes_on_after_the_last_batch_handed_out(tmp_path: Path) -> None:
+def test_a_restored_iterator_continues_after_the_last_batch_that_was_returned(
+    tmp_path: Path,
+) -> None:
     feed = infeed(DATA.train(8, seed=3))
     feed.next(5)
     path = tf.train.Checkpoint(iterator=feed.iterator).write(str(tmp_path / "iterator"))
     expected = feed.next(4)
     resumed = infeed(DATA.train(8, seed=3))
     tf.train.Checkpoint(iterator=resumed.iterator).read(path).assert_consumed()
-    again = resumed.next(4)
-    assert expected is not None and again is not None
+    actual = resumed.next(4)
+    assert expected is not None and actual is not None
     for name in SHAPES:
-        np.testing.assert_array_equal(mtf.to_numpy(again[name]), mtf.to_numpy(expected[name]))
+        np.testing.assert_array_equal(mtf.to_numpy(actual[name]), mtf.to_numpy(expected[name]))
 
 
 def test_a_dataset_of_another_batch_size_is_an_error() -> None:
@@ -86,12 +88,12 @@ def test_a_dataset_of_another_batch_size_is_an_error() -> None:
         infeed(DATA.evaluation(4)).next(1)
 
 
-def test_no_step_at_all_is_an_error() -> None:
+def test_zero_steps_are_an_error() -> None:
     with pytest.raises(DataError, match="steps must be at least 1, not 0"):
         infeed(DATA.evaluation(8)).next(0)
 
 
-def test_capacity_fills_the_steps_with_padding_and_consumes_no_batch_for_it() -> None:
+def test_padding_up_to_the_capacity_consumes_no_batch() -> None:
     feed = infeed(DATA.train(8, seed=0))
     batches = iter(DATA.train(8, seed=0))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation: what they hold, their order, and going on after a stop."""
+"""Batches for training and evaluation: contents, order, and saved positions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS_PER_EPOCH = -(-NUM_TOKENS // LENGTH)
 
 
 def train_targets(seed: int, count: int, data: LanguageModelData = DATA) -> np.ndarray:
-    """The targets of the first `count` training batches, [count, batch, length]."""
+    """Returns the targets of the first `count` training batches, [count, batch, length]."""
     batches = data.train(BATCH, seed=seed).as_numpy_iterator()
     return np.stack([batch["targets"] for batch in itertools.islice(batches, count)])
 
@@ -69,17 +69,17 @@ def test_evaluation_has_every_token_once_in_order_and_fills_the_last_batch() -> 
     assert not stream[NUM_TOKENS:].any()
 
 
-def test_bytes_per_id_counts_the_bytes_of_a_whole_evaluation() -> None:
+def test_bytes_per_id_counts_the_bytes_of_an_evaluation() -> None:
     table = DATA.vocabulary.bytes_per_id
     counted = sum(int(table[b["targets"]].sum()) for b in DATA.evaluation(7).as_numpy_iterator())
     assert counted == sum(map(len, TEXTS))
 
 
-def test_a_saved_iterator_goes_on_bit_identically_wherever_it_stopped(tmp_path: Path) -> None:
-    # Before an epoch's end the documents run out while rows are left in the buffer: there a plain
-    # shuffle(...).repeat() loses the seed of the epoch to come.
+def test_a_restored_iterator_continues_bit_identically_from_any_position(tmp_path: Path) -> None:
+    # Before the end of an epoch the documents are exhausted while rows remain in the buffer: there
+    # a plain shuffle(...).repeat() loses the seed of the next epoch.
     per_epoch = ROWS_PER_EPOCH // BATCH
-    undisturbed = train_targets(seed=1, count=3 * per_epoch)
+    uninterrupted = train_targets(seed=1, count=3 * per_epoch)
     for position in [1, *range(per_epoch - 20, per_epoch + 2, 3)]:
         iterator = iter(DATA.train(BATCH, seed=1))
         for _ in range(position):
@@ -87,8 +87,8 @@ def test_a_saved_iterator_goes_on_bit_identically_wherever_it_stopped(tmp_path: 
         path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / "position"))
         resumed = iter(DATA.train(BATCH, seed=1))
         tf.train.Checkpoint(iterator=resumed).read(path).assert_consumed()
-        rest = [next(resumed)["targets"].numpy() for _ in range(3 * per_epoch - position)]
-        np.testing.assert_array_equal(np.stack(rest), undisturbed[position:], str(position))
+        targets = [next(resumed)["targets"].numpy() for _ in range(3 * per_epoch - position)]
+        np.testing.assert_array_equal(np.stack(targets), uninterrupted[position:], str(position))
 
 
 RESUME = """
@@ -103,13 +103,13 @@ np.save(sys.argv[2], np.stack([next(iterator)["targets"].numpy() for _ in range(
 """
 
 
-def test_a_fresh_process_goes_on_bit_identically(tmp_path: Path) -> None:
+def test_a_new_process_continues_bit_identically(tmp_path: Path) -> None:
     iterator = iter(DATA.train(BATCH, seed=5))
     for _ in range(ROWS_PER_EPOCH // BATCH + 3):
         next(iterator)
     path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / "position"))
     expected = np.stack([next(iterator)["targets"].numpy() for _ in range(60)])
-    output = tmp_path / "rest.npy"
+    output = tmp_path / "targets.npy"
     subprocess.run([sys.executable, "-c", RESUME, path, str(output)], check=True, timeout=300)
     np.testing.assert_array_equal(np.load(output), expected)
 
@@ -117,9 +117,11 @@ def test_a_fresh_process_goes_on_bit_identically(tmp_path: Path) -> None:
 @pytest.mark.parametrize("texts", [(), (b"",) * 70])
 def test_a_split_without_text_is_an_error_and_not_an_endless_wait(texts: tuple[bytes, ...]) -> None:
     data = LanguageModelData(InMemory(texts), ByteVocabulary(), LENGTH)
-    for make in (lambda: data.train(BATCH, seed=0), lambda: data.evaluation(BATCH)):
-        with pytest.raises(DataError, match="holds no text; choose another source or split"):
-            make()
+    expected = "holds no text; choose another source or split"
+    with pytest.raises(DataError, match=expected):
+        data.train(BATCH, seed=0)
+    with pytest.raises(DataError, match=expected):
+        data.evaluation(BATCH)
 
 
 @pytest.mark.parametrize("name", ["length", "shuffle_buffer"])

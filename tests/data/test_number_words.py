@@ -1,4 +1,4 @@
-"""Numbers in words: exact, distinct, and split by a hash."""
+"""Numbers in words: spelling and splits."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_numbers_are_spelt_as_in_english(number: int, words: str) -> None:
     assert spell(number) == words
 
 
-def test_no_two_numbers_are_spelt_alike_and_the_longest_takes_64_letters() -> None:
+def test_spellings_are_distinct_and_the_longest_has_64_characters() -> None:
     spelt = [spell(number) for number in range(0, LARGEST + 1, 7)]
     assert len(set(spelt)) == len(spelt)
     assert max(len(spell(1000 * n + n)) for n in range(1, 1000)) == 64
 
 
-def test_numbers_outside_are_refused() -> None:
+def test_numbers_out_of_range_are_errors() -> None:
     for number in (-1, LARGEST + 1):
         with pytest.raises(ValueError, match="must be between 0 and 999999"):
             spell(number)

@@ -13,14 +13,14 @@ VOCABULARY = ByteVocabulary()
 
 
 def rows_of(texts: list[bytes], length: int) -> np.ndarray:
-    """The packed rows of `texts`, [rows, length]."""
+    """Returns the packed rows of `texts`, [rows, length]."""
     documents = InMemory(tuple(texts)).documents("train")
     return np.array(list(pack(documents, VOCABULARY, length).as_numpy_iterator()))
 
 
 def naive_rows(texts: list[bytes], length: int) -> list[tuple[list[int], list[int], list[int]]]:
-    """Rows of (targets, segments, positions), made one token at a time."""
-    rows = []
+    """Returns rows of (targets, segments, positions), made one token at a time."""
+    rows: list[list[tuple[int, int, int]]] = []
     row: list[tuple[int, int, int]] = []
     for text in filter(None, texts):
         segment, position = (row[-1][1] + 1 if row else 1), 0
@@ -32,11 +32,13 @@ def naive_rows(texts: list[bytes], length: int) -> list[tuple[list[int], list[in
             position += 1
     if row:
         rows.append(row + [(0, 0, 0)] * (length - len(row)))
-    return [tuple(map(list, zip(*row, strict=True))) for row in rows]
+    return [
+        ([t for t, _, _ in row], [s for _, s, _ in row], [p for _, _, p in row]) for row in rows
+    ]
 
 
 def random_texts(seed: int, count: int, longest: int) -> list[bytes]:
-    """Documents of 0 to `longest` random bytes."""
+    """Returns documents of 0 to `longest` random bytes."""
     rng = np.random.default_rng(seed)
     return [rng.bytes(size) for size in rng.integers(0, longest + 1, count)]
 
@@ -72,7 +74,7 @@ def test_the_rows_hold_every_document_byte_for_byte() -> None:
     assert not stream[len(documents) + 4 :].any()
 
 
-def test_no_document_but_empty_ones_makes_no_row() -> None:
+def test_empty_documents_make_no_row() -> None:
     assert rows_of([b""] * 100, length=4).size == 0
     assert rows_of([], length=4).size == 0
 
@@ -85,7 +87,7 @@ def test_a_row_of_padding_has_neither_segment_nor_position() -> None:
 
 
 def naive_first_fit(texts: list[list[int]], length: int) -> list[list[int]]:
-    """Each text in the first row with room, one after the other."""
+    """Returns the rows when each text is appended to the first row that can hold it."""
     rows: list[list[int]] = []
     for text in texts:
         for row in rows:
@@ -98,7 +100,7 @@ def naive_first_fit(texts: list[list[int]], length: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("longest", [1, 7, 20])
-def test_whole_texts_go_into_the_first_row_with_room(longest: int) -> None:
+def test_undivided_texts_are_put_into_the_first_row_that_can_hold_them(longest: int) -> None:
     rng = np.random.default_rng(longest)
     texts = [rng.integers(2, 99, size).tolist() for size in rng.integers(1, longest + 1, 200)]
     rows = first_fit(tf.ragged.constant(texts, dtype=tf.int32), 20)

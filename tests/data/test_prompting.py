@@ -1,4 +1,4 @@
-"""Prompts as rows of ids: how long they are, and which of them are read at once."""
+"""Lengths of prompts as rows of ids."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from mtfrun.data.prompting import Continuing, PromptLimits
 
 
 def test_no_prompt_is_longer_than_its_program_expects() -> None:
-    seen = 0
+    num_lengths = 0
     for max_length, decode_length in itertools.product((16, 40, 64, 256), (1, 8, 30, 100, 400)):
         prompting = Continuing(ByteVocabulary(), PromptLimits(max_length, decode_length))
-        largest: dict[int, int] = {}
+        longest: dict[int, int] = {}
         for size in range(max_length + 20):
             row = prompting.row(b"x" * size)
             lengths = prompting.lengths(row)
             assert row.limit <= lengths[TARGETS]
-            assert row.given <= prompting.longest_prompt(lengths) <= lengths[TARGETS]
-            largest[lengths[TARGETS]] = max(row.given, largest.get(lengths[TARGETS], 0))
-        for length, given in largest.items():
-            # No program reads more at once than it takes.
-            assert given == prompting.longest_prompt({TARGETS: length})
-            seen += 1
-    assert seen > 20
+            assert row.prefix <= prompting.longest_prompt(lengths) <= lengths[TARGETS]
+            longest[lengths[TARGETS]] = max(row.prefix, longest.get(lengths[TARGETS], 0))
+        for length, prefix in longest.items():
+            # The bound is tight.
+            assert prefix == prompting.longest_prompt({TARGETS: length})
+            num_lengths += 1
+    assert num_lengths > 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ from mtfrun.data.silence import silent_tfds
 LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
 
 
-class PreparedReviews(tfds.core.GeneratorBasedBuilder):
+class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """A dataset with a text, a label and an image, like any that a user has prepared."""
 
     VERSION = tfds.core.Version("2.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """The features."""
+        """Returns the features."""
         features = {
             "review": tfds.features.Text(),
             "label": tfds.features.ClassLabel(num_classes=2),
@@ -35,11 +36,13 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        """One split of three examples."""
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
+        """Returns one split of three examples."""
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator:
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
         """Yields the lines in order."""
         for key, line in enumerate(LINES):
             yield key, {"review": line, "label": 0, "image": np.zeros([2, 2, 1], np.uint8)}
@@ -47,7 +50,7 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A data_dir in which a user has prepared a dataset."""
+    """Returns a data_dir in which a user has prepared a dataset."""
     directory = str(tmp_path_factory.mktemp("tfds"))
     with silent_tfds():
         PreparedReviews(data_dir=directory).download_and_prepare()
@@ -56,21 +59,21 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes every connection and every name lookup of Python fail the test."""
+    """Makes the test fail on every connection and every name lookup of Python."""
 
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError(f"network used: {arguments}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    # TFDS's bucket is reached from C++, past Python's sockets. `exists` is what every lookup there
-    # begins with, unless TFDS has its bucket switched off.
+    # TFDS's bucket is accessed from C++, without Python's sockets. Every lookup there begins with
+    # `exists`, unless the bucket is disabled.
     for access in ("exists", "download_gcs_folder"):
         monkeypatch.setattr(tfds.core.utils.gcs_utils, access, refuse)
 
 
 def message(source: TfdsText, split: str = "train") -> str:
-    """The one line that the source raises."""
+    """Returns the one-line error of the source."""
     with pytest.raises(DataError) as error:
         source.documents(split)
     assert "\n" not in str(error.value)
@@ -85,7 +88,7 @@ def test_any_prepared_dataset_is_a_source_byte_for_byte(data_dir: str, name: str
     assert list(source.documents("train[1:]").as_numpy_iterator()) == LINES[1:]
 
 
-def test_ours_are_prepared_on_first_use_where_the_variable_says(
+def test_embedded_datasets_are_prepared_on_first_use_in_the_directory_of_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
@@ -96,7 +99,7 @@ def test_ours_are_prepared_on_first_use_where_the_variable_says(
     assert capfd.readouterr().out == ""
 
 
-def test_an_argument_goes_before_the_variable(
+def test_the_argument_takes_precedence_over_the_variable(
     tmp_path: Path, data_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "unused"))
@@ -115,18 +118,18 @@ def test_a_name_that_would_need_a_download_says_how_to_get_it(data_dir: str) -> 
 @pytest.mark.parametrize(
     ("name", "nearest"), [("python_doc", "python_docs"), ("prepared_review", "prepared_reviews")]
 )
-def test_a_mistyped_name_is_answered_with_the_nearest(
+def test_the_error_of_a_misspelt_name_suggests_the_nearest(
     data_dir: str, name: str, nearest: str
 ) -> None:
     assert f"did you mean '{nearest}'?" in message(TfdsText(name, data_dir=data_dir))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../etc", "x/y/z:1"])
-def test_a_malformed_name_is_one_line_too(data_dir: str, name: str) -> None:
+def test_a_malformed_name_is_an_error_of_one_line(data_dir: str, name: str) -> None:
     assert f'TFDS dataset "{name}" is not prepared' in message(TfdsText(name, data_dir=data_dir))
 
 
-def test_an_unknown_split_or_slice_is_one_line(data_dir: str) -> None:
+def test_an_unknown_split_or_slice_is_an_error_of_one_line(data_dir: str) -> None:
     source = TfdsText("prepared_reviews", "review", data_dir)
     assert "has no split \"tran\"; it has train, did you mean 'train'?" in message(source, "tran")
     assert 'split "train[nonsense]"' in message(source, "train[nonsense]")
@@ -138,12 +141,12 @@ def test_an_unknown_feature_lists_those_that_are_text(data_dir: str) -> None:
         assert f'has no text feature "{feature}"; its text features: review' in line
 
 
-def test_silence_ends_with_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_is_suppressed_within_the_block_only(capsys: pytest.CaptureFixture[str]) -> None:
     bars = tfds.core.utils.tqdm_utils
     before = (bars._active, logging.get_verbosity())
     with pytest.raises(KeyError), silent_tfds():
-        print("unheard")
+        print("inside")
         raise KeyError
     assert (bars._active, logging.get_verbosity()) == before
-    print("heard")
-    assert capsys.readouterr().out == "heard\n"
+    print("outside")
+    assert capsys.readouterr().out == "outside\n"

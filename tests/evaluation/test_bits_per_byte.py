@@ -1,4 +1,4 @@
-"""Bits per byte count the bytes of those targets that have a loss."""
+"""Bits per byte, which count the bytes of targets with a loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = np.asarray([[7, 1, 9, 9, 9, 9, 9, 1, 0, 0, 0, 0], [7, 7, 1, 9, 1, 0, 0, 0
 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 @pytest.mark.parametrize(("targets_only", "num_bytes"), [(True, 6), (False, 9)])
-def test_bytes_are_those_of_targets_with_a_loss(
+def test_only_bytes_of_targets_with_a_loss_count(
     mesh_shape: str, targets_only: bool, num_bytes: int
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)

@@ -21,14 +21,14 @@ from tests.models.resnet.small_resnet import BATCH, NUM_CLASSES, SHAPES, picture
         ("data:4,model:1", "batch:data"),
     ],
 )
-def test_it_counts_every_example_that_is_no_padding_once(mesh_shape: str, layout: str) -> None:
+def test_every_example_except_padding_counts_once(mesh_shape: str, layout: str) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
     model = small_resnet(mesh)
     mtf.initialize(model, seed=4)
     batches = [pictures(seed) for seed in range(3)]
     batches[2]["weights"][5:] = 0
     rng = np.random.default_rng(0)
-    for batch in batches:  # one colour each: an untrained network tells these apart
+    for batch in batches:  # one colour each, which an untrained network distinguishes
         batch["images"][:] = rng.integers(0, 256, [BATCH, 1, 1, 3])
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
     data = tf.data.Dataset.from_tensor_slices(stacked)
@@ -45,7 +45,7 @@ def test_it_counts_every_example_that_is_no_padding_once(mesh_shape: str, layout
     assert expected.sum() == 21 and np.count_nonzero(expected.sum(axis=0)) > 1
 
 
-def test_perplexity_is_for_tokens() -> None:
+def test_image_models_have_no_perplexity() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_resnet(mesh)
     mtf.initialize(model)

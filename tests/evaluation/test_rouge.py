@@ -1,4 +1,4 @@
-"""ROUGE, with values worked out by hand."""
+"""ROUGE, against values calculated by hand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mtfrun.evaluation import Rouge
 
 def test_it_counts_common_words_pairs_and_subsequences() -> None:
     # Five of six words and three of five pairs are common.
-    found = Rouge()(["the cat lay on the mat"], ["the cat sat on the mat"])
-    assert found == pytest.approx({"rouge1": 500 / 6, "rouge2": 60.0, "rougeLsum": 500 / 6})
+    metrics = Rouge()(["the cat lay on the mat"], ["the cat sat on the mat"])
+    assert metrics == pytest.approx({"rouge1": 500 / 6, "rouge2": 60.0, "rougeLsum": 500 / 6})
 
 
 def test_the_order_of_sentences_does_not_matter_to_rouge_l_of_summaries() -> None:
-    found = Rouge()(["three four . one two", "a b"], ["one two . three four", "c d"])
-    # The pair "two three" is not in the first output; nothing of the second text is right.
-    assert found == pytest.approx({"rouge1": 50.0, "rouge2": 100 / 3, "rougeLsum": 50.0})
+    metrics = Rouge()(["three four . one two", "a b"], ["one two . three four", "c d"])
+    # The pair "two three" is not in the first output; the second one shares no word.
+    assert metrics == pytest.approx({"rouge1": 50.0, "rouge2": 100 / 3, "rougeLsum": 50.0})
 
 
 def test_without_the_package_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Log-likelihoods of targets equal what the loss adds up."""
+"""Log-probabilities of targets, whose sum is the loss."""
 
 from __future__ import annotations
 

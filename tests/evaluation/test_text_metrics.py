@@ -1,4 +1,4 @@
-"""Metrics of outputs against references."""
+"""Metrics of output texts against their references."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from mtfrun.evaluation import bleu, chrf, exact_match, text_metrics, token_accuracy
 
 
-def test_equal_texts_reach_the_best_of_every_metric() -> None:
+def test_equal_texts_have_the_best_value_of_every_metric() -> None:
     texts = ["the quick brown fox jumps", "over the lazy dog today"]
     assert text_metrics(texts, texts) == pytest.approx(
         {"exact_match": 1.0, "bleu": 100.0, "chrf": 100.0}
@@ -19,13 +19,13 @@ def test_exact_match_counts_texts_and_not_characters() -> None:
     assert exact_match(["a", "b ", ""], ["a", "b", ""]) == pytest.approx(2 / 3)
 
 
-def test_token_accuracy_counts_places_of_the_reference() -> None:
+def test_token_accuracy_counts_positions_of_the_reference() -> None:
     outputs = [np.array([1, 2, 3, 4]), np.array([], int), np.array([7])]
     references = [np.array([1, 9, 3]), np.array([5]), np.array([7, 8])]
     assert token_accuracy(outputs, references) == pytest.approx(3 / 6)
 
 
-def test_nothing_in_common_scores_nothing() -> None:
+def test_texts_without_common_parts_have_the_value_0() -> None:
     assert bleu(["aa bb cc dd"], ["xx yy zz ww"]) == pytest.approx(0.0, abs=1e-9)
     assert chrf(["aaaa"], ["zzzz"]) == pytest.approx(0.0, abs=1e-9)
 
@@ -33,5 +33,5 @@ def test_nothing_in_common_scores_nothing() -> None:
 def test_bleu_is_that_of_papineni() -> None:
     # Precisions 5/6, 3/5, 1/4 and smoothed 1/(2*3); no brevity penalty, for the lengths are equal.
     expected = 100 * (5 / 6 * 3 / 5 * 1 / 4 * 1 / 6) ** 0.25
-    found = bleu(["the cat sat on the mat"], ["the cat is on the mat"])
-    assert found == pytest.approx(expected, rel=1e-3)
+    score = bleu(["the cat sat on the mat"], ["the cat is on the mat"])
+    assert score == pytest.approx(expected, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Classifying images with an untrained network."""
+"""Classification of images with an untrained network."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def _images(count: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
-def test_predictions_are_the_best_of_the_softmax(data_dir: pathlib.Path, mesh_shape: str) -> None:
+def test_predictions_are_the_most_probable_classes(data_dir: pathlib.Path, mesh_shape: str) -> None:
     classification = _classification(data_dir, mesh_shape, top_k=3)
     images = _images(6)
     done: list[int] = []
     predictions = classification(images, done.append)
     assert done == [4, 6]
-    alone = _classification(data_dir, ONE_DEVICE).experiment
-    shape = alone.data.shapes(6)["images"]
+    single = _classification(data_dir, ONE_DEVICE).experiment
+    shape = single.data.shapes(6)["images"]
     logits = mtf.to_numpy(
-        mtf.function(alone.model.logits)(
-            {"images": mtf.import_tf_tensor(alone.mesh, np.stack(images), shape)}
+        mtf.function(single.model.logits)(
+            {"images": mtf.import_tf_tensor(single.mesh, np.stack(images), shape)}
         )
     )
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -59,7 +59,7 @@ def test_predictions_are_the_best_of_the_softmax(data_dir: pathlib.Path, mesh_sh
         assert (prediction.label, prediction.probability) == prediction.top[0]
 
 
-def test_neither_the_rest_of_a_batch_nor_its_filling_changes_an_image(
+def test_a_prediction_depends_neither_on_other_images_nor_on_padding(
     data_dir: pathlib.Path,
 ) -> None:
     classification = _classification(data_dir, ONE_DEVICE)
@@ -69,7 +69,7 @@ def test_neither_the_rest_of_a_batch_nor_its_filling_changes_an_image(
     assert classification([]) == []
 
 
-def test_all_classes_are_named_where_there_are_fewer_than_asked_for(
+def test_all_classes_are_returned_if_top_k_exceeds_their_number(
     data_dir: pathlib.Path,
 ) -> None:
     (prediction,) = _classification(data_dir, ONE_DEVICE, top_k=99)(_images(1))

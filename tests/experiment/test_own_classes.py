@@ -1,4 +1,4 @@
-"""A model, data, a measurement and an inference from outside the package, by the real command."""
+"""Commands with a model, data, a measurement and an inference from outside the package."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder / "run"
 
 
-def test_it_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
+def test_the_model_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
     assert metrics["step"] == 2 and metrics["loss"] < math.log(384) - 5e-4
     assert 0.0 <= metrics["digits"] <= 1.0
-    # The loss is that of the numbers, each of which a score is about.
+    # The loss is the sum of the scores of all numbers, per token.
     numbers = run.parent / "numbers.jsonl"
     numbers.write_text("".join(f'{{"target": "{number}"}}\n' for number in range(100)))
     scores = succeeded(mtfrun_here("score", f"--model_dir={run}", ALLOWED, f"--input={numbers}"))
@@ -56,7 +56,7 @@ def test_it_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
     np.testing.assert_allclose(metrics["loss"], nats / tokens, rtol=FLOAT32_MODEL_TOLERANCE)
 
 
-def test_it_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
+def test_the_model_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
     flags = [f"--model_dir={run}", ALLOWED, "--prompt=1", "--prompt=23", "--decode_length=3"]
     greedy = succeeded(mtfrun_here("decode", *flags))
     assert [answer["prompt"] for answer in greedy] == ["1", "23"]
@@ -67,7 +67,7 @@ def test_it_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
         assert best["outputs"][0]["score"] >= best["outputs"][2]["score"]
 
 
-def test_an_inference_of_ones_own_makes_the_records(run: pathlib.Path) -> None:
+def test_the_inference_makes_the_records(run: pathlib.Path) -> None:
     flags = [f"--model_dir={run}", "--gin_param=Experiment.inference = @own_classes.Lengths"]
     measured = "--gin_param=Evaluation.measurements = []"
     decode = ["decode", *flags, measured, ALLOWED, "--prompt=abc"]
@@ -116,7 +116,7 @@ def test_an_inference_of_ones_own_makes_the_records(run: pathlib.Path) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_one_line(
+def test_parts_that_do_not_fit_are_an_error_of_one_line(
     flags: list[str], expected: str, run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     if "--gin.TEXT_FILES='x'" in flags:

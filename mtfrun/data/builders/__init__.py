@@ -1,4 +1,4 @@
-"""Datasets that every machine has without a download, as TFDS builders."""
+"""TFDS builders of the datasets that are available without a download."""
 
 from mtfrun.data.builders.digits import Digits
 from mtfrun.data.builders.number_words import NumberWords

@@ -1,4 +1,4 @@
-"""Handwritten digits as a TFDS dataset, from a file that is part of this package."""
+"""TFDS dataset of handwritten digits, from a file that is part of this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-# One line a picture: 64 pixels from 0 to 16 in row order, and the digit.
+# One line per image: 64 pixels from 0 to 16 in row order, and the digit.
 _FILE = Path(__file__).with_name("digits.csv.gz")
 _SIZE = 8
 _LARGEST = 16
@@ -23,7 +23,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
     The test part of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (1998),
     UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, as scikit-learn ships it;
-    digits_notice.txt has its licence. A hash of a picture's number says which split it is in.
+    digits_notice.txt has its licence. A hash of an image's number decides its split.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -64,7 +64,7 @@ def read_digits() -> np.ndarray:
 
 
 def digits_split(number: int) -> str:
-    """Returns "train" or "test" for the picture of that number."""
+    """Returns the split, "train" or "test", of the image with this number."""
     digest = hashlib.sha256(str(number).encode()).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
     return "test" if fraction < _TEST_SHARE else "train"

@@ -1,4 +1,4 @@
-"""Numbers and how they are spelt in English, as a TFDS dataset."""
+"""TFDS dataset of numbers and their spelling in English."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import tensorflow_datasets as tfds
 from mtfrun.errors import InputError
 
 LARGEST = 999_999
-# Of every hundred numbers, so many are held out.
+# Percentage of the numbers that are held out for validation.
 HELD_OUT_PERCENT = 5
 
 _SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    "nineteen",
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 class NumberWords(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
-    """The numbers 0 to 999,999 in digits and in words: a task with an exact answer, both ways.
+    """The numbers 0 to 999,999 in digits and in words, a task with exact answers both ways.
 
     `number` is "4096", `words` is "four thousand ninety-six". A hash of the number decides the
-    split: 5 % are in validation, the rest in train.
+    split: 5 % are in validation, 95 % in train.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -37,7 +38,7 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             features=tfds.features.FeaturesDict(
                 {"number": tfds.features.Text(), "words": tfds.features.Text()}
             ),
-            # In the order of `shuffled_numbers`, which is as good and needs no second pass.
+            # `shuffled_numbers` shuffles already; TFDS would need a second pass.
             disable_shuffling=True,
         )
 
@@ -47,16 +48,16 @@ class NumberWords(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         return {split: self._generate_examples(split) for split in ("train", "validation")}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
-        wanted = split == "validation"
+        in_validation = split == "validation"
         for key, number in enumerate(shuffled_numbers()):
-            if is_held_out(number) == wanted:
+            if is_held_out(number) == in_validation:
                 yield key, {"number": str(number), "words": spell(number)}
 
 
 def shuffled_numbers() -> Iterator[int]:
-    """Yields 0 to 999,999, each once, in an order that looks random and is always the same."""
-    # A step that shares no factor with the count visits every number; the golden ratio of the count
-    # spreads neighbours far apart.
+    """Yields 0 to 999,999, each once, in a fixed pseudorandom order."""
+    # A step that is coprime to the count visits every number; one near the count divided by the
+    # golden ratio keeps consecutive numbers far apart.
     step = 618_033
     for i in range(LARGEST + 1):
         yield i * step % (LARGEST + 1)
@@ -79,12 +80,12 @@ def spell(number: int) -> str:
     if not 0 <= number <= LARGEST:
         raise InputError(f"number={number} must be between 0 and {LARGEST}")
     if number >= 1000:
-        rest = f" {spell(number % 1000)}" if number % 1000 else ""
-        return f"{spell(number // 1000)} thousand{rest}"
+        remainder = f" {spell(number % 1000)}" if number % 1000 else ""
+        return f"{spell(number // 1000)} thousand{remainder}"
     if number >= 100:
-        rest = f" {spell(number % 100)}" if number % 100 else ""
-        return f"{_SMALL[number // 100]} hundred{rest}"
+        remainder = f" {spell(number % 100)}" if number % 100 else ""
+        return f"{_SMALL[number // 100]} hundred{remainder}"
     if number >= 20:
-        rest = f"-{_SMALL[number % 10]}" if number % 10 else ""
-        return f"{_TENS[number // 10 - 2]}{rest}"
+        remainder = f"-{_SMALL[number % 10]}" if number % 10 else ""
+        return f"{_TENS[number // 10 - 2]}{remainder}"
     return _SMALL[number]

@@ -1,10 +1,10 @@
-"""The Python language reference's help topics as a TFDS dataset."""
+"""TFDS dataset of the help topics of the Python language reference."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -14,13 +14,13 @@ from mtfrun.data.hash_split import SPLITS, split_of
 
 
 class PythonDocs(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
-    """English prose without a download: the topics of `pydoc_data`, one document a topic.
+    """English prose without a download: the topics of `pydoc_data`, one document per topic.
 
-    A topic that repeats a longer one is left out (`distinct_topics`): the rest is about 0.4 MB.
+    Topics that repeat longer ones are left out (`distinct_topics`); about 0.4 MB remain.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [running_python()]
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -47,13 +47,13 @@ class PythonDocs(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
 
 def distinct_topics(topics: Mapping[str, str]) -> dict[str, str]:
-    """Returns the topics of which less than half stands in a longer topic, word for word.
+    r"""Returns the topics of which less than half is repeated verbatim in a longer topic.
 
-    Many topics are sections cut out of another one ("while" out of "compound"). If one were held
-    out and the other trained on, the held-out loss would measure memory. The first paragraph, a
-    heading, is not compared.
+    Many topics are sections of another one ("while" of "compound"). If one were held out and the
+    other trained on, the held-out loss would measure memorisation. The first paragraph, a heading,
+    is not compared.
 
-    >>> list(distinct_topics({"a": "A\\n\\none two", "b": "B\\n\\none two\\n\\nthree"}))
+    >>> list(distinct_topics({"a": "A\n\none two", "b": "B\n\none two\n\nthree"}))
     ['b']
     """
     longest_first = sorted(topics, key=lambda name: (-len(topics[name]), name))

@@ -1,4 +1,4 @@
-"""The standard library's source code as a TFDS dataset."""
+"""TFDS dataset of the source code of the standard library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -14,12 +14,14 @@ from mtfrun.data.builders.python_version import running_python
 from mtfrun.data.errors import DataError
 from mtfrun.data.hash_split import SPLITS, split_of
 
-# Third-party code, tests, and what is data rather than code; `lib2to3` is a frozen copy of others.
+# Third-party code, tests, and data rather than code; `lib2to3` has copies of other modules.
 EXCLUDED_DIRECTORIES = frozenset(
-    ("site-packages", "dist-packages", "test", "tests", "idle_test", "pydoc_data", "encodings")
-    + ("lib2to3", "__pycache__")
+    [
+        *("site-packages", "dist-packages", "test", "tests", "idle_test", "pydoc_data"),
+        *("encodings", "lib2to3", "__pycache__"),
+    ]
 )
-# Written when Python was built or installed, so they differ from machine to machine.
+# Generated when Python is built or installed, so they differ between machines.
 MACHINE_PREFIXES = (
     "_sysconfigdata",
     "_sysconfig_vars",
@@ -32,12 +34,11 @@ MACHINE_PREFIXES = (
 class PythonSource(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     """Code without a download: the standard library's `.py` files, about 10 MB.
 
-    One document a file, named by its path below the library. Tests and generated tables are left
-    out.
+    One document per file, named by its path below the library, without tests and generated tables.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [running_python()]
+    BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -73,16 +74,18 @@ class PythonSource(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
 def source_files(library: Path) -> list[str]:
     """Returns the sorted paths, relative to `library` and with `/`, of its `.py` files."""
-    names = []
+    names: list[str] = []
     for directory, subdirectories, files in os.walk(library):
         subdirectories[:] = [
             name
             for name in subdirectories
             if name not in EXCLUDED_DIRECTORIES and not name.startswith(MACHINE_PREFIXES)
         ]
-        for name in files:
-            if name.endswith(".py") and not name.startswith(MACHINE_PREFIXES):
-                names.append((Path(directory) / name).relative_to(library).as_posix())
+        names += [
+            (Path(directory) / name).relative_to(library).as_posix()
+            for name in files
+            if name.endswith(".py") and not name.startswith(MACHINE_PREFIXES)
+        ]
     return sorted(names)
 
 

@@ -1,4 +1,4 @@
-"""The builder config that keeps one Python's corpus apart from another's."""
+"""Builder config that identifies the version of Python whose files are the corpus."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 def running_python() -> tfds.core.BuilderConfig:
     """Returns the config of the running interpreter, named e.g. `cpython_3_11_7`.
 
-    Both embedded corpora are part of the interpreter. The config is a part of the path of the
-    prepared copy, so another Python prepares its own and never reads this one's.
+    Both embedded corpora come with the interpreter. The config is part of the path of the prepared
+    copy, so that every version of Python prepares and reads its own.
     """
     version = platform.python_version()
     return tfds.core.BuilderConfig(

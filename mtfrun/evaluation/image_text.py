@@ -1,4 +1,4 @@
-"""Text in pictures."""
+"""Text in images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @functools.cache
 def font(size: int) -> Font:
-    """Returns the font that comes with Pillow, so many pixels high."""
+    """Returns Pillow's own font, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
 def shortened(draw: ImageDraw.ImageDraw, text: str, width: float, face: Font) -> str:
-    """Returns the text, or as much of its beginning as fits into `width` pixels, and "..."."""
+    """Returns the text, truncated with "..." if it is wider than `width` pixels."""
     text = " ".join(text.split())
     if draw.textlength(text, face) <= width:
         return text
