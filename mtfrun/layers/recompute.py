@@ -64,6 +64,6 @@ def _map_differentiated(function: Callable[[mtf.Tensor], mtf.Tensor], record: An
         value = getattr(record, field.name)
         if field.metadata.get(_DIFFERENTIATED) and value is not None:
             changed[field.name] = function(value)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, mtf.Tensor | mtf.Key):
+        elif dataclasses.is_dataclass(value):
             changed[field.name] = _map_differentiated(function, value)
     return dataclasses.replace(record, **changed) if changed else record
