@@ -11,8 +11,10 @@ from mtfrun.layers.attention_masks import (
     attention_mask_up_to,
     rename_length_to_memory_length,
 )
-from mtfrun.layers.auxiliary import Auxiliary, Collector, Metric
-from mtfrun.layers.batch_normalization import BatchNorm, Updates
+from mtfrun.layers.auxiliary import Auxiliary
+from mtfrun.layers.batch_normalization import BatchNorm
+from mtfrun.layers.call import Call
+from mtfrun.layers.collector import Collected, Collector, Metric
 from mtfrun.layers.context import Context
 from mtfrun.layers.convolution import (
     Conv1D,
@@ -27,6 +29,7 @@ from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
+from mtfrun.layers.layer import Layer, metric_shapes, updated_paths
 from mtfrun.layers.losses import (
     regularised_cross_entropy,
     sigmoid_cross_entropy_with_logits,
@@ -36,16 +39,19 @@ from mtfrun.layers.losses import (
 )
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
+from mtfrun.layers.recompute import recomputed
 from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
 from mtfrun.layers.ring import ring_of, ring_positions, write_to_ring
 from mtfrun.layers.rotary import rotate
-from mtfrun.layers.sublayer import Sublayer, metric_shapes
+from mtfrun.layers.sublayer import Sublayer
 
 __all__ = [
     "MASKED",
     "AttentionHeads",
     "Auxiliary",
     "BatchNorm",
+    "Call",
+    "Collected",
     "Collector",
     "Context",
     "Conv1D",
@@ -60,6 +66,7 @@ __all__ = [
     "FeedForward",
     "GatedFeedForward",
     "KeysAndValues",
+    "Layer",
     "LayerNorm",
     "Metric",
     "MultiHeadAttention",
@@ -69,7 +76,6 @@ __all__ = [
     "SeparableConv1D",
     "SinusoidPositions",
     "Sublayer",
-    "Updates",
     "attention_mask_autoregressive",
     "attention_mask_causal",
     "attention_mask_ignore_padding",
@@ -79,6 +85,7 @@ __all__ = [
     "dot_product_attention",
     "layer_norm",
     "metric_shapes",
+    "recomputed",
     "relative_position_bucket",
     "rename_length_to_memory_length",
     "ring_of",
@@ -89,6 +96,7 @@ __all__ = [
     "regularised_cross_entropy",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
+    "updated_paths",
     "weights_nonzero",
     "write_to_ring",
 ]
