@@ -84,17 +84,15 @@ def _run_layer(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, 
     set_variables(layer, {path: case.arrays[f"w/{name}"] for path, name in names.items()})
     variables = {names[path]: variable for path, variable in layer.named_variables().items()}
 
-    def call(tensors: Tensors) -> Tensors:
-        x = tensors["x"]
-        if isinstance(layer, layers.BatchNorm):
-            y, updates = layer(x, training=case.hparams["is_training"])
-            return {"y": y} | {f"new_{path}": value for path, value in updates.items()}
-        if isinstance(layer, layers.FeedForward):
-            return {"y": layer(x, layers.Context())}
-        return {"y": layer(x)}
+    def run(tensors: Tensors) -> Tensors:
+        collector = layers.Collector()
+        call = layers.Call(training=case.hparams.get("is_training", False), collector=collector)
+        y = layer(tensors["x"], call)
+        updates = collector.contents.updates
+        return {"y": y} | {f"new_{path}": value for path, value in updates.items()}
 
-    kept = {name: x for name, x in inputs.items() if name not in variables}
-    return outputs_and_gradients(call, kept, variables)
+    other_inputs = {name: x for name, x in inputs.items() if name not in variables}
+    return outputs_and_gradients(run, other_inputs, variables)
 
 
 def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, Tensors]]:
