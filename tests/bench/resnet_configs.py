@@ -13,7 +13,7 @@ CLASSES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Bottlenecks:
-    """The image network of Mesh TensorFlow's users as it became later, with stride 1 everywhere.
+    """The later image network of Mesh TensorFlow's users, with stride 1 everywhere.
 
     A 3x3 convolution; for every stage `num_blocks` blocks of 1x1 convolution to `filters`, 3x3 to
     four times as many, 1x1 back, the last without a norm; a hidden layer over the whole image.

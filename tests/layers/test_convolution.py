@@ -98,7 +98,7 @@ def test_layers_of_sequences_and_volumes_call_their_functions() -> None:
         )
         y = layer(mtf.import_tf_tensor(mesh, x, x_shape), layers.Call())
         assert y.shape == mtf.convert_to_shape(y_shape)
-        # Linear: twice the input gives twice the output where there is no bias but zeros.
+        # Linear, as the bias is zero: twice the input gives twice the output.
         twice = layer(mtf.import_tf_tensor(mesh, 2 * x, x_shape), layers.Call())
         assert_close(mtf.to_numpy(twice), 2 * mtf.to_numpy(y))
         assert np.abs(mtf.to_numpy(y)).max() > 0.1

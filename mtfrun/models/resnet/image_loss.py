@@ -13,7 +13,7 @@ from mtfrun.models.resnet.mixup import mix_with_previous, mixing_coefficients, p
 # Pairs of labels {batch} int32 and their coefficients {batch} float32, which add up to 1.
 Targets = list[tuple[mtf.Tensor, mtf.Tensor]]
 
-# Names what is differentiated among the metrics, if it is not "loss".
+# The entry of the metrics that is differentiated, if it is not "loss".
 _OBJECTIVE = "objective"
 _TOP = 5
 

@@ -1,7 +1,7 @@
 """Mixup: training on mixtures of two images; Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
 
 Every image is mixed with the previous one in the batch, which is a random one because the data is
-shuffled. So each device sends only one image to another, and no layout changes what is mixed.
+shuffled. So a device needs only one image of another device, and no layout changes the mixtures.
 """
 
 from __future__ import annotations
