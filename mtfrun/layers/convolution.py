@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.layers.call import Call
 from mtfrun.layers.dense import Dense
 
 
@@ -182,4 +183,4 @@ class SeparableConv1D(mtf.Module):
         dtype = self._dtypes.activation
         kernel = mtf.cast(self.depthwise, dtype)
         y = mtf.depthwise_conv1d(mtf.cast(x, dtype), kernel, self._length, self._first)
-        return self.pointwise(y if self.bias is None else y + mtf.cast(self.bias, dtype))
+        return self.pointwise(y if self.bias is None else y + mtf.cast(self.bias, dtype), Call())

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Conv2D, Dense, Updates
+from mtfrun.layers import Call, Conv2D, Dense, Updates
 from mtfrun.models.resnet.classifier import ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput
 
@@ -174,4 +174,5 @@ class SeedResNet(ImageClassifier):
         x = mtf.relu(self.first_norm(self.first(x), training))
         for block in self.blocks:
             x = block(x, training)
-        return self.softmax(self.hidden(x)), {}
+        call = Call(training=training)
+        return self.softmax(self.hidden(x, call), call), {}

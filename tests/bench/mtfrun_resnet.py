@@ -11,7 +11,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import mtf, optim  # noqa: E402
-from mtfrun.layers import Conv2D, Dense, Updates  # noqa: E402
+from mtfrun.layers import Call, Conv2D, Dense, Updates  # noqa: E402
 from mtfrun.models.resnet import (  # noqa: E402
     Backbone,
     Blocking,
@@ -89,7 +89,8 @@ class BottleneckNetwork(ImageClassifier):
         for block in self.blocks:
             x, more = block(x)
             updates |= more
-        return self.softmax(self.hidden(x)), updates
+        call = Call(training=training)
+        return self.softmax(self.hidden(x, call), call), updates
 
 
 def model_of(

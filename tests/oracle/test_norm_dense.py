@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mtfrun import layers, mtf, ported
+from mtfrun.models import transformer
 from tests.layouts import FLOAT32_OP_TOLERANCE
 from tests.oracle.layer_case import (
     Tensors,
@@ -64,7 +65,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, x: mtf.Shape) -> tuple[Any, dict
             return layer, {"factors/0/kernel": "wi/kernel"}
         return layer, {f"factors/{i}/kernel": f"wi_{i}/kernel" for i in range(len(functions))}
     if case.name.startswith("dense_relu_dense"):
-        layer = layers.FeedForward(mesh, x.get_dim_by_name("d"), d_ff=hparams["hidden"])
+        layer = transformer.FeedForward(mesh, x.get_dim_by_name("d"), d_ff=hparams["hidden"])
         return layer, {"wi/kernel": "drd/wi/kernel", "wo/kernel": "drd/wo/kernel"}
     activation = hparams["activation"]
     layer = layers.Dense(
@@ -89,9 +90,7 @@ def _run_layer(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, 
         if isinstance(layer, layers.BatchNorm):
             y, updates = layer(x, training=case.hparams["is_training"])
             return {"y": y} | {f"new_{path}": value for path, value in updates.items()}
-        if isinstance(layer, layers.FeedForward):
-            return {"y": layer(x, layers.Context())}
-        return {"y": layer(x)}
+        return {"y": layer(x, layers.Call())}
 
     kept = {name: x for name, x in inputs.items() if name not in variables}
     return outputs_and_gradients(call, kept, variables)

@@ -6,7 +6,7 @@ import functools
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import BatchNorm, Dense, Updates
+from mtfrun.layers import BatchNorm, Call, Dense, Updates
 from mtfrun.models.resnet.backbone import Backbone
 from mtfrun.models.resnet.blocks import Blocking, ResidualBlock
 from mtfrun.models.resnet.classifier import ImageClassifier
@@ -72,7 +72,7 @@ class ResNet(ImageClassifier):
         batch, *_, filters = x.shape.dims
         # In float32, as the logits: a mean over many places in bfloat16 would lose digits.
         mean = mtf.reduce_mean(mtf.to_float(x), output_shape=mtf.Shape([batch, filters]))
-        return self.softmax(mean), updates
+        return self.softmax(mean, Call(training=training)), updates
 
     def _run(
         self, block: ResidualBlock, x: mtf.Tensor, training: bool
