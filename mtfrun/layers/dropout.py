@@ -28,4 +28,4 @@ class Dropout(mtf.Module):
         """Returns x with dropped elements, the others scaled to keep the mean."""
         if not call.training or self.rate == 0.0:
             return x
-        return mtf.dropout(x, True, rate=self.rate, key=call.key_of(self))
+        return mtf.dropout(x, training=True, rate=self.rate, key=call.key_of(self))

@@ -13,14 +13,14 @@ from mtfrun.layers.collector import Collected, Collector
 _DIFFERENTIATED = "differentiated"
 
 
-def differentiated() -> Any:
+def differentiated(*, default: Any = dataclasses.MISSING) -> Any:
     """Returns a dataclass field of a `Call` for a tensor or None that `recomputed` differentiates.
 
     A rematerialised function gives gradients to its arguments and to variables only, so what else
     it reads of what was computed must be declared. A field that is a dataclass may have such fields
     too.
     """
-    return dataclasses.field(default=None, metadata={_DIFFERENTIATED: True})
+    return dataclasses.field(default=default, metadata={_DIFFERENTIATED: True})
 
 
 def recomputed(
@@ -36,29 +36,34 @@ def recomputed(
       x: its input.
       call: of the model.
     """
-    tensors: list[mtf.Tensor] = []
 
-    def remember(tensor: mtf.Tensor) -> mtf.Tensor:
-        tensors.append(tensor)
-        return tensor
-
-    _map_differentiated(remember, call)
-
-    def run(x: mtf.Tensor, *arguments: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:
-        remaining = iter(arguments)
+    def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:
+        remaining = iter(fields)
         collector = Collector()
         inner = _map_differentiated(lambda _: next(remaining), call)
         return function(x, dataclasses.replace(inner, collector=collector)), collector.contents
 
-    y, collected = mtf.recompute_grad(run, [x, *tensors])
+    y: mtf.Tensor
+    y, collected = mtf.recompute_grad(run, [x, *_differentiated_tensors(call)])
     if call.collector is not None:
         call.collector.add_all(collected)
-    result: mtf.Tensor = y
-    return result
+    return y
+
+
+def _differentiated_tensors(record: Any) -> list[mtf.Tensor]:
+    """Returns the tensors of a dataclass that are differentiated, in the order of the fields."""
+    tensors: list[mtf.Tensor] = []
+
+    def append(tensor: mtf.Tensor) -> mtf.Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    _map_differentiated(append, record)
+    return tensors
 
 
 def _map_differentiated(function: Callable[[mtf.Tensor], mtf.Tensor], record: Any) -> Any:
-    """Returns a dataclass with function(tensor) for every differentiated tensor, in a fixed order."""
+    """Returns a dataclass with function(tensor) for each differentiated one, in field order."""
     changed = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)

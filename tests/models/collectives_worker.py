@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import Context
 from mtfrun.models.resnet import BasicBlock, Blocking
+from mtfrun.models.transformer import SequenceCall
 from mtfrun.mtf.collectives import read_dump
 from tests.models.moe import mixtures
 
@@ -54,7 +54,7 @@ def _mixtures() -> Iterator[Case]:
 
 
 def _mix(layer: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
-    return layer(x, Context(training=True, key=mtf.random_key(0)))
+    return layer(x, SequenceCall(training=True, key=mtf.random_key(0)))
 
 
 PICTURES = "batch:8;rows:4;cols:4;filters:4"

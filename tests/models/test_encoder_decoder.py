@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers import Context
-from mtfrun.models.transformer import EncoderDecoder, TokenEmbedding
+from mtfrun.models.transformer import EncoderDecoder, SequenceCall, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import (
     BATCH,
@@ -110,4 +109,4 @@ def test_an_encoder_decoder_attention_without_an_encoder_says_so() -> None:
     model = small_encoder_decoder(mesh)
     x = mtf.zeros(mesh, "batch:2;length:3;d_model:16")
     with pytest.raises(ValueError, match="needs an encoder's output"):
-        model.decoder_stack(x, Context())
+        model.decoder_stack(x, SequenceCall())

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import decoding, mtf, ported
-from mtfrun.layers import Context, Sublayer
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -30,20 +29,20 @@ EXPERTS = functools.partial(moe.Experts, hidden_size=8)
 FEED_FORWARD = functools.partial(t.FeedForward, d_ff=32)
 
 
-class Total(Sublayer):
+class Total(t.Sublayer):
     """The sum of all positions so far: a layer of a user, without a `prefill`."""
 
     def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: Any, **heads: int) -> None:
         super().__init__()
         self._mesh, self._d_model = mesh, d_model
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: t.SequenceCall) -> mtf.Tensor:
         return mtf.cumsum(x, x.shape.get_dim_by_name("length"))
 
-    def initial_state(self, batch: Any, memory_length: mtf.Dimension, context: Context) -> Any:
+    def initial_state(self, batch: Any, memory_length: mtf.Dimension, call: t.SequenceCall) -> Any:
         return mtf.zeros(self._mesh, [*batch, self._d_model])
 
-    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+    def step(self, x: mtf.Tensor, state: Any, call: t.SequenceCall) -> tuple[mtf.Tensor, Any]:
         return state + x, state + x
 
 

@@ -10,16 +10,17 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
-from mtfrun.layers import Context
 from mtfrun.models.transformer import (
     AttentionHeads,
     CallLayer,
+    DecodingProgress,
     FeedForward,
     LayerNorm,
     MaskPadding,
     Residual,
     RMSNorm,
     SelfAttention,
+    SequenceCall,
     Stack,
     StackTransforms,
     SublayerDropout,
@@ -38,7 +39,7 @@ class Double:
     def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: mtf.DTypePolicy) -> None:
         pass
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return 2.0 * x
 
 
@@ -106,7 +107,7 @@ def test_transforms_are_applied_in_the_order_of_their_lists(order: str, mesh_sha
     weights = {path: mtf.to_numpy(v) for path, v in stack.named_variables().items()}
     wi, wo = (weights[f"blocks/0/feed_forward/layer/{name}/kernel"] for name in ("wi", "wo"))
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
-    made = mtf.to_numpy(mtf.function(lambda x: stack(x, Context()))(x))
+    made = mtf.to_numpy(mtf.function(lambda x: stack(x, SequenceCall()))(x))
     expected = ORDERS[order][-1](_vectors(), lambda y: np.maximum(y @ wi, 0.0) @ wo)
     assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)
 
@@ -120,14 +121,15 @@ def test_transforms_are_the_same_position_by_position(order: str) -> None:
 
     def run(x: mtf.Tensor) -> list[Any]:
         mask = layers.attention_mask_causal(mesh, LENGTH, memory)
-        whole = Context(self_attention_bias=mask)
-        empty = stack.initial_state([BATCH], memory, Context())
+        whole = SequenceCall(self_attention_bias=mask)
+        empty = stack.initial_state([BATCH], memory, SequenceCall())
         prefilled, cache = stack.prefill(x, empty, whole)
         state, made = empty, []
         for i, here in enumerate(mtf.unstack(x, LENGTH)):
             position = mtf.constant(mesh, i, dtype=tf.int32)
             bias = layers.attention_mask_up_to(memory, position)
-            y, state = stack.step(here, state, Context(position=position, self_attention_bias=bias))
+            call = SequenceCall(self_attention_bias=bias, progress=DecodingProgress(position))
+            y, state = stack.step(here, state, call)
             made.append(y)
         return [stack(x, whole), prefilled, made, cache, state]
 
@@ -152,9 +154,9 @@ def test_padding_is_masked_before_the_sublayer_only() -> None:
     mtf.initialize(stack)
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
     nonpadding = mtf.to_float(mtf.less(mtf.range(mesh, LENGTH), 4))
-    made = mtf.to_numpy(stack(x, Context(nonpadding=nonpadding))) - _vectors()
-    unmasked = mtf.to_numpy(stack(x, Context())) - _vectors()
-    of_zero = mtf.to_numpy(stack(x * 0.0, Context()))
+    made = mtf.to_numpy(stack(x, SequenceCall(nonpadding=nonpadding))) - _vectors()
+    unmasked = mtf.to_numpy(stack(x, SequenceCall())) - _vectors()
+    of_zero = mtf.to_numpy(stack(x * 0.0, SequenceCall()))
     assert_close(made[:, :4], unmasked[:, :4], FLOAT32_MODEL_TOLERANCE)
     assert_close(made[:, 4:], of_zero[:, 4:], FLOAT32_MODEL_TOLERANCE)
     assert np.abs(made[:, 4:] - unmasked[:, 4:]).max() > 0.1
@@ -173,7 +175,7 @@ def test_dropout_is_where_it_is_listed() -> None:
     mtf.initialize(stack)
     assert {"blocks/0/feed_forward/dropout", "final_dropout"} <= stack.named_modules().keys()
     x = mtf.import_tf_tensor(mesh, np.ones([64, WIDTH.size], np.float32), ["batch:64", WIDTH])
-    made = mtf.to_numpy(stack(x, Context(training=True, key=mtf.random_key(0))))
+    made = mtf.to_numpy(stack(x, SequenceCall(training=True, key=mtf.random_key(0))))
     assert 0.4 < np.mean(made == 0.0) < 0.6
 
 
@@ -211,4 +213,4 @@ def test_what_needs_a_sublayer_is_refused_elsewhere(transform: type) -> None:
     stack = Stack(mesh, WIDTH, layers=[FeedForward], transforms=StackTransforms(final=[transform]))
     mtf.initialize(stack)
     with pytest.raises(ValueError, match="has its place in StackTransforms.layer only"):
-        stack(mtf.ones(mesh, [BATCH, WIDTH]), Context())
+        stack(mtf.ones(mesh, [BATCH, WIDTH]), SequenceCall())

@@ -15,7 +15,8 @@ def layouts_over(
     case: ReferenceCase, names: Iterable[str], fixed: Iterable[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
     """Returns (mesh shape, layout) pairs: one device, `fixed` ones, a mesh without any rule, every
-    named dimension of the case alone, and every pair of them."""
+    named dimension of the case alone, and every pair of them.
+    """
     sizes: dict[str, set[int]] = {}
     for key, dims in case.dims.items():
         for name, size in zip(dims, case.arrays[key].shape, strict=True):

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Context
+from mtfrun.layers import Collector, metric_shapes
 from mtfrun.models import moe
+from mtfrun.models.transformer import SequenceCall
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, NUM_DEVICES, assert_close
 from tests.oracle.layer_case import Tensors, inputs_of, set_variables, shape_of
 from tests.oracle.moe_case import top_2_gate
@@ -190,16 +191,16 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
 
     def run(inputs: Tensors) -> tuple[Tensors, Tensors]:
         collector = Collector()
-        context = Context(
+        call = SequenceCall(
             training=case.hparams["train"],
             nonpadding=inputs.get("nonpadding"),
             collector=collector,
         )
         x = inputs["inputs"]
-        output = layer(x, context)
-        outputs = {"output": output, "loss": collector.loss()}
-        (auxiliary,) = collector.found.values()
-        assert {n: m.total.shape for n, m in auxiliary.metrics.items()} == layer.metric_shapes
+        output = layer(x, call)
+        outputs = {"output": output, "loss": collector.total_loss()}
+        metrics = collector.contents.metrics
+        assert {n: m.total.shape for n, m in metrics.items()} == metric_shapes(layer)
         sources = {"inputs": x, **variables}
         found = mtf.gradients(
             [output, outputs["loss"]],

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mtfrun import layers, mtf, ported
+from mtfrun.models import transformer
 from tests.layouts import FLOAT32_OP_TOLERANCE
 from tests.oracle.layer_case import (
     Tensors,
@@ -64,7 +65,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, x: mtf.Shape) -> tuple[Any, dict
             return layer, {"factors/0/kernel": "wi/kernel"}
         return layer, {f"factors/{i}/kernel": f"wi_{i}/kernel" for i in range(len(functions))}
     if case.name.startswith("dense_relu_dense"):
-        layer = layers.FeedForward(mesh, x.get_dim_by_name("d"), d_ff=hparams["hidden"])
+        layer = transformer.FeedForward(mesh, x.get_dim_by_name("d"), d_ff=hparams["hidden"])
         return layer, {"wi/kernel": "drd/wi/kernel", "wo/kernel": "drd/wo/kernel"}
     activation = hparams["activation"]
     layer = layers.Dense(

@@ -124,7 +124,7 @@ def test_a_gradient_is_scaled_down_to_the_bound(clip_rms_norm: float | None, fac
     results = output_and_gradients(
         ONE_DEVICE,
         lambda mesh: layers.Dropout(0.0),
-        lambda layer, inputs, context: ported.clip_activation_gradient(inputs["x"], clip_rms_norm),
+        lambda layer, inputs, call: ported.clip_activation_gradient(inputs["x"], clip_rms_norm),
         {"x": ("batch:6;d_model:10", X)},
     )
     np.testing.assert_array_equal(results["output"], X)

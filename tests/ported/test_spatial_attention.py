@@ -31,10 +31,10 @@ def _run(
     x = np.random.default_rng(0).standard_normal(SHAPE.to_integer_list, np.float32)
     y = mtf.function(
         lambda x: ported.local_2d_self_attention_spatial_blocks(
-            x, attention(), mask_right=mask_right
+            x, attention.projections(), mask_right=mask_right
         )
     )(mtf.import_tf_tensor(mesh, x, SHAPE))
-    return mtf.to_numpy(y), mtf.to_numpy(attention())
+    return mtf.to_numpy(y), mtf.to_numpy(attention.projections())
 
 
 def _expected(params: ported.AttentionParams, mask_right: bool) -> np.ndarray:

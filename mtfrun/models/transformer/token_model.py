@@ -1,13 +1,14 @@
-"""What all models of tokens have: an embedding, a softmax and a loss."""
+"""The base class of Transformers: models with an embedding, a softmax and a loss of tokens."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Context, Embedding, metric_shapes
+from mtfrun.layers import Collector, Embedding, metric_shapes, updated_paths
 from mtfrun.models.model import Loss, TextModel
+from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
@@ -17,13 +18,13 @@ class TokenModel(TextModel):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
     Id 0 is padding and has no loss. Negative ids have none either: a decoder reads their absolute
-    value, but does not learn to say it.
+    value, but is not trained to predict it.
 
     Args:
       mesh: the mesh.
       vocabulary_size: the number of ids.
       embedding: how ids become vectors, and vectors logits.
-      loss: what is trained on.
+      loss: of the targets.
       dtypes: of variables and of activations.
     """
 
@@ -55,6 +56,11 @@ class TokenModel(TextModel):
         return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **metric_shapes(self)}
 
     @property
+    def updated_paths(self) -> Sequence[str]:
+        """The paths of the variables that its layers update in training."""
+        return updated_paths(self)
+
+    @property
     def vocabulary_sizes(self) -> dict[str, int]:
         """The number of ids, by the paths of the variables with a dimension "vocab"."""
         sizes = {"embedding/table": self._vocabulary_size}
@@ -66,24 +72,20 @@ class TokenModel(TextModel):
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
         """Returns the loss of all targets that are trained on, see `TokenLoss`."""
-        collector = Collector()
-        context = Context(training=training, key=key, collector=collector)
+        call = SequenceCall(training, key, Collector())
+        logits, weights = self.logits(features, call), self.target_weights(features)
+        vocabulary_size = self._vocabulary_size
         return self._loss(
-            self.logits(features, context),
-            features["targets"],
-            self.target_weights(features),
-            vocabulary_size=self._vocabulary_size,
-            collector=collector,
-            training=training,
+            logits, features["targets"], weights, call, vocabulary_size=vocabulary_size
         )
 
     @abc.abstractmethod
     def logits(
-        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32.
 
-        The context of the call has no masks; by default there is no noise either.
+        The call is that of the model, without masks; by default there is no noise either.
         """
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Context, Sublayer
+from mtfrun.layers import Collector
 from mtfrun.models import moe
+from mtfrun.models.transformer import SequenceCall, Sublayer
 
 D_MODEL = mtf.Dimension("d_model", 6)
 BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
@@ -110,14 +111,14 @@ def run(
     def compute(given: dict[str, mtf.Tensor]) -> tuple:
         collector = Collector()
         key = mtf.random_key(3) if training else None
-        context = Context(training, key, nonpadding=given.get("nonpadding"), collector=collector)
-        output = layer(given["x"], context)
-        loss = collector.loss()
+        call = SequenceCall(training, key, collector, nonpadding=given.get("nonpadding"))
+        output = layer(given["x"], call)
+        loss = collector.total_loss()
         sources = {"x": given["x"], **variables}
         found = mtf.gradients(
             [output, loss], list(sources.values()), [given["weights"], mtf.ones_like(loss)]
         )
-        metrics = {name: mean.total for name, mean in collector.metrics().items()}
+        metrics = {name: mean.total for name, mean in collector.contents.metrics.items()}
         gradients = dict(zip(sources, found, strict=True))
         assert all(gradient is not None for gradient in gradients.values())
         return output, loss, gradients, metrics

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.layers import Context, Sublayer
 from mtfrun.models import moe
+from mtfrun.models.transformer import SequenceCall, Sublayer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import (
     BATCH,
@@ -60,9 +60,9 @@ def _outputs(layer: Sublayer, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
     def compute(x: mtf.Tensor) -> dict[str, mtf.Tensor]:
         first = mtf.reduce_first(x, LENGTH)
         return {
-            "whole": layer(x, Context()),
-            "prefill": layer.prefill(x, (), Context())[0],
-            "step": layer.step(first, (), Context())[0],
+            "whole": layer(x, SequenceCall()),
+            "prefill": layer.prefill(x, (), SequenceCall())[0],
+            "step": layer.step(first, (), SequenceCall())[0],
         }
 
     return mtf.function(compute)(mtf.import_tf_tensor(mesh, inputs(), [BATCH, LENGTH, D_MODEL]))
