@@ -6,7 +6,7 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Call, Collector, regularised_cross_entropy
+from mtfrun.layers import Call, regularised_cross_entropy
 from mtfrun.models.model import Loss, Metric
 
 
@@ -42,18 +42,16 @@ class TokenLoss:
     ) -> Loss:
         """Returns the sum of the cross entropies of all targets that are trained on.
 
-        The losses of layers, such as a mixture's balance loss, are added. Metrics: "loss", nats per
-        token without these, label smoothing and z-loss; "accuracy", the share of targets that no
-        other id's logit exceeds; and those of the layers.
+        Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
+        targets that no other id's logit exceeds.
 
         Args:
           logits: {batch, length, vocab} float32.
           targets: {batch, length} int32; those that have no weight may be negative.
           weights: {batch, length} float32, of every target.
-          call: that of the model, whose layers have filled its collector.
+          call: that of the model.
           vocabulary_size: the number of ids; the other entries of "vocab" are padding.
         """
-        collector = call.collector or Collector()
         vocab = logits.shape.get_dim_by_name("vocab")
         weight = mtf.reduce_sum(weights)
 
@@ -67,7 +65,6 @@ class TokenLoss:
         metrics = {
             "loss": mean(cross_entropy.loss),
             "accuracy": mean(mtf.to_float(mtf.equal(cross_entropy.margin, 0.0))),
-            **collector.contents.metrics,
         }
         total = metrics["loss"].total
         if regularised:
@@ -83,8 +80,4 @@ class TokenLoss:
         divisor = weight
         if self.mean_over_padding:
             divisor = mtf.constant(logits.mesh, float(targets.shape.size))
-        of_layers = collector.total_loss()
-        if of_layers is not None:
-            # The losses of layers are means over the batch; the total is a sum.
-            total = total + of_layers * divisor
-        return Loss(total, divisor, metrics, collector.contents.updates)
+        return Loss(total, divisor, metrics)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Embedding, metric_shapes, updated_paths
+from mtfrun.layers import Collector, Embedding
 from mtfrun.models.model import Loss, TextModel
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
@@ -53,12 +53,7 @@ class TokenModel(TextModel):
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
         """The model's own metrics and those of its layers, such as a mixture's load."""
-        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **metric_shapes(self)}
-
-    @property
-    def updated_paths(self) -> Sequence[str]:
-        """The paths of the variables that its layers update in training."""
-        return updated_paths(self)
+        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -72,12 +67,16 @@ class TokenModel(TextModel):
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
         """Returns the loss of all targets that are trained on, see `TokenLoss`."""
-        call = SequenceCall(training, key, Collector())
-        logits, weights = self.logits(features, call), self.target_weights(features)
-        vocabulary_size = self._vocabulary_size
-        return self._loss(
-            logits, features["targets"], weights, call, vocabulary_size=vocabulary_size
+        collector = Collector()
+        call = SequenceCall(training, key, collector)
+        loss = self._loss(
+            self.logits(features, call),
+            features["targets"],
+            self.target_weights(features),
+            call,
+            vocabulary_size=self._vocabulary_size,
         )
+        return loss.with_collected(collector)
 
     @abc.abstractmethod
     def logits(
