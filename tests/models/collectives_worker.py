@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking
 from mtfrun.models.transformer import SequenceCall
 from mtfrun.mtf.collectives import read_dump
@@ -57,21 +58,25 @@ def _mix(layer: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
     return layer(x, SequenceCall(training=True, key=mtf.random_key(0)))
 
 
-PICTURES = "batch:8;rows:4;cols:4;filters:4"
+IMAGES = "batch:8;rows:4;cols:4;filters:4"
 ROWS = mtf.Dimension("row_blocks", 2)
+
+
+def _train(block: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
+    return block(x, Call(training=True))
 
 
 def _blocks() -> Iterator[Case]:
     """Yields residual blocks, whose channels are split, or whose rows."""
     for name, layout, width, stride, shape in (
-        ("filters, the same width", "batch:data;filters:model", 4, 1, PICTURES),
-        ("filters, twice the width", "batch:data;filters:model", 8, 2, PICTURES),
+        ("filters, the same width", "batch:data;filters:model", 4, 1, IMAGES),
+        ("filters, twice the width", "batch:data;filters:model", 8, 2, IMAGES),
         (
             "row_blocks, the same width",
             "batch:data;row_blocks:model",
             4,
             1,
-            f"row_blocks:{ROWS.size};{PICTURES}",
+            f"row_blocks:{ROWS.size};{IMAGES}",
         ),
     ):
         make = functools.partial(
@@ -83,7 +88,7 @@ def _blocks() -> Iterator[Case]:
             stride=stride,
             init_zero=False,
         )
-        yield Case(name, "data:2,model:2", layout, shape, make, lambda block, x: block(x, True)[0])
+        yield Case(name, "data:2,model:2", layout, shape, make, _train)
 
 
 CASES = [*_mixtures(), *_blocks()]
