@@ -19,7 +19,7 @@ from tests.layouts import ONE_DEVICE, assert_close
 # Not modules, for they have no variables.
 STATELESS_TRANSFORMS = (transformer.CallLayer, transformer.MaskPadding, transformer.Residual)
 # Their results are not one tensor.
-WITH_OTHER_RESULTS = {moe.Router: moe.Routing}
+WITH_OTHER_RESULTS: dict[type, type] = {moe.Router: moe.Routing}
 
 
 def _layer_classes() -> dict[str, type]:

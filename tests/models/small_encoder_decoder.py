@@ -36,12 +36,12 @@ def small_encoder_decoder(
         Stack, num_layers=2, rematerialise=rematerialise, transforms=with_dropout(dropout_rate)
     )
     to_encoder = functools.partial(EncoderDecoderAttention, heads=heads, dropout_rate=dropout_rate)
-    options = {
+    settings: dict[str, Any] = {
         "embedding": TokenEmbedding(d_model=16, max_length=16),
         "encoder": functools.partial(stack, layers=[attention, feed_forward]),
         "decoder": functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
     } | options
-    model = EncoderDecoder(mesh, VOCABULARY, **options)
+    model = EncoderDecoder(mesh, VOCABULARY, **settings)
     mtf.initialize(model, seed=2)
     return model
 

@@ -1,8 +1,9 @@
-"""Logits of whole rows, made as decoding makes them: one position after the other."""
+"""Logits of whole sequences from a decoder, one position after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -45,7 +46,7 @@ def logits_step_by_step(
         decoder = model.decoder(features, beam)
         shape = mtf.Shape([*rows, length, model.vocab])
 
-        def step(position, made, state):
+        def step(position: mtf.Tensor, made: mtf.Tensor, state: Any) -> list[Any]:
             logits, state = decoder.step(mtf.gather(before, position, length), position, state)
             assert set(logits.shape) == {*rows, model.vocab}
             here = mtf.equal(mtf.range(mesh, length), position)

@@ -244,7 +244,7 @@ def _decoded(
     *,
     at_once: bool,
     jit: bool = False,
-) -> decoding.Hypotheses:
+) -> Any:
     """Returns the hypotheses of some of the prompts as one batch, limits of 30 and fewer ids."""
 
     def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
@@ -267,15 +267,15 @@ def _decoded(
 
 
 @functools.cache
-def _decoded_step_by_step(kind: str, search: decoding.Search) -> decoding.Hypotheses:
+def _decoded_step_by_step(kind: str, search: decoding.Search) -> Any:
     mesh = mtf.Mesh(ONE_DEVICE)
     return _decoded(mesh, _model(mesh, kind), search, list(range(ROWS)), at_once=False)
 
 
-def _assert_same(found: decoding.Hypotheses, expected: decoding.Hypotheses) -> None:
-    np.testing.assert_array_equal(found.ids, expected.ids)
-    np.testing.assert_array_equal(found.finished, expected.finished)
-    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+def _assert_same(actual: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(actual.ids, expected.ids)
+    np.testing.assert_array_equal(actual.finished, expected.finished)
+    assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
 SEARCH_CASES = [
@@ -321,7 +321,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["grouped, relative, rotary", "local, relative, rotary"])
-def test_not_even_its_rounding_depends_on_the_other_rows(kind: str) -> None:
+def test_the_rounding_of_a_row_does_not_depend_on_the_others(kind: str) -> None:
     """Steps begin elsewhere, and repeat other parts of the prompt."""
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(mesh, kind)
@@ -334,7 +334,7 @@ def test_not_even_its_rounding_depends_on_the_other_rows(kind: str) -> None:
         np.testing.assert_array_equal(found[4], expected[4])
 
 
-def test_a_layer_that_knows_steps_only_reads_prompts_step_by_step() -> None:
+def test_a_layer_without_a_prefill_reads_prompts_step_by_step() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model_of(mesh, [Total, FEED_FORWARD], t.PositionalEmbedding)
     assert model.decoder(on_mesh(mesh, {"targets": _prompts()})).at_once is None

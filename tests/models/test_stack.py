@@ -52,8 +52,13 @@ def _layer_norm(x: np.ndarray) -> np.ndarray:
     return centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
 
 
+def _norms_before_and_after(x: np.ndarray, f: Any) -> np.ndarray:
+    y = _layer_norm(x)
+    return y + _layer_norm(f(_rms(y)))
+
+
 # (initial, layer and final transforms; the same in numpy: of x and the sublayer)
-ORDERS: dict[str, tuple[list, list, list, Any]] = {
+ORDERS: dict[str, tuple[list[Any], list[Any], list[Any], Any]] = {
     "norm before": (
         [],
         [RMSNorm, CallLayer, Residual],
@@ -70,7 +75,7 @@ ORDERS: dict[str, tuple[list, list, list, Any]] = {
         [LayerNorm],
         [RMSNorm, CallLayer, LayerNorm, Residual],
         [],
-        lambda x, f: (lambda y: y + _layer_norm(f(_rms(y))))(_layer_norm(x)),
+        _norms_before_and_after,
     ),
     "two residuals and one of the user's": (
         [Double],
@@ -81,7 +86,7 @@ ORDERS: dict[str, tuple[list, list, list, Any]] = {
 }
 
 
-def _stack(mesh: mtf.Mesh, order: str, sublayers: list | None = None) -> Stack:
+def _stack(mesh: mtf.Mesh, order: str, sublayers: list[Any] | None = None) -> Stack:
     initial, around, final, _ = ORDERS[order]
     stack = Stack(
         mesh,
@@ -107,9 +112,9 @@ def test_transforms_are_applied_in_the_order_of_their_lists(order: str, mesh_sha
     weights = {path: mtf.to_numpy(v) for path, v in stack.named_variables().items()}
     wi, wo = (weights[f"blocks/0/feed_forward/layer/{name}/kernel"] for name in ("wi", "wo"))
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
-    made = mtf.to_numpy(mtf.function(lambda x: stack(x, SequenceCall()))(x))
+    y = mtf.to_numpy(mtf.function(lambda x: stack(x, SequenceCall()))(x))
     expected = ORDERS[order][-1](_vectors(), lambda y: np.maximum(y @ wi, 0.0) @ wo)
-    assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)
+    assert_close(y, expected, FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -196,21 +201,21 @@ def test_a_class_that_is_listed_twice_gets_numbers() -> None:
 
 
 @pytest.mark.parametrize("options", [{"num_layers": 0}, {"layers": []}])
-def test_a_stack_of_nothing_is_refused(options: dict) -> None:
+def test_a_stack_without_blocks_or_layers_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least one block and one layer class"):
         Stack(mtf.Mesh(ONE_DEVICE), WIDTH, **options)
 
 
 @pytest.mark.parametrize("transforms", [[RMSNorm, Residual], [CallLayer, Residual, CallLayer]])
-def test_the_sublayer_has_one_place(transforms: list) -> None:
+def test_call_layer_must_be_listed_once(transforms: list[Any]) -> None:
     with pytest.raises(ValueError, match=r"has CallLayer \d times, not once"):
         Stack(mtf.Mesh(ONE_DEVICE), WIDTH, transforms=StackTransforms(layer=transforms))
 
 
 @pytest.mark.parametrize("transform", [CallLayer, Residual])
-def test_what_needs_a_sublayer_is_refused_elsewhere(transform: type) -> None:
+def test_transforms_that_need_a_sublayer_are_refused_elsewhere(transform: type) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     stack = Stack(mesh, WIDTH, layers=[FeedForward], transforms=StackTransforms(final=[transform]))
     mtf.initialize(stack)
-    with pytest.raises(ValueError, match="has its place in StackTransforms.layer only"):
+    with pytest.raises(ValueError, match=r"has its place in StackTransforms\.layer only"):
         stack(mtf.ones(mesh, [BATCH, WIDTH]), SequenceCall())
