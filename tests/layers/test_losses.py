@@ -34,8 +34,8 @@ def test_cross_entropy_with_ids_is_the_formula(smoothing: float, z_loss: float) 
     results = output_and_gradients(
         ONE_DEVICE,
         lambda mesh: layers.Dropout(0.0),
-        lambda layer, given, context: layers.softmax_cross_entropy_with_ids(
-            given["logits"], given["ids"], VOCAB, label_smoothing=smoothing, z_loss=z_loss
+        lambda layer, inputs, call: layers.softmax_cross_entropy_with_ids(
+            inputs["logits"], inputs["ids"], VOCAB, label_smoothing=smoothing, z_loss=z_loss
         ),
         {"logits": ("batch:6;vocab:10", LOGITS), "ids": ("batch:6", IDS)},
     )
@@ -50,8 +50,8 @@ def test_cross_entropy_with_probabilities_is_the_formula(smoothing: float, z_los
     results = output_and_gradients(
         ONE_DEVICE,
         lambda mesh: layers.Dropout(0.0),
-        lambda layer, given, context: layers.softmax_cross_entropy_with_logits(
-            given["logits"], mtf.stop_gradient(given["targets"]), VOCAB, z_loss
+        lambda layer, inputs, call: layers.softmax_cross_entropy_with_logits(
+            inputs["logits"], mtf.stop_gradient(inputs["targets"]), VOCAB, z_loss
         ),
         {"logits": ("batch:6;vocab:10", LOGITS), "targets": ("batch:6;vocab:10", targets)},
     )

@@ -1,4 +1,4 @@
-"""What an encoder-decoder computes: what sees what, packing, and decoding step by step."""
+"""Encoder-decoders: masks, packing, and decoding step by step."""
 
 from __future__ import annotations
 

@@ -129,19 +129,19 @@ def test_transforms_are_the_same_position_by_position(order: str) -> None:
         whole = SequenceCall(self_attention_bias=mask)
         empty = stack.initial_state([BATCH], memory, SequenceCall())
         prefilled, cache = stack.prefill(x, empty, whole)
-        state, made = empty, []
-        for i, here in enumerate(mtf.unstack(x, LENGTH)):
+        state, outputs = empty, []
+        for i, vector in enumerate(mtf.unstack(x, LENGTH)):
             position = mtf.constant(mesh, i, dtype=tf.int32)
             bias = layers.attention_mask_up_to(memory, position)
             call = SequenceCall(self_attention_bias=bias, progress=DecodingProgress(position))
-            y, state = stack.step(here, state, call)
-            made.append(y)
-        return [stack(x, whole), prefilled, made, cache, state]
+            y, state = stack.step(vector, state, call)
+            outputs.append(y)
+        return [stack(x, whole), prefilled, outputs, cache, state]
 
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
-    whole, prefilled, made, cache, state = mtf.to_numpy(mtf.function(run)(x))
+    whole, prefilled, outputs, cache, state = mtf.to_numpy(mtf.function(run)(x))
     assert_close(prefilled, whole, FLOAT32_MODEL_TOLERANCE)
-    assert_close(np.stack(made, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+    assert_close(np.stack(outputs, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
     for after, expected in zip(cache[0]["self_attention"], state[0]["self_attention"], strict=True):
         assert_close(after, expected, FLOAT32_MODEL_TOLERANCE)
 
@@ -159,12 +159,12 @@ def test_padding_is_masked_before_the_sublayer_only() -> None:
     mtf.initialize(stack)
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
     nonpadding = mtf.to_float(mtf.less(mtf.range(mesh, LENGTH), 4))
-    made = mtf.to_numpy(stack(x, SequenceCall(nonpadding=nonpadding))) - _vectors()
+    masked = mtf.to_numpy(stack(x, SequenceCall(nonpadding=nonpadding))) - _vectors()
     unmasked = mtf.to_numpy(stack(x, SequenceCall())) - _vectors()
     of_zero = mtf.to_numpy(stack(x * 0.0, SequenceCall()))
-    assert_close(made[:, :4], unmasked[:, :4], FLOAT32_MODEL_TOLERANCE)
-    assert_close(made[:, 4:], of_zero[:, 4:], FLOAT32_MODEL_TOLERANCE)
-    assert np.abs(made[:, 4:] - unmasked[:, 4:]).max() > 0.1
+    assert_close(masked[:, :4], unmasked[:, :4], FLOAT32_MODEL_TOLERANCE)
+    assert_close(masked[:, 4:], of_zero[:, 4:], FLOAT32_MODEL_TOLERANCE)
+    assert np.abs(masked[:, 4:] - unmasked[:, 4:]).max() > 0.1
 
 
 def test_dropout_is_where_it_is_listed() -> None:
@@ -180,8 +180,8 @@ def test_dropout_is_where_it_is_listed() -> None:
     mtf.initialize(stack)
     assert {"blocks/0/feed_forward/dropout", "final_dropout"} <= stack.named_modules().keys()
     x = mtf.import_tf_tensor(mesh, np.ones([64, WIDTH.size], np.float32), ["batch:64", WIDTH])
-    made = mtf.to_numpy(stack(x, SequenceCall(training=True, key=mtf.random_key(0))))
-    assert 0.4 < np.mean(made == 0.0) < 0.6
+    output = mtf.to_numpy(stack(x, SequenceCall(training=True, key=mtf.random_key(0))))
+    assert 0.4 < np.mean(output == 0.0) < 0.6
 
 
 def test_a_class_that_is_listed_twice_gets_numbers() -> None:

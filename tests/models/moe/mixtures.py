@@ -128,7 +128,7 @@ def run(
 
 @functools.cache
 def cached_run(kind: str, gate: str, dispatch: str, mesh_shape: str, layout: str) -> Result:
-    """Returns `run` of a layer in training, with padding, made from texts."""
+    """Returns `run` of a layer in training, with padding; the arguments are hashable."""
     make: Callable[..., Sublayer] = one_level if kind == "one level" else two_levels
     make = functools.partial(make, gate=GATES[gate], dispatch=DISPATCHES[dispatch])
     return run(make, mtf.Mesh(mesh_shape, layout), with_padding=True)

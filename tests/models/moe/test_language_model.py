@@ -150,8 +150,8 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     model = _model(mesh, mixture, capacity=large)
     targets = packed_rows()["targets"][:, :4]
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
-    made = logits_step_by_step(model, mesh, {}, targets)
-    assert_close(made, whole, FLOAT32_MODEL_TOLERANCE)
+    logits = logits_step_by_step(model, mesh, {}, targets)
+    assert_close(logits, whole, FLOAT32_MODEL_TOLERANCE)
 
 
 @functools.cache

@@ -73,7 +73,7 @@ def _two_steps(
 def test_an_outer_batch_changes_nothing(mixture: str, mesh_shape: str, microbatches: int) -> None:
     expected = _two_steps(mixture, ONE_DEVICE, 1, microbatches)
     actual = _two_steps(mixture, mesh_shape, 2, microbatches)
-    for found, known in zip(actual, expected, strict=True):
-        assert found.keys() == known.keys()
-        for name, value in known.items():
-            assert_close(found[name], value, FLOAT32_MODEL_TOLERANCE)
+    for values, expected_values in zip(actual, expected, strict=True):
+        assert values.keys() == expected_values.keys()
+        for name, value in expected_values.items():
+            assert_close(values[name], value, FLOAT32_MODEL_TOLERANCE)
