@@ -97,7 +97,7 @@ def test_write_position_changes_one_position_only(position: int, mesh_shape: str
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_write_position_leaves_rows_as_they_are_where_a_condition_says_so(
+def test_write_position_leaves_rows_unchanged_where_the_condition_is_false(
     mesh_shape: str, jit: bool
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data;heads:model")

@@ -100,7 +100,9 @@ def _reading(
         for mesh_shape in MESHES
     ],
 )
-def test_steps_behind_the_prompt_give_the_logits_of_whole_rows(kind: str, mesh_shape: str) -> None:
+def test_steps_after_the_prompt_give_the_logits_of_whole_sequences(
+    kind: str, mesh_shape: str
+) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(mesh, kind)
     ids, prompts = _rows()
@@ -124,7 +126,7 @@ def test_steps_behind_the_prompt_give_the_logits_of_whole_rows(kind: str, mesh_s
         logits_of_steps = np.stack(mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts}))), axis=1)
         for row, size in enumerate(PROMPT_SIZES):
             if size <= longest:
-                # Those before the last id of a prompt was read are of no use.
+                # Logits of steps before the last id of a prompt was read are not used.
                 actual, expected = (
                     logits_of_steps[row, max(0, size - first) :],
                     whole[row, max(first, size) :],
@@ -197,7 +199,7 @@ def test_greedy_ids_are_the_likeliest_of_whole_rows() -> None:
         assert_close(hypotheses.scores[row, 0], np.float32(total), FLOAT32_MODEL_TOLERANCE)
 
 
-def test_known_targets_behind_the_prefix_are_read_causally() -> None:
+def test_known_targets_after_the_prefix_are_read_causally() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(mesh)
     ids, prompts = _rows()
@@ -270,13 +272,13 @@ def test_packed_pairs_have_the_logits_that_they_have_alone(mesh_shape: str) -> N
 
 
 @pytest.mark.parametrize("prefix", [False, True])
-def test_inputs_are_not_trained_on_if_so_wished(prefix: bool) -> None:
+def test_inputs_have_no_loss_with_loss_on_targets_only(prefix: bool) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     row = np.asarray([7, 8, END, 5, END, 9, END, 6, 4, END, 0])
     is_target = np.asarray([0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0])
     features = on_mesh(mesh, {"targets": row[np.newaxis]})
     model, whole = (
-        _model(mesh, prefix=prefix, loss_on_targets_only=wished) for wished in (True, False)
+        _model(mesh, prefix=prefix, loss_on_targets_only=only) for only in (True, False)
     )
     loss, of_all = (
         mtf.to_numpy(mtf.function(lambda f, m=m: m.loss(f, training=False))(features))

@@ -103,7 +103,7 @@ def test_a_permutation_of_the_experts_changes_nothing(training: bool) -> None:
 
 
 def test_a_token_that_is_dropped_gives_exactly_zero() -> None:
-    # All tokens are alike and want expert 0, which has room for the first three of each group.
+    # All tokens are alike and choose expert 0, which has slots for the first three of each group.
     x = np.ones([BATCH.size, LENGTH.size, D_MODEL.size], np.float32)
     router = np.zeros([D_MODEL.size, 4])
     router[:, 0] = 5.0
