@@ -30,7 +30,7 @@ def dot_product_attention(
       query: {..., d_kv}, without `memory_length`.
       key, value: {..., memory_length, d_kv}; dimensions that they lack, such as heads, are shared.
       memory_length: the dimension attended to.
-      d_kv: the dimension of the product of query and key; the result has it again.
+      d_kv: the dimension of the product of query and key, and of the result unless `d_v` is given.
       d_v: the dimension of the values and of the result; None for `d_kv`.
       bias: added to the logits, broadcast by name; in float32, unless it has the query's type: for
         a mask bfloat16 is enough and cheaper, a trained bias should be float32.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -116,7 +117,7 @@ class MultiHeadAttention(mtf.Module):
             memory_length=memory_length,
             d_kv=self._d_kv,
             bias=self._of_grouped_heads(bias),
-            drop=lambda weights: self.dropout(weights, call),
+            drop=functools.partial(self.dropout, call=call),
         )
         output = mtf.cast(self.output, self._dtypes.activation)
         return mtf.einsum([mixed, output], output_shape=x.shape)

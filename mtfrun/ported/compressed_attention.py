@@ -5,6 +5,8 @@ Liu et al. 2018, arXiv:1801.10198, section 4.2.4, with means in the place of the
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from mtfrun import mtf
@@ -150,7 +152,7 @@ class CompressedSelfAttention(ProjectedAttention):
             not call.bidirectional,
             self._compression_factor,
             self.parameters.projections(),
-            drop=lambda weights: self.dropout(weights, call),
+            drop=functools.partial(self.dropout, call=call),
         )
 
     def prefill(

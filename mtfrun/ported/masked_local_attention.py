@@ -42,8 +42,8 @@ def masked_local_attention_1d(
     """
     length, io = x.shape.dims[-2:]
     batch = x.shape.dims[:-2]
-    k, v = params.keys_and_values(x)
-    q = mtf.transpose(params.query(x), k.shape)
+    q, (k, v) = params.query(x), params.keys_and_values(x)
+    q = mtf.transpose(q, k.shape)
     block_size = _largest_divisor(length_per_split or length.size, max(window_size, 128))
     num_blocks = length.size // block_size
     # Under the name of the length the blocks are split as it is, if the mesh divides them.
@@ -125,8 +125,8 @@ def masked_local_attention_1d_by_steps(
       {batch..., length, io_channels}, and {batch..., heads, length, kv_channels} each.
     """
     length = x.shape.dims[-2]
-    k, v = params.keys_and_values(x)
-    q = mtf.transpose(params.query(x), k.shape)
+    q, (k, v) = params.query(x), params.keys_and_values(x)
+    q = mtf.transpose(q, k.shape)
     memory = mtf.Dimension("memory_length", length.size)
     position = np.arange(length.size)
     distance = position[:, np.newaxis] - position

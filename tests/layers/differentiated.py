@@ -1,4 +1,4 @@
-"""Runs a layer, compiled, and gives its output and all gradients as numpy."""
+"""The output and all gradients of a compiled layer as numpy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def output_and_gradients(
             fixed[name] = mtf.import_tf_tensor(mesh, value, shape)
     floats = [name for name in inputs if name not in fixed]
 
-    def run(fixed: dict[str, mtf.Tensor]) -> tuple[mtf.Tensor, dict[str, mtf.Tensor]]:
+    def run(fixed: dict[str, mtf.Tensor]) -> tuple[mtf.Tensor, dict[str, mtf.Tensor | None]]:
         def projected() -> tuple[mtf.Tensor, mtf.Tensor]:
             tensors = {**fixed, **{name: mtf.read_variable(variables[name]) for name in floats}}
             output = apply(layer, tensors, SequenceCall(training=True, key=mtf.random_key(7)))

@@ -103,13 +103,14 @@ def run(case: Case) -> None:
     shape = mtf.convert_to_shape(case.shape)
     array = np.random.default_rng(0).standard_normal(shape.to_integer_list, np.float32)
 
-    def forward_and_backward(x: mtf.Tensor) -> list[mtf.Tensor]:
+    def forward_and_backward(x: mtf.Tensor) -> list[mtf.Tensor | None]:
         y = case.call(layer, x)
         return [y, *mtf.gradients([mtf.reduce_sum(mtf.square(y))], [x, *variables])]
 
     x = mtf.import_tf_tensor(mesh, array, shape)
     _, *gradients = mtf.function(forward_and_backward)(x)
-    for gradient, source in zip(gradients, [x, *variables], strict=True):
+    sources: list[mtf.Tensor | mtf.Variable] = [x, *variables]
+    for gradient, source in zip(gradients, sources, strict=True):
         assert gradient.shape == source.shape
 
 

@@ -168,9 +168,9 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str, mesh_sh
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(kind, mesh)
     rows = _rows()
-    made = logits_step_by_step(model, mesh, {"inputs": rows["inputs"]}, rows["targets"])
+    logits = logits_step_by_step(model, mesh, {"inputs": rows["inputs"]}, rows["targets"])
     expected = _whole(kind, ONE_DEVICE, False)[0]
-    assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)
+    assert_close(logits, expected, FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize(

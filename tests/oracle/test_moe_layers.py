@@ -40,7 +40,10 @@ WEIGHTS_2D = {
     "experts/wi/factors/0/kernel": ("expert0/kernel", "wi/kernel"),
     "experts/wo/kernel": ("expert1/kernel", "wo/kernel"),
 }
-DISPATCHES = {"gather": moe.GatherDispatch(), "einsum": moe.EinsumDispatch()}
+DISPATCHES: dict[str, moe.Dispatch] = {
+    "gather": moe.GatherDispatch(),
+    "einsum": moe.EinsumDispatch(),
+}
 
 
 def _is_2d(case: ReferenceCase) -> bool:
@@ -197,17 +200,18 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
             collector=collector,
         )
         x = inputs["inputs"]
-        output = layer(x, call)
-        outputs = {"output": output, "loss": collector.total_loss()}
+        output, loss = layer(x, call), collector.total_loss()
+        assert loss is not None
         metrics = collector.contents.metrics
         assert {n: m.total.shape for n, m in metrics.items()} == metric_shapes(layer)
         sources = {"inputs": x, **variables}
-        found = mtf.gradients(
-            [output, outputs["loss"]],
+        gradients = mtf.gradients(
+            [output, loss],
             list(sources.values()),
-            [inputs["cotangent_output"], mtf.ones_like(outputs["loss"])],
+            [inputs["cotangent_output"], mtf.ones_like(loss)],
         )
-        return outputs, dict(zip(sources, found, strict=True))
+        by_name = zip(sources, gradients, strict=True)
+        return {"output": output, "loss": loss}, {n: g for n, g in by_name if g is not None}
 
     return mtf.function(run)(inputs)
 

@@ -30,7 +30,7 @@ def _results(name: str, mesh_shape: str) -> dict[str, np.ndarray]:
     return output_and_gradients(
         mesh_shape,
         lambda mesh: mtf.Module(),
-        lambda module, inputs, call: FUNCTIONS[name](inputs["x"], call.key),
+        lambda module, inputs, call: FUNCTIONS[name](inputs["x"], call.key_of(module)),
         INPUTS,
     )
 

@@ -112,12 +112,12 @@ class DecoderOnly(TokenModel):
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
-        weights = super().target_weights(features)
-        if not self._loss_on_targets_only:
-            return weights
         targets = features["targets"]
-        is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
-        return weights * mtf.to_float(mtf.logical_not(is_input))
+        has_loss = mtf.greater(targets, 0)
+        if self._loss_on_targets_only:
+            is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
+            has_loss = mtf.logical_and(has_loss, mtf.logical_not(is_input))
+        return mtf.to_float(has_loss)
 
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None

@@ -95,7 +95,7 @@ class Stack(Sublayer):
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns the output at one position and the next states; x: {batch..., d_model}."""
-        return self._with_states(lambda sublayer, *inputs: sublayer.step(*inputs), x, state, call)
+        return self._with_states(TransformedLayer.step, x, state, call)
 
     def can_prefill(self, call: SequenceCall) -> bool:
         """Returns whether all sublayers have a `prefill` for such calls."""
@@ -103,9 +103,7 @@ class Stack(Sublayer):
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns the output for whole sequences and the states after them."""
-        return self._with_states(
-            lambda sublayer, *inputs: sublayer.prefill(*inputs), x, state, call
-        )
+        return self._with_states(TransformedLayer.prefill, x, state, call)
 
     def _with_states(
         self,
@@ -114,7 +112,7 @@ class Stack(Sublayer):
         state: Any,
         call: SequenceCall,
     ) -> tuple[mtf.Tensor, Any]:
-        """Returns the output and the next states; `run` runs a sublayer with its state."""
+        """Returns the output and the next states; `run` is a method of sublayers with a state."""
         x, call = self._begin(x, call)
         next_state = []
         for block, block_state in zip(self.blocks, state, strict=True):
