@@ -57,11 +57,11 @@ class DigitsNetwork(mtf.Module):
         self.hidden = layers.Dense(mesh, pooled, [hidden], activation=mtf.relu)
         self.kernel = mtf.Variable(mesh, [hidden, classes], mtf.initializers.RandomNormal(0.1))
 
-    def __call__(self, images: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, images: mtf.Tensor, call: layers.Call) -> mtf.Tensor:
         """Returns logits {batch, classes} of images {batch, row_blocks, rows, cols, channels}."""
-        x = mtf.relu(self.convolution(images))
+        x = mtf.relu(self.convolution(images, call))
         x = mtf.max_pool2d(x, ksize=(2, 2))
-        return mtf.einsum([self.hidden(x), self.kernel], output_shape=[batch, classes])
+        return mtf.einsum([self.hidden(x, call), self.kernel], output_shape=[batch, classes])
 
 
 def train_and_test(mesh: mtf.Mesh, steps: int = 150) -> tuple[list[float], float]:
@@ -76,8 +76,9 @@ def train_and_test(mesh: mtf.Mesh, steps: int = 150) -> tuple[list[float], float
     def train_step(images: mtf.Tensor, labels: mtf.Tensor) -> mtf.Tensor:
         def loss() -> mtf.Tensor:
             targets = mtf.one_hot(labels, classes)
+            logits = network(images, layers.Call(training=True))
             return mtf.reduce_mean(
-                layers.softmax_cross_entropy_with_logits(network(images), targets, classes)
+                layers.softmax_cross_entropy_with_logits(logits, targets, classes)
             )
 
         value, gradients = mtf.value_and_gradients(loss, variables)
@@ -88,7 +89,7 @@ def train_and_test(mesh: mtf.Mesh, steps: int = 150) -> tuple[list[float], float
         return value
 
     def count_right(images: mtf.Tensor, labels: mtf.Tensor) -> mtf.Tensor:
-        right = mtf.equal(mtf.argmax(network(images), classes), labels)
+        right = mtf.equal(mtf.argmax(network(images, layers.Call()), classes), labels)
         return mtf.reduce_mean(mtf.to_float(right))
 
     def batch_of(seed: int) -> list[mtf.Tensor]:

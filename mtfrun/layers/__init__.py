@@ -1,4 +1,4 @@
-"""Layers: parameters and the pure functions that use them."""
+"""Layers: variables and the pure functions that use them."""
 
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_heads import AttentionHeads
@@ -11,9 +11,9 @@ from mtfrun.layers.attention_masks import (
     attention_mask_up_to,
     rename_length_to_memory_length,
 )
-from mtfrun.layers.auxiliary import Auxiliary, Collector, Metric
-from mtfrun.layers.batch_normalization import BatchNorm, Updates
-from mtfrun.layers.context import Context
+from mtfrun.layers.batch_normalization import BatchNorm
+from mtfrun.layers.call import Call
+from mtfrun.layers.collector import Collected, Collector, Metric
 from mtfrun.layers.convolution import (
     Conv1D,
     Conv2D,
@@ -26,7 +26,7 @@ from mtfrun.layers.dense import Dense, dense
 from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
-from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
+from mtfrun.layers.layer import Layer, metric_shapes, updated_paths
 from mtfrun.layers.losses import (
     regularised_cross_entropy,
     sigmoid_cross_entropy_with_logits,
@@ -36,18 +36,17 @@ from mtfrun.layers.losses import (
 )
 from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
+from mtfrun.layers.recompute import differentiated, recomputed
 from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
-from mtfrun.layers.ring import ring_of, ring_positions, write_to_ring
 from mtfrun.layers.rotary import rotate
-from mtfrun.layers.sublayer import Sublayer, metric_shapes
 
 __all__ = [
     "MASKED",
     "AttentionHeads",
-    "Auxiliary",
     "BatchNorm",
+    "Call",
+    "Collected",
     "Collector",
-    "Context",
     "Conv1D",
     "Conv2D",
     "Conv2DTranspose",
@@ -57,9 +56,8 @@ __all__ = [
     "DenseProduct",
     "Dropout",
     "Embedding",
-    "FeedForward",
-    "GatedFeedForward",
     "KeysAndValues",
+    "Layer",
     "LayerNorm",
     "Metric",
     "MultiHeadAttention",
@@ -68,27 +66,25 @@ __all__ = [
     "RelativePositionBias",
     "SeparableConv1D",
     "SinusoidPositions",
-    "Sublayer",
-    "Updates",
     "attention_mask_autoregressive",
     "attention_mask_causal",
     "attention_mask_ignore_padding",
     "attention_mask_same_segment",
     "attention_mask_up_to",
     "dense",
+    "differentiated",
     "dot_product_attention",
     "layer_norm",
     "metric_shapes",
+    "recomputed",
+    "regularised_cross_entropy",
     "relative_position_bucket",
     "rename_length_to_memory_length",
-    "ring_of",
-    "ring_positions",
     "rms_norm",
     "rotate",
     "sigmoid_cross_entropy_with_logits",
-    "regularised_cross_entropy",
     "softmax_cross_entropy_with_ids",
     "softmax_cross_entropy_with_logits",
+    "updated_paths",
     "weights_nonzero",
-    "write_to_ring",
 ]

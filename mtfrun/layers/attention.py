@@ -1,4 +1,4 @@
-"""Attention of queries to a memory: pure functions."""
+"""Dot-product attention as a pure function."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def dot_product_attention(
       query: {..., d_kv}, without `memory_length`.
       key, value: {..., memory_length, d_kv}; dimensions that they lack, such as heads, are shared.
       memory_length: the dimension attended to.
-      d_kv: the dimension of the product of query and key; the result has it again.
-      d_v: what the values and the result have instead of `d_kv`, where that is another dimension.
+      d_kv: the dimension of the product of query and key, and of the result unless `d_v` is given.
+      d_v: the dimension of the values and of the result; None for `d_kv`.
       bias: added to the logits, broadcast by name; in float32, unless it has the query's type: for
         a mask bfloat16 is enough and cheaper, a trained bias should be float32.
-      extra_logit: takes part in the softmax without a value: attention to nothing.
+      extra_logit: a further logit in the softmax, whose value is 0: attention to nothing.
       drop: applied to the weights, such as dropout.
 
     Returns:
-      the shape and type of the query, with `d_v` last where given.
+      the shape and type of the query, with `d_v` last if it is not None.
     """
     logits_shape = [*(query.shape - d_kv), memory_length]
     logits = mtf.einsum([query, key], output_shape=logits_shape)

@@ -1,4 +1,4 @@
-"""The heads of attention: how many, and how large."""
+"""The number and the size of attention heads."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from mtfrun.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class AttentionHeads:
-    """How many heads attention has, and how large they are.
+    """The number and the size of the heads of attention.
 
     With fewer memory heads than heads, `num_heads // num_memory_heads` queries share keys and
-    values (Ainslie et al. 2023, arXiv:2305.13245); with one, all do (Shazeer 2019,
-    arXiv:1911.02150).
+    values (Ainslie et al. 2023, arXiv:2305.13245); with one memory head, all queries do (Shazeer
+    2019, arXiv:1911.02150).
 
-    num_heads: the number of queries of a position.
-    num_memory_heads: the number of its keys and values; None for `num_heads`.
-    d_kv: the size of each of them.
+    Attributes:
+      num_heads: the number of queries of a position.
+      num_memory_heads: the number of keys and values of a position; None for `num_heads`.
+      d_kv: the size of a query, a key or a value.
 
     Raises:
       InputError: a size is below 1, or the memory heads do not divide the heads.
@@ -38,7 +39,7 @@ class AttentionHeads:
 
     @property
     def query_dims(self) -> list[mtf.Dimension]:
-        """The dimensions that count queries: {heads}, or {heads, query_heads} of grouped ones."""
+        """The dimensions of the queries of a position: {heads}; grouped {heads, query_heads}."""
         heads, memory_heads = self.num_heads, self._num_memory_heads
         if memory_heads in (1, heads):
             return [mtf.Dimension("heads", heads)]
@@ -47,7 +48,7 @@ class AttentionHeads:
 
     @property
     def memory_dims(self) -> list[mtf.Dimension]:
-        """The dimension that counts keys and values, {heads}; none where there is one of each."""
+        """The dimensions of the keys and values of a position: {heads}; {} with one memory head."""
         memory_heads = self._num_memory_heads
         return [] if memory_heads == 1 else [mtf.Dimension("heads", memory_heads)]
 

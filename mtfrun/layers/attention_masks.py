@@ -1,4 +1,4 @@
-"""Additive masks: 0 where a query may attend, MASKED where not; float32 by default."""
+"""Additive attention masks: 0 where a query may attend, MASKED where not; float32 by default."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 
-# Mesh TensorFlow's value. Two masks may be added up; a row that is masked everywhere attends
+# Mesh TensorFlow's value. Two masks may be added; a query that is masked everywhere attends
 # uniformly.
 MASKED = -1e9
 
@@ -15,7 +15,7 @@ MASKED = -1e9
 def rename_length_to_memory_length(
     x: mtf.Tensor, length_name: str = "length", memory_length_name: str = "memory_length"
 ) -> mtf.Tensor:
-    """Returns x as the side that is attended to; as it is where it lacks `length_name`."""
+    """Returns x with its length renamed to that of a memory; x where it lacks `length_name`."""
     if length_name not in x.shape.dimension_names:
         return x
     return mtf.rename_dimension(x, length_name, memory_length_name)
@@ -37,14 +37,14 @@ def attention_mask_autoregressive(
     """Returns {..., length, memory_length}: attend to the same or earlier positions.
 
     Args:
-      query_pos: {..., length} int: the position of every query, which are the memory's too.
+      query_pos: {..., length} int, the positions of the queries, and of the memory.
       dtype: of the mask.
     """
     return _mask(mtf.less(query_pos, rename_length_to_memory_length(query_pos)), dtype)
 
 
 def attention_mask_up_to(memory_length: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {memory_length}: attend to 0..position, an int32 scalar; for incremental decoding."""
+    """Returns {memory_length}: attend to 0..position, an int32 scalar; for steps of decoding."""
     memory = mtf.range(position.mesh, memory_length)
     return _mask(mtf.greater(memory, position), tf.float32)
 

@@ -7,19 +7,26 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.layers.call import Call
 from mtfrun.layers.dense import Dense
 
 
 class _Convolution(mtf.Module):
-    """What convolutions with a trained filter, without a bias, have in common."""
+    """Base class of convolutions with a trained filter and without a bias.
 
-    # The operation, called as (x, filter, strides, padding, *blocks).
+    Attributes:
+      _convolve: the operation, called as (x, filter, strides, padding, *blocks).
+      _spatial: the names of the filter's spatial dimensions.
+      _default_size: the filter's size along each of them.
+      _default_stride: its stride along each of them.
+      _transposed: the filter is {*spatial, output_dim, input_dim}, not {*spatial, input_dim,
+        output_dim}.
+    """
+
     _convolve: ClassVar[Callable[..., mtf.Tensor]]
-    # Of a filter: the names of its spatial dimensions, and its usual size and stride along each.
     _spatial: ClassVar[tuple[str, ...]]
-    _usual_size: ClassVar[int] = 3
-    _usual_stride: ClassVar[int] = 1
-    # The filter is {*spatial, output_dim, input_dim}, not {*spatial, input_dim, output_dim}.
+    _default_size: ClassVar[int] = 3
+    _default_stride: ClassVar[int] = 1
     _transposed: ClassVar[bool] = False
 
     def __init__(
@@ -35,35 +42,35 @@ class _Convolution(mtf.Module):
         blocks: Sequence[mtf.Dimension | None] = (),
         filter_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
     ) -> None:
-        """Makes the spec of the filter {*spatial, input_dim, output_dim}; its sizes come first.
+        """Makes the spec of the filter {*spatial, input_dim, output_dim}.
 
         Args:
           mesh: the mesh.
           input_dim, output_dim: the channels of x and of the result.
           dtypes: of the filter, and of the result.
-          filter_size, strides: a number for every spatial dimension.
+          filter_size, strides: one number for each spatial dimension.
           padding: "SAME" or "VALID".
           blocks: the dimensions that count blocks of the first spatial dimensions, None for none.
-          filter_initializer: of the filter's first value.
+          filter_initializer: of the filter.
 
         Raises:
-          InputError: `filter_size` has another number of sizes.
+          InputError: `filter_size` has not one size for each spatial dimension.
         """
         super().__init__()
         n = len(self._spatial)
-        filter_size = [self._usual_size] * n if filter_size is None else filter_size
+        filter_size = [self._default_size] * n if filter_size is None else filter_size
         if len(filter_size) != n:
             raise InputError(
                 f"{type(self).__name__}: filter_size={list(filter_size)} must be {n} number(s), "
                 f"of {', '.join(self._spatial)}"
             )
         self._dtypes = dtypes
-        self._strides = tuple([self._usual_stride] * n if strides is None else strides)
+        self._strides = tuple([self._default_stride] * n if strides is None else strides)
         self._padding = padding
         self._blocks = tuple(blocks)
         self._input_name = input_dim.name
-        # A filter from one dimension to another of its name: as in `Dense`, the input's is renamed.
-        # Channels that are split are gathered by that: every device makes its part of the output.
+        # Where input and output have dimensions of one name, the input's is renamed, as in `Dense`.
+        # If the layout splits them, this gathers x: each device computes its part of the output.
         if input_dim.name == output_dim.name:
             input_dim = mtf.Dimension(f"_{input_dim.name}", input_dim.size)
         self._inner_name = input_dim.name
@@ -72,7 +79,7 @@ class _Convolution(mtf.Module):
         initial = filter_initializer([*spatial, input_dim], [*spatial, output_dim])
         self.kernel = mtf.Variable(mesh, [*spatial, *channels], initial, dtypes.master)
 
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., *spatial, output_dim} for x {..., *spatial, input_dim}."""
         dtype = self._dtypes.activation
         x = mtf.rename_dimension(mtf.cast(x, dtype), self._input_name, self._inner_name)
@@ -86,7 +93,7 @@ def _conv1d(x: mtf.Tensor, kernel: mtf.Tensor, strides: Sequence[int], padding: 
 
 
 class Conv1D(_Convolution):
-    """`mtf.conv1d` with a trained filter {filter_width, input_dim, output_dim}; without blocks."""
+    """`mtf.conv1d` with a trained filter {filter_width, input_dim, output_dim}, without blocks."""
 
     _spatial = ("filter_width",)
     _convolve = staticmethod(_conv1d)
@@ -119,7 +126,7 @@ class Conv2DTranspose(_Convolution):
     """
 
     _spatial = Conv2D._spatial
-    _usual_size = _usual_stride = 2
+    _default_size = _default_stride = 2
     _transposed = True
     _convolve = staticmethod(mtf.conv2d_transpose_with_blocks)
 
@@ -131,13 +138,13 @@ class Conv3DTranspose(_Convolution):
     """
 
     _spatial = Conv3D._spatial
-    _usual_size = _usual_stride = 2
+    _default_size = _default_stride = 2
     _transposed = True
     _convolve = staticmethod(mtf.conv3d_transpose_with_blocks)
 
 
 class SeparableConv1D(mtf.Module):
-    """Every channel filtered along a sequence by itself, then all mixed at every position.
+    """A depthwise convolution along a sequence, then a pointwise one over the channels.
 
     The separable convolution of Chollet 2016, arXiv:1610.02357, in one dimension.
     """
@@ -155,9 +162,9 @@ class SeparableConv1D(mtf.Module):
         pointwise_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
         use_bias: bool = True,
     ) -> None:
-        """Makes the specs of a filter {relative_position, input_dim}, its bias, and the mixing map.
+        """Makes the specs of a filter {relative_position, input_dim} and its bias, and a `Dense`.
 
-        Position l sees the positions l + first ... l + last, `relative_positions` being (first,
+        Position l reads the positions l + first ... l + last, `relative_positions` being (first,
         last).
         """
         super().__init__()
@@ -177,9 +184,11 @@ class SeparableConv1D(mtf.Module):
             kernel_initializer=pointwise_initializer,
         )
 
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., length, output_dim} for x {..., length, input_dim}."""
         dtype = self._dtypes.activation
         kernel = mtf.cast(self.depthwise, dtype)
         y = mtf.depthwise_conv1d(mtf.cast(x, dtype), kernel, self._length, self._first)
-        return self.pointwise(y if self.bias is None else y + mtf.cast(self.bias, dtype))
+        if self.bias is not None:
+            y = y + mtf.cast(self.bias, dtype)
+        return self.pointwise(y, call)

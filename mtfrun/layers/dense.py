@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
+from mtfrun.layers.call import Call
 
 
 def dense(
@@ -68,7 +69,7 @@ class Dense(mtf.Module):
         if use_bias:
             self.bias = mtf.Variable(mesh, [*experts, *self._new_dims], dtype=dtypes.master)
 
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., *new_dims} for x: {..., *reduced_dims}, in the activation type."""
         dtype = self._dtypes.activation
         for name, inner_name in self._renamed.items():

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
+from mtfrun.layers.call import Call
 from mtfrun.layers.dense import Dense
 
 
@@ -46,6 +47,6 @@ class DenseProduct(mtf.Module):
             for activation in activations
         ]
 
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., *new_dims} for x {..., *reduced_dims}."""
-        return functools.reduce(mtf.multiply, (factor(x) for factor in self.factors))
+        return functools.reduce(mtf.multiply, (factor(x, call) for factor in self.factors))

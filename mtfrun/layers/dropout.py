@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.context import Context
+from mtfrun.layers.call import Call
 
 
 class Dropout(mtf.Module):
@@ -24,8 +24,8 @@ class Dropout(mtf.Module):
             raise InputError(f"dropout_rate={rate} must be in [0, 1)")
         self.rate = rate
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns x with dropped elements, the others scaled to keep the mean."""
-        if not context.training or self.rate == 0.0:
+        if not call.training or self.rate == 0.0:
             return x
-        return mtf.dropout(x, True, rate=self.rate, key=context.key_of(self))
+        return mtf.dropout(x, training=True, rate=self.rate, key=call.key_of(self))

@@ -1,10 +1,11 @@
-"""Vectors for ids and for positions."""
+"""Embeddings of ids and of positions."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.layers.call import Call
 
 _LONGEST_WAVE = 10000.0
 
@@ -28,7 +29,7 @@ class Embedding(mtf.Module):
         self._dtypes = dtypes
         self.table = mtf.Variable(mesh, [vocab, d_model], initializer, dtypes.master)
 
-    def __call__(self, ids: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
         # Cast after the gather: a few rows, not the whole table.
         return mtf.cast(mtf.gather(self.table, ids, self._vocab), self._dtypes.activation)
@@ -67,7 +68,7 @@ class PositionalEmbedding(mtf.Module):
         self._dtypes = dtypes
         self.table = mtf.Variable(mesh, [self._max_length, d_model], initializer, dtypes.master)
 
-    def __call__(self, positions: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int positions {...}."""
         vectors = mtf.gather(self.table, positions, self._max_length)
         return mtf.cast(vectors, self._dtypes.activation)
@@ -113,25 +114,28 @@ class SinusoidPositions(mtf.Module):
         self._d_model = d_model
         self._dtypes = dtypes
 
-    def __call__(self, positions: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int positions {...}."""
-        half = self._d_model.size // 2
-        frequency = _LONGEST_WAVE ** (-np.arange(half) / max(half - 1, 1))
-        # A cosine is a sine a quarter of a turn later.
-        later = mtf.constant(self._mesh, np.repeat([0.0, np.pi / 2], half), [self._d_model])
-        frequencies = mtf.constant(self._mesh, np.tile(frequency, 2), [self._d_model])
-        shape = [*positions.shape, self._d_model]
-        angle = mtf.multiply(mtf.to_float(positions), frequencies, output_shape=shape)
-        return mtf.cast(mtf.sin(angle + later), self._dtypes.activation)
+        return self._vectors(positions)
 
     def first(self, length: mtf.Dimension) -> mtf.Tensor:
         """Returns the vectors {length, d_model} of positions 0, 1, ..."""
         self.check_length(length)
-        return self(mtf.range(self._mesh, length))
+        return self._vectors(mtf.range(self._mesh, length))
 
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than `max_length`."""
         _check_length(length, self._max_length)
+
+    def _vectors(self, positions: mtf.Tensor) -> mtf.Tensor:
+        half = self._d_model.size // 2
+        frequency = _LONGEST_WAVE ** (-np.arange(half) / max(half - 1, 1))
+        # cos(x) = sin(x + pi / 2)
+        phase = mtf.constant(self._mesh, np.repeat([0.0, np.pi / 2], half), [self._d_model])
+        frequencies = mtf.constant(self._mesh, np.tile(frequency, 2), [self._d_model])
+        shape = [*positions.shape, self._d_model]
+        angle = mtf.multiply(mtf.to_float(positions), frequencies, output_shape=shape)
+        return mtf.cast(mtf.sin(angle + phase), self._dtypes.activation)
 
 
 def _check_length(length: mtf.Dimension, max_length: int) -> None:

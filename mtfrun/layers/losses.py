@@ -1,4 +1,4 @@
-"""Losses per position, in float32."""
+"""Cross entropies per position, in float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def softmax_cross_entropy_with_logits(
       logits: {..., vocab_dim}.
       targets: probabilities {..., vocab_dim}.
       vocab_dim: the classes.
-      z_loss: keeps the normaliser near 1, so that logits do not drift where bfloat16 is coarse.
+      z_loss: keeps the normaliser near 1, so that logits do not grow to where bfloat16 is coarse.
     """
     logits, targets = mtf.to_float(logits), mtf.to_float(targets)
     if not z_loss:
@@ -33,7 +33,7 @@ def sigmoid_cross_entropy_with_logits(
     """Returns -targets * log(sigmoid(logits)) - (1 - targets) * log(1 - sigmoid(logits)), float32.
 
     Args:
-      logits: {...}, one independent question each.
+      logits: {...}, of independent binary classifications.
       targets: probabilities, the dimensions of the logits.
 
     Raises:
@@ -50,7 +50,7 @@ def sigmoid_cross_entropy_with_logits(
 
 
 def weights_nonzero(targets: mtf.TensorLike, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-    """Returns 1 for every id that is not 0, which is padding, and 0 for the others."""
+    """Returns 1 for every id but 0, which is padding, and 0 for padding."""
     return mtf.cast(mtf.not_equal(targets, 0), dtype)
 
 
@@ -62,7 +62,7 @@ def softmax_cross_entropy_with_ids(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> mtf.Tensor:
-    """Returns `softmax_cross_entropy_with_logits` for targets given as ids, without one-hots.
+    """Returns `softmax_cross_entropy_with_logits` for targets that are ids, without one-hots.
 
     With label smoothing s the target is (1 - s) * one_hot(ids) + s / vocab_dim.size; Szegedy et al.
     2016, arXiv:1512.00567, section 7.
@@ -75,16 +75,16 @@ def softmax_cross_entropy_with_ids(
       z_loss: factor of logsumexp(logits)**2.
     """
     logits = mtf.to_float(logits)
-    found = mtf.sparse_cross_entropy(
+    cross_entropy = mtf.sparse_cross_entropy(
         logits, ids, vocab_dim, logsumexp_gradient=bool(label_smoothing or z_loss)
     )
     return regularised_cross_entropy(
-        found, logits, vocab_dim, label_smoothing=label_smoothing, z_loss=z_loss
+        cross_entropy, logits, vocab_dim, label_smoothing=label_smoothing, z_loss=z_loss
     )
 
 
 def regularised_cross_entropy(
-    found: mtf.CrossEntropy,
+    cross_entropy: mtf.CrossEntropy,
     logits: mtf.TensorLike,
     vocab_dim: mtf.Dimension,
     *,
@@ -92,24 +92,23 @@ def regularised_cross_entropy(
     z_loss: float,
     num_classes: int | None = None,
 ) -> mtf.Tensor:
-    """Returns the loss of `softmax_cross_entropy_with_ids` where the plain one is there already.
+    """Returns the loss of `softmax_cross_entropy_with_ids`, from a cross entropy without terms.
 
     Args:
-      found: the plain loss.
-      logits, vocab_dim, label_smoothing, z_loss: as there.
-      num_classes: label smoothing is spread over so many of the classes, the first ones; by default
-        over all.
+      cross_entropy: without label smoothing and z-loss.
+      logits, vocab_dim, label_smoothing, z_loss: see `softmax_cross_entropy_with_ids`.
+      num_classes: label smoothing is spread over this number of first classes; None for all.
     """
-    loss = found.loss
+    loss = cross_entropy.loss
     if label_smoothing:
         if num_classes is None:
             num_classes = vocab_dim.size
         if num_classes < vocab_dim.size:
-            in_use = mtf.less(mtf.range(loss.mesh, vocab_dim), num_classes)
-            logits = mtf.where(in_use, logits, 0.0)
+            is_class = mtf.less(mtf.range(loss.mesh, vocab_dim), num_classes)
+            logits = mtf.where(is_class, logits, 0.0)
         mean = mtf.reduce_sum(logits, reduced_dim=vocab_dim) * (1.0 / num_classes)
-        uniform = found.logsumexp - mean
+        uniform = cross_entropy.logsumexp - mean
         loss = loss + label_smoothing * (uniform - loss)
     if z_loss:
-        loss = loss + z_loss * mtf.square(found.logsumexp)
+        loss = loss + z_loss * mtf.square(cross_entropy.logsumexp)
     return loss

@@ -1,26 +1,41 @@
-"""Multi-head attention, over whole sequences and position by position."""
+"""Multi-head attention over whole sequences and over one position, with its cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
+
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_heads import AttentionHeads
-from mtfrun.layers.context import Context
+from mtfrun.layers.call import Call
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.rotary import rotate
 
 
 class KeysAndValues(NamedTuple):
-    """What queries attend to: {batch..., heads, memory_length, d_kv} each.
+    """The keys and values of a memory.
 
-    With one head for all queries they have no `heads`.
+    Attributes:
+      keys, values: {batch..., heads, memory_length, d_kv}, without `heads` where all queries share
+        one memory head.
     """
 
     keys: mtf.Tensor
     values: mtf.Tensor
+
+    @classmethod
+    def zeros(cls, mesh: mtf.Mesh, shape: mtf.ShapeLike, dtype: tf.DType) -> KeysAndValues:
+        """Returns the empty cache of this shape."""
+        zeros = mtf.zeros(mesh, shape, dtype)
+        return cls(zeros, zeros)
+
+    def map(self, function: Callable[..., mtf.Tensor], *others: KeysAndValues) -> KeysAndValues:
+        """Returns function(keys, ...) and function(values, ...), with those of the others."""
+        return KeysAndValues(*map(function, self, *others))
 
 
 class MultiHeadAttention(mtf.Module):
@@ -42,10 +57,12 @@ class MultiHeadAttention(mtf.Module):
         has {d_model, d_kv} in key and value; see `AttentionHeads`.
 
         Args:
-          mesh, d_model, dtypes: see `Sublayer`.
-          heads: how many, and how large.
+          mesh: the mesh.
+          d_model: the dimension of the vectors.
+          dtypes: of variables and of activations.
+          heads: their number and size.
           rotary: queries and keys are rotated by their position.
-          dropout_rate: that of the attention weights.
+          dropout_rate: of the attention weights.
         """
         super().__init__()
         self._mesh = mesh
@@ -77,27 +94,30 @@ class MultiHeadAttention(mtf.Module):
         memory: KeysAndValues,
         memory_length: mtf.Dimension,
         bias: mtf.Tensor | None,
-        context: Context,
+        call: Call,
+        *,
+        position: mtf.Tensor | None = None,
     ) -> mtf.Tensor:
-        """Returns {..., d_model}: what every vector of x gets from the memory.
+        """Returns the attention of every vector of x to the memory, in the shape of x.
 
         Args:
           x: {batch..., length, d_model}, or {batch..., d_model} for one position.
           memory: of `keys_and_values`, or a cache.
           memory_length: its dimension.
           bias: added to the logits; see `dot_product_attention`.
-          context: the call.
+          call: see `Call`.
+          position: that of x where x is one position, an int32 scalar; rotary queries need it.
         """
         query = self._project(x, self.query, self._query_heads)
         if self._rotary:
-            query = rotate(query, context.positions(x), self._d_kv)
+            query = self._rotate(query, position, "length")
         mixed = dot_product_attention(
             query,
             *memory,
             memory_length=memory_length,
             d_kv=self._d_kv,
             bias=self._of_grouped_heads(bias),
-            drop=lambda weights: self.dropout(weights, context),
+            drop=functools.partial(self.dropout, call=call),
         )
         output = mtf.cast(self.output, self._dtypes.activation)
         return mtf.einsum([mixed, output], output_shape=x.shape)
@@ -109,22 +129,19 @@ class MultiHeadAttention(mtf.Module):
 
         Args:
           memory: as above, or {batch..., d_model} for one position.
-          position: that position, an int32 scalar.
+          position: that of the memory where it is one position, an int32 scalar.
         """
         keys = self._project(memory, self.key, self._memory_heads)
         if self._rotary:
-            if position is None:
-                position = mtf.range(self._mesh, memory.shape.get_dim_by_name("memory_length"))
-            keys = rotate(keys, position, self._d_kv)
+            keys = self._rotate(keys, position, "memory_length")
         return KeysAndValues(keys, self._project(memory, self.value, self._memory_heads))
 
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
     ) -> KeysAndValues:
-        """Returns zeros for keys and values of positions that are still to come."""
+        """Returns zeros for the keys and values of positions to come."""
         shape = [*batch, *self._memory_heads, memory_length, self._d_kv]
-        zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
-        return KeysAndValues(zeros, zeros)
+        return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
 
     def extend_cache(
         self,
@@ -133,15 +150,28 @@ class MultiHeadAttention(mtf.Module):
         position: mtf.Tensor,
         condition: mtf.Tensor | None = None,
     ) -> tuple[KeysAndValues, mtf.Dimension]:
-        """Returns the cache with keys and values of x {batch..., d_model} at `position`, and its
-        memory dimension; as it is in rows where the condition does not hold."""
+        """Returns the cache with the keys and values of a position, and its memory dimension.
+
+        Args:
+          cache: see `empty_cache`.
+          x: {batch..., d_model} of the position.
+          position: an int32 scalar.
+          condition: {batch...} bool: rows where it does not hold keep their cache; None for all.
+        """
         memory_length = cache.keys.shape.get_dim_by_name("memory_length")
-        entries = self.keys_and_values(x, position)
-        written = [
-            mtf.write_position(m, e, memory_length, position, condition)
-            for m, e in zip(cache, entries, strict=True)
-        ]
-        return KeysAndValues(*written), memory_length
+        extended = cache.map(
+            lambda memory, entry: mtf.write_position(
+                memory, entry, memory_length, position, condition
+            ),
+            self.keys_and_values(x, position),
+        )
+        return extended, memory_length
+
+    def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None, length_name: str) -> mtf.Tensor:
+        """Returns x rotated by its position; None for positions 0, 1, ... along `length_name`."""
+        if position is None:
+            position = mtf.range(self._mesh, x.shape.get_dim_by_name(length_name))
+        return rotate(x, position, self._d_kv)
 
     def _of_grouped_heads(self, bias: mtf.Tensor | None) -> mtf.Tensor | None:
         """Returns a bias {heads, ...} with the dimensions of grouped heads in place of heads."""
@@ -153,10 +183,10 @@ class MultiHeadAttention(mtf.Module):
     def _project(
         self, x: mtf.Tensor, kernel: mtf.Variable, heads: Sequence[mtf.Dimension]
     ) -> mtf.Tensor:
-        """Returns {batch..., heads, length, d_kv}: so attention needs no transposes."""
+        """Returns {batch..., heads, length, d_kv}, so that attention needs no transposes."""
         dtype = self._dtypes.activation
-        rest = (x.shape - self._d_model).dims
-        sequence = [d for d in rest[-1:] if d.name in ("length", "memory_length")]
-        batch = rest[: len(rest) - len(sequence)]
+        outer = (x.shape - self._d_model).dims
+        sequence = [dim for dim in outer[-1:] if dim.name in ("length", "memory_length")]
+        batch = outer[: len(outer) - len(sequence)]
         output_shape = [*batch, *heads, *sequence, self._d_kv]
         return mtf.einsum([mtf.cast(x, dtype), mtf.cast(kernel, dtype)], output_shape=output_shape)

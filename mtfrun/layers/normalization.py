@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.context import Context
+from mtfrun.layers.call import Call
 
 
 def rms_norm(
@@ -19,9 +19,9 @@ def rms_norm(
       scale: {dim} float32.
       epsilon: added to the mean square.
     """
-    wide = mtf.to_float(x)
-    mean_square = mtf.reduce_mean(mtf.square(wide), reduced_dim=dim)
-    return mtf.cast(wide * mtf.rsqrt(mean_square + epsilon) * scale, x.dtype)
+    x_float32 = mtf.to_float(x)
+    mean_square = mtf.reduce_mean(mtf.square(x_float32), reduced_dim=dim)
+    return mtf.cast(x_float32 * mtf.rsqrt(mean_square + epsilon) * scale, x.dtype)
 
 
 def layer_norm(
@@ -39,8 +39,8 @@ def layer_norm(
       scale, bias: {dim} float32.
       epsilon: added to the variance.
     """
-    wide = mtf.to_float(x)
-    centred = wide - mtf.reduce_mean(wide, reduced_dim=dim)
+    x_float32 = mtf.to_float(x)
+    centred = x_float32 - mtf.reduce_mean(x_float32, reduced_dim=dim)
     variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=dim)
     return mtf.cast(centred * mtf.rsqrt(variance + epsilon) * scale + bias, x.dtype)
 
@@ -48,7 +48,7 @@ def layer_norm(
 class RMSNorm(mtf.Module):
     """`rms_norm` with a trained scale."""
 
-    # What a stack calls it: "norm/scale".
+    # The name of the module in a stack: "norm/scale".
     short_name = "norm"
 
     def __init__(
@@ -65,15 +65,15 @@ class RMSNorm(mtf.Module):
         self._epsilon = epsilon
         self.scale = mtf.Variable(mesh, [dim], mtf.initializers.Ones(), dtypes.master)
 
-    def __call__(self, x: mtf.Tensor, context: Context | None = None) -> mtf.Tensor:
-        """Returns x: {..., dim}, normalised over `dim`; the call it is part of has no influence."""
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns x {..., dim} normalised over `dim`."""
         return rms_norm(x, self._dim, mtf.cast(self.scale, tf.float32), self._epsilon)
 
 
 class LayerNorm(mtf.Module):
     """`layer_norm` with a trained scale and bias."""
 
-    # What a stack calls it: "norm/scale".
+    # The name of the module in a stack: "norm/scale".
     short_name = "norm"
 
     def __init__(
@@ -91,7 +91,7 @@ class LayerNorm(mtf.Module):
         self.scale = mtf.Variable(mesh, [dim], mtf.initializers.Ones(), dtypes.master)
         self.bias = mtf.Variable(mesh, [dim], dtype=dtypes.master)
 
-    def __call__(self, x: mtf.Tensor, context: Context | None = None) -> mtf.Tensor:
-        """Returns x: {..., dim}, normalised over `dim`; the call it is part of has no influence."""
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns x {..., dim} normalised over `dim`."""
         scale, bias = mtf.cast(self.scale, tf.float32), mtf.cast(self.bias, tf.float32)
         return layer_norm(x, self._dim, scale, bias, self._epsilon)

@@ -1,15 +1,14 @@
-"""Attention logits that depend on how far apart two positions are."""
+"""Attention logits by the distance of two positions."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.context import Context
+from mtfrun.layers.call import Call
 
 
 def relative_position_bucket(
@@ -73,42 +72,34 @@ class RelativePositionBias(mtf.Module):
         )
 
     def __call__(
-        self, position: mtf.Tensor, memory_position: mtf.Tensor, bidirectional: bool
+        self,
+        position: mtf.Tensor,
+        memory_position: mtf.Tensor,
+        call: Call,
+        *,
+        bidirectional: bool,
     ) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32; {heads, memory_length} for one position.
 
         Args:
           position: {length} int32 or an int32 scalar.
           memory_position: {memory_length} int32, the positions attended to.
+          call: see `Call`.
           bidirectional: whether later positions have logits of their own.
         """
-        # Beyond the largest distance all buckets are the same, so a small table has them all.
-        reach = self._max_distance
-        distances = mtf.Dimension("distances", 2 * reach + 1)
-        bucket_of = relative_position_bucket(
-            np.arange(-reach, reach + 1),
+        # From the largest distance on all distances share a bucket, so that a small table suffices.
+        largest = self._max_distance
+        distances = mtf.Dimension("distances", 2 * largest + 1)
+        bucket_of_distance = relative_position_bucket(
+            np.arange(-largest, largest + 1),
             bidirectional=bidirectional,
             num_buckets=self._buckets.size,
-            max_distance=reach,
+            max_distance=largest,
         )
-        buckets = mtf.constant(self._mesh, bucket_of, [distances], bucket_of.dtype)
+        buckets = mtf.constant(self._mesh, bucket_of_distance, [distances], np.int32)
         shape = [*position.shape, *memory_position.shape]
         relative = mtf.sub(memory_position, position, output_shape=shape)
-        relative = mtf.maximum(mtf.minimum(relative, reach), -reach) + reach
+        relative = mtf.maximum(mtf.minimum(relative, largest), -largest) + largest
         bucket = mtf.gather(buckets, relative, distances)
         table = mtf.to_float(self.table)
         return mtf.gather(table, bucket, self._buckets, output_shape=[self._heads, *shape])
-
-    def added_to(self, context: Context, x: mtf.Tensor) -> Context:
-        """Returns the context with this on top of its self-attention bias; x: of the attention."""
-        mask = context.self_attention_bias
-        positions = context.positions(x)
-        if mask is None:
-            memory_length = mtf.Dimension("memory_length", positions.shape.size)
-        else:
-            memory_length = mask.shape.get_dim_by_name("memory_length")
-        memory_position = mtf.range(self._mesh, memory_length)
-        bias = self(positions, memory_position, context.bidirectional)
-        if mask is not None:
-            bias = bias + mtf.to_float(mask)
-        return dataclasses.replace(context, self_attention_bias=bias)

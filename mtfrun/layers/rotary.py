@@ -29,5 +29,5 @@ def rotate(x: mtf.Tensor, position: mtf.Tensor, d_kv: mtf.Dimension) -> mtf.Tens
     angle = mtf.multiply(mtf.to_float(position), frequencies, output_shape=[*position.shape, half])
     cos, sin = mtf.cos(angle), mtf.sin(angle)
     first, second = mtf.split(mtf.to_float(x), d_kv, 2)
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    return mtf.cast(mtf.concat(turned, d_kv.name), x.dtype)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return mtf.cast(mtf.concat(rotated, d_kv.name), x.dtype)

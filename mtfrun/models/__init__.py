@@ -1,4 +1,4 @@
-"""Models."""
+"""Base classes of models, means of their metrics, and checks of their numbers."""
 
 from mtfrun.models.means import means
 from mtfrun.models.model import ImageModel, Loss, Metric, Model, TextModel

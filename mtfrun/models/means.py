@@ -1,4 +1,4 @@
-"""From the sums of metrics to the values that people read."""
+"""Means of metrics, as they are reported."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ def means(
     *,
     with_perplexity: bool = True,
 ) -> dict[str, float]:
-    """Returns total / weight of every metric; a metric without weight is 0.
+    """Returns total / weight of every metric; 0 where the weight is 0.
 
     A metric with a dimension has a value for every entry, see `metric_tags.entries`.
 
-    With a "loss", in nats, comes its "perplexity", exp(loss): the number of equally likely tokens
-    that are as hard to guess. `with_perplexity` False leaves it out, for models of other things.
+    If there is a "loss", in nats, its "perplexity" is added, exp(loss): the number of equally
+    likely tokens that are as hard to guess; not with `with_perplexity` False, for models of other
+    data than tokens.
 
     >>> means({"loss": 8.0, "accuracy": 3.0}, {"loss": 4.0, "accuracy": 4.0})
     {'loss': 2.0, 'accuracy': 0.75, 'perplexity': 7.38905609893065}

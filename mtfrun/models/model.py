@@ -1,4 +1,4 @@
-"""The base classes of models: what training, evaluation and decoding need of one."""
+"""Base classes of models: the interface that training, evaluation and decoding use."""
 
 from __future__ import annotations
 
@@ -6,44 +6,57 @@ import abc
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
-from mtfrun import mtf
+from mtfrun import layers, mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import Metric as Metric
+from mtfrun.layers import Collector
+from mtfrun.layers import Metric as Metric  # noqa: PLC0414 - part of this module's interface
 from mtfrun.models.reporting import Reporting
 
 Features = Mapping[str, mtf.Tensor]
 
 
 class Loss(NamedTuple):
-    """What a step differentiates, and what it reports.
+    """The loss of a batch, with its metrics.
 
     Attributes:
-      total: a sum over positions of everything that is trained on; divided by the sum of `weight`
-        once, by the step.
-      weight: of all positions together.
+      total: a sum over positions of everything that is trained on; the step divides it by `weight`.
+      weight: the sum of the weights of all positions.
       metrics: by name, such as "loss": the cross entropy alone.
-      updates: what variables become besides what the optimizer does, by path, such as moving
-        averages; the step assigns them last, their mean where there are microbatches.
+      updates: the next values, by path, of variables that the optimizer does not update, such as
+        moving averages; the step assigns them last. With microbatches it assigns their mean.
     """
 
     total: mtf.Tensor
     weight: mtf.Tensor
     metrics: dict[str, Metric]
-    updates: dict[str, mtf.Tensor] = {}
+    updates: dict[str, mtf.Tensor] = {}  # noqa: RUF012 - a default that nothing changes
+
+    def with_collected(self, collector: Collector) -> Loss:
+        """Returns the loss with the losses, measurements and updates of the model's layers."""
+        total, of_layers = self.total, collector.total_loss()
+        if of_layers is not None:
+            # Means over the batch: times the weight they are sums, as the total is.
+            total = total + of_layers * self.weight
+        _, metrics, updates = collector.contents
+        return Loss(total, self.weight, {**self.metrics, **metrics}, {**self.updates, **updates})
 
 
 class Model(mtf.Module, abc.ABC):
-    """What is trained: a module with a loss.
+    """A module with a loss, which can be trained.
 
-    A subclass has a `loss` and names its metrics; the other members have defaults. It is made as
-    `model_class(mesh, **arguments)` with the arguments that its data gives.
+    A subclass has a `loss`; the other members have defaults. It is constructed as
+    `model_class(mesh, **arguments)` with arguments that its data determines.
+
+    A model whose layers have losses, measurements or updates of variables calls them with a
+    collector, and returns `loss.with_collected(collector)`.
 
     Attributes:
-      reporting: how its numbers are told.
-      required_features: what a batch must have.
-      optional_features: what it may have besides; None: anything, which the model leaves alone.
-      pairs_needed_by: of a model that sometimes reads pairs only, the settings that make it so.
-      reads_outer_batch: it works with features {outer_batch, batch, ...} as well.
+      reporting: the units of its numbers, and the metrics of a progress line.
+      required_features: the features that every batch must have.
+      optional_features: further features that it reads; None: batches may have any, which it
+        ignores.
+      pairs_needed_by: of a model that reads pairs only with some settings, these settings.
+      reads_outer_batch: whether features may be {outer_batch, batch, ...}.
     """
 
     reporting: ClassVar[Reporting] = Reporting()
@@ -61,34 +74,43 @@ class Model(mtf.Module, abc.ABC):
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
         """The shape of the total of every metric in `Loss.metrics` in training, by name.
 
-        Known before the first call, once the module has its paths. Most are scalars. A model that
-        does not train may measure more.
+        By default the scalar "loss" and the measurements of all layers. It is known before the
+        first call, once the module has its paths. Outside of training there may be more metrics.
         """
-        return {"loss": mtf.Shape()}
+        return {"loss": mtf.Shape(), **layers.metric_shapes(self)}
 
     @property
     def updated_paths(self) -> Sequence[str]:
-        """The keys of `Loss.updates` in training, once the module has its paths."""
-        return ()
+        """The keys of `Loss.updates` in training, once the module has its paths.
+
+        By default those of all layers.
+        """
+        return layers.updated_paths(self)
 
     @property
     def vocabulary_sizes(self) -> Mapping[str, int]:
-        """The number of ids, by the paths of the variables with a dimension "vocab".
+        """The vocabulary size, by the paths of the variables with a dimension "vocab".
 
-        The dimension may be larger: what is beyond is padding.
+        The dimension may be larger, with padding at its end.
         """
         return {}
 
     @abc.abstractmethod
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
-        """Returns the loss of a batch; `key` is what the noise of this step is drawn from."""
+        """Returns the loss of a batch.
+
+        Args:
+          features: of the batch, by name.
+          training: whether dropout and other noise is on.
+          key: the random key of this step; needed in training by layers that draw.
+        """
 
     def target_weights(self, features: Features) -> mtf.Tensor:
         """Returns the weight {batch, length} of every target in the loss, or a scalar; float32."""
         return mtf.constant(next(iter(features.values())).mesh, 1.0)
 
     def no_metrics(self, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dict[str, Metric]:
-        """Returns zeros for all metrics of training, with dimensions before each one's own."""
+        """Returns zeros for all metrics of training, each with leading dimensions."""
         leading = mtf.convert_to_shape(leading)
         return {
             name: Metric(mtf.zeros(mesh, leading + shape), mtf.zeros(mesh, leading))
@@ -96,7 +118,7 @@ class Model(mtf.Module, abc.ABC):
         }
 
     def updated_variables(self) -> dict[str, mtf.Variable]:
-        """Returns by path the variables that are in `Loss.updates` in training."""
+        """Returns the variables that are in `Loss.updates` in training, by path."""
         variables = self.named_variables()
         return {path: variables[path] for path in self.updated_paths}
 
@@ -105,7 +127,7 @@ class TextModel(Model):
     """A model of token ids, which may also generate them.
 
     Attributes:
-      vocab: the dimension of its logits that the ids are.
+      vocab: the dimension of its logits whose index is an id.
     """
 
     required_features: ClassVar[Collection[str]] = ("targets",)
@@ -125,16 +147,18 @@ class TextModel(Model):
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns the model as a step function, for the batch and length of features["targets"].
 
-        These are the prompts {batch, length}, 0 from where on a row is to be continued. `beam` is
-        the dimension of the hypotheses of a row, if there is one.
+        Args:
+          features: of the batch; "targets" are the prompts {batch, length}, padded with 0, which
+            decoding replaces.
+          beam: the dimension of the hypotheses of a prompt; None without beams.
 
         Raises:
-          InputError: the model generates nothing.
+          InputError: the model cannot generate.
         """
 
 
 class ImageModel(Model):
-    """A model that says of which class each image is."""
+    """A model that classifies images."""
 
     required_features: ClassVar[Collection[str]] = ("images", "labels", "weights")
 

@@ -1,4 +1,4 @@
-"""Numbers of a model that are infinite or not a number."""
+"""Check of a model's variables for numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mtfrun.errors import InputError
 
 
 class NonFiniteError(InputError):
-    """Numbers of a model, or of its training, are infinite or not a number."""
+    """Numbers of a model, or of its training, are infinite or NaN."""
 
 
 class FiniteCheck:
-    """Looks on the devices whether variables are finite, in one program, compiled at the first use.
+    """Checks on the devices that variables are finite, in one program, compiled at the first use.
 
     Args:
-      variables: by path; those that are not of a floating type are left out.
+      variables: by path; those that are not of a floating type are ignored.
     """
 
     def __init__(self, variables: Mapping[str, mtf.Variable]):
@@ -26,7 +26,7 @@ class FiniteCheck:
     def first_non_finite(self) -> str | None:
         """Returns the path of the first variable with a number that is not finite, or None.
 
-        Only a flag a variable comes to the host.
+        Only one flag per variable is copied to the host.
         """
         flags = mtf.to_numpy(self._flags())
         return next((path for path, is_finite in flags.items() if not is_finite), None)

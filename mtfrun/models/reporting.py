@@ -1,4 +1,4 @@
-"""How the numbers of a model are told to people."""
+"""Units and names of a model's numbers in reports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Reporting:
-    """What the numbers of a model are about: `Model.reporting`.
+    """How the numbers of a model are reported: `Model.reporting`.
 
     Attributes:
-      unit: what the weights of the loss count; the speed is named after it, "perf/tokens_per_sec".
-      short_unit: the same in a line of progress, "tok/s".
-      progress: the metrics in that line.
-      with_perplexity: exp(loss) is reported too, the number of equally likely tokens that are as
-        hard to guess.
+      unit: what the weights of the loss count; it names the speed, "perf/tokens_per_sec".
+      short_unit: the same in a progress line, "tok/s".
+      progress: the metrics in a progress line.
+      with_perplexity: whether exp(loss) is reported too, the number of equally likely tokens that
+        are as hard to guess.
     """
 
     unit: str = "tokens"

@@ -1,8 +1,7 @@
-"""What exists only so that Mesh TensorFlow's and Tensor2Tensor's models port and compare equal.
+"""Layers and functions that exist for parity with Mesh TensorFlow and Tensor2Tensor only.
 
-Layers, functions and one network with the names, arguments and numbers of the originals, oddities
-included; their checkpoints fit. New models use `mtfrun.layers` and `mtfrun.models`, which import
-nothing from here.
+They have the names, arguments and numbers of the originals, oddities included, and read their
+checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
 """
 
 from mtfrun.ported.attention_parameters import AttentionParameters, AttentionParams

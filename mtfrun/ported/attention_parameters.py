@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mtfrun import mtf
+from mtfrun.layers import KeysAndValues
 
 
 class AttentionParams(NamedTuple):
-    """Projections {heads, io_channels, kv_channels} of queries, keys, values and outputs.
+    """The projections that the ported attention functions take; see `AttentionParameters`.
 
-    The functions of attention beside this file take them; a module owns them as
-    `AttentionParameters`.
+    Attributes:
+      wq, wk, wv, wo: {heads, io_channels, kv_channels}, of queries, keys, values and outputs.
     """
 
     wq: mtf.Tensor
@@ -26,7 +27,7 @@ class AttentionParams(NamedTuple):
 
     @property
     def io_channels(self) -> mtf.Dimension:
-        """The dimension of what comes in and goes out."""
+        """The dimension of the inputs and outputs."""
         return self.wq.shape[1]
 
     @property
@@ -46,13 +47,21 @@ class AttentionParams(NamedTuple):
         """Returns {..., heads, kv_channels} for memory {..., io_channels}."""
         return mtf.einsum([memory, self.wv], reduced_dims=[self.io_channels])
 
+    def keys_and_values(self, memory: mtf.Tensor) -> KeysAndValues:
+        """Returns {..., heads, length, kv_channels} each, for memory {..., length, io_channels}."""
+        *batch, length, _ = memory.shape.dims
+        shape = [*batch, self.heads, length, self.kv_channels]
+        return KeysAndValues(
+            mtf.transpose(self.key(memory), shape), mtf.transpose(self.value(memory), shape)
+        )
+
     def output(self, mixed: mtf.Tensor, output_shape: mtf.ShapeLike) -> mtf.Tensor:
         """Returns `output_shape`, which has io_channels, for mixed {..., heads, kv_channels}."""
         return mtf.einsum([mixed, self.wo], output_shape=output_shape)
 
 
 class AttentionParameters(mtf.Module):
-    """The variables of `AttentionParams`, four of the shape {heads, io_channels, kv_channels}."""
+    """The variables of `AttentionParams`, each {heads, io_channels, kv_channels}."""
 
     def __init__(
         self,
@@ -62,7 +71,7 @@ class AttentionParameters(mtf.Module):
         kv_channels: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        """Makes the specs. The logits' factor kv_channels ** -0.5 is in the first wq."""
+        """Makes the specs. The initial wq contains the factor kv_channels ** -0.5 of the logits."""
         super().__init__()
         self._dtypes = dtypes
         shape = [heads, io_channels, kv_channels]
@@ -80,7 +89,7 @@ class AttentionParameters(mtf.Module):
         self.wv = projection(fan_in)
         self.wo = projection(output_init)
 
-    def __call__(self) -> AttentionParams:
+    def projections(self) -> AttentionParams:
         """Returns the projections in the activation type."""
         dtype = self._dtypes.activation
         return AttentionParams(*(mtf.cast(w, dtype) for w in (self.wq, self.wk, self.wv, self.wo)))

@@ -5,18 +5,15 @@ Liu et al. 2018, arXiv:1801.10198, section 4.2.4, with means in the place of the
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers import (
-    MASKED,
-    Context,
-    Dropout,
-    KeysAndValues,
-    rename_length_to_memory_length,
-)
+from mtfrun.layers import MASKED, Dropout, KeysAndValues, rename_length_to_memory_length
+from mtfrun.models.transformer import SequenceCall
 from mtfrun.ported.attention_parameters import AttentionParams
-from mtfrun.ported.multihead_attention import Drop, attend
+from mtfrun.ported.multihead_attention import Drop, add_to_cache, attend
 from mtfrun.ported.projected_attention import ProjectedAttention
 
 
@@ -30,11 +27,11 @@ def multihead_self_attention_memory_compressed(
 ) -> mtf.Tensor:
     """Returns self-attention to the means of groups of positions, of the shape of x.
 
-    A further logit of 0 lets a position attend to nothing.
+    With a further logit of 0 a position attends to nothing.
 
     Args:
       x: {..., length, io_channels}.
-      mask_right: a group of positions is seen only from its last one on.
+      mask_right: only the last position of a group and later ones attend to it.
       compression_factor: the positions in a group.
       params: the projections.
       drop: applied to the attention weights.
@@ -59,7 +56,7 @@ def multihead_self_attention_memory_compressed_incremental(
     params: AttentionParams,
     condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the attention of one more position to the groups that it completes or follows.
+    """Returns the attention of one position to the groups that it completes or follows.
 
     The projections are linear, so the key of a group's mean is the mean of its positions' keys: the
     cache holds the sum of the keys computed so far, divided by the size of a group.
@@ -80,8 +77,7 @@ def multihead_self_attention_memory_compressed_incremental(
     share = mtf.one_hot(group, groups, on_value=1.0 / compression_factor, dtype=prev_k.dtype)
     if condition is not None:
         share = share * mtf.cast(condition, share.dtype)
-    k = prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape)
-    v = prev_v + mtf.multiply(params.value(x), share, output_shape=prev_v.shape)
+    k, v = add_to_cache(x, prev_k, prev_v, share, params)
     last = _last_positions(x.mesh, groups, compression_factor)
     mask = mtf.to_float(mtf.greater(last, step_num)) * MASKED
     return attend(x, k, v, groups, params, bias=mask, extra_logit=0.0), k, v
@@ -89,7 +85,7 @@ def multihead_self_attention_memory_compressed_incremental(
 
 def memory_compressed_keys_and_values(
     x: mtf.Tensor, number: mtf.Tensor, compression_factor: int, params: AttentionParams
-) -> tuple[mtf.Tensor, mtf.Tensor]:
+) -> KeysAndValues:
     """Returns the cache of `multihead_self_attention_memory_compressed_incremental` after steps.
 
     Args:
@@ -99,21 +95,17 @@ def memory_compressed_keys_and_values(
       params: the projections.
 
     Returns:
-      {batch..., heads, memory_length, kv_channels} twice, of groups.
+      {batch..., heads, memory_length, kv_channels} each, of groups.
     """
-    *batch, length, _ = x.shape.dims
+    length = x.shape.dims[-2]
     positions = mtf.range(x.mesh, length)
     is_cached = mtf.less(positions, number, output_shape=[*number.shape, length])
-    memory, groups = _group_means(x * mtf.cast(is_cached, x.dtype), compression_factor)
-    shape = [*batch, params.heads, groups, params.kv_channels]
-    return (
-        mtf.transpose(params.key(memory), shape),
-        mtf.transpose(params.value(memory), shape),
-    )
+    means, _ = _group_means(x * mtf.cast(is_cached, x.dtype), compression_factor)
+    return params.keys_and_values(means)
 
 
 def compress_mean(x: mtf.Tensor, dim: mtf.Dimension, compression_factor: int) -> mtf.Tensor:
-    """Returns x with `dim` shorter by a factor: the means of neighbours along it."""
+    """Returns x with the means of groups of neighbours along `dim`."""
     return mtf.pool_tensor_1d(x, dim, mtf.reduce_mean, compression_factor)
 
 
@@ -131,10 +123,10 @@ def _last_positions(mesh: mtf.Mesh, groups: mtf.Dimension, compression_factor: i
 
 
 class CompressedSelfAttention(ProjectedAttention):
-    """Attention to means of neighbours; see `multihead_self_attention_memory_compressed`.
+    """Attention to means of groups; see `multihead_self_attention_memory_compressed`.
 
-    `compression_factor` must divide the length of whole rows. Segments of packed rows attend to
-    each other.
+    `compression_factor` must divide the length of whole sequences. Documents of packed rows attend
+    to each other.
     """
 
     def __init__(
@@ -153,30 +145,33 @@ class CompressedSelfAttention(ProjectedAttention):
         self._compression_factor = compression_factor
         self.dropout = Dropout(dropout_rate)
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         return multihead_self_attention_memory_compressed(
             x,
-            not context.bidirectional,
+            not call.bidirectional,
             self._compression_factor,
-            self.parameters(),
-            drop=lambda weights: self.dropout(weights, context),
+            self.parameters.projections(),
+            drop=functools.partial(self.dropout, call=call),
         )
 
     def prefill(
-        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole rows of any length, and the keys and values of groups."""
+        """Returns the output for sequences of any length, and the keys and values of groups."""
         length = x.shape.get_dim_by_name("length")
         padding = -length.size % self._compression_factor
         x = mtf.pad(x, [0, padding], length.name)
         cache = memory_compressed_keys_and_values(
-            x, context.number_known(), self._compression_factor, self.parameters()
+            x,
+            call.progress.prefill_lengths(),
+            self._compression_factor,
+            self.parameters.projections(),
         )
-        return mtf.slice(self(x, context), 0, length.size, length.name), KeysAndValues(*cache)
+        return mtf.slice(self(x, call), 0, length.size, length.name), cache
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        """Returns the groups."""
+        """Returns the dimension of the groups."""
         number = -(-memory_length.size // self._compression_factor)
         return mtf.Dimension(memory_length.name, number)
 
@@ -188,5 +183,5 @@ class CompressedSelfAttention(ProjectedAttention):
         condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
         return multihead_self_attention_memory_compressed_incremental(
-            x, *cache, position, self._compression_factor, self.parameters(), condition
+            x, *cache, position, self._compression_factor, self.parameters.projections(), condition
         )

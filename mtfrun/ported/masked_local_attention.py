@@ -1,4 +1,4 @@
-"""Tensor2Tensor's local attention: blocks of positions that attend to a window before them.
+"""Tensor2Tensor's local attention: blocks of positions that attend to the window before them.
 
 New models use `transformer.LocalSelfAttention`.
 """
@@ -8,14 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import (
-    MASKED,
-    Context,
-    KeysAndValues,
-    dot_product_attention,
-    ring_of,
-    write_to_ring,
-)
+from mtfrun.layers import MASKED, KeysAndValues, dot_product_attention
+from mtfrun.models.transformer import SequenceCall
+from mtfrun.models.transformer.ring import ring_after, ring_dimension, write_to_ring
 from mtfrun.ported.attention_parameters import AttentionParams
 from mtfrun.ported.multihead_attention import attend
 from mtfrun.ported.projected_attention import ProjectedAttention
@@ -30,29 +25,30 @@ def masked_local_attention_1d(
     """Returns causal self-attention in blocks of the sequence, and its keys and values.
 
     Every block attends to itself and to the `window_size` positions before it. As in the original,
-    a position sees at most as many positions as a block is long, and the zeros before the start
-    take part in the softmax.
+    a position attends to at most as many positions as a block has, and the softmax includes the
+    zeros before the start.
 
     Args:
-      x: {batch..., length, io_channels}. The length may be split; it is gathered unless every part
-        holds whole blocks.
+      x: {batch..., length, io_channels}. The length may be split; it is gathered unless every
+        device has whole blocks.
       params: the projections.
-      window_size: how far a block looks back.
-      length_per_split: what a block must divide, by default the length. The block is its largest
-        divisor that is not above max(window_size, 128). (It does not follow the layout by itself:
-        that would change the numbers.)
+      window_size: the number of positions before a block that it attends to.
+      length_per_split: a block must divide it, by default the length. The block is its largest
+        divisor that is not above max(window_size, 128). (It does not depend on the layout, which
+        would change the numbers.)
 
     Returns:
       {batch..., length, io_channels}, and {batch..., heads, length, kv_channels} twice.
     """
     length, io = x.shape.dims[-2:]
     batch = x.shape.dims[:-2]
-    q, k, v = _projections(x, params)
+    q, (k, v) = params.query(x), params.keys_and_values(x)
+    q = mtf.transpose(q, k.shape)
     block_size = _largest_divisor(length_per_split or length.size, max(window_size, 128))
     num_blocks = length.size // block_size
-    # Under the length's name the blocks are split as it is, where they can be.
-    stays_split = num_blocks % x.mesh.num_splits(length) == 0
-    blocks = mtf.Dimension(length.name if stays_split else "length_blocks", num_blocks)
+    # Under the name of the length the blocks are split as it is, if the mesh divides them.
+    is_split = num_blocks % x.mesh.num_splits(length) == 0
+    blocks = mtf.Dimension(length.name if is_split else "length_blocks", num_blocks)
     block = mtf.Dimension("block_length", block_size)
     memory = mtf.Dimension("memory_length", block_size)
 
@@ -73,23 +69,10 @@ def masked_local_attention_1d(
     return params.output(attended, [*batch, length, io]), k, v
 
 
-def _projections(
-    x: mtf.Tensor, params: AttentionParams
-) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns query, key and value {batch..., heads, length, kv_channels}."""
-    *batch, length, _ = x.shape.dims
-    shape = [*batch, params.heads, length, params.kv_channels]
-    q, k, v = (
-        mtf.transpose(projection, shape)
-        for projection in (params.query(x), params.key(x), params.value(x))
-    )
-    return q, k, v
-
-
 def _lookback_mask(
     mesh: mtf.Mesh, block: mtf.Dimension, memory_length: mtf.Dimension
 ) -> mtf.Tensor:
-    """Returns {block_length, memory_length}: masks what is later, or a block's length earlier."""
+    """Returns {block_length, memory_length}: attend to fewer than a block's length of positions."""
     query = np.arange(block.size)[:, np.newaxis]
     memory = np.arange(memory_length.size)[np.newaxis, :] - (memory_length.size - block.size)
     visible = (memory <= query) & (memory > query - block.size)
@@ -108,10 +91,10 @@ def masked_local_attention_1d_incremental(
     params: AttentionParams,
     condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the attention of one more position to the last ones, and the new cache.
+    """Returns the attention of one position to the last ones, and the new cache.
 
-    The cache is a ring, see `ring_positions`. As in the original there is no mask; entries not yet
-    written are zeros and take part.
+    The cache is a ring, see `ring_positions`. As in the original there is no mask: the softmax
+    includes entries that are not yet written, which are zeros.
 
     Args:
       x: {batch..., io_channels}.
@@ -123,15 +106,14 @@ def masked_local_attention_1d_incremental(
     Returns:
       {batch..., io_channels}, and the keys and values with this position.
     """
-    window = prev_k.shape.get_dim_by_name("window_length")
-    k = write_to_ring(prev_k, params.key(x), window, step_num, condition)
-    v = write_to_ring(prev_v, params.value(x), window, step_num, condition)
-    return attend(x, k, v, window, params), k, v
+    entries = KeysAndValues(params.key(x), params.value(x))
+    ring, window = write_to_ring(KeysAndValues(prev_k, prev_v), entries, step_num, condition)
+    return attend(x, *ring, window, params), *ring
 
 
 def masked_local_attention_1d_by_steps(
     x: mtf.Tensor, params: AttentionParams, window_size: int
-) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+) -> tuple[mtf.Tensor, KeysAndValues]:
     """Returns `masked_local_attention_1d_incremental` of all positions, and their keys and values.
 
     Args:
@@ -140,11 +122,11 @@ def masked_local_attention_1d_by_steps(
       window_size: the size of the ring.
 
     Returns:
-      {batch..., length, io_channels}, and the keys and values {batch..., heads, length,
-      kv_channels} of all positions.
+      {batch..., length, io_channels}, and {batch..., heads, length, kv_channels} each.
     """
     length = x.shape.dims[-2]
-    q, k, v = _projections(x, params)
+    q, (k, v) = params.query(x), params.keys_and_values(x)
+    q = mtf.transpose(q, k.shape)
     memory = mtf.Dimension("memory_length", length.size)
     position = np.arange(length.size)
     distance = position[:, np.newaxis] - position
@@ -160,14 +142,14 @@ def masked_local_attention_1d_by_steps(
         bias=mtf.constant(x.mesh, np.where(visible, 0.0, MASKED), [length, memory]),
         extra_logit=mtf.constant(x.mesh, extra_logit, [length]),
     )
-    return params.output(mixed, x.shape), k, v
+    return params.output(mixed, x.shape), KeysAndValues(k, v)
 
 
 class MaskedLocalAttention(ProjectedAttention):
     """Causal attention in blocks; see `masked_local_attention_1d`.
 
-    As in the original, decoding step by step is another attention than the one over whole rows: it
-    sees the last `window` positions, where a row sees the block as well. Segments of packed rows
+    As in the original, a step of decoding is another attention than that over whole sequences: it
+    attends to the last `window` positions only, not to the block as well. Documents of packed rows
     attend to each other.
     """
 
@@ -181,27 +163,25 @@ class MaskedLocalAttention(ProjectedAttention):
         d_kv: int = 64,
         window: int = 128,
     ) -> None:
-        """Makes the projections; `window` is how far a block looks back."""
+        """Makes the projections; a block attends to the `window` positions before it."""
         super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
         self._window = window
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
-        return masked_local_attention_1d(x, self.parameters(), self._window)[0]
+        return masked_local_attention_1d(x, self.parameters.projections(), self._window)[0]
 
     def prefill(
-        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output of steps for whole rows, and the ring after them."""
-        y, *keys_and_values = masked_local_attention_1d_by_steps(x, self.parameters(), self._window)
-        length = x.shape.get_dim_by_name("length")
-        number = context.number_known()
-        rings = (ring_of(z, length, number, state.keys.shape) for z in keys_and_values)
-        return y, KeysAndValues(*rings)
+        """Returns the output of steps for whole sequences, and the ring after them."""
+        params, length = self.parameters.projections(), x.shape.get_dim_by_name("length")
+        y, memory = masked_local_attention_1d_by_steps(x, params, self._window)
+        return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        """Returns the positions of a ring; those not yet written are attended to as well."""
-        return mtf.Dimension("window_length", self._window)
+        """Returns the dimension of the ring; empty slots are attended to as well."""
+        return ring_dimension(self._window)
 
     def _attend_once(
         self,
@@ -211,5 +191,5 @@ class MaskedLocalAttention(ProjectedAttention):
         condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
         return masked_local_attention_1d_incremental(
-            x, *cache, position, self.parameters(), condition
+            x, *cache, position, self.parameters.projections(), condition
         )

@@ -29,7 +29,7 @@ def attend(
     extra_logit: float | None = None,
     drop: Drop | None = None,
 ) -> mtf.Tensor:
-    """Returns what the positions of x take from keys and values, of the shape of x.
+    """Returns the attention of the positions of x to keys and values, in the shape of x.
 
     Args:
       x: {..., io_channels}.
@@ -83,7 +83,7 @@ def multihead_self_attention_incremental(
     step_num: mtf.Tensor,
     params: AttentionParams,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the attention of one more position to it and those before, and the new cache.
+    """Returns the attention of one position to itself and earlier ones, and the new cache.
 
     As in the original, the new keys and values are added at the position: it must be zero before.
 
@@ -97,11 +97,31 @@ def multihead_self_attention_incremental(
       {batch..., io_channels}, and the keys and values with this position.
     """
     memory_length = prev_k.shape.get_dim_by_name("memory_length")
-    here = mtf.one_hot(step_num, memory_length, dtype=prev_k.dtype)
-    k = prev_k + mtf.multiply(params.key(query_antecedent), here, output_shape=prev_k.shape)
-    v = prev_v + mtf.multiply(params.value(query_antecedent), here, output_shape=prev_v.shape)
+    is_position = mtf.one_hot(step_num, memory_length, dtype=prev_k.dtype)
+    k, v = add_to_cache(query_antecedent, prev_k, prev_v, is_position, params)
     mask = attention_mask_up_to(memory_length, step_num)
     return attend(query_antecedent, k, v, memory_length, params, bias=mask), k, v
+
+
+def add_to_cache(
+    x: mtf.Tensor,
+    prev_k: mtf.Tensor,
+    prev_v: mtf.Tensor,
+    share: mtf.Tensor,
+    params: AttentionParams,
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns a cache with a share of one position's keys and values added to every entry.
+
+    Args:
+      x: {batch..., io_channels}.
+      prev_k, prev_v: {batch..., heads, memory_length, kv_channels}.
+      share: {memory_length}, with batch dimensions where rows differ.
+      params: the projections.
+    """
+    return (
+        prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape),
+        prev_v + mtf.multiply(params.value(x), share, output_shape=prev_v.shape),
+    )
 
 
 def multihead_encdec_attention_incremental(
@@ -112,7 +132,7 @@ def multihead_encdec_attention_incremental(
     v: mtf.Tensor,
     mask: mtf.Tensor | None,
 ) -> mtf.Tensor:
-    """Returns the attention of one position to a memory whose keys and values are computed already.
+    """Returns the attention of one position to keys and values that are computed already.
 
     Args:
       query_antecedent: {batch..., io_channels}, with a beam dimension or without.

@@ -6,15 +6,15 @@ import abc
 from collections.abc import Iterable
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
-from mtfrun.layers import Context, KeysAndValues, Sublayer
+from mtfrun.layers import KeysAndValues
+from mtfrun.models.transformer import SequenceCall, Sublayer
 from mtfrun.ported.attention_parameters import AttentionParameters
 
 
 class ProjectedAttention(Sublayer):
-    """Causal attention whose steps cache less than the keys and values of all positions.
+    """Causal attention with a cache of another kind than the keys and values of all positions.
 
-    The ids of a prefix cannot attend to later ones of the prefix through it.
+    It cannot be used in prefix language models, where a position attends to later ones.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ProjectedAttention(Sublayer):
 
     @abc.abstractmethod
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        """Returns the cache's dimension for so many positions."""
+        """Returns the dimension of the cache for the positions `memory_length`."""
 
     @abc.abstractmethod
     def _attend_once(
@@ -45,29 +45,27 @@ class ProjectedAttention(Sublayer):
         position: mtf.Tensor,
         condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        """Returns the output at a position, and the cache's keys and values with it.
+        """Returns the output at a position, and the keys and values of the cache with it.
 
-        The cache stays as it is in rows where the condition does not hold.
+        Rows where the condition does not hold keep their cache.
         """
 
     def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
         """Returns an empty cache of keys and values."""
         heads, _, kv = self.parameters.wq.shape
         shape = [*batch, heads, self._cache_dimension(memory_length), kv]
-        zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
-        return KeysAndValues(zeros, zeros)
+        return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
 
     def step(
-        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at `context.position` and the cache with that position."""
-        if context.position is None:
-            raise InputError(f"a step of {type(self).__name__} needs context.position")
-        y, keys, values = self._attend_once(x, state, context.position, context.is_new())
+        """Returns the output at one position and the cache with that position."""
+        position, condition = call.progress.step_position(), call.progress.is_after_prompt()
+        y, keys, values = self._attend_once(x, state, position, condition)
         return y, KeysAndValues(keys, values)
 
-    def can_prefill(self, context: Context) -> bool:
-        """Returns whether positions see earlier ones only."""
-        return not context.bidirectional
+    def can_prefill(self, call: SequenceCall) -> bool:
+        """Returns whether positions attend to earlier ones only."""
+        return not call.bidirectional

@@ -1,4 +1,4 @@
-"""Mesh TensorFlow's noise on activations, and its bound on their gradients.
+"""Mesh TensorFlow's noise on activations, and its clipping of their gradients.
 
 New models use `layers.Dropout`, `moe.Jitter` and `optim.clip_by_global_norm`.
 """
@@ -15,13 +15,13 @@ from mtfrun.models.moe import Jitter
 def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key) -> mtf.Tensor:
     """Returns x, every element multiplied by a draw uniform in [1 - epsilon, 1 + epsilon).
 
-    It keeps a model from depending on differences that bfloat16 rounds away, such as close router
-    logits; Fedus et al. 2021, arXiv:2101.03961, section 2.4.
+    It makes a model robust against rounding to bfloat16, such as of close router logits; Fedus et
+    al. 2021, arXiv:2101.03961, section 2.4.
 
     Args:
       x: any tensor of floats.
       epsilon: half the width of the interval; 0 returns x.
-      key: which draw this is, see `mtf.dropout`.
+      key: of the draw, see `mtf.dropout`.
     """
     return x if epsilon == 0.0 else Jitter(epsilon)(x, key)
 
@@ -40,17 +40,17 @@ def annealed_dropout(
     """Returns x with elements dropped at a rate that falls from `init_rate` to 0.
 
     Rennie et al. 2014, "Annealed dropout training of deep networks". The rate is `init_rate` up to
-    `start_step`, from there linear in the step, and 0 from `end_step` on. (Mesh TensorFlow goes on
-    with the line before `start_step`, to rates above `init_rate`.)
+    `start_step`, from there linear in the step, and 0 from `end_step` on. (In Mesh TensorFlow the
+    rate is linear before `start_step` as well, above `init_rate`.)
 
     Args:
       x: any tensor of floats.
       training: False returns x.
-      start_step, end_step: where the rate begins to fall, and where it is 0.
+      start_step, end_step: the steps at which the rate begins to fall, and reaches 0.
       init_rate: the rate at first, in [0, 1); None returns x.
       noise_shape: dimensions that have their own noise; the others share it. By default all.
       step: the global step, a scalar.
-      key: which draw this is, see `mtf.dropout`.
+      key: of the draw, see `mtf.dropout`.
 
     Raises:
       InputError: the rate is not in [0, 1), or the steps are not in order.
@@ -80,7 +80,7 @@ def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) 
 
     Args:
       x: any tensor of floats.
-      clip_rms_norm: the bound, positive; None leaves the gradient alone.
+      clip_rms_norm: the bound, positive; None does not clip.
 
     Raises:
       InputError: the bound is not positive.
@@ -91,7 +91,7 @@ def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) 
         raise InputError(f"clip_rms_norm={clip_rms_norm} must be positive, or None not to clip")
 
     def clipped(
-        inputs: Sequence[mtf.Tensor], outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]
+        _inputs: Sequence[mtf.Tensor], _outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]
     ) -> list[mtf.Tensor]:
         rms = mtf.sqrt(mtf.reduce_mean(mtf.square(mtf.to_float(grads[0]))))
         return [grads[0] / mtf.cast(mtf.maximum(rms / clip_rms_norm, 1.0), x.dtype)]

@@ -1,9 +1,9 @@
 """The ResNet of Mesh TensorFlow's users in 2018. New models use `resnet.ResNet`.
 
-It behaves as the original, whose numbers depend on this: images are cut into blocks of 32 x 96 with
-the channels folded into the columns; only the first convolution reads across the border of a block,
-and only to the left and right; the normalisation takes statistics over the batch alone and has a
-scale for every example of a batch; its moving averages are never updated.
+It has all properties of the original that its numbers depend on: images are cut into blocks of
+32 x 96 with the channels folded into the columns; only the first convolution reads across the
+border of a block, and only to the left and right; the normalisation takes statistics over the batch
+alone and has a scale for every example of a batch; its moving averages are never updated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Conv2D, Dense, Updates
+from mtfrun.layers import Call, Conv2D, Dense
 from mtfrun.models.resnet.classifier import ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput
 
@@ -43,10 +43,14 @@ class SeedBatchNorm(mtf.Module):
         self.moving_mean = mtf.Variable(mesh, shape, trainable=False)
         self.moving_variance = mtf.Variable(mesh, shape, one, trainable=False)
 
-    def __call__(self, x: mtf.Tensor, training: bool) -> mtf.Tensor:
-        """Returns x {batch, *positions} normalised: by this batch in training, else by the moving
-        averages."""
-        if training:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns x normalised, by the statistics of this batch in training, else by the averages.
+
+        Args:
+          x: {batch, *positions}.
+          call: of the model.
+        """
+        if call.training:
             centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
             variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
         else:
@@ -68,7 +72,7 @@ class SeedBottleneck(mtf.Module):
     ) -> None:
         """Makes the layers for x of `shape` {batch, row_blocks, col_blocks, rows, cols, filters}.
 
-        `project` makes the shortcut a convolution with the stride as well.
+        With `project` the shortcut is a convolution with the stride too.
         """
         super().__init__()
         batch, row_blocks, col_blocks, rows, cols, inputs = shape.dims
@@ -90,30 +94,30 @@ class SeedBottleneck(mtf.Module):
         self.third = point(mesh, outputs, outputs, strides=strides)
         self.third_norm = SeedBatchNorm(mesh, batch, outer_positions)
 
-    def __call__(self, x: mtf.Tensor, training: bool) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the block's output, of `output_shape`."""
         shortcut = x
         if self.projection is not None and self.projection_norm is not None:
-            shortcut = self.projection_norm(self.projection(x), training)
-        x = mtf.relu(self.first_norm(self.first(x), training))
-        x = mtf.relu(self.second_norm(self.second(x), training))
-        x = self.third_norm(self.third(x), training)
+            shortcut = self.projection_norm(self.projection(x, call), call)
+        x = mtf.relu(self.first_norm(self.first(x, call), call))
+        x = mtf.relu(self.second_norm(self.second(x, call), call))
+        x = self.third_norm(self.third(x, call), call)
         return mtf.relu(x + shortcut)
 
 
 class SeedResNet(ImageClassifier):
-    """The network: a 7x7 convolution, bottlenecks, a hidden layer, logits.
+    """A 7x7 convolution, bottlenecks, a hidden layer, logits.
 
     Args:
       mesh: the mesh.
       num_classes: the number of labels.
       image: {rows, cols, channels}; rows a multiple of 32, cols * channels of 96.
-      batch_size: images of every batch, in evaluation too.
-      num_layers: how often the three layers of blocks are repeated.
-      layer_sizes: blocks of each of the three layers; numbers beyond have no effect.
+      batch_size: the number of images of every batch, in evaluation too.
+      num_layers: the number of times that the three layers of blocks are repeated.
+      layer_sizes: the number of blocks of each of the three layers; further numbers are ignored.
       filter_sizes: their filters, likewise; the first is also that of the 7x7 convolution.
       hidden_size: the width of the hidden layer.
-      image_input: makes normalised floats of images.
+      image_input: normalises images.
     """
 
     def __init__(
@@ -143,7 +147,7 @@ class SeedResNet(ImageClassifier):
         one_channel = mtf.Dimension("one_channel", 1)
         filters = mtf.Dimension("filters", filter_sizes[0])
         self._input_shape = mtf.Shape([batch, *image])
-        # The order of an image in memory, and the one that the convolutions need.
+        # The order of dimensions in memory, and the one that the convolutions need.
         self._stored = mtf.Shape([batch, row_blocks, block[0], col_blocks, block[1], one_channel])
         self._blocked = mtf.Shape([batch, row_blocks, col_blocks, *block, one_channel])
         self.first = Conv2D(
@@ -164,14 +168,14 @@ class SeedResNet(ImageClassifier):
         self.hidden = Dense(mesh, shape.dims[1:], [hidden], activation=mtf.relu)
         self.softmax = Dense(mesh, [hidden], [self._classes])
 
-    def _classify(self, images: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
+    def _classify(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         if images.shape != self._input_shape:
             raise mtf.ShapeError(
                 f"images are {images.shape}, but this network was made for {self._input_shape}: "
                 "its normalisation has a scale for every example of a batch"
             )
         x = mtf.transpose(mtf.reshape(images, self._stored), self._blocked)
-        x = mtf.relu(self.first_norm(self.first(x), training))
+        x = mtf.relu(self.first_norm(self.first(x, call), call))
         for block in self.blocks:
-            x = block(x, training)
-        return self.softmax(self.hidden(x)), {}
+            x = block(x, call)
+        return self.softmax(self.hidden(x, call), call)

@@ -23,14 +23,14 @@ def local_self_attention_spatial_blocks(
 ) -> mtf.Tensor:
     """Returns self-attention of every block to itself and its neighbours.
 
-    As in the original, zeros beyond the first and last block take part in the softmax.
+    As in the original, the softmax includes zeros beyond the first and last block.
 
     Args:
       query_antecedent: {..., num_w_blocks, w, io_channels}.
       params: the projections.
       memory_w_dim: the name of w on the side of the memory; by default "memory_" before its name.
-      mask_right: attend to the block before and causally to the own one; otherwise to the blocks
-        on both sides.
+      mask_right: attend to the block before and causally to the own one; otherwise to the own one
+        and those on both sides.
     """
     blocks, width = query_antecedent.shape.dims[-3:-1]
     memory_width = memory_w_dim or _memory_side(width)
@@ -57,10 +57,10 @@ def local_2d_self_attention_spatial_blocks(
       query_antecedent: {..., num_h_blocks, num_w_blocks, h, w, io_channels}.
       params: the projections.
       memory_h_dim, memory_w_dim: the names on the side of the memory, by default "memory_" before.
-      mask_right: attend to what comes before in reading order, in the block and those above it, to
-        its left, and above that; otherwise to all eight neighbours. (Raises in the original.)
-      sum_logits_over_rows: do as the original, which adds up the logits of a column before the
-        softmax over the columns, and the values of the column after it.
+      mask_right: attend to earlier positions in reading order, in the block and those above, to
+        the left, and diagonally above; otherwise to all eight neighbours. (Raises in the original.)
+      sum_logits_over_rows: as in the original, add up the logits of a column before the softmax
+        over the columns, and the values of the column after it.
     """
     h_blocks, w_blocks, height, width, _ = query_antecedent.shape.dims[-5:]
     mesh = query_antecedent.mesh
@@ -150,7 +150,7 @@ def attention_bias_local_2d_block(
     memory_w_dim: mtf.Dimension,
     dtype: tf.DType = tf.float32,
 ) -> mtf.Tensor:
-    """Returns the mask of a block for what comes before in reading order.
+    """Returns the mask of a block that allows earlier positions in reading order.
 
     {h, w, memory_h, memory_w}, the memory twice as large as given in both directions: the blocks
     above and to the left come first.

@@ -11,8 +11,9 @@ import functools  # noqa: E402
 import numpy as np  # noqa: E402
 
 from mtfrun import mtf  # noqa: E402
-from mtfrun.layers import Collector, Context  # noqa: E402
+from mtfrun.layers import Collector  # noqa: E402
 from mtfrun.models import moe  # noqa: E402
+from mtfrun.models.transformer import SequenceCall  # noqa: E402
 from tests.bench.moe_configs import (  # noqa: E402
     CAPACITY,
     CONFIGS,
@@ -82,9 +83,9 @@ def setup(arguments: argparse.Namespace):
     def step() -> mtf.Tensor:
         def loss() -> mtf.Tensor:
             collector = Collector()
-            context = Context(training=True, key=mtf.random_key(0), collector=collector)
-            y = layer(mtf.read_variable(tokens), context)
-            return mtf.reduce_mean(mtf.square(y)) + collector.loss()
+            call = SequenceCall(training=True, key=mtf.random_key(0), collector=collector)
+            y = layer(mtf.read_variable(tokens), call)
+            return mtf.reduce_mean(mtf.square(y)) + collector.total_loss()
 
         value, gradients = mtf.value_and_gradients(loss, variables)
         for path, variable in variables.items():

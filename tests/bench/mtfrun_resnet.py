@@ -1,4 +1,4 @@
-"""The subject: the same training step made of mtfrun's layers, through its own training loop."""
+"""The subject: the same training step of mtfrun's layers, through its training loop."""
 
 import time
 
@@ -11,7 +11,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import mtf, optim  # noqa: E402
-from mtfrun.layers import Conv2D, Dense, Updates  # noqa: E402
+from mtfrun.layers import Call, Conv2D, Dense  # noqa: E402
 from mtfrun.models.resnet import (  # noqa: E402
     Backbone,
     Blocking,
@@ -44,6 +44,7 @@ class WideBottleneck(mtf.Module):
         inputs: mtf.Dimension,
         outputs: mtf.Dimension,
         dtypes: mtf.DTypePolicy,
+        *,
         projects: bool,
     ) -> None:
         super().__init__()
@@ -56,12 +57,11 @@ class WideBottleneck(mtf.Module):
         self.wide = ConvolutionNorm(mesh, outputs, wide, blocking, dtypes)
         self.last = Conv2D(mesh, wide, outputs, dtypes, filter_size=(1, 1))
 
-    def __call__(self, x: mtf.Tensor) -> tuple[mtf.Tensor, Updates]:
-        shortcut, updates = (x, {}) if self.projection is None else self.projection(x, True)
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        shortcut = x if self.projection is None else self.projection(x, call)
         for convolution in (self.narrow, self.wide):
-            x, more = convolution(x, True)
-            x, updates = mtf.relu(x), updates | more
-        return mtf.relu(self.last(x) + shortcut), updates
+            x = mtf.relu(convolution(x, call))
+        return mtf.relu(self.last(x, call) + shortcut)
 
 
 class BottleneckNetwork(ImageClassifier):
@@ -77,19 +77,17 @@ class BottleneckNetwork(ImageClassifier):
         self.blocks = []
         for _, _, size, projects in config.blocks():
             outputs = mtf.Dimension("filters", size)
-            self.blocks.append(WideBottleneck(mesh, filters, outputs, dtypes, projects))
+            self.blocks.append(WideBottleneck(mesh, filters, outputs, dtypes, projects=projects))
             filters = outputs
         hidden = mtf.Dimension("hidden", config.hidden)
         self.hidden = Dense(mesh, [rows, cols, filters], [hidden], activation=mtf.relu)
         self.softmax = Dense(mesh, [hidden], [self._classes])
 
-    def _classify(self, images: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        x, updates = self.first(images, training)
-        x = mtf.relu(x)
+    def _classify(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
+        x = mtf.relu(self.first(images, call))
         for block in self.blocks:
-            x, more = block(x)
-            updates |= more
-        return self.softmax(self.hidden(x)), updates
+            x = block(x, call)
+        return self.softmax(self.hidden(x, call), call)
 
 
 def model_of(
@@ -105,7 +103,7 @@ def model_of(
 
 
 def setup(arguments: argparse.Namespace) -> Callable[[], float]:
-    """Returns a step that blocks until its loss is there."""
+    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = model_of(mesh, config, arguments.activation)
@@ -116,16 +114,16 @@ def setup(arguments: argparse.Namespace) -> Callable[[], float]:
     for path, variable in state.trainable.items():
         value = weights[path].reshape(variable.shape.to_integer_list)
         mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
-    pictures, labels = batch(config)
+    images, labels = batch(config)
     steps, batch_dim = mtf.Dimension("steps", 1), mtf.Dimension("batch", config.batch)
-    places = zip(("rows", "cols", "channels"), pictures.shape[1:], strict=True)
+    image = zip(("rows", "cols", "channels"), images.shape[1:], strict=True)
     one = mtf.constant(mesh, 1, dtype=tf.int32)
 
-    def feature(value: np.ndarray, *rest: tuple[str, int]) -> mtf.Tensor:
-        return mtf.import_tf_tensor(mesh, value[np.newaxis], mtf.Shape([steps, batch_dim, *rest]))
+    def feature(value: np.ndarray, *dims: tuple[str, int]) -> mtf.Tensor:
+        return mtf.import_tf_tensor(mesh, value[np.newaxis], mtf.Shape([steps, batch_dim, *dims]))
 
     features = {
-        "images": feature(pictures, *places),
+        "images": feature(images, *image),
         "labels": feature(labels),
         "weights": feature(np.ones_like(labels)),
     }

@@ -1,8 +1,8 @@
 """`bin/bench resnet`: a residual network's training step against a hand-written one.
 
 The later image network of Mesh TensorFlow's users at two sizes, batch 32, and ResNet-20, batch
-128, on pictures of 32 x 32, on one device. The reference is hand-written TensorFlow with its fused
-batch norm, of the same type; where PyTorch can be imported, it takes part.
+128, on images of 32 x 32, on one device. The reference is hand-written TensorFlow with its fused
+batch norm, of the same type; where PyTorch can be imported, it is measured too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The residual networks of the benchmark: their first weights, by mtfrun's paths, and pictures."""
+"""The residual networks of the benchmark, their initial weights by mtfrun's paths, and images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ CLASSES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Bottlenecks:
-    """The image network of Mesh TensorFlow's users as it became later, with stride 1 everywhere.
+    """The later image network of Mesh TensorFlow's users, with stride 1 everywhere.
 
     A 3x3 convolution; for every stage `num_blocks` blocks of 1x1 convolution to `filters`, 3x3 to
-    four times as many, 1x1 back, the last without a norm; a hidden layer over the whole picture.
+    four times as many, 1x1 back, the last without a norm; a hidden layer over the whole image.
+
+    Attributes:
+      batch: the number of images.
+      num_blocks: the number of blocks of each stage.
+      filters: of each stage.
+      hidden: the width of the hidden layer.
+      size: the rows and the cols of an image.
     """
 
     batch: int
@@ -36,9 +43,15 @@ class Bottlenecks:
 
 @dataclasses.dataclass(frozen=True)
 class BasicBlocks:
-    """ResNet-(6n + 2) for pictures of CIFAR's size; He et al. 2015, section 4.2.
+    """ResNet-(6n + 2) for images of CIFAR's size; He et al. 2015, section 4.2.
 
-    The first convolution of a stage but the first has stride 2, and so has a 1x1 shortcut there.
+    In every stage but the first, the first block has stride 2 and a 1x1 convolution as shortcut.
+
+    Attributes:
+      batch: the number of images.
+      num_blocks: the number of blocks of each stage.
+      widths: the width of each stage.
+      size: the rows and the cols of an image.
     """
 
     batch: int
@@ -65,7 +78,7 @@ CONFIGS: dict[str, Bottlenecks | BasicBlocks] = {
 
 
 class _Weights:
-    """Weights by path, drawn one after the other."""
+    """Weights by path, drawn in the order of the calls."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -82,7 +95,7 @@ class _Weights:
     def convolution(
         self, path: str, size: int, inputs: int, outputs: int, scale: float | None = 1.0
     ) -> None:
-        """A convolution and its norm; without one where the scale is None."""
+        """Draws a convolution, and adds its norm unless the scale is None."""
         if scale is None:
             self.matrix(f"{path}/kernel", size, size, inputs, outputs)
             return
@@ -92,7 +105,7 @@ class _Weights:
 
 
 def parameters(config: Bottlenecks | BasicBlocks, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns the trained weights by path; kernels are [height, width, in, out]."""
+    """Returns the trainable weights by path; kernels are [height, width, in, out]."""
     weights = _Weights(seed)
     if isinstance(config, BasicBlocks):
         weights.convolution("stem/convolution", 3, 3, config.widths[0])
@@ -116,8 +129,8 @@ def parameters(config: Bottlenecks | BasicBlocks, seed: int = 0) -> dict[str, np
 
 
 def batch(config: Bottlenecks | BasicBlocks, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Returns normalised pictures [batch, rows, cols, 3] and int32 labels [batch]."""
+    """Returns normalised images [batch, rows, cols, 3] and int32 labels [batch]."""
     rng = np.random.default_rng(seed)
     shape = (config.batch, config.size, config.size, 3)
-    pictures = rng.standard_normal(shape, np.float32)
-    return pictures, rng.integers(0, CLASSES, [config.batch]).astype(np.int32)
+    images = rng.standard_normal(shape, np.float32)
+    return images, rng.integers(0, CLASSES, [config.batch]).astype(np.int32)

@@ -208,6 +208,17 @@ def test_a_list_of_great_depth_is_one_short_line(
         assert line.endswith("a value is nested more than 64 deep")
 
 
+def test_one_number_instead_of_a_list_of_stages_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
+    flags = ["train", "--dry_run", *(f"--gin_file={file}" for file in files)]
+    assert _refused(capsys, [*flags, "--gin.STAGE_SIZES=3"]) == (
+        "stage_sizes=3 and widths=[16, 32, 64] must be lists of integers, one for each stage, of "
+        "at least 1"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -10,7 +10,7 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.evaluation import Evaluator
 from tests.layouts import ONE_DEVICE
-from tests.models.resnet.small_resnet import BATCH, NUM_CLASSES, SHAPES, pictures, small_resnet
+from tests.models.resnet.small_resnet import BATCH, NUM_CLASSES, SHAPES, image_batch, small_resnet
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_every_example_except_padding_counts_once(mesh_shape: str, layout: str) 
     mesh = mtf.Mesh(mesh_shape, layout)
     model = small_resnet(mesh)
     mtf.initialize(model, seed=4)
-    batches = [pictures(seed) for seed in range(3)]
+    batches = [image_batch(seed) for seed in range(3)]
     batches[2]["weights"][5:] = 0
     rng = np.random.default_rng(0)
     for batch in batches:  # one colour each, which an untrained network distinguishes
@@ -49,6 +49,6 @@ def test_image_models_have_no_perplexity() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_resnet(mesh)
     mtf.initialize(model)
-    data = tf.data.Dataset.from_tensors(pictures())
+    data = tf.data.Dataset.from_tensors(image_batch())
     values = Evaluator(model, mesh)(Infeed(iter(data), mesh, SHAPES))
     assert values.keys() == {"loss", "accuracy", "top_5_accuracy"}

@@ -1,13 +1,14 @@
-"""Runs a layer, compiled, and gives its output and all gradients as numpy."""
+"""The output and all gradients of a compiled layer as numpy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import Context
+from mtfrun.models.transformer import SequenceCall
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 
@@ -15,7 +16,7 @@ LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 def output_and_gradients(
     mesh_shape: str,
     make_layer: Callable[[mtf.Mesh], mtf.Module],
-    call: Callable[[mtf.Module, Mapping[str, mtf.Tensor], Context], mtf.Tensor],
+    apply: Callable[[Any, Mapping[str, mtf.Tensor], SequenceCall], mtf.Tensor],
     inputs: Mapping[str, tuple[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
     """Returns {"output": ..., path or input name: gradient} of a random projection of the output.
@@ -23,7 +24,7 @@ def output_and_gradients(
     Args:
       mesh_shape: the mesh; the layout is LAYOUT.
       make_layer: makes the layer.
-      call: runs it on named inputs, in a training context with a key.
+      apply: runs it on named inputs, in a training call with a key.
       inputs: by name the shape and value; float ones get gradients.
     """
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
@@ -39,10 +40,10 @@ def output_and_gradients(
             fixed[name] = mtf.import_tf_tensor(mesh, value, shape)
     floats = [name for name in inputs if name not in fixed]
 
-    def run(fixed: dict[str, mtf.Tensor]) -> tuple[mtf.Tensor, dict[str, mtf.Tensor]]:
+    def run(fixed: dict[str, mtf.Tensor]) -> tuple[mtf.Tensor, dict[str, mtf.Tensor | None]]:
         def projected() -> tuple[mtf.Tensor, mtf.Tensor]:
-            given = {**fixed, **{name: mtf.read_variable(variables[name]) for name in floats}}
-            output = call(layer, given, Context(training=True, key=mtf.random_key(7)))
+            tensors = {**fixed, **{name: mtf.read_variable(variables[name]) for name in floats}}
+            output = apply(layer, tensors, SequenceCall(training=True, key=mtf.random_key(7)))
             direction = np.random.default_rng(3).normal(size=output.shape.to_integer_list)
             return mtf.reduce_sum(output * mtf.constant(mesh, direction, output.shape)), output
 

@@ -28,7 +28,7 @@ def test_attention_is_the_formula_without_a_scale() -> None:
     q, k, v = (RNG.normal(size=[2, 3, n, 4]).astype(np.float32) for n in (5, 7, 7))
     bias = RNG.normal(size=[2, 5, 7]).astype(np.float32)
     outer = [("batch", 2), ("heads", 3)]
-    made = layers.dot_product_attention(
+    output = layers.dot_product_attention(
         mtf.import_tf_tensor(mesh, q, [*outer, LENGTH, D_KV]),
         mtf.import_tf_tensor(mesh, k, [*outer, MEMORY, D_KV]),
         mtf.import_tf_tensor(mesh, v, [*outer, MEMORY, D_KV]),
@@ -36,14 +36,14 @@ def test_attention_is_the_formula_without_a_scale() -> None:
         d_kv=D_KV,
         bias=mtf.import_tf_tensor(mesh, bias, [("batch", 2), LENGTH, MEMORY]),
     )
-    assert_close(mtf.to_numpy(made), _attention(q, k, v, bias[:, np.newaxis]))
+    assert_close(mtf.to_numpy(output), _attention(q, k, v, bias[:, np.newaxis]))
 
 
 def test_heads_may_share_keys_and_values() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     q = RNG.normal(size=[2, 3, 5, 4]).astype(np.float32)
     k, v = (RNG.normal(size=[2, 7, 4]).astype(np.float32) for _ in range(2))
-    made = layers.dot_product_attention(
+    output = layers.dot_product_attention(
         mtf.import_tf_tensor(mesh, q, [("batch", 2), ("heads", 3), LENGTH, D_KV]),
         mtf.import_tf_tensor(mesh, k, [("batch", 2), MEMORY, D_KV]),
         mtf.import_tf_tensor(mesh, v, [("batch", 2), MEMORY, D_KV]),
@@ -51,7 +51,7 @@ def test_heads_may_share_keys_and_values() -> None:
         d_kv=D_KV,
     )
     expected = _attention(q, k[:, np.newaxis], v[:, np.newaxis], np.zeros([5, 7]))
-    assert_close(mtf.to_numpy(made), expected)
+    assert_close(mtf.to_numpy(output), expected)
 
 
 def test_a_row_that_is_masked_everywhere_attends_uniformly() -> None:
@@ -60,10 +60,10 @@ def test_a_row_that_is_masked_everywhere_attends_uniformly() -> None:
     k = RNG.normal(size=[7, 4]).astype(np.float32)
     memory = mtf.import_tf_tensor(mesh, k, [MEMORY, D_KV])
     mask = mtf.constant(mesh, layers.MASKED, [MEMORY])
-    made = layers.dot_product_attention(
+    output = layers.dot_product_attention(
         q, memory, memory, memory_length=MEMORY, d_kv=D_KV, bias=mask
     )
-    assert_close(mtf.to_numpy(made), np.tile(k.mean(0), [5, 1]))
+    assert_close(mtf.to_numpy(output), np.tile(k.mean(0), [5, 1]))
 
 
 def test_the_causal_mask_leaves_the_past_open() -> None:
@@ -86,18 +86,18 @@ def test_write_position_changes_one_position_only(position: int, mesh_shape: str
     def write(memory: mtf.Tensor, entry: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         return mtf.write_position(memory, entry, MEMORY, position)
 
-    made = mtf.function(write)(
+    written = mtf.function(write)(
         mtf.import_tf_tensor(mesh, memory, [*outer, MEMORY, inner]),
         mtf.import_tf_tensor(mesh, entry, [*outer, inner]),
         mtf.import_tf_tensor(mesh, np.int32(position), []),
     )
     expected = memory.copy()
     expected[:, :, position] = entry
-    np.testing.assert_array_equal(mtf.to_numpy(made), expected)
+    np.testing.assert_array_equal(mtf.to_numpy(written), expected)
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_write_position_leaves_rows_as_they_are_where_a_condition_says_so(
+def test_write_position_leaves_rows_unchanged_where_the_condition_is_false(
     mesh_shape: str, jit: bool
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data;heads:model")
@@ -109,14 +109,14 @@ def test_write_position_leaves_rows_as_they_are_where_a_condition_says_so(
         five = mtf.constant(mesh, 5, dtype=tf.int32)
         return mtf.write_position(memory, entry, MEMORY, five, condition)
 
-    made = mtf.function(write, jit_compile=jit and not mesh.is_distributed)(
+    written = mtf.function(write, jit_compile=jit and not mesh.is_distributed)(
         mtf.import_tf_tensor(mesh, memory, [("batch", 8), ("heads", 4), MEMORY, ("d_kv", 2)]),
         mtf.import_tf_tensor(mesh, entry, [("batch", 8), ("heads", 4), ("d_kv", 2)]),
         mtf.import_tf_tensor(mesh, condition, [("batch", 8)]),
     )
     expected = memory.copy()
     expected[condition, :, 5] = entry[condition]
-    np.testing.assert_array_equal(mtf.to_numpy(made), expected)
+    np.testing.assert_array_equal(mtf.to_numpy(written), expected)
 
 
 def test_the_initial_query_projection_contains_the_scale_of_the_logits() -> None:

@@ -1,4 +1,4 @@
-"""Batch normalisation: the same on every layout, and moving averages that move."""
+"""Batch normalisation: values and gradients under every layout, moving averages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
+from mtfrun.errors import InputError
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 SHAPE = mtf.convert_to_shape("batch:8;row_blocks:2;rows:3;columns:4;channels:4")
@@ -36,7 +37,7 @@ def test_normalising_equals_numpy_with_gradients_under_every_layout(
     epsilon: float, mesh_shape: str, layout: str
 ) -> None:
     x, cotangent = _batch(0), _batch(1)
-    scale, bias = np.float32([1, 2, 3, 4]), np.float32([-1, 0, 1, 2])
+    scale, bias = np.array([1, 2, 3, 4], np.float32), np.array([-1, 0, 1, 2], np.float32)
     mean, variance = _statistics(x)
     inverse = 1.0 / np.sqrt(variance + epsilon)
     normal = (x - mean) * inverse
@@ -49,7 +50,7 @@ def test_normalising_equals_numpy_with_gradients_under_every_layout(
 
     def run(
         x: mtf.Tensor, scale: mtf.Tensor, bias: mtf.Tensor, cotangent: mtf.Tensor
-    ) -> list[mtf.Tensor]:
+    ) -> list[mtf.Tensor | None]:
         y, *statistics = mtf.batch_normalize(x, scale, bias, epsilon)
         return [y, *statistics, *mtf.gradients([y], [x, scale, bias], [cotangent])]
 
@@ -65,9 +66,16 @@ def test_normalising_equals_numpy_with_gradients_under_every_layout(
         assert_close(mtf.to_numpy(actual), wanted, TOLERANCE)
 
 
+def _train_call() -> tuple[layers.Call, layers.Collector]:
+    """Returns a call in training, and its collector."""
+    collector = layers.Collector()
+    return layers.Call(training=True, collector=collector), collector
+
+
 @pytest.mark.parametrize("mesh_shape, layout", WHERE)
+@pytest.mark.parametrize("rematerialised", [False, True])
 def test_moving_averages_follow_the_batches_and_are_used_in_evaluation(
-    mesh_shape: str, layout: str
+    rematerialised: bool, mesh_shape: str, layout: str
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
     norm = layers.BatchNorm(mesh, [CHANNELS], momentum=0.75)
@@ -75,8 +83,10 @@ def test_moving_averages_follow_the_batches_and_are_used_in_evaluation(
     variables = norm.named_variables()
 
     def train(x: mtf.Tensor) -> mtf.Tensor:
-        y, updates = norm(x, training=True)
-        for path, value in updates.items():
+        call, collector = _train_call()
+        y = layers.recomputed(norm, x, call) if rematerialised else norm(x, call)
+        assert list(collector.contents.updates) == layers.updated_paths(norm)
+        for path, value in collector.contents.updates.items():
             mtf.assign(variables[path], value)
         return y
 
@@ -90,12 +100,32 @@ def test_moving_averages_follow_the_batches_and_are_used_in_evaluation(
         variance = 0.75 * variance + 0.25 * batch_variance
     assert_close(mtf.to_numpy(norm.moving_mean), mean)
     assert_close(mtf.to_numpy(norm.moving_variance), variance)
+
+    collector = layers.Collector()
+    evaluation = layers.Call(collector=collector)
     x = _batch(9)
-    y, updates = mtf.function(lambda x: norm(x, training=False))(
-        mtf.import_tf_tensor(mesh, x, SHAPE)
-    )
-    assert updates == {}
+    y = mtf.function(lambda x: norm(x, evaluation))(mtf.import_tf_tensor(mesh, x, SHAPE))
+    assert collector.contents.updates == {}
     assert_close(mtf.to_numpy(y), (x - mean) / np.sqrt(variance + 1e-5))
+
+
+def test_training_without_a_collector_normalises_as_with_one() -> None:
+    mesh = mtf.Mesh()
+    norm = layers.BatchNorm(mesh, [CHANNELS])
+    mtf.initialize(norm)
+    x = mtf.import_tf_tensor(mesh, _batch(0), SHAPE)
+    expected = mtf.to_numpy(norm(x, _train_call()[0]))
+    np.testing.assert_array_equal(mtf.to_numpy(norm(x, layers.Call(training=True))), expected)
+
+
+def test_a_norm_that_is_called_twice_in_a_step_is_an_error() -> None:
+    mesh = mtf.Mesh()
+    norm = layers.BatchNorm(mesh, [CHANNELS])
+    mtf.initialize(norm)
+    call, _ = _train_call()
+    x = norm(mtf.zeros(mesh, SHAPE), call)
+    with pytest.raises(InputError, match=r"^moving_mean has two updates in one step"):
+        norm(x, call)
 
 
 def test_only_scale_and_bias_are_trained() -> None:
@@ -106,28 +136,32 @@ def test_only_scale_and_bias_are_trained() -> None:
     assert mtf.to_numpy(norm.scale).tolist() == [0, 0, 0, 0]
 
 
+def _updates(norm: layers.BatchNorm, x: mtf.Tensor) -> dict[str, np.ndarray]:
+    """Returns the next moving averages after a batch."""
+    call, collector = _train_call()
+    norm(x, call)
+    return {path: mtf.to_numpy(value) for path, value in collector.contents.updates.items()}
+
+
 def test_updates_of_microbatches_average_to_the_update_of_their_statistics() -> None:
     mesh = mtf.Mesh()
     norm = layers.BatchNorm(mesh, [CHANNELS], momentum=0.5)
     mtf.initialize(norm)
-    new = [
-        mtf.to_numpy(norm(mtf.import_tf_tensor(mesh, _batch(i), SHAPE), training=True)[1])
-        for i in range(2)
-    ]
+    updates = [_updates(norm, mtf.import_tf_tensor(mesh, _batch(i), SHAPE)) for i in range(2)]
     mean = np.mean([_statistics(_batch(i))[0] for i in range(2)], axis=0)
-    assert_close((new[0]["moving_mean"] + new[1]["moving_mean"]) / 2, 0.5 * mean)
+    assert_close((updates[0]["moving_mean"] + updates[1]["moving_mean"]) / 2, 0.5 * mean)
 
 
-def test_bfloat16_pictures_have_float32_statistics() -> None:
+def test_bfloat16_images_have_float32_statistics() -> None:
     mesh = mtf.Mesh()
     norm = layers.BatchNorm(mesh, [CHANNELS])
     mtf.initialize(norm)
     x = mtf.to_bfloat16(mtf.import_tf_tensor(mesh, _batch(0), SHAPE))
-    y, updates = norm(x, training=True)
-    assert y.dtype == tf.bfloat16
-    assert updates["moving_mean"].dtype == tf.float32
+    assert norm(x, layers.Call(training=True)).dtype == tf.bfloat16
+    moving_mean = _updates(norm, x)["moving_mean"]
+    assert moving_mean.dtype == np.float32
     mean, _ = _statistics(mtf.to_numpy(mtf.to_float(x)))
-    assert_close(mtf.to_numpy(updates["moving_mean"]), 0.1 * mean)
+    assert_close(moving_mean, 0.1 * mean)
 
 
 def test_a_bias_of_another_shape_than_the_scale_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""Convolution layers: their variables, and the same results under layouts."""
+"""Convolution layers: their variables, and results under layouts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHERE = [
 
 
 class Network(mtf.Module):
-    """A few convolutions of every kind, from 3 colours to `filters` and on to `filters`."""
+    """Convolutions from 3 colours to `filters`, then strided and transposed ones."""
 
     def __init__(self, mesh: mtf.Mesh) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class Network(mtf.Module):
             layers.Conv2DTranspose(mesh, filters, filters, blocks=[rows]),
         ]
 
-    def __call__(self, x: mtf.Tensor) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: layers.Call) -> mtf.Tensor:
         for layer in self.layers:
-            x = mtf.tanh(layer(x))
+            x = mtf.tanh(layer(x, call))
         return x
 
 
@@ -41,9 +41,9 @@ def _loss_and_gradients(mesh_shape: str, layout: str) -> tuple[np.ndarray, dict[
     shape = mtf.convert_to_shape("batch:4;row_blocks:2;rows:4;columns:8;colours:3")
     x = np.random.default_rng(0).standard_normal(shape.to_integer_list, np.float32)
 
-    def run(x: mtf.Tensor) -> tuple:
+    def run(x: mtf.Tensor) -> tuple[mtf.Tensor, dict[str, mtf.Tensor | None]]:
         return mtf.value_and_gradients(
-            lambda: mtf.reduce_sum(mtf.square(network(x))), network.named_variables()
+            lambda: mtf.reduce_sum(mtf.square(network(x, layers.Call()))), network.named_variables()
         )
 
     return mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, x, shape)))
@@ -59,7 +59,7 @@ def test_a_layout_does_not_change_loss_or_gradients(mesh_shape: str, layout: str
         assert_close(gradient, expected[path], FLOAT32_MODEL_TOLERANCE)
 
 
-def test_filters_have_named_dimensions_in_tensorflows_order() -> None:
+def test_filters_have_named_dimensions_in_the_order_of_tensorflow() -> None:
     mesh = mtf.Mesh()
     a, b = mtf.Dimension("a", 2), mtf.Dimension("b", 3)
     for layer, shape in [
@@ -96,15 +96,15 @@ def test_layers_of_sequences_and_volumes_call_their_functions() -> None:
         x = np.random.default_rng(0).standard_normal(
             mtf.convert_to_shape(x_shape).to_integer_list, np.float32
         )
-        y = layer(mtf.import_tf_tensor(mesh, x, x_shape))
+        y = layer(mtf.import_tf_tensor(mesh, x, x_shape), layers.Call())
         assert y.shape == mtf.convert_to_shape(y_shape)
-        # Linear: twice the input gives twice the output where there is no bias but zeros.
-        twice = layer(mtf.import_tf_tensor(mesh, 2 * x, x_shape))
+        # Linear, as the bias is zero: twice the input gives twice the output.
+        twice = layer(mtf.import_tf_tensor(mesh, 2 * x, x_shape), layers.Call())
         assert_close(mtf.to_numpy(twice), 2 * mtf.to_numpy(y))
         assert np.abs(mtf.to_numpy(y)).max() > 0.1
 
 
-def test_a_filter_of_another_number_of_sizes_is_an_error() -> None:
+def test_a_filter_without_a_size_for_each_dimension_is_an_error() -> None:
     a, b = mtf.Dimension("a", 2), mtf.Dimension("b", 3)
     with pytest.raises(ValueError, match=r"Conv2D: filter_size=\[3\] must be 2 number"):
         layers.Conv2D(mtf.Mesh(), a, b, filter_size=[3])

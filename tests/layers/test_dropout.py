@@ -25,11 +25,11 @@ def _masks(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     two = _Two()
     mtf.initialize(two)
     x = mtf.ones(mesh, [("batch", SIZE)])
-    context = layers.Context(training=True, key=mtf.random_key(seed))
-    return mtf.to_numpy(two.first(x, context)), mtf.to_numpy(two.second(x, context))
+    call = layers.Call(training=True, key=mtf.random_key(seed))
+    return mtf.to_numpy(two.first(x, call)), mtf.to_numpy(two.second(x, call))
 
 
-def test_dropout_drops_its_share_and_scales_the_rest() -> None:
+def test_dropout_drops_its_share_and_scales_the_others() -> None:
     first, _ = _masks()
     assert set(np.unique(first)) == {np.float32(0.0), np.float32(1 / 0.75)}
     assert np.mean(first == 0.0) == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / SIZE) ** 0.5)
@@ -45,7 +45,7 @@ def test_noise_depends_on_the_path_and_the_key_and_nothing_else() -> None:
 
 def test_dropout_does_nothing_outside_of_training() -> None:
     x = mtf.ones(mtf.Mesh(ONE_DEVICE), "batch:4")
-    assert layers.Dropout(0.5)(x, layers.Context()) is x
+    assert layers.Dropout(0.5)(x, layers.Call()) is x
 
 
 def test_training_without_a_key_is_refused() -> None:
@@ -53,7 +53,7 @@ def test_training_without_a_key_is_refused() -> None:
     two = _Two()
     mtf.initialize(two)
     with pytest.raises(ValueError, match="first needs random numbers in training"):
-        two.first(x, layers.Context(training=True))
+        two.first(x, layers.Call(training=True))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])

@@ -1,16 +1,17 @@
-"""No layout changes what a layer gives, nor any gradient; dropout is on."""
+"""No layout changes the output of a layer, nor its gradients; dropout is on."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from mtfrun import layers, mtf
-from mtfrun.models.transformer import SelfAttention
+from mtfrun.models.transformer import FeedForward, SelfAttention, SequenceCall
 from tests.layers.differentiated import output_and_gradients
 from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
@@ -37,15 +38,17 @@ class Case(NamedTuple):
     """A layer, how it is called and its inputs."""
 
     make: Callable[[mtf.Mesh], mtf.Module]
-    call: Callable[..., mtf.Tensor]
+    apply: Callable[[Any, Mapping[str, mtf.Tensor], SequenceCall], mtf.Tensor]
     inputs: dict[str, Any]
 
 
-def _attend(layer: Any, given: Any, context: layers.Context) -> mtf.Tensor:
+def _attend(
+    layer: SelfAttention, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+) -> mtf.Tensor:
     length, memory_length = mtf.Dimension("length", 4), mtf.Dimension("memory_length", 4)
-    mask = layers.attention_mask_causal(given["x"].mesh, length, memory_length)
-    segments = layers.attention_mask_same_segment(given["ids"])
-    return layer(given["x"], layers.Context(True, context.key, mask + segments))
+    mask = layers.attention_mask_causal(inputs["x"].mesh, length, memory_length)
+    segments = layers.attention_mask_same_segment(inputs["ids"])
+    return layer(inputs["x"], dataclasses.replace(call, self_attention_bias=mask + segments))
 
 
 CASES = {
@@ -56,52 +59,57 @@ CASES = {
             [mtf.Dimension("heads", 4), mtf.Dimension("d_kv", 2)],
             activation=mtf.gelu,
         ),
-        lambda layer, given, context: layer(given["x"]),
+        lambda layer, inputs, call: layer(inputs["x"], call),
+        X,
+    ),
+    "dense_product": Case(
+        lambda mesh: layers.DenseProduct(mesh, [WIDTH], [mtf.Dimension("d_ff", 16)]),
+        lambda layer, inputs, call: layer(inputs["x"], call),
         X,
     ),
     "rms_norm": Case(
         lambda mesh: layers.RMSNorm(mesh, WIDTH),
-        lambda layer, given, context: layer(given["x"]),
+        lambda layer, inputs, call: layer(inputs["x"], call),
         X,
     ),
     "layer_norm": Case(
         lambda mesh: layers.LayerNorm(mesh, WIDTH),
-        lambda layer, given, context: layer(given["x"]),
+        lambda layer, inputs, call: layer(inputs["x"], call),
         X,
     ),
     "layer_norm_over_a_split_dimension": Case(
         lambda mesh: layers.LayerNorm(mesh, IDS),
-        lambda layer, given, context: layer(given["logits"]),
+        lambda layer, inputs, call: layer(inputs["logits"], call),
         LOGITS,
     ),
     "embedding": Case(
         lambda mesh: layers.Embedding(mesh, IDS, WIDTH),
-        lambda layer, given, context: layer(given["ids"]),
+        lambda layer, inputs, call: layer(inputs["ids"], call),
         ROWS,
     ),
     "tied_softmax": Case(
         lambda mesh: layers.Embedding(mesh, IDS, WIDTH),
-        lambda layer, given, context: layer.logits(given["x"]),
+        lambda layer, inputs, call: layer.logits(inputs["x"]),
         X,
     ),
     "positional_embedding": Case(
         lambda mesh: layers.PositionalEmbedding(mesh, 16, WIDTH),
-        lambda layer, given, context: layer(given["ids"]),
+        lambda layer, inputs, call: layer(inputs["ids"], call),
         ROWS,
     ),
     "first_positions": Case(
         lambda mesh: layers.PositionalEmbedding(mesh, 16, WIDTH),
-        lambda layer, given, context: layer.first(mtf.Dimension("length", 4)),
+        lambda layer, inputs, call: layer.first(mtf.Dimension("length", 4)),
         {},
     ),
     "dropout": Case(
         lambda mesh: layers.Dropout(0.4),
-        lambda layer, given, context: layer(given["x"], context),
+        lambda layer, inputs, call: layer(inputs["x"], call),
         X,
     ),
     "feed_forward": Case(
-        lambda mesh: layers.FeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3),
-        lambda layer, given, context: layer(given["x"], context),
+        lambda mesh: FeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3),
+        lambda layer, inputs, call: layer(inputs["x"], call),
         X,
     ),
     "self_attention": Case(
@@ -113,15 +121,15 @@ CASES = {
     ),
     "cross_entropy_with_ids": Case(
         lambda mesh: layers.Dropout(0.0),
-        lambda layer, given, context: layers.softmax_cross_entropy_with_ids(
-            given["logits"], given["ids"], IDS, label_smoothing=0.1, z_loss=0.01
+        lambda layer, inputs, call: layers.softmax_cross_entropy_with_ids(
+            inputs["logits"], inputs["ids"], IDS, label_smoothing=0.1, z_loss=0.01
         ),
         LOGITS,
     ),
     "cross_entropy_with_probabilities": Case(
         lambda mesh: layers.Dropout(0.0),
-        lambda layer, given, context: layers.softmax_cross_entropy_with_logits(
-            given["logits"], mtf.softmax(given["targets"], IDS), IDS, z_loss=0.01
+        lambda layer, inputs, call: layers.softmax_cross_entropy_with_logits(
+            inputs["logits"], mtf.softmax(inputs["targets"], IDS), IDS, z_loss=0.01
         ),
         {**LOGITS, "targets": (LOGITS["logits"][0], _normal(8, 4, 16))},
     ),

@@ -1,4 +1,4 @@
-"""Buckets of relative positions, of any number and reach, against the definition."""
+"""Buckets of relative positions against the definition, for many numbers and distances."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_a_bucket_is_the_definition(
     num_buckets: int, max_distance: int, bidirectional: bool
 ) -> None:
     relative = np.arange(-400, 401)
-    made = layers.relative_position_bucket(
+    bucket_of = layers.relative_position_bucket(
         relative,
         bidirectional=bidirectional,
         num_buckets=num_buckets,
         max_distance=max_distance,
     )
-    for position, bucket in zip(relative, made, strict=True):
+    for position, bucket in zip(relative, bucket_of, strict=True):
         expected = _buckets(int(position), bidirectional, num_buckets, max_distance)
         assert bucket in expected, f"{position}: {bucket}, not {expected}"
 
@@ -71,7 +71,12 @@ def test_a_bias_is_the_tables_entry_of_the_bucket(
     )
     mtf.initialize(bias)
     length, memory_length = mtf.Dimension("length", 400), mtf.Dimension("memory_length", 400)
-    made = bias(mtf.range(mesh, length), mtf.range(mesh, memory_length), bidirectional)
+    logits = bias(
+        mtf.range(mesh, length),
+        mtf.range(mesh, memory_length),
+        layers.Call(),
+        bidirectional=bidirectional,
+    )
     relative = np.arange(400) - np.arange(400)[:, np.newaxis]
     buckets = layers.relative_position_bucket(
         relative,
@@ -79,13 +84,13 @@ def test_a_bias_is_the_tables_entry_of_the_bucket(
         num_buckets=num_buckets,
         max_distance=max_distance,
     )
-    assert_close(mtf.to_numpy(made), mtf.to_numpy(bias.table)[:, buckets])
+    assert_close(mtf.to_numpy(logits), mtf.to_numpy(bias.table)[:, buckets])
 
 
 @pytest.mark.parametrize(
     "num_buckets, max_distance, bidirectional", [(32, 16, False), (32, 8, True), (1, 8, False)]
 )
-def test_a_reach_within_the_single_distances_is_an_error(
+def test_a_max_distance_within_the_single_distances_is_an_error(
     num_buckets: int, max_distance: int, bidirectional: bool
 ) -> None:
     with pytest.raises(ValueError, match=f"max_distance={max_distance}: half of the buckets"):

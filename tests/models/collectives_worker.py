@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import Context
+from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking
+from mtfrun.models.transformer import SequenceCall
 from mtfrun.mtf.collectives import read_dump
 from tests.models.moe import mixtures
 
@@ -54,24 +55,28 @@ def _mixtures() -> Iterator[Case]:
 
 
 def _mix(layer: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
-    return layer(x, Context(training=True, key=mtf.random_key(0)))
+    return layer(x, SequenceCall(training=True, key=mtf.random_key(0)))
 
 
-PICTURES = "batch:8;rows:4;cols:4;filters:4"
+IMAGES = "batch:8;rows:4;cols:4;filters:4"
 ROWS = mtf.Dimension("row_blocks", 2)
+
+
+def _train(block: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
+    return block(x, Call(training=True))
 
 
 def _blocks() -> Iterator[Case]:
     """Yields residual blocks, whose channels are split, or whose rows."""
     for name, layout, width, stride, shape in (
-        ("filters, the same width", "batch:data;filters:model", 4, 1, PICTURES),
-        ("filters, twice the width", "batch:data;filters:model", 8, 2, PICTURES),
+        ("filters, the same width", "batch:data;filters:model", 4, 1, IMAGES),
+        ("filters, twice the width", "batch:data;filters:model", 8, 2, IMAGES),
         (
             "row_blocks, the same width",
             "batch:data;row_blocks:model",
             4,
             1,
-            f"row_blocks:{ROWS.size};{PICTURES}",
+            f"row_blocks:{ROWS.size};{IMAGES}",
         ),
     ):
         make = functools.partial(
@@ -83,7 +88,7 @@ def _blocks() -> Iterator[Case]:
             stride=stride,
             init_zero=False,
         )
-        yield Case(name, "data:2,model:2", layout, shape, make, lambda block, x: block(x, True)[0])
+        yield Case(name, "data:2,model:2", layout, shape, make, _train)
 
 
 CASES = [*_mixtures(), *_blocks()]
@@ -98,13 +103,14 @@ def run(case: Case) -> None:
     shape = mtf.convert_to_shape(case.shape)
     array = np.random.default_rng(0).standard_normal(shape.to_integer_list, np.float32)
 
-    def forward_and_backward(x: mtf.Tensor) -> list[mtf.Tensor]:
+    def forward_and_backward(x: mtf.Tensor) -> list[mtf.Tensor | None]:
         y = case.call(layer, x)
         return [y, *mtf.gradients([mtf.reduce_sum(mtf.square(y))], [x, *variables])]
 
     x = mtf.import_tf_tensor(mesh, array, shape)
     _, *gradients = mtf.function(forward_and_backward)(x)
-    for gradient, source in zip(gradients, [x, *variables], strict=True):
+    sources: list[mtf.Tensor | mtf.Variable] = [x, *variables]
+    for gradient, source in zip(gradients, sources, strict=True):
         assert gradient.shape == source.shape
 
 

@@ -36,12 +36,12 @@ def small_encoder_decoder(
         Stack, num_layers=2, rematerialise=rematerialise, transforms=with_dropout(dropout_rate)
     )
     to_encoder = functools.partial(EncoderDecoderAttention, heads=heads, dropout_rate=dropout_rate)
-    options = {
+    settings: dict[str, Any] = {
         "embedding": TokenEmbedding(d_model=16, max_length=16),
         "encoder": functools.partial(stack, layers=[attention, feed_forward]),
         "decoder": functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
     } | options
-    model = EncoderDecoder(mesh, VOCABULARY, **options)
+    model = EncoderDecoder(mesh, VOCABULARY, **settings)
     mtf.initialize(model, seed=2)
     return model
 
@@ -65,9 +65,9 @@ def packed_pairs() -> dict[str, np.ndarray]:
         "inputs": (4, 5, INPUTS_LENGTH),
         "targets": (3, 2, TARGETS_LENGTH),
     }.items():
-        rest = length - first - second
-        segments = np.asarray([1] * first + [2] * second + [0] * rest, np.int32)
-        positions = np.asarray([*range(first), *range(second), *[0] * rest], np.int32)
+        padding = length - first - second
+        segments = np.asarray([1] * first + [2] * second + [0] * padding, np.int32)
+        positions = np.asarray([*range(first), *range(second), *[0] * padding], np.int32)
         ids = rng.integers(1, VOCABULARY, [BATCH, length]).astype(np.int32)
         rows[name] = ids * (segments > 0)
         rows[f"{name}_segmentation"] = np.tile(segments, [BATCH, 1])
@@ -76,7 +76,7 @@ def packed_pairs() -> dict[str, np.ndarray]:
 
 
 def assert_steps_equal_whole_rows(model: EncoderDecoder, mesh: mtf.Mesh, beams: int | None) -> None:
-    """Raises unless decoding gives, step by step, the logits that whole rows have.
+    """Raises unless steps of decoding give the logits of whole sequences.
 
     Every beam has targets of its own. No row is padded: while decoding, padding is a token.
     """
@@ -89,6 +89,6 @@ def assert_steps_equal_whole_rows(model: EncoderDecoder, mesh: mtf.Mesh, beams: 
         mtf.to_numpy(logits(on_mesh(mesh, {"inputs": inputs, "targets": ids})))
         for ids in targets.reshape([-1, BATCH, TARGETS_LENGTH])
     ]
-    made = logits_step_by_step(model, mesh, {"inputs": inputs}, targets)
+    actual = logits_step_by_step(model, mesh, {"inputs": inputs}, targets)
     expected = np.stack(whole).reshape([*rows, TARGETS_LENGTH, VOCABULARY])
-    assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)
+    assert_close(actual, expected, FLOAT32_MODEL_TOLERANCE)

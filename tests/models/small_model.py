@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def packed_rows() -> dict[str, np.ndarray]:
     }
 
 
-def on_mesh(mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> dict[str, mtf.Tensor]:
+def on_mesh(mesh: mtf.Mesh, features: Mapping[str, np.ndarray]) -> dict[str, mtf.Tensor]:
     """Returns arrays [batch, length] of any size as features on the mesh."""
     return {
         name: mtf.import_tf_tensor(

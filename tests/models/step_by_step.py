@@ -1,8 +1,9 @@
-"""Logits of whole rows, made as decoding makes them: one position after the other."""
+"""Logits of whole sequences from a decoder, one position after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,11 +23,11 @@ def logits_step_by_step(
     first: int = 0,
     jit_compile: bool = False,
 ) -> np.ndarray:
-    """Returns the logits of `targets`, each made by a step that reads the id before it.
+    """Returns the logits of `targets`, each computed by a step that reads the id before it.
 
     Args:
       model, mesh: the model.
-      features: what the model is given besides targets.
+      features: those of the model besides targets.
       targets: [batch, length], or [beams, batch, length] where every beam has targets of its own.
       prompts: [batch, length], the ids that the model may read beforehand; by default none.
       first: the position of the first step; the logits are those from there on.
@@ -45,11 +46,15 @@ def logits_step_by_step(
         decoder = model.decoder(features, beam)
         shape = mtf.Shape([*rows, length, model.vocab])
 
-        def step(position, made, state):
+        def step(position: mtf.Tensor, all_logits: mtf.Tensor, state: Any) -> list[Any]:
             logits, state = decoder.step(mtf.gather(before, position, length), position, state)
             assert set(logits.shape) == {*rows, model.vocab}
-            here = mtf.equal(mtf.range(mesh, length), position)
-            return [position + 1, mtf.where(here, logits, made, output_shape=shape), state]
+            is_position = mtf.equal(mtf.range(mesh, length), position)
+            return [
+                position + 1,
+                mtf.where(is_position, logits, all_logits, output_shape=shape),
+                state,
+            ]
 
         position = mtf.constant(mesh, first, dtype=tf.int32)
         start = [position, mtf.zeros(mesh, shape), decoder.initial_state]
@@ -58,6 +63,8 @@ def logits_step_by_step(
     ids = mtf.import_tf_tensor(mesh, before, mtf.Shape([*rows, length]))
     if prompts is None:
         prompts = np.zeros([batch.size, length.size], np.int32)
-    given = on_mesh(mesh, {**features, "targets": prompts})
-    made = mtf.to_numpy(mtf.function(run, jit_compile=jit_compile)(given, ids))[..., first:, :]
-    return made if beam is None else np.moveaxis(made, 1, 0)
+    all_features = on_mesh(mesh, {**features, "targets": prompts})
+    all_logits = mtf.to_numpy(mtf.function(run, jit_compile=jit_compile)(all_features, ids))[
+        ..., first:, :
+    ]
+    return all_logits if beam is None else np.moveaxis(all_logits, 1, 0)

@@ -9,12 +9,12 @@ import pytest
 
 from tests.collectives import collectives_of
 
-Found = dict[str, list[tuple[str, list[str], list[int]]]]
+Programs = dict[str, list[tuple[str, list[str], list[int]]]]
 Counts = dict[tuple[str, str], int]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     """The collectives of every case of the worker."""
     return collectives_of("tests.models.collectives_worker", tmp_path_factory.mktemp("programs"))
 
@@ -43,8 +43,8 @@ MIXTURES: dict[str, Counts] = {
 
 @pytest.mark.parametrize("case", MIXTURES)
 @pytest.mark.parametrize("mesh_shape", ["data:2,model:2", "data:4,model:2"])
-def test_tokens_move_by_all_to_alls_alone(found: Found, mesh_shape: str, case: str) -> None:
-    collectives = found[f"{mesh_shape} {case}"]
+def test_tokens_move_by_all_to_alls_alone(programs: Programs, mesh_shape: str, case: str) -> None:
+    collectives = programs[f"{mesh_shape} {case}"]
     counts = collections.Counter((kind, ",".join(axes)) for kind, axes, _ in collectives)
     assert counts == MIXTURES[case]
 
@@ -72,19 +72,23 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("case", BLOCKS)
-def test_a_block_moves_each_convolutions_input_and_gradient_once(found: Found, case: str) -> None:
+def test_a_block_moves_each_convolutions_input_and_gradient_once(
+    programs: Programs, case: str
+) -> None:
     moved = collections.Counter(
         (kind, ",".join(axes), ",".join(map(str, sizes)))
-        for kind, axes, sizes in found[case]
+        for kind, axes, sizes in programs[case]
         if kind != "all-reduce"
     )
     assert moved == BLOCKS[case]
 
 
 @pytest.mark.parametrize("case", BLOCKS)
-def test_sums_over_devices_are_those_of_statistics_and_filters(found: Found, case: str) -> None:
-    """Nothing as large as a picture is summed, and nothing over the axis of the filters."""
-    axes_of_sums = {tuple(axes) for kind, axes, _ in found[case] if kind == "all-reduce"}
+def test_sums_over_devices_are_those_of_statistics_and_filters(
+    programs: Programs, case: str
+) -> None:
+    """Nothing as large as a image is summed, and nothing over the axis of the filters."""
+    axes_of_sums = {tuple(axes) for kind, axes, _ in programs[case] if kind == "all-reduce"}
     assert axes_of_sums == {("data", "model") if case.startswith("row_blocks") else ("data",)}
-    sizes = [math.prod(sizes) for kind, _, sizes in found[case] if kind == "all-reduce"]
+    sizes = [math.prod(sizes) for kind, _, sizes in programs[case] if kind == "all-reduce"]
     assert max(sizes) <= 9 * 8 * 8

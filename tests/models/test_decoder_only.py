@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.models import Loss
 from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right, token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
@@ -74,21 +75,21 @@ def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
     log_z = np.log(np.exp(logits).sum(-1))
     smooth = 0.9 * plain + 0.1 * (log_z - logits.mean(-1)) + 0.01 * log_z**2
 
-    def loss(features: dict[str, mtf.Tensor]) -> list:
+    def losses(features: dict[str, mtf.Tensor]) -> list[Loss]:
         key = mtf.random_key(0)
         return [
             model.loss(features, training=True, key=key),
             model.loss(features, training=False),
         ]
 
-    training, evaluating = mtf.to_numpy(mtf.function(loss)(on_mesh(mesh, packed)))
+    training, evaluating = mtf.to_numpy(mtf.function(losses)(on_mesh(mesh, packed)))
     assert_close(training.total, (smooth * weights).sum(), FLOAT32_MODEL_TOLERANCE)
     assert_close(evaluating.total, (plain * weights).sum(), FLOAT32_MODEL_TOLERANCE)
-    for made in (training, evaluating):
-        assert made.weight == weights.sum()
-        assert_close(made.metrics["loss"].total, (plain * weights).sum(), FLOAT32_MODEL_TOLERANCE)
-        assert made.metrics["accuracy"].total == right.sum()
-        assert made.metrics["accuracy"].weight == weights.sum()
+    for loss in (training, evaluating):
+        assert loss.weight == weights.sum()
+        assert_close(loss.metrics["loss"].total, (plain * weights).sum(), FLOAT32_MODEL_TOLERANCE)
+        assert loss.metrics["accuracy"].total == right.sum()
+        assert loss.metrics["accuracy"].weight == weights.sum()
 
 
 def test_the_mean_can_be_over_padding_as_well() -> None:
@@ -161,17 +162,17 @@ def test_a_row_longer_than_max_length_is_refused() -> None:
     model = small_model(mesh)
     features = on_mesh(mesh, {"targets": np.ones([1, 17], np.int32)})
     features["targets_position"] = features["targets"]
-    with pytest.raises(mtf.ShapeError, match="length:17 are longer .* max_length=16: raise"):
+    with pytest.raises(mtf.ShapeError, match=r"length:17 are longer .* max_length=16: raise"):
         model.logits(features)
     with pytest.raises(mtf.ShapeError, match="length:17 are longer"):
         model.decoder(features)
 
 
 def test_heads_that_the_mesh_does_not_divide_are_refused_before_anything_runs() -> None:
-    with pytest.raises(mtf.LayoutError, match="heads:4 .* axis model:8"):
+    with pytest.raises(mtf.LayoutError, match=r"heads:4 .* axis model:8"):
         small_model(mtf.Mesh("data:1,model:8", LAYOUT))
 
 
 def test_label_smoothing_must_be_a_share() -> None:
-    with pytest.raises(ValueError, match=r"label_smoothing=1.0 must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"label_smoothing=1\.0 must be in \[0, 1\)"):
         TokenLoss(label_smoothing=1.0)

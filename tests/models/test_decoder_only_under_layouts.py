@@ -14,7 +14,7 @@ from tests.layouts import LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS
 from tests.models.small_model import LAYOUT, packed_rows, small_model
 from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
 
-# (features that are given, tied softmax)
+# (features, tied softmax)
 VARIANTS = {
     "packed, tied": (("targets", "targets_segmentation", "targets_position"), True),
     "unpacked, untied": (("targets",), False),
@@ -54,8 +54,8 @@ def _step(variant: str, mesh_shape: str, rematerialise: bool) -> Step:
 def test_loss_and_gradients_are_the_same_everywhere(
     variant: str, mesh_shape: str, rematerialise: bool
 ) -> None:
-    found = _step(variant, mesh_shape, rematerialise)
-    assert_same_step(found, _step(variant, ONE_DEVICE, False))
+    actual = _step(variant, mesh_shape, rematerialise)
+    assert_same_step(actual, _step(variant, ONE_DEVICE, False))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What an encoder-decoder computes: what sees what, packing, and decoding step by step."""
+"""Encoder-decoders: masks, packing, and decoding step by step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers import Context
-from mtfrun.models.transformer import EncoderDecoder, TokenEmbedding
+from mtfrun.models.transformer import EncoderDecoder, SequenceCall, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import (
     BATCH,
@@ -105,9 +104,9 @@ def test_inputs_may_have_a_vocabulary_of_their_own() -> None:
     assert np.isfinite(_logits(model, mesh, {**rows, "inputs": rows["inputs"] + 4})).all()
 
 
-def test_an_encoder_decoder_attention_without_an_encoder_says_so() -> None:
+def test_an_encoder_decoder_attention_without_an_encoder_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_encoder_decoder(mesh)
     x = mtf.zeros(mesh, "batch:2;length:3;d_model:16")
     with pytest.raises(ValueError, match="needs an encoder's output"):
-        model.decoder_stack(x, Context())
+        model.decoder_stack(x, SequenceCall())

@@ -47,8 +47,8 @@ def _step(rows: str, mesh_shape: str, rematerialise: bool) -> Step:
 def test_loss_and_gradients_are_the_same_everywhere(
     rows: str, mesh_shape: str, rematerialise: bool
 ) -> None:
-    found = _step(rows, mesh_shape, rematerialise)
-    assert_same_step(found, _step(rows, ONE_DEVICE, False))
+    actual = _step(rows, mesh_shape, rematerialise)
+    assert_same_step(actual, _step(rows, ONE_DEVICE, False))
 
 
 @functools.cache

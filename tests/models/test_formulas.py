@@ -130,5 +130,5 @@ def test_logits_are_the_formulas(changes: dict[str, Any]) -> None:
             mesh, ids.astype(np.int32), [("batch", BATCH), ("length", LENGTH)]
         )
     }
-    made = mtf.to_numpy(mtf.function(model.logits)(features))
-    assert_close(made, _expected(ids, weights, s), FLOAT32_MODEL_TOLERANCE)
+    logits = mtf.to_numpy(mtf.function(model.logits)(features))
+    assert_close(logits, _expected(ids, weights, s), FLOAT32_MODEL_TOLERANCE)

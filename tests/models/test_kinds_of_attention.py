@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, ported
-from mtfrun.layers import Context
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.decoder_side import causal_mask
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -169,9 +168,9 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str, mesh_sh
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(kind, mesh)
     rows = _rows()
-    made = logits_step_by_step(model, mesh, {"inputs": rows["inputs"]}, rows["targets"])
+    logits = logits_step_by_step(model, mesh, {"inputs": rows["inputs"]}, rows["targets"])
     expected = _whole(kind, ONE_DEVICE, False)[0]
-    assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)
+    assert_close(logits, expected, FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +196,7 @@ def test_local_attention_sees_its_window_only() -> None:
 
     def run(x: mtf.Tensor) -> mtf.Tensor:
         mask = causal_mask(mesh, mtf.Dimension("length", 7), None, tf.float32)
-        return attention(x, Context(self_attention_bias=mask))
+        return attention(x, t.SequenceCall(self_attention_bias=mask))
 
     before, after = (
         mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, y, "length:7;d_model:8")))

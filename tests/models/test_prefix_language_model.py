@@ -1,4 +1,4 @@
-"""Prefix language models: what their positions see, and decoding behind a prompt read at once."""
+"""Prefix language models: their masks, and decoding after a prompt read in one pass."""
 
 from __future__ import annotations
 
@@ -100,33 +100,38 @@ def _reading(
         for mesh_shape in MESHES
     ],
 )
-def test_steps_behind_the_prompt_give_the_logits_of_whole_rows(kind: str, mesh_shape: str) -> None:
+def test_steps_after_the_prompt_give_the_logits_of_whole_sequences(
+    kind: str, mesh_shape: str
+) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(mesh, kind)
     ids, prompts = _rows()
-    given = on_mesh(mesh, {"targets": ids, "targets_prefix": _in_prefix(prompts)})
-    whole = mtf.to_numpy(mtf.function(model.logits)(given))
+    features = on_mesh(mesh, {"targets": ids, "targets_prefix": _in_prefix(prompts)})
+    whole = mtf.to_numpy(mtf.function(model.logits)(features))
     previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
 
     def steps(features: dict[str, mtf.Tensor], first: int, longest: int) -> list[mtf.Tensor]:
         decoder = _reading(model, mesh, features, longest)
-        state, made = decoder.initial_state, []
+        state, logits_of_steps = decoder.initial_state, []
         for position in range(first, LENGTH):
             before = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
             now = mtf.constant(mesh, position, dtype=tf.int32)
             logits, state = decoder.step(before, now, state)
-            made.append(logits)
-        return made
+            logits_of_steps.append(logits)
+        return logits_of_steps
 
     # The last row's prompt has all of the length.
     for first, longest in ((0, 10), (min(PROMPT_SIZES), 10), (2, 9)):
         run = mtf.function(functools.partial(steps, first=first, longest=longest))
-        made = np.stack(mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts}))), axis=1)
+        logits_of_steps = np.stack(mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts}))), axis=1)
         for row, size in enumerate(PROMPT_SIZES):
             if size <= longest:
-                # Those before the last id of a prompt was read are of no use.
-                found, expected = made[row, max(0, size - first) :], whole[row, max(first, size) :]
-                assert_close(found, expected, FLOAT32_MODEL_TOLERANCE)
+                # Logits of steps before the last id of a prompt was read are not used.
+                actual, expected = (
+                    logits_of_steps[row, max(0, size - first) :],
+                    whole[row, max(first, size) :],
+                )
+                assert_close(actual, expected, FLOAT32_MODEL_TOLERANCE)
 
 
 @functools.cache
@@ -168,33 +173,33 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
 @pytest.mark.parametrize("name", SEARCHES)
 def test_decodes_are_the_same_on_a_mesh(name: str) -> None:
     expected = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))
-    found = _decoded("data:2,model:2", SEARCHES[name], tuple(range(8)))
-    np.testing.assert_array_equal(found.ids, expected.ids)
-    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+    hypotheses = _decoded("data:2,model:2", SEARCHES[name], tuple(range(8)))
+    np.testing.assert_array_equal(hypotheses.ids, expected.ids)
+    assert_close(hypotheses.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_greedy_ids_are_the_likeliest_of_whole_rows() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(mesh)
     prompts = _rows()[1]
-    found = _decoded(ONE_DEVICE, SEARCHES["greedy"], tuple(range(8)))
-    made = found.ids[:, 0]
-    given = on_mesh(mesh, {"targets": made, "targets_prefix": _in_prefix(prompts)})
-    logits = mtf.to_numpy(mtf.function(model.logits)(given))
+    hypotheses = _decoded(ONE_DEVICE, SEARCHES["greedy"], tuple(range(8)))
+    ids = hypotheses.ids[:, 0]
+    features = on_mesh(mesh, {"targets": ids, "targets_prefix": _in_prefix(prompts)})
+    logits = mtf.to_numpy(mtf.function(model.logits)(features))
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     for row, size in enumerate(PROMPT_SIZES):
-        np.testing.assert_array_equal(made[row, :size], prompts[row, :size])
+        np.testing.assert_array_equal(ids[row, :size], prompts[row, :size])
         # The end of its inputs has not ended the row.
-        assert np.count_nonzero(made[row]) > size or size == LENGTH
-        ends = np.flatnonzero(made[row, size:] == END)
+        assert np.count_nonzero(ids[row]) > size or size == LENGTH
+        ends = np.flatnonzero(ids[row, size:] == END)
         stop = size + ends[0] + 1 if ends.size else LENGTH
-        np.testing.assert_array_equal(made[row, size:stop], logits[row, size:stop].argmax(-1))
-        np.testing.assert_array_equal(made[row, stop:], 0)
-        total = log_probs[row, np.arange(size, stop), made[row, size:stop]].sum()
-        assert_close(found.scores[row, 0], np.float32(total), FLOAT32_MODEL_TOLERANCE)
+        np.testing.assert_array_equal(ids[row, size:stop], logits[row, size:stop].argmax(-1))
+        np.testing.assert_array_equal(ids[row, stop:], 0)
+        total = log_probs[row, np.arange(size, stop), ids[row, size:stop]].sum()
+        assert_close(hypotheses.scores[row, 0], np.float32(total), FLOAT32_MODEL_TOLERANCE)
 
 
-def test_known_targets_behind_the_prefix_are_read_causally() -> None:
+def test_known_targets_after_the_prefix_are_read_causally() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(mesh)
     ids, prompts = _rows()
@@ -207,9 +212,9 @@ def test_known_targets_behind_the_prefix_are_read_causally() -> None:
         now = mtf.constant(mesh, 2, dtype=tf.int32)
         return decoder.step(before, now, decoder.initial_state)[0]
 
-    given = on_mesh(mesh, {"targets": prompts, "targets_prefix": in_prefix})
-    made = mtf.to_numpy(mtf.function(step)(given))
-    assert_close(made, mtf.to_numpy(whole)[:, 2], FLOAT32_MODEL_TOLERANCE)
+    features = on_mesh(mesh, {"targets": prompts, "targets_prefix": in_prefix})
+    logits = mtf.to_numpy(mtf.function(step)(features))
+    assert_close(logits, mtf.to_numpy(whole)[:, 2], FLOAT32_MODEL_TOLERANCE)
 
 
 def test_attention_with_a_ring_of_positions_is_refused() -> None:
@@ -262,18 +267,18 @@ def test_packed_pairs_have_the_logits_that_they_have_alone(mesh_shape: str) -> N
     )
     for row in range(2):
         for pair in range(2):
-            found = together[row, 5 * pair : 5 * pair + 5]
-            assert_close(found, alone[pair], FLOAT32_MODEL_TOLERANCE)
+            logits = together[row, 5 * pair : 5 * pair + 5]
+            assert_close(logits, alone[pair], FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize("prefix", [False, True])
-def test_inputs_are_not_trained_on_if_so_wished(prefix: bool) -> None:
+def test_inputs_have_no_loss_with_loss_on_targets_only(prefix: bool) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     row = np.asarray([7, 8, END, 5, END, 9, END, 6, 4, END, 0])
     is_target = np.asarray([0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0])
     features = on_mesh(mesh, {"targets": row[np.newaxis]})
     model, whole = (
-        _model(mesh, prefix=prefix, loss_on_targets_only=wished) for wished in (True, False)
+        _model(mesh, prefix=prefix, loss_on_targets_only=only) for only in (True, False)
     )
     loss, of_all = (
         mtf.to_numpy(mtf.function(lambda f, m=m: m.loss(f, training=False))(features))

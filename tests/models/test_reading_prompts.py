@@ -1,4 +1,4 @@
-"""Causal language models that read prompts at once go on as if they had read them step by step."""
+"""Decoding after prompts that were read in one pass equals decoding after steps over them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import decoding, mtf, ported
-from mtfrun.layers import Context, Sublayer
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -30,20 +29,20 @@ EXPERTS = functools.partial(moe.Experts, hidden_size=8)
 FEED_FORWARD = functools.partial(t.FeedForward, d_ff=32)
 
 
-class Total(Sublayer):
+class Total(t.Sublayer):
     """The sum of all positions so far: a layer of a user, without a `prefill`."""
 
     def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: Any, **heads: int) -> None:
         super().__init__()
         self._mesh, self._d_model = mesh, d_model
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: t.SequenceCall) -> mtf.Tensor:
         return mtf.cumsum(x, x.shape.get_dim_by_name("length"))
 
-    def initial_state(self, batch: Any, memory_length: mtf.Dimension, context: Context) -> Any:
+    def initial_state(self, batch: Any, memory_length: mtf.Dimension, call: t.SequenceCall) -> Any:
         return mtf.zeros(self._mesh, [*batch, self._d_model])
 
-    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+    def step(self, x: mtf.Tensor, state: Any, call: t.SequenceCall) -> tuple[mtf.Tensor, Any]:
         return state + x, state + x
 
 
@@ -120,9 +119,13 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         FEED_FORWARD,
     ),
 }
-# Steps of these do not give the logits of whole rows: their windows end elsewhere, and mixtures
-# drop tokens of whole rows.
-OTHER_THAN_ROWS = {"masked local", "multi-query, one level of experts", "two levels of experts"}
+# Steps of these do not give the logits of whole sequences: their windows end elsewhere, or mixtures
+# drop tokens.
+OTHER_THAN_SEQUENCES = {
+    "masked local",
+    "multi-query, one level of experts",
+    "two levels of experts",
+}
 
 
 def _model(mesh: mtf.Mesh, kind: str) -> t.DecoderOnly:
@@ -158,7 +161,7 @@ def _logits_of_steps(
 ) -> np.ndarray:
     """Returns logits [rows, positions from first on, vocab]; the cache grows at position 20.
 
-    Of every row so many ids are read at once.
+    The first `known` ids of every row are read in one pass.
     """
     model, ids = _model(mesh, kind), _ids()
     batch = mtf.Dimension("batch", ROWS)
@@ -180,13 +183,13 @@ def _logits_of_steps(
     steps = {room: mtf.function(functools.partial(step, room)) for room in (20, LENGTH)}
     state = mtf.function(lambda: decoder_of(20).initial_state)()
     previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
-    made = []
+    all_logits = []
     for position in range(first, 26):
         before = mtf.import_tf_tensor(mesh, previous[:, position], [batch])
         now = mtf.constant(mesh, position, dtype=tf.int32)
         logits, state = steps[20 if position < 20 else LENGTH](before, now, state)
-        made.append(mtf.to_numpy(logits))
-    return np.stack(made, axis=1)
+        all_logits.append(mtf.to_numpy(logits))
+    return np.stack(all_logits, axis=1)
 
 
 @functools.cache
@@ -211,19 +214,19 @@ CASES = [
 
 
 @pytest.mark.parametrize("kind, mesh_shape, first", CASES)
-def test_steps_behind_what_was_read_at_once_are_those_behind_steps(
+def test_steps_after_a_prefill_are_those_after_steps(
     kind: str, mesh_shape: str, first: int
 ) -> None:
     """Steps before the last id of a row was read change nothing in it."""
     expected = _read_step_by_step(kind)[:, first:]
     known = np.maximum(PROMPT_SIZES, first)
-    found = _logits_of_steps(mtf.Mesh(mesh_shape, LAYOUT), kind, first, known)
+    actual = _logits_of_steps(mtf.Mesh(mesh_shape, LAYOUT), kind, first, known)
     for row, size in enumerate(known - first):
-        assert_close(found[row, size:], expected[row, size:], FLOAT32_MODEL_TOLERANCE)
+        assert_close(actual[row, size:], expected[row, size:], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_ROWS])
-def test_steps_give_the_logits_of_whole_rows(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_SEQUENCES])
+def test_steps_give_the_logits_of_whole_sequences(kind: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, {"targets": _ids()})
     whole = mtf.to_numpy(mtf.function(_model(mesh, kind).logits)(features))
@@ -245,7 +248,7 @@ def _decoded(
     *,
     at_once: bool,
     jit: bool = False,
-) -> decoding.Hypotheses:
+) -> Any:
     """Returns the hypotheses of some of the prompts as one batch, limits of 30 and fewer ids."""
 
     def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
@@ -268,15 +271,15 @@ def _decoded(
 
 
 @functools.cache
-def _decoded_step_by_step(kind: str, search: decoding.Search) -> decoding.Hypotheses:
+def _decoded_step_by_step(kind: str, search: decoding.Search) -> Any:
     mesh = mtf.Mesh(ONE_DEVICE)
     return _decoded(mesh, _model(mesh, kind), search, list(range(ROWS)), at_once=False)
 
 
-def _assert_same(found: decoding.Hypotheses, expected: decoding.Hypotheses) -> None:
-    np.testing.assert_array_equal(found.ids, expected.ids)
-    np.testing.assert_array_equal(found.finished, expected.finished)
-    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+def _assert_same(actual: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(actual.ids, expected.ids)
+    np.testing.assert_array_equal(actual.finished, expected.finished)
+    assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
 SEARCH_CASES = [
@@ -298,17 +301,17 @@ SEARCH_CASES = [
 @pytest.mark.parametrize("kind, name, mesh_shape", SEARCH_CASES)
 def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    found = _decoded(mesh, _model(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True)
-    _assert_same(found, _decoded_step_by_step(kind, SEARCHES[name]))
+    actual = _decoded(mesh, _model(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True)
+    _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_program_of_xla_finds_the_same(name: str) -> None:
     mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
-    found = _decoded(
+    actual = _decoded(
         mesh, _model(mesh, kind), SEARCHES[name], list(range(ROWS)), at_once=True, jit=True
     )
-    _assert_same(found, _decoded_step_by_step(kind, SEARCHES[name]))
+    _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -322,7 +325,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["grouped, relative, rotary", "local, relative, rotary"])
-def test_not_even_its_rounding_depends_on_the_other_rows(kind: str) -> None:
+def test_the_rounding_of_a_row_does_not_depend_on_the_others(kind: str) -> None:
     """Steps begin elsewhere, and repeat other parts of the prompt."""
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(mesh, kind)
@@ -330,31 +333,31 @@ def test_not_even_its_rounding_depends_on_the_other_rows(kind: str) -> None:
     some, others = (
         _decoded(mesh, model, SEARCHES["greedy"], rows, at_once=True, jit=True) for rows in batches
     )
-    for found, expected in zip(some, others, strict=True):
-        np.testing.assert_array_equal(found[1], expected[1])
-        np.testing.assert_array_equal(found[4], expected[4])
+    for actual, expected in zip(some, others, strict=True):
+        np.testing.assert_array_equal(actual[1], expected[1])
+        np.testing.assert_array_equal(actual[4], expected[4])
 
 
-def test_a_layer_that_knows_steps_only_reads_prompts_step_by_step() -> None:
+def test_a_layer_without_a_prefill_reads_prompts_step_by_step() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model_of(mesh, [Total, FEED_FORWARD], t.PositionalEmbedding)
     assert model.decoder(on_mesh(mesh, {"targets": _prompts()})).at_once is None
-    found = _decoded(mesh, model, SEARCHES["greedy"], list(range(ROWS)), at_once=True)
-    made = found.ids[:, 0]
-    logits = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": made})))
+    actual = _decoded(mesh, model, SEARCHES["greedy"], list(range(ROWS)), at_once=True)
+    ids = actual.ids[:, 0]
+    logits = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": ids})))
     for row in (0, 4):
-        size, stop = PROMPT_SIZES[row], np.count_nonzero(made[row])
+        size, stop = PROMPT_SIZES[row], np.count_nonzero(ids[row])
         assert stop > size
-        np.testing.assert_array_equal(made[row, :size], _prompts()[row, :size])
-        np.testing.assert_array_equal(made[row, size:stop], logits[row, size:stop].argmax(-1))
+        np.testing.assert_array_equal(ids[row, :size], _prompts()[row, :size])
+        np.testing.assert_array_equal(ids[row, size:stop], logits[row, size:stop].argmax(-1))
 
 
 def test_an_end_within_a_prompt_ends_nothing() -> None:
-    made = _decoded_step_by_step("learned positions", SEARCHES["greedy"]).ids[3, 0]
+    ids = _decoded_step_by_step("learned positions", SEARCHES["greedy"]).ids[3, 0]
     size = PROMPT_SIZES[3]
     assert END in _prompts()[3, : size - 1]
-    np.testing.assert_array_equal(made[:size], _prompts()[3, :size])
-    assert np.count_nonzero(made[size:])
+    np.testing.assert_array_equal(ids[:size], _prompts()[3, :size])
+    assert np.count_nonzero(ids[size:])
 
 
 def test_local_attention_keeps_no_more_than_its_window() -> None:

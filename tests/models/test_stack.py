@@ -10,16 +10,19 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
-from mtfrun.layers import Context
 from mtfrun.models.transformer import (
     AttentionHeads,
     CallLayer,
+    DecodingProgress,
+    EncoderDecoderAttention,
+    EncoderMemory,
     FeedForward,
     LayerNorm,
     MaskPadding,
     Residual,
     RMSNorm,
     SelfAttention,
+    SequenceCall,
     Stack,
     StackTransforms,
     SublayerDropout,
@@ -38,7 +41,7 @@ class Double:
     def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: mtf.DTypePolicy) -> None:
         pass
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return 2.0 * x
 
 
@@ -51,8 +54,13 @@ def _layer_norm(x: np.ndarray) -> np.ndarray:
     return centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + 1e-6)
 
 
+def _norms_before_and_after(x: np.ndarray, f: Any) -> np.ndarray:
+    y = _layer_norm(x)
+    return y + _layer_norm(f(_rms(y)))
+
+
 # (initial, layer and final transforms; the same in numpy: of x and the sublayer)
-ORDERS: dict[str, tuple[list, list, list, Any]] = {
+ORDERS: dict[str, tuple[list[Any], list[Any], list[Any], Any]] = {
     "norm before": (
         [],
         [RMSNorm, CallLayer, Residual],
@@ -69,7 +77,7 @@ ORDERS: dict[str, tuple[list, list, list, Any]] = {
         [LayerNorm],
         [RMSNorm, CallLayer, LayerNorm, Residual],
         [],
-        lambda x, f: (lambda y: y + _layer_norm(f(_rms(y))))(_layer_norm(x)),
+        _norms_before_and_after,
     ),
     "two residuals and one of the user's": (
         [Double],
@@ -80,7 +88,7 @@ ORDERS: dict[str, tuple[list, list, list, Any]] = {
 }
 
 
-def _stack(mesh: mtf.Mesh, order: str, sublayers: list | None = None) -> Stack:
+def _stack(mesh: mtf.Mesh, order: str, sublayers: list[Any] | None = None) -> Stack:
     initial, around, final, _ = ORDERS[order]
     stack = Stack(
         mesh,
@@ -106,9 +114,9 @@ def test_transforms_are_applied_in_the_order_of_their_lists(order: str, mesh_sha
     weights = {path: mtf.to_numpy(v) for path, v in stack.named_variables().items()}
     wi, wo = (weights[f"blocks/0/feed_forward/layer/{name}/kernel"] for name in ("wi", "wo"))
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
-    made = mtf.to_numpy(mtf.function(lambda x: stack(x, Context()))(x))
+    y = mtf.to_numpy(mtf.function(lambda x: stack(x, SequenceCall()))(x))
     expected = ORDERS[order][-1](_vectors(), lambda y: np.maximum(y @ wi, 0.0) @ wo)
-    assert_close(made, expected, FLOAT32_MODEL_TOLERANCE)
+    assert_close(y, expected, FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -120,21 +128,22 @@ def test_transforms_are_the_same_position_by_position(order: str) -> None:
 
     def run(x: mtf.Tensor) -> list[Any]:
         mask = layers.attention_mask_causal(mesh, LENGTH, memory)
-        whole = Context(self_attention_bias=mask)
-        empty = stack.initial_state([BATCH], memory, Context())
+        whole = SequenceCall(self_attention_bias=mask)
+        empty = stack.initial_state([BATCH], memory, SequenceCall())
         prefilled, cache = stack.prefill(x, empty, whole)
-        state, made = empty, []
-        for i, here in enumerate(mtf.unstack(x, LENGTH)):
+        state, outputs = empty, []
+        for i, vector in enumerate(mtf.unstack(x, LENGTH)):
             position = mtf.constant(mesh, i, dtype=tf.int32)
             bias = layers.attention_mask_up_to(memory, position)
-            y, state = stack.step(here, state, Context(position=position, self_attention_bias=bias))
-            made.append(y)
-        return [stack(x, whole), prefilled, made, cache, state]
+            call = SequenceCall(self_attention_bias=bias, progress=DecodingProgress(position))
+            y, state = stack.step(vector, state, call)
+            outputs.append(y)
+        return [stack(x, whole), prefilled, outputs, cache, state]
 
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
-    whole, prefilled, made, cache, state = mtf.to_numpy(mtf.function(run)(x))
+    whole, prefilled, outputs, cache, state = mtf.to_numpy(mtf.function(run)(x))
     assert_close(prefilled, whole, FLOAT32_MODEL_TOLERANCE)
-    assert_close(np.stack(made, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
+    assert_close(np.stack(outputs, axis=1), whole, FLOAT32_MODEL_TOLERANCE)
     for after, expected in zip(cache[0]["self_attention"], state[0]["self_attention"], strict=True):
         assert_close(after, expected, FLOAT32_MODEL_TOLERANCE)
 
@@ -152,12 +161,12 @@ def test_padding_is_masked_before_the_sublayer_only() -> None:
     mtf.initialize(stack)
     x = mtf.import_tf_tensor(mesh, _vectors(), [BATCH, LENGTH, WIDTH])
     nonpadding = mtf.to_float(mtf.less(mtf.range(mesh, LENGTH), 4))
-    made = mtf.to_numpy(stack(x, Context(nonpadding=nonpadding))) - _vectors()
-    unmasked = mtf.to_numpy(stack(x, Context())) - _vectors()
-    of_zero = mtf.to_numpy(stack(x * 0.0, Context()))
-    assert_close(made[:, :4], unmasked[:, :4], FLOAT32_MODEL_TOLERANCE)
-    assert_close(made[:, 4:], of_zero[:, 4:], FLOAT32_MODEL_TOLERANCE)
-    assert np.abs(made[:, 4:] - unmasked[:, 4:]).max() > 0.1
+    masked = mtf.to_numpy(stack(x, SequenceCall(nonpadding=nonpadding))) - _vectors()
+    unmasked = mtf.to_numpy(stack(x, SequenceCall())) - _vectors()
+    of_zero = mtf.to_numpy(stack(x * 0.0, SequenceCall()))
+    assert_close(masked[:, :4], unmasked[:, :4], FLOAT32_MODEL_TOLERANCE)
+    assert_close(masked[:, 4:], of_zero[:, 4:], FLOAT32_MODEL_TOLERANCE)
+    assert np.abs(masked[:, 4:] - unmasked[:, 4:]).max() > 0.1
 
 
 def test_dropout_is_where_it_is_listed() -> None:
@@ -173,8 +182,50 @@ def test_dropout_is_where_it_is_listed() -> None:
     mtf.initialize(stack)
     assert {"blocks/0/feed_forward/dropout", "final_dropout"} <= stack.named_modules().keys()
     x = mtf.import_tf_tensor(mesh, np.ones([64, WIDTH.size], np.float32), ["batch:64", WIDTH])
-    made = mtf.to_numpy(stack(x, Context(training=True, key=mtf.random_key(0))))
-    assert 0.4 < np.mean(made == 0.0) < 0.6
+    output = mtf.to_numpy(stack(x, SequenceCall(training=True, key=mtf.random_key(0))))
+    assert 0.4 < np.mean(output == 0.0) < 0.6
+
+
+def _gradients(*, rematerialise: bool) -> dict[str, np.ndarray]:
+    """Returns the gradients of a stack and of the tensors of its call, in training."""
+    mesh = mtf.Mesh(ONE_DEVICE)
+    heads = AttentionHeads(2, d_kv=4)
+    attention = functools.partial(SelfAttention, heads=heads)
+    to_encoder = functools.partial(EncoderDecoderAttention, heads=heads)
+    stack = Stack(
+        mesh, WIDTH, num_layers=2, layers=[attention, to_encoder], rematerialise=rematerialise
+    )
+    memory_length = mtf.Dimension("memory_length", LENGTH.size)
+    shapes = {
+        "x": [BATCH, LENGTH, WIDTH],
+        "encoder": [BATCH, memory_length, WIDTH],
+        "bias": [LENGTH, memory_length],
+    }
+    initializer = mtf.initializers.RandomNormal(1.0)
+    tensors = {name: mtf.Variable(mesh, shape, initializer) for name, shape in shapes.items()}
+    mtf.initialize(stack, seed=3)
+    mtf.initialize(tensors, seed=4)
+    variables = stack.named_variables() | tensors
+
+    def compute() -> dict[str, mtf.Tensor | None]:
+        def total() -> tuple[mtf.Tensor, None]:
+            x, output, bias = (mtf.read_variable(variable) for variable in tensors.values())
+            encoder = EncoderMemory(output)
+            call = SequenceCall(training=True, self_attention_bias=bias, encoder=encoder)
+            return mtf.reduce_sum(mtf.sin(stack(x, call))), None
+
+        return mtf.value_and_gradients(total, variables)[1]
+
+    return mtf.to_numpy(mtf.function(compute)())
+
+
+def test_a_rematerialised_stack_has_the_gradients_of_the_tensors_of_its_call() -> None:
+    expected = _gradients(rematerialise=False)
+    actual = _gradients(rematerialise=True)
+    assert expected.keys() == actual.keys() >= {"x", "encoder", "bias"}
+    for path, gradient in expected.items():
+        assert np.abs(gradient).max() > 0.0, path
+        assert_close(actual[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_a_class_that_is_listed_twice_gets_numbers() -> None:
@@ -194,21 +245,21 @@ def test_a_class_that_is_listed_twice_gets_numbers() -> None:
 
 
 @pytest.mark.parametrize("options", [{"num_layers": 0}, {"layers": []}])
-def test_a_stack_of_nothing_is_refused(options: dict) -> None:
+def test_a_stack_without_blocks_or_layers_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least one block and one layer class"):
         Stack(mtf.Mesh(ONE_DEVICE), WIDTH, **options)
 
 
 @pytest.mark.parametrize("transforms", [[RMSNorm, Residual], [CallLayer, Residual, CallLayer]])
-def test_the_sublayer_has_one_place(transforms: list) -> None:
+def test_call_layer_must_be_listed_once(transforms: list[Any]) -> None:
     with pytest.raises(ValueError, match=r"has CallLayer \d times, not once"):
         Stack(mtf.Mesh(ONE_DEVICE), WIDTH, transforms=StackTransforms(layer=transforms))
 
 
 @pytest.mark.parametrize("transform", [CallLayer, Residual])
-def test_what_needs_a_sublayer_is_refused_elsewhere(transform: type) -> None:
+def test_transforms_that_need_a_sublayer_are_refused_elsewhere(transform: type) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     stack = Stack(mesh, WIDTH, layers=[FeedForward], transforms=StackTransforms(final=[transform]))
     mtf.initialize(stack)
-    with pytest.raises(ValueError, match="has its place in StackTransforms.layer only"):
-        stack(mtf.ones(mesh, [BATCH, WIDTH]), Context())
+    with pytest.raises(ValueError, match=r"has its place in StackTransforms\.layer only"):
+        stack(mtf.ones(mesh, [BATCH, WIDTH]), SequenceCall())

@@ -122,9 +122,11 @@ def test_padding_is_never_predicted(search: decoding.Search, mesh_shape: str) ->
         return search(decoder_for, prompts, model.vocab, lines=mtf.range(mesh, prompts.shape[0]))
 
     prompts = _targets() * (np.arange(8) < 2)
-    found = mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts})))
+    hypotheses = mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts})))
     for row in range(len(prompts)):
-        outputs = decoding.n_best(found.ids[row], found.scores[row], found.finished[row])
+        outputs = decoding.n_best(
+            hypotheses.ids[row], hypotheses.scores[row], hypotheses.finished[row]
+        )
         assert outputs
         for ids, _, _ in outputs:
             assert ids.max() < NUM_IDS

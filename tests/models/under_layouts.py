@@ -1,9 +1,9 @@
-"""What must be the same under every layout: a step of training, and decodes."""
+"""A step of training, and decodes, to compare between layouts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from tests.models.small_model import on_mesh
 class Step(NamedTuple):
     """A training step's loss, and the gradients of its total by path, as numpy."""
 
-    loss: Loss
+    loss: Any  # a Loss of arrays
     gradients: dict[str, np.ndarray]
 
 
@@ -25,29 +25,29 @@ def training_step(model: TokenModel, mesh: mtf.Mesh, features: Mapping[str, np.n
     """Returns a step with the random numbers of a fixed key."""
     variables = model.named_variables()
 
-    def step(features: dict[str, mtf.Tensor]) -> tuple[Loss, dict[str, mtf.Tensor]]:
+    def step(features: dict[str, mtf.Tensor]) -> tuple[Loss, dict[str, mtf.Tensor | None]]:
         def total() -> tuple[mtf.Tensor, Loss]:
             loss = model.loss(features, training=True, key=mtf.random_key(5))
             return loss.total, loss
 
         (_, loss), gradients = mtf.value_and_gradients(total, variables)
         for path, gradient in gradients.items():
-            assert gradient.shape == variables[path].shape, path
+            assert gradient is not None and gradient.shape == variables[path].shape, path
         return loss, gradients
 
     return Step(*mtf.to_numpy(mtf.function(step)(on_mesh(mesh, features))))
 
 
-def assert_same_step(found: Step, expected: Step) -> None:
+def assert_same_step(actual: Step, expected: Step) -> None:
     """Raises unless loss, metrics and gradients agree, and every gradient has an entry."""
-    assert_close(found.loss.total, expected.loss.total, FLOAT32_MODEL_TOLERANCE)
-    assert found.loss.weight == expected.loss.weight
+    assert_close(actual.loss.total, expected.loss.total, FLOAT32_MODEL_TOLERANCE)
+    assert actual.loss.weight == expected.loss.weight
     for name, metric in expected.loss.metrics.items():
-        assert_close(found.loss.metrics[name].total, metric.total, FLOAT32_MODEL_TOLERANCE)
-    assert found.gradients.keys() == expected.gradients.keys()
+        assert_close(actual.loss.metrics[name].total, metric.total, FLOAT32_MODEL_TOLERANCE)
+    assert actual.gradients.keys() == expected.gradients.keys()
     for path, gradient in expected.gradients.items():
         assert np.abs(gradient).max() > 0.0, path
-        assert_close(found.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
+        assert_close(actual.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
 def decoded(
@@ -63,7 +63,7 @@ def decoded(
 
     def run(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
         prompts = features["targets"]
-        chosen = decoding.Greedy(model.vocab)
+        chosen: decoding.ChooseToken = decoding.Greedy(model.vocab)
         if choose is not None:
             chosen = choose(mtf.range(mesh, prompts.shape[0]))
         return decoding.generate(model.decoder(features), prompts, chosen).ids

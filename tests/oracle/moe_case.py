@@ -14,8 +14,11 @@ from tests.oracle.reference_cases import ReferenceCase
 def layouts_over(
     case: ReferenceCase, names: Iterable[str], fixed: Iterable[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
-    """Returns (mesh shape, layout) pairs: one device, `fixed` ones, a mesh without any rule, every
-    named dimension of the case alone, and every pair of them."""
+    """Returns (mesh shape, layout) pairs that split the named dimensions of a case.
+
+    One device, `fixed` ones, a mesh without any rule, every dimension alone, and every pair of
+    them.
+    """
     sizes: dict[str, set[int]] = {}
     for key, dims in case.dims.items():
         for name, size in zip(dims, case.arrays[key].shape, strict=True):
@@ -37,9 +40,12 @@ def layouts_over(
 def policy(hparams: dict[str, Any], phase: str) -> moe.SecondExpertPolicy:
     """Returns the second-expert policy of "train" or "eval"."""
     threshold = hparams[f"moe_second_threshold_{phase}"]
-    return {"all": moe.All(), "none": moe.Never(), "threshold": moe.Threshold(threshold)}[
-        hparams[f"moe_second_policy_{phase}"]
-    ]
+    policies: dict[str, moe.SecondExpertPolicy] = {
+        "all": moe.All(),
+        "none": moe.Never(),
+        "threshold": moe.Threshold(threshold),
+    }
+    return policies[hparams[f"moe_second_policy_{phase}"]]
 
 
 def top_2_gate(hparams: dict[str, Any]) -> moe.Top2:

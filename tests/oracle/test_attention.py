@@ -85,7 +85,7 @@ def _multihead(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors
 
 
 def _self_incremental(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    outputs = {}
+    outputs: Tensors = {}
     k = v = mtf.zeros(mesh, _state_shape(case, tensors, "memory_length"))
     for step in range(case.hparams["steps"]):
         y, k, v = ported.multihead_self_attention_incremental(

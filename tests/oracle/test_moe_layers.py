@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Context
+from mtfrun.layers import Collector, metric_shapes
 from mtfrun.models import moe
+from mtfrun.models.transformer import SequenceCall
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, NUM_DEVICES, assert_close
 from tests.oracle.layer_case import Tensors, inputs_of, set_variables, shape_of
 from tests.oracle.moe_case import top_2_gate
@@ -39,7 +40,10 @@ WEIGHTS_2D = {
     "experts/wi/factors/0/kernel": ("expert0/kernel", "wi/kernel"),
     "experts/wo/kernel": ("expert1/kernel", "wo/kernel"),
 }
-DISPATCHES = {"gather": moe.GatherDispatch(), "einsum": moe.EinsumDispatch()}
+DISPATCHES: dict[str, moe.Dispatch] = {
+    "gather": moe.GatherDispatch(),
+    "einsum": moe.EinsumDispatch(),
+}
 
 
 def _is_2d(case: ReferenceCase) -> bool:
@@ -190,23 +194,24 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
 
     def run(inputs: Tensors) -> tuple[Tensors, Tensors]:
         collector = Collector()
-        context = Context(
+        call = SequenceCall(
             training=case.hparams["train"],
             nonpadding=inputs.get("nonpadding"),
             collector=collector,
         )
         x = inputs["inputs"]
-        output = layer(x, context)
-        outputs = {"output": output, "loss": collector.loss()}
-        (auxiliary,) = collector.found.values()
-        assert {n: m.total.shape for n, m in auxiliary.metrics.items()} == layer.metric_shapes
+        output, loss = layer(x, call), collector.total_loss()
+        assert loss is not None
+        metrics = collector.contents.metrics
+        assert {n: m.total.shape for n, m in metrics.items()} == metric_shapes(layer)
         sources = {"inputs": x, **variables}
-        found = mtf.gradients(
-            [output, outputs["loss"]],
+        gradients = mtf.gradients(
+            [output, loss],
             list(sources.values()),
-            [inputs["cotangent_output"], mtf.ones_like(outputs["loss"])],
+            [inputs["cotangent_output"], mtf.ones_like(loss)],
         )
-        return outputs, dict(zip(sources, found, strict=True))
+        by_name = zip(sources, gradients, strict=True)
+        return {"output": output, "loss": loss}, {n: g for n, g in by_name if g is not None}
 
     return mtf.function(run)(inputs)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mtfrun import layers, mtf, ported
+from mtfrun.models import transformer
 from tests.layouts import FLOAT32_OP_TOLERANCE
 from tests.oracle.layer_case import (
     Tensors,
@@ -64,7 +65,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, x: mtf.Shape) -> tuple[Any, dict
             return layer, {"factors/0/kernel": "wi/kernel"}
         return layer, {f"factors/{i}/kernel": f"wi_{i}/kernel" for i in range(len(functions))}
     if case.name.startswith("dense_relu_dense"):
-        layer = layers.FeedForward(mesh, x.get_dim_by_name("d"), d_ff=hparams["hidden"])
+        layer = transformer.FeedForward(mesh, x.get_dim_by_name("d"), d_ff=hparams["hidden"])
         return layer, {"wi/kernel": "drd/wi/kernel", "wo/kernel": "drd/wo/kernel"}
     activation = hparams["activation"]
     layer = layers.Dense(
@@ -84,17 +85,15 @@ def _run_layer(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, 
     set_variables(layer, {path: case.arrays[f"w/{name}"] for path, name in names.items()})
     variables = {names[path]: variable for path, variable in layer.named_variables().items()}
 
-    def call(tensors: Tensors) -> Tensors:
-        x = tensors["x"]
-        if isinstance(layer, layers.BatchNorm):
-            y, updates = layer(x, training=case.hparams["is_training"])
-            return {"y": y} | {f"new_{path}": value for path, value in updates.items()}
-        if isinstance(layer, layers.FeedForward):
-            return {"y": layer(x, layers.Context())}
-        return {"y": layer(x)}
+    def run(tensors: Tensors) -> Tensors:
+        collector = layers.Collector()
+        call = layers.Call(training=case.hparams.get("is_training", False), collector=collector)
+        y = layer(tensors["x"], call)
+        updates = collector.contents.updates
+        return {"y": y} | {f"new_{path}": value for path, value in updates.items()}
 
-    kept = {name: x for name, x in inputs.items() if name not in variables}
-    return outputs_and_gradients(call, kept, variables)
+    other_inputs = {name: x for name, x in inputs.items() if name not in variables}
+    return outputs_and_gradients(run, other_inputs, variables)
 
 
 def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, Tensors]]:

@@ -2,17 +2,20 @@
 
 All 6 cases of `t2t_resnet_2018.npz` run. In training its batch norm over so few values is
 ill-conditioned: the reference was chosen so that perturbations of 1e-6 change logits by less than
-1e-4 and gradients by less than 0.2 % of their largest entry, and asks for the tolerances below.
+1e-4 and gradients by less than 0.2 % of their largest entry, and requires the tolerances below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.layers import Call
+from mtfrun.models import Loss
 from mtfrun.ported import SeedResNet
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_case import ONE_DEVICE, set_variables
@@ -22,7 +25,7 @@ CASES = reference_cases("t2t_resnet_2018")
 TRAINING_TOLERANCE = 1e-3
 TRAINING_GRADIENT_TOLERANCE = 1e-2
 
-# Sizes differ: filters are 2 and 3, so that only some cases can split them.
+# Sizes differ: there are 2 or 3 filters, so that only some cases can split them.
 LAYOUTS = {
     "one_block_each": [
         ONE_DEVICE,
@@ -45,7 +48,7 @@ LAYOUTS = {
 }
 
 
-# Compiling takes seconds a case: on every mesh with the slow tests.
+# Compiling takes seconds a case: the other meshes are slow tests.
 QUICK_MESHES = {
     ("one_block_each_train", "data:2,model:1"),
     ("two_col_blocks_train", "data:2,model:2"),
@@ -83,7 +86,7 @@ def _names(case: ReferenceCase) -> Iterator[tuple[str, str]]:
 
 
 def _reference_name(case: ReferenceCase, path: str) -> str:
-    """Returns what the reference calls the variable of a path of ours."""
+    """Returns the reference's name of the variable at a path of ours."""
     for ours, theirs in _names(case):
         if path.startswith(ours):
             last = path.removeprefix(ours)
@@ -142,16 +145,15 @@ def test_the_seed_network_equals_the_original(name: str, mesh_shape: str, layout
         "weights": mtf.import_tf_tensor(mesh, np.ones([size], np.int32), batch),
     }
 
-    def run(features: dict[str, mtf.Tensor]) -> tuple:
-        def mean() -> tuple:
+    def run(features: dict[str, mtf.Tensor]) -> tuple[Any, ...]:
+        def mean() -> tuple[mtf.Tensor, Loss]:
             loss = model.loss(features, training=training)
             assert not loss.updates
             return loss.total * mtf.reciprocal(loss.weight), loss
 
         (value, _), gradients = mtf.value_and_gradients(mean, trainable)
-        logits, _ = model._float_logits(
-            model._image_input(features["images"], training=training, key=None), training
-        )
+        call = Call(training=training)
+        logits = model._classify(model._image_input(features["images"], call), call)
         return value, logits, gradients
 
     value, logits, gradients = mtf.function(run)(features)

@@ -1,4 +1,4 @@
-"""No layout changes what a ported function gives, nor its gradients."""
+"""No layout changes the result of a ported function, nor its gradients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _results(name: str, mesh_shape: str) -> dict[str, np.ndarray]:
     return output_and_gradients(
         mesh_shape,
         lambda mesh: mtf.Module(),
-        lambda module, inputs, context: FUNCTIONS[name](inputs["x"], context.key),
+        lambda module, inputs, call: FUNCTIONS[name](inputs["x"], call.key_of(module)),
         INPUTS,
     )
 

@@ -12,7 +12,7 @@ from tests.layouts import ONE_DEVICE, assert_close
 
 SIZE = 40000
 X = np.random.default_rng(0).normal(size=[6, 10]).astype(np.float32)
-# The gradient that tests/layers/differentiated.py sends.
+# The gradient of the output in tests/layers/differentiated.py.
 SENT = np.random.default_rng(3).normal(size=[6, 10])
 RMS = float(np.sqrt(np.mean(SENT**2)))
 
@@ -51,22 +51,19 @@ def test_annealed_dropout_shares_its_noise_along_dimensions_outside_noise_shape(
 
 def test_annealed_dropout_does_nothing_outside_of_training_or_without_a_rate() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    x, arguments = (
-        mtf.ones(mesh, "batch:4"),
-        {"step": mtf.zeros(mesh, []), "key": mtf.random_key(0)},
-    )
-    assert ported.annealed_dropout(x, False, 1, 2, 0.5, **arguments) is x
-    assert ported.annealed_dropout(x, True, 1, 2, **arguments) is x
+    x, step, key = mtf.ones(mesh, "batch:4"), mtf.zeros(mesh, []), mtf.random_key(0)
+    assert ported.annealed_dropout(x, False, 1, 2, 0.5, step=step, key=key) is x
+    assert ported.annealed_dropout(x, True, 1, 2, step=step, key=key) is x
 
 
 @pytest.mark.parametrize(
     "steps, rate, message",
     [
-        ((1, 2), 1.0, r"init_rate=1.0 must be in \[0, 1\)"),
+        ((1, 2), 1.0, r"init_rate=1\.0 must be in \[0, 1\)"),
         ((2, 2), 0.5, "annealed_dropout needs start_step < end_step, got 2 and 2"),
     ],
 )
-def test_what_annealed_dropout_cannot_do_is_refused(
+def test_annealed_dropout_refuses_bad_rates_and_steps(
     steps: tuple[int, int], rate: float, message: str
 ) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
@@ -83,9 +80,9 @@ def test_what_annealed_dropout_cannot_do_is_refused(
 
 def test_noise_along_a_dimension_that_is_not_there_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    arguments = {"step": mtf.zeros(mesh, []), "key": mtf.random_key(0)}
-    with pytest.raises(mtf.ShapeError, match="no dimension b:4 in"):
-        ported.annealed_dropout(mtf.ones(mesh, "a:4"), True, 1, 2, 0.5, "b:4", **arguments)
+    x, step, key = mtf.ones(mesh, "a:4"), mtf.zeros(mesh, []), mtf.random_key(0)
+    with pytest.raises(mtf.ShapeError, match=r"no dimension b:4 in"):
+        ported.annealed_dropout(x, True, 1, 2, 0.5, "b:4", step=step, key=key)
 
 
 def _jittered(seed: int, dtype: tf.DType = tf.float32) -> np.ndarray:
@@ -112,7 +109,7 @@ def test_jitter_keeps_the_type() -> None:
     assert len(np.unique(_jittered(0, tf.bfloat16))) > 10
 
 
-def test_jitter_of_nothing_is_the_tensor_itself() -> None:
+def test_jitter_without_an_epsilon_is_the_tensor_itself() -> None:
     x = mtf.ones(mtf.Mesh(ONE_DEVICE), "batch:4")
     assert ported.multiplicative_jitter(x, 0.0, key=mtf.random_key(0)) is x
 
@@ -124,7 +121,7 @@ def test_a_gradient_is_scaled_down_to_the_bound(clip_rms_norm: float | None, fac
     results = output_and_gradients(
         ONE_DEVICE,
         lambda mesh: layers.Dropout(0.0),
-        lambda layer, inputs, context: ported.clip_activation_gradient(inputs["x"], clip_rms_norm),
+        lambda layer, inputs, call: ported.clip_activation_gradient(inputs["x"], clip_rms_norm),
         {"x": ("batch:6;d_model:10", X)},
     )
     np.testing.assert_array_equal(results["output"], X)
@@ -133,5 +130,5 @@ def test_a_gradient_is_scaled_down_to_the_bound(clip_rms_norm: float | None, fac
 
 @pytest.mark.parametrize("clip_rms_norm", [0.0, -1.0, float("nan")])
 def test_a_bound_that_is_not_positive_is_refused(clip_rms_norm: float) -> None:
-    with pytest.raises(ValueError, match="clip_rms_norm=.* must be positive, or None not to clip"):
+    with pytest.raises(ValueError, match=r"clip_rms_norm=.* must be positive, or None not to clip"):
         ported.clip_activation_gradient(mtf.ones(mtf.Mesh(ONE_DEVICE), "a:4"), clip_rms_norm)

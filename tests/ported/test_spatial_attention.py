@@ -1,6 +1,8 @@
-"""Attention in blocks attends to the positions that it says, whole or in blocks."""
+"""Attention in blocks of an image against numpy, on one device and on meshes."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,8 @@ WHERE = [
 ]
 
 
-def _run(
-    mesh_shape: str, layout: str, mask_right: bool
-) -> tuple[np.ndarray, ported.AttentionParams]:
+def _run(mesh_shape: str, layout: str, mask_right: bool) -> tuple[np.ndarray, Any]:
+    """Returns the output and the projections, `AttentionParams` of arrays."""
     mesh = mtf.Mesh(mesh_shape, layout)
     attention = ported.AttentionParameters(
         mesh, mtf.Dimension("heads", 2), SHAPE.dims[-1], mtf.Dimension("kv", 3)
@@ -31,14 +32,14 @@ def _run(
     x = np.random.default_rng(0).standard_normal(SHAPE.to_integer_list, np.float32)
     y = mtf.function(
         lambda x: ported.local_2d_self_attention_spatial_blocks(
-            x, attention(), mask_right=mask_right
+            x, attention.projections(), mask_right=mask_right
         )
     )(mtf.import_tf_tensor(mesh, x, SHAPE))
-    return mtf.to_numpy(y), mtf.to_numpy(attention())
+    return mtf.to_numpy(y), mtf.to_numpy(attention.projections())
 
 
-def _expected(params: ported.AttentionParams, mask_right: bool) -> np.ndarray:
-    """Position by position over the whole image; zeros beyond it take part."""
+def _expected(params: Any, mask_right: bool) -> np.ndarray:
+    """Computes position by position over the whole image; the softmax includes zeros beyond it."""
     x = np.random.default_rng(0).standard_normal(SHAPE.to_integer_list, np.float32)
     whole = x.transpose(0, 1, 3, 2, 4, 5).reshape(2, H_BLOCKS * HEIGHT, W_BLOCKS * WIDTH, IO)
     padded = np.pad(whole, [(0, 0), (HEIGHT, HEIGHT), (WIDTH, WIDTH), (0, 0)])
@@ -53,14 +54,14 @@ def _expected(params: ported.AttentionParams, mask_right: bool) -> np.ndarray:
             top, left = row // HEIGHT * HEIGHT, column // WIDTH * WIDTH
             last_row = top + (2 if mask_right else 3) * HEIGHT
             last_column = left + (2 if mask_right else 3) * WIDTH
-            seen = [
+            visible = [
                 (r, c)
                 for r in range(top, last_row)
                 for c in range(left, last_column)
                 if not mask_right or r < row + HEIGHT or (r == row + HEIGHT and c <= column + WIDTH)
             ]
-            keys = np.stack([k[:, :, r, c] for r, c in seen], axis=2)
-            values = np.stack([v[:, :, r, c] for r, c in seen], axis=2)
+            keys = np.stack([k[:, :, r, c] for r, c in visible], axis=2)
+            values = np.stack([v[:, :, r, c] for r, c in visible], axis=2)
             logits = np.einsum("bnk,bnmk->bnm", q[:, :, row, column], keys)
             weights = np.exp(logits - logits.max(-1, keepdims=True))
             weights /= weights.sum(-1, keepdims=True)

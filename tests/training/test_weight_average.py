@@ -14,7 +14,7 @@ from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.resnet.small_resnet import SHAPES, pictures, small_resnet
+from tests.models.resnet.small_resnet import SHAPES, image_batch, small_resnet
 from tests.training.toy_run import Evaluating, parameters, toy_train
 
 DECAY = 0.4
@@ -73,7 +73,7 @@ def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
         small_resnet(mesh), optim.Sgd(0.02), mesh, frozen=["^softmax/bias$"], average_decay=DECAY
     )
     state.initialize()
-    batches = [pictures(seed) for seed in range(4)]
+    batches = [image_batch(seed) for seed in range(4)]
     data = tf.data.Dataset.from_tensor_slices(
         {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
     )

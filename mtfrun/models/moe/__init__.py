@@ -27,6 +27,7 @@ from mtfrun.models.moe.gates.top_2 import Top2
 from mtfrun.models.moe.gates.top_2_v1 import Top2V1
 from mtfrun.models.moe.gates.top_n import TopN
 from mtfrun.models.moe.gates.truncated_top_2 import TruncatedTop2, truncated_top_2
+from mtfrun.models.moe.mixture import Mixture
 from mtfrun.models.moe.moe_1d import MoE1D
 from mtfrun.models.moe.moe_2d import MoE2D
 from mtfrun.models.moe.router import InputDropout, InputNoise, Jitter, Router
@@ -49,6 +50,7 @@ __all__ = [
     "InputDropout",
     "InputNoise",
     "Jitter",
+    "Mixture",
     "MoE1D",
     "MoE2D",
     "Never",

@@ -1,4 +1,4 @@
-"""How many tokens are a group, and how many slots an expert has for each group."""
+"""The size of groups of tokens, and the slots that an expert has for a group."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Capacity:
     An expert has group_size * factor / num_experts slots: Lepikhin et al. 2020, arXiv:2006.16668,
     section 2.2; Fedus et al. 2021, arXiv:2101.03961, equation 3.
 
-    Args:
-      training, evaluation: the capacity factors; 1 leaves room for one choice a token.
+    Attributes:
+      training, evaluation: the capacity factors; 1 gives a slot to one choice of every token.
       second_level: the factor of the second level of two.
-      min_expert_capacity: at least as many slots on every level.
-      group_size: about so many tokens are a group, on every level; see `num_groups`.
+      min_expert_capacity: the smallest number of slots, on every level.
+      group_size: about the number of tokens in a group, on every level; see `num_groups`.
 
     Raises:
       InputError: a factor or the group size is not positive.
@@ -44,8 +44,8 @@ class Capacity:
         """Returns the dimension of the groups that `tokens` are split into.
 
         Args:
-          mesh: what must divide the groups.
-          name: of the dimension, which says by the layout how they are split.
+          mesh: must divide the groups.
+          name: of the dimension, which the layout splits by this name.
           tokens: their number.
 
         Raises:

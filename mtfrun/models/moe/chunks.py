@@ -1,4 +1,4 @@
-"""Sequences in chunks of positions, one after the other, which bounds the memory."""
+"""A function of sequences applied to chunks of positions, which bounds its memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mtfrun import mtf
 def map_chunks(
     fn: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, output_dim: mtf.Dimension, tokens: int
 ) -> mtf.Tensor:
-    """Returns fn(x), computed for chunks of about so many tokens.
+    """Returns fn(x), computed for chunks of about `tokens` tokens.
 
     Args:
-      fn: from {batch..., positions, d_model} to {batch..., positions, output_dim}; treats positions
-        one by one.
+      fn: from {batch..., positions, d_model} to {batch..., positions, output_dim}; its positions
+        do not depend on each other.
       x: {batch..., length, d_model}.
-      output_dim: as above.
-      tokens: a chunk has so many, or one position of all rows if these are more.
+      output_dim: of the output.
+      tokens: the size of a chunk; it has at least one position of all sequences.
     """
     *batch, length, d_model = x.shape.dims
     positions = max(1, tokens // mtf.Shape(batch).size)
@@ -38,6 +38,6 @@ def map_chunks(
 
     zeros = mtf.zeros(x.mesh, (x.shape - d_model) + output_dim, x.dtype)
     first = [mtf.constant(x.mesh, 0, dtype=tf.int32), zeros]
-    _, y = mtf.while_loop(lambda i, y: mtf.less(i, number), advance, first)
+    _, y = mtf.while_loop(lambda i, _: mtf.less(i, number), advance, first)
     y = mtf.slice(mtf.replace_dimensions(y, [chunks, chunk], padded), 0, length.size, padded.name)
     return mtf.rename_dimension(y, padded.name, length.name)

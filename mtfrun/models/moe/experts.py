@@ -1,17 +1,17 @@
-"""The experts: many feed-forward layers side by side."""
+"""Experts: feed-forward layers with a dimension of experts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
-from mtfrun.layers import Context, Dense, DenseProduct, Dropout
+from mtfrun.layers import Call, Dense, DenseProduct, Dropout
 
 Activation = Callable[[mtf.Tensor], mtf.Tensor] | None
 
 
 class Experts(mtf.Module):
-    """activation(x * wi) * wo with weights of its own for every expert, without biases."""
+    """activation(x * wi) * wo with separate weights for every expert, without biases."""
 
     def __init__(
         self,
@@ -41,6 +41,6 @@ class Experts(mtf.Module):
             mesh, [hidden], [self.output_dim], dtypes, expert_dims=expert_dims, use_bias=False
         )
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}."""
-        return self.wo(self.dropout(self.wi(x), context))
+        return self.wo(self.dropout(self.wi(x, call), call), call)

@@ -6,7 +6,7 @@ from mtfrun import mtf
 from mtfrun.layers import Metric
 from mtfrun.models.moe.routing import Routing
 
-# Tokens are counted by how many experts they visit: 0, 1, 2, 3, or 4 and more.
+# Tokens by the number of experts that they visit: 0, 1, 2, 3, or 4 and more.
 VISITS = mtf.Dimension("visits", 5)
 # The experts of the first of two levels: a batch dimension of the second level's routing.
 _OUTER_EXPERTS = "expert_x"
@@ -33,7 +33,7 @@ def level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, 
 
     Args:
       routing: of a gate.
-      importance: {..., group}, 0 where there is no token; None for tokens everywhere.
+      importance: {..., group}, 0 for padding; None for tokens everywhere.
     """
     outer = [dim for dim in routing.batch if dim.name == _OUTER_EXPERTS]
     counts = mtf.reduce_sum(routing.counts, output_shape=[*outer, routing.experts])
@@ -62,8 +62,8 @@ def visits_metric(visits: mtf.Tensor, importance: mtf.Tensor | None) -> Metric:
     """Returns the shares {visits} of tokens by the number of experts that they visit.
 
     Args:
-      visits: {...} float32, how many experts a token visits.
-      importance: {...}, 0 where there is no token; None for tokens everywhere.
+      visits: {...} float32, the number of experts that a token visits.
+      importance: {...}, 0 for padding; None for tokens everywhere.
     """
     nonpadding = _nonpadding(visits, importance)
     column = mtf.to_int32(mtf.minimum(visits + 0.5, float(VISITS.size - 1)))

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Auxiliary, Context, Sublayer
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.chunks import map_chunks
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.dispatch.gather import GatherDispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import VISITS, level_metrics, level_shapes, visits_metric
+from mtfrun.models.moe.metrics import level_metrics, visits_metric
+from mtfrun.models.moe.mixture import Mixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
-from mtfrun.models.moe.two_levels import (
-    NO_OUTER_BATCH,
-    TwoLevelDims,
-    TwoLevels,
-    two_levels,
-)
+from mtfrun.models.moe.two_levels import NO_OUTER_BATCH, TwoLevelDims, two_levels
+from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
-class MoE2D(Sublayer):
-    """Every token visits a few groups of experts and in each a few experts.
+class MoE2D(Mixture):
+    """Every token visits a few groups of experts, and in each of them a few experts.
 
     Shazeer et al. 2017, arXiv:1701.06538, appendix B. The first level chooses among expert_x, the
     second, whose router differs from one expert_x to the next, among expert_y. A token's first
-    choice on the first level may visit two experts there, its second choice one: none to three in
-    all.
+    choice on the first level may visit two experts there, its second choice one: a token visits up
+    to three experts.
 
     On a mesh of two axes: tokens {outer_batch, batch, ...} with outer_batch on one and batch on the
     other, expert_x on the axis of the batch, expert_y on that of the outer batch; tokens move by
     all-to-alls over one axis at a time. Without an outer batch every device of that axis computes
     the first level.
 
-    Args: as for `MoE1D`, but:
+    Args:
+      mesh, d_model, dtypes, experts, loss_coef, dispatch: see `MoE1D`.
       num_experts: (expert_x, expert_y).
       routers: of the first and of the second level; the second is called with `outer_experts` as
         well.
-      capacity: `second_level` is the factor of the second level, in training and in evaluation.
+      capacity: see `MoE1D`; `second_level` is the factor of the second level, in training and in
+        evaluation.
     """
 
     short_name = "moe_2d"
@@ -58,16 +55,19 @@ class MoE2D(Sublayer):
         loss_coef: float = 1e-2,
         dispatch: Dispatch = GatherDispatch(),
     ) -> None:
-        super().__init__()
         for name, values in (("num_experts", num_experts), ("routers", routers)):
             if len(values) != 2:
                 raise InputError(f"MoE2D.{name}={values!r} must be two, one for each level")
-        self._mesh = mesh
-        self._d_model = d_model
-        self._capacity = capacity
-        self._loss_coef = loss_coef
-        self._dispatch = dispatch
-        self._num_experts = num_x, num_y = (num_experts[0], num_experts[1])
+        num_x, num_y = num_experts
+        super().__init__(
+            mesh,
+            d_model,
+            capacity,
+            dispatch,
+            loss_coef=loss_coef,
+            experts_of_levels={"level_1": num_x, "level_2": num_x * num_y},
+        )
+        self._num_experts = (num_x, num_y)
         expert_x, expert_y = mtf.Dimension("expert_x", num_x), mtf.Dimension("expert_y", num_y)
         expert_x_unsplit = mtf.Dimension("expert_x_unsplit", num_x)
         expert_y_unsplit = mtf.Dimension("expert_y_unsplit", num_y)
@@ -78,22 +78,10 @@ class MoE2D(Sublayer):
         )
         self.experts = experts(mesh, [expert_y, expert_x], d_model, dtypes)
 
-    @property
-    def metric_shapes(self) -> Mapping[str, mtf.Shape]:
-        """Those of both levels, and the tokens by the number of experts that they visit."""
-        num_x, num_y = self._num_experts
-        levels = {"level_1": num_x, "level_2": num_x * num_y}
-        shapes = {
-            f"{level}/{name}": shape
-            for level, experts in levels.items()
-            for name, shape in level_shapes(experts).items()
-        }
-        return {**shapes, "visits": mtf.Shape([VISITS])}
-
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {[outer,] batch, length, n} for x {[outer,] batch, length, d_model}.
 
-        n is the experts' output dimension: d_model unless they were told otherwise.
+        n is the experts' output dimension, by default d_model.
         """
         *outer, batch, length, _ = x.shape.dims
         (outer_batch,) = outer or [NO_OUTER_BATCH]
@@ -102,20 +90,17 @@ class MoE2D(Sublayer):
             self._capacity,
             self._num_experts,
             (outer_batch, batch, length),
-            training=context.training,
+            training=call.training,
         )
         shape = mtf.Shape([outer_batch, dims.groups_x, dims.group_size_x])
         inputs = mtf.reshape(x, shape + self._d_model)
-        importance = None
-        if context.nonpadding is not None:
-            importance = mtf.reshape(context.nonpadding, shape)
-        y = self._mixture(inputs, dims, importance, context)
+        y = self._mixture(inputs, dims, importance_of_tokens(call, shape), call)
         return mtf.reshape(y, self._output_shape(x))
 
-    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+    def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns {batch..., n} for x {batch..., d_model}.
 
-        Every token is a group of its own, with room in every expert.
+        Every token is a group of its own, with a slot in every expert.
 
         Raises:
           InputError: a gate draws random numbers.
@@ -123,27 +108,11 @@ class MoE2D(Sublayer):
         batch = mtf.combined_dimension(x.shape.dims[:-1])
         dims = TwoLevelDims.of_step(batch)
         inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, dims.group_size_x, self._d_model])
-        y = self._mixture(inputs, dims, None, context)
+        y = self._mixture(inputs, dims, None, call)
         return mtf.reshape(y, self._output_shape(x)), state
 
-    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
-        """Returns what `step` gives for all positions of x {batch..., length, d_model}.
-
-        About a group of tokens at a time, for every expert has room for all of these.
-        """
-        y = map_chunks(
-            lambda chunk: self.step(chunk, (), context)[0],
-            x,
-            self.experts.output_dim,
-            self._capacity.group_size,
-        )
-        return y, state
-
-    def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
-        return (x.shape - self._d_model) + self.experts.output_dim
-
     def _mixture(
-        self, x: mtf.Tensor, dims: TwoLevelDims, importance: mtf.Tensor | None, context: Context
+        self, x: mtf.Tensor, dims: TwoLevelDims, importance: mtf.Tensor | None, call: SequenceCall
     ) -> mtf.Tensor:
         """Returns the mixture for x {outer_batch, groups_x, group_size_x, d_model}."""
         mixture = two_levels(
@@ -154,17 +123,16 @@ class MoE2D(Sublayer):
             self.inner_router,
             self.experts,
             self._dispatch,
-            context,
+            call,
         )
-        if context.collector is not None:
-            context.collector.add(self.path, self._auxiliary(mixture, importance))
+        if call.collector is not None:
+            self._collect(
+                call.collector,
+                mixture.outer.loss + mixture.inner.loss,
+                {
+                    "level_1": level_metrics(mixture.outer, importance),
+                    "level_2": level_metrics(mixture.inner, mixture.inner_importance),
+                },
+                visits_metric(mixture.visits(), importance),
+            )
         return mixture.output
-
-    def _auxiliary(self, mixture: TwoLevels, importance: mtf.Tensor | None) -> Auxiliary:
-        levels = {
-            "level_1": level_metrics(mixture.outer, importance),
-            "level_2": level_metrics(mixture.inner, mixture.inner_importance),
-        }
-        metrics = {f"{level}/{n}": m for level, means in levels.items() for n, m in means.items()}
-        metrics["visits"] = visits_metric(mixture.visits(), importance)
-        return Auxiliary(self._loss_coef * (mixture.outer.loss + mixture.inner.loss), metrics)

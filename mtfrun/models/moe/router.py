@@ -1,4 +1,4 @@
-"""The router: logits of the experts for every token, and the gate that reads them."""
+"""The router: logits of the experts for every token, and a gate."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.layers import Context
+from mtfrun.layers import Call
 from mtfrun.models.moe.gates.gate import Gate, GateContext
 from mtfrun.models.moe.gates.top_2 import Top2
 from mtfrun.models.moe.routing import Routing
 
 
 class InputNoise(Protocol):
-    """Noise on what a router reads, in training only."""
+    """Noise on the input of a router, in training only."""
 
     def __call__(self, x: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
         """Returns x {..., d_model} with noise."""
@@ -41,7 +41,7 @@ class InputDropout:
 
     def __call__(self, x: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
         """Returns x with dropped elements."""
-        return mtf.dropout(x, True, rate=self.rate, key=key)
+        return mtf.dropout(x, training=True, rate=self.rate, key=key)
 
 
 class Router(mtf.Module):
@@ -65,11 +65,13 @@ class Router(mtf.Module):
         """Makes the spec of the kernel {*outer_experts, d_model, experts}.
 
         Args:
-          mesh, d_model, dtypes: as for all layers.
+          mesh: the mesh.
+          d_model: the dimension of the tokens' vectors.
           experts: the dimension of the experts, without a layout rule.
-          outer_experts: dimensions of the tokens, for each of which there is a map of its own.
+          dtypes: of the kernel.
+          outer_experts: dimensions of the tokens, for every index of which there is a separate map.
           gate: chooses experts by the logits.
-          input_noise: noise on what the router reads, in training.
+          input_noise: noise on the input, in training.
         """
         super().__init__()
         self._gate = gate
@@ -89,17 +91,17 @@ class Router(mtf.Module):
         group: mtf.Dimension,
         capacity: mtf.Dimension,
         importance: mtf.Tensor | None,
-        context: Context,
+        call: Call,
     ) -> Routing:
         """Returns the routing of tokens x {..., group, d_model}; importance: {..., group}."""
         x = mtf.to_float(x)
-        # Evaluation has no key; a policy that needs one says so.
-        key = None if context.key is None else context.key_of(self)
-        if self._input_noise is not None and context.training:
-            x = self._input_noise(x, context.key_of(self).fold_in("input_noise"))
+        # Evaluation has no key; a policy that needs one raises an error.
+        key = None if call.key is None else call.key_of(self)
+        if self._input_noise is not None and call.training:
+            x = self._input_noise(x, call.key_of(self).fold_in("input_noise"))
         output_shape = (x.shape - self._d_model) + self._experts
         logits = mtf.einsum([x, mtf.to_float(self.kernel)], output_shape)
         gate_context = GateContext(
-            group, self._experts, capacity, importance, training=context.training, key=key
+            group, self._experts, capacity, importance, training=call.training, key=key
         )
         return self._gate(logits, gate_context)

@@ -1,4 +1,4 @@
-"""A routing: which token is dispatched to which slot of which expert, and with what weight."""
+"""A routing: the experts, slots and weights of tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtfrun import mtf
 class Choice:
     """One expert for every token, all {..., group}.
 
-    Args:
+    Attributes:
       expert: int32, the expert.
       position: int32, the position in the expert, which is the token's slot there; undefined where
         the token was not dispatched.
@@ -37,11 +37,11 @@ class Routing:
 
     The tokens of an expert in a group use its slots 0, 1, ... without gaps.
 
-    Args:
+    Attributes:
       choices: the experts of every token, best first.
       group, experts, capacity: the dimensions.
       gates: the router's probabilities {..., group, experts}, for metrics.
-      loss: what is added to the training loss: load balancing loss and router z-loss; a scalar.
+      loss: added to the training loss: load balancing loss and router z-loss; a scalar.
       balance_loss: the load balancing loss alone.
     """
 
@@ -92,7 +92,7 @@ class Routing:
         _, sources_by_slot = mtf.top_k(mtf.negative(flat), sources, rank)
         first = mtf.to_int32(mtf.cumsum(self.counts, self.experts, exclusive=True))
         position = mtf.range(first.mesh, self.capacity, tf.int32)
-        shape = self.batch + [self.experts, self.capacity]
+        shape = mtf.Shape([*self.batch, self.experts, self.capacity])
         used = mtf.less(mtf.to_float(position), self.counts, output_shape=shape)
         index = mtf.minimum(mtf.add(first, position, output_shape=shape), sources.size - 1)
         source = mtf.gather_rows(sources_by_slot, [(rank, index)], shape)

@@ -1,9 +1,9 @@
-"""What a mixture of experts of two levels computes.
+"""The computation of a mixture of experts of two levels.
 
 Level x sends tokens to expert_x; each of these is a mixture of its own, level y, over expert_y.
 
     dimension          size                          meaning
-    outer_batch        as the batch has it, or 1     rows that are split as expert_y is
+    outer_batch        as the batch has it, or 1     sequences that are split as expert_y is
     groups_x           about tokens / group_size     groups of an outer batch, split as expert_x is
     group_size_x       about Capacity.group_size     tokens that compete on level x
     expert_x           num_experts[0]                experts of level x
@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.layers import Context
+from mtfrun.layers import Call
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch.all_to_all import apply_experts
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
@@ -52,16 +52,16 @@ class TwoLevelDims(NamedTuple):
         mesh: mtf.Mesh,
         capacity: Capacity,
         num_experts: tuple[int, int],
-        rows: tuple[mtf.Dimension, mtf.Dimension, mtf.Dimension],
+        sequences: tuple[mtf.Dimension, mtf.Dimension, mtf.Dimension],
         *,
         training: bool,
     ) -> TwoLevelDims:
-        """Returns the dimensions for whole sequences, of rows (outer_batch, batch, length).
+        """Returns the dimensions for sequences (outer_batch, batch, length).
 
         Raises:
           LayoutError: the mesh does not divide the groups of a level.
         """
-        outer_batch, batch, length = rows
+        outer_batch, batch, length = sequences
         num_x, num_y = num_experts
         tokens = batch.size * length.size
         groups_x = capacity.groups(mesh, batch.name, tokens)
@@ -84,8 +84,10 @@ class TwoLevelDims(NamedTuple):
 
     @classmethod
     def of_step(cls, tokens: mtf.Dimension) -> TwoLevelDims:
-        """Returns the dimensions of a step of decoding, without an outer batch: every token is a
-        group of its own, with room in every expert."""
+        """Returns the dimensions of a step of decoding, without an outer batch.
+
+        Every token is a group of its own, with a slot in every expert.
+        """
         groups_y = mtf.Dimension("outer_batch", tokens.size)
         group_size_x, group_size_y = (mtf.Dimension(f"group_size_{level}", 1) for level in "xy")
         capacity_x, capacity_y = (mtf.Dimension(f"expert_capacity_{level}", 1) for level in "xy")
@@ -136,7 +138,7 @@ def two_levels(
     inner_router: Router,
     experts: Experts,
     dispatch: Dispatch,
-    context: Context,
+    call: Call,
 ) -> TwoLevels:
     """Returns the weighted outputs of the experts of every token, and how tokens were routed.
 
@@ -146,15 +148,15 @@ def two_levels(
       dims: of the groups and capacities.
       outer_router, inner_router: of level x and of level y.
       experts: with the dimensions (expert_y, expert_x).
-      dispatch: moves rows.
-      context: the call.
+      dispatch: moves tokens to slots and back.
+      call: see `Call`.
     """
     outer_batch, groups_x, group_size_x, d_model = x.shape.dims
     _, _, expert_capacity_x, groups_y, group_size_y, expert_capacity_y = dims
     d_output = experts.output_dim
 
     # Level x: the tokens of a group compete for the slots of expert_x.
-    outer = outer_router(x, group_size_x, expert_capacity_x, importance, context)
+    outer = outer_router(x, group_size_x, expert_capacity_x, importance, call)
     expert_x_unsplit, expert_x = outer.experts, mtf.Dimension("expert_x", outer.experts.size)
     groups_x_unsplit = mtf.Dimension(f"{groups_x.name}_unsplit", groups_x.size)
     slots_by_group = mtf.Shape([expert_x_unsplit, outer_batch, groups_x, expert_capacity_x])
@@ -171,13 +173,13 @@ def two_levels(
     inner_importance = mtf.reshape(mtf.reshape(importance_x, slots_by_expert), tokens_y)
 
     # Level y: the tokens of these groups compete for the slots of expert_y.
-    inner = inner_router(y, group_size_y, expert_capacity_y, inner_importance, context)
+    inner = inner_router(y, group_size_y, expert_capacity_y, inner_importance, call)
     expert_y_unsplit, expert_y = inner.experts, mtf.Dimension("expert_y", inner.experts.size)
     shape_y = mtf.Shape([expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_model])
     slots_y = dispatch.to_slots(y, inner, shape_y)
     # Second all-to-all, from groups_y to expert_y, and the third, back.
     # {expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_output}
-    slots_y = apply_experts(experts, slots_y, expert_y, groups_y, context)
+    slots_y = apply_experts(experts, slots_y, expert_y, groups_y, call)
     # {expert_x, groups_y, group_size_y, d_output}
     y = dispatch.to_tokens(slots_y, inner, tokens_y + d_output)
 

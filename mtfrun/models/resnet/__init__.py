@@ -1,4 +1,4 @@
-"""Networks that classify images."""
+"""Residual networks for image classification."""
 
 from mtfrun.models.resnet.backbone import Backbone
 from mtfrun.models.resnet.blocks import (
@@ -9,10 +9,10 @@ from mtfrun.models.resnet.blocks import (
     ResidualBlock,
 )
 from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
-from mtfrun.models.resnet.image_input import ImageInput, augmented
+from mtfrun.models.resnet.image_input import ImageInput, augment
 from mtfrun.models.resnet.image_loss import ImageLoss
-from mtfrun.models.resnet.mixup import beta_quantiles, mixed, mixing_shares
-from mtfrun.models.resnet.resnet import ResNet, in_blocks
+from mtfrun.models.resnet.mixup import beta_quantiles, mix_with_previous, mixing_coefficients
+from mtfrun.models.resnet.resnet import ResNet, cut_into_blocks
 from mtfrun.models.resnet.stems import LargeImageStem, SmallImageStem
 
 __all__ = [
@@ -29,9 +29,9 @@ __all__ = [
     "ResNet",
     "ResidualBlock",
     "SmallImageStem",
-    "augmented",
+    "augment",
     "beta_quantiles",
-    "in_blocks",
-    "mixed",
-    "mixing_shares",
+    "cut_into_blocks",
+    "mix_with_previous",
+    "mixing_coefficients",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -14,16 +15,17 @@ from mtfrun.models.resnet.stems import SmallImageStem
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A stem, and stages of residual blocks; every stage but the first halves rows and cols.
+    """A stem and stages of residual blocks; every stage but the first halves rows and cols.
 
-    stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes, norm=...)`.
-    block: a class, called as a `ResidualBlock`.
-    stage_sizes: the number of blocks of each stage.
-    widths: their widths, one a stage.
-    norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
-    init_zero: residual blocks begin as the identity.
-    rematerialise: compute residual blocks again in the backward pass instead of remembering what is
-      inside them: less memory, the time of one more forward pass.
+    Attributes:
+      stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes, norm=...)`.
+      block: a class, called as a `ResidualBlock`.
+      stage_sizes: the number of blocks of each stage.
+      widths: the width of the blocks of each stage.
+      norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
+      init_zero: whether residual blocks are initialised to the identity.
+      rematerialise: whether the values inside of residual blocks are computed again in the backward
+        pass instead of stored: less memory, the time of one more forward pass.
     """
 
     stem: Callable[..., mtf.Module] = SmallImageStem
@@ -35,11 +37,11 @@ class Backbone:
     rematerialise: bool = False
 
     def __post_init__(self) -> None:
-        sizes, widths = list(self.stage_sizes), list(self.widths)
-        if len(sizes) != len(widths) or not sizes or min(sizes) < 1:
+        sizes, widths = self.stage_sizes, self.widths
+        if not (_are_sizes(sizes) and _are_sizes(widths) and len(sizes) == len(widths)):
             raise InputError(
-                f"stage_sizes={sizes} and widths={widths} must be one number a stage each, of at "
-                "least 1"
+                f"stage_sizes={sizes!r} and widths={widths!r} must be lists of integers, one for "
+                "each stage, of at least 1"
             )
 
     def layers(
@@ -54,7 +56,7 @@ class Backbone:
         Args:
           mesh: the mesh.
           channels: of the images.
-          blocking: what images are cut into.
+          blocking: the blocks that images are cut into.
           dtypes: of variables and of activations.
         """
         filters = mtf.Dimension("filters", self.widths[0])
@@ -78,3 +80,12 @@ class Backbone:
                 filters = block.output_dim
                 stages[-1].append(block)
         return stem, stages
+
+
+def _are_sizes(value: Any) -> bool:
+    """Returns whether a setting is a list of integers of at least 1, and not empty."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 0
+        and all(isinstance(size, int) and size >= 1 for size in value)
+    )

@@ -1,4 +1,4 @@
-"""Residual blocks: a few convolutions, and a shortcut around them."""
+"""Residual blocks: convolutions with a shortcut around them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import BatchNorm, Conv2D, Updates
+from mtfrun.layers import BatchNorm, Call, Conv2D
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocking:
-    """Into how many blocks images are cut along rows and cols; see `mtf.halo_exchange`.
+    """The number of blocks that images are cut into along rows and cols; see `mtf.halo_exchange`.
 
-    Where a number is 1, images lack the dimension. That is not the same as no blocks: convolutions
-    with a stride begin half a filter before the image in every direction, so that any blocking
-    gives the same numbers.
+    Where a number is 1, images lack the dimension that counts blocks. Convolutions still treat them
+    as blocks: with a stride they begin half a filter before the image in every direction, so that
+    any blocking gives the same numbers.
+
+    Attributes:
+      rows: the number of blocks of rows.
+      cols: the number of blocks of cols.
     """
 
     rows: int = 1
@@ -50,7 +54,7 @@ class ConvolutionNorm(mtf.Module):
         init_zero: bool = False,
         norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the layers; `init_zero` makes the first output 0, `norm` is the norm's class."""
+        """Makes the layers; `init_zero`: the initial output is 0, `norm`: the norm's class."""
         super().__init__()
         self.convolution = Conv2D(
             mesh,
@@ -60,35 +64,35 @@ class ConvolutionNorm(mtf.Module):
             filter_size=(size, size),
             strides=(stride, stride),
             blocks=blocking.dims,
-            # He et al. 2015, arXiv:1502.01852, equation 14: for what relu comes after.
+            # He et al. 2015, arXiv:1502.01852, equation 14: for outputs that pass a relu.
             filter_initializer=mtf.VarianceScaling(2.0, "fan_out"),
         )
         self.norm = norm(mesh, [outputs], dtypes, init_zero=init_zero)
 
-    def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        """Returns the normalised result and the norm's moving averages."""
-        return self.norm(self.convolution(x), training)
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., rows, cols, outputs} for x {..., rows, cols, inputs}."""
+        return self.norm(self.convolution(x, call), call)
 
 
 class ResidualBlock(mtf.Module, abc.ABC):
     """relu(convolutions(x) + shortcut(x)); He et al. 2015, arXiv:1512.03385, figure 2.
 
     The shortcut is the identity, or where the shape changes a 1x1 convolution with the stride
-    (option B there). A subclass says which convolutions.
+    (option B there). A subclass defines the convolutions.
 
     Args:
       mesh: the mesh.
       inputs: the channels of x.
       width: the block's width.
-      blocking: what images are cut into.
+      blocking: the blocks that images are cut into.
       dtypes: of variables and of activations.
       stride: of the block, in rows and cols.
-      init_zero: the block begins as its shortcut alone (Goyal et al. 2017, arXiv:1706.02677,
-        section 5.1).
+      init_zero: whether the block is initialised to its shortcut alone (Goyal et al. 2017,
+        arXiv:1706.02677, section 5.1).
       norm: the class of all norms.
     """
 
-    expansion = 1  # output channels for each of the width
+    expansion = 1  # output channels / width
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class ResidualBlock(mtf.Module, abc.ABC):
         self.convolutions = [
             ConvolutionNorm(mesh, first, last, blocking, dtypes, norm=norm, **options)
             for first, last, options in self._plan(
-                inputs, mtf.Dimension(inputs.name, width), stride, init_zero
+                inputs, mtf.Dimension(inputs.name, width), stride=stride, init_zero=init_zero
             )
         ]
         self.shortcut = None
@@ -116,29 +120,25 @@ class ResidualBlock(mtf.Module, abc.ABC):
                 mesh, inputs, self.output_dim, blocking, dtypes, size=1, stride=stride, norm=norm
             )
 
-    def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        """Returns the output {..., rows, cols, output_dim} and the norms' moving averages."""
-        updates: Updates = {}
-        shortcut = x
-        if self.shortcut is not None:
-            shortcut, updates = self.shortcut(x, training)
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., rows, cols, output_dim} for x {..., rows, cols, inputs}."""
+        shortcut = x if self.shortcut is None else self.shortcut(x, call)
         for i, convolution in enumerate(self.convolutions):
-            x, more = convolution(mtf.relu(x) if i else x, training)
-            updates |= more
-        return mtf.relu(x + shortcut), updates
+            x = convolution(mtf.relu(x) if i else x, call)
+        return mtf.relu(x + shortcut)
 
     @abc.abstractmethod
     def _plan(
-        self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
+        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
     ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
-        """Returns input and output channels and the options of each convolution."""
+        """Returns the input channels, output channels and options of each convolution."""
 
 
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions, the first with the stride."""
 
     def _plan(
-        self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
+        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
     ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         return [
             (inputs, inner, {"stride": stride}),
@@ -149,14 +149,14 @@ class BasicBlock(ResidualBlock):
 class BottleneckBlock(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions to four times the width; the 3x3 one has the stride.
 
-    That is version 1.5 of ResNet-50: He et al. had the stride in the first convolution.
+    This is ResNet-50 v1.5: in He et al. the first convolution has the stride.
     https://github.com/facebookarchive/fb.resnet.torch#notes
     """
 
     expansion = 4
 
     def _plan(
-        self, inputs: mtf.Dimension, inner: mtf.Dimension, stride: int, init_zero: bool
+        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
     ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
         return [
             (inputs, inner, {"size": 1}),

@@ -1,4 +1,4 @@
-"""Pictures as a network reads them: normalised and, in training, moved and mirrored at random."""
+"""The input of image classifiers: normalisation, and augmentation in training."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.layers import Call
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageInput:
-    """Makes normalised floats of pictures, on the devices.
+    """Normalises images, and augments them in training; on the devices.
 
-    mean, stddev: of the pixels, 0 to 255: one number, or one a channel. Pixels become
-        (pixel - mean) / stddev. Pictures that are floats are taken as they are.
-    crop_padding: in training every picture is moved by up to so many pixels in each direction, at
-        random; what comes in is 0, the mean. He et al. 2015, arXiv:1512.03385, section 4.2: pad,
-        then crop.
-    flip: in training mirror every second picture, left to right.
+    Attributes:
+      mean: of the pixels, 0 to 255: one number, or one for each channel.
+      stddev: likewise. Pixels become (pixel - mean) / stddev; images of floats are not normalised.
+      crop_padding: in training images are shifted by up to so many pixels in each direction, at
+        random, and filled up with 0, the mean. This is padding, then random cropping; He et al.
+        2015, arXiv:1512.03385, section 4.2.
+      flip: in training images are flipped horizontally with probability 1/2.
     """
 
     mean: float | Sequence[float] = 127.5
@@ -32,16 +34,19 @@ class ImageInput:
         if self.crop_padding < 0:
             raise InputError(f"crop_padding={self.crop_padding} must not be negative")
 
-    def __call__(self, images: mtf.Tensor, *, training: bool, key: mtf.Key | None) -> mtf.Tensor:
-        """Returns float32 {batch, rows, cols, channels} for images of that shape."""
+    def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns float32 {batch, rows, cols, channels} for images of that shape.
+
+        Raises:
+          InputError: the call has no key to draw augmentation from.
+        """
         if not images.dtype.is_floating:
             images = self._normalised(images)
-        if training and (self.crop_padding or self.flip):
-            if key is None:
+        if call.training and (self.crop_padding or self.flip):
+            if call.key is None:
                 raise InputError("augmentation needs a key in training")
-            images = augmented(
-                images, key.fold_in("augmentation"), padding=self.crop_padding, flip=self.flip
-            )
+            key = call.key.fold_in("augmentation")
+            images = augment(images, key, padding=self.crop_padding, flip=self.flip)
         return images
 
     def _normalised(self, images: mtf.Tensor) -> mtf.Tensor:
@@ -53,47 +58,47 @@ class ImageInput:
         return (mtf.to_float(images) - mean) / stddev
 
 
-def augmented(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mtf.Tensor:
-    """Returns every picture moved, and every second one mirrored, at random.
+def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mtf.Tensor:
+    """Returns every image shifted and, with probability 1/2, flipped horizontally.
 
-    Each picture draws for itself, from the key and its place in the batch: no layout changes what
-    it becomes. Moving is a contraction with a matrix that selects pixels, which runs under every
-    layout of the batch.
+    Each image has random numbers of its own, drawn from the key and its index in the batch: no
+    layout changes the result. Pixels are selected by a contraction with a one-hot matrix, which
+    runs under every layout of the batch.
 
     Args:
       images: {batch, rows, cols, channels}.
       key: of this step.
-      padding: the largest move in pixels.
-      flip: whether to mirror.
+      padding: the largest shift in pixels.
+      flip: whether to flip.
     """
     batch, rows, cols, _ = images.shape.dims
-    rows_from = _moved(images.mesh, batch, rows, key.fold_in("rows"), padding)
-    cols_from = _moved(images.mesh, batch, cols, key.fold_in("cols"), padding)
+    source_rows = _shifted_indices(images.mesh, batch, rows, key.fold_in("rows"), padding)
+    source_cols = _shifted_indices(images.mesh, batch, cols, key.fold_in("cols"), padding)
     if flip:
         coin = mtf.random_uniform(images.mesh, [batch], key=key.fold_in("flip"))
-        mirrored = mtf.negative(cols_from) + (cols.size - 1)
-        cols_from = mtf.where(
-            mtf.less(coin, 0.5), mirrored, cols_from, output_shape=cols_from.shape
+        flipped = mtf.negative(source_cols) + (cols.size - 1)
+        source_cols = mtf.where(
+            mtf.less(coin, 0.5), flipped, source_cols, output_shape=source_cols.shape
         )
-    images = _selected(images, rows, rows_from)
-    return _selected(images, cols, cols_from)
+    images = _selected(images, rows, source_rows)
+    return _selected(images, cols, source_cols)
 
 
-def _moved(
+def _shifted_indices(
     mesh: mtf.Mesh, batch: mtf.Dimension, dim: mtf.Dimension, key: mtf.Key, padding: int
 ) -> mtf.Tensor:
-    """Returns for every picture and place which place its pixel comes from; {batch, dim} int32."""
+    """Returns the source index along `dim` of every pixel of every image; {batch, dim} int32."""
     # 24 bits of a uniform number, times at most a few dozen: rounding cannot reach maxval.
     draws = mtf.random_uniform(mesh, [batch], key=key, maxval=float(2 * padding + 1))
     offset = mtf.to_int32(draws) - padding
-    places = mtf.range(mesh, dim, tf.int32)
-    return mtf.add(offset, places, output_shape=mtf.Shape([batch, dim]))
+    indices = mtf.range(mesh, dim, tf.int32)
+    return mtf.add(offset, indices, output_shape=mtf.Shape([batch, dim]))
 
 
-def _selected(images: mtf.Tensor, dim: mtf.Dimension, places: mtf.Tensor) -> mtf.Tensor:
-    """Returns images whose entry i along `dim` is that of places[i], 0 where there is none."""
+def _selected(images: mtf.Tensor, dim: mtf.Dimension, indices: mtf.Tensor) -> mtf.Tensor:
+    """Returns images with the entries at `indices` along `dim`; 0 where an index is outside."""
     source = mtf.Dimension(f"_{dim.name}", dim.size)
-    selection = mtf.one_hot(places, source, dtype=images.dtype)
+    selection = mtf.one_hot(indices, source, dtype=images.dtype)
     renamed = mtf.rename_dimension(images, dim.name, source.name)
     return mtf.einsum([renamed, selection], output_shape=images.shape)
 
@@ -106,6 +111,6 @@ def _per_channel(
     if len(value) != channels.size:
         raise InputError(
             f"ImageInput.{name} has {len(value)} numbers for {channels.size} channels: "
-            "give one number, or one a channel"
+            "give one number, or one for each channel"
         )
     return mtf.constant(mesh, list(map(float, value)), [channels])

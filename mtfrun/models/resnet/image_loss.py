@@ -1,4 +1,4 @@
-"""The loss of a classifier of images, and what is measured with it."""
+"""The loss of an image classifier, and its metrics."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import regularised_cross_entropy
+from mtfrun.layers import Call, regularised_cross_entropy
 from mtfrun.models.model import Loss, Metric
-from mtfrun.models.resnet.mixup import before_in_batch, mixed, mixing_shares
+from mtfrun.models.resnet.mixup import mix_with_previous, mixing_coefficients, previous_in_batch
 
-# Labels {batch} int32, and the share {batch} float32 that each has in its image.
+# Pairs of labels {batch} int32 and their coefficients {batch} float32, which add up to 1.
 Targets = list[tuple[mtf.Tensor, mtf.Tensor]]
 
-# What is differentiated, beside the metrics.
-_TRAINED = "trained"
+# The entry of the metrics that is differentiated, if it is not "loss".
+_OBJECTIVE = "objective"
 _TOP = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageLoss:
-    """The cross entropy of every image, with what regularises it in training.
+    """The cross entropy of every image, with regularisation in training.
 
-    label_smoothing: the share of the target that is spread over all classes.
-    mixup_alpha: train on mixtures of two images, see `mixing_shares`; 0 for none.
+    Attributes:
+      label_smoothing: the part of the target's probability that is spread over all classes.
+      mixup_alpha: train on mixtures of two images, see `mixing_coefficients`; 0 for none.
     """
 
     label_smoothing: float = 0.0
@@ -36,67 +37,57 @@ class ImageLoss:
             raise InputError(f"mixup_alpha={self.mixup_alpha} must not be negative")
 
     def mix(
-        self,
-        images: mtf.Tensor,
-        labels: mtf.Tensor,
-        weights: mtf.Tensor,
-        *,
-        training: bool,
-        key: mtf.Key | None,
+        self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, call: Call
     ) -> tuple[mtf.Tensor, Targets]:
-        """Returns what the network is to see, and the targets; mixtures in training with mixup.
+        """Returns the network's input and its targets: mixtures in training with mixup.
 
         Args:
           images: {batch, ...}.
           labels: {batch} int32.
-          weights: {batch} float32, 0 for what fills up a batch.
-          training: whether to mix.
-          key: of this step.
+          weights: {batch} float32, 0 for padding of the batch.
+          call: of the model.
 
         Raises:
-          InputError: there is no key to mix with.
+          InputError: the call has no key to draw mixtures from.
         """
-        if not (training and self.mixup_alpha):
+        if not (call.training and self.mixup_alpha):
             return images, [(labels, mtf.ones_like(weights))]
-        if key is None:
+        if call.key is None:
             raise InputError("mixup needs a key in training")
-        shares = mixing_shares(weights, key.fold_in("mixup"), self.mixup_alpha)
-        targets = [(labels, shares), (before_in_batch(labels), 1.0 - shares)]
-        return mixed(images, shares), targets
+        coefficients = mixing_coefficients(weights, call.key.fold_in("mixup"), self.mixup_alpha)
+        targets = [(labels, coefficients), (previous_in_batch(labels), 1.0 - coefficients)]
+        return mix_with_previous(images, coefficients), targets
 
     def __call__(
-        self, logits: mtf.Tensor, targets: Targets, weights: mtf.Tensor, *, training: bool
+        self, logits: mtf.Tensor, targets: Targets, weights: mtf.Tensor, call: Call
     ) -> Loss:
         """Returns the sum of the cross entropies of all images.
 
-        Metrics: "loss", nats per image without label smoothing; "accuracy", the share of labels
-        that no other class's logit exceeds; "top_5_accuracy", that at most four exceed. With mixup
-        they are means over both labels of a mixture, in the images' shares.
+        Metrics: "loss", nats per image without label smoothing; "accuracy", the fraction of labels
+        whose logit no other class exceeds; "top_5_accuracy", at most four exceed. With mixup they
+        are means over both labels of a mixture, weighted by their coefficients.
 
         Args:
           logits: {batch, classes} float32.
           targets: of `mix`.
           weights: {batch} float32.
-          training: whether to smooth the labels.
+          call: of the model; labels are smoothed in training.
         """
         weight = mtf.reduce_sum(weights)
-        sums: dict[str, mtf.Tensor] = {}
-        for labels, shares in targets:
-            for name, values in self._per_image(logits, labels, training).items():
-                total = mtf.reduce_sum(values * (weights * shares))
-                sums[name] = sums[name] + total if name in sums else total
-        trained = sums.pop(_TRAINED, sums["loss"])
-        return Loss(trained, weight, {name: Metric(total, weight) for name, total in sums.items()})
+        smoothed = call.training and bool(self.label_smoothing)
+        totals: dict[str, mtf.Tensor] = {}
+        for labels, coefficients in targets:
+            for name, values in self._per_image(logits, labels, smoothed=smoothed).items():
+                total = mtf.reduce_sum(values * (weights * coefficients))
+                totals[name] = totals[name] + total if name in totals else total
+        objective = totals.pop(_OBJECTIVE, totals["loss"])
+        return Loss(objective, weight, {name: Metric(x, weight) for name, x in totals.items()})
 
     def _per_image(
-        self, logits: mtf.Tensor, labels: mtf.Tensor, training: bool
+        self, logits: mtf.Tensor, labels: mtf.Tensor, *, smoothed: bool
     ) -> dict[str, mtf.Tensor]:
-        """Returns the metrics of every image, {batch}, by name.
-
-        Where something else than "loss" is trained on, it is there too.
-        """
+        """Returns the metrics of every image {batch} by name; if smoothed, the objective too."""
         classes = logits.shape.get_dim_by_name("classes")
-        smoothed = training and bool(self.label_smoothing)
         cross_entropy = mtf.sparse_cross_entropy(
             logits, labels, classes, logsumexp_gradient=smoothed
         )
@@ -107,14 +98,14 @@ class ImageLoss:
             "top_5_accuracy": mtf.to_float(mtf.less(rank, _TOP)),
         }
         if smoothed:
-            metrics[_TRAINED] = regularised_cross_entropy(
+            metrics[_OBJECTIVE] = regularised_cross_entropy(
                 cross_entropy, logits, classes, label_smoothing=self.label_smoothing, z_loss=0.0
             )
         return metrics
 
 
 def _rank(logits: mtf.Tensor, labels: mtf.Tensor, classes: mtf.Dimension) -> mtf.Tensor:
-    """Returns how many classes have a larger logit than the label; {batch}."""
+    """Returns the number of classes with a larger logit than the label's; {batch}."""
     of_label = mtf.reduce_sum(logits * mtf.one_hot(labels, classes), reduced_dim=classes)
     larger = mtf.to_float(mtf.greater(logits, of_label))
     return mtf.reduce_sum(larger, reduced_dim=classes)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import BatchNorm, Dense, Updates
+from mtfrun.layers import Call, Dense, recomputed
 from mtfrun.models.resnet.backbone import Backbone
-from mtfrun.models.resnet.blocks import Blocking, ResidualBlock
+from mtfrun.models.resnet.blocks import Blocking
 from mtfrun.models.resnet.classifier import ImageClassifier
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.resnet.image_loss import ImageLoss
@@ -17,18 +15,18 @@ from mtfrun.models.resnet.image_loss import ImageLoss
 class ResNet(ImageClassifier):
     """A stem, stages of residual blocks, the mean over the image, logits.
 
-    The image may be cut into blocks, which the layout can put on mesh axes: whatever the blocking
-    and the layout, the numbers are the same. The size of a block must stay even until the last
-    stage.
+    The image may be cut into blocks, which the layout can split over mesh axes: no blocking and no
+    layout changes the numbers. The rows and cols of a block must be even before every stage but the
+    first.
 
     Args:
       mesh: the mesh.
       num_classes: the number of labels.
       image: {rows, cols, channels} of an image.
       backbone: the stem and the residual blocks.
-      blocking: what images are cut into.
-      image_input: makes normalised floats of images, with augmentation in training.
-      loss: what is trained on.
+      blocking: the blocks that images are cut into.
+      image_input: normalises images, and augments them in training.
+      loss: the loss and its metrics.
       dtypes: of variables and of activations.
     """
 
@@ -57,41 +55,26 @@ class ResNet(ImageClassifier):
         self.stem, self.stages = backbone.layers(mesh, channels, blocking, dtypes)
         self.softmax = Dense(mesh, [self.stages[-1][-1].output_dim], [self._classes])
 
-    @property
-    def updated_paths(self) -> tuple[str, ...]:
-        """The paths of the moving averages of all norms."""
-        norms = [m for m in self.named_modules().values() if isinstance(m, BatchNorm)]
-        return tuple(v.path for n in norms for v in (n.moving_mean, n.moving_variance))
-
-    def _classify(self, images: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        x, updates = self.stem(in_blocks(images, self._blocking), training)
+    def _classify(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
+        x = self.stem(cut_into_blocks(images, self._blocking), call)
         for stage in self.stages:
             for block in stage:
-                x, more = self._run(block, x, training)
-                updates |= more
+                if self._rematerialise and call.training:
+                    x = recomputed(block, x, call)
+                else:
+                    x = block(x, call)
         batch, *_, filters = x.shape.dims
-        # In float32, as the logits: a mean over many places in bfloat16 would lose digits.
+        # In float32, as the logits: a mean over many positions would lose digits in bfloat16.
         mean = mtf.reduce_mean(mtf.to_float(x), output_shape=mtf.Shape([batch, filters]))
-        return self.softmax(mean), updates
-
-    def _run(
-        self, block: ResidualBlock, x: mtf.Tensor, training: bool
-    ) -> tuple[mtf.Tensor, Updates]:
-        """Returns what a block makes of x, remembering or not what lies between."""
-        if not (self._rematerialise and training):
-            return block(x, training)
-        result: tuple[mtf.Tensor, Updates] = mtf.recompute_grad(
-            functools.partial(block, training=True), [x]
-        )
-        return result
+        return self.softmax(mean, call)
 
 
-def in_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:
+def cut_into_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:
     """Returns images {batch, rows, cols, channels} cut into blocks.
 
     Returns:
-      {batch, row_blocks, col_blocks, rows, cols, channels}, rows and cols those of a block, without
-      the blocks dimensions of size 1.
+      {batch, row_blocks, col_blocks, rows, cols, channels}, with the rows and cols of one block;
+      row_blocks and col_blocks are absent where there is one block.
     """
     batch, rows, cols, channels = images.shape.dims
     row_blocks, col_blocks = ([dim] if dim.size > 1 else [] for dim in blocking.dims)

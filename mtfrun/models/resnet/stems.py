@@ -1,11 +1,11 @@
-"""What comes before the residual blocks."""
+"""Stems: the layers before the residual blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.layers import BatchNorm, Updates
+from mtfrun.layers import BatchNorm, Call
 from mtfrun.models.resnet.blocks import Blocking, ConvolutionNorm
 
 
@@ -22,18 +22,17 @@ class SmallImageStem(mtf.Module):
         *,
         norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the convolution from the channels `inputs` to `outputs`; `norm`: its norm."""
+        """Makes the convolution from channels `inputs` to `outputs`; `norm`: its norm's class."""
         super().__init__()
         self.convolution = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, norm=norm)
 
-    def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        """Returns {..., rows, cols, outputs} and the norm's moving averages."""
-        x, updates = self.convolution(x, training)
-        return mtf.relu(x), updates
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., rows, cols, outputs} for x {..., rows, cols, inputs}."""
+        return mtf.relu(self.convolution(x, call))
 
 
 class LargeImageStem(mtf.Module):
-    """A 7x7 convolution and the largest of 3x3, both with stride 2; He et al. 2015, table 1."""
+    """A 7x7 convolution and 3x3 max pooling, both with stride 2; He et al. 2015, table 1."""
 
     def __init__(
         self,
@@ -45,15 +44,14 @@ class LargeImageStem(mtf.Module):
         *,
         norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
-        """Makes the convolution from the channels `inputs` to `outputs`; `norm`: its norm."""
+        """Makes the convolution from channels `inputs` to `outputs`; `norm`: its norm's class."""
         super().__init__()
         self._blocking = blocking
         self.convolution = ConvolutionNorm(
             mesh, inputs, outputs, blocking, dtypes, size=7, stride=2, norm=norm
         )
 
-    def __call__(self, x: mtf.Tensor, training: bool) -> tuple[mtf.Tensor, Updates]:
-        """Returns {..., rows / 4, cols / 4, outputs} and the norm's moving averages."""
-        x, updates = self.convolution(x, training)
-        x = mtf.max_pool2d_with_blocks(mtf.relu(x), (3, 3), (2, 2), "SAME", *self._blocking.dims)
-        return x, updates
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., rows / 4, cols / 4, outputs} for x {..., rows, cols, inputs}."""
+        x = mtf.relu(self.convolution(x, call))
+        return mtf.max_pool2d_with_blocks(x, (3, 3), (2, 2), "SAME", *self._blocking.dims)

@@ -1,8 +1,7 @@
-"""Transformers: stacks of sublayers."""
+"""Transformers: models, stacks, sublayers and transforms."""
 
 from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.embedding import PositionalEmbedding, SinusoidPositions
-from mtfrun.layers.feedforward import FeedForward, GatedFeedForward
 from mtfrun.layers.normalization import LayerNorm, RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias
 from mtfrun.models.transformer.decoder_only import DecoderOnly
@@ -10,9 +9,12 @@ from mtfrun.models.transformer.decoder_side import shift_right
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder
 from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAttention
 from mtfrun.models.transformer.encoder_only import EncoderOnly
+from mtfrun.models.transformer.feedforward import FeedForward, GatedFeedForward
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
 from mtfrun.models.transformer.self_attention import SelfAttention
+from mtfrun.models.transformer.sequence_call import DecodingProgress, EncoderMemory, SequenceCall
 from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.sublayer import Sublayer
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel
@@ -30,8 +32,10 @@ __all__ = [
     "AttentionHeads",
     "CallLayer",
     "DecoderOnly",
+    "DecodingProgress",
     "EncoderDecoder",
     "EncoderDecoderAttention",
+    "EncoderMemory",
     "EncoderOnly",
     "FeedForward",
     "GatedFeedForward",
@@ -43,9 +47,11 @@ __all__ = [
     "RelativePositionBias",
     "Residual",
     "SelfAttention",
+    "SequenceCall",
     "SinusoidPositions",
     "Stack",
     "StackTransforms",
+    "Sublayer",
     "SublayerDropout",
     "TokenEmbedding",
     "TokenLoss",

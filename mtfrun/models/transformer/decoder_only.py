@@ -8,18 +8,15 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import Context, weights_nonzero
-from mtfrun.models.transformer.decoder_side import (
-    causal_mask,
-    decoder_inputs,
-    stack_decoder,
-)
+from mtfrun.layers import weights_nonzero
+from mtfrun.models.transformer.decoder_side import StackDecoder, causal_mask, decoder_inputs
 from mtfrun.models.transformer.prefix import (
     is_delimited_input,
     prefix_mask,
     prefix_of_delimited,
-    prefix_of_known,
+    prefix_of_prompts,
 )
+from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
 from mtfrun.models.transformer.token_loss import TokenLoss
@@ -30,14 +27,14 @@ class DecoderOnly(TokenModel):
     """Predicts every token from those before it.
 
     Features: "targets" {batch, length} int32 ids, 0 is padding and has no loss. In packed rows
-    also "targets_segmentation", which document a position belongs to (documents do not see each
-    other), and "targets_position", the position in its document. Without these a row is one
-    document, and the step is a little cheaper.
+    also "targets_segmentation", the number of the document that a position belongs to (documents
+    do not see each other), and "targets_position", the position in its document. Without these a
+    row is one document, and the step is a little cheaper.
 
-    Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData). A
-    prefix language model (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) reads such: its
-    inputs see each other, also later ones. Where rows are made otherwise, "targets_prefix" {batch,
-    length} says which positions do (not 0).
+    Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData).
+    They are what a prefix language model reads (Raffel et al. 2020, arXiv:1910.10683, section
+    3.2.1): its inputs see each other, also later ones. In rows of another form "targets_prefix"
+    {batch, length} is not 0 at the positions that do.
 
     Args:
       mesh: the mesh.
@@ -47,9 +44,9 @@ class DecoderOnly(TokenModel):
       prefix: this is a prefix language model.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
-      loss: what is trained on.
-      loss_on_targets_only: in rows of pairs, inputs and their ends are not trained on. Those of a
-        prefix language model see what they are to say, and teach it nothing.
+      loss: of the targets.
+      loss_on_targets_only: in rows of pairs, inputs and their ends have no loss. In a prefix
+        language model they see the ids that they predict, so that their loss trains nothing useful.
       dtypes: of variables and of activations.
     """
 
@@ -86,11 +83,11 @@ class DecoderOnly(TokenModel):
 
     @property
     def reads_prompts_at_once(self) -> bool:
-        """Whether prompts must be read in one pass, for their ids see each other."""
+        """Whether prompts must be read in one pass, because their ids see each other."""
         return self._prefix
 
     def logits(
-        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         targets = features["targets"]
@@ -103,49 +100,50 @@ class DecoderOnly(TokenModel):
             mask = prefix_mask(length, in_prefix, segments, self._activation)
         else:
             mask = causal_mask(self._mesh, length, segments, self._activation)
-        context = dataclasses.replace(
-            context,
+        call = dataclasses.replace(
+            call,
             self_attention_bias=mask,
             bidirectional=self._prefix,
             nonpadding=weights_nonzero(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = embed(ids, features.get("targets_position"), self.embedding, self.position)
-        return self.softmax(self.decoder_stack(x, context))
+        x = embed(ids, features.get("targets_position"), self.embedding, self.position, call)
+        return self.softmax(self.decoder_stack(x, call), call)
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
-        weights = super().target_weights(features)
-        if not self._loss_on_targets_only:
-            return weights
         targets = features["targets"]
-        is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
-        return weights * mtf.to_float(mtf.logical_not(is_input))
+        has_loss = mtf.greater(targets, 0)
+        if self._loss_on_targets_only:
+            is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
+            has_loss = mtf.logical_and(has_loss, mtf.logical_not(is_input))
+        return mtf.to_float(has_loss)
 
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        It can read these ids at once, up to the first 0 in a row. In a prefix language model they
-        are the inputs and their end, unless "targets_prefix" says that it is fewer.
+        It can read these ids in one pass, up to the first 0 of a row. In a prefix language model
+        they are the inputs and their end, or those of them where "targets_prefix" is not 0.
         """
         targets = features["targets"]
         length = check_length(targets, self.position)
         in_prefix = None
         if self._prefix:
-            in_prefix = prefix_of_known(targets, length)
-        if in_prefix is not None and "targets_prefix" in features:
-            given = mtf.not_equal(features["targets_prefix"], 0)
-            in_prefix = mtf.logical_and(in_prefix, given)
-        return stack_decoder(
+            in_prefix = prefix_of_prompts(targets, length)
+            if "targets_prefix" in features:
+                is_marked = mtf.not_equal(features["targets_prefix"], 0)
+                in_prefix = mtf.logical_and(in_prefix, is_marked)
+        call = SequenceCall(bidirectional=self._prefix)
+        return StackDecoder(
             self.decoder_stack,
             targets,
             beam,
-            Context(bidirectional=self._prefix),
-            embed=lambda ids, position: embed(ids, position, self.embedding, self.position),
-            classify=self.softmax.for_steps(),
+            call,
+            embed=lambda ids, positions: embed(ids, positions, self.embedding, self.position, call),
+            classify=self.softmax.for_steps(call),
             dtype=self._activation,
             reads_prompts=True,
             in_prefix=in_prefix,
-        )
+        ).decoder()

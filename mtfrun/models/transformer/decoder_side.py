@@ -1,4 +1,4 @@
-"""What decoders of all models do: causal masks over whole rows, and steps over one position."""
+"""Decoders of Transformers: causal masks over whole sequences, and steps over one position."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from mtfrun import mtf
 from mtfrun.decoding import Decoder, fitted
 from mtfrun.errors import InputError
 from mtfrun.layers import (
-    Context,
     attention_mask_causal,
     attention_mask_same_segment,
     attention_mask_up_to,
 )
 from mtfrun.models.transformer.prefix import prefix_mask
+from mtfrun.models.transformer.sequence_call import DecodingProgress, SequenceCall
 from mtfrun.models.transformer.stack import Stack
 
-# Gives the vectors {..., d_model} of ids at a position, an int32 scalar, or at the positions 0, 1,
-# ... of ids {..., length} if that is None.
+# Returns the vectors {..., d_model} of ids at a position, an int32 scalar; where that is None, at
+# the positions 0, 1, ... of ids {..., length}.
 Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
 
 
 def causal_mask(
     mesh: mtf.Mesh, length: mtf.Dimension, segments: mtf.Tensor | None, dtype: tf.DType
 ) -> mtf.Tensor:
-    """Returns {batch..., length, memory_length}: what came before, in the same packed document.
+    """Returns {batch..., length, memory_length}: attend to earlier positions of the same document.
 
     Args:
       mesh: the mesh.
       length: the positions.
-      segments: {batch..., length} the document of every position; without, the mask has no batch.
+      segments: {batch..., length} the document of every position; None for one document, where
+        the mask has no batch.
       dtype: of the mask.
     """
     mask = attention_mask_causal(mesh, length, mtf.Dimension("memory_length", length.size))
@@ -48,7 +49,7 @@ def decoder_inputs(
 ) -> mtf.Tensor:
     """Returns the ids {..., length} that a decoder reads: the targets one position later.
 
-    Negative ids, which are read but not trained on, lose their sign; see `shift_right`.
+    Negative ids, which are read but have no loss, lose their sign; see `shift_right`.
     """
     return mtf.abs(shift_right(targets, length, segments))
 
@@ -58,12 +59,12 @@ def shift_right(
 ) -> mtf.Tensor:
     """Returns the targets one position later; 0 at the start of the row and of every segment.
 
-    Teacher forcing: what a decoder reads is what it should have said one position earlier.
+    Teacher forcing: a decoder reads the id that it should have predicted one position earlier.
 
     Args:
       targets: {..., length} ids.
       length: the dimension.
-      segments: {..., length} which packed document a position belongs to.
+      segments: {..., length} the packed document that a position belongs to.
     """
     shifted = _shift(targets, length)
     if segments is None:
@@ -73,7 +74,7 @@ def shift_right(
 
 
 def _shift(x: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
-    # Under a name without a layout rule: what remains after the cut need not be divisible.
+    # Under a name without a layout rule, for the mesh need not divide the shorter dimension.
     x = mtf.rename_dimension(x, length.name, "shifted_length")
     x = mtf.slice(x, 0, length.size - 1, "shifted_length") if length.size > 1 else x * 0
     if length.size > 1:
@@ -81,127 +82,131 @@ def _shift(x: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
     return mtf.rename_dimension(x, "shifted_length", length.name)
 
 
-def stack_decoder(
-    stack: Stack,
-    targets: mtf.Tensor,
-    beam: mtf.Dimension | None,
-    context: Context,
-    *,
-    embed: Embed,
-    classify: Callable[[mtf.Tensor], mtf.Tensor],
-    dtype: tf.DType,
-    reads_prompts: bool = False,
-    in_prefix: mtf.Tensor | None = None,
-) -> Decoder:
-    """Returns a stack as a step function, its first state, and how it reads prompts at once.
+@dataclasses.dataclass(frozen=True)
+class StackDecoder:
+    """Makes a `Decoder` of a stack: steps over one position, and a pass that reads prompts.
 
-    Args:
+    Attributes:
       stack: of causal sublayers.
-      targets: {batch..., length} the known ids, 0 after them; without `reads_prompts` only their
-        shape is used.
-      beam: of the hypotheses of a row.
-      context: of all steps.
+      targets: {batch..., length} the prompts, 0 after them; without `reads_prompts` only the shape
+        is used.
+      beam: the dimension of the hypotheses of a row, if there is one.
+      call: of all steps; masks and progress are added to it.
       embed: see `Embed`.
-      classify: gives the logits of the stack's output.
+      classify: returns the logits of the stack's output.
       dtype: of masks.
-      reads_prompts: read the known ids at once, if all sublayers can do so; an end among them ends
-        nothing.
+      reads_prompts: prompts are read in one pass if all sublayers have a `prefill`; an end among
+        their ids ends nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
-        other, all of which read known ids. It can only read them at once.
-
-    Raises:
-      InputError: a sublayer of a prefix language model cannot read them at once.
+        other, all of which read ids of the prompt. It can read them in one pass only.
     """
-    length = targets.shape.get_dim_by_name("length")
-    batch = targets.shape - length
-    rows = batch if beam is None else batch + beam
-    if in_prefix is not None:
-        _check_reads_at_once(stack, context)
 
-    prompts = _Prompts(stack, targets, context, embed, dtype, in_prefix)
+    stack: Stack
+    targets: mtf.Tensor
+    beam: mtf.Dimension | None
+    call: SequenceCall
+    embed: Embed
+    classify: Callable[[mtf.Tensor], mtf.Tensor]
+    dtype: tf.DType
+    reads_prompts: bool = False
+    in_prefix: mtf.Tensor | None = None
 
-    def decoder(first_state: Any, known: mtf.Tensor | None, positions: int) -> Decoder:
+    def decoder(self) -> Decoder:
+        """Returns the decoder before position 0.
+
+        Raises:
+          InputError: a sublayer of a prefix language model has no `prefill`.
+        """
+        if self.in_prefix is not None:
+            self._check_prefill()
+        return self._decoder(None, None, self._length.size)
+
+    @property
+    def _length(self) -> mtf.Dimension:
+        return self.targets.shape.get_dim_by_name("length")
+
+    @property
+    def _batch(self) -> mtf.Shape:
+        return self.targets.shape - self._length
+
+    def _decoder(
+        self, first_state: Any, prompt_lengths: mtf.Tensor | None, positions: int
+    ) -> Decoder:
+        """Returns the decoder of a number of positions.
+
+        Args:
+          first_state: of the stack, perhaps for fewer positions; None for the initial one.
+          prompt_lengths: see `DecodingProgress`.
+          positions: their number.
+        """
         memory_length = mtf.Dimension("memory_length", positions)
-        state = stack.initial_state(rows, memory_length, context)
+        batch = self._batch if self.beam is None else self._batch + self.beam
+        state = self.stack.initial_state(batch, memory_length, self.call)
         if first_state is not None:
             state = fitted(first_state, state)
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            mask = mtf.cast(attention_mask_up_to(memory_length, position), dtype)
-            here = dataclasses.replace(
-                context, position=position, known=known, self_attention_bias=mask
-            )
-            x, state = stack.step(embed(ids, position), state, here)
-            return classify(x), state
+            mask = mtf.cast(attention_mask_up_to(memory_length, position), self.dtype)
+            progress = DecodingProgress(position, prompt_lengths)
+            call = dataclasses.replace(self.call, progress=progress, self_attention_bias=mask)
+            x, state = self.stack.step(self.embed(ids, position), state, call)
+            return self.classify(x), state
 
+        can_prefill = self.reads_prompts and self.stack.can_prefill(self.call)
         return Decoder(
             step,
             state,
-            functools.partial(decoder, first_state, known),
-            at_once if reads_prompts and stack.can_prefill(context) else None,
-            prefix=in_prefix is not None,
-            given_ends=reads_prompts,
+            functools.partial(self._decoder, first_state, prompt_lengths),
+            self._after_prompts if can_prefill else None,
+            prefix=self.in_prefix is not None,
+            given_ends=self.reads_prompts,
         )
 
-    def at_once(longest: int, known: mtf.Tensor) -> Decoder:
-        return decoder(prompts.state_after(longest, known), known, length.size)
-
-    return decoder(None, None, length.size)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Prompts:
-    """Reads prompts at once; the attributes are what `stack_decoder` is given."""
-
-    stack: Stack
-    targets: mtf.Tensor
-    context: Context
-    embed: Embed
-    dtype: tf.DType
-    in_prefix: mtf.Tensor | None
-
-    def state_after(self, longest: int, known: mtf.Tensor) -> Any:
-        """Returns the stack's state without a beam, with as much room as it takes.
+    def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
+        """Returns the decoder whose first state has read the prompts in one pass.
 
         Args:
-          longest: no prompt has more ids.
-          known: {batch...} int32, how many each one has.
+          longest: the length of the longest prompt, or more.
+          prompt_lengths: {batch...} int32.
         """
-        whole = self.targets.shape.get_dim_by_name("length")
-        number = self._positions_read(whole, longest)
+        first_state = self._prefilled(self._positions_read(longest), prompt_lengths)
+        return self._decoder(first_state, prompt_lengths, self._length.size)
+
+    def _prefilled(self, number: int, prompt_lengths: mtf.Tensor) -> Any:
+        """Returns the state of the stack, without a beam, after a pass over `number` positions."""
         length, memory_length = (
             mtf.Dimension(name, number) for name in ("length", "memory_length")
         )
-        context = dataclasses.replace(self.context, known=known)
+        progress = DecodingProgress(prompt_lengths=prompt_lengths)
         if self.in_prefix is None:
-            mask = causal_mask(self.targets.mesh, length, None, self.dtype)
+            mask, nonpadding = causal_mask(self.targets.mesh, length, None, self.dtype), None
         else:
-            inside = mtf.slice(self.in_prefix, 0, number, "length")
-            mask = prefix_mask(length, inside, None, self.dtype)
-            context = dataclasses.replace(context, nonpadding=mtf.to_float(inside))
-        context = dataclasses.replace(context, self_attention_bias=mask)
-        batch = self.targets.shape - whole
-        state = self.stack.initial_state(batch, memory_length, self.context)
+            in_prefix = mtf.slice(self.in_prefix, 0, number, "length")
+            mask = prefix_mask(length, in_prefix, None, self.dtype)
+            nonpadding = mtf.to_float(in_prefix)
+        call = dataclasses.replace(
+            self.call, progress=progress, self_attention_bias=mask, nonpadding=nonpadding
+        )
+        state = self.stack.initial_state(self._batch, memory_length, self.call)
         ids = decoder_inputs(mtf.slice(self.targets, 0, number, "length"), length, None)
-        return self.stack.prefill(self.embed(ids, None), state, context)[1]
+        return self.stack.prefill(self.embed(ids, None), state, call)[1]
 
-    def _positions_read(self, length: mtf.Dimension, longest: int) -> int:
-        """Returns how many positions are read: the whole length where the mesh splits it.
+    def _positions_read(self, longest: int) -> int:
+        """Returns how many positions are read in one pass: all where the mesh splits the length.
 
-        The position that reads a prompt's last id is the first step's, but the others of a prefix
-        see it.
+        The position that reads a prompt's last id is the first step's, but the other positions of a
+        prefix see it.
         """
+        length = self._length
         memory_length = mtf.Dimension("memory_length", length.size)
         if any(self.targets.mesh.num_splits(dim) > 1 for dim in (length, memory_length)):
             return length.size
         return min(longest + (self.in_prefix is not None), length.size)
 
-
-def _check_reads_at_once(stack: Stack, context: Context) -> None:
-    """Raises InputError if a sublayer reads positions one after the other only."""
-    for sublayer in stack.blocks[0].values():
-        if not sublayer.can_prefill(context):
-            raise InputError(
-                f"{type(sublayer.layer).__name__} reads positions one after the other only: it"
-                " cannot decode in a prefix language model"
-            )
+    def _check_prefill(self) -> None:
+        for sublayer in self.stack.blocks[0].values():
+            if not sublayer.can_prefill(self.call):
+                raise InputError(
+                    f"{type(sublayer.layer).__name__} reads positions one after the other only: it"
+                    " cannot decode in a prefix language model"
+                )

@@ -9,14 +9,14 @@ from typing import ClassVar
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.layers import (
-    Context,
     Embedding,
     attention_mask_ignore_padding,
     attention_mask_same_segment,
     rename_length_to_memory_length,
     weights_nonzero,
 )
-from mtfrun.models.transformer.decoder_side import causal_mask, decoder_inputs, stack_decoder
+from mtfrun.models.transformer.decoder_side import StackDecoder, causal_mask, decoder_inputs
+from mtfrun.models.transformer.sequence_call import EncoderMemory, SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
 from mtfrun.models.transformer.token_loss import TokenLoss
@@ -39,10 +39,10 @@ class EncoderDecoder(TokenModel):
       encoder, decoder: classes, called as `encoder(mesh, d_model, dtypes)`; the decoder's sublayers
         contain `EncoderDecoderAttention`.
       embedding: how ids become vectors, and vectors logits.
-      inputs_vocabulary_size: the number of input ids, whose embedding is then one of its own; None
-        for one embedding of inputs and targets.
+      inputs_vocabulary_size: the number of input ids, which then have an embedding of their own;
+        None for one embedding of inputs and targets.
       shift_across_segments: see `DecoderOnly`.
-      loss: what is trained on.
+      loss: of the targets.
       dtypes: of variables and of activations.
     """
 
@@ -85,56 +85,58 @@ class EncoderDecoder(TokenModel):
         return {**super().vocabulary_sizes, "inputs_embedding/table": self._inputs_vocabulary_size}
 
     def logits(
-        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         targets = features["targets"]
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
-        context = dataclasses.replace(
-            self._encoded(features, context),
+        call = dataclasses.replace(
+            self._encoded(features, call),
             self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
             nonpadding=weights_nonzero(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
-        x = embed(ids, features.get("targets_position"), self.embedding, self.position)
-        return self.softmax(self.decoder_stack(x, context))
+        x = embed(ids, features.get("targets_position"), self.embedding, self.position, call)
+        return self.softmax(self.decoder_stack(x, call), call)
 
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        With a beam, what the encoder makes is shared by the hypotheses.
+        The hypotheses of a beam share the encoder's output.
         """
         check_length(features["targets"], self.position)
         unpacked = {name: features[name] for name in ("inputs", "targets")}
-        return stack_decoder(
+        call = self._encoded(unpacked, SequenceCall())
+        return StackDecoder(
             self.decoder_stack,
             features["targets"],
             beam,
-            self._encoded(unpacked, Context()),
-            embed=lambda ids, position: embed(ids, position, self.embedding, self.position),
-            classify=self.softmax.for_steps(),
+            call,
+            embed=lambda ids, positions: embed(ids, positions, self.embedding, self.position, call),
+            classify=self.softmax.for_steps(call),
             dtype=self._activation,
-        )
+        ).decoder()
 
-    def _encoded(self, features: Mapping[str, mtf.Tensor], context: Context) -> Context:
-        """Returns the decoder's context: the encoder's output and what of it may be seen."""
+    def _encoded(self, features: Mapping[str, mtf.Tensor], call: SequenceCall) -> SequenceCall:
+        """Returns the decoder's call, with the encoder's output and its mask."""
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
         if segments is None:
-            mask = seen = attention_mask_ignore_padding(inputs, self._activation)
+            mask = decoder_mask = attention_mask_ignore_padding(inputs, self._activation)
         else:
             mask = attention_mask_same_segment(segments, dtype=self._activation)
             targets = features["targets_segmentation"]
-            seen = attention_mask_same_segment(targets, segments, self._activation)
-        inside = dataclasses.replace(
-            context,
+            decoder_mask = attention_mask_same_segment(targets, segments, self._activation)
+        encoder_call = dataclasses.replace(
+            call,
             self_attention_bias=mask,
             bidirectional=True,
             nonpadding=weights_nonzero(inputs),
         )
-        x = embed(inputs, features.get("inputs_position"), self.inputs_embedding, self.position)
-        output = rename_length_to_memory_length(self.encoder_stack(x, inside))
-        return dataclasses.replace(context, encoder_output=output, encoder_decoder_bias=seen)
+        positions = features.get("inputs_position")
+        x = embed(inputs, positions, self.inputs_embedding, self.position, encoder_call)
+        output = rename_length_to_memory_length(self.encoder_stack(x, encoder_call))
+        return dataclasses.replace(call, encoder=EncoderMemory(output, decoder_mask))

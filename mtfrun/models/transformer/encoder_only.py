@@ -10,11 +10,11 @@ from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.errors import InputError
 from mtfrun.layers import (
-    Context,
     attention_mask_ignore_padding,
     attention_mask_same_segment,
     weights_nonzero,
 )
+from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, embed
 from mtfrun.models.transformer.token_loss import TokenLoss
@@ -25,15 +25,15 @@ class EncoderOnly(TokenModel):
     """Predicts the target of every position from all inputs; Devlin et al. 2018, arXiv:1810.04805.
 
     Features: "inputs" and "targets" {batch, length} int32 ids of one length. Input 0 is padding,
-    which nothing attends to; targets of 0 have no loss, such as those that were not masked out. In
-    packed rows also "inputs_segmentation" and "inputs_position".
+    which nothing attends to; targets of 0 have no loss, such as those of inputs that are not
+    masked. In packed rows also "inputs_segmentation" and "inputs_position".
 
     Args:
       mesh: the mesh.
       vocabulary_size: the number of ids.
       embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
-      loss: what is trained on.
+      loss: of the targets.
       dtypes: of variables and of activations.
     """
 
@@ -54,7 +54,7 @@ class EncoderOnly(TokenModel):
         self.encoder_stack = stack(mesh, embedding.width, dtypes)
 
     def logits(
-        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         inputs = features["inputs"]
@@ -63,17 +63,17 @@ class EncoderOnly(TokenModel):
             mask = attention_mask_ignore_padding(inputs, self._activation)
         else:
             mask = attention_mask_same_segment(segments, dtype=self._activation)
-        context = dataclasses.replace(
-            context,
+        call = dataclasses.replace(
+            call,
             self_attention_bias=mask,
             bidirectional=True,
             nonpadding=weights_nonzero(inputs),
         )
-        x = embed(inputs, features.get("inputs_position"), self.embedding, self.position)
-        return self.softmax(self.encoder_stack(x, context))
+        x = embed(inputs, features.get("inputs_position"), self.embedding, self.position, call)
+        return self.softmax(self.encoder_stack(x, call), call)
 
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
-        """Raises InputError: it makes no text."""
-        raise InputError("EncoderOnly labels what it reads and generates nothing")
+        """Raises InputError: it generates no text."""
+        raise InputError("EncoderOnly labels its inputs and generates nothing")

@@ -6,27 +6,26 @@ from collections.abc import Iterable
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import (
-    MASKED,
-    AttentionHeads,
-    Context,
-    KeysAndValues,
-    ring_of,
+from mtfrun.layers import MASKED, AttentionHeads, KeysAndValues
+from mtfrun.models.transformer.ring import (
+    ring_after,
+    ring_dimension,
     ring_positions,
     write_to_ring,
 )
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
+from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
 class LocalSelfAttention(SelfAttention):
     """Self-attention to positions less than `window` away; Luong et al. 2015, arXiv:1508.04025.
 
-    Over whole rows the mask does it, so they cost as much as with `SelfAttention`. Steps keep the
+    Over whole sequences it masks the others, and costs as much as `SelfAttention`. Steps cache the
     last `window` positions only, in a ring, and cost as much as that.
 
     Args:
+      mesh, d_model, dtypes, heads, rotary, relative_bias, dropout_rate: see `SelfAttention`.
       window: how many positions a causal query sees, its own included.
-      others: see `SelfAttention`.
     """
 
     def __init__(
@@ -55,65 +54,57 @@ class LocalSelfAttention(SelfAttention):
         self._window = window
 
     def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> KeysAndValues:
         """Returns an empty ring of keys and values."""
-        places = min(self._window, memory_length.size)
-        return self.attention.empty_cache(batch, mtf.Dimension("window_length", places))
+        slots = ring_dimension(min(self._window, memory_length.size))
+        return self.attention.empty_cache(batch, slots)
 
     def step(
-        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output at `context.position` and the ring with that position written."""
-        position = context.position
-        if position is None:
-            raise InputError("a step of self-attention needs context.position")
-        window = state.keys.shape.get_dim_by_name("window_length")
+        """Returns the output at one position and the ring with that position written."""
+        position = call.progress.step_position()
         entries = self.attention.keys_and_values(x, position)
-        written = (
-            write_to_ring(m, e, window, position, context.is_new())
-            for m, e in zip(state, entries, strict=True)
-        )
-        ring = KeysAndValues(*written)
-        bias = self._ring_bias(window, position, context)
-        return self.attention(x, ring, window, bias, context), ring
+        ring, window = write_to_ring(state, entries, position, call.progress.is_after_prompt())
+        bias = self._ring_bias(window, position, call)
+        return self.attention(x, ring, window, bias, call, position=position), ring
 
     def prefill(
-        self, x: mtf.Tensor, state: KeysAndValues, context: Context
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole rows and the ring after them."""
-        y, memory = super().prefill(x, state, context)
+        """Returns the output for whole sequences and the ring after them."""
+        y, memory = super().prefill(x, state, call)
         length = memory.keys.shape.get_dim_by_name("memory_length")
-        number = context.number_known()
-        rings = (ring_of(m, length, number, state.keys.shape) for m in memory)
-        return y, KeysAndValues(*rings)
+        return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
 
     def _ring_bias(
-        self, window: mtf.Dimension, position: mtf.Tensor, context: Context
+        self, window: mtf.Dimension, position: mtf.Tensor, call: SequenceCall
     ) -> mtf.Tensor:
         """Returns {window_length}, with heads where they differ: what is added to a step's logits.
 
-        The context's bias is that of the positions 0, 1, ...
+        The call's own bias is that of the positions 0, 1, ...
         """
         positions = ring_positions(window, position)
         bias = mtf.to_float(mtf.less(positions, 0)) * MASKED
-        if context.self_attention_bias is not None:
-            given = context.self_attention_bias
-            memory_length = given.shape.get_dim_by_name("memory_length")
-            shape = [*(given.shape - memory_length), window]
-            given = mtf.gather(given, positions, memory_length, output_shape=shape)
-            bias = given + mtf.cast(bias, given.dtype)
+        mask = call.self_attention_bias
+        if mask is not None:
+            memory_length = mask.shape.get_dim_by_name("memory_length")
+            shape = [*(mask.shape - memory_length), window]
+            mask = mtf.gather(mask, positions, memory_length, output_shape=shape)
+            bias = mask + mtf.cast(bias, mask.dtype)
         if self.relative_bias is not None:
-            of_distance = self.relative_bias(position, positions, context.bidirectional)
+            of_distance = self.relative_bias(
+                position, positions, call, bidirectional=call.bidirectional
+            )
             bias = of_distance + mtf.to_float(bias)
         return bias
 
-    def _bias(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Returns what is added to the logits of positions whose memory are all positions."""
-        bias = super()._bias(x, context)
-        positions = context.positions(x)
-        length = positions.shape.size
-        memory_length = mtf.Dimension("memory_length", length)
+    def _bias(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Returns what is added to the logits where the memory holds all positions."""
+        bias = super()._bias(x, call)
+        positions = call.positions(x)
+        memory_length = mtf.Dimension("memory_length", positions.shape.size)
         if bias is not None:
             memory_length = bias.shape.get_dim_by_name("memory_length")
         distance = mtf.sub(

@@ -1,4 +1,4 @@
-"""Rows of "inputs end targets end" whose inputs see each other: prefix language models."""
+"""Masks of prefix language models, whose rows are "inputs end targets end"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor
     """Returns {..., length} bool: whether an id belongs to inputs, their end included.
 
     Args:
-      targets: {..., length} ids: an even number of ends lies before inputs, also in packed rows.
+      targets: {..., length} ids; the number of ends before inputs is even, also in packed rows.
       length: the dimension.
     """
     ends = mtf.cumsum(mtf.cast(mtf.equal(targets, END_ID), tf.int32), length, exclusive=True)
@@ -23,40 +23,40 @@ def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor
 def prefix_of_delimited(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
     """Returns {..., length} bool: the positions that see each other; see `is_delimited_input`.
 
-    Those are where inputs are predicted, and the one that reads their end and predicts the first
-    target. Padding is not among them.
+    Those are the positions that predict inputs, and the one that reads their end and predicts the
+    first target; padding is excluded.
     """
     inside = mtf.cast(is_delimited_input(targets, length), tf.int32)
     reads_inputs = mtf.maximum(inside, mtf.shift(inside, 1, length, wrap=False))
     return mtf.logical_and(mtf.greater(reads_inputs, 0), mtf.not_equal(targets, 0))
 
 
-def prefix_of_known(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
-    """Returns {..., length} bool: where the known ids of a row are predicted or read.
+def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., length} bool: the positions that predict or read the ids of a prompt.
 
-    As with `prefix_of_delimited`, the last of these positions predicts the first unknown id.
+    As with `prefix_of_delimited`, the last of these positions predicts the first id after it.
 
     Args:
-      targets: {..., length} ids, 0 from the first unknown one on.
+      prompts: {..., length} ids, 0 after them.
       length: the dimension.
     """
-    positions = mtf.range(targets.mesh, length)
-    known = number_of_known(targets, length)
-    return mtf.less_equal(positions, known, output_shape=targets.shape)
+    positions = mtf.range(prompts.mesh, length)
+    number = number_of_known(prompts, length)
+    return mtf.less_equal(positions, number, output_shape=prompts.shape)
 
 
 def prefix_mask(
     length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None, dtype: tf.DType
 ) -> mtf.Tensor:
-    """Returns {batch..., length, memory_length}: what came before, and all of the prefix.
+    """Returns {batch..., length, memory_length}: attend to earlier positions and to the prefix.
 
     Args:
       length: the positions.
-      in_prefix: {batch..., length}, not 0 (or true) where a position belongs to the prefix.
+      in_prefix: {batch..., length} bool, or int not 0: whether a position belongs to the prefix.
       segments: {batch..., length} the document of every position, or None for one document.
       dtype: of the mask.
     """
-    # As in Mesh TensorFlow: a position sees those whose priority is not above its own.
+    # As in Mesh TensorFlow, a position sees those whose priority is at most its own.
     inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
     positions = mtf.range(in_prefix.mesh, length)
     priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)

@@ -1,4 +1,4 @@
-"""How ids become vectors, and vectors logits."""
+"""The embedding of a model of tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.layers import Call, Embedding, PositionalEmbedding, SinusoidPositions
 
 Position = PositionalEmbedding | SinusoidPositions
 
@@ -19,14 +19,15 @@ PositionClass = Callable[..., Position]
 class TokenEmbedding:
     """How a model of tokens turns ids into vectors, and vectors into logits.
 
-    d_model: the size of the vectors between layers.
-    max_length: the largest position + 1.
-    position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
-      added to those of the ids; None for a model whose attention knows positions.
-    tied_softmax: the embedding is also the softmax's weights.
-    vocabulary_divisor: "vocab", the dimension of the embedding and the logits, has this multiple
-      that is next to the number of ids, so that a mesh axis divides it. The logits beyond the last
-      id are too low to be predicted and take no part in the loss.
+    Attributes:
+      d_model: the size of the vectors between layers.
+      max_length: the largest position + 1.
+      position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
+        added to those of the ids; None for a model whose attention has positions of its own.
+      tied_softmax: the embedding's table is also the kernel of the softmax.
+      vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
+        number of ids rounded up to a multiple of this, so that a mesh axis divides it. The logits
+        beyond the last id are too low to be predicted and do not contribute to the loss.
     """
 
     d_model: int = 512
@@ -45,7 +46,7 @@ class TokenEmbedding:
         return mtf.Dimension("d_model", self.d_model)
 
     def vocab(self, vocabulary_size: int) -> mtf.Dimension:
-        """Returns the dimension of so many ids and the padding behind them."""
+        """Returns the dimension of the ids and the padding after them."""
         multiples = -(-vocabulary_size // self.vocabulary_divisor)
         return mtf.Dimension("vocab", multiples * self.vocabulary_divisor)
 
@@ -55,26 +56,28 @@ def embed(
     positions: mtf.Tensor | None,
     embedding: Embedding,
     position: Position | None,
+    call: Call,
 ) -> mtf.Tensor:
     """Returns the vectors {..., d_model} of ids {...}, with those of their positions added.
 
     Args:
       ids: int32.
       positions: of the ids, in their shape or a scalar; None for 0, 1, ... along "length".
-      embedding: has the vectors of ids.
-      position: has the vectors of positions; None adds nothing.
+      embedding: the vectors of ids.
+      position: the vectors of positions; None adds nothing.
+      call: see `Call`.
 
     Raises:
       ShapeError: `position` has no vectors for all of the length.
     """
-    x = embedding(ids)
+    x = embedding(ids, call)
     if position is None:
         return x
     if positions is None:
         return x + position.first(ids.shape.get_dim_by_name("length"))
     if "length" in ids.shape.dimension_names:
         check_length(ids, position)
-    return x + position(positions)
+    return x + position(positions, call)
 
 
 def check_length(ids: mtf.Tensor, position: Position | None) -> mtf.Dimension:

@@ -6,19 +6,21 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Collector, regularised_cross_entropy
+from mtfrun.layers import Call, regularised_cross_entropy
 from mtfrun.models.model import Loss, Metric
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
-    """The cross entropy of every token, with what regularises it in training.
+    """The cross entropy of tokens, with label smoothing and z-loss in training.
 
-    label_smoothing: the share of the target that is spread over all ids.
-    z_loss: factor of logsumexp(logits)**2.
-    mean_over_padding: the step divides the loss by the number of all positions, as T5's and Mesh
-      TensorFlow's programs do, instead of those that are trained on; rates of tokens then count all
-      of them. A batch with much padding teaches less, and Adam's epsilon weighs more.
+    Attributes:
+      label_smoothing: the share of the target that is spread over all ids.
+      z_loss: factor of logsumexp(logits)**2.
+      mean_over_padding: the step divides the loss by the number of all positions, as T5's and Mesh
+        TensorFlow's programs do, instead of those that are trained on; rates of tokens then count
+        all of them. The gradients of a batch with much padding are smaller, so that Adam's epsilon
+        has a larger share.
     """
 
     label_smoothing: float = 0.0
@@ -34,24 +36,21 @@ class TokenLoss:
         logits: mtf.Tensor,
         targets: mtf.Tensor,
         weights: mtf.Tensor,
+        call: Call,
         *,
         vocabulary_size: int,
-        collector: Collector,
-        training: bool,
     ) -> Loss:
         """Returns the sum of the cross entropies of all targets that are trained on.
 
-        The losses of layers, such as a mixture's balance loss, are added. Metrics: "loss", nats per
-        token without these, label smoothing and z-loss; "accuracy", the share of targets that no
-        other id's logit exceeds; and what the layers measure.
+        Metrics: "loss", nats per token without label smoothing and z-loss; "accuracy", the share of
+        targets that no other id's logit exceeds.
 
         Args:
           logits: {batch, length, vocab} float32.
           targets: {batch, length} int32; those that have no weight may be negative.
           weights: {batch, length} float32, of every target.
-          vocabulary_size: the number of ids; the rest of "vocab" is padding.
-          collector: has the losses and measurements of the layers.
-          training: whether to regularise.
+          call: that of the model.
+          vocabulary_size: the number of ids; the other entries of "vocab" are padding.
         """
         vocab = logits.shape.get_dim_by_name("vocab")
         weight = mtf.reduce_sum(weights)
@@ -59,14 +58,13 @@ class TokenLoss:
         def mean(values: mtf.Tensor) -> Metric:
             return Metric(mtf.reduce_sum(values * weights), weight)
 
-        regularised = training and bool(self.label_smoothing or self.z_loss)
+        regularised = call.training and bool(self.label_smoothing or self.z_loss)
         cross_entropy = mtf.sparse_cross_entropy(
             logits, mtf.maximum(targets, 0), vocab, logsumexp_gradient=regularised
         )
         metrics = {
             "loss": mean(cross_entropy.loss),
             "accuracy": mean(mtf.to_float(mtf.equal(cross_entropy.margin, 0.0))),
-            **collector.metrics(),
         }
         total = metrics["loss"].total
         if regularised:
@@ -82,8 +80,4 @@ class TokenLoss:
         divisor = weight
         if self.mean_over_padding:
             divisor = mtf.constant(logits.mesh, float(targets.shape.size))
-        of_layers = collector.loss()
-        if of_layers is not None:
-            # Means over the batch already: times the divisor they are sums, as the total is.
-            total = total + of_layers * divisor
         return Loss(total, divisor, metrics)

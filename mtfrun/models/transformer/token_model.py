@@ -1,4 +1,4 @@
-"""What all models of tokens have: an embedding, a softmax and a loss."""
+"""The base class of Transformers: models with an embedding, a softmax and a loss of tokens."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import abc
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Context, Embedding, metric_shapes
+from mtfrun.layers import Collector, Embedding
 from mtfrun.models.model import Loss, TextModel
+from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
@@ -17,13 +18,13 @@ class TokenModel(TextModel):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
     Id 0 is padding and has no loss. Negative ids have none either: a decoder reads their absolute
-    value, but does not learn to say it.
+    value, but is not trained to predict it.
 
     Args:
       mesh: the mesh.
       vocabulary_size: the number of ids.
       embedding: how ids become vectors, and vectors logits.
-      loss: what is trained on.
+      loss: of the targets.
       dtypes: of variables and of activations.
     """
 
@@ -52,7 +53,7 @@ class TokenModel(TextModel):
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
         """The model's own metrics and those of its layers, such as a mixture's load."""
-        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **metric_shapes(self)}
+        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -67,23 +68,23 @@ class TokenModel(TextModel):
     ) -> Loss:
         """Returns the loss of all targets that are trained on, see `TokenLoss`."""
         collector = Collector()
-        context = Context(training=training, key=key, collector=collector)
-        return self._loss(
-            self.logits(features, context),
+        call = SequenceCall(training, key, collector)
+        loss = self._loss(
+            self.logits(features, call),
             features["targets"],
             self.target_weights(features),
+            call,
             vocabulary_size=self._vocabulary_size,
-            collector=collector,
-            training=training,
         )
+        return loss.with_collected(collector)
 
     @abc.abstractmethod
     def logits(
-        self, features: Mapping[str, mtf.Tensor], context: Context = Context()
+        self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
         """Returns the logits {batch, length, vocab} of the targets, float32.
 
-        The context of the call has no masks; by default there is no noise either.
+        The call is that of the model, without masks; by default there is no noise either.
         """
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:

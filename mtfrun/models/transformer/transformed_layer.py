@@ -8,7 +8,8 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Context, Sublayer
+from mtfrun.models.transformer.sequence_call import SequenceCall
+from mtfrun.models.transformer.sublayer import Sublayer
 from mtfrun.models.transformer.transforms import CallLayer, TransformClass, add_transforms
 
 # Made as `sublayer_class(mesh, d_model, dtypes)`.
@@ -16,9 +17,9 @@ SublayerClass = Callable[..., Sublayer]
 
 
 class TransformedLayer(Sublayer):
-    """Transforms in their order, with a sublayer where `CallLayer` is among them.
+    """Transforms in their order, with a sublayer in the place of `CallLayer`.
 
-    Variables are called "layer/..." and after the classes of the transforms, "norm/scale".
+    Variables are named "layer/..." and after the classes of the transforms, "norm/scale".
 
     Raises:
       InputError: `CallLayer` is not listed exactly once.
@@ -43,51 +44,51 @@ class TransformedLayer(Sublayer):
             )
         self.layer = layer(mesh, d_model, dtypes)
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {..., length, d_model} for x of the same shape."""
-        return self._run(lambda y: self.layer(y, context), x, context)
+        return self._run(lambda y: self.layer(y, call), x, call)
 
     def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, context: Context
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Any:
-        """Returns that of the sublayer."""
-        return self.layer.initial_state(batch, memory_length, context)
+        """Returns the state of the sublayer."""
+        return self.layer.initial_state(batch, memory_length, call)
 
-    def step(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+    def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns the output at one position and the sublayer's next state."""
-        return self._run_with_state(self.layer.step, x, state, context)
+        return self._run_with_state(self.layer.step, x, state, call)
 
-    def can_prefill(self, context: Context) -> bool:
+    def can_prefill(self, call: SequenceCall) -> bool:
         """Returns whether the sublayer has a `prefill` for such calls."""
-        return self.layer.can_prefill(context)
+        return self.layer.can_prefill(call)
 
-    def prefill(self, x: mtf.Tensor, state: Any, context: Context) -> tuple[mtf.Tensor, Any]:
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         """Returns the output for whole sequences and the sublayer's state after them."""
-        return self._run_with_state(self.layer.prefill, x, state, context)
+        return self._run_with_state(self.layer.prefill, x, state, call)
 
     def _run_with_state(
         self,
-        run: Callable[[mtf.Tensor, Any, Context], tuple[mtf.Tensor, Any]],
+        run: Callable[[mtf.Tensor, Any, SequenceCall], tuple[mtf.Tensor, Any]],
         x: mtf.Tensor,
         state: Any,
-        context: Context,
+        call: SequenceCall,
     ) -> tuple[mtf.Tensor, Any]:
         next_states = []
 
         def call_layer(y: mtf.Tensor) -> mtf.Tensor:
-            y, next_state = run(y, state, context)
+            y, next_state = run(y, state, call)
             next_states.append(next_state)
             return y
 
-        x = self._run(call_layer, x, context)
+        x = self._run(call_layer, x, call)
         return x, next_states[0]
 
     def _run(
-        self, call_layer: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, context: Context
+        self, call_layer: Callable[[mtf.Tensor], mtf.Tensor], x: mtf.Tensor, call: SequenceCall
     ) -> mtf.Tensor:
         """Returns x after all transforms and the sublayer."""
-        around = dataclasses.replace(context, sublayer_input=x)
+        transform_call = dataclasses.replace(call, sublayer_input=x)
         for name in self._names:
             transform = getattr(self, name)
-            x = call_layer(x) if transform is self.layer else transform(x, around)
+            x = call_layer(x) if transform is self.layer else transform(x, transform_call)
         return x

@@ -1,4 +1,4 @@
-"""What a stack does before and after its sublayers: transforms, listed in their order."""
+"""Transforms: the steps of a stack before, around and after its sublayers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Context, Dropout, RMSNorm
+from mtfrun.layers import Dropout, RMSNorm
+from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
 class Transform(Protocol):
     """One step from vectors to vectors of the same shape, such as `RMSNorm` or `LayerNorm`."""
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Returns {..., d_model} for x of the same shape: whole rows or one position."""
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Returns {..., d_model} for x of the same shape: whole sequences or one position."""
 
 
 # Made as `transform_class(mesh, d_model, dtypes)`.
@@ -32,7 +33,7 @@ class _Stateless:
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
-        """Takes what all transforms are given."""
+        """Takes the arguments of all transforms."""
 
 
 class CallLayer(_Stateless):
@@ -40,37 +41,37 @@ class CallLayer(_Stateless):
 
     short_name = "layer"
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Raises InputError: there is no sublayer here."""
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Raises InputError: this is no transform around a sublayer."""
         raise InputError("CallLayer has its place in StackTransforms.layer only")
 
 
 class Residual(_Stateless):
-    """Adds what the sublayer was given; He et al. 2015, arXiv:1512.03385.
+    """Adds the input of the sublayer; He et al. 2015, arXiv:1512.03385.
 
     Last, with a norm before the sublayer, it makes the order of Xiong et al. 2020,
     arXiv:2002.04745, figure 1b; before a norm that of Vaswani et al. 2017, arXiv:1706.03762.
     """
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Returns the context's `sublayer_input` + x.
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Returns the call's `sublayer_input` + x.
 
         Raises:
           InputError: this is no transform around a sublayer.
         """
-        if context.sublayer_input is None:
+        if call.sublayer_input is None:
             raise InputError("Residual has its place in StackTransforms.layer only")
-        return context.sublayer_input + x
+        return call.sublayer_input + x
 
 
 class MaskPadding(_Stateless):
-    """Sets padding to 0: what lies there reaches no statistics, such as the load of experts."""
+    """Sets padding to 0, so that it counts in no statistics, such as the load of experts."""
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
-        """Returns x times the context's `nonpadding`; x where there is no padding."""
-        if context.nonpadding is None:
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Returns x times the call's `nonpadding`; x where that is None."""
+        if call.nonpadding is None:
             return x
-        return x * mtf.cast(context.nonpadding, x.dtype)
+        return x * mtf.cast(call.nonpadding, x.dtype)
 
 
 class SublayerDropout(Dropout):
@@ -92,7 +93,7 @@ class SublayerDropout(Dropout):
 
 @dataclasses.dataclass(frozen=True)
 class StackTransforms:
-    """What a stack does beside its sublayers: classes of transforms, in their order.
+    """The transforms of a stack: classes in their order.
 
     They are called as `transform_class(mesh, d_model, dtypes)`; see `Transform`.
 
@@ -100,9 +101,10 @@ class StackTransforms:
     sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. That of Vaswani et al.
     2017, arXiv:1706.03762, has the norm last in `layer`.
 
-    initial: what the input goes through.
-    layer: around every sublayer, which has its place where `CallLayer` is.
-    final: what the output goes through.
+    Attributes:
+      initial: of the input.
+      layer: around every sublayer, which is called in the place of `CallLayer`.
+      final: of the output.
     """
 
     initial: Sequence[TransformClass] = (SublayerDropout,)
@@ -119,12 +121,12 @@ def add_transforms(
     *,
     prefix: str = "",
 ) -> list[str]:
-    """Makes transforms the attributes of a module, called after their classes; returns the names.
+    """Makes transforms the attributes of a module, named after their classes; returns the names.
 
     Args:
-      module: whose attributes they become, so that their variables have its path before theirs.
+      module: gets the attributes, so that its path precedes the names of their variables.
       classes: called as `transform_class(mesh, d_model, dtypes)`.
-      mesh, d_model, dtypes: as above.
+      mesh, d_model, dtypes: see `TransformClass`.
       prefix: of the names.
     """
     names = [prefix + name for name in distinct_names(classes)]
@@ -136,10 +138,10 @@ def add_transforms(
 def distinct_names(classes: Sequence[Callable[..., Any]]) -> list[str]:
     """Returns an attribute name for each class: "self_attention" for SelfAttention.
 
-    A class says otherwise with `short_name`. One that is listed twice gets numbers, "norm_0" and
+    A class may have a `short_name` instead. One that is listed twice gets numbers, "norm_0" and
     "norm_1".
     """
-    # A functools.partial of a class is as good as a class.
+    # A functools.partial stands for its class.
     classes = [getattr(cls, "func", cls) for cls in classes]
     names = [getattr(cls, "short_name", _snake_case(cls.__name__)) for cls in classes]
     return [

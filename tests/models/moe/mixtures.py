@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Context, Sublayer
+from mtfrun.layers import Collector
 from mtfrun.models import moe
+from mtfrun.models.transformer import SequenceCall, Sublayer
 
 D_MODEL = mtf.Dimension("d_model", 6)
 BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
@@ -38,7 +39,7 @@ GATES: dict[str, moe.Gate] = {
 
 
 class Result(NamedTuple):
-    """What a layer gave, as numpy, and on a mesh the partitions of what came out.
+    """The results of a layer, as numpy.
 
     Attributes:
       output: {batch, length, d_model}.
@@ -101,33 +102,33 @@ def run(
         variable = variables[path]
         mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
     x = inputs() if x is None else x
-    given = {"x": mtf.import_tf_tensor(mesh, x, [BATCH, LENGTH, D_MODEL])}
+    tensors = {"x": mtf.import_tf_tensor(mesh, x, [BATCH, LENGTH, D_MODEL])}
     if with_padding:
-        given["nonpadding"] = mtf.import_tf_tensor(mesh, padding_mask(), [BATCH, LENGTH])
+        tensors["nonpadding"] = mtf.import_tf_tensor(mesh, padding_mask(), [BATCH, LENGTH])
     weights = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
-    given["weights"] = mtf.import_tf_tensor(mesh, weights, [BATCH, LENGTH, D_MODEL])
+    tensors["weights"] = mtf.import_tf_tensor(mesh, weights, [BATCH, LENGTH, D_MODEL])
 
-    def compute(given: dict[str, mtf.Tensor]) -> tuple:
+    def compute(tensors: dict[str, mtf.Tensor]) -> tuple[Any, ...]:
         collector = Collector()
         key = mtf.random_key(3) if training else None
-        context = Context(training, key, nonpadding=given.get("nonpadding"), collector=collector)
-        output = layer(given["x"], context)
-        loss = collector.loss()
-        sources = {"x": given["x"], **variables}
-        found = mtf.gradients(
-            [output, loss], list(sources.values()), [given["weights"], mtf.ones_like(loss)]
+        call = SequenceCall(training, key, collector, nonpadding=tensors.get("nonpadding"))
+        output = layer(tensors["x"], call)
+        loss = collector.total_loss()
+        sources = {"x": tensors["x"], **variables}
+        source_gradients = mtf.gradients(
+            [output, loss], list(sources.values()), [tensors["weights"], mtf.ones_like(loss)]
         )
-        metrics = {name: mean.total for name, mean in collector.metrics().items()}
-        gradients = dict(zip(sources, found, strict=True))
+        metrics = {name: mean.total for name, mean in collector.contents.metrics.items()}
+        gradients = dict(zip(sources, source_gradients, strict=True))
         assert all(gradient is not None for gradient in gradients.values())
         return output, loss, gradients, metrics
 
-    return Result(*mtf.to_numpy(mtf.function(compute)(given)))
+    return Result(*mtf.to_numpy(mtf.function(compute)(tensors)))
 
 
 @functools.cache
 def cached_run(kind: str, gate: str, dispatch: str, mesh_shape: str, layout: str) -> Result:
-    """Returns `run` of a layer in training, with padding, made from texts."""
+    """Returns `run` of a layer in training, with padding; the arguments are hashable."""
     make: Callable[..., Sublayer] = one_level if kind == "one level" else two_levels
     make = functools.partial(make, gate=GATES[gate], dispatch=DISPATCHES[dispatch])
     return run(make, mtf.Mesh(mesh_shape, layout), with_padding=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.layers import Context, Sublayer
 from mtfrun.models import moe
+from mtfrun.models.transformer import SequenceCall, Sublayer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import (
     BATCH,
@@ -23,8 +23,8 @@ from tests.models.moe.mixtures import (
     two_levels,
 )
 
-ROOM_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0, group_size=12)
-# Of d_model's size, where only the name tells them apart, and of another.
+A_SLOT_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0, group_size=12)
+# Of the size of d_model, with its name and with another, and of another size.
 OUTPUT_DIMS = [D_MODEL, mtf.Dimension("n", D_MODEL.size), mtf.Dimension("n", 3)]
 
 
@@ -40,7 +40,9 @@ FORMULAS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 FUNCTIONS = {"relu": mtf.relu, "gelu": mtf.gelu, "linear": None}
 
 
-def _experts(output_dim: mtf.Dimension, activations: Sequence[str] = ("relu",)) -> Callable:
+def _experts(
+    output_dim: mtf.Dimension, activations: Sequence[str] = ("relu",)
+) -> Callable[..., moe.Experts]:
     return functools.partial(
         moe.Experts,
         hidden_size=10,
@@ -55,14 +57,14 @@ def _initialized(layer: Sublayer) -> Sublayer:
 
 
 def _outputs(layer: Sublayer, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
-    """Returns what a layer makes of whole rows, of rows at once and of their first positions."""
+    """Returns the outputs for whole sequences, of a prefill, and of a step."""
 
     def compute(x: mtf.Tensor) -> dict[str, mtf.Tensor]:
         first = mtf.reduce_first(x, LENGTH)
         return {
-            "whole": layer(x, Context()),
-            "prefill": layer.prefill(x, (), Context())[0],
-            "step": layer.step(first, (), Context())[0],
+            "whole": layer(x, SequenceCall()),
+            "prefill": layer.prefill(x, (), SequenceCall())[0],
+            "step": layer.step(first, (), SequenceCall())[0],
         }
 
     return mtf.function(compute)(mtf.import_tf_tensor(mesh, inputs(), [BATCH, LENGTH, D_MODEL]))
@@ -70,7 +72,7 @@ def _outputs(layer: Sublayer, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
 
 @pytest.mark.parametrize("output_dim", OUTPUT_DIMS, ids=lambda dim: f"{dim.name}:{dim.size}")
 @pytest.mark.parametrize("activations", [["relu"], ["gelu"], ["gelu", "linear"]], ids="_".join)
-def test_a_switch_with_room_for_all_is_the_formula(
+def test_a_switch_with_a_slot_for_every_token_is_the_formula(
     activations: list[str], output_dim: mtf.Dimension
 ) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
@@ -79,7 +81,7 @@ def test_a_switch_with_room_for_all_is_the_formula(
             mesh,
             gate=moe.Switch(),
             experts=_experts(output_dim, activations),
-            capacity=ROOM_FOR_ALL,
+            capacity=A_SLOT_FOR_ALL,
         )
     )
     weights = {path: mtf.to_numpy(v) for path, v in layer.named_variables().items()}
@@ -109,12 +111,12 @@ def test_a_switch_with_room_for_all_is_the_formula(
     ids=lambda dim: f"{dim.name}:{dim.size}",
 )
 def test_an_output_dimension_keeps_its_name_on_a_mesh(
-    make: Callable, output_dim: mtf.Dimension
+    make: Callable[..., Sublayer], output_dim: mtf.Dimension
 ) -> None:
     outputs = {}
     for mesh_shape in (ONE_DEVICE, "data:2,model:2"):
         mesh = mtf.Mesh(mesh_shape, LAYOUT)
-        options = {"experts": _experts(output_dim), "capacity": ROOM_FOR_ALL}
+        options = {"experts": _experts(output_dim), "capacity": A_SLOT_FOR_ALL}
         outputs[mesh_shape] = _outputs(_initialized(make(mesh, **options)), mesh)
     for name, output in outputs["data:2,model:2"].items():
         positions = [BATCH] if name == "step" else [BATCH, LENGTH]

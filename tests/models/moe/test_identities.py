@@ -1,12 +1,16 @@
-"""What must hold for any mixture of experts, whatever its weights."""
+"""Identities of mixtures of experts, for random weights."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf
 from mtfrun.models import moe
+from mtfrun.models.transformer import Sublayer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import (
     BATCH,
@@ -21,7 +25,7 @@ from tests.models.moe.mixtures import (
 )
 
 HIDDEN = 10
-ROOM_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0, group_size=12)
+A_SLOT_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, second_level=8.0, group_size=12)
 RNG = np.random.default_rng(11)
 
 
@@ -37,14 +41,16 @@ def _float32(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {path: value.astype(np.float32) for path, value in values.items()}
 
 
-def _run(make, values: dict[str, np.ndarray], **options) -> Result:
+def _run(
+    make: Callable[[mtf.Mesh], Sublayer], values: dict[str, np.ndarray], **options: Any
+) -> Result:
     return run(make, mtf.Mesh(ONE_DEVICE), values=_float32(values), **options)
 
 
 def test_one_expert_with_room_for_all_is_a_dense_layer() -> None:
     weights = _weights(1)
     result = _run(
-        lambda mesh: one_level(mesh, num_experts=1, capacity=ROOM_FOR_ALL),
+        lambda mesh: one_level(mesh, num_experts=1, capacity=A_SLOT_FOR_ALL),
         {**weights, "router/kernel": RNG.normal(size=[D_MODEL.size, 1])},
     )
     hidden = np.maximum(inputs() @ weights["experts/wi/factors/0/kernel"][0], 0.0)
@@ -97,7 +103,7 @@ def test_a_permutation_of_the_experts_changes_nothing(training: bool) -> None:
 
 
 def test_a_token_that_is_dropped_gives_exactly_zero() -> None:
-    # All tokens are alike and want expert 0, which has room for the first three of each group.
+    # All tokens are alike and choose expert 0, which has slots for the first three of each group.
     x = np.ones([BATCH.size, LENGTH.size, D_MODEL.size], np.float32)
     router = np.zeros([D_MODEL.size, 4])
     router[:, 0] = 5.0
@@ -112,32 +118,34 @@ def test_a_token_that_is_dropped_gives_exactly_zero() -> None:
     assert np.all(np.abs(result.output[:, :3]).max(axis=-1) > 0.0)
     assert np.all(result.gradients["x"][:, 3:].std(axis=(0, 1)) < 1e-6)
     assert result.metrics["/level_1/dropped"] == 9 * BATCH.size
-    assert_close(result.metrics["/visits"], np.float32([72, 24, 0, 0, 0]))
+    assert_close(result.metrics["/visits"], np.asarray([72, 24, 0, 0, 0], np.float32))
 
 
 @pytest.mark.parametrize("make", [one_level, two_levels])
-def test_padding_visits_no_expert_and_takes_no_room(make) -> None:
+def test_padding_visits_no_expert_and_takes_no_slot(
+    make: Callable[[mtf.Mesh], Sublayer],
+) -> None:
     result = run(make, mtf.Mesh(ONE_DEVICE), with_padding=True)
     padding = padding_mask() == 0.0
     assert np.all(result.output[padding] == 0.0)
     assert result.metrics["/visits"].sum() == (~padding).sum()
     changed = inputs()
     changed[padding] = 9.0
-    again = run(make, mtf.Mesh(ONE_DEVICE), with_padding=True, x=changed)
-    np.testing.assert_array_equal(again.output, result.output)
+    with_other_padding = run(make, mtf.Mesh(ONE_DEVICE), with_padding=True, x=changed)
+    np.testing.assert_array_equal(with_other_padding.output, result.output)
 
 
 def test_a_token_visits_three_experts_of_two_levels_at_most() -> None:
     all_second = moe.Top2(second_policy_training=moe.All())
     result = run(
-        lambda mesh: two_levels(mesh, gate=all_second, capacity=ROOM_FOR_ALL),
+        lambda mesh: two_levels(mesh, gate=all_second, capacity=A_SLOT_FOR_ALL),
         mtf.Mesh(ONE_DEVICE),
     )
-    assert_close(result.metrics["/visits"], np.float32([0, 0, 0, 96, 0]))
+    assert_close(result.metrics["/visits"], np.asarray([0, 0, 0, 96, 0], np.float32))
 
 
 @pytest.mark.parametrize("option", [{"num_experts": (4,)}, {"routers": (moe.Router,)}])
-def test_two_levels_want_two_of_everything(option: dict) -> None:
+def test_two_levels_want_two_of_everything(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"MoE2D.{next(iter(option))}=.* must be two, one for"):
         two_levels(mtf.Mesh(ONE_DEVICE), **option)
 
@@ -148,10 +156,10 @@ def test_truncated_top_2_makes_no_choice_of_a_negative_gate() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     sizes = {"group": 12, "experts": 2, "capacity": 2}
     group, experts, capacity = (mtf.Dimension(*item) for item in sizes.items())
-    probabilities = np.tile(np.float32([0.7, 0.3]), [12, 1])
+    probabilities = np.tile(np.asarray([0.7, 0.3], np.float32), [12, 1])
     probabilities[0] = [0.3, 0.7]
     gates = mtf.import_tf_tensor(mesh, probabilities, [group, experts])
-    present = mtf.import_tf_tensor(mesh, np.float32([1] + [0] * 6 + [1] * 5), [group])
+    present = mtf.import_tf_tensor(mesh, np.asarray([1] + [0] * 6 + [1] * 5, np.float32), [group])
     largest = {}
     for allow_negative in (False, True):
         choices = moe.truncated_top_2(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def _model(
     dtype: str = "float32",
     prefix: bool = False,
     num_layers: int = 1,
-    **options,
+    **options: Any,
 ) -> DecoderOnly:
     layer = functools.partial(MIXTURES[mixture], **options)
     attention = functools.partial(SelfAttention, heads=AttentionHeads(4, d_kv=4))
@@ -145,17 +146,17 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     mixture: str, mesh_shape: str
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    roomy = moe.Capacity(evaluation=8.0, second_level=8.0, group_size=8)
-    model = _model(mesh, mixture, capacity=roomy)
+    large = moe.Capacity(evaluation=8.0, second_level=8.0, group_size=8)
+    model = _model(mesh, mixture, capacity=large)
     targets = packed_rows()["targets"][:, :4]
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
-    made = logits_step_by_step(model, mesh, {}, targets)
-    assert_close(made, whole, FLOAT32_MODEL_TOLERANCE)
+    logits = logits_step_by_step(model, mesh, {}, targets)
+    assert_close(logits, whole, FLOAT32_MODEL_TOLERANCE)
 
 
 @functools.cache
-def _beams(mixture: str, mesh_shape: str, rows: tuple[int, ...]) -> decoding.Hypotheses:
-    """Returns what a prefix language model makes of some of eight prompts, as one batch."""
+def _beams(mixture: str, mesh_shape: str, rows: tuple[int, ...]) -> Any:
+    """Returns a prefix language model's hypotheses for some of eight prompts, as one batch."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(mesh, mixture, prefix=True)
     prompts = packed_rows()["targets"][:, :6]
@@ -186,15 +187,17 @@ def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: s
 )
 def test_beams_of_a_prefix_language_model_are_the_same_on_a_mesh(mixture: str) -> None:
     expected = _beams(mixture, ONE_DEVICE, tuple(range(8)))
-    found = _beams(mixture, "data:2,model:2", tuple(range(8)))
-    np.testing.assert_array_equal(found.ids, expected.ids)
-    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+    on_mesh_2x2 = _beams(mixture, "data:2,model:2", tuple(range(8)))
+    np.testing.assert_array_equal(on_mesh_2x2.ids, expected.ids)
+    assert_close(on_mesh_2x2.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> None:
     mesh = mtf.Mesh("data:4,model:1", LAYOUT)
     model = _model(mesh, "one level", capacity=moe.Capacity(group_size=1024))
-    with pytest.raises(mtf.LayoutError, match="96 tokens make 1 group.*Capacity.group_size.*to 24"):
+    with pytest.raises(
+        mtf.LayoutError, match=r"96 tokens make 1 group.*Capacity\.group_size.*to 24"
+    ):
         model.logits(on_mesh(mesh, packed_rows()))
 
 

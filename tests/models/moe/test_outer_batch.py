@@ -16,6 +16,7 @@ from mtfrun.models.transformer import (
     DecoderOnly,
     SelfAttention,
     Stack,
+    Sublayer,
     TokenEmbedding,
 )
 from mtfrun.training import TrainState, train_steps_function
@@ -41,7 +42,7 @@ def _two_steps(
     """Returns the totals of two steps' metrics, and the variables afterwards."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     attention = functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=4), dropout_rate=0.1)
-    layers: list[Callable] = [attention, MIXTURES[mixture]]
+    layers: list[Callable[..., Sublayer]] = [attention, MIXTURES[mixture]]
     stack = functools.partial(Stack, num_layers=1, layers=layers)
     model = DecoderOnly(mesh, VOCABULARY, embedding=TokenEmbedding(8, max_length=16), stack=stack)
     state = TrainState(model, optim.Sgd(learning_rate=0.1), mesh, seed=1)
@@ -72,7 +73,7 @@ def _two_steps(
 def test_an_outer_batch_changes_nothing(mixture: str, mesh_shape: str, microbatches: int) -> None:
     expected = _two_steps(mixture, ONE_DEVICE, 1, microbatches)
     actual = _two_steps(mixture, mesh_shape, 2, microbatches)
-    for found, known in zip(actual, expected, strict=True):
-        assert found.keys() == known.keys()
-        for name, value in known.items():
-            assert_close(found[name], value, FLOAT32_MODEL_TOLERANCE)
+    for values, expected_values in zip(actual, expected, strict=True):
+        assert values.keys() == expected_values.keys()
+        for name, value in expected_values.items():
+            assert_close(values[name], value, FLOAT32_MODEL_TOLERANCE)

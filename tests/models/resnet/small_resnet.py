@@ -1,4 +1,4 @@
-"""A residual network small enough to train in a test, and pictures for it."""
+"""A residual network small enough to train in a test, and batches of images for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ SHAPES = {
     "weights": mtf.convert_to_shape(f"batch:{BATCH}"),
 }
 
-
 AUGMENTED = ImageInput(mean=[120.0, 125.0, 130.0], crop_padding=1, flip=True)
 
 
@@ -30,7 +29,7 @@ def small_resnet(
     loss: ImageLoss = ImageLoss(label_smoothing=0.1),
     **backbone: Any,
 ) -> ResNet:
-    """Returns two stages of a block each; `backbone` is what else is not as by default there."""
+    """Returns two stages of one block each; `backbone`: further arguments of its `Backbone`."""
     layers = Backbone(**{"stage_sizes": [1, 1], "widths": [4, 8], "init_zero": False, **backbone})
     image = mtf.Shape(SHAPES["images"].dims[1:])
     return ResNet(
@@ -44,8 +43,8 @@ def small_resnet(
     )
 
 
-def pictures(seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns a batch of pictures that are brighter the larger their label."""
+def image_batch(seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns the features of a batch of images that are brighter the larger their label."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, NUM_CLASSES, [BATCH]).astype(np.int32)
     noise = rng.integers(0, 100, SHAPES["images"].to_integer_list)

@@ -1,4 +1,4 @@
-"""Normalisation and augmentation of pictures."""
+"""Normalisation and augmentation of images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers import Call
 from mtfrun.models.resnet import ImageInput
 from tests.layouts import ONE_DEVICE, assert_close
 
@@ -16,7 +18,7 @@ PADDING = 1
 
 def _run(mesh: mtf.Mesh, image_input: ImageInput, images: np.ndarray, seed: int = 0) -> np.ndarray:
     def run(images: mtf.Tensor) -> mtf.Tensor:
-        return image_input(images, training=True, key=mtf.random_key(seed))
+        return image_input(images, Call(training=True, key=mtf.random_key(seed)))
 
     return mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, images, SHAPE)))
 
@@ -28,14 +30,15 @@ def _images() -> np.ndarray:
 
 def test_pixels_are_normalised_by_channel() -> None:
     images = _images()
-    found = _run(mtf.Mesh(ONE_DEVICE), ImageInput(mean=[1.0, 2.0], stddev=[3.0, 4.0]), images)
-    assert_close(found, (images - np.array([1.0, 2.0])) / np.array([3.0, 4.0]))
-    with pytest.raises(ValueError, match="ImageInput.mean has 3 numbers for 2 channels"):
+    image_input = ImageInput(mean=[1.0, 2.0], stddev=[3.0, 4.0])
+    normalised = _run(mtf.Mesh(ONE_DEVICE), image_input, images)
+    assert_close(normalised, (images - np.array([1.0, 2.0])) / np.array([3.0, 4.0]))
+    with pytest.raises(ValueError, match=r"ImageInput\.mean has 3 numbers for 2 channels"):
         _run(mtf.Mesh(ONE_DEVICE), ImageInput(mean=[1.0, 2.0, 3.0]), images)
 
 
-def _crops(image: np.ndarray, flip: bool) -> dict[tuple, np.ndarray]:
-    """Returns what can become of a picture, by (rows, cols moved, mirrored)."""
+def _crops(image: np.ndarray, flip: bool) -> dict[tuple[int, int, bool], np.ndarray]:
+    """Returns every possible augmentation of an image, by (row offset, col offset, flipped)."""
     padded = np.pad(image, [(PADDING, PADDING), (PADDING, PADDING), (0, 0)])
     rows, cols, _ = image.shape
     crops = {}
@@ -44,29 +47,35 @@ def _crops(image: np.ndarray, flip: bool) -> dict[tuple, np.ndarray]:
             crop = padded[i : i + rows, j : j + cols]
             crops[i, j, False] = crop
             if flip:
-                # Mirrored first, then moved: the same set of pictures.
+                # Flipped first, then shifted: the same set of images.
                 crops[i, j, True] = crop[:, ::-1]
     return crops
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_every_picture_is_moved_and_mirrored_by_itself(flip: bool) -> None:
+def test_every_image_is_shifted_and_flipped_independently(flip: bool) -> None:
     images = _images()
-    options = {"mean": 0.0, "stddev": 1.0, "crop_padding": PADDING, "flip": flip}
-    found = _run(mtf.Mesh(ONE_DEVICE), ImageInput(**options), images)
-    seen = set()
-    for before, after in zip(images, found, strict=True):
+    image_input = ImageInput(mean=0.0, stddev=1.0, crop_padding=PADDING, flip=flip)
+    augmented = _run(mtf.Mesh(ONE_DEVICE), image_input, images)
+    drawn = set()
+    for before, after in zip(images, augmented, strict=True):
         crops = _crops(before.astype(np.float32), flip)
-        (which,) = [key for key, crop in crops.items() if np.array_equal(crop, after)]
-        seen.add(which)
-    assert {key[0] for key in seen} == {key[1] for key in seen} == {0, 1, 2}
-    assert {key[2] for key in seen} == ({False, True} if flip else {False})
-    assert not np.array_equal(found, _run(mtf.Mesh(ONE_DEVICE), ImageInput(**options), images, 1))
+        (crop_key,) = [key for key, crop in crops.items() if np.array_equal(crop, after)]
+        drawn.add(crop_key)
+    assert {key[0] for key in drawn} == {key[1] for key in drawn} == {0, 1, 2}
+    assert {key[2] for key in drawn} == ({False, True} if flip else {False})
+    assert not np.array_equal(augmented, _run(mtf.Mesh(ONE_DEVICE), image_input, images, 1))
+
+
+def test_augmentation_without_a_key_is_an_error() -> None:
+    image = mtf.zeros(mtf.Mesh(ONE_DEVICE), SHAPE)
+    with pytest.raises(InputError, match="augmentation needs a key in training"):
+        ImageInput(flip=True)(image, Call(training=True))
 
 
 @pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:2,model:2", "data:8,model:1"])
 def test_augmentation_is_the_same_under_every_layout(mesh_shape: str) -> None:
     image_input = ImageInput(crop_padding=PADDING, flip=True)
     expected = _run(mtf.Mesh(ONE_DEVICE), image_input, _images())
-    found = _run(mtf.Mesh(mesh_shape, "batch:data;channels:model"), image_input, _images())
-    np.testing.assert_array_equal(found, expected)
+    augmented = _run(mtf.Mesh(mesh_shape, "batch:data;channels:model"), image_input, _images())
+    np.testing.assert_array_equal(augmented, expected)

@@ -1,4 +1,4 @@
-"""Residual networks: sizes, the function against plain TensorFlow, moving averages."""
+"""Residual networks: sizes, logits against plain TensorFlow, moving averages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
+from mtfrun.errors import InputError
 from mtfrun.models.resnet import (
     Backbone,
     Blocking,
@@ -20,7 +21,7 @@ from mtfrun.models.resnet import (
 )
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.resnet.small_resnet import BATCH, SHAPES, on_mesh, pictures, small_resnet
+from tests.models.resnet.small_resnet import BATCH, SHAPES, image_batch, on_mesh, small_resnet
 
 PLAIN_INPUT = ImageInput()
 
@@ -32,7 +33,7 @@ def _num_parameters(model: ResNet) -> int:
 def test_the_networks_have_as_many_parameters_as_published() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     image = mtf.convert_to_shape("rows:32;cols:32;channels:3")
-    # With identity shortcuts 269,722; the two that change the width are convolutions here.
+    # 269,722 with identity shortcuts; the two that change the width are convolutions here.
     assert _num_parameters(ResNet(mesh, 10, image)) == 269_722 + 2_560 + 192
     backbone = Backbone(
         stem=LargeImageStem,
@@ -46,7 +47,7 @@ def test_the_networks_have_as_many_parameters_as_published() -> None:
 
 
 def _convolved(values: dict[str, np.ndarray], path: str, x: tf.Tensor, stride: int) -> tf.Tensor:
-    """Returns a convolution with half a filter of zeros around, then batch normalisation."""
+    """Returns a convolution with zero padding of half a filter, then batch normalisation."""
     kernel = values[f"{path}/convolution/kernel"]
     half = kernel.shape[0] // 2
     x = tf.pad(x, [[0, 0], [half, half], [half, half], [0, 0]])
@@ -74,7 +75,7 @@ def test_the_logits_are_those_of_plain_tensorflow(bottleneck: bool) -> None:
     model = small_resnet(mesh, **options)
     mtf.initialize(model, seed=3)
     values = {path: mtf.to_numpy(v) for path, v in model.named_variables().items()}
-    batch = pictures()
+    batch = image_batch()
 
     x = (batch["images"].astype(np.float32) - 127.5) / 127.5
     x = tf.nn.relu(_convolved(values, "stem/convolution", x, 2 if bottleneck else 1))
@@ -88,16 +89,13 @@ def test_the_logits_are_those_of_plain_tensorflow(bottleneck: bool) -> None:
     logits = tf.matmul(mean, values["softmax/kernel"]) + values["softmax/bias"]
     nats = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits)
 
-    def loss(features: dict[str, mtf.Tensor]) -> tuple:
-        found = model.loss(features, training=True, key=mtf.random_key(0))
-        return found.metrics
-
-    metrics = mtf.to_numpy(mtf.function(loss)(on_mesh(mesh, batch)))
+    run = mtf.function(lambda f: model.loss(f, training=True, key=mtf.random_key(0)).metrics)
+    metrics = mtf.to_numpy(run(on_mesh(mesh, batch)))
     assert_close(metrics["loss"].total, tf.reduce_sum(nats), FLOAT32_MODEL_TOLERANCE)
     labels = batch["labels"]
     for name, k in (("accuracy", 1), ("top_5_accuracy", 5)):
-        right = tf.math.in_top_k(labels, logits, k)
-        assert metrics[name].total == np.count_nonzero(right)
+        is_correct = tf.math.in_top_k(labels, logits, k)
+        assert metrics[name].total == np.count_nonzero(is_correct)
         assert metrics[name].weight == BATCH
 
 
@@ -111,6 +109,7 @@ def _state(mesh: mtf.Mesh) -> TrainState:
 def _train(state: TrainState, batch: dict[str, np.ndarray], microbatches: int) -> None:
     data = tf.data.Dataset.from_tensors(batch)
     features = Infeed(iter(data), state.mesh, SHAPES).next(1)
+    assert features is not None
     run = train_steps_function(state, microbatches=microbatches)
     run(features, mtf.constant(state.mesh, 1, dtype=tf.int32))
 
@@ -122,10 +121,10 @@ def test_moving_averages_take_the_mean_over_microbatches(
     mesh_shape: str, microbatches: int
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data;filters:model")
-    state, batch = _state(mesh), pictures()
+    state, batch = _state(mesh), image_batch()
     model = state.model
     updates = mtf.function(lambda f: model.loss(f, training=True, key=mtf.random_key(0)).updates)
-    # A microbatch has every n-th picture.
+    # A microbatch has every n-th image.
     parts = [
         mtf.to_numpy(
             updates(on_mesh(mesh, {name: x[i::microbatches] for name, x in batch.items()}))
@@ -144,39 +143,48 @@ def test_moving_averages_take_the_mean_over_microbatches(
 
 def test_evaluation_uses_the_moving_averages_not_the_batch() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    state, batch = _state(mesh), pictures()
+    state, batch = _state(mesh), image_batch()
     model = state.model
     logits = mtf.function(model.logits)
     untrained = mtf.to_numpy(logits(on_mesh(mesh, batch)))
     _train(state, batch, 1)
-    whole = mtf.to_numpy(logits(on_mesh(mesh, batch)))
+    trained = mtf.to_numpy(logits(on_mesh(mesh, batch)))
     half = mtf.to_numpy(logits(on_mesh(mesh, {name: x[:4] for name, x in batch.items()})))
-    assert_close(half, whole[:4], FLOAT32_MODEL_TOLERANCE)
-    assert np.abs(whole - untrained).max() > 1e-2
+    assert_close(half, trained[:4], FLOAT32_MODEL_TOLERANCE)
+    assert np.abs(trained - untrained).max() > 1e-2
 
 
 def test_padding_has_no_weight() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_resnet(mesh)
     mtf.initialize(model)
-    metrics = mtf.function(lambda f: model.loss(f, training=False).metrics)
-    batch = pictures()
-    short = mtf.to_numpy(metrics(on_mesh(mesh, {name: x[:5] for name, x in batch.items()})))
+    run = mtf.function(lambda f: model.loss(f, training=False).metrics)
+    batch = image_batch()
+    short = {name: x[:5] for name, x in batch.items()}
     padded = {name: np.concatenate([x[:5], 0 * x[5:]]) for name, x in batch.items()}
-    found = mtf.to_numpy(metrics(on_mesh(mesh, padded)))
-    for name, metric in short.items():
-        assert found[name].weight == metric.weight == 5
-        assert_close(found[name].total, metric.total)
+    metrics = mtf.to_numpy(run(on_mesh(mesh, padded)))
+    for name, expected in mtf.to_numpy(run(on_mesh(mesh, short))).items():
+        assert metrics[name].weight == expected.weight == 5
+        assert_close(metrics[name].total, expected.total)
 
 
-def test_blocks_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="8 rows and 8 cols cannot be cut into 3 times 1"):
+def test_blocks_that_do_not_divide_the_image_are_an_error() -> None:
+    with pytest.raises(InputError, match="8 rows and 8 cols cannot be cut into 3 times 1"):
         small_resnet(mtf.Mesh(ONE_DEVICE), blocking=Blocking(rows=3))
-    with pytest.raises(ValueError, match="rows=1 and cols=0 must be at least 1"):
+    with pytest.raises(InputError, match="rows=1 and cols=0 must be at least 1"):
         Blocking(cols=0)
 
 
-@pytest.mark.parametrize("stage_sizes", [[1], [1, 0]])
-def test_every_stage_has_a_size_and_a_width(stage_sizes: list[int]) -> None:
-    with pytest.raises(ValueError, match="one number a stage each, of at least 1"):
+@pytest.mark.parametrize("stage_sizes", [[1], [1, 0], 3, [], [1, 2.0], "12", None])
+def test_stage_sizes_that_do_not_fit_the_widths_are_an_error(stage_sizes: Any) -> None:
+    with pytest.raises(InputError) as error:
         Backbone(stage_sizes=stage_sizes, widths=[4, 8])
+    assert str(error.value) == (
+        f"stage_sizes={stage_sizes!r} and widths=[4, 8] must be lists of integers, one for each "
+        "stage, of at least 1"
+    )
+
+
+def test_one_number_as_widths_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"stage_sizes=\[1\] and widths=16 must be lists"):
+        Backbone(stage_sizes=[1], widths=16)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""No layout, blocking or rematerialisation changes what a residual network learns."""
+"""No layout, blocking or rematerialisation changes the training of a residual network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.evaluation import Evaluator
+from mtfrun.models import Loss
 from mtfrun.models.resnet import Blocking, BottleneckBlock, LargeImageStem
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.resnet.small_resnet import SHAPES, on_mesh, pictures, small_resnet
+from tests.models.resnet.small_resnet import SHAPES, image_batch, on_mesh, small_resnet
 
 STEPS = 20
 # Rounding grows from step to step.
@@ -27,7 +28,7 @@ WHERE = {
     "data 2 x filters 2": ("data:2,model:2", "batch:data;filters:model", 1, 1),
     "row_blocks 2 x col_blocks 2": ("data:2,model:2", "row_blocks:data;col_blocks:model", 2, 2),
 }
-# Further ones, of which the first step is compared.
+# Cases of which only the first step is compared.
 FIRST_STEP = {
     **WHERE,
     "blocks on one device": (ONE_DEVICE, "", 4, 2),
@@ -46,8 +47,10 @@ SLOW = ("data 2 x col_blocks 4",)
 
 
 @functools.cache
-def _trained(mesh_shape: str, layout: str, row_blocks: int, col_blocks: int) -> tuple:
-    """Returns the losses of all steps, the metrics of the end, and the moving averages."""
+def _trained(
+    mesh_shape: str, layout: str, row_blocks: int, col_blocks: int
+) -> tuple[np.ndarray, dict[str, float], dict[str, np.ndarray]]:
+    """Returns the losses of all steps, and the metrics and moving averages after them."""
     mesh = mtf.Mesh(mesh_shape, layout)
     model = small_resnet(mesh, blocking=Blocking(row_blocks, col_blocks))
     optimizer = optim.Momentum(
@@ -55,12 +58,13 @@ def _trained(mesh_shape: str, layout: str, row_blocks: int, col_blocks: int) -> 
     )
     state = TrainState(model, optimizer, mesh, seed=1)
     state.initialize()
-    batches = [pictures(seed) for seed in range(STEPS)]
+    batches = [image_batch(seed) for seed in range(STEPS)]
     data = tf.data.Dataset.from_tensor_slices(
         {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
     )
     run = train_steps_function(state)
     features = Infeed(iter(data), mesh, SHAPES).next(STEPS)
+    assert features is not None
     history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
     losses = history["objective"].total / history["objective"].weight
     metrics = Evaluator(model, mesh)(Infeed(iter(data), mesh, SHAPES))
@@ -72,7 +76,7 @@ def _trained(mesh_shape: str, layout: str, row_blocks: int, col_blocks: int) -> 
 @pytest.mark.parametrize(
     "where",
     [
-        # In each run the first step of that with filters is compared.
+        # The first step of the case with filters is compared in the default suite.
         pytest.param(where, marks=[pytest.mark.slow] if "filters" in where else [])
         for where in WHERE
     ],
@@ -97,8 +101,8 @@ def _first_step(
     col_blocks: int,
     bottleneck: bool,
     rematerialise: bool = False,
-) -> tuple:
-    """Returns loss, gradients and moving averages of the first step."""
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns the loss, gradients and moving averages of the first step."""
     mesh = mtf.Mesh(mesh_shape, layout)
     options: dict[str, Any] = {
         "blocking": Blocking(row_blocks, col_blocks),
@@ -106,14 +110,14 @@ def _first_step(
     }
     if bottleneck:
         options |= {"block": BottleneckBlock, "stage_sizes": [2], "widths": [4]}
-        # It makes a quarter of the size.
+        # Its output has a quarter of the rows and cols.
         options["stem"] = LargeImageStem
     model = small_resnet(mesh, **options)
     mtf.initialize(model, seed=2)
     trainable = {path: v for path, v in model.named_variables().items() if v.trainable}
 
-    def step(features: dict[str, mtf.Tensor]) -> tuple:
-        def total() -> tuple:
+    def step(features: dict[str, mtf.Tensor]) -> tuple[Any, ...]:
+        def total() -> tuple[mtf.Tensor, Loss]:
             loss = model.loss(features, training=True, key=mtf.random_key(5))
             return loss.total, loss
 
@@ -122,7 +126,7 @@ def _first_step(
             assert gradient is not None and gradient.shape == trainable[path].shape
         return value, gradients, loss.updates
 
-    return mtf.to_numpy(mtf.function(step)(on_mesh(mesh, pictures())))
+    return mtf.to_numpy(mtf.function(step)(on_mesh(mesh, image_batch())))
 
 
 @pytest.mark.parametrize(
@@ -140,8 +144,8 @@ def test_the_first_step_is_that_of_one_device(where: str, bottleneck: bool) -> N
         *FIRST_STEP[where], bottleneck, rematerialise=where.startswith("rematerialised")
     )
     assert_close(value, expected[0], FLOAT32_MODEL_TOLERANCE)
-    for found, wanted in ((gradients, expected[1]), (updates, expected[2])):
-        assert found.keys() == wanted.keys() and wanted
-        for path, array in wanted.items():
+    for actual_arrays, expected_arrays in ((gradients, expected[1]), (updates, expected[2])):
+        assert actual_arrays.keys() == expected_arrays.keys() and expected_arrays
+        for path, array in expected_arrays.items():
             assert np.abs(array).max() > 0.0, path
-            assert_close(found[path], array, FLOAT32_MODEL_TOLERANCE)
+            assert_close(actual_arrays[path], array, FLOAT32_MODEL_TOLERANCE)

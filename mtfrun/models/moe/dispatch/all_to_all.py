@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtfrun import mtf
-from mtfrun.layers import Context
+from mtfrun.layers import Call
 from mtfrun.models.moe.experts import Experts
 
 
@@ -12,7 +12,7 @@ def apply_experts(
     slots: mtf.Tensor,
     expert: mtf.Dimension,
     groups: mtf.Dimension,
-    context: Context,
+    call: Call,
 ) -> mtf.Tensor:
     """Returns the outputs {expert_unsplit, ..., groups, ..., n} of the experts for their slots.
 
@@ -25,7 +25,7 @@ def apply_experts(
       slots: {expert_unsplit, ..., groups, ..., d_model}; the first dimension has no layout rule.
       expert: the dimension of the experts, with a layout rule or none.
       groups: the dimension of the groups that share the mesh axis with the experts.
-      context: the call.
+      call: see `Call`.
     """
     expert_unsplit, *others, _ = slots.shape.dims
     axis = slots.mesh.axis_of(expert)
@@ -34,5 +34,5 @@ def apply_experts(
         # Under a name without a layout rule: every device has the slots of all groups then.
         moved_groups = mtf.Dimension(f"{groups.name}_unsplit", groups.size)
     moved = [expert, *(moved_groups if dim == groups else dim for dim in slots.shape.dims[1:])]
-    outputs = experts(mtf.reshape(slots, moved), context)
+    outputs = experts(mtf.reshape(slots, moved), call)
     return mtf.reshape(outputs, [expert_unsplit, *others, experts.output_dim])

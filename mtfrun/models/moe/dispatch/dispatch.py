@@ -21,5 +21,7 @@ class Dispatch(Protocol):
         """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""
 
     def gates_of_slots(self, routing: Routing, shape: mtf.Shape, like: mtf.Tensor) -> mtf.Tensor:
-        """Returns the weight of every slot in its token's output, in the type of `like`, as
-        float32; 0 where empty. It has no gradient."""
+        """Returns the weight of every slot in its token's output; 0 where empty.
+
+        It is rounded to the type of `like`, and float32. It has no gradient.
+        """

@@ -35,7 +35,7 @@ class EinsumDispatch:
 
 def combine_tensor(routing: Routing, dtype: tf.DType = tf.float32) -> mtf.Tensor:
     """Returns the weights {..., group, experts, capacity} of slots in a token's output."""
-    shape = routing.batch + [routing.group, routing.experts, routing.capacity]
+    shape = [*routing.batch, routing.group, routing.experts, routing.capacity]
     weights = []
     for choice in routing.choices:
         expert = mtf.one_hot(choice.expert, routing.experts)

@@ -20,14 +20,14 @@ class GatherDispatch:
         """Returns the rows of x {..., group, d} that the slots hold; 0 in empty ones."""
         return mtf.custom_gradient(
             lambda x: _rows_of_slots(x, routing, shape),
-            lambda inputs, outputs, grads: [_sum_of_slots(grads[0], routing, inputs[0].shape)],
+            lambda inputs, _, grads: [_sum_of_slots(grads[0], routing, inputs[0].shape)],
             [x],
         )
 
     def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
         """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""
         d = shape - routing.batch - routing.group
-        # The rows of the forward pass, which the gradient of the gates needs again.
+        # The rows of the forward pass, which the gradient of the gates needs.
         rows: list[mtf.Tensor] = []
 
         def combine(y: mtf.Tensor, *gates: mtf.Tensor) -> mtf.Tensor:
@@ -37,7 +37,7 @@ class GatherDispatch:
             )
 
         def gradients(
-            inputs: list[mtf.Tensor], outputs: list[mtf.Tensor], grads: list[mtf.Tensor]
+            inputs: list[mtf.Tensor], _outputs: list[mtf.Tensor], grads: list[mtf.Tensor]
         ) -> list[mtf.Tensor]:
             y, *gates = inputs
             (grad,) = grads

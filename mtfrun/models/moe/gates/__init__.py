@@ -1,4 +1,4 @@
-"""Gates: which experts a token visits, and with what weights. `mtfrun.models.moe` exports them.
+"""Gates choose the experts of tokens and their weights. `mtfrun.models.moe` exports them.
 
     file                     class               paper
     top_2.py                 Top2                Shazeer et al. 2017; GShard, Lepikhin et al. 2020
@@ -11,6 +11,6 @@
     expert_choice.py         ExpertChoice        Zhou et al. 2022
 
 Beside them: the interface (gate.py), load balancing loss and router z-loss (losses.py), the
-position in an expert (position_in_expert.py), and when a second expert is visited
+position in an expert (position_in_expert.py), and the policies of second experts
 (second_expert_policy.py).
 """

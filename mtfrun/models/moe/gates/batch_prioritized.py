@@ -1,4 +1,4 @@
-"""Batch prioritized routing: switch gating in which the largest gates get their slots first."""
+"""Batch prioritized routing: switch gating that assigns slots in the order of the gates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class BatchPrioritized:
     """`Switch` with the tokens of a group in descending order of their gates.
 
     Riquelme et al. 2021, arXiv:2106.05974, section 4, with k = 1 and the group for the batch;
-    Mesh TensorFlow's "switch_max". What a token gets depends on the tokens after it in its group,
-    which are not there while decoding.
+    Mesh TensorFlow's "switch_max". The routing of a token depends on the tokens after it in its
+    group, which do not exist yet while decoding.
 
-    Args: those of `Switch`.
+    Attributes:
+      policy_training, policy_evaluation, z_loss: see `Switch`.
     """
 
     policy_training: SwitchPolicy = Argmax()

@@ -1,4 +1,4 @@
-"""Expert choice routing: every expert takes the tokens that it prefers."""
+"""Expert choice routing: every expert takes its best tokens."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ExpertChoice:
 
     An expert takes the `capacity` tokens of a group with the largest scores. Unlike in the paper's
     equation 1, scores are normalised over the tokens of a group, and a token's weights are divided
-    by the number of its experts. What a token gets depends on the tokens after it in its group,
-    which are not there while decoding.
+    by the number of its experts. The routing of a token depends on the tokens after it in its
+    group, which do not exist yet while decoding.
 
-    The routing has as many choices as there are experts, and combining is as expensive.
+    The routing has a choice for every expert, and combining costs as much.
 
-    Args:
+    Attributes:
       z_loss: the coefficient of the router z-loss.
     """
 
@@ -57,7 +57,7 @@ class ExpertChoice:
 
 
 def _token_balancing_loss(scores: mtf.Tensor, context: GateContext) -> mtf.Tensor:
-    """Returns what pushes experts to spread their scores over the tokens; 1 where they do."""
+    """Returns a loss that is smallest, 1, where experts spread their scores over the tokens."""
     mean_score = mtf.reduce_mean(scores, reduced_dim=context.experts)
     square = mtf.square(masked(mean_score, context.full_importance()))
     size = float(context.group.size)

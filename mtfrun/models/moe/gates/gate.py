@@ -1,4 +1,4 @@
-"""The interface of gates, and what a gate knows about the call."""
+"""The interface of gates, and the call of a gate."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mtfrun.models.moe.routing import Choice, Routing
 class GateContext:
     """One call of a gate: its dimensions, the importance of the tokens, training or not.
 
-    Args:
+    Attributes:
       group: the dimension of the tokens that compete for the experts' slots.
       experts: the dimension of the experts, without a layout rule.
       capacity: the dimension of the slots that every expert has for a group.
       importance: {..., group} float32 in [0, 1]: 1 for a token that may visit as many experts as
         the gate allows, between 0 and 1 for one that may visit one, 0 for padding. None: all 1.
       training: whether the gate's training policies apply.
-      key: what random policies draw from.
+      key: of the noise of random policies.
     """
 
     group: mtf.Dimension
@@ -47,7 +47,7 @@ class GateContext:
         return None if self.importance is None else mtf.to_float(mtf.greater(self.importance, 0.0))
 
     def key_for(self, policy: object, stream: str) -> mtf.Key:
-        """Returns what a policy draws from; draws of different streams are independent.
+        """Returns the key of a policy's noise; draws of different streams are independent.
 
         Raises:
           InputError: the call has no key.

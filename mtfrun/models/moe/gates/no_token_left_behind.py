@@ -1,4 +1,4 @@
-"""No-Token-Left-Behind: a token whose expert is full tries its next best."""
+"""No-Token-Left-Behind routing: a token whose expert is full tries its next best expert."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mtfrun.models.moe.routing import Choice, Routing
 class NoTokenLeftBehind:
     """Fedus et al. 2021, arXiv:2101.03961, appendix B; Mesh TensorFlow's "ntlb".
 
-    Every token visits one expert: the best of its `top_k` best that has a slot left in its turn.
+    Every token visits one expert: the first of its `top_k` best that has a slot left.
     The weight is the probability of that expert.
 
-    Args:
-      top_k: how many experts a token tries; at most all.
+    Attributes:
+      top_k: how many experts a token tries; at most their number.
       z_loss: the coefficient of the router z-loss.
     """
 

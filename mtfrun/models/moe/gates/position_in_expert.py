@@ -1,4 +1,4 @@
-"""The position of a token in its expert, and what capacity drops."""
+"""The positions of tokens in their experts, and the tokens that capacity drops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Candidate(NamedTuple):
     Attributes:
       expert: {..., group} int32.
       gate: {..., group} float32, the weight of the expert's output if the token is dispatched.
-      mask: {..., group, experts} float32, 1.0 at the expert of a token that is to visit it.
+      mask: {..., group, experts} float32, 1.0 at the expert that a token selects.
     """
 
     expert: mtf.Tensor
@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """Where the tokens of one choice go.
+    """The positions of the tokens of one choice.
 
     Attributes:
       position: {..., group} int32, the position in the expert, at or above capacity where dropped.

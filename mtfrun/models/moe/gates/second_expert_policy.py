@@ -1,4 +1,4 @@
-"""Which tokens visit their second expert."""
+"""Policies that decide which tokens visit their second expert."""
 
 from __future__ import annotations
 

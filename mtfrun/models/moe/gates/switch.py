@@ -14,7 +14,7 @@ from mtfrun.models.moe.routing import Routing
 
 
 class SwitchPolicy(Protocol):
-    """Picks the one expert of every token."""
+    """Chooses the one expert of every token."""
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
         """Returns experts {..., group} int32 for logits {..., group, experts}."""
@@ -54,11 +54,11 @@ class Sample:
 class Switch:
     """Fedus et al. 2021, arXiv:2101.03961, section 2.1.
 
-    Tokens get their slots in the order of the group; those whose expert is full visit none.
+    Slots are assigned in the order of the group; tokens whose expert is full visit none.
 
-    Args:
-      policy_training, policy_evaluation: pick the expert. The evaluation's must not draw random
-        numbers.
+    Attributes:
+      policy_training, policy_evaluation: choose the expert. That of evaluation must not draw
+        random numbers.
       z_loss: the coefficient of the router z-loss.
     """
 

@@ -17,12 +17,12 @@ from mtfrun.models.moe.routing import Routing
 class Top2:
     """Shazeer et al. 2017, arXiv:1701.06538, as in GShard, arXiv:2006.16668, algorithm 1.
 
-    The two gates are normalised before capacity drops any, and never again. A token of importance
-    below 1 has no first expert: its best one takes the place of the second.
+    The two gates are normalised before capacity drops any, and not after it. A token of importance
+    below 1 has no first expert: its best expert is its second.
 
-    Args:
+    Attributes:
       second_policy_training, second_policy_evaluation: which tokens visit a second expert, by its
-        normalised gate. The evaluation's must not draw random numbers.
+        normalised gate. That of evaluation must not draw random numbers.
       second_expert_loss: whether second choices are balanced as well, with half the weight.
       z_loss: the coefficient of the router z-loss.
     """
@@ -94,7 +94,7 @@ def top_2_candidates(
 def top_2_balancing_loss(
     top_2: Top2Candidates, gates: mtf.Tensor, context: GateContext, *, second_expert_loss: bool
 ) -> mtf.Tensor:
-    """Returns the load balancing loss of first choices, plus half that of second ones if wanted.
+    """Returns the load balancing loss of first choices, plus half that of second ones if asked for.
 
     Both are of the candidates, before policy and capacity drop any.
 

@@ -18,14 +18,14 @@ from mtfrun.models.moe.routing import Routing
 
 @dataclasses.dataclass(frozen=True)
 class Top2V1:
-    """Top-2 gating in which the only expert of a token weighs 1, whatever its gate was.
+    """Top-2 gating in which the only expert of a token has weight 1, whatever its gate was.
 
     As in Mesh TensorFlow's `transformer_moe_layer_v1`. A token of importance 1 may visit two
     experts, one of less its best.
 
-    Args:
+    Attributes:
       second_policy_training, second_policy_evaluation: which tokens visit a second expert, by its
-        gate as it is. The evaluation's must not draw random numbers.
+        unnormalised gate. That of evaluation must not draw random numbers.
       second_expert_loss, z_loss: those of `Top2`.
     """
 

@@ -19,10 +19,10 @@ class TopN:
     A token of any importance visits up to n experts. The gates are normalised over these before
     capacity drops any.
 
-    Args:
+    Attributes:
       num_experts: n.
       second_policy_training, second_policy_evaluation: which tokens visit their second, third, ...
-        expert, by its normalised gate. The evaluation's must not draw random numbers.
+        expert, by its normalised gate. That of evaluation must not draw random numbers.
       z_loss: the coefficient of the router z-loss.
     """
 

@@ -1,4 +1,4 @@
-"""Top-2 gating that looks ahead: second choices avoid experts that will be full."""
+"""Top-2 gating whose second choices avoid experts that will be full."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mtfrun.models.moe.routing import Choice, Routing
 class TruncatedTop2:
     """`truncated_top_2` of softmax(logits).
 
-    Args:
-      with_balance_loss: the original had no loss of its own; True adds that of first choices.
+    Attributes:
+      with_balance_loss: adds the load balancing loss of first choices; the original has none.
     """
 
     with_balance_loss: bool = False

@@ -1,14 +1,12 @@
-"""Two linear maps with a non-linearity between them, at every position."""
+"""Feed-forward sublayers: two linear maps with a non-linearity between them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.layers.context import Context
-from mtfrun.layers.dense import Dense
-from mtfrun.layers.dropout import Dropout
-from mtfrun.layers.sublayer import Sublayer
+from mtfrun.layers import Call, Dense, Dropout
+from mtfrun.models.transformer.sublayer import Sublayer
 
 
 class FeedForward(Sublayer):
@@ -25,16 +23,16 @@ class FeedForward(Sublayer):
         use_bias: bool = False,
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes the maps {d_model, d_ff} and {d_ff, d_model}; dropout is on what lies between."""
+        """Makes the maps {d_model, d_ff} and {d_ff, d_model}, with dropout between them."""
         super().__init__()
         hidden = mtf.Dimension("d_ff", d_ff)
         self.wi = Dense(mesh, [d_model], [hidden], dtypes, use_bias=use_bias, activation=activation)
         self.dropout = Dropout(dropout_rate)
         self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=use_bias)
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., d_model} for x of the same shape."""
-        return self.wo(self.dropout(self.wi(x), context))
+        return self.wo(self.dropout(self.wi(x, call), call), call)
 
 
 class GatedFeedForward(Sublayer):
@@ -50,7 +48,7 @@ class GatedFeedForward(Sublayer):
         activation: Callable[[mtf.Tensor], mtf.Tensor] = mtf.gelu,
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes two maps {d_model, d_ff} and one {d_ff, d_model}; dropout is between them.
+        """Makes two maps {d_model, d_ff} and one {d_ff, d_model}, with dropout between them.
 
         GEGLU by default; mtf.swish gives SwiGLU, mtf.sigmoid GLU.
         """
@@ -61,6 +59,7 @@ class GatedFeedForward(Sublayer):
         self.dropout = Dropout(dropout_rate)
         self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=False)
 
-    def __call__(self, x: mtf.Tensor, context: Context) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., d_model} for x of the same shape."""
-        return self.wo(self.dropout(self.wi_0(x) * self.wi_1(x), context))
+        hidden = self.wi_0(x, call) * self.wi_1(x, call)
+        return self.wo(self.dropout(hidden, call), call)

@@ -1,0 +1,46 @@
+"""The state of one call of a model, which every layer is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeVar
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers.collector import Collector
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a model; immutable, made once a step, and handed to every layer.
+
+    A layer is called as `layer(x, call)` and returns a tensor. What it computes besides, such as a
+    mixture's balance loss or the next moving averages of a normalisation, goes to the collector.
+
+    Attributes:
+      training: whether dropout and other noise is on.
+      key: what the noise of this step is drawn from; needed in training by layers that draw.
+      collector: takes the losses, measurements and updates of layers; None drops them.
+    """
+
+    training: bool = False
+    key: mtf.Key | None = None
+    collector: Collector | None = None
+
+    def key_of(self, module: mtf.Module) -> mtf.Key:
+        """Returns the key of a module's noise.
+
+        It depends on the module's path, not on the order of calls, so that rematerialisation draws
+        the same noise again.
+
+        Raises:
+          InputError: the call was given no key.
+        """
+        if self.key is None:
+            raise InputError(
+                f"{module.path} needs random numbers in training: give the model a key"
+            )
+        return self.key.fold_in(module.path)
+
+
+CallT = TypeVar("CallT", bound=Call)

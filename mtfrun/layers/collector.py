@@ -1,0 +1,97 @@
+"""What layers compute besides their output: losses, measurements and updates of variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+
+
+class Metric(NamedTuple):
+    """A mean as its two parts, float32; value = total / weight.
+
+    The weight is a scalar, the total may have dimensions. Parts of batches, microbatches and hosts
+    add up to the exact mean of all.
+    """
+
+    total: mtf.Tensor
+    weight: mtf.Tensor
+
+
+class Collected(NamedTuple):
+    """The contents of a `Collector`, a nested structure of tensors.
+
+    Attributes:
+      losses: scalars by the path of their layer, each added to the mean loss of a batch.
+      metrics: by path of the layer and name, "path/name"; without gradients.
+      updates: the next values of variables by their path, such as moving averages; they are
+        assigned after the optimizer's step, since a step must not read what it has assigned.
+    """
+
+    losses: dict[str, mtf.Tensor]
+    metrics: dict[str, Metric]
+    updates: dict[str, mtf.Tensor]
+
+
+class Collector:
+    """Takes the losses, measurements and updates of layers during one call of a model."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._collected = Collected({}, {}, {})
+
+    @property
+    def contents(self) -> Collected:
+        """Everything collected so far."""
+        return self._collected
+
+    def add_loss(self, layer: mtf.Module, loss: mtf.Tensor) -> None:
+        """Adds a scalar to the loss; the losses of a layer that is called twice add up."""
+        self._add_loss(layer.path, loss)
+
+    def add_metrics(self, layer: mtf.Module, metrics: Mapping[str, Metric]) -> None:
+        """Adds the measurements of a layer by name; those of two calls add up."""
+        for name, metric in metrics.items():
+            self._add_metric(f"{layer.path}/{name}", metric)
+
+    def add_update(self, variable: mtf.Variable, value: mtf.Tensor) -> None:
+        """Sets the value that a variable takes after the step.
+
+        Raises:
+          InputError: the variable has one already: its layer was called twice.
+        """
+        self._add_update(variable.path, value)
+
+    def add_all(self, collected: Collected) -> None:
+        """Adds the contents of another collector."""
+        for path, loss in collected.losses.items():
+            self._add_loss(path, loss)
+        for name, metric in collected.metrics.items():
+            self._add_metric(name, metric)
+        for path, value in collected.updates.items():
+            self._add_update(path, value)
+
+    def total_loss(self) -> mtf.Tensor | None:
+        """Returns the sum of all losses; None where no layer has one."""
+        losses = list(self._collected.losses.values())
+        return mtf.add_n(losses) if losses else None
+
+    def _add_loss(self, path: str, loss: mtf.Tensor) -> None:
+        losses = self._collected.losses
+        losses[path] = losses[path] + loss if path in losses else loss
+
+    def _add_metric(self, name: str, metric: Metric) -> None:
+        metrics = self._collected.metrics
+        former = metrics.get(name)
+        if former is not None:
+            metric = Metric(former.total + metric.total, former.weight + metric.weight)
+        metrics[name] = metric
+
+    def _add_update(self, path: str, value: mtf.Tensor) -> None:
+        if path in self._collected.updates:
+            raise InputError(
+                f"{path} has two updates in one step: a layer that updates variables is called once"
+            )
+        self._collected.updates[path] = value

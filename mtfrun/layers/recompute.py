@@ -1,0 +1,74 @@
+"""Rematerialisation of layers: their inner values are computed again in the backward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.layers.call import CallT
+from mtfrun.layers.collector import Collected, Collector
+
+_DIFFERENTIATED = "differentiated"
+
+
+def differentiated(*, default: Any = dataclasses.MISSING) -> Any:
+    """Returns a dataclass field of a `Call` for a tensor or None that `recomputed` differentiates.
+
+    A rematerialised function gives gradients to its arguments and to variables only, so what else
+    it reads of what was computed must be declared. A field that is a dataclass may have such fields
+    too.
+    """
+    return dataclasses.field(default=default, metadata={_DIFFERENTIATED: True})
+
+
+def recomputed(
+    function: Callable[[mtf.Tensor, CallT], mtf.Tensor], x: mtf.Tensor, call: CallT
+) -> mtf.Tensor:
+    """Returns function(x, call), whose inner values are computed again in the backward pass.
+
+    See `mtf.recompute_grad`. Gradients reach x, the variables of layers, and the fields of the call
+    that are `differentiated`; what layers collect reaches the call's collector.
+
+    Args:
+      function: of layers, which it calls with the call that it is given.
+      x: its input.
+      call: of the model.
+    """
+
+    def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:
+        remaining = iter(fields)
+        collector = Collector()
+        inner = _map_differentiated(lambda _: next(remaining), call)
+        return function(x, dataclasses.replace(inner, collector=collector)), collector.contents
+
+    y: mtf.Tensor
+    y, collected = mtf.recompute_grad(run, [x, *_differentiated_tensors(call)])
+    if call.collector is not None:
+        call.collector.add_all(collected)
+    return y
+
+
+def _differentiated_tensors(record: Any) -> list[mtf.Tensor]:
+    """Returns the tensors of a dataclass that are differentiated, in the order of the fields."""
+    tensors: list[mtf.Tensor] = []
+
+    def append(tensor: mtf.Tensor) -> mtf.Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    _map_differentiated(append, record)
+    return tensors
+
+
+def _map_differentiated(function: Callable[[mtf.Tensor], mtf.Tensor], record: Any) -> Any:
+    """Returns a dataclass with function(tensor) for each differentiated one, in field order."""
+    changed = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if field.metadata.get(_DIFFERENTIATED) and value is not None:
+            changed[field.name] = function(value)
+        elif dataclasses.is_dataclass(value):
+            changed[field.name] = _map_differentiated(function, value)
+    return dataclasses.replace(record, **changed) if changed else record

@@ -1,0 +1,62 @@
+"""Ring caches of the last positions: position i is in slot i % size, in place of an older one."""
+
+from __future__ import annotations
+
+from mtfrun import mtf
+from mtfrun.layers import KeysAndValues
+
+_WINDOW = "window_length"
+
+
+def ring_dimension(size: int) -> mtf.Dimension:
+    """Returns the dimension of the slots of a ring."""
+    return mtf.Dimension(_WINDOW, size)
+
+
+def ring_positions(window: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
+    """Returns {..., window} int32: the position in every slot, negative in an empty one.
+
+    Args:
+      window: the slots.
+      position: {...} int32, the last position that was written.
+    """
+    slots = mtf.range(position.mesh, window)
+    age = mtf.mod(mtf.sub(position, slots, output_shape=[*position.shape, window]), window.size)
+    return position - age
+
+
+def write_to_ring(
+    ring: KeysAndValues,
+    entries: KeysAndValues,
+    position: mtf.Tensor,
+    condition: mtf.Tensor | None = None,
+) -> tuple[KeysAndValues, mtf.Dimension]:
+    """Returns the ring with the entries of a position, and the dimension of its slots.
+
+    Args:
+      ring: {batch..., window_length, ...} each.
+      entries: {batch..., ...} each, of one position.
+      position: an int32 scalar.
+      condition: {batch...} bool: rows where it does not hold keep their ring; None for all.
+    """
+    window = ring.keys.shape.get_dim_by_name(_WINDOW)
+    slot = position % window.size
+    written = ring.map(
+        lambda memory, entry: mtf.write_position(memory, entry, window, slot, condition), entries
+    )
+    return written, window
+
+
+def ring_after(
+    memory: KeysAndValues, length: mtf.Dimension, number: mtf.Tensor, shape: mtf.Shape
+) -> KeysAndValues:
+    """Returns the ring after the first positions were written; zeros in empty slots.
+
+    Args:
+      memory: {batch..., length, ...} each, the entries of positions 0, 1, ...
+      length: these positions.
+      number: {batch...} int32, how many of them were written.
+      shape: of the ring: that of the memory with a dimension "window_length" instead of `length`.
+    """
+    positions = ring_positions(shape.get_dim_by_name(_WINDOW), number - 1)
+    return memory.map(lambda x: mtf.gather(x, positions, length, output_shape=shape))

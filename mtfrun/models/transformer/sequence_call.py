@@ -1,0 +1,96 @@
+"""The state of one call of a Transformer."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers import Call, differentiated
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingProgress:
+    """How far decoding is; by default a call is over whole sequences, without a state.
+
+    Attributes:
+      position: the position that a step computes, an int32 scalar; None in calls over whole
+        sequences.
+      prompt_lengths: {batch...} int32, how many ids of every row a `prefill` reads. The state after
+        it is that of each row before this position, and a step at an earlier position leaves it as
+        it is. None: steps read all ids.
+    """
+
+    position: mtf.Tensor | None = None
+    prompt_lengths: mtf.Tensor | None = None
+
+    def step_position(self) -> mtf.Tensor:
+        """Returns the position that a step computes.
+
+        Raises:
+          InputError: the call is no step.
+        """
+        if self.position is None:
+            raise InputError("a step of a layer with a state needs call.progress.position")
+        return self.position
+
+    def prefill_lengths(self) -> mtf.Tensor:
+        """Returns how many ids of every row are read in one pass.
+
+        Raises:
+          InputError: the call is no prefill.
+        """
+        if self.prompt_lengths is None:
+            raise InputError("a prefill needs call.progress.prompt_lengths")
+        return self.prompt_lengths
+
+    def is_after_prompt(self) -> mtf.Tensor | None:
+        """Returns {batch...} bool, whether a step changes a row's state; None for all rows."""
+        if self.position is None or self.prompt_lengths is None:
+            return None
+        return mtf.greater_equal(self.position, self.prompt_lengths)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderMemory:
+    """What a decoder attends to besides itself.
+
+    Attributes:
+      output: {batch..., memory_length, d_model}, the encoder's output.
+      bias: added to the logits of the attention to it: {batch..., memory_length}, with `length`
+        where positions see different parts.
+    """
+
+    output: mtf.Tensor = differentiated()
+    bias: mtf.Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceCall(Call):
+    """One call of a Transformer, which every sublayer and transform is given.
+
+    Attributes:
+      training, key, collector: see `Call`.
+      self_attention_bias: added to the logits of self-attention: {memory_length} in a step of
+        decoding, else {length, memory_length}, with the batch dimensions where rows have masks of
+        their own. Computed once a step, not once a layer.
+      bidirectional: whether positions see later ones; relative positions have a sign then.
+      progress: that of decoding.
+      encoder: what a decoder attends to besides itself; None without an encoder.
+      nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
+        padding.
+      sublayer_input: {..., d_model}, the input of the transforms around a sublayer; None elsewhere.
+    """
+
+    self_attention_bias: mtf.Tensor | None = differentiated(default=None)
+    bidirectional: bool = False
+    progress: DecodingProgress = DecodingProgress()
+    encoder: EncoderMemory | None = None
+    nonpadding: mtf.Tensor | None = None
+    sublayer_input: mtf.Tensor | None = None
+
+    def positions(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the positions of x {..., length, d_model} {length}, or the one of a step."""
+        if self.progress.position is not None:
+            return self.progress.position
+        return mtf.range(x.mesh, x.shape.get_dim_by_name("length"))

@@ -1,0 +1,68 @@
+"""The interface of the layers that a Transformer block is a list of."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.layers import Layer
+from mtfrun.models.transformer.sequence_call import SequenceCall
+
+
+class Sublayer(Layer, abc.ABC):
+    """A layer from {..., d_model} to the same shape, over whole sequences or one position a call.
+
+    A stack makes it as `sublayer_class(mesh, d_model, dtypes)`; its other arguments have defaults.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Returns the output for whole sequences; x: {..., length, d_model}."""
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
+    ) -> Any:
+        """Returns the state before the first position, of `step` and `prefill`: nested tensors.
+
+        Args:
+          batch: the dimensions of x in `step`, without d_model. What belongs to one row, such as a
+            cache of keys, has them all; what rows share may lack those that they share it over.
+          memory_length: the number of positions.
+          call: of all steps, still without a position.
+        """
+        return ()
+
+    def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        """Returns the output at one position and the next state; x: {..., d_model}.
+
+        The position is `call.progress.position`. A layer that computes positions one by one, as
+        this default does, has no state.
+        """
+        return self(x, call), state
+
+    def can_prefill(self, call: SequenceCall) -> bool:
+        """Returns whether the layer has a `prefill` for such calls.
+
+        A layer needs its own where it has a state, and where `step` is not for whole sequences.
+        Prompts are read by steps if any layer has none.
+        """
+        own = type(self)
+        stateless = own.initial_state is Sublayer.initial_state
+        return stateless or own.prefill is not Sublayer.prefill
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        """Returns the output for whole sequences and the state after them; see `can_prefill`.
+
+        The state of every row is that after steps at the positions before
+        `call.progress.prompt_lengths`. Later steps at these positions leave it as it is: rows go on
+        from there. A layer that computes positions one by one, as this default does, has one step
+        for all of them.
+
+        Args:
+          x: {..., length, d_model}.
+          state: that of `initial_state` with as many positions.
+          call: over whole sequences.
+        """
+        return self.step(x, state, call)

@@ -1,0 +1,230 @@
+"""The call of a layer: its signature, what it collects, and rematerialisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import layers, mtf
+from mtfrun.errors import InputError
+from mtfrun.models import Model, moe, transformer
+from tests.layouts import ONE_DEVICE, assert_close
+
+# Not modules, for they have no variables.
+STATELESS_TRANSFORMS = (transformer.CallLayer, transformer.MaskPadding, transformer.Residual)
+# Their results are not one tensor.
+WITH_OTHER_RESULTS: dict[type, type] = {moe.Router: moe.Routing}
+
+
+def _layer_classes() -> dict[str, type]:
+    """Returns the public classes of layers that can be called, by name."""
+    public = {
+        f"{package.__name__.removeprefix('mtfrun.')}.{name}": getattr(package, name)
+        for package in (layers, transformer, moe)
+        for name in package.__all__
+    }
+    return {
+        name: cls
+        for name, cls in public.items()
+        if inspect.isclass(cls)
+        and issubclass(cls, (mtf.Module, *STATELESS_TRANSFORMS))
+        and not issubclass(cls, Model)
+        and any("__call__" in vars(base) for base in cls.__mro__)
+    }
+
+
+CLASSES = _layer_classes()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_layer_is_called_with_the_call_last_and_returns_a_tensor(name: str) -> None:
+    function = inspect.unwrap(CLASSES[name].__call__)
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
+    assert positional[-1].name == "call"
+    assert positional[-1].default is inspect.Parameter.empty
+    hints = typing.get_type_hints(function)
+    assert issubclass(hints["call"], layers.Call)
+    assert hints["return"] is WITH_OTHER_RESULTS.get(CLASSES[name], mtf.Tensor)
+
+
+def test_layers_of_all_packages_are_among_them() -> None:
+    assert {"layers.Dense", "models.transformer.Residual", "models.moe.MoE2D"} <= CLASSES.keys()
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """A part of a call with tensors of its own."""
+
+    output: mtf.Tensor = layers.differentiated()
+    mask: mtf.Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CallWithMemory(layers.Call):
+    """A call with tensors that layers read, as that of a Transformer."""
+
+    bias: mtf.Tensor | None = layers.differentiated(default=None)
+    memory: Memory | None = None
+
+
+WIDTH = mtf.Dimension("d_model", 4)
+SHAPE = mtf.Shape([mtf.Dimension("batch", 8), WIDTH])
+
+
+class Mixing(layers.Layer):
+    """tanh(x * scale * memory + bias), with a loss, a measurement and a moving average."""
+
+    def __init__(self, mesh: mtf.Mesh) -> None:
+        super().__init__()
+        self.scale = mtf.Variable(mesh, [WIDTH], mtf.initializers.RandomNormal(1.0))
+        self.average = mtf.Variable(mesh, [WIDTH], trainable=False)
+
+    @property
+    def metric_shapes(self) -> Mapping[str, mtf.Shape]:
+        return {"sums": mtf.Shape([WIDTH])}
+
+    @property
+    def updated_variables(self) -> list[mtf.Variable]:
+        return [self.average]
+
+    def __call__(self, x: mtf.Tensor, call: CallWithMemory) -> mtf.Tensor:
+        assert call.memory is not None and call.bias is not None
+        y = mtf.tanh(x * self.scale * call.memory.output + call.bias)
+        if call.collector is not None:
+            call.collector.add_loss(self, mtf.reduce_mean(mtf.square(y)))
+            sums = mtf.reduce_sum(mtf.stop_gradient(y), output_shape=[WIDTH])
+            one = mtf.constant(x.mesh, 1.0)
+            call.collector.add_metrics(self, {"sums": layers.Metric(sums, one)})
+            if call.training:
+                call.collector.add_update(self.average, 0.9 * self.average + sums)
+        return y
+
+
+class Network(mtf.Module):
+    """Two layers."""
+
+    def __init__(self, mesh: mtf.Mesh) -> None:
+        super().__init__()
+        self.first, self.second = Mixing(mesh), Mixing(mesh)
+
+    def __call__(self, x: mtf.Tensor, call: CallWithMemory) -> mtf.Tensor:
+        return self.second(self.first(x, call), call)
+
+
+def _network() -> tuple[mtf.Mesh, Network]:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    network = Network(mesh)
+    mtf.initialize(network, seed=1)
+    return mesh, network
+
+
+def _run(mesh_shape: str, *, rematerialise: bool) -> tuple[Any, dict[str, np.ndarray]]:
+    """Returns the output with everything collected, and the gradients of all floats."""
+    mesh = mtf.Mesh(mesh_shape, "batch:data")
+    network = Network(mesh)
+    initial = mtf.initializers.RandomNormal(1.0)
+    tensors = {name: mtf.Variable(mesh, SHAPE, initial) for name in ("x", "bias", "memory")}
+    mtf.initialize([network], seed=1)
+    mtf.initialize(tensors, seed=2)
+    variables = {path: v for path, v in network.named_variables().items() if v.trainable} | tensors
+
+    def compute() -> Any:
+        def total() -> tuple[mtf.Tensor, Any]:
+            x, bias, memory = (mtf.read_variable(tensors[n]) for n in ("x", "bias", "memory"))
+            collector = layers.Collector()
+            call = CallWithMemory(True, None, collector, bias=bias, memory=Memory(memory))
+            y = layers.recomputed(network, x, call) if rematerialise else network(x, call)
+            loss = collector.total_loss()
+            assert loss is not None
+            return mtf.reduce_sum(mtf.sin(y)) + loss, (y, collector.contents)
+
+        (_, results), gradients = mtf.value_and_gradients(total, variables)
+        return results, gradients
+
+    return mtf.to_numpy(mtf.function(compute)())
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_a_recomputed_function_collects_and_has_gradients_as_any_other(mesh_shape: str) -> None:
+    (expected_y, expected), expected_gradients = _run(ONE_DEVICE, rematerialise=False)
+    (y, collected), gradients = _run(mesh_shape, rematerialise=True)
+    assert_close(y, expected_y)
+    assert collected.losses.keys() == {"0/first", "0/second"}
+    assert collected.metrics.keys() == {"0/first/sums", "0/second/sums"}
+    assert collected.updates.keys() == {"0/first/average", "0/second/average"}
+    for path, loss in expected.losses.items():
+        assert_close(collected.losses[path], loss)
+    for name, metric in expected.metrics.items():
+        assert_close(collected.metrics[name].total, metric.total)
+    for path, value in expected.updates.items():
+        assert_close(collected.updates[path], value)
+    assert gradients.keys() == {"first/scale", "second/scale", "x", "bias", "memory"}
+    for path, gradient in expected_gradients.items():
+        assert np.abs(gradient).min() > 0.0, path
+        assert_close(gradients[path], gradient)
+
+
+def test_a_call_without_a_collector_may_be_recomputed() -> None:
+    mesh, network = _network()
+    x = mtf.ones(mesh, SHAPE)
+    call = CallWithMemory(True, bias=x, memory=Memory(x))
+    expected = mtf.to_numpy(network(x, call))
+    assert_close(mtf.to_numpy(layers.recomputed(network, x, call)), expected)
+
+
+def test_the_losses_and_measurements_of_two_calls_add_up() -> None:
+    mesh, network = _network()
+    collector = layers.Collector()
+    assert collector.total_loss() is None
+    for value in (1.0, 2.0):
+        collector.add_loss(network.first, mtf.constant(mesh, value))
+        metric = layers.Metric(mtf.constant(mesh, 10.0 * value), mtf.constant(mesh, value))
+        collector.add_metrics(network.first, {"mean": metric})
+    collector.add_loss(network.second, mtf.constant(mesh, 4.0))
+    other = layers.Collector()
+    other.add_all(collector.contents)
+    other.add_all(collector.contents)
+    loss = other.total_loss()
+    assert loss is not None and mtf.to_numpy(loss) == 14.0
+    contents = mtf.to_numpy(other.contents)
+    assert contents.losses == {"first": 6.0, "second": 8.0}
+    assert contents.metrics == {"first/mean": (60.0, 6.0)}
+
+
+def test_a_variable_has_one_update_a_step() -> None:
+    mesh, network = _network()
+    collector = layers.Collector()
+    collector.add_update(network.first.average, mtf.ones(mesh, [WIDTH]))
+    with pytest.raises(InputError, match=r"first/average has two updates in one step"):
+        collector.add_update(network.first.average, mtf.ones(mesh, [WIDTH]))
+    with pytest.raises(InputError, match=r"first/average has two updates in one step"):
+        collector.add_all(collector.contents)
+
+
+def test_what_layers_collect_is_known_before_the_first_call() -> None:
+    _, network = _network()
+    shape = mtf.Shape([WIDTH])
+    assert layers.metric_shapes(network) == {"first/sums": shape, "second/sums": shape}
+    assert layers.updated_paths(network) == ["first/average", "second/average"]
+
+
+# Masks and numbers of positions are computed from ids; `sublayer_input` is set inside of what is
+# rematerialised.
+WITHOUT_GRADIENTS = {"position", "prompt_lengths", "bias", "nonpadding", "sublayer_input"}
+
+
+def test_every_tensor_of_a_sequence_call_has_gradients_or_needs_none() -> None:
+    parts = (transformer.SequenceCall, transformer.EncoderMemory, transformer.DecodingProgress)
+    fields = [field for part in parts for field in dataclasses.fields(part)]
+    tensors = {f.name: bool(f.metadata) for f in fields if "mtf.Tensor" in str(f.type)}
+    assert {name for name, has_gradients in tensors.items() if not has_gradients} == (
+        WITHOUT_GRADIENTS
+    )
+    assert tensors.keys() - WITHOUT_GRADIENTS == {"self_attention_bias", "output"}
