@@ -28,7 +28,7 @@ def test_what_is_no_rule_is_said_in_one_line(text: str) -> None:
 
 def test_one_dimension_cannot_go_to_two_axes() -> None:
     with pytest.raises(
-        mtf.LayoutError, match="^layout sends dimension 'batch' to both 'data' and 'model'"
+        mtf.LayoutError, match="^layout maps dimension 'batch' to both 'data' and 'model'"
     ):
         mtf.convert_to_layout_rules("batch:data;batch:model")
     assert len(mtf.convert_to_layout_rules("batch:data;batch:data")) == 1

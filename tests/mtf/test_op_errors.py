@@ -51,11 +51,11 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
         (lambda: mtf.slice(X, 4, 3, "b"), r"slice \[4, 7\) is outside of b:6"),
         (lambda: mtf.pad(X, [-1, 0], "b"), r"paddings must not be negative, got \(-1, 0\) for b"),
         (lambda: mtf.pool_tensor_1d(X, "b:6", pool_size=4), "windows of 4 do not divide b:6"),
-        (lambda: mtf.top_k(X, "b:6", "k:7"), "the 7 entries of 'k' among the 6 of 'b': ask"),
+        (lambda: mtf.top_k(X, "b:6", "k:7"), "the 7 entries of 'k' from the 6 of 'b': ask"),
         (lambda: mtf.gather(X, IDS, "c:2"), "no dimension c:2 in"),
         (
             lambda: mtf.gather(X, mtf.zeros(MESH, "a:4", tf.int32), "a:4"),
-            "gather along 'a' must not have it themselves: rename it",
+            "gather along 'a' must not have this dimension: rename it",
         ),
         (lambda: mtf.dynamic_shift(X, IDS, mtf.Dimension("b", 6), False), "no dimension n:3 in"),
         (lambda: mtf.cwise(tf.add, [X, Y]), "cwise needs tensors of one shape, got"),
@@ -70,7 +70,7 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
             lambda: mtf.conv2d(mtf.ones(MESH, "h:4;w:4;c:3"), mtf.ones(MESH, "k:3;l:3;d:3;o:2")),
             "x .* has the channels c:3, but the filter .* takes d:3: rename one",
         ),
-        (lambda: _loop(lambda x: [mtf.reduce_sum(x)]), "turns a variable of .* into Shape"),
+        (lambda: _loop(lambda x: [mtf.reduce_sum(x)]), "changes a variable of .* to Shape"),
         (lambda: _loop(lambda x: [x, x]), "returns 2 values for 1 variables: sums over the rounds"),
     ],
 )

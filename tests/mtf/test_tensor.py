@@ -73,7 +73,7 @@ def test_an_output_shape_without_a_dimension_is_an_error_with_the_remedy() -> No
 
 
 def test_two_meshes_do_not_meet() -> None:
-    with pytest.raises(mtf.ShapeError, match="operands are on two meshes, .*: make one mesh only"):
+    with pytest.raises(mtf.ShapeError, match="operands are on two meshes, .*: use one mesh"):
         tensor(X, "a:3;b:2") + tensor(X, "a:3;b:2", mtf.Mesh())
 
 
@@ -83,5 +83,5 @@ def test_the_truth_of_a_tensor_is_not_defined() -> None:
 
 
 def test_raw_values_are_refused_with_the_remedy() -> None:
-    with pytest.raises(TypeError, match="got ndarray: bring it in with mtf.import_tf_tensor"):
+    with pytest.raises(TypeError, match="got ndarray: convert it by mtf.import_tf_tensor"):
         mtf.relu(X)

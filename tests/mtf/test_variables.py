@@ -95,7 +95,7 @@ def test_a_variable_without_value_says_what_to_do() -> None:
 def test_an_initializer_of_the_wrong_size_is_an_error() -> None:
     variable = mtf.Variable(mtf.Mesh(), "a:8", lambda shape, rng: np.zeros([4]))
     with pytest.raises(
-        mtf.ShapeError, match=r"initializer of w gave sizes \(4,\) for Shape\(a:8\)"
+        mtf.ShapeError, match=r"the initializer of w returned sizes \(4,\) for Shape\(a:8\)"
     ):
         variable.initialize(0, "w")
 

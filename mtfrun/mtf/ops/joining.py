@@ -1,7 +1,7 @@
-"""Joining tensors along a dimension, and cutting them.
+"""Concatenation, slicing, stacking and padding along a dimension.
 
-Where the dimension that is joined or cut is split over a mesh axis, it is gathered first and the
-result is laid out again: a part of it has no meaning of its own. Keep such dimensions unsplit.
+Where that dimension is split over a mesh axis, it is gathered first and the result is laid out
+again. Keep such dimensions without a layout rule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 @named
 def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
-    """Returns tensors joined along the dimension of this name; the others must agree.
+    """Returns tensors concatenated along a dimension; their other dimensions must agree.
 
     Raises:
       ShapeError: another dimension differs.
@@ -45,10 +45,10 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
 def split(
     x: TensorLike, split_dim: DimensionLike, num_or_size_splits: int | Sequence[int]
 ) -> list[Tensor]:
-    """Returns x cut along a dimension into equal parts, or into parts of the given sizes.
+    """Returns x split along a dimension into equal parts, or into parts of the sizes in a list.
 
     Raises:
-      ShapeError: the parts do not make up the dimension.
+      ShapeError: the sizes of the parts do not sum to that of the dimension.
     """
     x = as_tensor(x)
     dim = convert_to_dimension(split_dim)
@@ -69,23 +69,24 @@ def split(
 
 @named
 def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
-    """Returns tensors of one shape joined along a new dimension.
+    """Returns tensors of one shape stacked along a new dimension.
 
     Args:
       xs: the tensors; they must have the same dimensions.
       dim_name: the name of the new dimension; its size is their number.
-      axis: its place; negative counts from the end.
+      axis: its position in the result; negative numbers count from the end.
     """
     tensors = [as_tensor(x) for x in xs]
     if not tensors:
         raise ShapeError("stack needs at least one tensor")
     shape = tensors[0].shape
-    place = axis if axis >= 0 else len(shape) + 1 + axis
-    # expand_dims and concat, for they keep every layout.
-    parts = [tf.expand_dims(transposed(x, shape).value, place) for x in tensors]
+    position = axis if axis >= 0 else len(shape) + 1 + axis
+    # expand_dims and concat, because they keep every layout.
+    parts = [tf.expand_dims(transposed(x, shape).value, position) for x in tensors]
     dims = shape.dims
-    dims.insert(place, Dimension(dim_name, len(tensors)))
-    return laid_out_from_whole(tensors[0], tf.concat(parts, place), Shape(dims), dims[place])
+    dims.insert(position, Dimension(dim_name, len(tensors)))
+    value = tf.concat(parts, position)
+    return laid_out_from_whole(tensors[0], value, Shape(dims), dims[position])
 
 
 @named
@@ -104,7 +105,7 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     """Returns `size` entries from `begin` along the dimension of this name.
 
     Raises:
-      ShapeError: they reach beyond the dimension.
+      ShapeError: the entries are outside of the dimension.
     """
     x = as_tensor(x)
     dim = x.shape.get_dim_by_name(slice_dim_name)
@@ -124,7 +125,7 @@ def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
 
 @named
 def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
-    """Returns x with zeros, `paddings` = (before, after) of them, along the dimension."""
+    """Returns x padded with zeros along a dimension; `paddings` is (before, after)."""
     x = as_tensor(x)
     dim = x.shape.get_dim_by_name(dim_name)
     before, after = paddings
