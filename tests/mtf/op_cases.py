@@ -67,7 +67,9 @@ AB, ABC, BC = "a:8;b:8", "a:8;b:8;c:8", "b:8;c:8"
 ELEMENTWISE = [
     OpCase(
         "smooth_functions",
-        _each("identity sin cos square exp sigmoid tanh negative swish gelu elu selu softplus"),
+        _each(
+            "identity optimization_barrier sin cos square exp sigmoid tanh negative swish gelu elu selu softplus"
+        ),
         (AB,),
     ),
     OpCase("functions_with_a_kink", _each("relu leaky_relu abs sign"), (AB,)),
@@ -75,6 +77,7 @@ ELEMENTWISE = [
         "functions_of_positive_numbers", _each("sqrt rsqrt log reciprocal"), (f"positive {AB}",)
     ),
     OpCase("casts", _each("to_float to_int32 to_bfloat16 stop_gradient is_finite"), (AB,)),
+    OpCase("cast", lambda x: [mtf.cast(x, tf.bfloat16), mtf.cast(x, tf.int32)], (AB,)),
     OpCase("logical_functions", _each("logical_and logical_or not_equal"), (f"bool {AB}",) * 2),
     OpCase("logical_not", mtf.logical_not, (f"bool {AB}",)),
     OpCase("same_shapes", _each("add sub multiply divide minimum maximum"), (AB, f"positive {AB}")),
@@ -93,7 +96,9 @@ ELEMENTWISE = [
         (f"int {AB}", "int b:8"),
     ),
     OpCase(
-        "integer_division", lambda x, y: [x // (y * y + 1), x % 3, 7 - x], (f"int {AB}", "int b:8")
+        "integer_division",
+        lambda x, y: [mtf.floordiv(x, y * y + 1), mtf.mod(x, 3), x // 2, x % (y * y + 1), 7 - x],
+        (f"int {AB}", "int b:8"),
     ),
     OpCase("pow", lambda x, y: [mtf.pow(x, 1.5), mtf.pow(x, y)], (f"positive {AB}", "b:8")),
     OpCase("where", mtf.where, ("bool a:8", AB, "b:8;c:8")),
@@ -131,6 +136,7 @@ REDUCTIONS = [
         )
         for name in ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min")
     ),
+    OpCase("l2_loss", mtf.l2_loss, (ABC,)),
     OpCase(
         "reduce_all_and_any",
         lambda x: [mtf.reduce_all(x, reduced_dim=A), mtf.reduce_any(x, reduced_dim=B)],

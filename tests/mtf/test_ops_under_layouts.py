@@ -15,11 +15,12 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
 from tests.layouts import LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS, assert_close
-from tests.mtf import moving_cases, op_cases
+from tests.mtf import moving_cases, op_cases, spatial_cases
 from tests.mtf.op_cases import OpCase
 
 TWO_BY_TWO = "data:2,model:2"
-CASES = {case.name: case for case in (*op_cases.CASES, *moving_cases.CASES)}
+TABLES = [op_cases.CASES, moving_cases.CASES, spatial_cases.CASES]
+CASES = {case.name: case for table in TABLES for case in table}
 
 # The first layout of an operation runs on all meshes, the others where both axes are split.
 WHERE = [
