@@ -19,8 +19,8 @@ def exported(package: ModuleType, is_of_kind: Callable[[Any], bool]) -> dict[str
 def recorded_calls(package: ModuleType, names: Iterable[str]) -> Iterator[set[str]]:
     """Returns a context in which a set collects which of these names are called.
 
-    It sees calls of `package.name(...)`, of functions as well as of constructors, such as cases make
-    them. It does not see those inside the package, whose files import from each other.
+    These are the calls by cases, of `package.name(...)`: functions as well as constructors. Calls
+    inside the package, whose files import from each other, are not recorded.
     """
     originals = {name: getattr(package, name) for name in names}
     called: set[str] = set()

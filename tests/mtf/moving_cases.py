@@ -228,7 +228,7 @@ def _doubled_gradient(x: mtf.Tensor) -> mtf.Tensor:
 
 
 CONTROL = [
-    # A loop has no gradient on a mesh, as in Mesh TensorFlow.
+    # Loops have no gradient on a mesh, as in Mesh TensorFlow.
     OpCase("while_loop", _loop, (AB,), differentiable=False),
     OpCase("while_loop_with_a_constant", _loop_with_a_constant, (AB,), differentiable=False),
     OpCase("while_loop_with_accumulators", _loop_with_accumulators, (AB,), differentiable=False),

@@ -1,4 +1,4 @@
-"""What an operation refuses, in one line each, with the remedy."""
+"""Errors of operations: one line each, with the remedy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
         (lambda: _loop(lambda x: [x, x]), "returns 2 values for 1 variables: sums over the rounds"),
     ],
 )
-def test_a_mistake_is_said_in_one_line(call: Callable[[], object], message: str) -> None:
+def test_a_mistake_is_an_error_in_one_line(call: Callable[[], object], message: str) -> None:
     with pytest.raises(mtf.ShapeError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
@@ -111,13 +111,13 @@ ALONG_NO_DIMENSION: dict[str, Callable[[], object]] = {
     "replace_dimensions": lambda: mtf.replace_dimensions(X, Z, "y:3"),
     "dropout": lambda: mtf.dropout(X, True, rate=0.5, noise_shape=[Z], key=KEY),
     "sparse_cross_entropy": lambda: mtf.sparse_cross_entropy(X, IDS, Z),
-    "batch_normalize": lambda: mtf.batch_normalize(X, *[mtf.ones(MESH, [Z])] * 2),
+    "batch_normalize": lambda: mtf.batch_normalize(X, mtf.ones(MESH, [Z]), mtf.ones(MESH, [Z])),
     "serialize_training_step": lambda: mtf.serialize_training_step({"x": X}, dict, Z, 3, {}),
 }
 
 
 @pytest.mark.parametrize("name", ALONG_NO_DIMENSION)
-def test_a_dimension_that_is_not_there_is_named_with_those_that_are(name: str) -> None:
+def test_an_unknown_dimension_is_an_error_with_the_known_ones(name: str) -> None:
     with pytest.raises(mtf.ShapeError, match=r"^no dimension z:3 in Shape\([^\n]*\)$"):
         ALONG_NO_DIMENSION[name]()
 
@@ -131,7 +131,7 @@ def test_a_dimension_that_is_not_there_is_named_with_those_that_are(name: str) -
         lambda: mtf.rename_dimension(X, "aa", "z"),
     ],
 )
-def test_a_name_that_is_not_there_is_an_error_with_the_nearest_one(
+def test_an_unknown_name_is_an_error_with_the_most_similar_one(
     call: Callable[[], object],
 ) -> None:
     with pytest.raises(mtf.ShapeError, match=r"^no dimension 'aa' in .*, did you mean 'a'\?$"):
