@@ -190,7 +190,7 @@ def test_every_convolution_in_blocks_equals_the_whole_under_every_layout(
 @pytest.mark.parametrize(
     "call", [c for c in CALLS if c.padding == "VALID" or (c.stride == 1 and c.kernel % 2)]
 )
-def test_the_whole_picture_is_tensorflows_convolution(call: Call) -> None:
+def test_the_whole_image_is_tensorflows_convolution(call: Call) -> None:
     # Where the centred padding is TensorFlow's own, and always with VALID.
     y = tf.nn.conv2d(_image(call), _filter(call), call.stride, call.padding)
     assert_close(_whole(call)[0], y)

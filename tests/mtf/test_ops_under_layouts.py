@@ -45,7 +45,7 @@ def outputs_and_gradients(case: OpCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
         sources = [x for x in inputs if x.dtype.is_floating]
         if not case.differentiable or not floats or not sources:
             return outputs, []
-        # Drawn by numpy: random bits made on the mesh are most of what there is to compile.
+        # Drawn by numpy: random numbers of the mesh would take most of the time to compile.
         rng = np.random.default_rng(3)
         cotangents = [
             mtf.constant(mesh, rng.normal(size=y.shape.to_integer_list), y.shape, y.dtype)
@@ -80,11 +80,13 @@ def test_op_and_gradients_equal_those_of_one_device(
     for i, (output, expected) in enumerate(zip(outputs, expected_outputs, strict=True)):
         _assert_laid_out(output, f"output {i}")
         assert_close(mtf.to_numpy(output), expected)
-    for i, (gradient, wanted) in enumerate(zip(gradients, expected_gradients, strict=True)):
-        assert (gradient is None) == (wanted is None)
-        if wanted is not None:
+    for i, (gradient, expected_gradient) in enumerate(
+        zip(gradients, expected_gradients, strict=True)
+    ):
+        assert (gradient is None) == (expected_gradient is None)
+        if expected_gradient is not None:
             _assert_laid_out(gradient, f"gradient {i}")
-            assert_close(mtf.to_numpy(gradient), wanted)
+            assert_close(mtf.to_numpy(gradient), expected_gradient)
 
 
 @pytest.mark.parametrize("name", CASES)

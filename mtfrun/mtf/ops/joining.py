@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
+from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -36,9 +36,9 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
         dim = x.shape.get_dim_by_name(concat_dim_name)
         total += dim.size
         aligned = transposed(x, first.resize_dimension(concat_dim_name, dim.size))
-        parts.append(whole_along(aligned, dim))
+        parts.append(gathered_along(aligned, dim))
     shape = first.resize_dimension(concat_dim_name, total)
-    return laid_out_from_whole(tensors[0], tf.concat(parts, axis), shape, shape[axis])
+    return laid_out_from_gathered(tensors[0], tf.concat(parts, axis), shape, shape[axis])
 
 
 @named
@@ -62,9 +62,11 @@ def split(
         sizes = list(num_or_size_splits)
         if sum(sizes) != dim.size:
             raise ShapeError(f"parts of {sizes} do not make up {dim.name}:{dim.size}")
-    whole = whole_along(x, dim)
+    gathered = gathered_along(x, dim)
     begins = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [_cut(x, whole, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)]
+    return [
+        _sliced(x, gathered, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)
+    ]
 
 
 @named
@@ -86,7 +88,7 @@ def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
     dims = shape.dims
     dims.insert(position, Dimension(dim_name, len(tensors)))
     value = tf.concat(parts, position)
-    return laid_out_from_whole(tensors[0], value, Shape(dims), dims[position])
+    return laid_out_from_gathered(tensors[0], value, Shape(dims), dims[position])
 
 
 @named
@@ -95,8 +97,8 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
     axis = x.shape.index(dim)
-    whole = whole_along(x, dim)
-    parts = [_cut_value(x, whole, dim, begin, 1) for begin in range(dim.size)]
+    gathered = gathered_along(x, dim)
+    parts = [_sliced_value(x, gathered, dim, begin, 1) for begin in range(dim.size)]
     return [laid_out(x, tf.squeeze(part, axis), x.shape - dim) for part in parts]
 
 
@@ -111,7 +113,7 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     dim = x.shape.get_dim_by_name(slice_dim_name)
     if begin < 0 or size < 1 or begin + size > dim.size:
         raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
-    return _cut(x, whole_along(x, dim), dim, begin, size)
+    return _sliced(x, gathered_along(x, dim), dim, begin, size)
 
 
 def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
@@ -119,7 +121,7 @@ def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     x = as_tensor(tensor)
     dim = convert_to_dimension(reduced_dim)
     axis = x.shape.index(dim)
-    part = _cut_value(x, whole_along(x, dim), dim, 0, 1)
+    part = _sliced_value(x, gathered_along(x, dim), dim, 0, 1)
     return laid_out(x, tf.squeeze(part, axis), x.shape - dim)
 
 
@@ -133,14 +135,16 @@ def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
         raise ShapeError(f"paddings must not be negative, got {(before, after)} for {dim.name}")
     amounts = [[before, after] if d == dim else [0, 0] for d in x.shape]
     shape = x.shape.resize_dimension(dim_name, dim.size + before + after)
-    return laid_out_from_whole(x, tf.pad(whole_along(x, dim), amounts), shape, dim)
+    return laid_out_from_gathered(x, tf.pad(gathered_along(x, dim), amounts), shape, dim)
 
 
-def _cut(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
+def _sliced(x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
     shape = x.shape.resize_dimension(dim.name, size)
-    return laid_out_from_whole(x, _cut_value(x, whole, dim, begin, size), shape, dim)
+    return laid_out_from_gathered(x, _sliced_value(x, gathered, dim, begin, size), shape, dim)
 
 
-def _cut_value(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> tf.Tensor:
+def _sliced_value(
+    x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int
+) -> tf.Tensor:
     begins = [begin if d == dim else 0 for d in x.shape]
-    return tf.slice(whole, begins, [size if d == dim else d.size for d in x.shape])
+    return tf.slice(gathered, begins, [size if d == dim else d.size for d in x.shape])

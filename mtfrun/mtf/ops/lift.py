@@ -17,13 +17,13 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
 __all__ = [
     "along",
     "binary",
+    "gathered_along",
     "laid_out",
-    "laid_out_from_whole",
+    "laid_out_from_gathered",
     "reduction",
     "reduction_shape",
     "transposed",
     "unary",
-    "whole_along",
 ]
 
 
@@ -39,14 +39,14 @@ def laid_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
     return Tensor(x.mesh, x.mesh.constrain(value, shape), shape)
 
 
-def whole_along(x: Tensor, dim: Dimension) -> tf.Tensor:
+def gathered_along(x: Tensor, dim: Dimension) -> tf.Tensor:
     """Returns x's value, gathered along `dim` where that is split."""
     if x.mesh.num_splits(dim) == 1:
         return x.value
-    return x.mesh.constrain(x.value, _with_whole(x.shape, dim))
+    return x.mesh.constrain(x.value, _unsplit(x.shape, dim))
 
 
-def laid_out_from_whole(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
+def laid_out_from_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
     """Returns `value`, computed with `dim` unsplit on every device, laid out by the rules.
 
     In two steps: DTensor otherwise lets an operation, or its gradient, compute with `dim` split
@@ -54,11 +54,11 @@ def laid_out_from_whole(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dime
     """
     shape = convert_to_shape(shape)
     if x.mesh.num_splits(dim) > 1:
-        value = x.mesh.constrain(value, _with_whole(shape, dim))
+        value = x.mesh.constrain(value, _unsplit(shape, dim))
     return laid_out(x, value, shape)
 
 
-def _with_whole(shape: Shape, dim: Dimension) -> Shape:
+def _unsplit(shape: Shape, dim: Dimension) -> Shape:
     """Returns the shape with `dim` under a name that has no layout rule."""
     return Shape(Dimension(f"{d.name}_whole", d.size) if d.name == dim.name else d for d in shape)
 

@@ -15,7 +15,7 @@ from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
-from mtfrun.mtf.ops.lift import along, laid_out, laid_out_from_whole, reduction, whole_along
+from mtfrun.mtf.ops.lift import along, gathered_along, laid_out, laid_out_from_gathered, reduction
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -215,5 +215,5 @@ def cumsum(x: TensorLike, dim: DimensionLike, exclusive: bool = False) -> Tensor
     """
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
-    value = tf.cumsum(whole_along(x, dim), x.shape.index(dim), exclusive=exclusive)
-    return laid_out_from_whole(x, value, x.shape, dim)
+    value = tf.cumsum(gathered_along(x, dim), x.shape.index(dim), exclusive=exclusive)
+    return laid_out_from_gathered(x, value, x.shape, dim)

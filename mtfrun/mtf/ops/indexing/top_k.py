@@ -14,7 +14,7 @@ from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.indexing.top_k_in_blocks import fits_blocks, top_k_in_blocks
-from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
+from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
 from mtfrun.mtf.ops.reductions import reduce_max
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.random import Key, random_uniform
@@ -66,10 +66,10 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     x = transposed(x, others + reduced_dim)
 
     def best(x: Tensor) -> tuple[Tensor, Tensor]:
-        values, indices = tf.math.top_k(whole_along(x, reduced_dim), k_dim.size)
+        values, indices = tf.math.top_k(gathered_along(x, reduced_dim), k_dim.size)
         return (
-            laid_out_from_whole(x, values, shape, k_dim),
-            laid_out_from_whole(x, indices, shape, k_dim),
+            laid_out_from_gathered(x, values, shape, k_dim),
+            laid_out_from_gathered(x, indices, shape, k_dim),
         )
 
     if not x.mesh.is_distributed or not x.dtype.is_floating:
