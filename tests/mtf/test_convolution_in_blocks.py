@@ -40,7 +40,13 @@ LONG = ("data:4,model:2", "batch:data;column_blocks:model")
 
 
 class Call(NamedTuple):
-    """The arguments of one convolution with a square filter."""
+    """The arguments of one convolution with a square filter.
+
+    Attributes:
+      kernel: the height and width of the filter.
+      stride: that of both dimensions.
+      padding: "SAME" or "VALID".
+    """
 
     kernel: int
     stride: int

@@ -1,4 +1,4 @@
-"""Loops."""
+"""A while loop over named tensors."""
 
 from __future__ import annotations
 
