@@ -1,4 +1,4 @@
-"""The two errors of named tensors."""
+"""Errors of named tensors."""
 
 from __future__ import annotations
 
