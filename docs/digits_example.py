@@ -1,6 +1,6 @@
 """A network that reads digits, on one device or on many: `python docs/digits_example.py`.
 
-It is Mesh TensorFlow's MNIST example, ported: a picture may be cut into blocks of rows.
+It is Mesh TensorFlow's MNIST example, ported: an image may be split into blocks of rows.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ classes = mtf.Dimension("classes", 10)
 
 
 def digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns noisy pictures [count, 8, 8] of shifted digits, and the digits."""
+    """Returns noisy images [count, 8, 8] of shifted digits, and the digits."""
     lines = [line.split() for line in GLYPHS.split("\n") if line]
     glyphs = np.array([[[c == "#" for c in line[d]] for line in lines] for d in range(10)])
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count, dtype=np.int32)
-    pictures = rng.normal(0.0, 0.1, [count, 8, 8]).astype(np.float32)
-    for picture, label in zip(pictures, labels, strict=True):
+    images = rng.normal(0.0, 0.1, [count, 8, 8]).astype(np.float32)
+    for image, label in zip(images, labels, strict=True):
         top, left = rng.integers(0, 2), rng.integers(0, 4)
-        picture[top : top + 7, left : left + 5] += glyphs[label]
-    return pictures, labels
+        image[top : top + 7, left : left + 5] += glyphs[label]
+    return images, labels
 
 
 class DigitsNetwork(mtf.Module):
@@ -65,7 +65,7 @@ class DigitsNetwork(mtf.Module):
 
 
 def train_and_test(mesh: mtf.Mesh, steps: int = 150) -> tuple[list[float], float]:
-    """Returns the loss of every step, and the share of new pictures that is read rightly."""
+    """Returns the loss of every step, and the accuracy on new images."""
     network = DigitsNetwork(mesh)
     variables = network.named_variables()
     optimizer = optim.Adam(learning_rate=0.01)
@@ -93,10 +93,10 @@ def train_and_test(mesh: mtf.Mesh, steps: int = 150) -> tuple[list[float], float
         return mtf.reduce_mean(mtf.to_float(right))
 
     def batch_of(seed: int) -> list[mtf.Tensor]:
-        pictures, labels = digits(batch.size, seed)
+        images, labels = digits(batch.size, seed)
         shape = mtf.Shape([batch, row_blocks, rows, cols, channels])
         return [
-            mtf.import_tf_tensor(mesh, pictures.reshape(shape.to_integer_list), shape),
+            mtf.import_tf_tensor(mesh, images.reshape(shape.to_integer_list), shape),
             mtf.import_tf_tensor(mesh, labels, [batch]),
         ]
 

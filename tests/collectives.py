@@ -1,4 +1,4 @@
-"""Reading what devices send each other, in a process that is told to write its programs."""
+"""The collectives of programs, from a process that writes what DTensor compiled."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def collectives_of(worker: str, folder: pathlib.Path) -> Any:
-    """Returns the JSON that a module of the tests prints, run by itself with the name of a folder.
+    """Returns the JSON that a module of the tests prints, run as a program with a folder's name.
 
-    DTensor writes its programs to the folder, if told before it starts.
+    The environment of the program makes DTensor write its programs to the folder.
     """
     process = subprocess.run(
         [sys.executable, "-m", worker, str(folder)],

@@ -1,6 +1,8 @@
-"""The meshes on which everything must give the same numbers, and how numbers are compared."""
+"""The meshes on which all numbers must be the same, and their comparison."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +11,8 @@ import pytest
 NUM_DEVICES = 8
 
 # Mesh shapes for `mtf.Mesh(mesh_shape, layout)`. Every one names both axes, so that one layout
-# string, such as "batch:data;d_ff:model", serves them all. The first has one device and therefore
-# no DTensor underneath: it is what the others are compared with.
+# string, such as "batch:data;d_ff:model", is valid for all. The first has one device and therefore
+# no DTensor underneath: the others are compared with it.
 ONE_DEVICE = "data:1,model:1"
 LAYOUTS = [
     ONE_DEVICE,
@@ -23,20 +25,20 @@ LAYOUTS = [
     "data:8,model:1",
 ]
 
-# Those of each run: each axis, both, and more devices than two along one. The others split the
-# same dimensions over other numbers of devices, in slow tests.
+# Those of the default suite: each axis, both, and more than two devices along one. The others split
+# the same dimensions over other numbers of devices, in slow tests.
 QUICK_LAYOUTS = [ONE_DEVICE, "data:2,model:1", "data:1,model:2", "data:2,model:2", "data:4,model:2"]
 
 # Relative to the largest entry of what is expected; see assert_close.
 FLOAT32_OP_TOLERANCE = 1e-5
 FLOAT32_MODEL_TOLERANCE = 1e-4
 
-# Entries as large stand for an infinity: masks are -1e9, impossible hypotheses have scores of -1e7.
-# They are no measure of the entries beside them.
+# Entries of this size represent infinity: masks are -1e9, scores of impossible hypotheses -1e7.
+# They are not used as a scale for the other entries.
 LIKE_INFINITY = 1e6
 
 
-def meshes() -> list:
+def meshes() -> list[Any]:
     """Returns the meshes of several devices as parameters of a test; slow ones are marked."""
     return [
         pytest.param(shape, marks=[] if shape in QUICK_LAYOUTS else [pytest.mark.slow])
@@ -51,9 +53,9 @@ def assert_close(
     """Raises unless the arrays agree: shape, and every entry.
 
     Floats may differ by `tolerance` times the largest absolute entry of `expected` below 1e6; where
-    that is zero, not at all. Entries from there on, which stand for an infinity, may differ by
-    `tolerance` times themselves. NaNs and infinities must stand at the same places. Integers and
-    booleans must be equal.
+    that is zero, not at all. Larger entries, which represent infinity, may differ by `tolerance`
+    times themselves. NaNs and infinities must be in the same places. Integers and booleans must be
+    equal.
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.shape != expected.shape:
@@ -65,7 +67,7 @@ def assert_close(
             raise AssertionError(f"dtype is {actual.dtype}, expected {expected.dtype}")
         _raise_at_largest(actual != expected, actual, expected, "is not equal")
         return
-    # float64 has room for the difference of any two float32; bfloat16 has no arithmetic of its own.
+    # float64 represents the difference of any two float32; bfloat16 has no arithmetic of its own.
     actual, expected = actual.astype(np.float64), expected.astype(np.float64)
     finite = np.isfinite(expected)
     size = np.where(finite, np.abs(expected), 0.0)

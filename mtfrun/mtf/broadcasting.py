@@ -1,4 +1,4 @@
-"""Broadcasting by name: how two values of different named shapes meet."""
+"""Broadcasting by name: how values of different named shapes are combined."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def union(*shapes: Shape) -> Shape:
 
 
 def verify_no_new_dims(input_shapes: Iterable[ShapeLike], output_shape: ShapeLike) -> None:
-    """Raises where the output has a dimension that no input has.
+    """Checks that the output has only dimensions of the inputs.
 
     Raises:
-      ShapeError: naming the dimension.
+      ShapeError: with the name of a dimension that no input has.
     """
-    known = union(*(convert_to_shape(shape) for shape in input_shapes))
+    input_dims = union(*(convert_to_shape(shape) for shape in input_shapes))
     for dim in convert_to_shape(output_shape):
-        known.index(dim)
+        input_dims.index(dim)
 
 
 def broadcast_shape(shape1: Shape, shape2: Shape) -> Shape:
@@ -47,7 +47,7 @@ def broadcast_shape(shape1: Shape, shape2: Shape) -> Shape:
 
 
 def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:
-    """Returns `value` transposed and widened so that it broadcasts against `output_shape`.
+    """Returns `value` transposed, with axes of size 1, so that it broadcasts to `output_shape`.
 
     Raises:
       ShapeError: `shape` has a dimension that `output_shape` lacks.
@@ -63,11 +63,11 @@ def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:
     order = [shape.index(dim) for dim in output_shape if dim in shape]
     if order != sorted(order):
         value = tf.transpose(value, order)
-    # TensorFlow's own broadcasting adds the dimensions that are missing at the front.
+    # TensorFlow's own broadcasting adds the leading dimensions that are missing.
     first = next((i for i, dim in enumerate(output_shape) if dim in shape), len(output_shape))
     for axis, dim in enumerate(output_shape.dims[first:]):
         if dim not in shape:
-            # Not value[:, None]: a strided slice with a new axis crashes under DTensor.
+            # Not value[:, None]: under DTensor a strided slice with a new axis ends the process.
             value = tf.expand_dims(value, axis)
     return value
 

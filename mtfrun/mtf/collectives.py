@@ -1,8 +1,8 @@
-"""What devices send each other: the collectives in the programs that DTensor compiled.
+"""The collectives in the programs that DTensor compiled: what devices send each other.
 
-DTensor writes its programs to files where the environment asks for that before TensorFlow starts:
+DTensor writes its programs to files where the environment asks for this before TensorFlow starts:
 `TF_DUMP_GRAPH_PREFIX` names the folder, `TF_CPP_VMODULE=dtensor_mlir_passes=2` asks for the text
-after every pass. `read_dump(folder)` says afterwards what the programs that ran contain.
+after every pass. `read_dump(folder)` then returns the collectives of the programs that ran.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.shape import Shape
 
-# The passes that make collectives and remove repeated ones; later ones write them with other
-# operations. A pass that changes nothing leaves no file.
+# The passes that insert collectives and remove repeated ones; later passes replace them by other
+# operations. A pass that changes nothing writes no file.
 _EXPANSION, _SIMPLIFICATION = "after_DTensorSPMDExpansion", "after_CSE"
 _KINDS = {
     "AllReduce": "all-reduce",
@@ -34,7 +34,7 @@ _LAYOUT = re.compile(r"(\w+)_layout = #dtensor\.layout<sharding_specs:(\S*), mes
 _RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
 _RESULT_TYPE = re.compile(r"-> tensor<((?:\d+x)*)(\w+)>")
 _CONSTANT = re.compile(r'(%\w+) = "tf\.Const"\(\) <\{value = dense<(.*?)> : tensor<([\dx]*)xi32>')
-# That of the layouts: the module's own attribute names the process's first mesh.
+# In the layouts, because the attribute of the module is the first mesh of the process.
 _MESH = re.compile(r"sharding_specs:\S* mesh:[^|]*\|([^|]*)\|")
 _BYTES = {"f64": 8, "i64": 8, "ui64": 8, "bf16": 2, "f16": 2, "i16": 2, "i8": 1, "i1": 1}
 
@@ -45,10 +45,10 @@ class Collective:
 
     Attributes:
       kind: "all-reduce", "all-gather", "all-to-all" or "reduce-scatter".
-      axes: the mesh axes along which devices talk.
+      axes: the mesh axes along which devices communicate.
       sizes: the global sizes of the result.
-      partition: the mesh axis of every dimension, None where not split: of the operand, or of an
-        all-reduce's result.
+      partition: the mesh axis of every dimension of the operand (of an all-reduce: of the result),
+        None where it is not split.
       device_bytes: the size of the result on one device.
     """
 
@@ -59,27 +59,28 @@ class Collective:
     device_bytes: int
 
     def dimensions(self, mesh: Mesh) -> list[str]:
-        """Returns the dimensions that may cause it.
+        """Returns the names of the dimensions that may cause it.
 
-        A program knows sizes, no names: these are compared with the shapes that `mesh` has laid
-        out. Where none fits, and for an all-reduce, whose summed dimension is gone: all dimensions
-        that were laid out over its axes.
+        A program has sizes and no names: they are compared with the shapes that `mesh` has laid
+        out. Where none matches, and for an all-reduce, whose result lacks the summed dimension, it
+        is all dimensions that were laid out over its axes.
         """
         shapes = [] if self.kind == "all-reduce" else mesh.shapes_seen
-        fitting = [
+        matching = [
             shape
             for shape in shapes
             if tuple(shape.to_integer_list) == self.sizes
             and _split_axes(mesh, shape) == self.partition
         ]
-        dims = {dim for shape in fitting or mesh.shapes_seen for dim in shape}
+        dims = {dim for shape in matching or mesh.shapes_seen for dim in shape}
         return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
 
 
 def read_dump(folder: str | pathlib.Path) -> list[list[Collective]]:
-    """Returns the collectives of every `mtf.function`, in the order in which they were compiled.
+    """Returns the collectives of every `mtf.function`, in the order of compilation.
 
-    Those inside a loop are counted once, and all-reduces of which DTensor later makes one, singly.
+    Collectives inside a loop are counted once. All-reduces that DTensor later merges into one are
+    counted individually.
     """
     folder = pathlib.Path(folder)
     programs = []
@@ -112,26 +113,26 @@ def _collectives(module: str) -> Iterator[Collective]:
     for line in module.splitlines():
         if constant := _CONSTANT.search(line):
             constants[constant[1]] = (constant[2], constant[3])
-        if found := _COLLECTIVE.search(line):
-            yield _collective(found[1], found[2].split(", "), found[3], axis_sizes, constants)
+        if match := _COLLECTIVE.search(line):
+            yield _collective(match[1], match[2].split(", "), match[3], axis_sizes, constants)
 
 
 def _collective(
     operation: str,
     operands: list[str],
-    rest: str,
+    attributes: str,
     axis_sizes: Mapping[str, int],
     constants: Mapping[str, tuple[str, str]],
 ) -> Collective:
-    result = _RESULT_TYPE.search(rest)
-    assert result is not None, rest
+    result = _RESULT_TYPE.search(attributes)
+    assert result is not None, attributes
     local = [int(size) for size in result[1].split("x") if size]
-    layouts = {name: _specs(specs) for name, specs in _LAYOUT.findall(rest)}
+    layouts = {name: _specs(specs) for name, specs in _LAYOUT.findall(attributes)}
     if "output" in layouts:
         before, after = layouts["input"], layouts["output"]
         moved = [axis for axis, new in zip(before, after, strict=True) if axis and axis != new]
     else:
-        own = _RESULT_LAYOUT.search(rest)
+        own = _RESULT_LAYOUT.search(attributes)
         before = after = _specs(own[1]) if own else (None,) * len(local)
         moved = _varying_axes(_first_group(*constants[operands[1]]), axis_sizes)
     return Collective(
@@ -147,7 +148,7 @@ def _collective(
 
 
 def _split_axes(mesh: Mesh, shape: Shape) -> tuple[str | None, ...]:
-    """Returns the mesh axis of every dimension that is split: one of one device splits nothing."""
+    """Returns the mesh axis of every dimension, None where it is not split, or by one device."""
     return tuple(
         axis if mesh.num_splits(dim) > 1 else None
         for dim, axis in zip(shape, mesh.partition(shape), strict=True)
@@ -160,7 +161,7 @@ def _specs(text: str) -> tuple[str | None, ...]:
 
 
 def _first_group(value: str, sizes: str) -> list[int]:
-    """Returns the first row of a constant: the devices that talk with the first one."""
+    """Returns the first row of a constant: the devices that communicate with the first one."""
     if value.startswith('"0x'):
         flat = np.frombuffer(bytes.fromhex(value.strip('"')[2:]), "<i4")
         rows = flat.reshape([int(size) for size in sizes.split("x")])
@@ -171,6 +172,6 @@ def _first_group(value: str, sizes: str) -> list[int]:
 
 
 def _varying_axes(devices: list[int], axis_sizes: Mapping[str, int]) -> list[str]:
-    """Returns the mesh axes along which the devices differ; they are numbered row by row."""
+    """Returns the mesh axes along which the devices, numbered in row-major order, differ."""
     places = np.unravel_index(devices, list(axis_sizes.values()))
     return [axis for axis, place in zip(axis_sizes, places, strict=True) if len(set(place)) > 1]

@@ -1,4 +1,4 @@
-"""XLA: how it is set up, and whether the function that is being traced is for it."""
+"""XLA: its settings, and whether a function is being traced for it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _CONCURRENT = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 def order_for_caches() -> None:
-    """Lets XLA order the operations of CPU programs so that values are used while they are in the
-    processor's caches, where the user's XLA_FLAGS do not say otherwise.
+    """Makes XLA order the operations of CPU programs for the processor's caches.
 
-    XLA's default spreads what does not depend on each other over many cores. In a beam search all
-    caches are then reordered after the last layer instead of each after its own; measured on one
-    core, a search takes 7 % longer (small) and 4.5 % (medium, see bin/bench decode). XLA reads the
-    variable when it first compiles.
+    Values are then used while they are still cached. A setting in the user's XLA_FLAGS takes
+    precedence. XLA's default distributes independent operations over many cores. In a beam search
+    all key/value caches are then reordered after the last layer instead of each after its own
+    layer; measured on one core, a search takes 7 % longer (small) and 4.5 % (medium, see bin/bench
+    decode). XLA reads the variable when it first compiles.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _CONCURRENT not in flags:
@@ -31,7 +31,7 @@ _FOR_XLA = contextvars.ContextVar("for_xla", default=False)
 
 @contextlib.contextmanager
 def traced_for_xla(for_xla: bool) -> Iterator[None]:
-    """Says so to the operations inside; some have a form that only XLA compiles."""
+    """Returns a context whose operations may take the form that only XLA compiles."""
     token = _FOR_XLA.set(for_xla)
     try:
         yield
@@ -40,8 +40,8 @@ def traced_for_xla(for_xla: bool) -> Iterator[None]:
 
 
 def is_traced_for_xla(mesh: Mesh) -> bool:
-    """Returns whether the operation that asks will be compiled by XLA, on one device.
+    """Returns whether operations on this mesh are traced for XLA, on one device.
 
-    On several, DTensor compiles first: what it cannot do or would gather is avoided there as ever.
+    On several devices DTensor compiles first: operations take the form that it supports.
     """
     return _FOR_XLA.get() and not mesh.is_distributed

@@ -1,9 +1,9 @@
-"""The devices of this machine: which there are, which a mesh gets, and why one is not used."""
+"""The devices of this machine: those of a mesh, and why a GPU is not used."""
 
 from __future__ import annotations
 
-import glob
 import os
+import pathlib
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,16 +21,17 @@ _NAME = re.compile(r"(?:.*/)?(?:device:)?([A-Za-z_]+):(\d+)")
 
 
 def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
-    """Returns a name such as "GPU:0" for each place of a mesh, and makes TensorFlow ready for them.
+    """Returns a name such as "GPU:0" for each place of a mesh, and sets up TensorFlow for them.
 
     Where a CPU-only machine has fewer devices than the mesh, they are simulated.
 
     Args:
       shape: the mesh.
-      names: those that are wished for; by default the accelerators, else (simulated) CPUs.
+      names: the names that the user chose; by default the accelerators, else (simulated) CPUs.
 
     Raises:
-      LayoutError: there is no such device, there are too few, or TensorFlow has started without.
+      LayoutError: a device does not exist, there are too few, or TensorFlow has already started
+        with other devices.
     """
     chosen = _default_names(shape) if names is None else _checked_names(shape, names)
     if shape.size == 1:
@@ -42,7 +43,7 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
 
 
 def describe_devices(names: Sequence[str]) -> str:
-    """Returns names in short: "GPU:0", or "CPU:0..3 (simulated)".
+    """Returns a short form of device names: "GPU:0", or "CPU:0..3 (simulated)".
 
     >>> describe_devices(["GPU:0", "GPU:1"]), describe_devices(["GPU:1", "GPU:0"])
     ('GPU:0..1', 'GPU:1, GPU:0')
@@ -56,13 +57,13 @@ def describe_devices(names: Sequence[str]) -> str:
 
 
 def nvidia_traces() -> list[str]:
-    """Returns what on this machine says that it has an NVIDIA GPU: device files, `nvidia-smi`."""
-    files = sorted(glob.glob("/dev/nvidia[0-9]*"))
+    """Returns the signs of an NVIDIA GPU on this machine: device files, or `nvidia-smi`."""
+    files = sorted(str(path) for path in pathlib.Path("/dev").glob("nvidia[0-9]*"))
     return files or [path for path in [shutil.which("nvidia-smi")] if path]
 
 
 def unused_gpu(probe: Callable[[], Sequence[str]] = nvidia_traces) -> str | None:
-    """Returns why TensorFlow lists no GPU although `probe` finds traces of one, else None."""
+    """Returns why TensorFlow lists no GPU although `probe` finds signs of one, else None."""
     if tf.config.list_physical_devices("GPU"):
         return None
     traces = probe()
@@ -96,15 +97,15 @@ def _default_names(shape: Shape) -> list[str]:
 
 
 def _checked_names(shape: Shape, names: Sequence[str]) -> list[str]:
-    there = _existing(shape)
+    existing = _existing(shape)
     chosen = []
     for name in [names] if isinstance(names, str) else names:
         match = _NAME.fullmatch(name) if isinstance(name, str) else None
         short = f"{match[1].upper()}:{int(match[2])}" if match else str(name)
-        if short not in there:
+        if short not in existing:
             raise LayoutError(
-                f"Mesh.devices: there is no device {name!r}; this machine has {', '.join(there)}"
-                f"{did_you_mean(short, there) or ': name one of these, or leave devices out'}"
+                f"Mesh.devices: there is no device {name!r}; this machine has {', '.join(existing)}"
+                f"{did_you_mean(short, existing) or ': name one of these, or leave devices out'}"
             )
         chosen.append(short)
     if len(chosen) != shape.size or len(set(chosen)) != len(chosen):
@@ -126,16 +127,16 @@ def _existing(shape: Shape) -> list[str]:
 
 
 def _use_alone(name: str, shape: Shape) -> None:
-    """Hides all accelerators but this one: what has no device of its own then runs on it."""
+    """Hides all other accelerators, so that operations without a device of their own run on it."""
     for kind in _KINDS[:-1]:
         physical = tf.config.list_physical_devices(kind)
-        wanted = [physical[_number(name)]] if kind == _kind(name) else []
-        if physical and tf.config.get_visible_devices(kind) != wanted:
+        visible = [physical[_number(name)]] if kind == _kind(name) else []
+        if physical and tf.config.get_visible_devices(kind) != visible:
             try:
-                tf.config.set_visible_devices(wanted, kind)
+                tf.config.set_visible_devices(visible, kind)
             except RuntimeError:
-                if wanted and wanted == tf.config.get_visible_devices(kind)[:1]:
-                    continue  # it is where everything runs by default
+                if visible and visible == tf.config.get_visible_devices(kind)[:1]:
+                    continue  # the default device
                 raise _started(shape, f"{name} alone") from None
 
 

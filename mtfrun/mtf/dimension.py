@@ -9,7 +9,11 @@ from mtfrun.mtf.errors import ShapeError
 
 
 class Dimension(NamedTuple):
-    """A name and a size; two dimensions are the same when both agree.
+    """A name and a size; two dimensions are equal when both are.
+
+    Attributes:
+      name: the name.
+      size: the number of entries.
 
     >>> Dimension("batch", 8)
     Dimension(name='batch', size=8)
@@ -21,17 +25,17 @@ class Dimension(NamedTuple):
 
 DimensionLike: TypeAlias = "Dimension | tuple[str, int] | str"
 
+# Positions along a dimension are 32-bit integers.
 MAX_SIZE = 2**31 - 1
-"""Positions along a dimension are 32-bit integers."""
 
 _TEXT = re.compile(r"^\s*([^\s:;,.]+)\s*:\s*(\d+)\s*$")
 
 
 def convert_to_dimension(d: DimensionLike) -> Dimension:
-    """Returns the dimension that a `Dimension`, a (name, size) pair or "name:size" describes.
+    """Returns the dimension of a `Dimension`, a (name, size) pair or "name:size".
 
     Raises:
-      ShapeError: for anything else, or a size below 1.
+      ShapeError: `d` is anything else, or its size is below 1.
 
     >>> convert_to_dimension("heads:4")
     Dimension(name='heads', size=4)

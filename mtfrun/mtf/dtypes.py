@@ -1,4 +1,4 @@
-"""Which types parameters and activations have."""
+"""The types of parameters and activations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from mtfrun.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class DTypePolicy:
-    """The types of a model: parameters and slots in `master`, activations in `activation`.
+    """The types of a model's parameters and activations.
 
-    Softmax, losses, norms and gating compute in float32 whatever the policy. Types may be given by
-    name, as gin files do.
+    Softmax, losses, norms and gating always compute in float32. Types may be names, as in gin
+    files.
+
+    Attributes:
+      master: the type of parameters and optimizer slots.
+      activation: the type of activations.
 
     >>> DTypePolicy(activation="bfloat16").activation.name
     'bfloat16'

@@ -1,4 +1,4 @@
-"""The two errors of named tensors."""
+"""Errors of named tensors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from mtfrun.errors import InputError
 
 
 class ShapeError(InputError):
-    """Dimensions that do not fit together: unknown, repeated, of the wrong size."""
+    """Dimensions that do not match: unknown, repeated, of the wrong size."""
 
 
 class LayoutError(InputError):
-    """A layout that cannot be realised on its mesh."""
+    """A layout that is not possible on its mesh."""

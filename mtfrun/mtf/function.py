@@ -1,4 +1,4 @@
-"""Compiling functions of named tensors."""
+"""Compilation of functions of named tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mtfrun.mtf.tensor import Tensor
 
 # Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
 _FOLDED_BELOW = 32
-# How often a program is traced whose loops DTensor names like another's, see spare_counters.py.
+# The number of attempts to trace a program whose loops have names of another, see
+# spare_counters.py.
 _ATTEMPTS = 8
 
 
@@ -22,11 +23,11 @@ def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[...,
     """Returns `fn` traced and compiled like `tf.function`, for nested structures of named tensors.
 
     Arguments and results are nested dictionaries, lists and tuples of tensors; every other leaf
-    must be hashable and is static: another value traces again. A change of shapes does as well.
-    On one device several threads may call it at once.
+    must be hashable and is static: a new value of it, like new shapes, traces again. On one device
+    several threads may call it concurrently.
 
     Args:
-      fn: a function of named tensors; the variables that it uses are found by themselves.
+      fn: a function of named tensors, which may use variables without taking them as arguments.
       jit_compile: compile with XLA. On CPU measured slower for training, faster for decoding.
     """
     compiled: dict[Any, _Compiled] = {}
@@ -34,14 +35,14 @@ def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[...,
     def call(*args: Any, **kwargs: Any) -> Any:
         leaves = tf.nest.flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        # The structure's own repr would be slow; its skeleton with leaf specs is the key.
+        # The repr of the structure would be slow; its skeleton with leaf specs is the key.
         spec = tuple(
             (id(leaf.mesh), leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf
             for leaf in leaves
         )
         key = (spec, _skeleton((args, kwargs)))
         if key not in compiled:
-            # Of threads that come here at once, all take what the first one has left.
+            # Of concurrent threads, all use the program of the first one.
             compiled.setdefault(key, _Compiled(fn, (args, kwargs), leaves, jit_compile))
         return compiled[key]([tensor.value for tensor in tensors])
 
@@ -49,17 +50,17 @@ def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[...,
 
 
 class _Compiled:
-    """One traced form of a function: for one structure of arguments, shapes and static leaves."""
+    """A traced function, for one structure of arguments with their shapes and static leaves."""
 
     def __init__(self, fn: Callable[..., Any], arguments: Any, leaves: list[Any], jit: bool):
-        # Keep no argument values alive, only what is needed to build the structure again.
+        # Without the argument values, of which only the structure is needed.
         self._static = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self._specs = [(x.mesh, x.shape) if isinstance(x, Tensor) else None for x in leaves]
-        self._structure = tf.nest.map_structure(lambda leaf: None, arguments)
+        self._structure = tf.nest.map_structure(lambda _: None, arguments)
         self._result: Any = None
         self._mesh: dtensor.Mesh | None = None  # of the results
         self._fn = fn
-        # Small replicated inputs, see _copies.
+        # Whether each is a small replicated input, see _copies.
         self._copied = [
             x.mesh.is_distributed and x.shape.size < _FOLDED_BELOW
             for x in leaves
@@ -109,15 +110,15 @@ class _Compiled:
                         return self._without_arguments()
                     return list(self._traced(_copies(values, self._copied)))
             except tf.errors.InvalidArgumentError as error:
-                # Refused before it ran, so that running it again does nothing twice.
+                # The program was refused before it ran, so that no assignment happens twice.
                 if not is_name_clash(error) or attempt == _ATTEMPTS - 1:
                     raise
                 self._traced = self._untraced()
         raise AssertionError("unreachable")
 
     def _without_arguments(self) -> list[tf.Tensor]:
-        """Returns the results where no argument tells TensorFlow that the program is a mesh's."""
-        self._traced.get_concrete_function([])  # so that the results, and their mesh, are known
+        """Returns the results where no argument has a mesh that the program runs on."""
+        self._traced.get_concrete_function([])  # sets self._mesh
         if self._mesh is None:
             return list(self._traced([]))
         with dtensor.run_on(self._mesh):
@@ -125,9 +126,9 @@ class _Compiled:
 
 
 def _copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor]:
-    """Returns the values, small ones as many copies.
+    """Returns the values, with many copies of each small one.
 
-    DTensor folds an input of few elements into the program and compiles a second one, for any
+    DTensor folds an input of few elements into the program and compiles a second program, for any
     value, when it changes. That doubles the time to start, and the names of its nested loops clash
     with those of the first ("a different function with the same name already exists").
     """
@@ -145,7 +146,7 @@ def _first_copies(values: list[tf.Tensor], copied: list[bool]) -> list[tf.Tensor
 
 
 def _skeleton(structure: Any) -> Any:
-    """Returns a hashable picture of a nested structure without its leaves."""
+    """Returns a hashable form of a nested structure without its leaves."""
     if isinstance(structure, Mapping):
         return tuple((key, _skeleton(structure[key])) for key in sorted(structure))
     if isinstance(structure, (list, tuple)):

@@ -20,7 +20,7 @@ def value_and_gradients(
 ) -> tuple[Any, dict[str, Tensor | None]]:
     """Returns fn() and the gradients of its (first) result with respect to the variables.
 
-    Inside `mtf.function`: DTensor has no eager tape for some operations.
+    For use inside `mtf.function`, because DTensor has no eager tape for some operations.
 
     Args:
       fn: returns a scalar tensor, or a tuple that begins with one.
@@ -53,8 +53,7 @@ def gradients(
     Args:
       ys: tensors.
       xs: tensors that the ys were computed from, or variables.
-      grad_ys: for every y, the gradient of what is differentiated with respect to it; ones where
-        None.
+      grad_ys: for every y its cotangent, by which it is weighted; ones where None.
 
     Returns:
       for every x a tensor with its shape and layout, or None where no y depends on it.
@@ -70,7 +69,7 @@ def gradients(
 
 
 def _gradient_of(x: TensorLike, value: Any) -> Tensor | None:
-    """Returns a raw gradient of x with x's shape and layout; that of a gather becomes dense."""
+    """Returns a raw gradient of x as a dense tensor with x's shape and layout."""
     if value is None:
         return None
     return Tensor(x.mesh, x.mesh.constrain(tf.convert_to_tensor(value), x.shape), x.shape)
@@ -81,41 +80,43 @@ def custom_gradient(
     grad_fn: Callable[..., Sequence[TensorLike | None]],
     explicit_inputs: Sequence[TensorLike],
 ) -> Result:
-    """Returns fn(*explicit_inputs), whose gradient is what grad_fn says.
+    """Returns fn(*explicit_inputs), with grad_fn as its gradient.
 
     Args:
-      fn: returns a tensor or a tuple of tensors; variables that it reads elsewhere get no gradient.
+      fn: returns a tensor or a tuple of tensors; variables that it captures get no gradient.
       grad_fn: takes (explicit_inputs, outputs, output_grads), three lists of tensors, and returns
         for every explicit input its gradient or None. An output that nothing depends on has None
-        or zeros as its gradient. (Mesh TensorFlow's took the operations of
-        the forward pass as well, which do not exist here.)
+        or zeros as its gradient. (Mesh TensorFlow's took the operations of the forward pass as
+        well, which do not exist here.)
       explicit_inputs: the tensors that fn takes.
     """
     inputs = [as_tensor(x) for x in explicit_inputs]
-    made: dict[str, Any] = {}
+    result: Any = None
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def on_values(*values: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., Any]]:
-        given = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
-        result: Any = fn(*given)
-        outputs = list(result) if isinstance(result, (list, tuple)) else [result]
-        made.update(result=result, outputs=outputs)
+        nonlocal result
+        arguments = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
+        result = fn(*arguments)
+        outputs = _as_list(result)
 
         def backward(*output_values: tf.Tensor, variables: Sequence[Any] = ()) -> Any:
             cotangents = [
                 None if v is None else Tensor(y.mesh, v, y.shape)
                 for y, v in zip(outputs, output_values, strict=True)
             ]
-            found = grad_fn(given, outputs, cotangents)
             grads = [
                 None if g is None else transposed(g, x.shape).value
-                for g, x in zip(found, given, strict=True)
+                for g, x in zip(grad_fn(arguments, outputs, cotangents), arguments, strict=True)
             ]
             return (grads, [None] * len(variables)) if variables else grads
 
         return [y.value for y in outputs], backward
 
     values = on_values(*(x.value for x in inputs))
-    named = [Tensor(y.mesh, v, y.shape) for y, v in zip(made["outputs"], values, strict=True)]
-    result = made["result"]
+    named = [Tensor(y.mesh, v, y.shape) for y, v in zip(_as_list(result), values, strict=True)]
     return cast(Result, named[0] if isinstance(result, Tensor) else type(result)(named))
+
+
+def _as_list(result: Any) -> list[Tensor]:
+    return list(result) if isinstance(result, (list, tuple)) else [result]

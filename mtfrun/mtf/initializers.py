@@ -1,4 +1,4 @@
-"""Initial values of variables, drawn on the host: the same for every layout."""
+"""Initial values of variables, drawn on the host and the same for every layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtfrun.mtf.shape import Shape
 
 
 class Initializer(Protocol):
-    """Gives a variable its first value."""
+    """A function that returns the initial value of a variable."""
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
         """Returns a float array with the sizes of `shape`."""
@@ -23,46 +23,63 @@ class Initializer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """The same value everywhere."""
+    """The same value for every entry.
+
+    Attributes:
+      value: the value.
+    """
 
     value: float = 0.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Returns `value` with the sizes of `shape`."""
         return np.full(shape.to_integer_list, self.value, np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Zeros(Constant):
-    """Zero everywhere."""
+    """Zero for every entry."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ones(Constant):
-    """One everywhere."""
+    """One for every entry."""
 
     value: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomNormal:
-    """Independent draws from a normal distribution."""
+    """Independent draws from a normal distribution.
+
+    Attributes:
+      stddev: the standard deviation.
+      mean: the mean.
+    """
 
     stddev: float = 1.0
     mean: float = 0.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Returns normal draws."""
         draws = rng.standard_normal(shape.to_integer_list, dtype=np.float32)
         return draws * np.float32(self.stddev) + np.float32(self.mean)
 
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedNormal:
-    """A normal distribution whose draws beyond two standard deviations are drawn again."""
+    """Draws from a normal distribution; those beyond two standard deviations are redrawn.
+
+    Attributes:
+      stddev: the standard deviation before truncation.
+      mean: the mean.
+    """
 
     stddev: float = 1.0
     mean: float = 0.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Returns truncated normal draws."""
         draws = rng.standard_normal(shape.size, dtype=np.float32)
         while True:
             (outside,) = np.nonzero(np.abs(draws) > 2.0)
@@ -75,12 +92,18 @@ class TruncatedNormal:
 
 @dataclasses.dataclass(frozen=True)
 class RandomUniform:
-    """Independent draws, uniform in [minval, maxval)."""
+    """Independent draws, uniform in [minval, maxval).
+
+    Attributes:
+      minval: the lower bound.
+      maxval: the upper bound.
+    """
 
     minval: float = -1.0
     maxval: float = 1.0
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+        """Returns uniform draws."""
         draws = rng.random(shape.to_integer_list, dtype=np.float32)
         return draws * np.float32(self.maxval - self.minval) + np.float32(self.minval)
 
@@ -89,11 +112,11 @@ class RandomUniform:
 class VarianceScaling:
     """Variance inversely proportional to the number of inputs (or outputs) of a linear map.
 
-    Called with the dimensions that the map contracts and those that it makes, it returns the
+    Called with the dimensions that the map contracts and those that it adds, it returns the
     initializer of the kernel: variance = scale / n, where n is fan_in, fan_out or their mean.
     He et al. 2015, arXiv:1502.01852; Glorot and Bengio 2010.
 
-    Args:
+    Attributes:
       scale: the factor of the variance.
       mode: "fan_in", "fan_out" or "fan_avg".
       distribution: "normal", "truncated_normal" or "uniform".
@@ -126,7 +149,7 @@ class VarianceScaling:
         if self.distribution == "normal":
             return RandomNormal(stddev)
         if self.distribution == "truncated_normal":
-            # Cutting at two standard deviations leaves 0.8796 of the deviation.
+            # Truncation at two standard deviations leaves 0.8796 of the deviation.
             return TruncatedNormal(stddev / 0.87962566103423978)
         limit = math.sqrt(3.0) * stddev
         return RandomUniform(-limit, limit)

@@ -18,7 +18,7 @@ class LayoutRules(Mapping[str, str]):
     'model'
 
     Raises:
-      LayoutError: where one tensor dimension is sent to two mesh axes.
+      LayoutError: one tensor dimension has two mesh axes.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()):
@@ -26,7 +26,7 @@ class LayoutRules(Mapping[str, str]):
         for dimension, axis in pairs:
             if rules.setdefault(dimension, axis) != axis:
                 raise LayoutError(
-                    f"layout sends dimension {dimension!r} to both {rules[dimension]!r} "
+                    f"layout maps dimension {dimension!r} to both {rules[dimension]!r} "
                     f"and {axis!r}: a dimension is split over one mesh axis"
                 )
         self._rules = rules
@@ -48,7 +48,7 @@ class LayoutRules(Mapping[str, str]):
 
     @property
     def to_string(self) -> str:
-        """The text that `convert_to_layout_rules` reads back."""
+        """The text that `convert_to_layout_rules` parses."""
         return ";".join(f"{dimension}:{axis}" for dimension, axis in self._rules.items())
 
 
@@ -56,7 +56,7 @@ LayoutLike: TypeAlias = "LayoutRules | Iterable[tuple[str, str]] | str"
 
 
 def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
-    """Returns the rules that a `LayoutRules`, a list of pairs or a text describes.
+    """Returns the rules of a `LayoutRules`, of a list of pairs or of a text.
 
     A text is "dimension:axis" pairs separated by `;`, `,`, `.` or spaces.
 
@@ -87,7 +87,7 @@ def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
 def tensor_dim_to_mesh_dim_size(
     layout: LayoutLike, mesh_shape: ShapeLike, tensor_dim: DimensionLike
 ) -> int:
-    """Returns into how many parts a layout splits a dimension; 1 where it is not split.
+    """Returns the number of parts that a layout splits a dimension into; 1 where it is not split.
 
     >>> tensor_dim_to_mesh_dim_size("batch:data", "data:4;model:2", "batch:8")
     4
@@ -100,10 +100,10 @@ def tensor_dim_to_mesh_dim_size(
 def tensor_dim_to_size_per_split(
     layout: LayoutLike, mesh_shape: ShapeLike, tensor_dim: DimensionLike
 ) -> int:
-    """Returns how much of a dimension one device holds.
+    """Returns the size of a dimension's part on one device.
 
     Raises:
-      LayoutError: its mesh axis does not divide it.
+      LayoutError: the number of parts does not divide its size.
     """
     dim = convert_to_dimension(tensor_dim)
     parts = tensor_dim_to_mesh_dim_size(layout, mesh_shape, dim)

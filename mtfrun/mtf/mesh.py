@@ -18,7 +18,12 @@ from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
 class SpecifiedTensor(Protocol):
-    """What a report says of a tensor or variable."""
+    """A tensor or variable that has a shape and a type, but not necessarily a value.
+
+    Attributes:
+      shape: the named dimensions.
+      dtype: the element type.
+    """
 
     shape: Shape
     dtype: tf.DType
@@ -34,11 +39,11 @@ class Mesh:
       shape: the mesh axes, such as "data:2;model:4".
       layout: rules "dimension:axis"; a dimension without a rule is replicated.
       devices: device names such as "GPU:0", one for each place in the mesh in row-major order;
-        by default the accelerators, else (simulated) CPUs. Other accelerators than the one that a
-        mesh of one device names are hidden from TensorFlow.
+        by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
+        other accelerators from TensorFlow.
 
     Raises:
-      LayoutError: a rule names an axis that the mesh does not have, or there are no such devices.
+      LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
 
     >>> mesh = Mesh("data:1,model:1", "batch:data;heads:model")
     >>> mesh.axis_of(Dimension("heads", 4))
@@ -84,14 +89,14 @@ class Mesh:
         return self.devices[0].startswith("CPU")
 
     def describe_devices(self) -> str:
-        """Returns where values are: "devices: GPU:0", "mesh data:2,model:1 on GPU:0..1"."""
+        """Returns a text such as "devices: GPU:0" or "mesh data:2,model:1 on GPU:0..1"."""
         names = describe_devices(self.devices)
         if self.size == 1:
             return f"devices: {names}"
         return f"mesh {self.shape.to_string.replace(';', ',')} on {names}"
 
     def axis_of(self, dim: Dimension) -> str | None:
-        """Returns the mesh axis that `dim` is split over by the rules, or None."""
+        """Returns the mesh axis over which the rules split `dim`, or None."""
         return self.layout.get(dim.name)
 
     def num_splits(self, dim: Dimension) -> int:
@@ -106,10 +111,10 @@ class Mesh:
           LayoutError: two dimensions are on one axis, or an axis does not divide its dimension.
         """
         shape = convert_to_shape(shape)
-        found = self._partitions.get(shape)
-        if found is None:
-            found = self._partitions[shape] = self._checked_partition(shape)
-        return found
+        partition = self._partitions.get(shape)
+        if partition is None:
+            partition = self._partitions[shape] = self._checked_partition(shape)
+        return partition
 
     def _checked_partition(self, shape: Shape) -> tuple[str | None, ...]:
         by_axis: dict[str, Dimension] = {}
@@ -140,7 +145,7 @@ class Mesh:
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
         sizes = {axis.name: axis.size for axis in self.shape}
-        # An axis of one device splits nothing; DTensor would refuse some operations all the same.
+        # Axes of one device split nothing, but DTensor would still refuse some operations.
         specs = [
             axis if axis and sizes[axis] > 1 else dtensor.UNSHARDED
             for axis in self.partition(shape)
@@ -148,10 +153,10 @@ class Mesh:
         return dtensor.Layout(specs, self.dtensor_mesh)
 
     def constrain(self, value: tf.Tensor, shape: ShapeLike) -> tf.Tensor:
-        """Returns `value`, dimensions `shape`, laid out by the rules.
+        """Returns `value`, whose dimensions are `shape`, laid out by the rules.
 
-        Inside a traced function any tensor may be given; eagerly one that is on the mesh already
-        (`mtf.import_tf_tensor` brings others there).
+        Inside a traced function it may be any tensor; eagerly it must already be on the mesh
+        (`mtf.import_tf_tensor` transfers it there).
 
         Raises:
           LayoutError: see `partition`.
@@ -163,23 +168,23 @@ class Mesh:
 
     @property
     def shapes_seen(self) -> list[Shape]:
-        """All shapes that were laid out so far."""
+        """All shapes that have been laid out so far."""
         return list(self._partitions)
 
     @property
     def dimension_names_seen(self) -> set[str]:
-        """The names of all dimensions that were laid out so far."""
+        """The names of all dimensions that have been laid out so far."""
         return {name for shape in self._partitions for name in shape.dimension_names}
 
     def unused_rules(self) -> list[str]:
-        """Returns the tensor dimensions that have a rule and were never laid out so far."""
+        """Returns the tensor dimensions that have a rule and have not been laid out so far."""
         seen = self.dimension_names_seen
         return [dimension for dimension in self.layout if dimension not in seen]
 
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
         """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.
 
-        It needs no storage of theirs. `mtfrun.mtf.collectives` counts what devices send.
+        The variables need no storage. `mtfrun.mtf.collectives` counts what devices send.
         """
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():

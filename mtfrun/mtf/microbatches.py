@@ -1,4 +1,4 @@
-"""A training step in several smaller parts."""
+"""A training step in microbatches."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.control import while_loop
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.structure import replace_dimensions
+from mtfrun.mtf.shape import combined_dimension
 from mtfrun.mtf.tensor import Tensor
 from mtfrun.mtf.variables import Variable
 
@@ -25,22 +26,23 @@ def serialize_training_step(
     num_splits: int,
     variables: Mapping[str, Variable],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Returns gradients and outputs of a batch that is computed in parts, for memory.
+    """Returns gradients and outputs of a batch, computed in microbatches to save memory.
 
-    Microbatch m takes the examples m, m + num_splits, m + 2 num_splits, ..., so that a split batch
-    stays where it is. Inside `mtf.function` only.
+    Microbatch m has the examples m, m + num_splits, m + 2 num_splits, ..., so that the examples of
+    a split batch do not move. Inside `mtf.function` only.
 
     Args:
       features: by name, tensors that have `batch_dim`.
       model_fn: takes the features of one microbatch and returns outputs by name; "loss", a scalar
-        sum over examples, is what is differentiated.
+        sum over examples, is differentiated.
       batch_dim: the dimension of examples.
       num_splits: the number of microbatches; it divides the batch.
-      variables: by path, what the gradients are taken for (Mesh TensorFlow's graph knew them).
+      variables: by path, the variables whose gradients are computed (Mesh TensorFlow's graph knew
+        them).
 
     Returns:
       (gradients by path, outputs by name): gradients and outputs without a batch dimension are sums
-      over the microbatches, the others are put together again in the order of the batch.
+      over the microbatches, the others are concatenated in the order of the batch.
     """
     batch = convert_to_dimension(batch_dim)
     if batch.size % num_splits:
@@ -50,29 +52,23 @@ def serialize_training_step(
         )
     for feature in features.values():
         feature.shape.index(batch)
-    small = Dimension(batch.name, batch.size // num_splits)
+    examples = Dimension(batch.name, batch.size // num_splits)
     microbatches = Dimension("microbatch", num_splits)
     names: dict[str, None] = {}
 
-    def select(x: Tensor, number: Tensor) -> Tensor:
-        return gather(replace_dimensions(x, batch, [small, microbatches]), number, microbatches)
-
-    def placed(x: Tensor, number: Tensor) -> Tensor:
-        """Returns x where the whole batch has it, zeros elsewhere: a sum puts all together."""
-        shape = replace_dimensions(x.shape, small, [small, microbatches])
-        here = one_hot(number, microbatches, dtype=x.dtype)
-        return replace_dimensions(einsum([x, here], shape), [small, microbatches], batch)
-
     def body(number: Tensor) -> list[Tensor]:
         def loss_and_outputs() -> tuple[Tensor, dict[str, Tensor]]:
-            outputs = dict(model_fn({name: select(x, number) for name, x in features.items()}))
+            microbatch = {
+                name: _select(x, [examples, microbatches], number) for name, x in features.items()
+            }
+            outputs = dict(model_fn(microbatch))
             return outputs["loss"], outputs
 
         (_, outputs), grads = value_and_gradients(loss_and_outputs, variables)
         names.update(dict.fromkeys(outputs))
         return [
             number + 1,
-            *(placed(x, number) if small in x.shape else x for x in outputs.values()),
+            *(_place(x, [examples, microbatches], number) for x in outputs.values()),
             *(zeros_like(variables[path]) if g is None else g for path, g in grads.items()),
         ]
 
@@ -81,3 +77,22 @@ def serialize_training_step(
     _, *sums = while_loop(lambda n: n < num_splits, body, [start], has_accumulators=True)
     outputs = dict(zip(names, sums[: len(names)], strict=True))
     return dict(zip(variables, sums[len(names) :], strict=True)), outputs
+
+
+def _select(x: Tensor, parts: list[Dimension], number: Tensor) -> Tensor:
+    """Returns one microbatch of x; `parts` are its examples and the microbatches."""
+    in_parts = replace_dimensions(x, combined_dimension(parts), parts)
+    return gather(in_parts, number, parts[1])
+
+
+def _place(x: Tensor, parts: list[Dimension], number: Tensor) -> Tensor:
+    """Returns a microbatch at its places in the batch, zeros elsewhere: their sum is the batch.
+
+    A tensor without the examples is returned as it is.
+    """
+    examples, microbatches = parts
+    if examples not in x.shape:
+        return x
+    shape = replace_dimensions(x.shape, examples, parts)
+    is_number = one_hot(number, microbatches, dtype=x.dtype)
+    return replace_dimensions(einsum([x, is_number], shape), parts, combined_dimension(parts))

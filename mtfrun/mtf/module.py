@@ -12,11 +12,11 @@ from mtfrun.mtf.variables import Variable
 
 
 class Module(tf.Module):  # type: ignore[misc]
-    """Something with variables and sub-modules in its attributes, lists and dictionaries.
+    """An object with variables and sub-modules in its attributes, lists and dictionaries.
 
     `mtf.initialize` on the root gives variables and modules their paths, such as
-    "decoder/blocks/0/attention/query": checkpoints, reports, regular expressions and random
-    numbers all speak these.
+    "decoder/blocks/0/attention/query", by which checkpoints, reports, regular expressions and
+    random keys refer to them.
     """
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Module(tf.Module):  # type: ignore[misc]
 
 
 def initialize(root: Any, seed: int = 0) -> None:
-    """Gives every module and variable below `root` its path, and every variable its first value.
+    """Gives every module and variable below `root` its path, and every variable its initial value.
 
-    The value depends on `seed` and the path alone, not on the layout. Variables that have a value
-    already (shared with another root) keep value and path. The root is a module, or a nested list
+    The value depends on `seed` and the path alone, not on the layout. Variables that already have a
+    value (shared with another root) keep it and their path. The root is a module, or a nested list
     or dictionary of modules and variables.
     """
     assign_paths(root)
@@ -59,7 +59,7 @@ def initialize(root: Any, seed: int = 0) -> None:
 
 
 def assign_paths(root: Any) -> None:
-    """Gives every module and variable below `root` its path, without making any storage."""
+    """Gives every module and variable below `root` its path, without allocating storage."""
     for path, x in _walk(root, ""):
         if isinstance(x, Module):
             x._path = path

@@ -1,4 +1,4 @@
-"""What only models written for Mesh TensorFlow need, so that they port by changing the import."""
+"""Arguments that only models written for Mesh TensorFlow pass: `name`, and None as a shape."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ _Op = TypeVar("_Op", bound=Callable[..., Any])
 
 
 def named(op: _Op) -> _Op:
-    """Returns the operation with one more keyword, `name`, which does nothing.
+    """Returns the operation with one more keyword, `name`, which has no effect.
 
-    It names a node of the graph in Mesh TensorFlow, where these operations have it.
+    In Mesh TensorFlow it is the name of a node of the graph.
     """
 
     @functools.wraps(op)
     def takes_name(*args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        del name
         return op(*args, **kwargs)
 
     signature = inspect.signature(op)
@@ -39,9 +40,10 @@ def convert_to_dimension(d: None) -> None: ...
 @overload
 def convert_to_dimension(d: DimensionLike) -> Dimension: ...
 def convert_to_dimension(d: DimensionLike | None) -> Dimension | None:
-    """Returns the dimension that a `Dimension`, a (name, size) pair or "name:size" describes.
+    """Returns the dimension of a `Dimension`, a (name, size) pair or "name:size"; None of None.
 
-    None stays None. A ShapeError says what else it is.
+    Raises:
+      ShapeError: `d` is anything else, or its size is below 1.
     """
     return None if d is None else dimension.convert_to_dimension(d)
 
@@ -51,8 +53,9 @@ def convert_to_shape(x: None) -> None: ...
 @overload
 def convert_to_shape(x: ShapeLike) -> Shape: ...
 def convert_to_shape(x: ShapeLike | None) -> Shape | None:
-    """Returns the shape that a `Shape`, a list of dimensions, one dimension or a text describes.
+    """Returns the shape of a `Shape`, of dimensions, of one dimension or of a text; None of None.
 
-    None stays None. A ShapeError says what else it is.
+    Raises:
+      ShapeError: `x` is anything else, or has two dimensions of one name.
     """
     return None if x is None else shape.convert_to_shape(x)

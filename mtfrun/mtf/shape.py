@@ -23,8 +23,11 @@ class Shape:
     >>> Dimension("length", 128) in shape
     True
 
+    Args:
+      dims: dimensions, or pairs or texts that describe them.
+
     Raises:
-      ShapeError: where two dimensions have the same name.
+      ShapeError: two dimensions have the same name.
     """
 
     __slots__ = ("_dims", "_hash")
@@ -67,11 +70,15 @@ class Shape:
 
     @property
     def to_string(self) -> str:
-        """The text that `convert_to_shape` reads back."""
+        """The text that `convert_to_shape` parses."""
         return ";".join(f"{d.name}:{d.size}" for d in self._dims)
 
     def get_dim_by_name(self, name: str) -> Dimension:
-        """Returns the dimension called `name`; a ShapeError names the nearest one."""
+        """Returns the dimension called `name`.
+
+        Raises:
+          ShapeError: there is none; the message has the most similar name.
+        """
         for dim in self._dims:
             if dim.name == name:
                 return dim
@@ -80,7 +87,11 @@ class Shape:
         )
 
     def index(self, dim: Dimension) -> int:
-        """Returns the position of `dim`; a ShapeError says what there is instead."""
+        """Returns the position of `dim`.
+
+        Raises:
+          ShapeError: there is none; the message has the dimension of this or a similar name.
+        """
         try:
             return self._dims.index(dim)
         except ValueError:
@@ -141,7 +152,7 @@ ShapeLike: TypeAlias = "Shape | Sequence[DimensionLike] | Dimension | str"
 
 
 def convert_to_shape(x: ShapeLike) -> Shape:
-    """Returns the shape that a `Shape`, a list of dimensions, one dimension or a text describes.
+    """Returns the shape of a `Shape`, of a list of dimensions, of one dimension or of a text.
 
     A text is "name:size" pairs separated by `;`, `,`, `.` or spaces, as in Mesh TensorFlow.
 
@@ -171,7 +182,7 @@ def anonymous_shape(shape: ShapeLike) -> Shape:
 
 
 def combined_dimension(dims: Sequence[DimensionLike], name: str | None = None) -> Dimension:
-    """Returns one dimension as large as all of these, called `name` or as the first of them.
+    """Returns a dimension with the total size of several, called `name` or as the first of them.
 
     >>> combined_dimension(["rows:3", "columns:4"])
     Dimension(name='rows', size=12)

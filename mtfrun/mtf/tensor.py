@@ -73,15 +73,15 @@ class Tensor(Arithmetic):
     """A `tf.Tensor` whose dimensions have names, on a mesh.
 
     Args:
-      mesh: the mesh that the value lies on.
-      value: the tensor, dimensions in the order of `shape`; a DTensor on a mesh of several devices.
+      mesh: the mesh of the value.
+      value: the tensor, with dimensions in the order of `shape`; on several devices a DTensor.
       shape: the named dimensions.
 
     Raises:
       ShapeError: the sizes of `shape` are not those of `value`.
     """
 
-    __slots__ = ("mesh", "value", "shape")
+    __slots__ = ("mesh", "shape", "value")
 
     def __init__(self, mesh: Mesh, value: tf.Tensor, shape: ShapeLike):
         self.mesh = mesh
@@ -106,14 +106,14 @@ TensorLike: TypeAlias = "Tensor | Any"
 
 
 def as_tensor(x: TensorLike) -> Tensor:
-    """Returns a tensor as it is and a variable read."""
+    """Returns x if it is a tensor, or the value of a variable."""
     if isinstance(x, Tensor):
         return x
     if isinstance(x, Arithmetic):
         return cast(Tensor, x.read())  # type: ignore[attr-defined]
     raise TypeError(
         f"expected a named tensor or a variable, got {type(x).__name__}: "
-        "bring it in with mtf.import_tf_tensor or mtf.constant"
+        "convert it by mtf.import_tf_tensor or mtf.constant"
     )
 
 
@@ -123,12 +123,13 @@ def binary(
     x2: TensorLike,
     output_shape: ShapeLike | None = None,
 ) -> Tensor:
-    """Returns tf_fn(x1, x2), operands broadcast by name; one of them may be a Python number.
+    """Returns tf_fn(x1, x2) of operands broadcast by name, one of which may be a Python number.
 
     Args:
       tf_fn: an element-wise TensorFlow function of two tensors.
-      x1, x2: tensors, variables or Python numbers; a number takes the other's type.
-      output_shape: by default the operand's shape that contains the other's, else their union.
+      x1, x2: tensors, variables or Python numbers; a number gets the type of the other operand.
+      output_shape: by default the shape of the operand that contains the other's dimensions, else
+        their union.
     """
     number1 = isinstance(x1, (bool, int, float))
     number2 = isinstance(x2, (bool, int, float))
@@ -146,7 +147,7 @@ def binary(
         )
     x1, x2 = as_tensor(x1), as_tensor(x2)
     if x1.mesh is not x2.mesh:
-        raise ShapeError(f"operands are on two meshes, {x1.mesh} and {x2.mesh}: make one mesh only")
+        raise ShapeError(f"operands are on two meshes, {x1.mesh} and {x2.mesh}: use one mesh")
     shape = broadcast_shape(x1.shape, x2.shape)
     if output_shape is not None:
         shape = convert_to_shape(output_shape)

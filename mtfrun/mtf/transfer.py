@@ -1,4 +1,4 @@
-"""Bringing values onto a mesh and back."""
+"""Transfer of values to a mesh and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def import_tf_tensor(
     shape: ShapeLike | None = None,
     dtype: tf.DType | None = None,
 ) -> Tensor:
-    """Returns a value that is known whole on the host as a tensor laid out on the mesh.
+    """Returns a value of the host as a tensor laid out on the mesh.
 
     Inside a traced function a host value becomes a constant of the graph.
 
@@ -30,7 +30,7 @@ def import_tf_tensor(
       mesh: the mesh.
       tf_tensor: a numpy array, Python number or list, or `tf.Tensor`.
       shape: its named dimensions; by default dimensions without layout rules, `anonymous_shape`.
-      dtype: the type wanted; by default that of the value.
+      dtype: the type of the tensor; by default that of the value.
 
     Raises:
       ShapeError: the sizes differ.
@@ -43,7 +43,7 @@ def import_tf_tensor(
     in_graph = not tf.executing_eagerly()
     value = tf_tensor
     if tf.is_tensor(value) and hasattr(value, "numpy") and (in_graph or mesh.is_distributed):
-        # A plain eager tensor must not meet DTensors: inside a function it would be captured.
+        # A plain eager tensor cannot be used with DTensors: a function would capture it.
         value = value.numpy()
     if dtype is not None or not tf.is_tensor(value):
         value = tf.cast(value, dtype) if tf.is_tensor(value) else np.asarray(value)
@@ -52,7 +52,7 @@ def import_tf_tensor(
         raise ShapeError(f"a value of sizes {sizes} cannot have the shape {shape}")
     mesh.partition(shape)
     if in_graph or not mesh.is_distributed:
-        # A number beyond the range of the type is infinite there: no need for numpy to warn.
+        # Without numpy's warning that a number beyond the range of the type becomes infinite.
         with np.errstate(over="ignore"):
             value = tf.convert_to_tensor(value, dtype)
         return Tensor(mesh, mesh.constrain(value, shape) if in_graph else value, shape)
@@ -63,7 +63,7 @@ def import_tf_tensor(
 
 
 def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
-    """Returns the DTensor of a host array: every device is handed its own slice only."""
+    """Returns the DTensor of a host array, of which every device gets its own slice only."""
     layout = mesh.dtensor_layout(shape)
     partition = mesh.partition(shape)
     sizes = {axis.name: axis.size for axis in mesh.shape}
@@ -83,7 +83,7 @@ def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
 
 
 def to_numpy(structure: Any) -> Any:
-    """Returns the global values of all tensors and variables in a nested structure, as numpy."""
+    """Returns a nested structure with all tensors and variables as numpy arrays."""
     return tf.nest.map_structure(
         lambda x: _value_to_numpy(as_tensor(x)) if isinstance(x, Arithmetic) else x, structure
     )

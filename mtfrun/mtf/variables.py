@@ -22,27 +22,27 @@ _ZEROS = Zeros()
 
 
 class Variable(Arithmetic):
-    """A parameter or another value that steps change; every op takes it where it takes a tensor.
+    """A parameter or another value that training updates; operations take it like a tensor.
 
-    A constructor makes the specification only. `mtf.initialize(module, seed)` gives every variable
+    The constructor makes a specification only. `mtf.initialize(module, seed)` gives every variable
     of a module its path and its storage, so that a model can be described without memory.
 
-    In one traced function read a variable before it is assigned, never after: under DTensor a read
-    after an assignment can see the old value.
+    Within one traced function a variable must be read before it is assigned, never after: under
+    DTensor a read after an assignment can return the old value.
 
     Args:
       mesh: the mesh.
       shape: the named dimensions.
-      initializer: gives the first value from (seed, path).
+      initializer: returns the initial value from (shape, random generator).
       dtype: the type of the storage.
-      name: what errors call it before it has a path.
+      name: its name in error messages before it has a path.
       trainable: whether optimizers update it.
-      merged_dims: those of its dimensions that are one side of a matrix together, such as the heads
-        and d_kv of attention's projections; see `sides`.
+      merged_dims: its dimensions that together are one side of a matrix, such as the heads and d_kv
+        of attention's projections; see `sides`.
 
     Attributes:
-      sides: the dimensions in their order, each alone but for the merged ones. An optimizer that
-        keeps statistics of rows and columns takes these for them.
+      sides: the dimensions in their order, each alone except for the merged ones, which are one
+        shape. An optimizer with statistics of rows and columns uses them as rows and columns.
 
     Raises:
       LayoutError: the shape cannot be laid out on the mesh.
@@ -85,19 +85,23 @@ class Variable(Arithmetic):
         return self._storage is not None
 
     def initialize(self, seed: int, path: str) -> None:
-        """Makes the storage, with a value that depends on `seed` and `path` alone."""
+        """Allocates the storage, with a value that depends on `seed` and `path` alone."""
         self.path = path
         digest = hashlib.blake2b(f"{seed}:{path}".encode(), digest_size=16).digest()
         rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
         value = np.asarray(self.initializer(self.shape, rng)).astype(self.dtype.as_numpy_dtype)
         if value.shape != tuple(self.shape.to_integer_list):
-            raise ShapeError(f"initializer of {path} gave sizes {value.shape} for {self.shape}")
+            raise ShapeError(
+                f"the initializer of {path} returned sizes {value.shape} for {self.shape}"
+            )
         if self.mesh.is_distributed:
             self._storage = dtensor.DVariable(
                 pack(self.mesh, value, self.shape), trainable=self.trainable
             )
         else:
-            self._storage = tf.Variable(value, trainable=self.trainable, name=path.split("/")[-1])
+            self._storage = tf.Variable(
+                value, trainable=self.trainable, name=path.rpartition("/")[2]
+            )
 
     def read(self) -> Tensor:
         """Returns the value as a tensor."""
@@ -108,12 +112,12 @@ class Variable(Arithmetic):
 
 
 def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
-    """Returns every dimension alone, but the merged ones together where the first of them is."""
-    places = sorted({shape.index(dim) for dim in merged_dims})
+    """Returns every dimension alone, the merged ones together at the position of the first."""
+    merged = sorted({shape.index(dim) for dim in merged_dims})
     sides = [Shape([dim]) for dim in shape]
-    if places:
-        sides[places[0]] = Shape(shape[place] for place in places)
-    return [side for place, side in enumerate(sides) if place not in places[1:]]
+    if merged:
+        sides[merged[0]] = Shape(shape[position] for position in merged)
+    return [side for position, side in enumerate(sides) if position not in merged[1:]]
 
 
 def read_variable(var: Variable) -> Tensor:
@@ -123,7 +127,7 @@ def read_variable(var: Variable) -> Tensor:
 
 @named
 def assign(var: Variable, new_val: TensorLike) -> None:
-    """Sets a variable; the value must have its dimensions, in any order, and is cast to its type.
+    """Assigns a value, which has the variable's dimensions in any order and is cast to its type.
 
     Raises:
       ShapeError: the dimensions differ.

@@ -1,4 +1,4 @@
-"""Runs operations and their gradients on 2 x 2 devices and prints the collectives as JSON.
+"""A program that runs operations with their gradients and prints their collectives as JSON.
 
 Started by test_collectives.py with the environment that makes DTensor write its programs.
 """
@@ -19,11 +19,11 @@ def main(folder: str) -> None:
     for name, case in CASES.items():
         meshes[name] = mtf.Mesh("data:2,model:2", case.layouts[0])
         outputs_and_gradients(case, meshes[name])
-    found = {
+    collectives = {
         name: [(c.kind, c.axes, c.dimensions(mesh)) for c in program]
         for (name, mesh), program in zip(meshes.items(), read_dump(folder), strict=True)
     }
-    json.dump(found, sys.stdout)
+    json.dump(collectives, sys.stdout)
 
 
 if __name__ == "__main__":

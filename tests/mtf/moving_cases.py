@@ -1,7 +1,8 @@
-"""Calls of the operations that move entries or select them; see op_cases.py."""
+"""Calls of structure, indexing, control and random operations; see op_cases.py."""
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
@@ -77,22 +78,7 @@ STRUCTURE = [
     OpCase("reduce_first", lambda x: [mtf.reduce_first(x, A), mtf.reduce_first(x, C)], (ABC,)),
 ]
 
-WINDOWS = [
-    OpCase(
-        "pool_and_stride",
-        lambda x: [
-            mtf.pool_tensor_1d(x, "b:16"),
-            mtf.pool_tensor_1d(x, "b:16", mtf.reduce_max),
-            mtf.stride_tensor_1d(x, "b:16"),
-        ],
-        ("a:8;b:16",),
-    ),
-    OpCase(
-        "average_pooling",
-        lambda x: [mtf.avg_pool2d(x), mtf.avg_pool2d(x, (1, 3))],
-        ("a:8;b:8;rows:4;columns:6;c:8",),
-        (DATA_MODEL, "a:data;c:model"),
-    ),
+SHIFTS = [
     OpCase("shift", lambda x: [mtf.shift(x, 1, A, False), mtf.shift(x, -3, B, True)], (ABC,)),
     OpCase(
         "dynamic_shift",
@@ -117,8 +103,15 @@ WINDOWS = [
 
 
 def _gather(table: mtf.Tensor, ids: mtf.Tensor) -> mtf.Tensor:
-    return mtf.gather(table, ids, "v:8")
+    return mtf.gather(table, ids, V)
 
+
+def _position(x: mtf.Tensor) -> mtf.Tensor:
+    return mtf.constant(x.mesh, 3, dtype=tf.int32)
+
+
+V = mtf.Dimension("v", 8)
+VALUES = np.arange(64, dtype=np.float32).reshape(8, 8)
 
 INDEXING = [
     OpCase(
@@ -129,6 +122,14 @@ INDEXING = [
             mtf.ones(x.mesh, BC),
             mtf.zeros_like(x),
             mtf.ones_like(x),
+        ],
+        (AB,),
+    ),
+    OpCase(
+        "imported_values",
+        lambda x: [
+            x + mtf.import_tf_tensor(x.mesh, VALUES, AB),
+            mtf.import_fully_replicated(x.mesh, VALUES, BC),
         ],
         (AB,),
     ),
@@ -165,6 +166,22 @@ INDEXING = [
     OpCase(
         "gather_at_a_python_number", lambda x: [mtf.gather(x, 3, A), mtf.gather(x, 1, C)], (ABC,)
     ),
+    OpCase(
+        "gather_rows",
+        lambda x, i, j: mtf.gather_rows(x, [(V, i % 8), (C, j % 8)], "k:8;a:8;d:2"),
+        ("a:8;v:8;c:8;d:2", "int a:8;k:8", "int a:8"),
+        ("a:data", "a:data;k:model"),
+        differentiable=False,
+    ),
+    OpCase(
+        "write_position",
+        lambda x, entry, condition: [
+            mtf.write_position(x, entry, C, _position(x)),
+            mtf.write_position(x, entry, C, _position(x), condition),
+        ],
+        (ABC, AB, "bool a:8"),
+        (DATA_MODEL, "a:data;c:model"),
+    ),
 ]
 
 
@@ -172,7 +189,7 @@ def _loop(x: mtf.Tensor) -> list[mtf.Tensor]:
     start = mtf.constant(x.mesh, 0, dtype=tf.int32)
     return list(
         mtf.while_loop(
-            lambda i, y: i < 3,
+            lambda i, _y: i < 3,
             lambda i, y: [i + 1, mtf.softmax(y, B) + x],
             [start, x],
             maximum_iterations=5,
@@ -184,7 +201,7 @@ def _loop_with_a_constant(x: mtf.Tensor) -> list[mtf.Tensor]:
     start = mtf.constant(x.mesh, 0, dtype=tf.int32)
     return list(
         mtf.while_loop(
-            lambda i, y, constant: i < 3,
+            lambda i, _y, _constant: i < 3,
             lambda i, y, constant: [i + 1, y + constant, constant],
             [start, x, 2.0 * x],
         )
@@ -205,13 +222,13 @@ def _loop_with_accumulators(x: mtf.Tensor) -> list[mtf.Tensor]:
 def _doubled_gradient(x: mtf.Tensor) -> mtf.Tensor:
     return mtf.custom_gradient(
         lambda y: mtf.reduce_sum(mtf.square(y), reduced_dim=A),
-        lambda inputs, outputs, grads: [4.0 * inputs[0] * grads[0]],
+        lambda inputs, _outputs, grads: [4.0 * inputs[0] * grads[0]],
         [x],
     )
 
 
 CONTROL = [
-    # A loop has no gradient on a mesh, as in Mesh TensorFlow.
+    # Loops have no gradient on a mesh, as in Mesh TensorFlow.
     OpCase("while_loop", _loop, (AB,), differentiable=False),
     OpCase("while_loop_with_a_constant", _loop_with_a_constant, (AB,), differentiable=False),
     OpCase("while_loop_with_accumulators", _loop_with_accumulators, (AB,), differentiable=False),
@@ -245,4 +262,4 @@ RANDOM = [
     ),
 ]
 
-CASES = [*STRUCTURE, *WINDOWS, *INDEXING, *CONTROL, *RANDOM]
+CASES = [*STRUCTURE, *SHIFTS, *INDEXING, *CONTROL, *RANDOM]

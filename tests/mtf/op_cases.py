@@ -1,6 +1,7 @@
-"""One call of every operation, for the tests that run them under all layouts.
+"""Calls of element-wise operations, reductions and contractions, to be run under all layouts.
 
-All dimensions have 8 entries (or 16, or 1) so that every mesh of tests/layouts.py divides them.
+With those of moving_cases.py and spatial_cases.py, every operation has a case. The dimensions that
+a layout splits have 8 or more entries, so that every mesh of tests/layouts.py divides them.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ class OpCase:
     """A call.
 
     Attributes:
-      name: what it shows.
+      name: the operation, with what is particular about the call.
       fn: takes tensors and returns one or a list.
-      inputs: their shapes; "int ..." has integers in [-2, 10), "positive ..." and "bool ..." say
-        what they are.
-      layouts: rules to try; each splits a dimension of an input or output.
+      inputs: the shapes of the tensors; the entries of "int ..." are integers in [-2, 10), those of
+        "positive ..." are at least 0.5, and those of "bool ..." are booleans.
+      layouts: layout rules; each splits a dimension of an input or output.
       differentiable: whether gradients are compared too.
     """
 
@@ -42,6 +43,15 @@ class OpCase:
         """Returns the values of the inputs, always the same, with their shapes."""
         rng = np.random.default_rng(len(self.name) + sum(map(len, self.inputs)))
         return [_array(text, rng) for text in self.inputs]
+
+    def tensors(self, mesh: mtf.Mesh) -> list[mtf.Tensor]:
+        """Returns the inputs on a mesh."""
+        return [mtf.import_tf_tensor(mesh, array, shape) for array, shape in self.arrays()]
+
+    def outputs(self, inputs: list[mtf.Tensor]) -> list[mtf.Tensor]:
+        """Returns the results of the call as a list."""
+        result = self.fn(*inputs)
+        return [result] if isinstance(result, mtf.Tensor) else list(result)
 
 
 def _array(text: str, rng: np.random.Generator) -> tuple[np.ndarray, mtf.Shape]:
@@ -57,7 +67,7 @@ def _array(text: str, rng: np.random.Generator) -> tuple[np.ndarray, mtf.Shape]:
 
 
 def _each(functions: str) -> Callable[..., list[mtf.Tensor]]:
-    """Returns a call of all these functions with the same arguments."""
+    """Returns a function that calls all of these with the same arguments."""
     return lambda *xs: [getattr(mtf, name)(*xs) for name in functions.split()]
 
 
@@ -67,7 +77,10 @@ AB, ABC, BC = "a:8;b:8", "a:8;b:8;c:8", "b:8;c:8"
 ELEMENTWISE = [
     OpCase(
         "smooth_functions",
-        _each("identity sin cos square exp sigmoid tanh negative swish gelu elu selu softplus"),
+        _each(
+            "identity optimization_barrier sin cos square exp sigmoid tanh negative swish gelu elu"
+            " selu softplus"
+        ),
         (AB,),
     ),
     OpCase("functions_with_a_kink", _each("relu leaky_relu abs sign"), (AB,)),
@@ -75,6 +88,7 @@ ELEMENTWISE = [
         "functions_of_positive_numbers", _each("sqrt rsqrt log reciprocal"), (f"positive {AB}",)
     ),
     OpCase("casts", _each("to_float to_int32 to_bfloat16 stop_gradient is_finite"), (AB,)),
+    OpCase("cast", lambda x: [mtf.cast(x, tf.bfloat16), mtf.cast(x, tf.int32)], (AB,)),
     OpCase("logical_functions", _each("logical_and logical_or not_equal"), (f"bool {AB}",) * 2),
     OpCase("logical_not", mtf.logical_not, (f"bool {AB}",)),
     OpCase("same_shapes", _each("add sub multiply divide minimum maximum"), (AB, f"positive {AB}")),
@@ -93,7 +107,9 @@ ELEMENTWISE = [
         (f"int {AB}", "int b:8"),
     ),
     OpCase(
-        "integer_division", lambda x, y: [x // (y * y + 1), x % 3, 7 - x], (f"int {AB}", "int b:8")
+        "integer_division",
+        lambda x, y: [mtf.floordiv(x, y * y + 1), mtf.mod(x, 3), x // 2, x % (y * y + 1), 7 - x],
+        (f"int {AB}", "int b:8"),
     ),
     OpCase("pow", lambda x, y: [mtf.pow(x, 1.5), mtf.pow(x, y)], (f"positive {AB}", "b:8")),
     OpCase("where", mtf.where, ("bool a:8", AB, "b:8;c:8")),
@@ -131,6 +147,7 @@ REDUCTIONS = [
         )
         for name in ("reduce_sum", "reduce_mean", "reduce_max", "reduce_min")
     ),
+    OpCase("l2_loss", mtf.l2_loss, (ABC,)),
     OpCase(
         "reduce_all_and_any",
         lambda x: [mtf.reduce_all(x, reduced_dim=A), mtf.reduce_any(x, reduced_dim=B)],
@@ -214,9 +231,7 @@ CONTRACTIONS = [
     ),
     OpCase(
         "sparse_cross_entropy",
-        lambda x, ids: (
-            lambda found: found.loss * found.logsumexp + mtf.stop_gradient(found.margin)
-        )(mtf.sparse_cross_entropy(x, mtf.abs(ids) % 8, C)),
+        lambda x, ids: list(mtf.sparse_cross_entropy(x, mtf.abs(ids) % 8, C)),
         (ABC, f"int {AB}"),
         (DATA_MODEL, "a:data;c:model"),
     ),

@@ -1,4 +1,4 @@
-"""Random calls of operations: shapes, names, arguments that hypothesis draws; numpy's answers.
+"""Random calls of operations, drawn by hypothesis, with their results by numpy.
 
 See test_random_layouts.py.
 """
@@ -23,7 +23,12 @@ Draw = st.DrawFn
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A numpy array with named dimensions."""
+    """A numpy array with named dimensions.
+
+    Attributes:
+      array: the entries.
+      names: the names of its axes.
+    """
 
     array: np.ndarray
     names: tuple[str, ...]
@@ -48,25 +53,25 @@ class Named:
 
     def without(self, fn: Callable[..., np.ndarray], name: str) -> Named:
         """Returns fn(array, axis=...), which lacks the dimension."""
-        kept = tuple(n for n in self.names if n != name)
-        return Named(np.asarray(fn(self.array, axis=self.axis(name))), kept)
+        remaining = tuple(n for n in self.names if n != name)
+        return Named(np.asarray(fn(self.array, axis=self.axis(name))), remaining)
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomCall:
-    """A call and what numpy says of it.
+    """A call with its results by numpy.
 
     Attributes:
       case: the call; its layouts are not used.
       reference: takes the inputs and returns the outputs, dimensions in any order.
-      moves: no value ever has an old and a new dimension, so that both may be on one axis.
-      whole: names of dimensions that must not be split.
+      moves: no tensor has an old and a new dimension, so that both may be on one axis.
+      unsplit: names of dimensions that must not be split.
     """
 
     case: OpCase
     reference: Callable[..., Named | list[Named]]
     moves: bool = False
-    whole: tuple[str, ...] = ()
+    unsplit: tuple[str, ...] = ()
 
     def inputs(self) -> list[Named]:
         return [Named(array, tuple(s.dimension_names)) for array, s in self.case.arrays()]
@@ -85,11 +90,11 @@ def call(
     reference: Callable[..., Named | list[Named]],
     *,
     moves: bool = False,
-    whole: tuple[str, ...] = (),
+    unsplit: tuple[str, ...] = (),
 ) -> RandomCall:
     """Returns a call; inputs as in OpCase, or shapes."""
     texts = tuple(x.to_string if isinstance(x, mtf.Shape) else x for x in inputs)
-    return RandomCall(OpCase("random", fn, texts, ()), reference, moves, whole)
+    return RandomCall(OpCase("random", fn, texts, ()), reference, moves, unsplit)
 
 
 def dims(draw: Draw, least: int = 1, most: int = 4) -> mtf.Shape:
@@ -158,8 +163,8 @@ BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 def binary(draw: Draw) -> RandomCall:
     """Broadcasting by name, with or without an output shape."""
     name = draw(st.sampled_from(sorted(BINARY)))
-    everything = dims(draw)
-    left, right = some_of(draw, everything), some_of(draw, everything)
+    all_dims = dims(draw)
+    left, right = some_of(draw, all_dims), some_of(draw, all_dims)
     union = mtf.Shape([*left, *(right - left)])
     output = mtf.Shape(draw(st.permutations(union.dims))) if draw(st.booleans()) else None
 
@@ -175,9 +180,9 @@ def binary(draw: Draw) -> RandomCall:
 
 
 def where(draw: Draw) -> RandomCall:
-    everything = dims(draw)
-    shapes = [some_of(draw, everything) for _ in range(3)]
-    names = [n for n in everything.dimension_names if any(n in s.dimension_names for s in shapes)]
+    all_dims = dims(draw)
+    shapes = [some_of(draw, all_dims) for _ in range(3)]
+    names = [n for n in all_dims.dimension_names if any(n in s.dimension_names for s in shapes)]
     return call(
         mtf.where,
         [f"bool {shapes[0].to_string}", *shapes[1:]],
@@ -185,7 +190,7 @@ def where(draw: Draw) -> RandomCall:
     )
 
 
-REDUCTIONS = {
+REDUCTIONS: dict[str, Callable[..., Any]] = {
     "reduce_sum": np.sum,
     "reduce_mean": np.mean,
     "reduce_max": np.max,
@@ -205,23 +210,23 @@ def reduction(draw: Draw) -> RandomCall:
         return call(
             lambda x: fn(x, reduced_dim=dim), [text], lambda x: x.without(numpy_fn, dim.name)
         )
-    kept = some_of(draw, shape)
+    output = some_of(draw, shape)
 
     def reference(x: Named) -> Named:
-        gone = tuple(x.axis(d.name) for d in shape if d not in kept)
-        names = tuple(n for n in x.names if n in kept.dimension_names)
-        return Named(np.asarray(numpy_fn(x.array, axis=gone)), names)
+        axes = tuple(x.axis(d.name) for d in shape if d not in output)
+        names = tuple(n for n in x.names if n in output.dimension_names)
+        return Named(np.asarray(numpy_fn(x.array, axis=axes)), names)
 
-    return call(lambda x: fn(x, output_shape=kept), [text], reference)
+    return call(lambda x: fn(x, output_shape=output), [text], reference)
 
 
 def einsum(draw: Draw) -> RandomCall:
     """Of one to four operands."""
-    everything = dims(draw)
-    shapes = [some_of(draw, everything) for _ in range(draw(st.integers(1, 4)))]
-    present = mtf.Shape(d for d in everything if any(d in s for s in shapes))
+    all_dims = dims(draw)
+    shapes = [some_of(draw, all_dims) for _ in range(draw(st.integers(1, 4)))]
+    present = mtf.Shape(d for d in all_dims if any(d in s for s in shapes))
     output = some_of(draw, present)
-    letters = dict(zip(everything.dimension_names, string.ascii_letters, strict=False))
+    letters = dict(zip(all_dims.dimension_names, string.ascii_letters, strict=False))
 
     def reference(*xs: Named) -> Named:
         terms = ",".join("".join(letters[n] for n in x.names) for x in xs)
@@ -243,9 +248,9 @@ def softmax_family(draw: Draw) -> RandomCall:
             array = np.concatenate([array, np.full_like(array.take([0], axis), extra)], axis)
         largest = array.max(axis, keepdims=True)
         log_z = largest + np.log(np.exp(array - largest).sum(axis, keepdims=True))
-        kept = tuple(n for n in x.names if n != dim.name)
+        others = tuple(n for n in x.names if n != dim.name)
         return [
-            Named(log_z.squeeze(axis), kept),
+            Named(log_z.squeeze(axis), others),
             Named(np.exp(x.array - log_z), x.names),
             Named(x.array - log_z, x.names),
         ]

@@ -1,4 +1,4 @@
-"""Random calls of the operations that move entries or select them; see random_calls.py."""
+"""Random calls of structure, indexing and selection operations; see random_calls.py."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def _regrouped(draw: Draw, factors: list[int], prefix: str) -> mtf.Shape:
 
 
 def reshape(draw: Draw) -> RandomCall:
-    """Splits and merges at once, where neither shape refines the other as well."""
+    """Splits and merges, also where neither shape refines the other."""
     factors = draw(st.lists(st.sampled_from([2, 4, 3, 8]), min_size=2, max_size=4))
     old, new = _regrouped(draw, factors, "p"), _regrouped(draw, factors, "q")
-    kept = draw(st.sampled_from([[], [mtf.Dimension("batch", 8)]]))
-    old, new = mtf.Shape([*kept, *old]), mtf.Shape([*kept, *new])
+    batch = draw(st.sampled_from([[], [mtf.Dimension("batch", 8)]]))
+    old, new = mtf.Shape([*batch, *old]), mtf.Shape([*batch, *new])
     return call(
         lambda x: mtf.reshape(x, new),
         [old],
@@ -170,20 +170,20 @@ def halo_exchange(draw: Draw) -> RandomCall:
 
     def reference(x: Named) -> Named:
         others = [n for n in x.names if n not in ("blocks", "block")]
-        line = x.to(["blocks", "block", *others])
-        line = line.reshape([-1, *line.shape[2:]])
+        blocked = x.to(["blocks", "block", *others])
+        line = blocked.reshape([-1, *blocked.shape[2:]])
         widths = [(halo, halo)] + [(0, 0)] * len(others)
         padded = np.pad(line, widths, "wrap") if wrap and halo else np.pad(line, widths)
         starts = range(0, line.shape[0], block.size)
         pieces = [padded[i : i + block.size + 2 * halo] for i in starts]
         return Named(np.stack(pieces), ("blocks", "block", *others))
 
-    # A halo of a dimension that is split itself need not be divisible.
+    # The mesh axis of a split dimension need not divide it with its halo.
     return call(
         lambda x: mtf.halo_exchange(x, blocks, block, halo, wrap),
         [shape],
         reference,
-        whole=("block",),
+        unsplit=("block",),
     )
 
 
@@ -193,20 +193,20 @@ def gather(draw: Draw) -> RandomCall:
     dim = one_of(draw, weights)
     shared = some_of(draw, weights - dim)
     new = draw(st.sampled_from([[], [("n", 8)], [("n", 4), ("m", 2)]]))
-    indices = mtf.Shape(draw(st.permutations([*shared, *mtf.Shape(new)])))
-    rest = [d.name for d in weights - dim if d not in shared]
+    index_shape = mtf.Shape(draw(st.permutations([*shared, *mtf.Shape(new)])))
+    row = [d.name for d in weights - dim if d not in shared]
 
     def reference(x: Named, index: Named) -> Named:
-        names = [*index.names, *rest]
-        table, where = x.to([*names, dim.name]), index.to([*names, dim.name])
-        sizes = np.broadcast_shapes(table.shape[:-1], where.shape[:-1])
+        names = [*index.names, *row]
+        table, indices = x.to([*names, dim.name]), index.to([*names, dim.name])
+        sizes = np.broadcast_shapes(table.shape[:-1], indices.shape[:-1])
         table = np.broadcast_to(table, [*sizes, dim.size])
-        where = np.broadcast_to(where, [*sizes, 1])
-        inside = (where >= 0) & (where < dim.size)
-        taken = np.take_along_axis(table, np.where(inside, where, 0), -1)
+        indices = np.broadcast_to(indices, [*sizes, 1])
+        inside = (indices >= 0) & (indices < dim.size)
+        taken = np.take_along_axis(table, np.where(inside, indices, 0), -1)
         return Named(np.where(inside, taken, np.float32(0))[..., 0], tuple(names))
 
-    inputs = [weights, f"int {indices.to_string}"]
+    inputs: list[str | mtf.Shape] = [weights, f"int {index_shape.to_string}"]
     return call(lambda x, i: mtf.gather(x, i, dim), inputs, reference)
 
 
@@ -243,15 +243,15 @@ def selection(draw: Draw) -> RandomCall:
 
     def reference(x: Named) -> list[Named]:
         array = np.moveaxis(x.array, x.axis(dim.name), -1).astype(np.float32)
-        kept = tuple(n for n in x.names if n != dim.name)
+        others = tuple(n for n in x.names if n != dim.name)
         order = np.argsort(-array, axis=-1, kind="stable")[..., : k.size].astype(np.int32)
         best = np.take_along_axis(array, order, -1)
         return [
-            Named(best, (*kept, "z")),
-            Named(order, (*kept, "z")),
-            Named(best[..., 0], kept),
-            Named(order[..., 0], kept),
-            Named(order[..., 0], kept),
+            Named(best, (*others, "z")),
+            Named(order, (*others, "z")),
+            Named(best[..., 0], others),
+            Named(order[..., 0], others),
+            Named(order[..., 0], others),
         ]
 
     return call(fn, [f"int {shape.to_string}"], reference)

@@ -1,4 +1,4 @@
-"""The optimization barrier changes no value, wherever it stands."""
+"""The optimization barrier does not change values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def test_a_barrier_changes_nothing(mesh_shape: str, jit: bool) -> None:
     values = np.arange(8.0, dtype=np.float32).reshape(2, 4)
     x = mtf.import_tf_tensor(mesh, values, "batch:2;d_model:4")
 
-    def turned(x: mtf.Tensor) -> mtf.Tensor:
+    def doubled_and_transposed(x: mtf.Tensor) -> mtf.Tensor:
         return mtf.transpose(mtf.optimization_barrier(x + x), "d_model:4;batch:2")
 
-    found = mtf.function(turned, jit_compile=jit)(x)
-    np.testing.assert_array_equal(mtf.to_numpy(found), 2.0 * values.T)
+    y = mtf.function(doubled_and_transposed, jit_compile=jit)(x)
+    np.testing.assert_array_equal(mtf.to_numpy(y), 2.0 * values.T)
 
 
-def test_outside_of_functions_it_is_the_tensor_itself() -> None:
+def test_a_barrier_outside_of_functions_returns_the_tensor_itself() -> None:
     x = mtf.zeros(mtf.Mesh(ONE_DEVICE), "batch:2")
     assert mtf.optimization_barrier(x) is x

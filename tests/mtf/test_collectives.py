@@ -1,6 +1,6 @@
-"""What operations and their gradients send between devices, and how a program is read.
+"""The collectives of operations and their gradients, and how they are read from programs.
 
-A collective that nobody expects is the way in which DTensor is silently slow.
+DTensor does not report a collective that it adds unnecessarily; it is only slow.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from mtfrun.mtf.collectives import Collective, describe_collectives, read_dump
 from tests.collectives import collectives_of
 from tests.mtf.test_ops_under_layouts import CASES
 
-Found = dict[str, list[tuple[str, list[str], list[str]]]]
+Collectives = dict[str, list[tuple[str, list[str], list[str]]]]
 
 # On a 2 x 2 mesh under the first layout of the case: how many all-gathers and all-to-alls forward
-# and backward together may have, and why. Every other operation has none.
-ALONG_IT = "it works along a split dimension, whose parts mean nothing alone"
+# and backward together may have, and why. All other operations have none.
+ALONG_IT = "it works along a split dimension, which must be gathered"
 ALLOWED = {
-    "slicewise": (2, "the dimension is not splittable by tf_fn: forward, and its gradient"),
+    "slicewise": (2, "tf_fn needs the whole dimension: forward and backward"),
     "cumsum": (4, f"{ALONG_IT}: two sums, forward and backward"),
     "argmax": (2, f"{ALONG_IT}: two of them"),
-    "top_1": (2, "that of argmax; the values come from a maximum, an all-reduce"),
+    "top_1": (2, "that of argmax; the values are a maximum, an all-reduce"),
     "top_k": (1, f"{ALONG_IT}; the gradient is a contraction"),
     "nth_elements": (1, "that of top_k"),
     "sample_with_temperature": (2, "that of argmax"),
     "reshape_that_splits": (1, "the gradient is merged from a dimension that is split inside"),
     "reshape_that_merges": (1, "the gradient is split into dimensions without a rule"),
     "replace_dimensions": (1, "a split dimension disappears"),
-    "reshape_that_moves_an_axis": (2, "one all-to-all forward, one backward: the point of it"),
+    "reshape_that_moves_an_axis": (2, "one all-to-all forward, one backward: its purpose"),
     "reshape_that_moves_an_axis_between_later_dimensions": (
         2,
-        "DTensor's all-to-all is wrong there: a gather forward, one backward",
+        "DTensor's all-to-all is wrong there: one gather forward, one backward",
     ),
     "reshape_that_splits_beside_a_dimension_that_loses_its_axis": (
         2,
@@ -42,15 +42,20 @@ ALLOWED = {
     ),
     "rename_dimension": (1, "the new name has no rule"),
     "rename_to_a_split_dimension": (1, "the gradient's name has no rule"),
-    "anonymize": (1, "what it is for"),
+    "anonymize": (1, "its purpose"),
     "concat": (6, f"{ALONG_IT}: two operands and a gradient, for two dimensions"),
     "split_of_a_split_dimension": (3, f"{ALONG_IT}: the operand and two gradients"),
-    "stack_into_a_split_dimension": (1, "the gradient is cut along the new dimension"),
+    "stack_into_a_split_dimension": (1, "the gradient is sliced along the new dimension"),
     "unstack": (1, ALONG_IT),
     "slice": (2, f"{ALONG_IT}: forward and backward"),
     "pad": (2, f"{ALONG_IT}: forward and backward"),
     "reduce_first": (1, ALONG_IT),
     "shift": (4, "the edges of the parts, forward and backward, in two calls"),
+    "conv2d_with_blocks": (4, "the edges of the blocks on both sides, forward and backward"),
+    "conv3d_with_blocks": (4, "the edges of the blocks on both sides, forward and backward"),
+    "conv2d_transpose_with_blocks": (2, "an edge of the blocks, forward and backward"),
+    "conv3d_transpose_with_blocks": (2, "an edge of the blocks, forward and backward"),
+    "max_pool2d_with_blocks": (4, "the edges of the blocks on both sides, forward and backward"),
     "dynamic_shift_along_a_split_dimension": (1, ALONG_IT),
     "halo_exchange": (10, "the edges of the blocks, forward and backward, in three calls"),
     "gather_from_a_table": (2, "the second split dimension of the indices"),
@@ -60,8 +65,8 @@ ALLOWED = {
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """The collectives of every case on two times two devices."""
+def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
+    """The collectives of every case on 2 x 2 devices."""
     return collectives_of("tests.mtf.collectives_worker", tmp_path_factory.mktemp("programs"))
 
 
@@ -69,20 +74,21 @@ def test_every_allowed_case_exists() -> None:
     assert ALLOWED.keys() <= CASES.keys()
 
 
-def test_no_operation_gathers_more_than_it_must(found: Found) -> None:
-    moves = {
-        name: sum(kind != "all-reduce" for kind, _, _ in items) for name, items in found.items()
+def test_no_operation_gathers_more_than_it_must(collectives: Collectives) -> None:
+    gathers = {
+        name: sum(kind != "all-reduce" for kind, _, _ in items)
+        for name, items in collectives.items()
     }
-    assert moves.keys() == CASES.keys()
-    too_many = {name: n for name, n in moves.items() if n > ALLOWED.get(name, (0, ""))[0]}
+    assert gathers.keys() == CASES.keys()
+    too_many = {name: n for name, n in gathers.items() if n > ALLOWED.get(name, (0, ""))[0]}
     assert not too_many
-    assert not {name for name in ALLOWED if moves[name] == 0}, "no longer needed"
+    assert not {name for name in ALLOWED if gathers[name] == 0}, "no longer needed"
 
 
 @pytest.mark.parametrize(
     "name, expected",
     [
-        # Free dimensions stay split; only the gradients of what lacks the batch are summed.
+        # Free dimensions remain split; only gradients of operands without the batch are summed.
         ("matmul", {("all-reduce", "model", "b"): 1, ("all-reduce", "data", "a"): 1}),
         ("einsum_of_one", {("all-reduce", "model", "b"): 1}),
         ("same_shapes", {}),
@@ -97,10 +103,10 @@ def test_no_operation_gathers_more_than_it_must(found: Found) -> None:
     ],
 )
 def test_collectives_are_those_that_the_mathematics_needs(
-    found: Found, name: str, expected: dict[tuple[str, str, str], int]
+    collectives: Collectives, name: str, expected: dict[tuple[str, str, str], int]
 ) -> None:
     counts = collections.Counter(
-        (kind, ",".join(axes), ",".join(dimensions)) for kind, axes, dimensions in found[name]
+        (kind, ",".join(axes), ",".join(dimensions)) for kind, axes, dimensions in collectives[name]
     )
     assert counts == expected
 
@@ -131,7 +137,7 @@ def test_a_program_is_read_with_axes_global_sizes_and_bytes(tmp_path: pathlib.Pa
     ]
 
 
-def test_a_description_names_the_dimensions_of_shapes_that_fit() -> None:
+def test_a_description_names_the_dimensions_of_shapes_that_match() -> None:
     mesh = mtf.Mesh("data:2,model:2", "batch:data;d_ff:model;heads:model")
     mesh.partition("batch:4;d_ff:8")
     mesh.partition("batch:4;heads:2")

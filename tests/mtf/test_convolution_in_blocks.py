@@ -1,7 +1,7 @@
-"""A convolution of a picture in blocks is that of the whole picture, forward and gradient.
+"""A convolution of an image in blocks is that of the whole image, forward and gradient.
 
 For every blocking, kernel, stride, padding and layout. The reference is TensorFlow's convolution
-of the whole picture with the padding written out.
+of the whole image with explicit padding.
 """
 
 from __future__ import annotations
@@ -34,13 +34,19 @@ LAYOUTS = [
 ]
 
 
-# The default table has every layout but this one, which takes 8 s to compile and splits as
-# that of batch and row_blocks on a mesh of 2 x 2 does.
+# The default suite has every layout but this one, which takes 8 s to compile; its splits are those
+# of batch and row_blocks on a mesh of 2 x 2.
 LONG = ("data:4,model:2", "batch:data;column_blocks:model")
 
 
 class Call(NamedTuple):
-    """The arguments of one convolution with a square filter."""
+    """The arguments of one convolution with a square filter.
+
+    Attributes:
+      kernel: the height and width of the filter.
+      stride: that of both dimensions.
+      padding: "SAME" or "VALID".
+    """
 
     kernel: int
     stride: int
@@ -65,7 +71,7 @@ def _places(length: int, call: Call) -> int:
 
 
 def _can_share(call: Call, blocking: tuple[int, int]) -> bool:
-    """Returns whether the blocks can have equal shares of the results."""
+    """Returns whether the results can be divided equally among the blocks."""
     rows, columns = _places(ROWS, call), _places(COLUMNS, call)
     return rows % blocking[0] == 0 and columns % blocking[1] == 0
 
@@ -87,19 +93,19 @@ def _cotangent(call: Call) -> np.ndarray:
 
 @functools.cache
 def _whole(call: Call) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the result, and the gradients of picture and filter, without blocks."""
-    x, filter = tf.constant(_image(call)), tf.constant(_filter(call))
+    """Returns the result, and the gradients of image and filter, without blocks."""
+    x, kernel = tf.constant(_image(call)), tf.constant(_filter(call))
     around = [call.kernel // 2, (call.kernel - 1) // 2] if call.padding == "SAME" else [0, 0]
     with tf.GradientTape() as tape:
-        tape.watch([x, filter])
+        tape.watch([x, kernel])
         padded = tf.pad(x, [[0, 0], around, around, [0, 0]])
         if call.kernel == 1:
             # TensorFlow's own gradient of a strided 1x1 convolution crashes on some CPUs.
-            every = padded[:, :: call.stride, :: call.stride]
-            y = tf.einsum("brcf,fo->brco", every, filter[0, 0])
+            strided = padded[:, :: call.stride, :: call.stride]
+            y = tf.einsum("brcf,fo->brco", strided, kernel[0, 0])
         else:
-            y = tf.nn.conv2d(padded, filter, call.stride, "VALID")
-    gradients = tape.gradient(y, [x, filter], _cotangent(call))
+            y = tf.nn.conv2d(padded, kernel, call.stride, "VALID")
+    gradients = tape.gradient(y, [x, kernel], _cotangent(call))
     return y.numpy(), *(g.numpy() for g in gradients)
 
 
@@ -115,7 +121,7 @@ def _named(mesh: mtf.Mesh, array: np.ndarray, channels: str) -> mtf.Tensor:
 
 
 def _check(mesh_shape: str, layout: str, blocking: tuple[int, int], calls: list[Call]) -> None:
-    """Raises unless every call in blocks has the result and gradients of the whole picture."""
+    """Raises unless every call in blocks has the result and gradients of the whole image."""
     mesh = mtf.Mesh(mesh_shape, layout)
     calls = [call for call in calls if _can_share(call, blocking)]
     operands = [
@@ -132,24 +138,24 @@ def _check(mesh_shape: str, layout: str, blocking: tuple[int, int], calls: list[
         for call in calls
     ]
 
-    def run(operands: list[tuple[mtf.Tensor, ...]]) -> list[list[mtf.Tensor]]:
+    def run(operands: list[tuple[mtf.Tensor, ...]]) -> list[list[mtf.Tensor | None]]:
         results = []
-        for call, (x, filter, cotangent) in zip(calls, operands, strict=True):
+        for call, (x, kernel, cotangent) in zip(calls, operands, strict=True):
             y = mtf.conv2d_with_blocks(
-                x, filter, [call.stride] * 2, call.padding, x.shape[1], x.shape[2]
+                x, kernel, [call.stride] * 2, call.padding, x.shape[1], x.shape[2]
             )
-            results.append([y, *mtf.gradients([y], [x, filter], [cotangent])])
+            results.append([y, *mtf.gradients([y], [x, kernel], [cotangent])])
         return results
 
     for call, results in zip(calls, mtf.function(run)(operands), strict=True):
         y, image_gradient, filter_gradient = _whole(call)
-        wanted = [_in_blocks(y, blocking), _in_blocks(image_gradient, blocking), filter_gradient]
-        for actual, expected in zip(results, wanted, strict=True):
+        in_blocks = [_in_blocks(y, blocking), _in_blocks(image_gradient, blocking)]
+        for actual, expected in zip(results, [*in_blocks, filter_gradient], strict=True):
             assert_close(mtf.to_numpy(actual), expected, FLOAT32_OP_TOLERANCE)
 
 
 def _fits(layout: str, mesh_shape: str, blocking: tuple[int, int]) -> bool:
-    """Returns whether every axis of the mesh that blocks are laid out on divides their number."""
+    """Returns whether every mesh axis of a dimension of blocks divides the number of blocks."""
     sizes = mtf.convert_to_shape(mesh_shape)
     rules = mtf.convert_to_layout_rules(layout)
     number = {"row_blocks": blocking[0], "column_blocks": blocking[1]}
@@ -190,8 +196,8 @@ def test_every_convolution_in_blocks_equals_the_whole_under_every_layout(
 @pytest.mark.parametrize(
     "call", [c for c in CALLS if c.padding == "VALID" or (c.stride == 1 and c.kernel % 2)]
 )
-def test_the_whole_picture_is_tensorflows_convolution(call: Call) -> None:
-    """Where the centred padding is TensorFlow's own, and always with VALID."""
+def test_the_whole_image_is_tensorflows_convolution(call: Call) -> None:
+    # Where the centred padding is TensorFlow's own, and always with VALID.
     y = tf.nn.conv2d(_image(call), _filter(call), call.stride, call.padding)
     assert_close(_whole(call)[0], y)
 
@@ -206,11 +212,11 @@ def test_a_blocks_dimension_of_size_1_may_be_absent(
     x = mtf.import_tf_tensor(
         mesh, _image(call), mtf.Shape(zip(names, _image(call).shape, strict=True))
     )
-    filter = mtf.import_tf_tensor(
+    kernel = mtf.import_tf_tensor(
         mesh, _filter(call), f"h:{call.kernel};w:{call.kernel};channels:{CHANNELS};out:{OUT}"
     )
     y = mtf.conv2d_with_blocks(
-        x, filter, [call.stride] * 2, call.padding, "row_blocks:1", "column_blocks:1"
+        x, kernel, [call.stride] * 2, call.padding, "row_blocks:1", "column_blocks:1"
     )
     assert_close(mtf.to_numpy(y), _whole(call)[0])
 
@@ -221,11 +227,11 @@ def test_blocks_that_cannot_share_the_results_are_an_error(blocking: tuple[int, 
     assert bool(impossible) == (blocking != (1, 1))
     for call in impossible:
         x = _named(mtf.Mesh(), _in_blocks(_image(call), blocking), "channels")
-        filter = mtf.import_tf_tensor(
+        kernel = mtf.import_tf_tensor(
             x.mesh, _filter(call), mtf.Shape(zip("abco", _filter(call).shape, strict=True))
         )
-        filter = mtf.rename_dimension(filter, "c", "channels")
+        kernel = mtf.rename_dimension(kernel, "c", "channels")
         with pytest.raises(mtf.ShapeError, match="cannot share equally"):
             mtf.conv2d_with_blocks(
-                x, filter, [call.stride] * 2, call.padding, x.shape[1], x.shape[2]
+                x, kernel, [call.stride] * 2, call.padding, x.shape[1], x.shape[2]
             )

@@ -1,4 +1,4 @@
-"""A depthwise convolution is the sum of shifted products, on one device and on meshes."""
+"""Depthwise convolutions are sums of shifted products, on one device and on meshes."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def test_depthwise_convolution_sums_shifted_products(
 ) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((BATCH, LENGTH, CHANNELS), np.float32)
-    filter = rng.standard_normal((size, CHANNELS), np.float32)
+    kernel = rng.standard_normal((size, CHANNELS), np.float32)
     cotangent = rng.standard_normal(x.shape, np.float32)
     padded = np.pad(x, [(0, 0), (LENGTH, LENGTH), (0, 0)])
     begins = [LENGTH + first + i for i in range(size)]
-    expected = sum(padded[:, b : b + LENGTH] * w for b, w in zip(begins, filter, strict=True))
+    expected = sum(padded[:, b : b + LENGTH] * w for b, w in zip(begins, kernel, strict=True))
     filter_gradient = [(padded[:, b : b + LENGTH] * cotangent).sum((0, 1)) for b in begins]
 
-    def run(x: mtf.Tensor, filter: mtf.Tensor, cotangent: mtf.Tensor) -> list[mtf.Tensor]:
-        y = mtf.depthwise_conv1d(x, filter, x.shape[1], first)
-        return [y, *mtf.gradients([y], [filter], [cotangent])]
+    def run(x: mtf.Tensor, kernel: mtf.Tensor, cotangent: mtf.Tensor) -> list[mtf.Tensor | None]:
+        y = mtf.depthwise_conv1d(x, kernel, x.shape[1], first)
+        return [y, *mtf.gradients([y], [kernel], [cotangent])]
 
     mesh = mtf.Mesh(mesh_shape, layout)
     shape = f"batch:{BATCH};length:{LENGTH};channels:{CHANNELS}"
     y, gradient = mtf.function(run)(
         mtf.import_tf_tensor(mesh, x, shape),
-        mtf.import_tf_tensor(mesh, filter, f"taps:{size};channels:{CHANNELS}"),
+        mtf.import_tf_tensor(mesh, kernel, f"taps:{size};channels:{CHANNELS}"),
         mtf.import_tf_tensor(mesh, cotangent, shape),
     )
     assert_close(mtf.to_numpy(y), expected)

@@ -1,4 +1,4 @@
-"""Dimensions: what describes one, and what does not."""
+"""Dimensions, and what converts to one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mtfrun import mtf
 
 
 @pytest.mark.parametrize(
-    "given", ["heads:4", " heads : 4 ", ("heads", 4), ["heads", 4], mtf.Dimension("heads", 4)]
+    "dimension", ["heads:4", " heads : 4 ", ("heads", 4), ["heads", 4], mtf.Dimension("heads", 4)]
 )
-def test_a_dimension_is_read_from_a_text_a_pair_or_itself(given: Any) -> None:
-    assert mtf.convert_to_dimension(given) == mtf.Dimension("heads", 4)
+def test_a_dimension_is_read_from_a_text_a_pair_or_itself(dimension: Any) -> None:
+    assert mtf.convert_to_dimension(dimension) == mtf.Dimension("heads", 4)
 
 
-def test_dimensions_are_the_same_when_name_and_size_agree() -> None:
+def test_dimensions_are_equal_when_name_and_size_agree() -> None:
     assert mtf.Dimension("heads", 4) == mtf.Dimension("heads", 4)
     assert mtf.Dimension("heads", 4) != mtf.Dimension("heads", 8)
     assert len({mtf.Dimension("a", 2), mtf.Dimension("a", 2), mtf.Dimension("b", 2)}) == 2
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    "value, message",
     [
         ("heads", "'heads' is not a dimension: write 'name:size'"),
         ("heads:four", "'heads:four' is not a dimension: write 'name:size'"),
@@ -33,9 +33,9 @@ def test_dimensions_are_the_same_when_name_and_size_agree() -> None:
         (("", 2), "a dimension's name must be a non-empty string, got ''"),
     ],
 )
-def test_what_is_no_dimension_is_said_in_one_line(given: Any, message: str) -> None:
+def test_a_value_that_is_no_dimension_is_an_error_in_one_line(value: Any, message: str) -> None:
     with pytest.raises(mtf.ShapeError, match=f"^{message}$"):
-        mtf.convert_to_dimension(given)
+        mtf.convert_to_dimension(value)
 
 
 def test_combined_dimension_has_all_the_entries_and_the_first_name() -> None:

@@ -20,20 +20,20 @@ def mesh(request: pytest.FixtureRequest) -> mtf.Mesh:
     return mtf.Mesh(request.param, "a:data;b:model")
 
 
-def test_structures_go_in_and_come_out(mesh: mtf.Mesh) -> None:
+def test_arguments_and_results_are_structures(mesh: mtf.Mesh) -> None:
     x, y = mtf.ones(mesh, "a:8;b:8"), mtf.ones(mesh, "b:8")
 
     def fn(features: dict[str, Any], *, scale: float) -> Any:
-        total = features["x"] * scale + features["more"][0]
+        total = features["x"] * scale + features["ys"][0]
         return {"total": total, "pair": (mtf.reduce_sum(total), None), "scale": scale}
 
-    result = mtf.function(fn)({"x": x, "more": [y]}, scale=3.0)
+    result = mtf.function(fn)({"x": x, "ys": [y]}, scale=3.0)
     assert_close(mtf.to_numpy(result["total"]), np.full([8, 8], 4.0, np.float32))
     assert_close(mtf.to_numpy(result["pair"][0]), np.float32(256.0))
     assert result["pair"][1] is None and result["scale"] == 3.0
 
 
-def test_it_traces_once_for_each_shape_type_and_static_argument(mesh: mtf.Mesh) -> None:
+def test_a_function_is_traced_once_for_each_shape_type_and_static_argument(mesh: mtf.Mesh) -> None:
     traced = []
 
     def fn(x: mtf.Tensor, power: int) -> mtf.Tensor:
@@ -78,7 +78,7 @@ def test_loops_of_many_programs_of_one_process_do_not_clash(mesh: mtf.Mesh) -> N
         start = mtf.constant(mesh, 0)
         total, y = mtf.function(
             lambda start, x: mtf.while_loop(
-                lambda i, z: i < 3.0, lambda i, z: [i + 1.0, z * 2.0], [start, x]
+                lambda i, _: i < 3.0, lambda i, z: [i + 1.0, z * 2.0], [start, x]
             )
         )(start, x)
         assert_close(mtf.to_numpy(y), np.full([8, number + 1], 8.0, np.float32))
@@ -89,26 +89,27 @@ _ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 @pytest.mark.parametrize(
-    ("said", "wanted"),
+    ("flags", "expected"),
     [
         ("", f"{_ORDER}=false"),
         ("--xla_cpu_max_isa=AVX2", f"--xla_cpu_max_isa=AVX2 {_ORDER}=false"),
         (f"{_ORDER}=true", f"{_ORDER}=true"),
     ],
 )
-def test_xla_orders_for_caches_unless_the_user_says_otherwise(
-    said: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+def test_xla_orders_for_caches_unless_the_user_sets_the_flag(
+    flags: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XLA_FLAGS", said)
+    monkeypatch.setenv("XLA_FLAGS", flags)
     order_for_caches()
-    assert os.environ["XLA_FLAGS"] == wanted
+    assert os.environ["XLA_FLAGS"] == expected
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_threads_that_call_a_function_for_the_first_time_share_its_program(
     jit_compile: bool,
 ) -> None:
-    mesh, traces, all_there = mtf.Mesh(), [], threading.Barrier(4, timeout=60)
+    mesh, barrier = mtf.Mesh(), threading.Barrier(4, timeout=60)
+    traces: list[int] = []
 
     def square(x: mtf.Tensor) -> mtf.Tensor:
         traces.append(threading.get_ident())
@@ -118,10 +119,10 @@ def test_threads_that_call_a_function_for_the_first_time_share_its_program(
 
     def call(number: int) -> np.ndarray:
         x = mtf.constant(mesh, float(number), [("x", 64)])
-        all_there.wait()
+        barrier.wait()
         return mtf.to_numpy(program(x))
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(call, range(4)))
-    np.testing.assert_array_equal(found, np.square(np.arange(4.0))[:, np.newaxis] * np.ones(64))
+        squares = list(pool.map(call, range(4)))
+    np.testing.assert_array_equal(squares, np.square(np.arange(4.0))[:, np.newaxis] * np.ones(64))
     assert len(traces) == 1

@@ -1,4 +1,4 @@
-"""Rows that are selected along several dimensions at once."""
+"""Rows that are selected along several dimensions."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_rows_are_those_of_numpy_in_any_order(
     rows = mtf.function(select)(table, expert, slot)
     b, g, _ = np.indices(EXPERT.shape)
     expected = TABLE[EXPERT, b, g, np.maximum(SLOT, 0)]
-    places = [[B, G, S].index(dim) for dim in order]
-    np.testing.assert_array_equal(mtf.to_numpy(rows), expected.transpose([*places, 3]))
+    axes = [[B, G, S].index(dim) for dim in order]
+    np.testing.assert_array_equal(mtf.to_numpy(rows), expected.transpose([*axes, 3]))
     assert rows.mesh.partition(rows.shape) == mesh.partition([*order, M])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,9 @@ from tests.layouts import assert_close
 
 RNG = np.random.default_rng(2)
 X = RNG.standard_normal([8, 4]).astype(np.float32)
+
+
+ModelFunction: TypeAlias = "Callable[[dict[str, mtf.Tensor]], dict[str, mtf.Tensor]]"
 
 
 class Linear(mtf.Module):
@@ -52,7 +58,7 @@ def test_value_and_gradients_of_variables(mesh_shape: str) -> None:
     assert gradients["unused"] is None
 
 
-def test_gradients_of_tensors_and_variables_with_given_cotangents(mesh_shape: str) -> None:
+def test_gradients_of_tensors_and_variables_with_cotangents(mesh_shape: str) -> None:
     model, x = _linear(mesh_shape)
 
     def step(x: mtf.Tensor) -> list[mtf.Tensor | None]:
@@ -69,11 +75,11 @@ def test_gradients_of_tensors_and_variables_with_given_cotangents(mesh_shape: st
     assert of_unused is None
 
 
-def test_custom_gradient_takes_the_place_of_the_real_one(mesh_shape: str) -> None:
+def test_custom_gradient_replaces_the_gradient_of_the_function(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data")
     x = mtf.import_tf_tensor(mesh, X, "batch:8;features:4")
 
-    def step(x: mtf.Tensor) -> tuple[mtf.Tensor, ...]:
+    def step(x: mtf.Tensor) -> tuple[mtf.Tensor | None, ...]:
         y, z = mtf.custom_gradient(
             lambda a, b: (a * b, mtf.reduce_sum(a)),
             lambda inputs, outputs, grads: [mtf.ones_like(inputs[0]) * 7.0, grads[0] * outputs[0]],
@@ -99,12 +105,12 @@ def test_recompute_grad_gives_the_same_gradients_of_inputs_and_variables(mesh_sh
         return [value, gradients["kernel"]]
 
     compiled = mtf.function(step)
-    for found, expected in zip(compiled(x, True), compiled(x, False), strict=True):
-        assert_close(mtf.to_numpy(found), mtf.to_numpy(expected))
+    for actual, expected in zip(compiled(x, True), compiled(x, False), strict=True):
+        assert_close(mtf.to_numpy(actual), mtf.to_numpy(expected))
 
 
 @pytest.mark.parametrize("num_splits", [1, 2, 4])
-def test_microbatches_sum_to_the_whole_batch_and_put_outputs_together(num_splits: int) -> None:
+def test_microbatches_sum_to_the_batch_and_concatenate_outputs(num_splits: int) -> None:
     for mesh_shape in ("data:1,model:1", "data:2,model:1", "data:2,model:2"):
         model, x = _linear(mesh_shape)
 
@@ -114,7 +120,9 @@ def test_microbatches_sum_to_the_whole_batch_and_put_outputs_together(num_splits
             hidden = model(features["x"])
             return {"loss": mtf.reduce_sum(mtf.square(hidden)), "hidden": hidden}
 
-        def step(x: mtf.Tensor, fn=model_fn, model: Linear = model):
+        def step(
+            x: mtf.Tensor, fn: ModelFunction = model_fn, model: Linear = model
+        ) -> tuple[dict[str, mtf.Tensor], dict[str, mtf.Tensor]]:
             return mtf.serialize_training_step(
                 {"x": x}, fn, "batch:8", num_splits, model.named_variables()
             )
@@ -128,8 +136,8 @@ def test_microbatches_sum_to_the_whole_batch_and_put_outputs_together(num_splits
 
 
 def test_microbatches_must_divide_the_batch() -> None:
-    model, x = _linear("data:1,model:1")
+    _, x = _linear("data:1,model:1")
     with pytest.raises(
-        mtf.ShapeError, match="^3 microbatches do not divide batch:8: take a divisor"
+        mtf.ShapeError, match=r"^3 microbatches do not divide batch:8: take a divisor"
     ):
-        mtf.serialize_training_step({"x": x}, lambda features: {}, "batch:8", 3, {})
+        mtf.serialize_training_step({"x": x}, lambda _: {}, "batch:8", 3, {})

@@ -1,4 +1,4 @@
-"""Shifts and halo exchange equal slicing of the whole array, forward and gradient."""
+"""Shifts and halo exchange equal slicing of the global array, forward and gradient."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _array() -> np.ndarray:
 
 
 def _shifted(array: np.ndarray, offset: int, wrap: bool) -> np.ndarray:
-    moved = np.roll(array, offset, axis=1)
+    shifted = np.roll(array, offset, axis=1)
     if not wrap and offset > 0:
-        moved[:, :offset] = 0
+        shifted[:, :offset] = 0
     elif not wrap and offset < 0:
-        moved[:, offset:] = 0
-    return moved
+        shifted[:, offset:] = 0
+    return shifted
 
 
 def _with_halo(array: np.ndarray, before: int, after: int, wrap: bool) -> np.ndarray:
@@ -49,7 +49,7 @@ def _assert_equals(
     expected = reference(array)
     cotangent = np.random.default_rng(1).standard_normal(expected.shape, np.float32)
 
-    def run(x: mtf.Tensor, cotangent: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+    def run(x: mtf.Tensor, cotangent: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor | None]:
         y = op(x)
         return y, mtf.gradients([y], [x], [cotangent])[0]
 
@@ -69,7 +69,7 @@ def _assert_equals(
 
 
 def _mesh(mesh_shape: str) -> mtf.Mesh:
-    """The longer axis splits the blocks: over 2, 4 and 8 devices."""
+    """Returns a mesh whose longer axis splits the blocks: over 2, 4 and 8 devices."""
     data, model = mtf.convert_to_shape(mesh_shape).to_integer_list
     if data > model:
         return mtf.Mesh(mesh_shape, "batch:model;blocks:data")
@@ -79,13 +79,13 @@ def _mesh(mesh_shape: str) -> mtf.Mesh:
 @pytest.mark.parametrize("mesh_shape", MESHES)
 @pytest.mark.parametrize("wrap", [False, True])
 @pytest.mark.parametrize("offset", [1, -3, 5, 8, -11])
-def test_shift_moves_along_a_dimension(offset: int, wrap: bool, mesh_shape: str) -> None:
+def test_shift_shifts_along_a_dimension(offset: int, wrap: bool, mesh_shape: str) -> None:
     blocks = SHAPE.get_dim_by_name("blocks")
     clipped = offset if wrap else max(-BLOCKS, min(BLOCKS, offset))
     if not wrap and abs(offset) >= BLOCKS:
         x = mtf.import_tf_tensor(_mesh(mesh_shape), _array(), SHAPE)
-        moved = mtf.function(lambda x: mtf.shift(x, offset, blocks, wrap))(x)
-        assert_close(mtf.to_numpy(moved), np.zeros_like(_array()))
+        shifted = mtf.function(lambda x: mtf.shift(x, offset, blocks, wrap))(x)
+        assert_close(mtf.to_numpy(shifted), np.zeros_like(_array()))
         return
     _assert_equals(
         _mesh(mesh_shape),
@@ -122,13 +122,13 @@ def test_left_halo_exchange_adds_the_edge_of_the_block_before(
     )
 
 
-def test_a_halo_of_nothing_is_the_tensor_itself() -> None:
+def test_a_halo_of_size_0_is_the_tensor_itself() -> None:
     x = mtf.import_tf_tensor(mtf.Mesh(), _array(), SHAPE)
     assert mtf.halo_exchange(x, SHAPE[1], SHAPE[2], 0) is x
 
 
 def test_a_halo_without_blocks_is_padding_or_wraps_around() -> None:
-    x = mtf.import_tf_tensor(mtf.Mesh(), np.float32([1, 2, 3]), "positions:3")
+    x = mtf.import_tf_tensor(mtf.Mesh(), np.arange(1, 4, dtype=np.float32), "positions:3")
     assert mtf.to_numpy(mtf.halo_exchange(x, None, "positions:3", 1)).tolist() == [0, 1, 2, 3, 0]
     wrapped = mtf.halo_exchange(x, None, "positions:3", 1, wrap=True)
     assert mtf.to_numpy(wrapped).tolist() == [3, 1, 2, 3, 1]
@@ -140,8 +140,8 @@ def test_a_negative_halo_is_an_error() -> None:
         mtf.halo_exchange(x, SHAPE[1], SHAPE[2], -1)
 
 
-def test_a_shift_of_integers_stays_integer() -> None:
+def test_a_shift_of_integers_is_of_integers() -> None:
     x = mtf.import_tf_tensor(mtf.Mesh(), np.arange(4, dtype=np.int32), "positions:4")
-    moved = mtf.shift(x, 1, "positions:4", wrap=False)
-    assert moved.dtype == tf.int32
-    assert mtf.to_numpy(moved).tolist() == [0, 0, 1, 2]
+    shifted = mtf.shift(x, 1, "positions:4", wrap=False)
+    assert shifted.dtype == tf.int32
+    assert mtf.to_numpy(shifted).tolist() == [0, 0, 1, 2]

@@ -1,4 +1,4 @@
-"""Initial values."""
+"""Initializers of variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _draw(initializer: mtf.Initializer) -> np.ndarray:
         (initializers.RandomUniform(-1.0, 3.0), 1.0, 4.0 / np.sqrt(12.0)),
     ],
 )
-def test_draws_have_the_mean_and_deviation_asked_for(
+def test_draws_have_the_mean_and_deviation_of_the_arguments(
     initializer: mtf.Initializer, mean: float, stddev: float
 ) -> None:
     draws = _draw(initializer)
@@ -56,8 +56,8 @@ def test_variance_scaling_gives_scale_over_fan(distribution: str, mode: str, fan
 def test_variance_scaling_multiplies_the_dimensions_of_a_fan() -> None:
     scaling = mtf.VarianceScaling()
     heads, key = mtf.Dimension("heads", 4), mtf.Dimension("key", 16)
-    assert scaling([heads, key], [mtf.Dimension("d", 9)]).stddev == 0.125
-    assert scaling([], [heads]).stddev == 1.0
+    assert scaling([heads, key], [mtf.Dimension("d", 9)]) == initializers.RandomNormal(0.125)
+    assert scaling([], [heads]) == initializers.RandomNormal(1.0)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_variance_scaling_multiplies_the_dimensions_of_a_fan() -> None:
 )
 def test_unknown_modes_are_an_error(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mtf.VarianceScaling(**arguments)
+        mtf.VarianceScaling(1.0, **arguments)

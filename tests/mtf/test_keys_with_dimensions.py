@@ -1,4 +1,4 @@
-"""A key made from a tensor draws by its entries, not by their places."""
+"""Draws with the key of a tensor depend on its entries, not on their positions."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def test_draws_are_the_same_under_every_layout(mesh_shape: str) -> None:
 def test_a_draw_without_a_dimension_of_its_key_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     key = mtf.random_key(0, mtf.range(mesh, "batch:4"))
-    with pytest.raises(mtf.ShapeError, match="dimension batch:4 .* is not in the output"):
+    with pytest.raises(mtf.ShapeError, match=r"dimension batch:4 .* is not in the output"):
         mtf.random_uniform(mesh, "vocab:16", key=key)

@@ -1,6 +1,8 @@
-"""Meshes: what is laid out where, and every error before anything runs."""
+"""Meshes: the layout of tensors, devices, and errors before anything runs."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +35,8 @@ def test_every_device_holds_its_part() -> None:
     array = np.arange(16, dtype=np.float32).reshape(4, 4)
     parts = dtensor.unpack(mtf.import_tf_tensor(mesh, array, "a:4;b:4").value)
     expected = [array[:2, :2], array[:2, 2:], array[2:, :2], array[2:, 2:]]
-    for part, wanted in zip(parts, expected, strict=True):
-        np.testing.assert_array_equal(part.numpy(), wanted)
+    for part, slice_of_array in zip(parts, expected, strict=True):
+        np.testing.assert_array_equal(part.numpy(), slice_of_array)
 
 
 def test_an_axis_of_one_device_splits_nothing() -> None:
@@ -85,7 +87,7 @@ def test_errors_come_before_anything_runs() -> None:
 
 def test_more_devices_than_tensorflow_started_with_is_an_error() -> None:
     with pytest.raises(
-        mtf.LayoutError, match="^mesh data:16 needs 16 devices, but TensorFlow has started with 8"
+        mtf.LayoutError, match=r"^mesh data:16 needs 16 devices, but TensorFlow has started with 8"
     ):
         mtf.Mesh("data:16")
 
@@ -106,7 +108,7 @@ def test_constrain_changes_the_layout_and_not_the_values() -> None:
     np.testing.assert_array_equal(mtf.to_numpy(y), array)
 
 
-def test_a_report_lists_what_every_device_holds_of_variables_without_storage() -> None:
+def test_a_report_lists_the_parts_of_variables_without_storage() -> None:
     mesh = mtf.Mesh("data:2,model:4", "batch:data;d_ff:model")
     variables = {
         "wi": mtf.Variable(mesh, "d_model:6;d_ff:8"),
@@ -122,11 +124,11 @@ def test_a_report_lists_what_every_device_holds_of_variables_without_storage() -
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ["NONSENSE:9", "CPU", "GPU:0", "GPU:one", "CPU:99", 7])
 def test_a_device_that_does_not_exist_is_an_error_that_names_those_that_do(
-    size: int, name: object
+    size: int, name: Any
 ) -> None:
     known = "CPU:0" if size == 1 else "CPU:0, .*CPU:7"
     with pytest.raises(
-        mtf.LayoutError, match=rf"^Mesh.devices: there is no device {name!r}; .* has {known}[:,]"
+        mtf.LayoutError, match=rf"^Mesh\.devices: there is no device {name!r}; .* has {known}[:,]"
     ):
         mtf.Mesh(f"data:{size}", devices=["CPU:0", name][-size:])
 
@@ -158,7 +160,7 @@ def test_values_are_on_the_devices_that_are_named() -> None:
 
 
 class _Machine:
-    """TensorFlow's view of a machine with two GPUs."""
+    """A fake of TensorFlow's devices, for a machine with two GPUs."""
 
     def __init__(self, patch: pytest.MonkeyPatch, started: bool = False):
         self.started = started
@@ -166,10 +168,10 @@ class _Machine:
         physical = {kind: list(devices) for kind, devices in self.visible.items()}
         patch.setattr(tf.config, "list_physical_devices", lambda kind: physical[kind])
         patch.setattr(tf.config, "get_visible_devices", lambda kind: self.visible[kind])
-        patch.setattr(tf.config, "set_visible_devices", self._see)
-        patch.setattr(tf.config, "get_logical_device_configuration", lambda device: None)
+        patch.setattr(tf.config, "set_visible_devices", self._set_visible)
+        patch.setattr(tf.config, "get_logical_device_configuration", lambda _: None)
 
-    def _see(self, devices: list[str], kind: str) -> None:
+    def _set_visible(self, devices: list[str], kind: str) -> None:
         if self.started:
             raise RuntimeError("Visible devices cannot be modified after being initialized")
         self.visible[kind] = devices
@@ -195,7 +197,7 @@ def test_a_mesh_of_one_device_without_a_name_hides_no_device(
     assert machine.visible["GPU"] == ["gpu 0", "gpu 1"]
 
 
-def test_a_name_that_comes_too_late_is_an_error_unless_it_is_the_default(
+def test_a_device_named_after_tensorflow_started_is_an_error_unless_it_is_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _Machine(monkeypatch, started=True)
@@ -211,7 +213,7 @@ def test_devices_of_two_kinds_are_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         mtf.Mesh("data:2", devices=["CPU:0", "GPU:0"])
 
 
-def test_a_gpu_that_tensorflow_does_not_list_is_told_of_with_the_reason(
+def test_a_gpu_that_tensorflow_does_not_list_is_reported_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

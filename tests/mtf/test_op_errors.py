@@ -1,4 +1,4 @@
-"""What an operation refuses, in one line each, with the remedy."""
+"""Errors of operations: one line each, with the remedy."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
         (lambda: mtf.slice(X, 4, 3, "b"), r"slice \[4, 7\) is outside of b:6"),
         (lambda: mtf.pad(X, [-1, 0], "b"), r"paddings must not be negative, got \(-1, 0\) for b"),
         (lambda: mtf.pool_tensor_1d(X, "b:6", pool_size=4), "windows of 4 do not divide b:6"),
-        (lambda: mtf.top_k(X, "b:6", "k:7"), "the 7 entries of 'k' among the 6 of 'b': ask"),
+        (lambda: mtf.top_k(X, "b:6", "k:7"), "the 7 entries of 'k' from the 6 of 'b': ask"),
         (lambda: mtf.gather(X, IDS, "c:2"), "no dimension c:2 in"),
         (
             lambda: mtf.gather(X, mtf.zeros(MESH, "a:4", tf.int32), "a:4"),
-            "gather along 'a' must not have it themselves: rename it",
+            "gather along 'a' must not have this dimension: rename it",
         ),
         (lambda: mtf.dynamic_shift(X, IDS, mtf.Dimension("b", 6), False), "no dimension n:3 in"),
         (lambda: mtf.cwise(tf.add, [X, Y]), "cwise needs tensors of one shape, got"),
@@ -70,11 +70,11 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
             lambda: mtf.conv2d(mtf.ones(MESH, "h:4;w:4;c:3"), mtf.ones(MESH, "k:3;l:3;d:3;o:2")),
             "x .* has the channels c:3, but the filter .* takes d:3: rename one",
         ),
-        (lambda: _loop(lambda x: [mtf.reduce_sum(x)]), "turns a variable of .* into Shape"),
+        (lambda: _loop(lambda x: [mtf.reduce_sum(x)]), "changes a variable of .* to Shape"),
         (lambda: _loop(lambda x: [x, x]), "returns 2 values for 1 variables: sums over the rounds"),
     ],
 )
-def test_a_mistake_is_said_in_one_line(call: Callable[[], object], message: str) -> None:
+def test_a_mistake_is_an_error_in_one_line(call: Callable[[], object], message: str) -> None:
     with pytest.raises(mtf.ShapeError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
@@ -111,13 +111,13 @@ ALONG_NO_DIMENSION: dict[str, Callable[[], object]] = {
     "replace_dimensions": lambda: mtf.replace_dimensions(X, Z, "y:3"),
     "dropout": lambda: mtf.dropout(X, True, rate=0.5, noise_shape=[Z], key=KEY),
     "sparse_cross_entropy": lambda: mtf.sparse_cross_entropy(X, IDS, Z),
-    "batch_normalize": lambda: mtf.batch_normalize(X, *[mtf.ones(MESH, [Z])] * 2),
+    "batch_normalize": lambda: mtf.batch_normalize(X, mtf.ones(MESH, [Z]), mtf.ones(MESH, [Z])),
     "serialize_training_step": lambda: mtf.serialize_training_step({"x": X}, dict, Z, 3, {}),
 }
 
 
 @pytest.mark.parametrize("name", ALONG_NO_DIMENSION)
-def test_a_dimension_that_is_not_there_is_named_with_those_that_are(name: str) -> None:
+def test_an_unknown_dimension_is_an_error_with_the_known_ones(name: str) -> None:
     with pytest.raises(mtf.ShapeError, match=r"^no dimension z:3 in Shape\([^\n]*\)$"):
         ALONG_NO_DIMENSION[name]()
 
@@ -131,7 +131,7 @@ def test_a_dimension_that_is_not_there_is_named_with_those_that_are(name: str) -
         lambda: mtf.rename_dimension(X, "aa", "z"),
     ],
 )
-def test_a_name_that_is_not_there_is_an_error_with_the_nearest_one(
+def test_an_unknown_name_is_an_error_with_the_most_similar_one(
     call: Callable[[], object],
 ) -> None:
     with pytest.raises(mtf.ShapeError, match=r"^no dimension 'aa' in .*, did you mean 'a'\?$"):

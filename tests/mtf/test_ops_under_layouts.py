@@ -1,7 +1,7 @@
 """A layout never changes the numbers: every operation, forward and gradient, on every mesh.
 
-Values are compared with the one-device result, and the layouts of results and gradients with what
-the rules say: DTensor replicates silently where it knows no better.
+Values are compared with those of one device, and the layouts of results and gradients with the
+rules: DTensor silently replicates a value that it cannot split.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
 from tests.layouts import LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS, assert_close
-from tests.mtf import moving_cases, op_cases
+from tests.mtf import moving_cases, op_cases, spatial_cases
 from tests.mtf.op_cases import OpCase
 
 TWO_BY_TWO = "data:2,model:2"
-CASES = {case.name: case for case in (*op_cases.CASES, *moving_cases.CASES)}
+TABLES = [op_cases.CASES, moving_cases.CASES, spatial_cases.CASES]
+CASES = {case.name: case for table in TABLES for case in table}
 
 # The first layout of an operation runs on all meshes, the others where both axes are split.
 WHERE = [
@@ -35,25 +36,16 @@ WHERE = [
 ]
 
 
-def _tensors(case: OpCase, mesh: mtf.Mesh) -> list[mtf.Tensor]:
-    return [mtf.import_tf_tensor(mesh, array, shape) for array, shape in case.arrays()]
-
-
-def _outputs(case: OpCase, inputs: list[mtf.Tensor]) -> list[mtf.Tensor]:
-    result = case.fn(*inputs)
-    return [result] if isinstance(result, mtf.Tensor) else list(result)
-
-
 def outputs_and_gradients(case: OpCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
     """Returns the outputs, and the gradients of their sums weighted with random cotangents."""
 
     def fn(inputs: list[mtf.Tensor]) -> tuple[Any, Any]:
-        outputs = _outputs(case, inputs)
+        outputs = case.outputs(inputs)
         floats = [y for y in outputs if y.dtype.is_floating]
         sources = [x for x in inputs if x.dtype.is_floating]
         if not case.differentiable or not floats or not sources:
             return outputs, []
-        # Drawn by numpy: random bits made on the mesh are most of what there is to compile.
+        # Drawn by numpy: random numbers of the mesh would take most of the time to compile.
         rng = np.random.default_rng(3)
         cotangents = [
             mtf.constant(mesh, rng.normal(size=y.shape.to_integer_list), y.shape, y.dtype)
@@ -61,7 +53,7 @@ def outputs_and_gradients(case: OpCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
         ]
         return outputs, mtf.gradients(floats, sources, cotangents)
 
-    return mtf.function(fn)(_tensors(case, mesh))
+    return mtf.function(fn)(case.tensors(mesh))
 
 
 @functools.cache
@@ -70,9 +62,9 @@ def _on_one_device(name: str) -> tuple[list[np.ndarray], list[np.ndarray | None]
     return mtf.to_numpy(outputs), mtf.to_numpy(gradients)
 
 
-def _assert_laid_out(x: mtf.Tensor, what: str) -> None:
-    found, expected = dtensor.fetch_layout(x.value), x.mesh.dtensor_layout(x.shape)
-    assert found.sharding_specs == expected.sharding_specs, f"{what} {x.shape}"
+def _assert_laid_out(x: mtf.Tensor, name: str) -> None:
+    actual, expected = dtensor.fetch_layout(x.value), x.mesh.dtensor_layout(x.shape)
+    assert actual.sharding_specs == expected.sharding_specs, f"{name} {x.shape}"
 
 
 @pytest.mark.parametrize(
@@ -88,27 +80,28 @@ def test_op_and_gradients_equal_those_of_one_device(
     for i, (output, expected) in enumerate(zip(outputs, expected_outputs, strict=True)):
         _assert_laid_out(output, f"output {i}")
         assert_close(mtf.to_numpy(output), expected)
-    for i, (gradient, expected) in enumerate(zip(gradients, expected_gradients, strict=True)):
-        assert (gradient is None) == (expected is None)
-        if gradient is not None:
+    for i, (gradient, expected_gradient) in enumerate(
+        zip(gradients, expected_gradients, strict=True)
+    ):
+        assert (gradient is None) == (expected_gradient is None)
+        if expected_gradient is not None:
             _assert_laid_out(gradient, f"gradient {i}")
-            assert_close(mtf.to_numpy(gradient), expected)
+            assert_close(mtf.to_numpy(gradient), expected_gradient)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_op_runs_eagerly_on_a_mesh(name: str) -> None:
     case = CASES[name]
     mesh = mtf.Mesh(TWO_BY_TWO, case.layouts[0])
-    for output, expected in zip(
-        _outputs(case, _tensors(case, mesh)), _on_one_device(name)[0], strict=True
-    ):
+    outputs = case.outputs(case.tensors(mesh))
+    for output, expected in zip(outputs, _on_one_device(name)[0], strict=True):
         assert_close(mtf.to_numpy(output), expected)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_layout_splits_a_dimension_of_the_op(name: str) -> None:
     case = CASES[name]
-    outputs = _outputs(case, _tensors(case, mtf.Mesh(ONE_DEVICE)))
+    outputs = case.outputs(case.tensors(mtf.Mesh(ONE_DEVICE)))
     shapes = [shape for _, shape in case.arrays()] + [y.shape for y in outputs]
     names = {dim for shape in shapes for dim in shape.dimension_names}
     for layout in case.layouts:

@@ -1,4 +1,4 @@
-"""Pooling equals TensorFlow's, whole and in blocks, with its gradients, under layouts."""
+"""Pooling of images and of blocks of them equals TensorFlow's, with gradients, under layouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHERE = [
 
 
 def _relu_like() -> np.ndarray:
-    """Returns a picture with many equal entries, zeros above all, as after a rectifier."""
+    """Returns an image with many equal entries, most of them zero, as after a relu."""
     integers = np.random.default_rng(0).integers(-3, 4, SIZES)
     return np.maximum(integers, 0).astype(np.float32)
 
@@ -51,7 +51,7 @@ def test_max_pooling_in_blocks_equals_the_whole(
     cotangent = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
     expected = tape.gradient(y, x, cotangent)
 
-    def run(x: mtf.Tensor, cotangent: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+    def run(x: mtf.Tensor, cotangent: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor | None]:
         y = mtf.max_pool2d_with_blocks(
             x, [size, size], [stride, stride], padding, x.shape[1], x.shape[2]
         )
@@ -68,7 +68,7 @@ def test_max_pooling_in_blocks_equals_the_whole(
 @pytest.mark.parametrize(
     "mesh_shape, layout", [*WHERE, ("data:2,model:2", "rows:data;batch:model")]
 )
-def test_pooling_cuts_what_fills_no_window(mesh_shape: str, layout: str) -> None:
+def test_pooling_drops_entries_that_do_not_fill_a_window(mesh_shape: str, layout: str) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
     x = _relu_like()[:, :, :7]
     tensor = mtf.import_tf_tensor(mesh, x, "batch:4;rows:8;columns:7;channels:2")

@@ -1,4 +1,4 @@
-"""What models written for Mesh TensorFlow call: operations with names, conversions of None."""
+"""Calls of models written for Mesh TensorFlow: operations with names, conversions of None."""
 
 from __future__ import annotations
 
@@ -21,16 +21,34 @@ KEY = mtf.random_key(0)
 VARIABLE = mtf.Variable(MESH, [A, B])
 VARIABLE.initialize(0, "variable")
 
-# The positional arguments and the keywords of a call of every operation that has a name there.
+OF_ONE_TENSOR = [
+    "identity",
+    "sin",
+    "cos",
+    "square",
+    "sqrt",
+    "rsqrt",
+    "log",
+    "exp",
+    "sigmoid",
+    "tanh",
+    "negative",
+    "reciprocal",
+    "relu",
+    "leaky_relu",
+    "sign",
+    "to_float",
+    "to_bfloat16",
+    "to_int32",
+    "reduce_sum",
+    "reduce_mean",
+    "reduce_max",
+    "reduce_min",
+]
+
+# The positional and keyword arguments of a call of every operation that takes a name there.
 CALLS: dict[str, tuple[list[Any], dict[str, Any]]] = {
-    **{
-        name: ([X], {})
-        for name in (
-            "identity sin cos square sqrt rsqrt log exp sigmoid tanh negative reciprocal relu"
-            " leaky_relu sign to_float to_bfloat16 to_int32 reduce_sum reduce_mean reduce_max"
-            " reduce_min"
-        ).split()
-    },
+    **{name: ([X], {}) for name in OF_ONE_TENSOR},
     **{name: ([TRUE], {}) for name in ("logical_not", "reduce_all", "reduce_any")},
     **{
         name: ([X, X], {})
@@ -71,7 +89,7 @@ def test_60_operations_take_a_name() -> None:
         for name, function in functions.items()
         if inspect.isfunction(function) and "name" in inspect.signature(function).parameters
     }
-    # This one uses it.
+    # In combined_dimension it is the name of the dimension.
     assert takers - {"combined_dimension"} == CALLS.keys()
     assert len(CALLS) == 60
 
@@ -80,16 +98,16 @@ def test_60_operations_take_a_name() -> None:
 def test_a_name_changes_no_result(op: str) -> None:
     arguments, keywords = CALLS[op]
     plain = getattr(mtf, op)(*arguments, **keywords)
-    named = getattr(mtf, op)(*arguments, **keywords, name="what_it_is")
+    named = getattr(mtf, op)(*arguments, **keywords, name="node")
     tf.nest.map_structure(np.testing.assert_array_equal, mtf.to_numpy(named), mtf.to_numpy(plain))
 
 
 def test_a_misspelt_keyword_is_still_an_error() -> None:
     with pytest.raises(TypeError, match="nmae"):
-        mtf.sin(X, nmae="sine")
+        mtf.sin(X, nmae="sine")  # type: ignore[call-arg]
 
 
-def test_nothing_converts_to_nothing() -> None:
+def test_none_converts_to_none() -> None:
     assert mtf.convert_to_shape(None) is None
     assert mtf.convert_to_dimension(None) is None
     assert mtf.convert_to_shape([A, "b:2"]) == mtf.Shape([A, B])
@@ -97,7 +115,7 @@ def test_nothing_converts_to_nothing() -> None:
 
 
 def test_an_operation_without_its_dimension_is_an_error_in_one_line() -> None:
-    with pytest.raises(mtf.ShapeError, match="^None is not a dimension: give a Dimension,"):
-        mtf.softmax(X, None)
-    with pytest.raises(mtf.ShapeError, match="^None is not a shape: give dimensions"):
-        mtf.reshape(X, None)
+    with pytest.raises(mtf.ShapeError, match=r"^None is not a dimension: give a Dimension,"):
+        mtf.softmax(X, None)  # type: ignore[arg-type]
+    with pytest.raises(mtf.ShapeError, match=r"^None is not a shape: give dimensions"):
+        mtf.reshape(X, None)  # type: ignore[arg-type]

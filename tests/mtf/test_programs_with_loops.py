@@ -1,4 +1,4 @@
-"""Many programs with loops live in one process, as decoding needs for its lengths."""
+"""Many programs with loops in one process, as decoding compiles for its prompt lengths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _power_program(mesh: mtf.Mesh, matrix: mtf.Variable, rounds: int) -> Callabl
 
     def run(x: mtf.Tensor) -> mtf.Tensor:
         first = mtf.constant(mesh, 0, dtype=tf.int32)
-        return mtf.while_loop(lambda step, x: mtf.less(step, rounds), body, [first, x])[1]
+        return mtf.while_loop(lambda step, _: mtf.less(step, rounds), body, [first, x])[1]
 
     return mtf.function(run)
 

@@ -1,4 +1,4 @@
-"""Random numbers: their distribution, and that no layout changes them."""
+"""Random numbers: their distribution, and that they do not depend on the layout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _draws(mesh_shape: str, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["random_uniform", "random_normal", "dropout"])
 def test_every_mesh_draws_the_same_numbers(name: str, mesh_shape: str) -> None:
-    # Only a last rounding of log or cos may differ between compiled programs; masks may not.
+    # Only the last rounding of log or cos may differ between compiled programs; masks may not.
     tolerance = 1e-6 if name == "random_normal" else 0.0
     expected = _draws(LAYOUTS[0], name)
     np.testing.assert_allclose(_draws(mesh_shape, name), expected, rtol=tolerance, atol=tolerance)
@@ -62,7 +62,7 @@ def test_normal_draws_have_the_moments_of_the_normal_distribution() -> None:
     assert abs(np.corrcoef(z[1:], z[:-1])[0, 1]) < 4 / np.sqrt(NUM_DRAWS)
 
 
-def test_bounds_and_types_are_as_asked() -> None:
+def test_bounds_and_types_are_those_of_the_arguments() -> None:
     draws = mtf.random_uniform(
         ONE_DEVICE, "a:4096", key=KEY, minval=-3.0, maxval=5.0, dtype=tf.bfloat16
     )
@@ -94,15 +94,15 @@ def test_a_key_of_a_tensor_equals_that_of_its_number() -> None:
     np.testing.assert_array_equal(first.bits.numpy(), second.bits.numpy())
 
 
-def test_a_key_of_line_numbers_draws_the_same_for_a_line_wherever_it_stands() -> None:
+def test_a_key_of_line_numbers_draws_the_same_for_a_line_at_any_position() -> None:
     def noise(lines: list[int]) -> np.ndarray:
         ids = mtf.import_tf_tensor(ONE_DEVICE, np.array(lines, np.int32), f"line:{len(lines)}")
         shape = ids.shape + mtf.Dimension("v", 32)
         return mtf.to_numpy(mtf.random_uniform(ONE_DEVICE, shape, key=KEY.fold_in(ids)))
 
-    together, apart = noise([3, 7, 1]), noise([7])
-    np.testing.assert_array_equal(together[1], apart[0])
-    assert np.mean(together[0] == together[1]) < 0.1
+    in_batch, alone = noise([3, 7, 1]), noise([7])
+    np.testing.assert_array_equal(in_batch[1], alone[0])
+    assert np.mean(in_batch[0] == in_batch[1]) < 0.1
 
 
 def test_elements_beyond_two_to_the_32_have_numbers_of_their_own() -> None:
@@ -126,10 +126,16 @@ def test_elements_beyond_two_to_the_32_have_numbers_of_their_own() -> None:
     assert len(np.unique(draws.numpy())) == 8
 
 
+def _dropout(
+    x: mtf.Tensor, keep_prob: float | None = None, rate: float | None = None
+) -> mtf.Tensor:
+    return mtf.dropout(x, True, keep_prob, rate, key=KEY)
+
+
 @pytest.mark.parametrize("arguments", [{"rate": 0.25}, {"keep_prob": 0.75}])
-def test_dropout_drops_the_share_asked_for_and_keeps_the_mean(arguments: dict[str, float]) -> None:
+def test_dropout_drops_at_the_rate_and_preserves_the_mean(arguments: dict[str, float]) -> None:
     ones = mtf.ones(ONE_DEVICE, MILLION)
-    dropped = mtf.to_numpy(mtf.dropout(ones, True, key=KEY, **arguments))
+    dropped = mtf.to_numpy(_dropout(ones, **arguments))
     assert set(np.unique(dropped)) == {np.float32(0.0), np.float32(1.0) / np.float32(0.75)}
     assert abs(np.mean(dropped == 0.0) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / NUM_DRAWS)
 
@@ -158,15 +164,15 @@ def test_dropout_shares_its_noise_along_dimensions_outside_noise_shape() -> None
 )
 def test_dropout_refuses_what_is_no_probability(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mtf.dropout(mtf.ones(ONE_DEVICE, "a:8"), True, key=KEY, **arguments)
+        _dropout(mtf.ones(ONE_DEVICE, "a:8"), **arguments)
 
 
 def test_sampling_follows_the_softmax_of_the_logits() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     many = mtf.broadcast(mtf.import_tf_tensor(ONE_DEVICE, logits, "v:4"), "n:65536;v:4")
     for temperature, expected in [(1.0, np.exp(logits)), (2.0, np.exp(logits / 2))]:
-        drawn = mtf.sample_with_temperature(many, "v:4", temperature, key=KEY)
-        shares = np.bincount(mtf.to_numpy(drawn), minlength=4) / 65536
+        samples = mtf.sample_with_temperature(many, "v:4", temperature, key=KEY)
+        shares = np.bincount(mtf.to_numpy(samples), minlength=4) / 65536
         expected = expected / expected.sum()
         assert (np.abs(shares - expected) < 4 * np.sqrt(expected / 65536)).all()
 
@@ -175,5 +181,5 @@ def test_sampling_without_a_key_needs_temperature_zero() -> None:
     x = mtf.ones(ONE_DEVICE, "v:4")
     with pytest.raises(ValueError, match="needs a key where temperature is not 0"):
         mtf.sample_with_temperature(x, "v:4")
-    with pytest.raises(ValueError, match="temperature=-1.0 must not be negative"):
+    with pytest.raises(ValueError, match=r"temperature=-1\.0 must not be negative"):
         mtf.sample_with_temperature(x, "v:4", -1.0, key=KEY)

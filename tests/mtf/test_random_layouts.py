@@ -1,4 +1,4 @@
-"""Random shapes, names and layouts: operations and gradients are what numpy and one device say.
+"""Operations with random shapes, names and layouts equal numpy's, gradients one device's.
 
 The draws are the same in every run.
 """
@@ -30,9 +30,9 @@ def _settings(examples: int) -> settings:
 
 
 def _splittable(call: RandomCall, axis: mtf.Dimension) -> list[str]:
-    """Returns the names whose every size the axis divides."""
+    """Returns the names of dimensions whose sizes the axis divides."""
     dims = {dim for shape in call.shapes() for dim in shape}
-    refused = {dim.name for dim in dims if dim.size % axis.size or dim.name in call.whole}
+    refused = {dim.name for dim in dims if dim.size % axis.size or dim.name in call.unsplit}
     return sorted({dim.name for dim in dims} - refused)
 
 
@@ -47,7 +47,7 @@ def _layout(draw: Draw, call: RandomCall) -> tuple[str, str]:
         for text, axes in meshes.items()
         if not axes or any(_splittable(call, axis) for axis in axes)
     ]
-    # One device once in a while only.
+    # One device less often than each mesh.
     mesh_shape = draw(st.sampled_from(possible[1:] * 2 + possible[:1]))
     rules: dict[str, str] = {}
     for axis in meshes[mesh_shape]:
@@ -60,8 +60,8 @@ def _layout(draw: Draw, call: RandomCall) -> tuple[str, str]:
             continue
         rules[name] = axis.name
         if call.moves:
-            beside = {n for s in shapes for n in s.dimension_names if name in s.dimension_names}
-            others = [n for n in names if n not in beside]
+            together = {n for s in shapes for n in s.dimension_names if name in s.dimension_names}
+            others = [n for n in names if n not in together]
             other = draw(st.sampled_from([None, *others]))
             if other is not None:
                 rules[other] = axis.name
@@ -81,8 +81,8 @@ def _assert_is(output: mtf.Tensor, expected: Named) -> None:
 
 def _assert_laid_out(x: mtf.Tensor) -> None:
     if x.mesh.is_distributed:
-        found = dtensor.fetch_layout(x.value).sharding_specs
-        assert found == x.mesh.dtensor_layout(x.shape).sharding_specs, x.shape
+        specs = dtensor.fetch_layout(x.value).sharding_specs
+        assert specs == x.mesh.dtensor_layout(x.shape).sharding_specs, x.shape
 
 
 def _check_eagerly(call: RandomCall, mesh_shape: str, layout: str) -> None:

@@ -1,4 +1,4 @@
-"""Reversible residual blocks: the same numbers and gradients as ordinary ones."""
+"""Reversible residual blocks have the numbers and gradients of ordinary ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS = [np.random.default_rng(i).standard_normal([8, 8], np.float32) for i in r
 
 
 class _Block(mtf.Module):
-    """x -> tanh(x kernel), whose kernel a second block may share."""
+    """A function tanh(x kernel) kernel^T."""
 
     def __init__(self, mesh: mtf.Mesh):
         super().__init__()
@@ -28,7 +28,7 @@ class _Block(mtf.Module):
 
 
 class _Chain(mtf.Module):
-    """Three blocks; the first comes twice."""
+    """Three residual blocks, of which the first is applied twice."""
 
     def __init__(self, mesh: mtf.Mesh):
         super().__init__()
@@ -50,7 +50,7 @@ def _results(mesh_shape: str, reversible: bool) -> list[np.ndarray]:
     variables = chain.named_variables()
     inputs = [mtf.import_tf_tensor(mesh, part, SHAPE) for part in PARTS]
 
-    def step(x1: mtf.Tensor, x2: mtf.Tensor) -> list[mtf.Tensor]:
+    def step(x1: mtf.Tensor, x2: mtf.Tensor) -> list[mtf.Tensor | None]:
         outputs = chain(x1, x2, reversible)
         loss = mtf.reduce_sum(mtf.square(outputs[0]) + mtf.pow(outputs[1], 3))
         return [*outputs, *mtf.gradients([loss], [x1, x2, *variables.values()])]
@@ -59,17 +59,17 @@ def _results(mesh_shape: str, reversible: bool) -> list[np.ndarray]:
 
 
 def test_numbers_and_gradients_are_those_of_ordinary_blocks(mesh_shape: str) -> None:
-    found, expected = _results(mesh_shape, True), _results(mesh_shape, False)
-    assert len(found) == 7
-    for actual, wanted in zip(found, expected, strict=True):
-        # What is reconstructed has the rounding of a sum of all blocks.
-        assert_close(actual, wanted, FLOAT32_MODEL_TOLERANCE)
+    reversible, ordinary = _results(mesh_shape, True), _results(mesh_shape, False)
+    assert len(reversible) == 7
+    for actual, expected in zip(reversible, ordinary, strict=True):
+        # Recomputed activations have the rounding of a sum of all blocks.
+        assert_close(actual, expected, FLOAT32_MODEL_TOLERANCE)
 
 
-def _kept(chain: Callable[[mtf.Tensor, mtf.Tensor], Sequence[mtf.Tensor]]) -> int:
-    """Returns how many values of the forward pass the backward pass takes."""
+def _num_stored(chain: Callable[[mtf.Tensor, mtf.Tensor], Sequence[mtf.Tensor]]) -> int:
+    """Returns how many values of the forward pass the backward pass uses."""
     mesh = mtf.Mesh()
-    kept = set()
+    stored: set[str] = set()
 
     def step(a: tf.Tensor, b: tf.Tensor) -> list[tf.Tensor]:
         graph = tf.compat.v1.get_default_graph()
@@ -79,27 +79,27 @@ def _kept(chain: Callable[[mtf.Tensor, mtf.Tensor], Sequence[mtf.Tensor]]) -> in
         gradients = mtf.gradients([y1 * y2], xs)
         for op in graph.get_operations():
             if op.name not in forward:
-                kept.update(x.op.name for x in op.inputs if x.op.type in ("Tanh", "AddV2"))
-        kept.intersection_update(forward)
-        return [g.value for g in gradients]
+                stored.update(x.op.name for x in op.inputs if x.op.type in ("Tanh", "AddV2"))
+        stored.intersection_update(forward)
+        return [gradient.value for gradient in gradients if gradient is not None]
 
     tf.function(step, autograph=False).get_concrete_function(*PARTS)
-    return len(kept)
+    return len(stored)
 
 
-def test_the_backward_pass_keeps_no_activation_but_the_last_ones() -> None:
+def test_only_the_last_activations_are_stored_for_the_backward_pass() -> None:
     def ordinary(x1: mtf.Tensor, x2: mtf.Tensor) -> list[mtf.Tensor]:
         for _ in range(5):
             x1, x2 = x2, x1 + mtf.tanh(x2)
         return [x1, x2]
 
-    assert _kept(ordinary) >= 5
-    assert _kept(lambda x1, x2: mtf.reversible_residuals(x1, x2, [mtf.tanh] * 5)) == 2
+    assert _num_stored(ordinary) >= 5
+    assert _num_stored(lambda x1, x2: mtf.reversible_residuals(x1, x2, [mtf.tanh] * 5)) == 2
 
 
 def test_another_shape_is_an_error() -> None:
     x = mtf.zeros(mtf.Mesh(), SHAPE)
-    with pytest.raises(mtf.ShapeError, match="of reversible_residuals have one shape: .*, not"):
+    with pytest.raises(mtf.ShapeError, match=r"of reversible_residuals have one shape: .*, not"):
         mtf.reversible_residuals(x, mtf.zeros(x.mesh, "batch:8"), [mtf.tanh])
-    with pytest.raises(mtf.ShapeError, match="of reversible_residuals have one shape: .*, not"):
+    with pytest.raises(mtf.ShapeError, match=r"of reversible_residuals have one shape: .*, not"):
         mtf.reversible_residuals(x, x, [lambda y: mtf.reduce_sum(y)])

@@ -1,6 +1,6 @@
-"""Windows of size 1 that skip entries: TensorFlow's fused kernels see them without a stride.
+"""Strided windows of size 1, which TensorFlow's fused kernels get without their stride.
 
-Given the stride, TensorFlow 2.21 (oneDNN) corrupts memory in the filter gradient of a 1x1
+With the stride, TensorFlow 2.21 (oneDNN) corrupts memory in the filter gradient of a 1x1
 convolution, and the process dies sooner or later, on many processors but not on all.
 """
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from tests.layouts import assert_close
 
-# Batch, rows, columns, channels, out: sizes at which the process died within 60 calls.
+# Batch, rows, columns, channels, out: sizes with which the process died within 60 calls.
 SIZES = [(8, 32, 96, 2, 2), (8, 32, 96, 4, 4), (8, 64, 64, 2, 2), (8, 32, 96, 3, 4)]
 
 Operation = Callable[[mtf.Tensor, mtf.Tensor], mtf.Tensor]
@@ -54,25 +54,25 @@ def test_gradients_of_a_strided_1x1_convolution_are_those_of_a_product(
 ) -> None:
     rng = np.random.default_rng(0)
     image = rng.standard_normal((batch, rows, columns, channels), np.float32)
-    kernel = rng.standard_normal((1, 1, channels, out), np.float32)
+    kernel = rng.standard_normal((channels, out), np.float32)
     mesh = mtf.Mesh()
     x = mtf.import_tf_tensor(mesh, image, f"b:{batch};h:{rows};w:{columns};c:{channels}")
-    filter = mtf.import_tf_tensor(mesh, kernel, f"fh:1;fw:1;c:{channels};o:{out}")
+    f = mtf.import_tf_tensor(mesh, kernel[None, None], f"fh:1;fw:1;c:{channels};o:{out}")
 
-    def gradients(x: mtf.Tensor, filter: mtf.Tensor) -> list[mtf.Tensor]:
-        y = mtf.conv2d(x, filter, [2, 2])
-        return mtf.gradients([mtf.reduce_sum(y * y)], [x, filter])
+    def gradients(x: mtf.Tensor, f: mtf.Tensor) -> list[mtf.Tensor | None]:
+        y = mtf.conv2d(x, f, [2, 2])
+        return mtf.gradients([mtf.reduce_sum(y * y)], [x, f])
 
     function = mtf.function(gradients)
-    # Memory that was written wrongly shows itself after some calls.
+    # Corrupted memory has consequences only after some calls.
     for _ in range(60):
-        of_x, of_filter = function(x, filter)
-    read = image[:, ::2, ::2]
-    y = read @ kernel[0, 0]
+        of_x, of_filter = function(x, f)
+    strided = image[:, ::2, ::2]
+    y = strided @ kernel
     expected = np.zeros_like(image)
-    expected[:, ::2, ::2] = 2 * y @ kernel[0, 0].T
+    expected[:, ::2, ::2] = 2 * y @ kernel.T
     assert_close(mtf.to_numpy(of_x), expected)
-    assert_close(mtf.to_numpy(of_filter)[0, 0], 2 * np.einsum("bhwc,bhwo->co", read, y))
+    assert_close(mtf.to_numpy(of_filter)[0, 0], 2 * np.einsum("bhwc,bhwo->co", strided, y))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -80,13 +80,14 @@ def test_no_kernel_gets_a_stride_over_a_window_of_size_1(form: str) -> None:
     x_shape, filter_shape, operation = FORMS[form]
     mesh = mtf.Mesh()
 
-    def gradients(x: tf.Tensor, filter: tf.Tensor) -> list[tf.Tensor]:
+    def gradients(x: tf.Tensor, f: tf.Tensor) -> list[tf.Tensor]:
         tensors = [
             mtf.import_tf_tensor(mesh, value, shape)
-            for value, shape in ((x, x_shape), (filter, filter_shape))
+            for value, shape in ((x, x_shape), (f, filter_shape))
         ]
         y = operation(*tensors)
-        return [g.value for g in mtf.gradients([mtf.reduce_sum(y * y)], tensors)]
+        of_inputs = mtf.gradients([mtf.reduce_sum(y * y)], tensors)
+        return [gradient.value for gradient in of_inputs if gradient is not None]
 
     specs = [
         tf.TensorSpec(mtf.convert_to_shape(shape).to_integer_list)

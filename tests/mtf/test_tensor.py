@@ -1,4 +1,4 @@
-"""Tensors: operators by name, and what is refused."""
+"""Tensors: operators that broadcast by name, and errors."""
 
 from __future__ import annotations
 
@@ -72,16 +72,16 @@ def test_an_output_shape_without_a_dimension_is_an_error_with_the_remedy() -> No
         mtf.add(tensor(X, "a:3;b:2"), tensor(X[:, 0], "a:3"), output_shape="a:3")
 
 
-def test_two_meshes_do_not_meet() -> None:
-    with pytest.raises(mtf.ShapeError, match="operands are on two meshes, .*: make one mesh only"):
+def test_operands_on_two_meshes_are_an_error() -> None:
+    with pytest.raises(mtf.ShapeError, match=r"operands are on two meshes, .*: use one mesh"):
         tensor(X, "a:3;b:2") + tensor(X, "a:3;b:2", mtf.Mesh())
 
 
 def test_the_truth_of_a_tensor_is_not_defined() -> None:
-    with pytest.raises(TypeError, match="use mtf.where"):
+    with pytest.raises(TypeError, match=r"use mtf\.where"):
         bool(tensor(X, "a:3;b:2") > 0)
 
 
 def test_raw_values_are_refused_with_the_remedy() -> None:
-    with pytest.raises(TypeError, match="got ndarray: bring it in with mtf.import_tf_tensor"):
+    with pytest.raises(TypeError, match=r"got ndarray: convert it by mtf\.import_tf_tensor"):
         mtf.relu(X)

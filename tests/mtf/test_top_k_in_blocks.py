@@ -1,4 +1,4 @@
-"""What XLA finds by blocks along a long dimension is what a sort of all of it finds."""
+"""The largest entries along a long dimension, found by blocks under XLA, are those of a sort."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_the_largest_entries_come_in_the_order_of_a_stable_sort(kind: str, order
         return [best, indices, mtf.argmax(x, vocab)]
 
     best, indices, first = mtf.to_numpy(mtf.function(run, jit_compile=True)(x))
-    wanted = np.argsort(-values, axis=-1, kind="stable")[:, :4].reshape([2, 3, 4])
-    np.testing.assert_array_equal(indices, wanted)
+    expected = np.argsort(-values, axis=-1, kind="stable")[:, :4].reshape([2, 3, 4])
+    np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(best.reshape([ROWS, 4]), -np.sort(-values, axis=-1)[:, :4])
-    np.testing.assert_array_equal(first, wanted[..., 0])
+    np.testing.assert_array_equal(first, expected[..., 0])
 
 
 @pytest.mark.parametrize(("size", "k"), [(SIZE, 5), (SIZE + 1, 1), (BLOCK, 1)])
-def test_where_blocks_save_nothing_all_entries_are_sorted(size: int, k: int) -> None:
+def test_all_entries_are_sorted_where_blocks_do_not_help(size: int, k: int) -> None:
     assert not fits_blocks(size, k)
     values = np.random.default_rng(1).standard_normal([ROWS, size]).astype(np.float32)
     x = mtf.import_tf_tensor(mtf.Mesh(ONE_DEVICE), values, f"a:6;vocab:{size}")
@@ -64,29 +64,30 @@ def test_the_normaliser_along_a_first_dimension_is_that_along_the_last() -> None
         mtf.Mesh(ONE_DEVICE), values.T.reshape([SIZE, 2, 3]), f"vocab:{SIZE};a:2;b:3"
     )
     run = mtf.function(lambda x: mtf.reduce_logsumexp(x, f"vocab:{SIZE}"), jit_compile=True)
-    wanted = np.log(np.exp(values.astype(np.float64)).sum(axis=-1)).reshape([2, 3])
-    assert_close(mtf.to_numpy(run(x)), wanted.astype(np.float32))
+    expected = np.log(np.exp(values.astype(np.float64)).sum(axis=-1)).reshape([2, 3])
+    assert_close(mtf.to_numpy(run(x)), expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("order", [f"a:2;b:3;vocab:{SIZE}", f"vocab:{SIZE};a:2;b:3"])
-def test_on_a_mesh_the_same_is_found_with_the_same_gradient(order: str) -> None:
+def test_a_mesh_gives_the_same_entries_and_gradients(order: str) -> None:
     mesh = mtf.Mesh("data:2,model:2", "a:data;vocab:model")
     vocab, rank = mtf.Dimension("vocab", SIZE), mtf.Dimension("rank", 4)
     values = _values("all different").reshape([2, 3, SIZE])
     x = mtf.transpose(mtf.import_tf_tensor(mesh, values, f"a:2;b:3;vocab:{SIZE}"), order)
 
-    def run(x: mtf.Tensor) -> list[mtf.Tensor]:
+    def run(x: mtf.Tensor) -> list[mtf.Tensor | None]:
         best, indices = mtf.top_k(x, vocab, rank)
         (gradient,) = mtf.gradients([mtf.reduce_sum(best)], [x])
         return [indices, mtf.argmax(x, vocab), mtf.reduce_logsumexp(x, vocab), gradient]
 
-    found = mtf.to_numpy(mtf.function(run, jit_compile=True)(x))
-    wanted = np.argsort(-values, axis=-1, kind="stable")[..., :4]
-    np.testing.assert_array_equal(found[0], wanted)
-    np.testing.assert_array_equal(found[1], wanted[..., 0])
-    assert_close(found[2], np.log(np.exp(values).sum(axis=-1)))
-    gradient = np.zeros_like(values)
-    np.put_along_axis(gradient, wanted, 1.0, axis=-1)
+    results = mtf.to_numpy(mtf.function(run, jit_compile=True)(x))
+    indices, first, logsumexp, gradient = results
+    expected = np.argsort(-values, axis=-1, kind="stable")[..., :4]
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_array_equal(first, expected[..., 0])
+    assert_close(logsumexp, np.log(np.exp(values).sum(axis=-1)))
+    expected_gradient = np.zeros_like(values)
+    np.put_along_axis(expected_gradient, expected, 1.0, axis=-1)
     if order.startswith("vocab"):
-        gradient = np.moveaxis(gradient, -1, 0)
-    np.testing.assert_array_equal(found[3], gradient)
+        expected_gradient = np.moveaxis(expected_gradient, -1, 0)
+    np.testing.assert_array_equal(gradient, expected_gradient)

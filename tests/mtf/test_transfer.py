@@ -1,4 +1,4 @@
-"""Values onto a mesh and back."""
+"""Transfer of values to a mesh and back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def mesh(request: pytest.FixtureRequest) -> mtf.Mesh:
     return mtf.Mesh(request.param, "a:data;b:model")
 
 
-@pytest.mark.parametrize("given", [ARRAY, ARRAY.tolist(), tf.constant(ARRAY)])
-def test_what_goes_in_comes_out(mesh: mtf.Mesh, given: Any) -> None:
-    x = mtf.import_tf_tensor(mesh, given, SHAPE, tf.float32)
+@pytest.mark.parametrize("value", [ARRAY, ARRAY.tolist(), tf.constant(ARRAY)])
+def test_a_value_is_the_same_after_a_round_trip(mesh: mtf.Mesh, value: Any) -> None:
+    x = mtf.import_tf_tensor(mesh, value, SHAPE, tf.float32)
     assert x.shape == mtf.convert_to_shape(SHAPE) and x.dtype == tf.float32
     np.testing.assert_array_equal(mtf.to_numpy(x), ARRAY)
 
@@ -32,7 +32,7 @@ def test_a_host_value_becomes_a_constant_inside_a_function(mesh: mtf.Mesh) -> No
     np.testing.assert_array_equal(mtf.to_numpy(y), 2 * ARRAY)
 
 
-def test_the_type_is_converted_on_the_way(mesh: mtf.Mesh) -> None:
+def test_the_type_is_converted(mesh: mtf.Mesh) -> None:
     x = mtf.import_tf_tensor(mesh, ARRAY, SHAPE, tf.bfloat16)
     assert x.dtype == tf.bfloat16
     np.testing.assert_array_equal(mtf.to_numpy(x).astype(np.float32), ARRAY)
@@ -55,11 +55,11 @@ def test_other_sizes_are_an_error(mesh: mtf.Mesh) -> None:
         mtf.import_tf_tensor(mesh, ARRAY, "a:4;b:5")
 
 
-def test_to_numpy_takes_structures_and_leaves_the_rest_alone(mesh: mtf.Mesh) -> None:
+def test_to_numpy_takes_structures_and_does_not_change_other_leaves(mesh: mtf.Mesh) -> None:
     x = mtf.import_tf_tensor(mesh, ARRAY, SHAPE)
-    found = mtf.to_numpy({"x": [x, x + 1.0], "step": 3})
-    np.testing.assert_array_equal(found["x"][1], ARRAY + 1.0)
-    assert found["step"] == 3
+    structure = mtf.to_numpy({"x": [x, x + 1.0], "step": 3})
+    np.testing.assert_array_equal(structure["x"][1], ARRAY + 1.0)
+    assert structure["step"] == 3
 
 
 @pytest.mark.parametrize("value", [2.5, [[1.0, 2.0], [3.0, 4.0]]])

@@ -34,13 +34,13 @@ def _in_blocks(array: np.ndarray, blocking: tuple[int, int]) -> np.ndarray:
     return array.reshape(batch, r, rows // r, c, columns // c, channels).transpose(0, 1, 3, 2, 4, 5)
 
 
-def _transposed(x: tf.Tensor, filter: tf.Tensor, stride: int) -> tf.Tensor:
+def _transposed(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     """Returns TensorFlow's transposed convolution with "SAME"."""
-    if filter.shape[0] > 1:
+    if kernel.shape[0] > 1:
         sizes = [BATCH, ROWS * stride, COLUMNS * stride, OUT]
-        return tf.nn.conv2d_transpose(x, filter, sizes, stride, "SAME")
+        return tf.nn.conv2d_transpose(x, kernel, sizes, stride, "SAME")
     # TensorFlow's own gradient of a strided 1x1 convolution crashes on some CPUs.
-    y = tf.einsum("brcf,of->brco", x, filter[0, 0])[:, :, None, :, None]
+    y = tf.einsum("brcf,of->brco", x, kernel[0, 0])[:, :, None, :, None]
     zeros = [0, stride - 1]
     y = tf.pad(y, [[0, 0], [0, 0], zeros, [0, 0], zeros, [0, 0]])
     return tf.reshape(y, [BATCH, ROWS * stride, COLUMNS * stride, OUT])
@@ -51,38 +51,38 @@ def test_blocks_change_no_transposed_convolution(
     mesh_shape: str, layout: str, blocking: tuple[int, int]
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
-    x, operands, wanted = _normal(BATCH, ROWS, COLUMNS, CHANNELS), [], []
+    x, operands, references = _normal(BATCH, ROWS, COLUMNS, CHANNELS), [], []
     for size, stride in CALLS:
-        filter = _normal(size, size, OUT, CHANNELS)
+        kernel = _normal(size, size, OUT, CHANNELS)
         cotangent = _normal(BATCH, ROWS * stride, COLUMNS * stride, OUT)
         with tf.GradientTape() as tape:
-            sources = tf.constant(x), tf.constant(filter)
+            sources = tf.constant(x), tf.constant(kernel)
             tape.watch(sources)
             y = _transposed(*sources, stride)
         gradients = tape.gradient(y, sources, cotangent)
-        wanted.append([y.numpy(), gradients[0].numpy(), gradients[1].numpy()])
+        references.append([y.numpy(), gradients[0].numpy(), gradients[1].numpy()])
         names = ["batch", "row_blocks", "column_blocks", "rows", "columns"]
         operands.append(
             [
                 mtf.import_tf_tensor(mesh, array, mtf.Shape(zip(dims, array.shape, strict=True)))
                 for array, dims in [
                     (_in_blocks(x, blocking), [*names, "channels"]),
-                    (filter, ["filter_rows", "filter_columns", "out", "channels"]),
+                    (kernel, ["filter_rows", "filter_columns", "out", "channels"]),
                     (_in_blocks(cotangent, blocking), [*names, "out"]),
                 ]
             ]
         )
 
-    def run(operands: list[list[mtf.Tensor]]) -> list[list[mtf.Tensor]]:
+    def run(operands: list[list[mtf.Tensor]]) -> list[list[mtf.Tensor | None]]:
         results = []
-        for (_, stride), (x, filter, cotangent) in zip(CALLS, operands, strict=True):
+        for (_, stride), (x, kernel, cotangent) in zip(CALLS, operands, strict=True):
             y = mtf.conv2d_transpose_with_blocks(
-                x, filter, [stride] * 2, "SAME", x.shape[1], x.shape[2]
+                x, kernel, [stride] * 2, "SAME", x.shape[1], x.shape[2]
             )
-            results.append([y, *mtf.gradients([y], [x, filter], [cotangent])])
+            results.append([y, *mtf.gradients([y], [x, kernel], [cotangent])])
         return results
 
-    for results, expected in zip(mtf.function(run)(operands), wanted, strict=True):
+    for results, expected in zip(mtf.function(run)(operands), references, strict=True):
         y, x_gradient, filter_gradient = expected
         assert_close(mtf.to_numpy(results[0]), _in_blocks(y, blocking))
         assert_close(mtf.to_numpy(results[1]), _in_blocks(x_gradient, blocking))
@@ -94,18 +94,18 @@ def test_blocks_change_no_transposed_convolution(
 def test_a_whole_transposed_convolution_equals_tensorflows(
     size: int, stride: int, padding: str
 ) -> None:
-    x, filter = _normal(BATCH, ROWS, COLUMNS, CHANNELS), _normal(size, size, OUT, CHANNELS)
-    more = max(0, size - stride) if padding == "VALID" else 0
-    sizes = [BATCH, ROWS * stride + more, COLUMNS * stride + more, OUT]
+    x, kernel = _normal(BATCH, ROWS, COLUMNS, CHANNELS), _normal(size, size, OUT, CHANNELS)
+    overlap = max(0, size - stride) if padding == "VALID" else 0
+    sizes = [BATCH, ROWS * stride + overlap, COLUMNS * stride + overlap, OUT]
     mesh = mtf.Mesh()
     y = mtf.conv2d_transpose(
         mtf.import_tf_tensor(mesh, x, f"b:{BATCH};h:{ROWS};w:{COLUMNS};c:{CHANNELS}"),
-        mtf.import_tf_tensor(mesh, filter, f"fh:{size};fw:{size};o:{OUT};c:{CHANNELS}"),
+        mtf.import_tf_tensor(mesh, kernel, f"fh:{size};fw:{size};o:{OUT};c:{CHANNELS}"),
         [stride, stride],
         padding,
     )
     assert y.shape.dimension_names == ["b", "h", "w", "o"]
-    assert_close(mtf.to_numpy(y), tf.nn.conv2d_transpose(x, filter, sizes, stride, padding))
+    assert_close(mtf.to_numpy(y), tf.nn.conv2d_transpose(x, kernel, sizes, stride, padding))
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,16 @@ def test_blocks_of_a_volume_change_nothing(mesh_shape: str, layout: str) -> None
             (up, "fd:2;fh:2;fw:2;out:4;channels:2"),
         ]
     ]
-    blocks = {"d_blocks_dim": depth_blocks, "h_blocks_dim": row_blocks}
-    y = mtf.function(lambda x, f: mtf.conv3d_with_blocks(x, f, **blocks))(*tensors[:2])
-    z = mtf.function(lambda x, f: mtf.conv3d_transpose_with_blocks(x, f, **blocks))(
-        tensors[0], tensors[2]
-    )
+    y = mtf.function(
+        lambda x, f: mtf.conv3d_with_blocks(
+            x, f, d_blocks_dim=depth_blocks, h_blocks_dim=row_blocks
+        )
+    )(*tensors[:2])
+    z = mtf.function(
+        lambda x, f: mtf.conv3d_transpose_with_blocks(
+            x, f, d_blocks_dim=depth_blocks, h_blocks_dim=row_blocks
+        )
+    )(tensors[0], tensors[2])
     for actual, expected in [
         (y, tf.nn.conv3d(x, down, [1] * 5, "SAME")),
         (z, tf.nn.conv3d_transpose(x, up, [2, 8, 8, 6, 4], [1, 2, 2, 2, 1])),
@@ -178,9 +183,9 @@ def test_a_window_longer_than_its_dimension_is_an_error() -> None:
 
 def test_positions_are_not_split_beside_their_blocks() -> None:
     mesh = mtf.Mesh("data:2,model:1", "h:data")
-    x, filter = mtf.zeros(mesh, "hb:2;h:4;w:4;c:1"), mtf.zeros(mesh, "fh:3;fw:3;c:1;o:1")
+    x, kernel = mtf.zeros(mesh, "hb:2;h:4;w:4;c:1"), mtf.zeros(mesh, "fh:3;fw:3;c:1;o:1")
     with pytest.raises(mtf.LayoutError, match="lay out the blocks only"):
-        mtf.conv2d_with_blocks(x, filter, h_blocks_dim="hb:2")
+        mtf.conv2d_with_blocks(x, kernel, h_blocks_dim="hb:2")
 
 
 def test_filters_are_split_by_channels_only() -> None:

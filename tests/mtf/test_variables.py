@@ -1,4 +1,4 @@
-"""Variables and modules: paths, first values, assignment."""
+"""Variables and modules: paths, initial values, assignment."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_initialize_gives_modules_and_variables_their_paths() -> None:
     assert list(model.named_modules()) == ["", "blocks/0", "blocks/1", "heads/main"]
 
 
-def test_paths_can_be_given_without_making_storage() -> None:
+def test_paths_can_be_assigned_without_allocating_storage() -> None:
     model = Model(mtf.Mesh())
     mtf.assign_paths(model)
     assert model.blocks[1].path == "blocks/1"
     assert not model.blocks[1].kernel.is_initialized
 
 
-def test_first_values_depend_on_seed_and_path_and_on_no_layout(mesh_shape: str) -> None:
+def test_initial_values_depend_on_seed_and_path_and_not_on_the_layout(mesh_shape: str) -> None:
     expected = {path: mtf.to_numpy(v) for path, v in _model().named_variables().items()}
     for path, variable in _model(mesh_shape).named_variables().items():
         np.testing.assert_array_equal(mtf.to_numpy(variable), expected[path])
@@ -81,21 +81,21 @@ def test_storage_is_laid_out_by_the_rules() -> None:
     assert dtensor.unpack(kernel.variable.read_value())[0].shape == (2, 2)
 
 
-def test_a_variable_without_value_says_what_to_do() -> None:
+def test_a_variable_without_value_is_an_error_with_the_remedy() -> None:
     variable = mtf.Variable(mtf.Mesh(), "a:8", name="scale")
     with pytest.raises(
         mtf.ShapeError,
         match=r"^variable scale has no value yet: call mtf.initialize\(module, seed\)",
     ):
         mtf.relu(variable)
-    with pytest.raises(mtf.ShapeError, match="^Layer has no path yet: call mtf.initialize"):
+    with pytest.raises(mtf.ShapeError, match=r"^Layer has no path yet: call mtf\.initialize"):
         _ = Layer(mtf.Mesh()).path
 
 
 def test_an_initializer_of_the_wrong_size_is_an_error() -> None:
-    variable = mtf.Variable(mtf.Mesh(), "a:8", lambda shape, rng: np.zeros([4]))
+    variable = mtf.Variable(mtf.Mesh(), "a:8", lambda _shape, _rng: np.zeros([4]))
     with pytest.raises(
-        mtf.ShapeError, match=r"initializer of w gave sizes \(4,\) for Shape\(a:8\)"
+        mtf.ShapeError, match=r"the initializer of w returned sizes \(4,\) for Shape\(a:8\)"
     ):
         variable.initialize(0, "w")
 

@@ -1,4 +1,4 @@
-"""Keeping XLA from rewriting across a tensor."""
+"""A barrier to XLA's rewriting of expressions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 def optimization_barrier(x: TensorLike) -> Tensor:
-    """Returns x, which XLA then computes as it is written, before what is made of it.
+    """Returns x, which XLA computes separately from the operations that use it.
 
-    For instance XLA turns the transpose of a product into the product of the transposed factors,
-    also where that is slower. Without XLA, and on several devices, nothing happens.
+    XLA otherwise rewrites across operations: the transpose of a product, for instance, becomes the
+    product of the transposed factors, even where that is slower. Without XLA, and on several
+    devices, this returns x itself.
     """
     x = as_tensor(x)
     if not is_traced_for_xla(x.mesh):

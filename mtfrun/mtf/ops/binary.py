@@ -54,19 +54,19 @@ def mod(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -
 
 
 def pow(x: TensorLike, y: TensorLike) -> Tensor:  # Mesh TensorFlow's name
-    """Returns x to the power of y; negative x are right (the original took exp(y log x))."""
+    """Returns x to the power of y, also for negative x (Mesh TensorFlow: exp(y log x))."""
     return binary(tf.pow, x, y)
 
 
 @named
 def minimum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns the smaller one; on a tie both get the full gradient."""
+    """Returns the smaller operand; on a tie both get the full gradient."""
     return binary(_with_full_gradient_on_ties(tf.minimum, tf.less_equal), x1, x2, output_shape)
 
 
 @named
 def maximum(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
-    """Returns the larger one; on a tie both get the full gradient."""
+    """Returns the larger operand; on a tie both get the full gradient."""
     return binary(_with_full_gradient_on_ties(tf.maximum, tf.greater_equal), x1, x2, output_shape)
 
 
@@ -166,11 +166,11 @@ def where(
     fixed = {i: tf.constant(x, dtype) for i, x in enumerate((if_true, if_false)) if numbers[i]}
 
     def choose(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
-        rest = iter(values)
+        tensor_values = iter(values)
         if condition.mesh.is_distributed and not condition.shape.ndims:
-            # DTensor crashes the process where a scalar chooses between tensors.
+            # DTensor ends the process where a scalar condition chooses between tensors.
             mask = tf.reshape(mask, [1] * shape.ndims)
-        return tf.where(mask, *(fixed[i] if i in fixed else next(rest) for i in (0, 1)))
+        return tf.where(mask, *(fixed[i] if i in fixed else next(tensor_values) for i in (0, 1)))
 
     value = combine(
         choose,

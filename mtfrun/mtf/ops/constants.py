@@ -1,4 +1,4 @@
-"""Constants, ranges and one-hots."""
+"""Constants, ranges and one-hot vectors."""
 
 from __future__ import annotations
 
@@ -75,15 +75,15 @@ def one_hot(
     """Returns on_value where `output_dim`'s index equals `indices`, else off_value.
 
     `output_dim` becomes the last dimension; an index outside of it gives off_value everywhere.
-    Every device makes its own part only.
+    Every device computes its own part only.
     """
     indices = as_tensor(indices)
     dim = convert_to_dimension(output_dim)
     shape = indices.shape + dim
     positions = range(indices.mesh, dim, indices.dtype)
-    hit = tf.equal(align(indices.value, indices.shape, shape), positions.value)
+    is_index = tf.equal(align(indices.value, indices.shape, shape), positions.value)
     dtype = tf.as_dtype(dtype)
     if dtype == tf.bool:
-        return laid_out(indices, hit, shape)
-    value = tf.where(hit, tf.cast(on_value, dtype), tf.cast(off_value, dtype))
+        return laid_out(indices, is_index, shape)
+    value = tf.where(is_index, tf.cast(on_value, dtype), tf.cast(off_value, dtype))
     return laid_out(indices, value, shape)

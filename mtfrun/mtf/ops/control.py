@@ -1,4 +1,4 @@
-"""Loops."""
+"""A while loop over named tensors."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def while_loop(
     has_accumulators: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Returns the loop variables after body_fn was applied as long as cond_fn holds.
+    """Returns the loop variables after body_fn has been applied as long as cond_fn holds.
 
-    As in Mesh TensorFlow, a loop has no gradient on several devices: DTensor cannot keep rounds.
-    Unroll it in Python, or take gradients inside of body_fn.
+    As in Mesh TensorFlow, a loop has no gradient on several devices: DTensor cannot store the
+    values of its rounds. Unroll it in Python, or take gradients inside of body_fn.
 
     Args:
       cond_fn: takes the loop variables and returns a bool scalar tensor.
       body_fn: takes them and returns the next ones, in the same structure, with the same shapes.
-      inputs: a list or tuple of (nested structures of) tensors: the first loop variables.
+      inputs: a list or tuple of (nested structures of) tensors: the initial loop variables.
       num_loop_vars: how many of the loop variables are returned; by default all. (Mesh TensorFlow
-        kept the others in variables, which nothing here needs.)
+        stored the others in variables, which is not needed.)
       has_accumulators: body_fn returns further tensors after the loop variables. They are summed
         over the rounds and returned after the loop variables. body_fn is then traced twice.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
@@ -44,52 +44,60 @@ def while_loop(
       ShapeError: body_fn changes a shape or the number of loop variables.
     """
     number = len(inputs)
-    extra = _traced(body_fn, inputs)[number:] if has_accumulators else []
-    variables = [*inputs, *tf.nest.map_structure(_zeros, extra)] if extra else inputs
-    first = [as_tensor(x) for x in tf.nest.flatten(variables)]
-
-    def named(values: Sequence[tf.Tensor]) -> Any:
-        tensors = [
-            Tensor(x.mesh, _own(x.mesh, v), x.shape) for x, v in zip(first, values, strict=True)
-        ]
-        return tf.nest.pack_sequence_as(variables, tensors)
+    sums = _traced(body_fn, inputs)[number:] if has_accumulators else []
+    variables = [*inputs, *tf.nest.map_structure(_zeros, sums)] if sums else inputs
+    variables = tf.nest.map_structure(as_tensor, variables)
+    initial = tf.nest.flatten(variables)
 
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
-        given = named(values)
-        results = list(body_fn(*given[:number]))
-        if len(results) != len(variables):
-            raise ShapeError(
-                f"the loop's body returns {len(results)} values for {len(variables)} variables"
-                + ("" if has_accumulators else ": sums over the rounds need has_accumulators=True")
-            )
-        results[number:] = tf.nest.map_structure(_plus, list(given[number:]), results[number:])
+        before = _named(variables, values)
+        results = list(body_fn(*before[:number]))
+        _require_number(results, len(variables), has_accumulators)
+        results[number:] = tf.nest.map_structure(_plus, list(before[number:]), results[number:])
         # The layout of a loop variable must be the same in every round.
         return [
             _next_value(x, as_tensor(result))
-            for x, result in zip(first, tf.nest.flatten(results), strict=True)
+            for x, result in zip(initial, tf.nest.flatten(results), strict=True)
         ]
 
     counters = spare_counters()
     spare = len(counters)
     values = tf.while_loop(
-        lambda *values: cond_fn(*named(values[spare:])[:number]).value,
+        lambda *values: cond_fn(*_named(variables, values[spare:])[:number]).value,
         lambda *values: [*(x + 1 for x in values[:spare]), *body(*values[spare:])],
-        [*counters, *(x.value for x in first)],
+        [*counters, *(x.value for x in initial)],
         **kwargs,
     )
-    return named(values[spare:])[:num_loop_vars]
+    return _named(variables, values[spare:])[:num_loop_vars]
+
+
+def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
+    """Returns values as tensors with the structure and the shapes of the loop variables."""
+    tensors = [
+        Tensor(x.mesh, _own(x.mesh, value), x.shape)
+        for x, value in zip(tf.nest.flatten(variables), values, strict=True)
+    ]
+    return tf.nest.pack_sequence_as(variables, tensors)
+
+
+def _require_number(results: Sequence[Any], number: int, has_accumulators: bool) -> None:
+    if len(results) != number:
+        raise ShapeError(
+            f"the loop's body returns {len(results)} values for {number} variables"
+            + ("" if has_accumulators else ": sums over the rounds need has_accumulators=True")
+        )
 
 
 def _traced(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
-    """Returns what body_fn makes of the inputs: traced to learn shapes and types, never run."""
-    made: list[Any] = []
+    """Returns the results of body_fn, traced for their shapes and types and never run."""
+    results: list[Any] = []
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def scratch() -> None:
-        made.extend(body_fn(*inputs))
+        results.extend(body_fn(*inputs))
 
     scratch.get_concrete_function()
-    return made
+    return results
 
 
 def _zeros(x: TensorLike) -> Tensor:
@@ -102,11 +110,14 @@ def _plus(total: Tensor, x: TensorLike) -> Tensor:
 
 def _next_value(before: Tensor, after: Tensor) -> tf.Tensor:
     if after.shape != before.shape:
-        raise ShapeError(f"the loop's body turns a variable of {before.shape} into {after.shape}")
+        raise ShapeError(f"the loop's body changes a variable of {before.shape} to {after.shape}")
     return after.mesh.constrain(_own(after.mesh, after.value), before.shape)
 
 
 def _own(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
-    """Returns a value that the body itself has made: DTensor ends the process over one that hands a
-    loop variable on, or lays it out anew, as it was."""
+    """Returns a copy of a value that the body itself computes.
+
+    DTensor ends the process where a body returns a loop variable unchanged, or only lays it out
+    again.
+    """
     return tf.identity(value) if mesh.is_distributed else value

@@ -1,4 +1,4 @@
-"""The cross entropy of class ids, which a language model spends much of its time on."""
+"""The cross entropy of class ids, in which a language model spends much of its time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 class CrossEntropy(NamedTuple):
-    """What comes out together; all have the targets' shape.
+    """The cross entropy with its by-products; all have the targets' shape.
 
-    loss: logsumexp(logits) - logits[targets], which is -log softmax(logits)[targets].
-    logsumexp: of the logits.
-    margin: the largest logit less the target's; 0 where the target is the likeliest. No gradient.
+    Attributes:
+      loss: logsumexp(logits) - logits[targets], which is -log softmax(logits)[targets].
+      logsumexp: the normaliser of the logits.
+      margin: the largest logit minus the target's; 0 where the target is the most likely class. It
+        has no gradient.
     """
 
     loss: Tensor
@@ -43,19 +45,20 @@ def sparse_cross_entropy(
     *,
     logsumexp_gradient: bool = True,
 ) -> CrossEntropy:
-    """Returns the cross entropy of class ids, and what is known along with it.
+    """Returns the cross entropy of class ids, with its by-products.
 
-    Made of a softmax and two maxima, which is exact and takes a third of the time of TensorFlow's
-    fused operation on CPU: logsumexp(logits) = max(logits) - log(max(softmax(logits))), and the
-    largest probability is at least 1 / vocab_dim.size, so that the logarithm is harmless. Where the
-    classes are split, every device does so with its own; what it sends is three numbers a target.
+    Computed by a softmax and two maxima, which is exact and takes a third of the time of
+    TensorFlow's fused operation on CPU: logsumexp(logits) = max(logits) - log(max(softmax(logits)))
+    and the largest probability is at least 1 / vocab_dim.size, so that the logarithm is safe. Where
+    the classes are split, every device does this for its own classes and sends three numbers per
+    target.
 
     Args:
       logits: {..., vocab_dim} float32.
-      targets: {...} integer class ids, inside of `vocab_dim`.
+      targets: {...} integer class ids, from 0 to vocab_dim.size - 1.
       vocab_dim: the classes; may be split.
-      logsumexp_gradient: whether anything that is differentiated depends on `logsumexp`; without,
-        the backward pass is a pass over the logits cheaper.
+      logsumexp_gradient: whether anything that is differentiated depends on `logsumexp`; if not,
+        the backward pass saves one pass over the logits.
     """
     logits, targets, vocab = as_tensor(logits), as_tensor(targets), convert_to_dimension(vocab_dim)
     logits.shape.index(vocab)
@@ -69,14 +72,15 @@ def sparse_cross_entropy(
             gradient = gradient + outputs[-1] * grads[1]
         return [reshape(gradient, inputs[0].shape), None]
 
-    *found, _ = custom_gradient(_forward, backward, [ordered, targets])
-    return CrossEntropy(*found)
+    loss, logsumexp, margin, _ = custom_gradient(_forward, backward, [ordered, targets])
+    return CrossEntropy(loss, logsumexp, margin)
 
 
 def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the fields of a CrossEntropy and the softmax {..., part, classes}.
 
-    `part` is what `vocab_dim` is split into, 1 if it is not; a device's classes are its own.
+    `part` counts the parts that `vocab_dim` is split into, 1 if it is not split; `classes` are
+    those of one part.
     """
     vocab = logits.shape[-1]
     part = Dimension(vocab.name, logits.mesh.num_splits(vocab))
@@ -87,8 +91,8 @@ def _forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     own_logsumexp = own_largest - log(reduce_max(own_softmax, reduced_dim=classes))
     largest = reduce_max(own_largest, reduced_dim=part)
     margin = largest - gather(logits, targets, vocab)
-    # Relative to the largest logit, so that a target that has it loses nothing to cancellation;
-    # the sum is between 1 and vocab.size.
+    # Relative to the largest logit, so that there is no cancellation where it is the target's; the
+    # sum is between 1 and vocab.size.
     excess = log(reduce_sum(exp(own_logsumexp - largest), reduced_dim=part))
     if part.size > 1:
         own_softmax = own_softmax * exp(own_logsumexp - (largest + excess))
@@ -100,7 +104,6 @@ def _softmax_minus_one_hot(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) 
     probabilities = outputs[-1]
     part, classes = probabilities.shape.dims[-2:]
     targets = inputs[1]
-    # In each part's own numbering; other parts' ids are outside of it.
+    # Counted from the first class of each part; ids of other parts are out of range.
     own_ids = targets - range(targets.mesh, part, targets.dtype) * classes.size
-    hit = one_hot(own_ids, classes, dtype=probabilities.dtype)
-    return probabilities - hit
+    return probabilities - one_hot(own_ids, classes, dtype=probabilities.dtype)

@@ -137,7 +137,7 @@ def softplus(x: TensorLike) -> Tensor:
 
 @named
 def cast(x: TensorLike, dtype: tf.DType) -> Tensor:
-    """Returns x in another type; x itself where it has it already."""
+    """Returns x converted to a type; x itself where it has that type already."""
     x = as_tensor(x)
     dtype = tf.as_dtype(dtype)
     return x if x.dtype == dtype else unary(lambda value: tf.cast(value, dtype), x)
@@ -157,7 +157,7 @@ def to_bfloat16(x: TensorLike) -> Tensor:
 
 @named
 def to_int32(x: TensorLike) -> Tensor:
-    """Returns x as int32, fractions cut off."""
+    """Returns x as int32, rounded towards zero."""
     return cast(x, tf.int32)
 
 

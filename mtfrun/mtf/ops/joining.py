@@ -1,7 +1,7 @@
-"""Joining tensors along a dimension, and cutting them.
+"""Concatenation, slicing, stacking and padding along a dimension.
 
-Where the dimension that is joined or cut is split over a mesh axis, it is gathered first and the
-result is laid out again: a part of it has no meaning of its own. Keep such dimensions unsplit.
+Where that dimension is split over a mesh axis, it is gathered first and the result is laid out
+again. Keep such dimensions without a layout rule.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
-from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
+from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
@@ -20,7 +20,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 @named
 def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
-    """Returns tensors joined along the dimension of this name; the others must agree.
+    """Returns tensors concatenated along a dimension; their other dimensions must agree.
 
     Raises:
       ShapeError: another dimension differs.
@@ -36,19 +36,19 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
         dim = x.shape.get_dim_by_name(concat_dim_name)
         total += dim.size
         aligned = transposed(x, first.resize_dimension(concat_dim_name, dim.size))
-        parts.append(whole_along(aligned, dim))
+        parts.append(gathered_along(aligned, dim))
     shape = first.resize_dimension(concat_dim_name, total)
-    return laid_out_from_whole(tensors[0], tf.concat(parts, axis), shape, shape[axis])
+    return laid_out_from_gathered(tensors[0], tf.concat(parts, axis), shape, shape[axis])
 
 
 @named
 def split(
     x: TensorLike, split_dim: DimensionLike, num_or_size_splits: int | Sequence[int]
 ) -> list[Tensor]:
-    """Returns x cut along a dimension into equal parts, or into parts of the given sizes.
+    """Returns x split along a dimension into equal parts, or into parts of the sizes in a list.
 
     Raises:
-      ShapeError: the parts do not make up the dimension.
+      ShapeError: the sizes of the parts do not sum to that of the dimension.
     """
     x = as_tensor(x)
     dim = convert_to_dimension(split_dim)
@@ -62,30 +62,33 @@ def split(
         sizes = list(num_or_size_splits)
         if sum(sizes) != dim.size:
             raise ShapeError(f"parts of {sizes} do not make up {dim.name}:{dim.size}")
-    whole = whole_along(x, dim)
+    gathered = gathered_along(x, dim)
     begins = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [_cut(x, whole, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)]
+    return [
+        _sliced(x, gathered, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)
+    ]
 
 
 @named
 def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
-    """Returns tensors of one shape joined along a new dimension.
+    """Returns tensors of one shape stacked along a new dimension.
 
     Args:
       xs: the tensors; they must have the same dimensions.
       dim_name: the name of the new dimension; its size is their number.
-      axis: its place; negative counts from the end.
+      axis: its position in the result; negative numbers count from the end.
     """
     tensors = [as_tensor(x) for x in xs]
     if not tensors:
         raise ShapeError("stack needs at least one tensor")
     shape = tensors[0].shape
-    place = axis if axis >= 0 else len(shape) + 1 + axis
-    # expand_dims and concat, for they keep every layout.
-    parts = [tf.expand_dims(transposed(x, shape).value, place) for x in tensors]
+    position = axis if axis >= 0 else len(shape) + 1 + axis
+    # expand_dims and concat, because they keep every layout.
+    parts = [tf.expand_dims(transposed(x, shape).value, position) for x in tensors]
     dims = shape.dims
-    dims.insert(place, Dimension(dim_name, len(tensors)))
-    return laid_out_from_whole(tensors[0], tf.concat(parts, place), Shape(dims), dims[place])
+    dims.insert(position, Dimension(dim_name, len(tensors)))
+    value = tf.concat(parts, position)
+    return laid_out_from_gathered(tensors[0], value, Shape(dims), dims[position])
 
 
 @named
@@ -94,8 +97,8 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
     axis = x.shape.index(dim)
-    whole = whole_along(x, dim)
-    parts = [_cut_value(x, whole, dim, begin, 1) for begin in range(dim.size)]
+    gathered = gathered_along(x, dim)
+    parts = [_sliced_value(x, gathered, dim, begin, 1) for begin in range(dim.size)]
     return [laid_out(x, tf.squeeze(part, axis), x.shape - dim) for part in parts]
 
 
@@ -104,13 +107,13 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     """Returns `size` entries from `begin` along the dimension of this name.
 
     Raises:
-      ShapeError: they reach beyond the dimension.
+      ShapeError: the entries are outside of the dimension.
     """
     x = as_tensor(x)
     dim = x.shape.get_dim_by_name(slice_dim_name)
     if begin < 0 or size < 1 or begin + size > dim.size:
         raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
-    return _cut(x, whole_along(x, dim), dim, begin, size)
+    return _sliced(x, gathered_along(x, dim), dim, begin, size)
 
 
 def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
@@ -118,13 +121,13 @@ def reduce_first(tensor: TensorLike, reduced_dim: DimensionLike) -> Tensor:
     x = as_tensor(tensor)
     dim = convert_to_dimension(reduced_dim)
     axis = x.shape.index(dim)
-    part = _cut_value(x, whole_along(x, dim), dim, 0, 1)
+    part = _sliced_value(x, gathered_along(x, dim), dim, 0, 1)
     return laid_out(x, tf.squeeze(part, axis), x.shape - dim)
 
 
 @named
 def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
-    """Returns x with zeros, `paddings` = (before, after) of them, along the dimension."""
+    """Returns x padded with zeros along a dimension; `paddings` is (before, after)."""
     x = as_tensor(x)
     dim = x.shape.get_dim_by_name(dim_name)
     before, after = paddings
@@ -132,14 +135,16 @@ def pad(x: TensorLike, paddings: Sequence[int], dim_name: str) -> Tensor:
         raise ShapeError(f"paddings must not be negative, got {(before, after)} for {dim.name}")
     amounts = [[before, after] if d == dim else [0, 0] for d in x.shape]
     shape = x.shape.resize_dimension(dim_name, dim.size + before + after)
-    return laid_out_from_whole(x, tf.pad(whole_along(x, dim), amounts), shape, dim)
+    return laid_out_from_gathered(x, tf.pad(gathered_along(x, dim), amounts), shape, dim)
 
 
-def _cut(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
+def _sliced(x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int) -> Tensor:
     shape = x.shape.resize_dimension(dim.name, size)
-    return laid_out_from_whole(x, _cut_value(x, whole, dim, begin, size), shape, dim)
+    return laid_out_from_gathered(x, _sliced_value(x, gathered, dim, begin, size), shape, dim)
 
 
-def _cut_value(x: Tensor, whole: tf.Tensor, dim: Dimension, begin: int, size: int) -> tf.Tensor:
+def _sliced_value(
+    x: Tensor, gathered: tf.Tensor, dim: Dimension, begin: int, size: int
+) -> tf.Tensor:
     begins = [begin if d == dim else 0 for d in x.shape]
-    return tf.slice(whole, begins, [size if d == dim else d.size for d in x.shape])
+    return tf.slice(gathered, begins, [size if d == dim else d.size for d in x.shape])

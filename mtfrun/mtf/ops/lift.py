@@ -1,6 +1,6 @@
 """Wrappers, one per kind of operation, that lift TensorFlow functions to named tensors.
 
-What DTensor cannot do is avoided here, so that no code above meets it.
+They avoid what DTensor cannot do, so that the operations need not.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary
 __all__ = [
     "along",
     "binary",
+    "gathered_along",
     "laid_out",
-    "laid_out_from_whole",
+    "laid_out_from_gathered",
     "reduction",
     "reduction_shape",
     "transposed",
     "unary",
-    "whole_along",
 ]
 
 
 def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
-    """Returns an element-wise function of one tensor; the layout stays."""
+    """Returns an element-wise function of one tensor; the layout does not change."""
     x = as_tensor(x)
     return Tensor(x.mesh, tf_fn(x.value), x.shape)
 
@@ -39,26 +39,26 @@ def laid_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
     return Tensor(x.mesh, x.mesh.constrain(value, shape), shape)
 
 
-def whole_along(x: Tensor, dim: Dimension) -> tf.Tensor:
+def gathered_along(x: Tensor, dim: Dimension) -> tf.Tensor:
     """Returns x's value, gathered along `dim` where that is split."""
     if x.mesh.num_splits(dim) == 1:
         return x.value
-    return x.mesh.constrain(x.value, _with_whole(x.shape, dim))
+    return x.mesh.constrain(x.value, _unsplit(x.shape, dim))
 
 
-def laid_out_from_whole(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
-    """Returns `value`, which is made with `dim` whole on every device, laid out by the rules.
+def laid_out_from_gathered(x: Tensor, value: tf.Tensor, shape: ShapeLike, dim: Dimension) -> Tensor:
+    """Returns `value`, computed with `dim` unsplit on every device, laid out by the rules.
 
-    Said in two steps: DTensor otherwise lets an operation that cannot do so, or its gradient,
-    compute with `dim` split, and fails or answers wrongly.
+    In two steps: DTensor otherwise lets an operation, or its gradient, compute with `dim` split
+    although it cannot, and fails or gives wrong numbers.
     """
     shape = convert_to_shape(shape)
     if x.mesh.num_splits(dim) > 1:
-        value = x.mesh.constrain(value, _with_whole(shape, dim))
+        value = x.mesh.constrain(value, _unsplit(shape, dim))
     return laid_out(x, value, shape)
 
 
-def _with_whole(shape: Shape, dim: Dimension) -> Shape:
+def _unsplit(shape: Shape, dim: Dimension) -> Shape:
     """Returns the shape with `dim` under a name that has no layout rule."""
     return Shape(Dimension(f"{d.name}_whole", d.size) if d.name == dim.name else d for d in shape)
 
@@ -76,7 +76,7 @@ def transposed(x: TensorLike, shape: Shape) -> Tensor:
 def reduction_shape(
     x: Tensor, output_shape: ShapeLike | None, reduced_dim: DimensionLike | None
 ) -> Shape:
-    """Returns what remains of x: `output_shape`, or all but `reduced_dim`, or a scalar."""
+    """Returns the shape of a reduction of x: `output_shape`, all but `reduced_dim`, or a scalar."""
     if output_shape is not None and reduced_dim is not None:
         raise ShapeError("give output_shape or reduced_dim, not both")
     if reduced_dim is not None:
@@ -101,8 +101,8 @@ def reduction(
     axes = [axis for axis, dim in enumerate(x.shape) if dim not in shape]
     if not axes:
         return transposed(x, shape)
-    left = Shape(dim for dim in x.shape if dim in shape)
-    return transposed(laid_out(x, tf_fn(x.value, axes), left), shape)
+    in_order = Shape(dim for dim in x.shape if dim in shape)
+    return transposed(laid_out(x, tf_fn(x.value, axes), in_order), shape)
 
 
 def along(

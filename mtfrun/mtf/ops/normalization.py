@@ -1,4 +1,4 @@
-"""Normalisation by the statistics of a batch."""
+"""Batch normalisation with the statistics of the batch."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from mtfrun.mtf.ops.elementwise import cast, rsqrt, square, stop_gradient, to_fl
 from mtfrun.mtf.ops.reductions import reduce_mean
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
-# Of cuDNN, which the fused kernel calls on GPUs.
+# The smallest that cuDNN accepts, which the fused kernel calls on GPUs.
 _FUSED_MIN_EPSILON = 1e-5
 
 
 def batch_normalize(
     x: TensorLike, scale: TensorLike, bias: TensorLike, epsilon: float = 1e-5
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns (x - mean) / std * scale + bias by the batch's own statistics, and these.
+    """Returns (x - mean) / std * scale + bias with the batch's statistics, and the statistics.
 
     Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1. The statistics are those of the whole
     batch on all devices: two all-reduces of the features. On one device TensorFlow's fused kernel
     is used where the features come last; it takes half the time on CPU.
 
     Args:
-      x: {..., *features}, the features at any places; the result has its type.
-      scale, bias: {*features} float32: these dimensions have statistics of their own.
+      x: {..., *features}, the features at any position; the result has its type.
+      scale, bias: {*features} float32: every entry of these dimensions has its own statistics.
       epsilon: added to the variance.
 
     Returns:
-      the normalised x, and mean and variance {*features} float32, which carry no gradient. The
+      the normalised x, and mean and variance {*features} float32, which have no gradient. The
       variance is divided by the number of entries, not by one less.
     """
     x, scale, bias = as_tensor(x), as_tensor(scale), as_tensor(bias)
@@ -39,7 +39,14 @@ def batch_normalize(
         x.shape.index(dim)
     features_last = x.shape.dims[x.shape.ndims - features.ndims :] == features.dims
     if features_last and not x.mesh.is_distributed and epsilon >= _FUSED_MIN_EPSILON:
-        return _fused(x, scale, bias, epsilon)
+        return _fused_batch_normalize(x, scale, bias, epsilon)
+    return _composed_batch_normalize(x, scale, bias, epsilon)
+
+
+def _composed_batch_normalize(
+    x: Tensor, scale: Tensor, bias: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    features = scale.shape
     wide = to_float(x)
     mean = reduce_mean(wide, output_shape=features)
     centred = wide - mean
@@ -48,13 +55,15 @@ def batch_normalize(
     return cast(y, x.dtype), stop_gradient(mean), stop_gradient(variance)
 
 
-def _fused(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+def _fused_batch_normalize(
+    x: Tensor, scale: Tensor, bias: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
     size = scale.shape.size
     count = x.shape.size // size
     value = x.value
     if x.shape.ndims != 4 or scale.shape.ndims != 1:
-        # A picture is taken as it is: a reshape would keep TensorFlow from making one operation of
-        # this and the relu after it.
+        # Images of four dimensions are not reshaped: this would keep TensorFlow from fusing the
+        # kernel with a relu that follows.
         first = x.shape[0].size if count > 1 else 1
         value = tf.reshape(value, [first, count // first, 1, size])
     result = tf.raw_ops.FusedBatchNormV3(

@@ -1,4 +1,4 @@
-"""Residual blocks that are computed backwards instead of remembered."""
+"""Reversible residual blocks, whose activations are recomputed from their outputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def reversible_residuals(
 ) -> tuple[Tensor, Tensor]:
     """Returns x1 and x2 after `x1, x2 = x2, x1 + f(x2)` for every f, as in a RevNet.
 
-    Gomez et al. 2017, arXiv:1707.04585, equations 6 to 8. Only the last x1 and x2 are remembered,
-    however many functions there are: the backward pass computes the ones before as x2 - f(x1), at
+    Gomez et al. 2017, arXiv:1707.04585, equations 6 to 8. Only the last x1 and x2 are stored,
+    however many functions there are: the backward pass computes the earlier ones as x2 - f(x1), at
     the cost of one more forward pass, and up to rounding.
 
-    Variables that the functions use get their gradients. A function must not draw from a counter:
-    random numbers come from keys, which are the same both times. (A function in a loop binds the
-    loop's variables as defaults, for it is called again later.)
+    Variables that the functions use get their gradients. A function must not use stateful random
+    numbers: those of keys are the same both times. (A function that is defined in a loop must bind
+    the loop's variables as defaults, because the backward pass calls it once more.)
 
     Args:
       x1, x2: tensors of one shape and type.
@@ -48,27 +48,26 @@ def reversible_residuals(
         def backward(
             grad_a: tf.Tensor, grad_b: tf.Tensor, variables: Sequence[Any] = ()
         ) -> tuple[Any, ...]:
-            later_a, later_b = a, b
+            after_a, after_b = a, b
             of_variables: list[tf.Tensor | None] = [None] * len(variables)
             for f in reversed(functions):
                 moment = moment_of([Tensor(mesh, grad_b, shape)], [grad_b])
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    earlier_b = after(moment, later_a)
-                    tape.watch([earlier_b, *variables])
-                    residual = value_of(f, earlier_b)
-                of_b, *found = tape.gradient(
-                    residual, [earlier_b, *variables], output_gradients=grad_b
-                )
-                of_variables = [_sum(x, y) for x, y in zip(of_variables, found, strict=True)]
-                later_a, later_b = later_b - residual, earlier_b
+                    before_b = after(moment, after_a)
+                    sources = [before_b, *variables]
+                    tape.watch(sources)
+                    residual = value_of(f, before_b)
+                of_b, *of_these = tape.gradient(residual, sources, output_gradients=grad_b)
+                of_variables = [_sum(x, y) for x, y in zip(of_variables, of_these, strict=True)]
+                after_a, after_b = after_b - residual, before_b
                 grad_a, grad_b = grad_b, _sum(grad_a, of_b)
             return ((grad_a, grad_b), of_variables) if variables else (grad_a, grad_b)
 
         return (a, b), backward
 
-    other = as_tensor(x2)
-    _require_shape(other, shape)
-    a, b = on_values(first.value, other.value)
+    second = as_tensor(x2)
+    _require_shape(second, shape)
+    a, b = on_values(first.value, second.value)
     return Tensor(mesh, a, shape), Tensor(mesh, b, shape)
 
 

@@ -1,4 +1,4 @@
-"""Lifting TensorFlow functions of one's own."""
+"""Custom operations: TensorFlow functions of raw values, lifted to named tensors."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def slicewise(
     splittable_dims: Iterable[DimensionLike] | None = None,
     grad_function: GradFunction | None = None,
 ) -> Any:
-    """Returns a TensorFlow function of raw values, on devices that hold slices of them.
+    """Returns a TensorFlow function of raw values, which devices compute on their slices.
 
-    tf_fn is traced once for all devices and sees global sizes; it is built from operations that
-    DTensor knows. Dimensions that are not splittable are gathered before it.
+    tf_fn is traced once for all devices and sees global sizes; it must consist of operations that
+    DTensor supports. Dimensions that are not splittable are gathered first.
 
     Args:
       tf_fn: takes as many `tf.Tensor`s as there are xs; returns one, or as many as there are
@@ -96,17 +96,17 @@ def slicewise(
 def _output_shapes(
     output_shape: ShapeLike | Sequence[ShapeLike] | None, default: Shape
 ) -> tuple[bool, list[Shape]]:
-    """Returns whether several results are wanted, and their shapes."""
+    """Returns whether there are several results, and their shapes."""
     if output_shape is None:
         return False, [default]
-    if isinstance(output_shape, (list, tuple)) and not isinstance(output_shape, Dimension):
-        if output_shape and all(isinstance(s, Shape) for s in output_shape):
-            return True, [convert_to_shape(s) for s in output_shape]
+    shapes = output_shape if isinstance(output_shape, (list, tuple)) else ()
+    if shapes and all(isinstance(shape, Shape) for shape in shapes):
+        return True, [convert_to_shape(shape) for shape in shapes]
     return False, [convert_to_shape(output_shape)]  # type: ignore[arg-type]
 
 
 def _gathered_but(x: Tensor, splittable: set[Dimension]) -> tf.Tensor:
-    """Returns x's value, gathered along all dimensions but the splittable ones."""
+    """Returns x's value, gathered along all dimensions except the splittable ones."""
     dims = [
         dim
         if dim in splittable or x.mesh.num_splits(dim) == 1

@@ -1,9 +1,9 @@
-"""Changing the dimensions of a tensor, not its entries."""
+"""Operations that change the dimensions of a tensor, not its entries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast, overload
+from typing import TypeAlias, cast, overload
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,9 @@ from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import import_tf_tensor
+
+# One dimension or several.
+Dimensions: TypeAlias = "DimensionLike | Sequence[DimensionLike]"
 
 
 @named
@@ -34,12 +37,12 @@ def broadcast(x: TensorLike, new_shape: ShapeLike) -> Tensor:
 
 @named
 def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
-    """Returns the same entries, in storage order, under other dimensions of the same total size.
+    """Returns the same entries, in storage order, with other dimensions of the same total size.
 
     It splits, merges and renames dimensions; it never transposes. Where the layout changes (a
-    dimension on an axis becomes one that is not, or is on another), values move between devices:
-    an all-to-all or all-gather, which is how MoE layers exchange tokens. It is an all-to-all up to
-    three dimensions, and where an axis goes from or to the first one.
+    dimension on a mesh axis becomes one without, or one on another axis), values move between
+    devices by an all-gather or all-to-all; this is how mixtures of experts exchange tokens. It is
+    an all-to-all for up to three dimensions, and where an axis moves from or to the first one.
 
     Raises:
       ShapeError: the total sizes differ.
@@ -54,14 +57,15 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
             "the sizes must have the same product"
         )
     if x.shape.to_integer_list == shape.to_integer_list:
-        # Said twice, before and after: otherwise DTensor cannot lay out the gradient of a value
-        # that comes straight from outside and is split another way here.
+        # The layout is set before and after: otherwise DTensor cannot lay out the gradient of an
+        # argument of the program that is split differently here.
         return _laid_out_from(x, x.mesh.constrain(x.value, x.shape), x.shape, shape)
     if not x.mesh.is_distributed:
         return laid_out(x, tf.reshape(x.value, shape.to_integer_list), shape)
     before, after = _carried(x, shape)
-    # Said before and after: left to itself DTensor lays a value out as what follows wants it, and
-    # where that is another split, regroups each device's entries as if they were all.
+    # The layout is set before and after: otherwise DTensor chooses the layout that the following
+    # operation needs, and where that is another split, regroups each device's entries as if they
+    # were all.
     value = tf.reshape(x.mesh.constrain(x.value, before), shape.to_integer_list)
     return _laid_out_from(x, x.mesh.constrain(value, after), after, shape)
 
@@ -69,8 +73,9 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
 def _laid_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> Tensor:
     """Returns `value`, laid out for `before`, laid out for `shape`, which has the same sizes.
 
-    DTensor's all-to-all mixes up the entries of a value of four and more dimensions where neither
-    of the two dimensions is the first (measured, eagerly and compiled). There the axis is gathered.
+    DTensor's all-to-all permutes the entries of a value of four and more dimensions where neither
+    of the two dimensions is the first (measured, eagerly and compiled). There the axis is gathered
+    instead.
     """
     old, new = x.mesh.partition(before), x.mesh.partition(shape)
     lost = {axis for axis, other in zip(old[1:], new[1:], strict=True) if axis != other}
@@ -85,11 +90,11 @@ def _laid_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> 
 
 
 def _carried(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
-    """Returns x's shape and `shape` under names that have only the splits a reshape carries.
+    """Returns x's shape and `shape` with names that have only the splits a reshape preserves.
 
-    DTensor reshapes a split dimension when it stays whole or leads its group; merging two split
-    dimensions, or splitting inside a group, is not expressible. The dimensions of such a group are
-    gathered first.
+    DTensor can reshape a split dimension that is neither merged nor divided, or that leads its
+    group; it cannot merge two split dimensions, or split inside a group. The dimensions of such a
+    group are gathered first.
     """
     before = list(x.shape.dimension_names)
     after = [f"_whole_{i}" for i in range(shape.ndims)]
@@ -139,7 +144,7 @@ def anonymize(x: Shape) -> Shape: ...
 @overload
 def anonymize(x: TensorLike) -> Tensor: ...
 def anonymize(x: Shape | TensorLike) -> Shape | Tensor:
-    """Returns a tensor or shape under names that have no layout rule: gathered on every device."""
+    """Returns a tensor or shape with names that have no layout rule: gathered on every device."""
     if isinstance(x, Shape):
         return anonymous_shape(x)
     x = as_tensor(x)
@@ -150,13 +155,13 @@ def anonymize(x: Shape | TensorLike) -> Shape | Tensor:
 def import_fully_replicated(
     mesh: Mesh, tf_tensor: tf.Tensor | np.ndarray, shape: ShapeLike
 ) -> Tensor:
-    """Returns a value that every device has whole as a tensor laid out on the mesh."""
+    """Returns a value that every device holds completely as a tensor laid out on the mesh."""
     shape = convert_to_shape(shape)
     return reshape(import_tf_tensor(mesh, tf_tensor, anonymous_shape(shape)), shape)
 
 
 def rename_dimension(x: TensorLike, old_name: str, new_name: str) -> Tensor:
-    """Returns x with one dimension renamed; a rule for the new name lays it out again."""
+    """Returns x with one dimension renamed, laid out by the rule for the new name."""
     x = as_tensor(x)
     return reshape(x, x.shape.rename_dimension(old_name, new_name))
 
@@ -164,24 +169,29 @@ def rename_dimension(x: TensorLike, old_name: str, new_name: str) -> Tensor:
 @overload
 def replace_dimensions(
     tensor_or_shape: Shape,
-    old_dim_or_dims: DimensionLike | Sequence[DimensionLike],
-    new_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+    old_dim_or_dims: Dimensions,
+    new_dim_or_dims: Dimensions,
 ) -> Shape: ...
 @overload
 def replace_dimensions(
     tensor_or_shape: TensorLike,
-    old_dim_or_dims: DimensionLike | Sequence[DimensionLike],
-    new_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+    old_dim_or_dims: Dimensions,
+    new_dim_or_dims: Dimensions,
 ) -> Tensor: ...
 def replace_dimensions(
     tensor_or_shape: Shape | TensorLike,
-    old_dim_or_dims: DimensionLike | Sequence[DimensionLike],
-    new_dim_or_dims: DimensionLike | Sequence[DimensionLike],
+    old_dim_or_dims: Dimensions,
+    new_dim_or_dims: Dimensions,
 ) -> Shape | Tensor:
-    """Returns a tensor or shape with neighbouring dimensions replaced by others of the same size.
+    """Returns a tensor or shape with adjacent dimensions replaced by others of the same total size.
+
+    Args:
+      tensor_or_shape: a tensor, whose entries are reshaped, or a shape.
+      old_dim_or_dims: one or more of its dimensions, adjacent and in this order.
+      new_dim_or_dims: one or more dimensions in their place.
 
     Raises:
-      ShapeError: the old dimensions are not there, side by side in this order.
+      ShapeError: the old dimensions are not adjacent in this order.
     """
     if not isinstance(tensor_or_shape, Shape):
         x = as_tensor(tensor_or_shape)
@@ -194,7 +204,7 @@ def replace_dimensions(
     return Shape(shape.dims[:start] + new + shape.dims[start + len(old) :])
 
 
-def _dims(dims: DimensionLike | Sequence[DimensionLike]) -> list[Dimension]:
+def _dims(dims: Dimensions) -> list[Dimension]:
     if isinstance(dims, (Dimension, str)):
         return [convert_to_dimension(dims)]
     return convert_to_shape(cast(Sequence[DimensionLike], dims)).dims

@@ -1,1 +1,1 @@
-"""Selecting and replacing entries by their index."""
+"""Selection and replacement of entries by their index."""

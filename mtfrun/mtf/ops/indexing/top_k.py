@@ -1,4 +1,4 @@
-"""The largest entries along a dimension, and draws from logits."""
+"""The largest entries along a dimension, and sampling from logits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import log, negative
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.indexing.top_k_in_blocks import fits_blocks, top_k_in_blocks
-from mtfrun.mtf.ops.lift import laid_out, laid_out_from_whole, transposed, whole_along
+from mtfrun.mtf.ops.lift import gathered_along, laid_out, laid_out_from_gathered, transposed
 from mtfrun.mtf.ops.reductions import reduce_max
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.random import Key, random_uniform
@@ -55,47 +55,46 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     x.shape.index(reduced_dim)
     if k_dim.size > reduced_dim.size:
         raise ShapeError(
-            f"top_k cannot find the {k_dim.size} entries of {k_dim.name!r} among the "
+            f"top_k cannot take the {k_dim.size} entries of {k_dim.name!r} from the "
             f"{reduced_dim.size} of {reduced_dim.name!r}: ask for fewer"
         )
-    left = x.shape - reduced_dim
-    shape = left + k_dim
+    others = x.shape - reduced_dim
+    shape = others + k_dim
     if is_traced_for_xla(x.mesh) and fits_blocks(reduced_dim.size, k_dim.size):
-        found = top_k_in_blocks(x.value, x.shape.index(reduced_dim), k_dim.size)
-        values, indices = (laid_out(x, value, shape) for value in found)
-        return values, indices
-    x = transposed(x, left + reduced_dim)
+        values, indices = top_k_in_blocks(x.value, x.shape.index(reduced_dim), k_dim.size)
+        return laid_out(x, values, shape), laid_out(x, indices, shape)
+    x = transposed(x, others + reduced_dim)
 
     def best(x: Tensor) -> tuple[Tensor, Tensor]:
-        values, indices = tf.math.top_k(whole_along(x, reduced_dim), k_dim.size)
+        values, indices = tf.math.top_k(gathered_along(x, reduced_dim), k_dim.size)
         return (
-            laid_out_from_whole(x, values, shape, k_dim),
-            laid_out_from_whole(x, indices, shape, k_dim),
+            laid_out_from_gathered(x, values, shape, k_dim),
+            laid_out_from_gathered(x, indices, shape, k_dim),
         )
 
     if not x.mesh.is_distributed or not x.dtype.is_floating:
         return best(x)
 
-    def spread(
-        inputs: list[Tensor], outputs: list[Tensor], output_grads: list[Tensor]
+    def gradient(
+        _inputs: list[Tensor], outputs: list[Tensor], output_grads: list[Tensor]
     ) -> list[Tensor]:
         # TensorFlow's gradient scatters by global positions and fails where x is split.
-        chosen = one_hot(outputs[1], reduced_dim, dtype=x.dtype)
-        return [einsum([output_grads[0], chosen], x.shape)]
+        is_selected = one_hot(outputs[1], reduced_dim, dtype=x.dtype)
+        return [einsum([output_grads[0], is_selected], x.shape)]
 
-    return custom_gradient(best, spread, [x])
+    return custom_gradient(best, gradient, [x])
 
 
 @named
 def nth_largest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
-    """Returns the entry that n others along the dimension precede in falling order (n from 0)."""
+    """Returns the n-th largest entry along a dimension; the largest is n = 0."""
     values, _ = top_k(x, reduced_dim, Dimension("_rank", n + 1))
     return gather(values, n, Dimension("_rank", n + 1))
 
 
 @named
 def nth_smallest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> Tensor:
-    """Returns the entry that n others along the dimension precede in rising order (n from 0)."""
+    """Returns the n-th smallest entry along a dimension; the smallest is n = 0."""
     return negative(nth_largest_element(negative(x), n, reduced_dim))
 
 
@@ -107,16 +106,16 @@ def sample_with_temperature(
     *,
     key: Key | None = None,
 ) -> Tensor:
-    """Returns int32 indices drawn with probabilities softmax(logits / temperature).
+    """Returns int32 indices sampled with probabilities softmax(logits / temperature).
 
-    The largest of logits / temperature plus Gumbel noise is such a draw; Gumbel 1954. The noise
-    does not depend on the layout.
+    The index of the largest of logits / temperature plus Gumbel noise is such a sample; Gumbel
+    1954. The noise does not depend on the layout.
 
     Args:
       logits: {..., dim, ...}.
-      dim: the dimension that is drawn from.
+      dim: the dimension that is sampled from.
       temperature: 0 takes the largest and needs no key.
-      key: which draw this is.
+      key: the random key of this call.
     """
     x = as_tensor(logits)
     dim = convert_to_dimension(dim)
@@ -126,6 +125,6 @@ def sample_with_temperature(
         raise InputError("sample_with_temperature needs a key where temperature is not 0")
     if temperature < 0.0:
         raise InputError(f"temperature={temperature} must not be negative")
-    # Inside of (0, 1), where both logarithms are finite: draws are multiples of 2**-24.
+    # Within (0, 1), where both logarithms are finite: draws are multiples of 2**-24.
     uniform = random_uniform(x.mesh, x.shape, key=key, minval=2.0**-24, maxval=1.0 - 2.0**-24)
     return argmax(x / temperature - log(-log(uniform)), dim)

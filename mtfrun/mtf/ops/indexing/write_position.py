@@ -1,4 +1,4 @@
-"""Replacing a part of a tensor."""
+"""Replacement of one entry along a dimension."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 from mtfrun.mtf.compiler import is_traced_for_xla
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import equal, logical_and, where
 from mtfrun.mtf.ops.constants import range
 from mtfrun.mtf.ops.lift import laid_out, transposed
@@ -20,25 +20,36 @@ def write_position(
     position: Tensor,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """Returns x with `entry` at one index along a dimension: a cache after one more step.
+    """Returns x with `entry` at one index along a dimension, as a cache is after a decoding step.
 
-    On one device under XLA it is written in place where x is not needed any more; otherwise a
-    selection, for DTensor would replicate the result of a scatter.
+    On one device under XLA it is written in place where x is not used again; otherwise this is a
+    selection, because DTensor would replicate the result of a scatter.
 
     Args:
       x: {..., dim, ...}.
       entry: the dimensions of x without `dim`.
       dim: the dimension written along.
-      position: an int32 scalar, inside of `dim`.
-      condition: bool, with dimensions of the entry: what is written; x stays where it is false.
+      position: an int32 scalar, from 0 to dim.size - 1.
+      condition: bool, with dimensions of the entry: where it is false, x is not changed.
     """
     x, entry = as_tensor(x), as_tensor(entry)
     dim = convert_to_dimension(dim)
-    if not is_traced_for_xla(x.mesh):
-        here = equal(range(x.mesh, dim), position)
-        if condition is not None:
-            here = logical_and(condition, here, output_shape=[*condition.shape, dim])
-        return where(here, entry, x, output_shape=x.shape)
+    form = _write_for_xla if is_traced_for_xla(x.mesh) else _composed_write
+    return form(x, entry, dim, position, condition)
+
+
+def _composed_write(
+    x: Tensor, entry: Tensor, dim: Dimension, position: Tensor, condition: Tensor | None
+) -> Tensor:
+    is_written = equal(range(x.mesh, dim), position)
+    if condition is not None:
+        is_written = logical_and(condition, is_written, output_shape=[*condition.shape, dim])
+    return where(is_written, entry, x, output_shape=x.shape)
+
+
+def _write_for_xla(
+    x: Tensor, entry: Tensor, dim: Dimension, position: Tensor, condition: Tensor | None
+) -> Tensor:
     axis = x.shape.index(dim)
     starts = tf.stack([position.value if i == axis else 0 for i, _ in enumerate(x.shape)])
     if condition is not None:

@@ -1,4 +1,4 @@
-"""Few leading dimensions: TensorFlow's fused kernels want one, others at most eight in all."""
+"""Merging of leading dimensions: TensorFlow's fused kernels take one, einsum eight in all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def split_leading_axes(x: Tensor, num_leading: int) -> list[int]:
 
 
 def merged_names(x: Tensor, num_leading: int) -> list[str]:
-    """Returns names under which what `over_merged_batch` hands on is laid out as it is there."""
+    """Returns the names of the leading dimensions of the value that `over_merged_batch` merges."""
     split = [x.shape[i].name for i in split_leading_axes(x, num_leading)]
     return split if len(split) == 1 else [*split, "_merged"]
 
@@ -24,26 +24,27 @@ def merged_names(x: Tensor, num_leading: int) -> list[str]:
 def over_merged_batch(
     fn: Callable[[tf.Tensor], tf.Tensor], x: Tensor, value: tf.Tensor, num_leading: int
 ) -> tf.Tensor:
-    """Returns fn(value), for whose time the leading dimensions are merged.
+    """Returns fn(value), computed with merged leading dimensions.
 
-    They become one where at most one of them is split. Otherwise the split ones stay, because a
-    dimension cannot be split over two mesh axes, and the others become one after them.
+    They are merged into one where at most one of them is split. Otherwise the split ones are not
+    merged, because a dimension cannot be split over two mesh axes, and the others become one after
+    them.
 
     Args:
-      fn: from {batch..., *rest} to {batch..., *new_rest}; the batch dimensions stay.
-      x: its shape says which leading dimensions are split.
-      value: x's, or one with the same leading dimensions.
+      fn: a function of {*leading, ...} that does not change the leading dimensions.
+      x: a tensor whose shape says which leading dimensions are split.
+      value: x's value, or one with the same leading dimensions.
       num_leading: how many dimensions are merged.
     """
     split = split_leading_axes(x, num_leading)
-    # DTensor can merge a split dimension only where it leads.
+    # DTensor can merge a split dimension only where it is the first.
     order = split + [i for i in range(num_leading) if i not in split]
     in_order = order == list(range(num_leading))
     if not in_order:
         value = tf.transpose(value, [*order, *range(num_leading, value.shape.rank)])
     sizes = [x.shape[i].size for i in order]
-    kept = len(split) if len(split) > 1 else 0
-    merged = [*sizes[:kept], math.prod(sizes[kept:])]
+    num_separate = len(split) if len(split) > 1 else 0
+    merged = [*sizes[:num_separate], math.prod(sizes[num_separate:])]
     if merged != sizes:
         value = tf.reshape(value, [*merged, *value.shape[num_leading:]])
     result = fn(value)

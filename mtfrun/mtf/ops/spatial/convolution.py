@@ -1,16 +1,17 @@
-"""Convolutions over named spatial dimensions, whole or in blocks.
+"""Convolutions over named spatial dimensions, of whole images or of images in blocks.
 
-How one runs depends on the layout of its operands:
+The form depends on the layout of the operands:
 
-* On one device, and where at most one of the leading dimensions (batch, blocks) is split: with
-  TensorFlow's fused kernel.
-* Where two leading dimensions or the channels are split, which the fused kernel cannot do under
-  DTensor: as one contraction of the filter with the patches that it covers. Every device does its
-  share of the work; on CPU this takes 0.8 to 3.4 times as long per product as the fused kernel
-  and the patches take `filter size` times the memory of x. Split input channels are summed over
-  by an all-reduce of the result; split output channels gather the result's gradient.
-* Blocks exchange their edges first, see `mtf.halo_exchange`.
-* A spatial dimension that is split itself is treated as blocks, one on a device.
+* Fused, by TensorFlow's kernel: on one device, and where at most one of the leading dimensions
+  (batch, blocks) is split.
+* Composed, as one contraction of the filter with the patches that it covers: where two leading
+  dimensions or the channels are split, which the kernel does not support under DTensor. Every
+  device does its share of the work; on CPU this takes 0.8 to 3.4 times as long per product as the
+  fused kernel, and the patches take `filter size` times the memory of x. Split input channels are
+  summed over by an all-reduce of the result; split output channels gather the result's gradient.
+
+Blocks exchange their edges first, see `mtf.halo_exchange`. A spatial dimension that is split itself
+is treated as blocks, one on each device.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.errors import LayoutError, ShapeError
 from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
-from mtfrun.mtf.ops.spatial.patches import by_patches
+from mtfrun.mtf.ops.spatial.patches import composed_convolution
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
@@ -43,7 +44,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 def conv1d(x: TensorLike, filter: TensorLike, stride: int = 1, padding: str = "SAME") -> Tensor:
     """Returns the convolution of x {..., length, channels} with filter {size, channels, out}.
 
-    See `conv2d`; this is one over a height of 1.
+    See `conv2d`; this is one with a height of 1.
     """
     x, filter = as_tensor(x), as_tensor(filter)
     height, filter_height = Dimension("_height", 1), Dimension("_filter_height", 1)
@@ -82,18 +83,18 @@ def conv2d_with_blocks(
     h_blocks_dim: DimensionLike | None = None,
     w_blocks_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns the convolution of a picture in blocks: the same for every blocking of it.
+    """Returns the convolution of an image in blocks, which does not depend on the blocks.
 
-    Without blocks dimensions this is `conv2d`. With one or both, "SAME" begins half a filter,
-    rounded down, before the picture in both directions: for stride 1 and odd filters that is
-    TensorFlow's, otherwise not. "VALID" is TensorFlow's always. The blocks must be able to share
-    the results equally, which with "SAME" they are where the stride divides them.
+    Without block dimensions this is `conv2d`. With one or both, "SAME" begins half a filter,
+    rounded down, before the image in both directions: for stride 1 and odd filters that is
+    TensorFlow's, otherwise not. "VALID" is always TensorFlow's. The blocks must be able to share
+    the results equally; with "SAME" they can where the stride divides their size.
 
     Args:
-      x: {..., height, width, channels}, the blocks dimensions among the first ones.
+      x: {..., height, width, channels}, the block dimensions among the leading ones.
       filter, strides, padding: see `conv2d`.
       h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns. One
-        of size 1 may be absent from x: it only says how "SAME" begins.
+        of size 1 may be absent from x: it then only selects the padding of "SAME".
     """
     return _convolution(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 
@@ -121,7 +122,7 @@ def conv3d_with_blocks(
 
 
 def spatial_strides(strides: Sequence[int], num_spatial: int) -> list[int]:
-    """Returns the strides of the spatial dimensions, given alone or as [1, ..., 1]."""
+    """Returns the strides of the spatial dimensions, from these alone or from [1, *strides, 1]."""
     strides = list(strides)
     if len(strides) == num_spatial + 2 and strides[0] == strides[-1] == 1:
         strides = strides[1:-1]
@@ -168,35 +169,35 @@ def _convolution(
 
 
 def convolve_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    """Returns the value of the convolution of every block by itself, in the way that fits.
+    """Returns the value of the convolution of every block by itself, fused or composed.
 
     Args:
       x: {..., *spatial, channels}; no spatial dimension is split.
       filter: {*filter_spatial, channels, out}.
-      windows: over the spatial dimensions, with the zeros that are still to be added.
+      windows: over the spatial dimensions, with the padding that is still to be added.
     """
     channels, out = filter.shape.dims[-2:]
     num_leading = x.shape.ndims - len(windows) - 1
     split_channels = x.mesh.num_splits(channels) > 1 or x.mesh.num_splits(out) > 1
     if split_channels or len(split_leading_axes(x, num_leading)) > 1:
-        return by_patches(x, filter, windows)
-    return _fused(x, filter, windows)
+        return composed_convolution(x, filter, windows)
+    return _fused_convolution(x, filter, windows)
 
 
 def resized(shape: Shape, value: tf.Tensor, out: Dimension) -> Shape:
-    """Returns the shape of a result: dimension names of `shape`, sizes of `value`, `out` last."""
+    """Returns the dimension names of `shape` with the sizes of `value`; the last is `out`."""
     names = [*shape.dimension_names[:-1], out.name]
     return Shape(zip(names, value.shape.as_list(), strict=True))
 
 
-def _fused(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def _fused_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
     n = len(windows)
     num_leading = x.shape.ndims - n - 1
     axes = range(num_leading, num_leading + n)
     lengths = x.shape.to_integer_list[num_leading:-1]
     if all(w == same_window(s, w.size, w.stride) for s, w in zip(lengths, windows, strict=True)):
-        # The kernel's own zeros: its explicit paddings are 1.4 to 2.3 times slower on CPU, tf.pad
-        # and VALID 5 to 13 %.
+        # The kernel's own padding: explicit paddings are 1.4 to 2.3 times slower on CPU, tf.pad
+        # with VALID 5 to 13 %.
         value, padding = x.value, "SAME"
     else:
         value, padding = padded_value(x, axes, windows), "VALID"

@@ -1,10 +1,10 @@
-"""Depthwise convolution: every channel by itself."""
+"""Depthwise convolution: a filter for every channel."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.joining import unstack
@@ -18,17 +18,17 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 def depthwise_conv1d(
     x: TensorLike, filter: TensorLike, length_dim: DimensionLike, min_relative_pos: int
 ) -> Tensor:
-    """Returns sum over i of filter[i] * x[l + min_relative_pos + i] for every position l.
+    """Returns the sum over i of filter[i] * x[l + min_relative_pos + i] for every position l.
 
-    On one device by TensorFlow's fused kernel, which is five times faster on CPU than shifted
-    products; under DTensor, which lacks the gradient of its filter, by these. A split length
-    exchanges halos.
+    On one device by TensorFlow's fused kernel, which is five times faster on CPU than the sum of
+    shifted products; on a mesh by the latter, because DTensor has no gradient of the kernel's
+    filter. A split length exchanges halos.
 
     Args:
-      x: {..., length, channels}; zeros are beyond its ends.
+      x: {..., length, channels}, padded with zeros at both ends.
       filter: {size, channels}.
       length_dim: the dimension before the channels.
-      min_relative_pos: where the window of a position begins; `1 - size` is causal.
+      min_relative_pos: the first offset of the window of a position; `1 - size` is causal.
     """
     x, filter = as_tensor(x), as_tensor(filter)
     length = convert_to_dimension(length_dim)
@@ -43,21 +43,27 @@ def depthwise_conv1d(
     wide = with_margins(split, blocks, part, before, after)
     begin = min_relative_pos + before
     if x.mesh.is_distributed:
-        weights = unstack(filter, filter.shape[0])
-        y = slice_along(wide, begin, part.size, part.name) * weights[0]
-        for i, weight in enumerate(weights[1:], start=1):
-            y = y + slice_along(wide, begin + i, part.size, part.name) * weight
+        y = _composed_depthwise(wide, filter, part, begin)
         return transpose(split_spatial_again(y, [length]), x.shape)
-    used = slice_along(wide, begin, part.size + size - 1, part.name)
-    return Tensor(x.mesh, _fused(used, filter), x.shape)
+    covered = slice_along(wide, begin, part.size + size - 1, part.name)
+    return Tensor(x.mesh, _fused_depthwise(covered, filter), x.shape)
 
 
-def _fused(x: Tensor, filter: Tensor) -> tf.Tensor:
-    """Returns the value of the kernel for pictures of height 1."""
+def _composed_depthwise(x: Tensor, filter: Tensor, part: Dimension, begin: int) -> Tensor:
+    """Returns the sum of shifted products, for `part` positions of x from `begin`."""
+    weights = unstack(filter, filter.shape[0])
+    y = slice_along(x, begin, part.size, part.name) * weights[0]
+    for i, weight in enumerate(weights[1:], start=1):
+        y = y + slice_along(x, begin + i, part.size, part.name) * weight
+    return y
+
+
+def _fused_depthwise(x: Tensor, filter: Tensor) -> tf.Tensor:
+    """Returns the value of the kernel for images of height 1."""
     kernel = tf.reshape(filter.value, [1, *filter.shape.to_integer_list, 1])
 
     def depthwise(merged: tf.Tensor) -> tf.Tensor:
-        picture = tf.expand_dims(merged, 1)
-        return tf.squeeze(tf.nn.depthwise_conv2d(picture, kernel, [1, 1, 1, 1], "VALID"), 1)
+        image = tf.expand_dims(merged, 1)
+        return tf.squeeze(tf.nn.depthwise_conv2d(image, kernel, [1, 1, 1, 1], "VALID"), 1)
 
     return over_merged_batch(depthwise, x, x.value, x.shape.ndims - 2)

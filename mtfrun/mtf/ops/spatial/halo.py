@@ -1,6 +1,6 @@
-"""Moving along a dimension, and margins from neighbouring blocks.
+"""Shifts along a dimension, and halo exchange between neighbouring blocks.
 
-A picture (or a sequence) that is split over devices has a dimension of blocks, which is laid out on
+An image (or a sequence) that is split over devices has a dimension of blocks, which is laid out on
 a mesh axis, and one of positions within a block, which is not: {row_blocks, rows, ...}.
 """
 
@@ -22,34 +22,34 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 @named
 def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
-    """Returns x moved along a dimension: entry i of the result is entry i - offset of x.
+    """Returns x shifted along a dimension: entry i of the result is entry i - offset of x.
 
     Along a split dimension the devices exchange `abs(offset)` entries each (an all-gather of these
-    only), or x itself where the offset is longer than a device's part.
+    only), or all of x where the offset is longer than a device's part.
 
     Args:
       x: {..., dim, ...}.
-      offset: by how many entries, to higher indices where positive.
+      offset: the number of entries; positive shifts to higher indices.
       dim: the dimension.
-      wrap: what leaves at one end enters at the other; otherwise zeros do.
+      wrap: whether entries that leave at one end enter at the other, instead of zeros.
     """
-    return _moved(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
+    return _shifted(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)
 
 
 def dynamic_shift(x: TensorLike, offset: TensorLike, dim: DimensionLike, wrap: bool) -> Tensor:
-    """Returns x moved along a dimension by an amount that is a tensor.
+    """Returns x shifted along a dimension by an offset that is a tensor.
 
     Args:
       x: {..., dim, ...}.
-      offset: integers, any of x's other dimensions; positive moves to higher indices.
+      offset: integers with any of x's other dimensions; positive shifts to higher indices.
       dim: the dimension; gathered where it is split.
-      wrap: what leaves at one end enters at the other; otherwise zeros do.
+      wrap: whether entries that leave at one end enter at the other, instead of zeros.
     """
     x, offset = as_tensor(x), as_tensor(offset)
     dim = convert_to_dimension(dim)
     x.shape.index(dim)
-    for other in offset.shape:
-        x.shape.index(other)
+    for offset_dim in offset.shape:
+        x.shape.index(offset_dim)
     source_dim = Dimension(f"_{dim.name}_source", dim.size)
     source = index_range(x.mesh, dim, offset.dtype) - offset
     if wrap:
@@ -68,10 +68,10 @@ def halo_exchange(
 
     Args:
       x: {..., blocks_dim, block_size_dim, ...} in any order.
-      blocks_dim: which block; None for a single one.
-      block_size_dim: the position within a block; the result's is `2 * halo_size` larger.
-      halo_size: the number of positions on either side; it may reach beyond the next block.
-      wrap: the first and the last block are neighbours; otherwise zeros are beyond them.
+      blocks_dim: the dimension of blocks; None for a single block.
+      block_size_dim: the positions within a block; the result's is `2 * halo_size` larger.
+      halo_size: the number of positions on either side; it may be larger than a block.
+      wrap: whether the first and the last block are neighbours, instead of zeros beyond them.
     """
     return with_margins(as_tensor(x), blocks_dim, block_size_dim, halo_size, halo_size, wrap=wrap)
 
@@ -99,7 +99,8 @@ def with_margins(
 ) -> Tensor:
     """Returns every block with `before` and `after` positions of its neighbours.
 
-    Only the edges move between devices. Without `wrap`, `fill` is beyond the first and last block.
+    Only the edges move between devices. Without `wrap`, the first and last block are padded with
+    `fill`.
 
     Raises:
       ShapeError: x lacks a dimension, or a margin is negative.
@@ -115,7 +116,7 @@ def with_margins(
         return _padded(x, dim, before, after, fill)
 
     def from_neighbour(edge: Tensor, offset: int) -> Tensor:
-        return edge if blocks is None else _moved(edge, offset, blocks, wrap, fill)
+        return edge if blocks is None else _shifted(edge, offset, blocks, wrap, fill)
 
     parts = [x]
     for offset, width in _edge_widths(before, dim.size):
@@ -128,18 +129,18 @@ def with_margins(
 
 
 def _edge_widths(margin: int, block_size: int) -> list[tuple[int, int]]:
-    """Returns how many blocks away which part of a margin is: whole blocks, then what is left."""
-    whole, rest = divmod(margin, block_size)
-    widths = [block_size] * whole + [rest] * (rest > 0)
+    """Returns (distance in blocks, width) of the parts of a margin; the last may be narrower."""
+    num_blocks, remainder = divmod(margin, block_size)
+    widths = [block_size] * num_blocks + [remainder] * (remainder > 0)
     return list(enumerate(widths, start=1))
 
 
-def _moved(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
-    """Returns x moved along `dim`; see `shift`. `fill` enters where nothing wraps."""
+def _shifted(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
+    """Returns x shifted along `dim`; see `shift`. Without `wrap`, `fill` enters."""
     x.shape.index(dim)
     if wrap:
         offset %= dim.size
-        if offset > dim.size // 2:  # the other way round is shorter
+        if offset > dim.size // 2:  # the other direction is shorter
             offset -= dim.size
     if offset == 0:
         return x
@@ -147,31 +148,33 @@ def _moved(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> T
         return laid_out(x, tf.fill(x.value.shape, tf.cast(fill, x.dtype)), x.shape)
     parts = x.mesh.num_splits(dim)
     if 1 < parts < dim.size and abs(offset) <= dim.size // parts:
-        return _moved_between_parts(x, offset, dim, wrap, fill)
+        return _shifted_between_parts(x, offset, dim, wrap, fill)
     # Not tf.roll: DTensor has no rule for it. Under another name the dimension is not split.
     whole = rename_dimension(x, dim.name, f"{dim.name}_whole")
     along = Dimension(f"{dim.name}_whole", dim.size)
-    begin, kept = max(0, -offset), dim.size - abs(offset)
-    moved = slice_along(whole, begin, kept, along.name)
+    begin, remaining = max(0, -offset), Dimension(along.name, dim.size - abs(offset))
+    shifted = slice_along(whole, begin, remaining.size, along.name)
     if wrap and offset > 0:
-        moved = concat([slice_along(whole, kept, offset, along.name), moved], along.name)
+        edge = slice_along(whole, remaining.size, offset, along.name)
+        shifted = concat([edge, shifted], along.name)
     elif wrap:
-        moved = concat([moved, slice_along(whole, 0, -offset, along.name)], along.name)
+        shifted = concat([shifted, slice_along(whole, 0, -offset, along.name)], along.name)
     else:
-        kept_dim = Dimension(along.name, kept)
-        moved = _padded(moved, kept_dim, max(0, offset), max(0, -offset), fill)
-    return rename_dimension(moved, along.name, dim.name)
+        shifted = _padded(shifted, remaining, max(0, offset), max(0, -offset), fill)
+    return rename_dimension(shifted, along.name, dim.name)
 
 
-def _moved_between_parts(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
-    """Returns x moved along a split dimension: the parts on the devices are blocks with a halo."""
+def _shifted_between_parts(
+    x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float
+) -> Tensor:
+    """Returns x shifted along a split dimension: the devices' parts are blocks with a halo."""
     parts = Dimension(dim.name, x.mesh.num_splits(dim))
     part = Dimension(f"_{dim.name}_part", dim.size // parts.size)
     before, after = max(0, offset), max(0, -offset)
     blocked = replace_dimensions(x, dim, [parts, part])
     wide = with_margins(blocked, parts, part, before, after, wrap=wrap, fill=fill)
-    moved = slice_along(wide, after, part.size, part.name)
-    return replace_dimensions(moved, [parts, part], dim)
+    shifted = slice_along(wide, after, part.size, part.name)
+    return replace_dimensions(shifted, [parts, part], dim)
 
 
 def _padded(x: Tensor, dim: Dimension, before: int, after: int, fill: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Convolutions as products of the filter with the patches that it covers, for every layout."""
+"""Composed convolutions: products of the filter with the patches that it covers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor
 
 
-def by_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    """Returns the value of the convolution as a contraction of the filter with its patches of x."""
+def composed_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+    """Returns a convolution's value, for any layout: the filter contracted with patches of x."""
     channels, out = filter.shape.dims[-2:]
     n = len(windows)
     num_leading = x.shape.ndims - n - 1
@@ -37,8 +37,8 @@ def by_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tenso
         stacked = patches[0] if num_taps == 1 else tf.concat(patches, last)
         if by_channels:
             return _product_of_patches(x.mesh, leading, stacked, kernel, out.name)
-        kept = string.ascii_uppercase[:last]
-        return tf.einsum(f"{kept}tc,tco->{kept}o", stacked, kernel)
+        outer = string.ascii_uppercase[:last]
+        return tf.einsum(f"{outer}tc,tco->{outer}o", stacked, kernel)
 
     value = padded_value(x, range(num_leading, num_leading + n), windows)
     return over_merged_batch(contract, x, value, num_leading)
@@ -49,16 +49,16 @@ def _product_of_patches(
 ) -> tf.Tensor:
     """Returns patches {*leading, *places, taps, channels} times {taps, channels, out}, out split.
 
-    By itself DTensor would sum the gradient of all patches over the devices: as often as there are
-    taps too much. Instead the result's gradient is gathered, and the filter split by its channels;
-    then every device makes its part of the channels.
+    DTensor would all-reduce the gradient of all patches, which is as many times too much as there
+    are taps. Instead the result's gradient is gathered, and the filter is split by its channels;
+    every device then computes its part of the channels.
     """
     *sizes, num_taps, channels = patches.shape.as_list()
     names = [*leading, *(f"_place_{i}" for i in range(len(sizes) - len(leading)))]
-    kept = string.ascii_uppercase[: len(sizes)]
-    around = list(zip(names, sizes, strict=True))
+    outer = string.ascii_uppercase[: len(sizes)]
+    outer_dims = list(zip(names, sizes, strict=True))
     taps_dim, whole_out = ("_taps", num_taps), ("_out", kernel.shape[-1])
-    # The part of the channels is on the axis of `out`: under its name, it is laid out like it.
+    # The channels are split over the axis of `out`: with its name they are laid out by its rule.
     part = (out_name, channels)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
@@ -66,12 +66,12 @@ def _product_of_patches(
         patches: tf.Tensor, kernel: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
         def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            whole = mesh.constrain(gradient, Shape([*around, whole_out]))
+            whole = mesh.constrain(gradient, Shape([*outer_dims, whole_out]))
             by_channels = mesh.constrain(kernel, Shape([taps_dim, part, whole_out]))
-            of_patches = tf.einsum(f"{kept}o,tco->{kept}tc", whole, by_channels)
-            of_kernel = tf.einsum(f"{kept}tc,{kept}o->tco", patches, gradient)
-            return mesh.constrain(of_patches, Shape([*around, taps_dim, part])), of_kernel
+            of_patches = tf.einsum(f"{outer}o,tco->{outer}tc", whole, by_channels)
+            of_kernel = tf.einsum(f"{outer}tc,{outer}o->tco", patches, gradient)
+            return mesh.constrain(of_patches, Shape([*outer_dims, taps_dim, part])), of_kernel
 
-        return tf.einsum(f"{kept}tc,tco->{kept}o", patches, kernel), backward
+        return tf.einsum(f"{outer}tc,tco->{outer}o", patches, kernel), backward
 
     return product(patches, kernel)

@@ -1,9 +1,10 @@
 """Pooling: the maximum or mean of every window over spatial dimensions.
 
-On one device by TensorFlow's fused kernels. Under DTensor max pooling uses them where at most one
-of the leading dimensions is split, and otherwise a chain of maxima of strided slices (ten times
-slower on CPU); mean pooling, whose fused gradient DTensor does not have, is a reshape and a mean.
-The channels may be split always. Ties in a window give the gradient to the first entry.
+Fused, by TensorFlow's kernels, on one device. Under DTensor max pooling is fused where at most one
+of the leading dimensions is split, and otherwise composed of maxima of strided slices (ten times
+slower on CPU); average pooling, whose fused gradient DTensor does not have, is composed of a
+reshape and a mean. The channels may always be split. The gradient of ties in a window goes to the
+first entry.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def max_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
 
     Args:
       x: as above.
-      ksize: height and width of the windows, which lie side by side; what does not fill one is cut.
+      ksize: height and width of the windows, which do not overlap; entries at the end that do not
+        fill a window are dropped.
 
     Returns:
       {..., height, width, channels}: the spatial dimensions keep their names.
@@ -57,13 +59,13 @@ def max_pool2d_with_blocks(
     h_blocks_dim: DimensionLike | None = None,
     w_blocks_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns `max_pool2d` of a picture in blocks, also with windows that overlap.
+    """Returns `max_pool2d` of an image in blocks, also with overlapping windows.
 
     Args:
-      x: {..., height, width, channels}, the blocks dimensions among the first ones.
+      x: {..., height, width, channels}, the block dimensions among the leading ones.
       ksize: height and width of the windows.
       strides: from one window to the next; by default `ksize`.
-      padding: as in `mtf.conv2d_with_blocks`; what is beyond the border is never the largest.
+      padding: as in `mtf.conv2d_with_blocks`; padding is never the largest entry.
       h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
     """
     return _max_pool(x, ksize, strides or ksize, padding, [h_blocks_dim, w_blocks_dim])
@@ -90,13 +92,13 @@ def pool_tensor_1d(
     reduce_fn: Callable[..., Tensor] = reduce_mean,
     pool_size: int = 2,
 ) -> Tensor:
-    """Returns a tensor whose `pool_dim` is shorter: every `pool_size` entries are reduced to one.
+    """Returns a tensor in which every `pool_size` entries along `pool_dim` are reduced to one.
 
     Args:
       tensor: {..., pool_dim, ...}.
       pool_dim: a dimension whose size `pool_size` divides; the result's has the same name.
       reduce_fn: takes a tensor and `reduced_dim`, such as `mtf.reduce_max`.
-      pool_size: how many neighbours make one entry.
+      pool_size: the number of entries that are reduced to one.
     """
     x = as_tensor(tensor)
     dim = convert_to_dimension(pool_dim)
@@ -111,7 +113,7 @@ def pool_tensor_1d(
 
 
 def stride_tensor_1d(tensor: TensorLike, pool_dim: DimensionLike, pool_size: int = 2) -> Tensor:
-    """Returns every `pool_size`-th entry along a dimension, beginning with the first."""
+    """Returns every `pool_size`-th entry along a dimension, starting with the first."""
     return pool_tensor_1d(tensor, pool_dim, reduce_first, pool_size)
 
 
@@ -138,18 +140,18 @@ def _max_pool(
     value, windows = without_skipped_entries(value, axes, windows)
     channels = x.shape[-1]
     fused = x.mesh.num_splits(channels) == 1 and len(split_leading_axes(wide, num_leading)) <= 1
-    pool = functools.partial(_fused_max if fused else _max_of_taps, windows=windows)
+    pool = functools.partial(_fused_max_pool if fused else _composed_max_pool, windows=windows)
     value = over_merged_batch(pool, wide, value, num_leading)
     y = laid_out(x, value, resized(wide.shape, value, channels))
     return split_spatial_again(y, spatial)
 
 
-def _fused_max(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def _fused_max_pool(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
     pool = {2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}[len(windows)]
     return pool(value, [w.size for w in windows], [w.stride for w in windows], "VALID")
 
 
-def _max_of_taps(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def _composed_max_pool(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
     last = value.shape.rank - 1
     # tf.maximum gives the gradient of a tie to its first operand.
     return functools.reduce(tf.maximum, taps(value, range(last - len(windows), last), windows))
@@ -158,21 +160,27 @@ def _max_of_taps(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
 def _avg_pool(x: TensorLike, ksize: Sequence[int]) -> Tensor:
     x = as_tensor(x)
     spatial = _spatial_dims(x, len(ksize))
-    windows_over(spatial, [None] * len(ksize), ksize, ksize, "VALID")
-    if not x.mesh.is_distributed:
-        pool = {2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}[len(ksize)]
-        value = over_merged_batch(
-            lambda merged: pool(merged, ksize, ksize, "VALID"),
-            x,
-            x.value,
-            x.shape.ndims - len(ksize) - 1,
-        )
-        return laid_out(x, value, resized(x.shape, value, x.shape[-1]))
+    windows_over(spatial, [None] * len(ksize), ksize, ksize, "VALID")  # raises for bad windows
+    if x.mesh.is_distributed:
+        return _composed_avg_pool(x, spatial, ksize)
+    return _fused_avg_pool(x, ksize)
+
+
+def _fused_avg_pool(x: Tensor, ksize: Sequence[int]) -> Tensor:
+    pool = {2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}[len(ksize)]
+    num_leading = x.shape.ndims - len(ksize) - 1
+    value = over_merged_batch(
+        lambda merged: pool(merged, ksize, ksize, "VALID"), x, x.value, num_leading
+    )
+    return laid_out(x, value, resized(x.shape, value, x.shape[-1]))
+
+
+def _composed_avg_pool(x: Tensor, spatial: Sequence[Dimension], ksize: Sequence[int]) -> Tensor:
     for dim, size in zip(spatial, ksize, strict=True):
         places = Dimension(dim.name, dim.size // size)
         window = Dimension(f"_{dim.name}_window", size)
         if dim.size % size:
             x = slice_along(x, 0, places.size * size, dim.name)
-        whole = x.shape.get_dim_by_name(dim.name)
-        x = reduce_mean(replace_dimensions(x, whole, [places, window]), reduced_dim=window)
+        covered = x.shape.get_dim_by_name(dim.name)
+        x = reduce_mean(replace_dimensions(x, covered, [places, window]), reduced_dim=window)
     return x

@@ -1,8 +1,8 @@
 """Transposed convolutions: the gradients of convolutions with respect to their inputs.
 
-They run as the convolutions do, see `convolution.py`. Where TensorFlow's fused kernel cannot be
-used under DTensor, zeros are put between the entries of x and a convolution with the mirrored
-filter follows, which multiplies with those zeros too: product(strides) times the work.
+Their form, fused or composed, is that of the convolutions, see `convolution.py`. The composed form
+puts zeros between the entries of x, and convolves with the mirrored filter, which multiplies with
+those zeros too: product(strides) times the work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.spatial.batch_merging import over_merged_batch, split_leading_axes
 from mtfrun.mtf.ops.spatial.convolution import check_filter, resized, spatial_strides
 from mtfrun.mtf.ops.spatial.halo import with_margins
-from mtfrun.mtf.ops.spatial.patches import by_patches
+from mtfrun.mtf.ops.spatial.patches import composed_convolution
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
@@ -39,7 +39,7 @@ def conv2d_transpose(
       filter: {filter_height, filter_width, out, channels}: the order of a convolution from `out`
         to `channels`.
       strides: of height and width.
-      padding: "SAME" makes sizes `size * stride`, "VALID" as large as the results reach.
+      padding: "SAME" gives results of size `size * stride`, "VALID" all results that are not zero.
 
     Returns:
       {..., height, width, out}: the spatial dimensions keep their names.
@@ -55,11 +55,12 @@ def conv2d_transpose_with_blocks(
     h_blocks_dim: DimensionLike | None = None,
     w_blocks_dim: DimensionLike | None = None,
 ) -> Tensor:
-    """Returns `conv2d_transpose` of a picture in blocks: the same for every blocking of it.
+    """Returns `conv2d_transpose` of an image in blocks, which does not depend on the blocks.
 
     Args:
-      x: {..., height, width, channels}, the blocks dimensions among the first ones.
-      filter, strides, padding: see there; "VALID" only where the result is `size * stride`.
+      x: {..., height, width, channels}, the block dimensions among the leading ones.
+      filter, strides, padding: see `conv2d_transpose`; "VALID" only where the result's size is
+        `size * stride`.
       h_blocks_dim, w_blocks_dim: the dimension of x that counts blocks of rows, or of columns.
     """
     return _transposed(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
@@ -115,7 +116,7 @@ def _transposed(
         value_shape.append(length)
         cuts.append(before * stride + cropped)
     windows = [Window(s, t) for s, t in zip(filter.shape.to_integer_list[:n], strides, strict=True)]
-    value = _spread(wide, filter, windows)
+    value = _transpose_valid(wide, filter, windows)
     begin = [0] * (wide.shape.ndims - n - 1) + cuts + [0]
     sizes = value.shape.as_list()
     sizes[-n - 1 : -1] = value_shape
@@ -124,20 +125,27 @@ def _transposed(
     return split_spatial_again(y, spatial)
 
 
-def _spread(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    """Returns the value of the whole ("VALID") transposed convolution of every block by itself."""
+def _transpose_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+    """Returns the value of the "VALID" transposed convolution of every block by itself."""
     out, channels = filter.shape.dims[-2:]
-    n = len(windows)
-    num_leading = x.shape.ndims - n - 1
+    num_leading = x.shape.ndims - len(windows) - 1
     lengths = [
         dim.size * window.stride + max(0, window.size - window.stride)
         for dim, window in zip(x.shape.dims[num_leading:-1], windows, strict=True)
     ]
     split_channels = x.mesh.num_splits(channels) > 1 or x.mesh.num_splits(out) > 1
     if split_channels or len(split_leading_axes(x, num_leading)) > 1:
-        return _by_zeros_between(x, filter, windows, lengths)
-    transposed = {2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[n]
-    # A filter of size 1 fills every `stride`-th entry of the result: the kernel is not given such
+        return _composed_transpose(x, filter, windows, lengths)
+    return _fused_transpose(x, filter, windows, lengths)
+
+
+def _fused_transpose(
+    x: Tensor, filter: Tensor, windows: Sequence[Window], lengths: Sequence[int]
+) -> tf.Tensor:
+    transposed = {2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[len(windows)]
+    num_leading = x.shape.ndims - len(windows) - 1
+    out = filter.shape[-2]
+    # A filter of size 1 fills every `stride`-th entry of the result: the kernel does not get such
     # strides, as in `without_skipped_entries`.
     alone = [window.size == 1 for window in windows]
     strides = [1 if one else w.stride for one, w in zip(alone, windows, strict=True)]
@@ -168,7 +176,7 @@ def _with_zeros_between(value: tf.Tensor, axis: int, stride: int) -> tf.Tensor:
     return tf.reshape(value, [*sizes[:axis], sizes[axis] * stride, *sizes[axis + 1 :]])
 
 
-def _by_zeros_between(
+def _composed_transpose(
     x: Tensor, filter: Tensor, windows: Sequence[Window], lengths: Sequence[int]
 ) -> tf.Tensor:
     num_leading = x.shape.ndims - len(windows) - 1
@@ -180,15 +188,15 @@ def _by_zeros_between(
         paddings[axis] = [before, max(0, length - value.shape[axis])]
         value = tf.pad(value, paddings)
     out, channels = filter.shape.dims[-2:]
-    places = [Window(window.size, 1) for window in windows]
-    spread = Tensor(x.mesh, value, resized(x.shape, value, channels))
+    with_zeros = Tensor(x.mesh, value, resized(x.shape, value, channels))
     mirrored = laid_out(filter, _mirrored(filter, len(windows)), filter.shape)
     kernel = transpose(mirrored, Shape([*filter.shape.dims[:-2], channels, out]))
-    return by_patches(spread, kernel, places)
+    dense_windows = [Window(window.size, 1) for window in windows]
+    return composed_convolution(with_zeros, kernel, dense_windows)
 
 
 def _mirrored(filter: Tensor, num_spatial: int) -> tf.Tensor:
-    """Returns the filter's value back to front; DTensor has no rule for tf.reverse."""
+    """Returns the filter's value, mirrored; DTensor has no rule for tf.reverse."""
     value = filter.value
     for axis in range(num_spatial):
         value = tf.concat(tf.split(value, value.shape[axis], axis)[::-1], axis)

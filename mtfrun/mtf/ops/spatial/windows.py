@@ -1,4 +1,4 @@
-"""Windows that slide over spatial dimensions: their padding, their halos, their places.
+"""Windows that slide over spatial dimensions: their padding, halos and positions.
 
 Shared by convolutions and pooling.
 """
@@ -29,9 +29,10 @@ class Window:
     """A window over one dimension.
 
     Attributes:
-      size: how many positions it covers.
-      stride: from one place to the next.
-      before, after: how many positions are added at the ends of the dimension.
+      size: the number of positions that it covers.
+      stride: the distance from one place of the window to the next.
+      before: the number of positions that are added at the start of the dimension.
+      after: the number of positions that are added at its end.
     """
 
     size: int
@@ -40,12 +41,15 @@ class Window:
     after: int = 0
 
     def num_places(self, length: int) -> int:
-        """Returns how many places a window has in a dimension of this length."""
+        """Returns the number of places that the window has in a dimension of this length."""
         return (length + self.before + self.after - self.size) // self.stride + 1
 
 
 def same_window(length: int, size: int, stride: int) -> Window:
-    """Returns the window of TensorFlow's "SAME": ceil(length / stride) places, more after."""
+    """Returns the window of TensorFlow's "SAME": ceil(length / stride) places, evenly padded.
+
+    Where the padding is odd, there is one more position at the end.
+    """
     places = -(-length // stride)
     total = max(0, (places - 1) * stride + size - length)
     return Window(size, stride, total // 2, total - total // 2)
@@ -100,34 +104,34 @@ def with_halos(
     windows: Sequence[Window],
     fill: float = 0.0,
 ) -> tuple[Tensor, list[Window]]:
-    """Returns x, each block of it with what its windows need, and the windows over one block.
+    """Returns x, each block with the halo that its windows need, and the windows over one block.
 
     Args:
       x: {..., *spatial, ...}.
       spatial: the dimensions that the windows slide over.
-      blocks: for every one the dimension of its blocks, or None; one of size 1 need not be in x.
+      blocks: for each the dimension of its blocks, or None; one of size 1 need not be in x.
       windows: over the whole length, all blocks together.
-      fill: what is beyond the border.
+      fill: the value of the padding.
 
     Raises:
       ShapeError: the blocks cannot share the places of a window equally.
     """
-    left = []
+    remaining = []
     for dim, block, window in zip(spatial, blocks, windows, strict=True):
         block = None if block is None else convert_to_dimension(block)
         if block is not None and block.size > 1:
             x.shape.index(block)
             x = _with_halo(x, block, dim, window, fill)
             window = Window(window.size, window.stride)
-        left.append(window)
-    return x, left
+        remaining.append(window)
+    return x, remaining
 
 
 def _with_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill: float) -> Tensor:
-    """Returns for every block the positions that its equal share of all places needs.
+    """Returns for every block the positions that its equal share of all places covers.
 
-    The share of block j begins j * `lag` positions before the block, besides the padding. With
-    "SAME" the lag is zero; with "VALID" it is not, for there are fewer places than positions.
+    The share of block j begins j * `lag` positions before the block, not counting the padding. With
+    "SAME" the lag is zero; with "VALID" it is not, because there are fewer places than positions.
     """
     places = window.num_places(block.size * dim.size)
     if places % block.size:
@@ -144,29 +148,29 @@ def _with_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill
     after = max(0, max(begins) + needed - dim.size)
     wide = with_margins(x, block, dim, before, after, fill=fill)
     if lag == 0:
-        return _cut(wide, begins[0] + before, needed, dim)
-    # Every device cuts all of the few candidates and keeps its own.
+        return _sliced(wide, begins[0] + before, needed, dim)
+    # Every device slices all of the few candidates and selects its own.
     index = index_range(x.mesh, block)
-    result = _cut(wide, begins[0] + before, needed, dim)
+    result = _sliced(wide, begins[0] + before, needed, dim)
     for j in range(1, block.size):
-        candidate = _cut(wide, begins[j] + before, needed, dim)
+        candidate = _sliced(wide, begins[j] + before, needed, dim)
         result = where(index >= j, candidate, result, output_shape=candidate.shape)
     return result
 
 
-def _cut(x: Tensor, begin: int, size: int, dim: Dimension) -> Tensor:
-    whole = begin == 0 and size == x.shape.get_dim_by_name(dim.name).size
-    return x if whole else slice_along(x, begin, size, dim.name)
+def _sliced(x: Tensor, begin: int, size: int, dim: Dimension) -> Tensor:
+    is_all = begin == 0 and size == x.shape.get_dim_by_name(dim.name).size
+    return x if is_all else slice_along(x, begin, size, dim.name)
 
 
 def split_spatial_as_blocks(
     x: Tensor, spatial: Sequence[Dimension], blocks: Blocks
 ) -> tuple[Tensor, list[Dimension], list[DimensionLike | None]]:
-    """Returns x with every spatial dimension that is split as blocks of a part that is not.
+    """Returns x with every spatial dimension that is split as blocks of an unsplit part.
 
     {batch, height, width, channels} with height on a mesh axis of 2 becomes {batch, height:2,
-    _height_part, width, channels}: nothing moves, and what follows knows blocks only.
-    `split_spatial_again` is the way back.
+    _height_part, width, channels}: nothing moves between devices, and the operations that follow
+    need to know blocks only. `split_spatial_again` is the inverse.
 
     Raises:
       LayoutError: a dimension that has several blocks already is split.
@@ -183,23 +187,23 @@ def split_spatial_as_blocks(
             )
         outer, part = Dimension(dim.name, parts), Dimension(_part_name(dim), dim.size // parts)
         x = replace_dimensions(x, dim, [outer, part])
-        rest = [d for d in x.shape if d != outer]
-        first = min(rest.index(d) for d in [*new_spatial, part] if d in rest)
-        x = transpose(x, [*rest[:first], outer, *rest[first:]])
+        inner = [d for d in x.shape if d != outer]
+        first = min(inner.index(d) for d in [*new_spatial, part] if d in inner)
+        x = transpose(x, [*inner[:first], outer, *inner[first:]])
         new_spatial[i], new_blocks[i] = part, outer
     return x, new_spatial, new_blocks
 
 
 def split_spatial_again(y: Tensor, spatial: Sequence[Dimension]) -> Tensor:
-    """Returns y with the spatial dimensions that `split_spatial_as_blocks` took apart."""
+    """Returns y with the spatial dimensions that `split_spatial_as_blocks` divided into blocks."""
     for dim in spatial:
         if _part_name(dim) not in y.shape.dimension_names:
             continue
         outer = y.shape.get_dim_by_name(dim.name)
         part = y.shape.get_dim_by_name(_part_name(dim))
-        rest = [d for d in y.shape if d != outer]
-        at = rest.index(part)
-        y = transpose(y, [*rest[:at], outer, *rest[at:]])
+        inner = [d for d in y.shape if d != outer]
+        position = inner.index(part)
+        y = transpose(y, [*inner[:position], outer, *inner[position:]])
         y = replace_dimensions(y, [outer, part], Dimension(dim.name, outer.size * part.size))
     return y
 
@@ -211,7 +215,7 @@ def _part_name(dim: Dimension) -> str:
 def padded_value(
     x: Tensor, axes: Sequence[int], windows: Sequence[Window], fill: float = 0.0
 ) -> tf.Tensor:
-    """Returns x's value with what the windows over these axes add at the borders."""
+    """Returns x's value with the padding of the windows over these axes."""
     if not any(window.before or window.after for window in windows):
         return x.value
     paddings = [[0, 0]] * x.shape.ndims
@@ -223,16 +227,16 @@ def padded_value(
 def without_skipped_entries(
     value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]
 ) -> tuple[tf.Tensor, list[Window]]:
-    """Returns value without the entries that windows of size 1 skip, and the windows over the rest.
+    """Returns value without the entries that windows of size 1 skip, and its windows.
 
     A window of size 1 with a stride reads every `stride`-th entry; over these alone its stride is
-    1. TensorFlow's fused kernels must not be given such strides: the filter gradient of a strided
-    1x1 convolution corrupts memory on some CPUs, see docs/dtensor.md.
+    1. TensorFlow's fused kernels must not get such strides: the filter gradient of a strided 1x1
+    convolution corrupts memory on some CPUs, see docs/dtensor.md.
 
     Args:
-      value: with all padding.
+      value: an array with all padding.
       axes: the axes that the windows slide over.
-      windows: over them.
+      windows: one for each axis.
     """
     step = [1] * value.shape.rank
     for axis, window in zip(axes, windows, strict=True):
@@ -245,12 +249,12 @@ def without_skipped_entries(
 
 
 def taps(value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]) -> Iterator[tf.Tensor]:
-    """Yields, for every offset within the windows in order, the entries there of all places.
+    """Yields, for every offset within the windows in order, the entries at it of all places.
 
     Args:
-      value: with all padding.
+      value: an array with all padding.
       axes: the axes that the windows slide over.
-      windows: over them.
+      windows: one for each axis.
     """
     sizes = value.shape.as_list()
     places = [
