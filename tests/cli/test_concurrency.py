@@ -1,4 +1,4 @@
-"""Batches that are decoded at the same time: as many as make sense, in order, the same answers."""
+"""Concurrent decoding of batches: number of threads, order, the same answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def test_one_thread_works_in_the_caller() -> None:
 
 
 def test_what_has_not_begun_when_an_item_fails_is_not_begun() -> None:
-    begun, go_on = [], threading.Event()
+    begun: list[int] = []
+    go_on = threading.Event()
 
     def work(item: int) -> None:
         begun.append(item)
@@ -65,7 +66,10 @@ def test_a_cpu_has_a_thread_for_each_core_at_most(
 
 @pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]])
 def test_answers_are_those_of_one_batch_after_the_other(
-    tiny_run: str, search: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: pathlib.Path,
+    search: list[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
     prompts = tmp_path / "prompts"

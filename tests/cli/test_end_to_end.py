@@ -79,11 +79,11 @@ def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None
 
 def test_eval_prints_one_object_for_each_checkpoint(trained: pathlib.Path) -> None:
     steps = sorted(int(re.findall(r"\d+", p.name)[0]) for p in trained.glob("checkpoints/*.json"))
-    everything = succeeded(mtfrun_here("eval", f"--model_dir={trained}", "--checkpoint=all"))
-    assert [line["step"] for line in everything] == steps
-    assert {"step", "bits_per_byte", *SAME_TAGS} <= set(everything[0])
+    evaluations = succeeded(mtfrun_here("eval", f"--model_dir={trained}", "--checkpoint=all"))
+    assert [line["step"] for line in evaluations] == steps
+    assert {"step", "bits_per_byte", *SAME_TAGS} <= set(evaluations[0])
     (first,) = succeeded(mtfrun_here("eval", f"--model_dir={trained}", f"--checkpoint={steps[0]}"))
-    assert first == everything[0]
+    assert first == evaluations[0]
 
 
 def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib.Path) -> None:
@@ -91,7 +91,7 @@ def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib
     assert re.search(r"no checkpoint of step 77 .*; choose one of the steps 2", line)
 
 
-def test_decode_answers_every_line_whatever_it_holds(
+def test_decode_answers_every_line_whatever_its_bytes(
     trained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     lines = [b"line 1: the", b"", b"caf\xe9 \xff", b"dos\r", b"a\x00b", b"x" * 5000, b"last"]
@@ -125,13 +125,13 @@ def test_decode_answers_every_line_whatever_it_holds(
 def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=the "]
     sampled = [*decode, "--temperature=1", "--top_k=50"]
-    first, again, other = (
+    first, second, other_seed = (
         [answer["output"] for answer in succeeded(mtfrun_here(*sampled, f"--seed={seed}"))]
         for seed in (1, 1, 2)
     )
-    assert first == again
-    assert first != other
-    assert first[0] != first[1], "lines draw for themselves"
+    assert first == second
+    assert first != other_seed
+    assert first[0] != first[1], "each line has its own draws"
 
 
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
@@ -159,7 +159,7 @@ def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
 
 @pytest.fixture(scope="module")
 def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The report of a dry run on two times two devices, with two rules that name nothing."""
+    """The report of a dry run on two times two devices, with two rules for no dimension."""
     run = tmp_path_factory.mktemp("dry") / "run"
     rules = "batch:data;heads:model;d_ff:model;vocab:model;d_fff:model;outer_batch:model"
     mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'"]
@@ -179,7 +179,7 @@ def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
     assert "256 tokens a step" in dry_run and "2: 512 tokens" in dry_run
 
 
-def test_a_dry_run_names_the_rules_that_split_nothing(dry_run: str) -> None:
+def test_a_dry_run_names_the_rules_without_a_dimension(dry_run: str) -> None:
     assert "rules unused    d_fff:model, outer_batch:model" in dry_run
     assert "warning         layout rule d_fff:model names no dimension" in dry_run
     assert "did you mean 'd_ff'?" in dry_run
@@ -187,7 +187,7 @@ def test_a_dry_run_names_the_rules_that_split_nothing(dry_run: str) -> None:
     assert dry_run.count("did you mean") == 1
 
 
-def test_a_dry_run_counts_what_a_step_sends(dry_run: str) -> None:
+def test_a_dry_run_counts_the_collectives_of_a_step(dry_run: str) -> None:
     lines = [line[16:] for line in dry_run.splitlines()]
     # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
     activations, per_token, table = 4 * 32 * 16 * 4, 4 * 32 * 4, 384 * 16 * 4
@@ -227,8 +227,10 @@ def test_a_signal_saves_and_the_run_goes_on(
 ) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mtfrun.cli.main", "train", *flags, f"--model_dir={run}"]
-        + ["--gin.TRAIN_STEPS=100000"],
+        [
+            *(sys.executable, "-m", "mtfrun.cli.main", "train", *flags),
+            *(f"--model_dir={run}", "--gin.TRAIN_STEPS=100000"),
+        ],
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.PIPE,
@@ -244,7 +246,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert stopped and (run / f"checkpoints/ckpt-{stopped[1]}.json").exists()
 
 
-def test_output_that_nobody_reads_ends_the_command_quietly(trained: pathlib.Path) -> None:
+def test_output_without_a_reader_ends_the_command_silently(trained: pathlib.Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mtfrun.cli.main", "eval", f"--model_dir={trained}"],
         cwd=ROOT,

@@ -1,9 +1,10 @@
-"""A real TensorBoard server shows what a run wrote."""
+"""A real TensorBoard server shows the events of a run."""
 
 from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,18 +12,18 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.cli.command import mtfrun, mtfrun_here, succeeded, tiny_experiment
+from tests.cli.command import mtfrun, succeeded
 
 
 class _Server:
     """TensorBoard's answers over HTTP."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int) -> None:
         self._base = f"http://127.0.0.1:{port}/data/plugin"
 
     def get(self, path: str, **query: str) -> Any:
@@ -45,11 +46,12 @@ class _Server:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of two steps that was also evaluated by the command."""
+def run(
+    untouched_runs: Callable[[str], pathlib.Path], tmp_path_factory: pytest.TempPathFactory
+) -> pathlib.Path:
+    """A run of two steps, evaluated by training alone."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    flags = tiny_experiment(tmp_path_factory.mktemp("texts"))
-    assert mtfrun_here("train", *flags, f"--model_dir={run}").returncode == 0
+    shutil.copytree(untouched_runs("language model"), run)
     return run
 
 
@@ -59,8 +61,10 @@ def server(run: pathlib.Path) -> Iterator[_Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", str(run), "--port", str(port)]
-        + ["--host=127.0.0.1"],
+        [
+            *(sys.executable, "-m", "tensorboard.main", "--logdir", str(run)),
+            *("--port", str(port), "--host=127.0.0.1"),
+        ],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
