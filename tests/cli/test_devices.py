@@ -41,7 +41,7 @@ def test_a_device_that_does_not_exist_is_one_line(
         ),
     ],
 )
-def test_training_says_on_what_before_its_first_step(
+def test_training_prints_its_devices_before_its_first_step(
     flags: list[str], line: str, tmp_path: pathlib.Path
 ) -> None:
     flags = [*tiny_experiment(tmp_path), *flags, "--gin.NUM_LAYERS=1"]
