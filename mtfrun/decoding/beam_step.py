@@ -138,12 +138,7 @@ def grow_topk(
     log_probs = mtf.transpose(best - mtf.reduce_logsumexp(logits, vocab), [batch, beam, rank])
     token = mtf.transpose(token, [batch, beam, rank])
     if forced is not None:
-        is_forced = mtf.not_equal(forced, 0)
-        token = mtf.where(is_forced, forced, token)
-        first = mtf.one_hot(
-            mtf.constant(logits.mesh, 0, dtype=tf.int32), rank, on_value=0.0, off_value=-INFINITY
-        )
-        log_probs = mtf.where(is_forced, first, log_probs, output_shape=token.shape)
+        token, log_probs = _with_forced(forced, token, log_probs, rank)
     log_probs = log_probs + active.log_probs
     penalty = length_penalty(_new_ids(position + 1, known), alpha)
     flat = mtf.Dimension("candidates", beam.size * rank.size)
@@ -160,6 +155,22 @@ def grow_topk(
         token=token,
         parents=parents,
     )
+
+
+def _with_forced(
+    forced: mtf.Tensor, token: mtf.Tensor, log_probs: mtf.Tensor, rank: mtf.Dimension
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns ids and log-probabilities {batch, beam, rank} that allow a forced id only.
+
+    In a row whose `forced` is not 0, that id has rank 0 and a log-probability of 0; the other ranks
+    have one of -INFINITY.
+    """
+    is_forced = mtf.not_equal(forced, 0)
+    token = mtf.where(is_forced, forced, token)
+    first = mtf.one_hot(
+        mtf.constant(token.mesh, 0, dtype=tf.int32), rank, on_value=0.0, off_value=-INFINITY
+    )
+    return token, mtf.where(is_forced, first, log_probs, output_shape=token.shape)
 
 
 def grow_active(candidates: Candidates, beam: mtf.Dimension) -> tuple[Active, mtf.Tensor]:

@@ -59,6 +59,14 @@ def tiny_run(
     return shared_runs(request.param)
 
 
+@pytest.fixture(params=["language model", pytest.param("encoder-decoder", marks=pytest.mark.slow)])
+def quick_run(
+    request: pytest.FixtureRequest, shared_runs: Callable[[str], pathlib.Path]
+) -> pathlib.Path:
+    """As `tiny_run`, of one kind of model in each test run and of the other in slow tests."""
+    return shared_runs(request.param)
+
+
 @pytest.fixture
 def language_model_run(shared_runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
     """A run of a language model, for tests that do not change it."""

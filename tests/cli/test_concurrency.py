@@ -64,7 +64,22 @@ def test_a_cpu_has_a_thread_for_each_core_at_most(
     assert number_of_threads(mtf.Mesh(), wished) == 1
 
 
-@pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]])
+GREEDY: list[str] = []
+BEAMS, SAMPLES = ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]
+
+
+@pytest.mark.parametrize(
+    ("tiny_run", "search"),
+    [
+        ("encoder-decoder", GREEDY),
+        ("language model", BEAMS),
+        ("language model", SAMPLES),
+        pytest.param("language model", GREEDY, marks=pytest.mark.slow),
+        pytest.param("encoder-decoder", BEAMS, marks=pytest.mark.slow),
+        pytest.param("encoder-decoder", SAMPLES, marks=pytest.mark.slow),
+    ],
+    indirect=["tiny_run"],
+)
 def test_answers_are_those_of_one_batch_after_the_other(
     tiny_run: pathlib.Path,
     search: list[str],

@@ -1,19 +1,20 @@
-"""The real command trains, evaluates and decodes a tiny model, in processes of its own."""
+"""Training, evaluation and decoding of a tiny model by the command, mostly in its own process."""
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
+from mtfrun.rundir import RunDirectory
 from tests.cli.command import (
     ROOT,
     environment,
@@ -117,7 +118,7 @@ def test_decode_answers_every_line_whatever_its_bytes(
     assert all(answer["output_tokens"] == 8 or answer["finished"] for answer in answers)
     # Alone, in another place of the batch, from standard input: the same answer.
     alone_decode = ["decode", f"--model_dir={trained}", "--input=-", "--output=-"]
-    (alone,) = succeeded(mtfrun(*alone_decode, stdin=b"last\n"))
+    (alone,) = succeeded(mtfrun_here(*alone_decode, stdin=b"last\n"))
     assert alone == answers[-1]
 
 
@@ -137,7 +138,7 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=line"]
     alone = succeeded(mtfrun_here(*decode))
-    on_mesh = succeeded(mtfrun(*decode, "--gin.MESH_SHAPE='data:2,model:2'"))
+    on_mesh = succeeded(mtfrun_here(*decode, "--gin.MESH_SHAPE='data:2,model:2'"))
     scores, mesh_scores = (
         [output.pop("score") for answer in answers for output in answer["outputs"]]
         for answers in (alone, on_mesh)
@@ -262,25 +263,8 @@ def test_output_without_a_reader_ends_the_command_silently(trained: pathlib.Path
     assert stderr == b""
 
 
-def test_a_second_trainer_is_refused(
-    trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
-) -> None:
-    run = tmp_path / "run"
-    train = [*flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mtfrun.cli.main", "train", *train],
-        cwd=ROOT,
-        env=environment(),
-        stderr=subprocess.PIPE,
-    )
-    try:
-        for _ in range(600):
-            if (run / ".lock").exists() and (run / ".lock").read_text():
-                break
-            time.sleep(0.1)
-        assert f"{run} is in use by process {process.pid}" in error_line(
-            mtfrun_here("train", *train)
-        )
-    finally:
-        process.kill()
-        process.communicate()
+def test_a_second_trainer_is_refused(flags: list[str], run_copy: pathlib.Path) -> None:
+    train = [*flags, f"--model_dir={run_copy}", "--gin.TRAIN_STEPS=3"]
+    with RunDirectory(run_copy).lock():
+        line = error_line(mtfrun_here("train", *train))
+    assert f"{run_copy} is in use by process {os.getpid()}" in line

@@ -57,16 +57,16 @@ def test_every_line_gets_one_output_in_order(
     assert answers[3]["truncated_tokens"] > 999_000
 
 
-def test_an_empty_file_gives_an_empty_file(tiny_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     output = tmp_path / "answers.jsonl"
-    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/empty", f"--output={output}"]
+    flags = [f"--model_dir={quick_run}", f"--input={tmp_path}/empty", f"--output={output}"]
     succeeded(mtfrun_here("decode", *flags))
     assert output.read_bytes() == b""
 
 
-def test_text_output_has_a_line_for_each_prompt(tiny_run: pathlib.Path) -> None:
-    flags = [f"--model_dir={tiny_run}", "--input=-", "--format=text"]
+def test_text_output_has_a_line_for_each_prompt(quick_run: pathlib.Path) -> None:
+    flags = [f"--model_dir={quick_run}", "--input=-", "--format=text"]
     process = mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout.count(b"\n") == 4
@@ -83,8 +83,8 @@ def test_n_best_outputs_come_best_first(tiny_run: pathlib.Path, tmp_path: pathli
         assert answer["output"] == answer["outputs"][0]["text"]
 
 
-def test_an_interactive_session_answers_line_by_line(tiny_run: pathlib.Path) -> None:
-    process = mtfrun_here("decode", f"--model_dir={tiny_run}", "--interactive", stdin=b"a\nb\n")
+def test_an_interactive_session_answers_line_by_line(quick_run: pathlib.Path) -> None:
+    process = mtfrun_here("decode", f"--model_dir={quick_run}", "--interactive", stdin=b"a\nb\n")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout.count(b"\n") == 2 and process.stderr.count(b"> ") == 3
 
@@ -122,12 +122,12 @@ def full_disk() -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_old_file(
-    tiny_run: pathlib.Path, tmp_path: pathlib.Path, full_disk: None
+    quick_run: pathlib.Path, tmp_path: pathlib.Path, full_disk: None
 ) -> None:
     (tmp_path / "prompts").write_text("a\n" * 100)
     output = tmp_path / "answers.jsonl"
     output.write_text("old\n")
-    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/prompts", f"--output={output}"]
+    flags = [f"--model_dir={quick_run}", f"--input={tmp_path}/prompts", f"--output={output}"]
     line = error_line(mtfrun_here("decode", *flags))
     assert line.startswith(f"mtfrun: error: cannot write {output}: File too large")
     assert output.read_text() == "old\n"
@@ -137,8 +137,8 @@ def test_a_full_disk_leaves_the_old_file(
 @pytest.mark.parametrize(
     ("number", "code", "leaves_part"),
     [
-        (signal.SIGINT, 130, False),
         (signal.SIGTERM, 143, False),
+        pytest.param(signal.SIGINT, 130, False, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, -9, True, marks=pytest.mark.slow),
     ],
 )
@@ -146,14 +146,14 @@ def test_a_signal_leaves_no_file_under_the_final_name(
     number: signal.Signals,
     code: int,
     leaves_part: bool,
-    tiny_run: pathlib.Path,
+    quick_run: pathlib.Path,
     tmp_path: pathlib.Path,
 ) -> None:
     (tmp_path / "prompts.txt").write_bytes(b"".join(b"%d\n" % i for i in range(20_000)))
     output = tmp_path / "answers.jsonl"
     process = subprocess.Popen(
         [
-            *(*VERBOSE_DECODE, f"--model_dir={tiny_run}"),
+            *(*VERBOSE_DECODE, f"--model_dir={quick_run}"),
             *(f"--input={tmp_path}/prompts.txt", f"--output={output}"),
         ],
         cwd=ROOT,

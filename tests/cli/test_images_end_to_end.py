@@ -89,8 +89,8 @@ def test_decode_classifies_a_split_and_the_same_images_from_files(
     trained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     output = tmp_path / "split.jsonl"
-    process = mtfrun(*_decode(trained, "--input=split:test", f"--output={output}"))
-    assert succeeded(process) == []
+    decode = _decode(trained, "--input=split:test", f"--output={output}")
+    assert succeeded(mtfrun_here(*decode)) == []
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     images, labels = zip(*TfdsImages("digits").examples("test").as_numpy_iterator(), strict=True)
     assert [line["index"] for line in lines] == list(range(377))
