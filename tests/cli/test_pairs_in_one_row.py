@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,26 @@ MODELS = {
 HOSTILE = (b"", b"\xff\xfe\x80", b"7\r", b"a\x00b", b"x" * 100_000)
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The directory of a tiny model that was trained to spell digits."""
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """A function that returns the run of a kind of model, trained at its first call."""
+    return functools.cache(lambda kind: _trained(kind, tmp_path_factory.mktemp(kind)))
+
+
+@pytest.fixture(params=MODELS)
+def each_run(request: pytest.FixtureRequest, runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    """The run of each kind of model in turn."""
+    return runs(request.param)
+
+
+@pytest.fixture(params=["prefix", pytest.param("causal", marks=pytest.mark.slow)])
+def run(request: pytest.FixtureRequest, runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    """The run of one kind of model in each test run, and of the other in slow tests."""
+    return runs(request.param)
+
+
+def _trained(kind: str, folder: pathlib.Path) -> pathlib.Path:
+    """Trains a tiny model to spell digits, and returns the directory of its run."""
     (folder / "pairs.tsv").write_text("".join(f"{i}\t{word}\n" for i, word in enumerate(WORDS)))
     files = {split: str(folder / "pairs.tsv") for split in ("train", "validation")}
     _succeed(
@@ -35,7 +53,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         "--gin_file=models/lm_tiny.gin",
         "--gin_file=data/tsv_pairs.gin",
         "--gin_file=data/delimited_pairs.gin",
-        *MODELS[request.param],
+        *MODELS[kind],
         *TINY,
         *ROW,
         "--gin.NUM_LAYERS=1",
@@ -76,13 +94,13 @@ def _scores(run: pathlib.Path, pairs: list[tuple[str, str]]) -> list[dict[str, A
 
 
 def test_evaluation_compares_answers_with_targets(
-    run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    each_run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _succeed("eval", f"--model_dir={run}")
+    _succeed("eval", f"--model_dir={each_run}")
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["exact_match"] == metrics["token_accuracy"] == metrics["accuracy"] == 1.0
     # The loss is that of the targets alone, and so are the bytes.
-    scores = _scores(run, [(str(i), word) for i, word in enumerate(WORDS)])
+    scores = _scores(each_run, [(str(i), word) for i, word in enumerate(WORDS)])
     nats = -sum(score["log_likelihood"] for score in scores)
     tokens = sum(score["tokens"] for score in scores)
     num_bytes = sum(map(len, WORDS))
@@ -93,9 +111,9 @@ def test_evaluation_compares_answers_with_targets(
     )
 
 
-def test_every_line_is_answered_in_order_whatever_its_bytes(run: pathlib.Path) -> None:
+def test_every_line_is_answered_in_order_whatever_its_bytes(each_run: pathlib.Path) -> None:
     lines = [b"3", *HOSTILE, b"8"]
-    answers = _answers(run, b"\n".join(lines))
+    answers = _answers(each_run, b"\n".join(lines))
     prompts = [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
     assert [answer["prompt"] for answer in answers] == prompts
     assert [answer["valid_utf8"] for answer in answers].count(False) == 1
