@@ -93,7 +93,6 @@ def tiny_experiment(directory: pathlib.Path) -> list[str]:
         *TINY,
         f"--gin.TEXT_FILES={patterns}",
         *TWO_STEPS,
-        '--gin.Samples.prompts=["the "]',
     ]
 
 

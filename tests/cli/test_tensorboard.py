@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,12 +11,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.cli.command import mtfrun, succeeded
+from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 
 
 class _Server:
@@ -46,12 +45,12 @@ class _Server:
 
 
 @pytest.fixture(scope="module")
-def run(
-    untouched_runs: Callable[[str], pathlib.Path], tmp_path_factory: pytest.TempPathFactory
-) -> pathlib.Path:
-    """A run of two steps, evaluated by training alone."""
+def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run of two steps, whose evaluation decodes a sample."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    shutil.copytree(untouched_runs("language model"), run)
+    flags = tiny_experiment(tmp_path_factory.mktemp("texts"))
+    samples = '--gin.Samples.prompts=["the "]'
+    succeeded(mtfrun_here("train", *flags, samples, f"--model_dir={run}"))
     return run
 
 
@@ -94,7 +93,7 @@ def test_curves_have_the_values_that_eval_prints(server: _Server, run: pathlib.P
     points = server.get("scalars/scalars", run="train", tag="loss")
     assert [step for _, step, _ in points] == [1, 2]
     (shown,) = server.get("scalars/scalars", run="eval", tag="bits_per_byte")
-    (printed,) = succeeded(mtfrun("eval", f"--model_dir={run}"))
+    (printed,) = succeeded(mtfrun_here("eval", f"--model_dir={run}"))
     assert shown[1] == printed["step"] == 2
     assert shown[2] == pytest.approx(printed["bits_per_byte"], rel=1e-5)
 
