@@ -1,1 +1,1 @@
-"""The commands; the only package that knows gin."""
+"""The commands; the only package that imports gin."""

@@ -1,4 +1,4 @@
-"""The objects that a configuration describes."""
+"""The construction of the objects that a configuration describes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple
 from mtfrun.cli.configuration import config
 from mtfrun.experiment import Evaluation, Experiment, Training
 
-# What the program itself calls; the other classes of a gin file are called by these.
+# The classes that the program itself calls; their arguments are the other objects of a gin file.
 ROOTS = (Experiment, Evaluation, Training)
 
 
 class Built(NamedTuple):
-    """What all commands share: one experiment, hence one mesh.
+    """The objects that all commands need.
 
     Attributes:
-      experiment: the model, its data, and what is done with it beyond training.
-      evaluation: what is measured.
+      experiment: the mesh, the model, its data, and its inference.
+      evaluation: the measurements.
     """
 
     experiment: Experiment
@@ -24,6 +24,6 @@ class Built(NamedTuple):
 
 
 def build() -> Built:
-    """Returns the objects of the configuration that was parsed."""
+    """Returns the objects of the parsed configuration."""
     experiment = config.configured(Experiment)
     return Built(experiment, config.configured(Evaluation, experiment))

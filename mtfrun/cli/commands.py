@@ -1,4 +1,4 @@
-"""The commands, once their flags are known. Importing this imports TensorFlow."""
+"""The commands train, eval, decode and score. Importing this module imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Trains, or with --dry_run says what would be trained."""
+    """Trains, or with --dry_run prints a description of the run."""
     bindings = _parse(flags)
     experiment, evaluation = build()
     training = config.configured(Training, experiment, evaluation)
@@ -64,7 +64,7 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 @terminable()
 def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Evaluates checkpoints and prints one JSON object each, with null for what is not finite."""
+    """Evaluates checkpoints and prints one JSON object each, with null for non-finite metrics."""
     run, built = _open(flags, command)
     code = 0
     with contextlib.ExitStack() as stack:
@@ -75,12 +75,12 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
             metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
                 print(line, file=sys.stderr)
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            fields = {"step": step, **metrics, **dict.fromkeys(bad)}
+            non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
+            fields = {"step": step, **metrics, **dict.fromkeys(non_finite)}
             print(json.dumps(fields, allow_nan=False), flush=True)
-            if bad:
+            if non_finite:
                 print(
-                    f"mtfrun: error: step {step}: {', '.join(bad[:3])} "
+                    f"mtfrun: error: step {step}: {', '.join(non_finite[:3])} "
                     "infinite or not a number, null in the line above",
                     file=sys.stderr,
                 )
@@ -90,7 +90,7 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 @terminable()
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Makes a record of every prompt or image and writes one line each, in order."""
+    """Decodes prompts or classifies images and writes one line each, in order."""
     run, built = _open(flags, command)
     settings = {name: getattr(flags, name) for name in _SETTINGS}
     inference = built.experiment.inference.with_settings(
@@ -128,7 +128,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "decode": decode,
     "score": score,
 }
-# The exit code where a model's numbers are not finite.
+# The exit code if a model's numbers are not finite.
 NON_FINITE = 3
 # Flags of `decode` that are settings of an Inference.
 _SETTINGS = (
@@ -149,7 +149,7 @@ def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list[Binding]:
-    """Reads the configuration: that of --gin_file, else of the file that a run has."""
+    """Parses the configuration of --gin_file or, if not None, of the file of a run."""
     return config.parse(
         flags.gin_file if run_config is None else [run_config],
         flags.bindings,
@@ -164,7 +164,7 @@ def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirecto
     run = None if flags.model_dir is None else _trained_run(flags.model_dir)
     run_config = None
     if run is not None and not flags.gin_file:
-        run.read_config()  # its error names the remedy
+        run.read_config()  # for its error, which names the remedy
         run_config = run.config_path
     bindings = _parse(flags, run_config)
     built = build()
@@ -177,7 +177,7 @@ def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirecto
 def _restored(
     flags: argparse.Namespace, experiment: Experiment, run: RunDirectory | None
 ) -> Iterator[int]:
-    """Yields the step of every checkpoint that the flags name, each once it is restored."""
+    """Yields the step of every checkpoint that the flags name, after it was restored."""
     if run is None:
         yield experiment.restore_without_run()
         return
@@ -209,12 +209,16 @@ def _write(file: TextIO, record: Record, step: int) -> None:
 
 
 def _in_one_line(text: str) -> str:
-    """Returns a text with backslashes and line ends written as in a string of C."""
+    """Returns a text with backslashes and line ends escaped as in a string of C."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _trained_run(model_dir: str) -> RunDirectory:
-    """Returns the run of a directory, which has a checkpoint."""
+    """Returns the run of a directory.
+
+    Raises:
+      RunDirError: there is no directory, or no checkpoint in it.
+    """
     run = RunDirectory(model_dir)
     run.require()
     run.checkpoints().require()
@@ -222,24 +226,24 @@ def _trained_run(model_dir: str) -> RunDirectory:
 
 
 def _record_where_possible(run: RunDirectory, command: Sequence[str]) -> None:
-    """Writes down a command that only reads the run, which may be on a disk that is read-only."""
+    """Records a command that only reads the run, unless the directory cannot be written."""
     try:
         run.record_command(command)
     except RunDirError as error:
-        what, _, _ = str(error).partition("; ")
-        print(f"mtfrun: warning: {what}; nothing is recorded there", file=sys.stderr)
+        problem, _, _ = str(error).partition("; ")
+        print(f"mtfrun: warning: {problem}; nothing is recorded there", file=sys.stderr)
 
 
 def _restart(run: RunDirectory) -> None:
-    """Makes training begin at step 0, and says where the checkpoints are that were there."""
-    aside = run.set_checkpoints_aside()
-    if aside is not None:
-        print(f"mtfrun: beginning again; the old checkpoints are in {aside}", file=sys.stderr)
+    """Moves the run's checkpoints aside, so that training begins at step 0."""
+    directory = run.set_checkpoints_aside()
+    if directory is not None:
+        print(f"mtfrun: beginning again; the old checkpoints are in {directory}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def _output(path: str) -> Iterator[TextIO]:
-    """Opens --output, which appears when it is whole, or for "-" standard output."""
+    """Opens --output, a file that appears once it is complete, or standard output for "-"."""
     if path == "-":
         if sys.stdout is None:
             raise UsageError("standard output is closed: name a file with --output=FILE")

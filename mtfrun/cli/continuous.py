@@ -1,4 +1,4 @@
-"""Following a run that is being trained."""
+"""Evaluation of the checkpoints of a run while it is trained."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ POLL_SECS = 10.0
 def steps_as_they_appear(
     run: RunDirectory, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[int]:
-    """Yields the steps of all checkpoints, then of new ones, until nobody trains the run any more.
+    """Yields the steps of all checkpoints, then of new ones, until no process trains the run.
 
-    A checkpoint that is deleted before its turn is left out.
+    A checkpoint that is deleted before its step is yielded is left out.
     """
     yielded: set[int] = set()
     while True:
-        # In this order: a checkpoint that is saved between the two is found in the next round.
+        # In this order: a checkpoint that is saved in between is yielded in the next round.
         training = run.is_training()
         new = [step for step in run.checkpoints().steps() if step not in yielded]
         if new:
@@ -35,10 +35,10 @@ def steps_as_they_appear(
 def each_restored(
     run: RunDirectory, steps: Iterable[int], restore: Callable[[int], object]
 ) -> Iterator[int]:
-    """Yields each of the steps once it is restored.
+    """Yields each of the steps after its checkpoint was restored.
 
-    The trainer keeps the newest checkpoints only: one that it deletes between the listing and the
-    end of the reading is left out, with a line that says so.
+    The trainer deletes all but the newest checkpoints: one that it deletes between the listing and
+    the end of the reading is left out, and a line on standard error says so.
 
     Raises:
       RunDirError: a checkpoint cannot be restored and is still there.
@@ -47,7 +47,8 @@ def each_restored(
         try:
             restore(step)
         except RunDirError:
-            # The manifest is the first file that is deleted: without it nothing is damaged.
+            # The manifest is the first file that the trainer deletes: a checkpoint that has one is
+            # damaged.
             if step in run.checkpoints().steps():
                 raise
             print(f"step {step}: deleted before it was read, left out", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Which errors are the user's to mend, and what one line says of them."""
+"""The errors that a user can correct, and their messages in one line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _GIN_SUFFIX = re.compile(
 
 
 class UsageError(InputError):
-    """A command line that cannot be carried out; the message is one line with the remedy."""
+    """An invalid command line; the message is one line with the remedy."""
 
 
 class ConfigError(InputError):
-    """A configuration that cannot be used; the message is one line, with its place if known."""
+    """An invalid configuration; the message is one line, with its place if known."""
 
 
 def is_input_error(error: BaseException) -> bool:
-    """Returns whether the user can correct it: the errors that we raise, and the system's.
+    """Returns whether a user can correct an error: an InputError, or one of the operating system.
 
-    Too little memory counts as one of them. Whatever else comes out of a library or of a user's own
-    module, a plain ValueError too, is a defect of a program, whose author needs its traceback.
+    Too little memory is one of the latter. All other exceptions of libraries and of a user's own
+    modules, a plain ValueError too, are defects of a program, whose author needs the traceback.
     """
     return isinstance(error, InputError | OSError | MemoryError)
 
@@ -33,8 +33,8 @@ def is_input_error(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """Returns the message of an error without line ends, and without what gin added to it."""
     if isinstance(error, OSError) and error.strerror:
-        named = f"{error.filename}: " if error.filename else ""
-        return f"{named}{error.strerror}"
+        prefix = f"{error.filename}: " if error.filename else ""
+        return f"{prefix}{error.strerror}"
     if isinstance(error, MemoryError):
         text = " ".join(str(error).split())
         return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"

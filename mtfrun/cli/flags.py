@@ -1,4 +1,4 @@
-"""The command line: subcommands, their flags, and help that teaches."""
+"""The command line: subcommands, their flags, and their help texts with examples."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ Trains a model, from the newest checkpoint in --model_dir if there is one.
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --model_dir=/tmp/mesh
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --dry_run
 
---dry_run takes no step and writes nothing to --model_dir; of the data it reads what is evaluated
-first. It prints every variable with its
-dimensions, the mesh axis of each, sizes and bytes on a device; the totals of parameters, optimizer,
-batch and steps; the collectives (all-reduce, all-gather, ...) that a step will run, with the mesh
-axes and dimensions that cause them, for which the step is compiled; layout rules that name nothing.
+--dry_run takes no step and writes nothing to --model_dir; of the data it reads the first batch that
+is evaluated. It prints every variable with its dimensions, the mesh axis of each, sizes and bytes
+on a device; the totals of parameters, optimizer, batch and steps; the collectives (all-reduce,
+all-gather, ...) that a step will run, with the mesh axes and dimensions that cause them, for which
+the step is compiled; layout rules without effect.
 
-SIGTERM, Ctrl-C and SIGHUP finish the steps under way, about 5 seconds, or the batch of an
-evaluation, save a checkpoint and exit with 143, 130 or 129; the same command goes on from there.
+SIGTERM, Ctrl-C and SIGHUP finish the current steps, about 5 seconds, or the batch of an evaluation,
+save a checkpoint and exit with 143, 130 or 129; the same command continues from there.
 --gin.TrainOptions.secs_per_loop=1 shortens the wait. A second SIGTERM or Ctrl-C ends the process
-at once. --restart begins again at step 0 and deletes nothing: the checkpoints that there are go to
+immediately. --restart begins again at step 0 and deletes nothing: existing checkpoints are moved to
 --model_dir/checkpoints.1 (.2, ...).
 
-Training ends with exit code 3, and saves nothing, where the loss, the norm of the gradients or a
-variable is infinite or not a number. The line names the last good checkpoint; nan_step_N.json in
+Training ends with exit code 3, and saves nothing, if the loss, the norm of the gradients or a
+variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
 --model_dir has the step, the first such variable and the rows of the step's batch."""
 
 _EVAL = """\
@@ -70,10 +70,10 @@ Evaluates checkpoints: one JSON object each on standard output, and curves in --
   mtfrun eval --model_dir=/tmp/run --continuous
   mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
 
-A metric that is infinite or not a number is null there, and the exit code 3.
+A metric that is infinite or not a number is printed as null, and the exit code is 3.
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
-mtfrun alone: --gin_allow_imports=my_models names what else you trust.
+mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
 Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
 could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
@@ -86,8 +86,7 @@ Continues or answers prompts, or classifies images: one JSON object each, in ord
   mtfrun decode --model_dir=/tmp/run --input=prompts.jsonl --beam_size=4 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --interactive
 
-A file has one prompt a line; of .tsv files the first column counts, .jsonl files have
-{"input": ...} in each line.
+A file has one prompt a line: in .tsv files the first column, in .jsonl files {"input": ...}.
 
 A classifier of images takes PNG and JPEG files, or a split of its data:
 
@@ -96,11 +95,11 @@ A classifier of images takes PNG and JPEG files, or a split of its data:
   mtfrun decode --model_dir=/tmp/digits --input='photos/**/*.png,more.jpg,list.txt'
   mtfrun decode --model_dir=/tmp/digits --input=split:test --output=labels.jsonl
 
-photos is a folder, list.txt has a path in each line. Pictures of another size are scaled to cover
-that of the model, and their middle is taken.
+photos is a folder, list.txt has a path in each line. Images of another size than the model's are
+scaled to cover it, and cropped at the centre.
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
-mtfrun alone: --gin_allow_imports=my_models names what else you trust.
+mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
 Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
 could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
@@ -112,15 +111,16 @@ Computes the log-likelihood of targets given inputs: one JSON object a pair, in 
 A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}.
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
-mtfrun alone: --gin_allow_imports=my_models names what else you trust.
+mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
 Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
 could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would print its usage and exit."""
+    """An argument parser that raises UsageError where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
         raise UsageError(f"{message} ({self.prog} --help explains)")
 
 
@@ -128,7 +128,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     """Returns the flags; `.command` is the subcommand, `.bindings` has (flag, gin binding) pairs.
 
     Raises:
-      UsageError: the command or a flag does not exist, or a value is wrong.
+      UsageError: the command or a flag does not exist, or a value is invalid.
     """
     root, commands = _parsers()
     plain, bindings = _split_gin_flags(arguments)
@@ -188,7 +188,7 @@ def _add_train_flags(parser: Parser) -> None:
     parser.add_argument(
         "--restart",
         action="store_true",
-        help="begin at step 0; the checkpoints that there are are kept in checkpoints.1",
+        help="begin at step 0; existing checkpoints are moved to checkpoints.1",
     )
     parser.add_argument(
         "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
@@ -202,7 +202,7 @@ def _add_eval_flags(parser: Parser) -> None:
     parser.add_argument(
         "--continuous",
         action="store_true",
-        help="evaluate all checkpoints, new ones as they appear, until training has ended",
+        help="evaluate all checkpoints, and new ones until training has ended",
     )
 
 
@@ -222,18 +222,23 @@ def _add_decode_flags(parser: Parser) -> None:
         choices=("jsonl", "text"),
         help="text: outputs or labels alone, a line each",
     )
-    add("--beam_size", type=int, help="sequences followed at a time; 1 for none", metavar="N")
+    add("--beam_size", type=int, help="beams of a beam search; 1 for none", metavar="N")
     add("--num_outputs", type=int, help="outputs for each prompt, up to beam_size", metavar="N")
-    add("--alpha", type=float, help="of a beam search's length penalty", metavar="A")
-    add("--temperature", type=float, help="0 takes the likeliest token each time", metavar="T")
+    add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
+    add("--temperature", type=float, help="0 takes the most likely token each time", metavar="T")
     add(
         "--top_k",
         type=int,
-        help="sample among the K likeliest tokens only; of images: labels named",
+        help="sample among the K most likely tokens; of images: number of labels",
         metavar="K",
     )
-    add("--top_p", type=float, help="sample among tokens of this joint probability", metavar="P")
-    add("--decode_length", type=int, help="tokens to make for a prompt at most", metavar="N")
+    add(
+        "--top_p",
+        type=float,
+        help="sample among the fewest tokens of this total probability",
+        metavar="P",
+    )
+    add("--decode_length", type=int, help="largest number of new tokens for a prompt", metavar="N")
     add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
 
 
@@ -291,9 +296,10 @@ def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[st
 
 
 def _check_model_dir(name: str | None) -> None:
-    """Raises UsageError for a directory that TensorFlow cannot open: it takes UTF-8 only."""
+    """Raises UsageError for a directory that TensorFlow cannot open: its paths must be UTF-8."""
     try:
-        os.path.abspath(os.path.expanduser(name or "")).encode()
+        # pathlib's expanduser raises for the name of an unknown user.
+        os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100, PTH111
     except UnicodeEncodeError:
         raise UsageError(
             f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
@@ -338,8 +344,8 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.command == "score" and flags.input is None:
         raise UsageError("score needs pairs: --input=FILE")
     if flags.command == "decode":
-        given = [bool(flags.prompt), flags.input is not None, flags.interactive]
-        if sum(given) != 1:
+        sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
+        if sum(sources) != 1:
             raise UsageError(
                 "decode needs prompts: either --prompt=TEXT or --input=FILE or --interactive"
             )

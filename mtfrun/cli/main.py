@@ -1,4 +1,4 @@
-"""The program `mtfrun`: flags in, exit code out."""
+"""The program `mtfrun`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ OK, FAILED, BAD_INPUT = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    0: done. 2: bad input, one line on standard error. 3: a model's numbers are infinite or not a
-    number, one line. 1: an error that nobody foresaw, with its traceback. 128 + number: a signal.
+    0: success. 2: bad input, one line on standard error. 3: a model's numbers are infinite or not a
+    number, one line. 1: an unexpected error, with its traceback. 128 + number: a signal.
     """
     with unfailing_stderr(), warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
@@ -41,7 +41,7 @@ def _main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Who read our output wants no more. Without this Python would complain at exit.
+        # The reader of our output has closed it. Without this Python would print an error at exit.
         discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
@@ -71,13 +71,14 @@ def _parsed(arguments: list[str]) -> int:
 
 
 def _run(flags: argparse.Namespace, command: list[str]) -> int:
-    """Runs the command of `flags`; only now TensorFlow is imported, which takes seconds."""
+    """Runs the command of `flags`."""
+    # TensorFlow takes seconds to import: --help and the errors of flags do without it.
     with contextlib.nullcontext() if flags.debug else quiet_import():
-        import tensorflow as tf
+        import tensorflow as tf  # noqa: PLC0415 - see above
 
-        from mtfrun.cli import commands
+        from mtfrun.cli import commands  # noqa: PLC0415 - imports TensorFlow
 
-        # CUDA reports finding no device as an error; here it is held back with the rest.
+        # CUDA logs a missing device as an error, which `quiet_import` drops.
         tf.config.list_physical_devices()
     return commands.run_command(flags, command)
 

@@ -1,4 +1,4 @@
-"""Asks TensorFlow for the programs that it compiles, in a folder that is deleted afterwards."""
+"""Dumps of the programs that TensorFlow compiles, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Iterator
 
 
 def dump_environment(folder: str) -> dict[str, str]:
-    """Returns the variables with which TensorFlow, when it starts, writes programs to `folder`.
+    """Returns the environment variables that make TensorFlow write programs to `folder`.
 
-    `mtfrun.mtf.collectives` reads them. This is not there, for importing that starts TensorFlow.
+    TensorFlow reads them when it is imported. `mtfrun.mtf.collectives` reads the programs; this
+    function is not there because importing that module imports TensorFlow.
     """
     return {"TF_DUMP_GRAPH_PREFIX": folder, "TF_CPP_VMODULE": "dtensor_mlir_passes=2"}
 
 
 @contextlib.contextmanager
 def program_dump() -> Iterator[str]:
-    """Yields the folder to which a TensorFlow that starts inside writes its programs."""
+    """Yields the folder to which TensorFlow, if it is imported inside, writes its programs."""
     former = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="mtfrun_programs_") as folder:
         os.environ.update(dump_environment(folder))

@@ -1,4 +1,4 @@
-"""What a run directory keeps of the configuration and the command that it is trained with."""
+"""Records of the configuration and the command of a training in its run directory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def recorded(
     command: Sequence[str],
     finished_steps: Callable[[], int],
 ) -> Iterator[None]:
-    """Writes down configuration and command, and takes that back on an error before the first step.
+    """Records configuration and command, and restores the former ones on an error before any step.
 
-    A configuration that is refused, for it does not fit the run's checkpoints or has no data, must
-    not replace the one that was trained with.
+    A configuration that is refused, because it does not fit the run's checkpoints or has no data,
+    must not replace that of the run.
 
     Args:
-      run: whose lock is held.
-      texts: "config" and "operative_config".
+      run: a run whose lock is held.
+      texts: the texts of "config" and "operative_config".
       command: the command line.
-      finished_steps: returns the steps of the state that is trained.
+      finished_steps: returns the number of finished steps of the state that is trained.
     """
     files = [pathlib.Path(run.config_path), pathlib.Path(run.path, "operative_config.gin")]
     former = {path: path.read_bytes() for path in files if path.is_file()}
@@ -40,25 +40,26 @@ def recorded(
     except Exception:
         if not _has_begun(finished_steps, first_step):
             for path in files:
-                _put_back(path, former.get(path))
-            _put_back(pathlib.Path(record), None)
+                _restore(path, former.get(path))
+            _restore(pathlib.Path(record), None)
         raise
 
 
 def as_text(command: Sequence[str]) -> str:
-    """Returns a command as it is typed in a shell; bytes that are no UTF-8 are replaced."""
+    """Returns a command as it is typed in a shell; bytes that are not UTF-8 are replaced."""
     return os.fsencode(shlex.join(command)).decode("utf-8", "replace")
 
 
 def _has_begun(finished_steps: Callable[[], int], first_step: int) -> bool:
-    """Returns whether a step was taken; the state need not have been made before the error."""
+    """Returns whether a step was taken; before the error the state need not exist."""
     try:
         return finished_steps() not in (0, first_step)
     except Exception:
         return False
 
 
-def _put_back(path: pathlib.Path, content: bytes | None) -> None:
+def _restore(path: pathlib.Path, content: bytes | None) -> None:
+    """Writes the former content of a file, or deletes it if it had none."""
     if content is None:
         path.unlink(missing_ok=True)
     else:

@@ -1,4 +1,4 @@
-"""What `--dry_run` prints: variables, layouts, sizes, and what the devices will send each other."""
+"""The report of `--dry_run`: variables, layouts, sizes, and the collectives of a step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from mtfrun.errors import did_you_mean
 from mtfrun.experiment import Training
 from mtfrun.mtf.collectives import describe_collectives, read_dump
 
-# What layers and batches that a model need not have call their dimensions: a layout that several
-# models share may have rules for them.
+# Dimensions of some models only: a layout that several models share may have rules for them.
 _OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
 
 
@@ -20,8 +19,8 @@ def describe(training: Training, program_dump: str) -> str:
     """Returns the report of a run that has not started.
 
     Args:
-      training: on several devices its variables are made, if there is memory for them, and its
-        program is compiled.
+      training: the run. On several devices its variables are created, if there is enough memory,
+        and its step is compiled.
       program_dump: the folder to which TensorFlow writes programs, see program_dump.py.
     """
     state, mesh = training.state, training.experiment.mesh
@@ -53,7 +52,7 @@ def describe(training: Training, program_dump: str) -> str:
 
 
 def _collectives(training: Training, program_dump: str) -> list[str]:
-    """Returns what a step sends, in lines; they are read off the program, which is compiled."""
+    """Returns lines on the collectives of a step, which is compiled to list them."""
     state, mesh = training.state, training.experiment.mesh
     if not mesh.is_distributed:
         return ["collectives     none: one device"]
@@ -74,7 +73,7 @@ def _collectives(training: Training, program_dump: str) -> list[str]:
 
 
 def misspelt_rules(mesh: mtf.Mesh) -> list[str]:
-    """Returns a warning for every layout rule whose dimension the model lacks, but nearly has."""
+    """Returns a warning for every layout rule whose dimension is probably misspelt."""
     warnings = []
     for dimension in mesh.unused_rules():
         hint = did_you_mean(dimension, mesh.dimension_names_seen)

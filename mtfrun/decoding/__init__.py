@@ -1,4 +1,4 @@
-"""Decoding: takes a step function and knows no model."""
+"""Decoding with any model that is a step function with a state: greedy, sampled, beam search."""
 
 from mtfrun.decoding.beam_search import BeamSearch
 from mtfrun.decoding.decoder import Decoder, StepFunction

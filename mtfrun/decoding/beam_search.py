@@ -1,4 +1,4 @@
-"""Beam search: the best continuations of prompts."""
+"""Beam search: the best continuations of prompts. Its dimensions: see `beam_step`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding.beam_step import (
-    Alive,
+    Active,
     Candidates,
     Finished,
-    first_alive,
+    first_active,
     first_finished,
-    grow_alive,
+    grow_active,
     grow_finished,
     grow_topk,
-    is_finished,
+    is_unfinished,
 )
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
@@ -27,27 +27,39 @@ from mtfrun.decoding.segments import over_positions
 
 
 class _Progress(NamedTuple):
-    """The loop's variables."""
+    """The loop's variables.
 
-    position: mtf.Tensor  # int32 scalar: the position to be made next
-    previous: mtf.Tensor  # {batch, beam} int32: the ids one position earlier
-    alive: Alive
+    Attributes:
+      position: int32 scalar, the position of the next step.
+      previous: {batch, beam} int32, the ids of the position before.
+      active: the beams that are extended.
+      finished: the beams that have ended.
+      unfinished_rows: {batch} bool, the rows that need another step.
+      unfinished: bool scalar, whether any row does.
+      state: that of the decoder.
+    """
+
+    position: mtf.Tensor
+    previous: mtf.Tensor
+    active: Active
     finished: Finished
-    goes_on: mtf.Tensor  # {batch} bool
-    unfinished: mtf.Tensor  # bool scalar
+    unfinished_rows: mtf.Tensor
+    unfinished: mtf.Tensor
     state: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
-    """Looks for the sequences of the highest log-probability, divided by a length penalty.
+    """Search for the sequences of the highest log-probability, divided by a length penalty.
 
-    alpha: of the length penalty, which does not count the ids of prompts; 0 for none.
-    stop_early: end a row when no alive sequence can beat its finished ones.
-    independent_rows: leave a row as it is once it is done. Otherwise, as in Mesh TensorFlow, all
-      rows go on until the last one is done, and what fills the places behind the best depends on
-      the other rows of the batch.
-    num_prefilter: see `grow_topk`.
+    Attributes:
+      alpha: the exponent of the length penalty, which does not count the ids of prompts; 0 for no
+        penalty.
+      stop_early: end a row when no active beam can beat its finished ones.
+      independent_rows: do not change a row that has ended. Otherwise, as in Mesh TensorFlow, all
+        rows are extended until the last one has ended, and the hypotheses after the best one depend
+        on the other rows of the batch.
+      num_prefilter: see `grow_topk`.
     """
 
     alpha: float = 0.6
@@ -66,22 +78,22 @@ class BeamSearch:
         longest_prompt: int | None = None,
         end_id: int = END_ID,
     ) -> Hypotheses:
-        """Returns the best sequences of every row, those that continue its prompt.
+        """Returns the best continuations of every prompt.
 
-        Inside `mtf.function`: one compiled program serves all prompts of one batch and length. It
-        stops when all rows are done.
+        To be called inside `mtf.function`: one compiled program serves all prompts of one batch and
+        length. It stops when all rows have ended.
 
         Args:
           decoder: the model, for these prompts and this beam.
-          prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other
-            than 0 is what all sequences have there, at no cost; an end id ends the row, but see
-            `Decoder.given_ends`.
-          beam: the dimension of the hypotheses; fewer than `vocab`.
+          prompts: {batch, length} int32, of any lengths, padded on the right with 0. Where an id is
+            not 0, all hypotheses have it, with a log-probability of 0; an end id ends the row, but
+            see `Decoder.given_ends`.
+          beam: the dimension of the hypotheses, smaller than `vocab`.
           vocab: the dimension of the ids.
-          limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that
-            only fill up the batch. By default all of `length`.
-          longest_prompt: no prompt has more ids; None for `length`. So many positions are read at
-            once, where the decoder can do so.
+          limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0
+            for rows that pad the batch. By default the size of `length`.
+          longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So
+            many positions are read in one pass, where the decoder can do so.
           end_id: the id that ends a sequence.
         """
         if limits is None:
@@ -89,12 +101,18 @@ class BeamSearch:
         start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
         loop = _Loop(self, prompts, start, beam, vocab, limits, end_id)
         last = over_positions(start, prompts.shape[1], loop.first(), loop.advance)
-        return _result(last.alive, last.finished, beam)
+        return _result(last.active, last.finished, beam)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """A search of certain prompts: the arguments of `BeamSearch`, and where it starts."""
+    """The loop of one search.
+
+    Attributes:
+      search: the settings.
+      prompts, beam, vocab, limits, end_id: the arguments of `BeamSearch.__call__`.
+      start: what the decoder has read before the first step.
+    """
 
     search: BeamSearch
     prompts: mtf.Tensor
@@ -108,16 +126,16 @@ class _Loop:
         """Returns the variables before the first step, without the decoder's state."""
         batch, length = self.prompts.shape
         position = self.start.position
-        alive = first_alive(ids_before(self.prompts, position), self.beam)
+        active = first_active(ids_before(self.prompts, position), self.beam)
         finished = first_finished(self.prompts.mesh, mtf.Shape([batch, self.beam, length]))
-        goes_on = self._goes_on(position, alive, finished)
+        unfinished_rows = self._unfinished_rows(position, active, finished)
         return _Progress(
             position=position,
             previous=mtf.broadcast(id_before(self.prompts, position), [batch, self.beam]),
-            alive=alive,
+            active=active,
             finished=finished,
-            goes_on=goes_on,
-            unfinished=mtf.reduce_any(goes_on),
+            unfinished_rows=unfinished_rows,
+            unfinished=mtf.reduce_any(unfinished_rows),
             state=(),
         )
 
@@ -125,36 +143,38 @@ class _Loop:
         """Returns the variables after one more position."""
         position = progress.position
         logits, state = step(progress.previous, position, progress.state)
-        candidates = self._candidates(position, progress.alive, logits)
-        # A continuation of what was hopeless from the start has not finished anything.
-        hopeful = mtf.greater(candidates.log_probs, -INFINITY / 2)
-        ended = candidates._replace(finished=mtf.logical_and(candidates.finished, hopeful))
-        alive, chosen = grow_alive(candidates, self.beam)
+        candidates = self._candidates(position, progress.active, logits)
+        # Continuations of the beams that start at -INFINITY must not become finished beams.
+        possible = mtf.greater(candidates.log_probs, -INFINITY / 2)
+        ended = candidates._replace(finished=mtf.logical_and(candidates.finished, possible))
+        active, chosen = grow_active(candidates, self.beam)
         finished = grow_finished(progress.finished, ended)
         if self.search.independent_rows:
-            alive, finished = _where(
-                progress.goes_on, (alive, finished), (progress.alive, progress.finished)
+            active, finished = _where(
+                progress.unfinished_rows,
+                (active, finished),
+                (progress.active, progress.finished),
             )
-        goes_on = self._goes_on(position + 1, alive, finished)
+        unfinished_rows = self._unfinished_rows(position + 1, active, finished)
         if self.search.independent_rows:
-            goes_on = mtf.logical_and(goes_on, progress.goes_on)
+            unfinished_rows = mtf.logical_and(unfinished_rows, progress.unfinished_rows)
         double_beam = candidates.scores.shape[1]
         parents = mtf.gather(candidates.parents, chosen, double_beam)
         return _Progress(
             position=position + 1,
             previous=mtf.gather(candidates.token, chosen, double_beam),
-            alive=alive,
+            active=active,
             finished=finished,
-            goes_on=goes_on,
-            unfinished=mtf.reduce_any(goes_on),
+            unfinished_rows=unfinished_rows,
+            unfinished=mtf.reduce_any(unfinished_rows),
             state=reorder_state(state, parents, self.beam),
         )
 
-    def _candidates(self, position: mtf.Tensor, alive: Alive, logits: mtf.Tensor) -> Candidates:
-        """Returns the best continuations, with those that end their row."""
+    def _candidates(self, position: mtf.Tensor, active: Active, logits: mtf.Tensor) -> Candidates:
+        """Returns the best continuations, finished where an id after the prompt is the end."""
         candidates = grow_topk(
             position,
-            alive,
+            active,
             logits,
             vocab=self.vocab,
             alpha=self.search.alpha,
@@ -166,11 +186,13 @@ class _Loop:
         ends = is_end(self.start, candidates.token, position, self.end_id)
         return candidates._replace(finished=ends)
 
-    def _goes_on(self, position: mtf.Tensor, alive: Alive, finished: Finished) -> mtf.Tensor:
-        """Returns {batch} bool: whether a row is to go on."""
-        return is_finished(
+    def _unfinished_rows(
+        self, position: mtf.Tensor, active: Active, finished: Finished
+    ) -> mtf.Tensor:
+        """Returns {batch} bool: whether a row needs another step."""
+        return is_unfinished(
             position,
-            alive,
+            active,
             finished,
             self.limits,
             alpha=self.search.alpha,
@@ -179,17 +201,17 @@ class _Loop:
         )
 
 
-def _where(condition: mtf.Tensor, yes: Any, no: Any) -> Any:
+def _where(condition: mtf.Tensor, if_true: Any, if_false: Any) -> Any:
     """Returns a nested structure of tensors, chosen row by row; condition: {batch}."""
     return tf.nest.map_structure(
-        lambda y, n: mtf.where(condition, y, n, output_shape=n.shape), yes, no
+        lambda x, y: mtf.where(condition, x, y, output_shape=y.shape), if_true, if_false
     )
 
 
-def _result(alive: Alive, finished: Finished, beam: mtf.Dimension) -> Hypotheses:
-    """Returns the finished sequences; where a row has none, the alive ones."""
+def _result(active: Active, finished: Finished, beam: mtf.Dimension) -> Hypotheses:
+    """Returns the finished beams; of a row that has none, the active ones."""
     any_finished = mtf.reduce_any(finished.flags, reduced_dim=beam)
     ids, scores = _where(
-        any_finished, (finished.seq, finished.scores), (alive.seq, alive.log_probs)
+        any_finished, (finished.seq, finished.scores), (active.seq, active.log_probs)
     )
     return Hypotheses(ids, scores, finished.flags)

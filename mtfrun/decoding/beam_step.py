@@ -1,7 +1,18 @@
 """One step of a beam search with a length penalty, as pure functions.
 
 Wu et al. 2016, arXiv:1609.08144, section 7; Vaswani et al. 2017, arXiv:1706.03762, section 6.1.
-Alive sequences have not ended; finished ones have, and are ranked by score.
+An active beam has not ended and is extended in every step, a finished one has ended. Both are
+ranked by score: the log-probability divided by the length penalty.
+
+Dimensions:
+  batch: the rows, one prompt each.
+  beam: the beams of a row: so many active ones, and so many places for finished ones.
+  length: the positions of a sequence, prompt included.
+  vocab: the ids.
+  rank: the best next ids of one beam, best first.
+  candidates: beam * rank, all continuations that are compared.
+  double_beam: the 2 * beam best of these, best first.
+  pool: beam + double_beam: the finished beams and the candidates that compete for their places.
 """
 
 from __future__ import annotations
@@ -15,30 +26,50 @@ from mtfrun.decoding.hypotheses import INFINITY
 from mtfrun.decoding.reordering import reorder
 
 
-class Alive(NamedTuple):
-    """The sequences that are continued."""
+class Active(NamedTuple):
+    """The beams that are extended.
 
-    seq: mtf.Tensor  # {batch, beam, length} int32
-    log_probs: mtf.Tensor  # {batch, beam} float32
+    Attributes:
+      seq: {batch, beam, length} int32.
+      log_probs: {batch, beam} float32.
+    """
+
+    seq: mtf.Tensor
+    log_probs: mtf.Tensor
 
 
 class Finished(NamedTuple):
-    """The best sequences that have ended; empty places have flags of False."""
+    """The best beams that have ended.
 
-    seq: mtf.Tensor  # {batch, beam, length} int32
-    scores: mtf.Tensor  # {batch, beam} float32
-    flags: mtf.Tensor  # {batch, beam} bool
+    Attributes:
+      seq: {batch, beam, length} int32.
+      scores: {batch, beam} float32.
+      flags: {batch, beam} bool, False where a place is empty.
+    """
+
+    seq: mtf.Tensor
+    scores: mtf.Tensor
+    flags: mtf.Tensor
 
 
 class Candidates(NamedTuple):
-    """The best continuations of the alive sequences: twice as many, for half may have ended."""
+    """The best continuations of the active beams: twice as many, for half may have ended.
 
-    seq: mtf.Tensor  # {batch, double_beam, length} int32
-    log_probs: mtf.Tensor  # {batch, double_beam} float32
-    scores: mtf.Tensor  # {batch, double_beam} float32, best first
-    finished: mtf.Tensor  # {batch, double_beam} bool
-    token: mtf.Tensor  # {batch, double_beam} int32: the last id
-    parents: mtf.Tensor  # {batch, double_beam} int32: the beam that each continues
+    Attributes:
+      seq: {batch, double_beam, length} int32.
+      log_probs: {batch, double_beam} float32.
+      scores: {batch, double_beam} float32, best first.
+      finished: {batch, double_beam} bool.
+      token: {batch, double_beam} int32, the last id.
+      parents: {batch, double_beam} int32, the index of the beam that each continues.
+    """
+
+    seq: mtf.Tensor
+    log_probs: mtf.Tensor
+    scores: mtf.Tensor
+    finished: mtf.Tensor
+    token: mtf.Tensor
+    parents: mtf.Tensor
 
 
 def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
@@ -46,20 +77,20 @@ def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
     return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
 
 
-def first_alive(prompts: mtf.Tensor, beam: mtf.Dimension) -> Alive:
-    """Returns prompts {batch, length} as sequences of all beams; all but beam 0 start hopeless.
+def first_active(prompts: mtf.Tensor, beam: mtf.Dimension) -> Active:
+    """Returns the beams before the first step, all of which hold the prompts {batch, length}.
 
-    Otherwise all beams would be the same.
+    All but beam 0 have a log-probability of -INFINITY: otherwise all beams would stay the same.
     """
     batch, length = prompts.shape
     log_probs = mtf.one_hot(
         mtf.zeros(prompts.mesh, [batch], tf.int32), beam, on_value=0.0, off_value=-INFINITY
     )
-    return Alive(mtf.broadcast(prompts, [batch, beam, length]), log_probs)
+    return Active(mtf.broadcast(prompts, [batch, beam, length]), log_probs)
 
 
 def first_finished(mesh: mtf.Mesh, shape: mtf.Shape) -> Finished:
-    """Returns empty places for sequences {batch, beam, length}."""
+    """Returns empty places for finished beams {batch, beam, length}."""
     batch, beam, _ = shape
     return Finished(
         mtf.zeros(mesh, shape, tf.int32),
@@ -70,7 +101,7 @@ def first_finished(mesh: mtf.Mesh, shape: mtf.Shape) -> Finished:
 
 def grow_topk(
     position: mtf.Tensor,
-    alive: Alive,
+    active: Active,
     logits: mtf.Tensor,
     *,
     vocab: mtf.Dimension,
@@ -80,48 +111,44 @@ def grow_topk(
     known: mtf.Tensor | None = None,
     num_prefilter: int = 0,
 ) -> Candidates:
-    """Returns the continuations of the alive sequences that score best.
+    """Returns the continuations of the active beams that score best.
 
     Args:
       position: int32 scalar, the position that is written.
-      alive: the sequences up to there.
+      active: the beams up to there.
       logits: {batch, beam, vocab} of the position.
       vocab: the dimension of the ids.
-      alpha: of the length penalty.
+      alpha: the exponent of the length penalty.
       end_id: the id that ends a sequence.
-      forced: {batch} int32: where not 0, the id that a row must have here. It costs nothing.
-      known: {batch} int32: so many ids of a row are its prompt, which the length penalty does not
-        count: they cost nothing, and behind a long one it would be the same for all lengths.
-        By default 0.
-      num_prefilter: take this many continuations of each beam into consideration; 0 for as many as
-        can matter. (Mesh TensorFlow's option, for parity: fewer give other results.)
+      forced: {batch} int32: where not 0, the id that a row must have at the position. Its
+        log-probability counts as 0.
+      known: {batch} int32, the number of ids in a row's prompt, which the length penalty does not
+        count: their log-probability is 0, and after a long prompt the penalty would be nearly the
+        same for all outputs. By default 0.
+      num_prefilter: the number of continuations of each beam that are compared; 0 for as many as
+        can be among the best. (Mesh TensorFlow's option, for parity: fewer give other results.)
     """
-    batch, beam, length = alive.seq.shape
+    batch, beam, length = active.seq.shape
     double_beam = mtf.Dimension("double_beam", 2 * beam.size)
     # No beam can have more than 2 * beam of the best ones, so a top_k of each beam's logits finds
-    # all: the softmax need not be made for the rest.
+    # all of them, and the softmax is computed for these ids alone.
     rank = mtf.Dimension("rank", num_prefilter or min(double_beam.size, vocab.size))
     logits = mtf.to_float(logits)
     best, token = mtf.top_k(logits, vocab, rank)
     log_probs = mtf.transpose(best - mtf.reduce_logsumexp(logits, vocab), [batch, beam, rank])
     token = mtf.transpose(token, [batch, beam, rank])
     if forced is not None:
-        is_forced = mtf.not_equal(forced, 0)
-        token = mtf.where(is_forced, forced, token)
-        first = mtf.one_hot(
-            mtf.constant(logits.mesh, 0, dtype=tf.int32), rank, on_value=0.0, off_value=-INFINITY
-        )
-        log_probs = mtf.where(is_forced, first, log_probs, output_shape=token.shape)
-    log_probs = log_probs + alive.log_probs
+        token, log_probs = _with_forced(forced, token, log_probs, rank)
+    log_probs = log_probs + active.log_probs
     penalty = length_penalty(_new_ids(position + 1, known), alpha)
     flat = mtf.Dimension("candidates", beam.size * rank.size)
     scores, index = mtf.top_k(mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam)
     parents = mtf.floordiv(index, rank.size)
     token = mtf.gather(mtf.reshape(token, [batch, flat]), index, flat)
-    here = mtf.equal(mtf.range(logits.mesh, length), position)
-    seq = reorder(alive.seq, parents, beam)
+    is_written = mtf.equal(mtf.range(logits.mesh, length), position)
+    seq = reorder(active.seq, parents, beam)
     return Candidates(
-        seq=mtf.where(here, token, seq, output_shape=seq.shape),
+        seq=mtf.where(is_written, token, seq, output_shape=seq.shape),
         log_probs=scores * penalty,
         scores=scores,
         finished=mtf.equal(token, end_id),
@@ -130,19 +157,35 @@ def grow_topk(
     )
 
 
-def grow_alive(candidates: Candidates, beam: mtf.Dimension) -> tuple[Alive, mtf.Tensor]:
-    """Returns the best candidates that have not ended, and which those are: {batch, beam} int32."""
+def _with_forced(
+    forced: mtf.Tensor, token: mtf.Tensor, log_probs: mtf.Tensor, rank: mtf.Dimension
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns ids and log-probabilities {batch, beam, rank} that allow a forced id only.
+
+    In a row whose `forced` is not 0, that id has rank 0 and a log-probability of 0; the other ranks
+    have one of -INFINITY.
+    """
+    is_forced = mtf.not_equal(forced, 0)
+    token = mtf.where(is_forced, forced, token)
+    first = mtf.one_hot(
+        mtf.constant(token.mesh, 0, dtype=tf.int32), rank, on_value=0.0, off_value=-INFINITY
+    )
+    return token, mtf.where(is_forced, first, log_probs, output_shape=token.shape)
+
+
+def grow_active(candidates: Candidates, beam: mtf.Dimension) -> tuple[Active, mtf.Tensor]:
+    """Returns the best candidates that have not ended, and their indices {batch, beam} int32."""
     double_beam = candidates.scores.shape[1]
     ended = mtf.to_float(candidates.finished) * INFINITY
     _, chosen = mtf.top_k(candidates.scores - ended, double_beam, beam)
-    # Where a prompt ends all of them, one that has ended stays, without hope.
+    # Where a prompt ends all candidates, some that have ended are taken, at about -INFINITY.
     log_probs = mtf.gather(candidates.log_probs - ended, chosen, double_beam)
-    return Alive(reorder(candidates.seq, chosen, double_beam), log_probs), chosen
+    return Active(reorder(candidates.seq, chosen, double_beam), log_probs), chosen
 
 
 def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
-    """Returns the best of the finished sequences and the candidates that have ended."""
-    batch, beam, _ = finished.seq.shape
+    """Returns the best of the finished beams and the candidates that have ended."""
+    _, beam, _ = finished.seq.shape
     ended = candidates.finished
     scores = candidates.scores - mtf.to_float(mtf.logical_not(ended)) * INFINITY
 
@@ -151,7 +194,7 @@ def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
         parts = [mtf.rename_dimension(x, *n) for x, n in zip((old, new), names, strict=True)]
         return mtf.concat(parts, "pool")
 
-    # In this order: of equal scores the older one stays.
+    # In this order: of equal scores the older beam is kept.
     pool_scores = joined(finished.scores, scores)
     pool = pool_scores.shape[1]
     best, chosen = mtf.top_k(pool_scores, pool, beam)
@@ -163,9 +206,9 @@ def grow_finished(finished: Finished, candidates: Candidates) -> Finished:
     )
 
 
-def is_finished(
+def is_unfinished(
     position: mtf.Tensor,
-    alive: Alive,
+    active: Active,
     finished: Finished,
     limits: mtf.Tensor,
     *,
@@ -173,33 +216,33 @@ def is_finished(
     stop_early: bool,
     known: mtf.Tensor | None = None,
 ) -> mtf.Tensor:
-    """Returns {batch} bool: whether a row is to go on.
+    """Returns {batch} bool: whether a row needs another step.
 
-    With `stop_early` a row ends as soon as no alive sequence can beat the finished ones, at the
-    largest length penalty that it could get. Empty places do not count, so that fewer than `beam`
-    sequences may come out.
+    With `stop_early` a row ends as soon as no active beam can beat the finished ones, at the
+    largest length penalty that it could get. Empty places do not count, so that a row may end with
+    fewer than `beam` finished beams.
 
     Args:
-      position: int32 scalar, the position to be made next.
-      alive, finished: the sequences up to there.
-      limits: {batch} int32: the number of ids that a row has at most.
-      alpha: of the length penalty.
+      position: int32 scalar, the position of the next step.
+      active, finished: the beams up to there.
+      limits: {batch} int32, the largest number of ids that a row may have, prompt included.
+      alpha: the exponent of the length penalty.
       stop_early: see above.
       known: see `grow_topk`.
     """
-    goes_on = mtf.less(position, limits)
+    below_limit = mtf.less(position, limits)
     if not stop_early:
-        return goes_on
-    beam = alive.log_probs.shape[1]
+        return below_limit
+    beam = active.log_probs.shape[1]
     largest = length_penalty(_new_ids(limits, known), alpha)
-    best_alive = mtf.reduce_first(alive.log_probs, beam) / largest
+    best_active = mtf.reduce_first(active.log_probs, beam) / largest
     flags = mtf.to_float(finished.flags)
     lowest = mtf.reduce_min(finished.scores * flags, reduced_dim=beam)
     none_finished = mtf.logical_not(mtf.reduce_any(finished.flags, reduced_dim=beam))
     lowest = lowest - mtf.to_float(none_finished) * INFINITY
-    return mtf.logical_and(goes_on, mtf.less_equal(lowest, best_alive))
+    return mtf.logical_and(below_limit, mtf.less_equal(lowest, best_active))
 
 
 def _new_ids(length: mtf.Tensor, known: mtf.Tensor | None) -> mtf.Tensor:
-    """Returns how many ids of sequences of a length follow their prompts, which may be longer."""
+    """Returns the number of ids after the prompts in sequences of a length, at least 0."""
     return length if known is None else mtf.maximum(length - known, 0)

@@ -1,4 +1,4 @@
-"""What decoding needs of a model."""
+"""The interface of a model to decoding: a step function and its state."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any, NamedTuple
 from mtfrun import mtf
 
 # (ids {batch...} of the position before, position, state) -> (logits {batch..., vocab}, next
-# state). The logits' dimensions come in any order. At position 0 the ids are 0. The position is an
+# state). The logits' dimensions may have any order. At position 0 the ids are 0. The position is an
 # int32 scalar, the state a nested structure of tensors.
 StepFunction = Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
 
 
 class Decoder(NamedTuple):
-    """A model that makes one position after the other, for rows {batch} or {batch, beam}.
+    """A model that decodes one position after the other, for rows {batch} or {batch, beam}.
 
     Attributes:
-      step: makes one position.
-      initial_state: before position 0. A beam search reorders the tensors that have its beam
-        dimension; what all beams share, such as an encoded input, lacks it.
-      within: returns the decoder of the first n positions only, whose state is smaller along some
-        dimensions and starts equally. Steps cost less as long as that is enough.
-      at_once: called as at_once(n, known), returns the decoder whose first state has read prompts
-        in one pass over n positions: of each row as many ids as `known` {batch} int32 says, at most
-        n. Steps at the positions of these ids change nothing in that row, for it goes on behind
-        them. None: steps read the prompts.
-      prefix: prompts must be read at once, as those of a prefix language model, whose ids see each
-        other.
-      given_ends: an end id in a prompt ends nothing: it is that of inputs, before the targets.
+      step: decodes one position.
+      initial_state: the state before position 0. A beam search reorders the tensors that have its
+        beam dimension; those that all beams share, such as an encoded input, lack it.
+      within: called as within(n), returns a decoder of the first n positions, whose caches are
+        shorter, so that its steps cost less. Its initial state is that of this decoder, cut off.
+      at_once: called as at_once(n, known), returns a decoder whose initial state has read prompts
+        in one pass over n positions (prefilling): of each row the first `known` {batch} int32 ids,
+        at most n. A step at the position of one of these ids does not change the state of that row.
+        None: steps read the prompts.
+      prefix: whether prompts must be read in one pass, as those of a prefix language model, whose
+        positions attend to each other.
+      given_ends: whether an end id in a prompt is that of the inputs, before the targets, and does
+        not end the row.
     """
 
     step: StepFunction
@@ -39,5 +40,5 @@ class Decoder(NamedTuple):
     given_ends: bool = False
 
     def step_by_step(self) -> Decoder:
-        """Returns the decoder reading prompts step by step; as it is if it cannot do so."""
+        """Returns a decoder that reads prompts step by step; this one if `prefix`."""
         return self if self.prefix else self._replace(at_once=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -9,22 +10,9 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses
-from mtfrun.decoding.prompt import id_before, ids_before, is_end, start_of
+from mtfrun.decoding.prompt import Start, id_before, ids_before, is_end, start_of
 from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.decoding.segments import over_positions
-
-
-class _Progress(NamedTuple):
-    """The loop's variables."""
-
-    position: mtf.Tensor  # int32 scalar: the position to be made next
-    previous: mtf.Tensor  # {batch} int32: the ids one position earlier
-    ids: mtf.Tensor  # {batch, length} int32: all so far, 0 beyond
-    log_probs: mtf.Tensor  # {batch} float32: of the ids that were chosen
-    ended: mtf.Tensor  # {batch} bool: by an end id
-    done: mtf.Tensor  # {batch} bool
-    unfinished: mtf.Tensor  # bool scalar
-    state: Any
 
 
 def generate(
@@ -38,62 +26,108 @@ def generate(
 ) -> Hypotheses:
     """Returns every prompt continued to its end id or its limit; without the beam dimension.
 
-    Inside `mtf.function`: one compiled program then serves all prompts of one batch and length.
-    It stops when all rows are done.
+    To be called inside `mtf.function`: one compiled program serves all prompts of one batch and
+    length. It stops when all rows have ended.
 
     Args:
       decoder: the model, for these prompts without a beam.
-      prompts: {batch, length} int32, of any lengths, padded on the right with 0. An id other than 0
-        wins over the model's choice; an end id ends its row, but see `Decoder.given_ends`.
-      choose: takes the logits and gives the next ids.
-      limits: {batch} int32, how many ids a row has at most, prompt included; 0 for rows that only
-        fill up the batch. By default all of `length`.
-      longest_prompt: no prompt has more ids; None for `length`. So many positions are read at once,
-        where the decoder can do so.
+      prompts: {batch, length} int32, of any lengths, padded on the right with 0. Where an id is not
+        0, it replaces the model's choice; an end id ends its row, but see `Decoder.given_ends`.
+      choose: returns the next ids for the logits.
+      limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0 for
+        rows that pad the batch. By default the size of `length`.
+      longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So many
+        positions are read in one pass, where the decoder can do so.
       end_id: the id that ends a row.
     """
     batch, length = prompts.shape
-    mesh = prompts.mesh
     if limits is None:
-        limits = mtf.constant(mesh, length.size, [batch], tf.int32)
+        limits = mtf.constant(prompts.mesh, length.size, [batch], tf.int32)
     start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
+    loop = _Loop(choose, prompts, start, limits, end_id)
+    last = over_positions(start, length, loop.first(), loop.advance)
+    return Hypotheses(last.ids, last.log_probs, last.ended)
 
-    def advance(progress: _Progress, step: StepFunction) -> _Progress:
+
+class _Progress(NamedTuple):
+    """The loop's variables.
+
+    Attributes:
+      position: int32 scalar, the position of the next step.
+      previous: {batch} int32, the ids of the position before.
+      ids: {batch, length} int32, all ids so far, 0 beyond.
+      log_probs: {batch} float32, of the ids that were chosen.
+      ended: {batch} bool, the rows that have their end id.
+      done: {batch} bool, the rows that have their end id or reached their limit.
+      unfinished: bool scalar, whether any row is not done.
+      state: that of the decoder.
+    """
+
+    position: mtf.Tensor
+    previous: mtf.Tensor
+    ids: mtf.Tensor
+    log_probs: mtf.Tensor
+    ended: mtf.Tensor
+    done: mtf.Tensor
+    unfinished: mtf.Tensor
+    state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """The loop of one call of `generate`.
+
+    Attributes:
+      choose, prompts, limits, end_id: the arguments of `generate`.
+      start: what the decoder has read before the first step.
+    """
+
+    choose: ChooseToken
+    prompts: mtf.Tensor
+    start: Start
+    limits: mtf.Tensor
+    end_id: int
+
+    def first(self) -> _Progress:
+        """Returns the variables before the first step, without the decoder's state."""
+        batch, _ = self.prompts.shape
+        mesh, position = self.prompts.mesh, self.start.position
+        done = mtf.less_equal(self.limits, position)
+        return _Progress(
+            position=position,
+            previous=id_before(self.prompts, position),
+            ids=ids_before(self.prompts, position),
+            log_probs=mtf.zeros(mesh, [batch]),
+            ended=mtf.zeros(mesh, [batch], tf.bool),
+            done=done,
+            unfinished=mtf.logical_not(mtf.reduce_all(done)),
+            state=(),
+        )
+
+    def advance(self, progress: _Progress, step: StepFunction) -> _Progress:
+        """Returns the variables after one more position."""
+        batch, length = self.prompts.shape
         position = progress.position
         logits, state = step(progress.previous, position, progress.state)
         logits = mtf.to_float(logits)
         (vocab,) = logits.shape - batch
-        forced = mtf.gather(prompts, position, length)
+        forced = mtf.gather(self.prompts, position, length)
         is_forced = mtf.not_equal(forced, 0)
-        token = mtf.where(is_forced, forced, choose(logits, position))
-        chosen = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
+        token = mtf.where(is_forced, forced, self.choose(logits, position))
+        log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
         counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))
         token = mtf.where(progress.done, 0, token)
-        ended = mtf.logical_or(progress.ended, is_end(start, token, position, end_id))
-        done = mtf.logical_or(ended, mtf.greater_equal(position + 1, limits))
-        here = mtf.equal(mtf.range(mesh, length), position)
+        is_last = is_end(self.start, token, position, self.end_id)
+        ended = mtf.logical_or(progress.ended, is_last)
+        done = mtf.logical_or(ended, mtf.greater_equal(position + 1, self.limits))
+        is_written = mtf.equal(mtf.range(self.prompts.mesh, length), position)
         return _Progress(
             position=position + 1,
             previous=token,
-            ids=mtf.where(here, token, progress.ids, output_shape=prompts.shape),
-            log_probs=progress.log_probs + mtf.where(counts, chosen, 0.0),
+            ids=mtf.where(is_written, token, progress.ids, output_shape=self.prompts.shape),
+            log_probs=progress.log_probs + mtf.where(counts, log_prob, 0.0),
             ended=ended,
             done=done,
             unfinished=mtf.logical_not(mtf.reduce_all(done)),
             state=state,
         )
-
-    position = start.position
-    done = mtf.less_equal(limits, position)
-    first = _Progress(
-        position=position,
-        previous=id_before(prompts, position),
-        ids=ids_before(prompts, position),
-        log_probs=mtf.zeros(mesh, [batch]),
-        ended=mtf.zeros(mesh, [batch], tf.bool),
-        done=done,
-        unfinished=mtf.logical_not(mtf.reduce_all(done)),
-        state=(),
-    )
-    last = over_positions(start, length, first, advance)
-    return Hypotheses(last.ids, last.log_probs, last.ended)

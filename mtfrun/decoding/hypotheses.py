@@ -1,4 +1,4 @@
-"""What decoding returns."""
+"""The hypotheses that decoding returns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mtfrun import mtf
 
 END_ID = 1
 
-# Stands for minus infinity in scores, as in the original: sums of it stay finite.
+# -INFINITY stands for minus infinity in scores, as in Mesh TensorFlow: sums of it are finite.
 INFINITY = 1e7
-# Scores below are of places that nothing has filled.
-_UNFILLED_BELOW = -1e6
+# Lower scores belong to empty places.
+_EMPTY_BELOW = -1e6
 
 
 class Hypotheses(NamedTuple):
@@ -21,9 +21,9 @@ class Hypotheses(NamedTuple):
 
     Attributes:
       ids: {batch, beam, length} int32, 0 after the end id.
-      scores: {batch, beam} float32: of a beam search the log-probability over the length penalty
-        (for rows where nothing has ended the log-probability), else the log-probability of all ids
-        that were not given.
+      scores: {batch, beam} float32: of a beam search the log-probability divided by the length
+        penalty (in rows without any finished sequence the log-probability), else the
+        log-probability of all ids after the prompt.
       finished: {batch, beam} bool: whether the sequence has ended.
     """
 
@@ -35,12 +35,12 @@ class Hypotheses(NamedTuple):
 def n_best(
     ids: np.ndarray, scores: np.ndarray, finished: np.ndarray
 ) -> list[tuple[np.ndarray, float, bool]]:
-    """Returns (ids, score, finished) of one row's hypotheses on the host, without empty places.
+    """Returns (ids, score, finished) of one row's hypotheses, without empty places.
 
     Args:
       ids: [beam, length].
       scores, finished: [beam].
     """
-    # Where a sequence has ended, those that have not are what the search had not filled.
-    wanted = (scores > _UNFILLED_BELOW) & (finished | ~finished.any())
-    return [(ids[i], float(scores[i]), bool(finished[i])) for i in np.flatnonzero(wanted)]
+    # In a row with a finished sequence, the places of unfinished ones are empty.
+    filled = (scores > _EMPTY_BELOW) & (finished | ~finished.any())
+    return [(ids[i], float(scores[i]), bool(finished[i])) for i in np.flatnonzero(filled)]

@@ -1,4 +1,4 @@
-"""How long an output may become, given its input."""
+"""The largest length of an output, from the length of its input."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def decode_limits(
 ) -> mtf.Tensor:
     """Returns {batch} int32: int(number of ids in the input * multiplier + constant).
 
-    A row without any id gets 0: it only fills up the batch.
+    A row without any id has the limit 0: it pads the batch.
 
     Args:
       inputs: {batch, input_length} int32, 0 is padding.
-      multiplier, constant: 1.5 and 10 in the original.
-      batch_wide: give all rows the limit of the longest input, as the original does; then what a
-        row becomes depends on the other rows of its batch.
+      multiplier, constant: 1.5 and 10 in Mesh TensorFlow.
+      batch_wide: whether all rows have the limit of the longest input, as in Mesh TensorFlow; then
+        the output of a row depends on the other rows of its batch.
     """
     batch, length = inputs.shape
     numbers = mtf.reduce_sum(mtf.to_int32(mtf.not_equal(inputs, 0)), reduced_dim=length)

@@ -1,4 +1,4 @@
-"""Where decoding begins: behind what the decoder reads of all prompts at once."""
+"""The start of decoding: prompts, as far as they are read before the first step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mtfrun.decoding.decoder import Decoder
 
 
 class Start(NamedTuple):
-    """What is read of the prompts before the first step.
+    """The state of decoding before the first step.
 
     Attributes:
-      decoder: goes on from there.
-      read_at_once: the positions of prompts that it has read in one pass; 0 for none.
-      known: {batch} int32, how many ids of every prompt end nothing.
-      position: the first position that a step must make, an int32 scalar.
+      decoder: a decoder that has read the prompts so far.
+      read_at_once: the number of positions that it has read in one pass; 0 if steps read prompts.
+      known: {batch} int32, the number of ids at the beginning of a row that do not end it.
+      position: int32 scalar, the position of the first step.
     """
 
     decoder: Decoder
@@ -34,18 +34,20 @@ def start_of(
     longest_prompt: int | None,
     end_id: int,
 ) -> Start:
-    """Returns where steps begin: behind the ids that all prompts have.
+    """Returns the start of decoding, whose first step is at the end of the shortest prompt.
+
+    Where the decoder cannot read prompts in one pass, it is at position 0.
 
     Args:
       decoder: the model.
-      prompts: {batch, length} ids, 0 behind each prompt.
-      limits: {batch} int32, see `generate`; rows of 0 only fill up the batch and have no say.
-      longest_prompt: no prompt has more ids; None for the length.
+      prompts: {batch, length} int32, padded on the right with 0.
+      limits: {batch} int32, see `generate`. Rows of limit 0, which pad the batch, are not regarded.
+      longest_prompt: the largest number of ids in a prompt; None for the size of `length`.
       end_id: the id that ends a row.
     """
     length = prompts.shape.get_dim_by_name("length")
     longest = length.size if longest_prompt is None else min(longest_prompt, length.size)
-    # A step must make what ends a row.
+    # The id that ends a row is always decoded by a step.
     known = number_of_known(prompts, length, None if decoder.given_ends else end_id)
     known = mtf.minimum(known, limits)
     if decoder.at_once is None or not longest:
@@ -56,13 +58,13 @@ def start_of(
 
 
 def worth_reading_at_once(number: int, longest: int) -> bool:
-    """Returns whether to read a prompt of so many ids at once takes less time than steps.
+    """Returns whether reading a prompt in one pass takes less time than reading it in steps.
 
-    To read a position at once takes a quarter of the time of a step or less (measured).
+    A position of such a pass takes at most a quarter of the time of a step (measured).
 
     Args:
-      number: the ids.
-      longest: the positions that are read with them.
+      number: the ids of the prompt.
+      longest: the positions of the pass, padding included.
     """
     return 0 < longest <= 3 * number
 
@@ -70,7 +72,7 @@ def worth_reading_at_once(number: int, longest: int) -> bool:
 def number_of_known(
     prompts: mtf.Tensor, length: mtf.Dimension, end_id: int | None = None
 ) -> mtf.Tensor:
-    """Returns {...} int32: how many ids {..., length} are before the first 0 or end id."""
+    """Returns {...} int32: the number of ids {..., length} before the first 0 or end id."""
     unknown = mtf.equal(prompts, 0)
     if end_id is not None:
         unknown = mtf.logical_or(unknown, mtf.equal(prompts, end_id))
@@ -80,7 +82,7 @@ def number_of_known(
 
 
 def ids_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {batch, length}: the prompts' ids before a position, and 0 from there on."""
+    """Returns {batch, length}: the prompts' ids before a position, 0 at it and after it."""
     length = prompts.shape.get_dim_by_name("length")
     before = mtf.less(mtf.range(prompts.mesh, length), position)
     return mtf.where(before, prompts, 0, output_shape=prompts.shape)
@@ -94,7 +96,7 @@ def id_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
 def is_end(start: Start, token: mtf.Tensor, position: mtf.Tensor, end_id: int) -> mtf.Tensor:
     """Returns whether a token {batch...} at a position ends its row, in the shape of the token.
 
-    Those in prompts do not always, see `Decoder.given_ends`.
+    End ids in prompts may not end it, see `Decoder.given_ends`.
     """
-    new = mtf.greater_equal(position, start.known)
-    return mtf.logical_and(mtf.equal(token, end_id), new)
+    may_end = mtf.greater_equal(position, start.known)
+    return mtf.logical_and(mtf.equal(token, end_id), may_end)

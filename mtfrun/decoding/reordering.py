@@ -1,4 +1,4 @@
-"""Moving what belongs to a beam to where its sequence goes."""
+"""Reordering of beams, and of the decoder state that belongs to them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from mtfrun import mtf
 
 
 def reorder(x: mtf.Tensor, parents: mtf.Tensor, beam: mtf.Dimension) -> mtf.Tensor:
-    """Returns the entries of x at `parents` along `beam`, by a plain gather in every row.
+    """Returns the entries of x at the indices `parents` along `beam`, by a gather in every row.
 
-    Nothing moves between devices, however the other dimensions are split.
+    No data is sent between devices, whichever of the other dimensions are split.
 
     Args:
       x: {batch, beam, ...}.
-      parents: {batch, beams} int32, in range; the dimension may be called as `beam` is.
+      parents: {batch, beams} int32, below the size of `beam`; `beams` may be `beam` itself.
       beam: the dimension of x.
 
     Returns:
       {batch, beams, ...}.
     """
     batch, beams = parents.shape
-    rest = [dim for dim in x.shape if dim not in (batch, beam)]
-    x = mtf.transpose(x, [batch, beam, *rest])
+    inner = [dim for dim in x.shape if dim not in (batch, beam)]
+    x = mtf.transpose(x, [batch, beam, *inner])
     reordered: mtf.Tensor = mtf.slicewise(
         lambda x, parents: tf.gather(x, parents, axis=1, batch_dims=1),
         [x, parents],
-        output_shape=mtf.Shape([batch, beams, *rest]),
-        splittable_dims=[batch, *rest],
+        output_shape=mtf.Shape([batch, beams, *inner]),
+        splittable_dims=[batch, *inner],
     )
     return reordered
 

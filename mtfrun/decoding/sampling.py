@@ -31,18 +31,19 @@ class Greedy:
 class Sample:
     """A draw from softmax(logits / temperature), among the most likely tokens.
 
-    By the Gumbel-max trick (Maddison et al. 2014, arXiv:1411.0030, section 2): the largest of the
-    logits with noise added. The noise depends on the key, the position and the line's number alone.
-    So a line's tokens depend neither on the layout nor on the lines it shares a batch with.
+    By the Gumbel-max trick (Maddison et al. 2014, arXiv:1411.0030, section 2): the token with the
+    largest sum of logit and noise. The noise depends on the key, the position and the line's number
+    alone, so that a line's tokens depend neither on the layout nor on the other lines of its batch.
 
-    Args:
+    Attributes:
       vocab: the dimension of the ids.
-      key: the seed of the whole run.
+      key: the random key of all draws.
       lines: {batch} int32, the number of each row's line in the input.
       temperature: above 0; 1 draws from the model's own distribution.
-      top_k: draw among so many of the most likely tokens; 0 for all.
-      top_p: draw among the most likely tokens that together have at least this probability, at this
-        temperature and after top_k; 1 for all. Holtzman et al. 2019, arXiv:1904.09751, section 3.1.
+      top_k: the number of most likely tokens among which is drawn; 0 for all.
+      top_p: the draw is among the fewest most likely tokens that together have at least this
+        probability, at this temperature and after top_k; 1 for all. Holtzman et al. 2019,
+        arXiv:1904.09751, section 3.1.
 
     Raises:
       InputError: temperature, top_k or top_p is out of range.
@@ -80,8 +81,10 @@ class Sample:
 
 
 def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float) -> mtf.Tensor:
-    """Returns logits, which fall along `rank`, with all masked that the first ones do not need to
-    have the probability `top_p` together; the first one always stays."""
+    """Returns logits, sorted along `rank`, with all masked but the fewest of probability `top_p`.
+
+    The first one is never masked.
+    """
     if top_p == 1.0:
         return logits
     probabilities = mtf.softmax(logits, rank)
@@ -91,6 +94,6 @@ def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float) -> mtf.Tenso
 
 def _gumbel(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
     """Returns draws of the standard Gumbel distribution in the shape of the logits."""
-    # At a draw of exactly 0 the noise is -inf and the token is not chosen.
+    # Where a draw is exactly 0, the noise is -inf and the token is not chosen.
     uniform = mtf.random_uniform(logits.mesh, logits.shape, key=key)
     return mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))

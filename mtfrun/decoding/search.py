@@ -1,4 +1,4 @@
-"""How outputs are searched for: beam search, greedily, or by drawing."""
+"""The choice of a decoding method: greedy, sampling, or beam search."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from mtfrun.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What to look for among the continuations of a prompt.
+    """A decoding method with its settings.
 
-    beam_size: sequences that are followed at a time. 1 takes one token after the other, by
-      temperature.
-    alpha: of the length penalty of a beam search; 0 for none, larger values favour long outputs.
-      A prompt is no part of the length.
-    stop_early: end a beam search when no open sequence can beat the finished ones.
-    temperature: 0 takes the likeliest token each time, 1 draws from the model's distribution.
-    top_k: draw among so many of the likeliest tokens; 0 for all.
-    top_p: draw among the likeliest tokens that together have this probability; 1 for all.
-    seed: of the draws.
+    Attributes:
+      beam_size: the number of beams of a beam search; 1 for greedy decoding or sampling.
+      alpha: the exponent of a beam search's length penalty; 0 for no penalty, larger values favour
+        long outputs. The length does not include the prompt.
+      stop_early: end a beam search when no active beam can beat the finished ones.
+      temperature: 0 takes the most likely token each time, 1 draws from the model's distribution.
+      top_k: the number of most likely tokens among which is drawn; 0 for all.
+      top_p: the draw is among the fewest most likely tokens that together have this probability; 1
+        for all.
+      seed: of the draws.
     """
 
     beam_size: int = 1
@@ -46,7 +47,7 @@ class Search:
             raise InputError(f"temperature={self.temperature} must not be negative")
         if self.beam_size > 1 and self.temperature:
             raise InputError(
-                f"beam_size={self.beam_size} searches for the likeliest outputs and temperature="
+                f"beam_size={self.beam_size} searches for the most likely outputs and temperature="
                 f"{self.temperature} draws at random: set beam_size=1 or temperature=0"
             )
         if self.top_k < 0:
@@ -78,15 +79,16 @@ class Search:
         longest_prompt: int | None = None,
         end_id: int = END_ID,
     ) -> Hypotheses:
-        """Returns the hypotheses {batch, beam, ...} of every row, best first; inside
-        `mtf.function`.
+        """Returns the hypotheses {batch, beam, ...} of every row, best first.
+
+        To be called inside `mtf.function`.
 
         Args:
-          decoder_for: returns the model's decoder for these prompts, with that beam or none.
+          decoder_for: returns the model's decoder for these prompts, with a beam dimension or None.
           prompts: {batch, length} int32, padded on the right with 0.
           vocab: the dimension of the ids.
-          lines: {batch} int32, the number of each row's line in the input: what it draws from.
-          limits: {batch} int32, how many ids a row has at most, prompt included.
+          lines: {batch} int32, the number of each row's line in the input, which seeds its draws.
+          limits: {batch} int32, the largest number of ids that a row may have, prompt included.
           longest_prompt: see `generate`.
           end_id: the id that ends a sequence.
         """
@@ -108,7 +110,7 @@ class Search:
         if self.temperature:
             key = mtf.random_key(self.seed)
             choose = Sample(vocab, key, lines, self.temperature, self.top_k, self.top_p)
-        found = generate(
+        hypotheses = generate(
             decoder_for(None),
             prompts,
             choose,
@@ -117,5 +119,5 @@ class Search:
             end_id=end_id,
         )
         return Hypotheses(
-            *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in found)
+            *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in hypotheses)
         )

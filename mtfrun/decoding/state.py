@@ -1,4 +1,4 @@
-"""States of decoders with more room, and for more hypotheses."""
+"""Decoder states in larger shapes: of longer caches, and of more hypotheses."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mtfrun import mtf
 
 
 def fitted(state: Any, larger: Any) -> Any:
-    """Returns a state in the shapes of `larger`, of equal structure.
+    """Returns a state in the shapes of `larger`, which has the same structure.
 
-    Zeros are appended where that has more room, and dimensions that the state lacks, such as a
-    beam, have the same everywhere.
+    Dimensions that are larger there are padded with zeros at their end, and the state is broadcast
+    along those that it lacks, such as a beam.
     """
 
-    def fit(x: mtf.Tensor, to: mtf.Tensor) -> mtf.Tensor:
+    def fit(x: mtf.Tensor, larger_x: mtf.Tensor) -> mtf.Tensor:
         for dim in x.shape:
-            room = to.shape.get_dim_by_name(dim.name).size
-            if room != dim.size:
-                x = mtf.pad(x, [0, room - dim.size], dim.name)
-        return x if x.shape == to.shape else mtf.broadcast(x, to.shape)
+            size = larger_x.shape.get_dim_by_name(dim.name).size
+            if size != dim.size:
+                x = mtf.pad(x, [0, size - dim.size], dim.name)
+        return x if x.shape == larger_x.shape else mtf.broadcast(x, larger_x.shape)
 
     return tf.nest.map_structure(fit, state, larger)

@@ -1,4 +1,4 @@
-"""Runs the command, and the tiny experiment that the tests of this folder run it on."""
+"""Calls of the command, and the tiny experiments on which tests call it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ TWO_STEPS = [
 ]
 
 
-def mtfrun(*arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess:
+def mtfrun(*arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Returns the finished process `mtfrun ...`; output as bytes."""
     return subprocess.run(
         [sys.executable, "-m", "mtfrun.cli.main", *arguments],
@@ -45,11 +46,11 @@ def mtfrun(*arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedP
     )
 
 
-def mtfrun_here(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess:
-    """Returns what `mtfrun(...)` would, without a process of its own.
+def mtfrun_here(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Returns what `mtfrun(...)` does, without a process of its own.
 
-    That saves the seconds in which a process imports TensorFlow, where a test is about what the
-    command makes of its input. What is said by others than Python is not caught.
+    That saves the seconds in which a process imports TensorFlow. Messages that are not printed by
+    Python are not captured.
     """
     streams = {"stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")}
     written = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
@@ -65,18 +66,18 @@ def mtfrun_here(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProc
 
 
 def environment() -> dict[str, str]:
-    """Returns a user's environment: what the tests tell TensorFlow about logging is not in it."""
+    """Returns the environment without the tests' setting of TensorFlow's log level."""
     return {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
 
 
-def succeeded(process: subprocess.CompletedProcess) -> list[dict]:
+def succeeded(process: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
     """Returns the JSON lines that a process printed; it must have exited with 0."""
     assert process.returncode == 0, process.stderr.decode()
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-def error_line(process: subprocess.CompletedProcess) -> str:
-    """Returns the one line with which a process refused its input."""
+def error_line(process: subprocess.CompletedProcess[bytes]) -> str:
+    """Returns the one line on standard error of a process that refused its input."""
     assert process.returncode == 2, process.stderr.decode()
     (line,) = process.stderr.decode().splitlines()
     return line
@@ -92,7 +93,6 @@ def tiny_experiment(directory: pathlib.Path) -> list[str]:
         *TINY,
         f"--gin.TEXT_FILES={patterns}",
         *TWO_STEPS,
-        '--gin.Samples.prompts=["the "]',
     ]
 
 

@@ -1,6 +1,11 @@
-"""Trained runs that the tests of this folder share."""
+"""Trained runs that the tests of this folder share: each is trained once in a process of tests."""
 
 from __future__ import annotations
+
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable
 
 import pytest
 
@@ -9,12 +14,68 @@ from tests.cli.command import mtfrun_here, succeeded, tiny_experiment, tiny_pair
 EXPERIMENTS = {"language model": tiny_experiment, "encoder-decoder": tiny_pairs_experiment}
 
 
-@pytest.fixture(scope="session", params=EXPERIMENTS)
-def tiny_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The directory of a run of each kind of model, which nothing changes; it decodes seven prompts
-    at a time."""
-    directory = tmp_path_factory.mktemp("tiny")
-    model_dir = str(directory / "run")
-    flags = [*EXPERIMENTS[request.param](directory), "--gin.Decoding.batch_size=7"]
-    succeeded(mtfrun_here("train", *flags, f"--model_dir={model_dir}"))
-    return model_dir
+@pytest.fixture(scope="session")
+def untouched_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """A function that returns the run of a kind of model as training left it, to be copied.
+
+    A run has checkpoints of its two steps, and decodes seven prompts at a time.
+    """
+
+    @functools.cache
+    def untouched_run(kind: str) -> pathlib.Path:
+        directory = tmp_path_factory.mktemp("tiny")
+        run = directory / "untouched"
+        flags = [*EXPERIMENTS[kind](directory), "--gin.Decoding.batch_size=7"]
+        saving = ["--gin.CHECKPOINT_EVERY=1", f"--model_dir={run}", "--restart"]
+        process = mtfrun_here("train", *flags, *saving)
+        assert succeeded(process) == []
+        # There was nothing to restart.
+        assert process.stderr.startswith(b"devices: CPU:0\nstep 1/2  loss ")
+        return run
+
+    return untouched_run
+
+
+@pytest.fixture(scope="session")
+def shared_runs(
+    untouched_runs: Callable[[str], pathlib.Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], pathlib.Path]:
+    """A function that returns the run of a kind of model, to which tests add records and events."""
+
+    @functools.cache
+    def shared_run(kind: str) -> pathlib.Path:
+        run = tmp_path_factory.mktemp("shared") / "run"
+        shutil.copytree(untouched_runs(kind), run)
+        return run
+
+    return shared_run
+
+
+@pytest.fixture(params=EXPERIMENTS)
+def tiny_run(
+    request: pytest.FixtureRequest, shared_runs: Callable[[str], pathlib.Path]
+) -> pathlib.Path:
+    """A run of each kind of model in turn, for tests that do not change it."""
+    return shared_runs(request.param)
+
+
+@pytest.fixture(params=["language model", pytest.param("encoder-decoder", marks=pytest.mark.slow)])
+def quick_run(
+    request: pytest.FixtureRequest, shared_runs: Callable[[str], pathlib.Path]
+) -> pathlib.Path:
+    """As `tiny_run`, of one kind of model in each test run and of the other in slow tests."""
+    return shared_runs(request.param)
+
+
+@pytest.fixture
+def language_model_run(shared_runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    """A run of a language model, for tests that do not change it."""
+    return shared_runs("language model")
+
+
+@pytest.fixture
+def run_copy(untouched_runs: Callable[[str], pathlib.Path], tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of a run of a language model, for tests that change it."""
+    run = tmp_path / "run"
+    shutil.copytree(untouched_runs("language model"), run)
+    return run

@@ -1,4 +1,4 @@
-"""A vocabulary whose texts are ids, written as numbers: for models of reference data."""
+"""A vocabulary whose texts are ids, written as numbers, for models of reference data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import tensorflow as tf
 
 
 class IdsVocabulary:
-    """ "71 16 1" for the ids 71, 16 and 1, of which `size` exist."""
+    """Texts such as "71 16 1" for the ids 71, 16 and 1.
+
+    Attributes:
+      size: the number of ids.
+    """
 
     pad_id, end_id, unknown_id = 0, 1, 2
 
-    def __init__(self, size: int):
+    def __init__(self, size: int) -> None:
         self.size = size
         self.bytes_per_id = np.ones([size], np.int32)
 

@@ -1,4 +1,4 @@
-"""What is wrong with the evaluation is said before anything is trained or written."""
+"""Errors of the evaluation are reported before training, and lines beside its progress bar."""
 
 from __future__ import annotations
 
@@ -49,16 +49,14 @@ def test_lines_of_evaluations_stand_above_the_progress_bar(
     evaluations = [line for line in lines if "eval step" in line]
     assert len(evaluations) == 2
     for line in evaluations:
-        # What a terminal shows: the bar was wiped out before the line begins.
+        # What a terminal shows: the bar was erased before the line begins.
         *_, bar, text = line.split("\r")
         assert text.startswith("eval step ") and not bar.strip()
 
 
 def test_a_finished_run_says_so_and_is_not_evaluated_again(
-    flags: list[str], tmp_path: pathlib.Path
+    flags: list[str], run_copy: pathlib.Path
 ) -> None:
-    train = ["train", *flags, f"--model_dir={tmp_path}/run"]
-    assert mtfrun_here(*train).returncode == 0
-    process = mtfrun_here(*train)
+    process = mtfrun_here("train", *flags, f"--model_dir={run_copy}")
     assert (process.returncode, process.stdout) == (0, b"")
     assert process.stderr.decode() == ("already finished at step 2; raise TRAIN_STEPS to go on\n")

@@ -1,4 +1,4 @@
-"""Batches that are decoded at the same time: as many as make sense, in order, the same answers."""
+"""Concurrent decoding of batches: number of threads, order, the same answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def test_one_thread_works_in_the_caller() -> None:
 
 
 def test_what_has_not_begun_when_an_item_fails_is_not_begun() -> None:
-    begun, go_on = [], threading.Event()
+    begun: list[int] = []
+    go_on = threading.Event()
 
     def work(item: int) -> None:
         begun.append(item)
@@ -63,9 +64,27 @@ def test_a_cpu_has_a_thread_for_each_core_at_most(
     assert number_of_threads(mtf.Mesh(), wished) == 1
 
 
-@pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]])
+GREEDY: list[str] = []
+BEAMS, SAMPLES = ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]
+
+
+@pytest.mark.parametrize(
+    ("tiny_run", "search"),
+    [
+        ("encoder-decoder", GREEDY),
+        ("language model", BEAMS),
+        ("language model", SAMPLES),
+        pytest.param("language model", GREEDY, marks=pytest.mark.slow),
+        pytest.param("encoder-decoder", BEAMS, marks=pytest.mark.slow),
+        pytest.param("encoder-decoder", SAMPLES, marks=pytest.mark.slow),
+    ],
+    indirect=["tiny_run"],
+)
 def test_answers_are_those_of_one_batch_after_the_other(
-    tiny_run: str, search: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: pathlib.Path,
+    search: list[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
     prompts = tmp_path / "prompts"

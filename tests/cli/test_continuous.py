@@ -1,8 +1,9 @@
-"""Evaluation that follows a training run."""
+"""Evaluation of checkpoints while a run is trained."""
 
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -14,11 +15,12 @@ from mtfrun.rundir import DamagedCheckpointError, RunDirectory
 class _Run(RunDirectory):
     """A run whose checkpoints are a list of numbers."""
 
-    def __init__(self, path: pathlib.Path, saved: list[int]):
+    def __init__(self, path: pathlib.Path, saved: list[int]) -> None:
         super().__init__(path)
         self.saved = saved
 
-    def checkpoints(self, *, max_to_keep: int | None = 5):  # type: ignore[override]
+    def checkpoints(self, *, max_to_keep: int | None = 5) -> Any:
+        """Returns itself, which has `steps`."""
         return self
 
     def steps(self) -> list[int]:
@@ -51,8 +53,10 @@ def test_without_training_every_checkpoint_is_evaluated_once(tmp_path: pathlib.P
 def test_a_checkpoint_that_the_trainer_deletes_is_left_out(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With real checkpoints: the second one is deleted while the first one is evaluated, the third
-    one while it is read."""
+    """Of real checkpoints the second is deleted while the first is evaluated.
+
+    The third one is deleted while it is read.
+    """
     variable = tf.Variable(0.0)
     checkpoints = RunDirectory(tmp_path).checkpoints(max_to_keep=None)
     for step in (1, 2, 3, 4):

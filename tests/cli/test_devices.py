@@ -1,4 +1,4 @@
-"""Which devices a run has: checked, honoured and said."""
+"""The devices of a run: checked, used and printed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_device_that_does_not_exist_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "line"),
     [
         # The first line of every training is compared in test_end_to_end.py.
         pytest.param([], "devices: CPU:0", marks=pytest.mark.slow),
@@ -41,22 +41,22 @@ def test_a_device_that_does_not_exist_is_one_line(
         ),
     ],
 )
-def test_training_says_on_what_before_its_first_step(
-    flags: list[str], said: str, tmp_path: pathlib.Path
+def test_training_prints_its_devices_before_its_first_step(
+    flags: list[str], line: str, tmp_path: pathlib.Path
 ) -> None:
     flags = [*tiny_experiment(tmp_path), *flags, "--gin.NUM_LAYERS=1"]
     process = mtfrun("train", *flags, f"--model_dir={tmp_path}/run")
     assert process.returncode == 0, process.stderr.decode()
     lines = process.stderr.decode().splitlines()
-    assert lines.count(said) == 1
-    assert lines.index(said) < next(i for i, x in enumerate(lines) if x.startswith("step 1/2"))
+    assert lines.count(line) == 1
+    assert lines.index(line) < next(i for i, x in enumerate(lines) if x.startswith("step 1/2"))
 
 
 def test_a_gpu_that_is_not_used_is_a_warning_of_train(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    run_copy: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "unused_gpu", lambda: "there is a GPU")
-    flags = [*tiny_experiment(tmp_path), "--gin.NUM_LAYERS=1", f"--model_dir={tmp_path}/run"]
+    flags = [*tiny_experiment(tmp_path), f"--model_dir={run_copy}"]
     process = mtfrun_here("train", *flags)
     assert process.returncode == 0
     assert process.stderr.decode().splitlines()[0] == "mtfrun: warning: there is a GPU"

@@ -1,19 +1,20 @@
-"""The real command trains, evaluates and decodes a tiny model, in processes of its own."""
+"""Training, evaluation and decoding of a tiny model by the command, mostly in its own process."""
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
+from mtfrun.rundir import RunDirectory
 from tests.cli.command import (
     ROOT,
     environment,
@@ -79,11 +80,11 @@ def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None
 
 def test_eval_prints_one_object_for_each_checkpoint(trained: pathlib.Path) -> None:
     steps = sorted(int(re.findall(r"\d+", p.name)[0]) for p in trained.glob("checkpoints/*.json"))
-    everything = succeeded(mtfrun_here("eval", f"--model_dir={trained}", "--checkpoint=all"))
-    assert [line["step"] for line in everything] == steps
-    assert {"step", "bits_per_byte", *SAME_TAGS} <= set(everything[0])
+    evaluations = succeeded(mtfrun_here("eval", f"--model_dir={trained}", "--checkpoint=all"))
+    assert [line["step"] for line in evaluations] == steps
+    assert {"step", "bits_per_byte", *SAME_TAGS} <= set(evaluations[0])
     (first,) = succeeded(mtfrun_here("eval", f"--model_dir={trained}", f"--checkpoint={steps[0]}"))
-    assert first == everything[0]
+    assert first == evaluations[0]
 
 
 def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib.Path) -> None:
@@ -91,7 +92,7 @@ def test_eval_of_a_step_that_does_not_exist_names_those_that_do(trained: pathlib
     assert re.search(r"no checkpoint of step 77 .*; choose one of the steps 2", line)
 
 
-def test_decode_answers_every_line_whatever_it_holds(
+def test_decode_answers_every_line_whatever_its_bytes(
     trained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     lines = [b"line 1: the", b"", b"caf\xe9 \xff", b"dos\r", b"a\x00b", b"x" * 5000, b"last"]
@@ -117,7 +118,7 @@ def test_decode_answers_every_line_whatever_it_holds(
     assert all(answer["output_tokens"] == 8 or answer["finished"] for answer in answers)
     # Alone, in another place of the batch, from standard input: the same answer.
     alone_decode = ["decode", f"--model_dir={trained}", "--input=-", "--output=-"]
-    (alone,) = succeeded(mtfrun(*alone_decode, stdin=b"last\n"))
+    (alone,) = succeeded(mtfrun_here(*alone_decode, stdin=b"last\n"))
     assert alone == answers[-1]
 
 
@@ -125,19 +126,19 @@ def test_decode_answers_every_line_whatever_it_holds(
 def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=the "]
     sampled = [*decode, "--temperature=1", "--top_k=50"]
-    first, again, other = (
+    first, second, other_seed = (
         [answer["output"] for answer in succeeded(mtfrun_here(*sampled, f"--seed={seed}"))]
         for seed in (1, 1, 2)
     )
-    assert first == again
-    assert first != other
-    assert first[0] != first[1], "lines draw for themselves"
+    assert first == second
+    assert first != other_seed
+    assert first[0] != first[1], "each line has its own draws"
 
 
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=line"]
     alone = succeeded(mtfrun_here(*decode))
-    on_mesh = succeeded(mtfrun(*decode, "--gin.MESH_SHAPE='data:2,model:2'"))
+    on_mesh = succeeded(mtfrun_here(*decode, "--gin.MESH_SHAPE='data:2,model:2'"))
     scores, mesh_scores = (
         [output.pop("score") for answer in answers for output in answer["outputs"]]
         for answers in (alone, on_mesh)
@@ -159,7 +160,7 @@ def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
 
 @pytest.fixture(scope="module")
 def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The report of a dry run on two times two devices, with two rules that name nothing."""
+    """The report of a dry run on two times two devices, with two rules for no dimension."""
     run = tmp_path_factory.mktemp("dry") / "run"
     rules = "batch:data;heads:model;d_ff:model;vocab:model;d_fff:model;outer_batch:model"
     mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'"]
@@ -179,7 +180,7 @@ def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
     assert "256 tokens a step" in dry_run and "2: 512 tokens" in dry_run
 
 
-def test_a_dry_run_names_the_rules_that_split_nothing(dry_run: str) -> None:
+def test_a_dry_run_names_the_rules_without_a_dimension(dry_run: str) -> None:
     assert "rules unused    d_fff:model, outer_batch:model" in dry_run
     assert "warning         layout rule d_fff:model names no dimension" in dry_run
     assert "did you mean 'd_ff'?" in dry_run
@@ -187,7 +188,7 @@ def test_a_dry_run_names_the_rules_that_split_nothing(dry_run: str) -> None:
     assert dry_run.count("did you mean") == 1
 
 
-def test_a_dry_run_counts_what_a_step_sends(dry_run: str) -> None:
+def test_a_dry_run_counts_the_collectives_of_a_step(dry_run: str) -> None:
     lines = [line[16:] for line in dry_run.splitlines()]
     # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
     activations, per_token, table = 4 * 32 * 16 * 4, 4 * 32 * 4, 384 * 16 * 4
@@ -227,8 +228,10 @@ def test_a_signal_saves_and_the_run_goes_on(
 ) -> None:
     run = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mtfrun.cli.main", "train", *flags, f"--model_dir={run}"]
-        + ["--gin.TRAIN_STEPS=100000"],
+        [
+            *(sys.executable, "-m", "mtfrun.cli.main", "train", *flags),
+            *(f"--model_dir={run}", "--gin.TRAIN_STEPS=100000"),
+        ],
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.PIPE,
@@ -244,7 +247,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert stopped and (run / f"checkpoints/ckpt-{stopped[1]}.json").exists()
 
 
-def test_output_that_nobody_reads_ends_the_command_quietly(trained: pathlib.Path) -> None:
+def test_output_without_a_reader_ends_the_command_silently(trained: pathlib.Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "mtfrun.cli.main", "eval", f"--model_dir={trained}"],
         cwd=ROOT,
@@ -260,25 +263,8 @@ def test_output_that_nobody_reads_ends_the_command_quietly(trained: pathlib.Path
     assert stderr == b""
 
 
-def test_a_second_trainer_is_refused(
-    trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
-) -> None:
-    run = tmp_path / "run"
-    train = [*flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mtfrun.cli.main", "train", *train],
-        cwd=ROOT,
-        env=environment(),
-        stderr=subprocess.PIPE,
-    )
-    try:
-        for _ in range(600):
-            if (run / ".lock").exists() and (run / ".lock").read_text():
-                break
-            time.sleep(0.1)
-        assert f"{run} is in use by process {process.pid}" in error_line(
-            mtfrun_here("train", *train)
-        )
-    finally:
-        process.kill()
-        process.communicate()
+def test_a_second_trainer_is_refused(flags: list[str], run_copy: pathlib.Path) -> None:
+    train = [*flags, f"--model_dir={run_copy}", "--gin.TRAIN_STEPS=3"]
+    with RunDirectory(run_copy).lock():
+        line = error_line(mtfrun_here("train", *train))
+    assert f"{run_copy} is in use by process {os.getpid()}" in line

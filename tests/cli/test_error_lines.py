@@ -1,4 +1,4 @@
-"""Whatever is wrong in a configuration is told in one line with the place and the remedy."""
+"""Every error of a configuration is one line with the place and the remedy."""
 
 from __future__ import annotations
 
@@ -161,21 +161,21 @@ def test_a_wrong_flag_is_one_line(
 
 
 @pytest.mark.parametrize("length", [2, 3, 7, 60])
-def test_macros_in_a_circle_are_one_line(length: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_macros_in_a_cycle_are_one_line(length: int, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["D_MODEL", "D_FF", *(f"M{i}" for i in range(length - 2))]
     flags = [
         f"--gin.{name}=[%{other}]"
         for name, other in zip(names, [*names[1:], names[0]], strict=True)
     ]
     line = _refused(capsys, [*LM, *flags])
-    # The last flag closes the circle, or the one before the macro at which the program begins.
-    around = {
+    # The error is at the last flag, or at the one before the macro at which the program begins.
+    messages = {
         f"{names[i]} depends on itself, by way of {(names * 2)[i + 1]}" for i in range(length)
     }
-    assert line.startswith("--gin.") and any(text in line for text in around)
+    assert line.startswith("--gin.") and any(text in line for text in messages)
 
 
-def test_macros_in_a_circle_through_files_are_one_line(
+def test_macros_in_a_cycle_through_files_are_one_line(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.gin").write_text("\nD_MODEL = %D_FF\n")
@@ -191,12 +191,12 @@ def test_a_chain_of_macros_that_gin_cannot_follow_is_one_line(
     chain = [f"--gin.M{i}=%M{i + 1}" for i in range(500)]
     line = _refused(capsys, [*LM, "--gin.D_MODEL=%M0", *chain, "--gin.M500=16"])
     assert line.endswith("is 64 references deep: give a value")
-    # Half as long it works.
+    # A chain of half the largest length is accepted.
     assert main([*LM, "--gin.D_MODEL=%M0", *chain[:30], "--gin.M30=16"]) == 0
 
 
 @pytest.mark.parametrize("depth", [100, 5000])
-def test_a_list_of_great_depth_is_one_short_line(
+def test_a_deeply_nested_list_is_one_short_line(
     depth: int, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     value = "[" * depth + "]" * depth
@@ -305,7 +305,7 @@ def test_search_paths_come_after_the_working_directory_and_before_the_package(
     assert line.startswith(f"{tmp_path}/models/lm_tiny.gin:1: macro BROKEN has no effect")
 
 
-def test_an_exchanged_optimizer_leaves_the_settings_of_the_former_one_alone(
+def test_settings_of_an_optimizer_that_is_replaced_are_no_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = ["--gin_param=Training.optimizer = @Sgd()", "--gin.Sgd.learning_rate=0.1"]
@@ -336,7 +336,7 @@ def test_a_model_dir_without_checkpoints_is_one_line(
     assert line.startswith(f"--model_dir {tmp_path}/none is no directory")
 
 
-def test_an_unforeseen_error_keeps_its_traceback(
+def test_an_unexpected_error_has_its_traceback(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_module.py").write_text("1 / 0\n")

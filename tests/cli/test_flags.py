@@ -66,7 +66,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_package_is_a_program() -> None:
-    """Its version is there in a fraction of the time that TensorFlow takes."""
+    """Its version is printed without importing TensorFlow."""
     script = (
         "import runpy, sys; sys.argv = ['mtfrun', '--version']\n"
         "try: runpy.run_module('mtfrun', run_name='__main__')\n"

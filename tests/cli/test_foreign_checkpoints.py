@@ -44,7 +44,7 @@ data.TsvPairs.patterns = %PAIRS
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Returns what describes the model and names its checkpoint."""
+    """The flags that describe the model and name its checkpoint."""
     folder = tmp_path_factory.mktemp("foreign")
     pairs = folder / "pairs.tsv"
     pairs.write_text("".join(f"{i}\t{t}\n" for i, t in zip(_inputs(), _targets(), strict=True)))
@@ -89,7 +89,7 @@ def test_evaluation_and_scores_agree_about_the_targets(
     )
 
 
-def test_a_model_without_values_is_refused(flags: list[str]) -> None:
+def test_a_model_without_a_checkpoint_is_refused(flags: list[str]) -> None:
     assert "there is no model" in error_line(mtfrun_here("decode", flags[0], "--prompt=3"))
 
 
@@ -98,6 +98,6 @@ def test_a_checkpoint_of_another_model_is_refused(flags: list[str]) -> None:
     assert "does not fit the model: it has other sizes for" in line
 
 
-def test_a_step_is_a_runs(flags: list[str]) -> None:
+def test_the_flag_of_a_step_needs_a_run(flags: list[str]) -> None:
     line = error_line(mtfrun_here("eval", *flags, "--checkpoint=3"))
     assert "are about a run: give its --model_dir" in line

@@ -1,22 +1,21 @@
-"""The configuration in a run directory, which may come from anybody, runs no code but mtfrun's."""
+"""The configuration of a run directory, which may come from anybody, runs mtfrun's code only."""
 
 from __future__ import annotations
 
 import pathlib
-import shutil
 import sys
 
 import pytest
 
+from mtfrun.cli.configuration import config as config_module
+from mtfrun.cli.configuration.foreign import check_foreign
+from mtfrun.cli.configuration.statements import Statements
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
-
-LANGUAGE_MODEL = pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
-pytestmark = LANGUAGE_MODEL
 
 
 @pytest.fixture
 def marker(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A file that appears when somebody imports one of some modules on the path."""
+    """A file that is created when one of some modules on the path is imported."""
     marker = tmp_path / "executed"
     code = f"open({str(marker)!r}, 'w').close()\ndef call(): return 0\n"
     modules = tmp_path / "modules"
@@ -32,13 +31,10 @@ def marker(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     return marker
 
 
-def _with_config(tiny_run: str, directory: pathlib.Path, before: str, after: str = "") -> str:
-    """Copies a run and writes statements before or behind those of its configuration."""
-    run = directory / "run"
-    shutil.copytree(tiny_run, run)
+def _add_statements(run: pathlib.Path, before: str, after: str = "") -> None:
+    """Writes statements before or after those of a run's configuration."""
     config = run / "config.gin"
     config.write_text(f"{before}\n{config.read_text()}\n{after}\n")
-    return str(run)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +52,11 @@ def _with_config(tiny_run: str, directory: pathlib.Path, before: str, after: str
 )
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_another_modules_import_is_refused_before_anything_runs(
-    text: str, module: str, dynamic: bool, tiny_run: str, tmp_path: pathlib.Path, marker
+    text: str, module: str, dynamic: bool, run_copy: pathlib.Path, marker: pathlib.Path
 ) -> None:
     before, after = ("", text) if dynamic else (text, "")
-    run = _with_config(tiny_run, tmp_path, before, after)
-    flags = [f"--model_dir={run}", "--gin_allow_imports=my_models"]
+    _add_statements(run_copy, before, after)
+    flags = [f"--model_dir={run_copy}", "--gin_allow_imports=my_models"]
     line = error_line(mtfrun_here("eval", *flags))
     assert "config.gin:" in line and f"imports {module}:" in line
     assert f"--gin_allow_imports=my_models,{module} " in line
@@ -70,56 +66,58 @@ def test_another_modules_import_is_refused_before_anything_runs(
 
 @pytest.mark.parametrize("command", [["decode", "--prompt=x"], ["score", "--input=-"], ["eval"]])
 def test_an_included_file_is_foreign_as_well(
-    command: list[str], tiny_run: str, tmp_path: pathlib.Path, marker: pathlib.Path
+    command: list[str], run_copy: pathlib.Path, tmp_path: pathlib.Path, marker: pathlib.Path
 ) -> None:
-    """Wherever it lies: the run directory cannot make it trusted."""
+    """Also a file outside the run directory, which cannot make it trusted."""
     (tmp_path / "inner.gin").write_text("import evil\n")
     (tmp_path / "outer.gin").write_text('include "inner.gin"\n')
-    run = _with_config(tiny_run, tmp_path, "", 'include "outer.gin"')
+    _add_statements(run_copy, "", 'include "outer.gin"')
     search = f"--gin_search_paths={tmp_path}"
-    line = error_line(mtfrun_here(*command, f"--model_dir={run}", search, stdin=b"a\tb\n"))
+    line = error_line(mtfrun_here(*command, f"--model_dir={run_copy}", search, stdin=b"a\tb\n"))
     assert "inner.gin:1: the run's configuration imports evil" in line
     assert not marker.exists()
 
 
-_CONFIG = "from mtfrun.cli.configuration import config\n"
+@pytest.mark.parametrize("replaced", ["config.gin", "outer.gin"])
+def test_a_file_that_is_replaced_after_the_check_has_no_effect(
+    replaced: str,
+    run_copy: pathlib.Path,
+    marker: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The texts that were checked are parsed: no file is read twice."""
+    (run_copy / "outer.gin").write_text("TRAIN_STEPS = 2\n")
+    _add_statements(run_copy, "", f'include "{run_copy}/outer.gin"')
+
+    def check_and_replace(statements: Statements, allowed: list[str], trained_with: str) -> None:
+        check_foreign(statements, allowed, trained_with)
+        (run_copy / replaced).write_text("import evil\n")
+
+    monkeypatch.setattr(config_module, "check_foreign", check_and_replace)
+    (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run_copy}"))
+    assert metrics["step"] == 2
+    assert (run_copy / replaced).read_text() == "import evil\n"
+    assert not marker.exists()
+
+
+_STATEMENTS = "from mtfrun.cli.configuration import statements\n"
 
 
 @pytest.mark.parametrize(
     ("text", "selector", "module"),
     [
+        (_STATEMENTS + "{} = @statements.os.system()", "statements.os.system", "os"),
         (
-            "from mtfrun.cli.configuration import config\n{} = @config.os.system()",
-            "config.os.system",
-            "os",
-        ),
-        (
-            "import mtfrun.cli.configuration.config\n"
-            "{} = @mtfrun.cli.configuration.config.os.system()",
+            "import mtfrun.cli.configuration.statements\n"
+            "{} = @mtfrun.cli.configuration.statements.os.system()",
             None,
             "os",
         ),
-        (
-            "from mtfrun.cli.configuration import config\n{} = [{{@config.os.system(): 1}}]",
-            None,
-            "os",
-        ),
-        (
-            "from mtfrun.cli.configuration import config\n{} = {{1: @config.os.system(), 1: 2}}",
-            None,
-            "os",
-        ),
-        (_CONFIG + "{} = @here/config.os.system()", None, "os"),
-        (
-            "from mtfrun.cli.configuration import config\nconfig.os.system.command = 'id'",
-            None,
-            "os",
-        ),
-        (
-            "from mtfrun.cli.configuration import config\nconfig.os.system:\n  command = 'id'",
-            None,
-            "os",
-        ),
+        (_STATEMENTS + "{} = [{{@statements.os.system(): 1}}]", None, "os"),
+        (_STATEMENTS + "{} = {{1: @statements.os.system(), 1: 2}}", None, "os"),
+        (_STATEMENTS + "{} = @here/statements.os.system()", None, "os"),
+        (_STATEMENTS + "statements.os.system.command = 'id'", None, "os"),
+        (_STATEMENTS + "statements.os.system:\n  command = 'id'", None, "os"),
         ("from mtfrun.rundir import atomic\n{} = @atomic.secrets.token_hex()", None, "secrets"),
         # mtfrun's own functions write files and run commands.
         ("{} = @rundir.atomic_write()", "rundir.atomic_write", "mtfrun.rundir.atomic"),
@@ -131,42 +129,41 @@ _CONFIG = "from mtfrun.cli.configuration import config\n"
         ("from mtfrun.mtf import collectives\n{} = @collectives.ast.literal_eval()", None, "ast"),
     ],
 )
-def test_what_allowed_modules_lead_to_is_refused(
-    text: str, selector: str | None, module: str, tiny_run: str, tmp_path: pathlib.Path
+def test_objects_that_are_reached_through_allowed_modules_are_refused(
+    text: str, selector: str | None, module: str, run_copy: pathlib.Path
 ) -> None:
-    run = _with_config(tiny_run, tmp_path, "", text.format("experiment.Experiment.seed"))
-    line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
+    _add_statements(run_copy, "", text.format("experiment.Experiment.seed"))
+    line = error_line(mtfrun_here("eval", f"--model_dir={run_copy}"))
     assert f"uses {selector or ''}" in line and f" of {module}: " in line
     assert f"--gin_allow_imports={module} " in line
 
 
 def test_names_that_any_module_registered_are_refused(
-    tiny_run: str, tmp_path: pathlib.Path
+    run_copy: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "inner.gin").write_text("Experiment.seed = @Adam()\n")
-    run = _with_config(tiny_run, tmp_path, "", f'include "{tmp_path}/inner.gin"')
-    line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
+    _add_statements(run_copy, "", f'include "{tmp_path}/inner.gin"')
+    line = error_line(mtfrun_here("eval", f"--model_dir={run_copy}"))
     assert "inner.gin:1: a run's configuration begins with `from __gin__ import" in line
 
 
-def test_a_module_that_is_allowed_lends_no_others(
-    tiny_run: str, tmp_path: pathlib.Path, marker: pathlib.Path
+def test_a_module_that_is_allowed_allows_no_others(
+    run_copy: pathlib.Path, marker: pathlib.Path
 ) -> None:
+    config = (run_copy / "config.gin").read_text()
     statements = "import my_models\nexperiment.Experiment.seed = @my_models.{}()"
-    run = _with_config(tiny_run, tmp_path, "", statements.format("system"))
-    flags = [f"--model_dir={run}", "--gin_allow_imports=my_models"]
+    _add_statements(run_copy, "", statements.format("system"))
+    flags = [f"--model_dir={run_copy}", "--gin_allow_imports=my_models"]
     line = error_line(mtfrun_here("eval", *flags))
     assert "uses my_models.system of posix: " in line
-    shutil.rmtree(run)
-    run = _with_config(tiny_run, tmp_path, "", statements.format("seed"))
+    (run_copy / "config.gin").write_text(config)
+    _add_statements(run_copy, "", statements.format("seed"))
     (metrics,) = succeeded(mtfrun_here("eval", *flags))
     assert metrics["step"] == 2
 
 
-def test_a_run_says_what_it_was_trained_with(
-    tiny_run: str, tmp_path: pathlib.Path, marker: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One's own class needs one flag to be read back, and the error tells it."""
+def test_a_run_says_what_it_was_trained_with(tmp_path: pathlib.Path, marker: pathlib.Path) -> None:
+    """A run with a user's own class can be read with one flag, which the error names."""
     mine = tmp_path / "modules/my_package/vocabulary.py"
     mine.parent.mkdir()
     (mine.parent / "__init__.py").write_text("from my_package.vocabulary import Mine\n")
@@ -176,8 +173,8 @@ def test_a_run_says_what_it_was_trained_with(
         "data.LanguageModelData.vocabulary = @my_package.Mine()\n"
     )
     run = tmp_path / "run"
-    flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/mine.gin", f"--model_dir={run}"]
-    succeeded(mtfrun_here("train", *flags))
+    flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/mine.gin", "--gin.NUM_LAYERS=1"]
+    succeeded(mtfrun_here("train", *flags, f"--model_dir={run}"))
     line = error_line(mtfrun_here("eval", f"--model_dir={run}"))
     assert "imports my_package: " in line
     assert "trained with --gin_allow_imports=my_package)" in line
@@ -187,8 +184,9 @@ def test_a_run_says_what_it_was_trained_with(
 
 
 @pytest.mark.parametrize("names", ["my-models", "my_models;x", "a..b", ".", "../x"])
-def test_what_is_no_module_is_no_flag(names: str, tiny_run: str) -> None:
-    line = error_line(
-        mtfrun_here("eval", f"--model_dir={tiny_run}", f"--gin_allow_imports={names}")
-    )
+def test_names_that_are_no_modules_are_refused(
+    names: str, language_model_run: pathlib.Path
+) -> None:
+    flags = [f"--model_dir={language_model_run}", f"--gin_allow_imports={names}"]
+    line = error_line(mtfrun_here("eval", *flags))
     assert f"--gin_allow_imports={names}: not the name of a module" in line

@@ -1,4 +1,4 @@
-"""What the headers of the shipped gin files say: their commands run, their sizes are right."""
+"""The headers of the shipped gin files: their commands run, their sizes are right."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -37,8 +38,11 @@ def _command(name: str) -> list[str]:
     return arguments
 
 
-class _Standing(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A picture with the size and the classes of a dataset that would have to be downloaded."""
+class _Placeholder(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder,  # type: ignore[misc]
+    skip_registration=True,
+):
+    """One image with the size and the classes of a dataset that would have to be downloaded."""
 
     VERSION = tfds.core.Version("1.0.0")
     size: tuple[int | None, ...]
@@ -51,38 +55,40 @@ class _Standing(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features = tfds.features.FeaturesDict({"image": image, "label": label})
         return tfds.core.DatasetInfo(builder=self, features=features)
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
         """The splits that the commands evaluate on."""
         return {s: self._generate_examples() for s in ("train", "validation", "test")}
 
-    def _generate_examples(self) -> Iterator:
-        """Yields a black picture."""
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields a black image."""
         rows, cols = (size or 7 for size in self.size)
         yield 0, {"image": np.zeros([rows, cols, 3], np.uint8), "label": 0}
 
 
-class Cifar10(_Standing, skip_registration=True):
+class Cifar10(_Placeholder, skip_registration=True):  # type: ignore[call-arg]
     """https://www.tensorflow.org/datasets/catalog/cifar10."""
 
     name, size, classes = "cifar10", (32, 32), 10
 
 
-class Imagenette(_Standing, skip_registration=True):
-    """https://www.tensorflow.org/datasets/catalog/imagenette: every picture has its own size."""
+class Imagenette(_Placeholder, skip_registration=True):  # type: ignore[call-arg]
+    """https://www.tensorflow.org/datasets/catalog/imagenette: images of different sizes."""
 
     name, size, classes = "imagenette", (None, None), 10
 
 
-class ImagenetResized(_Standing, skip_registration=True):
+class ImagenetResized(_Placeholder, skip_registration=True):  # type: ignore[call-arg]
     """https://www.tensorflow.org/datasets/catalog/imagenet_resized."""
 
     name, size, classes = "imagenet_resized", (64, 64), 1000
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="64x64", description="64x64")]
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="64x64", description="64x64")]
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What stands for the data that a machine may not have, by the flag or variable."""
+    """Directories of placeholders for data that a machine may lack, by macro or variable."""
     directory = tmp_path_factory.mktemp("data")
     with silent_tfds():
         for builder in (Cifar10, Imagenette, ImagenetResized):
@@ -95,7 +101,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def _with_data(name: str, places: dict[str, str], patch: pytest.MonkeyPatch) -> list[str]:
-    """Returns the command of a header, dry, with what stands for its data."""
+    """Returns the dry run of a header's command, with placeholders for its data."""
     arguments = [*_command(name), "--dry_run"]
     text = " ".join(arguments)
     if "digits" in text or "images" in text or "cifar" in text:
@@ -106,7 +112,7 @@ def _with_data(name: str, places: dict[str, str], patch: pytest.MonkeyPatch) -> 
 
 
 def _built(arguments: Sequence[str]) -> Training:
-    """Returns what `train` would describe or train, in the size that the command says."""
+    """Returns the objects of `train`, in the size of the command."""
     flags = parse_flags(list(arguments))
     bindings = config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
     built = build()
@@ -121,7 +127,7 @@ def test_the_command_of_a_header_describes_its_run(
 ) -> None:
     training = _built(_with_data(name, places, monkeypatch))
     if training.experiment.mesh.is_distributed:
-        # Compiled by the slow test below.
+        # The slow test below compiles it.
         assert training.experiment.mesh.report(training.state.named_variables())
     else:
         assert "collectives     none: one device" in report.describe(training, "")
@@ -129,7 +135,7 @@ def test_the_command_of_a_header_describes_its_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [x for x in shipped_gin_files() if x.startswith("layouts/")])
-def test_the_command_of_a_layout_is_dry_run_whole(
+def test_the_command_of_a_layout_has_a_dry_run(
     name: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = mtfrun(*_with_data(name, places, monkeypatch))
@@ -143,10 +149,12 @@ _SIZE = re.compile(r"([\d.]+)\smillion\s+parameters(?:\s+with\s+([\d,]+)\s+ids)?
 def test_the_number_of_parameters_in_a_header_is_right(
     name: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    millions, ids = _SIZE.search(_header(name)).groups()
+    size = _SIZE.search(_header(name))
+    assert size is not None
+    millions, ids = size.groups()
     arguments = _with_data(name, places, monkeypatch)
     if ids is not None:
-        # The bytes' vocabulary, padded to that many.
+        # The vocabulary of bytes, padded to the number of ids.
         arguments.append(f"--gin.VOCABULARY_DIVISOR={ids.replace(',', '')}")
     model = _built(arguments).state.model
     trained = [v for v in model.named_variables().values() if v.trainable]
@@ -156,7 +164,7 @@ def test_the_number_of_parameters_in_a_header_is_right(
 
 
 @pytest.mark.parametrize("name", shipped_gin_files())
-def test_a_header_says_a_result_or_that_there_is_none(name: str) -> None:
+def test_a_header_has_a_result_or_says_that_there_is_none(name: str) -> None:
     result = _header(name).split("Result:")[1].split("Command:")[0]
     says = r"\d|not measured|see |README|depends on|the same losses|does nothing|has one|trains a"
     assert re.search(says, result), result

@@ -1,4 +1,4 @@
-"""Whatever stands in a file of prompts: one output a line, in order, or no file at all."""
+"""Prompt files of any bytes: one output a line, in order, or no output file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.cli.command import ROOT, environment, error_line, mtfrun_here, succeeded
 
-# Each with the number of lines that it has.
+# Contents of files, with their numbers of lines.
 FILES = {
     "empty": (b"", 0),
     "empty lines": (b"\n\n\n", 3),
@@ -27,10 +27,9 @@ FILES = {
     "what python takes for line ends": ("a\u2028b\x0cc\x85d\n".encode(), 1),
     "no final newline": (b"one\ntwo", 2),
 }
-LANGUAGE_MODEL = pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
 
-# A process of its own that says after every batch how far it is, not every ten seconds.
-TALKATIVE = [
+# A process of its own that reports progress after every batch, not every ten seconds.
+VERBOSE_DECODE = [
     sys.executable,
     "-c",
     "import sys; from mtfrun.cli import main; from mtfrun.cli.terminal import decoding_progress; "
@@ -39,7 +38,9 @@ TALKATIVE = [
 ]
 
 
-def test_every_line_gets_one_output_in_order(tiny_run: str, tmp_path: pathlib.Path) -> None:
+def test_every_line_gets_one_output_in_order(
+    tiny_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     # All files in one, whose last line has no end.
     content = b"".join(text for text, _ in FILES.values())
     count = sum(lines for _, lines in FILES.values())
@@ -56,22 +57,22 @@ def test_every_line_gets_one_output_in_order(tiny_run: str, tmp_path: pathlib.Pa
     assert answers[3]["truncated_tokens"] > 999_000
 
 
-def test_an_empty_file_gives_an_empty_file(tiny_run: str, tmp_path: pathlib.Path) -> None:
+def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     output = tmp_path / "answers.jsonl"
-    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/empty", f"--output={output}"]
+    flags = [f"--model_dir={quick_run}", f"--input={tmp_path}/empty", f"--output={output}"]
     succeeded(mtfrun_here("decode", *flags))
     assert output.read_bytes() == b""
 
 
-def test_text_output_has_a_line_for_each_prompt(tiny_run: str) -> None:
-    flags = [f"--model_dir={tiny_run}", "--input=-", "--format=text"]
+def test_text_output_has_a_line_for_each_prompt(quick_run: pathlib.Path) -> None:
+    flags = [f"--model_dir={quick_run}", "--input=-", "--format=text"]
     process = mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout.count(b"\n") == 4
 
 
-def test_n_best_outputs_come_best_first(tiny_run: str, tmp_path: pathlib.Path) -> None:
+def test_n_best_outputs_come_best_first(tiny_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"input": "the "}\n"quick"\n')
     flags = ["--beam_size=4", "--num_outputs=3", f"--input={tmp_path}/prompts.jsonl"]
     answers = succeeded(mtfrun_here("decode", f"--model_dir={tiny_run}", *flags))
@@ -82,31 +83,30 @@ def test_n_best_outputs_come_best_first(tiny_run: str, tmp_path: pathlib.Path) -
         assert answer["output"] == answer["outputs"][0]["text"]
 
 
-def test_an_interactive_session_answers_line_by_line(tiny_run: str) -> None:
-    process = mtfrun_here("decode", f"--model_dir={tiny_run}", "--interactive", stdin=b"a\nb\n")
+def test_an_interactive_session_answers_line_by_line(quick_run: pathlib.Path) -> None:
+    process = mtfrun_here("decode", f"--model_dir={quick_run}", "--interactive", stdin=b"a\nb\n")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout.count(b"\n") == 2 and process.stderr.count(b"> ") == 3
 
 
-@LANGUAGE_MODEL
 @pytest.mark.parametrize("command", ["decode", "score"])
 def test_a_line_that_is_no_json_is_named(
-    tiny_run: str, command: str, tmp_path: pathlib.Path
+    language_model_run: pathlib.Path, command: str, tmp_path: pathlib.Path
 ) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text('{"input": "a", "target": "b"}\n{"input": \n')
-    line = error_line(mtfrun_here(command, f"--model_dir={tiny_run}", f"--input={file}"))
+    flags = [f"--model_dir={language_model_run}", f"--input={file}"]
+    line = error_line(mtfrun_here(command, *flags))
     assert f"{file}:2: no JSON" in line
 
 
-@LANGUAGE_MODEL
 @pytest.mark.parametrize("command", ["decode", "score"])
-def test_output_that_cannot_be_written_is_said_before_anything_is_decoded(
-    tiny_run: str, command: str, tmp_path: pathlib.Path
+def test_output_that_cannot_be_written_is_an_error_before_anything_is_decoded(
+    language_model_run: pathlib.Path, command: str, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "input.tsv").write_text("a\tb\n")
-    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/input.tsv"]
-    # Nothing can be in a file; permissions would not stop root.
+    flags = [f"--model_dir={language_model_run}", f"--input={tmp_path}/input.tsv"]
+    # A path below a file cannot exist; permissions would not stop root.
     output = tmp_path / "input.tsv" / "output"
     line = error_line(mtfrun_here(command, *flags, f"--output={output}"))
     assert line.startswith(f"mtfrun: error: cannot write {output}: ")
@@ -122,12 +122,12 @@ def full_disk() -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_old_file(
-    tiny_run: str, tmp_path: pathlib.Path, full_disk: None
+    quick_run: pathlib.Path, tmp_path: pathlib.Path, full_disk: None
 ) -> None:
     (tmp_path / "prompts").write_text("a\n" * 100)
     output = tmp_path / "answers.jsonl"
     output.write_text("old\n")
-    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/prompts", f"--output={output}"]
+    flags = [f"--model_dir={quick_run}", f"--input={tmp_path}/prompts", f"--output={output}"]
     line = error_line(mtfrun_here("decode", *flags))
     assert line.startswith(f"mtfrun: error: cannot write {output}: File too large")
     assert output.read_text() == "old\n"
@@ -136,17 +136,26 @@ def test_a_full_disk_leaves_the_old_file(
 
 @pytest.mark.parametrize(
     ("number", "code", "leaves_part"),
-    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False)]
-    + [pytest.param(signal.SIGKILL, -9, True, marks=pytest.mark.slow)],
+    [
+        (signal.SIGTERM, 143, False),
+        pytest.param(signal.SIGINT, 130, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_leaves_no_file_under_the_final_name(
-    number: signal.Signals, code: int, leaves_part: bool, tiny_run: str, tmp_path: pathlib.Path
+    number: signal.Signals,
+    code: int,
+    leaves_part: bool,
+    quick_run: pathlib.Path,
+    tmp_path: pathlib.Path,
 ) -> None:
     (tmp_path / "prompts.txt").write_bytes(b"".join(b"%d\n" % i for i in range(20_000)))
     output = tmp_path / "answers.jsonl"
     process = subprocess.Popen(
-        [*TALKATIVE, f"--model_dir={tiny_run}"]
-        + [f"--input={tmp_path}/prompts.txt", f"--output={output}"],
+        [
+            *(*VERBOSE_DECODE, f"--model_dir={quick_run}"),
+            *(f"--input={tmp_path}/prompts.txt", f"--output={output}"),
+        ],
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.PIPE,
@@ -154,12 +163,12 @@ def test_a_signal_leaves_no_file_under_the_final_name(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    said = process.stderr.readline()
-    while b"decoded" not in said:
-        assert said, "ended too soon"
-        said = process.stderr.readline()
-    done, total = map(int, said.split()[1].split(b"/"))
-    assert 0 < done < total == 20_000, "it is in the middle of the file"
+    line = process.stderr.readline()
+    while b"decoded" not in line:
+        assert line, "the process ended too early"
+        line = process.stderr.readline()
+    done, total = map(int, line.split()[1].split(b"/"))
+    assert 0 < done < total == 20_000, "the process is in the middle of the file"
     assert list(tmp_path.glob(".answers.jsonl.*"))
     process.send_signal(number)
     process.stderr.close()
@@ -168,15 +177,18 @@ def test_a_signal_leaves_no_file_under_the_final_name(
     assert bool(list(tmp_path.glob(".answers.jsonl.*"))) == leaves_part
 
 
-@LANGUAGE_MODEL
-def test_progress_that_nobody_reads_costs_no_answer(tiny_run: str, tmp_path: pathlib.Path) -> None:
+def test_progress_without_a_reader_does_not_end_decoding(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "prompts.txt").write_text("a\n" * 20)
     output = tmp_path / "answers.jsonl"
     reading, writing = os.pipe()
     os.close(reading)
     process = subprocess.run(
-        [*TALKATIVE, f"--model_dir={tiny_run}"]
-        + [f"--input={tmp_path}/prompts.txt", f"--output={output}"],
+        [
+            *(*VERBOSE_DECODE, f"--model_dir={language_model_run}"),
+            *(f"--input={tmp_path}/prompts.txt", f"--output={output}"),
+        ],
         cwd=ROOT,
         env=environment(),
         stderr=writing,
@@ -189,7 +201,7 @@ def test_progress_that_nobody_reads_costs_no_answer(tiny_run: str, tmp_path: pat
 
 @pytest.mark.slow
 def test_ten_thousand_lines_in_batches_of_seven_keep_their_order(
-    tiny_run: str, tmp_path: pathlib.Path
+    tiny_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     lines = [f"{i} " + "y" * (i % 40) for i in range(10_000)]
     (tmp_path / "prompts.txt").write_text("\n".join(lines))

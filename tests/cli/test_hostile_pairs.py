@@ -1,4 +1,4 @@
-"""Whatever stands in a file of pairs: one score a pair, in order."""
+"""Files of pairs of any bytes: one score a pair, in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.cli.command import mtfrun, mtfrun_here, succeeded
 
 LONG = 1_000_000
-# Lines, and the input and the target that stand in each.
+# Lines, with the input and the target of each.
 TSV = {
     b"the quick \tbrown\n": (b"the quick ", b"brown"),
     b"\t\x00\n": (b"", b"\x00"),
@@ -38,21 +38,21 @@ JSONL = {
 FILES = {"pairs.tsv": TSV, "pairs.jsonl": JSONL}
 
 
-def _counts(kind: str, given: bytes, target: bytes) -> tuple[int, int]:
-    """Returns the tokens that are scored, and those of input and target that find no room."""
+def _counts(kind: str, prompt: bytes, target: bytes) -> tuple[int, int]:
+    """Returns the number of tokens that are scored, and of those that are truncated."""
     if kind == "encoder-decoder":
         # 24 tokens of each, the ends among them.
-        read, scored = min(len(given), 23), min(len(target), 23)
+        read, scored = min(len(prompt), 23), min(len(target), 23)
     else:
-        # 32 tokens together: the target and its end come first.
+        # 32 tokens together: the input is truncated before the target.
         scored = min(len(target), 31)
-        read = min(len(given), 31 - scored)
-    return scored + 1, len(given) - read + len(target) - scored
+        read = min(len(prompt), 31 - scored)
+    return scored + 1, len(prompt) - read + len(target) - scored
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_line_gets_one_score_in_order(
-    name: str, tiny_run: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+    name: str, tiny_run: pathlib.Path, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
     pairs = list(FILES[name].values())
     (tmp_path / name).write_bytes(b"".join(FILES[name]))
@@ -68,18 +68,17 @@ def test_every_line_gets_one_score_in_order(
     assert all(score["log_likelihood"] < 0 for score in scores)
 
 
-@pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
-def test_no_pairs_give_no_scores(tiny_run: str) -> None:
+def test_no_pairs_give_no_scores(language_model_run: pathlib.Path) -> None:
     # A process of its own, which reads its standard input.
-    assert succeeded(mtfrun("score", f"--model_dir={tiny_run}", "--input=-")) == []
+    assert succeeded(mtfrun("score", f"--model_dir={language_model_run}", "--input=-")) == []
 
 
 @pytest.mark.slow
 def test_ten_thousand_pairs_in_batches_of_seven_keep_their_order(
-    tiny_run: str, tmp_path: pathlib.Path
+    tiny_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     pairs = [(str(i), "y" * (i % 20)) for i in range(10_000)]
-    (tmp_path / "pairs.tsv").write_text("".join(f"{given}\t{target}\n" for given, target in pairs))
+    (tmp_path / "pairs.tsv").write_text("".join(f"{i}\t{target}\n" for i, target in pairs))
     scores = succeeded(
         mtfrun_here("score", f"--model_dir={tiny_run}", f"--input={tmp_path}/pairs.tsv")
     )

@@ -20,7 +20,7 @@ from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded
 
 @pytest.fixture(scope="module", autouse=True)
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Digits are prepared in a folder of the tests."""
+    """A temporary folder, in which digits are prepared."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
         yield
@@ -39,9 +39,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     ]
     process = mtfrun("train", *flags, f"--model_dir={folder / 'run'}")
     assert process.returncode == 0, process.stderr.decode()
-    said = process.stderr.decode()
-    assert re.search(r"step 3/3  loss \S+  accuracy \S+  lr \S+  \S+ images/s  eta", said)
-    assert re.search(r"eval step 3  loss \S+  accuracy \S+  top_5_accuracy \S+\n", said)
+    progress = process.stderr.decode()
+    assert re.search(r"step 3/3  loss \S+  accuracy \S+  lr \S+  \S+ images/s  eta", progress)
+    assert re.search(r"eval step 3  loss \S+  accuracy \S+  top_5_accuracy \S+\n", progress)
     return folder / "run"
 
 
@@ -74,9 +74,9 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
 
 
 @pytest.mark.slow
-def test_a_dry_run_speaks_of_images(trained: pathlib.Path) -> None:
+def test_a_dry_run_counts_images(trained: pathlib.Path) -> None:
     flags = [f"--gin_file={trained / 'config.gin'}", "--gin.AVERAGE_DECAY=0.9"]
-    # In a process of its own: TensorFlow dumps the programs of a mesh only if it starts so.
+    # In a process of its own: TensorFlow reads the flag that dumps programs when it is imported.
     process = mtfrun("train", *flags, "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
     report = process.stdout.decode()
@@ -89,8 +89,8 @@ def test_decode_classifies_a_split_and_the_same_images_from_files(
     trained: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     output = tmp_path / "split.jsonl"
-    process = mtfrun(*_decode(trained, "--input=split:test", f"--output={output}"))
-    assert succeeded(process) == []
+    decode = _decode(trained, "--input=split:test", f"--output={output}")
+    assert succeeded(mtfrun_here(*decode)) == []
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     images, labels = zip(*TfdsImages("digits").examples("test").as_numpy_iterator(), strict=True)
     assert [line["index"] for line in lines] == list(range(377))
@@ -105,18 +105,18 @@ def test_decode_classifies_a_split_and_the_same_images_from_files(
     folder.mkdir()
     for i, image in enumerate(images[:3]):
         Image.fromarray(image.squeeze()).save(folder / f"{i}.png")
-    # Coloured, and larger: the same digit again.
+    # The second digit in colour, and enlarged.
     large = np.repeat(images[1], 3, 2).repeat(4, 0).repeat(4, 1)
     Image.fromarray(large).save(folder / "large.jpg", quality=95)
-    found = succeeded(mtfrun_here(*_decode(trained, f"--input={folder}", "--top_k=2")))
-    assert [line["file"] for line in found] == [
+    classified = succeeded(mtfrun_here(*_decode(trained, f"--input={folder}", "--top_k=2")))
+    assert [line["file"] for line in classified] == [
         f"{folder}/{name}" for name in ("0.png", "1.png", "2.png", "large.jpg")
     ]
-    for line, expected in zip(found[:3], lines, strict=False):
+    for line, expected in zip(classified[:3], lines, strict=False):
         assert line["label"] == expected["label"]
         assert line["probability"] == pytest.approx(expected["probability"], rel=1e-5)
         assert len(line["top"]) == 2
-    assert found[3]["probability"] == pytest.approx(found[1]["probability"], abs=0.1)
+    assert classified[3]["probability"] == pytest.approx(classified[1]["probability"], abs=0.1)
     # The accuracy that eval reports is that of these labels.
     (metrics,) = succeeded(
         mtfrun_here("eval", f"--model_dir={trained}", "--gin.MESH_SHAPE='data:1,model:1'")
@@ -130,8 +130,8 @@ def test_decode_refuses_what_it_cannot_read_and_writes_nothing(
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, [8, 8]).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    whole = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(content[: len(content) // 2])
     output = tmp_path / "answers.jsonl"
     broken = error_line(mtfrun_here(*_decode(trained, f"--input={tmp_path}", f"--output={output}")))
     assert f"cannot read the image {tmp_path}/b.png: broken" in broken
@@ -153,7 +153,7 @@ def test_decode_can_write_labels_alone(trained: pathlib.Path) -> None:
     assert len(labels) == 3 and set(labels) <= set("0123456789")
 
 
-def test_evaluation_uses_averages_of_the_weights_unless_told_otherwise(
+def test_evaluation_uses_averages_of_the_weights_by_default(
     tmp_path: pathlib.Path,
 ) -> None:
     run = f"--model_dir={tmp_path / 'run'}"
@@ -162,10 +162,10 @@ def test_evaluation_uses_averages_of_the_weights_unless_told_otherwise(
         "train", "--gin_file=runs/digits.gin", "--gin.WIDTHS=[4, 4, 4]", *flags, run
     )
     assert process.returncode == 0, process.stderr.decode()
-    said = re.search(r"eval step 6  loss (\S+)", process.stderr.decode())
+    evaluation = re.search(r"eval step 6  loss (\S+)", process.stderr.decode())
     (averages,) = succeeded(mtfrun_here("eval", run))
     (weights,) = succeeded(mtfrun_here("eval", run, "--gin.USE_AVERAGES=False"))
-    assert said and float(said[1]) == pytest.approx(averages["loss"], abs=1e-4)
+    assert evaluation and float(evaluation[1]) == pytest.approx(averages["loss"], abs=1e-4)
     assert abs(weights["loss"] - averages["loss"]) > 1e-3
 
 

@@ -1,9 +1,10 @@
-"""`mtfrun train` on digits: the same losses, gradients and accuracy on every mesh."""
+"""Training on digits has the same losses, gradients and accuracy on every mesh."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.training.toy_run import curve
 
 STEPS = 20
-# Rounding grows from step to step.
+# Rounding errors grow from step to step.
 STEPS_TOLERANCE = 1e-3
-WHERE = {
+MESHES = {
     "data 4": ["--gin.MESH_SHAPE='data:4,model:1'"],
     "data 2 x filters 2": ["--gin_file=layouts/2x2.gin"],
     "row_blocks 2 x col_blocks 2": ["--gin_file=layouts/spatial_2x2.gin"],
@@ -24,17 +25,21 @@ WHERE = {
 
 @pytest.fixture(scope="module", autouse=True)
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Digits are prepared in a folder of the tests."""
+    """A temporary folder, in which digits are prepared."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
         yield
 
 
-def _trained(model_dir: pathlib.Path, *where: str) -> tuple[dict[str, list[float]], dict]:
+# Curves by tag, and the metrics of an evaluation.
+Results = tuple[dict[str, list[float]], dict[str, Any]]
+
+
+def _trained(model_dir: pathlib.Path, *mesh: str) -> Results:
     """Returns the curves of all steps, and the metrics of the evaluation."""
     flags = [
         "--gin_file=runs/digits.gin",
-        *where,
+        *mesh,
         f"--gin.TRAIN_STEPS={STEPS}",
         "--gin.WARMUP_STEPS=5",
         "--gin.LEARNING_RATE=0.02",
@@ -53,16 +58,16 @@ def _trained(model_dir: pathlib.Path, *where: str) -> tuple[dict[str, list[float
 
 
 @pytest.fixture(scope="module")
-def one_device(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[float]], dict]:
+def one_device(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return _trained(tmp_path_factory.mktemp("runs") / "one_device")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("mesh", MESHES)
 def test_training_digits_is_that_of_one_device(
-    where: str, one_device: tuple[dict[str, list[float]], dict], tmp_path: pathlib.Path
+    mesh: str, one_device: Results, tmp_path: pathlib.Path
 ) -> None:
-    curves, metrics = _trained(tmp_path / "run", *WHERE[where])
+    curves, metrics = _trained(tmp_path / "run", *MESHES[mesh])
     expected_curves, expected_metrics = one_device
     losses = expected_curves["loss"]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])

@@ -1,4 +1,4 @@
-"""Which modules gin files find."""
+"""The modules that gin files can import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LM = ["--gin_file=defaults.gin", "--gin_file=models/lm_tiny.gin", "--gin_file=da
 
 @pytest.fixture(autouse=True)
 def _program(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The path of the program `mtfrun`, which begins with the folder of the program."""
+    """Python's path as it is in the program `mtfrun`, which is a script."""
     (tmp_path / "models_of_this_folder.py").write_text(
         "from mtfrun.data import ByteVocabulary\nclass Mine(ByteVocabulary): pass\n"
     )
@@ -32,15 +32,16 @@ def test_a_gin_file_imports_from_the_working_directory(
         "data.LanguageModelData.vocabulary = @models_of_this_folder.Mine()\n"
     )
     assert main(["train", "--dry_run", *LM, "--gin_file=mine.gin"]) == 0, capsys.readouterr().err
-    # What is installed comes first: a file called tensorflow.py replaces nothing.
+    # Installed modules come first: a file tensorflow.py does not replace TensorFlow.
     assert sys.path[-1] == str(tmp_path)
 
 
-@pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
-def test_a_run_from_elsewhere_brings_no_modules(tiny_run: str) -> None:
+def test_the_configuration_of_a_run_does_not_extend_the_path(
+    language_model_run: pathlib.Path,
+) -> None:
     before = list(sys.path)
-    assert main(["eval", f"--model_dir={tiny_run}"]) == 0
+    assert main(["eval", f"--model_dir={language_model_run}"]) == 0
     assert sys.path == before
     allowed = ["--gin_allow_imports=models_of_this_folder"]
-    assert main(["eval", f"--model_dir={tiny_run}", *allowed]) == 0
+    assert main(["eval", f"--model_dir={language_model_run}", *allowed]) == 0
     assert sys.path == [*before, str(pathlib.Path.cwd())]

@@ -1,4 +1,4 @@
-"""An action of a user's own in the training loop, through the command."""
+"""A user's own action in the training loop, through the command."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""Decoder-only models answer pairs of texts: trained, evaluated, decoded and scored by command."""
+"""Decoder-only models of pairs of texts: training, evaluation, decoding and scoring."""
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +21,30 @@ MODELS = {
     "prefix": ["--gin_file=models/prefix_lm.gin"],
     "causal": ["--gin.DecoderOnly.loss_on_targets_only=True"],
 }
-# What the models have not seen: nothing, no UTF-8, CR LF, NUL, and more than they read.
+# Inputs unlike those of training: empty, not UTF-8, CR LF, NUL, and too long.
 HOSTILE = (b"", b"\xff\xfe\x80", b"7\r", b"a\x00b", b"x" * 100_000)
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Returns the directory of a tiny model that has learnt to spell digits."""
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
+    """A function that returns the run of a kind of model, trained at its first call."""
+    return functools.cache(lambda kind: _trained(kind, tmp_path_factory.mktemp(kind)))
+
+
+@pytest.fixture(params=MODELS)
+def each_run(request: pytest.FixtureRequest, runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    """The run of each kind of model in turn."""
+    return runs(request.param)
+
+
+@pytest.fixture(params=["prefix", pytest.param("causal", marks=pytest.mark.slow)])
+def run(request: pytest.FixtureRequest, runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    """The run of one kind of model in each test run, and of the other in slow tests."""
+    return runs(request.param)
+
+
+def _trained(kind: str, folder: pathlib.Path) -> pathlib.Path:
+    """Trains a tiny model to spell digits, and returns the directory of its run."""
     (folder / "pairs.tsv").write_text("".join(f"{i}\t{word}\n" for i, word in enumerate(WORDS)))
     files = {split: str(folder / "pairs.tsv") for split in ("train", "validation")}
     _succeed(
@@ -34,7 +53,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         "--gin_file=models/lm_tiny.gin",
         "--gin_file=data/tsv_pairs.gin",
         "--gin_file=data/delimited_pairs.gin",
-        *MODELS[request.param],
+        *MODELS[kind],
         *TINY,
         *ROW,
         "--gin.NUM_LAYERS=1",
@@ -54,7 +73,7 @@ def _succeed(*arguments: str) -> None:
     assert main(arguments) == 0
 
 
-def _answers(run: pathlib.Path, content: bytes, *flags: str) -> list[dict]:
+def _answers(run: pathlib.Path, content: bytes, *flags: str) -> list[dict[str, Any]]:
     """Returns the answers to the lines of a file."""
     folder = run.parent
     (folder / "prompts").write_bytes(content)
@@ -64,7 +83,7 @@ def _answers(run: pathlib.Path, content: bytes, *flags: str) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def _scores(run: pathlib.Path, pairs: list[tuple[str, str]]) -> list[dict]:
+def _scores(run: pathlib.Path, pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Returns the scores of pairs."""
     folder = run.parent
     lines = [json.dumps({"input": i, "target": t}) + "\n" for i, t in pairs]
@@ -75,31 +94,32 @@ def _scores(run: pathlib.Path, pairs: list[tuple[str, str]]) -> list[dict]:
 
 
 def test_evaluation_compares_answers_with_targets(
-    run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    each_run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _succeed("eval", f"--model_dir={run}")
+    _succeed("eval", f"--model_dir={each_run}")
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["exact_match"] == metrics["token_accuracy"] == metrics["accuracy"] == 1.0
     # The loss is that of the targets alone, and so are the bytes.
-    scores = _scores(run, [(str(i), word) for i, word in enumerate(WORDS)])
+    scores = _scores(each_run, [(str(i), word) for i, word in enumerate(WORDS)])
     nats = -sum(score["log_likelihood"] for score in scores)
     tokens = sum(score["tokens"] for score in scores)
     num_bytes = sum(map(len, WORDS))
     assert tokens == num_bytes + len(WORDS)
-    found = [metrics["loss"], metrics["bits_per_byte"]]
     expected = [nats / tokens, nats / np.log(2) / num_bytes]
-    np.testing.assert_allclose(found, expected, rtol=FLOAT32_MODEL_TOLERANCE)
+    np.testing.assert_allclose(
+        [metrics["loss"], metrics["bits_per_byte"]], expected, rtol=FLOAT32_MODEL_TOLERANCE
+    )
 
 
-def test_every_line_is_answered_in_order_whatever_it_holds(run: pathlib.Path) -> None:
+def test_every_line_is_answered_in_order_whatever_its_bytes(each_run: pathlib.Path) -> None:
     lines = [b"3", *HOSTILE, b"8"]
-    answers = _answers(run, b"\n".join(lines))
+    answers = _answers(each_run, b"\n".join(lines))
     prompts = [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
     assert [answer["prompt"] for answer in answers] == prompts
     assert [answer["valid_utf8"] for answer in answers].count(False) == 1
     outputs = [answer["output"] for answer in answers]
     assert [outputs[0], outputs[3], outputs[-1]] == ["three", "seven", "eight"]
-    # Of 4 ids of inputs one is the end.
+    # One of the 4 ids of inputs is the end.
     assert [answer["prompt_tokens"] for answer in answers] == [1, 0, 3, 1, 3, 3, 1]
     assert [answer["truncated_tokens"] for answer in answers] == [0] * 5 + [99_997, 0]
     assert all(0 <= answer["output_tokens"] <= 8 for answer in answers)
@@ -123,7 +143,7 @@ def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
     assert (cut["output"], cut["output_tokens"], cut["finished"]) == ("thr", 3, False)
 
 
-def test_beams_sample_and_format_as_of_any_model(
+def test_beams_samples_and_formats_are_those_of_any_model(
     run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (answer,) = _answers(run, b"5", "--beam_size=4", "--num_outputs=3")
@@ -131,8 +151,8 @@ def test_beams_sample_and_format_as_of_any_model(
     scores = [output["score"] for output in answer["outputs"]]
     assert len(scores) == 3 and scores == sorted(scores, reverse=True)
     sampled = ["--temperature=3", "--seed=1"]
-    first, again = (_answers(run, b"5\n5", *sampled) for _ in range(2))
-    assert first == again and first[0]["output"] != first[1]["output"]
+    first, second = (_answers(run, b"5\n5", *sampled) for _ in range(2))
+    assert first == second and first[0]["output"] != first[1]["output"]
     capsys.readouterr()
     _succeed("decode", f"--model_dir={run}", "--prompt=6", "--prompt=0", "--format=text")
     assert capsys.readouterr().out == "six\nzero\n"
@@ -146,8 +166,8 @@ def test_a_score_is_that_of_the_decoded_answer(run: pathlib.Path) -> None:
     assert [score["truncated_tokens"] for score in scores] == [0, 0, 0, 47 + 43, 0]
     for answer, score in zip(answers[:2], scores, strict=False):
         assert answer["finished"] and score["tokens"] == answer["output_tokens"] + 1
-        found = score["log_likelihood"]
-        np.testing.assert_allclose(found, answer["outputs"][0]["score"], atol=1e-4)
+        decoded = answer["outputs"][0]["score"]
+        np.testing.assert_allclose(score["log_likelihood"], decoded, atol=1e-4)
     assert all(score["log_likelihood"] < 0 for score in scores)
 
 
@@ -218,7 +238,7 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
         ),
     ],
 )
-def test_data_that_the_model_does_not_read_is_refused_at_once(
+def test_data_that_the_model_does_not_read_is_refused_before_training(
     flags: list[str],
     expected: str,
     tmp_path: pathlib.Path,

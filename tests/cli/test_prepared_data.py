@@ -1,4 +1,4 @@
-"""Prepared data that is hostile, damaged or cannot be written: one line, and nothing is run."""
+"""Prepared data that is hostile, damaged or cannot be written: one line, and no code is run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import pathlib
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 import tensorflow_datasets as tfds
@@ -29,8 +30,8 @@ EMBEDDED_FLAGS = [flag for flag in FLAGS if "tfds" not in flag.lower()] + [
 ]
 
 
-class Letters(tfds.core.GeneratorBasedBuilder):
-    """A dataset of a user."""
+class Letters(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+    """A user's own dataset."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -39,7 +40,9 @@ class Letters(tfds.core.GeneratorBasedBuilder):
         features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
         """Two splits."""
         return {split: self._generate_examples(split) for split in ("train", "test")}
 
@@ -49,9 +52,9 @@ class Letters(tfds.core.GeneratorBasedBuilder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A directory in which a dataset of the user and one of ours are prepared."""
-    directory = tmp_path_factory.mktemp("whole")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A directory with a prepared dataset of a user and one of ours, and a run."""
+    directory = tmp_path_factory.mktemp("prepared")
     with silent_tfds():
         Letters(data_dir=directory).download_and_prepare()
     with pytest.MonkeyPatch.context() as patch:
@@ -63,11 +66,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def data_dir(
-    whole: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    prepared: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> pathlib.Path:
-    """A copy of that directory that the command uses."""
+    """A copy of the prepared datasets, which the command reads."""
     directory = tmp_path / "data"
-    shutil.copytree(whole, directory, ignore=shutil.ignore_patterns("run"))
+    shutil.copytree(prepared, directory, ignore=shutil.ignore_patterns("run"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(directory))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\n")
@@ -84,7 +87,7 @@ IN_OLD_PROTO = {
     "content": json.dumps({"feature": NAMED, "length": "-1"}),
     "proto_cls": "tensorflow_datasets.Sequence",
 }
-HOSTILE = {
+HOSTILE: dict[str, Mapping[str, Any]] = {
     "a field of the present": NAMED,
     "the field's other spelling": {"python_class_name": "hostile.Feature"},
     "a field of the past": {"type": "hostile.Feature", "content": {}},
@@ -94,7 +97,7 @@ HOSTILE = {
 }
 
 
-def _features(directory: pathlib.Path, described: dict) -> dict:
+def _features(directory: pathlib.Path, described: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the description of the dataset's features with one more."""
     features = json.loads((directory / "features.json").read_text())
     features["featuresDict"]["features"]["more"] = described
@@ -107,7 +110,7 @@ def test_no_class_but_those_of_tfds_is_imported_from_a_features_file(
 ) -> None:
     directory = data_dir / "letters/1.0.0"
     features = _features(directory, HOSTILE[kind])
-    if "type" in HOSTILE[kind]:  # the old format has no others in it
+    if "type" in HOSTILE[kind]:  # the old format has only fields of the old format
         content = {"more": HOSTILE[kind]}
         name = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
         features = {"type": name, "content": content}
@@ -172,16 +175,16 @@ def test_data_that_was_deleted_as_the_message_says_is_prepared_again(
     data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (path,) = (data_dir / "python_docs").rglob(INFO)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     shutil.rmtree(path.parent)
     succeeded(mtfrun_here("train", *EMBEDDED_FLAGS, f"--model_dir={tmp_path}/run"))
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == content
 
 
 def test_damage_in_the_evaluation_split_is_one_line_of_eval(
-    whole: pathlib.Path, data_dir: pathlib.Path, tmp_path: pathlib.Path
+    prepared: pathlib.Path, data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    shutil.copytree(whole / "run", tmp_path / "run")
+    shutil.copytree(prepared / "run", tmp_path / "run")
     (path,) = (data_dir / "python_docs").rglob("*-test.tfrecord*")
     _cut(path)
     line = error_line(mtfrun_here("eval", f"--model_dir={tmp_path}/run"))
@@ -190,7 +193,7 @@ def test_damage_in_the_evaluation_split_is_one_line_of_eval(
 
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """Lets no file grow beyond 16 kB."""
+    """Limits files to 16 kB inside."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))
     try:
@@ -199,7 +202,7 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_data_directory_is_one_line_and_nothing_half_made_is_taken_for_whole(
+def test_a_full_data_directory_is_one_line_and_incomplete_data_is_not_used(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data_dir = tmp_path / "data"

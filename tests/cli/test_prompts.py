@@ -1,4 +1,4 @@
-"""Prompt files hold anything; every line is one prompt."""
+"""Prompt files of any bytes; every line is one prompt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_lines_end_with_lf_or_crlf_only(
     assert read_prompts(str(file)) == prompts
 
 
-def test_an_argument_that_is_no_utf8_keeps_its_bytes() -> None:
+def test_an_argument_may_have_any_bytes() -> None:
     assert prompt_bytes("caf\udce9 é") == b"caf\xe9 \xc3\xa9"
 
 
@@ -50,7 +50,7 @@ def test_an_argument_that_is_no_utf8_keeps_its_bytes() -> None:
     ],
 )
 def test_a_broken_line_of_json_is_named(
-    read: Callable, line: bytes, complaint: str, tmp_path: pathlib.Path
+    read: Callable[[str], object], line: bytes, complaint: str, tmp_path: pathlib.Path
 ) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(b'{"input": "a", "target": "b"}\n' + line + b"\n")

@@ -1,4 +1,4 @@
-"""The table of what mixtures of experts did."""
+"""The table of the routing of mixtures of experts."""
 
 from __future__ import annotations
 

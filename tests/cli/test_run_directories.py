@@ -1,4 +1,4 @@
-"""Commands on run directories that are damaged, read-only, or to begin again."""
+"""Commands on run directories that are damaged, read-only, or restarted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import pathlib
 import resource
 import shutil
+from typing import Any
 
 import pytest
 
@@ -16,27 +17,17 @@ from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experimen
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A tiny language model that saves after each of two steps."""
-    experiment = tiny_experiment(tmp_path_factory.mktemp("texts"))
-    return [*experiment, "--gin.CHECKPOINT_EVERY=1", "--gin.SEED=1"]
-
-
-@pytest.fixture(scope="module")
-def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    run = tmp_path_factory.mktemp("trained") / "run"
-    process = mtfrun_here("train", *flags, f"--model_dir={run}", "--restart")
-    succeeded(process)
-    # There is nothing to begin again.
-    assert process.stderr.startswith(b"devices: CPU:0\nstep 1/2  loss ")
-    return run
+    return [*tiny_experiment(tmp_path_factory.mktemp("texts")), "--gin.CHECKPOINT_EVERY=1"]
 
 
 @pytest.fixture
-def run(trained: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of the run, with checkpoints of steps 1 and 2."""
-    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+def run(run_copy: pathlib.Path) -> pathlib.Path:
+    """A run with checkpoints of steps 1 and 2."""
+    return run_copy
 
 
 def files(directory: pathlib.Path) -> dict[str, bytes]:
+    """Returns the contents of the files in a directory by name."""
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
@@ -55,16 +46,16 @@ def test_lost_manifests_stop_training_and_delete_nothing(
 
 
 def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
-    run: pathlib.Path, trained: pathlib.Path, flags: list[str]
+    run: pathlib.Path, language_model_run: pathlib.Path, flags: list[str]
 ) -> None:
     before = files(run / "checkpoints")
-    start = ["--gin.TRAIN_STEPS=1", f"--gin.INIT_CHECKPOINT='{trained}'"]
+    start = ["--gin.TRAIN_STEPS=1", f"--gin.INIT_CHECKPOINT='{language_model_run}'"]
     process = mtfrun_here("train", *flags, *start, f"--model_dir={run}", "--restart")
     succeeded(process)
     lines = process.stderr.decode().splitlines()
     assert lines[0] == f"mtfrun: beginning again; the old checkpoints are in {run}/checkpoints.1"
     assert lines[1].startswith("warm start: ")
-    assert lines[1].endswith(f" variables from {trained}/checkpoints/ckpt-2")
+    assert lines[1].endswith(f" variables from {language_model_run}/checkpoints/ckpt-2")
     assert lines[2] == "devices: CPU:0"
     assert lines[3].startswith("step 1/1  loss ")
     assert files(run / "checkpoints.1") == before
@@ -99,26 +90,26 @@ def test_a_read_only_run_is_read(
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, directory: pathlib.Path) -> None:
-    """Makes Python find a directory read-only; no permissions would stop root."""
+    """Makes a directory read-only for Python; permissions would not stop root."""
 
     def check(path: object) -> None:
         if isinstance(path, str | os.PathLike) and str(path).startswith(f"{directory}"):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    def refusing_open(path: object, flags: int, *arguments: object, **named: object) -> int:
+    def refusing_open(path: Any, flags: int, *arguments: Any, **named: Any) -> int:
         if flags & (os.O_WRONLY | os.O_RDWR):
             check(path)
-        return original_open(path, flags, *arguments, **named)  # type: ignore[arg-type]
+        return original_open(path, flags, *arguments, **named)
 
-    def refusing_builtin(path: object, mode: str = "r", *arguments: object, **named: object):
+    def refusing_builtin(path: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
         if set(mode) & set("wax+") and named.get("opener") is None:
             check(path)
-        return original_builtin(path, mode, *arguments, **named)  # type: ignore[call-overload]
+        return original_builtin(path, mode, *arguments, **named)
 
-    def refusing_mkdir(path: object, *arguments: object, **named: object) -> None:
-        if not os.path.isdir(path):  # type: ignore[arg-type]
+    def refusing_mkdir(path: Any, *arguments: Any, **named: Any) -> None:
+        if not pathlib.Path(path).is_dir():
             check(path)
-        original_mkdir(path, *arguments, **named)  # type: ignore[arg-type]
+        original_mkdir(path, *arguments, **named)
 
     original_open, original_builtin, original_mkdir = os.open, open, os.mkdir
     monkeypatch.setattr(os, "open", refusing_open)
@@ -129,7 +120,7 @@ def refuse_writes(monkeypatch: pytest.MonkeyPatch, directory: pathlib.Path) -> N
 @pytest.mark.parametrize(
     "name", ["config.gin", pytest.param("checkpoints/ckpt-40.json", marks=pytest.mark.slow)]
 )
-def test_nobody_waits_for_a_pipe_in_a_run_directory(name: str, run: pathlib.Path) -> None:
+def test_no_command_waits_for_a_pipe_in_a_run_directory(name: str, run: pathlib.Path) -> None:
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
     process = mtfrun_here("eval", f"--model_dir={run}")
@@ -141,7 +132,7 @@ def test_nobody_waits_for_a_pipe_in_a_run_directory(name: str, run: pathlib.Path
 
 
 @pytest.mark.slow
-def test_evaluation_needs_no_directory_of_commands(run: pathlib.Path) -> None:
+def test_evaluation_works_without_a_directory_of_commands(run: pathlib.Path) -> None:
     shutil.rmtree(run / "commands")
     (run / "commands").write_text("")
     process = mtfrun_here("eval", f"--model_dir={run}")

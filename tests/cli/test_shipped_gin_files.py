@@ -1,10 +1,11 @@
-"""Every shipped gin file says what it is, parses, and builds in a tiny size."""
+"""Every shipped gin file has a header, parses, and builds in a tiny size."""
 
 from __future__ import annotations
 
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,10 +65,10 @@ def test_every_kind_of_file_is_shipped() -> None:
     }
 
 
-class _Pictures(tfds.core.GeneratorBasedBuilder):
-    """A prepared dataset of one picture of the size of CIFAR-10's."""
+class _OneImage(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+    """A prepared dataset of one image of the size of CIFAR-10's."""
 
-    name = "pictures"
+    name = "one_image"
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -77,12 +78,14 @@ class _Pictures(tfds.core.GeneratorBasedBuilder):
         features = tfds.features.FeaturesDict({"image": image, "label": label})
         return tfds.core.DatasetInfo(builder=self, features=features)
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
         """One split."""
         return {"train": self._generate_examples()}
 
-    def _generate_examples(self) -> Iterator:
-        """Yields a black picture."""
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields a black image."""
         yield 0, {"image": np.zeros([32, 32, 3], np.uint8), "label": 0}
 
 
@@ -92,9 +95,8 @@ def test_a_shipped_file_of_images_builds_tiny(
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with silent_tfds():
-        _Pictures(data_dir=str(tmp_path)).download_and_prepare()
-    pictures = ["data/tfds_images.gin"]
-    flags = ["--gin.TFDS_NAME='pictures'", "--gin.BATCH_SIZE=8"]
+        _OneImage(data_dir=str(tmp_path)).download_and_prepare()
+    flags = ["--gin.TFDS_NAME='one_image'", "--gin.BATCH_SIZE=8"]
     if name == "runs/cifar10.gin":
         files = [name]
     elif name in ("data/idx_images.gin", "runs/fashion_mnist.gin"):
@@ -106,7 +108,7 @@ def test_a_shipped_file_of_images_builds_tiny(
     elif name == "runs/digits.gin":
         files, flags = [name], ["--gin.BATCH_SIZE=8"]
     elif name in ("models/resnet_seed.gin", "models/resnet50.gin"):
-        files = ["defaults.gin", name, *pictures]
+        files = ["defaults.gin", name, "data/tfds_images.gin"]
     elif name == "data/tfds_images.gin":
         files = [*IMAGE_BASE[:2], name]
     elif name.startswith("layouts/"):
@@ -120,12 +122,12 @@ def test_a_shipped_file_of_images_builds_tiny(
 
 
 def _files_with(name: str) -> list[str]:
-    """Returns the files of an experiment on text to which one belongs."""
+    """Returns the files of an experiment on text that includes a file."""
     if name.startswith("runs/"):
         return [name]
     if name in ROWS_OF_PAIRS_BASE[2:3] + ROWS_OF_PAIRS_BASE[4:]:
         return ROWS_OF_PAIRS_BASE
-    folder = name.split("/")[0] + "/"
+    folder = name.partition("/")[0] + "/"
     of_pairs = name.startswith(("models/t5", "models/t2t", "models/encoder_decoder"))
     if of_pairs or name in ("data/number_words.gin", "data/tsv_pairs.gin"):
         return [name if file.startswith(folder) else file for file in PAIRS_BASE]
@@ -158,10 +160,10 @@ def test_a_prefix_language_model_is_any_decoder_only_model() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_shipped_file_opens_with_what_cost_result_and_command(name: str) -> None:
+def test_a_shipped_file_begins_with_its_subject_cost_result_and_command(name: str) -> None:
     text = pathlib.Path(SHIPPED, name).read_text()
     header = text.split("\n\n")[0]
-    assert re.match(r"# [A-Z].*[.,:]\n", header), "the first line says what it is"
+    assert re.match(r"# [A-Z].*[.,:]\n", header), "the first line names its subject"
     for part in ("Cost", "Result", "Command"):
         assert re.search(rf"^# {part}: +\S", text, re.MULTILINE), f"no {part}"
     assert not re.search(r"\b[A-Z]+_(COST|RESULT|WHAT)\b|\b(COST|RESULT)_[A-Z]+\b", text)
@@ -179,7 +181,7 @@ def test_a_shipped_file_names_modules_without_an_alias(name: str) -> None:
     )
 
 
-def test_the_default_layout_splits_what_it_names() -> None:
+def test_all_rules_of_the_default_layout_split_a_dimension() -> None:
     training = _build(BASE, [*TINY, "--gin.MESH_SHAPE='data:2,model:2'"])
     assert training.experiment.mesh.unused_rules() == []
 
@@ -238,10 +240,10 @@ def test_the_written_configuration_builds_the_same_model(tmp_path: pathlib.Path)
     first = _build(BASE, [*TINY, *adam])
     written = tmp_path / "config.gin"
     written.write_text(config.config_text())
-    again = _build([str(written)], [])
+    second = _build([str(written)], [])
     shapes = [
         {path: v.shape for path, v in training.state.named_variables().items()}
-        for training in (first, again)
+        for training in (first, second)
     ]
     assert shapes[0] == shapes[1]
     assert any(path.startswith("optimizer/") for path in shapes[0])
@@ -259,11 +261,13 @@ def test_the_averages_of_batch_norm_have_the_momentum_of_the_configuration(
         training.state.initialize()
         infeed = training.experiment.evaluation_infeed(8, "test", 1)
         step = mtf.function(lambda f, m=model: m.loss(f, training=True, key=mtf.random_key(0)))
-        features = {name: x.value[0] for name, x in infeed.next(1).items()}
+        stacked = infeed.next(1)
+        assert stacked is not None
+        features = {name: x.value[0] for name, x in stacked.items()}
         shapes = training.experiment.data.shapes(8)
         batch = {n: mtf.import_tf_tensor(mesh, x, shapes[n]) for n, x in features.items()}
         averages.append(mtf.to_numpy(step(batch).updates))
-    # They begin at 0, and the share that does not stay is the batch's mean.
+    # The averages start at 0: they are 1 - momentum times the batch's mean.
     means = [path for path in averages[0] if path.endswith("moving_mean")]
     assert len(means) == 3 * 2 + 2 + 1
     for path in means:

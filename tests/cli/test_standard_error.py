@@ -1,36 +1,43 @@
-"""Standard error may be closed, full or without a reader: the result and the exit code stay."""
+"""A standard error that is closed, full or without a reader does not change the exit code."""
 
 from __future__ import annotations
 
 import os
+import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from mtfrun.cli.terminal.standard_error import unfailing_stderr
 from tests.cli.command import ROOT, environment
 
+DEV_FULL = pathlib.Path("/dev/full")
 
-def _refused(stderr: int | None, **options: object) -> int:
-    """Returns the exit code of a command whose gin file does not exist, which it says at once."""
+
+def _exit_code(stderr: int | None, preexec_fn: Callable[[], object] | None = None) -> int:
+    """Returns the exit code of a command whose gin file does not exist."""
     command = [sys.executable, "-m", "mtfrun.cli.main", "train", "--gin_file=none.gin", "--dry_run"]
-    return subprocess.run(command, cwd=ROOT, env=environment(), stderr=stderr, **options).returncode
+    process = subprocess.run(
+        command, cwd=ROOT, env=environment(), stderr=stderr, preexec_fn=preexec_fn
+    )
+    return process.returncode
 
 
-def test_an_error_that_nobody_can_read_keeps_its_exit_code() -> None:
+def test_an_error_that_cannot_be_written_has_its_exit_code() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        assert _refused(writing) == 2
+        assert _exit_code(writing) == 2
     finally:
         os.close(writing)
-    assert _refused(None, preexec_fn=lambda: os.close(2)) == 2
-    with open("/dev/full", "wb") as full:
-        assert _refused(full.fileno()) == 2
+    assert _exit_code(None, preexec_fn=lambda: os.close(2)) == 2
+    with DEV_FULL.open("wb") as full:
+        assert _exit_code(full.fileno()) == 2
 
 
-def test_what_can_be_written_is_written(capfd: pytest.CaptureFixture[str]) -> None:
+def test_text_that_can_be_written_is_written(capfd: pytest.CaptureFixture[str]) -> None:
     with unfailing_stderr():
         print("first", file=sys.stderr)
         print("second", file=sys.stderr, flush=True)
@@ -38,7 +45,7 @@ def test_what_can_be_written_is_written(capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_after_a_failure_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open("/dev/full", "w") as full:
+    with DEV_FULL.open("w") as full:
         monkeypatch.setattr(sys, "stderr", full)
         with unfailing_stderr():
             assert sys.stderr.write("x" * 100_000) == 100_000
@@ -49,7 +56,7 @@ def test_after_a_failure_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_that_is_opened_while_standard_error_is_closed_gets_another_number() -> None:
-    # Else it would get what TensorFlow says.
+    # Otherwise TensorFlow would print its messages into it.
     script = (
         "import os; from mtfrun.cli.terminal.standard_error import unfailing_stderr\n"
         "with unfailing_stderr(): print(os.open(os.devnull, os.O_RDONLY))"

@@ -11,6 +11,7 @@ import pytest
 from mtfrun.cli.main import main
 from tests.cli.command import ROOT, environment
 
+DEV_FULL = pathlib.Path("/dev/full")
 LINE = (
     b"mtfrun: error: cannot write standard output: No space left on device: what was printed is "
     b"not whole; free space or send it elsewhere\n"
@@ -18,8 +19,8 @@ LINE = (
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["eval", "--help"]])
-def test_a_full_disk_under_a_program_that_ends_at_once_is_one_line(arguments: list[str]) -> None:
-    with open("/dev/full", "wb") as full:
+def test_a_full_disk_under_help_and_version_is_one_line(arguments: list[str]) -> None:
+    with DEV_FULL.open("wb") as full:
         process = subprocess.run(
             [sys.executable, "-m", "mtfrun", *arguments],
             cwd=ROOT,
@@ -30,21 +31,20 @@ def test_a_full_disk_under_a_program_that_ends_at_once_is_one_line(arguments: li
     assert (process.returncode, process.stderr) == (2, LINE)
 
 
-@pytest.mark.parametrize("tiny_run", ["language model"], indirect=True)
 @pytest.mark.parametrize(
     "command", [["eval"], ["decode", "--prompt=x"], ["decode", "--input="], ["score", "--input="]]
 )
 def test_a_full_disk_under_results_is_one_line(
     command: list[str],
-    tiny_run: str,
+    language_model_run: pathlib.Path,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "input").write_text("a\tb\n")
     arguments = [a if a != "--input=" else f"--input={tmp_path}/input" for a in command]
-    with open("/dev/full", "w") as full:
+    with DEV_FULL.open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert main([*arguments, f"--model_dir={tiny_run}"]) == 2
-        full.flush()  # as Python does at its end
+        assert main([*arguments, f"--model_dir={language_model_run}"]) == 2
+        full.flush()  # as Python does when it exits
     assert capsys.readouterr().err.encode() == LINE

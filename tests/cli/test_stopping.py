@@ -1,4 +1,4 @@
-"""A signal ends evaluating, decoding and scoring behind the batch that the devices work on."""
+"""A signal ends evaluation, decoding and scoring after the current batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -27,18 +28,12 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return tiny_experiment(tmp_path_factory.mktemp("texts"))
 
 
-@pytest.fixture(scope="module")
-def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    run = str(tmp_path_factory.mktemp("runs") / "run")
-    process = mtfrun_here("train", *flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=1")
-    assert process.returncode == 0, process.stderr.decode()
-    return run
-
-
-def _signalling(function: Callable, number: int, at_call: int, calls: list[int]) -> Callable:
+def _signalling(
+    function: Callable[..., Any], number: int, at_call: int, calls: list[int]
+) -> Callable[..., Any]:
     """Returns the function, at one of whose calls the process gets a signal."""
 
-    def wrapped(*arguments, **options):
+    def wrapped(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == at_call:
             os.kill(os.getpid(), number)
@@ -49,17 +44,17 @@ def _signalling(function: Callable, number: int, at_call: int, calls: list[int])
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_an_evaluation_ends_between_batches(
-    number: int, code: int, trained: str, monkeypatch: pytest.MonkeyPatch
+    number: int, code: int, language_model_run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(Infeed, "next", _signalling(Infeed.next, number, 2, calls))
-    process = mtfrun_here("eval", f"--model_dir={trained}")
+    process = mtfrun_here("eval", f"--model_dir={language_model_run}")
     assert (process.returncode, process.stdout, process.stderr) == (code, b"", b"")
     assert len(calls) == 2
 
 
 def test_decoding_ends_between_batches_and_leaves_no_file(
-    trained: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     search = _signalling(Decoding._search_batch, signal.SIGTERM, 2, calls)
@@ -68,20 +63,25 @@ def test_decoding_ends_between_batches_and_leaves_no_file(
     prompts, output = tmp_path / "prompts", tmp_path / "out" / "answers.jsonl"
     prompts.write_text("the\n" * 40)
     output.parent.mkdir()
-    decode = ["decode", f"--model_dir={trained}", f"--input={prompts}", f"--output={output}"]
+    decode = [
+        "decode",
+        f"--model_dir={language_model_run}",
+        f"--input={prompts}",
+        f"--output={output}",
+    ]
     process = mtfrun_here(*decode)
     assert (process.returncode, process.stderr) == (143, b"")
     assert len(calls) == 2 and list(output.parent.iterdir()) == []
 
 
 def test_scoring_ends_between_batches(
-    trained: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(Scoring, "_batch", _signalling(Scoring._batch, signal.SIGINT, 2, calls))
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("the\tquick\n" * 40)
-    process = mtfrun_here("score", f"--model_dir={trained}", f"--input={pairs}")
+    process = mtfrun_here("score", f"--model_dir={language_model_run}", f"--input={pairs}")
     assert (process.returncode, process.stdout, process.stderr) == (130, b"", b"")
     assert len(calls) == 2
 
@@ -112,22 +112,24 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
 def test_a_second_signal_ends_training_within_a_second(
     flags: list[str], tmp_path: pathlib.Path
 ) -> None:
-    """While a large model is at work: a step takes many seconds."""
+    """Of a large model, whose step takes many seconds."""
     large = ["--gin.D_MODEL=512", "--gin.D_FF=4096", "--gin.BATCH_SIZE=256"]
     length = ["--gin.SEQUENCE_LENGTH=256", "--gin.TRAIN_STEPS=1000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mtfrun.cli.main", "train", *flags, *large, *length]
-        + [f"--model_dir={tmp_path}/run"],
+        [
+            *(sys.executable, "-m", "mtfrun.cli.main", "train"),
+            *(*flags, *large, *length, f"--model_dir={tmp_path}/run"),
+        ],
         cwd=ROOT,
         env=environment(),
         stderr=subprocess.DEVNULL,
     )
     try:
         _wait_for_handler(process.pid)
-        time.sleep(8)  # until the devices are at work
+        time.sleep(8)  # until the devices run a step
         process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
-        assert process.poll() is None, "the step under way takes longer"
+        assert process.poll() is None, "the current step takes longer"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=1.0) == 143
     finally:

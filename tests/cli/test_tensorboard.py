@@ -1,4 +1,4 @@
-"""A real TensorBoard server shows what a run wrote."""
+"""A real TensorBoard server shows the events of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import mtfrun, mtfrun_here, succeeded, tiny_experiment
+from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 
 
 class _Server:
     """TensorBoard's answers over HTTP."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int) -> None:
         self._base = f"http://127.0.0.1:{port}/data/plugin"
 
     def get(self, path: str, **query: str) -> Any:
@@ -46,10 +46,11 @@ class _Server:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of two steps that was also evaluated by the command."""
+    """A run of two steps, whose evaluation decodes a sample."""
     run = tmp_path_factory.mktemp("runs") / "run"
     flags = tiny_experiment(tmp_path_factory.mktemp("texts"))
-    assert mtfrun_here("train", *flags, f"--model_dir={run}").returncode == 0
+    samples = '--gin.Samples.prompts=["the "]'
+    succeeded(mtfrun_here("train", *flags, samples, f"--model_dir={run}"))
     return run
 
 
@@ -59,8 +60,10 @@ def server(run: pathlib.Path) -> Iterator[_Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", str(run), "--port", str(port)]
-        + ["--host=127.0.0.1"],
+        [
+            *(sys.executable, "-m", "tensorboard.main", "--logdir", str(run)),
+            *("--port", str(port), "--host=127.0.0.1"),
+        ],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
@@ -90,7 +93,7 @@ def test_curves_have_the_values_that_eval_prints(server: _Server, run: pathlib.P
     points = server.get("scalars/scalars", run="train", tag="loss")
     assert [step for _, step, _ in points] == [1, 2]
     (shown,) = server.get("scalars/scalars", run="eval", tag="bits_per_byte")
-    (printed,) = succeeded(mtfrun("eval", f"--model_dir={run}"))
+    (printed,) = succeeded(mtfrun_here("eval", f"--model_dir={run}"))
     assert shown[1] == printed["step"] == 2
     assert shown[2] == pytest.approx(printed["bits_per_byte"], rel=1e-5)
 

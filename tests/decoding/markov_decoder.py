@@ -1,4 +1,4 @@
-"""A decoder whose next token depends on the token before only, by a given table of logits."""
+"""A decoder whose logits depend on the token before only, by a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def markov_decoder(mesh: mtf.Mesh, table: np.ndarray) -> Decoder:
 
 
 def follows(successors: dict[int, int]) -> np.ndarray:
-    """Returns a table in which every token's successor has the largest logit."""
+    """Returns a table in which the successor of every token has the largest logit."""
     table = np.zeros([VOCAB.size, VOCAB.size], np.float32)
     for token, successor in successors.items():
         table[token, successor] = 1.0

@@ -1,4 +1,4 @@
-"""Beam search: what it finds, that rows are on their own, and where its tensors lie."""
+"""Beam search: its results, the independence of rows, and the layout of its tensors."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _search(
     limits: list[int] | None = None,
     jit_compile: bool = False,
     **options: Any,
-) -> Hypotheses:
-    """Returns the hypotheses as arrays."""
+) -> Any:
+    """Returns Hypotheses whose fields are arrays."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     ids = np.asarray(prompts, np.int32)
     batch, length = mtf.Dimension("batch", ids.shape[0]), mtf.Dimension("length", ids.shape[1])
@@ -41,11 +41,11 @@ def _search(
         decoder = markov_decoder(mesh, table)
         return BeamSearch(**options)(decoder, prompts, beam, VOCAB, limits=limits)
 
-    room = np.full([batch.size], length.size) if limits is None else np.asarray(limits)
+    row_limits = np.full([batch.size], length.size) if limits is None else np.asarray(limits)
     return mtf.to_numpy(
         mtf.function(run, jit_compile=jit_compile)(
             mtf.import_tf_tensor(mesh, ids, [batch, length]),
-            mtf.import_tf_tensor(mesh, room.astype(np.int32), [batch]),
+            mtf.import_tf_tensor(mesh, row_limits.astype(np.int32), [batch]),
         )
     )
 
@@ -55,7 +55,7 @@ def _log_probs(table: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.5])
-def test_a_beam_that_holds_all_sequences_finds_the_best_ones(alpha: float) -> None:
+def test_a_beam_of_all_sequences_finds_the_best_ones(alpha: float) -> None:
     size, length = 4, 4
     table = TABLE[:size, :size]
     log_probs = _log_probs(table)
@@ -69,7 +69,7 @@ def test_a_beam_that_holds_all_sequences_finds_the_best_ones(alpha: float) -> No
     best = sorted(scores, key=lambda tokens: -scores[tokens])[:10]
     mesh = mtf.Mesh()
     vocab = mtf.Dimension("vocab", size)
-    # vocab ** (length - 1) sequences can be alive before the last position.
+    # vocab ** (length - 1) beams can be active before the last position.
     beam = mtf.Dimension("beam", size ** (length - 1))
 
     def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
@@ -81,8 +81,8 @@ def test_a_beam_that_holds_all_sequences_finds_the_best_ones(alpha: float) -> No
         return search(Decoder(step, ()), prompts, beam, vocab)
 
     prompts = mtf.constant(mesh, 0, [("batch", 1), ("length", length)], tf.int32)
-    found = mtf.to_numpy(mtf.function(run)(prompts))
-    hypotheses = n_best(found.ids[0], found.scores[0], found.finished[0])
+    result = mtf.to_numpy(mtf.function(run)(prompts))
+    hypotheses = n_best(result.ids[0], result.scores[0], result.finished[0])
     assert [tuple(ids) for ids, _, _ in hypotheses[:10]] == best
     assert_close(
         [score for _, score, _ in hypotheses[:10]],
@@ -105,52 +105,51 @@ def test_a_rows_hypotheses_do_not_depend_on_the_other_rows(stop_early: bool) -> 
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 3.0])
-def test_a_prompt_begins_all_hypotheses_and_counts_for_nothing(alpha: float) -> None:
-    found = _search([[5, 6, 3, 0, 0, 0, 0, 0]], alpha=alpha)
-    hypotheses = n_best(*(x[0] for x in found))
-    free = _search([[3, 0, 0, 0, 0, 0]], alpha=alpha)
-    for (ids, score, _), (rest, free_score, _) in zip(
-        hypotheses, n_best(*(x[0] for x in free)), strict=True
+def test_a_prompt_begins_all_hypotheses_and_does_not_change_scores(alpha: float) -> None:
+    long_prompt = _search([[5, 6, 3, 0, 0, 0, 0, 0]], alpha=alpha)
+    short_prompt = _search([[3, 0, 0, 0, 0, 0]], alpha=alpha)
+    for (ids, score, _), (expected_ids, expected_score, _) in zip(
+        n_best(*(x[0] for x in long_prompt)), n_best(*(x[0] for x in short_prompt)), strict=True
     ):
         np.testing.assert_array_equal(ids[:3], [5, 6, 3])
-        np.testing.assert_array_equal(ids[2:], rest)
-        assert_close(score, free_score, FLOAT32_MODEL_TOLERANCE)
+        np.testing.assert_array_equal(ids[2:], expected_ids)
+        assert_close(score, expected_score, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_an_end_in_the_prompt_is_the_only_hypothesis() -> None:
-    found = _search([[4, END, 0, 0]])
-    ((ids, score, finished),) = n_best(*(x[0] for x in found))
+    result = _search([[4, END, 0, 0]])
+    ((ids, score, finished),) = n_best(*(x[0] for x in result))
     assert ids.tolist() == [4, END, 0, 0] and score == 0.0 and finished
 
 
-def test_rows_without_room_cost_no_step() -> None:
-    found = _search(np.zeros([2, 50]), limits=[0, 3])
-    assert not found.ids[0].any()
-    assert np.all(found.ids[1][:, 3:] == 0) and found.ids[1].any()
+def test_rows_have_no_more_ids_than_their_limit() -> None:
+    result = _search(np.zeros([2, 50]), limits=[0, 3])
+    assert not result.ids[0].any()
+    assert np.all(result.ids[1][:, 3:] == 0) and result.ids[1].any()
 
 
-def test_a_row_in_which_nothing_ends_returns_what_is_alive() -> None:
+def test_a_row_without_a_finished_beam_returns_the_active_ones() -> None:
     endless = follows({0: 2, 2: 3, 3: 2}) * 20
     endless[:, END] = -30.0
-    found = _search([[0] * 5], table=endless, beam_size=3)
-    assert not found.finished.any()
-    assert found.ids[0, 0].tolist() == [2, 3, 2, 3, 2]
-    assert len(n_best(*(x[0] for x in found))) == 3
+    result = _search([[0] * 5], table=endless, beam_size=3)
+    assert not result.finished.any()
+    assert result.ids[0, 0].tolist() == [2, 3, 2, 3, 2]
+    assert len(n_best(*(x[0] for x in result))) == 3
 
 
-def test_every_mesh_finds_the_same(mesh_shape: str) -> None:
+def test_every_mesh_has_the_same_result(mesh_shape: str) -> None:
     prompts = np.zeros([8, 6], np.int32)
     prompts[:, 0] = np.arange(8)
-    found, expected = _search(prompts, mesh_shape=mesh_shape), _search(prompts)
-    np.testing.assert_array_equal(found.ids, expected.ids)
-    assert_close(found.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+    result, expected = _search(prompts, mesh_shape=mesh_shape), _search(prompts)
+    np.testing.assert_array_equal(result.ids, expected.ids)
+    assert_close(result.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
-def test_xla_finds_the_same() -> None:
+def test_xla_has_the_same_result() -> None:
     prompts = np.zeros([4, 40], np.int32)
     prompts[:, 0] = np.arange(4)
-    found, expected = _search(prompts, jit_compile=True), _search(prompts)
-    np.testing.assert_array_equal(found.ids, expected.ids)
+    result, expected = _search(prompts, jit_compile=True), _search(prompts)
+    np.testing.assert_array_equal(result.ids, expected.ids)
 
 
 def test_reordering_moves_nothing_between_devices() -> None:
@@ -162,23 +161,23 @@ def test_reordering_moves_nothing_between_devices() -> None:
     shared = mtf.import_tf_tensor(mesh, state[:, 0], shape - shape[1])
     chosen = mtf.import_tf_tensor(mesh, parents, [shape[0], shape[1]])
     reorder = mtf.function(lambda state, parents: reorder_state(state, parents, shape[1]))
-    moved, kept = reorder((x, shared), chosen)
+    reordered, without_beam = reorder((x, shared), chosen)
     np.testing.assert_array_equal(
-        mtf.to_numpy(moved), np.stack([state[i, p] for i, p in enumerate(parents)])
+        mtf.to_numpy(reordered), np.stack([state[i, p] for i, p in enumerate(parents)])
     )
-    np.testing.assert_array_equal(mtf.to_numpy(kept), state[:, 0])
-    assert dtensor.fetch_layout(moved.value) == mesh.dtensor_layout(shape)
-    assert dtensor.fetch_layout(kept.value) == mesh.dtensor_layout(shape - shape[1])
+    np.testing.assert_array_equal(mtf.to_numpy(without_beam), state[:, 0])
+    assert dtensor.fetch_layout(reordered.value) == mesh.dtensor_layout(shape)
+    assert dtensor.fetch_layout(without_beam.value) == mesh.dtensor_layout(shape - shape[1])
 
 
 def test_a_beam_of_one_is_greedy() -> None:
     mesh = mtf.Mesh()
     table = TABLE.copy()
-    table[:, 0] = -10.0  # nothing is padding but what follows an end
+    table[:, 0] = -10.0  # padding follows an end only
     prompts = np.zeros([8, 6], np.int32)
     prompts[:, 0] = np.arange(8)
     ids = mtf.import_tf_tensor(mesh, prompts, "batch:8;length:6")
-    beams = []
+    beams: list[mtf.Dimension | None] = []
 
     def decoder_for(beam: mtf.Dimension | None) -> Decoder:
         beams.append(beam)
@@ -191,15 +190,15 @@ def test_a_beam_of_one_is_greedy() -> None:
             generate(markov_decoder(mesh, table), ids, Greedy(VOCAB)),
         )
 
-    found, greedy = mtf.to_numpy(mtf.function(run)(ids))
+    searched, greedy = mtf.to_numpy(mtf.function(run)(ids))
     assert beams == [None]
-    np.testing.assert_array_equal(found.ids[:, 0], greedy.ids)
+    np.testing.assert_array_equal(searched.ids[:, 0], greedy.ids)
     log_probs = _log_probs(table)
     for row in range(8):
-        made = greedy.ids[row]
-        pairs = [(a, b) for a, b in zip(made[:-1], made[1:], strict=True) if b]
-        free = pairs if row else [(0, made[0]), *pairs]
-        total = sum(log_probs[a, b] for a, b in free)
+        # The id of a prompt is not chosen; row 0 has none.
+        decoded = greedy.ids[row] if row else [0, *greedy.ids[row]]
+        chosen = [(before, token) for before, token in itertools.pairwise(decoded) if token]
+        total = sum(log_probs[before, token] for before, token in chosen)
         if row != END:
             assert_close(greedy.scores[row], total, FLOAT32_MODEL_TOLERANCE)
 

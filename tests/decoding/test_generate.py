@@ -1,4 +1,4 @@
-"""The loop over positions: prompts, ends, and that nothing else changes a row."""
+"""The loop over positions: prompts, ends, and the independence of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtfrun.decoding import Decoder, Greedy, generate
 from tests.decoding.markov_decoder import LAYOUT, VOCAB, follows, markov_decoder
 from tests.layouts import ONE_DEVICE
 
-# 0 (nothing yet) -> 2 -> 3 -> 4 -> 1 (the end); 5 -> 6 -> 7 -> 5 never ends.
+# 0 (the start) -> 2 -> 3 -> 4 -> 1 (the end); 5 -> 6 -> 7 -> 5 never ends.
 CHAIN = follows({0: 2, 2: 3, 3: 4, 4: 1, 5: 6, 6: 7, 7: 5})
 
 
@@ -32,10 +32,8 @@ def test_a_row_without_a_prompt_starts_from_token_zero_and_stops_at_the_end_id()
 
 
 def test_every_row_continues_its_own_prompt() -> None:
-    made = _generate([[3, 0, 0, 0, 0, 0], [5, 5, 5, 0, 0, 0], [5, 6, 2, 2, 0, 0]])
-    np.testing.assert_array_equal(
-        made, [[3, 4, 1, 0, 0, 0], [5, 5, 5, 6, 7, 5], [5, 6, 2, 2, 3, 4]]
-    )
+    ids = _generate([[3, 0, 0, 0, 0, 0], [5, 5, 5, 0, 0, 0], [5, 6, 2, 2, 0, 0]])
+    np.testing.assert_array_equal(ids, [[3, 4, 1, 0, 0, 0], [5, 5, 5, 6, 7, 5], [5, 6, 2, 2, 3, 4]])
 
 
 def test_an_end_id_in_a_prompt_ends_the_row() -> None:

@@ -1,4 +1,4 @@
-"""End ids in prompts: of inputs that targets follow, or of the row."""
+"""End ids in prompts: of inputs, which targets follow, or of the row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMITS = np.asarray([7, 6], np.int32)
 @pytest.mark.parametrize(
     ("given_ends", "expected"),
     [
-        # The row's own end, which the model says, ends it.
+        # An end that the model decodes ends the row.
         (True, [[5, END_ID, 3, 4, END_ID, 0, 0], [END_ID, 6, END_ID, 3, 4, END_ID, 0]]),
         (False, [[5, END_ID, 0, 0, 0, 0, 0], [END_ID, 0, 0, 0, 0, 0, 0]]),
     ],
@@ -39,6 +39,6 @@ def test_an_end_in_a_prompt_ends_its_row_unless_it_is_that_of_inputs(
     search = functools.partial(Search(beam_size=beam_size), decoder_for)
     run = mtf.function(lambda p, n: search(p, VOCAB, lines=mtf.range(mesh, batch), limits=n))
     prompts = mtf.import_tf_tensor(mesh, PROMPTS, [batch, length])
-    found = mtf.to_numpy(run(prompts, mtf.import_tf_tensor(mesh, LIMITS, [batch])))
-    np.testing.assert_array_equal(found.ids[:, 0], expected)
-    assert found.finished[:, 0].all()
+    result = mtf.to_numpy(run(prompts, mtf.import_tf_tensor(mesh, LIMITS, [batch])))
+    np.testing.assert_array_equal(result.ids[:, 0], expected)
+    assert result.finished[:, 0].all()

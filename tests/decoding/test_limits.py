@@ -1,4 +1,4 @@
-"""How long an output may become."""
+"""The largest length of outputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mtfrun.decoding import decode_limits
 INPUTS = [[5, 5, 5, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("batch_wide, expected", [(False, [14, 11, 0]), (True, [14, 14, 0])])
-def test_limits_follow_the_inputs_and_padding_rows_get_none(
+@pytest.mark.parametrize(("batch_wide", "expected"), [(False, [14, 11, 0]), (True, [14, 14, 0])])
+def test_limits_depend_on_the_inputs_and_are_0_for_padding_rows(
     batch_wide: bool, expected: list[int]
 ) -> None:
     inputs = mtf.import_tf_tensor(mtf.Mesh(), np.asarray(INPUTS, np.int32), "batch:3;length:4")

@@ -1,6 +1,8 @@
-"""Draws follow the distribution, and depend on the key, the position and the line alone."""
+"""Draws follow the distribution and depend on the key, the position and the line alone."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,12 +68,12 @@ def test_top_k_draws_among_the_most_likely_tokens_only() -> None:
     assert set(np.nonzero(shares)[0]) == set(best)
 
 
-@pytest.mark.parametrize("top_p, kept", [(0.01, 1), (0.5, 2), (0.7, 3), (1.0, 8)])
+@pytest.mark.parametrize(("top_p", "number"), [(0.01, 1), (0.5, 2), (0.7, 3), (1.0, 8)])
 def test_top_p_draws_among_the_fewest_tokens_that_have_the_probability(
-    top_p: float, kept: int
+    top_p: float, number: int
 ) -> None:
-    best = np.argsort(-LOGITS)[:kept]
-    # The kept ones reach top_p, without the last of them they do not.
+    best = np.argsort(-LOGITS)[:number]
+    # These tokens together reach top_p, without the last one they do not.
     probabilities = _softmax(LOGITS)[best]
     assert probabilities[:-1].sum() < top_p <= probabilities.sum() + 1e-6
     expected = np.zeros(VOCAB.size)
@@ -89,7 +91,7 @@ def test_a_lines_token_does_not_depend_on_the_other_lines_of_its_batch(top_k: in
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.7}])
-def test_a_layout_changes_no_token(mesh_shape: str, options: dict) -> None:
+def test_a_layout_changes_no_token(mesh_shape: str, options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(
         _sample(np.arange(64), mesh_shape=mesh_shape, **options),
         _sample(np.arange(64), **options),
@@ -110,17 +112,17 @@ def test_greedy_takes_the_lowest_id_on_ties() -> None:
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature=0.0 must be above 0"),
+        ({"temperature": 0.0}, r"temperature=0\.0 must be above 0"),
         ({"temperature": float("nan")}, "temperature=nan must be above 0"),
-        ({"top_p": 0.0}, "top_p=0.0 must be above 0"),
-        ({"top_p": 1.5}, "top_p=1.5 must be above 0 and at most 1"),
+        ({"top_p": 0.0}, r"top_p=0\.0 must be above 0"),
+        ({"top_p": 1.5}, r"top_p=1\.5 must be above 0 and at most 1"),
         ({"top_k": -1}, "top_k=-1 must be between 0"),
-        ({"top_k": 9}, "top_k=9 must be between 0 .* 8 ids"),
+        ({"top_k": 9}, r"top_k=9 must be between 0 .* 8 ids"),
     ],
 )
-def test_sampling_refuses_what_it_cannot_do(options: dict, message: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     lines = mtf.constant(mtf.Mesh(ONE_DEVICE), [0], "batch:1")
     with pytest.raises(ValueError, match=message):
         Sample(VOCAB, mtf.random_key(0), lines, **options)

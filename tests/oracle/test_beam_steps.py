@@ -13,12 +13,12 @@ import pytest
 from mtfrun import mtf
 from mtfrun.decoding import BeamSearch
 from mtfrun.decoding.beam_step import (
-    Alive,
+    Active,
     Finished,
-    grow_alive,
+    grow_active,
     grow_finished,
     grow_topk,
-    is_finished,
+    is_unfinished,
 )
 from mtfrun.decoding.reordering import reorder_state
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
@@ -64,30 +64,30 @@ def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str
     limit = options["decode_length"] or length.size
 
     def run(x: dict[str, mtf.Tensor], position: mtf.Tensor, limits: mtf.Tensor) -> dict[str, Any]:
-        alive = Alive(x["alive_seq"], x["alive_log_probs"])
+        active = Active(x["alive_seq"], x["alive_log_probs"])
         finished = Finished(x["finished_seq"], x["finished_scores"], x["finished_flags"])
-        goes_on = is_finished(
+        unfinished_rows = is_unfinished(
             position,
-            alive,
+            active,
             finished,
             limits,
             alpha=options["alpha"],
             stop_early=options["stop_early"],
         )
         before = mtf.equal(mtf.range(mesh, length), position - 1)
-        previous = mtf.reduce_sum(alive.seq * mtf.to_int32(before), reduced_dim=length)
+        previous = mtf.reduce_sum(active.seq * mtf.to_int32(before), reduced_dim=length)
         decoder = stateful_decoder(
             mesh, model.with_role("in"), [batch, beam], model.hparams["decay"]
         )
         logits, state = decoder.step(previous, position, (x["state1"], x["state2"]))
         candidates = grow_topk(
-            position, alive, logits, vocab=vocab, alpha=options["alpha"], end_id=options["eos_id"]
+            position, active, logits, vocab=vocab, alpha=options["alpha"], end_id=options["eos_id"]
         )
-        new_alive, chosen = grow_alive(candidates, beam)
+        new_active, chosen = grow_active(candidates, beam)
         new_finished = grow_finished(finished, candidates)
         double_beam = candidates.scores.shape[1]
         top_state = reorder_state(state, candidates.parents, beam)
-        # States of the alive sequences, reordered once.
+        # States of the active beams, reordered once.
         new_state = reorder_state(state, mtf.gather(candidates.parents, chosen, double_beam), beam)
         return {
             "logits": logits,
@@ -97,8 +97,8 @@ def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str
             "top_finished": candidates.finished,
             "top_state1": top_state[0],
             "top_state2": top_state[1],
-            "new_alive_seq": new_alive.seq,
-            "new_alive_log_probs": new_alive.log_probs,
+            "new_alive_seq": new_active.seq,
+            "new_alive_log_probs": new_active.log_probs,
             "new_alive_finished": mtf.equal(
                 mtf.gather(mtf.to_int32(candidates.finished), chosen, double_beam), 1
             ),
@@ -107,7 +107,7 @@ def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str
             "new_finished_seq": new_finished.seq,
             "new_finished_scores": new_finished.scores,
             "new_finished_flags": new_finished.flags,
-            "continue": mtf.reduce_any(goes_on),
+            "continue": mtf.reduce_any(unfinished_rows),
         }
 
     inputs = {

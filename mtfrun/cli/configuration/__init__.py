@@ -1,1 +1,1 @@
-"""Gin files and flags: found, read, checked, and their errors explained."""
+"""The configuration: the search for gin files, their parsing, checks, and error messages."""

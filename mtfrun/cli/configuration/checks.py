@@ -1,8 +1,8 @@
-"""What gin accepts in silence: bindings that nothing uses, unknown macros, values of a wrong type.
+"""Checks that gin does not make: unused bindings, unknown macros, values of a wrong type.
 
-gin binds any name to any value. A mistyped macro, a parameter of a base class, or of an optimizer
-that was exchanged, changes nothing and says nothing. Which bindings can take effect follows from
-the references, starting at the classes that the program calls.
+gin binds any name to any value. A mistyped macro, or a parameter of a base class or of an optimizer
+that was replaced, has no effect, and gin does not report it. Which bindings can take effect follows
+from the references, starting at the classes that the program calls.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, State
 from mtfrun.cli.errors import ConfigError
 from mtfrun.errors import did_you_mean
 
-# What is configured: a scope and a class or function.
+# The object of a binding: a scope and a class or function.
 _Target = tuple[str, Any]
 # A call: the scopes in which it happens, and the class or function.
 _Call = tuple[tuple[str, ...], Any]
 
-# How many values may lie inside each other, each the argument of the call for the next one: gin
-# computes them recursively. Models need about ten.
+# The largest depth of calls whose results are arguments of other calls: gin computes them
+# recursively. Models need about ten.
 _MAX_CALLS = 64
 
-# The heading of everything that was called, in gin's operative configuration.
+# The heading of a class or function that was called, in gin's operative configuration.
 _CALLED = re.compile(r"^# Parameters for (?:.*/)?(.*):$", re.MULTILINE)
 
 
 def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Target]:
-    """Returns what can take effect: (scope, class or function) of every binding that is used.
+    """Returns the targets of all bindings that can take effect: (scope, class or function).
 
     Args:
       bindings: in the order in which they take effect.
@@ -45,10 +45,10 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     """
     last = {(_target(binding), binding.parameter): binding for binding in bindings}
     _check_macros_exist(bindings, last.values())
-    _check_ends(last.values(), _calls(last.values(), roots))
+    _check_cycles(last.values(), _calls(last.values(), roots))
     used = _reachable(last.values(), roots)
-    # Whoever exchanges the optimizer need not also unbind what defaults.gin says of the other one:
-    # in files a binding may be used by a reference that a later one has replaced.
+    # A user who replaces the optimizer need not unbind the parameters of the one in defaults.gin: a
+    # binding in a file may also be used by a reference that a later binding has replaced.
     once_used = _reachable(bindings, roots)
     for (target, _), binding in last.items():
         if target not in (used if binding.from_flag else once_used):
@@ -59,13 +59,13 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
 
 
 def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
-    """Raises ConfigError if something was called with another value than the configuration's.
+    """Raises ConfigError if a class was called with another value than the configuration's.
 
-    Where the program itself gives an argument, gin drops what is bound to it.
+    Where the program itself passes an argument, gin ignores the value that is bound to it.
 
     Args:
       bindings: in the order in which they take effect.
-      operative_config: gin's, after everything was built.
+      operative_config: gin's, after all objects were built.
     """
     called = {target_of(name) for name in _CALLED.findall(operative_config)}
     operative = Statements()
@@ -100,10 +100,10 @@ def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) ->
 
 
 def _remedy(name: str, macros: Iterable[str]) -> str:
-    """Returns what to do about a macro without a value."""
-    guess = did_you_mean(name, macros)
-    if guess:
-        return guess
+    """Returns the end of the message about a macro without a value."""
+    hint = did_you_mean(name, macros)
+    if hint:
+        return hint
     files = ", ".join(shipped_files_with(name))
     return f"; it has one in {files}" if files else "; give it one in a gin file"
 
@@ -115,7 +115,7 @@ def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target
 
 
 def _calls(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, None]:
-    """Returns what may be called when the program calls the roots."""
+    """Returns the calls that may follow when the program calls the roots, in a fixed order."""
     references: dict[_Target, list[Reference]] = {}
     for binding in bindings:
         references.setdefault(_target(binding), []).extend(binding.references())
@@ -127,13 +127,12 @@ def _calls(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, Non
             continue
         calls[call] = None
         for scope in _scopes_of(call):
-            for reference in references.get((scope, call[1]), ()):
-                queue.append(_call_of(reference, call))
+            queue.extend(_call_of(ref, call) for ref in references.get((scope, call[1]), ()))
     return calls
 
 
 def _scopes_of(call: _Call) -> list[str]:
-    """Returns the scopes whose bindings a call takes: in a/b those of "", of a and of a/b."""
+    """Returns the scopes whose bindings apply to a call: in a/b those of "", of a and of a/b."""
     scopes = call[0]
     return ["/".join(scopes[:i]) for i in range(len(scopes) + 1)]
 
@@ -142,47 +141,48 @@ def _call_of(reference: Reference, inside: _Call) -> _Call:
     return reference.scopes or inside[0], target_of(reference.selector)
 
 
-def _check_ends(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
-    """Raises ConfigError if the arguments of a call can never be computed.
+def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
+    """Raises ConfigError if the arguments of a call depend on its result, or are nested too deeply.
 
     Args:
       bindings: those that take effect, one for each parameter of each target.
-      calls: what is called, where it is not for an argument of another call.
+      calls: the calls that are checked.
     """
     arguments: dict[_Target, dict[str, Binding]] = {}
     for binding in bindings:
         arguments.setdefault(_target(binding), {})[binding.parameter] = binding
 
     def needed(call: _Call) -> Iterator[tuple[Binding, _Call]]:
-        """Yields the calls that an argument of this one is the result of, with its binding."""
-        taken: dict[str, Binding] = {}
+        """Yields the calls whose results are arguments of this one, with the argument's binding."""
+        effective: dict[str, Binding] = {}
         for scope in _scopes_of(call):
-            taken |= arguments.get((scope, call[1]), {})
-        for binding in taken.values():
+            effective |= arguments.get((scope, call[1]), {})
+        for binding in effective.values():
             for reference in binding.references():
                 if reference.called:
                     yield binding, _call_of(reference, call)
 
-    ended: set[_Call] = set()
+    # Depth-first search; `path` is its stack, with the calls that each entry still has to visit.
+    checked: set[_Call] = set()
     for first in calls:
         path: dict[_Call, Iterator[tuple[Binding, _Call]]] = {first: needed(first)}
         while path:
-            call, ahead = next(reversed(path.items()))
-            step = next(ahead, None)
-            if step is None:
-                ended.add(call)
+            call, unvisited = next(reversed(path.items()))
+            argument = next(unvisited, None)
+            if argument is None:
+                checked.add(call)
                 del path[call]
                 continue
-            binding, following = step
-            if following in path:
-                cycle = list(path)[list(path).index(following) :]
+            binding, inner = argument
+            if inner in path:
+                cycle = list(path)[list(path).index(inner) :]
                 raise ConfigError(f"{binding.place}: {_cycle_text(cycle)}")
             elif len(path) > _MAX_CALLS:
                 raise ConfigError(
                     f"{binding.place}: {binding.name} is {_MAX_CALLS} references deep: give a value"
                 )
-            elif following not in ended:
-                path[following] = needed(following)
+            elif inner not in checked:
+                path[inner] = needed(inner)
 
 
 def _cycle_text(cycle: Sequence[_Call]) -> str:
@@ -192,8 +192,8 @@ def _cycle_text(cycle: Sequence[_Call]) -> str:
     ]
     if len(names) == 1:
         return f"the value of {names[0]} depends on itself: give it another one"
-    around = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
-    return f"the value of {names[0]} depends on itself, by way of {around}: give one a value"
+    others = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
+    return f"the value of {names[0]} depends on itself, by way of {others}: give one a value"
 
 
 def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
@@ -218,7 +218,7 @@ def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
 def _check_type(
     binding: Binding, function: Any, last: Mapping[tuple[_Target, str], Binding]
 ) -> None:
-    """Raises ConfigError where a literal does not fit a parameter of a plain type."""
+    """Raises ConfigError if a literal does not fit a parameter of a plain type."""
     value, place = binding.value, binding.place
     while isinstance(value, Reference) and value.selector == MACRO:
         macro = last.get(((value.scopes[-1], MACRO), "value"))
@@ -237,7 +237,7 @@ def _check_type(
 
 
 def _plain_types(function: Any, parameter: str) -> tuple[type, ...]:
-    """Returns the types that the annotation of a parameter allows; none if it is not that plain."""
+    """Returns the types that the annotation of a parameter allows; none if they are not plain."""
     target = function
     if isinstance(function, type):
         target = target.__init__

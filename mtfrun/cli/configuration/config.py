@@ -1,50 +1,44 @@
-"""The configuration: gin files and flags, read, checked and written down."""
+"""The configuration of the program: gin files and flags, parsed, checked and recorded."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
 
 import gin
 from mtfrun.cli.configuration.checks import check_bindings, target_of
 from mtfrun.cli.configuration.errors import explain, explain_missing, public_names
-from mtfrun.cli.configuration.files import find_gin_file, require_gin_file
 from mtfrun.cli.configuration.foreign import check_foreign, with_record
-from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, Statements
+from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
 from mtfrun.cli.errors import ConfigError
-from mtfrun.cli.terminal.quiet import quiet_gin
 
 T = TypeVar("T")
 
 # The module that gin files import for the classes that the program calls.
 _EXPERIMENT = "mtfrun.experiment"
 
-_search_paths: list[str] = []
+# The files of the configuration by name. gin parses these texts, which were checked, and opens no
+# file itself: a file that is replaced after the check has no effect. gin asks its readers in order.
+_sources: dict[str, SourceFile] = {}
+gin.config._FILE_READERS.insert(0, (lambda name: _sources[name].open(), _sources.__contains__))
 
 
 class _Bindings:
-    """gin's own bindings; it shows them to hooks only."""
+    """gin's own bindings, which it passes to hooks only.
 
-    by_target: dict[tuple[str, str], dict[str, Any]] = {}
+    Attributes:
+      by_target: the values by parameter, by (scope, selector).
+    """
+
+    by_target: ClassVar[dict[tuple[str, str], dict[str, Any]]] = {}
 
 
 @gin.config.register_finalize_hook  # type: ignore[untyped-decorator]
-def _remember_bindings(bindings: dict[tuple[str, str], dict[str, Any]]) -> None:
+def _expose_bindings(bindings: dict[tuple[str, str], dict[str, Any]]) -> None:
     _Bindings.by_target = bindings
-
-
-def _open_found(name: str) -> IO[str]:
-    return open(require_gin_file(name, _search_paths), encoding="utf-8")
-
-
-# For `include` statements: gin asks its readers when a file is not in the working directory.
-gin.config.register_file_reader(
-    _open_found, lambda name: find_gin_file(name, _search_paths) is not None
-)
 
 
 def parse(
@@ -57,12 +51,12 @@ def parse(
 ) -> list[Binding]:
     """Makes files and flags gin's configuration and returns their bindings, in that order.
 
-    What was there before is gone.
+    An earlier configuration is discarded.
 
     Args:
       files: names of gin files.
-      flags: pairs of a flag, for messages, and the binding that it gives.
-      search_paths: directories in which gin files are looked for.
+      flags: pairs of a flag, for messages, and its binding.
+      search_paths: directories in which gin files are searched for.
       roots: the classes that the program calls.
       allowed_imports: prefixes of the modules that files from a run directory may import besides
         mtfrun's; None for files that the user names, which are code.
@@ -71,20 +65,20 @@ def parse(
       ConfigError: one line, with the place and the nearest valid name.
     """
     gin.clear_config()
-    _search_paths[:] = search_paths
     statements = Statements()
-    paths = [require_gin_file(name, search_paths) for name in files]
-    for path in paths:
-        statements.add_file(path, search_paths)
+    for name in files:
+        statements.add_file(name, search_paths)
     for flag, text in flags:
         statements.add_flag(flag, text)
     if allowed_imports is None or allowed_imports:
-        _find_modules_of_the_working_directory()
+        _import_from_the_working_directory()
     if allowed_imports is not None:
-        check_foreign(statements, allowed_imports, pathlib.Path(paths[0]).read_text("utf-8"))
-    for path in paths:
-        with _explained(statements.imports), quiet_gin():
-            gin.parse_config_file(path)
+        check_foreign(statements, allowed_imports, statements.sources[files[0]].text)
+    _sources.clear()
+    _sources.update(statements.sources)
+    for name in files:
+        with _explained(statements.imports):
+            gin.parse_config_file(name)
     for root in roots:
         parent, _, module = _EXPERIMENT.rpartition(".")
         _register(f"from {parent} import {module}", f"{module}.{root.__name__}")
@@ -96,7 +90,7 @@ def parse(
     used = check_bindings(statements.bindings, [gin.get_configurable(root) for root in roots])
     with _explained(statements.imports):
         gin.finalize()
-    _forget_unused(used)
+    _remove_unused(used)
     return statements.bindings
 
 
@@ -112,15 +106,15 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
 
 
 def config_text(allowed_imports: Sequence[str] = ()) -> str:
-    """Returns the whole configuration as one gin file, includes and flags resolved.
+    """Returns the configuration as one gin file without includes, the bindings of flags among it.
 
-    Its first line says which modules it needs besides mtfrun's, `allowed_imports` among them.
+    Its first line names the modules that it needs besides mtfrun's, `allowed_imports` among them.
     """
     return with_record(gin.config_str(max_line_length=100), allowed_imports)
 
 
 def operative_config_text() -> str:
-    """Returns the values of everything that was called, defaults included."""
+    """Returns the arguments of all classes and functions that were called, defaults included."""
     return str(gin.operative_config_str(max_line_length=100))
 
 
@@ -129,19 +123,20 @@ def as_markdown(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.splitlines())
 
 
-def _find_modules_of_the_working_directory() -> None:
-    """Lets gin files import what lies in the working directory, behind what is installed.
+def _import_from_the_working_directory() -> None:
+    """Appends the working directory to Python's path, so that gin files can import its modules.
 
-    `python -m` does so, a script does not. Only where such a module is wanted: of a directory that
-    came from elsewhere Python, looking for an optional package, would run what it finds.
+    `python -m` prepends it, a script does not. Only for configurations that may import the user's
+    modules: in a directory from elsewhere, the import of an optional package would run its files.
     """
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    directory = str(Path.cwd())
+    if directory not in sys.path and "" not in sys.path:
+        sys.path.append(directory)
 
 
 @contextlib.contextmanager
 def _explained(imports: Mapping[str, str], flag: str | None = None) -> Iterator[None]:
-    """Turns gin's errors into a ConfigError; exceptions of imported modules pass."""
+    """Raises gin's errors as ConfigErrors; exceptions of imported modules pass."""
     try:
         yield
     except ConfigError:
@@ -156,9 +151,9 @@ def _explained(imports: Mapping[str, str], flag: str | None = None) -> Iterator[
 def _register_named(
     statements: Statements, flag: str, names: Mapping[str, tuple[str, str]]
 ) -> None:
-    """Makes known what a flag names, so that flags may refer to what no file refers to.
+    """Registers the classes and functions that a flag names.
 
-    gin registers what files mention and lets flags use nothing else.
+    gin registers those that files name, and accepts no others in flags.
     """
     for binding in statements.bindings:
         if binding.place != flag:
@@ -180,17 +175,17 @@ def _is_known(selector: str) -> bool:
 
 
 def _register(import_statement: str, name: str) -> None:
-    """Makes a class or function known to gin, as a file does that refers to it."""
-    # The macro is removed with everything else that nothing uses.
+    """Registers a class or function in gin, as a file does that refers to it."""
+    # The macro is removed with all other unused bindings.
     gin.parse_config(
         f"from __gin__ import dynamic_registration\n{import_statement}\n_REGISTERED = @{name}"
     )
 
 
-def _forget_unused(used: set[tuple[str, Any]]) -> None:
-    """Removes what has no effect because a later binding replaced the reference to it.
+def _remove_unused(used: set[tuple[str, Any]]) -> None:
+    """Removes bindings without effect, whose reference a later binding has replaced.
 
-    So `config.gin` is about this run alone, and reads back without complaint.
+    `config.gin` then has this run's bindings only, and can be read again without an error.
     """
     bindings = _Bindings.by_target
     for scope, selector in list(bindings):

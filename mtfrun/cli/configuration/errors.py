@@ -1,7 +1,8 @@
-"""What gin's own errors mean, in one line with the place and the nearest valid name."""
+"""gin's errors as one line each, with the place and the nearest valid name."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -19,12 +20,12 @@ _ImportedModules = Mapping[str, str]
 
 
 def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> ConfigError | None:
-    """Returns the error for the user, or None where the exception is none of gin's.
+    """Returns the error for the user, or None if the exception is not one of gin's.
 
     Args:
-      error: what `gin.parse_config` or `gin.parse_config_file` raised.
+      error: an exception of `gin.parse_config` or `gin.parse_config_file`.
       imports: module by the name it has in gin files.
-      flag: the flag that was parsed, if it was one.
+      flag: the flag that was parsed; None for files.
     """
     text = str(error)
     place = _PLACE.search(text)
@@ -67,7 +68,7 @@ def public_names(imports: _ImportedModules) -> dict[str, tuple[str, str]]:
 
     "optim.Adam" and "Adam" stand for ("from mtfrun import optim", "optim.Adam").
     """
-    found = {}
+    names = {}
     for name, path in imports.items():
         statement = _import_statement(name, path)
         module = importlib.import_module(path)
@@ -75,12 +76,12 @@ def public_names(imports: _ImportedModules) -> dict[str, tuple[str, str]]:
             value = getattr(module, attribute)
             if inspect.isclass(value) or inspect.isfunction(value):
                 full_name = f"{name}.{attribute}"
-                found[full_name] = found[attribute] = (statement, full_name)
-    return found
+                names[full_name] = names[attribute] = (statement, full_name)
+    return names
 
 
 def _import_statement(name: str, path: str) -> str:
-    """Returns what imports the module `path` as `name`."""
+    """Returns the statement that imports the module `path` as `name`."""
     if name == path:
         return f"import {path}"
     parent, _, last = path.rpartition(".")
@@ -88,7 +89,7 @@ def _import_statement(name: str, path: str) -> str:
 
 
 def exported_names(module: Any) -> list[str]:
-    """Returns the names that a module exports: `__all__`, else those of what it defines itself."""
+    """Returns the names that a module exports: `__all__`, else those that it defines itself."""
     return list(getattr(module, "__all__", ())) or [
         name
         for name, value in vars(module).items()
@@ -96,7 +97,7 @@ def exported_names(module: Any) -> list[str]:
     ]
 
 
-def _unknown_parameter(match: re.Match[str], imports: _ImportedModules) -> str:
+def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
     known = parameters_of(match[1])
     hint = did_you_mean(match[2], known) or f"; it has {', '.join(known) or 'none'}"
     return f"{match[1]} has no parameter {match[2]!r}{hint}"
@@ -115,16 +116,13 @@ def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
     return f"{name!r} is not imported{remedy}"
 
 
-def _no_module(match: re.Match[str], imports: _ImportedModules) -> str:
+def _no_module(match: re.Match[str], _imports: _ImportedModules) -> str:
     parent, _, name = match[1].rpartition(".")
     siblings: Iterable[str] = ()
     if parent:
-        try:
-            siblings = [
-                m.name for m in pkgutil.iter_modules(importlib.import_module(parent).__path__)
-            ]
-        except (ImportError, AttributeError):
-            pass
+        with contextlib.suppress(ImportError, AttributeError):
+            package = importlib.import_module(parent)
+            siblings = [module.name for module in pkgutil.iter_modules(package.__path__)]
     return f"no module {match[1]!r}{did_you_mean(name, siblings)}"
 
 

@@ -1,9 +1,9 @@
-"""What the configuration of a run directory may name: a run may come from somebody else.
+"""The check of a run directory's configuration, which may come from somebody else.
 
-gin imports every module that a file imports, and calls whatever a value refers to. Files that are
-named on the command line are code. A `config.gin` that lies in a run directory is data: it may
-import mtfrun, refer to the classes and functions that mtfrun publishes for configurations, and to
-nothing else unless --gin_allow_imports names its module.
+gin imports every module that a file imports, and calls every function that a value refers to. Files
+that are named on the command line are code. The `config.gin` of a run directory is data: it may
+import mtfrun and refer to the classes and functions that mtfrun publishes for configurations; other
+modules only if --gin_allow_imports names them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mtfrun.cli.errors import ConfigError
 FLAG = "--gin_allow_imports"
 
 _OWN = ("mtfrun",)
-# What these modules export is for configurations. The rest of mtfrun is not: among it are functions
-# that write files and run commands.
+# The modules whose exports configurations may use. Other modules of mtfrun have functions that
+# write files and run commands.
 _PUBLISHING = (
     "mtfrun.data",
     "mtfrun.decoding",
@@ -48,11 +48,12 @@ _RECORD = re.compile(rf"^# .*{FLAG}=([\w.,]+)$", re.MULTILINE)
 
 
 class _Unlisted(NamedTuple):
-    """Something that a configuration names and that is not allowed.
+    """A use of a module or object that is not allowed.
 
-    place: the statement's.
-    text: what it does: "imports subprocess".
-    module: the module that would have to be allowed.
+    Attributes:
+      place: the statement's.
+      text: what the statement does: "imports subprocess".
+      module: the module that would have to be allowed.
     """
 
     place: str
@@ -61,11 +62,13 @@ class _Unlisted(NamedTuple):
 
 
 def check_foreign(statements: Statements, allowed: Sequence[str], trained_with: str) -> None:
-    """Raises ConfigError if a configuration names what it may not; until then nothing is imported.
+    """Raises ConfigError if a configuration uses a module or object that is not allowed.
+
+    Nothing is imported before all imports are known to be allowed.
 
     Args:
-      statements: those of the files, included ones too, as they were parsed.
-      allowed: prefixes of modules that may be imported and used besides.
+      statements: those of all files, included ones too.
+      allowed: prefixes of modules that may be imported and used besides mtfrun's.
       trained_with: the text of the run's configuration, which says what the run was trained with.
     """
     unlisted = list(_unlisted_imports(statements, allowed))
@@ -90,7 +93,7 @@ def with_record(text: str, allowed: Sequence[str]) -> str:
 
     Args:
       text: a configuration that is trusted: its modules are imported.
-      allowed: modules that are recorded in any case.
+      allowed: modules that are recorded even if the configuration does not need them.
     """
     statements = Statements()
     statements.add_text(text)
@@ -104,32 +107,36 @@ def with_record(text: str, allowed: Sequence[str]) -> str:
 
 
 def _unlisted_imports(statements: Statements, allowed: Sequence[str]) -> Iterator[_Unlisted]:
-    """Yields the imports that are not allowed, without carrying out any."""
+    """Yields the imports that are not allowed; none is carried out."""
     for statement, place, _ in _all(statements):
-        if isinstance(statement, config_parser.ImportStatement) and not _is_gins(statement):
-            if not _is_within(statement.module, (*_OWN, *allowed)):
-                yield _Unlisted(place, f"imports {statement.module}", statement.module)
+        if not isinstance(statement, config_parser.ImportStatement) or _is_gins(statement):
+            continue
+        if not _is_within(statement.module, (*_OWN, *allowed)):
+            yield _Unlisted(place, f"imports {statement.module}", statement.module)
 
 
 def _unlisted_references(statements: Statements, allowed: Sequence[str]) -> Iterator[_Unlisted]:
-    """Yields the uses of objects that are not allowed; all imports are, and are carried out."""
+    """Yields the uses of objects that are not allowed.
+
+    All imports are allowed, and are carried out.
+    """
     published = _published()
     for file in statements.files:
         modules: dict[str, ModuleType] = {}
         for entry in file:
-            if isinstance(entry.statement, config_parser.ImportStatement):
-                if not _is_gins(entry.statement):
-                    modules[entry.statement.bound_name()] = _imported(entry, statements.imports)
+            statement = entry.statement
+            if isinstance(statement, config_parser.ImportStatement) and not _is_gins(statement):
+                modules[statement.bound_name()] = _imported(entry, statements.imports)
             for selector in _selectors(entry):
-                for found in _followed(selector, modules):
-                    module = _unlisted_module(found, published, allowed)
+                for target in _path_of(selector, modules):
+                    module = _unlisted_module(target, published, allowed)
                     if module is not None:
                         yield _Unlisted(entry.place, f"uses {selector} of {module}", module)
                         break
 
 
 def _check_registration(statements: Statements) -> None:
-    """Raises ConfigError where gin would take a name for whatever any module has registered."""
+    """Raises ConfigError where gin would look a name up among the objects of all modules."""
     for file in statements.files:
         is_on = False
         for entry in file:
@@ -145,15 +152,16 @@ def _selectors(entry: SourceStatement) -> Iterator[str]:
     """Yields the names that a statement uses, other than gin's own."""
     statement = entry.statement
     selectors = [reference.selector for reference in entry.references]
-    if isinstance(statement, config_parser.BlockDeclaration):
-        selectors.append(statement.selector)
-    elif isinstance(statement, config_parser.BindingStatement) and statement.arg_name:
+    is_block = isinstance(statement, config_parser.BlockDeclaration)
+    # The bindings of macros have no parameter.
+    is_binding = isinstance(statement, config_parser.BindingStatement) and statement.arg_name
+    if is_block or is_binding:
         selectors.append(statement.selector)
     yield from (selector for selector in selectors if selector not in _BUILTIN)
 
 
 def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
-    """Imports the module of a statement, which is allowed; returns what its name stands for."""
+    """Imports the module of a statement, which is allowed; returns the module that it binds."""
     statement = entry.statement
     try:
         module = importlib.import_module(statement.module)
@@ -164,36 +172,36 @@ def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
     return importlib.import_module(statement.bound_name())
 
 
-def _followed(selector: str, modules: Mapping[str, ModuleType]) -> Iterator[object]:
-    """Yields what a name leads through and to, as gin does: attribute by attribute.
+def _path_of(selector: str, modules: Mapping[str, ModuleType]) -> Iterator[object]:
+    """Yields the objects on the path of a dotted name, attribute by attribute as gin resolves it.
 
-    An object is asked for its attributes after it was yielded. The end is early where there is no
-    such attribute: gin says so.
+    An attribute is read after its object was yielded. An attribute that does not exist ends the
+    path: gin reports it.
     """
     first, *attributes = selector.split(".")
-    found: Any = modules.get(first)
+    target: Any = modules.get(first)
     for attribute in attributes:
-        if found is None:
+        if target is None:
             return
-        yield found
-        found = getattr(found, attribute, None)
-    if found is not None:
-        yield found
+        yield target
+        target = getattr(target, attribute, None)
+    if target is not None:
+        yield target
 
 
-def _unlisted_module(found: object, published: set[int], allowed: Sequence[str]) -> str | None:
-    """Returns the module of an object that is not allowed, None of another one."""
-    if isinstance(found, ModuleType):
-        name, prefixes = found.__name__, (*_OWN, *allowed)
-    elif id(found) in published:
+def _unlisted_module(target: object, published: set[int], allowed: Sequence[str]) -> str | None:
+    """Returns the module of an object that is not allowed, None for one that is."""
+    if isinstance(target, ModuleType):
+        name, prefixes = target.__name__, (*_OWN, *allowed)
+    elif id(target) in published:
         return None
     else:
-        name, prefixes = str(getattr(found, "__module__", None) or "builtins"), (*allowed,)
+        name, prefixes = str(getattr(target, "__module__", None) or "builtins"), (*allowed,)
     return None if _is_within(name, prefixes) else name
 
 
 def _published() -> set[int]:
-    """Returns the identities of what mtfrun has for configurations."""
+    """Returns the identities of the objects that mtfrun publishes for configurations."""
     modules = map(importlib.import_module, _PUBLISHING)
     return {id(getattr(module, name)) for module in modules for name in exported_names(module)}
 
@@ -204,7 +212,7 @@ def _all(statements: Statements) -> Iterator[SourceStatement]:
 
 
 def _is_gins(statement: Any) -> bool:
-    """Returns whether a statement is the one that has gin resolve names by the file's imports."""
+    """Returns whether a statement makes gin resolve names by the imports of the file."""
     return (
         isinstance(statement, config_parser.ImportStatement)
         and statement.is_from

@@ -1,13 +1,15 @@
-"""The statements of gin files and flags with their places, which gin itself forgets."""
+"""The statements of gin files and flags with their places, which gin does not keep."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 import tokenize
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 from gin import config_parser
 from mtfrun.cli.configuration.files import SHIPPED, require_gin_file
@@ -19,13 +21,19 @@ MACRO = "gin.macro"
 _MAX_DEPTH = 64
 # TensorFlow, numpy and JSON readers have no larger integers.
 _INTEGERS = range(-(2**63), 2**63)
-# What others write for Python's constants.
+# Other languages' names of Python's constants.
 _PYTHON_NAMES = {"true": "True", "false": "False", "null": "None", "none": "None", "nil": "None"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """`@scope/selector` in a value, `@scope/selector()` where called, or `%NAME`: a MACRO."""
+    """`@scope/selector` in a value, `@scope/selector()` if called, or `%NAME`: a MACRO.
+
+    Attributes:
+      scopes: the scopes before the selector; of a macro its name.
+      selector: the name of the class or function, or MACRO.
+      called: whether the value is the result of a call.
+    """
 
     scopes: tuple[str, ...]
     selector: str
@@ -37,8 +45,12 @@ class Binding:
     """`scope/selector.parameter = value`; of `NAME = value` the selector is MACRO, scope NAME.
 
     Attributes:
+      scope: "a/b", or "".
+      selector: the name of the class or function, or MACRO.
+      parameter: the name of the parameter; "value" of a macro.
+      value: a Python literal, in which References stand for references.
       place: "models/lm_small.gin:12", or the flag.
-      from_flag: whether it was given on the command line.
+      from_flag: whether the binding is a flag's.
     """
 
     scope: str
@@ -50,7 +62,7 @@ class Binding:
 
     @property
     def name(self) -> str:
-        """How the user calls it."""
+        """The left side of the binding, as the user writes it."""
         if self.selector == MACRO:
             return self.scope
         return f"{self.scope}/" * bool(self.scope) + f"{self.selector}.{self.parameter}"
@@ -61,56 +73,112 @@ class Binding:
 
 
 class SourceStatement(NamedTuple):
-    """A statement as gin's parser returns it, its place, and the references that it makes."""
+    """A statement of a file.
+
+    Attributes:
+      statement: what gin's parser returns.
+      place: "models/lm_small.gin:12".
+      references: all references in it.
+    """
 
     statement: Any
     place: str
     references: Sequence[Reference]
 
 
+class SourceFile(NamedTuple):
+    """A gin file that was read.
+
+    Attributes:
+      path: where it lies.
+      text: its content.
+    """
+
+    path: Path
+    text: str
+
+    def open(self) -> IO[str]:
+        """Returns the text as an open file; gin's errors name the path."""
+        return _NamedText(self.text, self.path)
+
+
+class _NamedText(io.StringIO):
+    """A text in memory with the name of its file."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.name = str(path)
+
+
 @dataclasses.dataclass
 class Statements:
     """All statements of files and flags.
 
-    bindings: in the order in which they take effect.
-    imports: module by the name it has in gin files.
-    files: the statements of each file, without `include`; the names that a file imports are known
+    Attributes:
+      bindings: in the order in which they take effect.
+      imports: module by the name it has in gin files.
+      files: the statements of each file, without `include`; the names that a file imports are known
         in that file only.
+      sources: what was read, by the name under which a file was asked for. Each name is looked up
+        and read once.
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
     imports: dict[str, str] = dataclasses.field(default_factory=dict)
     files: list[list[SourceStatement]] = dataclasses.field(default_factory=list)
+    sources: dict[str, SourceFile] = dataclasses.field(default_factory=dict)
 
     def add_file(
-        self, path: str, search_paths: Sequence[str], including: tuple[str, ...] = ()
+        self, name: str, search_paths: Sequence[str], including: tuple[Path, ...] = ()
     ) -> None:
-        """Reads a file and what it includes.
+        """Reads a file and the files that it includes.
+
+        Args:
+          name: of the file, which is searched for as `require_gin_file` says.
+          search_paths: directories.
+          including: the files by way of which this one is included.
 
         Raises:
-          ConfigError: a syntax error, an included file that does not exist or includes itself.
+          ConfigError: a syntax error, a file that does not exist or includes itself.
         """
-        if path in including:
-            raise ConfigError(f"gin file {short_path(path)} includes itself")
+        source = self._source(name, search_paths)
+        if source.path in including:
+            raise ConfigError(f"gin file {short_path(source.path)} includes itself")
         statements: list[SourceStatement] = []
         self.files.append(statements)
-        with open(path, encoding="utf-8") as file:
-            for entry in _parse(file, short_path(path)):
-                if isinstance(entry.statement, config_parser.IncludeStatement):
-                    try:
-                        included = require_gin_file(entry.statement.filename, search_paths)
-                    except ConfigError as error:
-                        raise ConfigError(f"{entry.place}: {error}") from None
-                    self.add_file(included, search_paths, (*including, path))
-                else:
-                    statements.append(entry)
-                    self._add(entry, from_flag=False)
+        for entry in _parse(source.open(), short_path(source.path)):
+            if isinstance(entry.statement, config_parser.IncludeStatement):
+                included = entry.statement.filename
+                try:
+                    self._source(included, search_paths)
+                except ConfigError as error:
+                    raise ConfigError(f"{entry.place}: {error}") from None
+                self.add_file(included, search_paths, (*including, source.path))
+            else:
+                statements.append(entry)
+                self._add(entry, from_flag=False)
+
+    def _source(self, name: str, search_paths: Sequence[str]) -> SourceFile:
+        """Returns a file of a name.
+
+        Raises:
+          ConfigError: it does not exist, or is not UTF-8.
+        """
+        if name not in self.sources:
+            path = require_gin_file(name, search_paths)
+            try:
+                self.sources[name] = SourceFile(path, path.read_text("utf-8"))
+            except UnicodeDecodeError as error:
+                raise ConfigError(
+                    f"{short_path(path)} is no gin file: it is not UTF-8 ({error.reason})"
+                ) from None
+        return self.sources[name]
 
     def add_flag(self, flag: str, text: str) -> None:
         """Reads the binding of a flag.
 
         Raises:
-          ConfigError: a syntax error, or something that is no binding.
+          ConfigError: a syntax error, or a text that is not one binding.
         """
         entries = list(_parse(text, flag))
         if len(entries) != 1 or not isinstance(
@@ -120,12 +188,12 @@ class Statements:
         self._add(entries[0]._replace(place=flag), from_flag=True)
 
     def add_text(self, text: str) -> None:
-        """Reads what gin itself has written."""
+        """Reads a configuration that gin has written."""
         self.files.append(list(_parse(text, "configuration")))
         for entry in self.files[-1]:
             self._add(entry._replace(place="configuration"), from_flag=False)
 
-    def _add(self, entry: SourceStatement, from_flag: bool) -> None:
+    def _add(self, entry: SourceStatement, *, from_flag: bool) -> None:
         statement, place, _ = entry
         if isinstance(statement, config_parser.ImportStatement):
             if not statement.module.startswith("__gin__"):
@@ -145,12 +213,12 @@ class Statements:
             )
 
 
-def short_path(path: str) -> str:
-    """Returns a path as the user would give it: relative, or by its name in the package."""
-    if path.startswith(SHIPPED + os.sep):
-        return os.path.relpath(path, SHIPPED)
+def short_path(path: str | os.PathLike[str]) -> str:
+    """Returns a path as a user would write it: relative, or by its name in the package."""
+    if Path(path).is_relative_to(SHIPPED):
+        return str(Path(path).relative_to(SHIPPED))
     relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+    return str(path) if relative.startswith("..") else relative
 
 
 def shortened(flag: str) -> str:
@@ -159,15 +227,19 @@ def shortened(flag: str) -> str:
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Makes References, without looking anything up, and remembers them.
+    """Makes References, without looking anything up, and lists them.
 
-    A value need not hold all of them: of two equal keys of a dictionary the second one's stays.
+    The value of a statement may lack some: a dictionary with a key twice has the second value only.
     """
 
     def __init__(self) -> None:
         self.references: list[Reference] = []
 
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+    def configurable_reference(
+        self,
+        scoped_configurable_name: str,
+        evaluate: bool,  # noqa: FBT001 - gin's signature
+    ) -> Reference:
         *scopes, selector = scoped_configurable_name.split("/")
         self.references.append(Reference(tuple(scopes), selector, evaluate))
         return self.references[-1]
@@ -177,7 +249,7 @@ class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
 
 
 def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
-    """Yields the statements of a file or a flag."""
+    """Yields the statements of an open file or of the text of a flag."""
     is_flag = isinstance(text, str)
     delegate = _Delegate()
     try:
@@ -192,8 +264,8 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
         place = shortened(source)
         raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
     except SyntaxError as error:
-        # gin adds the parser's own trouble in further lines; of a token that is no Python constant
-        # it says what Python's parser has found.
+        # gin appends the error of Python's parser in further lines; where a token is no Python
+        # constant, its whole message is that error.
         message = str(error.msg).split("\n")[0]
         if "Failed to parse token" in error.msg:
             message = "not a gin value"
@@ -212,8 +284,6 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
             ) from None
         message, (line, _) = error.args
         raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{source} is no gin file: it is not UTF-8 ({error.reason})") from None
 
 
 def _check_value(value: Any, place: str) -> None:
@@ -239,7 +309,7 @@ def _parts(value: Any) -> Sequence[Any]:
 
 
 def _constant_hint(message: str) -> str:
-    """Returns what to write for the constant at which gin's parser failed, "" if it is another."""
+    """Returns a hint on the constant at which gin's parser failed, "" if it knows none."""
     if "integer string conversion" in message:
         return ": an integer does not fit 64 bits"
     token = re.search(r"Failed to parse token '(\w+)'", message)

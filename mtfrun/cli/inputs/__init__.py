@@ -1,1 +1,1 @@
-"""What `decode` and `score` read: prompts, pairs and images."""
+"""The inputs of `decode` and `score`: prompts, pairs and images."""

@@ -1,4 +1,8 @@
-"""Which image files an `--input` means."""
+"""The image files of an `--input`."""
+
+# Not pathlib: names are shown as they were typed, and its tests for a file raise an error where a
+# list of names is longer than a name can be.
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH207, PTH208
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ def image_paths(argument: str) -> list[str]:
 
     The argument is an image, a folder (its PNG and JPEG files by name), a pattern such as
     "photos/**/*.png", or a `.txt` file (or "-", standard input) with a path a line; or several of
-    these with commas between them.
+    these, separated by commas.
 
     Raises:
-      UsageError: something does not exist, or there is no image.
+      UsageError: a file does not exist, or there is no image.
     """
     parts = [argument] if os.path.exists(argument) else argument.split(",")
     paths = [path for part in parts for path in _paths(part)]
@@ -43,8 +47,8 @@ def _paths(part: str) -> list[str]:
             raise UsageError(f"the folder {part} holds no {', '.join(_SUFFIXES)} file")
         return [os.path.join(part, name) for name in sorted(names)]
     if glob.has_magic(part) and not os.path.exists(part):
-        found = sorted(filter(os.path.isfile, glob.glob(part, recursive=True)))
-        if not found:
+        matches = sorted(filter(os.path.isfile, glob.glob(part, recursive=True)))
+        if not matches:
             raise UsageError(f"no file matches {part}")
-        return found
+        return matches
     return [part]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import BinaryIO
 
 from mtfrun.cli.errors import UsageError
@@ -60,16 +61,11 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
 
 
 def read_lines(path: str) -> list[bytes]:
-    """Returns the lines of a file, standard input for "-", without their LF or CRLF.
+    """Returns the lines of a file, or of standard input for "-", without their LF or CRLF.
 
-    A line may hold anything, nothing included. A last line without line end counts, an empty one
-    after the last line end does not.
+    A line may have any bytes, or none. The last line need not end with a line feed.
     """
-    if path == "-":
-        content = standard_input().read()
-    else:
-        with open(path, "rb") as file:
-            content = file.read()
+    content = standard_input().read() if path == "-" else Path(path).read_bytes()
     lines = content.split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -80,7 +76,7 @@ def standard_input() -> BinaryIO:
     """Returns standard input.
 
     Raises:
-      UsageError: the program was started without.
+      UsageError: it is closed.
     """
     if sys.stdin is None:
         raise UsageError("standard input is closed: name a file with --input=FILE")
@@ -88,7 +84,7 @@ def standard_input() -> BinaryIO:
 
 
 def prompt_bytes(argument: str) -> bytes:
-    """Returns the bytes that were typed: an argument that is no UTF-8 holds surrogates."""
+    """Returns the bytes of an argument, which has surrogates where they are not UTF-8."""
     return os.fsencode(argument)
 
 

@@ -1,4 +1,4 @@
-"""What `decode` reads: texts, images or a split, as its flags say."""
+"""The input of `decode` by its flags: texts, images or a split."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ _SPLIT = "split:"
 
 
 class FlagSource:
-    """What --prompt, --input or --interactive of `decode` mean."""
+    """The input that --prompt, --input or --interactive of `decode` names."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
+        """flags: those of `decode`."""
         self._flags = flags
 
     @property
     def split(self) -> str | None:
-        """The name behind --input=split:, None for other inputs."""
+        """The name after --input=split:, None for other inputs."""
         path = self._flags.input or ""
         return path.removeprefix(_SPLIT) if path.startswith(_SPLIT) else None
 
     def texts(self) -> list[bytes]:
-        """Returns prompts; those of --interactive are yet to come."""
+        """Returns the prompts; of --interactive none."""
         if self._flags.input is not None:
             return read_prompts(self._flags.input)
         return [prompt_bytes(text) for text in self._flags.prompt]
 
     def images(self, size: tuple[int, int, int]) -> Images:
-        """Returns the images of the files that --input means, see `image_paths`."""
+        """Returns the images of the files of --input, see `image_paths`."""
         if self._flags.input is None:
             name = "interactive" if self._flags.interactive else "prompt"
             raise UsageError(
@@ -50,7 +51,12 @@ class FlagSource:
 
 @dataclasses.dataclass(frozen=True)
 class TypedText:
-    """A text that was typed."""
+    """A text that was typed.
+
+    Attributes:
+      text: its bytes.
+      split: None, see `FlagSource.split`.
+    """
 
     text: bytes
     split: str | None = None
@@ -60,7 +66,7 @@ class TypedText:
         return [self.text]
 
     def images(self, size: tuple[int, int, int]) -> Images:
-        """Raises UsageError: it is none."""
+        """Raises UsageError."""
         raise UsageError("the model reads images: give them with --input=FILE")
 
 
@@ -68,5 +74,5 @@ def _images(
     paths: Sequence[str], size: tuple[int, int, int]
 ) -> Iterator[tuple[np.ndarray, dict[str, object]]]:
     for path in paths:
-        # Names that are no UTF-8 cannot be written as JSON.
+        # Names that are not UTF-8 cannot be written as JSON.
         yield read_image(path, size), {"file": os.fsencode(path).decode("utf-8", "replace")}

@@ -1,1 +1,1 @@
-"""What a terminal shows, and the signals that come from it."""
+"""Output on a terminal: progress, tables, warnings; and signals from it."""

@@ -1,4 +1,4 @@
-"""Saying how far a long decode is."""
+"""The progress of decoding."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ EVERY_SECS = 10.0
 def decoding_progress(
     total: int, clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int], None]:
-    """Returns a function that is told how many of `total` prompts are done, and prints that to
-    standard error every ten seconds."""
+    """Returns a function that prints progress to standard error, at most every ten seconds.
+
+    Args:
+      total: the number of prompts. The function is called with the number of decoded ones.
+      clock: returns seconds.
+    """
     start = last = clock()
 
-    def say(done: int) -> None:
+    def report(done: int) -> None:
         nonlocal last
         now = clock()
         if now - last < EVERY_SECS:
             return
         last = now
-        rest = (now - start) / done * (total - done)
-        print(f"decoded {done}/{total}  eta {rest:.0f} s", file=sys.stderr, flush=True)
+        remaining = (now - start) / done * (total - done)
+        print(f"decoded {done}/{total}  eta {remaining:.0f} s", file=sys.stderr, flush=True)
 
-    return say
+    return report

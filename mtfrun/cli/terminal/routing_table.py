@@ -1,4 +1,4 @@
-"""What mixtures of experts did in an evaluation, as a table."""
+"""A table of the routing of mixtures of experts in an evaluation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _HEADING = ("layer", "level", "experts", "busiest", "idlest", "dropped", "entrop
 
 
 def routing_table(values: Mapping[str, float]) -> list[str]:
-    """Returns lines: for every layer and level how the experts are used; none without mixtures.
+    """Returns a line for every layer and level of experts; none for models without mixtures.
 
     "busiest" and "idlest" are loads relative to an equal share, "dropped" is the share of choices
-    that found their expert full, entropy is in nats. Below, the shares of tokens by the number of
-    experts that they visited.
+    whose expert was full, entropy is in nats. The lines below the table have the shares of tokens
+    by the number of experts that processed them.
 
     Args:
       values: metrics by name, see `metric_tags.entries`.

@@ -1,4 +1,4 @@
-"""Standard error that nobody reads, or that was closed, costs no result."""
+"""A standard error that cannot be written does not end the program."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _STANDARD_ERROR = 2
 
 @contextlib.contextmanager
 def unfailing_stderr() -> Iterator[None]:
-    """Makes `sys.stderr` a stream inside that drops what cannot be written.
+    """Makes `sys.stderr` a stream inside that drops text that cannot be written.
 
-    Progress, warnings and errors are for a person: where a terminal was closed, a pipe has lost its
-    reader or a log's disk is full, the command goes on, and its exit code is that of its result.
+    Progress, warnings and errors are for a person: if a terminal was closed, a pipe has no reader
+    or a log's disk is full, the command continues, and its exit code is that of its result.
     """
     former = sys.stderr
     if former is None:
-        # Python found it closed. The next file that is opened would get its number, and with it
-        # whatever TensorFlow says from C++.
+        # It was closed when Python started. The next file that is opened would get its number, and
+        # with it the messages that TensorFlow prints from C++.
         discard(_STANDARD_ERROR)
-        sys.stderr = open(_STANDARD_ERROR, "w", encoding="utf-8", closefd=False)
+        # Open until the end of the program.
+        sys.stderr = open(_STANDARD_ERROR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     else:
         sys.stderr = _Unfailing(former)
     try:
@@ -34,9 +35,9 @@ def unfailing_stderr() -> Iterator[None]:
 
 
 class _Unfailing:
-    """A text stream that is another one until writing to that fails."""
+    """A text stream that forwards to another one until writing to that fails."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -46,7 +47,7 @@ class _Unfailing:
         return len(text)
 
     def flush(self) -> None:
-        """Writes what is held back, if that can be."""
+        """Writes the buffered text, if possible."""
         with self._dropping():
             self._stream.flush()
 
@@ -58,5 +59,5 @@ class _Unfailing:
         try:
             yield
         except OSError:
-            # From here on nothing fails, Python's own flush at its end included.
+            # Later writes succeed, also Python's own flush when it exits.
             discard(self._stream.fileno())

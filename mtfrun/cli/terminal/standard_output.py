@@ -1,4 +1,4 @@
-"""Standard output that cannot be written is an error with a name, found before the program ends."""
+"""A standard output that cannot be written is an OutputError, raised before the program ends."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class OutputError(UsageError):
 
 @contextlib.contextmanager
 def named_stdout() -> Iterator[None]:
-    """Makes `sys.stdout` a stream inside whose failures are OutputErrors; writes all at the end.
+    """Makes `sys.stdout` a stream inside whose errors are OutputErrors; flushes it at the end.
 
-    The system's error names no file, and one at Python's own end has a traceback. A reader that is
-    gone stays a BrokenPipeError.
+    The system's error has no file name, and one when Python exits has a traceback. An output that
+    its reader has closed is a BrokenPipeError.
 
     Raises:
-      OutputError: what was printed cannot be written. The rest is dropped.
+      OutputError: printed text cannot be written. Buffered text is dropped.
     """
     former = sys.stdout
-    if former is None:  # closed: print() says nothing then
+    if former is None:  # closed: print() does nothing then
         yield
         return
     sys.stdout = _Named(former)
     try:
         try:
             yield
-        finally:  # also after --help, which ends the program
+        finally:  # also after --help, which raises SystemExit
             sys.stdout.flush()
     except OutputError:
         discard(former.fileno())
@@ -43,7 +43,7 @@ def named_stdout() -> Iterator[None]:
 
 
 def discard(descriptor: int) -> None:
-    """Sends what is written to a file descriptor nowhere."""
+    """Redirects a file descriptor to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != descriptor:
         os.dup2(null, descriptor)
@@ -51,9 +51,9 @@ def discard(descriptor: int) -> None:
 
 
 class _Named:
-    """A text stream that is another one, with the errors of standard output."""
+    """A text stream that forwards to standard output, with OutputErrors."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -62,7 +62,7 @@ class _Named:
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Writes what is held back."""
+        """Writes the buffered text."""
         with _named():
             self._stream.flush()
 

@@ -1,4 +1,4 @@
-"""Ending on a signal as on Ctrl-C, so that unfinished files are removed."""
+"""The end of a command by a signal, with removal of unfinished files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from mtfrun.training.signals import handled
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Makes SIGTERM, SIGINT and SIGHUP raise SystemExit(128 + number) inside, as soon as the batch
-    that the devices work on is done; a second signal ends the process at once, see `handled`."""
+    """Makes SIGTERM, SIGINT and SIGHUP raise SystemExit(128 + number) inside.
 
+    The exception is raised when the devices have finished their current batch. A second signal ends
+    the process immediately, see `handled`.
+    """
     stopping = False
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         nonlocal stopping
-        if not stopping:  # another one must not disturb the removal
+        if not stopping:  # a second exception would interrupt the removal of files
             stopping = True
             raise SystemExit(128 + number)
 

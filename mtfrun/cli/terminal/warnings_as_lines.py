@@ -1,4 +1,4 @@
-"""Warnings of Python's loggers in the form of all that mtfrun says."""
+"""Warnings of Python's loggers in the form of mtfrun's own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Prints what is logged inside as a line "mtfrun: warning: ..." on standard error.
+    """Prints each message that is logged inside as a line "mtfrun: warning: ..." on standard error.
 
-    Without a handler absl would install one, whose lines begin "WARNING:absl:".
+    Without a handler absl would install its own, whose lines begin with "WARNING:absl:".
     """
     handler = _Lines(logging.WARNING)
     root = logging.getLogger()
@@ -24,7 +24,7 @@ def warnings_as_lines() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Prints records to what `sys.stderr` is at that time."""
+    """Prints records to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
