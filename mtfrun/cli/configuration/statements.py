@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -159,42 +160,59 @@ def shortened(flag: str) -> str:
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Makes References, without looking anything up, and remembers them.
+    """Records References with their lines, without looking anything up.
 
     A value need not hold all of them: of two equal keys of a dictionary the second one's stays.
     """
 
-    def __init__(self) -> None:
-        self.references: list[Reference] = []
+    def __init__(self, text: Any) -> None:
+        self.references: list[tuple[int, Reference]] = []
+        self.parser = config_parser.ConfigParser(text, self)
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         *scopes, selector = scoped_configurable_name.split("/")
-        self.references.append(Reference(tuple(scopes), selector, evaluate))
-        return self.references[-1]
+        reference = Reference(tuple(scopes), selector, evaluate)
+        # The token behind a reference is on its line, or on a later one of the same statement.
+        line, _ = self.parser.current_token.start
+        self.references.append((line, reference))
+        return reference
 
     def macro(self, macro_name: str) -> Reference:
         return Reference((macro_name,), MACRO)
 
 
 def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
-    """Yields the statements of a file or a flag."""
+    """Yields the statements of a file or a flag: of a block its declaration, then its bindings."""
+    delegate, statements = _parsed(text, source)
+    # The parser reads a whole block before it returns the first statement, so that only lines tell
+    # which binding a reference belongs to.
+    starts = [statement.location.line_num for statement in statements]
+    ends = [*starts[1:], sys.maxsize]
+    for statement, start, end in zip(statements, starts, ends, strict=True):
+        place = shortened(source) if isinstance(text, str) else f"{source}:{start}"
+        if isinstance(statement, config_parser.BindingStatement):
+            _check_value(statement.value, place)
+        references = (r for line, r in delegate.references if start <= line < end)
+        yield SourceStatement(statement, place, tuple(references))
+
+
+def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
+    """Returns the statements of a file or a flag as gin's parser returns them.
+
+    Raises:
+      ConfigError: a syntax error.
+    """
     is_flag = isinstance(text, str)
-    delegate = _Delegate()
     try:
-        for statement in config_parser.ConfigParser(text, delegate):
-            line = getattr(statement.location, "line_num", 1)
-            place = shortened(source) if is_flag else f"{source}:{line}"
-            if isinstance(statement, config_parser.BindingStatement):
-                _check_value(statement.value, place)
-            yield SourceStatement(statement, place, tuple(delegate.references))
-            delegate.references.clear()
+        delegate = _Delegate(text)
+        return delegate, list(delegate.parser)
     except RecursionError:
         place = shortened(source)
         raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
     except SyntaxError as error:
         # gin adds the parser's own trouble in further lines; of a token that is no Python constant
         # it says what Python's parser has found.
-        message = str(error.msg).split("\n")[0]
+        message = " ".join(str(error.msg).split("\n")[0].split())
         if "Failed to parse token" in error.msg:
             message = "not a gin value"
         hint = _constant_hint(error.msg)
