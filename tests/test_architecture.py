@@ -182,7 +182,7 @@ def test_a_file_is_named_after_what_it_holds(path: pathlib.Path) -> None:
     assert not names & NAMES_THAT_SAY_NOTHING, f"{_name(path)} has a name that says nothing"
 
 
-def _parameters(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, int]]:
+def parameters_of(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, int]]:
     """The number of parameters of every function and dataclass, by qualified name; without self."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -193,16 +193,16 @@ def _parameters(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, int]]:
             elif any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
                 fields = [ast.unparse(f) for f in node.body if isinstance(f, ast.AnnAssign)]
                 yield name, sum("ClassVar" not in f and "init=False" not in f for f in fields)
-            yield from _parameters(node, f"{name}.")
+            yield from parameters_of(node, f"{name}.")
         else:
-            yield from _parameters(node, prefix)
+            yield from parameters_of(node, prefix)
 
 
 def test_nothing_has_more_than_nine_parameters() -> None:
     numbers = {
         (_name(path), name): number
         for path in SOURCES
-        for name, number in _parameters(_tree(path))
+        for name, number in parameters_of(_tree(path))
         if number > MOST_PARAMETERS
     }
     above = {f"{path} {name}": n for (path, name), n in numbers.items()}
@@ -236,7 +236,7 @@ def test_public_definitions_have_docstrings(path: pathlib.Path) -> None:
         assert ast.get_docstring(node), f"{_name(path)}:{node.lineno} {node.name}: no docstring"
 
 
-def _questions_of_kind(tree: ast.Module) -> list[ast.Call]:
+def questions_of_kind(tree: ast.Module) -> list[ast.Call]:
     """Calls that ask of which kind data, a model or what is done with it is."""
     calls = []
     for node in ast.walk(tree):
@@ -255,7 +255,7 @@ def _questions_of_kind(tree: ast.Module) -> list[ast.Call]:
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_nothing_asks_for_the_kind_of_data_or_of_a_model(path: pathlib.Path) -> None:
     # Kinds differ in what their contract says: Data, Model, Inference, Measurement.
-    for call in _questions_of_kind(_tree(path)):
+    for call in questions_of_kind(_tree(path)):
         raise AssertionError(f"{_name(path)}:{call.lineno}: {ast.unparse(call)}")
 
 
@@ -265,9 +265,9 @@ def test_the_rules_would_notice_a_violation() -> None:
     assert sorted(imported) == ["b", "typing"]
     asked = ["isinstance(x, data.ImageData)", "getattr(self._model, 'a', None)", "isinstance(x, A)"]
     asked.append("issubclass(model, ImageClassifier if of_text else TokenModel)")
-    questions = _questions_of_kind(ast.parse("\n".join(asked)))
+    questions = questions_of_kind(ast.parse("\n".join(asked)))
     assert [call.lineno for call in questions] == [1, 2, 4]
     assert _package("mtfrun.models.moe.router") == "models"
     assert "mtfrun" in MODULES
     wide = "@dataclass\nclass A:\n  x: int\n  y: int = 0\n  def f(self, a, /, b, *, c): pass\n"
-    assert dict(_parameters(ast.parse(wide))) == {"A": 2, "A.f": 3}
+    assert dict(parameters_of(ast.parse(wide))) == {"A": 2, "A.f": 3}
