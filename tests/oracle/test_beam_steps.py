@@ -31,7 +31,7 @@ STEPS = [name for name in CASES if "_step" in name]
 
 
 def _model_of(name: str) -> ReferenceCase:
-    return CASES[name.split("_step")[0] + "_model"] if "_step" in name else CASES[name]
+    return CASES[name.split("_step", maxsplit=1)[0] + "_model"] if "_step" in name else CASES[name]
 
 
 def _mesh(model: ReferenceCase, distributed: bool) -> mtf.Mesh:

@@ -24,7 +24,7 @@ FILTER_DIMS = ("fd", "fh", "fw")
 
 
 def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
-    """Leaves out what is an error: to split a filter, or the positions beside their blocks."""
+    """Returns the case's layouts, but for errors: a split filter, split positions in blocks."""
     blocked = [d for d in ("h", "w") if case.hparams.get(f"{d}_blocks_dim")]
     return layouts_of(case, (*FILTER_DIMS, *blocked))
 
@@ -35,24 +35,26 @@ def _separable(case: ReferenceCase, tensors: Tensors) -> mtf.Tensor:
     first, last = case.hparams["min_relative_pos"], case.hparams["max_relative_pos"]
     prefix = "sep/depthwise_conv_hack/depthwise_dense_"
     taps = [tensors[f"{prefix}{i}/kernel"] for i in range(last - first + 1)]
-    filter = mtf.stack(taps, "relative_position")
-    y = mtf.depthwise_conv1d(x, filter, length, first) + tensors[f"{prefix}0/bias"]
+    kernel = mtf.stack(taps, "relative_position")
+    y = mtf.depthwise_conv1d(x, kernel, length, first) + tensors[f"{prefix}0/bias"]
     y = mtf.einsum([y, tensors["sep/pointwise_dense/kernel"]], reduced_dims=[channels])
     return y + tensors["sep/pointwise_dense/bias"]
 
 
 def _call(case: ReferenceCase, tensors: Tensors) -> Tensors:
-    x, kernel, hparams = tensors["x"], tensors.get("conv/kernel"), case.hparams
-    padding, strides = hparams.get("padding", "SAME"), hparams.get("strides")
+    x, hparams = tensors["x"], case.hparams
+    padding = hparams.get("padding", "SAME")
     if case.name.startswith("pool2d"):
         ksize = hparams["ksize"]
         return {"max_pool2d": mtf.max_pool2d(x, ksize), "avg_pool2d": mtf.avg_pool2d(x, ksize)}
     if case.name.startswith("separable"):
         return {"y": _separable(case, tensors)}
+    kernel = tensors["conv/kernel"]
     if case.name.startswith("conv1d"):
         height = kernel.shape.get_dim_by_name("fh")
         kernel = mtf.reshape(kernel, kernel.shape - height)
         return {"y": mtf.conv1d(x, kernel, hparams["stride"], padding)}
+    strides = hparams["strides"]
     if case.name.startswith("conv2d_with_blocks"):
         names = (hparams["h_blocks_dim"], hparams["w_blocks_dim"])
         blocks = [None if name is None else x.shape.get_dim_by_name(name) for name in names]

@@ -37,7 +37,7 @@ def _gate(file: str, case: ReferenceCase) -> moe.Gate:
         )
     if file == "gating_top2_v2" or hparams.get("kind") == "top_2":
         return top_2_gate(hparams)
-    return {
+    gates: dict[str, moe.Gate] = {
         "switch": moe.Switch(z_loss=z_loss),
         "switch_max": moe.BatchPrioritized(z_loss=z_loss),
         "ntlb": moe.NoTokenLeftBehind(top_k=hparams["moe_ntlb_top_k"], z_loss=z_loss),
@@ -48,7 +48,8 @@ def _gate(file: str, case: ReferenceCase) -> moe.Gate:
             second_policy_evaluation=policy(hparams, "eval"),
             z_loss=z_loss,
         ),
-    }[hparams["kind"]]
+    }
+    return gates[hparams["kind"]]
 
 
 def _routing(file: str, case: ReferenceCase, tensors: Tensors) -> moe.Routing:
@@ -91,7 +92,7 @@ def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
 
 
 def _run(file: str, case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
-    def run(inputs: Tensors) -> tuple[Tensors, Tensors]:
+    def run(inputs: Tensors) -> tuple[Tensors, Any]:
         outputs = _outputs(file, case, inputs)
         ys, cotangents = [], []
         for name, output in outputs.items():
@@ -103,13 +104,13 @@ def _run(file: str, case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
                 ys.append(output)
                 cotangents.append(mtf.ones_like(output))
         sources = list(case.with_role("grad"))
-        found = mtf.gradients(ys, [inputs[name] for name in sources], cotangents)
-        return outputs, dict(zip(sources, found, strict=True))
+        gradients = mtf.gradients(ys, [inputs[name] for name in sources], cotangents)
+        return outputs, dict(zip(sources, gradients, strict=True))
 
     return mtf.function(run)(inputs_of(mesh, case))
 
 
-# The last mesh of each case in each run, which splits two dimensions; all with the slow tests.
+# The default suite has the last mesh of each case, which splits two dimensions; the slow tests all.
 LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
 
 

@@ -39,7 +39,10 @@ WEIGHTS_2D = {
     "experts/wi/factors/0/kernel": ("expert0/kernel", "wi/kernel"),
     "experts/wo/kernel": ("expert1/kernel", "wo/kernel"),
 }
-DISPATCHES = {"gather": moe.GatherDispatch(), "einsum": moe.EinsumDispatch()}
+DISPATCHES: dict[str, moe.Dispatch] = {
+    "gather": moe.GatherDispatch(),
+    "einsum": moe.EinsumDispatch(),
+}
 
 
 def _is_2d(case: ReferenceCase) -> bool:
@@ -67,7 +70,7 @@ def _sizes(case: ReferenceCase) -> dict[str, int]:
 
 
 def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
-    """Returns one device and every mesh of at most 8 devices that fits one of the layouts."""
+    """Returns one device, and for every layout a mesh of at most 8 devices whose axes divide it."""
     sizes = _sizes(case)
     rules = {
         "batch": ("batch", "groups"),
@@ -101,7 +104,7 @@ def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
         ({"expert_x"}, set()),
         ({"expert_y"}, set()),
     ]
-    found = [("data:1,model:1", "")]
+    layouts = [("data:1,model:1", "")]
     for axes in wanted:
         parts = []
         for names in axes:
@@ -115,8 +118,8 @@ def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
             continue
         layout = [f"{name}:data" for name in sorted(data)]
         layout += [f"{name}:model" for name in sorted(model)]
-        found.append((f"data:{first},model:{second if model else 1}", ";".join(layout)))
-    return list(dict.fromkeys(found))
+        layouts.append((f"data:{first},model:{second if model else 1}", ";".join(layout)))
+    return list(dict.fromkeys(layouts))
 
 
 def _capacity(hparams: Mapping[str, Any]) -> moe.Capacity:
@@ -167,7 +170,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
     )
 
 
-def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[Tensors, Tensors]:
+def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[Any, Any]:
     layer = _layer(case, mesh, dispatch)
     weights = case.with_role("w")
     names = {
@@ -188,7 +191,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
         for key in case.with_role("in")
     }
 
-    def run(inputs: Tensors) -> tuple[Tensors, Tensors]:
+    def run(inputs: Tensors) -> tuple[Any, Any]:
         collector = Collector()
         context = Context(
             training=case.hparams["train"],
@@ -201,12 +204,12 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
         (auxiliary,) = collector.found.values()
         assert {n: m.total.shape for n, m in auxiliary.metrics.items()} == layer.metric_shapes
         sources = {"inputs": x, **variables}
-        found = mtf.gradients(
+        gradients = mtf.gradients(
             [output, outputs["loss"]],
             list(sources.values()),
             [inputs["cotangent_output"], mtf.ones_like(outputs["loss"])],
         )
-        return outputs, dict(zip(sources, found, strict=True))
+        return outputs, dict(zip(sources, gradients, strict=True))
 
     return mtf.function(run)(inputs)
 
@@ -214,7 +217,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
 LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
 
 
-# In each run every case once with each dispatch: gathers on a mesh, contractions on one device.
+# In the default suite every case once with each dispatch: gathers on a mesh, einsums on one device.
 QUICK = {("gather", 1), ("einsum", 0)}
 
 
@@ -247,7 +250,7 @@ def test_layer_equals_the_original(
 
 def test_all_cases_are_there_under_at_least_four_layouts() -> None:
     assert len(CASES) == 16
-    assert {key: len(found) for key, found in LAYOUTS.items() if len(found) < 4} == {}
+    assert {key: len(pairs) for key, pairs in LAYOUTS.items() if len(pairs) < 4} == {}
 
 
 def test_two_levels_are_split_over_two_axes() -> None:
