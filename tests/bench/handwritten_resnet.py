@@ -24,7 +24,7 @@ EPSILON = 1e-5
 
 
 class Network:
-    """The forward pass; batch norms also move the averages that evaluation would use."""
+    """The forward pass; batch norms update the moving averages that evaluation would use."""
 
     def __init__(self, config: Bottlenecks | BasicBlocks, dtype: tf.DType) -> None:
         self._config = config
@@ -38,8 +38,12 @@ class Network:
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Returns [batch, classes] float32."""
-        run = self._basic if isinstance(self._config, BasicBlocks) else self._bottlenecks
-        return self._dense(run(tf.cast(x, self._dtype), self._config), "softmax")
+        x, config = tf.cast(x, self._dtype), self._config
+        if isinstance(config, BasicBlocks):
+            x = self._basic(x, config)
+        else:
+            x = self._bottlenecks(x, config)
+        return self._dense(x, "softmax")
 
     def _basic(self, x: tf.Tensor, config: BasicBlocks) -> tf.Tensor:
         x = tf.nn.relu(self._normalised(x, "stem/convolution"))
@@ -69,7 +73,7 @@ class Network:
             return tf.nn.conv2d(x[:, ::stride, ::stride], kernel, 1, "SAME")
         if stride == 1:
             return tf.nn.conv2d(x, kernel, 1, "SAME")
-        # As in the paper's own code, half a filter on both sides.
+        # As in the paper's own code, padding of half a filter on both sides.
         margins = [margin, margin]
         return tf.nn.conv2d(tf.pad(x, [[0, 0], margins, margins, [0, 0]]), kernel, stride, "VALID")
 
@@ -96,23 +100,23 @@ class Network:
 
 
 def setup(arguments: argparse.Namespace) -> Callable[[], float]:
-    """Returns a step that blocks until its loss is there."""
+    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     network = Network(config, tf.as_dtype(arguments.activation))
 
-    @tf.function
-    def step(pictures: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(
-                tf.nn.sparse_softmax_cross_entropy_with_logits(labels, network.logits(pictures))
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels, network.logits(images))
             )
         gradients = tape.gradient(loss, network.weights)
         for path, variable in network.weights.items():
             variable.assign_sub(LEARNING_RATE * gradients[path])
         return loss
 
-    pictures, labels = (tf.constant(x) for x in batch(config))
-    return lambda: float(step(pictures, labels))
+    images, labels = (tf.constant(x) for x in batch(config))
+    return lambda: float(step(images, labels))
 
 
 if __name__ == "__main__":

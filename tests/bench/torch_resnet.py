@@ -9,7 +9,7 @@ import os  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402, N812
+import torch.nn.functional as F  # noqa: E402
 
 from tests.bench.resnet_configs import (  # noqa: E402
     CONFIGS,
@@ -21,12 +21,12 @@ from tests.bench.resnet_configs import (  # noqa: E402
 )
 from tests.bench.worker import serve  # noqa: E402
 
-MOMENTUM = 0.1  # PyTorch's: the share of the new statistics
+MOMENTUM = 0.1  # PyTorch's: the factor of the new statistics
 EPSILON = 1e-5
 
 
 class Network:
-    """The forward pass; pictures and kernels are channels first, in channels-last memory."""
+    """The forward pass; images and kernels are channels first, in channels-last memory."""
 
     def __init__(self, config: Bottlenecks | BasicBlocks) -> None:
         self._config = config
@@ -42,8 +42,12 @@ class Network:
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Returns [batch, classes]."""
-        run = self._basic if isinstance(self._config, BasicBlocks) else self._bottlenecks
-        return self._dense(run(x, self._config), "softmax").float()
+        config = self._config
+        if isinstance(config, BasicBlocks):
+            x = self._basic(x, config)
+        else:
+            x = self._bottlenecks(x, config)
+        return self._dense(x, "softmax").float()
 
     def _basic(self, x: torch.Tensor, config: BasicBlocks) -> torch.Tensor:
         x = F.relu(self._normalised(x, "stem/convolution"))
@@ -73,25 +77,27 @@ class Network:
         x = self._convolution(x, f"{path}/convolution", stride)
         scale, bias = (self.weights[f"{path}/norm/{name}"] for name in ("scale", "bias"))
         averages = self._averages[f"{path}/norm/scale"]
-        return F.batch_norm(x, *averages, scale, bias, True, MOMENTUM, EPSILON)
+        return F.batch_norm(
+            x, *averages, scale, bias, training=True, momentum=MOMENTUM, eps=EPSILON
+        )
 
     def _dense(self, x: torch.Tensor, path: str) -> torch.Tensor:
         return x @ self.weights[f"{path}/kernel"] + self.weights[f"{path}/bias"]
 
 
 def setup(arguments: argparse.Namespace) -> Callable[[], float]:
-    """Returns a step that blocks until its loss is there."""
+    """Returns a step, which blocks until its loss is computed."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = CONFIGS[arguments.config]
     network = Network(config)
     optimizer = torch.optim.SGD(list(network.weights.values()), lr=LEARNING_RATE, foreach=True)
-    pictures, labels = (torch.tensor(x) for x in batch(config))
-    pictures = pictures.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    images, labels = (torch.tensor(x) for x in batch(config))
+    images = images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     labels = labels.long()
 
     def step() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.activation == "bfloat16"):
-            loss = F.cross_entropy(network.logits(pictures), labels)
+            loss = F.cross_entropy(network.logits(images), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
