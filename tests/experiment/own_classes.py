@@ -13,7 +13,7 @@ from mtfrun.models import moe
 
 
 class PairsOfIds(models.TextModel):
-    """Predicts an id from the one before it: a table of logits."""
+    """Predicts each id from the preceding one, by a table of logits."""
 
     optional_features = ()
 
@@ -50,7 +50,7 @@ class PairsOfIds(models.TextModel):
 
 @dataclasses.dataclass(frozen=True)
 class Counting(data.TextData):
-    """The numbers from 0 to 99, one a row."""
+    """The numbers from 0 to 99, one per row."""
 
     vocabulary: data.Vocabulary
     length: int = 4
@@ -72,31 +72,31 @@ class Counting(data.TextData):
 
     def _rows(self) -> tf.data.Dataset:
         encode, end = self.vocabulary.encode, self.vocabulary.end_id
-        rows = [np.array([*encode(str(number)), end]) for number in range(100)]
+        rows = [np.append(encode(str(number)), end) for number in range(100)]
         return tf.data.Dataset.from_tensor_slices({"targets": data.padded(rows, 100, self.length)})
 
 
 @dataclasses.dataclass(frozen=True)
 class Digits(experiment.Measurement):
-    """The share of outputs that are digits alone."""
+    """The share of outputs that consist of digits."""
 
     prompts: Sequence[str] = ("1", "2")
 
     def __call__(self, evaluated: experiment.Evaluated) -> experiment.Measured:
         prompts = [prompt.encode() for prompt in self.prompts]
         records = self.experiment.inference.records(prompts, evaluated.progress)
-        right = [set(record.texts[0]) <= set("0123456789") for record in records]
-        return experiment.Measured(metrics={"digits": sum(right) / len(right)})
+        correct = [set(record.texts[0]) <= set("0123456789") for record in records]
+        return experiment.Measured(metrics={"digits": sum(correct) / len(correct)})
 
 
 class Lengths(experiment.Inference):
-    """The lengths of texts, in bytes."""
+    """Returns the lengths of texts."""
 
     def read(self, source: experiment.Source) -> Sequence[bytes]:
         return source.texts()
 
     def records(
-        self, inputs: Sequence[bytes], progress: Callable[[int], None] = lambda _: None
+        self, inputs: Sequence[bytes], progress: Callable[[int], None] = lambda done: None
     ) -> list[experiment.Record]:
         return [experiment.Record({"length": len(text)}, [str(len(text))]) for text in inputs]
 

@@ -88,11 +88,11 @@ def test_the_page_shows_the_module_and_nothing_else() -> None:
     assert len(classes) == len(CLASSES)
 
 
-def test_it_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
+def test_the_model_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
     assert metrics["step"] == 20 and metrics["loss"] < 0.6 * math.log(384)
     assert 0.0 <= metrics["digits"] <= 1.0
-    # The loss is that of the numbers, each of which a score is about.
+    # The loss is the sum of the scores of all numbers, per token.
     numbers = run.parent / "numbers.jsonl"
     numbers.write_text("".join(f'{{"target": "{number}"}}\n' for number in range(100)))
     scores = succeeded(mtfrun_here("score", f"--model_dir={run}", ALLOWED, f"--input={numbers}"))
@@ -102,7 +102,7 @@ def test_it_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
     np.testing.assert_allclose(metrics["loss"], nats / tokens, rtol=FLOAT32_MODEL_TOLERANCE)
 
 
-def test_it_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
+def test_the_model_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
     flags = [f"--model_dir={run}", ALLOWED, "--prompt=1", "--prompt=23", "--decode_length=3"]
     greedy = succeeded(mtfrun_here("decode", *flags))
     assert [answer["prompt"] for answer in greedy] == ["1", "23"]
@@ -113,7 +113,7 @@ def test_it_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
         assert best["outputs"][0]["score"] >= best["outputs"][2]["score"]
 
 
-def test_an_inference_of_ones_own_makes_the_records(run: pathlib.Path) -> None:
+def test_the_inference_makes_the_records(run: pathlib.Path) -> None:
     flags = [f"--model_dir={run}", "--gin_param=Experiment.inference = @own_classes.Lengths"]
     measured = "--gin_param=Evaluation.measurements = []"
     decode = ["decode", *flags, measured, ALLOWED, "--prompt=abc"]
@@ -126,7 +126,7 @@ def test_an_inference_of_ones_own_makes_the_records(run: pathlib.Path) -> None:
     assert "Lengths scores no pairs" in error_line(mtfrun_here(*score))
 
 
-def test_an_action_of_ones_own_ends_training(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_the_action_ends_training(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     flags = [f"--gin_file={folder}/own.gin", "--gin.StopBelow.loss=100.0"]
     process = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
     lines = process.stderr.decode().splitlines()
@@ -136,7 +136,7 @@ def test_an_action_of_ones_own_ends_training(folder: pathlib.Path, tmp_path: pat
     assert step == 5 and f"step 5: the loss is {value:.3f}" in lines
 
 
-def test_an_optimizer_of_ones_own_moves_by_the_sign_of_the_average() -> None:
+def test_the_optimizer_moves_by_the_sign_of_the_average() -> None:
     variables = make_variables(mtf.Mesh(), {"w": np.zeros([3], np.float32)}, {"w": ["size"]})
     # The last average is 0.9 * 0.01 * (1, -2, 0) + 0.1 * (-1, -1, 0) = (-0.091, -0.118, 0).
     gradients = np.array([[1.0, -2.0, 0.0], [-1.0, -1.0, 0.0]], np.float32)
@@ -144,7 +144,7 @@ def test_an_optimizer_of_ones_own_moves_by_the_sign_of_the_average() -> None:
     np.testing.assert_array_equal(after["w"], [[-0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
 
 
-def test_a_layer_and_a_gate_of_ones_own_are_trained_in_a_transformer(folder: pathlib.Path) -> None:
+def test_the_layer_and_the_gate_are_trained_in_a_transformer(folder: pathlib.Path) -> None:
     run = _trained(folder, "transformer.gin", *TINY_SIZES)
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
     assert metrics["step"] == 20 and metrics["loss"] < 0.9 * math.log(384)
@@ -195,7 +195,7 @@ def test_a_layer_and_a_gate_of_ones_own_are_trained_in_a_transformer(folder: pat
         ),
     ],
 )
-def test_what_does_not_fit_is_one_line(
+def test_parts_that_do_not_fit_are_an_error_of_one_line(
     flags: list[str], expected: str, run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     if "--gin.TEXT_FILES='x'" in flags:
