@@ -160,19 +160,23 @@ def shortened(flag: str) -> str:
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Records References with their lines, without looking anything up.
+    """Makes References, without looking anything up, and lists them with their lines.
 
-    A value need not hold all of them: of two equal keys of a dictionary the second one's stays.
+    The value of a statement may lack some: a dictionary with a key twice has the second value only.
     """
 
     def __init__(self, text: Any) -> None:
         self.references: list[tuple[int, Reference]] = []
         self.parser = config_parser.ConfigParser(text, self)
 
-    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+    def configurable_reference(
+        self,
+        scoped_configurable_name: str,
+        evaluate: bool,  # noqa: FBT001 - gin's signature
+    ) -> Reference:
         *scopes, selector = scoped_configurable_name.split("/")
         reference = Reference(tuple(scopes), selector, evaluate)
-        # The token behind a reference is on its line, or on a later one of the same statement.
+        # The token after a reference is on its line, or on a later one of the same statement.
         line, _ = self.parser.current_token.start
         self.references.append((line, reference))
         return reference
@@ -182,7 +186,10 @@ class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
 
 
 def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
-    """Yields the statements of a file or a flag: of a block its declaration, then its bindings."""
+    """Yields the statements of an open file or of the text of a flag.
+
+    Those of a block are its declaration and its bindings.
+    """
     delegate, statements = _parsed(text, source)
     # The parser reads a whole block before it returns the first statement, so that only lines tell
     # which binding a reference belongs to.
@@ -210,8 +217,8 @@ def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
         place = shortened(source)
         raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
     except SyntaxError as error:
-        # gin adds the parser's own trouble in further lines; of a token that is no Python constant
-        # it says what Python's parser has found.
+        # gin appends the error of Python's parser in further lines; where a token is no Python
+        # constant, its whole message is that error.
         message = " ".join(str(error.msg).split("\n")[0].split())
         if "Failed to parse token" in error.msg:
             message = "not a gin value"
