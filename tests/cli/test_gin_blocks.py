@@ -129,23 +129,23 @@ def test_a_block_is_not_the_value_of_a_flag() -> None:
 @pytest.mark.parametrize(
     ("block", "line", "name"),
     [
-        ("config.os.system:\n    command = 'id'", 4, "config.os.system"),
+        ("statements.os.system:\n    command = 'id'", 4, "statements.os.system"),
         (
-            "mtf.Mesh:\n    shape = 'x:1'\n    layout = @config.os.getcwd()\n    devices = None",
+            "mtf.Mesh:\n    shape = 'x:1'\n    layout = @statements.os.getcwd()\n    devices = None",
             6,
-            "config.os.getcwd",
+            "statements.os.getcwd",
         ),
         (
-            "mtf.Mesh:\n    shape = [\n        @mtf.Mesh(),\n        @config.os.getcwd()\n    ]\n"
+            "mtf.Mesh:\n    shape = [\n        @mtf.Mesh(),\n        @statements.os.getcwd()\n    ]\n"
             "    layout = ''",
             5,
-            "config.os.getcwd",
+            "statements.os.getcwd",
         ),
         # Of two equal keys the second one's value stays; gin calls both.
         (
-            "mtf.Mesh:\n    layout = ''\n    shape = {1: @config.os.getcwd(),\n        1: 2}",
+            "mtf.Mesh:\n    layout = ''\n    shape = {1: @statements.os.getcwd(),\n        1: 2}",
             6,
-            "config.os.getcwd",
+            "statements.os.getcwd",
         ),
     ],
 )
@@ -155,11 +155,11 @@ def test_a_block_of_a_run_directory_names_nothing_foreign(
     path = tmp_path / "config.gin"
     path.write_text(f"""from __gin__ import dynamic_registration
 from mtfrun import mtf
-from mtfrun.cli.configuration import config
+from mtfrun.cli.configuration import statements
 {block}
 """)
-    statements = Statements()
-    statements.add_file(str(path), [])
+    configuration = Statements()
+    configuration.add_file(str(path), [])
     with pytest.raises(ConfigError) as raised:
-        check_foreign(statements, [], "")
+        check_foreign(configuration, [], "")
     assert str(raised.value).startswith(f"{path}:{line}: the run's configuration uses {name} of")
