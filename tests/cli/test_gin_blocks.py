@@ -131,13 +131,13 @@ def test_a_block_is_not_the_value_of_a_flag() -> None:
     [
         ("statements.os.system:\n    command = 'id'", 4, "statements.os.system"),
         (
-            "mtf.Mesh:\n    shape = 'x:1'\n    layout = @statements.os.getcwd()\n    devices = None",
+            "mtf.Mesh:\n  shape = 'x:1'\n  layout = @statements.os.getcwd()\n  devices = None",
             6,
             "statements.os.getcwd",
         ),
         (
-            "mtf.Mesh:\n    shape = [\n        @mtf.Mesh(),\n        @statements.os.getcwd()\n    ]\n"
-            "    layout = ''",
+            "mtf.Mesh:\n  shape = [\n      @mtf.Mesh(),\n      @statements.os.getcwd()\n  ]\n"
+            "  layout = ''",
             5,
             "statements.os.getcwd",
         ),
