@@ -1,4 +1,4 @@
-"""Comparing subjects side by side: A B A B, in the same minutes on the same machine."""
+"""Measures subjects in alternation, A B A B, at the same time on the same machine."""
 
 from __future__ import annotations
 
@@ -9,36 +9,47 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+# What was measured of a subject, by name.
+Result = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A module of tests.bench that serves steps, with its arguments, under a name."""
+    """A module of tests.bench that serves steps.
+
+    Attributes:
+      name: the name in the report.
+      module: the module, which is run as a program.
+      arguments: of the program.
+    """
 
     name: str
     module: str
     arguments: Sequence[str] = ()
 
 
-def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[str, dict]:
+def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[str, Result]:
     """Returns per subject its times in ms, the medians of its rounds, peak memory, first step.
 
-    Every round gives each subject in turn `steps` steps; the first round warms up and is dropped.
+    In every round each subject in turn runs `steps` steps; the first round is a warm-up and is
+    dropped.
     """
-    results: dict[str, dict] = {}
+    results: dict[str, Result] = {}
     with contextlib.ExitStack() as stack:
         processes = {subject.name: stack.enter_context(_start(subject)) for subject in subjects}
         for name, process in processes.items():
             results[name] = {**_read(process), "times_ms": [], "round_medians_ms": []}
-        for turn in range(rounds + 1):
+        for number in range(rounds + 1):
             for name, process in processes.items():
                 assert process.stdin is not None
                 process.stdin.write(f"{steps}\n")
                 process.stdin.flush()
                 answer = _read(process)
                 results[name]["peak_mb"] = answer["peak_mb"]
-                if turn:
+                if number:
                     results[name]["times_ms"] += answer["times_ms"]
                     results[name]["round_medians_ms"].append(statistics.median(answer["times_ms"]))
     return results
@@ -47,14 +58,16 @@ def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[s
 def report(
     bench: str,
     config: str,
-    results: dict[str, dict],
+    results: dict[str, Result],
     reference: str,
     *,
     names: Sequence[str] | None = None,
-    **extra,
+    **extra: int,
 ) -> None:
-    """Prints a JSON line per subject, or per one of `names`; the ratio is the median over rounds of
-    pairwise ratios."""
+    """Prints a JSON line per subject, or per one of `names`.
+
+    The ratio is the median over rounds of the ratios of the rounds' medians.
+    """
     for name in results if names is None else names:
         result = results[name]
         pairs = zip(result["round_medians_ms"], results[reference]["round_medians_ms"], strict=True)
@@ -81,7 +94,8 @@ def report(
 
 
 @contextlib.contextmanager
-def _start(subject: Subject):
+def _start(subject: Subject) -> Iterator[subprocess.Popen[str]]:
+    """Runs a subject's program for the duration of the context."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         [sys.executable, "-m", subject.module, *subject.arguments],
@@ -98,9 +112,10 @@ def _start(subject: Subject):
         process.wait()
 
 
-def _read(process: subprocess.Popen) -> dict:
+def _read(process: subprocess.Popen[str]) -> Result:
+    """Returns the next JSON line of a subject's program."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"{' '.join(process.args)} ended with {process.wait()}")
+        raise RuntimeError(f"{process.args!r} ended with {process.wait()}")
     return json.loads(line)

@@ -1,4 +1,4 @@
-"""Collection of the doctests of the benchmarks."""
+"""What pytest collects of the benchmarks: doctests."""
 
-# These import packages that are compared with only where somebody has installed them.
+# These import optional packages, which may not be installed.
 collect_ignore = ["ctranslate2_decode.py", "torch_resnet.py"]

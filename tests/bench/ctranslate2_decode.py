@@ -1,4 +1,4 @@
-"""A peer, where it is installed: CTranslate2, a C++ engine for Transformers, with the same weights.
+"""CTranslate2, a C++ engine for Transformers, with the same weights, if it is installed.
 
 https://github.com/OpenNMT/CTranslate2; `pip install ctranslate2`.
 """
@@ -10,13 +10,14 @@ STARTED = time.time()
 import argparse  # noqa: E402
 import os  # noqa: E402
 import tempfile  # noqa: E402
+from typing import Any  # noqa: E402
 
 import ctranslate2  # noqa: E402
 import numpy as np  # noqa: E402
 from ctranslate2.specs import TransformerSpec  # noqa: E402
 
 from tests.bench.decode_configs import ALPHA, CONFIGS, DecodeConfig, inputs, weight  # noqa: E402
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
 
 
 def specification(c: DecodeConfig) -> TransformerSpec:
@@ -67,23 +68,30 @@ def specification(c: DecodeConfig) -> TransformerSpec:
     return spec
 
 
-def _set_attention(spec, path: str, c: DecodeConfig, products: list) -> None:
-    """Sets norm, projections and output of an attention; `products` names what is one matrix."""
+def _set_attention(spec: Any, path: str, c: DecodeConfig, products: list[tuple[str, ...]]) -> None:
+    """Sets norm, projections and output of an attention.
+
+    Args:
+      spec: of the attention, changed in place.
+      path: of mtfrun's layer.
+      c: the sizes.
+      products: the projections that are one matrix, by name.
+    """
     shape = (c.d_model, c.num_heads, c.d_kv)
 
     def matrix(name: str) -> np.ndarray:
         return weight(f"{path}/layer/attention/{name}", shape).reshape([c.d_model, -1]).T
 
     spec.layer_norm.gamma = np.ones([c.d_model], np.float32)
-    spec.queries_scale = np.float32(1.0)  # it is in the weights
+    spec.queries_scale = np.float32(1.0)  # the scale is in the weights
     for linear, names in zip(spec.linear, products, strict=False):
         linear.weight = np.concatenate([matrix(name) for name in names], 0)
     output = weight(f"{path}/layer/attention/output", (c.num_heads, c.d_kv, c.d_model))
     spec.linear[-1].weight = output.reshape([-1, c.d_model]).T.copy()
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that decodes the batch and blocks until the ids are there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which decodes the batch and blocks until the ids are computed."""
     config = CONFIGS[arguments.config]
     with tempfile.TemporaryDirectory() as folder:
         specification(config).save(folder)
@@ -96,7 +104,7 @@ def setup(arguments: argparse.Namespace):
     texts = [[str(id_) for id_ in row] for row in inputs(config)]
 
     def step() -> float:
-        found = translator.translate_batch(
+        results = translator.translate_batch(
             texts,
             beam_size=arguments.beam,
             length_penalty=ALPHA,
@@ -105,7 +113,7 @@ def setup(arguments: argparse.Namespace):
             max_decoding_length=config.targets_length,
             max_batch_size=config.batch // arguments.parts,
         )
-        return float(sum(int(token) for one in found for token in one.hypotheses[0]))
+        return float(sum(int(token) for result in results for token in result.hypotheses[0]))
 
     return step
 
@@ -115,6 +123,6 @@ if __name__ == "__main__":
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--compute_type", default="float32")
-    parser.add_argument("--parts", type=int, default=1, help="of the batch, at the same time")
+    parser.add_argument("--parts", type=int, default=1, help="of the batch, decoded concurrently")
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

@@ -1,8 +1,8 @@
 """`bin/bench decode`: greedy decoding and beam search against a hand-written search.
 
-An encoder-decoder, and a language model that continues prompts, forced to the full length. All have
-the same weights: the sums of the best ids, in "first_loss", must agree in float32. CTranslate2
-takes part with the former where it is installed.
+An encoder-decoder, and a language model that continues prompts, both decoded to the full length.
+All subjects have the same weights: the sums of the best ids, in "first_loss", must agree in
+float32. The encoder-decoder is also compared with CTranslate2 if that is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HANDWRITTEN, MTFRUN = "tests.bench.handwritten_decode", "tests.bench.mtfrun_deco
 CTRANSLATE2 = "tests.bench.ctranslate2_decode"
 HANDWRITTEN_LM, MTFRUN_LM = "tests.bench.handwritten_prompts", "tests.bench.mtfrun_prompts"
 PROMPTS = (16, 192)
-# Parts of a batch that are decoded at the same time, as `mtfrun decode` does with whole ones.
+# Parts of a batch that are decoded concurrently, as `mtfrun decode` does with batches.
 PARTS = 2
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="batches a subject decodes in a round")
-    parser.add_argument("--cores", type=int, help="use so many cores only; by default all")
+    parser.add_argument("--cores", type=int, help="number of cores; by default all")
     parser.add_argument("--only", choices=["greedy", "beam4", "lm"], help="one comparison")
     parser.add_argument("--bfloat16", action="store_true", help="also with bfloat16 activations")
     parser.add_argument(
@@ -43,14 +43,14 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         flags = [f"--config={options.config}", f"--beam={beam}"]
-        rivals = [("mtfrun", MTFRUN)]
+        programs = [("mtfrun", MTFRUN)]
         if importlib.util.find_spec("ctranslate2"):
-            rivals.append(("ctranslate2", CTRANSLATE2))
+            programs.append(("ctranslate2", CTRANSLATE2))
         subjects = [Subject("handwritten", HANDWRITTEN, flags)]
-        subjects += [Subject(who, module, flags) for who, module in rivals]
+        subjects += [Subject(who, module, flags) for who, module in programs]
         if cores >= PARTS:
             in_parts = [*flags, f"--parts={PARTS}"]
-            subjects += [Subject(f"{who} in parts", module, in_parts) for who, module in rivals]
+            subjects += [Subject(f"{who} in parts", module, in_parts) for who, module in programs]
         if options.bfloat16:
             subjects.append(Subject("mtfrun bfloat16", MTFRUN, [*flags, "--activation=bfloat16"]))
         if options.meshes:
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def continue_prompts(options: argparse.Namespace, prompt: int, cores: int) -> None:
-    """Compares language models that continue prompts of so many ids, read at once or in steps."""
+    """Compares language models that continue prompts, which they read in one pass or in steps."""
     flags = [f"--config={options.config}", f"--prompt={prompt}"]
     subjects = [
         Subject("handwritten", HANDWRITTEN_LM, flags),

@@ -10,7 +10,18 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig:
-    """Sizes of an encoder-decoder Transformer, its batch and its lengths."""
+    """Sizes of an encoder-decoder Transformer, its batch and its lengths.
+
+    Attributes:
+      d_model: the size of the activations.
+      d_ff: the hidden size of the feed-forward layers.
+      num_layers: the blocks of the encoder, and of the decoder.
+      num_heads: the number of attention heads.
+      vocabulary: the vocabulary size.
+      batch: sequences that are decoded together.
+      inputs_length: ids of an input, or of a prompt.
+      targets_length: ids that are decoded.
+    """
 
     d_model: int
     d_ff: int
@@ -32,12 +43,12 @@ CONFIGS = {
     "medium": DecodeConfig(512, 2048, 6, 8, 32128),
 }
 ALPHA = 0.6
-# No id is this one, so that every search goes on to the full length.
+# Not an id, so that every search continues to the full length.
 NO_END = -1
 
 
 def weight(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns a variable of mtfrun's name and shape: the same numbers in every process."""
+    """Returns the value of a variable by mtfrun's name and shape, the same in every process."""
     name = path.rpartition("/")[2]
     if name == "scale":
         return np.ones(shape, np.float32)

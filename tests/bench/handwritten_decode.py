@@ -1,8 +1,8 @@
 """The reference: the same search hand-written in TensorFlow, without names or layouts.
 
-The whole search is one program of XLA: keys and values of the encoder once, caches updated in place
-in loops over four segments with caches that grow, fused projections, beams reordered by gathers,
-an exact top-k in blocks.
+The search is one program of XLA: keys and values of the encoder are computed once, caches are
+updated in place and grow in four segments, projections are fused, beams are reordered by gathers,
+and the top-k, in blocks, is exact.
 """
 
 import time
@@ -10,25 +10,32 @@ import time
 STARTED = time.time()
 
 import argparse  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.compiler.tf2xla.python import xla  # noqa: E402
 
 from tests.bench.decode_configs import ALPHA, CONFIGS, NO_END, DecodeConfig, inputs, weight  # noqa: E402
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
+
+Tensors = list[tf.Tensor]
+# The body of a loop: from its variables to their next values.
+Body = Callable[..., tuple[Any, ...]]
 
 SEGMENTS = 4
 BLOCK = 128
-HOPELESS = -1e7
+MINUS_INFINITY = -1e7
 
 
 def norm(x: tf.Tensor, scale: tf.Variable) -> tf.Tensor:
+    """Returns the RMS norm of x."""
     return x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 1e-6) * scale
 
 
 class Weights:
-    """Variables as matrices, made of those that mtfrun would have."""
+    """Variables as matrices, which have the values of mtfrun's."""
 
     def __init__(self, config: DecodeConfig):
         c = config
@@ -47,7 +54,9 @@ class Weights:
             self.final_norm[side] = tf.Variable(tf.ones([c.d_model]))
             self.blocks[side] = [self._block(variable, side, i, c) for i in range(c.num_layers)]
 
-    def _block(self, variable, side: str, i: int, c: DecodeConfig) -> dict[str, tf.Variable]:
+    def _block(
+        self, variable: Callable[..., tf.Variable], side: str, i: int, c: DecodeConfig
+    ) -> dict[str, tf.Variable]:
         root = f"{side}_stack/blocks/{i}"
 
         def projections(layer: str, *names: str) -> tf.Variable:
@@ -75,7 +84,7 @@ class Weights:
         return block
 
 
-def search_function(c: DecodeConfig, w: Weights, beams: int):
+def search_function(c: DecodeConfig, w: Weights, beams: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns search(ids [batch, inputs_length]) -> ids [batch, targets_length], the best ones."""
     b, d, h, k = c.batch, c.d_model, c.num_heads, c.d_kv
     rows, length, vocab = b * beams, c.targets_length, c.vocabulary
@@ -96,16 +105,22 @@ def search_function(c: DecodeConfig, w: Weights, beams: int):
             x = feed_forward(x + tf.matmul(o, block["o"]), block)
         return norm(x, w.final_norm["encoder"])
 
-    def cross_keys_and_values(encoded: tf.Tensor) -> list:
-        found = []
+    def cross_keys_and_values(encoded: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        pairs = []
         for block in w.blocks["decoder"]:
             y = tf.matmul(encoded, block["cross_kv"])
             y = tf.reshape(y, [b, c.inputs_length, 2, h, k])
             key, value = tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]))
-            found.append((tf.transpose(key, [0, 1, 3, 2]), value))
-        return found
+            pairs.append((tf.transpose(key, [0, 1, 3, 2]), value))
+        return pairs
 
-    def logits(t, token, keys, values, cross):
+    def logits(
+        t: tf.Tensor,
+        token: tf.Tensor,
+        keys: Tensors,
+        values: Tensors,
+        cross: list[tuple[tf.Tensor, tf.Tensor]],
+    ) -> tuple[tf.Tensor, Tensors, Tensors]:
         """Returns [rows, vocab] and the caches [batch, beams, heads, positions, d_kv]."""
         x = tf.gather(w.embedding, token) + tf.gather(w.position, t)
         mask = tf.where(positions[: keys[0].shape[3]] <= t, 0.0, -1e9)
@@ -126,8 +141,10 @@ def search_function(c: DecodeConfig, w: Weights, beams: int):
             x = feed_forward(x, block)
         return tf.matmul(norm(x, w.final_norm["decoder"]), w.softmax), new_keys, new_values
 
-    def greedy(cross):
-        def body(t, ids, token, keys, values):
+    def greedy(cross: list[tuple[tf.Tensor, tf.Tensor]]) -> Body:
+        def body(
+            t: tf.Tensor, ids: tf.Tensor, token: tf.Tensor, keys: Tensors, values: Tensors
+        ) -> tuple[Any, ...]:
             scores, keys, values = logits(t, token, keys, values, cross)
             token = tf.argmax(scores, -1, output_type=tf.int32)
             ids = tf.where(positions == t, token[:, None], ids)
@@ -135,8 +152,18 @@ def search_function(c: DecodeConfig, w: Weights, beams: int):
 
         return body
 
-    def beam(cross):
-        def body(t, ids, token, log_probs, done_ids, done_scores, done, keys, values):
+    def beam(cross: list[tuple[tf.Tensor, tf.Tensor]]) -> Body:
+        def body(
+            t: tf.Tensor,
+            ids: tf.Tensor,
+            token: tf.Tensor,
+            log_probs: tf.Tensor,
+            finished_ids: tf.Tensor,
+            finished_scores: tf.Tensor,
+            finished: tf.Tensor,
+            keys: Tensors,
+            values: Tensors,
+        ) -> tuple[Any, ...]:
             scores, keys, values = logits(t, token, keys, values, cross)
             scores -= tf.reduce_logsumexp(scores, -1, keepdims=True)
             scores = tf.reshape(scores, [b, beams, vocab]) + log_probs[:, :, None]
@@ -146,30 +173,42 @@ def search_function(c: DecodeConfig, w: Weights, beams: int):
                 positions == t, chosen[:, :, None], tf.gather(ids, parent, batch_dims=1)
             )
             ended = tf.equal(chosen, NO_END)
-            log_probs, alive = tf.math.top_k(tf.where(ended, HOPELESS, best), beams)
+            log_probs, active = tf.math.top_k(tf.where(ended, MINUS_INFINITY, best), beams)
             penalty = ((5.0 + tf.cast(t + 1, tf.float32)) / 6.0) ** ALPHA
-            pool = tf.concat([done_scores, tf.where(ended, best / penalty, HOPELESS)], 1)
-            done_scores, kept = tf.math.top_k(pool, beams)
-            done_ids = tf.gather(tf.concat([done_ids, longer], 1), kept, batch_dims=1)
-            done = tf.gather(tf.concat([done, ended], 1), kept, batch_dims=1)
-            ids = tf.gather(longer, alive, batch_dims=1)
-            token = tf.reshape(tf.gather(chosen, alive, batch_dims=1), [rows])
-            parent = tf.gather(parent, alive, batch_dims=1)
+            pool = tf.concat([finished_scores, tf.where(ended, best / penalty, MINUS_INFINITY)], 1)
+            finished_scores, best_finished = tf.math.top_k(pool, beams)
+            finished_ids = tf.gather(
+                tf.concat([finished_ids, longer], 1), best_finished, batch_dims=1
+            )
+            finished = tf.gather(tf.concat([finished, ended], 1), best_finished, batch_dims=1)
+            ids = tf.gather(longer, active, batch_dims=1)
+            token = tf.reshape(tf.gather(chosen, active, batch_dims=1), [rows])
+            parent = tf.gather(parent, active, batch_dims=1)
             keys, values = (
                 [tf.gather(x, parent, batch_dims=1) for x in caches] for caches in (keys, values)
             )
-            return t + 1, ids, token, log_probs, done_ids, done_scores, done, keys, values
+            return (
+                t + 1,
+                ids,
+                token,
+                log_probs,
+                finished_ids,
+                finished_scores,
+                finished,
+                keys,
+                values,
+            )
 
         return body
 
-    def first_variables() -> list:
+    def first_variables() -> list[tf.Tensor]:
         t, token = tf.constant(0), tf.zeros([rows], tf.int32)
         if beams == 1:
             return [t, tf.zeros([rows, length], tf.int32), token]
         ids = tf.zeros([b, beams, length], tf.int32)
-        log_probs = tf.constant([[0.0] + [HOPELESS] * (beams - 1)] * b)
-        done = tf.zeros([b, beams], tf.bool)
-        return [t, ids, token, log_probs, ids, tf.fill([b, beams], HOPELESS), done]
+        log_probs = tf.constant([[0.0] + [MINUS_INFINITY] * (beams - 1)] * b)
+        finished = tf.zeros([b, beams], tf.bool)
+        return [t, ids, token, log_probs, ids, tf.fill([b, beams], MINUS_INFINITY), finished]
 
     def search(ids: tf.Tensor) -> tf.Tensor:
         cross = cross_keys_and_values(encode(ids))
@@ -178,24 +217,25 @@ def search_function(c: DecodeConfig, w: Weights, beams: int):
         step = length // SEGMENTS
         caches = [[tf.zeros([b, beams, h, 0, k])] * c.num_layers for _ in "kv"]
         for end in range(step, length + 1, step):
-            room = [[0, 0], [0, 0], [0, 0], [0, step], [0, 0]]
-            caches = [[tf.pad(x, room) for x in layers] for layers in caches]
+            paddings = [[0, 0], [0, 0], [0, 0], [0, step], [0, 0]]
+            caches = [[tf.pad(x, paddings) for x in layers] for layers in caches]
             *variables, keys, values = tf.while_loop(
                 lambda t, *_, end=end: t < end, body, [*variables, *caches]
             )
             caches = [keys, values]
         if beams == 1:
             return variables[1]
-        alive, done_ids, done = variables[1], variables[4], variables[6]
-        return tf.where(tf.reduce_any(done, 1)[:, None, None], done_ids, alive)[:, 0]
+        active, finished_ids, finished = variables[1], variables[4], variables[6]
+        return tf.where(tf.reduce_any(finished, 1)[:, None, None], finished_ids, active)[:, 0]
 
     return tf.function(search, jit_compile=True)
 
 
 def top_of_blocks(scores: tf.Tensor, number: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the best scores of [batch, n] and where they are, best first.
+    """Returns the best scores of [batch, n] and their indices, best first.
 
-    They lie in the blocks with the highest maxima; to sort these is less work than to sort all.
+    They are in the blocks with the highest maxima, and sorting these takes less time than sorting
+    all.
     """
     b, n = scores.shape
     if n < number * BLOCK:
@@ -203,12 +243,12 @@ def top_of_blocks(scores: tf.Tensor, number: int) -> tuple[tf.Tensor, tf.Tensor]
     blocks = tf.reshape(scores, [b, n // BLOCK, BLOCK])
     chosen = tf.math.top_k(tf.reduce_max(blocks, -1), number).indices
     candidates = tf.reshape(tf.gather(blocks, chosen, batch_dims=1), [b, number * BLOCK])
-    best, places = tf.math.top_k(candidates, number)
-    return best, tf.gather(chosen, places // BLOCK, batch_dims=1) * BLOCK + places % BLOCK
+    best, index = tf.math.top_k(candidates, number)
+    return best, tf.gather(chosen, index // BLOCK, batch_dims=1) * BLOCK + index % BLOCK
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that decodes the batch and blocks until the ids are there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which decodes the batch and blocks until the ids are computed."""
     config = CONFIGS[arguments.config]
     search = search_function(config, Weights(config), arguments.beam)
     ids = tf.constant(inputs(config))

@@ -1,7 +1,7 @@
 """The reference: the same training step hand-written in TensorFlow, without names or layouts.
 
-A decoder-only Transformer with learned positions, RMS norm before each sub-layer, ReLU, untied
-softmax, sparse cross-entropy and plain SGD; the embedding is a gather.
+A decoder-only Transformer with learned positions, RMS norm before each sublayer, ReLU, untied
+softmax, sparse cross entropy and plain SGD; the embedding is a gather.
 """
 
 import time
@@ -9,18 +9,19 @@ import time
 STARTED = time.time()
 
 import argparse  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from tests.bench.lm_configs import CONFIGS, LmConfig, batch  # noqa: E402
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
 
 LEARNING_RATE = 0.1
 
 
 def weights(config: LmConfig, seed: int = 0) -> dict[str, tf.Variable]:
-    """Returns variables by name; one over the root of the key size is folded into q."""
+    """Returns variables by name; q includes the scale d_kv ** -0.5 of the logits."""
     rng = np.random.default_rng(seed)
     d, f = config.d_model, config.d_ff
 
@@ -42,7 +43,9 @@ def weights(config: LmConfig, seed: int = 0) -> dict[str, tf.Variable]:
     return named
 
 
-def loss_function(config: LmConfig, w: dict[str, tf.Variable], dtype: tf.DType):
+def loss_function(
+    config: LmConfig, w: dict[str, tf.Variable], dtype: tf.DType
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """Returns loss(inputs, targets)."""
     b, s, d, h, k = config.batch, config.length, config.d_model, config.num_heads, config.d_kv
     mask = tf.constant(np.where(np.tril(np.ones([s, s])), 0.0, -1e9), dtype)
@@ -77,13 +80,13 @@ def loss_function(config: LmConfig, w: dict[str, tf.Variable], dtype: tf.DType):
     return loss
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that blocks until its loss is there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     variables = weights(config)
     loss = loss_function(config, variables, tf.as_dtype(arguments.activation))
 
-    @tf.function(jit_compile=arguments.xla)
+    @tf.function(jit_compile=arguments.xla)  # type: ignore[untyped-decorator]
     def step(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             value = loss(inputs, targets)

@@ -1,7 +1,7 @@
-"""The reference: the same mixture hand-written in TensorFlow, rows moved by gathers alone.
+"""The reference: the same mixture hand-written in TensorFlow, which moves rows by gathers alone.
 
 Forward, backward and a plain SGD update of the weights and the tokens. Slots are numbered
-(expert, group, slot), so that the experts' rows lie side by side and nothing is transposed.
+(expert, group, slot), so that the rows of an expert are contiguous and nothing is transposed.
 """
 
 import time
@@ -9,7 +9,8 @@ import time
 STARTED = time.time()
 
 import argparse  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
 
 import tensorflow as tf  # noqa: E402
 
@@ -20,11 +21,18 @@ from tests.bench.moe_configs import (  # noqa: E402
     MoeConfig,
     parameters,
 )
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
 
 
 class Level(NamedTuple):
-    """Where tokens go: row numbers, -1 for none, and the weights of both choices."""
+    """The routing of one level: row numbers, -1 for none, and the weights of both choices.
+
+    Attributes:
+      token_of_slot: [slots] the row of the token of every slot.
+      slots: of each choice [tokens], the slot of every token.
+      gates: of each choice [tokens], the weights.
+      loss: the balance loss.
+    """
 
     token_of_slot: tf.Tensor
     slots: list[tf.Tensor]
@@ -44,36 +52,36 @@ def route(logits: tf.Tensor, importance: tf.Tensor | None, slots: int) -> Level:
         full = tf.cast(tf.equal(importance, 1.0), tf.float32)
         mask, proxy = mask * full[..., None], gates * full[..., None]
         gate = gate * full
-    others = gates * (1.0 - mask)
-    second = tf.argmax(others, -1, output_type=tf.int32)
+    remaining = gates * (1.0 - mask)
+    second = tf.argmax(remaining, -1, output_type=tf.int32)
     second_mask = tf.one_hot(second, experts)
-    second_gate = tf.reduce_sum(others * second_mask, -1)
+    second_gate = tf.reduce_sum(remaining * second_mask, -1)
     if importance is not None:
         second_mask *= tf.cast(importance > 0.0, tf.float32)[..., None]
     total = gate + second_gate + 1e-9
     density = tf.reduce_mean(mask, 1) * tf.reduce_mean(proxy, 1)
     loss = tf.reduce_mean(density) * float(experts**2)
 
-    taken = tf.zeros([groups, 1, experts])
-    places, weights = [], []
+    used = tf.zeros([groups, 1, experts])
+    slot_rows, weights = [], []
     number = tf.range(groups)[:, None]
     for expert, choice, weight in (
         (first, mask, gate / total),
         (second, second_mask, second_gate / total),
     ):
-        position = tf.reduce_sum((tf.cumsum(choice, 1, exclusive=True) + taken) * choice, -1)
-        kept = tf.reduce_sum(choice, -1) * tf.cast(position < slots, tf.float32)
+        position = tf.reduce_sum((tf.cumsum(choice, 1, exclusive=True) + used) * choice, -1)
+        dispatched = tf.reduce_sum(choice, -1) * tf.cast(position < slots, tf.float32)
         count = tf.reduce_sum(choice, 1, keepdims=True)
-        taken = tf.minimum(taken + count, float(slots))
+        used = tf.minimum(used + count, float(slots))
         row = (expert * groups + number) * slots + tf.cast(position, tf.int32)
-        places.append(tf.reshape(tf.where(kept > 0.0, row, -1), [-1]))
-        weights.append(tf.reshape(weight * kept, [-1]))
+        slot_rows.append(tf.reshape(tf.where(dispatched > 0.0, row, -1), [-1]))
+        weights.append(tf.reshape(weight * dispatched, [-1]))
     rows = experts * groups * slots
     token = tf.tile(tf.range(groups * tokens) + 1, [2])
-    where = tf.concat(places, 0)
+    where = tf.concat(slot_rows, 0)
     where = tf.where(where < 0, rows, where)
     table = tf.scatter_nd(where[:, None], token, [rows + 1])[:rows] - 1
-    return Level(table, places, weights, loss)
+    return Level(table, slot_rows, weights, loss)
 
 
 def pick(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
@@ -84,11 +92,10 @@ def pick(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
 def to_slots(x: tf.Tensor, level: Level) -> tf.Tensor:
     """Returns the slots' tokens."""
 
-    @tf.custom_gradient
-    def fill(x):
+    def fill(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         return pick(x, level.token_of_slot), lambda dy: tf.add_n([pick(dy, s) for s in level.slots])
 
-    return fill(x)
+    return tf.custom_gradient(fill)(x)
 
 
 def slot_gates(level: Level) -> tf.Tensor:
@@ -102,18 +109,17 @@ def slot_gates(level: Level) -> tf.Tensor:
 def to_tokens(y: tf.Tensor, level: Level) -> tf.Tensor:
     """Returns the tokens' weighted sums of slots."""
 
-    @tf.custom_gradient
-    def collect(y, first, second):
+    def collect(y: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, Any]:
         rows = [pick(y, slots) for slots in level.slots]
         total = first[:, None] * rows[0] + second[:, None] * rows[1]
 
-        def gradient(dy):
+        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
             to_gates = [tf.reduce_sum(dy * row, -1) for row in rows]
             return pick(dy, level.token_of_slot) * slot_gates(level)[:, None], *to_gates
 
         return total, gradient
 
-    return collect(y, *level.gates)
+    return tf.custom_gradient(collect)(y, *level.gates)
 
 
 def feed_forward(x: tf.Tensor, wi: tf.Variable, wo: tf.Variable) -> tf.Tensor:
@@ -146,12 +152,12 @@ def two_levels(c: MoeConfig, w: dict[str, tf.Variable]) -> tuple[tf.Tensor, tf.T
     return to_tokens(to_tokens(out, inner), outer), outer.loss + inner.loss
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that blocks until its loss is there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     weights = {name: tf.Variable(value) for name, value in parameters(config).items()}
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def step() -> tf.Tensor:
         with tf.GradientTape() as tape:
             y, balance = (two_levels if config.expert_y else one_level)(config, weights)

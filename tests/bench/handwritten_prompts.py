@@ -1,6 +1,6 @@
 """The reference: prompts continued by hand-written TensorFlow, without names or layouts.
 
-One program of XLA: prompts in one pass, then a loop with caches that are updated in place.
+One program of XLA: the prompts are read in one pass, then a loop updates caches in place.
 """
 
 import time
@@ -8,6 +8,7 @@ import time
 STARTED = time.time()
 
 import argparse  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -15,11 +16,14 @@ from tensorflow.compiler.tf2xla.python import xla  # noqa: E402
 
 from tests.bench.decode_configs import CONFIGS, DecodeConfig, prompts, weight  # noqa: E402
 from tests.bench.handwritten_decode import norm  # noqa: E402
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
+
+# Keys and values of a block.
+Cache = tuple[tf.Tensor, tf.Tensor]
 
 
 class Weights:
-    """Variables as matrices, made of those that mtfrun would have."""
+    """Variables as matrices, which have the values of mtfrun's."""
 
     def __init__(self, c: DecodeConfig, length: int):
         heads = (c.d_model, c.num_heads, c.d_kv)
@@ -48,13 +52,20 @@ class Weights:
             self.blocks.append({name: tf.Variable(value) for name, value in values.items()})
 
 
-def continue_function(c: DecodeConfig, w: Weights, prompt: int):
+def continue_function(c: DecodeConfig, w: Weights, prompt: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns f(ids [batch, prompt]) -> [batch, prompt + targets_length], greedily."""
     b, d, h, k = c.batch, c.d_model, c.num_heads, c.d_kv
     length = prompt + c.targets_length
 
-    def block(x: tf.Tensor, i: int, n: int, attend) -> tf.Tensor:
-        """x: [batch * n, d_model]; attend: from query, key, value [batch, heads, n, d_kv]."""
+    def block(x: tf.Tensor, i: int, n: int, attend: Callable[..., tf.Tensor]) -> tf.Tensor:
+        """Returns the output of a block.
+
+        Args:
+          x: [batch * n, d_model].
+          i: the block.
+          n: the number of positions.
+          attend: a function of query, key and value [batch, heads, n, d_kv].
+        """
         v = w.blocks[i]
         y = tf.reshape(tf.matmul(norm(x, v["norm0"]), v["qkv"]), [b, n, 3, h, k])
         o = attend(*tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4])))
@@ -65,32 +76,36 @@ def continue_function(c: DecodeConfig, w: Weights, prompt: int):
     def weighted(q: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         return tf.matmul(tf.nn.softmax(tf.matmul(q, key, transpose_b=True) + mask), value)
 
-    def prefill(ids: tf.Tensor) -> list:
+    def prefill(ids: tf.Tensor) -> list[Cache]:
         previous = tf.pad(ids[:, :-1], [[0, 0], [1, 0]])
         x = tf.reshape(tf.gather(w.embedding, previous) + w.position[:prompt], [b * prompt, d])
         mask = tf.constant(np.where(np.tril(np.ones([prompt, prompt])), 0.0, -1e9), tf.float32)
-        caches = []
+        caches: list[Cache] = []
 
         def attend(q: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-            room = [[0, 0], [0, 0], [0, length - prompt], [0, 0]]
-            caches.append((tf.pad(key, room), tf.pad(value, room)))
+            paddings = [[0, 0], [0, 0], [0, length - prompt], [0, 0]]
+            caches.append((tf.pad(key, paddings), tf.pad(value, paddings)))
             return weighted(q, key, value, mask)
 
         for i in range(c.num_layers):
             x = block(x, i, prompt, attend)
         return caches
 
-    def step(t: tf.Tensor, ids: tf.Tensor, token: tf.Tensor, caches: list):
+    def step(
+        t: tf.Tensor, ids: tf.Tensor, token: tf.Tensor, caches: list[Cache]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[Cache]]:
         x = tf.gather(w.embedding, token) + tf.gather(w.position, t)
         mask = tf.where(tf.range(length) <= t, 0.0, -1e9)
         start = tf.stack([0, 0, t, 0])
-        written = []
+        written: list[Cache] = []
         for i in range(c.num_layers):
 
             def attend(q: tf.Tensor, key: tf.Tensor, value: tf.Tensor, i: int = i) -> tf.Tensor:
-                entries = zip(caches[i], (key, value), strict=True)
-                written.append(tuple(xla.dynamic_update_slice(m, e, start) for m, e in entries))
-                return weighted(q, *written[i], mask)
+                old_keys, old_values = caches[i]
+                keys = xla.dynamic_update_slice(old_keys, key, start)
+                values = xla.dynamic_update_slice(old_values, value, start)
+                written.append((keys, values))
+                return weighted(q, keys, values, mask)
 
             x = block(x, i, 1, attend)
         logits = tf.matmul(norm(x, w.final_norm), w.softmax)
@@ -105,8 +120,8 @@ def continue_function(c: DecodeConfig, w: Weights, prompt: int):
     return tf.function(run, jit_compile=True)
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that continues the prompts and blocks until the ids are there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which continues the prompts and blocks until the ids are computed."""
     config = CONFIGS[arguments.config]
     weights = Weights(config, arguments.prompt + config.targets_length)
     run = continue_function(config, weights, arguments.prompt)

@@ -1,4 +1,4 @@
-"""The language models of the benchmarks, their first weights and their batch."""
+"""The language models of the benchmarks and their batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class LmConfig:
-    """Sizes of a decoder-only Transformer and its batch."""
+    """Sizes of a decoder-only Transformer and its batch.
+
+    Attributes:
+      d_model: the size of the activations.
+      d_ff: the hidden size of the feed-forward layers.
+      num_layers: the number of blocks.
+      num_heads: the number of attention heads.
+      vocabulary: the vocabulary size.
+      batch: sequences a step.
+      length: tokens a sequence.
+    """
 
     d_model: int
     d_ff: int

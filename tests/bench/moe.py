@@ -2,7 +2,7 @@
 
 4,096 tokens, d_model 256, hidden 1024, two choices a token: two levels with 4 x 4 and 8 x 8
 experts, one level with 16 and 64, groups of 256 and 1024 tokens. On one device by gathers and by
-contractions; and by gathers on a simulated mesh of 2 x 2 devices, whose ratio is to one device.
+einsums; and by gathers on a simulated mesh of 2 x 2 devices, whose ratio is to one device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HANDWRITTEN, MTFRUN = "tests.bench.handwritten_moe", "tests.bench.mtfrun_moe"
 
 
 def _on_mesh(sizes: MoeConfig) -> MoeConfig:
-    """Returns the mixture with groups small enough that every device has its own on both levels."""
+    """Returns the mixture with groups small enough to be split over the mesh on both levels."""
     while sizes.groups % 4 or (sizes.expert_y and sizes.inner_groups % 2):
         sizes = dataclasses.replace(sizes, group_size=sizes.group_size // 2)
     return sizes
@@ -45,7 +45,7 @@ def main() -> None:
         tokens = sizes.batch * sizes.length
         *on_one, on_four = results
         report("moe", name, results, "handwritten gather", names=on_one, tokens=tokens)
-        # What the mesh costs: the same layer and machine, not the reference.
+        # The overhead of the mesh: relative to the same layer on one device.
         report("moe", name, results, "mtfrun gather", names=[on_four], tokens=tokens)
 
 

@@ -15,7 +15,17 @@ CAPACITY = Capacity(training=1.25, second_level=1.0, min_expert_capacity=4)
 
 @dataclasses.dataclass(frozen=True)
 class MoeConfig:
-    """Sizes of a mixture; one level where expert_y is 0. Two choices a token."""
+    """Sizes of a mixture with two choices a token.
+
+    Attributes:
+      expert_x: experts of the first level.
+      expert_y: experts of the second level for each of the first; 0 for one level.
+      group_size: tokens that compete for slots.
+      batch: sequences.
+      length: tokens a sequence.
+      d_model: the size of the activations.
+      hidden: the hidden size of an expert.
+    """
 
     expert_x: int
     expert_y: int

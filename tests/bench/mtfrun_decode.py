@@ -22,7 +22,7 @@ from mtfrun.models.transformer import (  # noqa: E402
     TokenEmbedding,
 )
 from tests.bench.decode_configs import ALPHA, CONFIGS, NO_END, DecodeConfig, inputs, weight  # noqa: E402
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 
@@ -48,15 +48,15 @@ def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig, activation: str) -> En
 
 
 def set_weights(model: mtf.Module, mesh: mtf.Mesh) -> None:
-    """Gives a model the benchmark's weights."""
+    """Assigns the benchmark's weights to a model."""
     mtf.initialize(model, seed=0)
     for path, variable in model.named_variables().items():
         value = weight(path, tuple(variable.shape.to_integer_list))
         mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that decodes the batch and blocks until the ids are there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which decodes the batch and blocks until the ids are computed."""
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = encoder_decoder(mesh, config, arguments.activation)
@@ -66,14 +66,14 @@ def setup(arguments: argparse.Namespace):
 
     def run(ids: mtf.Tensor) -> mtf.Tensor:
         prompts = mtf.zeros(mesh, [batch, length], tf.int32)
-        found = search(
+        hypotheses = search(
             functools.partial(model.decoder, {"inputs": ids, "targets": prompts}),
             prompts,
             mtf.Dimension("vocab", config.vocabulary),
             lines=mtf.range(mesh, batch),
             end_id=NO_END,
         )
-        return found.ids
+        return hypotheses.ids
 
     program = mtf.function(run, jit_compile=not mesh.is_distributed)
     shape = [batch, ("length", config.inputs_length)]
@@ -83,8 +83,8 @@ def setup(arguments: argparse.Namespace):
 
     def step() -> float:
         with mapping(arguments.parts) as map_parts:
-            found = map_parts(lambda ids: mtf.to_numpy(program(ids)), parts)
-            return float(sum(np.sum(ids[:, 0]) for ids in found))
+            decoded = map_parts(lambda ids: mtf.to_numpy(program(ids)), parts)
+            return float(sum(np.sum(ids[:, 0]) for ids in decoded))
 
     return step
 
@@ -95,6 +95,6 @@ if __name__ == "__main__":
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--activation", default="float32")
-    parser.add_argument("--parts", type=int, default=1, help="of the batch, at the same time")
+    parser.add_argument("--parts", type=int, default=1, help="of the batch, decoded concurrently")
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

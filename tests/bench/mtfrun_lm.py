@@ -1,4 +1,4 @@
-"""The subject: the same training step in mtfrun, through its own training loop's function."""
+"""The subject: the same training step of mtfrun, as its training loop runs it."""
 
 import time
 
@@ -6,6 +6,7 @@ STARTED = time.time()
 
 import argparse  # noqa: E402
 import functools  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -21,10 +22,10 @@ from mtfrun.models.transformer import (  # noqa: E402
 )
 from mtfrun.training import TrainState, train_steps_function  # noqa: E402
 from tests.bench.lm_configs import CONFIGS, LmConfig, batch  # noqa: E402
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
     "sgd": lambda: optim.Sgd(learning_rate=0.1),
     "adafactor": optim.Adafactor,
     "adam": lambda: optim.Adam(learning_rate=1e-3),
@@ -50,8 +51,8 @@ def language_model(mesh: mtf.Mesh, config: LmConfig, activation: str) -> Decoder
     )
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that blocks until its loss is there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = language_model(mesh, config, arguments.activation)

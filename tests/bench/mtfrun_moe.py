@@ -7,6 +7,7 @@ STARTED = time.time()
 import argparse  # noqa: E402
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -22,13 +23,16 @@ from tests.bench.moe_configs import (  # noqa: E402
     MoeConfig,
     parameters,
 )
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
 
 LAYOUTS = {
     "one level": "batch:data;experts:data;expert_hidden:model",
     "two levels": "batch:data;expert_x:data;outer_batch:model;expert_y:model",
 }
-DISPATCHES = {"gather": moe.GatherDispatch(), "einsum": moe.EinsumDispatch()}
+DISPATCHES: dict[str, moe.Dispatch] = {
+    "gather": moe.GatherDispatch(),
+    "einsum": moe.EinsumDispatch(),
+}
 
 
 def layer_of(
@@ -37,13 +41,14 @@ def layer_of(
     """Returns the layer, and the paths of its variables by the names of the parameters."""
     d_model = mtf.Dimension("d_model", config.d_model)
     router = functools.partial(moe.Router, gate=moe.Top2(second_policy_training=moe.All()))
-    options = {
+    options: dict[str, Any] = {
         "experts": functools.partial(moe.Experts, hidden_size=config.hidden),
         "capacity": dataclasses.replace(CAPACITY, group_size=config.group_size),
         "loss_coef": LOSS_COEF,
         "dispatch": dispatch,
     }
     paths = {"wi": "experts/wi/factors/0/kernel", "wo": "experts/wo/kernel"}
+    layer: moe.MoE1D | moe.MoE2D
     if not config.expert_y:
         layer = moe.MoE1D(mesh, d_model, num_experts=config.expert_x, router=router, **options)
         return layer, {**paths, "gate": "router/kernel"}
@@ -57,8 +62,8 @@ def layer_of(
     return layer, {**paths, "gate": "outer_router/kernel", "inner_gate": "inner_router/kernel"}
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that blocks until its loss is there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     if arguments.group_size:
         config = dataclasses.replace(config, group_size=arguments.group_size)
@@ -75,8 +80,8 @@ def setup(arguments: argparse.Namespace):
     batch = [mtf.Dimension("batch", config.batch // axis), mtf.Dimension("length", config.length)]
     outer = [mtf.Dimension("outer_batch", axis)] if axis > 1 else []
     shape = mtf.Shape([*outer, *batch, mtf.Dimension("d_model", config.d_model)])
-    value = values["x"].reshape(shape.to_integer_list)
-    tokens = mtf.Variable(mesh, shape, lambda shape, rng: np.asarray(value))
+    x = values["x"].reshape(shape.to_integer_list)
+    tokens = mtf.Variable(mesh, shape, lambda shape, rng: np.asarray(x))
     tokens.initialize(0, "x")
     variables["x"] = tokens
 
@@ -89,7 +94,9 @@ def setup(arguments: argparse.Namespace):
 
         value, gradients = mtf.value_and_gradients(loss, variables)
         for path, variable in variables.items():
-            mtf.assign_sub(variable, LEARNING_RATE * gradients[path])
+            gradient = gradients[path]
+            assert gradient is not None
+            mtf.assign_sub(variable, LEARNING_RATE * gradient)
         return value
 
     compiled = mtf.function(step)

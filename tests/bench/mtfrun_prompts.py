@@ -20,7 +20,7 @@ from mtfrun.models.transformer import (  # noqa: E402
 )
 from tests.bench.decode_configs import CONFIGS, NO_END, DecodeConfig, prompts  # noqa: E402
 from tests.bench.mtfrun_decode import set_weights  # noqa: E402
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 
@@ -43,8 +43,8 @@ def language_model(mesh: mtf.Mesh, config: DecodeConfig, length: int) -> Decoder
     return model
 
 
-def setup(arguments: argparse.Namespace):
-    """Returns a step that continues the prompts and blocks until the ids are there."""
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which continues the prompts and blocks until the ids are computed."""
     config = CONFIGS[arguments.config]
     length = arguments.prompt + config.targets_length
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
@@ -52,7 +52,7 @@ def setup(arguments: argparse.Namespace):
     search = decoding.Search(beam_size=arguments.beam)
 
     def run(ids: mtf.Tensor) -> mtf.Tensor:
-        found = search(
+        hypotheses = search(
             functools.partial(model.decoder, {"targets": ids}),
             ids,
             mtf.Dimension("vocab", config.vocabulary),
@@ -60,12 +60,12 @@ def setup(arguments: argparse.Namespace):
             longest_prompt=0 if arguments.step_by_step else arguments.prompt,
             end_id=NO_END,
         )
-        return found.ids
+        return hypotheses.ids
 
     program = mtf.function(run, jit_compile=not mesh.is_distributed)
     ids = np.pad(prompts(config, arguments.prompt), [(0, 0), (0, config.targets_length)])
-    given = mtf.import_tf_tensor(mesh, ids, [("batch", config.batch), ("length", length)])
-    return lambda: float(np.sum(mtf.to_numpy(program(given))[:, 0]))
+    prompt_ids = mtf.import_tf_tensor(mesh, ids, [("batch", config.batch), ("length", length)])
+    return lambda: float(np.sum(mtf.to_numpy(program(prompt_ids))[:, 0]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""`bin/bench trace`: how long a deep language model takes to trace and compile, and to step.
+"""`bin/bench trace`: the time to trace and compile a deep language model, and of its step.
 
-24 layers, float32, SGD, on one device and on a simulated mesh of 2 x 2, beside hand-written
+24 layers, float32, SGD, on one device and on a simulated mesh of 2 x 2, compared with hand-written
 TensorFlow. `compile_s` is the time of the first call: tracing, compiling and one step;
-`first_step_s` has the start of Python and the making of the variables as well.
+`first_step_s` includes the start of Python and the creation of the variables.
 """
 
 from __future__ import annotations

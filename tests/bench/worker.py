@@ -1,7 +1,7 @@
-"""The inside of a measured process: set up once, then run as many steps as it is told to.
+"""The main loop of a measured process: sets up once, then runs steps on request.
 
-Each subject of a comparison runs in a process of its own, so that start-up, memory and simulated
-devices are its own; `alternate.py` lets them run in turn.
+Each subject of a comparison runs in a process of its own, and so has its own start-up, memory and
+simulated devices; `alternate.py` runs them in turn.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ import sys
 import time
 from collections.abc import Callable
 
+Step = Callable[[], float]
 
-def serve(setup: Callable[[], Callable[[], float]], started: float) -> None:
+
+def serve(setup: Callable[[], Step], started: float) -> None:
     """Sets up, takes the first step, then takes n more for every line "n" on standard input.
 
     Args:
-      setup: returns the step: a function that blocks until its result, a loss, is there.
+      setup: returns the step: a function that returns a loss once it is computed.
       started: the time (time.time()) at which the process began its imports.
 
     Prints a JSON line after the first step, which traces and compiles, and one with the times of
     every further request.
     """
     step = setup()
-    ready = time.time()
+    set_up = time.time()
     loss = step()
-    done = time.time()
-    _say(first_step_s=done - started, compile_s=done - ready, first_loss=loss)
+    end = time.time()
+    _print(first_step_s=end - started, compile_s=end - set_up, first_loss=loss)
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -35,8 +37,8 @@ def serve(setup: Callable[[], Callable[[], float]], started: float) -> None:
             step()
             times.append((time.perf_counter() - begin) * 1e3)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-        _say(times_ms=times, peak_mb=peak_mb)
+        _print(times_ms=times, peak_mb=peak_mb)
 
 
-def _say(**values: object) -> None:
+def _print(**values: object) -> None:
     print(json.dumps(values), flush=True)

@@ -63,7 +63,7 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin_file=data/delimited_pairs.gin",
-            "data/delimited_pairs.gin:21: macro PAIRS has no value; it has one in "
+            "data/delimited_pairs.gin:28: macro PAIRS has no value; it has one in "
             "data/number_words.gin, data/tsv_pairs.gin",
         ),
         (

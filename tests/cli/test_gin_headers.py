@@ -1,4 +1,4 @@
-"""The headers of the shipped gin files: their commands run, their sizes are right."""
+"""The headers of the shipped gin files have one form, their commands run, their sizes are right."""
 
 from __future__ import annotations
 
@@ -22,27 +22,39 @@ from mtfrun.data.silence import silent_tfds
 from mtfrun.experiment import Training
 from tests.cli.command import mtfrun
 
+FILES = shipped_gin_files()
+# The fields of a header, in their order; Paper where there is one.
+FIELDS = ["Paper", "Cost", "Result", "Commonly overridden", "Command"]
+# "NAME, NAME: what they mean"; a second line is indented further.
+OVERRIDDEN = re.compile(r"^ {5}([A-Z_]+(?:, [A-Z_]+)*): \S.*(?:\n {9}\S.*)*$", re.MULTILINE)
+# A number, what it is, and the conditions under which it was measured.
+MEASURED = re.compile(r"\d[\d.,]* .*\([^()]+\)")
+SIZE = re.compile(r"([\d.]+) million parameters(?: with a vocabulary of ([\d,]+))?")
+
 
 def _header(name: str) -> str:
-    """Returns the comments before the first statement."""
+    """Returns the comments before the first statement, without the comment signs."""
     lines = pathlib.Path(SHIPPED, name).read_text().splitlines()
     count = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     return "\n".join(line.removeprefix("#") for line in lines[:count])
 
 
+def _fields(name: str) -> dict[str, str]:
+    """Returns the text of every field of a header."""
+    parts = re.split(rf"^ ({'|'.join(FIELDS)}):", _header(name), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
 def _command(name: str) -> list[str]:
     """Returns the arguments of the command in a header."""
-    text = _header(name).split("Command:")[1].replace("\\\n", " ")
-    program, *arguments = shlex.split(text)
+    program, *arguments = shlex.split(_fields(name)["Command"].replace("\\\n", " "))
     assert program == "mtfrun"
     return arguments
 
 
-class _Placeholder(  # type: ignore[call-arg]
-    tfds.core.GeneratorBasedBuilder,  # type: ignore[misc]
-    skip_registration=True,
-):
-    """One image with the size and the classes of a dataset that would have to be downloaded."""
+# TFDS has no types.
+class _StandIn(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
+    """An image with the size and the classes of a dataset that would have to be downloaded."""
 
     VERSION = tfds.core.Version("1.0.0")
     size: tuple[int | None, ...]
@@ -55,9 +67,7 @@ class _Placeholder(  # type: ignore[call-arg]
         features = tfds.features.FeaturesDict({"image": image, "label": label})
         return tfds.core.DatasetInfo(builder=self, features=features)
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[Any]]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         """The splits that the commands evaluate on."""
         return {s: self._generate_examples() for s in ("train", "validation", "test")}
 
@@ -67,19 +77,19 @@ class _Placeholder(  # type: ignore[call-arg]
         yield 0, {"image": np.zeros([rows, cols, 3], np.uint8), "label": 0}
 
 
-class Cifar10(_Placeholder, skip_registration=True):  # type: ignore[call-arg]
+class Cifar10(_StandIn, skip_registration=True):  # type: ignore[call-arg]
     """https://www.tensorflow.org/datasets/catalog/cifar10."""
 
     name, size, classes = "cifar10", (32, 32), 10
 
 
-class Imagenette(_Placeholder, skip_registration=True):  # type: ignore[call-arg]
-    """https://www.tensorflow.org/datasets/catalog/imagenette: images of different sizes."""
+class Imagenette(_StandIn, skip_registration=True):  # type: ignore[call-arg]
+    """https://www.tensorflow.org/datasets/catalog/imagenette: every image has its own size."""
 
     name, size, classes = "imagenette", (None, None), 10
 
 
-class ImagenetResized(_Placeholder, skip_registration=True):  # type: ignore[call-arg]
+class ImagenetResized(_StandIn, skip_registration=True):  # type: ignore[call-arg]
     """https://www.tensorflow.org/datasets/catalog/imagenet_resized."""
 
     name, size, classes = "imagenet_resized", (64, 64), 1000
@@ -87,8 +97,8 @@ class ImagenetResized(_Placeholder, skip_registration=True):  # type: ignore[cal
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Directories of placeholders for data that a machine may lack, by macro or variable."""
+def image_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns a directory with stand-ins for the image datasets that a machine may not have."""
     directory = tmp_path_factory.mktemp("data")
     with silent_tfds():
         for builder in (Cifar10, Imagenette, ImagenetResized):
@@ -97,22 +107,22 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         header = bytes([0, 0, 8, 3, *(0, 0, 0, 1, 0, 0, 0, 28), *(0, 0, 0, 28)])
         (directory / f"{prefix}-images-idx3-ubyte").write_bytes(header + bytes(28 * 28))
         (directory / f"{prefix}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5]))
-    return {"TFDS_DATA_DIR": str(directory), "IMAGES_DIR": str(directory)}
+    return str(directory)
 
 
-def _with_data(name: str, places: dict[str, str], patch: pytest.MonkeyPatch) -> list[str]:
-    """Returns the dry run of a header's command, with placeholders for its data."""
+def _with_data(name: str, image_directory: str, patch: pytest.MonkeyPatch) -> list[str]:
+    """Returns the command of a header as a dry run, with stand-ins for its data."""
     arguments = [*_command(name), "--dry_run"]
     text = " ".join(arguments)
     if "digits" in text or "images" in text or "cifar" in text:
-        patch.setenv("TFDS_DATA_DIR", places["TFDS_DATA_DIR"])
+        patch.setenv("TFDS_DATA_DIR", image_directory)
     if "idx_images" in text or "fashion" in text:
-        arguments.append(f"--gin.IMAGES_DIR='{places['IMAGES_DIR']}'")
+        arguments.append(f"--gin.IMAGES_DIR='{image_directory}'")
     return arguments
 
 
 def _built(arguments: Sequence[str]) -> Training:
-    """Returns the objects of `train`, in the size of the command."""
+    """Returns what `train` would describe or train, in the size that the command says."""
     flags = parse_flags(list(arguments))
     bindings = config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
     built = build()
@@ -121,50 +131,83 @@ def _built(arguments: Sequence[str]) -> Training:
     return training
 
 
-@pytest.mark.parametrize("name", shipped_gin_files())
+@pytest.mark.parametrize("name", FILES)
+def test_a_header_says_what_the_file_is_and_has_all_fields(name: str) -> None:
+    header = _header(name)
+    assert re.match(r" [A-Z].*[.:]\n", header), "the first line says what it is"
+    fields = _fields(name)
+    assert list(fields) == [field for field in FIELDS if field != "Paper" or "Paper" in fields]
+    for field in fields.keys() - {"Commonly overridden"}:
+        assert re.match(r" +\S", fields[field])
+        assert re.search(rf"^ {field}: {{{10 - len(field)}}}\S", header, re.MULTILINE), field
+        assert not fields[field].endswith("."), "fields are phrases"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_result_is_a_number_with_its_conditions_or_not_measured(name: str) -> None:
+    result = " ".join(_fields(name)["Result"].split())
+    assert result == "not measured" or MEASURED.fullmatch(result), result
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_commonly_overridden_are_macros_of_the_run(name: str) -> None:
+    text = _fields(name)["Commonly overridden"].strip("\n")
+    lines = list(OVERRIDDEN.finditer(text))
+    assert "\n".join(line[0] for line in lines) == text
+    overridden = [macro for line in lines for macro in line[1].split(", ")]
+    flags = parse_flags([*_command(name), "--dry_run"])
+    config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
+    # Macros without effect are not in it.
+    macros = set(re.findall(r"^([A-Z_]+) = ", config.config_text(), re.MULTILINE))
+    assert overridden and set(overridden) <= macros
+    assert len(overridden) == len(set(overridden))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bindings_stand_in_blocks(name: str) -> None:
+    """As in `transformer.Stack:`; at the margin are imports, includes and macros."""
+    margin = r"include .*|from .* import \w+|[A-Z_0-9]+ = .*|[\w./]+:|#.*|[\])}]|"
+    lines = pathlib.Path(SHIPPED, name).read_text().splitlines()
+    for line in lines:
+        assert line.startswith("    ") or re.fullmatch(margin, line), line
+    blocks = [line for line in lines if re.fullmatch(r"[\w./]+:", line)]
+    assert len(blocks) == len(set(blocks)), "one block for a class"
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_the_command_of_a_header_describes_its_run(
-    name: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    name: str, image_directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = _built(_with_data(name, places, monkeypatch))
+    training = _built(_with_data(name, image_directory, monkeypatch))
     if training.experiment.mesh.is_distributed:
-        # The slow test below compiles it.
+        # Compiled by the slow test below.
         assert training.experiment.mesh.report(training.state.named_variables())
     else:
         assert "collectives     none: one device" in report.describe(training, "")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [x for x in shipped_gin_files() if x.startswith("layouts/")])
-def test_the_command_of_a_layout_has_a_dry_run(
-    name: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", [x for x in FILES if x.startswith("layouts/")])
+def test_the_command_of_a_layout_compiles(
+    name: str, image_directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = mtfrun(*_with_data(name, places, monkeypatch))
+    process = mtfrun(*_with_data(name, image_directory, monkeypatch))
     assert process.returncode == 0, process.stderr.decode()
 
 
-_SIZE = re.compile(r"([\d.]+)\smillion\s+parameters(?:\s+with\s+([\d,]+)\s+ids)?")
-
-
-@pytest.mark.parametrize("name", [x for x in shipped_gin_files() if _SIZE.search(_header(x))])
+@pytest.mark.parametrize("name", [x for x in FILES if SIZE.search(" ".join(_header(x).split()))])
 def test_the_number_of_parameters_in_a_header_is_right(
-    name: str, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    name: str, image_directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = _SIZE.search(_header(name))
+    size = SIZE.search(" ".join(_header(name).split()))
     assert size is not None
-    millions, ids = size.groups()
-    arguments = _with_data(name, places, monkeypatch)
-    if ids is not None:
-        # The vocabulary of bytes, padded to the number of ids.
-        arguments.append(f"--gin.VOCABULARY_DIVISOR={ids.replace(',', '')}")
+    millions, vocabulary_size = size.groups()
+    arguments = _with_data(name, image_directory, monkeypatch)
+    if vocabulary_size is not None:
+        # The bytes' vocabulary, padded to that size.
+        arguments.append(f"--gin.VOCABULARY_DIVISOR={vocabulary_size.replace(',', '')}")
     model = _built(arguments).state.model
     trained = [v for v in model.named_variables().values() if v.trainable]
     count = sum(variable.shape.size for variable in trained) / 1e6
     digits = len(millions.partition(".")[2])
     assert f"{count:.{digits}f}" == millions
-
-
-@pytest.mark.parametrize("name", shipped_gin_files())
-def test_a_header_has_a_result_or_says_that_there_is_none(name: str) -> None:
-    result = _header(name).split("Result:")[1].split("Command:")[0]
-    says = r"\d|not measured|see |README|depends on|the same losses|does nothing|has one|trains a"
-    assert re.search(says, result), result

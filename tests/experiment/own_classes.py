@@ -1,4 +1,4 @@
-"""A user's own text model, data, measurement and inference, outside the package."""
+"""A user's own classes of every kind, shown in docs/your_own_classes.md; no part of the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import data, decoding, experiment, models, mtf
+from mtfrun import data, decoding, experiment, models, mtf, optim, training
+from mtfrun.models import moe, transformer
 
 
 class PairsOfIds(models.TextModel):
@@ -98,3 +99,95 @@ class Lengths(experiment.Inference):
         self, inputs: Sequence[bytes], progress: experiment.Progress | None = None
     ) -> list[experiment.Record]:
         return [experiment.Record({"length": len(text)}, [str(len(text))]) for text in inputs]
+
+
+class StopBelow(training.Action):
+    """Ends training once the loss is below a threshold."""
+
+    def __init__(self, loss: float, every_steps: int = 1) -> None:
+        self.loss = loss
+        self.every_steps = every_steps
+
+    def __call__(self, context: training.ActionContext) -> None:
+        loss = context.values.get("loss")
+        if loss is not None and loss < self.loss:
+            context.note(f"step {context.step}: the loss is {loss:.3f}")
+            context.summaries.scalars({"stopped_at": loss}, context.step)
+            context.request_stop(f"the loss is below {self.loss}")
+
+
+class Lion(optim.SlotOptimizer):
+    """Moves every parameter by the learning rate; Chen et al. 2023, arXiv:2302.06675, algorithm 2.
+
+    The direction is the sign of a moving average of the gradients.
+    """
+
+    def __init__(
+        self, learning_rate: float | optim.Schedule, beta1: float = 0.9, beta2: float = 0.99
+    ) -> None:
+        super().__init__(learning_rate, learning_rate_factors=None)
+        self._beta1 = beta1
+        self._beta2 = beta2
+
+    def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
+        return {"momentum": variable.shape}
+
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        learning_rate = self.learning_rate(step)
+        values = {}
+        for path, variable in self.variables.items():
+            gradient, slot = gradients[path], self.slots[path]["momentum"]
+            assert gradient is not None, f"{path} has no gradient"
+            momentum = mtf.read_variable(slot)
+            direction = mtf.sign(momentum * self._beta1 + gradient * (1.0 - self._beta1))
+            values[variable] = mtf.read_variable(variable) - learning_rate * direction
+            values[slot] = momentum * self._beta2 + gradient * (1.0 - self._beta2)
+        return values
+
+
+class SquaredRelu(transformer.Sublayer):
+    """relu(x * wi)^2 * wo; So et al. 2021, arXiv:2109.08668, section 3."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        d_ff: int = 32,
+    ) -> None:
+        super().__init__()
+        self._d_model = d_model
+        self._d_ff = mtf.Dimension("d_ff", d_ff)
+        scale = mtf.VarianceScaling()
+        self.wi = mtf.Variable(
+            mesh, [d_model, self._d_ff], scale([d_model], [self._d_ff]), dtypes.master
+        )
+        self.wo = mtf.Variable(
+            mesh, [self._d_ff, d_model], scale([self._d_ff], [d_model]), dtypes.master
+        )
+
+    def __call__(self, x: mtf.Tensor, call: transformer.SequenceCall) -> mtf.Tensor:
+        wi, wo = mtf.cast(self.wi, x.dtype), mtf.cast(self.wo, x.dtype)
+        hidden = mtf.relu(mtf.einsum([x, wi], reduced_dims=[self._d_model]))
+        return mtf.einsum([mtf.square(hidden), wo], reduced_dims=[self._d_ff])
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidGate:
+    """Sends a token to its best expert, weighted by a sigmoid that other experts do not change."""
+
+    temperature: float = 1.0
+
+    def __call__(self, logits: mtf.Tensor, context: moe.GateContext) -> moe.Routing:
+        group, experts, _ = context.dims
+        gates = mtf.sigmoid(logits * (1.0 / self.temperature))
+        gate, expert = mtf.top_1(gates, experts)
+        mask, tokens = mtf.one_hot(expert, experts), context.nonpadding()
+        if tokens is not None:
+            mask = mask * tokens
+        loss = moe.load_balancing_loss(mask, mtf.softmax(logits, experts), group, experts)
+        choices = moe.dispatch_in_order([moe.Candidate(expert, gate, mask)], context)
+        return moe.make_routing(choices, gates, loss, context, logits=logits)

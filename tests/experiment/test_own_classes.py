@@ -1,50 +1,96 @@
-"""Commands with a model, data, a measurement and an inference from outside the package."""
+"""The classes of docs/your_own_classes.md, which are not in the package, by the real command."""
 
 from __future__ import annotations
 
+import ast
 import math
 import pathlib
+import re
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from mtfrun import mtf
 from tests.cli.command import error_line, mtfrun_here, succeeded
+from tests.experiment.own_classes import Lion
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
+from tests.optim.updates import make_variables, run_updates
+from tests.training.toy_run import curve
 
-CONFIG = """
-include "defaults.gin"
+FOLDER = pathlib.Path(__file__).parent
+MODULE = (FOLDER / "own_classes.py").read_text(encoding="utf-8")
+PAGE = (FOLDER.parents[1] / "docs/your_own_classes.md").read_text(encoding="utf-8")
+# The gin lines of the page; from "A layer" on its model is a Transformer.
+BLOCKS = {
+    "gin": re.compile(r"```gin\n(.*?)```", re.S),
+    "python": re.compile(r"```python\n(.*?)```", re.S),
+}
+CONFIG = "\n".join(BLOCKS["gin"].findall(PAGE.partition("## A layer")[0]))
+TRANSFORMER_CONFIG = "\n".join(BLOCKS["gin"].findall(PAGE))
+ALLOWED = "--gin_allow_imports=own_classes"
+TINY_SIZES = [
+    "--gin.D_MODEL=16",
+    "--gin.D_FF=32",
+    "--gin.NUM_HEADS=4",
+    "--gin.D_KV=4",
+    "--gin.NUM_EXPERTS=4",
+    "--gin.GROUP_SIZE=32",
+]
+CLASSES = [node for node in ast.parse(MODULE).body if isinstance(node, ast.ClassDef)]
 
-from __gin__ import dynamic_registration
-from mtfrun import data
-from mtfrun import experiment
-from tests.experiment import own_classes
 
-experiment.Experiment.model = @own_classes.PairsOfIds
-experiment.Experiment.data = @own_classes.Counting()
-own_classes.Counting.vocabulary = @data.ByteVocabulary()
-experiment.Evaluation.measurements = [@own_classes.Digits]
-SEQUENCE_LENGTH = 16
-TRAIN_STEPS = 2
-LEARNING_RATE = 1.0
-WARMUP_STEPS = 1
-"""
-ALLOWED = "--gin_allow_imports=tests.experiment.own_classes"
+def _lines(node: ast.ClassDef) -> list[str]:
+    """Returns the source of a class, its decorators included."""
+    start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return MODULE.splitlines()[start - 1 : node.end_lineno]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Returns the directory of a run of two steps."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    """Returns a directory with the gin files of the page; its module can be imported."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.gin").write_text(CONFIG)
-    process = mtfrun_here("train", f"--gin_file={folder / 'own.gin'}", f"--model_dir={folder}/run")
+    (folder / "transformer.gin").write_text(TRANSFORMER_CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield folder
+    sys.modules.pop("own_classes", None)
+
+
+def _trained(folder: pathlib.Path, gin_file: str, *flags: str) -> pathlib.Path:
+    """Returns the directory of a run."""
+    run = folder / f"{gin_file}_run"
+    flags = (f"--gin_file={folder / gin_file}", f"--model_dir={run}", *flags)
+    process = mtfrun_here("train", *flags)
     assert process.returncode == 0, process.stderr.decode()
-    assert "eval step 2" in process.stderr.decode()
-    return folder / "run"
+    assert "eval step " in process.stderr.decode()
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(folder: pathlib.Path) -> pathlib.Path:
+    """Returns the directory of a run of the page's model."""
+    return _trained(folder, "own.gin")
+
+
+@pytest.mark.parametrize("node", CLASSES, ids=lambda node: node.name)
+def test_a_class_is_short_and_on_the_page_as_it_is(node: ast.ClassDef) -> None:
+    lines = _lines(node)
+    assert len(lines) < 40
+    assert "\n".join([*lines, ""]) in BLOCKS["python"].findall(PAGE)
+
+
+def test_the_page_shows_the_module_and_nothing_else() -> None:
+    first, *classes = BLOCKS["python"].findall(PAGE)
+    assert first in MODULE and "import" in first
+    assert len(classes) == len(CLASSES)
 
 
 def test_the_model_is_evaluated_scored_and_measured(run: pathlib.Path) -> None:
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
-    assert metrics["step"] == 2 and metrics["loss"] < math.log(384) - 5e-4
+    assert metrics["step"] == 20 and metrics["loss"] < 0.6 * math.log(384)
     assert 0.0 <= metrics["digits"] <= 1.0
     # The loss is the sum of the scores of all numbers, per token.
     numbers = run.parent / "numbers.jsonl"
@@ -71,13 +117,46 @@ def test_the_inference_makes_the_records(run: pathlib.Path) -> None:
     flags = [f"--model_dir={run}", "--gin_param=Experiment.inference = @own_classes.Lengths"]
     measured = "--gin_param=Evaluation.measurements = []"
     decode = ["decode", *flags, measured, ALLOWED, "--prompt=abc"]
-    assert succeeded(mtfrun_here(*decode)) == [{"length": 3, "step": 2}]
+    assert succeeded(mtfrun_here(*decode)) == [{"length": 3, "step": 20}]
     assert mtfrun_here(*decode, "--format=text").stdout == b"3\n"
     refused = error_line(mtfrun_here(*decode, "--beam_size=2"))
     assert "Lengths has no setting --beam_size: leave it out" in refused
     (run.parent / "pairs.tsv").write_text("a\tb\n")
     score = ["score", *flags, measured, ALLOWED, f"--input={run.parent / 'pairs.tsv'}"]
     assert "Lengths scores no pairs" in error_line(mtfrun_here(*score))
+
+
+def test_the_action_ends_training(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    flags = [f"--gin_file={folder}/own.gin", "--gin.StopBelow.loss=100.0"]
+    process = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
+    lines = process.stderr.decode().splitlines()
+    assert process.returncode == 0, lines
+    assert "ending at step 5: the loss is below 100.0" in lines
+    ((step, value),) = curve(f"{tmp_path}/run", "stopped_at").items()
+    assert step == 5 and f"step 5: the loss is {value:.3f}" in lines
+
+
+def test_the_optimizer_moves_by_the_sign_of_the_average() -> None:
+    variables = make_variables(mtf.Mesh(), {"w": np.zeros([3], np.float32)}, {"w": ["size"]})
+    # The last average is 0.9 * 0.01 * (1, -2, 0) + 0.1 * (-1, -1, 0) = (-0.091, -0.118, 0).
+    gradients = np.array([[1.0, -2.0, 0.0], [-1.0, -1.0, 0.0]], np.float32)
+    after = run_updates(Lion(0.5), variables, {"w": gradients})
+    np.testing.assert_array_equal(after["w"], [[-0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+
+
+def test_the_layer_and_the_gate_are_trained_in_a_transformer(folder: pathlib.Path) -> None:
+    run = _trained(folder, "transformer.gin", *TINY_SIZES)
+    (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED))
+    assert metrics["step"] == 20 and metrics["loss"] < 0.9 * math.log(384)
+    decode = ["decode", f"--model_dir={run}", ALLOWED, "--prompt=1", "--decode_length=3"]
+    (answer,) = succeeded(mtfrun_here(*decode))
+    assert answer["prompt"] == "1"
+    mesh = "--gin.MESH_SHAPE='data:2,model:2'"
+    (split,) = succeeded(mtfrun_here("eval", f"--model_dir={run}", ALLOWED, mesh))
+    np.testing.assert_allclose(split["loss"], metrics["loss"], rtol=FLOAT32_MODEL_TOLERANCE)
+    manifest = (run / "checkpoints/ckpt-20.json").read_text()
+    for path in ("squared_relu/layer/wi", "moe_1d/layer/router/kernel/momentum"):
+        assert path in manifest
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ Tensors = dict[str, mtf.Tensor]
 def layouts_of(case: ReferenceCase, unsplit: Iterable[str] = ()) -> list[tuple[str, str]]:
     """Returns (mesh shape, layout) pairs: one device, and meshes that split the case's dimensions.
 
-    Sizes in the cases are small and odd, so the mesh fits the case: an axis is as long as the
-    smallest prime that divides a dimension wherever it occurs. Every such dimension is split at
-    least once, two of them together where there are devices enough.
+    Sizes in the cases are small and odd, so the mesh fits the case: the size of an axis is the
+    smallest prime that divides all sizes of a dimension. Every such dimension is split at least
+    once, two of them together if there are enough devices.
 
     Args:
       case: the case.
@@ -38,25 +38,25 @@ def layouts_of(case: ReferenceCase, unsplit: Iterable[str] = ()) -> list[tuple[s
         if size > 1 and math.gcd(size, 210) > 1 and name not in unsplit
     }
     names = list(parts)
-    found = [ONE_DEVICE]
+    layouts = [ONE_DEVICE]
     for first, second in zip(names[::2], [*names[1::2], *names[:1]], strict=False):
         if first != second and parts[first] * parts[second] <= 8:
             mesh_shape = f"data:{parts[first]},model:{parts[second]}"
-            found.append((mesh_shape, f"{first}:data;{second}:model"))
+            layouts.append((mesh_shape, f"{first}:data;{second}:model"))
         else:
-            found += [
+            layouts += [
                 (f"data:{parts[n]},model:1", f"{n}:data") for n in dict.fromkeys((first, second))
             ]
-    if len(found) < 3:
-        found += [(f"data:{parts[n]},model:1", f"{n}:data") for n in names[:2]]
-    return found
+    if len(layouts) < 3:
+        layouts += [(f"data:{parts[n]},model:1", f"{n}:data") for n in names[:2]]
+    return layouts
 
 
-def where(layouts: Mapping[str, list[tuple[str, str]]]) -> list:
+def where(layouts: Mapping[str, list[tuple[str, str]]]) -> list[Any]:
     """Returns the parameters (case, mesh shape, layout) of a test of all cases under their layouts.
 
-    One device and the first mesh, which splits two dimensions where the case has them, are of each
-    run; other meshes are slow tests.
+    One device and the first mesh, which splits two dimensions if the case has them, are in the
+    default suite; other meshes are slow tests.
     """
     return [
         pytest.param(name, *pair, marks=[pytest.mark.slow] if i > 1 else [])
@@ -72,7 +72,7 @@ def named(mesh: mtf.Mesh, case: ReferenceCase, key: str) -> mtf.Tensor:
 
 
 def shape_of(case: ReferenceCase, key: str) -> mtf.Shape:
-    """Returns the named dimensions of an array of the case."""
+    """Returns the shape of an array of the case, with named dimensions."""
     return mtf.Shape(zip(case.dims[key], case.arrays[key].shape, strict=True))
 
 
@@ -87,11 +87,11 @@ def outputs_and_gradients(
     inputs: Mapping[str, mtf.Tensor],
     variables: Mapping[str, mtf.Variable] | None = None,
 ) -> tuple[Tensors, dict[str, Tensors]]:
-    """Returns fn(inputs), and for every output with a cotangent the gradients.
+    """Returns fn(inputs), and the gradients of every output that has a cotangent.
 
     Args:
       fn: returns outputs by name.
-      inputs: by name; "cotangent_y" is what the gradients of output y are weighted with.
+      inputs: by name; "cotangent_y" is the cotangent of output y.
       variables: further ones to differentiate with respect to.
     """
 
@@ -103,8 +103,8 @@ def outputs_and_gradients(
         for name, output in outputs.items():
             cotangent = inputs.get(f"cotangent_{name}")
             if cotangent is not None:
-                found = mtf.gradients([output], list(sources.values()), [cotangent])
-                by_name = zip(sources, found, strict=True)
+                values = mtf.gradients([output], list(sources.values()), [cotangent])
+                by_name = zip(sources, values, strict=True)
                 gradients[name] = {key: g for key, g in by_name if g is not None}
         return outputs, gradients
 
@@ -112,7 +112,7 @@ def outputs_and_gradients(
 
 
 def set_variables(layer: mtf.Module, values: Mapping[str, np.ndarray]) -> None:
-    """Initializes a layer and gives all its variables these values, by path."""
+    """Initializes a layer and assigns these values to all its variables, by path."""
     mtf.initialize(layer)
     variables = layer.named_variables()
     assert variables.keys() == values.keys()
@@ -128,7 +128,7 @@ def assert_equals_reference(
     tolerance: float,
     gradient_tolerance: float | None = None,
 ) -> None:
-    """Raises unless every output and gradient of the reference is there, with its dimensions.
+    """Raises unless every output and gradient equals the reference's, dimensions included.
 
     The reference calls a gradient "<input>", "<output>_<input>" or by the last name of a weight.
     """
@@ -141,11 +141,11 @@ def assert_equals_reference(
 
 
 def _gradient_called(key: str, gradients: dict[str, Tensors]) -> mtf.Tensor:
-    found = [
+    matches = [
         gradient
         for output, by_input in gradients.items()
         for name, gradient in by_input.items()
         if key in (f"{output}_{name}", name, name.split("/")[-1])
     ]
-    assert len(found) == 1, f"gradient {key} is there {len(found)} times"
-    return found[0]
+    assert len(matches) == 1, f"{len(matches)} gradients are called {key}"
+    return matches[0]

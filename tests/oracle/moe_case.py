@@ -1,4 +1,4 @@
-"""What the reference cases of gates and mixtures of experts have in common."""
+"""Layouts, policies and gates of the reference cases of mixtures of experts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.oracle.reference_cases import ReferenceCase
 def layouts_over(
     case: ReferenceCase, names: Iterable[str], fixed: Iterable[tuple[str, str]] = ()
 ) -> list[tuple[str, str]]:
-    """Returns (mesh shape, layout) pairs that split the named dimensions of a case.
+    """Returns the (mesh shape, layout) pairs under which a case is run.
 
-    One device, `fixed` ones, a mesh without any rule, every dimension alone, and every pair of
-    them.
+    These are one device, the `fixed` ones, a mesh without a rule, every named dimension of the case
+    by itself, and every pair of them.
     """
     sizes: dict[str, set[int]] = {}
     for key, dims in case.dims.items():
@@ -28,13 +28,13 @@ def layouts_over(
         primes = [p for p in (2, 3, 5) if all(size % p == 0 for size in sizes.get(name, {1}))]
         if primes:
             parts[name] = primes[0]
-    found = [ONE_DEVICE, *fixed, ("data:2,model:2", "")]
-    found += [(f"data:{size},model:1", f"{name}:data") for name, size in parts.items()]
+    layouts = [ONE_DEVICE, *fixed, ("data:2,model:2", "")]
+    layouts += [(f"data:{size},model:1", f"{name}:data") for name, size in parts.items()]
     for first, second in itertools.combinations(parts, 2):
         if parts[first] * parts[second] <= 8:
             mesh_shape = f"data:{parts[first]},model:{parts[second]}"
-            found.append((mesh_shape, f"{first}:data;{second}:model"))
-    return list(dict.fromkeys(found))
+            layouts.append((mesh_shape, f"{first}:data;{second}:model"))
+    return list(dict.fromkeys(layouts))
 
 
 def policy(hparams: dict[str, Any], phase: str) -> moe.SecondExpertPolicy:

@@ -13,9 +13,14 @@ Results = dict[str, mtf.Tensor]
 Call = Callable[[ReferenceCase, dict[str, mtf.Tensor], mtf.Mesh], Results]
 
 
-def shape_of(text: str | None) -> mtf.Shape | None:
+def shape_of(text: str) -> mtf.Shape:
     """Returns the shape of a text such as "a=2 b=3"."""
-    return None if text is None else mtf.convert_to_shape(text.replace("=", ":"))
+    return mtf.convert_to_shape(text.replace("=", ":"))
+
+
+def optional_shape_of(text: str | None) -> mtf.Shape | None:
+    """Returns the shape of a text, None for None."""
+    return None if text is None else shape_of(text)
 
 
 def dim_of(x: mtf.Tensor, name: str) -> mtf.Dimension:
@@ -33,13 +38,13 @@ def _einsum(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) 
     reduced = case.hparams.get("reduced_dims")
     sizes = {dim.name: dim for x in xs for dim in x.shape}
     if case.name == "einsum_new_output_dim_broadcast":
-        # A new dimension is an error in mtf.einsum: nearly always it is a mistake.
+        # A new dimension is an error in mtf.einsum: it is nearly always a mistake.
         wanted = shape_of(case.hparams["output_shape"])
         return {"y": mtf.broadcast(mtf.einsum(xs, [d for d in wanted if d.name in sizes]), wanted)}
     return {
         "y": mtf.einsum(
             xs,
-            shape_of(case.hparams.get("output_shape")),
+            optional_shape_of(case.hparams.get("output_shape")),
             None if reduced is None else [sizes[name] for name in reduced],
         )
     }
@@ -55,7 +60,7 @@ def _reduce(name: str) -> Call:
         return {
             "y": getattr(mtf, name)(
                 x,
-                output_shape=shape_of(case.hparams["output_shape"]),
+                output_shape=optional_shape_of(case.hparams["output_shape"]),
                 reduced_dim=None if reduced is None else dim_of(x, reduced),
             )
         }
@@ -66,8 +71,9 @@ def _reduce(name: str) -> Call:
 def _softmax(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
     x = inputs["x"]
     vocab = dim_of(x, "v")
-    given = case.hparams["extra_logit"]
-    extra = inputs["extra_logit"] if given == "tensor" else None if given is None else float(given)
+    stored = case.hparams["extra_logit"]
+    number = None if stored in (None, "tensor") else float(stored)
+    extra = inputs["extra_logit"] if stored == "tensor" else number
     return {
         "softmax": mtf.softmax(x, vocab, extra),
         "log_softmax": mtf.log_softmax(x, vocab, extra),
@@ -78,7 +84,7 @@ def _softmax(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh)
 def _top_k(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
     x = inputs["x"]
     if case.name == "top_k_ties":
-        results = {}
+        results: Results = {}
         for k in (3, 6):
             values, indices = mtf.top_k(mtf.to_float(x), dim_of(x, "v"), f"k:{k}")
             results |= {f"values_k{k}": values, f"indices_k{k}": indices}
@@ -116,11 +122,11 @@ def _cumsum(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) 
 
 
 def _one_hot(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    given = case.hparams
-    depth = mtf.Dimension("depth", given["depth"])
-    dtype = tf.as_dtype(given["dtype"])
+    hparams = case.hparams
+    depth = mtf.Dimension("depth", hparams["depth"])
+    dtype = tf.as_dtype(hparams["dtype"])
     return {
-        "y": mtf.one_hot(inputs["indices"], depth, given["on_value"], given["off_value"], dtype)
+        "y": mtf.one_hot(inputs["indices"], depth, hparams["on_value"], hparams["off_value"], dtype)
     }
 
 
@@ -134,7 +140,7 @@ def _gather(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) 
             "y_scalar": mtf.gather(weights, inputs["scalar_index"], vocab),
             "y_bool": mtf.gather(flags, inputs["bool_indices"], dim_of(flags, "v")),
         }
-    output_shape = shape_of(case.hparams["output_shape"])
+    output_shape = optional_shape_of(case.hparams["output_shape"])
     return {"y": mtf.gather(weights, inputs["indices"], vocab, output_shape)}
 
 
@@ -216,7 +222,7 @@ def _pow(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> 
 
 
 def _binary(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    output_shape = shape_of(case.hparams["output_shape"])
+    output_shape = optional_shape_of(case.hparams["output_shape"])
     return {
         name: getattr(mtf, name)(inputs["x1"], inputs["x2"], output_shape)
         for name in case.with_role("out")
@@ -303,7 +309,7 @@ def _sigmoid_cross_entropy(
     }
 
 
-# By the beginning of the case's name; the longest that fits is taken.
+# By prefix of the case's name; the longest one decides.
 CALLS: dict[str, Call] = {
     "einsum": _einsum,
     "reshape": _reshape,

@@ -18,19 +18,20 @@ Name = tuple[str, str]
 
 def decodes_of(cases: Mapping[str, ReferenceCase]) -> tuple[list[Name], list[Name]]:
     """Returns the names (case, decode) of all greedy decodes, and of all beam searches."""
-    greedy, beams = [], []
+    greedy: list[Name] = []
+    beams: list[Name] = []
     for name, case in cases.items():
         for key, options in case.hparams.items():
             if key.startswith("decode_") and isinstance(options, dict):
-                found = beams if "beam" in options else greedy
-                found.append((name, key.removeprefix("decode_")))
+                names = beams if "beam" in options else greedy
+                names.append((name, key.removeprefix("decode_")))
     return greedy, beams
 
 
-def on_one_and_several(names: Iterable[Any], quick: Callable[[Any], bool]) -> list:
-    """Returns the parameters of a test of cases, or of (case, decode): whether on several devices.
+def on_one_and_several(names: Iterable[Any], quick: Callable[[Any], bool]) -> list[Any]:
+    """Returns the parameters of a test of cases, or of (case, decode), on one and several devices.
 
-    Compiling for a mesh takes long: what is not `quick` is a slow test there.
+    Compiling for a mesh takes long: there, those that are not `quick` are slow tests.
     """
     return [
         pytest.param(
@@ -75,7 +76,7 @@ def assert_beam_search_is_the_originals(
       model, mesh, case: the model of the case, on its mesh.
       name: of the decode.
       inputs: [batch, length], or None.
-      limit: how many ids a row has at most.
+      limit: the largest number of ids of a row.
       num_prefilter: as of `BeamSearch`.
     """
     options = case.hparams[f"decode_{name}"]
@@ -96,9 +97,9 @@ def assert_beam_search_is_the_originals(
         ).ids
 
     features = on_mesh(mesh, _features(np.zeros_like(expected), inputs))
-    given = mtf.import_tf_tensor(mesh, limits, [("batch", len(expected))])
-    made = mtf.to_numpy(mtf.function(decode)(features, given))[:, 0]
-    np.testing.assert_array_equal(made, expected)
+    limits_tensor = mtf.import_tf_tensor(mesh, limits, [("batch", len(expected))])
+    beams = mtf.to_numpy(mtf.function(decode)(features, limits_tensor))
+    np.testing.assert_array_equal(beams[:, 0], expected)
 
 
 def _features(prompts: np.ndarray, inputs: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -106,7 +107,7 @@ def _features(prompts: np.ndarray, inputs: np.ndarray | None) -> dict[str, np.nd
 
 
 def to_the_end(ids: np.ndarray, steps: int | None = None) -> np.ndarray:
-    """Returns ids with 0 after each row's first end, and beyond so many steps."""
+    """Returns ids with 0 after the first end of each row, and from position `steps` on."""
     ids = ids.copy()
     ends = np.cumsum(ids == decoding.END_ID, axis=1) - (ids == decoding.END_ID)
     ids[ends > 0] = 0

@@ -45,8 +45,8 @@ def _mixture(case: ReferenceCase) -> Callable[..., moe.MoE1D]:
         "switch": moe.Switch(),
         "top_2": moe.Top2(second_policy_training=moe.All(), second_policy_evaluation=moe.All()),
     }
-    # The original adds the mixture's loss to a mean over all positions, padding included; here it
-    # counts for every position that is trained on.
+    # The original adds the mixture's loss to a mean over all positions, padding included; here the
+    # loss is a sum over the positions that are trained on.
     targets = case.arrays["in/targets"]
     return functools.partial(
         moe.MoE1D,
@@ -76,7 +76,7 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
         relative_bias=relative if kind == "bias" else None,
     )
     activation = hp.get("activation", "relu")
-    feed_forward: Callable
+    feed_forward: Callable[..., Any]
     if isinstance(activation, list):
         gate, _ = activation
         feed_forward = functools.partial(
@@ -101,10 +101,10 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
             stack,
             transforms=t.StackTransforms(layer=[t.MaskPadding, t.RMSNorm, t.CallLayer, t.Residual]),
         )
-    position = t.PositionalEmbedding if hp.get("positional") else None
+    position: Callable[..., Any] | None = t.PositionalEmbedding if hp.get("positional") else None
     if hp.get("sinusoid"):
         position = t.SinusoidPositions
-    options = {
+    arguments: dict[str, Any] = {
         "embedding": t.TokenEmbedding(
             d_model=hp["d_model"],
             max_length=hp.get("max_length", 16),
@@ -121,7 +121,7 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
             stack=functools.partial(stack, layers=[attention, feed_forward]),
             prefix=hp.get("input_full_attention", False),
             loss_on_targets_only=hp.get("loss_on_targets_only", False),
-            **options,
+            **arguments,
         )
     to_encoder = functools.partial(t.EncoderDecoderAttention, heads=heads)
     return t.EncoderDecoder(
@@ -129,7 +129,7 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
         vocabulary_size,
         encoder=functools.partial(stack, layers=[attention, feed_forward]),
         decoder=functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
-        **options,
+        **arguments,
     )
 
 
@@ -163,7 +163,7 @@ def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
         )
         for name in layers
     }
-    options = {
+    options: dict[str, Any] = {
         "embedding": t.TokenEmbedding(
             d_model=hp["d_model"],
             max_length=hp["max_length"],
@@ -179,7 +179,12 @@ def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
     if not hp["shared_embedding"]:
         inputs_size = len(case.arrays["w/transformer/inputs_embedding"])
     return t.EncoderDecoder(
-        mesh, vocabulary_size, inputs_vocabulary_size=inputs_size, **stacks, **options
+        mesh,
+        vocabulary_size,
+        inputs_vocabulary_size=inputs_size,
+        encoder=stacks["encoder"],
+        decoder=stacks["decoder"],
+        **options,
     )
 
 
@@ -189,7 +194,7 @@ def mesh_for(case: ReferenceCase, several: bool) -> mtf.Mesh:
 
 
 def with_weights(model: TokenModel, case: ReferenceCase) -> TokenModel:
-    """Returns the model with the case's weights, which are written as a checkpoint and imported."""
+    """Returns the model with the case's weights, imported from a checkpoint of them."""
     weights = case.with_role("w")
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/model.ckpt-0"
@@ -226,7 +231,8 @@ def run(
 ) -> tuple[np.ndarray, Loss, dict[str, np.ndarray], Loss | None]:
     """Returns logits, the loss of training, gradients of its total, and the loss of evaluation.
 
-    What is not asked for is empty: a program for several devices takes seconds to compile.
+    Gradients and evaluation are left out by default: a program for several devices takes seconds to
+    compile.
     """
     variables = model.named_variables()
 
@@ -255,15 +261,15 @@ def reference_gradient(
 def reference_value(
     values: Mapping[str, np.ndarray], path: str, variables: Mapping[str, mtf.Variable]
 ) -> np.ndarray:
-    """Returns what values by the original's names have for one of our variables, in our shape."""
-    found = find_source(sources_of(path, variables), list(values))
-    assert found is not None, path
-    name, source = found
+    """Returns the value of one of our variables from values by the original's names."""
+    match = find_source(sources_of(path, variables), list(values))
+    assert match is not None, path
+    name, source = match
     value = fitted_value(values[name], source, variables[path].shape)
     assert isinstance(value, np.ndarray), value
     return value
 
 
 def padded_to(array: np.ndarray, length: int) -> np.ndarray:
-    """Returns rows with 0 at their end."""
+    """Returns rows padded with 0 to a length."""
     return np.pad(array, [(0, 0), (0, length - array.shape[1])])

@@ -1,4 +1,4 @@
-"""The language model of the decoding cases: two states that a decoder must carry along."""
+"""The language model of the decoding cases, which has two states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def stateful_decoder(
 ) -> Decoder:
     """Returns the model of a case as a decoder for rows {batch} or {batch, beam}.
 
-    With prev = the id before: state1' = decay * state1 + embedding[prev]; state2' = state2 with
+    With prev = the previous id: state1' = decay * state1 + embedding[prev]; state2' = state2 with
     embedding[prev] at the position; logits = table[prev] + position_bias[position] + batch_bias
     + state1' . w1 + (sum over l of position_coef[l] * state2'[l]) . w2.
     """
@@ -45,8 +45,8 @@ def stateful_decoder(
         entry = mtf.gather(w["embedding"], ids, before)
         state1, state2 = state
         state1 = state1 * decay + entry
-        here = mtf.cast(mtf.equal(mtf.range(mesh, length), position), tf.float32)
-        state2 = state2 + mtf.einsum([here, entry], output_shape=state2.shape)
+        at_position = mtf.cast(mtf.equal(mtf.range(mesh, length), position), tf.float32)
+        state2 = state2 + mtf.einsum([at_position, entry], output_shape=state2.shape)
         logits = mtf.gather(w["table"], ids, before) + mtf.gather(
             w["position_bias"], position, length
         )

@@ -56,7 +56,7 @@ def _dot_product_with_lost_normalisation(
     """What the original computes for a row that is masked everywhere.
 
     -1e9 + log(n) is -1e9 in float32, so the n weights exp(logit - logsumexp) are 1 each and the
-    values are added up. Ours are 1 / n each: see the test of the mean below.
+    output is the sum of the values. Ours are 1 / n each: see the test of the mean below.
     """
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     memory_length, kv = (k.shape.get_dim_by_name(name) for name in ("memory_length", "kv"))
@@ -154,7 +154,7 @@ def _compressed(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensor
     return {"y": y}
 
 
-# By the beginning of a case's name.
+# By prefix of a case's name.
 CALLS = {
     "masks": _masks,
     "local_block_bias": _local_block_bias,
@@ -170,7 +170,7 @@ CALLS = {
     "memory_compressed_attention": _compressed,
 }
 
-# The original's one variable of four projections is taken apart.
+# The original's variable of four projections is split into four.
 UNSPLIT = ("qkvo",)
 
 

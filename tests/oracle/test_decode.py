@@ -5,6 +5,8 @@ All 23 cases of `decode.npz` run.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ BEAM_CASES = [name for name in CASES if name.startswith("beam")]
 GREEDY_CASES = [name for name in CASES if name.startswith("greedy")]
 
 
-# On meshes in each run: rows that end and do not, the ways to choose tokens, what is forced.
+# On meshes in the default suite: rows that end and do not, ways to choose tokens, forced tokens.
 QUICK = {
     "beam_some_rows_unfinished",
     "beam_no_eos_copies_alive",
@@ -30,8 +32,11 @@ QUICK = {
 }
 
 
-def _where(names: list[str]) -> list:
-    """Returns the parameters (case, whether on several devices); compiling for these takes long."""
+def _where(names: list[str]) -> list[Any]:
+    """Returns the parameters (case, whether on several devices).
+
+    Compiling for several devices takes long.
+    """
     return [
         pytest.param(
             name, distributed, marks=[pytest.mark.slow] if distributed and name not in QUICK else []
@@ -51,7 +56,8 @@ def mesh_of(case: ReferenceCase, distributed: bool) -> mtf.Mesh:
     return mtf.Mesh(shape, "batch:data;vocab:model")
 
 
-def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Hypotheses:
+def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Any:
+    """Returns the Hypotheses of a case, as numpy arrays."""
     options = case.hparams
     batch, beam, length = (
         mtf.Dimension(name, options[key])
@@ -86,9 +92,9 @@ def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Hypotheses:
 @pytest.mark.parametrize("name, distributed", _where(BEAM_CASES))
 def test_beam_search_equals_the_original(name: str, distributed: bool) -> None:
     case = CASES[name]
-    found = _beam_search(case, mesh_of(case, distributed))
-    np.testing.assert_array_equal(found.ids, case.arrays["out/ids"])
-    assert_close(found.scores, case.arrays["out/scores"], FLOAT32_MODEL_TOLERANCE)
+    hypotheses = _beam_search(case, mesh_of(case, distributed))
+    np.testing.assert_array_equal(hypotheses.ids, case.arrays["out/ids"])
+    assert_close(hypotheses.scores, case.arrays["out/scores"], FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize("name, distributed", _where(GREEDY_CASES))
@@ -102,15 +108,17 @@ def test_greedy_decoding_equals_the_original_up_to_each_rows_end(
     forced = case.with_role("in").get("forced_ids", np.zeros_like(expected))
 
     def run(prompts: mtf.Tensor) -> mtf.Tensor:
-        decoder = stateful_decoder(mesh, case.with_role("in"), shape[:1], case.hparams["decay"])
+        decoder = stateful_decoder(
+            mesh, case.with_role("in"), shape.dims[:1], case.hparams["decay"]
+        )
         vocab = mtf.Dimension("vocab", case.hparams["vocab"])
         end_id = case.hparams["eos_id"]
         return generate(decoder, prompts, Greedy(vocab), end_id=end_id).ids
 
-    found = mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, forced, shape)))
+    ids = mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, forced, shape)))
     ends_before = np.cumsum(expected == case.hparams["eos_id"], axis=1)
     ends_before = np.pad(ends_before[:, :-1], [(0, 0), (1, 0)])
-    np.testing.assert_array_equal(found, np.where(ends_before > 0, 0, expected))
+    np.testing.assert_array_equal(ids, np.where(ends_before > 0, 0, expected))
 
 
 def test_all_cases_are_there() -> None:

@@ -71,7 +71,7 @@ def _sizes(case: ReferenceCase) -> dict[str, int]:
 
 
 def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
-    """Returns one device and every mesh of at most 8 devices that fits one of the layouts."""
+    """Returns one device, and for every layout a mesh of at most 8 devices whose axes divide it."""
     sizes = _sizes(case)
     rules = {
         "batch": ("batch", "groups"),
@@ -105,7 +105,7 @@ def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
         ({"expert_x"}, set()),
         ({"expert_y"}, set()),
     ]
-    found = [("data:1,model:1", "")]
+    layouts = [("data:1,model:1", "")]
     for axes in wanted:
         parts = []
         for names in axes:
@@ -119,8 +119,8 @@ def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
             continue
         layout = [f"{name}:data" for name in sorted(data)]
         layout += [f"{name}:model" for name in sorted(model)]
-        found.append((f"data:{first},model:{second if model else 1}", ";".join(layout)))
-    return list(dict.fromkeys(found))
+        layouts.append((f"data:{first},model:{second if model else 1}", ";".join(layout)))
+    return list(dict.fromkeys(layouts))
 
 
 def _capacity(hparams: Mapping[str, Any]) -> moe.Capacity:
@@ -171,7 +171,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
     )
 
 
-def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[Tensors, Tensors]:
+def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[Any, Any]:
     layer = _layer(case, mesh, dispatch)
     weights = case.with_role("w")
     names = {
@@ -192,7 +192,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
         for key in case.with_role("in")
     }
 
-    def run(inputs: Tensors) -> tuple[Tensors, Tensors]:
+    def run(inputs: Tensors) -> tuple[Any, Any]:
         collector = Collector()
         call = SequenceCall(
             training=case.hparams["train"],
@@ -210,8 +210,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
             list(sources.values()),
             [inputs["cotangent_output"], mtf.ones_like(loss)],
         )
-        by_name = zip(sources, gradients, strict=True)
-        return {"output": output, "loss": loss}, {n: g for n, g in by_name if g is not None}
+        return {"output": output, "loss": loss}, dict(zip(sources, gradients, strict=True))
 
     return mtf.function(run)(inputs)
 
@@ -219,7 +218,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[T
 LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
 
 
-# In each run every case once with each dispatch: gathers on a mesh, contractions on one device.
+# In the default suite every case once with each dispatch: gathers on a mesh, einsums on one device.
 QUICK = {("gather", 1), ("einsum", 0)}
 
 
@@ -252,7 +251,7 @@ def test_layer_equals_the_original(
 
 def test_all_cases_are_there_under_at_least_four_layouts() -> None:
     assert len(CASES) == 16
-    assert {key: len(found) for key, found in LAYOUTS.items() if len(found) < 4} == {}
+    assert {key: len(pairs) for key, pairs in LAYOUTS.items() if len(pairs) < 4} == {}
 
 
 def test_two_levels_are_split_over_two_axes() -> None:

@@ -1,7 +1,7 @@
-"""Trainings that the original began go on as they did there: losses, weights and slots.
+"""Trainings of the original continue as they did there: losses, weights and slots.
 
 Every folder of old_runs/ has the checkpoints before and after three steps. The models are those of
-its operative_config.gin, made by hand.
+its operative_config.gin, written by hand.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,9 @@ from mtfrun.training.step import OBJECTIVE, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import FOLDER
 
+# What makes a layer or a model on a mesh.
+Factory = Callable[..., Any]
+
 NUM_STEPS = 3
 BATCH_SIZE = 4
 
@@ -43,15 +47,15 @@ SWITCH = functools.partial(
     capacity=moe.Capacity(group_size=64, training=1.25, evaluation=2.0, min_expert_capacity=4),
     loss_coef=0.01,
 )
-# The 100 ids are filled up to 128, all of which take part in the original's softmax.
+# The vocabulary of 100 is padded to 128, all of which are in the original's softmax.
 VOCABULARY_SIZE = 128
 LOSS = t.TokenLoss(z_loss=1e-4, mean_over_padding=True)
 
 
 def _encoder_decoder(
-    encoder: Callable, decoder: Callable, *, tied_softmax: bool, loss: t.TokenLoss = LOSS
-) -> Callable:
-    """Returns what makes an encoder-decoder of two blocks; its feed-forward layers are given."""
+    encoder: Factory, decoder: Factory, *, tied_softmax: bool, loss: t.TokenLoss = LOSS
+) -> Factory:
+    """Returns a factory of encoder-decoders of two blocks with these feed-forward layers."""
     stack = functools.partial(
         t.Stack,
         num_layers=2,
@@ -75,7 +79,7 @@ def _adafactor(min_dim_size_to_factor: int = 128) -> optim.Adafactor:
     return optim.Adafactor(optim.TruncatedRsqrt(10), min_dim_size_to_factor=min_dim_size_to_factor)
 
 
-RUNS: dict[str, tuple[Callable, Callable[[], optim.SlotOptimizer]]] = {
+RUNS: dict[str, tuple[Factory, Callable[[], optim.SlotOptimizer]]] = {
     "bi_gated": (_encoder_decoder(GATED, GATED, tied_softmax=False), _adafactor),
     "bi_factored": (
         _encoder_decoder(GATED, GATED, tied_softmax=False),
@@ -115,16 +119,17 @@ def _mesh(name: str, several: bool) -> mtf.Mesh:
 
 
 def _stored_slots(
-    checkpoint: tf.train.CheckpointReader, model: TokenModel, optimizer: optim.SlotOptimizer
+    checkpoint: tf.train.CheckpointReader, model: TokenModel, optimizer: optim.Optimizer
 ) -> dict[str, np.ndarray]:
     """Returns the values of all slots in one of the original's checkpoints, in our shapes."""
+    assert isinstance(optimizer, optim.SlotOptimizer)
     names = list(checkpoint.get_variable_to_shape_map())
     paths = model.named_variables()
     values = {}
     for path, slots in optimizer.slots.items():
-        found = find_source(sources_of(path, paths), names)
-        assert found is not None, path
-        variable, source = found
+        match = find_source(sources_of(path, paths), names)
+        assert match is not None, path
+        variable, source = match
         for slot_name, slot in slots.items():
             candidates = f"{variable}_slot_{slot_name}", f"{variable}/adam_{slot_name}"
             (name,) = (candidate for candidate in candidates if candidate in names)
@@ -135,7 +140,7 @@ def _stored_slots(
 
 
 def _state_of_step_0(name: str, mesh: mtf.Mesh) -> TrainState:
-    """Returns the state in which the original was before its first step."""
+    """Returns the state of the original before its first step."""
     make_model, make_optimizer = RUNS[name]
     state = TrainState(make_model(mesh), make_optimizer(), mesh)
     state.initialize()
@@ -174,7 +179,7 @@ def _batches(name: str, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
     ids=["one device", "several"],
 )
 @pytest.mark.parametrize("name", RUNS)
-def test_a_training_of_the_original_goes_on(name: str, several: bool) -> None:
+def test_a_training_of_the_original_continues(name: str, several: bool) -> None:
     folder = FOLDER / "old_runs" / name
     mesh = _mesh(name, several)
     state = _state_of_step_0(name, mesh)
@@ -190,9 +195,10 @@ def test_a_training_of_the_original_goes_on(name: str, several: bool) -> None:
     names = list(checkpoint.get_variable_to_shape_map())
     variables = state.model.named_variables()
     for path, variable in variables.items():
-        found = find_source(sources_of(path, variables), names)
-        assert found is not None, path
-        expected = fitted_value(checkpoint.get_tensor(found[0]), found[1], variable.shape)
+        match = find_source(sources_of(path, variables), names)
+        assert match is not None, path
+        original, source = match
+        expected = fitted_value(checkpoint.get_tensor(original), source, variable.shape)
         assert_close(mtf.to_numpy(variable), expected, FLOAT32_MODEL_TOLERANCE)
     slots = state.optimizer.named_slots()
     for path, expected in _stored_slots(checkpoint, state.model, state.optimizer).items():

@@ -1,6 +1,6 @@
 """Every core operation equals the original, forward and gradient, on one device and on meshes.
 
-All 141 cases of `ops.npz` run; none is left out. One is called differently: `op_calls.py` says why.
+All 141 cases of `ops.npz` run. One is called differently: `op_calls.py` says why.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CASES = reference_cases("ops")
 def layouts_of(case: ReferenceCase) -> list[tuple[str, str]]:
     """Returns (mesh shape, layout) pairs: one device, and meshes that split the case's dimensions.
 
-    Reference cases have sizes such as 2, 3 and 5, so the mesh fits the case: each axis is the
-    smallest prime that divides a dimension wherever that occurs.
+    Reference cases have sizes such as 2, 3 and 5, so the mesh fits the case: the size of an axis is
+    the smallest prime that divides all sizes of a dimension.
     """
     sizes: dict[str, int] = {}
     for key, names in case.dims.items():
@@ -36,14 +36,14 @@ def layouts_of(case: ReferenceCase) -> list[tuple[str, str]]:
         if size % 2 == 0 or size % 3 == 0 or size in (5, 7)
     }
     names = list(parts)
-    found = [ONE_DEVICE]
+    layouts = [ONE_DEVICE]
     for first, second in zip(names, names[1:] + names[:1], strict=True):
         if first != second and parts[first] * parts[second] <= 8:
             mesh_shape = f"data:{parts[first]},model:{parts[second]}"
-            found.append((mesh_shape, f"{first}:data;{second}:model"))
+            layouts.append((mesh_shape, f"{first}:data;{second}:model"))
         else:
-            found.append((f"data:{parts[first]},model:1", f"{first}:data"))
-    return found
+            layouts.append((f"data:{parts[first]},model:1", f"{first}:data"))
+    return layouts
 
 
 def _inputs(case: ReferenceCase, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
@@ -61,7 +61,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[dict[str, Any], dict[str,
 
     def outputs_and_gradients(inputs: dict[str, mtf.Tensor]) -> Any:
         outputs = call_of(case)(case, inputs, mesh)
-        gradients = {}
+        gradients: dict[str, Any] = {}
         for name, output in outputs.items():
             # The cotangent of top_k's values is called y.
             cotangent = inputs.get(f"cotangent_{name}", inputs.get("cotangent_y"))
@@ -69,8 +69,8 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[dict[str, Any], dict[str,
                 continue
             keys = {x: key for x in inputs for key in (f"{name}_{x}", x) if key in wanted}
             sources = [inputs[x] for x in keys]
-            found = mtf.gradients([output], sources, [cotangent]) if sources else []
-            gradients |= dict(zip(keys.values(), found, strict=True))
+            values = mtf.gradients([output], sources, [cotangent]) if sources else []
+            gradients |= dict(zip(keys.values(), values, strict=True))
             if "indices" in outputs:
                 break
         return outputs, gradients
@@ -104,8 +104,8 @@ def _of_operand(array: np.ndarray, names: list[str], shape: mtf.Shape) -> np.nda
     """
     wanted = shape.dimension_names
     array = array.sum(tuple(axis for axis, name in enumerate(names) if name not in wanted))
-    kept = [name for name in names if name in wanted]
-    return array.transpose([kept.index(name) for name in wanted])
+    remaining = [name for name in names if name in wanted]
+    return array.transpose([remaining.index(name) for name in wanted])
 
 
 def test_all_cases_are_there_and_nearly_all_are_split() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,8 @@ def _product(total: int, factors: list[Any], offset: int) -> optim.Schedule:
     return optim.Shifted(optim.Product([named.get(f, f) for f in factors]), offset)
 
 
-# By the original's name: how its arguments are said here.
-TRANSLATIONS = {
+# The same schedule here, by the original's name.
+TRANSLATIONS: dict[str, Callable[..., optim.Schedule]] = {
     "constant": lambda total, value=1.0: optim.Constant(value),
     "constant_learning_rate": lambda total, learning_rate: optim.Constant(learning_rate),
     "linear_decay": _decay,
@@ -93,7 +94,9 @@ def test_a_schedule_equals_the_original_in_python(name: str) -> None:
     for step, value in zip(
         CASES[name].arrays["in/steps"], CASES[name].arrays["out/values"], strict=True
     ):
-        assert_close(schedule(int(step)), value)
+        rate = schedule(int(step))
+        assert isinstance(rate, int | float)
+        assert_close(rate, value)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -67,8 +67,8 @@ def test_logits_loss_and_gradients(name: str, several: bool) -> None:
     expected = case.arrays["out/logits"]
     compared = np.ones(expected.shape[:2], bool)
     if "in/targets_segmentation" in case.arrays:
-        # Positions of the padding behind packed rows see each other there, for all of them are
-        # called position 0. They have no loss, and nothing else sees them.
+        # In the original, padding after packed rows attends to itself, since all of its positions
+        # are 0. It has no loss, and nothing else attends to it.
         segments = case.arrays["in/targets_segmentation"]
         compared = padded_to(segments, case.hparams["max_length"]) != 0
     assert_close(logits[compared], expected[compared], FLOAT32_MODEL_TOLERANCE)
@@ -81,15 +81,15 @@ def test_logits_loss_and_gradients(name: str, several: bool) -> None:
         assert_close(gradient / positions, expected, FLOAT32_MODEL_TOLERANCE)
 
 
-def _whole_batch(case: ReferenceCase, inputs: np.ndarray) -> np.ndarray:
-    """Returns the inputs with empty rows and columns up to the sizes of the model."""
-    whole = np.zeros([case.hparams["batch_size"], case.hparams["max_length"]], np.int32)
-    whole[: inputs.shape[0], : inputs.shape[1]] = inputs
-    return whole
+def _padded_batch(case: ReferenceCase, inputs: np.ndarray) -> np.ndarray:
+    """Returns the inputs padded to the batch size and the length of the model."""
+    padded = np.zeros([case.hparams["batch_size"], case.hparams["max_length"]], np.int32)
+    padded[: inputs.shape[0], : inputs.shape[1]] = inputs
+    return padded
 
 
 def _decode_length(case: ReferenceCase, inputs: np.ndarray | None) -> int:
-    """Returns how many ids the original makes at most."""
+    """Returns the largest number of ids that the original makes."""
     if inputs is None:
         return case.hparams["max_length"]
     longest = np.count_nonzero(inputs, axis=1).max()
@@ -105,7 +105,7 @@ def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)
     expected = case.arrays[f"out/{decode}_ids"]
-    given = {
+    stored = {
         key.removeprefix(f"{decode}_"): x
         for key, x in case.with_role("in").items()
         if key in (f"{decode}_inputs", f"{decode}_targets")
@@ -113,14 +113,14 @@ def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     prompts = np.zeros_like(expected)
     inputs, rows = None, len(expected)
     if case.hparams["vocab_inputs"] is not None:
-        rows, inputs = len(given["inputs"]), _whole_batch(case, given["inputs"])
-    elif given:
-        (partial,) = given.values()
+        rows, inputs = len(stored["inputs"]), _padded_batch(case, stored["inputs"])
+    elif stored:
+        (partial,) = stored.values()
         prompts[: len(partial), : partial.shape[1]] = partial
     steps = _decode_length(case, inputs)
-    made = greedy(model, mesh, prompts, inputs)
+    decodes = greedy(model, mesh, prompts, inputs)
     np.testing.assert_array_equal(
-        to_the_end(made, steps)[:rows], to_the_end(expected, steps)[:rows]
+        to_the_end(decodes, steps)[:rows], to_the_end(expected, steps)[:rows]
     )
 
 
@@ -130,8 +130,8 @@ def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
 def test_beam_searches(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)
-    given = case.with_role("in").get(f"{decode}_inputs")
-    inputs = None if given is None else _whole_batch(case, given)
+    stored = case.with_role("in").get(f"{decode}_inputs")
+    inputs = None if stored is None else _padded_batch(case, stored)
     limit = _decode_length(case, inputs)
     assert_beam_search_is_the_originals(model, mesh, case, decode, inputs, limit)
 

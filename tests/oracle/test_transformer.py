@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ CHECKPOINTS = [name for name, case in CASES.items() if "checkpoint" in case.hpar
 
 
 def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
-    found = {
+    features = {
         name: x
         for name, x in case.with_role("in").items()
         if name.startswith(("inputs", "targets"))
@@ -48,12 +49,12 @@ def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
     if case.name == "lm_prefix":
         # The original's padding sees everything, and without segments everything sees it: after
         # the targets' end a row is in its inputs again.
-        targets = found["targets"]
+        targets = features["targets"]
         ends = np.cumsum(targets == 1, axis=1) - (targets == 1)
         inside = ends % 2 == 0
         inside[:, 1:] |= inside[:, :-1].copy()
-        found["targets_prefix"] = inside.astype(np.int32)
-    return found
+        features["targets_prefix"] = inside.astype(np.int32)
+    return features
 
 
 @functools.cache
@@ -64,7 +65,9 @@ def _model(name: str, several: bool) -> tuple[TokenModel, mtf.Mesh]:
     return with_weights(transformer_model(mesh, case), case), mesh
 
 
-def _loss(case: ReferenceCase, loss: Loss) -> np.ndarray:
+def _loss(case: ReferenceCase, loss: Loss | None) -> Any:
+    """Returns the original's loss, a number, of a loss in numpy arrays."""
+    assert loss is not None
     size = case.arrays["in/targets"].size
     return loss.total / case.hparams.get("loss_denominator", size)
 
@@ -121,15 +124,16 @@ def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     else:
         prompts = case.arrays[f"in/{decode}_partial_sequences"]
     end_id = model.vocab.size if options.get("never_end") else decoding.END_ID
-    made = greedy(model, mesh, prompts, inputs, end_id)
-    for row, want, prompt in zip(made, expected, prompts, strict=True):
-        given = np.count_nonzero(prompt)
+    decodes = greedy(model, mesh, prompts, inputs, end_id)
+    for row, want, prompt in zip(decodes, expected, prompts, strict=True):
+        prompt_length = int(np.count_nonzero(prompt))
+        start = prompt_length
         if options.get("remove_partial"):
-            row, given = np.pad(row[given:], [0, given]), 0
+            row, start = np.pad(row[prompt_length:], [(0, prompt_length)]), 0
             want = want.copy()
-            want[len(prompt) - np.count_nonzero(prompt) :] = 0
+            want[len(prompt) - prompt_length :] = 0
         if "max_steps" in options:
-            row = np.where(np.arange(len(row)) < given + options["max_steps"], row, 0)
+            row = np.where(np.arange(len(row)) < start + options["max_steps"], row, 0)
         if not options.get("never_end"):
             row, want = to_the_end(row[np.newaxis])[0], to_the_end(want[np.newaxis])[0]
         np.testing.assert_array_equal(row, want)
@@ -191,5 +195,5 @@ def test_a_trained_checkpoint_gives_the_loss_after_training(name: str) -> None:
 @pytest.mark.parametrize("name", BUCKETS)
 def test_relative_position_buckets(name: str) -> None:
     case = BUCKETS[name]
-    made = relative_position_bucket(case.arrays["in/relative_position"], **case.hparams)
-    np.testing.assert_array_equal(made, case.arrays["out/bucket"])
+    buckets = relative_position_bucket(case.arrays["in/relative_position"], **case.hparams)
+    np.testing.assert_array_equal(buckets, case.arrays["out/bucket"])

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import re
+import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -227,13 +228,14 @@ def shortened(flag: str) -> str:
 
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
-    """Makes References, without looking anything up, and lists them.
+    """Makes References, without looking anything up, and lists them with their lines.
 
     The value of a statement may lack some: a dictionary with a key twice has the second value only.
     """
 
-    def __init__(self) -> None:
-        self.references: list[Reference] = []
+    def __init__(self, text: Any) -> None:
+        self.references: list[tuple[int, Reference]] = []
+        self.parser = config_parser.ConfigParser(text, self)
 
     def configurable_reference(
         self,
@@ -241,32 +243,51 @@ class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
         evaluate: bool,  # noqa: FBT001 - gin's signature
     ) -> Reference:
         *scopes, selector = scoped_configurable_name.split("/")
-        self.references.append(Reference(tuple(scopes), selector, evaluate))
-        return self.references[-1]
+        reference = Reference(tuple(scopes), selector, evaluate)
+        # The token after a reference is on its line, or on a later one of the same statement.
+        line, _ = self.parser.current_token.start
+        self.references.append((line, reference))
+        return reference
 
     def macro(self, macro_name: str) -> Reference:
         return Reference((macro_name,), MACRO)
 
 
 def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
-    """Yields the statements of an open file or of the text of a flag."""
+    """Yields the statements of an open file or of the text of a flag.
+
+    Those of a block are its declaration and its bindings.
+    """
+    delegate, statements = _parsed(text, source)
+    # The parser reads a whole block before it returns the first statement, so that only lines tell
+    # which binding a reference belongs to.
+    starts = [statement.location.line_num for statement in statements]
+    ends = [*starts[1:], sys.maxsize]
+    for statement, start, end in zip(statements, starts, ends, strict=True):
+        place = shortened(source) if isinstance(text, str) else f"{source}:{start}"
+        if isinstance(statement, config_parser.BindingStatement):
+            _check_value(statement.value, place)
+        references = (r for line, r in delegate.references if start <= line < end)
+        yield SourceStatement(statement, place, tuple(references))
+
+
+def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
+    """Returns the statements of a file or a flag as gin's parser returns them.
+
+    Raises:
+      ConfigError: a syntax error.
+    """
     is_flag = isinstance(text, str)
-    delegate = _Delegate()
     try:
-        for statement in config_parser.ConfigParser(text, delegate):
-            line = getattr(statement.location, "line_num", 1)
-            place = shortened(source) if is_flag else f"{source}:{line}"
-            if isinstance(statement, config_parser.BindingStatement):
-                _check_value(statement.value, place)
-            yield SourceStatement(statement, place, tuple(delegate.references))
-            delegate.references.clear()
+        delegate = _Delegate(text)
+        return delegate, list(delegate.parser)
     except RecursionError:
         place = shortened(source)
         raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep") from None
     except SyntaxError as error:
         # gin appends the error of Python's parser in further lines; where a token is no Python
         # constant, its whole message is that error.
-        message = str(error.msg).split("\n")[0]
+        message = " ".join(str(error.msg).split("\n")[0].split())
         if "Failed to parse token" in error.msg:
             message = "not a gin value"
         hint = _constant_hint(error.msg)
