@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from mtfrun import layers, mtf
-from mtfrun.models.transformer import FeedForward, SelfAttention, SequenceCall
+from mtfrun.models import transformer
+from mtfrun.models.transformer import SequenceCall
+from tests.case_tables import exported, recorded_calls, require_a_case_of_each
 from tests.layers.differentiated import output_and_gradients
 from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
@@ -31,6 +35,12 @@ def _integers(high: int, *sizes: int) -> np.ndarray:
 
 X = {"x": (f"{BATCH};{LENGTH};{D_MODEL}", _normal(8, 4, 8))}
 ROWS = {"ids": (f"{BATCH};{LENGTH}", _integers(16, 8, 4))}
+SEGMENTS = {"ids": (ROWS["ids"][0], _integers(2, 8, 4))}
+MEMORY = {"memory": (f"{BATCH};memory_length:6;{D_MODEL}", _normal(8, 6, 8))}
+CHANNELS, FILTERS = mtf.Dimension("channels", 3), mtf.Dimension("filters", 4)
+LINE = {"x": (f"{BATCH};cols:6;channels:3", _normal(8, 6, 3))}
+IMAGES = {"x": (f"{BATCH};rows:4;cols:6;channels:3", _normal(8, 4, 6, 3))}
+VOLUMES = {"x": (f"{BATCH};depth:4;rows:4;cols:4;channels:3", _normal(8, 4, 4, 4, 3))}
 LOGITS = {"logits": (f"{BATCH};{LENGTH};{VOCAB}", _normal(8, 4, 16)), **ROWS}
 
 
@@ -43,7 +53,7 @@ class Case(NamedTuple):
 
 
 def _attend(
-    layer: SelfAttention, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+    layer: transformer.Sublayer, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
 ) -> mtf.Tensor:
     length, memory_length = mtf.Dimension("length", 4), mtf.Dimension("memory_length", 4)
     mask = layers.attention_mask_causal(inputs["x"].mesh, length, memory_length)
@@ -51,7 +61,95 @@ def _attend(
     return layer(inputs["x"], dataclasses.replace(call, self_attention_bias=mask + segments))
 
 
+def _attend_to_encoder(
+    layer: transformer.Sublayer, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+) -> mtf.Tensor:
+    memory = transformer.EncoderMemory(inputs["memory"])
+    return layer(inputs["x"], dataclasses.replace(call, encoder=memory))
+
+
+def _attend_to_memory(
+    layer: layers.MultiHeadAttention, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+) -> mtf.Tensor:
+    memory = layer.keys_and_values(inputs["memory"])
+    memory_length = inputs["memory"].shape.get_dim_by_name("memory_length")
+    return layer(inputs["x"], memory, memory_length, None, call)
+
+
+def _relative_positions(
+    layer: layers.RelativePositionBias, inputs: Mapping[str, mtf.Tensor], call: SequenceCall
+) -> mtf.Tensor:
+    mesh = inputs["x"].mesh
+    positions, memory_positions = (mtf.range(mesh, dim) for dim in ("length:4", "memory_length:6"))
+    return layer(positions, memory_positions, call, bidirectional=True) * mtf.reduce_sum(
+        inputs["x"]
+    )
+
+
+def _apply(layer: Any, inputs: Mapping[str, mtf.Tensor], call: SequenceCall) -> mtf.Tensor:
+    return layer(inputs["x"], call)
+
+
+HEADS = layers.AttentionHeads(4, d_kv=4)
+
 CASES = {
+    "gated_feed_forward": Case(
+        lambda mesh: transformer.GatedFeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3), _apply, X
+    ),
+    "local_self_attention": Case(
+        lambda mesh: transformer.LocalSelfAttention(mesh, WIDTH, window=2, heads=HEADS),
+        _attend,
+        {**X, **SEGMENTS},
+    ),
+    "encoder_decoder_attention": Case(
+        lambda mesh: transformer.EncoderDecoderAttention(mesh, WIDTH, heads=HEADS),
+        _attend_to_encoder,
+        {**X, **MEMORY},
+    ),
+    "multi_head_attention": Case(
+        lambda mesh: layers.MultiHeadAttention(mesh, WIDTH, heads=HEADS, dropout_rate=0.3),
+        _attend_to_memory,
+        {**X, **MEMORY},
+    ),
+    "relative_position_bias": Case(
+        lambda mesh: layers.RelativePositionBias(mesh, num_heads=4), _relative_positions, X
+    ),
+    "stack": Case(
+        lambda mesh: transformer.Stack(
+            mesh, WIDTH, num_layers=2, layers=[transformer.FeedForward], rematerialise=True
+        ),
+        _apply,
+        X,
+    ),
+    "softmax": Case(
+        lambda mesh: transformer.TokenSoftmax(mesh, 13, IDS, WIDTH),
+        # Not the logits of padding, which are about -1e9.
+        lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
+        X,
+    ),
+    "sublayer_dropout": Case(
+        lambda mesh: transformer.SublayerDropout(mesh, WIDTH, rate=0.4), _apply, X
+    ),
+    "sinusoid_positions": Case(
+        lambda mesh: layers.SinusoidPositions(mesh, 16, WIDTH),
+        lambda layer, inputs, call: inputs["x"] * layer(inputs["ids"], call),
+        {**X, **ROWS},
+    ),
+    "batch_norm": Case(lambda mesh: layers.BatchNorm(mesh, [WIDTH]), _apply, X),
+    "conv_1d": Case(lambda mesh: layers.Conv1D(mesh, CHANNELS, FILTERS), _apply, LINE),
+    "conv_2d": Case(lambda mesh: layers.Conv2D(mesh, CHANNELS, FILTERS), _apply, IMAGES),
+    "conv_3d": Case(lambda mesh: layers.Conv3D(mesh, CHANNELS, FILTERS), _apply, VOLUMES),
+    "conv_2d_transpose": Case(
+        lambda mesh: layers.Conv2DTranspose(mesh, CHANNELS, FILTERS), _apply, IMAGES
+    ),
+    "conv_3d_transpose": Case(
+        lambda mesh: layers.Conv3DTranspose(mesh, CHANNELS, FILTERS), _apply, VOLUMES
+    ),
+    "separable_conv_1d": Case(
+        lambda mesh: layers.SeparableConv1D(mesh, mtf.Dimension("length", 4), WIDTH, FILTERS),
+        _apply,
+        X,
+    ),
     "dense": Case(
         lambda mesh: layers.Dense(
             mesh,
@@ -59,22 +157,22 @@ CASES = {
             [mtf.Dimension("heads", 4), mtf.Dimension("d_kv", 2)],
             activation=mtf.gelu,
         ),
-        lambda layer, inputs, call: layer(inputs["x"], call),
+        _apply,
         X,
     ),
     "dense_product": Case(
         lambda mesh: layers.DenseProduct(mesh, [WIDTH], [mtf.Dimension("d_ff", 16)]),
-        lambda layer, inputs, call: layer(inputs["x"], call),
+        _apply,
         X,
     ),
     "rms_norm": Case(
         lambda mesh: layers.RMSNorm(mesh, WIDTH),
-        lambda layer, inputs, call: layer(inputs["x"], call),
+        _apply,
         X,
     ),
     "layer_norm": Case(
         lambda mesh: layers.LayerNorm(mesh, WIDTH),
-        lambda layer, inputs, call: layer(inputs["x"], call),
+        _apply,
         X,
     ),
     "layer_norm_over_a_split_dimension": Case(
@@ -104,20 +202,18 @@ CASES = {
     ),
     "dropout": Case(
         lambda mesh: layers.Dropout(0.4),
-        lambda layer, inputs, call: layer(inputs["x"], call),
+        _apply,
         X,
     ),
     "feed_forward": Case(
-        lambda mesh: FeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3),
-        lambda layer, inputs, call: layer(inputs["x"], call),
+        lambda mesh: transformer.FeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3),
+        _apply,
         X,
     ),
     "self_attention": Case(
-        lambda mesh: SelfAttention(
-            mesh, WIDTH, heads=layers.AttentionHeads(4, d_kv=4), dropout_rate=0.3
-        ),
+        lambda mesh: transformer.SelfAttention(mesh, WIDTH, heads=HEADS, dropout_rate=0.3),
         _attend,
-        {**X, "ids": (ROWS["ids"][0], _integers(2, 8, 4))},
+        {**X, **SEGMENTS},
     ),
     "cross_entropy_with_ids": Case(
         lambda mesh: layers.Dropout(0.0),
@@ -148,3 +244,21 @@ def test_a_layout_changes_neither_output_nor_gradients(name: str, mesh_shape: st
     assert actual.keys() == expected.keys()
     for key, value in expected.items():
         assert_close(actual[key], value, FLOAT32_OP_TOLERANCE)
+
+
+def _is_layer(value: Any) -> bool:
+    is_module = isinstance(value, type) and issubclass(value, mtf.Module)
+    return is_module and "__call__" in dir(value) and not inspect.isabstract(value)
+
+
+@pytest.mark.parametrize("package", [layers, transformer], ids=["layers", "transformer"])
+def test_every_public_layer_has_a_case(package: ModuleType) -> None:
+    names = exported(package, _is_layer)
+    mesh = mtf.Mesh(ONE_DEVICE)
+    with (
+        recorded_calls(layers, exported(layers, _is_layer)) as of_layers,
+        recorded_calls(transformer, exported(transformer, _is_layer)) as of_transformer,
+    ):
+        for case in CASES.values():
+            case.make(mesh)
+    require_a_case_of_each(names, of_layers | of_transformer, [], f"CASES in {__file__}")

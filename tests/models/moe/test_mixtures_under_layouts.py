@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import typing
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mtfrun.models import moe
+from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import GATES, LAYOUT, Result, cached_run
 
@@ -74,3 +79,16 @@ def test_every_quick_case_is_one_of_all() -> None:
 def test_gathers_equal_contractions(kind: str, gate: str) -> None:
     expected = cached_run(kind, gate, "einsum", ONE_DEVICE, "")
     _assert_equal(cached_run(kind, gate, "gather", ONE_DEVICE, ""), expected)
+
+
+def _is_gate(value: Any) -> bool:
+    if not isinstance(value, type) or not dataclasses.is_dataclass(value):
+        return False
+    return typing.get_type_hints(value.__call__).get("return") is moe.Routing
+
+
+def test_every_public_gate_has_a_case() -> None:
+    with_a_case = {type(gate).__name__ for gate in GATES.values()}
+    gates = exported(moe, _is_gate)
+    assert "Top2" in gates
+    require_a_case_of_each(gates, with_a_case, [], "GATES in tests/models/moe/mixtures.py")
