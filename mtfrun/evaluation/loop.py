@@ -11,8 +11,9 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.evaluation.bits_per_byte import bits_per_byte
+from mtfrun.layers import Metric
 from mtfrun.models.means import means
-from mtfrun.models.model import Metric, Model
+from mtfrun.models.model import Model
 
 # Name of the metric for the bytes of text that the targets with a loss represent.
 _BYTES = "bytes"

@@ -8,8 +8,7 @@ from typing import ClassVar, NamedTuple
 
 from mtfrun import layers, mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import Collector
-from mtfrun.layers import Metric as Metric  # noqa: PLC0414 - part of this module's interface
+from mtfrun.layers import Collector, Metric
 from mtfrun.models.reporting import Reporting
 
 Features = Mapping[str, mtf.Tensor]

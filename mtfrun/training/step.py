@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.errors import InputError
-from mtfrun.models.model import Loss, Metric
+from mtfrun.layers import Metric
+from mtfrun.models.model import Loss
 from mtfrun.training.state import TrainState
 
 Features = Mapping[str, mtf.Tensor]

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -24,11 +25,13 @@ class Subject:
       name: the name in the report.
       module: the module, which is run as a program.
       arguments: of the program.
+      directory: of the checkout whose module it is; None for this one.
     """
 
     name: str
     module: str
     arguments: Sequence[str] = ()
+    directory: pathlib.Path | None = None
 
 
 def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[str, Result]:
@@ -104,6 +107,7 @@ def _start(subject: Subject) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.DEVNULL,
         text=True,
         env=environment,
+        cwd=subject.directory,
     )
     try:
         yield process

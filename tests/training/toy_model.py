@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.models.model import Loss, Metric, Model
+from mtfrun.layers import Metric
+from mtfrun.models.model import Loss, Model
 
 
 class Bigram(Model):

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 from mtfrun import mtf
-from mtfrun.layers import Call, Collector
-from mtfrun.models.model import ImageModel, Loss, Metric
+from mtfrun.layers import Call, Collector, Metric
+from mtfrun.models.model import ImageModel, Loss
 from mtfrun.models.reporting import Reporting
 from mtfrun.models.resnet.image_input import ImageInput
 from mtfrun.models.resnet.image_loss import ImageLoss

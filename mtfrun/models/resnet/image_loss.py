@@ -6,8 +6,8 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Call, regularised_cross_entropy
-from mtfrun.models.model import Loss, Metric
+from mtfrun.layers import Call, Metric, regularised_cross_entropy
+from mtfrun.models.model import Loss
 from mtfrun.models.resnet.mixup import mix_with_previous, mixing_coefficients, previous_in_batch
 
 # Pairs of labels {batch} int32 and their coefficients {batch} float32, which add up to 1.

@@ -6,8 +6,8 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Call, regularised_cross_entropy
-from mtfrun.models.model import Loss, Metric
+from mtfrun.layers import Call, Metric, regularised_cross_entropy
+from mtfrun.models.model import Loss
 
 
 @dataclasses.dataclass(frozen=True)
