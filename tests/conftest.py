@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import signal
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -39,25 +36,6 @@ def _make_virtual_devices() -> None:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES
     )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _release_compiled_programs() -> Iterator[None]:
-    """Frees what DTensor has compiled for the tests of a file.
-
-    It keeps every program for the life of its device, and a process of tests would grow by
-    gigabytes. A new device starts without any; tensors and variables of a mesh do not outlive the
-    file that made them.
-    """
-    yield
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None:
-        return
-    gc.collect()
-    tensorflow.experimental.dtensor._reset_dtensor_device(is_async=True)
-    gc.collect()
-    if sys.platform == "linux":  # return freed memory of glibc's to the system
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture

@@ -44,7 +44,6 @@ LEVELS = {
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
-    "mtfrun.cli": {"configuration": {"terminal"}},
     "mtfrun.models": {"moe": {"transformer"}},
     "mtfrun.mtf.ops": {"spatial": {"indexing"}},
 }

@@ -114,6 +114,7 @@ def refuse_writes(monkeypatch: pytest.MonkeyPatch, directory: pathlib.Path) -> N
     original_open, original_builtin, original_mkdir = os.open, open, os.mkdir
     monkeypatch.setattr(os, "open", refusing_open)
     monkeypatch.setattr("builtins.open", refusing_builtin)
+    monkeypatch.setattr("io.open", refusing_builtin)  # what pathlib calls
     monkeypatch.setattr(os, "mkdir", refusing_mkdir)
 
 
