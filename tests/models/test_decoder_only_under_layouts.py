@@ -10,7 +10,7 @@ import pytest
 
 from mtfrun import decoding, mtf
 from mtfrun.models.transformer import TokenLoss
-from tests.layouts import LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS
+from tests.layouts import LAYOUTS, ONE_DEVICE
 from tests.models.small_model import LAYOUT, packed_rows, small_model
 from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
 
@@ -20,13 +20,12 @@ VARIANTS = {
     "unpacked, untied": (("targets",), False),
 }
 
-# Every quick mesh once in each run; all combinations with the slow tests.
+# Meshes of one and of both axes in each run; all combinations with the slow tests.
 QUICK = {
     ("packed, tied", ONE_DEVICE, True),
     ("unpacked, untied", "data:2,model:1", True),
     ("packed, tied", "data:1,model:2", False),
     ("packed, tied", "data:2,model:2", True),
-    ("packed, tied", "data:4,model:2", False),
 }
 CASES = [
     pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.slow])
@@ -78,7 +77,7 @@ def _tokens(mesh_shape: str, sampled: bool) -> np.ndarray:
         pytest.param(mesh_shape, sampled, marks=[] if quick else [pytest.mark.slow])
         for mesh_shape in LAYOUTS[1:]
         for sampled, quick in (
-            (False, mesh_shape in QUICK_LAYOUTS),
+            (False, mesh_shape == "data:4,model:2"),
             (True, mesh_shape == "data:2,model:2"),
         )
     ],

@@ -60,6 +60,13 @@ def _tokens(mesh_shape: str) -> np.ndarray:
     return decoded(small_encoder_decoder(mesh), mesh, features)
 
 
-@pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:1,model:2", "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape",
+    [
+        "data:2,model:2",
+        pytest.param("data:2,model:1", marks=pytest.mark.slow),
+        pytest.param("data:1,model:2", marks=pytest.mark.slow),
+    ],
+)
 def test_greedy_decodes_are_the_same_everywhere(mesh_shape: str) -> None:
     np.testing.assert_array_equal(_tokens(mesh_shape), _tokens(ONE_DEVICE))

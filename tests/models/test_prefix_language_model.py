@@ -88,13 +88,16 @@ def _reading(
     return at_once(longest, mtf.import_tf_tensor(mesh, sizes, [("batch", 8)]))
 
 
+QUICK = {("relative", "data:2,model:2"), ("grouped, rotary", ONE_DEVICE)}
+
+
 @pytest.mark.parametrize(
     "kind, mesh_shape",
     [
         pytest.param(
             kind,
             mesh_shape,
-            marks=[] if mesh_shape == ONE_DEVICE or kind == "relative" else [pytest.mark.slow],
+            marks=[] if (kind, mesh_shape) in QUICK else [pytest.mark.slow],
         )
         for kind in KINDS
         for mesh_shape in MESHES
@@ -160,7 +163,12 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+QUICK_SEARCHES = [
+    pytest.param(name, marks=[] if name == "beam" else [pytest.mark.slow]) for name in SEARCHES
+]
+
+
+@pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
     together = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))
     for row in (0, 2, 4, 6):
@@ -170,7 +178,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
         assert_close(together.scores[row], alone.scores[0], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_decodes_are_the_same_on_a_mesh(name: str) -> None:
     expected = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))
     hypotheses = _decoded("data:2,model:2", SEARCHES[name], tuple(range(8)))

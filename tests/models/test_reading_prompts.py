@@ -198,14 +198,18 @@ def _read_step_by_step(kind: str) -> np.ndarray:
 
 
 QUICK = {"grouped, relative, rotary", "local, relative, rotary"}
+# The kinds that together have all parts; all with the slow tests.
+QUICK_CASES = {
+    *((kind, ONE_DEVICE, 5) for kind in QUICK),
+    ("grouped, relative, rotary", TWO_BY_TWO, 5),
+    ("two levels of experts", ONE_DEVICE, 13),
+}
 CASES = [
     pytest.param(
         kind,
         mesh_shape,
         first,
-        marks=[]
-        if mesh_shape == ONE_DEVICE or (kind in QUICK and first == 5)
-        else [pytest.mark.slow],
+        marks=[] if (kind, mesh_shape, first) in QUICK_CASES else [pytest.mark.slow],
     )
     for kind in KINDS
     for mesh_shape in (ONE_DEVICE, TWO_BY_TWO)
@@ -282,13 +286,16 @@ def _assert_same(actual: Any, expected: Any) -> None:
     assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
+QUICK_SEARCHES = [
+    pytest.param(name, marks=[] if name == "beam" else [pytest.mark.slow]) for name in SEARCHES
+]
 SEARCH_CASES = [
     pytest.param(
         kind,
         name,
         mesh_shape,
         marks=[]
-        if (kind in QUICK if name == "beam" else kind == "learned positions")
+        if kind == ("grouped, relative, rotary" if name == "beam" else "learned positions")
         and mesh_shape == ONE_DEVICE
         else [pytest.mark.slow],
     )
@@ -305,7 +312,7 @@ def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_program_of_xla_finds_the_same(name: str) -> None:
     mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
     actual = _decoded(
@@ -314,7 +321,7 @@ def test_a_program_of_xla_finds_the_same(name: str) -> None:
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", QUICK_SEARCHES)
 def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
     mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
     model = _model(mesh, kind)
@@ -324,7 +331,10 @@ def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
         _assert_same(alone, decoding.Hypotheses(*(x[row : row + 1] for x in together)))
 
 
-@pytest.mark.parametrize("kind", ["grouped, relative, rotary", "local, relative, rotary"])
+@pytest.mark.parametrize(
+    "kind",
+    ["grouped, relative, rotary", pytest.param("local, relative, rotary", marks=pytest.mark.slow)],
+)
 def test_the_rounding_of_a_row_does_not_depend_on_the_others(kind: str) -> None:
     """Steps begin elsewhere, and repeat other parts of the prompt."""
     mesh = mtf.Mesh(ONE_DEVICE)

@@ -50,9 +50,7 @@ LAYOUTS = {
 
 # Compiling takes seconds a case: the other meshes are slow tests.
 QUICK_MESHES = {
-    ("one_block_each_train", "data:2,model:1"),
     ("two_col_blocks_train", "data:2,model:2"),
-    ("deeper_eval", "data:2,model:2"),
 }
 
 

@@ -84,7 +84,7 @@ CASES = [
     pytest.param("one level", "data:2,model:2", True, 1),
     pytest.param("two levels", "data:2,model:2", False, 1),
     pytest.param("two levels", "data:2,model:2", True, 1, marks=pytest.mark.slow),
-    pytest.param("two levels", ONE_DEVICE, True, 1),
+    pytest.param("two levels", ONE_DEVICE, True, 1, marks=pytest.mark.slow),
     pytest.param("one level", "data:2,model:1", False, 2, marks=pytest.mark.slow),
     pytest.param("two levels", "data:2,model:2", False, 2, marks=pytest.mark.slow),
 ]
@@ -101,7 +101,9 @@ def test_training_is_the_same_everywhere(
         assert_close(actual[name], total, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize(
+    "mixture", ["two levels", pytest.param("one level", marks=pytest.mark.slow)]
+)
 def test_bfloat16_stays_near_float32(mixture: str) -> None:
     exact, rounded = _history(mixture, ONE_DEVICE), _history(mixture, ONE_DEVICE, dtype="bfloat16")
     assert_close(rounded["loss"], exact["loss"], BFLOAT16_LOSS_TOLERANCE)
@@ -173,7 +175,9 @@ def _beams(mixture: str, mesh_shape: str, rows: tuple[int, ...]) -> Any:
     return mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts[list(rows)]})))
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize(
+    "mixture", ["two levels", pytest.param("one level", marks=pytest.mark.slow)]
+)
 def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: str) -> None:
     together = _beams(mixture, ONE_DEVICE, tuple(range(8)))
     for row in (0, 5):

@@ -65,7 +65,7 @@ def _two_steps(
     "mixture, mesh_shape, microbatches",
     [
         ("two levels", "data:2,model:2", 1),
-        ("two levels", ONE_DEVICE, 2),
+        pytest.param("two levels", ONE_DEVICE, 2, marks=pytest.mark.slow),
         pytest.param("one level", "data:2,model:2", 1, marks=pytest.mark.slow),
         pytest.param("two levels", "data:2,model:2", 2, marks=pytest.mark.slow),
     ],

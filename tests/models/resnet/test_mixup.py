@@ -154,7 +154,7 @@ def test_the_loss_is_that_of_both_labels_weighted_by_the_coefficients() -> None:
 @pytest.mark.parametrize(
     ("mesh_shape", "layout", "blocks"),
     [
-        ("data:4,model:1", "batch:data", 1),
+        pytest.param("data:4,model:1", "batch:data", 1, marks=pytest.mark.slow),
         ("data:2,model:2", "row_blocks:data;col_blocks:model", 2),
     ],
 )
