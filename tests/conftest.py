@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.layouts import LAYOUTS, NUM_DEVICES
+from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,7 +46,7 @@ def hangup_not_ignored() -> Iterator[None]:
     signal.signal(signal.SIGHUP, former)
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=[ONE_DEVICE, *meshes()])
 def mesh_shape(request: pytest.FixtureRequest) -> str:
     """Every mesh shape of LAYOUTS, for example `"data:2,model:2"`."""
     return request.param

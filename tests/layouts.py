@@ -25,9 +25,9 @@ LAYOUTS = [
     "data:8,model:1",
 ]
 
-# Those of the default suite: each axis, both, and more than two devices along one. The others split
-# the same dimensions over other numbers of devices, in slow tests.
-QUICK_LAYOUTS = [ONE_DEVICE, "data:2,model:1", "data:1,model:2", "data:2,model:2", "data:4,model:2"]
+# Those of the default suite: both axes, and more than two devices along one. The others split the
+# same dimensions over one axis or other numbers of devices, in slow tests.
+QUICK_LAYOUTS = [ONE_DEVICE, "data:2,model:2", "data:4,model:2"]
 
 # Relative to the largest entry of what is expected; see assert_close.
 FLOAT32_OP_TOLERANCE = 1e-5

@@ -36,7 +36,7 @@ def test_a_confusion_matrix_is_green_on_the_diagonal_and_red_elsewhere() -> None
         assert tuple(cells[row, col]) == (255, 255, 255), (row, col)
 
 
-@pytest.mark.parametrize("classes", [2, 10, 60, 700])
+@pytest.mark.parametrize("classes", [2, 60, 700])
 def test_the_image_of_any_number_of_classes_has_a_moderate_size(classes: int) -> None:
     image = confusion_matrix_image(np.eye(classes) * 12_345, [f"class {i}" for i in range(classes)])
     assert image.dtype == np.uint8 and image.shape[2] == 3

@@ -19,8 +19,10 @@ WHERE = [
     ("data:1,model:1", "", (2, 4)),
     ("data:2,model:1", "batch:data", (1, 2)),
     ("data:2,model:2", "row_blocks:data;column_blocks:model", (2, 2)),
-    ("data:2,model:2", "batch:data;out:model", (2, 1)),
-    ("data:4,model:2", "column_blocks:data;channels:model", (1, 4)),
+    pytest.param("data:2,model:2", "batch:data;out:model", (2, 1), marks=pytest.mark.slow),
+    pytest.param(
+        "data:4,model:2", "column_blocks:data;channels:model", (1, 4), marks=pytest.mark.slow
+    ),
 ]
 
 

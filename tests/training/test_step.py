@@ -13,11 +13,10 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.training import TrainState, train_steps_function
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close, meshes
 from tests.training.toy_model import Bigram, batches
 
 LAYOUT = "batch:data;d_ff:model"
-MESHES = ("data:2,model:1", "data:1,model:2", "data:2,model:2", "data:4,model:2")
 
 
 @functools.cache
@@ -44,7 +43,7 @@ def losses(
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
-@pytest.mark.parametrize("mesh_shape", MESHES)
+@pytest.mark.parametrize("mesh_shape", meshes())
 def test_losses_and_parameters_are_those_of_one_device(mesh_shape: str, microbatches: int) -> None:
     expected = losses("data:1,model:1", microbatches=microbatches)
     actual = losses(mesh_shape, microbatches=microbatches)

@@ -86,7 +86,7 @@ def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
 @pytest.mark.parametrize(
     ("mesh_shape", "layout"),
     [
-        ("data:4,model:1", "batch:data"),
+        pytest.param("data:4,model:1", "batch:data", marks=pytest.mark.slow),
         ("data:2,model:2", FILTERS),
     ],
 )
