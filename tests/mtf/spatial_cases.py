@@ -94,7 +94,7 @@ POOLING = [
     OpCase(
         "max_pooling",
         lambda x: [mtf.max_pool2d(x), mtf.max_pool3d(x)],
-        ("a:8;b:8;rows:4;columns:4;c:8",),
+        ("a:8;b:2;rows:16;columns:4;c:8",),
         ("a:data", "a:data;c:model", "rows:data"),
     ),
     OpCase(
