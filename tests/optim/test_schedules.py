@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
+from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
-from tests.optim.public_names import public_schedules
+from tests.optim.public_names import is_schedule
 
 STEPS = (0, 1, 5, 10, 11, 50, 99, 100, 150)
 
@@ -77,8 +78,8 @@ CASES = {
 
 
 def test_every_public_schedule_has_a_case() -> None:
-    without_case = public_schedules(vars(optim)) - {case.make for case in CASES.values()}
-    assert not without_case, "add cases to CASES, with a formula"
+    with_a_case = {case.make.__name__ for case in CASES.values()}
+    require_a_case_of_each(exported(optim, is_schedule), with_a_case, [], "CASES, with a formula")
 
 
 @pytest.mark.parametrize("name", CASES)
