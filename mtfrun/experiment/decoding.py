@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Inference, Progress, Record, Source, required
 from mtfrun.experiment.scoring import Scoring
 from mtfrun.models import TextModel
-
-if TYPE_CHECKING:
-    from typing import Self  # Python 3.10 lacks it
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.10 lacks it
-
     from mtfrun.experiment.experiment import Experiment
 
 T = TypeVar("T")

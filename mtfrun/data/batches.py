@@ -1,0 +1,81 @@
+"""Batches: endless ones whose position is one integer, and those of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.order import Host, Order
+from mtfrun.data.rows import Batch, Rows, Selection
+
+
+class Batches(Iterator[Batch]):
+    """Endless batches of shuffled rows.
+
+    A batch is a pure function of the seed, the position and the host, so that setting `position` is
+    all that continues a run, with another batch size or number of hosts as well.
+
+    Args:
+      components: rows of the same features, which are mixed.
+      batch: rows of a batch, over all hosts.
+      seed: of the order and of all noise.
+      rates: how often rows of each component are chosen, relative to the others; None for one
+        component.
+      host: the part of every batch that is returned.
+
+    Attributes:
+      position: number of examples that all hosts have consumed; may be set.
+      batch: the argument.
+    """
+
+    def __init__(
+        self,
+        components: Sequence[Rows],
+        batch: int,
+        *,
+        seed: int,
+        rates: Sequence[float] | None = None,
+        host: Host = Host(),
+    ):
+        if batch < 1 or batch % host.count:
+            raise DataError(
+                f"a batch of {batch} rows must be at least 1 and a multiple of the number of hosts,"
+                f" {host.count}"
+            )
+        self.position = 0
+        self.batch = batch
+        self._components = components
+        self._order = Order([len(rows) for rows in components], rates, seed=seed)
+        self._host = host
+
+    def __next__(self) -> Batch:
+        """Returns the next batch."""
+        share = self.batch // self._host.count
+        first = self.position + share * self._host.index
+        batch: dict[str, np.ndarray] = {}
+        for component, places, selection in self._order.at(first + np.arange(share)):
+            for name, values in self._components[component].take(selection).items():
+                if name not in batch:
+                    batch[name] = np.zeros([share, *values.shape[1:]], values.dtype)
+                batch[name][places] = values
+        self.position += self.batch
+        return batch
+
+
+def every_row(rows: Rows, batch: int) -> Iterator[Batch]:
+    """Yields every row once, in order; rows of zeros fill up the last batch."""
+    for first in range(0, len(rows), batch):
+        numbers = np.arange(first, min(first + batch, len(rows)))
+        values = rows.take(Selection(numbers, np.zeros_like(numbers)))
+        yield {name: filled(value, batch) for name, value in values.items()}
+
+
+def filled(values: np.ndarray, batch: int) -> np.ndarray:
+    """Returns the values [rows, ...] followed by rows of zeros, [batch, ...]."""
+    if len(values) == batch:
+        return values
+    whole = np.zeros([batch, *values.shape[1:]], values.dtype)
+    whole[: len(values)] = values
+    return whole

@@ -1,0 +1,67 @@
+"""The base class of rows: what a batch is gathered from, with random access."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+Batch = Mapping[str, np.ndarray]
+"""Features [batch, ...] by name, int32 or uint8."""
+
+
+class Selection(NamedTuple):
+    """The rows of a batch.
+
+    Attributes:
+      rows: int64 [batch] numbers of rows.
+      epochs: int64 [batch] how often each has been visited before. A row and its epoch seed the
+        noise of objectives and augmentations, so that noise depends neither on the batch size nor
+        on the number of hosts.
+      seed: of all noise.
+    """
+
+    rows: np.ndarray
+    epochs: np.ndarray
+    seed: int = 0
+
+    def generators(self) -> list[np.random.Generator]:
+        """Returns a generator of random numbers for every row, a function of seed, epoch and row."""
+        return [
+            np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[row, epoch, 0, 0]))
+            for row, epoch in zip(self.rows.tolist(), self.epochs.tolist(), strict=True)
+        ]
+
+
+class Rows(abc.ABC):
+    """A finite number of rows of features.
+
+    One epoch visits each row once.
+    """
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+
+    @abc.abstractmethod
+    def take(self, selection: Selection) -> Batch:
+        """Returns the features of the selected rows, in their order.
+
+        A pure function of the selection; may be called by any thread.
+        """
+
+
+class SelectedRows(NamedTuple):
+    """Positions [rows] within a batch, and the selection of one component that stands there.
+
+    Attributes:
+      component: number of the `Rows` among those that are mixed.
+      positions: int64 [rows] where they stand in the batch.
+      selection: the rows.
+    """
+
+    component: int
+    positions: np.ndarray
+    selection: Selection

@@ -1,0 +1,63 @@
+"""The base class of sources: examples of a split, read one after the other."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from mtfrun.data.errors import DataError
+from mtfrun.errors import did_you_mean
+
+
+class Example(NamedTuple):
+    """One example of a source.
+
+    Attributes:
+      fields: bytes by name, UTF-8 for text; numbers are written in decimals.
+      is_whole: False for a part of a text that is too long to be held in memory: the next example
+        goes on with it.
+    """
+
+    fields: Mapping[str, bytes]
+    is_whole: bool = True
+
+
+class Source(abc.ABC):
+    """Examples in splits, in the same order every time.
+
+    A source is read when a cache is built; nothing else reads it, so it need not be fast at random
+    access. It must not hold all its examples in memory.
+    """
+
+    @property
+    @abc.abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+
+    @abc.abstractmethod
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yields the examples of `split`, in order, once.
+
+        Raises:
+          DataError: there is no such split, or it cannot be read: the message names the file, and
+            the line or record.
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self, split: str) -> object:
+        """Returns what changes when the examples may have changed, as JSON, without reading them.
+
+        For files: their paths, sizes and times of modification, and all settings.
+
+        Raises:
+          DataError: there is no such split, or no file.
+        """
+
+    def check_split(self, split: str) -> None:
+        """Raises DataError unless `split` is one of `splits`."""
+        if split not in self.splits:
+            raise DataError(
+                f'{self} has no split "{split}"; it has {", ".join(self.splits)}'
+                f"{did_you_mean(split, self.splits)}"
+            )

@@ -1,0 +1,97 @@
+"""Tasks: a source, what is done to its examples, and the vocabulary of the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mtfrun.data.cache import TokenCache, open_cache
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import TARGETS
+from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+
+Fields = Mapping[str, bytes]
+# One example to one, to several, or to none (an empty list).
+Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
+
+# The field that a source of running text has; it becomes the targets.
+TEXT = "text"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Examples of a source as ids.
+
+    Attributes:
+      source: of the examples.
+      vocabulary: text to ids and back; one for all features, or one for each by name.
+      preprocessors: functions of an example's fields, applied in order: they return other fields,
+        several examples or none. A `repr` that does not change from process to process identifies
+        them in the cache, so that classes with fields are better than lambdas.
+      name: of the task in metrics, messages and the cache; by default made from the source.
+      cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
+    """
+
+    source: Source
+    vocabulary: Vocabulary | Mapping[str, Vocabulary]
+    preprocessors: Sequence[Preprocessor] = ()
+    name: str | None = None
+    cache_dir: str | None = None
+
+    def vocabulary_of(self, feature: str) -> Vocabulary:
+        """Returns the vocabulary of "inputs" or "targets".
+
+        Raises:
+          DataError: it has none.
+        """
+        if not isinstance(self.vocabulary, Mapping):
+            return self.vocabulary
+        if feature not in self.vocabulary:
+            raise DataError(
+                f'Task.vocabulary has none for "{feature}"; it has {", ".join(self.vocabulary)}'
+            )
+        return self.vocabulary[feature]
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yields the examples of a split, preprocessed."""
+        for example in self.source.examples(split):
+            for fields in self._preprocessed(example.fields):
+                yield Example(fields, example.is_whole)
+
+    def texts(self, split: str, features: Sequence[str]) -> Iterator[tuple[bytes, ...]]:
+        """Yields the texts of `features` of every example; parts of long texts one by one."""
+        for example in self.examples(split):
+            yield tuple(self.text_of(example.fields, feature) for feature in features)
+
+    def text_of(self, fields: Fields, feature: str) -> bytes:
+        """Returns the text of a feature.
+
+        Raises:
+          DataError: the example has no such field.
+        """
+        if feature not in fields and feature == TARGETS and TEXT in fields:
+            feature = TEXT
+        if feature not in fields:
+            raise DataError(
+                f'{self.source}: an example has no field "{feature}"; it has '
+                f"{', '.join(fields)}: add a preprocessor such as @data.Rekey() to Task.preprocessors"
+            )
+        return fields[feature]
+
+    def cache(self, split: str, features: Sequence[str]) -> TokenCache:
+        """Returns the ids of a split, which are made at the first call.
+
+        Raises:
+          DataError: there is no such split, it holds no example, or it cannot be read.
+        """
+        return open_cache(self, split, tuple(features))
+
+    def _preprocessed(self, fields: Fields) -> Sequence[Fields]:
+        examples: Sequence[Fields] = [fields]
+        for preprocess in self.preprocessors:
+            results = [preprocess(example) for example in examples]
+            examples = []
+            for result in results:
+                examples.extend([result] if isinstance(result, Mapping) else result)
+        return examples

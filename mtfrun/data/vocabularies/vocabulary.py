@@ -1,0 +1,99 @@
+"""The base class of vocabularies."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+
+
+class EncodedTexts(NamedTuple):
+    """The ids of several texts.
+
+    Attributes:
+      ids: int32 [ids of all texts], one text after the other.
+      lengths: int64 [texts] number of ids of each.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+
+class Vocabulary(abc.ABC):
+    """Text to ids and back, for models, data and decoding."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of ids, those included that only pad the size to what a mesh axis can divide."""
+
+    @property
+    @abc.abstractmethod
+    def pad_id(self) -> int:
+        """The id of padding, 0: models take ids of 0 for padding."""
+
+    @property
+    @abc.abstractmethod
+    def end_id(self) -> int:
+        """The id that ends a text."""
+
+    @property
+    @abc.abstractmethod
+    def unknown_id(self) -> int:
+        """The id of what the vocabulary cannot represent."""
+
+    @property
+    @abc.abstractmethod
+    def sentinels(self) -> np.ndarray:
+        """int32 [sentinels] ids of the marks of span corruption, in the order of their use.
+
+        May be empty. Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4.
+        """
+
+    @property
+    @abc.abstractmethod
+    def bytes_per_id(self) -> np.ndarray:
+        """[size] int32 bytes of text that each id represents, 0 for every special id.
+
+        So `bytes_per_id[targets].sum()` is the number of bytes of a batch, and bits per byte =
+        (sum of the loss in nats over all targets) / ln 2 / (that number). The loss of the end id is
+        part of the numerator, because a code for several documents must encode where each one ends,
+        but it adds no byte to the denominator.
+        """
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of all that determines the ids of a text."""
+
+    @abc.abstractmethod
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the int32 ids of `text`, without an end id."""
+
+    @abc.abstractmethod
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text before the first end id; accepts all ids."""
+
+    def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
+        """Returns the ids of many texts, for caches; subclasses may do it faster."""
+        encoded = [self.encode(text) for text in texts]
+        lengths = np.array([len(ids) for ids in encoded], np.int64)
+        ids = np.concatenate(encoded) if encoded else np.zeros([0], np.int32)
+        return EncodedTexts(ids, lengths)
+
+    def sentinel(self, number: int) -> int:
+        """Returns the id of the sentinel of a number.
+
+        Raises:
+          DataError: the vocabulary has too few.
+        """
+        if number >= len(self.sentinels):
+            raise DataError(
+                f"{type(self).__name__} has {len(self.sentinels)} sentinels, and more are needed: "
+                "give it extra_ids, or choose shorter rows or longer spans"
+            )
+        return int(self.sentinels[number])
