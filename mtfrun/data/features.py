@@ -90,6 +90,29 @@ def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
     return mtf.Shape([mtf.Dimension(OUTER_BATCH, outer_batch), inner, *row_dims])
 
 
+def shapes_of_rows(
+    batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]
+) -> dict[str, mtf.Shape]:
+    """Returns the shapes of a batch that may lack features of `shapes` and have shorter rows.
+
+    Raises:
+      DataError: it has other features, or longer rows.
+    """
+    shorter = {}
+    for name, values in batch.items():
+        shape = shapes.get(name)
+        if shape is None or len(shape) != values.ndim or np.any(values.shape > np.array(shape.to_integer_list)):
+            declared = f"{shape.to_string}" if shape is not None else "none"
+            raise DataError(
+                f'feature "{name}" of an evaluation has sizes {list(values.shape)}; the shape of '
+                f"training's batches, which is the largest, is {declared}"
+            )
+        shorter[name] = mtf.Shape(
+            [mtf.Dimension(dim.name, size) for dim, size in zip(shape, values.shape, strict=True)]
+        )
+    return shorter
+
+
 def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:
     """Raises DataError unless `batch` has exactly these features, integers of these shapes."""
     if set(batch) != set(shapes):
