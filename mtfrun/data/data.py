@@ -19,7 +19,7 @@ from mtfrun.data.prompting import (
     ScoredRow,
     continued_pair,
 )
-from mtfrun.data.vocabulary import Vocabulary
+from mtfrun.data.vocabularies import Vocabulary
 
 
 class Data(abc.ABC):
