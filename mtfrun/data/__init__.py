@@ -45,7 +45,7 @@ from mtfrun.data.sources import TextSource, read_bytes
 from mtfrun.data.text_files import TextFiles, TextLines
 from mtfrun.data.tfds_images import TfdsImages
 from mtfrun.data.tfds_text import TfdsText
-from mtfrun.data.vocabulary import ByteVocabulary, Vocabulary
+from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
 
 __all__ = [
     "IMAGES",
@@ -62,6 +62,7 @@ __all__ = [
     "Data",
     "DataError",
     "DelimitedPairsData",
+    "EncodedTexts",
     "Feature",
     "IdxImages",
     "ImageData",

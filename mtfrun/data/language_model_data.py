@@ -20,7 +20,7 @@ from mtfrun.data.features import (
 from mtfrun.data.packing import pack, segmentation_and_position
 from mtfrun.data.reading import reading
 from mtfrun.data.sources import TextSource, read_bytes
-from mtfrun.data.vocabulary import Vocabulary
+from mtfrun.data.vocabularies import Vocabulary
 
 # Documents that are shuffled before packing, so that every epoch divides them at other places.
 SHUFFLED_DOCUMENTS = 64

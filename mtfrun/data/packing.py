@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from mtfrun.data.vocabulary import Vocabulary
+from mtfrun.data.vocabularies import Vocabulary
 
 # Documents that one call tokenises: enough to amortise tf.data's cost per element over documents of
 # one line, few enough to bound the memory that long ones need.

@@ -15,7 +15,7 @@ from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.pairs import PairSource
 from mtfrun.data.prompting import Answering, PromptLimits, with_end
 from mtfrun.data.reading import reading
-from mtfrun.data.vocabulary import Vocabulary
+from mtfrun.data.vocabularies import Vocabulary
 
 # Pairs that one call tokenises, to amortise tf.data's cost per element.
 PAIRS_PER_CALL = 128
