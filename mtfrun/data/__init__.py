@@ -26,7 +26,6 @@ from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.packing import first_fit, pack, segmentation_and_position
-from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import (
     Answering,
@@ -39,12 +38,12 @@ from mtfrun.data.prompting import (
     bucket,
     padded,
 )
-from mtfrun.data.reading import PreparedSource, reading
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
-from mtfrun.data.sources import TextSource, read_bytes
-from mtfrun.data.text_files import TextFiles, TextLines
+from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
+from mtfrun.data.sources.tfds_source import Tfds
+from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.tfds_images import TfdsImages
-from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
 
 __all__ = [
@@ -63,28 +62,27 @@ __all__ = [
     "DataError",
     "DelimitedPairsData",
     "EncodedTexts",
+    "Example",
     "Feature",
     "IdxImages",
     "ImageData",
     "ImageSource",
     "Infeed",
     "LanguageModelData",
-    "PairSource",
     "PairsData",
-    "PreparedSource",
     "PromptLimits",
     "Prompting",
     "Row",
     "ScoredRow",
     "SequenceToSequenceData",
+    "Source",
     "TextData",
     "TextFiles",
     "TextLines",
-    "TextSource",
+    "TextParagraphs",
+    "Tfds",
     "TfdsImages",
-    "TfdsPairs",
-    "TfdsText",
-    "TsvPairs",
+    "Tsv",
     "Vocabulary",
     "ahead",
     "bucket",
@@ -98,9 +96,7 @@ __all__ = [
     "pack",
     "packed_features",
     "padded",
-    "read_bytes",
     "read_image",
-    "reading",
     "segmentation_and_position",
     "sequence_to_sequence_shapes",
     "shuffled",

@@ -101,7 +101,11 @@ def shapes_of_rows(
     shorter = {}
     for name, values in batch.items():
         shape = shapes.get(name)
-        if shape is None or len(shape) != values.ndim or np.any(values.shape > np.array(shape.to_integer_list)):
+        if (
+            shape is None
+            or len(shape) != values.ndim
+            or np.any(values.shape > np.array(shape.to_integer_list))
+        ):
             declared = f"{shape.to_string}" if shape is not None else "none"
             raise DataError(
                 f'feature "{name}" of an evaluation has sizes {list(values.shape)}; the shape of '
