@@ -30,9 +30,7 @@ from mtfrun.rundir.manifest import DATA_NAME, MANIFEST_NAME, STEP, read_manifest
 from mtfrun.rundir.regular_files import is_regular
 
 # TensorFlow writes shards to this directory before it renames them; a killed save leaves it.
-_TEMPORARY_DIRECTORY = re.compile(
-    rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)_temp\w*"
-)
+_TEMPORARY_DIRECTORY = re.compile(rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)_temp\w*")
 _UNFINISHED_MANIFEST = re.compile(rf"\.ckpt-({STEP})\.json\.[0-9a-f]{{8}}\.partial")
 _SHARD = re.compile(r"\.data-([0-9]{5})-of-([0-9]{5})")
 
