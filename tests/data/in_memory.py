@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator
 from mtfrun import data
 
 
+VOCABULARY = data.ByteVocabulary()
+
+
 @dataclasses.dataclass(frozen=True)
 class InMemory(data.Source):
     """The same examples in every split.
@@ -33,19 +36,15 @@ class InMemory(data.Source):
         return repr(self.rows)
 
 
-def texts_task(
-    texts: Iterable[bytes], vocabulary: data.Vocabulary = data.ByteVocabulary()
-) -> data.Task:
+def texts_task(texts: Iterable[bytes]) -> data.Task:
     """Returns a task of documents."""
-    return data.Task(InMemory(tuple((text,) for text in texts), ("text",)), vocabulary)
+    return data.Task(InMemory(tuple((text,) for text in texts), ("text",)), VOCABULARY)
 
 
-def pairs_task(
-    pairs: Iterable[tuple[str, str]], vocabulary: data.Vocabulary = data.ByteVocabulary()
-) -> data.Task:
+def pairs_task(pairs: Iterable[tuple[str, str]]) -> data.Task:
     """Returns a task of pairs of texts."""
     rows = tuple((inputs.encode(), targets.encode()) for inputs, targets in pairs)
-    return data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
+    return data.Task(InMemory(rows, ("inputs", "targets")), VOCABULARY)
 
 
 def numbered_pairs(count: int) -> tuple[tuple[str, str], ...]:

@@ -94,7 +94,7 @@ def test_hosts_read_parts_of_the_same_batches(count: int) -> None:
         batches = [next(part) for part in parts]
         for name, values in expected.items():
             np.testing.assert_array_equal(np.concatenate([b[name] for b in batches]), values)
-    with pytest.raises(DataError, match="a batch of 8 rows must be .* number of hosts, 3"):
+    with pytest.raises(DataError, match=r"a batch of 8 rows must be .* number of hosts, 3"):
         DATA.train(8, seed=3, host=Host(0, 3))
 
 
