@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 
 from mtfrun import data
 
-
 VOCABULARY = data.ByteVocabulary()
 
 
