@@ -1,6 +1,7 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
 from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.builders.reading import reading
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
@@ -106,6 +107,7 @@ __all__ = [
     "packed_features",
     "padded",
     "read_image",
+    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
     "validate_batch",
