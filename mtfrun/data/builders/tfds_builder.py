@@ -55,7 +55,7 @@ def tfds_builder(
 def is_mocked() -> bool:
     """Returns whether `tfds.testing.mock_data` makes examples up, for which there are no files."""
     prepare_method = tfds.core.DatasetBuilder.download_and_prepare
-    return str(prepare_method.__module__) == tfds.testing.mock_data.__module__
+    return bool(prepare_method.__module__ == tfds.testing.mock_data.__module__)
 
 
 def read_split(
