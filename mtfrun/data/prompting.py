@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.vocabulary import Vocabulary
+from mtfrun.data.vocabularies import Vocabulary
 
 # The shortest of the lengths of rows, which are powers of two: a program is compiled for each.
 SHORTEST_ROW = 16

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
-import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mtfrun.data import ByteVocabulary
+from mtfrun.data.errors import DataError
+from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
 
 VOCABULARY = ByteVocabulary()
-HOSTILE = [b"", b"\x00", b"a\r\nb\r\n", bytes(range(256)), "é漢🙂".encode(), b"\xff\xfe"]
 
 
 def test_ids_are_those_of_byt5() -> None:
@@ -41,12 +44,27 @@ def test_encode_accepts_a_lone_surrogate() -> None:
     assert VOCABULARY.encode("\ud800").tolist() == [0xED + 3, 0xA0 + 3, 0x80 + 3]
 
 
-def test_encoding_in_a_graph_equals_encoding_on_the_host() -> None:
-    encode = tf.function(VOCABULARY.encode_documents)
-    encoded = encode(tf.constant(HOSTILE))
-    assert encoded.dtype == tf.int32
-    assert encoded.to_list() == [VOCABULARY.encode(text).tolist() for text in HOSTILE]
-    assert encode(tf.constant([], tf.string)).to_list() == []
+@given(st.lists(st.binary()))
+def test_encode_texts_equals_encode_of_each_text(texts: list[bytes]) -> None:
+    ids, lengths = VOCABULARY.encode_texts(texts)
+    assert ids.dtype == np.int32
+    assert lengths.dtype == np.int64
+    assert lengths.shape == (len(texts),)
+    split = np.split(ids, np.cumsum(lengths))[: len(texts)]
+    assert [part.tolist() for part in split] == [VOCABULARY.encode(t).tolist() for t in texts]
+
+
+def test_sentinels_are_the_last_100_byte_ids_from_the_end() -> None:
+    # Xue et al. 2021, section 3.1; the first is the last of seqio's 259 ids.
+    assert VOCABULARY.sentinels.tolist() == list(range(258, 158, -1))
+    assert VOCABULARY.sentinel(0) == 258
+    with pytest.raises(DataError, match="100 sentinels"):
+        VOCABULARY.sentinel(100)
+
+
+def test_fingerprint_is_the_same_in_every_process() -> None:
+    expected = hashlib.sha256(b"ByteVocabulary 384").hexdigest()
+    assert VOCABULARY.fingerprint == expected
 
 
 def test_bytes_per_id_counts_the_bytes_of_a_row() -> None:

@@ -1,0 +1,89 @@
+"""The vocabulary of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary
+
+
+class ByteVocabulary(Vocabulary):
+    """UTF-8 bytes as ids of ByT5: 0 is padding, 1 the end, 2 unknown, and b + 3 the byte b.
+
+    The 259 ids are padded to 384 so that a mesh axis can divide the vocabulary.
+
+    The sentinels of span corruption are the last 100 ids of bytes from the end, 258, 257, ..., 159:
+    ByT5 was trained with them, not with ids of their own (section 3.1 of the paper: "we find it
+    sufficient to reuse the final 100 byte IDs"). They are bytes 0xFF to 0x9C, none of them ASCII.
+    The ids from 259 on, which Hugging Face's tokenizer of ByT5 calls <extra_id_0>, ..., were not
+    trained.
+
+    Source: Xue et al. 2021, "ByT5", https://arxiv.org/abs/2105.13626.
+
+    >>> vocabulary = ByteVocabulary()
+    >>> vocabulary.encode("né").tolist()
+    [113, 198, 172]
+    >>> vocabulary.decode([113, 198, 172, 1, 113])
+    'né'
+    >>> vocabulary.decode([113, 198, 300])  # half a character, and an id that is no byte
+    'n\ufffd\ufffd'
+    >>> vocabulary.sentinels[:3].tolist()
+    [258, 257, 256]
+    """
+
+    size = 384
+    pad_id = 0
+    end_id = 1
+    unknown_id = 2
+
+    _first_byte_id = 3
+    _last_byte_id = 258
+    _num_sentinels = 100
+    _invalid_byte = 0xFF  # never occurs in UTF-8, so that it decodes to the replacement character
+
+    @property
+    def sentinels(self) -> np.ndarray:
+        """The last 100 ids of bytes, from the end."""
+        last = self._last_byte_id
+        return np.arange(last, last - self._num_sentinels, -1, dtype=np.int32)
+
+    @property
+    def bytes_per_id(self) -> np.ndarray:
+        """1 for ids of bytes, 0 for all others."""
+        ids = np.arange(self.size)
+        return self._is_byte(ids).astype(np.int32)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the name and the size."""
+        return hashlib.sha256(f"ByteVocabulary {self.size}".encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return "ByteVocabulary()"
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of the bytes of `text`."""
+        # A lone surrogate, which JSON may contain, has no UTF-8; it is encoded in three bytes.
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        return np.frombuffer(data, np.uint8).astype(np.int32) + self._first_byte_id
+
+    def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
+        """Returns the ids of the bytes of many texts, from one array of all bytes."""
+        lengths = np.array([len(text) for text in texts], np.int64)
+        return EncodedTexts(self.encode(b"".join(texts)), lengths)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text before the first end id, with U+FFFD for what is no UTF-8."""
+        array = np.asarray(ids, dtype=np.int64).reshape(-1)
+        ends = np.flatnonzero(array == self.end_id)
+        if ends.size:
+            array = array[: ends[0]]
+        array = array[array != self.pad_id]
+        data = np.where(self._is_byte(array), array - self._first_byte_id, self._invalid_byte)
+        return data.astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def _is_byte(self, ids: np.ndarray) -> np.ndarray:
+        return (ids >= self._first_byte_id) & (ids <= self._last_byte_id)
