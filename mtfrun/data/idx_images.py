@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources import check_split
+from mtfrun.data.splits import check_split
 
 # Prefixes of the files' names; "t10k" stands for 10,000 test images.
 _PREFIXES = {"train": "train", "test": "t10k"}

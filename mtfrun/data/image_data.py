@@ -8,11 +8,11 @@ from typing import Protocol
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.data.builders.reading import reading
 from mtfrun.data.data import Data
 from mtfrun.data.epochs import ahead, endless, filled, shuffled
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
-from mtfrun.data.reading import reading
 
 IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
 

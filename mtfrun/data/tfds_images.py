@@ -11,11 +11,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtfrun.data.builders import Digits
+from mtfrun.data.builders.prepare import resolve_data_dir
+from mtfrun.data.builders.prepared_files import PreparedFiles
+from mtfrun.data.builders.reading import PreparedSource
+from mtfrun.data.builders.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.data.errors import DataError
-from mtfrun.data.prepare import resolve_data_dir
-from mtfrun.data.prepared_files import PreparedFiles
-from mtfrun.data.reading import PreparedSource
-from mtfrun.data.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.errors import did_you_mean
 
 EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
