@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -54,7 +55,7 @@ def build_once(
         return
     with _lock(directory):
         if overwrite or not (directory / MANIFEST).exists():
-            _remove_leftovers(directory.parent)
+            _remove_leftovers(directory)
             _build(directory, build)
 
 
@@ -97,16 +98,11 @@ def _umask() -> int:
     return mask
 
 
-def _remove_leftovers(parent: Path) -> None:
-    """Removes what builds left that were killed: nobody holds the lock of their cache."""
-    for leftover in parent.glob(".*.*"):
-        name = leftover.name[1:].split(".", 1)[0]
+def _remove_leftovers(directory: Path) -> None:
+    """Removes what builds of a cache left that were killed. The caller holds its lock."""
+    for leftover in directory.parent.glob(f".{glob.escape(directory.name)}.*"):
         if leftover.is_dir() and not leftover.is_symlink():
-            with contextlib.suppress(OSError):  # somebody else's work
-                if (parent / f".{name}.lock").exists():
-                    with (parent / f".{name}.lock").open("r") as file:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager
