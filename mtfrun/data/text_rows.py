@@ -342,7 +342,9 @@ class _Layouts:
             joined = Texts(*(np.stack(values, axis=1).reshape(-1) for values in zip(*texts)))  # noqa
             yield (
                 TARGETS,
-                lay_out(self._tokens, joined, counts * len(texts), lengths[TARGETS], len(texts)),
+                lay_out(
+                    self._tokens, joined, counts * len(texts), lengths[TARGETS], len(texts)
+                ),
             )
         else:
             for (name, length), feature in zip(lengths.items(), texts, strict=True):
@@ -364,7 +366,9 @@ class _Layouts:
         }
 
 
-def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(
+    cache: TokenCache, examples: np.ndarray, column: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns where texts begin and end in the cache's tokens, int64 [examples]."""
     ends = cache.ends.reshape(-1)
     texts = examples.astype(np.int64) * cache.ends.shape[1] + column
@@ -391,7 +395,8 @@ def _packed(name: str, layout: Layout) -> dict[str, np.ndarray]:
 def _check_lengths(cache: TokenCache, lengths: Sequence[int]) -> None:
     if len(lengths) != len(cache.features):
         raise DataError(
-            f"{len(lengths)} lengths of rows are given for the features {', '.join(cache.features)}"
+            f"{len(lengths)} lengths of rows are given for the features "
+            f"{', '.join(cache.features)}"
         )
     for name, length in zip(cache.features, lengths, strict=True):
         if length < 1:
