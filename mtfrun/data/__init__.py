@@ -48,7 +48,15 @@ from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_files import TextFiles, TextLines
 from mtfrun.data.tfds_images import TfdsImages
 from mtfrun.data.tfds_text import TfdsText
-from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies import (
+    ByteVocabulary,
+    EncodedTexts,
+    HuggingFaceVocabulary,
+    SentencePieceTraining,
+    SentencePieceVocabulary,
+    Vocabulary,
+    train_sentencepiece,
+)
 
 __all__ = [
     "IMAGES",
@@ -73,6 +81,7 @@ __all__ = [
     "Feature",
     "Fields",
     "Host",
+    "HuggingFaceVocabulary",
     "IdxImages",
     "ImageData",
     "ImageSource",
@@ -88,6 +97,8 @@ __all__ = [
     "Rows",
     "ScoredRow",
     "Selection",
+    "SentencePieceTraining",
+    "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
     "Task",
@@ -112,5 +123,6 @@ __all__ = [
     "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
+    "train_sentencepiece",
     "validate_batch",
 ]
