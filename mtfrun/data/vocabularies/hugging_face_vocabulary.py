@@ -79,11 +79,15 @@ class HuggingFaceVocabulary(Vocabulary):
         self._check_padding()
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         self.unpadded_size = max(self._tokens.values()) + 1
-        self._end_id = self._chosen("end_token", end_token, _END_TOKENS)
         model_token = (self._settings.get("model") or {}).get("unk_token")
-        known = [token for token in (model_token, *_UNKNOWN_TOKENS) if token in self._tokens]
-        chosen = unknown_token or next(iter(known), None)
-        self._unknown_id = 0 if chosen is None else self._chosen("unknown_token", chosen)
+        self._end_id = self._first_id("end_token", end_token, _END_TOKENS)
+        if unknown_token is None and not self._tokens.keys() & {model_token, *_UNKNOWN_TOKENS}:
+            self._unknown_id = self.pad_id
+        else:
+            names = (model_token, *_UNKNOWN_TOKENS)
+            self._unknown_id = self._first_id("unknown_token", unknown_token, names)
+        if self._end_id == self.pad_id:
+            raise self._lacks("end_token", f'"{end_token}" is padding')
 
     @property
     def size(self) -> int:
@@ -165,20 +169,25 @@ class HuggingFaceVocabulary(Vocabulary):
                 "BERT's and Llama's are"
             )
 
-    def _chosen(self, argument: str, token: str | None, names: Sequence[str] = ()) -> int:
+    def _first_id(self, argument: str, token: str | None, names: Sequence[str | None]) -> int:
         """Returns the id of `token` or, for None, of the first of `names` that is a token.
 
         Raises:
           DataError: there is none.
         """
         for name in names if token is None else [token]:
-            number = self._tokenizer.token_to_id(name)
-            if number:
-                return int(number)
-        lacking = f'the file has no token "{token}"' if token else "no token ends a text"
-        raise DataError(
-            f"{self._file}: {lacking} besides padding: set HuggingFaceVocabulary.{argument} to one "
-            f"of its tokens, such as {', '.join(list(self._added)[:8]) or 'none'}"
+            if name in self._tokens:
+                return self._tokens[name]
+        raise self._lacks(
+            argument,
+            f'it has no token "{token}"' if token else "none of its tokens is known to end a text",
+        )
+
+    def _lacks(self, argument: str, reason: str) -> DataError:
+        special = ", ".join(list(self._added)[:8])
+        return DataError(
+            f"{self._file}: {reason}: set HuggingFaceVocabulary.{argument} to one of its special "
+            f"tokens, which are {special or 'none'}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import random
+from typing import Any
 
 import sentencepiece
 
@@ -30,8 +31,10 @@ def t5_like_model(size: int = 90) -> bytes:
     return trained(size, "nmt_nfkc")
 
 
-def trained(size: int, normalization: str, **settings: object) -> bytes:
+def trained(size: int, normalization: str, **settings: Any) -> bytes:
+    """Returns a model of the lines."""
     model = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines()),
         model_writer=model,
@@ -39,6 +42,6 @@ def trained(size: int, normalization: str, **settings: object) -> bytes:
         normalization_rule_name=normalization,
         minloglevel=2,
         num_threads=1,
-        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, **settings},
+        **{**ids, **settings},
     )
     return model.getvalue()
