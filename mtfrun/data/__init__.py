@@ -20,9 +20,18 @@ from mtfrun.data.features import (
     split_batch,
     validate_batch,
 )
-from mtfrun.data.idx_images import IdxImages
-from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
-from mtfrun.data.image_files import read_image
+from mtfrun.data.images import (
+    IMAGES,
+    CentreCrop,
+    IdxImages,
+    ImageData,
+    ImageFolders,
+    ImageSource,
+    RandAugment,
+    RandomResizedCrop,
+    TfdsImages,
+    read_image,
+)
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.order import ONLY_HOST, Host
@@ -46,7 +55,6 @@ from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.tfds_images import TfdsImages
 from mtfrun.data.vocabularies import (
     ByteVocabulary,
     EncodedTexts,
@@ -71,6 +79,7 @@ __all__ = [
     "Batch",
     "Batches",
     "ByteVocabulary",
+    "CentreCrop",
     "Continuing",
     "Data",
     "DataError",
@@ -83,6 +92,7 @@ __all__ = [
     "HuggingFaceVocabulary",
     "IdxImages",
     "ImageData",
+    "ImageFolders",
     "ImageSource",
     "Infeed",
     "LanguageModelData",
@@ -90,6 +100,8 @@ __all__ = [
     "Preprocessor",
     "PromptLimits",
     "Prompting",
+    "RandAugment",
+    "RandomResizedCrop",
     "Row",
     "Rows",
     "ScoredRow",
