@@ -136,10 +136,11 @@ class SentencePieceVocabulary(Vocabulary):
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text before the first end id; ids without a piece become U+2047."""
-        array = before_end(ids, self.end_id)
-        array = array[array != self.pad_id]
-        has_piece = (array >= 0) & (array < self.unpadded_size)
-        return str(self._decoder.decode(np.where(has_piece, array, self.unknown_id).tolist()))
+        return self._decode(self._decoder, ids)
+
+    def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text that continues another one; a space at its beginning is kept."""
+        return self._decode(self._continuing_decoder, ids)
 
     def _encode(self, text: str | bytes, *, is_continuation: bool) -> np.ndarray:
         """Returns the ids of a text, of which sentinels are a part."""
@@ -165,7 +166,15 @@ class SentencePieceVocabulary(Vocabulary):
         # A model that removes spaces at the beginning puts one there again.
         if is_continuation and not (self._removes_spaces and data[:1].isspace()):
             encoder = self._continuing_encoder
-        return np.array(encoder.encode(data), np.int32)
+        return np.asarray(encoder.EncodeAsNumpy(data), np.int32)
+
+    def _decode(
+        self, decoder: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray
+    ) -> str:
+        array = before_end(ids, self.end_id)
+        array = array[array != self.pad_id]
+        has_piece = (array >= 0) & (array < self.unpadded_size)
+        return str(decoder.decode(np.where(has_piece, array, self.unknown_id).tolist()))
 
     @functools.cached_property
     def _continuing_encoder(self) -> sentencepiece.SentencePieceProcessor:
@@ -177,7 +186,18 @@ class SentencePieceVocabulary(Vocabulary):
     @functools.cached_property
     def _decoder(self) -> sentencepiece.SentencePieceProcessor:
         """Decodes sentinels as well."""
+        return self._decoder_of(self._parsed())
+
+    @functools.cached_property
+    def _continuing_decoder(self) -> sentencepiece.SentencePieceProcessor:
+        """Decodes sentinels as well, and keeps a space at the beginning."""
         model = self._parsed()
+        model.normalizer_spec.add_dummy_prefix = False
+        model.normalizer_spec.remove_extra_whitespaces = False
+        return self._decoder_of(model)
+
+    def _decoder_of(self, model: Any) -> sentencepiece.SentencePieceProcessor:
+        """Returns a processor of a model, after the sentinels are added to it."""
         kind = _PROTOS.ModelProto.SentencePiece.USER_DEFINED
         for number in reversed(range(self._extra_ids)):
             model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)

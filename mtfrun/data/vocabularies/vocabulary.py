@@ -88,6 +88,10 @@ class Vocabulary(abc.ABC):
         """
         return self.encode(text)
 
+    def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text before the first end id, of ids that continue a text."""
+        return self.decode(ids)
+
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         """Returns the ids of many texts, for caches; subclasses may do it faster."""
         encoded = [self.encode(text) for text in texts]
