@@ -55,7 +55,15 @@ from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies import (
+    ByteVocabulary,
+    EncodedTexts,
+    HuggingFaceVocabulary,
+    SentencePieceTraining,
+    SentencePieceVocabulary,
+    Vocabulary,
+    train_sentencepiece,
+)
 
 __all__ = [
     "IMAGES",
@@ -81,6 +89,7 @@ __all__ = [
     "Feature",
     "Fields",
     "Host",
+    "HuggingFaceVocabulary",
     "IdxImages",
     "ImageData",
     "ImageFolders",
@@ -97,6 +106,8 @@ __all__ = [
     "Rows",
     "ScoredRow",
     "Selection",
+    "SentencePieceTraining",
+    "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
     "Task",
@@ -120,5 +131,6 @@ __all__ = [
     "read_image",
     "sequence_to_sequence_shapes",
     "split_batch",
+    "train_sentencepiece",
     "validate_batch",
 ]
