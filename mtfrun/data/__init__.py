@@ -21,9 +21,18 @@ from mtfrun.data.features import (
     split_batch,
     validate_batch,
 )
-from mtfrun.data.idx_images import IdxImages
-from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
-from mtfrun.data.image_files import read_image
+from mtfrun.data.images import (
+    IMAGES,
+    CentreCrop,
+    IdxImages,
+    ImageData,
+    ImageFolders,
+    ImageSource,
+    RandAugment,
+    RandomResizedCrop,
+    TfdsImages,
+    read_image,
+)
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.order import ONLY_HOST, Host
@@ -47,8 +56,15 @@ from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.tfds_images import TfdsImages
-from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies import (
+    ByteVocabulary,
+    EncodedTexts,
+    HuggingFaceVocabulary,
+    SentencePieceTraining,
+    SentencePieceVocabulary,
+    Vocabulary,
+    train_sentencepiece,
+)
 
 __all__ = [
     "IMAGES",
@@ -64,6 +80,7 @@ __all__ = [
     "Batch",
     "Batches",
     "ByteVocabulary",
+    "CentreCrop",
     "Continuing",
     "Data",
     "DataError",
@@ -73,8 +90,10 @@ __all__ = [
     "Feature",
     "Fields",
     "Host",
+    "HuggingFaceVocabulary",
     "IdxImages",
     "ImageData",
+    "ImageFolders",
     "ImageSource",
     "Infeed",
     "LanguageModelData",
@@ -82,10 +101,14 @@ __all__ = [
     "Preprocessor",
     "PromptLimits",
     "Prompting",
+    "RandAugment",
+    "RandomResizedCrop",
     "Row",
     "Rows",
     "ScoredRow",
     "Selection",
+    "SentencePieceTraining",
+    "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
     "Task",
@@ -110,5 +133,6 @@ __all__ = [
     "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
+    "train_sentencepiece",
     "validate_batch",
 ]
