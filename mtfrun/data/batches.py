@@ -23,6 +23,7 @@ class Batches(Iterator[Batch]):
       seed: of the order and of all noise.
       rates: how often rows of each component are chosen, relative to the others; None for one
         component.
+      max_epochs: after how many epochs rows of each component are no longer chosen, see `Order`.
       host: the part of every batch that is returned.
 
     Attributes:
@@ -37,6 +38,7 @@ class Batches(Iterator[Batch]):
         *,
         seed: int,
         rates: Sequence[float] | None = None,
+        max_epochs: Sequence[int | None] | None = None,
         host: Host = Host(),
     ):
         if batch < 1 or batch % host.count:
@@ -47,7 +49,7 @@ class Batches(Iterator[Batch]):
         self.position = 0
         self.batch = batch
         self._components = components
-        self._order = Order([len(rows) for rows in components], rates, seed=seed)
+        self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
         self._host = host
 
     def __next__(self) -> Batch:
