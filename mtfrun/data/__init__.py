@@ -3,7 +3,6 @@
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
-from mtfrun.data.epochs import ahead, endless, filled, shuffled
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     INPUTS,
@@ -25,7 +24,6 @@ from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
 from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
-from mtfrun.data.packing import first_fit, pack, segmentation_and_position
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import (
@@ -86,24 +84,17 @@ __all__ = [
     "TfdsText",
     "TsvPairs",
     "Vocabulary",
-    "ahead",
     "bucket",
     "bz2_bits_per_byte",
     "conditional_entropy",
-    "endless",
-    "filled",
-    "first_fit",
     "ids_feature",
     "language_model_shapes",
-    "pack",
     "packed_features",
     "padded",
     "read_bytes",
     "read_image",
     "reading",
-    "segmentation_and_position",
     "sequence_to_sequence_shapes",
-    "shuffled",
     "split_batch",
     "validate_batch",
 ]

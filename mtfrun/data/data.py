@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.data.batches import Batches
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import INPUTS, TARGETS, Feature
+from mtfrun.data.features import Feature
 from mtfrun.data.order import Host
 from mtfrun.data.prompting import (
     Continuing,
@@ -22,7 +21,6 @@ from mtfrun.data.prompting import (
     continued_pair,
 )
 from mtfrun.data.rows import Batch
-from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -148,31 +146,3 @@ class TextData(Data):
             f"{type(self).__name__} has no pairs of texts: use @data.SequenceToSequenceData() or "
             "@data.DelimitedPairsData()"
         )
-
-
-class TaskData(TextData):
-    """Rows of a task's texts.
-
-    Attributes:
-      task: the source, the preprocessors and the vocabulary.
-    """
-
-    task: Task
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Text to ids and back, of the targets."""
-        return self.task.vocabulary_of(TARGETS)
-
-    def text(self, split: str) -> bytes:
-        """Returns the targets of a split, one document after the other."""
-        if not self.has_text:
-            return super().text(split)
-        return b"".join(text for (text,) in self.task.texts(split, [TARGETS]))
-
-    def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns the first pairs of inputs and targets of a split, at most `count`."""
-        if not self.has_pairs:
-            return super().pairs(split, count)
-        pairs = self.task.texts(split, [INPUTS, TARGETS])
-        return [(inputs, target) for inputs, target in itertools.islice(pairs, count)]

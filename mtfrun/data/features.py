@@ -35,14 +35,14 @@ def ids_feature(length: int, meaning: str) -> Feature:
     return Feature(mtf.Shape([mtf.Dimension("length", length)]), meaning)
 
 
-def packed_features(length: int) -> dict[str, Feature]:
-    """Returns the features of rows of packed texts; see packing.py."""
+def packed_features(length: int, name: str = TARGETS) -> dict[str, Feature]:
+    """Returns the features of rows of packed texts, `name` and what belongs to it."""
     return {
-        TARGETS: ids_feature(length, "ids, 0 for padding, which has no loss"),
-        TARGETS_SEGMENTATION: ids_feature(
+        name: ids_feature(length, "ids, 0 for padding, which has no loss"),
+        f"{name}_segmentation": ids_feature(
             length, "the number of the text in the row of each id, from 1; 0 for padding"
         ),
-        TARGETS_POSITION: ids_feature(length, "the position of each id in its text, from 0"),
+        f"{name}_position": ids_feature(length, "the position of each id in its text, from 0"),
     }
 
 
