@@ -25,8 +25,8 @@ from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
 from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
-from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
+from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.postprocessing import LabelNumber, Number

@@ -71,4 +71,5 @@ class SequenceToSequenceData(PairsData):
         self, task: Task, batch: int, split: str, max_rows: int | None
     ) -> Iterator[Batch]:
         lengths = [self.inputs_length, self.targets_length]
-        return batches_by_length(PaddedRows(task.cache(split, self.texts), lengths), batch, max_rows)
+        rows = PaddedRows(task.cache(split, self.texts), lengths)
+        return batches_by_length(rows, batch, max_rows)
