@@ -1,0 +1,407 @@
+"""Rows of texts: a stream that is cut, whole texts packed together, and one example a row.
+
+Segments count from 1 in each row, positions from 0 in each segment, and both are 0 for padding.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtfrun.data.batches import chosen, filled
+from mtfrun.data.cache import TokenCache
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import TARGETS
+from mtfrun.data.gather import Layout, Texts, lay_out
+from mtfrun.data.plan import Plan, pack, stored_plan
+from mtfrun.data.prompting import bucket
+from mtfrun.data.rows import Batch, Rows, Selection
+
+
+class Density(NamedTuple):
+    """How full rows are.
+
+    Attributes:
+      tokens: ids in all rows that are no padding.
+      capacity: positions of all rows.
+      cut_tokens: ids that are in no row, because their texts are longer than the limit.
+    """
+
+    tokens: int
+    capacity: int
+    cut_tokens: int
+
+    @property
+    def fraction(self) -> float:
+        """The part of all positions that is no padding."""
+        return self.tokens / self.capacity
+
+
+class TextRows(Rows):
+    """Rows of a cache's texts.
+
+    Attributes:
+      cache: the argument.
+    """
+
+    def __init__(self, cache: TokenCache):
+        self.cache = cache
+
+    @property
+    @abc.abstractmethod
+    def densities(self) -> Mapping[str, Density]:
+        """How full the rows of every feature are, exactly."""
+
+    @property
+    def density(self) -> Density:
+        """How full the rows of all features together are, exactly."""
+        return Density(*(sum(values) for values in zip(*self.densities.values(), strict=True)))
+
+
+class StreamRows(TextRows):
+    """The texts of a cache's only feature, joined and cut every `length` tokens.
+
+    Only the last row is padded. A text that exceeds the end of a row continues in the next row as
+    that row's first segment, with positions from 0. Every token is in exactly one row.
+
+    Args:
+      cache: of one feature.
+      length: of a row.
+    """
+
+    def __init__(self, cache: TokenCache, length: int):
+        super().__init__(cache)
+        _check_lengths(cache, [length])
+        self._length = length
+        self._ends = cache.ends[:, 0]
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return -(-self.cache.tokens.size // self._length)
+
+    def take(self, selection: Selection) -> Batch:
+        """Returns the feature, its segmentation and its position, int32 [rows, length]."""
+        begins = selection.rows * self._length
+        stops = np.minimum(begins + self._length, self.cache.tokens.size)
+        # Text d extends to ends[d], exclusively.
+        first = np.searchsorted(self._ends, begins, "right")
+        counts = np.searchsorted(self._ends, stops - 1, "right") - first + 1
+        nth = _places(counts)
+        texts = np.repeat(first, counts) + nth
+        # The first text of a row begins with the row, and the last one ends with it.
+        starts = np.where(nth > 0, self._ends[texts - 1], np.repeat(begins, counts))
+        ends = np.minimum(self._ends[texts], np.repeat(stops, counts))
+        layout = lay_out(
+            self.cache.tokens, Texts(starts, ends - starts, ends), counts, self._length
+        )
+        return _packed(self.cache.features[0], layout)
+
+    @property
+    def densities(self) -> dict[str, Density]:
+        """How full the rows are; nothing is cut off."""
+        tokens = self.cache.tokens.size
+        return {self.cache.features[0]: Density(tokens, len(self) * self._length, 0)}
+
+
+class PackedRows(TextRows):
+    """Examples packed into rows, none divided.
+
+    One feature: texts, of which those that are longer than a row are cut into pieces, so that every
+    token is in exactly one row. Several features: a text that exceeds its length is trimmed to one
+    id less, and its end; segment n of every feature is of the same example.
+
+    Args:
+      cache: of the texts.
+      lengths: [features] the maximum length of a text, and of a row unless features are joined.
+      joined: length of rows of the single feature "targets", in which the features of an example
+        follow each other as one segment, for example "inputs end targets end"; None for rows of
+        each feature.
+    """
+
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], *, joined: int | None = None):
+        super().__init__(cache)
+        self._layouts = _Layouts(cache, lengths, joined)
+        self._examples: _Examples
+        if len(lengths) == 1 and joined is None:
+            self._examples = _Pieces(cache, lengths[0])
+        else:
+            self._examples = _TrimmedTexts(cache, lengths)
+        name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
+        self._plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
+
+    def _make_plan(self) -> Plan:
+        sizes = self._layouts.row_sizes(self._examples.sizes)
+        return pack(sizes, list(self._layouts.lengths.values()))
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return self._plan.rows
+
+    def take(self, selection: Selection) -> Batch:
+        """Returns every feature, its segmentation and its position, int32 [rows, length]."""
+        first = self._plan.row_starts[selection.rows]
+        counts = self._plan.row_starts[selection.rows + 1] - first
+        examples = self._plan.examples[np.repeat(first, counts) + _places(counts)]
+        batch: dict[str, np.ndarray] = {}
+        for name, layout in self._layouts(
+            self._examples.texts(examples), counts, self._layouts.lengths
+        ):
+            batch |= _packed(name, layout)
+        return batch
+
+    @property
+    def densities(self) -> dict[str, Density]:
+        """How full the rows of every feature are."""
+        return self._layouts.densities(self._examples, len(self))
+
+
+class PaddedRows(TextRows):
+    """One example a row.
+
+    A text that exceeds its length is trimmed to one id less, and its end.
+
+    Args:
+      cache, lengths, joined: as in `PackedRows`.
+    """
+
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], *, joined: int | None = None):
+        super().__init__(cache)
+        self._layouts = _Layouts(cache, lengths, joined)
+        self._examples = _TrimmedTexts(cache, lengths)
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.cache)
+
+    def take(self, selection: Selection) -> Batch:
+        """Returns the ids of every feature, int32 [rows, length]."""
+        return self.take_short(selection.rows, self._layouts.lengths)
+
+    def take_short(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Returns the ids of every feature, int32 [rows, its length in `lengths`]."""
+        counts = np.ones_like(rows)
+        layouts = self._layouts(self._examples.texts(rows), counts, lengths)
+        return {name: layout.ids for name, layout in layouts}
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The length of the rows of every feature."""
+        return self._layouts.lengths
+
+    @property
+    def row_sizes(self) -> np.ndarray:
+        """int32 [examples, features of the rows] number of ids in every row."""
+        return self._layouts.row_sizes(self._examples.sizes)
+
+    @property
+    def densities(self) -> dict[str, Density]:
+        """How full the rows of every feature are; those of `batches_by_length` are fuller."""
+        return self._layouts.densities(self._examples, len(self))
+
+
+def batches_by_length(
+    rows: PaddedRows, batch: int, max_rows: int | None = None
+) -> Iterator[Batch]:
+    """Yields every example once, in batches of examples of similar length, the shortest first.
+
+    Features are as long as the longest text of the batch needs, rounded up by `bucket`: a program
+    is compiled for each combination of lengths. Rows of zeros fill up its last batch. With
+    `max_rows` only the examples that are `chosen`.
+    """
+    names = list(rows.lengths)
+    numbers = chosen(len(rows), max_rows)
+    buckets = rows.row_sizes[numbers]
+    for column, longest in enumerate(rows.lengths.values()):
+        of_length = np.array([bucket(length, longest) for length in range(longest + 1)])
+        buckets[:, column] = of_length[buckets[:, column]]
+    combinations, of_example = np.unique(buckets, axis=0, return_inverse=True)
+    examples = numbers[np.argsort(of_example.reshape(-1), kind="stable")]
+    stops = np.cumsum(np.bincount(of_example.reshape(-1)))
+    for combination, group in zip(
+        combinations.tolist(), np.split(examples, stops[:-1]), strict=True
+    ):
+        lengths = dict(zip(names, combination, strict=True))
+        for first in range(0, group.size, batch):
+            values = rows.take_short(group[first : first + batch], lengths)
+            yield {name: filled(value, batch) for name, value in values.items()}
+
+
+class _Examples(abc.ABC):
+    """Parts of a cache's texts that rows are made of; none is divided further."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> np.ndarray:
+        """int32 [examples, features] number of ids."""
+
+    @property
+    @abc.abstractmethod
+    def cut_tokens(self) -> list[int]:
+        """Ids of each feature that are in no example."""
+
+    @abc.abstractmethod
+    def texts(self, examples: np.ndarray) -> list[Texts]:
+        """Returns the texts [examples] of each feature."""
+
+
+class _TrimmedTexts(_Examples):
+    """The texts of a cache, each at most as long as the limit of its feature."""
+
+    def __init__(self, cache: TokenCache, limits: Sequence[int]):
+        self._cache = cache
+        self._limits = limits
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
+
+    @functools.cached_property
+    def cut_tokens(self) -> list[int]:
+        surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
+        return np.maximum(surplus, 0).sum(0, dtype=np.int64).tolist()
+
+    def texts(self, examples: np.ndarray) -> list[Texts]:
+        texts = []
+        for column, limit in enumerate(self._limits):
+            starts, stops = _bounds(self._cache, examples, column)
+            texts.append(Texts(starts, np.minimum(stops - starts, limit), stops))
+        return texts
+
+
+class _Pieces(_Examples):
+    """The texts of a cache's only feature; those that are too long are cut into several pieces.
+
+    Piece `n`, for n less than the number of texts, is the beginning of text `n`; the others follow.
+    """
+
+    def __init__(self, cache: TokenCache, longest: int):
+        self._cache = cache
+        self._longest = longest
+        lengths = cache.lengths[:, 0]
+        (texts,) = np.nonzero(lengths > longest)
+        counts = (lengths[texts] - 1) // longest
+        offsets = (_places(counts) + 1) * longest
+        starts, stops = _bounds(cache, texts, 0)
+        self._starts = np.repeat(starts, counts) + offsets
+        self._stops = np.minimum(self._starts + longest, np.repeat(stops, counts))
+
+    def __len__(self) -> int:
+        return len(self._cache) + self._starts.size
+
+    @property
+    def sizes(self) -> np.ndarray:
+        beginnings = np.minimum(self._cache.lengths[:, 0], self._longest)
+        sizes = (self._stops - self._starts).astype(np.int32)
+        return np.concatenate([beginnings, sizes])[:, np.newaxis]
+
+    @property
+    def cut_tokens(self) -> list[int]:
+        return [0]
+
+    def texts(self, examples: np.ndarray) -> list[Texts]:
+        further = examples - len(self._cache)
+        is_further = further >= 0
+        starts, stops = _bounds(self._cache, np.where(is_further, 0, examples), 0)
+        stops = np.minimum(stops, starts + self._longest)
+        starts[is_further] = self._starts[further[is_further]]
+        stops[is_further] = self._stops[further[is_further]]
+        return [Texts(starts, stops - starts, stops)]
+
+
+class _Layouts:
+    """The features of rows: those of the cache, or one in which they are joined.
+
+    Attributes:
+      lengths: of the rows, by feature.
+    """
+
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], joined: int | None):
+        _check_lengths(cache, lengths)
+        if joined is not None and joined < sum(lengths):
+            raise DataError(
+                f"rows of {joined} tokens cannot hold texts of {' and '.join(map(str, lengths))}"
+            )
+        self._tokens = cache.tokens
+        self._is_joined = joined is not None
+        self.lengths = dict(zip(cache.features, lengths, strict=True))
+        if joined is not None:
+            self.lengths = {TARGETS: joined}
+
+    def __call__(
+        self, texts: Sequence[Texts], counts: np.ndarray, lengths: Mapping[str, int]
+    ) -> Iterator[tuple[str, Layout]]:
+        """Yields the name of every feature and its rows; see `lay_out`."""
+        if self._is_joined:
+            joined = Texts(*(np.stack(values, axis=1).reshape(-1) for values in zip(*texts)))  # noqa
+            yield (
+                TARGETS,
+                lay_out(
+                    self._tokens, joined, counts * len(texts), lengths[TARGETS], len(texts)
+                ),
+            )
+        else:
+            for (name, length), feature in zip(lengths.items(), texts, strict=True):
+                yield name, lay_out(self._tokens, feature, counts, length)
+
+    def row_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """Returns int32 [examples, features of the rows] for [examples, features of the cache]."""
+        return sizes.sum(1, keepdims=True, dtype=np.int32) if self._is_joined else sizes
+
+    def densities(self, examples: _Examples, rows: int) -> dict[str, Density]:
+        """Returns how full the rows of every feature are."""
+        tokens = self.row_sizes(examples.sizes).sum(0, dtype=np.int64).tolist()
+        cut = [sum(examples.cut_tokens)] if self._is_joined else examples.cut_tokens
+        return {
+            name: Density(feature_tokens, rows * length, feature_cut)
+            for (name, length), feature_tokens, feature_cut in zip(
+                self.lengths.items(), tokens, cut, strict=True
+            )
+        }
+
+
+def _bounds(
+    cache: TokenCache, examples: np.ndarray, column: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where texts begin and end in the cache's tokens, int64 [examples]."""
+    ends = cache.ends.reshape(-1)
+    texts = examples.astype(np.int64) * cache.ends.shape[1] + column
+    return np.where(texts > 0, ends[texts - 1], 0), ends[texts]
+
+
+def _places(counts: np.ndarray) -> np.ndarray:
+    """Returns 0, 1, ..., count - 1 for every count, one after the other.
+
+    >>> _places(np.array([2, 0, 3])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _packed(name: str, layout: Layout) -> dict[str, np.ndarray]:
+    return {
+        name: layout.ids,
+        f"{name}_segmentation": layout.segmentation,
+        f"{name}_position": layout.position,
+    }
+
+
+def _check_lengths(cache: TokenCache, lengths: Sequence[int]) -> None:
+    if len(lengths) != len(cache.features):
+        raise DataError(
+            f"{len(lengths)} lengths of rows are given for the features "
+            f"{', '.join(cache.features)}"
+        )
+    for name, length in zip(cache.features, lengths, strict=True):
+        if length < 1:
+            raise DataError(f"the length of {name} must be at least 1, not {length}")
