@@ -57,7 +57,15 @@ from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies import (
+    ByteVocabulary,
+    EncodedTexts,
+    HuggingFaceVocabulary,
+    SentencePieceTraining,
+    SentencePieceVocabulary,
+    Vocabulary,
+    train_sentencepiece,
+)
 
 __all__ = [
     "IMAGES",
@@ -83,6 +91,7 @@ __all__ = [
     "Feature",
     "Fields",
     "Host",
+    "HuggingFaceVocabulary",
     "IdxImages",
     "ImageData",
     "ImageFolders",
@@ -103,6 +112,8 @@ __all__ = [
     "Rows",
     "ScoredRow",
     "Selection",
+    "SentencePieceTraining",
+    "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
     "Task",
@@ -127,5 +138,6 @@ __all__ = [
     "read_image",
     "sequence_to_sequence_shapes",
     "split_batch",
+    "train_sentencepiece",
     "validate_batch",
 ]
