@@ -34,8 +34,10 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
+from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.postprocessing import LabelNumber, Number
 from mtfrun.data.prompting import (
     Answering,
     AnsweringInRow,
@@ -95,11 +97,15 @@ __all__ = [
     "ImageFolders",
     "ImageSource",
     "Infeed",
+    "LabelNumber",
     "LanguageModelData",
+    "Mixture",
+    "Number",
     "PairsData",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
+    "ProportionalToExamples",
     "RandAugment",
     "RandomResizedCrop",
     "Row",
@@ -122,6 +128,7 @@ __all__ = [
     "Vocabulary",
     "bucket",
     "bz2_bits_per_byte",
+    "choose",
     "conditional_entropy",
     "every_row",
     "ids_feature",
