@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.data.batches import Batches
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
+from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.prompting import (
     Continuing,
     Prompting,
@@ -19,7 +20,8 @@ from mtfrun.data.prompting import (
     ScoredRow,
     continued_pair,
 )
-from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.rows import Batch
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
 class Data(abc.ABC):
@@ -37,7 +39,10 @@ class Data(abc.ABC):
     @property
     @abc.abstractmethod
     def features(self) -> Mapping[str, Feature]:
-        """The features of every batch, by name."""
+        """The features of every batch of training, by name.
+
+        Batches of an evaluation may have shorter rows, and lack the features of packed rows.
+        """
 
     @property
     @abc.abstractmethod
@@ -49,26 +54,29 @@ class Data(abc.ABC):
         """Returns the arguments of the model's constructor besides the mesh."""
 
     @abc.abstractmethod
-    def train(self, batch: int, *, seed: int) -> tf.data.Dataset:
-        """Returns endless shuffled batches of `batch` rows, int32 or uint8, by feature.
+    def train(self, batch: int, *, seed: int, host: Host = ONLY_HOST) -> Batches:
+        """Returns endless shuffled batches of `batch` rows over all hosts.
 
-        `seed` fixes the order, which differs in every epoch. An iterator saved in a
-        tf.train.Checkpoint and restored into an iterator over an equal dataset continues with the
-        same batches, buffers included; see epochs.py.
+        `seed` fixes the order, which differs in every epoch, and all noise.
+
+        Raises:
+          DataError: there is no split "train", or it cannot be read.
         """
 
     @abc.abstractmethod
-    def evaluation(self, batch: int, *, split: str) -> tf.data.Dataset:
-        """Returns every row of `split` once, in order. Rows without loss fill up the last batch.
+    def evaluation(self, batch: int, *, split: str) -> Iterator[Batch]:
+        """Returns every row of `split` once, in a fixed order. Rows without loss fill up a batch.
 
         Raises:
-          DataError: there is no such split.
+          DataError: there is no such split, or it cannot be read.
         """
 
-    @property
-    def origin(self) -> object:
-        """The source of the rows, for messages about data that cannot be read."""
-        return self
+    def fingerprint(self) -> dict[str, object]:
+        """Returns what determines the rows of training, as JSON by the name of a setting.
+
+        It is saved with a run's checkpoints: a run is not continued with other data unawares.
+        """
+        return {}
 
     @property
     def bytes_per_id(self) -> np.ndarray | None:
@@ -76,7 +84,7 @@ class Data(abc.ABC):
         return None
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
-        """Returns the shape {batch, ...} of every feature of a batch."""
+        """Returns the shape {batch, ...} of every feature of a batch of training."""
         rows = mtf.Shape([mtf.Dimension("batch", batch)])
         return {name: rows + feature.shape for name, feature in self.features.items()}
 
@@ -91,14 +99,17 @@ class TextData(Data):
     By default prompts are continued, and the input of a scored pair precedes its target in one row.
 
     Attributes:
-      vocabulary: text to ids and back.
       has_text: whether a split is running text, which `text` returns.
       has_pairs: whether a split is pairs of texts, which `pairs` returns.
     """
 
     has_text: ClassVar[bool] = False
     has_pairs: ClassVar[bool] = False
-    vocabulary: Vocabulary
+
+    @property
+    @abc.abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """Text to ids and back, of the targets."""
 
     def model_arguments(self) -> dict[str, object]:
         """Returns the size of the vocabulary."""

@@ -35,14 +35,14 @@ def ids_feature(length: int, meaning: str) -> Feature:
     return Feature(mtf.Shape([mtf.Dimension("length", length)]), meaning)
 
 
-def packed_features(length: int) -> dict[str, Feature]:
-    """Returns the features of rows of packed texts; see packing.py."""
+def packed_features(length: int, name: str = TARGETS) -> dict[str, Feature]:
+    """Returns the features of rows of packed texts, `name` and what belongs to it."""
     return {
-        TARGETS: ids_feature(length, "ids, 0 for padding, which has no loss"),
-        TARGETS_SEGMENTATION: ids_feature(
+        name: ids_feature(length, "ids, 0 for padding, which has no loss"),
+        f"{name}_segmentation": ids_feature(
             length, "the number of the text in the row of each id, from 1; 0 for padding"
         ),
-        TARGETS_POSITION: ids_feature(length, "the position of each id in its text, from 0"),
+        f"{name}_position": ids_feature(length, "the position of each id in its text, from 0"),
     }
 
 
@@ -88,6 +88,33 @@ def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
         )
     inner = mtf.Dimension(batch.name, batch.size // outer_batch)
     return mtf.Shape([mtf.Dimension(OUTER_BATCH, outer_batch), inner, *row_dims])
+
+
+def shapes_of_rows(
+    batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]
+) -> dict[str, mtf.Shape]:
+    """Returns the shapes of a batch that may lack features of `shapes` and have shorter rows.
+
+    Raises:
+      DataError: it has other features, or longer rows.
+    """
+    shorter = {}
+    for name, values in batch.items():
+        shape = shapes.get(name)
+        largest = () if shape is None else tuple(shape.to_integer_list)
+        fits = len(largest) == values.ndim and all(
+            size <= limit for size, limit in zip(values.shape, largest, strict=True)
+        )
+        if shape is None or not fits:
+            declared = "none" if shape is None else shape.to_string
+            raise DataError(
+                f'feature "{name}" of an evaluation has sizes {list(values.shape)}; the shape of '
+                f"training's batches, which is the largest, is {declared}"
+            )
+        shorter[name] = mtf.Shape(
+            [mtf.Dimension(dim.name, size) for dim, size in zip(shape, values.shape, strict=True)]
+        )
+    return shorter
 
 
 def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:

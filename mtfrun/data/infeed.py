@@ -1,53 +1,78 @@
-"""Infeed of batches, from a dataset's iterator to a mesh."""
+"""Infeed of batches to a mesh; a thread reads ahead while the devices work."""
 
 from __future__ import annotations
 
+import collections
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.data.batches import Batches
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import split_batch, validate_batch
-from mtfrun.data.reading import reading
+from mtfrun.data.features import shapes_of_rows, split_batch, validate_batch
+from mtfrun.data.rows import Batch
 
 STEPS = "steps"
+# Bytes of batches that are read ahead, at least one batch.
+_BYTES_AHEAD = 1 << 26
 
 
 class Infeed:
     """Lays out the next batches on a mesh, those of several steps at a time.
 
-    It does not prefetch: the iterator's position is just behind the batches that it has returned,
-    hence `tf.train.Checkpoint(iterator=infeed.iterator)` is exact. The dataset prefetches, which is
-    part of the iterator's state.
+    A thread reads the following batches. They are no part of the position, which is that behind the
+    batches returned by `next`.
 
     Args:
-      iterator: over dicts of integer tensors, int32 or uint8, whose first dimension is the batch,
-        e.g. `iter(data.train(batch, seed=0))`.
+      batches: dicts of integer arrays, int32 or uint8, whose first dimension is the batch, e.g.
+        `data.train(batch, seed=0)`.
       mesh: where the batches go.
-      shapes: the named shape of each feature, e.g. `language_model_shapes(batch, length)`.
+      shapes: the named shape of each feature, e.g. `data.shapes(batch)`.
       outer_batch: number of parts into which the batch is split; above 1 features are {outer_batch,
         batch, ...}, for layouts that split a batch over two mesh axes.
-      source: of the batches, for messages about data that cannot be read.
+      with_shorter_rows: whether batches may have shorter rows than `shapes` say, and lack features,
+        as those of an evaluation.
+
+    Attributes:
+      wait_secs: time that calls of `next` have waited for the data.
     """
 
     def __init__(
         self,
-        iterator: Iterator[Mapping[str, tf.Tensor]],
+        batches: Iterator[Batch],
         mesh: mtf.Mesh,
         shapes: Mapping[str, mtf.Shape],
         outer_batch: int = 1,
-        source: object = "the data",
+        *,
+        with_shorter_rows: bool = False,
     ):
-        self.iterator = iterator
+        self.wait_secs = 0.0
+        self._batches = batches
         self._mesh = mesh
-        self._source = source
         self._shapes = dict(shapes)
-        self._shapes_out = {
-            name: split_batch(shape, outer_batch) if outer_batch > 1 else shape
-            for name, shape in self._shapes.items()
-        }
+        self._outer_batch = outer_batch
+        self._with_shorter_rows = with_shorter_rows
+        self._position = 0
+        self._reader: _Reader | None = None
+
+    @property
+    def position(self) -> int:
+        """Number of examples consumed by `next`; setting it continues there, exactly.
+
+        Only for endless batches, whose position can be set.
+        """
+        return self._position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        if not isinstance(self._batches, Batches):
+            raise TypeError("only data.Batches have a position")
+        self.close()
+        self._batches.position = self._position = position
 
     def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
         """Returns the features {steps, [outer_batch,] batch, ...} of the next batches.
@@ -63,23 +88,114 @@ class Infeed:
             raise DataError(f"Infeed: steps must be at least 1, not {steps}")
         if capacity < steps:
             raise DataError(f"Infeed: capacity {capacity} is too small for {steps} steps")
-        batches = []
-        for _ in range(steps):
-            with reading(self._source):
-                batch = next(self.iterator, None)
-            if batch is None:
-                break
-            arrays = {name: value.numpy() for name, value in batch.items()}
-            validate_batch(arrays, self._shapes)
-            batches.append(arrays)
+        start = time.monotonic()
+        batches = self._read(steps)
+        self.wait_secs += time.monotonic() - start
         return self._stacked(batches, capacity) if batches else None
 
-    def _stacked(self, batches: list[dict[str, np.ndarray]], steps: int) -> dict[str, mtf.Tensor]:
+    def close(self) -> None:
+        """Ends the thread; the next call of `next` starts another one."""
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader = None
+
+    def _read(self, steps: int) -> list[Batch]:
+        if self._reader is None:
+            self._reader = _Reader(self._batches)
+        batches: list[Batch] = []
+        for _ in range(steps):
+            ahead = self._reader.next()
+            if ahead.batch is None:
+                break
+            batches.append(ahead.batch)
+            self._position = ahead.position
+        return batches
+
+    def _stacked(self, batches: list[Batch], steps: int) -> dict[str, mtf.Tensor]:
         tensors = {}
-        for name, shape in self._shapes_out.items():
+        for name, shape in self._shapes_of(batches).items():
             stacked_shape = mtf.Shape([mtf.Dimension(STEPS, steps)]) + shape
             stacked = np.zeros(stacked_shape.to_integer_list, batches[0][name].dtype)
             sizes = shape.to_integer_list
             stacked[: len(batches)] = [batch[name].reshape(sizes) for batch in batches]
             tensors[name] = mtf.import_tf_tensor(self._mesh, stacked, stacked_shape)
         return tensors
+
+    def _shapes_of(self, batches: list[Batch]) -> dict[str, mtf.Shape]:
+        """Returns the shapes of the features on the mesh, after checking every batch."""
+        shapes = self._shapes
+        if self._with_shorter_rows:
+            shapes = shapes_of_rows(batches[0], shapes)
+        for batch in batches:
+            validate_batch(batch, shapes)
+        if self._outer_batch == 1:
+            return shapes
+        return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
+
+
+class _Ahead(NamedTuple):
+    """A batch that was read ahead.
+
+    Attributes:
+      batch: its features; None at the end of the data.
+      position: of the data behind it, in examples.
+      error: what was raised instead.
+    """
+
+    batch: Batch | None
+    position: int
+    error: BaseException | None = None
+
+
+class _Reader:
+    """A thread that reads batches, at most `_BYTES_AHEAD` ahead, or one batch."""
+
+    def __init__(self, batches: Iterator[Batch]):
+        self._batches = batches
+        self._ahead: collections.deque[_Ahead] = collections.deque()
+        self._changed = threading.Condition()
+        self._capacity = 1
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="infeed", daemon=True)
+        self._thread.start()
+
+    def next(self) -> _Ahead:
+        """Returns the next batch, or raises what reading it has raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ahead)
+            first = self._ahead[0]
+            if first.error is not None:
+                raise first.error
+            if first.batch is not None:  # the end stays
+                self._ahead.popleft()
+                self._changed.notify()
+        return first
+
+    def stop(self) -> None:
+        """Ends the thread, after the batch that it reads."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            ahead = self._read()
+            is_last = ahead.batch is None
+            with self._changed:
+                if ahead.batch is not None:
+                    size = sum(values.nbytes for values in ahead.batch.values())
+                    self._capacity = max(1, _BYTES_AHEAD // max(size, 1))
+                self._ahead.append(ahead)
+                self._changed.notify()
+                self._changed.wait_for(lambda: self._stopped or len(self._ahead) < self._capacity)
+                is_last = is_last or self._stopped
+
+    def _read(self) -> _Ahead:
+        try:
+            batch = next(self._batches, None)
+        except BaseException as error:  # raised again by `next`, in the thread that asks
+            return _Ahead(None, 0, error)
+        position = self._batches.position if isinstance(self._batches, Batches) else 0
+        return _Ahead(batch, position)

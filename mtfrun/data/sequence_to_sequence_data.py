@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar
 
-from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
+from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature, packed_features
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import Prompting, PromptLimits, ScoredRow, bucket
+from mtfrun.data.rows import Batch, Rows
+from mtfrun.data.task import Task
+from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceToSequenceData(PairsData):
-    """Pairs of texts, one pair per row; the attributes are those of `PairsData`.
+    """Pairs of texts, inputs and targets in rows of their own.
 
-    Every text ends with the end id and is padded; targets that are padding have no loss.
+    Every text ends with the end id and is padded; targets that are padding have no loss. Packed
+    rows hold as many pairs as fit into both (Raffel et al. 2020, https://arxiv.org/abs/1910.10683,
+    section 2.1). An evaluation has one pair per row, and batches of rows of similar length.
+
+    Attributes:
+      inputs_length, targets_length: of a row, and so of the longest text, including the end.
+      packed: whether a row holds as many pairs as fit.
+      task: of the pairs.
     """
 
     remedy: ClassVar[str] = (
@@ -24,11 +35,15 @@ class SequenceToSequenceData(PairsData):
 
     @property
     def features(self) -> dict[str, Feature]:
-        """Inputs and targets, whose lengths may differ."""
-        meaning = "ids and the end, then 0 for padding"
+        """Inputs and targets; if packed, the pair and position of every id."""
+        if self.packed:
+            return {
+                **packed_features(self.inputs_length, INPUTS),
+                **packed_features(self.targets_length, TARGETS),
+            }
         return {
-            INPUTS: ids_feature(self.inputs_length, meaning),
-            TARGETS: ids_feature(self.targets_length, meaning),
+            INPUTS: ids_feature(self.inputs_length, "ids, 0 for padding"),
+            TARGETS: ids_feature(self.targets_length, "ids, 0 for padding, which has no loss"),
         }
 
     @property
@@ -46,3 +61,12 @@ class SequenceToSequenceData(PairsData):
         longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
         lengths = {name: bucket(len(ids[name]), longest[name]) for name in longest}
         return ScoredRow(ids, lengths, 0, truncated)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        cache = task.cache(split, self.texts)
+        lengths = [self.inputs_length, self.targets_length]
+        return PackedRows(cache, lengths) if self.packed else PaddedRows(cache, lengths)
+
+    def _rows_of_evaluation(self, task: Task, batch: int, split: str) -> Iterator[Batch]:
+        lengths = [self.inputs_length, self.targets_length]
+        return batches_by_length(PaddedRows(task.cache(split, self.texts), lengths), batch)

@@ -50,8 +50,8 @@ class Evaluation:
         Raises:
           DataError: there is none, or it cannot be read.
         """
-        dataset = self._experiment.data.evaluation(self._batch_size, split=self._split)
-        if next(iter(dataset.take(1)), None) is None:
+        batches = self._experiment.data.evaluation(self._batch_size, split=self._split)
+        if next(batches, None) is None:
             raise DataError(f"split {self._split!r} has no batch to evaluate: choose another")
 
     def __call__(

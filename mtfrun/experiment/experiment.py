@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import Data, Infeed, split_batch
@@ -102,15 +102,19 @@ class Experiment:
 
     def train_infeed(self, batch_size: int) -> Infeed:
         """Returns the infeed of endless batches of the training split."""
-        dataset = self.data.train(batch_size, seed=self.seed)
-        return self._infeed(dataset, batch_size)
+        batches = self.data.train(batch_size, seed=self.seed)
+        return Infeed(batches, self.mesh, self.data.shapes(batch_size), self._outer_batch)
 
     def evaluation_infeed(self, batch_size: int, split: str, max_batches: int | None) -> Infeed:
         """Returns the infeed of the batches of a split, once, at most `max_batches`."""
-        dataset = self.data.evaluation(batch_size, split=split)
-        if max_batches is not None:
-            dataset = dataset.take(max_batches)
-        return self._infeed(dataset, batch_size)
+        batches = self.data.evaluation(batch_size, split=split)
+        return Infeed(
+            itertools.islice(batches, max_batches),
+            self.mesh,
+            self.data.shapes(batch_size),
+            self._outer_batch,
+            with_shorter_rows=True,
+        )
 
     def require_finite(self, numbers: np.ndarray | float, what: str) -> None:
         """Raises NonFiniteError unless the model's outputs, `what` in the message, are finite."""
@@ -153,7 +157,3 @@ class Experiment:
                 "of any origin with --gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
             )
         return report.step
-
-    def _infeed(self, dataset: tf.data.Dataset, batch_size: int) -> Infeed:
-        shapes = self.data.shapes(batch_size)
-        return Infeed(iter(dataset), self.mesh, shapes, self._outer_batch, self.data.origin)

@@ -70,11 +70,10 @@ class Checkpoints:
         self,
         step: int,
         variables: Mapping[str, Any],
-        iterator: Any = None,
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Saves the variables (and the position in the data) and returns the manifest's path.
+        """Saves the variables and returns the manifest's path.
 
         A step saved before is replaced, and stays complete until the new files are. Then the oldest
         checkpoints above `max_to_keep` are deleted. 100 MB take about half a second.
@@ -82,9 +81,7 @@ class Checkpoints:
         Args:
           step: number of finished training steps.
           variables: raw tf.Variables or DVariables by path.
-          iterator: a tf.data iterator; it goes to a checkpoint of its own (TensorFlow cannot save
-            one together with DVariables).
-          metadata: JSON values for the manifest: mesh, layout, versions.
+          metadata: JSON values for the manifest: position in the data, mesh, layout, versions.
 
         Raises:
           RunDirError: the files cannot be written; those of this attempt are removed.
@@ -99,8 +96,6 @@ class Checkpoints:
                 prefix = self._free_prefix(step)
                 path = str(self._directory / prefix)
                 tf.train.Checkpoint(variables=dict(variables)).write(path)
-                if iterator is not None:
-                    tf.train.Checkpoint(iterator=iterator).write(path + ".iterator")
                 files = {
                     name: manifests.record_file(self._directory / name)
                     for name in files_of_save(self._directory, prefix)
@@ -125,12 +120,11 @@ class Checkpoints:
         self,
         step: int | None,
         variables: Mapping[str, Any],
-        iterator: Any = None,
         *,
         subset: bool = False,
         preferred: Mapping[str, str] | None = None,
     ) -> Manifest:
-        """Restores variables (and the position in the data) and returns the checkpoint's manifest.
+        """Restores variables and returns the checkpoint's manifest.
 
         Everything is checked before the first variable changes: sizes and hashes of the files, then
         names, shapes and dtypes. With step None a damaged checkpoint is skipped, with a warning,
@@ -139,7 +133,6 @@ class Checkpoints:
         Args:
           step: a step to restore, or None for the newest good one.
           variables: raw tf.Variables or DVariables by path, on any mesh.
-          iterator: a tf.data iterator over the same pipeline, to be set where the run stopped.
           subset: the checkpoint may hold further variables.
           preferred: for some of the paths another path, whose value is restored instead if the
             checkpoint has it.
@@ -150,14 +143,8 @@ class Checkpoints:
             wanted = {instead.get(path, path): variable for path, variable in variables.items()}
             name = f"{self._directory}/ckpt-{manifest.step}"
             check_fit(name, manifest.variables, manifests.describe(wanted), subset=subset)
-            if iterator is not None and not manifest.has_iterator:
-                raise RunDirError(
-                    f"{name} holds no position in the data; restore it without the data iterator"
-                )
             path = str(self._directory / manifest.prefix)
             _read(path, f"the variables of {name}", variables=wanted)
-            if iterator is not None:
-                _read(path + ".iterator", f"the data position of {name}", iterator=iterator)
             return manifest
 
         return self.read(step, read)

@@ -20,7 +20,7 @@ STEP = r"(?:0|[1-9][0-9]*)"
 """A number in a name, without leading zeros."""
 MANIFEST_NAME = re.compile(rf"ckpt-({STEP})\.json")
 DATA_NAME = re.compile(
-    rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)(\.iterator)?"
+    rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)"
     r"\.(index|data-[0-9]{5}-of-[0-9]{5})(\.tempstate[0-9]+)?"
 )
 """Files of one save. A step saved again goes to `ckpt-300.1.*`, beside the older files."""
@@ -28,7 +28,7 @@ DATA_NAME = re.compile(
 _BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Types of the entries that training reads; other entries may be anything.
-_METADATA = {"seed": int, "mesh": str, "layout": str, "versions": dict}
+_METADATA = {"seed": int, "mesh": str, "layout": str, "versions": dict, "data_position": int}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +79,6 @@ class Manifest:
     variables: dict[str, VariableSpec]
     files: dict[str, FileRecord]
     metadata: dict[str, Any]
-
-    @property
-    def has_iterator(self) -> bool:
-        """Whether the position in the data was saved as well."""
-        return f"{self.prefix}.iterator.index" in self.files
 
 
 def manifest_path(directory: pathlib.Path, step: int) -> pathlib.Path:

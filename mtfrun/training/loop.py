@@ -64,7 +64,7 @@ def train(
 
     Args:
       state: is initialised.
-      infeed: endless batches; its iterator is saved and restored with every checkpoint.
+      infeed: endless batches; its position is saved and restored with every checkpoint.
       run: where checkpoints and summaries go.
       options: how long and how to train.
       actions: called periodically, after checkpoints that are due at the same step.
@@ -84,6 +84,7 @@ def train(
     progress = Progress(first_step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
+        stack.callback(infeed.close)
         if first_step >= options.train_steps:
             progress.note(f"already finished at step {first_step}; raise TRAIN_STEPS to go on")
             return TrainResult(first_step, {}, None)
@@ -223,7 +224,9 @@ class _Loop:
         self._features = {}  # frees their memory before the next ones are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
-            raise InputError("the training data has come to an end: give the dataset a repeat")
+            raise InputError(
+                "the training data has come to an end: Data.train must return endless batches"
+            )
         self._features, self._last_index = features, count - 1
         if not self._visits:
             # Not before, so that data that cannot be read are an error of one line.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from mtfrun.data import Infeed
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.options import CheckpointOptions
 from mtfrun.training.state import TrainState
 
-# The entry of a manifest that has the sums of the next point of the curves.
-_SUMS = "curve_sums"
+# Entries of a manifest: the sums of the next point of the curves; the examples consumed.
+_SUMS, _POSITION = "curve_sums", "data_position"
 
 
 class Saving(Action):
@@ -21,7 +21,7 @@ class Saving(Action):
 
     Args:
       state: what is trained.
-      infeed: its iterator is saved.
+      infeed: its position is saved.
       run: where checkpoints go.
       options: when to save, and how many to keep.
       curves: whose sums since the last point are saved.
@@ -61,10 +61,16 @@ class Saving(Action):
         if self._checkpoints.latest() is None:
             return None
         storage = self._state.storage()
-        manifest = self._checkpoints.restore(None, storage, self._infeed.iterator)
+        manifest = self._checkpoints.restore(None, storage)
         self._guard.check_restored(
             manifest.step, lambda step: self._checkpoints.restore(step, storage)
         )
+        if _POSITION not in manifest.metadata:
+            raise RunDirError(
+                f"ckpt-{manifest.step} holds no position in the data: name it as INIT_CHECKPOINT of "
+                "a new run instead"
+            )
+        self._infeed.position = manifest.metadata[_POSITION]
         self._curves.restore(manifest.metadata.get(_SUMS, {}))
         # Random numbers must not change in the middle of a run, even if the configuration does.
         self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
@@ -83,9 +89,8 @@ class Saving(Action):
             "mesh": mesh.shape.to_string,
             "layout": mesh.layout.to_string,
             "seed": self._state.seed,
+            _POSITION: self._infeed.position,
             _SUMS: self._curves.sums(),
         }
-        self._checkpoints.save(
-            step, self._state.storage(), self._infeed.iterator, metadata=metadata
-        )
+        self._checkpoints.save(step, self._state.storage(), metadata=metadata)
         self._saved_step = self._guard.good_step = step
