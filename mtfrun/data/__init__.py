@@ -27,6 +27,7 @@ from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
+from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import (
     Answering,
@@ -79,6 +80,7 @@ __all__ = [
     "Infeed",
     "LanguageModelData",
     "PairSource",
+    "Padding",
     "PairsData",
     "PreparedSource",
     "Preprocessor",
@@ -108,6 +110,7 @@ __all__ = [
     "language_model_shapes",
     "packed_features",
     "padded",
+    "padding_of",
     "read_image",
     "reading",
     "sequence_to_sequence_shapes",
