@@ -1,10 +1,10 @@
 """Removal of what unfinished saves and deletions leave in a checkpoint directory.
 
-A save writes, in this order, its unfinished manifest `.ckpt-300.json.0123abcd.partial` and its data
-`ckpt-300.index` and `ckpt-300.data-*`, and renames the unfinished manifest to `ckpt-300.json`. A checkpoint is deleted in the reverse order: its manifest is renamed to an
-unfinished one, the data are removed, then that manifest. So whenever a process is killed, data
-without a manifest that were not finished, or were being deleted, have an unfinished manifest beside
-them.
+A save writes, in this order, its unfinished manifest `.ckpt-300.json.0123abcd.partial` and its
+data `ckpt-300.index` and `ckpt-300.data-*`, and renames the unfinished manifest to `ckpt-300.json`.
+A checkpoint is deleted in the reverse order: its manifest is renamed to an unfinished one, the data
+are removed, then that manifest. So whenever a process is killed, data without a manifest that were
+not finished, or were being deleted, have an unfinished manifest beside them.
 
 Data that no manifest names are removed if
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import data, decoding, experiment, models, mtf, optim, training
 from mtfrun.models import moe, transformer
