@@ -26,9 +26,11 @@ from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.postprocessing import LabelNumber, Number
 from mtfrun.data.prompting import (
     Answering,
     AnsweringInRow,
@@ -78,7 +80,10 @@ __all__ = [
     "ImageData",
     "ImageSource",
     "Infeed",
+    "LabelNumber",
     "LanguageModelData",
+    "Mixture",
+    "Number",
     "PairSource",
     "Padding",
     "PairsData",
@@ -86,6 +91,7 @@ __all__ = [
     "Preprocessor",
     "PromptLimits",
     "Prompting",
+    "ProportionalToExamples",
     "Row",
     "Rows",
     "ScoredRow",
@@ -104,6 +110,7 @@ __all__ = [
     "Vocabulary",
     "bucket",
     "bz2_bits_per_byte",
+    "choose",
     "conditional_entropy",
     "every_row",
     "ids_feature",

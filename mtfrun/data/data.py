@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from mtfrun.data.prompting import (
     continued_pair,
 )
 from mtfrun.data.rows import Batch
+from mtfrun.data.task import Metrics
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -71,6 +73,17 @@ class Data(abc.ABC):
           DataError: there is no such split, or it cannot be read.
         """
 
+    def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
+        """Returns at most `max_batches` of a split, the same every time; by default the first."""
+        return itertools.islice(self.evaluation(batch, split=split), max_batches)
+
+    def by_task(self) -> Mapping[str, Data]:
+        """Returns the data of every task that is evaluated by itself, by the task's name.
+
+        All make the same features. By default this data is the only one, with the name "".
+        """
+        return {"": self}
+
     def fingerprint(self) -> dict[str, object]:
         """Returns what determines the rows of training, as JSON by the name of a setting.
 
@@ -120,6 +133,20 @@ class TextData(Data):
         """[vocabulary] bytes of text that each id represents."""
         return self.vocabulary.bytes_per_id
 
+    @property
+    def metrics(self) -> Sequence[Metrics]:
+        """Functions of all targets and all predictions; none for those of the experiment."""
+        return ()
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """All texts that a target may be, if they are few."""
+        return ()
+
+    def postprocess(self, text: str) -> object:
+        """Returns what the metrics compare, by default the text."""
+        return text
+
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to rows."""
         return Continuing(self.vocabulary, limits)
@@ -137,7 +164,7 @@ class TextData(Data):
         raise DataError(f"{type(self).__name__} has no running text: use @data.LanguageModelData()")
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns the first pairs of inputs and targets of a split, at most `count`.
+        """Returns pairs of inputs and targets of a split, at most `count`, the same every time.
 
         Raises:
           DataError: the data is not pairs of texts.

@@ -10,6 +10,8 @@ import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.prompting import Answering, PromptLimits, with_end
+from mtfrun.data.rows import Rows
+from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 
 
@@ -36,6 +38,10 @@ class PairsData(TaskData):
     def __post_init__(self) -> None:
         for name in ("inputs_length", "targets_length"):
             self._check_positive(name, getattr(self, name))
+
+    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
+        """Returns the number of pairs."""
+        return len(self._cache(task, split).ends)
 
     def _answering(self, limits: PromptLimits) -> Answering:
         return Answering(self.vocabulary, self.inputs_length, self.targets_length, limits)
