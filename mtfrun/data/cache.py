@@ -60,6 +60,7 @@ class Building(NamedTuple):
       examples: that have been written.
       tokens: ids that have been written.
       text_bytes: bytes of text that have been tokenised.
+      expected_bytes: about how many there are, see `Source.expected_bytes`.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Building(NamedTuple):
     examples: int
     tokens: int
     text_bytes: int
+    expected_bytes: int | None
 
 
 Progress = Callable[[Building], None]
@@ -233,7 +235,12 @@ def _build(task: Task, split: str, features: tuple[str, ...], directory: Path) -
                 if progress := _progress.get():
                     progress(
                         Building(
-                            _name(task), split, writer.examples, writer.tokens, writer.text_bytes
+                            _name(task),
+                            split,
+                            writer.examples,
+                            writer.tokens,
+                            writer.text_bytes,
+                            task.source.expected_bytes(split),
                         )
                     )
             if not writer.tokens:

@@ -53,6 +53,9 @@ def changes(saved: object, present: object, name: str = "") -> Iterator[Change]:
     """
     if isinstance(saved, Mapping) and isinstance(present, Mapping):
         yield from _changes_of_entries(saved, present, name)
+    elif isinstance(saved, list) and isinstance(present, list) and len(saved) == len(present):
+        for old, new in zip(saved, present, strict=True):
+            yield from changes(old, new, name)
     elif json.dumps(saved, sort_keys=True) != json.dumps(present, sort_keys=True):
         yield Change(name, _short(saved), _short(present))
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,29 +24,10 @@ from mtfrun.data.features import TARGETS
 from mtfrun.data.gather import Layout, Texts, lay_out
 from mtfrun.data.plan import Plan, pack, stored_plan
 from mtfrun.data.prompting import bucket
-from mtfrun.data.rows import Batch, Rows, Selection
+from mtfrun.data.rows import Batch, Density, Rows, Selection
 
 SEGMENTATION = "{}_segmentation"
 POSITION = "{}_position"
-
-
-class Density(NamedTuple):
-    """How full rows are.
-
-    Attributes:
-      tokens: ids in all rows that are no padding.
-      capacity: positions of all rows, over all features.
-      cut_tokens: ids of the texts that are in no row, because their texts are too long.
-    """
-
-    tokens: int
-    capacity: int
-    cut_tokens: int
-
-    @property
-    def fraction(self) -> float:
-        """The part of all positions that is no padding."""
-        return self.tokens / self.capacity
 
 
 class TextRows(Rows):
