@@ -23,7 +23,8 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.data import Batch, Data, DataError, padding_of
 from mtfrun.data.caching import CacheChoice, Cached
-from mtfrun.experiment import ALL_DATA, Evaluation, Experiment
+from mtfrun.experiment import Evaluation, Experiment
+from mtfrun.experiment.experiment import ALL_DATA
 from mtfrun.experiment.inference import required
 from mtfrun.rundir import RunDirectory, atomic_open
 
