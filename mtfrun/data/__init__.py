@@ -20,14 +20,11 @@ from mtfrun.data.features import (
     split_batch,
     validate_batch,
 )
-from mtfrun.data.idx_images import IdxImages
-from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
-from mtfrun.data.image_files import read_image
+from mtfrun.data.images import IMAGES, IdxImages, ImageData, ImageSource, TfdsImages, read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
-from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.postprocessing import LabelNumber, Number
@@ -42,15 +39,14 @@ from mtfrun.data.prompting import (
     bucket,
     padded,
 )
-from mtfrun.data.reading import PreparedSource, reading
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
+from mtfrun.data.sources.tfds_source import Tfds
+from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.text_files import TextFiles, TextLines
-from mtfrun.data.tfds_images import TfdsImages
-from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
 
 __all__ = [
@@ -84,10 +80,8 @@ __all__ = [
     "LanguageModelData",
     "Mixture",
     "Number",
-    "PairSource",
     "Padding",
     "PairsData",
-    "PreparedSource",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
@@ -103,10 +97,10 @@ __all__ = [
     "TextData",
     "TextFiles",
     "TextLines",
+    "TextParagraphs",
+    "Tfds",
     "TfdsImages",
-    "TfdsPairs",
-    "TfdsText",
-    "TsvPairs",
+    "Tsv",
     "Vocabulary",
     "bucket",
     "bz2_bits_per_byte",
@@ -119,7 +113,6 @@ __all__ = [
     "padded",
     "padding_of",
     "read_image",
-    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
     "validate_batch",

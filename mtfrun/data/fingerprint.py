@@ -95,7 +95,9 @@ def check_unchanged(
     if not saved:
         return
     found = list(
-        changes(*({k: v for k, v in each.items() if k != VOCABULARIES} for each in (saved, present)))
+        changes(
+            *({k: v for k, v in each.items() if k != VOCABULARIES} for each in (saved, present))
+        )
     )
     if found:
         listed = "; ".join(f"{c.name} {c.old} -> {c.new}" for c in found[:_MOST_CHANGES])
