@@ -36,6 +36,7 @@ from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
 from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.postprocessing import LabelNumber, Number
 from mtfrun.data.prompting import (
@@ -101,6 +102,7 @@ __all__ = [
     "LanguageModelData",
     "Mixture",
     "Number",
+    "Padding",
     "PairsData",
     "Preprocessor",
     "PromptLimits",
@@ -135,6 +137,7 @@ __all__ = [
     "language_model_shapes",
     "packed_features",
     "padded",
+    "padding_of",
     "read_image",
     "sequence_to_sequence_shapes",
     "split_batch",

@@ -11,8 +11,9 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data.batches import Batches
+from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import Feature
+from mtfrun.data.features import INPUTS, TARGETS, Feature
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.prompting import (
     Continuing,
@@ -21,7 +22,7 @@ from mtfrun.data.prompting import (
     ScoredRow,
     continued_pair,
 )
-from mtfrun.data.rows import Batch
+from mtfrun.data.rows import Batch, Density
 from mtfrun.data.task import Metrics
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
@@ -87,6 +88,43 @@ class Data(abc.ABC):
         """
         return {"": self}
 
+    @property
+    def cached_tasks(self) -> Sequence[str]:
+        """The names of the tasks that `caches` can build."""
+        return ()
+
+    def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
+        """Yields what is kept of a split on the disk, after building what is not there.
+
+        Nothing by default.
+
+        Raises:
+          DataError: there is no such split, or it cannot be read.
+        """
+        return iter(())
+
+    def densities(self, split: str) -> Mapping[str, Density]:
+        """Returns how full the rows of training are that a split makes, by the name of the task.
+
+        Without the tasks where that is not known before all rows are made.
+        """
+        return {}
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """The vocabularies of the features that are ids, by name."""
+        return {}
+
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        """The number of tokens, the end included, at which longer texts are cut, by feature."""
+        return {}
+
+    @property
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Of the features that are classes, the name of every class."""
+        return {}
+
     def fingerprint(self) -> dict[str, object]:
         """Returns what determines the rows of training, as JSON by the name of a setting.
 
@@ -130,6 +168,11 @@ class TextData(Data):
     def model_arguments(self) -> dict[str, object]:
         """Returns the size of the vocabulary."""
         return {"vocabulary_size": self.vocabulary.size}
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """The vocabulary, of inputs and targets."""
+        return {name: self.vocabulary for name in (INPUTS, TARGETS) if name in self.features}
 
     @property
     def bytes_per_id(self) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -38,6 +38,11 @@ class PairsData(TaskData):
     def __post_init__(self) -> None:
         for name in ("inputs_length", "targets_length"):
             self._check_positive(name, getattr(self, name))
+
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        """The lengths of inputs and targets."""
+        return {INPUTS: self.inputs_length, TARGETS: self.targets_length}
 
     def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
         """Returns the number of pairs."""

@@ -11,11 +11,13 @@ from typing import ClassVar
 import numpy as np
 
 from mtfrun.data.batches import Batches, chosen, every_row
-from mtfrun.data.cache import TokenCache
+from mtfrun.data.cache import TokenCache, open_cache
+from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import TextData
 from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.fingerprint import IDS, VOCABULARIES, short_json
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.rows import Batch, Rows
+from mtfrun.data.rows import Batch, Density, Rows
 from mtfrun.data.task import Metrics, Task, Tasks
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
@@ -68,8 +70,41 @@ class TaskData(TextData):
             return {"": self}
         return {task.title: dataclasses.replace(self, task=task) for task in self.task.tasks}
 
+    @property
+    def cached_tasks(self) -> Sequence[str]:
+        """The names of all tasks."""
+        return [task.title for task in self.task.tasks]
+
+    def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
+        """Yields the cache of every task."""
+        for task in self.task.tasks:
+            if not choice.includes(task.title):
+                continue
+            if choice.cache_dir is not None:
+                task = dataclasses.replace(task, cache_dir=choice.cache_dir)
+            cache = open_cache(task, split, tuple(self.texts), overwrite=choice.overwrite)
+            counts = {
+                "examples": len(cache),
+                "tokens": cache.tokens.size,
+                "bytes": cache.manifest["text_bytes"],
+            }
+            yield Cached(task.title, split, counts, cache.directory, cache)
+
+    def densities(self, split: str) -> Mapping[str, Density]:
+        """Returns how full the rows of every task are."""
+        densities = {task.title: self._rows(task, split).density for task in self.task.tasks}
+        return {title: density for title, density in densities.items() if density is not None}
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """The vocabulary of every feature that is read."""
+        return {name: self.task.vocabulary_of(name) for name in self.texts}
+
     def fingerprint(self) -> dict[str, object]:
-        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
+        """Returns the hashes of ids and vocabularies, and the settings that make rows of them.
+
+        Where the ids come from is said as well, to name what has changed if they have.
+        """
         settings = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -82,10 +117,9 @@ class TaskData(TextData):
             sizes = [cache.manifest["examples"] for cache in caches.values()]
             settings["rates"] = list(self.task.example_rates(sizes))
             settings["max_epochs"] = list(self.task.epoch_limits)
-        vocabularies = {name: self.task.vocabulary_of(name).fingerprint for name in self.texts}
         return {
-            "texts": {title: cache.fingerprint for title, cache in caches.items()},
-            "vocabularies": vocabularies,
+            "texts": {title: _origin(cache) for title, cache in caches.items()},
+            VOCABULARIES: {name: v.fingerprint for name, v in self.vocabularies.items()},
             "settings": settings,
         }
 
@@ -161,3 +195,11 @@ class TaskData(TextData):
           max_rows: see `chosen`; None for all.
         """
         return every_row(self._rows(task, split), batch, max_rows)
+
+
+def _origin(cache: TokenCache) -> dict[str, object]:
+    return {
+        IDS: cache.fingerprint,
+        "source": short_json(cache.manifest["source"]),
+        "preprocessors": short_json(cache.manifest["preprocessors"]),
+    }

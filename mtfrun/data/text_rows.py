@@ -8,7 +8,6 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,26 +18,7 @@ from mtfrun.data.features import TARGETS
 from mtfrun.data.gather import Layout, Texts, lay_out
 from mtfrun.data.plan import Plan, pack, stored_plan
 from mtfrun.data.prompting import bucket
-from mtfrun.data.rows import Batch, Rows, Selection
-
-
-class Density(NamedTuple):
-    """How full rows are.
-
-    Attributes:
-      tokens: ids in all rows that are no padding.
-      capacity: positions of all rows.
-      cut_tokens: ids that are in no row, because their texts are longer than the limit.
-    """
-
-    tokens: int
-    capacity: int
-    cut_tokens: int
-
-    @property
-    def fraction(self) -> float:
-        """The part of all positions that is no padding."""
-        return self.tokens / self.capacity
+from mtfrun.data.rows import Batch, Density, Rows, Selection
 
 
 class TextRows(Rows):

@@ -15,7 +15,7 @@ from mtfrun.experiment.model_and_data import check_features, check_rows
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
-_ALL_DATA = (
+ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
     "@data.SequenceToSequenceData(), @data.ImageData() or your own"
 )
@@ -58,7 +58,7 @@ class Experiment:
     ):
         if not isinstance(mesh, mtf.Mesh):
             raise InputError(f"Experiment.mesh must be a mesh: @mtf.Mesh(), not {mesh!r}")
-        required(data, Data, "Experiment.data", _ALL_DATA)
+        required(data, Data, "Experiment.data", ALL_DATA)
         if seed < 0:
             raise InputError(f"Experiment.seed={seed} must be at least 0")
         if isinstance(model, type):  # before it is called with the arguments of other data
