@@ -1,5 +1,6 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
+from mtfrun.data.batches import Batches, every_row
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
@@ -24,6 +25,7 @@ from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
 from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
+from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import (
@@ -38,8 +40,11 @@ from mtfrun.data.prompting import (
     padded,
 )
 from mtfrun.data.reading import PreparedSource, reading
+from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
-from mtfrun.data.sources import TextSource, read_bytes
+from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.task import Fields, Preprocessor, Task
+from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_files import TextFiles, TextLines
 from mtfrun.data.tfds_images import TfdsImages
 from mtfrun.data.tfds_text import TfdsText
@@ -49,19 +54,25 @@ __all__ = [
     "IMAGES",
     "INPUTS",
     "LANGUAGE_MODEL_FEATURES",
+    "ONLY_HOST",
     "OUTER_BATCH",
     "TARGETS",
     "TARGETS_POSITION",
     "TARGETS_SEGMENTATION",
     "Answering",
     "AnsweringInRow",
+    "Batch",
+    "Batches",
     "ByteVocabulary",
     "Continuing",
     "Data",
     "DataError",
     "DelimitedPairsData",
     "EncodedTexts",
+    "Example",
     "Feature",
+    "Fields",
+    "Host",
     "IdxImages",
     "ImageData",
     "ImageSource",
@@ -70,15 +81,20 @@ __all__ = [
     "PairSource",
     "PairsData",
     "PreparedSource",
+    "Preprocessor",
     "PromptLimits",
     "Prompting",
     "Row",
+    "Rows",
     "ScoredRow",
+    "Selection",
     "SequenceToSequenceData",
+    "Source",
+    "Task",
+    "TaskData",
     "TextData",
     "TextFiles",
     "TextLines",
-    "TextSource",
     "TfdsImages",
     "TfdsPairs",
     "TfdsText",
@@ -87,11 +103,11 @@ __all__ = [
     "bucket",
     "bz2_bits_per_byte",
     "conditional_entropy",
+    "every_row",
     "ids_feature",
     "language_model_shapes",
     "packed_features",
     "padded",
-    "read_bytes",
     "read_image",
     "reading",
     "sequence_to_sequence_shapes",

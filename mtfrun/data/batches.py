@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.order import Host, Order
+from mtfrun.data.order import ONLY_HOST, Host, Order
 from mtfrun.data.rows import Batch, Rows, Selection
 
 
@@ -37,7 +37,7 @@ class Batches(Iterator[Batch]):
         *,
         seed: int,
         rates: Sequence[float] | None = None,
-        host: Host = Host(),
+        host: Host = ONLY_HOST,
     ):
         if batch < 1 or batch % host.count:
             raise DataError(

@@ -12,7 +12,7 @@ from mtfrun import mtf
 from mtfrun.data.batches import Batches
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
-from mtfrun.data.order import Host
+from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.prompting import (
     Continuing,
     Prompting,
@@ -54,7 +54,7 @@ class Data(abc.ABC):
         """Returns the arguments of the model's constructor besides the mesh."""
 
     @abc.abstractmethod
-    def train(self, batch: int, *, seed: int, host: Host = Host()) -> Batches:
+    def train(self, batch: int, *, seed: int, host: Host = ONLY_HOST) -> Batches:
         """Returns endless shuffled batches of `batch` rows over all hosts.
 
         `seed` fixes the order, which differs in every epoch, and all noise.

@@ -101,8 +101,12 @@ def shapes_of_rows(
     shorter = {}
     for name, values in batch.items():
         shape = shapes.get(name)
-        if shape is None or len(shape) != values.ndim or np.any(values.shape > np.array(shape.to_integer_list)):
-            declared = f"{shape.to_string}" if shape is not None else "none"
+        largest = () if shape is None else tuple(shape.to_integer_list)
+        fits = len(largest) == values.ndim and all(
+            size <= limit for size, limit in zip(values.shape, largest, strict=True)
+        )
+        if shape is None or not fits:
+            declared = "none" if shape is None else shape.to_string
             raise DataError(
                 f'feature "{name}" of an evaluation has sizes {list(values.shape)}; the shape of '
                 f"training's batches, which is the largest, is {declared}"

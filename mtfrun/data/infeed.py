@@ -189,9 +189,7 @@ class _Reader:
                     self._capacity = max(1, _BYTES_AHEAD // max(size, 1))
                 self._ahead.append(ahead)
                 self._changed.notify()
-                self._changed.wait_for(
-                    lambda: self._stopped or len(self._ahead) < self._capacity
-                )
+                self._changed.wait_for(lambda: self._stopped or len(self._ahead) < self._capacity)
                 is_last = is_last or self._stopped
 
     def _read(self) -> _Ahead:

@@ -25,6 +25,9 @@ class Host:
     count: int = 1
 
 
+ONLY_HOST = Host()
+
+
 class Order:
     """The rows that stand at each position of an endless sequence of examples.
 

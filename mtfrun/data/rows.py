@@ -28,7 +28,7 @@ class Selection(NamedTuple):
     seed: int = 0
 
     def generators(self) -> list[np.random.Generator]:
-        """Returns a generator of random numbers for every row, a function of seed, epoch and row."""
+        """Returns generators of random numbers, each a function of seed, epoch and row."""
         return [
             np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[0, 0, row, epoch]))
             for row, epoch in zip(self.rows.tolist(), self.epochs.tolist(), strict=True)

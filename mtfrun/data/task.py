@@ -75,7 +75,7 @@ class Task:
         if feature not in fields:
             raise DataError(
                 f'{self.source}: an example has no field "{feature}"; it has '
-                f"{', '.join(fields)}: add a preprocessor such as @data.Rekey() to Task.preprocessors"
+                f"{', '.join(fields)}: add a preprocessor, such as @data.Rekey(), to the task"
             )
         return fields[feature]
 

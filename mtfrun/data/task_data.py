@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.data.batches import Batches, every_row
-from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.data import TextData
-from mtfrun.data.order import Host
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.rows import Batch, Rows
 from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
@@ -35,7 +35,9 @@ class TaskData(TextData):
         """Text to ids and back, of the targets."""
         return self.task.vocabulary_of(TARGETS)
 
-    def train(self, batch: int, *, seed: int, host: Host = Host(), split: str = "train") -> Batches:
+    def train(
+        self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
+    ) -> Batches:
         """Returns endless shuffled batches, see `Data.train`."""
         return Batches([self._rows(self.task, split)], batch, seed=seed, host=host)
 
@@ -45,15 +47,16 @@ class TaskData(TextData):
         return self._rows_of_evaluation(self.task, batch, split)
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns the hashes of the ids and vocabularies, and the settings that make rows of them."""
+        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
         settings = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name != "task"
         }
+        vocabularies = {name: self.task.vocabulary_of(name).fingerprint for name in self.texts}
         return {
             "texts": self.task.cache("train", self.texts).fingerprint,
-            "vocabularies": {name: self.task.vocabulary_of(name).fingerprint for name in self.texts},
+            "vocabularies": vocabularies,
             "settings": settings,
         }
 

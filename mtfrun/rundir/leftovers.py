@@ -1,10 +1,10 @@
 """Removal of what unfinished saves and deletions leave in a checkpoint directory.
 
-A save writes, in this order, its unfinished manifest `.ckpt-300.json.0123abcd.partial` and its data
-`ckpt-300.index` and `ckpt-300.data-*`, and renames the unfinished manifest to `ckpt-300.json`. A checkpoint is deleted in the reverse order: its manifest is renamed to an
-unfinished one, the data are removed, then that manifest. So whenever a process is killed, data
-without a manifest that were not finished, or were being deleted, have an unfinished manifest beside
-them.
+A save writes, in this order, its unfinished manifest `.ckpt-300.json.0123abcd.partial` and its
+data `ckpt-300.index` and `ckpt-300.data-*`, and renames the unfinished manifest to `ckpt-300.json`.
+A checkpoint is deleted in the reverse order: its manifest is renamed to an unfinished one, the data
+are removed, then that manifest. So whenever a process is killed, data without a manifest that were
+not finished, or were being deleted, have an unfinished manifest beside them.
 
 Data that no manifest names are removed if
 
@@ -30,9 +30,7 @@ from mtfrun.rundir.manifest import DATA_NAME, MANIFEST_NAME, STEP, read_manifest
 from mtfrun.rundir.regular_files import is_regular
 
 # TensorFlow writes shards to this directory before it renames them; a killed save leaves it.
-_TEMPORARY_DIRECTORY = re.compile(
-    rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)_temp\w*"
-)
+_TEMPORARY_DIRECTORY = re.compile(rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)_temp\w*")
 _UNFINISHED_MANIFEST = re.compile(rf"\.ckpt-({STEP})\.json\.[0-9a-f]{{8}}\.partial")
 _SHARD = re.compile(r"\.data-([0-9]{5})-of-([0-9]{5})")
 

@@ -224,7 +224,9 @@ class _Loop:
         self._features = {}  # frees their memory before the next ones are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
-            raise InputError("the training data has come to an end: Data.train must return endless batches")
+            raise InputError(
+                "the training data has come to an end: Data.train must return endless batches"
+            )
         self._features, self._last_index = features, count - 1
         if not self._visits:
             # Not before, so that data that cannot be read are an error of one line.

@@ -67,8 +67,8 @@ class Saving(Action):
         )
         if _POSITION not in manifest.metadata:
             raise RunDirError(
-                f"ckpt-{manifest.step} holds no position in the data: name it as INIT_CHECKPOINT of "
-                "a new run instead"
+                f"ckpt-{manifest.step} holds no position in the data: name it as INIT_CHECKPOINT "
+                "of a new run instead"
             )
         self._infeed.position = manifest.metadata[_POSITION]
         self._curves.restore(manifest.metadata.get(_SUMS, {}))

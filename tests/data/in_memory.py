@@ -1,41 +1,49 @@
-"""Sources of texts and of pairs in memory."""
+"""Sources in memory, and tasks of them."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
-import tensorflow as tf
+from mtfrun import data
 
-
-@dataclasses.dataclass(frozen=True)
-class InMemory:
-    """The same documents in every split."""
-
-    texts: tuple[bytes, ...]
-    splits: tuple[str, ...] = ("train", "validation")
-
-    def documents(self, split: str) -> tf.data.Dataset:
-        """Returns all documents, whatever the split."""
-        return tf.data.Dataset.from_tensor_slices(
-            tf.constant(self.texts, tf.string, [len(self.texts)])
-        )
+VOCABULARY = data.ByteVocabulary()
 
 
 @dataclasses.dataclass(frozen=True)
-class InMemoryPairs:
-    """The same (input, target) pairs in every split."""
+class InMemory(data.Source):
+    """The same examples in every split.
 
-    texts: tuple[tuple[str, str], ...]
+    Attributes:
+      rows: the texts of the fields of every example.
+      fields: their names.
+    """
+
+    rows: tuple[tuple[bytes, ...], ...]
+    fields: tuple[str, ...]
     splits: tuple[str, ...] = ("train", "validation")
 
-    def pairs(self, split: str) -> tf.data.Dataset:
-        """Returns all pairs, whatever the split."""
-        return tf.data.Dataset.from_tensor_slices(
-            {
-                name: tf.constant([pair[i] for pair in self.texts], tf.string, [len(self.texts)])
-                for i, name in enumerate(("inputs", "targets"))
-            }
-        )
+    def examples(self, split: str) -> Iterator[data.Example]:
+        """Yields all examples."""
+        self.check_split(split)
+        for row in self.rows:
+            yield data.Example(dict(zip(self.fields, row, strict=True)))
+
+    def fingerprint(self, split: str) -> object:
+        """Returns all texts."""
+        self.check_split(split)
+        return repr(self.rows)
+
+
+def texts_task(texts: Iterable[bytes]) -> data.Task:
+    """Returns a task of documents."""
+    return data.Task(InMemory(tuple((text,) for text in texts), ("text",)), VOCABULARY)
+
+
+def pairs_task(pairs: Iterable[tuple[str, str]]) -> data.Task:
+    """Returns a task of pairs of texts."""
+    rows = tuple((inputs.encode(), targets.encode()) for inputs, targets in pairs)
+    return data.Task(InMemory(rows, ("inputs", "targets")), VOCABULARY)
 
 
 def numbered_pairs(count: int) -> tuple[tuple[str, str], ...]:

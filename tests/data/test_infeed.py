@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,27 +11,27 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import (
-    ByteVocabulary,
+    Batch,
     DataError,
     Infeed,
     LanguageModelData,
     language_model_shapes,
 )
-from tests.data.in_memory import InMemory
+from tests.data.in_memory import texts_task
 
 TEXTS = tuple(f"document {i} ".encode() * (i % 7 + 1) for i in range(40))
-DATA = LanguageModelData(InMemory(TEXTS), ByteVocabulary(), length=16, shuffle_buffer=32)
+DATA = LanguageModelData(texts_task(TEXTS), length=16)
 SHAPES = language_model_shapes(8, 16)
 
 
-def infeed(dataset: tf.data.Dataset, mesh_shape: str = "data:1,model:1") -> Infeed:
-    """Returns an infeed of a new iterator, the batch split over the data axis."""
-    return Infeed(iter(dataset), mtf.Mesh(mesh_shape, "batch:data"), SHAPES)
+def infeed(batches: Iterator[Batch], mesh_shape: str = "data:1,model:1") -> Infeed:
+    """Returns an infeed of batches that are split over the data axis."""
+    return Infeed(batches, mtf.Mesh(mesh_shape, "batch:data"), SHAPES)
 
 
-def test_every_mesh_is_fed_the_batches_of_the_dataset(mesh_shape: str) -> None:
+def test_every_mesh_is_fed_the_batches_of_the_data(mesh_shape: str) -> None:
     feed = infeed(DATA.train(8, seed=0), mesh_shape)
-    batches = iter(DATA.train(8, seed=0))
+    batches = DATA.train(8, seed=0)
     for steps in (1, 3):
         fed = feed.next(steps)
         assert fed is not None
@@ -38,13 +39,13 @@ def test_every_mesh_is_fed_the_batches_of_the_dataset(mesh_shape: str) -> None:
         for name, tensor in fed.items():
             assert tensor.shape == mtf.Shape([mtf.Dimension("steps", steps)]) + SHAPES[name]
             assert tensor.dtype == tf.int32
-            stacked = np.stack([batch[name].numpy() for batch in expected])
+            stacked = np.stack([batch[name] for batch in expected])
             np.testing.assert_array_equal(mtf.to_numpy(tensor), stacked)
 
 
 def test_an_outer_batch_splits_rows_in_order() -> None:
     mesh = mtf.Mesh("data:2,model:2", "batch:data;outer_batch:model")
-    fed = Infeed(iter(DATA.train(8, seed=0)), mesh, SHAPES, outer_batch=2).next(3)
+    fed = Infeed(DATA.train(8, seed=0), mesh, SHAPES, outer_batch=2).next(3)
     expected = infeed(DATA.train(8, seed=0)).next(3)
     assert fed is not None and expected is not None
     for name, tensor in fed.items():
@@ -52,11 +53,11 @@ def test_an_outer_batch_splits_rows_in_order() -> None:
         rows = mtf.to_numpy(tensor).reshape([3, 8, 16])
         np.testing.assert_array_equal(rows, mtf.to_numpy(expected[name]))
     with pytest.raises(DataError, match="an outer batch of 3 does not divide batch:8: take a div"):
-        Infeed(iter(DATA.train(8, seed=0)), mesh, SHAPES, outer_batch=3)
+        Infeed(DATA.train(8, seed=0), mesh, SHAPES, outer_batch=3)
 
 
 def test_the_end_is_filled_with_padding_and_then_none() -> None:
-    batches = list(DATA.evaluation(8).as_numpy_iterator())
+    batches = list(DATA.evaluation(8))
     steps = len(batches) + 2
     feed = infeed(DATA.evaluation(8))
     fed = feed.next(steps)
@@ -68,22 +69,66 @@ def test_the_end_is_filled_with_padding_and_then_none() -> None:
     assert feed.next(steps) is None
 
 
-def test_a_restored_iterator_continues_after_the_last_batch_that_was_returned(
-    tmp_path: Path,
-) -> None:
+def test_the_position_is_behind_the_last_batch_that_was_returned() -> None:
     feed = infeed(DATA.train(8, seed=3))
-    feed.next(5)
-    path = tf.train.Checkpoint(iterator=feed.iterator).write(str(tmp_path / "iterator"))
+    feed.next(5, capacity=7)
+    position = feed.position
+    assert position == 5 * 8
     expected = feed.next(4)
     resumed = infeed(DATA.train(8, seed=3))
-    tf.train.Checkpoint(iterator=resumed.iterator).read(path).assert_consumed()
+    resumed.next(2)
+    resumed.position = position
     actual = resumed.next(4)
     assert expected is not None and actual is not None
     for name in SHAPES:
         np.testing.assert_array_equal(mtf.to_numpy(actual[name]), mtf.to_numpy(expected[name]))
 
 
-def test_a_dataset_of_another_batch_size_is_an_error() -> None:
+def test_an_error_of_the_data_is_raised_by_next_after_the_batches_before_it() -> None:
+    def batches() -> Iterator[Batch]:
+        yield next(DATA.train(8, seed=0))
+        raise DataError("broken")
+
+    feed = infeed(batches())
+    assert feed.next(1) is not None
+    for _ in range(2):
+        with pytest.raises(DataError, match="broken"):
+            feed.next(1)
+
+
+def test_the_next_batches_are_read_while_the_caller_works() -> None:
+    batch = next(DATA.train(8, seed=0))
+    delay = 0.1
+
+    def slow() -> Iterator[Batch]:
+        while True:
+            time.sleep(delay)
+            yield batch
+
+    feed = infeed(slow())
+    feed.next(1)
+    waited = feed.wait_secs
+    assert waited >= delay
+    time.sleep(5 * delay)
+    feed.next(2)
+    assert feed.wait_secs - waited < delay
+    feed.close()
+
+
+def test_rows_of_an_evaluation_may_be_shorter() -> None:
+    batch = {"targets": np.ones([8, 5], np.int32)}
+    mesh = mtf.Mesh("data:1,model:1", "batch:data")
+    fed = Infeed(iter([batch]), mesh, SHAPES, with_shorter_rows=True).next(1)
+    assert fed is not None
+    assert {name: x.shape.to_string for name, x in fed.items()} == {
+        "targets": "steps:1;batch:8;length:5"
+    }
+    for wrong in ({"targets": np.ones([8, 17], np.int32)}, {"x": np.ones([8, 16], np.int32)}):
+        with pytest.raises(DataError, match="of an evaluation has sizes"):
+            Infeed(iter([wrong]), mesh, SHAPES, with_shorter_rows=True).next(1)
+
+
+def test_batches_of_another_size_size_is_an_error() -> None:
     with pytest.raises(DataError, match=r"has sizes \[4, 16\], not batch:8;length:16"):
         infeed(DATA.evaluation(4)).next(1)
 
@@ -95,13 +140,13 @@ def test_zero_steps_are_an_error() -> None:
 
 def test_padding_up_to_the_capacity_consumes_no_batch() -> None:
     feed = infeed(DATA.train(8, seed=0))
-    batches = iter(DATA.train(8, seed=0))
+    batches = DATA.train(8, seed=0)
     for _ in range(2):
         fed = feed.next(2, capacity=5)
         assert fed is not None
         targets = mtf.to_numpy(fed["targets"])
         assert targets.shape == (5, 8, 16)
-        expected = np.stack([next(batches)["targets"].numpy() for _ in range(2)])
+        expected = np.stack([next(batches)["targets"] for _ in range(2)])
         np.testing.assert_array_equal(targets[:2], expected)
         assert not targets[2:].any()
 

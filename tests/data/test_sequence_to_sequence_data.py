@@ -1,56 +1,70 @@
-"""Batches of pairs: padding, ends, order, and saved positions."""
+"""Batches of pairs with inputs and targets of their own: padding, ends, order and position."""
 
 from __future__ import annotations
 
-import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from mtfrun.data import (
-    ByteVocabulary,
-    DataError,
-    LanguageModelData,
-    SequenceToSequenceData,
-    TsvPairs,
-)
-from tests.data.in_memory import InMemory, InMemoryPairs, numbered_pairs
+from mtfrun.data import ByteVocabulary, DataError, LanguageModelData, SequenceToSequenceData
+from tests.data.in_memory import numbered_pairs, pairs_task, texts_task
 
 VOCABULARY = ByteVocabulary()
 
 
-def _data(count: int = 300, **options: int) -> SequenceToSequenceData:
+def _data(count: int = 300, **options: Any) -> SequenceToSequenceData:
     """Returns pairs (str(i), "x" * (i % 9)) of numbers."""
-    sizes = {"inputs_length": 4, "targets_length": 7, "shuffle_buffer": 50} | options
-    return SequenceToSequenceData(InMemoryPairs(numbered_pairs(count)), VOCABULARY, **sizes)
+    settings = {"inputs_length": 4, "targets_length": 7, "packed": False} | options
+    return SequenceToSequenceData(pairs_task(numbered_pairs(count)), **settings)
 
 
 def _texts(ids: np.ndarray) -> list[str]:
     return [VOCABULARY.decode(row) for row in ids]
 
 
+def _ids_of_evaluation(data: SequenceToSequenceData, batch: int) -> list[tuple[str, str]]:
+    """Returns the texts of all pairs of an evaluation."""
+    return [
+        pair
+        for values in data.evaluation(batch)
+        for pair in zip(_texts(values["inputs"]), _texts(values["targets"]), strict=True)
+    ]
+
+
 def test_texts_are_ended_padded_and_truncated() -> None:
-    (batch,) = _data(9).evaluation(9).as_numpy_iterator()
+    (batch,) = _data(9).evaluation(9)
     assert batch["inputs"].dtype == batch["targets"].dtype == np.int32
-    assert batch["inputs"][3].tolist() == [ord("3") + 3, 1, 0, 0]
+    rows = dict(zip(_texts(batch["inputs"]), batch["targets"].tolist(), strict=True))
+    assert [ord("3") + 3, 1, 0, 0] in batch["inputs"].tolist()
     x = ord("x") + 3
-    assert batch["targets"][2].tolist() == [x, x, 1, 0, 0, 0, 0]
-    assert batch["targets"][8].tolist() == [x] * 6 + [1]
+    assert rows["2"] == [x, x, 1, 0, 0, 0, 0]
+    assert rows["8"] == [x] * 6 + [1]
 
 
-def test_evaluation_has_every_pair_once_and_fills_the_last_batch_with_padding() -> None:
-    batches = list(_data(10).evaluation(4).as_numpy_iterator())
-    assert [batch["inputs"].shape for batch in batches] == [(4, 4)] * 3
-    inputs = np.concatenate([batch["inputs"] for batch in batches])
-    assert _texts(inputs) == [str(i) for i in range(10)] + ["", ""]
-    assert not inputs[10:].any() and not batches[2]["targets"][2:].any()
+def test_evaluation_has_every_pair_once_and_fills_batches_with_padding() -> None:
+    assert sorted(_ids_of_evaluation(_data(10), 4)) == [
+        ("", ""),
+        ("", ""),
+        *((inputs, targets[:6]) for inputs, targets in numbered_pairs(10)),
+    ]
+
+
+def test_an_evaluation_has_batches_of_similar_length() -> None:
+    pairs = [("x" * n, "y" * (2 * n)) for n in range(1, 101)]
+    data = SequenceToSequenceData(pairs_task(pairs), inputs_length=128, targets_length=256)
+    batches = list(data.evaluation(8))
+    assert len({batch["targets"].shape for batch in batches}) > 2
+    present = sum(np.count_nonzero(batch["targets"]) for batch in batches)
+    assert present == sum(2 * n + 1 for n in range(1, 101))
+    assert present > 0.5 * sum(batch["targets"].size for batch in batches)
+    assert sorted(_ids_of_evaluation(data, 8))[-100:] == sorted(pairs)
 
 
 def test_every_epoch_has_all_pairs_in_another_order_that_the_seed_fixes() -> None:
     def epochs(seed: int) -> list[list[str]]:
-        batches = _data(300).train(10, seed=seed).take(60).as_numpy_iterator()
-        texts = [text for batch in batches for text in _texts(batch["inputs"])]
+        batches = _data(300).train(10, seed=seed)
+        texts = [text for _ in range(60) for text in _texts(next(batches)["inputs"])]
         return [texts[:300], texts[300:]]
 
     first, second = epochs(0)
@@ -60,19 +74,42 @@ def test_every_epoch_has_all_pairs_in_another_order_that_the_seed_fixes() -> Non
     assert epochs(1)[0] != first
 
 
-def test_a_restored_iterator_continues_with_the_same_batches(tmp_path: pathlib.Path) -> None:
-    iterator = iter(_data().train(7, seed=3))
+@pytest.mark.parametrize("packed", [False, True])
+def test_batches_from_a_position_are_those_that_would_have_come(packed: bool) -> None:
+    data = _data(inputs_length=16, targets_length=20, packed=packed)
+    batches = data.train(7, seed=3)
     for _ in range(50):
-        next(iterator)
-    path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "position"))
-    expected = [next(iterator)["inputs"].numpy() for _ in range(50)]
-    restored = iter(_data().train(7, seed=3))
-    tf.train.Checkpoint(iterator=restored).restore(path)
-    np.testing.assert_array_equal([next(restored)["inputs"].numpy() for _ in range(50)], expected)
+        next(batches)
+    resumed = data.train(7, seed=3)
+    resumed.position = batches.position
+    for _ in range(50):
+        expected = next(batches)
+        for name, values in next(resumed).items():
+            np.testing.assert_array_equal(values, expected[name])
+
+
+def test_packed_rows_hold_all_pairs_with_the_same_segments_in_inputs_and_targets() -> None:
+    data = _data(300, inputs_length=24, targets_length=28, packed=True)
+    batches = data.train(4, seed=0)
+    shapes = {name: tuple(shape.to_integer_list) for name, shape in data.shapes(4).items()}
+    pairs: set[tuple[str, str]] = set()
+    for _ in range(60):
+        batch = next(batches)
+        assert {name: values.shape for name, values in batch.items()} == shapes
+        for row in range(4):
+            for segment in range(1, batch["inputs_segmentation"][row].max() + 1):
+                texts = []
+                for name in ("inputs", "targets"):
+                    here = batch[f"{name}_segmentation"][row] == segment
+                    positions = batch[f"{name}_position"][row][here]
+                    assert positions.tolist() == list(range(here.sum()))
+                    texts.append(VOCABULARY.decode(batch[name][row][here]))
+                pairs.add((texts[0], texts[1]))
+    assert pairs == set(numbered_pairs(300))
 
 
 def test_a_split_without_pairs_is_an_error() -> None:
-    with pytest.raises(DataError, match="holds no pair"):
+    with pytest.raises(DataError, match="holds nothing"):
         _data(0).train(2, seed=0)
 
 
@@ -81,7 +118,7 @@ def test_data_of_the_other_kind_has_neither_text_nor_pairs() -> None:
         DataError, match=r"SequenceToSequenceData has no running text: use @data\.La"
     ):
         _data(3).text("train")
-    data = LanguageModelData(InMemory((b"text",)), VOCABULARY, length=8)
+    data = LanguageModelData(texts_task((b"text",)), length=8)
     with pytest.raises(DataError, match=r"LanguageModelData has no pairs of texts: use @data\.Seq"):
         data.pairs("train", 1)
 
@@ -89,29 +126,3 @@ def test_data_of_the_other_kind_has_neither_text_nor_pairs() -> None:
 def test_sizes_must_be_positive() -> None:
     with pytest.raises(DataError, match="targets_length must be at least 1, not 0"):
         _data(targets_length=0)
-
-
-def test_a_tsv_file_has_an_input_and_a_target_per_line(tmp_path: pathlib.Path) -> None:
-    file = tmp_path / "pairs.tsv"
-    file.write_bytes("one\t1\r\ntwo\t\nzwölf\t12".encode())
-    source = TsvPairs({"train": str(file)})
-    assert source.splits == ("train",)
-    pairs = [tuple(pair.values()) for pair in source.pairs("train").as_numpy_iterator()]
-    assert pairs == [(b"one", b"1"), (b"two", b""), ("zwölf".encode(), b"12")]
-
-
-@pytest.mark.parametrize("content", ["no tab\n", "a\tb\tc\n"])
-def test_a_tsv_line_without_exactly_one_tab_is_an_error(
-    tmp_path: pathlib.Path, content: str
-) -> None:
-    file = tmp_path / "pairs.tsv"
-    file.write_text(content)
-    with pytest.raises(DataError, match="needs one tab"):
-        TsvPairs({"train": str(file)}).pairs("train")
-
-
-def test_the_error_of_a_tsv_line_has_its_number(tmp_path: pathlib.Path) -> None:
-    file = tmp_path / "pairs.tsv"
-    file.write_text("a\tb\na b\n")
-    with pytest.raises(DataError, match=rf"^{file}:2: a line needs one tab, .* this one has 0$"):
-        TsvPairs({"train": str(file)}).pairs("train")

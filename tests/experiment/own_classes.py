@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import data, decoding, experiment, models, mtf, optim, training
 from mtfrun.models import moe, transformer
@@ -52,7 +51,8 @@ class PairsOfIds(models.TextModel):
 class Counting(data.TextData):
     """The numbers from 0 to 99, one per row."""
 
-    vocabulary: data.Vocabulary
+    vocabulary = data.ByteVocabulary()
+
     length: int = 4
 
     @property
@@ -63,17 +63,26 @@ class Counting(data.TextData):
     def tokens_per_row(self) -> int:
         return self.length
 
-    def train(self, batch: int, *, seed: int) -> tf.data.Dataset:
-        epochs = data.endless(lambda seed: data.shuffled(self._rows(), 100, seed), seed=seed)
-        return data.ahead(epochs.batch(batch, drop_remainder=True))
+    def train(self, batch: int, *, seed: int, host: data.Host = data.ONLY_HOST) -> data.Batches:
+        return data.Batches([NumberRows(self)], batch, seed=seed, host=host)
 
-    def evaluation(self, batch: int, *, split: str) -> tf.data.Dataset:
-        return data.filled(self._rows().batch(batch), batch)
+    def evaluation(self, batch: int, *, split: str) -> Iterator[data.Batch]:
+        return data.every_row(NumberRows(self), batch)
 
-    def _rows(self) -> tf.data.Dataset:
-        encode, end = self.vocabulary.encode, self.vocabulary.end_id
+
+class NumberRows(data.Rows):
+    """The rows of `Counting`."""
+
+    def __init__(self, counting: Counting) -> None:
+        encode, end = counting.vocabulary.encode, counting.vocabulary.end_id
         rows = [np.append(encode(str(number)), end) for number in range(100)]
-        return tf.data.Dataset.from_tensor_slices({"targets": data.padded(rows, 100, self.length)})
+        self._targets = data.padded(rows, len(rows), counting.length)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def take(self, selection: data.Selection) -> data.Batch:
+        return {"targets": self._targets[selection.rows]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,10 +35,6 @@ def delete_the_index(directory: pathlib.Path) -> None:
     (directory / "ckpt-20.index").unlink()
 
 
-def truncate_the_iterator(directory: pathlib.Path) -> None:
-    os.truncate(directory / "ckpt-20.iterator.index", 3)
-
-
 def empty_the_manifest(directory: pathlib.Path) -> None:
     (directory / "ckpt-20.json").write_text("")
 
@@ -57,7 +53,6 @@ DAMAGES: dict[Callable[[pathlib.Path], None], str] = {
     flip_a_bit: rf"{DATA} has changed since it was saved",
     delete_the_shard: rf"{DATA}: No such file",
     delete_the_index: "ckpt-20.index: No such file",
-    truncate_the_iterator: r"ckpt-20.iterator.index has 3 bytes",
     empty_the_manifest: "manifest ckpt-20.json is damaged: Expecting value",
     edit_the_manifest: "manifest ckpt-20.json is damaged: its contents do not match",
     put_another_step_in_its_place: "ckpt-20.json is damaged: it was written for step 10",
@@ -68,8 +63,7 @@ def save_two(directory: pathlib.Path) -> Checkpoints:
     """Saves steps 10 and 20."""
     checkpoints = Checkpoints(directory)
     for step in (10, 20):
-        iterator = iter(tf.data.Dataset.range(5))
-        checkpoints.save(step, variables(step), iterator, metadata={"mesh": "data:1"})
+        checkpoints.save(step, variables(step), metadata={"mesh": "data:1"})
     return checkpoints
 
 
@@ -178,11 +172,10 @@ def test_clean_removes_what_killed_saves_leave_and_nothing_else(tmp_path: pathli
     leftovers = {
         "ckpt-30.index",
         "ckpt-30.data-00000-of-00002",
-        "ckpt-30.iterator.index",
         "ckpt-20.1.index",
         "ckpt-30.data-00001-of-00002.tempstate123",
         ".ckpt-30.json.0123abcd.partial",
-        "ckpt-7.iterator.data-00000-of-00001",
+        "ckpt-7.data-00000-of-00001",
     }
     for name in leftovers:
         (tmp_path / name).write_text("")

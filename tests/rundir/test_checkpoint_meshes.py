@@ -65,17 +65,13 @@ def global_values(variables: dict[str, tf.Variable]) -> dict[str, bytes]:
 def test_a_checkpoint_moves_between_meshes(
     source: str, target: str, tmp_path: pathlib.Path
 ) -> None:
-    dataset = tf.data.Dataset.range(50).shuffle(10, seed=1)
-    iterator = iter(dataset)
-    next(iterator)
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, place(source, 1), iterator, metadata={"mesh": source})
+    checkpoints.save(1, place(source, 1), metadata={"mesh": source})
 
-    restored, fresh = place(target, 2), iter(dataset)
-    manifest = checkpoints.restore(None, restored, fresh)
+    restored = place(target, 2)
+    manifest = checkpoints.restore(None, restored)
     assert global_values(restored) == global_values(place("plain", 1))
     assert manifest.variables["decoder/kernel"].shape == (8, 16)
-    assert [int(n) for n in fresh] == [int(n) for n in iterator]
     if PLACEMENTS[target] is not None:
         for path, variable in place(target, 2).items():
             assert restored[path].layout == variable.layout

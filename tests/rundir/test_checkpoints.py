@@ -46,31 +46,10 @@ def test_bfloat16_and_bool_variables_come_back(tmp_path: pathlib.Path) -> None:
     assert values(restored) == values(saved)
 
 
-def test_the_data_iterator_goes_on_where_it_was_saved(tmp_path: pathlib.Path) -> None:
-    dataset = tf.data.Dataset.range(200).shuffle(50, seed=3).batch(2).prefetch(2)
-    iterator = iter(dataset)
-    for _ in range(7):
-        next(iterator)
-    Checkpoints(tmp_path).save(7, variables(), iterator)
-    expected = [next(iterator).numpy().tolist() for _ in range(20)]
-
-    fresh = iter(dataset)
-    manifest = Checkpoints(tmp_path).restore(None, variables(1), fresh)
-    assert manifest.has_iterator
-    assert [next(fresh).numpy().tolist() for _ in range(20)] == expected
-
-
-def test_a_checkpoint_without_a_data_position_does_not_restore_one(tmp_path: pathlib.Path) -> None:
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, variables())
-    with pytest.raises(RunDirError, match=r"ckpt-1 holds no position in the data; restore it wit"):
-        checkpoints.restore(1, variables(), iter(tf.data.Dataset.range(3)))
-
-
 def test_the_newest_checkpoints_are_kept_with_all_their_files(tmp_path: pathlib.Path) -> None:
     checkpoints = Checkpoints(tmp_path, max_to_keep=2)
     for step in (5, 50, 9, 100):
-        checkpoints.save(step, variables(step), iter(tf.data.Dataset.range(3)))
+        checkpoints.save(step, variables(step))
     assert checkpoints.steps() == [50, 100]
     assert checkpoints.latest() == 100
     assert {name.split(".")[0] for name in names(tmp_path)} == {"ckpt-50", "ckpt-100"}

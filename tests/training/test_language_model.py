@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.data import Infeed, language_model_shapes
+from mtfrun.data import Batch, Infeed, language_model_shapes
 from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
@@ -36,20 +37,20 @@ CASES = [
 ]
 
 
-def batches() -> tf.data.Dataset:
-    """Returns packed examples of two documents each, the second of which ends in padding."""
+def batches() -> Iterator[Batch]:
+    """Yields packed examples of two documents each, the second of which ends in padding."""
     rng = np.random.default_rng(0)
     targets = rng.integers(1, VOCABULARY, (STEPS, BATCH, LENGTH)).astype(np.int32)
     targets[:, :, -2:] = 0
     segments = np.where(np.arange(LENGTH) < 7, 1, 2) * (targets > 0)
     positions = np.where(np.arange(LENGTH) < 7, np.arange(LENGTH), np.arange(LENGTH) - 7)
-    return tf.data.Dataset.from_tensor_slices(
-        {
-            "targets": targets,
-            "targets_segmentation": segments.astype(np.int32),
-            "targets_position": (positions * (targets > 0)).astype(np.int32),
-        }
-    )
+    features = {
+        "targets": targets,
+        "targets_segmentation": segments.astype(np.int32),
+        "targets_position": (positions * (targets > 0)).astype(np.int32),
+    }
+    for step in range(STEPS):
+        yield {name: values[step] for name, values in features.items()}
 
 
 @functools.cache
@@ -75,7 +76,7 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
     )
     state = TrainState(model, optim.Adafactor(min_dim_size_to_factor=16), mesh, seed=1)
     state.initialize()
-    infeed = Infeed(iter(batches()), mesh, language_model_shapes(BATCH, LENGTH))
+    infeed = Infeed(batches(), mesh, language_model_shapes(BATCH, LENGTH))
     run = train_steps_function(state, microbatches=microbatches, clip_norm=1.0)
     features = infeed.next(STEPS)
     assert features is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import signal
@@ -103,7 +104,7 @@ def test_a_finished_run_is_not_changed(
 
 def test_data_that_ends_is_an_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="training data has come to an end"):
-        toy_train(str(tmp_path), options(9), dataset=batches().take(3))
+        toy_train(str(tmp_path), options(9), data=itertools.islice(batches(), 3))
 
 
 def test_a_profile_is_recorded(tmp_path: pathlib.Path) -> None:

@@ -28,7 +28,7 @@ def losses(
     state = TrainState(Bigram(mesh), optim.Adam(learning_rate=0.05), mesh, seed=3)
     state.initialize()
     shape = mtf.convert_to_shape("batch:8;length:6")
-    infeed = Infeed(iter(batches()), mesh, {"targets": shape})
+    infeed = Infeed(batches(), mesh, {"targets": shape})
     run = train_steps_function(state, microbatches=microbatches)
     values: list[float] = []
     for count in visits:
@@ -73,7 +73,7 @@ def _state(model: Bigram, mesh: mtf.Mesh, frozen: Sequence[str] = ()) -> TrainSt
 def _one_step(state: TrainState, clip_norm: float | None = None) -> dict[str, Any]:
     """Trains for one step and returns its history."""
     shape = mtf.convert_to_shape("batch:8;length:6")
-    features = Infeed(iter(batches()), state.mesh, {"targets": shape}).next(1)
+    features = Infeed(batches(), state.mesh, {"targets": shape}).next(1)
     assert features is not None
     run = train_steps_function(state, clip_norm=clip_norm)
     return mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))

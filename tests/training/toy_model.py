@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.data import Batch, Batches, Rows, Selection
 from mtfrun.layers import Metric
 from mtfrun.models.model import Loss, Model
 
@@ -49,11 +50,23 @@ class Bigram(Model):
         return Loss(total, weight, {"loss": Metric(total, weight)})
 
 
-def batches(batch: int = 8, length: int = 6, vocabulary_size: int = 16) -> tf.data.Dataset:
-    """Returns endless batches in a fixed order, in which mostly i + 1 follows id i."""
-    rng = np.random.default_rng(0)
-    starts = rng.integers(1, vocabulary_size, (64, batch, 1))
-    noise = rng.integers(0, 2, (64, batch, length))
-    ids = (starts + np.arange(length) + noise) % (vocabulary_size - 1) + 1
-    dataset = tf.data.Dataset.from_tensor_slices({"targets": ids.astype(np.int32)})
-    return dataset.repeat()
+class _Sequences(Rows):
+    """Sequences in which mostly i + 1 follows id i."""
+
+    def __init__(self, count: int, length: int, vocabulary_size: int):
+        rng = np.random.default_rng(0)
+        starts = rng.integers(1, vocabulary_size, (count, 1))
+        noise = rng.integers(0, 2, (count, length))
+        ids = (starts + np.arange(length) + noise) % (vocabulary_size - 1) + 1
+        self._ids = ids.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def take(self, selection: Selection) -> Batch:
+        return {"targets": self._ids[selection.rows]}
+
+
+def batches(batch: int = 8, length: int = 6, vocabulary_size: int = 16) -> Batches:
+    """Returns endless batches of ids of which mostly each is one more than the one before."""
+    return Batches([_Sequences(64 * batch, length, vocabulary_size)], batch, seed=0)

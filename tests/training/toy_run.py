@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from mtfrun import mtf, optim
-from mtfrun.data import Infeed
+from mtfrun.data import Batch, Infeed
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import (
     Action,
@@ -52,7 +51,7 @@ def toy_train(
     mesh_shape: str = "data:1,model:1",
     optimizer: optim.Optimizer | None = None,
     actions: Sequence[Action] = (),
-    dataset: tf.data.Dataset | None = None,
+    data: Iterator[Batch] | None = None,
     average_decay: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[TrainState, TrainResult]:
@@ -61,7 +60,7 @@ def toy_train(
     optimizer = optim.Adam(learning_rate=0.05) if optimizer is None else optimizer
     state = TrainState(Bigram(mesh), optimizer, mesh, seed=7, average_decay=average_decay)
     shape = mtf.convert_to_shape("batch:8;length:6")
-    infeed = Infeed(iter(batches() if dataset is None else dataset), mesh, {"targets": shape})
+    infeed = Infeed(batches() if data is None else data, mesh, {"targets": shape})
     run = RunDirectory(model_dir)
     run.prepare()
     with run.lock():

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from mtfrun import data, evaluation, mtf, optim
 from mtfrun.models import moe
@@ -23,8 +22,6 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
 from tests.models.small_encoder_decoder import (
     BATCH,
-    INPUTS_LENGTH,
-    TARGETS_LENGTH,
     VOCABULARY,
     assert_steps_equal_whole_rows,
     packed_pairs,
@@ -71,9 +68,8 @@ def _trained(mesh_shape: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     history = mtf.to_numpy(
         train_steps_function(state)(features, mtf.constant(mesh, STEPS, dtype=np.int32))
     )
-    shapes = data.sequence_to_sequence_shapes(BATCH, INPUTS_LENGTH, TARGETS_LENGTH)
-    batch = {name: tf.constant(x) for name, x in pairs().items()}
-    infeed = data.Infeed(iter([batch]), mesh, shapes)
+    shapes = {name: mtf.convert_to_shape(f"batch:{BATCH};length:{lengths[name]}") for name in rows}
+    infeed = data.Infeed(iter([pairs()]), mesh, shapes)
     values = evaluation.Evaluator(state.model, mesh)(infeed)
     return {name: metric.total for name, metric in history.items()}, values
 
