@@ -2,33 +2,36 @@
 
 A cache is a directory with the ids of one split of a task:
 
-  tokens.bin     the ids of all texts, each with its end id: of example 0 feature 0, feature 1, then of
-                 example 1, ...; uint16 or int32
+  tokens.bin     the ids of all texts, each with its end id: of example 0 feature 0, feature 1, then
+                 of example 1, ...; uint16 or int32
   ends.npy       int64 [examples, features] where each text ends in tokens.bin
   manifest.json  counts, hashes, and what the cache was made of
 
-It is built beside its place and renamed, so that a cache is complete or absent.
+It is built beside its place and renamed, so that a cache is complete or absent. Plans of rows
+(plan-*.npz, see plan.py) are added to it later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import fcntl
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary
 
 if TYPE_CHECKING:
     from mtfrun.data.task import Task
@@ -36,8 +39,55 @@ if TYPE_CHECKING:
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 1
 MANIFEST = "manifest.json"
-# Bytes of text that are tokenised together.
-_BYTES_PER_CALL = 1 << 22
+TOKENS = "tokens.bin"
+ENDS = "ends.npy"
+# Texts that are tokenised together: enough to amortise the cost of a call, few enough to bound its
+# memory. SentencePiece needs about 20 bytes for a byte of text.
+_BYTES_PER_CALL = 1 << 21
+_TEXTS_PER_CALL = 1 << 14
+# Bytes of the header of ends.npy, which is written last; room for any number of examples.
+_HEADER_BYTES = 128
+# Lengths of texts that are computed together, to bound the memory.
+_LENGTHS_PER_STEP = 1 << 16
+
+
+class Building(NamedTuple):
+    """How far a cache is built.
+
+    Attributes:
+      name: of the task.
+      split: of the source.
+      examples: that have been written.
+      tokens: ids that have been written.
+      text_bytes: bytes of text that have been tokenised.
+    """
+
+    name: str
+    split: str
+    examples: int
+    tokens: int
+    text_bytes: int
+
+
+Progress = Callable[[Building], None]
+
+_progress: contextvars.ContextVar[Progress | None] = contextvars.ContextVar(
+    "progress", default=None
+)
+
+
+@contextlib.contextmanager
+def building_progress(progress: Progress) -> Iterator[None]:
+    """Calls `progress` every few megabytes of text while a cache is built within the context.
+
+    Caches are built when data is first asked for batches, deep below the command that knows how
+    progress is shown.
+    """
+    token = _progress.set(progress)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +97,7 @@ class TokenCache:
     Attributes:
       directory: where the files are.
       tokens: uint16 or int32 [tokens] ids of all texts, each with its end id, mapped into memory.
-      ends: int64 [examples, features] where each text ends in `tokens`.
+      ends: int64 [examples, features] where each text ends in `tokens`, mapped into memory.
       manifest: counts, hashes and origin.
     """
 
@@ -58,21 +108,59 @@ class TokenCache:
 
     @classmethod
     def open(cls, directory: Path) -> TokenCache:
-        """Returns the cache in a directory."""
-        manifest = json.loads((directory / MANIFEST).read_text())
-        tokens = np.memmap(directory / "tokens.bin", manifest["dtype"], "r")
-        ends = np.load(directory / "ends.npy", mmap_mode="r")
+        """Returns the cache in a directory, in milliseconds: its ids are not read.
+
+        Raises:
+          DataError: the files are not those that the manifest describes.
+        """
+        try:
+            manifest = json.loads((directory / MANIFEST).read_text())
+            shape = (int(manifest["examples"]), len(manifest["features"]))
+            dtype = np.dtype(manifest["dtype"])
+            sizes = {
+                TOKENS: int(manifest["tokens"]) * dtype.itemsize,
+                ENDS: _HEADER_BYTES + 8 * shape[0] * shape[1],
+            }
+            for name, size in sizes.items():
+                actual = (directory / name).stat().st_size
+                if actual != size:
+                    raise ValueError(f"{name} has {actual} bytes instead of {size}")
+            # Plain arrays: the class memmap makes every access slower.
+            tokens = np.asarray(np.memmap(directory / TOKENS, dtype, "r"))
+            ends = np.asarray(np.memmap(directory / ENDS, "<i8", "r", _HEADER_BYTES, shape))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise DataError(
+                f"the cache {directory} is damaged ({reason}): remove the directory, and it is "
+                "built anew"
+            ) from error
         return cls(directory, tokens, ends, manifest)
 
-    @functools.cached_property
-    def lengths(self) -> np.ndarray:
-        """int64 [examples, features] number of ids of every text, its end included."""
-        return np.diff(self.ends.reshape(-1), prepend=0).reshape(self.ends.shape)
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        return len(self.ends)
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the features, in the order of the columns of `ends`."""
+        return tuple(self.manifest["features"])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32 [examples, features] number of ids of every text, its end included."""
+        lengths = np.empty(self.ends.size, np.int32)
+        ends = self.ends.reshape(-1)
+        for first in range(0, ends.size, _LENGTHS_PER_STEP):
+            last = min(first + _LENGTHS_PER_STEP, ends.size)
+            before = ends[first - 1] if first else 0
+            lengths[first:last] = np.diff(ends[first:last], prepend=before)
+        return lengths.reshape(self.ends.shape)
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the ids and of where texts end."""
-        return str(self.manifest["sha256"])
+        hashes = self.manifest["sha256"]
+        return hashlib.sha256(f"{hashes[TOKENS]} {hashes[ENDS]}".encode()).hexdigest()
 
 
 def resolve_cache_dir(cache_dir: str | None) -> Path:
@@ -85,30 +173,40 @@ def cache_directory(task: Task, split: str, features: tuple[str, ...]) -> Path:
     """Returns the place of a cache, whose name changes with everything it is made of."""
     origin = _origin(task, split, features)
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
-    name = task.name or type(task.source).__name__
-    return resolve_cache_dir(task.cache_dir) / name / f"{split.replace('/', '_')}-{digest}"
+    return resolve_cache_dir(task.cache_dir) / _name(task) / f"{_file_name(split)}-{digest}"
 
 
-def open_cache(task: Task, split: str, features: tuple[str, ...]) -> TokenCache:
+def open_cache(
+    task: Task, split: str, features: tuple[str, ...], *, overwrite: bool = False
+) -> TokenCache:
     """Returns the cache of a split of a task, after building it if there is none.
 
     Waits while another process builds the same cache.
+
+    Args:
+      task: source, preprocessors and vocabularies.
+      split: of the source.
+      features: whose texts are stored: ("targets",) or ("inputs", "targets").
+      overwrite: whether it is built even if there is one.
 
     Raises:
       DataError: the source cannot be read or holds nothing, or the cache cannot be written.
     """
     directory = cache_directory(task, split, features)
-    if not (directory / MANIFEST).exists():
-        try:
-            with _lock(directory.with_name(f".{directory.name}.lock")):
-                if not (directory / MANIFEST).exists():
-                    _build(task, split, features, directory)
-        except OSError as error:
-            raise DataError(
-                f"cannot write the cache {directory}: {error.strerror or error}; make room there, "
-                "or name another place with MTFRUN_CACHE_DIR"
-            ) from error
+    if overwrite or not (directory / MANIFEST).exists():
+        with _lock(directory):
+            if overwrite or not (directory / MANIFEST).exists():
+                _remove_leftovers(directory)
+                _build(task, split, features, directory)
     return TokenCache.open(directory)
+
+
+def _name(task: Task) -> str:
+    return _file_name(task.name or type(task.source).__name__)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
 
 
 def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]:
@@ -123,52 +221,223 @@ def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]
 
 
 def _build(task: Task, split: str, features: tuple[str, ...], directory: Path) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    with _writing(directory):
+        work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         vocabularies = [task.vocabulary_of(feature) for feature in features]
-        counts = _write_texts(work, task, split, features, vocabularies)
-        if not counts["examples"]:
-            raise DataError(
-                f'split "{split}" of {task.source} holds nothing; choose another source or split'
-            )
-        manifest = {**counts, **_origin(task, split, features)}
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        work.rename(directory)
+        # Before the source is read: a source that changes meanwhile makes another cache.
+        origin = _origin(task, split, features)
+        with _Writer(work, directory, vocabularies) as writer:
+            for chunk in _chunks(task, split, features):
+                writer.write(chunk)
+                if progress := _progress.get():
+                    progress(
+                        Building(
+                            _name(task), split, writer.examples, writer.tokens, writer.text_bytes
+                        )
+                    )
+            if not writer.tokens:
+                raise DataError(
+                    f'split "{split}" of {task.source} holds nothing; choose another source or '
+                    "split"
+                )
+            counts = writer.finish()
+        manifest = {**counts, **origin, "grain": importlib.metadata.version("grain")}
+        with _writing(directory):
+            (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
+            replaced = work.with_name(f"{work.name}-replaced")
+            if directory.exists():  # a directory that is not empty cannot be renamed over
+                directory.rename(replaced)
+            work.rename(directory)
+            shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write_texts(
-    work: Path,
-    task: Task,
-    split: str,
-    features: tuple[str, ...],
-    vocabularies: list[Vocabulary],
-) -> dict[str, Any]:
-    """Writes tokens.bin and ends.npy and returns the manifest's counts and hash."""
+class _Chunk(NamedTuple):
+    """Texts that are tokenised together.
+
+    Attributes:
+      texts: [examples * features], feature by feature of the first example, of the second, ...
+      is_whole: [examples] False where the next example goes on with the text.
+      text_bytes: of all texts.
+    """
+
+    texts: list[bytes]
+    is_whole: list[bool]
+    text_bytes: int
+
+
+def _chunks(task: Task, split: str, features: tuple[str, ...]) -> Iterator[_Chunk]:
+    """Yields the texts of all examples; empty documents are left out, empty texts of pairs not."""
+    texts: list[bytes] = []
+    is_whole: list[bool] = []
+    text_bytes = 0
+    text_is_begun = False
+    for example in task.examples(split):
+        row = [task.text_of(example.fields, feature) for feature in features]
+        if not example.is_whole and len(features) > 1:
+            raise DataError(
+                f"{task.source}: a text that is too long for one example cannot be one of "
+                f"{', '.join(features)}: choose documents that are lines or paragraphs"
+            )
+        row_bytes = sum(map(len, row))
+        if not row_bytes and len(features) == 1 and not (text_is_begun and example.is_whole):
+            continue
+        texts += row
+        is_whole.append(example.is_whole)
+        text_is_begun = not example.is_whole
+        text_bytes += row_bytes
+        if text_bytes >= _BYTES_PER_CALL or len(texts) >= _TEXTS_PER_CALL:
+            yield _Chunk(texts, is_whole, text_bytes)
+            texts, is_whole, text_bytes = [], [], 0
+    if text_is_begun:  # the source promised another part; the text ends here
+        texts.append(b"")
+        is_whole.append(True)
+    if texts:
+        yield _Chunk(texts, is_whole, text_bytes)
+
+
+class _Writer:
+    """Writes tokens.bin and ends.npy in pieces.
+
+    Attributes:
+      examples, tokens, text_bytes: what has been written.
+    """
+
+    def __init__(self, work: Path, directory: Path, vocabularies: Sequence[Vocabulary]):
+        self.examples = self.tokens = self.text_bytes = 0
+        self._directory = directory
+        self._vocabularies = vocabularies
+        largest = max(vocabulary.size for vocabulary in vocabularies)
+        self._dtype = np.dtype("<u2" if largest <= 1 << 16 else "<i4")
+        self._hashes = {TOKENS: hashlib.sha256(), ENDS: hashlib.sha256()}
+        with _writing(directory):
+            self._files = {name: (work / name).open("wb") for name in self._hashes}
+            self._files[ENDS].write(bytes(_HEADER_BYTES))
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # a full disk has been reported by `write`
+                file.close()
+
+    def write(self, chunk: _Chunk) -> None:
+        """Appends the ids of texts, with an end where a text is whole."""
+        features = len(self._vocabularies)
+        encoded = _encode(chunk.texts, self._vocabularies)
+        has_end = np.repeat(chunk.is_whole, features)
+        ends = np.cumsum(encoded.lengths + has_end)
+        ids = np.empty(int(ends[-1]), self._dtype)
+        is_id = np.ones(ids.size, bool)
+        is_id[ends[has_end] - 1] = False
+        ids[is_id] = encoded.ids
+        end_ids = np.array([vocabulary.end_id for vocabulary in self._vocabularies])
+        ids[~is_id] = np.tile(end_ids, sum(chunk.is_whole))
+        self._append(TOKENS, ids)
+        self._append(ENDS, (ends + self.tokens)[has_end].astype("<i8"))
+        self.examples += sum(chunk.is_whole)
+        self.tokens += ids.size
+        self.text_bytes += chunk.text_bytes
+
+    def finish(self) -> dict[str, Any]:
+        """Completes the files and returns the manifest's counts and hashes."""
+        shape = (self.examples, len(self._vocabularies))
+        with _writing(self._directory):
+            self._files[ENDS].seek(0)
+            self._files[ENDS].write(_npy_header(shape))
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        return {
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "text_bytes": self.text_bytes,
+            "dtype": self._dtype.str,
+            "sha256": {name: digest.hexdigest() for name, digest in self._hashes.items()},
+        }
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        data = values.data.cast("B") if values.size else b""
+        self._hashes[name].update(data)
+        with _writing(self._directory):
+            self._files[name].write(data)
+
+
+def _encode(texts: Sequence[bytes], vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
+    """Returns the ids of texts [examples * features], in their order."""
+    features = len(vocabularies)
+    if len({id(vocabulary) for vocabulary in vocabularies}) == 1:
+        encoded = vocabularies[0].encode_texts(texts)
+    else:
+        columns = [
+            vocabulary.encode_texts(texts[column::features])
+            for column, vocabulary in enumerate(vocabularies)
+        ]
+        lengths = np.stack([column.lengths for column in columns], axis=1).reshape(-1)
+        feature = np.repeat(np.arange(lengths.size) % features, lengths)
+        ids = np.empty(feature.size, np.int32)
+        for column, values in enumerate(columns):
+            ids[feature == column] = values.ids
+        encoded = EncodedTexts(ids, lengths)
     largest = max(vocabulary.size for vocabulary in vocabularies)
-    dtype = np.dtype(np.uint16 if largest <= 1 << 16 else np.int32)
-    ends: list[np.ndarray] = []
-    digest = hashlib.sha256()
-    total = 0
-    with (work / "tokens.bin").open("wb") as file:
-        for texts, is_whole in _chunks(task, split, features):
-            pieces = []
-            for column, vocabulary in enumerate(vocabularies):
-                pieces.append(vocabulary.encode_texts([row[column] for row in texts]))
-            raise NotImplementedError
-    return {"examples": 0, "tokens": total, "dtype": dtype.str, "sha256": digest.hexdigest()}
+    if encoded.ids.size and not 0 <= encoded.ids.min() <= encoded.ids.max() < largest:
+        raise DataError(
+            f"{type(vocabularies[0]).__name__} returned ids from {encoded.ids.min()} to "
+            f"{encoded.ids.max()}, though it has {largest}"
+        )
+    return encoded
 
 
-def _chunks(task: Task, split: str, features: tuple[str, ...]) -> Iterator[Any]:
-    raise NotImplementedError
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """Returns the header of an int64 array, numpy's format 1.0, padded to a fixed size."""
+    text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}"
+    text = text.ljust(_HEADER_BYTES - 11) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # can only be read by setting it
+    os.umask(mask)
+    return mask
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Removes what killed builds left beside a cache whose lock is held.
+
+    Of other caches too, if nobody holds their lock.
+    """
+    for leftover in directory.parent.glob(".*.*"):
+        name = leftover.name[1:].rpartition(".")[0]
+        lock = leftover.with_name(f".{name}.lock")
+        if leftover.is_dir() and lock.exists():
+            with contextlib.suppress(OSError), lock.open() as file:
+                if name != directory.name:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path`, which the system releases when the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+def _lock(directory: Path) -> Iterator[None]:
+    """Holds the exclusive lock of a cache, which the system releases when the process ends."""
+    with _writing(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        file = directory.with_name(f".{directory.name}.lock").open("w")
         fcntl.flock(file, fcntl.LOCK_EX)
+    with file:
         yield
+
+
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    """Turns errors of the file system into a DataError about the cache."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache {directory}: {error.strerror or error}; make room there, or "
+            "name another place with MTFRUN_CACHE_DIR"
+        ) from error

@@ -1,0 +1,93 @@
+"""Gathering of texts into rows: one pass over the tokens of a batch, without a loop in Python."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Texts(NamedTuple):
+    """Texts, or the beginnings of texts, in a sequence of tokens; all int64 [texts].
+
+    Attributes:
+      starts: where each begins.
+      sizes: how many ids are read, at least 1.
+      stops: where the whole text ends. If that is not start + size, the text is trimmed: the last
+        of the ids that are read is replaced by the whole text's last one, its end id. Pieces of
+        texts, which are not trimmed, have stop = start + size.
+    """
+
+    starts: np.ndarray
+    sizes: np.ndarray
+    stops: np.ndarray
+
+
+class Layout(NamedTuple):
+    """Rows of ids; all int32 [rows, length], 0 for padding.
+
+    Attributes:
+      ids: texts, one after the other.
+      segmentation: number of each id's segment in its row, from 1.
+      position: of each id in its segment, from 0.
+    """
+
+    ids: np.ndarray
+    segmentation: np.ndarray
+    position: np.ndarray
+
+
+def lay_out(
+    tokens: np.ndarray, texts: Texts, counts: np.ndarray, length: int, texts_per_segment: int = 1
+) -> Layout:
+    """Returns rows of texts from a sequence of tokens.
+
+    >>> texts = Texts(np.array([0, 2, 5]), np.array([2, 3, 2]), np.array([2, 5, 9]))
+    >>> tokens = np.array([8, 1, 6, 7, 1, 4, 5, 3, 1])
+    >>> layout = lay_out(tokens, texts, np.array([2, 1]), 6)
+    >>> layout.ids.tolist(), layout.segmentation.tolist()
+    ([[8, 1, 6, 7, 1, 0], [4, 1, 0, 0, 0, 0]], [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0]])
+
+    Args:
+      tokens: [tokens] of all texts.
+      texts: those of the first row, of the second, ...; in no row more than `length` ids.
+      counts: [rows] number of texts in each row.
+      length: of a row.
+      texts_per_segment: 2 for segments that are pairs; divides all `counts`.
+    """
+    rows = counts.size
+    # Every row becomes a sequence of runs: its texts, and padding. So whatever is constant in a run
+    # is repeated, which is much faster than to scatter it.
+    paddings = np.cumsum(counts) + np.arange(rows)
+    is_text = np.ones(texts.sizes.size + rows, bool)
+    is_text[paddings] = False
+    sizes = np.empty(is_text.size, np.int64)
+    sizes[is_text] = texts.sizes
+    sums = np.concatenate([[0], np.cumsum(texts.sizes)])
+    stops = np.cumsum(counts)
+    sizes[paddings] = length - (sums[stops] - sums[stops - counts])
+    first = np.cumsum(sizes) - sizes  # index of each run in the flat rows
+
+    segment = np.zeros(is_text.size, np.int32)
+    number = np.arange(texts.sizes.size) - np.repeat(stops - counts, counts)
+    segment[is_text] = number // texts_per_segment + 1
+    origin = first.astype(np.int32)  # where the run's segment begins
+    if texts_per_segment > 1:
+        origin[is_text] = np.repeat(origin[is_text][::texts_per_segment], texts_per_segment)
+    shift = -first
+    shift[is_text] += texts.starts
+
+    flat = np.arange(rows * length)
+    ids = np.take(tokens, flat + np.repeat(shift, sizes), mode="clip").astype(np.int32)
+    (trimmed,) = np.nonzero(texts.starts + texts.sizes != texts.stops)
+    if trimmed.size:
+        last = first[is_text][trimmed] + texts.sizes[trimmed] - 1
+        ids[last] = tokens[texts.stops[trimmed] - 1]
+    segmentation = np.repeat(segment, sizes)
+    position = flat.astype(np.int32) - np.repeat(origin, sizes)
+    if sizes[paddings].any():
+        present = segmentation != 0
+        ids *= present
+        position *= present
+    shape = (rows, length)
+    return Layout(ids.reshape(shape), segmentation.reshape(shape), position.reshape(shape))
