@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import (
-    FeatureLengths,
-    Objective,
-    RawText,
-    check_share,
-    uniform,
-)
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, uniform
 from mtfrun.data.objectives.sentinels import compacted
 from mtfrun.data.rows import Batch
 from mtfrun.data.vocabularies import Vocabulary
@@ -37,8 +31,8 @@ class PrefixLanguageModel(Objective):
     noise_density: float = 0.5
 
     def __post_init__(self) -> None:
-        # A share of one half is that of a uniform length of the prefix: it cannot be larger.
-        check_share(self, "2 * noise_density", min(self.noise_density, 2 * self.noise_density - 0.5))
+        if not 0.0 < self.noise_density <= 0.5:
+            raise DataError(f"{self}: noise_density must be above 0 and at most 0.5")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         """Returns the largest lengths of the features, which no row has both."""

@@ -65,12 +65,14 @@ def compacted(values: np.ndarray, is_kept: np.ndarray, length: int, end_id: int)
     """
     batch = len(values)
     column = np.cumsum(is_kept, axis=1, dtype=np.int32) - 1
-    fits = is_kept & (column < length - 1)
-    row, raw_column = np.nonzero(fits)
-    ids = np.zeros([batch, length], np.int32)
-    ids[row, column[row, raw_column]] = values[row, raw_column]
-    ids[np.arange(batch), np.minimum(column[:, -1] + 1, length - 1)] = end_id
-    return ids
+    first = np.arange(0, batch * length, length)
+    # Flat indices: they are much faster than pairs of row and column.
+    kept = np.flatnonzero(is_kept & (column < length - 1))
+    places = (column + first[:, None]).reshape(-1)[kept]
+    ids = np.zeros(batch * length, np.int32)
+    ids[places] = values.reshape(-1)[kept]
+    ids[first + np.minimum(column[:, -1] + 1, length - 1)] = end_id
+    return ids.reshape(batch, length)
 
 
 def check_sentinels(objective: object, runs: int, vocabulary: Vocabulary) -> None:

@@ -108,10 +108,10 @@ def random_composition(keys: np.ndarray, items: np.ndarray, parts: np.ndarray) -
       items: int64 [batch] their number.
       parts: int64 [batch] number of parts, from 1 to the number of items.
     """
-    gaps = np.arange(keys.shape[1], dtype=np.uint64)
-    low_bits = np.uint64((1 << int(keys.shape[1]).bit_length()) - 1)
+    gaps = np.arange(int(items.max()) - 1, dtype=np.uint64)
+    low_bits = np.uint64((1 << gaps.size.bit_length()) - 1)
     # The low bits of a key name its gap: no two are equal, and a sort brings the gaps with it.
-    named = (keys & ~low_bits) | gaps
+    named = (keys[:, : gaps.size] & ~low_bits) | gaps
     named[gaps >= (items - 1)[:, None]] = np.iinfo(np.uint64).max
     named.sort(axis=1)
     most = int(parts.max())
