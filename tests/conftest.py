@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +19,20 @@ def pytest_configure(config: pytest.Config) -> None:
     and the messages that TensorFlow prints when it is loaded do not follow the summary.
     """
     is_worker = hasattr(config, "workerinput")
+    if not is_worker:
+        _make_cache_directory(config)
     if is_worker or not config.getoption("numprocesses", default=None):
         _make_virtual_devices()
+
+
+def _make_cache_directory(config: pytest.Config) -> None:
+    """Sets a directory of caches for this process and its descendants, and removes it at the end.
+
+    The caches of the user must be neither read nor changed.
+    """
+    directory = tempfile.TemporaryDirectory(prefix="mtfrun-tests-")
+    os.environ["MTFRUN_CACHE_DIR"] = directory.name
+    config.add_cleanup(directory.cleanup)
 
 
 def _make_virtual_devices() -> None:

@@ -20,13 +20,21 @@ from mtfrun.data.features import (
     split_batch,
     validate_batch,
 )
-from mtfrun.data.idx_images import IdxImages
-from mtfrun.data.image_data import IMAGES, ImageData, ImageSource
-from mtfrun.data.image_files import read_image
+from mtfrun.data.images import (
+    IMAGES,
+    CentreCrop,
+    IdxImages,
+    ImageData,
+    ImageFolders,
+    ImageSource,
+    RandAugment,
+    RandomResizedCrop,
+    TfdsImages,
+    read_image,
+)
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import (
     Answering,
@@ -39,16 +47,23 @@ from mtfrun.data.prompting import (
     bucket,
     padded,
 )
-from mtfrun.data.reading import PreparedSource, reading
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
+from mtfrun.data.sources.tfds_source import Tfds
+from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.text_files import TextFiles, TextLines
-from mtfrun.data.tfds_images import TfdsImages
-from mtfrun.data.tfds_text import TfdsText
-from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies import (
+    ByteVocabulary,
+    EncodedTexts,
+    HuggingFaceVocabulary,
+    SentencePieceTraining,
+    SentencePieceVocabulary,
+    Vocabulary,
+    train_sentencepiece,
+)
 
 __all__ = [
     "IMAGES",
@@ -64,6 +79,7 @@ __all__ = [
     "Batch",
     "Batches",
     "ByteVocabulary",
+    "CentreCrop",
     "Continuing",
     "Data",
     "DataError",
@@ -73,21 +89,25 @@ __all__ = [
     "Feature",
     "Fields",
     "Host",
+    "HuggingFaceVocabulary",
     "IdxImages",
     "ImageData",
+    "ImageFolders",
     "ImageSource",
     "Infeed",
     "LanguageModelData",
-    "PairSource",
     "PairsData",
-    "PreparedSource",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
+    "RandAugment",
+    "RandomResizedCrop",
     "Row",
     "Rows",
     "ScoredRow",
     "Selection",
+    "SentencePieceTraining",
+    "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
     "Task",
@@ -95,10 +115,10 @@ __all__ = [
     "TextData",
     "TextFiles",
     "TextLines",
+    "TextParagraphs",
+    "Tfds",
     "TfdsImages",
-    "TfdsPairs",
-    "TfdsText",
-    "TsvPairs",
+    "Tsv",
     "Vocabulary",
     "bucket",
     "bz2_bits_per_byte",
@@ -109,8 +129,8 @@ __all__ = [
     "packed_features",
     "padded",
     "read_image",
-    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
+    "train_sentencepiece",
     "validate_batch",
 ]

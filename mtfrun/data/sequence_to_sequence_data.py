@@ -51,6 +51,13 @@ class SequenceToSequenceData(PairsData):
         """Positions of inputs and targets together."""
         return self.inputs_length + self.targets_length
 
+    def model_arguments(self) -> dict[str, object]:
+        """Returns the sizes of the vocabularies; that of the inputs only if it is another one."""
+        inputs, targets = (self.task.vocabulary_of(name) for name in (INPUTS, TARGETS))
+        if inputs.fingerprint == targets.fingerprint:
+            return super().model_arguments()
+        return {**super().model_arguments(), "inputs_vocabulary_size": inputs.size}
+
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs."""
         return self._answering(limits)

@@ -34,7 +34,7 @@ def _experiment(text_file: pathlib.Path) -> Experiment:
         stack=functools.partial(Stack, num_layers=1, layers=layers),
     )
     source = data.TextFiles({"train": str(text_file), "validation": str(text_file)})
-    rows = data.LanguageModelData(source, data.ByteVocabulary(), length=16)
+    rows = data.LanguageModelData(data.Task(source, data.ByteVocabulary()), length=16)
     return Experiment(mtf.Mesh(ONE_DEVICE), model, rows)
 
 

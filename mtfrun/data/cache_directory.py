@@ -1,0 +1,123 @@
+"""Directories of caches: built beside their place and renamed, so that they are complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mtfrun.data.errors import DataError
+
+MANIFEST = "manifest.json"
+
+
+def resolve_cache_dir(cache_dir: str | None) -> Path:
+    """Returns `cache_dir`, else $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun."""
+    chosen = cache_dir or os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
+    return Path(chosen).expanduser().absolute()
+
+
+def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> Path:
+    """Returns the place of a cache, whose name changes with everything it is made of.
+
+    Args:
+      cache_dir: of all caches, see `resolve_cache_dir`.
+      name: of the task or source.
+      split: of it.
+      origin: JSON of what the cache is made of.
+    """
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
+    return resolve_cache_dir(cache_dir) / _file_name(name) / f"{_file_name(split)}-{digest}"
+
+
+def build_once(
+    directory: Path, build: Callable[[Path], dict[str, Any]], *, overwrite: bool = False
+) -> None:
+    """Builds the cache `directory` unless it is there; waits while another process builds it.
+
+    Args:
+      directory: of the cache.
+      build: called with an empty directory, writes the files there and returns the manifest.
+      overwrite: whether it is built even if there is one.
+
+    Raises:
+      DataError: the cache cannot be written.
+    """
+    if not overwrite and (directory / MANIFEST).exists():
+        return
+    with _lock(directory):
+        if overwrite or not (directory / MANIFEST).exists():
+            _remove_leftovers(directory)
+            _build(directory, build)
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Turns errors of the file system into a DataError about the cache `directory`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache {directory}: {error.strerror or error}; make room there, or "
+            "name another place with MTFRUN_CACHE_DIR"
+        ) from error
+
+
+def _build(directory: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+    with writing(directory):
+        work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        manifest = build(work)
+        with writing(directory):
+            (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
+            replaced = work.with_name(f"{work.name}-replaced")
+            if directory.exists():  # a directory that is not empty cannot be renamed over
+                directory.rename(replaced)
+            work.rename(directory)
+            shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)  # can only be read by setting it
+    os.umask(mask)
+    return mask
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Removes what killed builds left beside a cache whose lock is held.
+
+    What is left of other caches too, unless somebody holds their lock.
+    """
+    for leftover in directory.parent.glob(".*.*"):
+        name = leftover.name[1:].rpartition(".")[0]
+        lock = leftover.with_name(f".{name}.lock")
+        if leftover.is_dir() and not leftover.is_symlink() and lock.exists():
+            with contextlib.suppress(OSError), lock.open() as file:
+                if name != directory.name:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Holds the exclusive lock of a cache, which the system releases when the process ends."""
+    with writing(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        file = directory.with_name(f".{directory.name}.lock").open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    with file:
+        yield

@@ -1,0 +1,99 @@
+"""Windows of images: at random for training, the centre for evaluation."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.images.stored_image import Window
+
+# Windows that are drawn before the centre is taken; Inception's and most others' number.
+_ATTEMPTS = 10
+
+
+class Crop(abc.ABC):
+    """A choice of the window that is scaled to the size of the network's input."""
+
+    @abc.abstractmethod
+    def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
+        """Returns the window of an image of `size`, rows and columns, with noise of `generator`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomResizedCrop(Crop):
+    """A window of random area, aspect ratio and place.
+
+    Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, section 6; the logarithm of the aspect
+    ratio is uniform.
+
+    Attributes:
+      area: the least and the largest part of the image's area.
+      aspect: the least and the largest ratio of width and height.
+    """
+
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.area[0] <= self.area[1] <= 1.0:
+            raise DataError(
+                f"RandomResizedCrop: area={self.area} must be two numbers, above 0 and at most 1, "
+                "the smaller one first"
+            )
+        if not 0.0 < self.aspect[0] <= self.aspect[1]:
+            raise DataError(
+                f"RandomResizedCrop: aspect={self.aspect} must be two numbers above 0, the smaller "
+                "one first"
+            )
+
+    def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
+        """Returns a window, or the largest in the centre if ten did not fit into the image."""
+        rows, cols = size
+        log_aspect = np.log(self.aspect)
+        for _ in range(_ATTEMPTS):
+            area = rows * cols * generator.uniform(*self.area)
+            aspect = math.exp(generator.uniform(*log_aspect))
+            height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < height <= rows and 0 < width <= cols:
+                top = int(generator.integers(rows - height + 1))
+                left = int(generator.integers(cols - width + 1))
+                return Window(top, left, height, width)
+        least, most = self.aspect
+        height = min(rows, max(1, round(cols / least)))
+        width = min(cols, max(1, round(rows * most)))
+        return _centred(size, height, width)
+
+
+@dataclasses.dataclass(frozen=True)
+class CentreCrop(Crop):
+    """A square in the centre: what a crop of `size` leaves of an image scaled to `resize`.
+
+    Attributes:
+      size: side of the crop.
+      resize: length of the image's shorter side before it is cropped; at least `size`.
+    """
+
+    size: int
+    resize: int
+
+    def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
+        """Returns the square."""
+        side = max(1, round(min(size) * self.size / self.resize))
+        return _centred(size, side, side)
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeImage(Crop):
+    """The whole image."""
+
+    def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
+        """Returns the image's rectangle."""
+        return Window(0, 0, *size)
+
+
+def _centred(size: tuple[int, int], height: int, width: int) -> Window:
+    return Window((size[0] - height) // 2, (size[1] - width) // 2, height, width)

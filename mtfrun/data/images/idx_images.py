@@ -1,0 +1,143 @@
+"""Labelled images in IDX files, the format of MNIST and its successors."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import math
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
+
+# Prefixes of the files' names; "t10k" stands for 10,000 test images.
+_PREFIXES = {"train": "train", "test": "t10k"}
+_IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+# An IDX file begins with two zeros, the type, 8 for uint8, and the number of dimensions.
+_UINT8 = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class IdxImages(ImageSource):
+    """Images in four IDX files, compressed by gzip or not, in one directory.
+
+    Attributes:
+      directory: has `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the two of `t10k`, as
+        of MNIST, Fashion-MNIST (in Debian's package dataset-fashion-mnist) and KMNIST.
+      num_classes: upper bound of the labels, exclusive.
+    """
+
+    directory: str
+    num_classes: int = 10
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self.directory!r})"
+
+    @property
+    def size(self) -> ImageSize:
+        """Rows, columns and channels of every image."""
+        _, rows, cols = _sizes(self._path("train", _IMAGES), 3)
+        return rows, cols, 1
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every class: its number."""
+        return tuple(str(label) for label in range(self.num_classes))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Train and test."""
+        return tuple(_PREFIXES)
+
+    def examples(self, split: str) -> Iterator[ImageExample]:
+        """Yields the images in the order of the files."""
+        self.check_split(split)
+        images_path, labels_path = (self._path(split, name) for name in (_IMAGES, _LABELS))
+        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+        if len(images) != len(labels):
+            raise DataError(
+                f"{images_path} has {len(images)} images, but there are {len(labels)} labels in "
+                f"{labels_path}"
+            )
+        if labels.size and labels.max() >= self.num_classes:
+            raise DataError(
+                f"{labels_path} has the label {labels.max()}: IdxImages.num_classes, "
+                f"{self.num_classes}, must be larger"
+            )
+        if images.shape[1:] != self.size[:2]:
+            raise DataError(
+                f"{images_path} has images of {images.shape[1:]} pixels, those to train on have "
+                f"{self.size[:2]}"
+            )
+        for image, label in zip(images, labels.tolist(), strict=True):
+            yield ImageExample(image.tobytes(), label)
+
+    def fingerprint(self, split: str) -> object:
+        """Returns path, size and time of modification (ns) of the files, and the classes."""
+        self.check_split(split)
+        files = []
+        for name in (_IMAGES, _LABELS):
+            path = _existing(self._path(split, name))
+            status = path.stat()
+            files.append([str(path), status.st_size, status.st_mtime_ns])
+        return {"source": type(self).__name__, "num_classes": self.num_classes, "files": files}
+
+    def _path(self, split: str, name: str) -> str:
+        directory = Path(self.directory).expanduser().absolute()
+        return str(directory / f"{_PREFIXES[split]}-{name}")
+
+
+def read_idx(path: str, num_dims: int) -> np.ndarray:
+    """Returns the uint8 array of the IDX file `path` or `path`.gz.
+
+    http://yann.lecun.com/exdb/mnist/ describes the format.
+
+    Raises:
+      DataError: there is no such file, or it is not an IDX file.
+    """
+    sizes = _sizes(path, num_dims)
+    data = _read(path)[_header_bytes(num_dims) :]
+    if len(data) != math.prod(sizes):
+        raise DataError(f"{path} has {len(data)} bytes of data, not {sizes}: damaged")
+    return np.frombuffer(data, np.uint8).reshape(sizes)
+
+
+def _sizes(path: str, num_dims: int) -> list[int]:
+    """Returns the dimensions of an IDX file, of which only the beginning is read."""
+    header = _read(path, _header_bytes(num_dims))
+    if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < _header_bytes(num_dims):
+        raise DataError(f"{path} is no IDX file of bytes with {num_dims} dimension(s)")
+    return np.frombuffer(header, ">u4", num_dims, offset=4).tolist()
+
+
+def _header_bytes(num_dims: int) -> int:
+    return 4 + 4 * num_dims
+
+
+def _read(path: str, size: int = -1) -> bytes:
+    """Returns the first bytes of a file, compressed or not, by default all."""
+    existing = _existing(path)
+    try:
+        with gzip.open(existing) if existing.suffix == ".gz" else existing.open("rb") as file:
+            return file.read(size)
+    except EOFError as error:
+        raise DataError(f"{existing} is truncated: download it again") from error
+    except (OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {existing}: {reason}") from error
+
+
+def _existing(path: str) -> Path:
+    """Returns the path of a file, or of the compressed one.
+
+    Raises:
+      DataError: there is neither.
+    """
+    for candidate in (Path(path), Path(f"{path}.gz")):
+        if candidate.exists():
+            return candidate
+    raise DataError(f"cannot read {path} or {path}.gz: No such file or directory")

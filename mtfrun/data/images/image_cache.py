@@ -1,0 +1,176 @@
+"""Caches of images: pixels that are mapped into memory, or image files in one file of records.
+
+A cache is a directory with the images of one split of a source:
+
+  images.bin           uint8 [images, rows, cols, channels], if all images have one size
+  images.array_record  else: JPEG and PNG files, each a record that is read by its number
+  sizes.npy            of these; int32 [images, 2] rows and columns
+  labels.npy           int32 [images] numbers of the classes
+  manifest.json        counts, hashes, and what the cache was made of
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
+from mtfrun.data.errors import DataError
+from mtfrun.data.images.image_files import size_of
+from mtfrun.data.images.image_source import ImageExample, ImageSource
+from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImage
+
+# Version of the format and of the code that makes it; another one is another cache.
+FORMAT = 1
+PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
+
+
+class ImageCache(abc.ABC):
+    """The images of one split of a source, with random access.
+
+    Attributes:
+      directory: where the files are.
+      labels: int32 [images] numbers of the classes.
+      manifest: counts, hashes and origin.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.labels: np.ndarray = np.load(directory / LABELS, mmap_mode="r")
+        self.manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the images and labels."""
+        return str(self.manifest["sha256"])
+
+    @abc.abstractmethod
+    def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
+        """Returns the images of the numbers, int64 [images], in their order."""
+
+
+class PixelCache(ImageCache):
+    """Images of one size, mapped into memory.
+
+    Attributes:
+      pixels: uint8 [images, rows, cols, channels].
+    """
+
+    def __init__(self, directory: Path):
+        super().__init__(directory)
+        shape = (len(self), *self.manifest["size"])
+        self.pixels = np.memmap(directory / PIXELS, np.uint8, "r", shape=shape)
+
+    def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
+        """Returns the images of the numbers."""
+        return [PixelImage(pixels) for pixels in self.pixels[numbers]]
+
+
+class EncodedCache(ImageCache):
+    """Images of different sizes, as JPEG and PNG files in one file of records."""
+
+    def __init__(self, directory: Path):
+        super().__init__(directory)
+        self._sizes: np.ndarray = np.load(directory / SIZES, mmap_mode="r")
+        # No reading ahead: records are read at random.
+        self._reader = ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
+
+    def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
+        """Returns the images of the numbers."""
+        contents = self._reader.read(numbers.tolist())
+        channels = self.manifest["size"][-1]
+        return [
+            EncodedImage(content, (rows, cols), channels)
+            for content, (rows, cols) in zip(contents, self._sizes[numbers].tolist(), strict=True)
+        ]
+
+
+def open_pixel_cache(source: ImageSource, split: str, cache_dir: str | None) -> PixelCache:
+    """Returns the cache of a split whose images have one size, after building it if there is none.
+
+    Waits while another process builds the same cache.
+
+    Raises:
+      DataError: there is no such split, it cannot be read or holds no images, or the cache cannot
+        be written.
+    """
+    return PixelCache(_built(source, split, cache_dir, _write_pixels))
+
+
+def open_encoded_cache(source: ImageSource, split: str, cache_dir: str | None) -> EncodedCache:
+    """Returns the cache of a split whose images differ in size; see `open_pixel_cache`."""
+    return EncodedCache(_built(source, split, cache_dir, _write_records))
+
+
+_Write = Callable[[Path, Path, ImageSource, Iterator[ImageExample]], None]
+
+
+def _built(source: ImageSource, split: str, cache_dir: str | None, write: _Write) -> Path:
+    """Returns the directory of a cache, whose images `write` writes."""
+    origin = {
+        "format": FORMAT,
+        "split": split,
+        "size": list(source.size),
+        "label_names": list(source.label_names),
+        "source": source.fingerprint(split),
+    }
+    directory = cache_path(cache_dir, type(source).__name__, split, origin)
+
+    def build(work: Path) -> dict[str, Any]:
+        labels: list[int] = []
+        digest = hashlib.sha256()
+
+        def noted() -> Iterator[ImageExample]:
+            for example in source.examples(split):
+                labels.append(example.label)
+                digest.update(example.content)
+                yield example
+
+        write(work, directory, source, noted())
+        if not labels:
+            raise DataError(f'split "{split}" of {source} holds no images; choose another')
+        array = np.array(labels, np.int32)
+        digest.update(array.tobytes())
+        with writing(directory):
+            np.save(work / LABELS, array)
+        return {"images": len(labels), "sha256": digest.hexdigest(), **origin}
+
+    build_once(directory, build)
+    return directory
+
+
+def _write_pixels(
+    work: Path, directory: Path, source: ImageSource, examples: Iterator[ImageExample]
+) -> None:
+    with writing(directory):
+        file = (work / PIXELS).open("wb")
+    with file:
+        for example in examples:
+            with writing(directory):
+                file.write(example.content)
+        with writing(directory):
+            file.flush()
+
+
+def _write_records(
+    work: Path, directory: Path, source: ImageSource, examples: Iterator[ImageExample]
+) -> None:
+    # Images are compressed already; a group of one record is read without its neighbours.
+    writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
+    sizes: list[tuple[int, int]] = []
+    for example in examples:
+        sizes.append(size_of(example.content))
+        writer.write(example.content)
+    writer.close()
+    with writing(directory):
+        np.save(work / SIZES, np.array(sizes, np.int32).reshape(-1, 2))

@@ -1,0 +1,179 @@
+"""Batches of labelled images, for classifiers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.data import Data
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import Feature
+from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
+from mtfrun.data.images.image_cache import ImageCache, open_encoded_cache, open_pixel_cache
+from mtfrun.data.images.image_files import encoded_image, read_file, read_image
+from mtfrun.data.images.image_rows import (
+    IMAGES,
+    LABELS,
+    WEIGHTS,
+    Augmentation,
+    CroppedRows,
+    PixelRows,
+)
+from mtfrun.data.images.image_source import ImageSource
+from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.data.rows import Batch, Rows
+
+# Networks for images of 224 pixels are evaluated on the centre of images of 256.
+_RESIZE = 256 / 224
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData(Data):
+    """Batches of labelled images.
+
+    Attributes:
+      source: of the images.
+      image_size: rows and columns to scale images to; needed where they differ in size. None: the
+        size of the source's images, which are not scaled.
+      resize: in evaluation and classification the shorter side of an image is scaled to so many
+        pixels, then a square of `image_size` is cut out of the centre; by default 256 for 224, and
+        in proportion.
+      crop: chooses the window of an image in training, such as @data.RandomResizedCrop(). None: the
+        same as in evaluation.
+      augmentations: functions of an image and a numpy generator, applied in training, in order,
+        such as [@data.RandAugment()]. The network has others, see `resnet.ImageInput`.
+      cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
+    """
+
+    source: ImageSource
+    image_size: int | None = None
+    resize: int | None = None
+    crop: Crop | None = None
+    augmentations: Sequence[Augmentation] = ()
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size is None:
+            if self.resize is not None:
+                raise DataError(f"ImageData: resize={self.resize} needs an image_size as well")
+            return
+        self._check_positive("image_size", self.image_size)
+        if self.resize is not None and self.resize < self.image_size:
+            raise DataError(
+                f"ImageData: resize={self.resize} must be at least image_size={self.image_size}"
+            )
+
+    @property
+    def tokens_per_row(self) -> int:
+        """1: progress counts images."""
+        return 1
+
+    @property
+    def image(self) -> mtf.Shape:
+        """The shape {rows, cols, channels} of every image."""
+        sizes = (*self._rows_and_cols, self.source.size[-1])
+        return mtf.Shape(zip(("rows", "cols", "channels"), sizes, strict=True))
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every class."""
+        return self.source.label_names
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.label_names)
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Images, their labels and weights."""
+        return {
+            IMAGES: Feature(self.image, "pixels, uint8, which the model normalises on the devices"),
+            LABELS: Feature(mtf.Shape(), "the number of the class"),
+            WEIGHTS: Feature(mtf.Shape(), "1, and 0 for padding"),
+        }
+
+    def model_arguments(self) -> dict[str, object]:
+        """Returns the number of classes and the shape of every image."""
+        return {"num_classes": self.num_classes, "image": self.image}
+
+    def train(
+        self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
+    ) -> Batches:
+        """Returns endless shuffled batches, see `Data.train`."""
+        rows: Rows
+        if self.crop is None and not self.augmentations:
+            rows = self.rows(split)
+        else:
+            crop = self.crop or self._crop_of_evaluation
+            rows = CroppedRows(self._cache(split), self._rows_and_cols, crop, self.augmentations)
+        return Batches([rows], batch, seed=seed, host=host)
+
+    def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
+        """Returns every image of `split` once, in order. Images of weight 0 fill up the batch."""
+        self._check_positive("batch", batch)
+        return every_row(self.rows(split), batch)
+
+    def rows(self, split: str) -> Rows:
+        """Returns the images of a split in order, without noise."""
+        if self.image_size is None:
+            _ = self._rows_and_cols  # raises if images differ in size
+            return PixelRows(open_pixel_cache(self.source, split, self.cache_dir))
+        return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
+
+    def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
+        """Yields the images of a split in order, without noise, and the numbers of their classes."""
+        for batch in every_row(self.rows(split), 1):
+            yield batch[IMAGES][0], int(batch[LABELS][0])
+
+    def read_image(self, path: str) -> np.ndarray:
+        """Returns the pixels of an image file, scaled and cropped as those of an evaluation.
+
+        Raises:
+          DataError: it cannot be read.
+        """
+        channels = self.source.size[-1]
+        if self.image_size is None:
+            return read_image(path, (*self._rows_and_cols, channels))
+        image = encoded_image(read_file(path), channels, path)
+        window = self._crop_of_evaluation(image.size, np.random.default_rng(0))
+        return image.crop(window, self._rows_and_cols)
+
+    def fingerprint(self) -> dict[str, object]:
+        """Returns the hash of the images and the settings that make rows of them."""
+        return {
+            "images": self._cache("train").fingerprint,
+            "labels": list(self.label_names),
+            "image_size": self.image_size,
+            "crop": repr(self.crop or self._crop_of_evaluation),
+            "augmentations": [repr(augmentation) for augmentation in self.augmentations],
+        }
+
+    @property
+    def _rows_and_cols(self) -> tuple[int, int]:
+        """Rows and columns of the images of a batch."""
+        if self.image_size is not None:
+            return self.image_size, self.image_size
+        rows, cols, _ = self.source.size
+        if rows is None or cols is None:
+            raise DataError(
+                f"the images of {self.source} have different sizes: "
+                "set ImageData.image_size, such as 224"
+            )
+        return rows, cols
+
+    @property
+    def _crop_of_evaluation(self) -> Crop:
+        if self.image_size is None:
+            return WholeImage()
+        return CentreCrop(self.image_size, self.resize or round(self.image_size * _RESIZE))
+
+    def _cache(self, split: str) -> ImageCache:
+        has_one_size = self.source.size[0] is not None
+        return (open_pixel_cache if has_one_size else open_encoded_cache)(
+            self.source, split, self.cache_dir
+        )

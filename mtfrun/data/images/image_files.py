@@ -1,0 +1,129 @@
+"""Image files: checked, upright, and read as pixels of the size that a classifier expects."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.images.stored_image import EncodedImage
+
+FORMATS = ("PNG", "JPEG")
+_MODES = {1: "L", 3: "RGB"}
+# What Pillow's parsers raise for damaged files.
+_DAMAGE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    struct.error,
+)
+_SIZE_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+# The EXIF tag of the orientation; 1 is upright.
+_ORIENTATION, _UPRIGHT = 0x0112, 1
+
+
+def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
+    """Returns the pixels of a PNG or JPEG file: uint8 [rows, cols, channels].
+
+    Images are converted to grey (the luma of ITU-R 601-2) or to colour as the channels require. An
+    image of another size is scaled to cover rows and cols, by bicubic interpolation, and cropped to
+    its centre. It is rotated by its EXIF orientation; transparent pixels become white; 16 bits are
+    reduced to the upper 8; of several frames the first one is read.
+
+    Args:
+      path: of the file.
+      size: (rows, cols, channels), 1 or 3 channels.
+
+    Raises:
+      DataError: the file is missing, broken, or no PNG or JPEG; or `channels` is neither 1 nor 3.
+    """
+    rows, cols, channels = size
+    image, _ = _opened(read_file(path), channels, path)
+    if image.size != (cols, rows):
+        image = ImageOps.fit(image, (cols, rows), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(rows, cols, channels)
+
+
+def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
+    """Returns a JPEG or PNG file, checked, whose pixels need no other conversion than decoding.
+
+    A JPEG file of 8 bits, upright, in grey or RGB, is returned as it is; any other image as a PNG
+    file of the pixels that `read_image` describes.
+
+    Args:
+      content: of the file.
+      channels: 1 or 3.
+      place: where the file is, for messages.
+
+    Raises:
+      DataError: the file is broken, or no PNG or JPEG; or `channels` is neither 1 nor 3.
+    """
+    image, is_plain = _opened(content, channels, place)
+    if not is_plain:
+        file = io.BytesIO()
+        image.save(file, "PNG", compress_level=1)
+        content = file.getvalue()
+    cols, rows = image.size
+    return EncodedImage(content, (rows, cols), channels)
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Returns rows and columns of a file that `encoded_image` has returned, from its beginning."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return image.height, image.width
+
+
+def read_file(path: str) -> bytes:
+    """Returns the content of an image file.
+
+    Raises:
+      DataError: there is none, or it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"no image {path}: check its name") from None
+    except OSError as error:
+        raise DataError(f"cannot read the image {path}: {error.strerror or error}") from error
+
+
+def _opened(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]:
+    """Returns an upright image of the mode, and whether it is the file's without a conversion."""
+    if channels not in _MODES:
+        raise DataError(f"images of {channels} channels cannot be read from files, only of 1 or 3")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                is_plain = (
+                    image.format == "JPEG"
+                    and image.mode in _MODES.values()
+                    and image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
+                )
+                return _in_mode(ImageOps.exif_transpose(image), _MODES[channels]), is_plain
+    except _SIZE_ERRORS as error:
+        raise DataError(f"the image {place} is too large: {error}") from None
+    except _DAMAGE_ERRORS as error:
+        raise DataError(
+            f"cannot read the image {place}: broken, or no PNG or JPEG"
+        ) from error
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Returns an opaque image of 8 bits, grey ("L") or in colour ("RGB")."""
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion to 8 bits clips instead of scaling.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert(mode)

@@ -1,0 +1,145 @@
+"""Labelled images in folders, one for each class."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.images.checked_images import ImageFile, checked_images
+from mtfrun.data.images.image_files import read_file
+from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
+from mtfrun.data.splits import SPLITS, split_of
+from mtfrun.errors import did_you_mean
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Names of folders that hold the folders of the classes, in well-known datasets.
+_NAMES_OF_SPLITS = ("train", "val", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolders(ImageSource):
+    """JPEG and PNG files of any size; the names of folders are the classes.
+
+    Attributes:
+      directory: has a folder for each class, which holds images at any depth: a hash of an image's
+        path below the directory decides its split, 80 % train, 10 % validation, 10 % test. Or a
+        mapping from split to such a directory; the classes are those of the first one.
+      channels: 3 for colour, 1 for grey; other images are converted.
+      skip_bad_records: so many images that cannot be read are left out of a split, with a warning
+        that counts them; one more is an error.
+    """
+
+    directory: str | Mapping[str, str]
+    channels: int = 3
+    skip_bad_records: int = dataclasses.field(default=0, kw_only=True)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({self.directory!r})"
+
+    @property
+    def size(self) -> ImageSize:
+        """The number of channels; rows and columns differ."""
+        return None, None, self.channels
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the folders, sorted."""
+        return self._label_names
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The keys of the mapping; train, validation and test without one."""
+        return tuple(self.directory) if isinstance(self.directory, Mapping) else SPLITS
+
+    def examples(self, split: str) -> Iterator[ImageExample]:
+        """Yields the images, sorted by path."""
+        numbers = {name: number for number, name in enumerate(self.label_names)}
+        files = (
+            ImageFile(str(path), numbers[name], functools.partial(read_file, str(path)))
+            for name, path in self._paths(split)
+        )
+        return checked_images(files, self.channels, self.skip_bad_records)
+
+    def fingerprint(self, split: str) -> object:
+        """Returns the settings, and path, size and time of modification (ns) of every image."""
+        files = []
+        for _, path in self._paths(split):
+            status = path.stat()
+            files.append([str(path), status.st_size, status.st_mtime_ns])
+        settings = {"channels": self.channels, "skip_bad_records": self.skip_bad_records}
+        return {"source": type(self).__name__, "settings": settings, "files": files}
+
+    @functools.cached_property
+    def _label_names(self) -> tuple[str, ...]:
+        first = self.directory
+        if isinstance(first, Mapping):
+            if not first:
+                raise DataError("ImageFolders.directory is an empty mapping: name a split")
+            first = next(iter(first.values()))
+        return tuple(path.name for path in _class_folders(Path(first).expanduser().absolute()))
+
+    def _paths(self, split: str) -> Iterator[tuple[str, Path]]:
+        """Yields (class, path) of the images of a split, sorted."""
+        self.check_split(split)
+        is_mapping = isinstance(self.directory, Mapping)
+        chosen = self.directory[split] if isinstance(self.directory, Mapping) else self.directory
+        directory = Path(chosen).expanduser().absolute()
+        for folder in _class_folders(directory):
+            if folder.name not in self.label_names:
+                raise DataError(
+                    f"the folder {folder} is no class: those of {self.splits[0]} are "
+                    f"{', '.join(self.label_names[:10])}"
+                    f"{did_you_mean(folder.name, self.label_names)}"
+                )
+            is_empty = True
+            for path in _images(folder):
+                is_empty = False
+                name = path.relative_to(directory).as_posix()
+                if is_mapping or split_of(name) == split:
+                    yield folder.name, path
+            if is_empty:
+                raise DataError(
+                    f"the folder {folder} of a class holds no JPEG or PNG file: add images, or "
+                    "delete it"
+                )
+
+
+def _class_folders(directory: Path) -> list[Path]:
+    """Returns the folders of the classes, sorted.
+
+    Raises:
+      DataError: there are none, or they are splits.
+    """
+    try:
+        folders = sorted(
+            path
+            for path in directory.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
+    except OSError as error:
+        raise DataError(f"cannot read the folder {directory}: {error.strerror or error}") from error
+    if not folders:
+        raise DataError(
+            f"the folder {directory} holds no images in folders: it must have a folder for each "
+            "class, named after it"
+        )
+    if all(folder.name in _NAMES_OF_SPLITS for folder in folders):
+        mapping = {folder.name: str(folder) for folder in folders}
+        raise DataError(
+            f"the folders in {directory} are splits, not classes: "
+            f"set ImageFolders.directory = {mapping}"
+        )
+    return folders
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """Yields the images in a folder and those within it, sorted."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
+                yield Path(parent, name)

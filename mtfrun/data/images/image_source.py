@@ -1,0 +1,74 @@
+"""The base class of sources of labelled images."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mtfrun.data.errors import DataError
+from mtfrun.errors import did_you_mean
+
+# Rows, columns and channels; None for rows and columns that differ from image to image.
+ImageSize = tuple[int | None, int | None, int]
+
+
+class ImageExample(NamedTuple):
+    """A labelled image.
+
+    Attributes:
+      content: where all images of the source have one size, the pixels: uint8, row by row, the
+        channels of a pixel together. Otherwise a JPEG or PNG file, upright and of 8 bits, see
+        `encoded_image`.
+      label: the number of the class.
+    """
+
+    content: bytes
+    label: int
+
+
+class ImageSource(abc.ABC):
+    """Labelled images in splits, in the same order every time.
+
+    A source is read when a cache is built; nothing else reads it, so it need not be fast at random
+    access. It must not hold all its images in memory.
+    """
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> ImageSize:
+        """Rows, columns and channels of every image; None for rows and columns that differ."""
+
+    @property
+    @abc.abstractmethod
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every class."""
+
+    @property
+    @abc.abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+
+    @abc.abstractmethod
+    def examples(self, split: str) -> Iterator[ImageExample]:
+        """Yields the images of `split`, in order, once.
+
+        Raises:
+          DataError: there is no such split, or it cannot be read: the message names the file.
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self, split: str) -> object:
+        """Returns what changes when the images may have changed, as JSON, without reading them.
+
+        Raises:
+          DataError: there is no such split, or no file.
+        """
+
+    def check_split(self, split: str) -> None:
+        """Raises DataError unless `split` is one of `splits`."""
+        if split not in self.splits:
+            raise DataError(
+                f'{self} has no split "{split}"; it has {", ".join(self.splits)}'
+                f"{did_you_mean(split, self.splits)}"
+            )

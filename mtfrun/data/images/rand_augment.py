@@ -1,0 +1,114 @@
+"""RandAugment; Cubuk et al. 2019, https://arxiv.org/abs/1909.13719."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from mtfrun.data.errors import DataError
+
+# The magnitude at which an operation is strongest (section 3.1 there).
+MAX_MAGNITUDE = 10
+# What geometric operations leave empty is grey.
+_GREY = 128
+# The strongest operations, as in AutoAugment, table 6 of https://arxiv.org/abs/1805.09501.
+_MAX_DEGREES = 30.0
+_MAX_SHEAR = 0.3
+_MAX_TRANSLATION = 150 / 331  # of the image's rows or columns
+_MAX_ENHANCEMENT = 0.9  # factors of 0.1 to 1.9
+_MAX_POSTERIZED_BITS = 4  # of 8, that are lost
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """Applies operations that are drawn from 14, each with one magnitude for all.
+
+    Those with a direction (rotations, shears, translations, and less or more colour, contrast,
+    brightness or sharpness) go either way. At every operation a larger magnitude changes more; in
+    the authors' code it changes less where `Posterize` and `Solarize` are concerned.
+
+    Attributes:
+      num_ops: number of operations for an image, the paper's N.
+      magnitude: of the operations, from 0 to 10, the paper's M.
+    """
+
+    num_ops: int = 2
+    magnitude: float = 9
+
+    def __post_init__(self) -> None:
+        if self.num_ops < 1:
+            raise DataError(f"RandAugment: num_ops={self.num_ops} must be at least 1")
+        if not 0 <= self.magnitude <= MAX_MAGNITUDE:
+            raise DataError(
+                f"RandAugment: magnitude={self.magnitude} must be from 0 to {MAX_MAGNITUDE}"
+            )
+
+    def __call__(self, pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Returns an image of the same shape; uint8 [rows, cols, channels]."""
+        is_grey = pixels.shape[-1] == 1
+        image = Image.fromarray(pixels[:, :, 0] if is_grey else pixels)
+        strength = self.magnitude / MAX_MAGNITUDE
+        operations = list(OPERATIONS.values())
+        for number in generator.integers(len(operations), size=self.num_ops):
+            direction = 1 if generator.random() < 0.5 else -1
+            image = operations[number](image, direction * strength)
+        return np.asarray(image).reshape(pixels.shape)
+
+
+def _affine(image: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:
+    """Returns the image whose pixel (x, y) is that at (a x + b y + c, d x + e y + f)."""
+    grey = (_GREY,) * len(image.getbands())
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        coefficients,
+        Image.Resampling.NEAREST,
+        fillcolor=grey if len(grey) > 1 else _GREY,
+    )
+
+
+def _rotate(image: Image.Image, strength: float) -> Image.Image:
+    grey = (_GREY,) * len(image.getbands())
+    degrees = strength * _MAX_DEGREES
+    return image.rotate(degrees, fillcolor=grey if len(grey) > 1 else _GREY)
+
+
+def _posterize(image: Image.Image, strength: float) -> Image.Image:
+    return ImageOps.posterize(image, 8 - round(abs(strength) * _MAX_POSTERIZED_BITS))
+
+
+def _solarize(image: Image.Image, strength: float) -> Image.Image:
+    return ImageOps.solarize(image, round(256 * (1 - abs(strength))))
+
+
+def _enhanced(enhancement: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
+    return lambda image, strength: enhancement(image).enhance(1 + strength * _MAX_ENHANCEMENT)
+
+
+Operation = Callable[[Image.Image, float], Image.Image]
+"""Changes an image with a strength from -1 to 1."""
+
+# Section 3.1 of the paper.
+OPERATIONS: dict[str, Operation] = {
+    "identity": lambda image, strength: image,
+    "auto_contrast": lambda image, strength: ImageOps.autocontrast(image),
+    "equalize": lambda image, strength: ImageOps.equalize(image),
+    "rotate": _rotate,
+    "solarize": _solarize,
+    "color": _enhanced(ImageEnhance.Color),
+    "posterize": _posterize,
+    "contrast": _enhanced(ImageEnhance.Contrast),
+    "brightness": _enhanced(ImageEnhance.Brightness),
+    "sharpness": _enhanced(ImageEnhance.Sharpness),
+    "shear_x": lambda image, strength: _affine(image, (1, strength * _MAX_SHEAR, 0, 0, 1, 0)),
+    "shear_y": lambda image, strength: _affine(image, (1, 0, 0, strength * _MAX_SHEAR, 1, 0)),
+    "translate_x": lambda image, strength: _affine(
+        image, (1, 0, strength * _MAX_TRANSLATION * image.width, 0, 1, 0)
+    ),
+    "translate_y": lambda image, strength: _affine(
+        image, (1, 0, 0, 0, 1, strength * _MAX_TRANSLATION * image.height)
+    ),
+}

@@ -1,0 +1,123 @@
+"""Images as caches store them: pixels, or files that are decoded and cropped at once."""
+
+from __future__ import annotations
+
+import abc
+import io
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+_JPEG = b"\xff\xd8"
+# JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size for less time.
+_RATIOS = (8, 4, 2)
+
+
+class Window(NamedTuple):
+    """A rectangle of an image, in pixels.
+
+    Attributes:
+      top: its first row.
+      left: its first column.
+      rows: number of rows, at least 1.
+      cols: number of columns, at least 1.
+    """
+
+    top: int
+    left: int
+    rows: int
+    cols: int
+
+
+class StoredImage(abc.ABC):
+    """An image that is read window by window."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @abc.abstractmethod
+    def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
+        """Returns a window scaled to `size`, rows and columns; uint8 [rows, cols, channels].
+
+        By bilinear interpolation, where the window is larger with a filter as wide as the new
+        pixels.
+        """
+
+
+class PixelImage(StoredImage):
+    """An image whose pixels are in memory."""
+
+    def __init__(self, pixels: np.ndarray):
+        """pixels: uint8 [rows, cols, channels]."""
+        self._pixels = pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, cols, _ = self._pixels.shape
+        return rows, cols
+
+    def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
+        """Returns a window scaled to `size`."""
+        return _scaled(_cut(self._pixels, window), size)
+
+
+class EncodedImage(StoredImage):
+    """A JPEG or PNG file.
+
+    Attributes:
+      content: of the file, upright, 8 bits, grey or RGB.
+    """
+
+    def __init__(self, content: bytes, size: tuple[int, int], channels: int):
+        """size: rows and columns of the whole image; channels: those of the result, 1 or 3."""
+        self.content = content
+        self._size = size
+        self._channels = channels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._size
+
+    def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
+        """Returns a window scaled to `size`. Of a JPEG file only the window is decoded."""
+        if self.content.startswith(_JPEG):
+            pixels = self._decoded(window, size)
+        else:
+            with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
+                pixels = np.asarray(image).reshape(*self._size, self._channels)
+            pixels = _cut(pixels, window)
+        return _scaled(pixels, size)
+
+    def _decoded(self, window: Window, size: tuple[int, int]) -> np.ndarray:
+        """Returns a window of a JPEG file, smaller by a ratio that leaves at least `size`."""
+        smaller = min(window.rows // size[0], window.cols // size[1])
+        ratio = next((ratio for ratio in _RATIOS if ratio <= smaller), 1)
+        return tf.io.decode_and_crop_jpeg(
+            self.content,
+            [length // ratio for length in window],
+            channels=self._channels,
+            ratio=ratio,
+            # The fast method is less accurate, and not faster.
+            dct_method="INTEGER_ACCURATE",
+        ).numpy()
+
+
+def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
+    top, left, rows, cols = window
+    return pixels[top : top + rows, left : left + cols]
+
+
+def _scaled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns pixels [rows, cols, channels] of another number of rows and columns."""
+    rows, cols, channels = pixels.shape
+    if (rows, cols) == size:
+        return pixels
+    image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    scaled = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(scaled).reshape(*size, channels)

@@ -1,0 +1,126 @@
+"""Labelled images of TFDS datasets: the embedded ones, and those prepared on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mtfrun.data.builders import Digits
+from mtfrun.data.errors import DataError
+from mtfrun.data.images.checked_images import ImageFile, checked_images
+from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
+from mtfrun.data.builders.prepare import resolve_data_dir
+from mtfrun.data.builders.prepared_files import PreparedFiles
+from mtfrun.data.builders.reading import PreparedSource, reading
+from mtfrun.data.builders.tfds_builder import prepared_files, read_split, tfds_builder
+from mtfrun.errors import did_you_mean
+
+EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsImages(ImageSource, PreparedSource):
+    """The images and labels of a TFDS dataset for classification, of one size or of many.
+
+    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is ever
+    downloaded.
+
+    Attributes:
+      name: `digits`, which is prepared on first use; or the name of any dataset that TFDS has
+        prepared in `data_dir`, in TFDS's form `name[/config][:version]`.
+      image_feature, label_feature: the features.
+      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      skip_bad_records: of images of many sizes, so many that cannot be read are left out of a
+        split, with a warning that counts them; one more is an error.
+    """
+
+    name: str
+    image_feature: str = "image"
+    label_feature: str = "label"
+    data_dir: str | None = None
+    skip_bad_records: int = dataclasses.field(default=0, kw_only=True)
+
+    def __str__(self) -> str:
+        return f'TFDS dataset "{self.name}"'
+
+    @property
+    def size(self) -> ImageSize:
+        """Rows, columns and channels of every image; None for rows and columns that differ."""
+        feature = self._feature(self.image_feature, tfds.features.Image)
+        if feature.np_dtype != np.uint8:
+            raise DataError(f"{self}: images of {feature.np_dtype}, not uint8")
+        rows, cols, channels = feature.shape
+        if rows is None or cols is None:
+            return None, None, channels or 3
+        return rows, cols, channels
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of every class."""
+        return tuple(self._feature(self.label_feature, tfds.features.ClassLabel).names)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of the dataset."""
+        return tuple(self._builder.info.splits)
+
+    def examples(self, split: str) -> Iterator[ImageExample]:
+        """Yields the images in the order of the files."""
+        rows, _, channels = self.size
+        if rows is None:
+            return checked_images(self._files_of_images(split), channels, self.skip_bad_records)
+        return (
+            ImageExample(example[self.image_feature].tobytes(), int(example[self.label_feature]))
+            for example in self._read(split)
+        )
+
+    def fingerprint(self, split: str) -> object:
+        """Returns the dataset's name and version, the features, and the sizes of the split."""
+        self.check_split(split.split("[", maxsplit=1)[0])
+        sizes = self._builder.info.splits[split.split("[", maxsplit=1)[0]]
+        return {
+            "source": type(self).__name__,
+            "name": self._builder.info.full_name,
+            "features": [self.image_feature, self.label_feature],
+            "files": [sizes.num_bytes, list(sizes.shard_lengths)],
+            "skip_bad_records": self.skip_bad_records,
+        }
+
+    def files(self) -> PreparedFiles:
+        """Returns the location of the dataset's files."""
+        return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED_IMAGES)
+
+    def _files_of_images(self, split: str) -> Iterator[ImageFile]:
+        for number, example in enumerate(self._read(split)):
+            place = f'number {number} of split "{split}" of {self}'
+            content = example[self.image_feature]
+            label = int(example[self.label_feature])
+            yield ImageFile(place, label, functools.partial(bytes, content))
+
+    def _read(self, split: str) -> Iterator[dict[str, Any]]:
+        """Yields the examples of a split; images of many sizes are not decoded."""
+        _ = self.size, self.label_names  # raises if the features do not exist
+        encoded = [self.image_feature] if self.size[0] is None else []
+        features = [self.image_feature, self.label_feature]
+        dataset = read_split(self._builder, self.name, split, features, encoded)
+        with reading(self):
+            yield from dataset.as_numpy_iterator()
+
+    @functools.cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        return tfds_builder(self.name, self.data_dir, EMBEDDED_IMAGES)
+
+    def _feature(self, name: str, kind: type) -> Any:
+        features = self._builder.info.features
+        candidates = sorted(key for key, value in features.items() if isinstance(value, kind))
+        if name not in candidates:
+            raise DataError(
+                f'{self} has no {kind.__name__} feature "{name}"; it has '
+                f"{', '.join(candidates) or 'none'}{did_you_mean(name, candidates)}"
+            )
+        return features[name]
