@@ -3,6 +3,7 @@
 from mtfrun.data.batches import Batches, every_row
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
+from mtfrun.data.denoising_data import DelimitedDenoisingData, DenoisingData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
@@ -34,6 +35,17 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
+from mtfrun.data.objectives import (
+    Denoiser,
+    FeatureLengths,
+    IidDenoising,
+    MaskedLanguageModel,
+    MixtureOfDenoisers,
+    Objective,
+    PrefixLanguageModel,
+    RawText,
+    SpanCorruption,
+)
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import (
@@ -83,25 +95,35 @@ __all__ = [
     "Continuing",
     "Data",
     "DataError",
+    "DelimitedDenoisingData",
     "DelimitedPairsData",
+    "Denoiser",
+    "DenoisingData",
     "EncodedTexts",
     "Example",
     "Feature",
+    "FeatureLengths",
     "Fields",
     "Host",
     "HuggingFaceVocabulary",
     "IdxImages",
+    "IidDenoising",
     "ImageData",
     "ImageFolders",
     "ImageSource",
     "Infeed",
     "LanguageModelData",
+    "MaskedLanguageModel",
+    "MixtureOfDenoisers",
+    "Objective",
     "PairsData",
+    "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
     "RandAugment",
     "RandomResizedCrop",
+    "RawText",
     "Row",
     "Rows",
     "ScoredRow",
@@ -110,6 +132,7 @@ __all__ = [
     "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
+    "SpanCorruption",
     "Task",
     "TaskData",
     "TextData",

@@ -99,9 +99,7 @@ class MaskedLanguageModel(Objective):
     ) -> np.ndarray:
         """Returns int32 [batch, width] ids of the vocabulary, without the reserved ones."""
         bounds = (_NUM_RESERVED_IDS, vocabulary.size)
-        return np.stack(
-            [generator.integers(*bounds, width, np.int32) for generator in generators]
-        )
+        return np.stack([generator.integers(*bounds, width, np.int32) for generator in generators])
 
 
 def masked(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray) -> np.ndarray:

@@ -46,9 +46,9 @@ _UL2 = (
 class MixtureOfDenoisers(Objective):
     """Every row has one of several objectives, chosen at random, and its mode in front.
 
-    By default UL2's seven in equal parts (Tay et al. 2022, https://arxiv.org/abs/2205.05131, section
-    3.1): regular denoising (spans of 3 or 8 ids on average, 15 % noise), sequential (the last
-    quarter on average, 25 %), and extreme (spans of 3 or 8 and 50 %, of 64 and 15 %, of 64 and 50 %).
+    By default UL2's seven in equal parts (Tay et al. 2022, https://arxiv.org/abs/2205.05131,
+    section 3.1): regular denoising (spans of 3 or 8 ids on average, 15 % noise), sequential (25 %
+    on average, at the end), and extreme (spans of 3 or 8 and 50 %, of 64 and 15 %, of 64 and 50 %).
     Lengths of spans are distributed as in `SpanCorruption`, where the paper's are normal.
 
     All texts have the same number of ids, whatever their objective, so that some features are

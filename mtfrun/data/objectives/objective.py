@@ -30,7 +30,7 @@ class RawText(NamedTuple):
 
     @property
     def is_id(self) -> np.ndarray:
-        """bool [batch, raw_length]: False after a text."""
+        """Whether there is an id, bool [batch, raw_length]: False after a text."""
         return np.arange(self.ids.shape[1]) < self.lengths[:, None]
 
     def of_rows(self, rows: np.ndarray) -> RawText:
@@ -123,7 +123,9 @@ class Objective(abc.ABC):
             return needed <= length
 
         if not fits(_SHORTEST_TEXT):
-            raise DataError(f"{self}: no text fits into {feature} of {length} ids: make them longer")
+            raise DataError(
+                f"{self}: no text fits into {feature} of {length} ids: make them longer"
+            )
         shortest, longest = _SHORTEST_TEXT, 2 * _SHORTEST_TEXT
         while fits(longest):
             shortest, longest = longest, 2 * longest

@@ -19,9 +19,9 @@ class SpanCorruption(Objective):
     """Inputs lack random spans of the text, which are the targets.
 
     Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4. The number of ids of noise
-    and the number of spans are fixed by the length of a text, as in T5's programs: inputs of 512 ids
-    are made of 568 ids of text, and have targets of 114. Of the masks with these numbers that begin
-    with an id that is no noise, and end with noise, all are equally likely.
+    and the number of spans are fixed by the length of a text, as in T5's programs: inputs of 512
+    ids are made of 568 ids of text, and have targets of 114. Of the masks with these numbers that
+    begin with an id that is no noise, and end with noise, all are equally likely.
 
     Attributes:
       noise_density: the share of ids that are noise.
@@ -85,7 +85,7 @@ class SpanCorruption(Objective):
         return (number_of_span % 2 == 1) & text.is_id
 
     def _noise_and_spans(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the number of ids of noise and of spans of texts, int64 in the shape of `lengths`.
+        """Returns the numbers of ids of noise and of spans, int64 in the shape of `lengths`.
 
         T5's programs compute in float32 and round halves to even numbers.
         """

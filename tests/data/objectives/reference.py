@@ -101,8 +101,8 @@ def t5_lengths(inputs_length: int, density: float, mean: float) -> tuple[int, in
     """Returns the lengths of the text and of the targets, by trying one length after the other."""
 
     def lengths(tokens: int) -> tuple[int, int]:
-        noise = int(round(tokens * density))
-        spans = int(round(noise / mean))
+        noise = round(tokens * density)
+        spans = round(noise / mean)
         return tokens - noise + spans + 1, noise + spans + 1
 
     tokens = inputs_length - 1

@@ -40,10 +40,18 @@ def test_t5s_inputs_of_512_are_made_of_568_ids_and_have_targets_of_114() -> None
 @pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.15, 8.0), (0.5, 3.0), (0.5, 64.0)])
 def test_lengths_are_t5s(density: float, mean: float) -> None:
     objective = SpanCorruption(density, mean)
+    compared = 0
     for inputs_length in range(2 * int(mean) + 20, 300):
         raw_length, targets_length = t5_lengths(inputs_length, density, mean)
+        # T5 computes lengths in float64 and masks in float32, whose halves round differently: it
+        # cuts the targets of such texts. Ours have room for the ids that there are.
+        lengths = (raw_length, raw_length + 1)
+        if any(round(n * density) != noise_and_spans(n, density, mean)[0] for n in lengths):
+            continue
+        compared += 1
         assert objective.targets_length(inputs_length, VOCABULARY) == targets_length
         assert objective.raw_length(inputs_length, targets_length, VOCABULARY) == raw_length
+    assert compared > 140
 
 
 def test_shorter_targets_make_the_text_shorter_and_cut_nothing() -> None:
@@ -65,7 +73,9 @@ def test_ids_are_those_of_the_reference_for_the_same_masks(density: float, raw_l
         mask = masks[row, : len(ids)].tolist()
         others = [not noise for noise in mask]
         assert batch["inputs"][row].tolist() == padded(with_sentinels(ids, mask), lengths.inputs)
-        assert batch["targets"][row].tolist() == padded(with_sentinels(ids, others), lengths.targets)
+        assert batch["targets"][row].tolist() == padded(
+            with_sentinels(ids, others), lengths.targets
+        )
 
 
 def test_known_ids() -> None:
