@@ -1,6 +1,7 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
 from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.builders.reading import reading
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
 from mtfrun.data.denoising_data import DelimitedDenoisingData, DenoisingData
@@ -162,6 +163,7 @@ __all__ = [
     "padded",
     "padding_of",
     "read_image",
+    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
     "train_sentencepiece",
