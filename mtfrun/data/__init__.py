@@ -26,7 +26,6 @@ from mtfrun.data.image_files import read_image
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.pairs import PairSource, TfdsPairs, TsvPairs
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import (
     Answering,
@@ -39,15 +38,15 @@ from mtfrun.data.prompting import (
     bucket,
     padded,
 )
-from mtfrun.data.reading import PreparedSource, reading
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
+from mtfrun.data.sources.tfds_source import Tfds
+from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.text_files import TextFiles, TextLines
 from mtfrun.data.tfds_images import TfdsImages
-from mtfrun.data.tfds_text import TfdsText
 from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
 
 __all__ = [
@@ -78,9 +77,7 @@ __all__ = [
     "ImageSource",
     "Infeed",
     "LanguageModelData",
-    "PairSource",
     "PairsData",
-    "PreparedSource",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
@@ -95,10 +92,10 @@ __all__ = [
     "TextData",
     "TextFiles",
     "TextLines",
+    "TextParagraphs",
+    "Tfds",
     "TfdsImages",
-    "TfdsPairs",
-    "TfdsText",
-    "TsvPairs",
+    "Tsv",
     "Vocabulary",
     "bucket",
     "bz2_bits_per_byte",
@@ -109,7 +106,6 @@ __all__ = [
     "packed_features",
     "padded",
     "read_image",
-    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
     "validate_batch",

@@ -15,7 +15,7 @@ from mtfrun.cli.build import ROOTS, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.cli.flags import parse_flags
-from mtfrun.data.silence import silent_tfds
+from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.experiment import Training
 from tests.cli.command import TINY
 

@@ -17,8 +17,8 @@ from mtfrun.data import DataError, TfdsText, read_bytes
 from mtfrun.data.builders import PythonDocs, PythonSource, python_version
 from mtfrun.data.builders.python_docs import distinct_topics
 from mtfrun.data.builders.python_source import source_files
-from mtfrun.data.hash_split import SPLITS, split_of
-from mtfrun.data.prepare import prepare
+from mtfrun.data.splits import SPLITS, split_of
+from mtfrun.data.builders.prepare import prepare
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtfrun.data import DataError, TextFiles, TextLines
-from mtfrun.data.hash_split import split_of
+from mtfrun.data.splits import split_of
 
 NAMES = ("a.txt", "b.txt")
 

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from mtfrun.data import DataError, TfdsText, read_bytes
-from mtfrun.data.silence import silent_tfds
+from mtfrun.data.builders.silence import silent_tfds
 
 LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
 

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from mtfrun.data.builders.python_version import running_python
 from mtfrun.data.errors import DataError
-from mtfrun.data.hash_split import SPLITS, split_of
+from mtfrun.data.splits import SPLITS, split_of
 
 
 class PythonDocs(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from mtfrun.data.builders.python_version import running_python
 from mtfrun.data.errors import DataError
-from mtfrun.data.hash_split import SPLITS, split_of
+from mtfrun.data.splits import SPLITS, split_of
 
 # Third-party code, tests, and data rather than code; `lib2to3` has copies of other modules.
 EXCLUDED_DIRECTORIES = frozenset(

@@ -6,8 +6,11 @@ import abc
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from mtfrun.data.errors import DataError
-from mtfrun.errors import did_you_mean
+from mtfrun.data.sources.streams import LONGEST_PART, parts
+from mtfrun.data.splits import check_split
+
+# The field of sources of running text.
+TEXT = "text"
 
 
 class Example(NamedTuple):
@@ -56,8 +59,15 @@ class Source(abc.ABC):
 
     def check_split(self, split: str) -> None:
         """Raises DataError unless `split` is one of `splits`."""
-        if split not in self.splits:
-            raise DataError(
-                f'{self} has no split "{split}"; it has {", ".join(self.splits)}'
-                f"{did_you_mean(split, self.splits)}"
-            )
+        check_split(str(self), split, self.splits)
+
+
+def in_parts(fields: Mapping[str, bytes]) -> Iterator[Example]:
+    """Yields an example; one whose only field is a long text in several parts."""
+    if len(fields) == 1:
+        ((name, text),) = fields.items()
+        if len(text) > LONGEST_PART:
+            for part, is_whole in parts([text]):
+                yield Example({name: part}, is_whole)
+            return
+    yield Example(fields)

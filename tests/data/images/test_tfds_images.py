@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from mtfrun.data import DataError, ImageData, TfdsImages
 from mtfrun.data.builders.digits import read_digits
-from mtfrun.data.silence import silent_tfds
+from mtfrun.data.builders.silence import silent_tfds
 
 
 class PreparedImages(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]

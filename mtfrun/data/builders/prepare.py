@@ -12,9 +12,9 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from mtfrun.data.builders.prepared_files import PreparedFiles
+from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.data.errors import DataError
-from mtfrun.data.prepared_files import PreparedFiles
-from mtfrun.data.silence import silent_tfds
 
 
 def resolve_data_dir(data_dir: str | None) -> Path:

@@ -5,28 +5,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from mtfrun.data.builders.prepare import embedded_files, prepare, resolve_data_dir
+from mtfrun.data.builders.prepared_files import FEATURES_FILE, INFO_FILE, PreparedFiles
+from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.data.errors import DataError
-from mtfrun.data.prepare import embedded_files, prepare, resolve_data_dir
-from mtfrun.data.prepared_files import FEATURES_FILE, INFO_FILE, PreparedFiles
-from mtfrun.data.silence import silent_tfds
-from mtfrun.data.sources import check_split
+from mtfrun.data.splits import check_split
 from mtfrun.errors import did_you_mean
 
 Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 
+# Characters of TFDS's reason in a message.
+_LONGEST_REASON = 300
 
-def tfds_builder(name: str, data_dir: str | None, embedded: Embedded) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a dataset whose files exist; nothing is ever downloaded.
+
+def tfds_builder(
+    name: str, data_dir: str | None, embedded: Embedded, *, download: bool = False
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a dataset whose files exist.
 
     Args:
       name: one of `embedded`, which is prepared on first use, or a dataset that TFDS has prepared,
         in TFDS's form `name[/config][:version]`.
       data_dir: the directory of all datasets; see `resolve_data_dir`.
       embedded: the datasets that need no download, by name.
+      download: whether a dataset that is not prepared is downloaded and prepared; otherwise nothing
+        is ever downloaded.
 
     Raises:
       DataError: there is no such dataset; the message names those that exist.
@@ -35,9 +43,19 @@ def tfds_builder(name: str, data_dir: str | None, embedded: Embedded) -> tfds.co
     if name in embedded:
         return prepare(embedded[name], directory)
     with silent_tfds():
+        if is_mocked():
+            return tfds.builder(name, data_dir=directory)
+        if download and _find(name, directory) is None:
+            return _downloaded(name, directory)
         files = prepared_files(name, directory, embedded)
         # From its files, not from its code, which would download or query a server.
         return files.open(lambda: tfds.builder_from_directory(files.directory))
+
+
+def is_mocked() -> bool:
+    """Returns whether `tfds.testing.mock_data` makes examples up, for which there are no files."""
+    prepare_method = tfds.core.DatasetBuilder.download_and_prepare
+    return str(prepare_method.__module__) == tfds.testing.mock_data.__module__
 
 
 def read_split(
@@ -48,26 +66,60 @@ def read_split(
     Args:
       builder: of the dataset.
       name: of the dataset, for messages.
-      split: the name of a split, or TFDS's slice of one (`train[:10%]`).
-      features: the features to read; others, such as images, are not even parsed.
+      split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
+      features: the features to read, nested ones as "outer/inner"; others, such as images, are not
+        even parsed.
 
     Raises:
       DataError: there is no such split.
     """
-    split_name = split.split("[", maxsplit=1)[0]
-    check_split(f'TFDS dataset "{name}"', split_name, tuple(builder.info.splits))
+    check_tfds_split(builder, name, split)
     try:
         with silent_tfds():
             return builder.as_dataset(
                 split=split,
                 shuffle_files=False,
-                decoders=tfds.decode.PartialDecoding(dict.fromkeys(features, True)),
-                # TFDS's cache would become a part of every checkpoint of the iterator.
+                decoders=tfds.decode.PartialDecoding(_nested(features)),
+                # TFDS's cache would hold the dataset in memory.
                 read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
             )
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise DataError(f'TFDS dataset "{name}", split "{split}": {reason}') from error
+
+
+def check_tfds_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -> None:
+    """Raises DataError unless every part of `split` is of a split that the dataset has."""
+    splits = tuple(builder.info.splits)
+    # The code of a dataset, of which `mock_data` makes examples, does not say its splits.
+    for part in split.split("+") if splits else ():
+        check_split(f'TFDS dataset "{name}"', part.split("[", maxsplit=1)[0], splits)
+
+
+def _nested(features: Sequence[str]) -> dict[str, Any]:
+    """Returns {"a": {"b": True}} for ["a/b"]."""
+    tree: dict[str, Any] = {}
+    for feature in features:
+        *outer, last = feature.split("/")
+        branch = tree
+        for name in outer:
+            branch = branch.setdefault(name, {})
+        branch[last] = True
+    return tree
+
+
+def _downloaded(name: str, directory: Path) -> tfds.core.DatasetBuilder:
+    """Downloads and prepares a dataset and returns its builder."""
+    try:
+        builder = tfds.builder(name, data_dir=directory)
+        builder.download_and_prepare()
+    # TFDS and the servers of datasets raise many kinds of errors.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise DataError(
+            f'TFDS dataset "{name}" cannot be downloaded into {directory}: {reason}'
+        ) from error
+    return builder
 
 
 def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFiles:
@@ -80,10 +132,7 @@ def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFil
         return embedded_files(embedded[name], data_dir)
     remedy = f"and prepare it again where there is a network: tfds build {name}"
     try:
-        with tfds.core.utils.error_utils.record_error_context():
-            directory = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError):
-        directory = None
+        directory = _find(name, data_dir)
     except Exception as error:
         raise PreparedFiles(data_dir / name, remedy).damaged(error) from error
     if directory is None:
@@ -94,7 +143,17 @@ def prepared_files(name: str, data_dir: Path, embedded: Embedded) -> PreparedFil
                 files = PreparedFiles(info_file.parent, remedy)
                 raise files.damaged(f"it has no {FEATURES_FILE}")
         raise DataError(_not_prepared(name, data_dir, embedded))
-    return PreparedFiles(Path(directory), remedy)
+    return PreparedFiles(directory, remedy)
+
+
+def _find(name: str, data_dir: Path) -> Path | None:
+    """Returns the directory of a prepared dataset, None if there is none."""
+    try:
+        with tfds.core.utils.error_utils.record_error_context():
+            found = tfds.core.read_only_builder._find_builder_dir(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError):
+        return None
+    return None if found is None else Path(found)
 
 
 def _not_prepared(name: str, data_dir: Path, embedded: Embedded) -> str:

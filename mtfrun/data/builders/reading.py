@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from mtfrun.data.builders.prepared_files import PreparedFiles
 from mtfrun.data.errors import DataError
-from mtfrun.data.prepared_files import PreparedFiles
 
 # What iterators raise where files are damaged, truncated, missing, not readable or of another kind.
 _UNREADABLE = (

@@ -1,0 +1,1 @@
+"""Sources of examples: files of text and of records, and TFDS datasets."""

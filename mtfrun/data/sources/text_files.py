@@ -1,0 +1,126 @@
+"""Sources of running text in plain text files: a document is a file, a line or a paragraph."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.sources.file_ranges import FileRange, range_of_split
+from mtfrun.data.sources.file_source import PATTERNS_PER_SPLIT, FileSource, matches
+from mtfrun.data.sources.source import TEXT, Example
+from mtfrun.data.sources.streams import LONGEST_PART, blocks, lines, parts
+from mtfrun.data.splits import split_of
+
+
+@dataclasses.dataclass(frozen=True)
+class TextFiles(FileSource):
+    """Text files, one document per file, byte for byte.
+
+    Attributes:
+      patterns: as in FileSource. Without a mapping a hash of each file's path below the pattern's
+        fixed part decides its split. A single file is divided into 80 % train, 10 % validation and
+        10 % test, in this order, where lines begin.
+    """
+
+    def paths(self, split: str) -> list[str]:
+        """Returns the paths of the files of a split; of a single file, which is divided."""
+        self.check_split(split)
+        if isinstance(self.patterns, Mapping):
+            return list(matches(self.patterns[split]))
+        names = matches(self.patterns)
+        if len(names) == 1:
+            return list(names)
+        paths = [path for path, name in names.items() if split_of(name) == split]
+        if not paths:
+            raise DataError(
+                f'TextFiles: none of the {len(names)} file(s) matching "{self.patterns}" falls '
+                f'into split "{split}"; give patterns per split, e.g. {PATTERNS_PER_SPLIT}'
+            )
+        return paths
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yields the content of every file, a long one in parts."""
+        for path in self.paths(split):
+            start, size = self._range(path, split)
+            for text, is_whole in parts(blocks(path, start, size)):
+                yield Example({TEXT: text}, is_whole)
+
+    def _range(self, path: str, split: str) -> tuple[int, int | None]:
+        """Returns the first byte of a file and the number of bytes that belong to a split."""
+        if isinstance(self.patterns, Mapping) or len(matches(self.patterns)) > 1:
+            return 0, None
+        part: FileRange = range_of_split(path, split)
+        if not part.size:
+            raise DataError(
+                f"{path} is the only file and too small to be split: none of its "
+                f'{Path(path).stat().st_size} byte(s) fall into "{split}"; take a longer one, or '
+                f"give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+            )
+        return part
+
+
+@dataclasses.dataclass(frozen=True)
+class _DocumentsInFiles(FileSource):
+    """Text files of many documents."""
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yields the documents of a split, long ones in parts."""
+        is_in_split = self._in_split(split)
+        for path in self.paths(split):
+            is_selected, begins = False, True
+            for text, is_whole in self._documents(blocks(path)):
+                if begins:
+                    is_selected = is_in_split(text)
+                begins = is_whole
+                if is_selected:
+                    yield Example({TEXT: text}, is_whole)
+
+    @abc.abstractmethod
+    def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+        """Yields the documents of a file in parts, and whether each is the last one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextLines(_DocumentsInFiles):
+    """Text files, one document per line, without its LF or CRLF.
+
+    Attributes:
+      patterns: as in FileSource.
+    """
+
+    def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+        return lines(content)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextParagraphs(_DocumentsInFiles):
+    r"""Text files, one document per paragraph: lines that no blank line divides.
+
+    A blank line holds nothing but spaces and tabs. Line ends within a paragraph are LF; it has none
+    at its end.
+
+    Attributes:
+      patterns: as in FileSource.
+    """
+
+    def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+        paragraph: list[bytes] = []
+        size, is_inside_line = 0, False
+        for line, is_whole in lines(content):
+            if not is_inside_line and is_whole and not line.strip():
+                if paragraph:
+                    yield b"".join(paragraph), True
+                paragraph, size = [], 0
+            else:
+                separator = b"\n" if paragraph and not is_inside_line else b""
+                if size > LONGEST_PART:
+                    yield b"".join(paragraph), False
+                    paragraph, size = [], 0
+                paragraph += [separator, line]
+                size += len(separator) + len(line)
+            is_inside_line = not is_whole
+        if paragraph:
+            yield b"".join(paragraph), True

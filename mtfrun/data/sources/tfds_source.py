@@ -1,0 +1,219 @@
+"""Source of TFDS datasets: the embedded ones, and those prepared on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mtfrun.data.builders import NumberWords, PythonDocs, PythonSource
+from mtfrun.data.builders.prepare import resolve_data_dir
+from mtfrun.data.builders.prepared_files import PreparedFiles
+from mtfrun.data.builders.reading import PreparedSource, reading
+from mtfrun.data.builders.tfds_builder import (
+    check_tfds_split,
+    prepared_files,
+    read_split,
+    tfds_builder,
+)
+from mtfrun.data.errors import DataError
+from mtfrun.data.sources.source import Example, Source, in_parts
+from mtfrun.data.sources.text_values import FieldNames, by_our_name, text_of_value
+from mtfrun.data.splits import SPLITS, check_split
+from mtfrun.errors import did_you_mean
+
+EMBEDDED = {builder.name: builder for builder in (NumberWords, PythonDocs, PythonSource)}
+
+# Examples that pass from TensorFlow to Python together; they are in memory at once.
+_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds(Source, PreparedSource):
+    """Texts, labels and numbers of a TFDS dataset.
+
+    A split is the name of a split or TFDS's slice of one (`train[:10%]`). The label of a class
+    becomes its name, other numbers become decimals. A class of -1, TFDS's mark of examples without
+    label, becomes "-1".
+
+    Attributes:
+      name: `python_docs`, `python_source` or `number_words`, which are prepared on first use; or
+        the name of any dataset that TFDS has prepared in `data_dir`, in TFDS's form
+        `name[/config][:version]`.
+      fields: our name of each field to the name of TFDS's feature: {"inputs": "sentence1",
+        "targets": "label"}. A nested feature is "outer/inner"; a number at the end chooses one
+        element of a list of texts, "answers/text/0", which is empty if there are not as many. By
+        default all features that are no lists, by their own names.
+      slices: our splits to those of TFDS or slices of them: {"train": "train[:90%]", "validation":
+        "train[90%:]"}. By default those of the dataset.
+      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      download: whether a dataset that is not prepared is downloaded. Never by default.
+    """
+
+    name: str
+    fields: FieldNames | None = None
+    slices: Mapping[str, str] | None = None
+    data_dir: str | None = None
+    download: bool = False
+
+    def __str__(self) -> str:
+        return f"Tfds({self.name!r})"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The keys of `slices`; the splits of the dataset without them."""
+        if self.slices is not None:
+            return tuple(self.slices)
+        # Datasets of which mock_data makes examples up have any split.
+        return tuple(self._builder.info.splits) or SPLITS
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yields the examples in the order of the dataset's files."""
+        features = self._features
+        names = sorted({feature.name for feature in features.values()})
+        dataset = read_split(self._builder, self.name, self._tfds_split(split), names)
+        dataset = dataset.map(
+            lambda example: {name: feature.value(example) for name, feature in features.items()}
+        )
+        batches = dataset.batch(_BATCH).as_numpy_iterator()
+        while True:
+            with reading(self):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            columns = [feature.texts(batch[name]) for name, feature in features.items()]
+            for values in zip(*columns, strict=True):
+                yield from in_parts(dict(zip(features, values, strict=True)))
+
+    def fingerprint(self, split: str) -> object:
+        """Returns the dataset's name and version, the split, the fields, and sizes of files."""
+        tfds_split = self._tfds_split(split)
+        directory = Path(self._builder.data_dir)
+        return {
+            "source": type(self).__name__,
+            "dataset": self._builder.info.full_name,
+            "split": tfds_split,
+            "fields": {name: str(feature) for name, feature in self._features.items()},
+            "files": [
+                [path.name, path.stat().st_size]
+                for path in sorted(directory.glob("*"))
+                if path.is_file()
+            ],
+        }
+
+    def files(self) -> PreparedFiles:
+        """Returns the location of the dataset's files."""
+        return prepared_files(self.name, resolve_data_dir(self.data_dir), EMBEDDED)
+
+    def check_split(self, split: str) -> None:
+        """Raises DataError unless the dataset has `split`."""
+        self._tfds_split(split)
+
+    def _tfds_split(self, split: str) -> str:
+        """Returns TFDS's name of a split after checking that it exists."""
+        if self.slices is not None:
+            check_split(str(self), split, self.splits)
+            split = self.slices[split]
+        check_tfds_split(self._builder, self.name, split)
+        return split
+
+    @functools.cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        return tfds_builder(self.name, self.data_dir, EMBEDDED, download=self.download)
+
+    @functools.cached_property
+    def _features(self) -> dict[str, _TextFeature]:
+        """The features of `fields`, by our names."""
+        features = self._text_features
+        if self.fields is None:
+            return {name: feature for name, feature in features.items() if not feature.is_list}
+        return {
+            ours: self._feature(name, features) for ours, name in by_our_name(self.fields).items()
+        }
+
+    @functools.cached_property
+    def _text_features(self) -> dict[str, _TextFeature]:
+        features = self._builder.info.features
+        return _text_features(features, features.get_tensor_info())
+
+    def _feature(self, name: str, features: Mapping[str, _TextFeature]) -> _TextFeature:
+        if name in features and not features[name].is_list:
+            return features[name]
+        outer, _, last = name.rpartition("/")
+        if last.isdecimal() and outer in features and features[outer].is_list:
+            return dataclasses.replace(features[outer], element=int(last))
+        known = [f"{name}/0" if feature.is_list else name for name, feature in features.items()]
+        raise DataError(
+            f'TFDS dataset "{self.name}" has no text feature "{name}"; '
+            f"its text features: {', '.join(sorted(known)) or 'none'}{did_you_mean(name, known)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _TextFeature:
+    """A feature of TFDS that can become text.
+
+    Attributes:
+      name: of the feature, nested ones as "outer/inner".
+      label_names: the names of the classes of a label, else empty.
+      is_list: whether an example has a list of texts rather than one value.
+      element: which element of the list.
+    """
+
+    name: str
+    label_names: Sequence[str] = ()
+    is_list: bool = False
+    element: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.element}" if self.is_list else self.name
+
+    def value(self, example: Any) -> tf.Tensor:
+        """Returns the scalar of an example."""
+        for name in self.name.split("/"):
+            example = example[name]
+        if not self.is_list:
+            return example
+        return tf.concat([example, tf.fill([self.element + 1], "")], axis=0)[self.element]
+
+    def texts(self, values: np.ndarray) -> list[bytes]:
+        """Returns the texts of scalars [examples]."""
+        if self.label_names:
+            return [self._label(label) for label in values.tolist()]
+        if np.issubdtype(values.dtype, np.floating):
+            # A float32 has fewer decimals than the float64 of `tolist`.
+            return [str(value).encode() for value in values]
+        return [text_of_value(value) or b"" for value in values.tolist()]
+
+    def _label(self, label: int) -> bytes:
+        is_class = 0 <= label < len(self.label_names)
+        return (self.label_names[label] if is_class else str(label)).encode()
+
+
+def _text_features(feature: Any, info: Any, name: str = "") -> dict[str, _TextFeature]:
+    """Returns the features that can become text by their names, nested ones as "outer/inner".
+
+    Args:
+      feature: TFDS's description of one feature or several.
+      info: its shapes and types, where a list of dictionaries is a dictionary of lists.
+      name: of the feature.
+    """
+    if isinstance(feature, tfds.features.Dataset):  # examples within examples
+        return {}
+    if isinstance(info, Mapping):
+        texts = {}
+        for key, inner in info.items():
+            texts.update(_text_features(feature[key], inner, f"{name}/{key}" if name else key))
+        return texts
+    if info.shape == (None,) and info.dtype == tf.string:
+        return {name: _TextFeature(name, is_list=True)}
+    if info.shape != ():
+        return {}
+    is_label = isinstance(feature, tfds.features.ClassLabel)
+    return {name: _TextFeature(name, tuple(feature.names or ()) if is_label else ())}
