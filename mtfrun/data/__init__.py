@@ -52,6 +52,14 @@ from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.postprocessing import LabelNumber, Number
+from mtfrun.data.preprocessors import (
+    Glue,
+    LabelNames,
+    ParseTsv,
+    Rekey,
+    Summarize,
+    Translate,
+)
 from mtfrun.data.prompting import (
     Answering,
     AnsweringInRow,
@@ -111,6 +119,7 @@ __all__ = [
     "Feature",
     "FeatureLengths",
     "Fields",
+    "Glue",
     "Host",
     "HuggingFaceVocabulary",
     "IdxImages",
@@ -120,6 +129,7 @@ __all__ = [
     "ImageSource",
     "Infeed",
     "JsonLines",
+    "LabelNames",
     "LabelNumber",
     "LanguageModelData",
     "MaskedLanguageModel",
@@ -130,6 +140,7 @@ __all__ = [
     "Padding",
     "PairsData",
     "Parquet",
+    "ParseTsv",
     "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
@@ -138,6 +149,7 @@ __all__ = [
     "RandAugment",
     "RandomResizedCrop",
     "RawText",
+    "Rekey",
     "Row",
     "Rows",
     "ScoredRow",
@@ -147,6 +159,7 @@ __all__ = [
     "SequenceToSequenceData",
     "Source",
     "SpanCorruption",
+    "Summarize",
     "Task",
     "TaskData",
     "TextData",
@@ -156,6 +169,7 @@ __all__ = [
     "Tfds",
     "TfdsImages",
     "Tfrecord",
+    "Translate",
     "Tsv",
     "Vocabulary",
     "bucket",
