@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ _SEED = 0
 _SLACK = 1 / 170
 # How often each text's row is reconsidered for the sake of the second feature.
 _SWEEPS = 2
+# So few examples of several features are packed one by one.
+_FEW = 512
 
 
 class Plan(NamedTuple):
@@ -80,7 +83,7 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
       make: makes the plan.
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError):
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         with np.load(path) as stored:
             plan = Plan(stored["examples"], stored["row_starts"])
         if plan.examples.size == examples == plan.row_starts[-1]:
@@ -141,6 +144,9 @@ def _fit_all(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     num_rows = 0
     while unpacked.size:
         part = sizes[unpacked]
+        if len(part) <= _FEW:
+            row_of[unpacked] = num_rows + _fit_one_by_one(part, capacity)
+            break
         fractions = part.sum(0, dtype=np.int64) / capacity
         first, second = np.argsort(-fractions, kind="stable")[:2]
         room = int(capacity[first])
@@ -154,6 +160,22 @@ def _fit_all(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
         row_of[unpacked[kept]] = rows + num_rows
         num_rows += int(rows.max()) + 1
         unpacked = unpacked[excess]
+    return row_of
+
+
+def _fit_one_by_one(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """Returns the row of each example, int32 [examples]: the fullest one in which it fits.
+
+    The largest come first; how large an example is, or how full a row, is the largest fraction that
+    it takes of any feature's capacity.
+    """
+    row_of = np.empty(len(sizes), np.int32)
+    spaces = np.broadcast_to(capacity, sizes.shape).copy()
+    for example in np.argsort(-(sizes / capacity).max(1), kind="stable"):
+        fits = (spaces >= sizes[example]).all(1)
+        row = np.argmin(np.where(fits, (spaces / capacity).min(1), 2.0))
+        row_of[example] = row
+        spaces[row] -= sizes[example]
     return row_of
 
 
