@@ -280,7 +280,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
     try:
-        with pytest.raises(DataError, match="cannot write the cache .* make room") as raised:
+        with pytest.raises(DataError, match=r"cannot write the cache .* make room") as raised:
             open_cache(task, "train", TARGETS_ONLY)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no directory")
     task = task_of(documents(b"a"), tmp_path / "file")
-    with pytest.raises(DataError, match="cannot write the cache .*MTFRUN_CACHE_DIR"):
+    with pytest.raises(DataError, match=r"cannot write the cache .*MTFRUN_CACHE_DIR"):
         open_cache(task, "train", TARGETS_ONLY)
 
 

@@ -39,9 +39,7 @@ def texts_of(case: ReferenceCase, name: str) -> list[list[int]]:
     """Returns the ids of a feature of every example, as many as are not zero."""
     return [
         row[: np.count_nonzero(row[:size])].tolist()
-        for row, size in zip(
-            case.arrays[f"in/{name}"], case.arrays[f"in/{name}_len"], strict=True
-        )
+        for row, size in zip(case.arrays[f"in/{name}"], case.arrays[f"in/{name}_len"], strict=True)
     ]
 
 
@@ -69,9 +67,7 @@ def plan_of(case: ReferenceCase) -> Plan:
 def test_the_same_texts_in_a_row_make_the_same_row(name: str) -> None:
     case, cache = CASES[name], cache_of(CASES[name])
     ends = cache.ends.reshape(-1)
-    for column, (feature, length) in enumerate(
-        zip(cache.features, lengths_of(case), strict=True)
-    ):
+    for column, (feature, length) in enumerate(zip(cache.features, lengths_of(case), strict=True)):
         starts = (ends - cache.lengths.reshape(-1)).reshape(cache.ends.shape)[:, column]
         sizes = np.minimum(cache.lengths[:, column], length)
         keeps_end = feature in (case.hparams.get("ensure_eos") or [])
