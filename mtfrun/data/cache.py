@@ -57,6 +57,7 @@ class Building(NamedTuple):
       examples: that have been written.
       tokens: ids that have been written.
       text_bytes: bytes of text that have been tokenised.
+      expected_bytes: about how many there are, see `Source.expected_bytes`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Building(NamedTuple):
     examples: int
     tokens: int
     text_bytes: int
+    expected_bytes: int | None
 
 
 Progress = Callable[[Building], None]
@@ -214,12 +216,13 @@ def _write_texts(
     """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts and hashes."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     progress = _progress.get()
+    expected = None if progress is None else task.source.expected_bytes(split)
     with _Writer(work, directory, vocabularies) as writer:
         for chunk in _chunks(task, split, features):
             writer.write(chunk)
             if progress is not None:
                 counts = (writer.examples, writer.tokens, writer.text_bytes)
-                progress(Building(_name(task), split, *counts))
+                progress(Building(_name(task), split, *counts, expected))
         if not writer.tokens:
             raise DataError(
                 f'split "{split}" of {task.source} holds nothing; choose another source or split'
@@ -233,11 +236,13 @@ class _Chunk(NamedTuple):
     Attributes:
       texts: [examples * features], feature by feature of the first example, of the second, ...
       is_whole: [examples] False where the next example goes on with the text.
+      is_continuation: [examples] whether it goes on with the text of the example before.
       text_bytes: of all texts.
     """
 
     texts: list[bytes]
     is_whole: list[bool]
+    is_continuation: list[bool]
     text_bytes: int
 
 
@@ -245,6 +250,7 @@ def _chunks(task: Task, split: str, features: tuple[str, ...]) -> Iterator[_Chun
     """Yields the texts of all examples; empty documents are left out, empty texts of pairs not."""
     texts: list[bytes] = []
     is_whole: list[bool] = []
+    is_continuation: list[bool] = []
     text_bytes = 0
     text_is_begun = False
     for example in task.examples(split):
@@ -259,16 +265,18 @@ def _chunks(task: Task, split: str, features: tuple[str, ...]) -> Iterator[_Chun
             continue
         texts += row
         is_whole.append(example.is_whole)
+        is_continuation.append(text_is_begun)
         text_is_begun = not example.is_whole
         text_bytes += row_bytes
         if text_bytes >= _BYTES_PER_CALL or len(texts) >= _TEXTS_PER_CALL:
-            yield _Chunk(texts, is_whole, text_bytes)
-            texts, is_whole, text_bytes = [], [], 0
+            yield _Chunk(texts, is_whole, is_continuation, text_bytes)
+            texts, is_whole, is_continuation, text_bytes = [], [], [], 0
     if text_is_begun:  # the source promised another part; the text ends here
         texts.append(b"")
         is_whole.append(True)
+        is_continuation.append(True)
     if texts:
-        yield _Chunk(texts, is_whole, text_bytes)
+        yield _Chunk(texts, is_whole, is_continuation, text_bytes)
 
 
 class _Writer:
@@ -300,7 +308,7 @@ class _Writer:
     def write(self, chunk: _Chunk) -> None:
         """Appends the ids of texts, with an end where a text is whole."""
         features = len(self._vocabularies)
-        encoded = _encode(chunk.texts, self._vocabularies)
+        encoded = _encode(chunk, self._vocabularies)
         has_end = np.repeat(chunk.is_whole, features)
         ends = np.cumsum(encoded.lengths + has_end)
         ids = np.empty(int(ends[-1]), self._dtype)
@@ -339,10 +347,13 @@ class _Writer:
             self._files[name].write(data)
 
 
-def _encode(texts: Sequence[bytes], vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
+def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
     """Returns the ids of texts [examples * features], in their order."""
     features = len(vocabularies)
-    if len({id(vocabulary) for vocabulary in vocabularies}) == 1:
+    texts = chunk.texts
+    if any(chunk.is_continuation):  # of running text, which has one feature
+        encoded = _encode_parts(chunk, vocabularies[0])
+    elif len({id(vocabulary) for vocabulary in vocabularies}) == 1:
         encoded = vocabularies[0].encode_texts(texts)
     else:
         columns = [
@@ -362,6 +373,15 @@ def _encode(texts: Sequence[bytes], vocabularies: Sequence[Vocabulary]) -> Encod
             f"{encoded.ids.max()}, though it has {largest}"
         )
     return encoded
+
+
+def _encode_parts(chunk: _Chunk, vocabulary: Vocabulary) -> EncodedTexts:
+    """Returns the ids of texts some of which go on with the one before."""
+    ids = [
+        vocabulary.encode_continuation(text) if is_continuation else vocabulary.encode(text)
+        for text, is_continuation in zip(chunk.texts, chunk.is_continuation, strict=True)
+    ]
+    return EncodedTexts(np.concatenate(ids), np.array([len(part) for part in ids], np.int64))
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
