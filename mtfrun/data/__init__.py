@@ -65,9 +65,12 @@ from mtfrun.data.prompting import (
 )
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
+from mtfrun.data.sources.json_lines import JsonLines
+from mtfrun.data.sources.parquet import Parquet
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds
+from mtfrun.data.sources.tfrecord import Tfrecord
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
@@ -116,6 +119,7 @@ __all__ = [
     "ImageFolders",
     "ImageSource",
     "Infeed",
+    "JsonLines",
     "LabelNumber",
     "LanguageModelData",
     "MaskedLanguageModel",
@@ -125,6 +129,7 @@ __all__ = [
     "Objective",
     "Padding",
     "PairsData",
+    "Parquet",
     "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
@@ -150,6 +155,7 @@ __all__ = [
     "TextParagraphs",
     "Tfds",
     "TfdsImages",
+    "Tfrecord",
     "Tsv",
     "Vocabulary",
     "bucket",
