@@ -339,13 +339,10 @@ class _Layouts:
     ) -> Iterator[tuple[str, Layout]]:
         """Yields the name of every feature and its rows; see `lay_out`."""
         if self._is_joined:
-            joined = Texts(*(np.stack(values, axis=1).reshape(-1) for values in zip(*texts)))  # noqa
-            yield (
-                TARGETS,
-                lay_out(
-                    self._tokens, joined, counts * len(texts), lengths[TARGETS], len(texts)
-                ),
-            )
+            in_turn = Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))
+            features = len(texts)
+            length = lengths[TARGETS]
+            yield TARGETS, lay_out(self._tokens, in_turn, counts * features, length, features)
         else:
             for (name, length), feature in zip(lengths.items(), texts, strict=True):
                 yield name, lay_out(self._tokens, feature, counts, length)
@@ -366,9 +363,7 @@ class _Layouts:
         }
 
 
-def _bounds(
-    cache: TokenCache, examples: np.ndarray, column: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns where texts begin and end in the cache's tokens, int64 [examples]."""
     ends = cache.ends.reshape(-1)
     texts = examples.astype(np.int64) * cache.ends.shape[1] + column
@@ -395,8 +390,7 @@ def _packed(name: str, layout: Layout) -> dict[str, np.ndarray]:
 def _check_lengths(cache: TokenCache, lengths: Sequence[int]) -> None:
     if len(lengths) != len(cache.features):
         raise DataError(
-            f"{len(lengths)} lengths of rows are given for the features "
-            f"{', '.join(cache.features)}"
+            f"{len(lengths)} lengths of rows are given for the features {', '.join(cache.features)}"
         )
     for name, length in zip(cache.features, lengths, strict=True):
         if length < 1:
