@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from mtfrun import __version__
+from mtfrun.cli import vocab_flags
 from mtfrun.cli.errors import UsageError
 from mtfrun.errors import did_you_mean
 
@@ -132,6 +133,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     """
     root, commands = _parsers()
     plain, bindings = _split_gin_flags(arguments)
+    plain = _joined_command(plain, commands)
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
     command = next((a for a in plain if not a.startswith("-")), None)
     if command is not None and command not in commands:
@@ -147,6 +149,22 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     flags.bindings = [(f"--gin_param={text}", text) for text in flags.gin_param] + bindings
     _check(flags)
     return flags
+
+
+def _joined_command(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
+    """Returns the arguments, with the two words of a command such as "data show" as one."""
+    families = {name.partition(" ")[0] for name in commands if " " in name}
+    words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
+    if len(words) < 2 or arguments[words[0]] not in families:
+        return list(arguments)
+    first, second = words[:2]
+    command = f"{arguments[first]} {arguments[second]}"
+    if command not in commands:
+        own = [name for name in commands if name.startswith(f"{arguments[first]} ")]
+        hint = did_you_mean(command, own) or f"; there are {', '.join(own)}"
+        raise UsageError(f"no command {command!r}{hint}")
+    remaining = [*arguments[:first], *arguments[first + 1 : second], *arguments[second + 1 :]]
+    return [command, *remaining]
 
 
 def _parsers() -> tuple[Parser, dict[str, Parser]]:
@@ -167,6 +185,8 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         ("eval", _EVAL, _add_eval_flags),
         ("decode", _DECODE, _add_decode_flags),
         ("score", _SCORE, _add_score_flags),
+        ("vocab", vocab_flags.VOCAB, lambda _: None),
+        ("vocab train", vocab_flags.VOCAB_TRAIN, vocab_flags.add_flags),
     ):
         commands[name] = subparsers.add_parser(
             name,
@@ -321,6 +341,9 @@ def _check(flags: argparse.Namespace) -> None:
                 "my_models,my_data.text"
             )
     _check_model_dir(flags.model_dir)
+    if flags.command.partition(" ")[0] == "vocab":
+        vocab_flags.check(flags)
+        return
     if flags.command == "train":
         if not flags.gin_file:
             raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")
