@@ -1,8 +1,10 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
 from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.builders.reading import reading
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
+from mtfrun.data.denoising_data import DelimitedDenoisingData, DenoisingData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
@@ -34,8 +36,22 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
+from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
+from mtfrun.data.objectives import (
+    Denoiser,
+    FeatureLengths,
+    IidDenoising,
+    MaskedLanguageModel,
+    MixtureOfDenoisers,
+    Objective,
+    PrefixLanguageModel,
+    RawText,
+    SpanCorruption,
+)
 from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.postprocessing import LabelNumber, Number
 from mtfrun.data.prompting import (
     Answering,
     AnsweringInRow,
@@ -83,25 +99,40 @@ __all__ = [
     "Continuing",
     "Data",
     "DataError",
+    "DelimitedDenoisingData",
     "DelimitedPairsData",
+    "Denoiser",
+    "DenoisingData",
     "EncodedTexts",
     "Example",
     "Feature",
+    "FeatureLengths",
     "Fields",
     "Host",
     "HuggingFaceVocabulary",
     "IdxImages",
+    "IidDenoising",
     "ImageData",
     "ImageFolders",
     "ImageSource",
     "Infeed",
+    "LabelNumber",
     "LanguageModelData",
+    "MaskedLanguageModel",
+    "Mixture",
+    "MixtureOfDenoisers",
+    "Number",
+    "Objective",
+    "Padding",
     "PairsData",
+    "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
+    "ProportionalToExamples",
     "RandAugment",
     "RandomResizedCrop",
+    "RawText",
     "Row",
     "Rows",
     "ScoredRow",
@@ -110,6 +141,7 @@ __all__ = [
     "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
+    "SpanCorruption",
     "Task",
     "TaskData",
     "TextData",
@@ -122,13 +154,16 @@ __all__ = [
     "Vocabulary",
     "bucket",
     "bz2_bits_per_byte",
+    "choose",
     "conditional_entropy",
     "every_row",
     "ids_feature",
     "language_model_shapes",
     "packed_features",
     "padded",
+    "padding_of",
     "read_image",
+    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
     "train_sentencepiece",
