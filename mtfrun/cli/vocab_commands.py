@@ -19,7 +19,7 @@ EVERY_SECS = 10.0
 
 
 @terminable()
-def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
+def train(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Trains a SentencePiece model on the texts of a configuration, and prints its size."""
     training = SentencePieceTraining(
         size=flags.size,
@@ -36,8 +36,8 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
             "task, such as @data.LanguageModelData()"
         )
     texts = _texts(data, flags.split, flags.features.split(","))
-    model = train_sentencepiece(with_progress(texts), training)
-    with atomic_open(flags.output) as file:
+    with atomic_open(flags.output) as file:  # before the training, which takes longer
+        model = train_sentencepiece(with_progress(texts), training)
         file.buffer.write(model.proto)
     print(
         f"{flags.output}: {model.num_pieces:,} pieces, {model.characters_per_token:.2f} characters "

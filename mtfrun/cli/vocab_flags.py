@@ -82,7 +82,3 @@ def check(flags: argparse.Namespace) -> None:
         raise UsageError("vocab train needs the number of pieces: --size=8000")
     if not flags.output:
         raise UsageError("vocab train needs a file to write: --output=vocab.model")
-    if flags.size < 1 or flags.max_bytes < 1:
-        raise UsageError(
-            f"--size={flags.size} and --max_bytes={flags.max_bytes} must be at least 1"
-        )
