@@ -35,6 +35,7 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
+from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
 from mtfrun.data.objectives import (
     Denoiser,
     FeatureLengths,
@@ -71,6 +72,7 @@ from mtfrun.data.vocabularies import (
     ByteVocabulary,
     EncodedTexts,
     HuggingFaceVocabulary,
+    LabelVocabulary,
     SentencePieceTraining,
     SentencePieceVocabulary,
     Vocabulary,
@@ -112,8 +114,10 @@ __all__ = [
     "ImageFolders",
     "ImageSource",
     "Infeed",
+    "LabelVocabulary",
     "LanguageModelData",
     "MaskedLanguageModel",
+    "MaskedLanguageModelData",
     "MixtureOfDenoisers",
     "Objective",
     "PairsData",
@@ -135,6 +139,7 @@ __all__ = [
     "SpanCorruption",
     "Task",
     "TaskData",
+    "TextClassificationData",
     "TextData",
     "TextFiles",
     "TextLines",
