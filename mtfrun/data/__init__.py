@@ -1,6 +1,7 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
 from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.builders.reading import reading
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
 from mtfrun.data.denoising_data import DelimitedDenoisingData, DenoisingData
@@ -36,6 +37,7 @@ from mtfrun.data.images import (
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
+from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
 from mtfrun.data.objectives import (
     Denoiser,
     FeatureLengths,
@@ -48,7 +50,9 @@ from mtfrun.data.objectives import (
     SpanCorruption,
 )
 from mtfrun.data.order import ONLY_HOST, Host
+from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
+from mtfrun.data.postprocessing import LabelNumber, Number
 from mtfrun.data.prompting import (
     Answering,
     AnsweringInRow,
@@ -68,6 +72,7 @@ from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
+from mtfrun.data.text_classification_data import TextClassificationData
 from mtfrun.data.vocabularies import (
     ByteVocabulary,
     EncodedTexts,
@@ -114,17 +119,22 @@ __all__ = [
     "ImageFolders",
     "ImageSource",
     "Infeed",
+    "LabelNumber",
     "LabelVocabulary",
     "LanguageModelData",
     "MaskedLanguageModel",
     "MaskedLanguageModelData",
+    "Mixture",
     "MixtureOfDenoisers",
+    "Number",
     "Objective",
+    "Padding",
     "PairsData",
     "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
+    "ProportionalToExamples",
     "RandAugment",
     "RandomResizedCrop",
     "RawText",
@@ -150,13 +160,16 @@ __all__ = [
     "Vocabulary",
     "bucket",
     "bz2_bits_per_byte",
+    "choose",
     "conditional_entropy",
     "every_row",
     "ids_feature",
     "language_model_shapes",
     "packed_features",
     "padded",
+    "padding_of",
     "read_image",
+    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
     "train_sentencepiece",

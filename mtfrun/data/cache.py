@@ -57,6 +57,7 @@ class Building(NamedTuple):
       examples: that have been written.
       tokens: ids that have been written.
       text_bytes: bytes of text that have been tokenised.
+      expected_bytes: about how many there are, see `Source.expected_bytes`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Building(NamedTuple):
     examples: int
     tokens: int
     text_bytes: int
+    expected_bytes: int | None
 
 
 Progress = Callable[[Building], None]
@@ -214,12 +216,13 @@ def _write_texts(
     """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts and hashes."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     progress = _progress.get()
+    expected = None if progress is None else task.source.expected_bytes(split)
     with _Writer(work, directory, vocabularies) as writer:
         for chunk in _chunks(task, split, features):
             writer.write(chunk)
             if progress is not None:
                 counts = (writer.examples, writer.tokens, writer.text_bytes)
-                progress(Building(_name(task), split, *counts))
+                progress(Building(_name(task), split, *counts, expected))
         if not writer.tokens:
             raise DataError(
                 f'split "{split}" of {task.source} holds nothing; choose another source or split'

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.prompting import Answering, PromptLimits, with_end
+from mtfrun.data.rows import Rows
+from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 
 
@@ -36,6 +38,15 @@ class PairsData(TaskData):
     def __post_init__(self) -> None:
         for name in ("inputs_length", "targets_length"):
             self._check_positive(name, getattr(self, name))
+
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        """The lengths of inputs and targets."""
+        return {INPUTS: self.inputs_length, TARGETS: self.targets_length}
+
+    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
+        """Returns the number of pairs."""
+        return len(self._cache(task, split).ends)
 
     def _answering(self, limits: PromptLimits) -> Answering:
         vocabularies = (self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS))

@@ -35,6 +35,25 @@ class Selection(NamedTuple):
         ]
 
 
+class Density(NamedTuple):
+    """How full rows are.
+
+    Attributes:
+      tokens: ids in all rows that are no padding.
+      capacity: positions of all rows, over all features.
+      cut_tokens: ids of the texts that are in no row, because their texts are too long.
+    """
+
+    tokens: int
+    capacity: int
+    cut_tokens: int
+
+    @property
+    def fraction(self) -> float:
+        """The part of all positions that is no padding."""
+        return self.tokens / self.capacity
+
+
 class Rows(abc.ABC):
     """A finite number of rows of features.
 
@@ -51,6 +70,11 @@ class Rows(abc.ABC):
 
         A pure function of the selection; may be called by any thread.
         """
+
+    @property
+    def density(self) -> Density | None:
+        """How full the rows are, exactly; None where it is not known before all are made."""
+        return None
 
 
 class SelectedRows(NamedTuple):

@@ -74,6 +74,9 @@ class SequenceToSequenceData(PairsData):
         lengths = [self.inputs_length, self.targets_length]
         return PackedRows(cache, lengths) if self.packed else PaddedRows(cache, lengths)
 
-    def _rows_of_evaluation(self, task: Task, batch: int, split: str) -> Iterator[Batch]:
+    def _rows_of_evaluation(
+        self, task: Task, batch: int, split: str, max_rows: int | None
+    ) -> Iterator[Batch]:
         lengths = [self.inputs_length, self.targets_length]
-        return batches_by_length(PaddedRows(task.cache(split, self.texts), lengths), batch)
+        rows = PaddedRows(task.cache(split, self.texts), lengths)
+        return batches_by_length(rows, batch, max_rows)

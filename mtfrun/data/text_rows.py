@@ -8,37 +8,17 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.data.batches import filled
+from mtfrun.data.batches import chosen, filled
 from mtfrun.data.cache import TokenCache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.gather import Layout, Texts, lay_out
 from mtfrun.data.plan import Plan, pack, stored_plan
 from mtfrun.data.prompting import bucket
-from mtfrun.data.rows import Batch, Rows, Selection
-
-
-class Density(NamedTuple):
-    """How full rows are.
-
-    Attributes:
-      tokens: ids in all rows that are no padding.
-      capacity: positions of all rows.
-      cut_tokens: ids that are in no row, because their texts are longer than the limit.
-    """
-
-    tokens: int
-    capacity: int
-    cut_tokens: int
-
-    @property
-    def fraction(self) -> float:
-        """The part of all positions that is no padding."""
-        return self.tokens / self.capacity
+from mtfrun.data.rows import Batch, Density, Rows, Selection
 
 
 class TextRows(Rows):
@@ -203,19 +183,21 @@ class PaddedRows(TextRows):
         return self._layouts.densities(self._examples, len(self))
 
 
-def batches_by_length(rows: PaddedRows, batch: int) -> Iterator[Batch]:
+def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> Iterator[Batch]:
     """Yields every example once, in batches of examples of similar length, the shortest first.
 
     Features are as long as the longest text of the batch needs, rounded up by `bucket`: a program
-    is compiled for each combination of lengths. Rows of zeros fill up its last batch.
+    is compiled for each combination of lengths. Rows of zeros fill up its last batch. With
+    `max_rows` only the examples that are `chosen`.
     """
     names = list(rows.lengths)
-    buckets = rows.row_sizes
+    numbers = chosen(len(rows), max_rows)
+    buckets = rows.row_sizes[numbers]
     for column, longest in enumerate(rows.lengths.values()):
         of_length = np.array([bucket(length, longest) for length in range(longest + 1)])
         buckets[:, column] = of_length[buckets[:, column]]
     combinations, of_example = np.unique(buckets, axis=0, return_inverse=True)
-    examples = np.argsort(of_example.reshape(-1), kind="stable")
+    examples = numbers[np.argsort(of_example.reshape(-1), kind="stable")]
     stops = np.cumsum(np.bincount(of_example.reshape(-1)))
     for combination, group in zip(
         combinations.tolist(), np.split(examples, stops[:-1]), strict=True

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import Data
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
@@ -143,6 +144,25 @@ class ImageData(Data):
         window = self._crop_of_evaluation(image.size, np.random.default_rng(0))
         return image.crop(window, self._rows_and_cols)
 
+    @property
+    def class_names(self) -> dict[str, Sequence[str]]:
+        """The names of the labels."""
+        return {LABELS: self.label_names}
+
+    @property
+    def cached_tasks(self) -> Sequence[str]:
+        """The name of the source's class."""
+        return [type(self.source).__name__]
+
+    def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
+        """Yields the cache of the images, as they are before they are cropped and augmented."""
+        (title,) = self.cached_tasks
+        if choice.includes(title):
+            cache = self._cache(split, choice)
+            size = sum(path.stat().st_size for path in cache.directory.iterdir())
+            counts = {"images": len(cache), "bytes": size}
+            yield Cached(title, split, counts, cache.directory)
+
     def fingerprint(self) -> dict[str, object]:
         """Returns the hash of the images and the settings that make rows of them."""
         return {
@@ -172,8 +192,11 @@ class ImageData(Data):
             return WholeImage()
         return CentreCrop(self.image_size, self.resize or round(self.image_size * _RESIZE))
 
-    def _cache(self, split: str) -> ImageCache:
+    def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
         has_one_size = self.source.size[0] is not None
         return (open_pixel_cache if has_one_size else open_encoded_cache)(
-            self.source, split, self.cache_dir
+            self.source,
+            split,
+            self.cache_dir if choice.cache_dir is None else choice.cache_dir,
+            overwrite=choice.overwrite,
         )
