@@ -66,10 +66,10 @@ class MaskedLanguageModelData(TaskData):
         """Positions of a row."""
         return self.length
 
-    def fingerprint(self) -> dict[str, object]:
-        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
-        settings = {"length": self.length, "objective": repr(self.objective)}
-        return {**super().fingerprint(), "settings": settings}
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """That of the text, for all features."""
+        return dict.fromkeys(self.features, self.vocabulary)
 
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs with masks."""
