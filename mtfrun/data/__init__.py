@@ -36,6 +36,7 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
+from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
 from mtfrun.data.objectives import (
     Denoiser,
@@ -74,10 +75,12 @@ from mtfrun.data.sources.tfrecord import Tfrecord
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
+from mtfrun.data.text_classification_data import TextClassificationData
 from mtfrun.data.vocabularies import (
     ByteVocabulary,
     EncodedTexts,
     HuggingFaceVocabulary,
+    LabelVocabulary,
     SentencePieceTraining,
     SentencePieceVocabulary,
     Vocabulary,
@@ -121,8 +124,10 @@ __all__ = [
     "Infeed",
     "JsonLines",
     "LabelNumber",
+    "LabelVocabulary",
     "LanguageModelData",
     "MaskedLanguageModel",
+    "MaskedLanguageModelData",
     "Mixture",
     "MixtureOfDenoisers",
     "Number",
@@ -149,6 +154,7 @@ __all__ = [
     "SpanCorruption",
     "Task",
     "TaskData",
+    "TextClassificationData",
     "TextData",
     "TextFiles",
     "TextLines",
