@@ -58,7 +58,9 @@ class RankedLabels(Measurement):
         size = max(1, _PAIRS_PER_CALL // len(labels))
         for first in range(0, len(inputs), size):
             some = inputs[first : first + size]
-            records = self.experiment.inference.scores([(x, label) for x in some for label in labels])
+            records = self.experiment.inference.scores(
+                [(x, label) for x in some for label in labels]
+            )
             scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
             yield from np.argmax(scores.reshape(len(some), len(labels)), axis=1).tolist()
             evaluated.progress(first + len(some))
@@ -89,7 +91,7 @@ class RankedLabels(Measurement):
             for _, target in pairs_of_task:
                 if (text := target.decode("utf-8", "replace")) not in labels:
                     raise DataError(
-                        f'{name or "the task"}: the target "{text}" is none of Task.labels: add it, '
-                        "or set RankedLabels.num_examples to 0"
+                        f'the target "{text}" of {name or "the task"} is none of Task.labels: add '
+                        "it, or set RankedLabels.num_examples to 0"
                     )
         return pairs
