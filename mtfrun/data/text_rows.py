@@ -183,9 +183,7 @@ class PaddedRows(TextRows):
         return self._layouts.densities(self._examples, len(self))
 
 
-def batches_by_length(
-    rows: PaddedRows, batch: int, max_rows: int | None = None
-) -> Iterator[Batch]:
+def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> Iterator[Batch]:
     """Yields every example once, in batches of examples of similar length, the shortest first.
 
     Features are as long as the longest text of the batch needs, rounded up by `bucket`: a program
