@@ -178,7 +178,7 @@ class DelimitedDenoisingData(TaskData):
 
 
 def _answering(data: TaskData, lengths: FeatureLengths, limits: PromptLimits) -> Answering:
-    return Answering(data.vocabulary, lengths.inputs, lengths.targets, limits)
+    return Answering(data.vocabulary, data.vocabulary, lengths.inputs, lengths.targets, limits)
 
 
 def _ids_of_pair(
