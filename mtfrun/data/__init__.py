@@ -35,6 +35,7 @@ from mtfrun.data.images import (
     read_image,
 )
 from mtfrun.data.infeed import Infeed
+from mtfrun.data.labelled_text_data import LabelledTextData
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
 from mtfrun.data.objectives import (
@@ -65,10 +66,12 @@ from mtfrun.data.prompting import (
 )
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
+from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tsv import Tsv
+from mtfrun.data.sources.wordnet import WordNetGlosses, wordnet_classes
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.vocabularies import (
@@ -117,7 +120,9 @@ __all__ = [
     "ImageSource",
     "Infeed",
     "LabelNumber",
+    "LabelledTextData",
     "LanguageModelData",
+    "LibreOfficeHelp",
     "MaskedLanguageModel",
     "Mixture",
     "MixtureOfDenoisers",
@@ -152,6 +157,7 @@ __all__ = [
     "TfdsImages",
     "Tsv",
     "Vocabulary",
+    "WordNetGlosses",
     "bucket",
     "bz2_bits_per_byte",
     "choose",
@@ -168,4 +174,5 @@ __all__ = [
     "split_batch",
     "train_sentencepiece",
     "validate_batch",
+    "wordnet_classes",
 ]

@@ -40,8 +40,8 @@ class LabelledTextData(TaskData):
         for task in self.task.tasks:
             if not 0 < len(task.labels) < self.vocabulary.size:
                 raise DataError(
-                    f'LabelledTextData: the task "{task.title}" has {len(task.labels)} labels: it '
-                    f"needs at least one, and fewer than the vocabulary's {self.vocabulary.size} ids"
+                    f'LabelledTextData: the task "{task.title}" has {len(task.labels)} labels: '
+                    f"it needs one, and fewer than the vocabulary's {self.vocabulary.size} ids"
                 )
 
     @property
@@ -111,7 +111,8 @@ def _numbers(cache: TokenCache, labels: Mapping[bytes, int]) -> np.ndarray:
         ids = np.asarray(cache.tokens[start : stop - 1], np.int32).tobytes()
         if ids not in labels:
             raise DataError(
-                f"the target of example {example} of {cache.directory} is none of Task.labels: add it"
+                f"the target of example {example} of {cache.directory} is none of Task.labels: "
+                "add it"
             )
         numbers[example] = labels[ids]
     return numbers
