@@ -67,12 +67,14 @@ from mtfrun.data.prompting import (
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources.json_lines import JsonLines
+from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp
 from mtfrun.data.sources.parquet import Parquet
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tfrecord import Tfrecord
 from mtfrun.data.sources.tsv import Tsv
+from mtfrun.data.sources.wordnet import WordNetGlosses, wordnet_classes
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_classification_data import TextClassificationData
@@ -126,6 +128,7 @@ __all__ = [
     "LabelNumber",
     "LabelVocabulary",
     "LanguageModelData",
+    "LibreOfficeHelp",
     "MaskedLanguageModel",
     "MaskedLanguageModelData",
     "Mixture",
@@ -164,6 +167,7 @@ __all__ = [
     "Tfrecord",
     "Tsv",
     "Vocabulary",
+    "WordNetGlosses",
     "bucket",
     "bz2_bits_per_byte",
     "choose",
@@ -180,4 +184,5 @@ __all__ = [
     "split_batch",
     "train_sentencepiece",
     "validate_batch",
+    "wordnet_classes",
 ]
