@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from mtfrun.cli import report
+from mtfrun.cli import data_commands, report
 from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
@@ -22,6 +22,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.records import as_text, recorded
+from mtfrun.cli.terminal.caching_progress import caching_progress
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
@@ -127,6 +128,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "eval": evaluate,
     "decode": decode,
     "score": score,
+    "data cache": data_commands.cache,
+    "data show": data_commands.show,
+    "data stats": data_commands.stats,
 }
 # The exit code if a model's numbers are not finite.
 NON_FINITE = 3
@@ -140,7 +144,8 @@ _SETTINGS = (
 def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Runs the command of `flags` and returns its exit code."""
     try:
-        return COMMANDS[flags.command](flags, command)
+        with caching_progress():  # any command may need a cache that does not exist yet
+            return COMMANDS[flags.command](flags, command)
     except NonFiniteError as error:
         if flags.debug:
             traceback.print_exc()

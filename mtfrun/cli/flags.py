@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from mtfrun import __version__
@@ -20,6 +21,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun eval   --model_dir=/tmp/run
   mtfrun decode --model_dir=/tmp/run --prompt="The "
   tensorboard --logdir /tmp/run
+  mtfrun data show --gin_file=runs/quickstart.gin
 
 mtfrun COMMAND --help explains a command.
 
@@ -116,6 +118,51 @@ Without --model_dir the model is that of --gin_file, with the values of any chec
 could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 
+_DATA = """\
+Commands about the data of a configuration. They build no model and use no device.
+
+  mtfrun data cache --gin_file=runs/quickstart.gin    builds the caches of its texts
+  mtfrun data show  --gin_file=runs/quickstart.gin    shows a few rows
+  mtfrun data stats --gin_file=runs/quickstart.gin    shows statistics of the lengths of texts"""
+
+_DATA_CACHE = """\
+Builds the caches of a configuration's texts: the ids of its training and its evaluation split.
+
+  mtfrun data cache --gin_file=runs/quickstart.gin
+  mtfrun data cache --gin_file=my.gin --tasks='wmt.*' --output_cache_dir=/data/cache
+  mtfrun data cache --gin_file=my.gin --overwrite
+
+Training builds the caches that it lacks, so that this command is only needed to build them on
+another machine or at another time. For every task and split a line on standard output says how many
+examples, tokens and bytes there are, how long it took, and where the cache is. A cache belongs to
+its source, preprocessors and vocabulary, and is found again by them; what changes makes another one.
+
+Caches are in $MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun. --output_cache_dir names another
+directory; MTFRUN_CACHE_DIR=/data/cache mtfrun train ... then trains from it. A build that a signal
+ends leaves nothing behind."""
+
+_DATA_SHOW = """\
+Shows a few rows as the model gets them: texts, ids, positions, segments, loss, density.
+
+  mtfrun data show --gin_file=runs/quickstart.gin
+  mtfrun data show --gin_file=runs/number_words.gin --split=validation --rows=5
+  mtfrun data show --gin_file=runs/digits.gin --html=rows.html
+
+Rows of the split "train" are those that training begins with, shuffled and with their noise; rows
+of other splits are the first ones of an evaluation. --html writes a page that shows every segment
+in a colour, and the id and the position of a token under the mouse, and images."""
+
+_DATA_STATS = """\
+Shows the lengths of a configuration's texts, and how much of them is cut and padded.
+
+  mtfrun data stats --gin_file=runs/quickstart.gin
+  mtfrun data stats --gin_file=my.gin --gin.INPUTS_LENGTH=64 --gin.TARGETS_LENGTH=32
+
+For every task, split and feature: the number of texts, their tokens and bytes, mean, percentiles
+and a histogram of the tokens of a text, and what of them is cut at the configured lengths. For
+every split: the share of the positions of its rows that hold a token."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises UsageError where argparse would print its usage and exit."""
 
@@ -132,6 +179,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     """
     root, commands = _parsers()
     plain, bindings = _split_gin_flags(arguments)
+    plain = _joined_command(plain, commands)
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
     command = next((a for a in plain if not a.startswith("-")), None)
     if command is not None and command not in commands:
@@ -147,6 +195,22 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     flags.bindings = [(f"--gin_param={text}", text) for text in flags.gin_param] + bindings
     _check(flags)
     return flags
+
+
+def _joined_command(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
+    """Returns the arguments, with the two words of a command such as "data show" as one."""
+    families = {name.partition(" ")[0] for name in commands if " " in name}
+    words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
+    if len(words) < 2 or arguments[words[0]] not in families:
+        return list(arguments)
+    first, second = words[:2]
+    command = f"{arguments[first]} {arguments[second]}"
+    if command not in commands:
+        own = [name for name in commands if name.startswith(f"{arguments[first]} ")]
+        hint = did_you_mean(command, own) or f"; there are {', '.join(own)}"
+        raise UsageError(f"no command {command!r}{hint}")
+    remaining = [*arguments[:first], *arguments[first + 1 : second], *arguments[second + 1 :]]
+    return [command, *remaining]
 
 
 def _parsers() -> tuple[Parser, dict[str, Parser]]:
@@ -167,6 +231,10 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         ("eval", _EVAL, _add_eval_flags),
         ("decode", _DECODE, _add_decode_flags),
         ("score", _SCORE, _add_score_flags),
+        ("data", _DATA, lambda _: None),
+        ("data cache", _DATA_CACHE, _add_cache_flags),
+        ("data show", _DATA_SHOW, _add_show_flags),
+        ("data stats", _DATA_STATS, lambda _: None),
     ):
         commands[name] = subparsers.add_parser(
             name,
@@ -192,6 +260,11 @@ def _add_train_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
+    )
+    parser.add_argument(
+        "--accept_changes",
+        action="store_true",
+        help="go on although the data have changed since the checkpoint",
     )
 
 
@@ -245,6 +318,24 @@ def _add_decode_flags(parser: Parser) -> None:
 def _add_score_flags(parser: Parser) -> None:
     parser.add_argument("--input", help="a file of pairs; - is standard input", metavar="FILE")
     _add_output_flags(parser)
+
+
+def _add_cache_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "--tasks",
+        help="a regular expression of the names of the tasks; by default all",
+        metavar="REGEX",
+    )
+    add("--output_cache_dir", help="the directory of the caches", metavar="DIR")
+    add("--overwrite", action="store_true", help="build again what exists")
+
+
+def _add_show_flags(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--split", default="train", help="train (default) or another split", metavar="NAME")
+    add("--rows", type=int, default=3, help="number of rows; 3 by default", metavar="N")
+    add("--html", help="write a page of HTML instead", metavar="FILE")
 
 
 def _add_output_flags(parser: Parser) -> None:
@@ -307,6 +398,23 @@ def _check_model_dir(name: str | None) -> None:
         ) from None
 
 
+def _check_data(flags: argparse.Namespace) -> None:
+    """Raises UsageError for flags of the commands about data that cannot be used."""
+    if flags.command == "data":
+        raise UsageError("data needs a command: data cache, data show or data stats")
+    if not flags.gin_file and flags.model_dir is None:
+        raise UsageError(f"{flags.command} needs a configuration: --gin_file=runs/quickstart.gin")
+    if flags.command == "data show" and flags.rows < 1:
+        raise UsageError(f"--rows={flags.rows} must be at least 1")
+    if "" in (getattr(flags, "html", None), getattr(flags, "output_cache_dir", None)):
+        raise UsageError("--html and --output_cache_dir need a name")
+    if flags.command == "data cache" and flags.tasks is not None:
+        try:
+            re.compile(flags.tasks)
+        except re.error as error:
+            raise UsageError(f"--tasks={flags.tasks} is no regular expression: {error}") from None
+
+
 def _check(flags: argparse.Namespace) -> None:
     flags.gin_search_paths = [
         path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path
@@ -321,6 +429,9 @@ def _check(flags: argparse.Namespace) -> None:
                 "my_models,my_data.text"
             )
     _check_model_dir(flags.model_dir)
+    if flags.command.partition(" ")[0] == "data":
+        _check_data(flags)
+        return
     if flags.command == "train":
         if not flags.gin_file:
             raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")

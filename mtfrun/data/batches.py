@@ -23,6 +23,7 @@ class Batches(Iterator[Batch]):
       seed: of the order and of all noise.
       rates: how often rows of each component are chosen, relative to the others; None for one
         component.
+      max_epochs: after how many epochs rows of each component are no longer chosen, see `Order`.
       host: the part of every batch that is returned.
 
     Attributes:
@@ -37,6 +38,7 @@ class Batches(Iterator[Batch]):
         *,
         seed: int,
         rates: Sequence[float] | None = None,
+        max_epochs: Sequence[int | None] | None = None,
         host: Host = ONLY_HOST,
     ):
         if batch < 1 or batch % host.count:
@@ -47,7 +49,7 @@ class Batches(Iterator[Batch]):
         self.position = 0
         self.batch = batch
         self._components = components
-        self._order = Order([len(rows) for rows in components], rates, seed=seed)
+        self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
         self._host = host
 
     def __next__(self) -> Batch:
@@ -64,12 +66,27 @@ class Batches(Iterator[Batch]):
         return batch
 
 
-def every_row(rows: Rows, batch: int) -> Iterator[Batch]:
-    """Yields every row once, in order; rows of zeros fill up the last batch."""
-    for first in range(0, len(rows), batch):
-        numbers = np.arange(first, min(first + batch, len(rows)))
-        values = rows.take(Selection(numbers, np.zeros_like(numbers)))
+def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> Iterator[Batch]:
+    """Yields every row once, in order; rows of zeros fill up the last batch.
+
+    With `max_rows` only those that are `chosen`.
+    """
+    numbers = chosen(len(rows), max_rows)
+    for first in range(0, len(numbers), batch):
+        some = numbers[first : first + batch]
+        values = rows.take(Selection(some, np.zeros_like(some)))
         yield {name: filled(value, batch) for name, value in values.items()}
+
+
+def chosen(count: int, limit: int | None) -> np.ndarray:
+    """Returns `limit` of the numbers below `count`, int64, ascending; all for None or if fewer.
+
+    A random choice that is the same every time, so that evaluations can be compared.
+    """
+    if limit is None or limit >= count:
+        return np.arange(count)
+    generator = np.random.Generator(np.random.Philox(0))
+    return np.sort(generator.choice(count, limit, replace=False))
 
 
 def filled(values: np.ndarray, batch: int) -> np.ndarray:

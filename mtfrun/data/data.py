@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data.batches import Batches
+from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import Feature
+from mtfrun.data.features import INPUTS, TARGETS, Feature
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.prompting import (
     Continuing,
@@ -20,7 +22,8 @@ from mtfrun.data.prompting import (
     ScoredRow,
     continued_pair,
 )
-from mtfrun.data.rows import Batch
+from mtfrun.data.rows import Batch, Density
+from mtfrun.data.task import Metrics
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -71,6 +74,57 @@ class Data(abc.ABC):
           DataError: there is no such split, or it cannot be read.
         """
 
+    def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
+        """Returns rows for `max_batches` of a split, if it has as many, the same every time.
+
+        By default the first ones. Batches that hold rows of similar length only may be more.
+        """
+        return itertools.islice(self.evaluation(batch, split=split), max_batches)
+
+    def by_task(self) -> Mapping[str, Data]:
+        """Returns the data of every task that is evaluated by itself, by the task's name.
+
+        All make the same features. By default this data is the only one, with the name "".
+        """
+        return {"": self}
+
+    @property
+    def cached_tasks(self) -> Sequence[str]:
+        """The names of the tasks that `caches` can build."""
+        return ()
+
+    def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
+        """Yields what is kept of a split on the disk, after building what is not there.
+
+        Nothing by default.
+
+        Raises:
+          DataError: there is no such split, or it cannot be read.
+        """
+        return iter(())
+
+    def densities(self, split: str) -> Mapping[str, Density]:
+        """Returns how full the rows of training are that a split makes, by the name of the task.
+
+        Without the tasks where that is not known before all rows are made.
+        """
+        return {}
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """The vocabularies of the features that are ids, by name."""
+        return {}
+
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        """The number of tokens, the end included, at which longer texts are cut, by feature."""
+        return {}
+
+    @property
+    def class_names(self) -> Mapping[str, Sequence[str]]:
+        """Of the features that are classes, the name of every class."""
+        return {}
+
     def fingerprint(self) -> dict[str, object]:
         """Returns what determines the rows of training, as JSON by the name of a setting.
 
@@ -116,9 +170,28 @@ class TextData(Data):
         return {"vocabulary_size": self.vocabulary.size}
 
     @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """The vocabulary, of inputs and targets."""
+        return {name: self.vocabulary for name in (INPUTS, TARGETS) if name in self.features}
+
+    @property
     def bytes_per_id(self) -> np.ndarray:
         """[vocabulary] bytes of text that each id represents."""
         return self.vocabulary.bytes_per_id
+
+    @property
+    def metrics(self) -> Sequence[Metrics]:
+        """Functions of all targets and all predictions; none for those of the experiment."""
+        return ()
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """All texts that a target may be, if they are few."""
+        return ()
+
+    def postprocess(self, text: str) -> object:
+        """Returns what the metrics compare, by default the text."""
+        return text
 
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to rows."""
@@ -137,7 +210,7 @@ class TextData(Data):
         raise DataError(f"{type(self).__name__} has no running text: use @data.LanguageModelData()")
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns the first pairs of inputs and targets of a split, at most `count`.
+        """Returns pairs of inputs and targets of a split, at most `count`, the same every time.
 
         Raises:
           DataError: the data is not pairs of texts.

@@ -50,6 +50,14 @@ class DelimitedPairsData(PairsData):
                 "pair is not divided between rows"
             )
 
+        inputs, targets = (self.task.vocabulary_of(name) for name in (INPUTS, TARGETS))
+        if inputs.fingerprint != targets.fingerprint:
+            raise DataError(
+                f"DelimitedPairsData: inputs and targets share a row and so a vocabulary, and the "
+                f"task has {inputs} and {targets}: give it one, or use "
+                "@data.SequenceToSequenceData()"
+            )
+
     @property
     def tokens_per_row(self) -> int:
         """Positions of a row."""
@@ -79,7 +87,9 @@ class DelimitedPairsData(PairsData):
             return PackedRows(cache, lengths, joined=self.tokens_per_row)
         return PaddedRows(cache, lengths, joined=self.tokens_per_row)
 
-    def _rows_of_evaluation(self, task: Task, batch: int, split: str) -> Iterator[Batch]:
+    def _rows_of_evaluation(
+        self, task: Task, batch: int, split: str, max_rows: int | None
+    ) -> Iterator[Batch]:
         lengths = [self.inputs_length, self.targets_length]
         rows = PaddedRows(task.cache(split, self.texts), lengths, joined=self.tokens_per_row)
-        return batches_by_length(rows, batch)
+        return batches_by_length(rows, batch, max_rows)

@@ -14,6 +14,7 @@ from mtfrun import mtf
 from mtfrun.data.batches import Batches
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import shapes_of_rows, split_batch, validate_batch
+from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.rows import Batch
 
 STEPS = "steps"
@@ -39,6 +40,7 @@ class Infeed:
 
     Attributes:
       wait_secs: time that calls of `next` have waited for the data.
+      padding: of every batch that the last call of `next` has returned.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Infeed:
         with_shorter_rows: bool = False,
     ):
         self.wait_secs = 0.0
+        self.padding: list[Padding] = []
         self._batches = batches
         self._mesh = mesh
         self._shapes = dict(shapes)
@@ -103,11 +106,13 @@ class Infeed:
         if self._reader is None:
             self._reader = _Reader(self._batches)
         batches: list[Batch] = []
+        self.padding = []
         for _ in range(steps):
             ahead = self._reader.next()
             if ahead.batch is None:
                 break
             batches.append(ahead.batch)
+            self.padding.append(ahead.padding)
             self._position = ahead.position
         return batches
 
@@ -139,11 +144,13 @@ class _Ahead(NamedTuple):
     Attributes:
       batch: its features; None at the end of the data.
       position: of the data behind it, in examples.
+      padding: of the batch.
       error: what was raised instead.
     """
 
     batch: Batch | None
     position: int
+    padding: Padding = Padding(0, 0)
     error: BaseException | None = None
 
 
@@ -196,6 +203,6 @@ class _Reader:
         try:
             batch = next(self._batches, None)
         except BaseException as error:  # raised again by `next`, in the thread that asks
-            return _Ahead(None, 0, error)
+            return _Ahead(None, 0, error=error)
         position = self._batches.position if isinstance(self._batches, Batches) else 0
-        return _Ahead(batch, position)
+        return _Ahead(batch, position, padding_of(batch or {}))

@@ -9,6 +9,7 @@ import grain
 import numpy as np
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.mixing import Mixing
 from mtfrun.data.rows import SelectedRows, Selection
 
 
@@ -39,35 +40,44 @@ class Order:
       sizes: number of rows of every component.
       rates: how often rows of each component are chosen, relative to the others; None for one
         component.
+      max_epochs: after how many epochs rows of each component are no longer chosen; None for any
+        number, as for one component at least.
       seed: of the shuffles.
     """
 
-    def __init__(self, sizes: Sequence[int], rates: Sequence[float] | None = None, *, seed: int):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        rates: Sequence[float] | None = None,
+        max_epochs: Sequence[int | None] | None = None,
+        *,
+        seed: int,
+    ):
         for size in sizes:
             if size < 1:
                 raise DataError("there are no rows to train on: choose another source or split")
         self._sizes = tuple(sizes)
         self._seed = seed
-        self._order = _mixed(sizes, rates, seed)
+        self._shuffled = [
+            grain.MapDataset.range(size).seed(seed + number).shuffle().repeat()
+            for number, size in enumerate(sizes)
+        ]
+        limits = [
+            None if epochs is None else epochs * size
+            for epochs, size in zip(max_epochs or [None] * len(sizes), sizes, strict=True)
+        ]
+        self._mixing = Mixing(rates or [1.0] * len(sizes), limits)
 
     def at(self, positions: np.ndarray) -> Iterator[SelectedRows]:
         """Yields, for each component, its rows at some of the `positions`, int64 [batch]."""
-        chosen = np.array([self._order[int(position)] for position in positions], np.int64)
-        for component, size in enumerate(self._sizes):
-            (here,) = np.nonzero(chosen[:, 0] == component)
+        components, own = self._mixing.at(positions)
+        for component, (size, shuffled) in enumerate(zip(self._sizes, self._shuffled, strict=True)):
+            (here,) = np.nonzero(components == component)
             if here.size:
-                epochs, rows = np.divmod(chosen[here, 1], size)
-                yield SelectedRows(component, here, Selection(rows, epochs, self._seed))
+                visits = own[here]
+                rows = np.array([shuffled[visit] for visit in visits.tolist()], np.int64)
+                yield SelectedRows(component, here, Selection(rows, visits // size, self._seed))
 
-
-def _mixed(sizes: Sequence[int], rates: Sequence[float] | None, seed: int) -> grain.MapDataset:
-    """Returns (component, epoch * size + row) for every position."""
-
-    def component(number: int, size: int) -> grain.MapDataset:
-        rows = grain.MapDataset.range(size).seed(seed + number).shuffle().repeat()
-        return rows.map_with_index(
-            lambda position, row: (number, position // size * size + int(row))
-        )
-
-    components = [component(number, size) for number, size in enumerate(sizes)]
-    return components[0] if rates is None else grain.MapDataset.mix(components, rates)
+    def drawn_before(self, position: int) -> list[int]:
+        """Returns how many rows of every component stand before a position."""
+        return self._mixing.drawn_before(position)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.prompting import Answering, PromptLimits, with_end
+from mtfrun.data.rows import Rows
+from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 
 
@@ -37,12 +39,28 @@ class PairsData(TaskData):
         for name in ("inputs_length", "targets_length"):
             self._check_positive(name, getattr(self, name))
 
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        """The lengths of inputs and targets."""
+        return {INPUTS: self.inputs_length, TARGETS: self.targets_length}
+
+    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
+        """Returns the number of pairs."""
+        return len(self._cache(task, split).ends)
+
     def _answering(self, limits: PromptLimits) -> Answering:
-        return Answering(self.vocabulary, self.inputs_length, self.targets_length, limits)
+        vocabularies = (self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS))
+        return Answering(*vocabularies, self.inputs_length, self.targets_length, limits)
 
     def _ids_of_pair(self, inputs: bytes, target: bytes) -> tuple[dict[str, np.ndarray], int]:
         """Returns the ids of each text with its end, and the number of truncated tokens."""
-        texts = {INPUTS: self.vocabulary.encode(inputs), TARGETS: self.vocabulary.encode(target)}
+        texts = {INPUTS: inputs, TARGETS: target}
         longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
-        ids = {name: with_end(self.vocabulary, texts[name], longest[name]) for name in texts}
-        return ids, sum(len(texts[name]) + 1 - len(ids[name]) for name in texts)
+        ids = {}
+        truncated = 0
+        for name, text in texts.items():
+            vocabulary = self.task.vocabulary_of(name)
+            encoded = vocabulary.encode(text)
+            ids[name] = with_end(vocabulary, encoded, longest[name])
+            truncated += len(encoded) + 1 - len(ids[name])
+        return ids, truncated

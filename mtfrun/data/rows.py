@@ -30,9 +30,28 @@ class Selection(NamedTuple):
     def generators(self) -> list[np.random.Generator]:
         """Returns generators of random numbers, each a function of seed, epoch and row."""
         return [
-            np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[row, epoch, 0, 0]))
+            np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[0, 0, row, epoch]))
             for row, epoch in zip(self.rows.tolist(), self.epochs.tolist(), strict=True)
         ]
+
+
+class Density(NamedTuple):
+    """How full rows are.
+
+    Attributes:
+      tokens: ids in all rows that are no padding.
+      capacity: positions of all rows, over all features.
+      cut_tokens: ids of the texts that are in no row, because their texts are too long.
+    """
+
+    tokens: int
+    capacity: int
+    cut_tokens: int
+
+    @property
+    def fraction(self) -> float:
+        """The part of all positions that is no padding."""
+        return self.tokens / self.capacity
 
 
 class Rows(abc.ABC):
@@ -51,6 +70,11 @@ class Rows(abc.ABC):
 
         A pure function of the selection; may be called by any thread.
         """
+
+    @property
+    def density(self) -> Density | None:
+        """How full the rows are, exactly; None where it is not known before all are made."""
+        return None
 
 
 class SelectedRows(NamedTuple):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from mtfrun.data.cache import TokenCache, open_cache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
+from mtfrun.data.postprocessing import unchanged
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
@@ -15,13 +17,42 @@ Fields = Mapping[str, bytes]
 # One example to one, to several, or to none (an empty list).
 Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
 
+# All targets and all predictions, in that order, to values by name.
+Metrics = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
+
 # The field that a source of running text has; it becomes the targets.
 TEXT = "text"
 
 
+class Tasks(Protocol):
+    """A task, or several of the same features that are mixed."""
+
+    @property
+    def title(self) -> str:
+        """The name in messages."""
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """The tasks, of different names."""
+
+    @property
+    def epoch_limits(self) -> Sequence[int | None]:
+        """After how many epochs each is no longer trained on; None for any number."""
+
+    def example_rates(self, examples: Sequence[int]) -> Sequence[float]:
+        """Returns how often examples of each task are drawn, relative to the others.
+
+        Args:
+          examples: the number that each task has.
+        """
+
+    def vocabulary_of(self, feature: str) -> Vocabulary:
+        """Returns the vocabulary of "inputs" or "targets", which all tasks share."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Examples of a source as ids.
+    """Examples of a source as ids, and how predictions for them are measured.
 
     Attributes:
       source: of the examples.
@@ -31,6 +62,12 @@ class Task:
         them in the cache, so that classes with fields are better than lambdas.
       name: of the task in metrics, messages and the cache; by default made from the source.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
+      metrics: functions of all targets and all predictions, texts that `postprocess` has read, to
+        values by name; by default those of `experiment.DecodedPairs`.
+      postprocess: of every target and prediction, to what the metrics compare: see
+        `LabelNumber` and `Number`. The text itself by default.
+      labels: all texts that a target may be. If there are any, the likeliest of them is compared
+        with the target as well, see `experiment.RankedLabels`.
     """
 
     source: Source
@@ -38,6 +75,28 @@ class Task:
     preprocessors: Sequence[Preprocessor] = ()
     name: str | None = None
     cache_dir: str | None = None
+    metrics: Sequence[Metrics] = ()
+    postprocess: Callable[[str], Any] = unchanged
+    labels: Sequence[str] = ()
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """The task itself."""
+        return (self,)
+
+    @property
+    def epoch_limits(self) -> Sequence[int | None]:
+        """None: it is trained on without end."""
+        return (None,)
+
+    def example_rates(self, examples: Sequence[int]) -> Sequence[float]:
+        """Returns 1 for the only task."""
+        return (1.0,)
+
+    @property
+    def title(self) -> str:
+        """The name, by default that of the source's class."""
+        return self.name or type(self.source).__name__
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
         """Returns the vocabulary of "inputs" or "targets".

@@ -5,15 +5,20 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.data.batches import Batches, every_row
+import numpy as np
+
+from mtfrun.data.batches import Batches, chosen, every_row
+from mtfrun.data.cache import TokenCache, open_cache
+from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import TextData
 from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.fingerprint import IDS, VOCABULARIES, short_json
 from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.rows import Batch, Rows
-from mtfrun.data.task import Task
+from mtfrun.data.rows import Batch, Density, Rows
+from mtfrun.data.task import Metrics, Task, Tasks
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -23,12 +28,13 @@ class TaskData(TextData):
 
     Attributes:
       texts: names of the features that are read.
-      task: the source, the preprocessors and the vocabulary.
+      task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are
+        mixed in training and evaluated one by one.
     """
 
     texts: ClassVar[Sequence[str]] = (TARGETS,)
 
-    task: Task
+    task: Tasks
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -39,24 +45,81 @@ class TaskData(TextData):
         self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
     ) -> Batches:
         """Returns endless shuffled batches, see `Data.train`."""
-        return Batches([self._rows(self.task, split)], batch, seed=seed, host=host)
+        tasks = self.task.tasks
+        rows = [self._rows(task, split) for task in tasks]
+        examples = [self._num_examples(task, split, x) for task, x in zip(tasks, rows, strict=True)]
+        rates = self.task.example_rates(examples)
+        # A row of many examples is drawn so much less often.
+        rates_of_rows = [
+            rate * len(x) / count for rate, x, count in zip(rates, rows, examples, strict=True)
+        ]
+        limits = self.task.epoch_limits
+        return Batches(rows, batch, seed=seed, rates=rates_of_rows, max_epochs=limits, host=host)
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
-        """Returns every row of `split` once. Rows of padding fill up a batch."""
-        self._check_positive("batch", batch)
-        return self._rows_of_evaluation(self.task, batch, split)
+        """Returns every row of `split` once, task by task. Rows of padding fill up a batch."""
+        return self._evaluation(batch, split, None)
+
+    def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
+        """Returns a random choice of as many rows, the same every time; of a mixture, per task."""
+        return self._evaluation(batch, split, batch * max_batches)
+
+    def by_task(self) -> Mapping[str, TaskData]:
+        """Returns the data of every task of a mixture; of one task, the data itself."""
+        if len(self.task.tasks) == 1:
+            return {"": self}
+        return {task.title: dataclasses.replace(self, task=task) for task in self.task.tasks}
+
+    @property
+    def cached_tasks(self) -> Sequence[str]:
+        """The names of all tasks."""
+        return [task.title for task in self.task.tasks]
+
+    def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
+        """Yields the cache of every task."""
+        for task in self.task.tasks:
+            if not choice.includes(task.title):
+                continue
+            if choice.cache_dir is not None:
+                task = dataclasses.replace(task, cache_dir=choice.cache_dir)
+            cache = open_cache(task, split, tuple(self.texts), overwrite=choice.overwrite)
+            counts = {
+                "examples": len(cache),
+                "tokens": cache.tokens.size,
+                "bytes": cache.manifest["text_bytes"],
+            }
+            yield Cached(task.title, split, counts, cache.directory, cache)
+
+    def densities(self, split: str) -> Mapping[str, Density]:
+        """Returns how full the rows of every task are."""
+        densities = {task.title: self._rows(task, split).density for task in self.task.tasks}
+        return {title: density for title, density in densities.items() if density is not None}
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """The vocabulary of every feature that is read."""
+        return {name: self.task.vocabulary_of(name) for name in self.texts}
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
+        """Returns the hashes of ids and vocabularies, and the settings that make rows of them.
+
+        Where the ids come from is said as well, to name what has changed if they have.
+        """
         settings = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name != "task"
         }
-        vocabularies = {name: self.task.vocabulary_of(name).fingerprint for name in self.texts}
+        tasks = self.task.tasks
+        caches = {task.title: self._cache(task, "train") for task in tasks}
+        if len(tasks) > 1:
+            settings["tasks"] = list(caches)
+            sizes = [cache.manifest["examples"] for cache in caches.values()]
+            settings["rates"] = list(self.task.example_rates(sizes))
+            settings["max_epochs"] = list(self.task.epoch_limits)
         return {
-            "texts": self.task.cache("train", self.texts).fingerprint,
-            "vocabularies": vocabularies,
+            "texts": {title: _origin(cache) for title, cache in caches.items()},
+            VOCABULARIES: {name: v.fingerprint for name, v in self.vocabularies.items()},
             "settings": settings,
         }
 
@@ -64,19 +127,79 @@ class TaskData(TextData):
         """Returns the targets of a split, one document after the other."""
         if not self.has_text:
             return super().text(split)
-        return b"".join(text for (text,) in self.task.texts(split, [TARGETS]))
+        texts = (text for task in self.task.tasks for (text,) in task.texts(split, [TARGETS]))
+        return b"".join(texts)
 
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
-        """Returns the first pairs of inputs and targets of a split, at most `count`."""
+        """Returns pairs of inputs and targets of a split, at most `count`.
+
+        If there are more, a random choice that is the same every time; of a mixture's tasks, each
+        the same number.
+        """
         if not self.has_pairs:
             return super().pairs(split, count)
-        pairs = self.task.texts(split, [INPUTS, TARGETS])
-        return [(inputs, target) for inputs, target in itertools.islice(pairs, count)]
+        tasks = self.task.tasks
+        shares = np.diff(np.linspace(0, count, len(tasks) + 1).astype(int)).tolist()
+        return [
+            pair
+            for task, share in zip(tasks, shares, strict=True)
+            for pair in self._chosen_pairs(task, split, share)
+        ]
+
+    @property
+    def metrics(self) -> Sequence[Metrics]:
+        """Those of the task; none for a mixture, whose tasks have their own."""
+        return self.task.tasks[0].metrics if len(self.task.tasks) == 1 else ()
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Those of the task; none for a mixture."""
+        return self.task.tasks[0].labels if len(self.task.tasks) == 1 else ()
+
+    def postprocess(self, text: str) -> object:
+        """Returns what the metrics compare."""
+        return self.task.tasks[0].postprocess(text) if len(self.task.tasks) == 1 else text
+
+    def _chosen_pairs(self, task: Task, split: str, count: int) -> list[tuple[bytes, bytes]]:
+        numbers = chosen(self._cache(task, split).manifest["examples"], count).tolist()
+        texts = enumerate(task.texts(split, [INPUTS, TARGETS]))
+        # Each number takes up the reading where the one before has left it.
+        return [next((x, y) for i, (x, y) in texts if i == number) for number in numbers]
+
+    def _cache(self, task: Task, split: str) -> TokenCache:
+        return task.cache(split, self.texts)
+
+    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
+        """Returns the number of examples in rows of training, by default that of the rows."""
+        return len(rows)
+
+    def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
+        self._check_positive("batch", batch)
+        return itertools.chain.from_iterable(
+            self._rows_of_evaluation(task, batch, split, max_rows) for task in self.task.tasks
+        )
 
     @abc.abstractmethod
     def _rows(self, task: Task, split: str) -> Rows:
         """Returns the rows of training."""
 
-    def _rows_of_evaluation(self, task: Task, batch: int, split: str) -> Iterator[Batch]:
-        """Yields the batches of an evaluation, by default those of training's rows, in order."""
-        return every_row(self._rows(task, split), batch)
+    def _rows_of_evaluation(
+        self, task: Task, batch: int, split: str, max_rows: int | None
+    ) -> Iterator[Batch]:
+        """Yields the batches of an evaluation, by default those of training's rows, in order.
+
+        Args:
+          task: the task.
+          batch: rows of a batch.
+          split: of the source.
+          max_rows: see `chosen`; None for all.
+        """
+        return every_row(self._rows(task, split), batch, max_rows)
+
+
+def _origin(cache: TokenCache) -> dict[str, object]:
+    return {
+        IDS: cache.fingerprint,
+        "source": short_json(cache.manifest["source"]),
+        "preprocessors": short_json(cache.manifest["preprocessors"]),
+    }

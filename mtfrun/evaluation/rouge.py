@@ -32,14 +32,14 @@ class Rouge:
             ) from None
         self._scorer = rouge_scorer.RougeScorer(list(_KINDS))
 
-    def __call__(self, outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        """Returns the metrics of outputs with one reference each."""
+    def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+        """Returns the metrics of predictions with one target each."""
         scores = [
             self._scorer.score(
-                target=_one_sentence_per_line(reference),
-                prediction=_one_sentence_per_line(output),
+                target=_one_sentence_per_line(target),
+                prediction=_one_sentence_per_line(prediction),
             )
-            for output, reference in zip(outputs, references, strict=True)
+            for target, prediction in zip(targets, predictions, strict=True)
         ]
         return {
             kind: 100.0 * float(np.mean([score[kind].fmeasure for score in scores]))

@@ -1,4 +1,8 @@
-"""Metrics of output texts against their references."""
+"""Metrics of predicted texts against their targets.
+
+Every metric of a task is a function of all targets and all predictions, in that order, that returns
+values by name.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +11,38 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def text_metrics(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Returns "exact_match", "bleu" and "chrf" of outputs with one reference each."""
+def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "exact_match", "bleu" and "chrf" of predictions with one target each."""
     return {
-        "exact_match": exact_match(outputs, references),
-        "bleu": bleu(outputs, references),
-        "chrf": chrf(outputs, references),
+        **exact_match(targets, predictions),
+        **bleu(targets, predictions),
+        **chrf(targets, predictions),
     }
 
 
-def exact_match(outputs: Sequence[str], references: Sequence[str]) -> float:
-    """Returns the share of outputs that equal their reference.
+def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+    """Returns "exact_match", the share of predictions that equal their target.
 
-    >>> exact_match(["two", "tree"], ["two", "three"])
-    0.5
+    >>> exact_match(["two", "three"], ["two", "tree"])
+    {'exact_match': 0.5}
     """
-    return float(np.mean([a == b for a, b in zip(outputs, references, strict=True)]))
+    pairs = zip(targets, predictions, strict=True)
+    return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
 
 
-def token_accuracy(outputs: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> float:
-    """Returns the share of the references' tokens that are at the same position in the output.
+def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
+    """Returns the share of the targets' tokens that are at the same position in the prediction.
 
-    >>> token_accuracy([np.array([5, 6, 7, 9])], [np.array([5, 6, 8, 9, 4])])
+    >>> token_accuracy([np.array([5, 6, 8, 9, 4])], [np.array([5, 6, 7, 9])])
     0.6
     """
-    pairs = list(zip(outputs, references, strict=True))
+    pairs = list(zip(targets, predictions, strict=True))
     correct = sum(int(np.sum(a[: len(b)] == b[: len(a)])) for a, b in pairs)
-    return correct / max(sum(len(b) for _, b in pairs), 1)
+    return correct / max(sum(len(target) for target, _ in pairs), 1)
 
 
-def bleu(outputs: Sequence[str], references: Sequence[str]) -> float:
-    """Returns the corpus BLEU, 0 to 100, with sacrebleu's defaults.
+def bleu(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "bleu", that of the corpus, 0 to 100, with sacrebleu's defaults.
 
     Papineni et al. 2002, https://aclanthology.org/P02-1040; Post 2018,
     https://aclanthology.org/W18-6319.
@@ -45,11 +50,11 @@ def bleu(outputs: Sequence[str], references: Sequence[str]) -> float:
     # Importing it takes longer than most commands, which do not need it.
     import sacrebleu  # noqa: PLC0415
 
-    return float(sacrebleu.corpus_bleu(list(outputs), [list(references)]).score)
+    return {"bleu": float(sacrebleu.corpus_bleu(list(predictions), [list(targets)]).score)}
 
 
-def chrf(outputs: Sequence[str], references: Sequence[str]) -> float:
-    """Returns chrF2, 0 to 100; Popovic 2015, https://aclanthology.org/W15-3049."""
+def chrf(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "chrf", chrF2 of the corpus, 0 to 100; Popovic 2015, https://aclanthology.org/W15-3049."""
     import sacrebleu  # noqa: PLC0415, as in `bleu`
 
-    return float(sacrebleu.corpus_chrf(list(outputs), [list(references)]).score)
+    return {"chrf": float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from mtfrun.data import Padding
 from mtfrun.errors import InputError
 from mtfrun.models.means import means
 from mtfrun.training.step import GRAD_NORM, LEARNING_RATE
@@ -26,8 +28,24 @@ class HostMetric(Protocol):
 
 History: TypeAlias = Mapping[str, HostMetric]
 
+PADDING = "data/padding_fraction"
+
 # Values of a step, not means over examples.
 _LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
+
+
+@dataclasses.dataclass
+class _Counted:
+    """A `HostMetric` of what the host itself has counted."""
+
+    total: np.ndarray
+    weight: np.ndarray
+
+
+def padding_history(padding: Sequence[Padding]) -> History:
+    """Returns the share of padding in the batch of every step; nothing for data without text."""
+    empty, positions = np.array(padding, np.float64).reshape(-1, 2).T
+    return {PADDING: _Counted(empty, positions)} if positions.any() else {}
 
 
 class Curves:

@@ -14,7 +14,7 @@ from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
-from mtfrun.training.curves import Curves, History
+from mtfrun.training.curves import Curves, History, padding_history
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import Pace
@@ -174,14 +174,14 @@ class _Loop:
 
         while step < self._options.train_steps and signals.received is None:
             count = self._steps_of_visit(step)
-            start = self._clock()
+            start, waited = self._clock(), self._infeed.wait_secs
             with self._profiled():
                 history = self._visit(count)
-            secs = self._clock() - start
+            secs, waited = self._clock() - start, self._infeed.wait_secs - waited
             self._guard.check_steps(step, history, count, self._features)
-            self._pace.add(count, float(history[OBJECTIVE].weight[:count].sum()), secs)
-            self._write_points(list(self._curves.add(step, history, count)), progress, summaries)
+            self._pace.add(count, float(history[OBJECTIVE].weight[:count].sum()), secs, waited)
             before, step = step, step + count
+            self._write_points(list(self._curves.add(before, history, count)), progress, summaries)
             progress.advance(count)
             summaries.flush()
             self._actions.call(before, context())
@@ -234,7 +234,7 @@ class _Loop:
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
         history: History = mtf.to_numpy(self._steps_function(features, num_steps))
-        return history
+        return {**history, **padding_history(self._infeed.padding)}
 
     def _check_variables(self, step: int) -> None:
         self._guard.check_variables(step, self._features, self._last_index)

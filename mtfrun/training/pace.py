@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+DATA_WAIT = "perf/data_wait_fraction"
+
 
 class Pace:
     """Measures visits of the devices, to choose the length of the next one and to report the speed.
@@ -27,8 +29,8 @@ class Pace:
             return 1
         return max(1, min(most, int(self._visit_secs / self._secs_per_step)))
 
-    def add(self, steps: int, units: float, secs: float) -> None:
-        """Adds a visit of so many steps, units of data and seconds."""
+    def add(self, steps: int, units: float, secs: float, wait_secs: float = 0.0) -> None:
+        """Adds a visit of so many steps, units of data and seconds, some of them without data."""
         secs = max(secs, 1e-9)
         self._visits += 1
         if self._visits > 1:
@@ -38,14 +40,20 @@ class Pace:
         self._steps += steps
         self._units += units
         self._secs += secs
+        self._wait_secs += wait_secs
 
     def rates(self) -> dict[str, float]:
-        """Returns steps and units per second since the start of the window, by tag."""
+        """Returns steps and units per second since the start of the window, by tag.
+
+        And the share of the time in which the devices waited for data.
+        """
         return {
             "perf/steps_per_sec": self._steps / self._secs,
             self._rate: self._units / self._secs,
+            DATA_WAIT: min(1.0, self._wait_secs / self._secs),
         }
 
     def start_window(self) -> None:
         """Starts the window over which the speed is measured."""
-        self._steps, self._units, self._secs = 0, 0.0, 0.0
+        self._steps, self._units = 0, 0.0
+        self._secs = self._wait_secs = 0.0

@@ -9,6 +9,10 @@ from typing import TextIO
 from tqdm import tqdm
 
 from mtfrun.models import Reporting
+from mtfrun.training.pace import DATA_WAIT
+
+# The least share of the time that a line mentions.
+_LEAST_WAIT = 0.01
 
 
 class Progress:
@@ -46,7 +50,10 @@ class Progress:
         self._bar.update(steps)
 
     def line(self, step: int, values: Mapping[str, float]) -> None:
-        """Prints "step 300/2000  loss 2.31  lr 1e-03  41.2k tok/s  eta 1:20"."""
+        """Prints "step 300/2000  loss 2.31  lr 1e-03  41.2k tok/s  eta 1:20".
+
+        If the devices wait for data 1 % of the time or more, "data wait 12%" stands before the eta.
+        """
         parts = [f"step {step}/{self._train_steps}"]
         parts += [
             f"{name} {values[name]:.4f}" for name in self._reporting.progress if name in values
@@ -56,6 +63,8 @@ class Progress:
         if self._reporting.rate in values:
             speed = _short(values[self._reporting.rate])
             parts.append(f"{speed} {self._reporting.short_unit}/s")
+        if values.get(DATA_WAIT, 0.0) >= _LEAST_WAIT:
+            parts.append(f"data wait {values[DATA_WAIT]:.0%}")
         if rate:
             parts.append(f"eta {_duration((self._train_steps - step) / rate)}")
         self.note("  ".join(parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,26 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
     """Returns `cls(*args)` with all other arguments from the configuration."""
     try:
         return cast(T, gin.get_configurable(cls)(*args))
+    except TypeError as error:
+        missing = explain_missing(error)
+        if missing is None:
+            raise
+        raise missing from None
+
+
+def argument(cls: Callable[..., object], name: str, default: object = None) -> Any:
+    """Returns the value of one argument of a class, without the others and without calling it.
+
+    For commands that need a part of the configuration only.
+
+    Args:
+      cls: the class.
+      name: of its argument.
+      default: the value of an argument that the configuration does not give.
+    """
+    value = gin.get_bindings(gin.get_configurable(cls), resolve_references=False).get(name, default)
+    try:
+        return copy.deepcopy(value)  # so gin evaluates references
     except TypeError as error:
         missing = explain_missing(error)
         if missing is None:

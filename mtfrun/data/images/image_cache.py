@@ -95,27 +95,39 @@ class EncodedCache(ImageCache):
         ]
 
 
-def open_pixel_cache(source: ImageSource, split: str, cache_dir: str | None) -> PixelCache:
+def open_pixel_cache(
+    source: ImageSource, split: str, cache_dir: str | None, *, overwrite: bool = False
+) -> PixelCache:
     """Returns the cache of a split whose images have one size, after building it if there is none.
 
     Waits while another process builds the same cache.
+
+    Args:
+      source: of the images.
+      split: of the source.
+      cache_dir: see `resolve_cache_dir`.
+      overwrite: whether it is built even if there is one.
 
     Raises:
       DataError: there is no such split, it cannot be read or holds no images, or the cache cannot
         be written.
     """
-    return PixelCache(_built(source, split, cache_dir, _write_pixels))
+    return PixelCache(_built(source, split, cache_dir, _write_pixels, overwrite=overwrite))
 
 
-def open_encoded_cache(source: ImageSource, split: str, cache_dir: str | None) -> EncodedCache:
+def open_encoded_cache(
+    source: ImageSource, split: str, cache_dir: str | None, *, overwrite: bool = False
+) -> EncodedCache:
     """Returns the cache of a split whose images differ in size; see `open_pixel_cache`."""
-    return EncodedCache(_built(source, split, cache_dir, _write_records))
+    return EncodedCache(_built(source, split, cache_dir, _write_records, overwrite=overwrite))
 
 
-_Write = Callable[[Path, Path, ImageSource, Iterator[ImageExample]], None]
+_Write = Callable[[Path, Path, Iterator[ImageExample]], None]
 
 
-def _built(source: ImageSource, split: str, cache_dir: str | None, write: _Write) -> Path:
+def _built(
+    source: ImageSource, split: str, cache_dir: str | None, write: _Write, *, overwrite: bool
+) -> Path:
     """Returns the directory of a cache, whose images `write` writes."""
     origin = {
         "format": FORMAT,
@@ -136,7 +148,7 @@ def _built(source: ImageSource, split: str, cache_dir: str | None, write: _Write
                 digest.update(example.content)
                 yield example
 
-        write(work, directory, source, noted())
+        write(work, directory, noted())
         if not labels:
             raise DataError(f'split "{split}" of {source} holds no images; choose another')
         array = np.array(labels, np.int32)
@@ -145,13 +157,11 @@ def _built(source: ImageSource, split: str, cache_dir: str | None, write: _Write
             np.save(work / LABELS, array)
         return {"images": len(labels), "sha256": digest.hexdigest(), **origin}
 
-    build_once(directory, build)
+    build_once(directory, build, overwrite=overwrite)
     return directory
 
 
-def _write_pixels(
-    work: Path, directory: Path, source: ImageSource, examples: Iterator[ImageExample]
-) -> None:
+def _write_pixels(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
     with writing(directory):
         file = (work / PIXELS).open("wb")
     with file:
@@ -162,9 +172,7 @@ def _write_pixels(
             file.flush()
 
 
-def _write_records(
-    work: Path, directory: Path, source: ImageSource, examples: Iterator[ImageExample]
-) -> None:
+def _write_records(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
     # Images are compressed already; a group of one record is read without its neighbours.
     writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
     sizes: list[tuple[int, int]] = []

@@ -9,9 +9,11 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import Data
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
+from mtfrun.data.fingerprint import short_json
 from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
 from mtfrun.data.images.image_cache import ImageCache, open_encoded_cache, open_pixel_cache
 from mtfrun.data.images.image_files import encoded_image, read_file, read_image
@@ -29,6 +31,8 @@ from mtfrun.data.rows import Batch, Rows
 
 # Networks for images of 224 pixels are evaluated on the centre of images of 256.
 _RESIZE = 256 / 224
+# Images that are decoded together, in threads.
+_TOGETHER = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +129,12 @@ class ImageData(Data):
             return PixelRows(open_pixel_cache(self.source, split, self.cache_dir))
         return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
 
+    def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
+        """Yields the images of a split in order, without noise, and the numbers of their labels."""
+        for batch in every_row(self.rows(split), _TOGETHER):
+            examples = zip(batch[IMAGES], batch[LABELS].tolist(), batch[WEIGHTS], strict=True)
+            yield from ((image, label) for image, label, weight in examples if weight)
+
     def read_image(self, path: str) -> np.ndarray:
         """Returns the pixels of an image file, scaled and cropped as those of an evaluation.
 
@@ -138,11 +148,30 @@ class ImageData(Data):
         window = self._crop_of_evaluation(image.size, np.random.default_rng(0))
         return image.crop(window, self._rows_and_cols)
 
+    @property
+    def class_names(self) -> dict[str, Sequence[str]]:
+        """The names of the labels."""
+        return {LABELS: self.label_names}
+
+    @property
+    def cached_tasks(self) -> Sequence[str]:
+        """The name of the source's class."""
+        return [type(self.source).__name__]
+
+    def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
+        """Yields the cache of the images, as they are before they are cropped and augmented."""
+        (title,) = self.cached_tasks
+        if choice.includes(title):
+            cache = self._cache(split, choice)
+            size = sum(path.stat().st_size for path in cache.directory.iterdir())
+            counts = {"images": len(cache), "bytes": size}
+            yield Cached(title, split, counts, cache.directory)
+
     def fingerprint(self) -> dict[str, object]:
         """Returns the hash of the images and the settings that make rows of them."""
         return {
             "images": self._cache("train").fingerprint,
-            "labels": list(self.label_names),
+            "labels": short_json(list(self.label_names)),
             "image_size": self.image_size,
             "crop": repr(self.crop or self._crop_of_evaluation),
             "augmentations": [repr(augmentation) for augmentation in self.augmentations],
@@ -167,8 +196,11 @@ class ImageData(Data):
             return WholeImage()
         return CentreCrop(self.image_size, self.resize or round(self.image_size * _RESIZE))
 
-    def _cache(self, split: str) -> ImageCache:
+    def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
         has_one_size = self.source.size[0] is not None
         return (open_pixel_cache if has_one_size else open_encoded_cache)(
-            self.source, split, self.cache_dir
+            self.source,
+            split,
+            self.cache_dir if choice.cache_dir is None else choice.cache_dir,
+            overwrite=choice.overwrite,
         )

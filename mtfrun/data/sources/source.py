@@ -57,6 +57,10 @@ class Source(abc.ABC):
           DataError: there is no such split, or no file.
         """
 
+    def expected_bytes(self, split: str) -> int | None:
+        """Returns about how many bytes of text `split` has, for progress; None if not known."""
+        return None
+
     def check_split(self, split: str) -> None:
         """Raises DataError unless `split` is one of `splits`."""
         check_split(str(self), split, self.splits)

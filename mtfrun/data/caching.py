@@ -1,0 +1,51 @@
+"""What is kept of a split on the disk, and the choice of what is to be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mtfrun.data.cache import TokenCache
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheChoice:
+    """Which caches to build, and where.
+
+    Attributes:
+      tasks: a regular expression that the whole name of a task matches.
+      cache_dir: directory of all caches; None for that of each task.
+      overwrite: whether caches that exist are built again.
+    """
+
+    tasks: str = ".*"
+    cache_dir: str | None = None
+    overwrite: bool = False
+
+    def includes(self, title: str) -> bool:
+        """Returns whether a task is chosen."""
+        return re.fullmatch(self.tasks, title) is not None
+
+
+EVERY_CACHE = CacheChoice()
+
+
+class Cached(NamedTuple):
+    """A cache of a task's split.
+
+    Attributes:
+      title: name of the task.
+      split: name of the split.
+      counts: what it holds, by name: "examples", "tokens", "bytes".
+      directory: where it is.
+      texts: the ids; None for a cache of something else.
+    """
+
+    title: str
+    split: str
+    counts: Mapping[str, int]
+    directory: Path
+    texts: TokenCache | None = None

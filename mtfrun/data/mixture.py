@@ -1,0 +1,169 @@
+"""Mixtures of tasks, their rates, and the choice of a task or mixture by name."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.task import Task, Tasks
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors import did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class ProportionalToExamples:
+    """A task's rate by its size: min(examples * scale, maximum) ** (1 / temperature).
+
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.5.2: "examples-proportional" and
+    "temperature-scaled mixing".
+
+    Attributes:
+      scale: factor of the number of examples.
+      maximum: limit of that product, so that a large task does not displace the small ones.
+      temperature: 1 mixes in proportion to sizes; the higher it is, the more equal are the rates.
+
+    >>> ProportionalToExamples(maximum=10_000, temperature=2.0)(1_000_000)
+    100.0
+    """
+
+    scale: float = 1.0
+    maximum: float | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "maximum", "temperature"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise DataError(f"ProportionalToExamples.{name}={value} must be above 0")
+
+    def __call__(self, examples: int) -> float:
+        """Returns the rate of a task of so many examples."""
+        size = examples * self.scale
+        if self.maximum is not None:
+            size = min(size, self.maximum)
+        return float(size ** (1.0 / self.temperature))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Tasks of the same features and vocabularies, whose examples are mixed in training.
+
+    Every stretch of training has its share of each task: mixing is deterministic, see `Mixing`. An
+    evaluation reads each task by itself.
+
+    An example is a pair of texts, or a row of running text. A row of packed pairs counts as so many
+    examples as it holds on average.
+
+    Attributes:
+      tasks: of different names.
+      rates: how often examples of each task are drawn, relative to the others; or a function of a
+        task's number of examples.
+      max_epochs: by the name of a task, after how many epochs it is no longer drawn. The others go
+        on; one of them has no such limit.
+      name: for the choice by name, see `choose`.
+    """
+
+    tasks: Sequence[Task]
+    rates: Sequence[float] | Callable[[int], float] = ProportionalToExamples()
+    max_epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    name: str = "mixture"
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise DataError(f"{self._who}.tasks is empty: name one task or more")
+        titles = [task.title for task in self.tasks]
+        repeated = [name for name, count in collections.Counter(titles).items() if count > 1]
+        if repeated:
+            raise DataError(
+                f'{self._who}: several tasks have the name "{repeated[0]}", under which metrics '
+                "are reported: set Task.name"
+            )
+        self._check_rates()
+        self._check_max_epochs(titles)
+
+    @property
+    def title(self) -> str:
+        """The name."""
+        return self.name
+
+    @property
+    def epoch_limits(self) -> Sequence[int | None]:
+        """`max_epochs` of every task."""
+        return [self.max_epochs.get(task.title) for task in self.tasks]
+
+    def example_rates(self, examples: Sequence[int]) -> Sequence[float]:
+        """Returns how often examples of each task are drawn, relative to the others."""
+        if callable(self.rates):
+            return [self.rates(count) for count in examples]
+        return self.rates
+
+    def vocabulary_of(self, feature: str) -> Vocabulary:
+        """Returns the vocabulary of "inputs" or "targets".
+
+        Raises:
+          DataError: two tasks have different ones.
+        """
+        first, *others = self.tasks
+        vocabulary = first.vocabulary_of(feature)
+        for task in others:
+            if task.vocabulary_of(feature).fingerprint != vocabulary.fingerprint:
+                raise DataError(
+                    f'{self._who}: the tasks "{first.title}" and "{task.title}" have different '
+                    f"vocabularies for {feature}: one model reads one"
+                )
+        return vocabulary
+
+    @property
+    def _who(self) -> str:
+        return f'Mixture "{self.name}"'
+
+    def _check_rates(self) -> None:
+        if callable(self.rates):
+            return
+        if len(self.rates) != len(self.tasks):
+            raise DataError(
+                f"{self._who}: {len(self.rates)} rates for {len(self.tasks)} tasks: give one for "
+                "each, or @data.ProportionalToExamples()"
+            )
+        for task, rate in zip(self.tasks, self.rates, strict=True):
+            if not rate > 0:
+                raise DataError(
+                    f'{self._who}: the rate {rate} of the task "{task.title}" must be above 0; '
+                    "leave the task out to not train on it"
+                )
+
+    def _check_max_epochs(self, titles: Sequence[str]) -> None:
+        for name, epochs in self.max_epochs.items():
+            if name not in titles:
+                raise DataError(
+                    f'{self._who}.max_epochs: there is no task "{name}"; there are '
+                    f"{', '.join(titles)}{did_you_mean(name, titles)}"
+                )
+            if epochs < 1:
+                raise DataError(f'{self._who}.max_epochs of "{name}" must be at least 1: {epochs}')
+        if len(self.max_epochs) == len(titles):
+            raise DataError(
+                f"{self._who}.max_epochs bounds every task, and training would run out of rows: "
+                "leave one without, and bound the training with TRAIN_STEPS"
+            )
+
+
+def choose(name: str, tasks: Sequence[Tasks]) -> Tasks:
+    """Returns the task or mixture of a name.
+
+    Args:
+      name: of a task or mixture.
+      tasks: tasks and mixtures of different names, those to choose from.
+
+    Raises:
+      DataError: there is none of that name; the message names the nearest one.
+    """
+    names = [one.title for one in tasks]
+    if name not in names:
+        raise DataError(
+            f'there is no task or mixture "{name}"; there are {", ".join(names)}'
+            f"{did_you_mean(name, names)}"
+        )
+    return tasks[names.index(name)]
