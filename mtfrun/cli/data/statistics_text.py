@@ -30,8 +30,8 @@ def statistics_lines(
     yield f"    tokens of a text   mean {s.mean:,.1f}  {percentiles}  longest {s.longest:,}"
     if s.capacity is not None:
         yield (
-            f"    cut at {s.capacity:,}   {s.cut_texts:,} texts "
-            f"({s.cut_texts / s.count:.2%}), {s.cut_tokens:,} tokens ({s.cut_tokens / s.tokens:.2%})"
+            f"    cut at {s.capacity:,}   {s.cut_texts:,} texts ({s.cut_texts / s.count:.2%}), "
+            f"{s.cut_tokens:,} tokens ({s.cut_tokens / s.tokens:.2%})"
         )
     yield from _bars(s.histogram, s.count, width)
 
