@@ -1,8 +1,10 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
 from mtfrun.data.batches import Batches, every_row
+from mtfrun.data.builders.reading import reading
 from mtfrun.data.data import Data, TextData
 from mtfrun.data.delimited_pairs_data import DelimitedPairsData
+from mtfrun.data.denoising_data import DelimitedDenoisingData, DenoisingData
 from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
@@ -20,11 +22,33 @@ from mtfrun.data.features import (
     split_batch,
     validate_batch,
 )
-from mtfrun.data.images import IMAGES, IdxImages, ImageData, ImageSource, TfdsImages, read_image
+from mtfrun.data.images import (
+    IMAGES,
+    CentreCrop,
+    IdxImages,
+    ImageData,
+    ImageFolders,
+    ImageSource,
+    RandAugment,
+    RandomResizedCrop,
+    TfdsImages,
+    read_image,
+)
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
-from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
+from mtfrun.data.objectives import (
+    Denoiser,
+    FeatureLengths,
+    IidDenoising,
+    MaskedLanguageModel,
+    MixtureOfDenoisers,
+    Objective,
+    PrefixLanguageModel,
+    RawText,
+    SpanCorruption,
+)
+from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.postprocessing import LabelNumber, Number
@@ -47,7 +71,15 @@ from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.vocabularies import ByteVocabulary, EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies import (
+    ByteVocabulary,
+    EncodedTexts,
+    HuggingFaceVocabulary,
+    SentencePieceTraining,
+    SentencePieceVocabulary,
+    Vocabulary,
+    train_sentencepiece,
+)
 
 __all__ = [
     "IMAGES",
@@ -63,35 +95,53 @@ __all__ = [
     "Batch",
     "Batches",
     "ByteVocabulary",
+    "CentreCrop",
     "Continuing",
     "Data",
     "DataError",
+    "DelimitedDenoisingData",
     "DelimitedPairsData",
+    "Denoiser",
+    "DenoisingData",
     "EncodedTexts",
     "Example",
     "Feature",
+    "FeatureLengths",
     "Fields",
     "Host",
+    "HuggingFaceVocabulary",
     "IdxImages",
+    "IidDenoising",
     "ImageData",
+    "ImageFolders",
     "ImageSource",
     "Infeed",
     "LabelNumber",
     "LanguageModelData",
+    "MaskedLanguageModel",
     "Mixture",
+    "MixtureOfDenoisers",
     "Number",
+    "Objective",
     "Padding",
     "PairsData",
+    "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
     "Prompting",
     "ProportionalToExamples",
+    "RandAugment",
+    "RandomResizedCrop",
+    "RawText",
     "Row",
     "Rows",
     "ScoredRow",
     "Selection",
+    "SentencePieceTraining",
+    "SentencePieceVocabulary",
     "SequenceToSequenceData",
     "Source",
+    "SpanCorruption",
     "Task",
     "TaskData",
     "TextData",
@@ -113,7 +163,9 @@ __all__ = [
     "padded",
     "padding_of",
     "read_image",
+    "reading",
     "sequence_to_sequence_shapes",
     "split_batch",
+    "train_sentencepiece",
     "validate_batch",
 ]

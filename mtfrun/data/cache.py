@@ -16,20 +16,18 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary
 
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 1
-MANIFEST = "manifest.json"
 TOKENS = "tokens.bin"
 ENDS = "ends.npy"
 # Texts that are tokenised together: enough to amortise the cost of a call, few enough to bound its
@@ -165,17 +162,9 @@ class TokenCache:
         return hashlib.sha256(f"{hashes[TOKENS]} {hashes[ENDS]}".encode()).hexdigest()
 
 
-def resolve_cache_dir(cache_dir: str | None) -> Path:
-    """Returns `cache_dir`, else $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun."""
-    chosen = cache_dir or os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
-    return Path(chosen).expanduser().absolute()
-
-
 def cache_directory(task: Task, split: str, features: tuple[str, ...]) -> Path:
     """Returns the place of a cache, whose name changes with everything it is made of."""
-    origin = _origin(task, split, features)
-    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
-    return resolve_cache_dir(task.cache_dir) / _name(task) / f"{_file_name(split)}-{digest}"
+    return cache_path(task.cache_dir, _name(task), split, _origin(task, split, features))
 
 
 def open_cache(
@@ -192,23 +181,22 @@ def open_cache(
       overwrite: whether it is built even if there is one.
 
     Raises:
-      DataError: the source cannot be read or holds nothing, or the cache cannot be written.
+      DataError: the source cannot be read or holds nothing, the cache cannot be written, or its
+        files are damaged.
     """
-    directory = cache_directory(task, split, features)
-    if overwrite or not (directory / MANIFEST).exists():
-        with _lock(directory):
-            if overwrite or not (directory / MANIFEST).exists():
-                _remove_leftovers(directory)
-                _build(task, split, features, directory)
+    # Before the source is read: if it changes meanwhile, the next run finds no cache of it.
+    origin = _origin(task, split, features)
+    directory = cache_path(task.cache_dir, _name(task), split, origin)
+
+    def build(work: Path) -> dict[str, Any]:
+        return {**_write_texts(work, directory, task, split, features), **origin}
+
+    build_once(directory, build, overwrite=overwrite)
     return TokenCache.open(directory)
 
 
 def _name(task: Task) -> str:
-    return _file_name(task.name or type(task.source).__name__)
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
+    return task.name or type(task.source).__name__
 
 
 def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]:
@@ -222,44 +210,24 @@ def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]
     }
 
 
-def _build(task: Task, split: str, features: tuple[str, ...], directory: Path) -> None:
-    with _writing(directory):
-        work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        vocabularies = [task.vocabulary_of(feature) for feature in features]
-        # Before the source is read: a source that changes meanwhile makes another cache.
-        origin = _origin(task, split, features)
-        with _Writer(work, directory, vocabularies) as writer:
-            for chunk in _chunks(task, split, features):
-                writer.write(chunk)
-                if progress := _progress.get():
-                    progress(
-                        Building(
-                            _name(task),
-                            split,
-                            writer.examples,
-                            writer.tokens,
-                            writer.text_bytes,
-                            task.source.expected_bytes(split),
-                        )
-                    )
-            if not writer.tokens:
-                raise DataError(
-                    f'split "{split}" of {task.source} holds nothing; choose another source or '
-                    "split"
-                )
-            counts = writer.finish()
-        manifest = {**counts, **origin, "grain": importlib.metadata.version("grain")}
-        with _writing(directory):
-            (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
-            replaced = work.with_name(f"{work.name}-replaced")
-            if directory.exists():  # a directory that is not empty cannot be renamed over
-                directory.rename(replaced)
-            work.rename(directory)
-            shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+def _write_texts(
+    work: Path, directory: Path, task: Task, split: str, features: tuple[str, ...]
+) -> dict[str, Any]:
+    """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts and hashes."""
+    vocabularies = [task.vocabulary_of(feature) for feature in features]
+    progress = _progress.get()
+    expected = None if progress is None else task.source.expected_bytes(split)
+    with _Writer(work, directory, vocabularies) as writer:
+        for chunk in _chunks(task, split, features):
+            writer.write(chunk)
+            if progress is not None:
+                counts = (writer.examples, writer.tokens, writer.text_bytes)
+                progress(Building(_name(task), split, *counts, expected))
+        if not writer.tokens:
+            raise DataError(
+                f'split "{split}" of {task.source} holds nothing; choose another source or split'
+            )
+        return {**writer.finish(), "grain": importlib.metadata.version("grain")}
 
 
 class _Chunk(NamedTuple):
@@ -268,11 +236,13 @@ class _Chunk(NamedTuple):
     Attributes:
       texts: [examples * features], feature by feature of the first example, of the second, ...
       is_whole: [examples] False where the next example goes on with the text.
+      is_continuation: [examples] whether it goes on with the text of the example before.
       text_bytes: of all texts.
     """
 
     texts: list[bytes]
     is_whole: list[bool]
+    is_continuation: list[bool]
     text_bytes: int
 
 
@@ -280,6 +250,7 @@ def _chunks(task: Task, split: str, features: tuple[str, ...]) -> Iterator[_Chun
     """Yields the texts of all examples; empty documents are left out, empty texts of pairs not."""
     texts: list[bytes] = []
     is_whole: list[bool] = []
+    is_continuation: list[bool] = []
     text_bytes = 0
     text_is_begun = False
     for example in task.examples(split):
@@ -294,16 +265,18 @@ def _chunks(task: Task, split: str, features: tuple[str, ...]) -> Iterator[_Chun
             continue
         texts += row
         is_whole.append(example.is_whole)
+        is_continuation.append(text_is_begun)
         text_is_begun = not example.is_whole
         text_bytes += row_bytes
         if text_bytes >= _BYTES_PER_CALL or len(texts) >= _TEXTS_PER_CALL:
-            yield _Chunk(texts, is_whole, text_bytes)
-            texts, is_whole, text_bytes = [], [], 0
+            yield _Chunk(texts, is_whole, is_continuation, text_bytes)
+            texts, is_whole, is_continuation, text_bytes = [], [], [], 0
     if text_is_begun:  # the source promised another part; the text ends here
         texts.append(b"")
         is_whole.append(True)
+        is_continuation.append(True)
     if texts:
-        yield _Chunk(texts, is_whole, text_bytes)
+        yield _Chunk(texts, is_whole, is_continuation, text_bytes)
 
 
 class _Writer:
@@ -320,7 +293,7 @@ class _Writer:
         largest = max(vocabulary.size for vocabulary in vocabularies)
         self._dtype = np.dtype("<u2" if largest <= 1 << 16 else "<i4")
         self._hashes = {TOKENS: hashlib.sha256(), ENDS: hashlib.sha256()}
-        with _writing(directory):
+        with writing(directory):
             self._files = {name: (work / name).open("wb") for name in self._hashes}
             self._files[ENDS].write(bytes(_HEADER_BYTES))
 
@@ -335,7 +308,7 @@ class _Writer:
     def write(self, chunk: _Chunk) -> None:
         """Appends the ids of texts, with an end where a text is whole."""
         features = len(self._vocabularies)
-        encoded = _encode(chunk.texts, self._vocabularies)
+        encoded = _encode(chunk, self._vocabularies)
         has_end = np.repeat(chunk.is_whole, features)
         ends = np.cumsum(encoded.lengths + has_end)
         ids = np.empty(int(ends[-1]), self._dtype)
@@ -353,7 +326,7 @@ class _Writer:
     def finish(self) -> dict[str, Any]:
         """Completes the files and returns the manifest's counts and hashes."""
         shape = (self.examples, len(self._vocabularies))
-        with _writing(self._directory):
+        with writing(self._directory):
             self._files[ENDS].seek(0)
             self._files[ENDS].write(_npy_header(shape))
             for file in self._files.values():
@@ -370,14 +343,17 @@ class _Writer:
     def _append(self, name: str, values: np.ndarray) -> None:
         data = values.data.cast("B") if values.size else b""
         self._hashes[name].update(data)
-        with _writing(self._directory):
+        with writing(self._directory):
             self._files[name].write(data)
 
 
-def _encode(texts: Sequence[bytes], vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
+def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
     """Returns the ids of texts [examples * features], in their order."""
     features = len(vocabularies)
-    if len({id(vocabulary) for vocabulary in vocabularies}) == 1:
+    texts = chunk.texts
+    if any(chunk.is_continuation):  # of running text, which has one feature
+        encoded = _encode_parts(chunk, vocabularies[0])
+    elif len({id(vocabulary) for vocabulary in vocabularies}) == 1:
         encoded = vocabularies[0].encode_texts(texts)
     else:
         columns = [
@@ -399,52 +375,17 @@ def _encode(texts: Sequence[bytes], vocabularies: Sequence[Vocabulary]) -> Encod
     return encoded
 
 
+def _encode_parts(chunk: _Chunk, vocabulary: Vocabulary) -> EncodedTexts:
+    """Returns the ids of texts some of which go on with the one before."""
+    ids = [
+        vocabulary.encode_continuation(text) if is_continuation else vocabulary.encode(text)
+        for text, is_continuation in zip(chunk.texts, chunk.is_continuation, strict=True)
+    ]
+    return EncodedTexts(np.concatenate(ids), np.array([len(part) for part in ids], np.int64))
+
+
 def _npy_header(shape: tuple[int, ...]) -> bytes:
     """Returns the header of an int64 array, numpy's format 1.0, padded to a fixed size."""
     text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}"
     text = text.ljust(_HEADER_BYTES - 11) + "\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii")
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)  # can only be read by setting it
-    os.umask(mask)
-    return mask
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """Removes what killed builds left beside a cache whose lock is held.
-
-    Of other caches too, if nobody holds their lock.
-    """
-    for leftover in directory.parent.glob(".*.*"):
-        name = leftover.name[1:].rpartition(".")[0]
-        lock = leftover.with_name(f".{name}.lock")
-        if leftover.is_dir() and lock.exists():
-            with contextlib.suppress(OSError), lock.open() as file:
-                if name != directory.name:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Holds the exclusive lock of a cache, which the system releases when the process ends."""
-    with _writing(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        file = directory.with_name(f".{directory.name}.lock").open("w")
-        fcntl.flock(file, fcntl.LOCK_EX)
-    with file:
-        yield
-
-
-@contextlib.contextmanager
-def _writing(directory: Path) -> Iterator[None]:
-    """Turns errors of the file system into a DataError about the cache."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot write the cache {directory}: {error.strerror or error}; make room there, or "
-            "name another place with MTFRUN_CACHE_DIR"
-        ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -79,11 +78,11 @@ def _build(directory: Path, build: Callable[[Path], dict[str, Any]]) -> None:
         with writing(directory):
             (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
             work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
-            if directory.exists():
-                # Beside, so that the removal of a cache that is replaced cannot fail half-way.
-                directory.rename(work.with_name(f"{work.name}.replaced"))
+            replaced = work.with_name(f"{work.name}-replaced")
+            if directory.exists():  # a directory that is not empty cannot be renamed over
+                directory.rename(replaced)
             work.rename(directory)
-            shutil.rmtree(work.with_name(f"{work.name}.replaced"), ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -99,10 +98,18 @@ def _umask() -> int:
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Removes what builds of a cache left that were killed. The caller holds its lock."""
-    for leftover in directory.parent.glob(f".{glob.escape(directory.name)}.*"):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
+    """Removes what killed builds left beside a cache whose lock is held.
+
+    What is left of other caches too, unless somebody holds their lock.
+    """
+    for leftover in directory.parent.glob(".*.*"):
+        name = leftover.name[1:].rpartition(".")[0]
+        lock = leftover.with_name(f".{name}.lock")
+        if leftover.is_dir() and not leftover.is_symlink() and lock.exists():
+            with contextlib.suppress(OSError), lock.open() as file:
+                if name != directory.name:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,10 @@ class Data(abc.ABC):
         """
 
     def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
-        """Returns at most `max_batches` of a split, the same every time; by default the first."""
+        """Returns rows for `max_batches` of a split, if it has as many, the same every time.
+
+        By default the first ones. Batches that hold rows of similar length only may be more.
+        """
         return itertools.islice(self.evaluation(batch, split=split), max_batches)
 
     def by_task(self) -> Mapping[str, Data]:

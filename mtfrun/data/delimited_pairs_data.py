@@ -50,6 +50,14 @@ class DelimitedPairsData(PairsData):
                 "pair is not divided between rows"
             )
 
+        inputs, targets = (self.task.vocabulary_of(name) for name in (INPUTS, TARGETS))
+        if inputs.fingerprint != targets.fingerprint:
+            raise DataError(
+                f"DelimitedPairsData: inputs and targets share a row and so a vocabulary, and the "
+                f"task has {inputs} and {targets}: give it one, or use "
+                "@data.SequenceToSequenceData()"
+            )
+
     @property
     def tokens_per_row(self) -> int:
         """Positions of a row."""

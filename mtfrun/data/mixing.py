@@ -53,9 +53,7 @@ class Mixing:
             left = {i: limit - drawn[i] for i in components if (limit := limits[i]) is not None}
             if not left:
                 break
-            length = min(
-                _first_with(left[i], components.index(i), shares) for i in left
-            )
+            length = min(_first_with(left[i], components.index(i), shares) for i in left)
             for i, count in zip(components, _counts(length, shares), strict=True):
                 drawn[i] += count
             components = [i for i in components if limits[i] is None or drawn[i] < limits[i]]

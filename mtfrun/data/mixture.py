@@ -77,8 +77,8 @@ class Mixture:
         repeated = [name for name, count in collections.Counter(titles).items() if count > 1]
         if repeated:
             raise DataError(
-                f'{self._who}: several tasks have the name "{repeated[0]}", under which metrics are '
-                "reported: set Task.name"
+                f'{self._who}: several tasks have the name "{repeated[0]}", under which metrics '
+                "are reported: set Task.name"
             )
         self._check_rates()
         self._check_max_epochs(titles)
@@ -130,8 +130,8 @@ class Mixture:
         for task, rate in zip(self.tasks, self.rates, strict=True):
             if not rate > 0:
                 raise DataError(
-                    f'{self._who}: the rate {rate} of the task "{task.title}" must be above 0; leave '
-                    "the task out to not train on it"
+                    f'{self._who}: the rate {rate} of the task "{task.title}" must be above 0; '
+                    "leave the task out to not train on it"
                 )
 
     def _check_max_epochs(self, titles: Sequence[str]) -> None:

@@ -49,11 +49,18 @@ class PairsData(TaskData):
         return len(self._cache(task, split).ends)
 
     def _answering(self, limits: PromptLimits) -> Answering:
-        return Answering(self.vocabulary, self.inputs_length, self.targets_length, limits)
+        vocabularies = (self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS))
+        return Answering(*vocabularies, self.inputs_length, self.targets_length, limits)
 
     def _ids_of_pair(self, inputs: bytes, target: bytes) -> tuple[dict[str, np.ndarray], int]:
         """Returns the ids of each text with its end, and the number of truncated tokens."""
-        texts = {INPUTS: self.vocabulary.encode(inputs), TARGETS: self.vocabulary.encode(target)}
+        texts = {INPUTS: inputs, TARGETS: target}
         longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
-        ids = {name: with_end(self.vocabulary, texts[name], longest[name]) for name in texts}
-        return ids, sum(len(texts[name]) + 1 - len(ids[name]) for name in texts)
+        ids = {}
+        truncated = 0
+        for name, text in texts.items():
+            vocabulary = self.task.vocabulary_of(name)
+            encoded = vocabulary.encode(text)
+            ids[name] = with_end(vocabulary, encoded, longest[name])
+            truncated += len(encoded) + 1 - len(ids[name])
+        return ids, truncated

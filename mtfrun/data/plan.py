@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,10 +63,8 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     # Not in the order of the source: neighbours there, which are often alike, would share a row.
     order = np.random.default_rng(_SEED).permutation(examples).astype(np.int32)
     sizes = np.minimum(lengths[order], capacity).astype(np.int32)
-    if features == 1:
-        rows = _best_fit(sizes[:, 0], int(capacity[0]))
-    else:
-        rows = _fit_all(sizes, capacity)
+    is_simple = features == 1
+    rows = _best_fit(sizes[:, 0], int(capacity[0])) if is_simple else _fit_all(sizes, capacity)
     by_row = np.argsort(rows, kind="stable")
     counts = np.bincount(rows)
     return Plan(order[by_row], np.concatenate([[0], np.cumsum(counts)]))
@@ -89,17 +86,16 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
         if plan.examples.size == examples == plan.row_starts[-1]:
             return plan
     plan = make()
-    # In a directory that cannot be written, it is made anew each time.
-    with contextlib.suppress(OSError):
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".plan-", delete=False) as file:
-            try:
-                np.savez(file, examples=plan.examples, row_starts=plan.row_starts)
-                os.chmod(file.name, 0o644)
-                Path(file.name).rename(path)
-            except OSError:
-                Path(file.name).unlink()
-                raise
+    with contextlib.suppress(OSError):  # where nothing can be written, it is made anew each time
+        _store(plan, path)
     return plan
+
+
+def _store(plan: Plan, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".plan-") as work:
+        beside = Path(work) / path.name
+        np.savez(beside, examples=plan.examples, row_starts=plan.row_starts)
+        beside.rename(path)
 
 
 def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:

@@ -83,6 +83,9 @@ class Prompting(Protocol):
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest prefix of the outputs of rows of these lengths."""
 
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the text of the ids behind the prefix of an output."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Continuing:
@@ -126,26 +129,31 @@ class Continuing:
         output_length = self.limits.decode_length if length < self.limits.max_length else 0
         return max(0, min(self._max_prompt_length, length - output_length))
 
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the text that continues the prompt."""
+        return self.vocabulary.decode_continuation(ids)
+
 
 @dataclasses.dataclass(frozen=True)
 class Answering:
     """Prompts are the inputs, truncated at their end, and outputs are the targets.
 
     Attributes:
-      vocabulary: text to ids and back.
+      inputs_vocabulary, targets_vocabulary: text to ids and back.
       inputs_length, targets_length: maximum number of ids, including the end.
       limits: of the outputs.
     """
 
-    vocabulary: Vocabulary
+    inputs_vocabulary: Vocabulary
+    targets_vocabulary: Vocabulary
     inputs_length: int
     targets_length: int
     limits: PromptLimits
 
     def row(self, prompt: bytes) -> Row:
         """Returns the prompt and the end as inputs."""
-        encoded = self.vocabulary.encode(prompt)
-        ids = with_end(self.vocabulary, encoded, self.inputs_length)
+        encoded = self.inputs_vocabulary.encode(prompt)
+        ids = with_end(self.inputs_vocabulary, encoded, self.inputs_length)
         limit = int(len(ids) * self.limits.multiplier + self.limits.constant)
         limit = max(1, min(limit, self.limits.decode_length, self.targets_length))
         read = len(ids) - 1
@@ -163,7 +171,7 @@ class Answering:
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as inputs, and targets of zeros."""
         # Rows of padding have an end, so that attention has an id to attend to.
-        padding = [np.asarray([self.vocabulary.end_id], np.int32)] * (batch - len(rows))
+        padding = [np.asarray([self.inputs_vocabulary.end_id], np.int32)] * (batch - len(rows))
         return {
             INPUTS: padded([*(row.ids for row in rows), *padding], batch, lengths[INPUTS]),
             TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
@@ -172,6 +180,10 @@ class Answering:
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns 0: outputs do not begin with the prompt."""
         return 0
+
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the answer."""
+        return self.targets_vocabulary.decode(ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +217,10 @@ class AnsweringInRow:
         """Returns the longest inputs of rows of this length."""
         return min(self.answering.inputs_length, lengths[TARGETS])
 
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the answer, which follows the end of the inputs."""
+        return self.answering.output(ids)
+
 
 def continued_pair(
     vocabulary: Vocabulary, inputs: bytes, target: bytes, max_length: int
@@ -213,7 +229,8 @@ def continued_pair(
 
     If it is too long, the inputs are truncated first, at their beginning, then the target.
     """
-    input_ids, target_ids = vocabulary.encode(inputs), vocabulary.encode(target)
+    encode_target = vocabulary.encode_continuation if inputs else vocabulary.encode
+    input_ids, target_ids = vocabulary.encode(inputs), encode_target(target)
     num_tokens = len(input_ids) + len(target_ids)
     target_ids = with_end(vocabulary, target_ids, max_length)
     inputs_length = min(max_length - len(target_ids), len(input_ids))

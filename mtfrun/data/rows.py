@@ -30,7 +30,7 @@ class Selection(NamedTuple):
     def generators(self) -> list[np.random.Generator]:
         """Returns generators of random numbers, each a function of seed, epoch and row."""
         return [
-            np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[row, epoch, 0, 0]))
+            np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[0, 0, row, epoch]))
             for row, epoch in zip(self.rows.tolist(), self.epochs.tolist(), strict=True)
         ]
 

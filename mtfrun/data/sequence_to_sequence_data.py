@@ -51,6 +51,13 @@ class SequenceToSequenceData(PairsData):
         """Positions of inputs and targets together."""
         return self.inputs_length + self.targets_length
 
+    def model_arguments(self) -> dict[str, object]:
+        """Returns the sizes of the vocabularies; that of the inputs only if it is another one."""
+        inputs, targets = (self.task.vocabulary_of(name) for name in (INPUTS, TARGETS))
+        if inputs.fingerprint == targets.fingerprint:
+            return super().model_arguments()
+        return {**super().model_arguments(), "inputs_vocabulary_size": inputs.size}
+
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs."""
         return self._answering(limits)
@@ -71,4 +78,5 @@ class SequenceToSequenceData(PairsData):
         self, task: Task, batch: int, split: str, max_rows: int | None
     ) -> Iterator[Batch]:
         lengths = [self.inputs_length, self.targets_length]
-        return batches_by_length(PaddedRows(task.cache(split, self.texts), lengths), batch, max_rows)
+        rows = PaddedRows(task.cache(split, self.texts), lengths)
+        return batches_by_length(rows, batch, max_rows)

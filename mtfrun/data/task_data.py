@@ -61,8 +61,8 @@ class TaskData(TextData):
         return self._evaluation(batch, split, None)
 
     def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
-        """Returns at most `max_batches`; a random choice of rows that is the same every time."""
-        return itertools.islice(self._evaluation(batch, split, batch * max_batches), max_batches)
+        """Returns a random choice of as many rows, the same every time; of a mixture, per task."""
+        return self._evaluation(batch, split, batch * max_batches)
 
     def by_task(self) -> Mapping[str, TaskData]:
         """Returns the data of every task of a mixture; of one task, the data itself."""

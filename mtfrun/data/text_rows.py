@@ -1,10 +1,4 @@
-"""Rows of texts: streams that are cut, whole texts packed together, and one example a row.
-
-  StreamRows        running text: every token of the stream is in exactly one row
-  PackedTextRows    running text whose documents are not divided
-  PackedRows        several pairs a row, inputs and targets apart, for encoder-decoders
-  JoinedRows        several pairs a row, each "inputs end targets end", for decoders
-  PaddedRows        one example a row
+"""Rows of texts: a stream that is cut, whole texts packed together, and one example a row.
 
 Segments count from 1 in each row, positions from 0 in each segment, and both are 0 for padding.
 """
@@ -13,11 +7,11 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mtfrun.data.batches import filled
+from mtfrun.data.batches import chosen, filled
 from mtfrun.data.cache import TokenCache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
@@ -25,9 +19,6 @@ from mtfrun.data.gather import Layout, Texts, lay_out
 from mtfrun.data.plan import Plan, pack, stored_plan
 from mtfrun.data.prompting import bucket
 from mtfrun.data.rows import Batch, Density, Rows, Selection
-
-SEGMENTATION = "{}_segmentation"
-POSITION = "{}_position"
 
 
 class TextRows(Rows):
@@ -42,15 +33,20 @@ class TextRows(Rows):
 
     @property
     @abc.abstractmethod
+    def densities(self) -> Mapping[str, Density]:
+        """How full the rows of every feature are, exactly."""
+
+    @property
     def density(self) -> Density:
-        """How full the rows are, exactly."""
+        """How full the rows of all features together are, exactly."""
+        return Density(*(sum(values) for values in zip(*self.densities.values(), strict=True)))
 
 
 class StreamRows(TextRows):
     """The texts of a cache's only feature, joined and cut every `length` tokens.
 
     Only the last row is padded. A text that exceeds the end of a row continues in the next row as
-    that row's first segment, with positions from 0.
+    that row's first segment, with positions from 0. Every token is in exactly one row.
 
     Args:
       cache: of one feature.
@@ -59,228 +55,103 @@ class StreamRows(TextRows):
 
     def __init__(self, cache: TokenCache, length: int):
         super().__init__(cache)
-        (self._feature,) = _features_of(cache, 1)
-        _check_lengths({"length": length}, 1)
+        _check_lengths(cache, [length])
         self._length = length
-        self._ends = cache.ends.reshape(-1)
+        self._ends = cache.ends[:, 0]
 
     def __len__(self) -> int:
         """Returns the number of rows."""
         return -(-self.cache.tokens.size // self._length)
 
     def take(self, selection: Selection) -> Batch:
-        """Returns targets with their segmentation and position, int32 [rows, length]."""
+        """Returns the feature, its segmentation and its position, int32 [rows, length]."""
         begins = selection.rows * self._length
         stops = np.minimum(begins + self._length, self.cache.tokens.size)
         # Text d extends to ends[d], exclusively.
         first = np.searchsorted(self._ends, begins, "right")
         counts = np.searchsorted(self._ends, stops - 1, "right") - first + 1
-        texts = np.repeat(first, counts) + _places(counts)
+        nth = _places(counts)
+        texts = np.repeat(first, counts) + nth
+        # The first text of a row begins with the row, and the last one ends with it.
+        starts = np.where(nth > 0, self._ends[texts - 1], np.repeat(begins, counts))
         ends = np.minimum(self._ends[texts], np.repeat(stops, counts))
-        starts = np.repeat(begins, counts)
-        is_later = _places(counts) > 0  # the first text of a row begins with the row
-        starts[is_later] = self._ends[texts[is_later] - 1]
         layout = lay_out(
             self.cache.tokens, Texts(starts, ends - starts, ends), counts, self._length
         )
-        return _named(self._feature, layout)
+        return _packed(self.cache.features[0], layout)
 
     @property
-    def density(self) -> Density:
+    def densities(self) -> dict[str, Density]:
         """How full the rows are; nothing is cut off."""
-        return Density(self.cache.tokens.size, len(self) * self._length, 0)
-
-
-class PackedTextRows(TextRows):
-    """The texts of a cache's only feature, undivided, as many in a row as fit.
-
-    A text that is longer than a row is cut into pieces of a whole row and a remainder, so that
-    every token is in exactly one row.
-
-    Args:
-      cache: of one feature.
-      length: of a row.
-    """
-
-    def __init__(self, cache: TokenCache, length: int):
-        super().__init__(cache)
-        (self._feature,) = _features_of(cache, 1)
-        _check_lengths({"length": length}, 1)
-        self._length = length
-        lengths = cache.lengths[:, 0]
-        # Piece number `len(cache) + i` is the i-th of those that are not the first of their text.
-        (long,) = np.nonzero(lengths > length)
-        further = (lengths[long] - 1) // length
-        offsets = (_places(further) + 1) * length
-        self._further_starts = np.repeat(_starts(cache)(long, 0), further) + offsets
-        further_sizes = np.minimum(np.repeat(lengths[long], further) - offsets, length)
-        self._further_sizes = further_sizes.astype(np.int32)
-        self._plan = stored_plan(
-            cache.directory,
-            f"texts-{length}",
-            len(cache) + further_sizes.size,
-            lambda: pack(
-                np.concatenate([lengths, self._further_sizes])[:, np.newaxis], [length]
-            ),
-        )
-
-    def __len__(self) -> int:
-        """Returns the number of rows."""
-        return self._plan.rows
-
-    def take(self, selection: Selection) -> Batch:
-        """Returns targets with their segmentation and position, int32 [rows, length]."""
-        pieces, counts = _planned(self._plan, selection.rows)
-        texts = len(self.cache)
-        is_first = pieces < texts
-        first = _starts(self.cache)(np.where(is_first, pieces, 0), 0)
-        sizes = np.minimum(self.cache.ends[np.where(is_first, pieces, 0), 0] - first, self._length)
-        if not is_first.all():
-            further = pieces[~is_first] - texts
-            first[~is_first] = self._further_starts[further]
-            sizes[~is_first] = self._further_sizes[further]
-        layout = lay_out(
-            self.cache.tokens, Texts(first, sizes, first + sizes), counts, self._length
-        )
-        return _named(self._feature, layout)
-
-    @property
-    def density(self) -> Density:
-        """How full the rows are; nothing is cut off."""
-        return Density(self.cache.tokens.size, len(self) * self._length, 0)
+        tokens = self.cache.tokens.size
+        return {self.cache.features[0]: Density(tokens, len(self) * self._length, 0)}
 
 
 class PackedRows(TextRows):
-    """Examples packed into rows of several features, each with its segmentation and position.
+    """Examples packed into rows, none divided.
 
-    Segment n of every feature is of the same example. A text that is longer than its limit is
-    trimmed to one id less, and its end.
+    One feature: texts, of which those that are longer than a row are cut into pieces, so that every
+    token is in exactly one row. Several features: a text that exceeds its length is trimmed to one
+    id less, and its end; segment n of every feature is of the same example.
 
     Args:
-      cache: of the features.
-      lengths: of a row, and the maximum of a text, by feature.
+      cache: of the texts.
+      lengths: [features] the maximum length of a text, and of a row unless features are joined.
+      joined: length of rows of the single feature "targets", in which the features of an example
+        follow each other as one segment, for example "inputs end targets end"; None for rows of
+        each feature.
     """
 
-    def __init__(self, cache: TokenCache, lengths: Mapping[str, int]):
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], *, joined: int | None = None):
         super().__init__(cache)
-        _check_lengths(lengths, 1)
-        self._texts = _TrimmedTexts(cache, lengths)
-        self._lengths = dict(lengths)
-        name = "-".join(["examples", *map(str, self._texts.limits)])
-        self._plan = stored_plan(
-            cache.directory, name, len(cache), lambda: pack(cache.lengths, self._texts.limits)
-        )
+        self._layouts = _Layouts(cache, lengths, joined)
+        self._examples: _Examples
+        if len(lengths) == 1 and joined is None:
+            self._examples = _Pieces(cache, lengths[0])
+        else:
+            self._examples = _TrimmedTexts(cache, lengths)
+        name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
+        self._plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
+
+    def _make_plan(self) -> Plan:
+        sizes = self._layouts.row_sizes(self._examples.sizes)
+        return pack(sizes, list(self._layouts.lengths.values()))
 
     def __len__(self) -> int:
         """Returns the number of rows."""
         return self._plan.rows
 
     def take(self, selection: Selection) -> Batch:
-        """Returns every feature with segmentation and position, int32 [rows, length]."""
-        examples, counts = _planned(self._plan, selection.rows)
+        """Returns every feature, its segmentation and its position, int32 [rows, length]."""
+        first = self._plan.row_starts[selection.rows]
+        counts = self._plan.row_starts[selection.rows + 1] - first
+        examples = self._plan.examples[np.repeat(first, counts) + _places(counts)]
         batch: dict[str, np.ndarray] = {}
-        for feature, length in self._lengths.items():
-            texts = self._texts.of(examples, feature)
-            batch |= _named(feature, lay_out(self.cache.tokens, texts, counts, length))
+        for name, layout in self._layouts(
+            self._examples.texts(examples), counts, self._layouts.lengths
+        ):
+            batch |= _packed(name, layout)
         return batch
 
     @property
-    def density(self) -> Density:
-        """How full the rows are; for one feature see `Density` of `feature_density`."""
-        tokens, cut = self._texts.tokens_and_cut
-        return Density(sum(tokens), len(self) * sum(self._texts.limits), sum(cut))
-
-    @property
-    def feature_density(self) -> dict[str, Density]:
-        """How full the rows of each feature are."""
-        return {
-            feature: Density(tokens, len(self) * limit, cut)
-            for feature, limit, tokens, cut in zip(
-                self.cache.features,
-                self._texts.limits,
-                *self._texts.tokens_and_cut,
-                strict=True,
-            )
-        }
-
-
-class JoinedRows(TextRows):
-    """Pairs in rows of one feature, each "inputs end targets end" and one segment, undivided.
-
-    Inputs or targets that are longer than their limit are trimmed to one id less, and their end.
-
-    Args:
-      cache: of two features.
-      lengths: the maximum of a text, by feature; the first one comes first in the row.
-      length: of a row, at least the sum of `lengths`, which is the default.
-      packed: whether a row holds as many pairs as fit, or one.
-    """
-
-    def __init__(
-        self,
-        cache: TokenCache,
-        lengths: Mapping[str, int],
-        length: int | None = None,
-        *,
-        packed: bool = True,
-    ):
-        super().__init__(cache)
-        self._texts = _TrimmedTexts(cache, lengths)
-        self._length = sum(lengths.values()) if length is None else length
-        _check_lengths({"length": self._length}, sum(lengths.values()))
-        self._plan = None
-        if packed:
-            self._plan = stored_plan(
-                cache.directory,
-                "-".join(["joined", str(self._length), *map(str, self._texts.limits)]),
-                len(cache),
-                self._make_plan,
-            )
-
-    def _make_plan(self) -> Plan:
-        limits = np.asarray(self._texts.limits, np.int32)
-        sizes = np.minimum(self.cache.lengths, limits).sum(1, keepdims=True, dtype=np.int32)
-        return pack(sizes, [self._length])
-
-    def __len__(self) -> int:
-        """Returns the number of rows."""
-        return len(self.cache) if self._plan is None else self._plan.rows
-
-    def take(self, selection: Selection) -> Batch:
-        """Returns targets with their segmentation and position, int32 [rows, length]."""
-        if self._plan is None:
-            examples, counts = selection.rows, np.ones_like(selection.rows)
-        else:
-            examples, counts = _planned(self._plan, selection.rows)
-        columns = [self._texts.of(examples, feature) for feature in self._texts.features]
-        texts = Texts(*(np.stack(parts, axis=1).reshape(-1) for parts in zip(*columns, strict=True)))
-        layout = lay_out(
-            self.cache.tokens, texts, counts * len(columns), self._length, len(columns)
-        )
-        return _named(TARGETS, layout)
-
-    @property
-    def density(self) -> Density:
-        """How full the rows are."""
-        tokens, cut = self._texts.tokens_and_cut
-        return Density(sum(tokens), len(self) * self._length, sum(cut))
+    def densities(self) -> dict[str, Density]:
+        """How full the rows of every feature are."""
+        return self._layouts.densities(self._examples, len(self))
 
 
 class PaddedRows(TextRows):
-    """One example a row, every feature padded to its length.
+    """One example a row.
 
-    A text that is longer than its limit is trimmed to one id less, and its end.
+    A text that exceeds its length is trimmed to one id less, and its end.
 
     Args:
-      cache: of the features.
-      lengths: of a row, by feature.
+      cache, lengths, joined: as in `PackedRows`.
     """
 
-    def __init__(self, cache: TokenCache, lengths: Mapping[str, int]):
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], *, joined: int | None = None):
         super().__init__(cache)
-        _check_lengths(lengths, 1)
-        self._texts = _TrimmedTexts(cache, lengths)
-        self._lengths = dict(lengths)
+        self._layouts = _Layouts(cache, lengths, joined)
+        self._examples = _TrimmedTexts(cache, lengths)
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -288,104 +159,199 @@ class PaddedRows(TextRows):
 
     def take(self, selection: Selection) -> Batch:
         """Returns the ids of every feature, int32 [rows, length]."""
-        return self._take(selection.rows, self._lengths)
+        return self.take_short(selection.rows, self._layouts.lengths)
 
-    def bucketed(self, batch: int) -> Iterator[Batch]:
-        """Yields every example once, in batches of examples of similar length.
-
-        Features are as long as the longest text of the batch needs, rounded up to a power of two,
-        see `bucket`. Rows of zeros fill up the last batch of each combination of lengths.
-        """
-        lengths = self._texts.sizes
-        buckets = np.stack(
-            [
-                _buckets(self._lengths[feature])[lengths[:, column]]
-                for column, feature in enumerate(self._texts.features)
-            ],
-            axis=1,
-        )
-        combinations, of_example = np.unique(buckets, axis=0, return_inverse=True)
-        by_combination = np.argsort(of_example.reshape(-1), kind="stable")
-        counts = np.bincount(of_example.reshape(-1))
-        groups = np.split(by_combination, np.cumsum(counts)[:-1])
-        for combination, examples in zip(combinations.tolist(), groups, strict=True):
-            sizes = dict(zip(self._texts.features, combination, strict=True))
-            for first in range(0, examples.size, batch):
-                values = self._take(examples[first : first + batch], sizes)
-                yield {name: filled(value, batch) for name, value in values.items()}
-
-    def _take(self, examples: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
-        return {
-            feature: lay_out(
-                self.cache.tokens,
-                self._texts.of(examples, feature),
-                np.ones_like(examples),
-                lengths[feature],
-            ).ids
-            for feature in self._lengths
-        }
+    def take_short(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Returns the ids of every feature, int32 [rows, its length in `lengths`]."""
+        counts = np.ones_like(rows)
+        layouts = self._layouts(self._examples.texts(rows), counts, lengths)
+        return {name: layout.ids for name, layout in layouts}
 
     @property
-    def density(self) -> Density:
-        """How full the rows are; `bucketed` yields fuller ones."""
-        tokens, cut = self._texts.tokens_and_cut
-        return Density(sum(tokens), len(self) * sum(self._texts.limits), sum(cut))
+    def lengths(self) -> dict[str, int]:
+        """The length of the rows of every feature."""
+        return self._layouts.lengths
+
+    @property
+    def row_sizes(self) -> np.ndarray:
+        """int32 [examples, features of the rows] number of ids in every row."""
+        return self._layouts.row_sizes(self._examples.sizes)
+
+    @property
+    def densities(self) -> dict[str, Density]:
+        """How full the rows of every feature are; those of `batches_by_length` are fuller."""
+        return self._layouts.densities(self._examples, len(self))
 
 
-class _TrimmedTexts:
-    """The texts of a cache's features, each at most as long as its limit.
+def batches_by_length(
+    rows: PaddedRows, batch: int, max_rows: int | None = None
+) -> Iterator[Batch]:
+    """Yields every example once, in batches of examples of similar length, the shortest first.
 
-    Attributes:
-      features: the names, in the order of the cache's columns.
-      limits: int [features] the maximum length of each.
+    Features are as long as the longest text of the batch needs, rounded up by `bucket`: a program
+    is compiled for each combination of lengths. Rows of zeros fill up its last batch. With
+    `max_rows` only the examples that are `chosen`.
     """
+    names = list(rows.lengths)
+    numbers = chosen(len(rows), max_rows)
+    buckets = rows.row_sizes[numbers]
+    for column, longest in enumerate(rows.lengths.values()):
+        of_length = np.array([bucket(length, longest) for length in range(longest + 1)])
+        buckets[:, column] = of_length[buckets[:, column]]
+    combinations, of_example = np.unique(buckets, axis=0, return_inverse=True)
+    examples = numbers[np.argsort(of_example.reshape(-1), kind="stable")]
+    stops = np.cumsum(np.bincount(of_example.reshape(-1)))
+    for combination, group in zip(
+        combinations.tolist(), np.split(examples, stops[:-1]), strict=True
+    ):
+        lengths = dict(zip(names, combination, strict=True))
+        for first in range(0, group.size, batch):
+            values = rows.take_short(group[first : first + batch], lengths)
+            yield {name: filled(value, batch) for name, value in values.items()}
 
-    def __init__(self, cache: TokenCache, lengths: Mapping[str, int]):
-        if set(cache.features) != set(lengths):
-            raise DataError(
-                f"lengths are given for {', '.join(lengths)}, but the texts are "
-                f"{', '.join(cache.features)}"
-            )
+
+class _Examples(abc.ABC):
+    """Parts of a cache's texts that rows are made of; none is divided further."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> np.ndarray:
+        """int32 [examples, features] number of ids."""
+
+    @property
+    @abc.abstractmethod
+    def cut_tokens(self) -> list[int]:
+        """Ids of each feature that are in no example."""
+
+    @abc.abstractmethod
+    def texts(self, examples: np.ndarray) -> list[Texts]:
+        """Returns the texts [examples] of each feature."""
+
+
+class _TrimmedTexts(_Examples):
+    """The texts of a cache, each at most as long as the limit of its feature."""
+
+    def __init__(self, cache: TokenCache, limits: Sequence[int]):
         self._cache = cache
-        self.features = cache.features
-        self.limits = [lengths[feature] for feature in cache.features]
+        self._limits = limits
 
-    def of(self, examples: np.ndarray, feature: str) -> Texts:
-        """Returns the texts of one feature of the examples."""
-        column = self.features.index(feature)
-        starts = _starts(self._cache)(examples, column)
-        stops = self._cache.ends[examples, column]
-        return Texts(starts, np.minimum(stops - starts, self.limits[column]), stops)
+    def __len__(self) -> int:
+        return len(self._cache)
 
     @property
     def sizes(self) -> np.ndarray:
-        """int32 [examples, features] tokens of every text that are in a row."""
-        return np.minimum(self._cache.lengths, np.asarray(self.limits, np.int32))
+        return np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
 
     @functools.cached_property
-    def tokens_and_cut(self) -> tuple[list[int], list[int]]:
-        """Tokens of every feature that are in a row, and those that are not."""
-        tokens = self.sizes.sum(0, dtype=np.int64)
-        total = self._cache.lengths.sum(0, dtype=np.int64)
-        return tokens.tolist(), (total - tokens).tolist()
+    def cut_tokens(self) -> list[int]:
+        surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
+        return np.maximum(surplus, 0).sum(0, dtype=np.int64).tolist()
+
+    def texts(self, examples: np.ndarray) -> list[Texts]:
+        texts = []
+        for column, limit in enumerate(self._limits):
+            starts, stops = _bounds(self._cache, examples, column)
+            texts.append(Texts(starts, np.minimum(stops - starts, limit), stops))
+        return texts
 
 
-def _starts(cache: TokenCache):  # noqa
+class _Pieces(_Examples):
+    """The texts of a cache's only feature; those that are too long are cut into several pieces.
+
+    Piece `n`, for n less than the number of texts, is the beginning of text `n`; the others follow.
+    """
+
+    def __init__(self, cache: TokenCache, longest: int):
+        self._cache = cache
+        self._longest = longest
+        lengths = cache.lengths[:, 0]
+        (texts,) = np.nonzero(lengths > longest)
+        counts = (lengths[texts] - 1) // longest
+        offsets = (_places(counts) + 1) * longest
+        starts, stops = _bounds(cache, texts, 0)
+        self._starts = np.repeat(starts, counts) + offsets
+        self._stops = np.minimum(self._starts + longest, np.repeat(stops, counts))
+
+    def __len__(self) -> int:
+        return len(self._cache) + self._starts.size
+
+    @property
+    def sizes(self) -> np.ndarray:
+        beginnings = np.minimum(self._cache.lengths[:, 0], self._longest)
+        sizes = (self._stops - self._starts).astype(np.int32)
+        return np.concatenate([beginnings, sizes])[:, np.newaxis]
+
+    @property
+    def cut_tokens(self) -> list[int]:
+        return [0]
+
+    def texts(self, examples: np.ndarray) -> list[Texts]:
+        further = examples - len(self._cache)
+        is_further = further >= 0
+        starts, stops = _bounds(self._cache, np.where(is_further, 0, examples), 0)
+        stops = np.minimum(stops, starts + self._longest)
+        starts[is_further] = self._starts[further[is_further]]
+        stops[is_further] = self._stops[further[is_further]]
+        return [Texts(starts, stops - starts, stops)]
+
+
+class _Layouts:
+    """The features of rows: those of the cache, or one in which they are joined.
+
+    Attributes:
+      lengths: of the rows, by feature.
+    """
+
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], joined: int | None):
+        _check_lengths(cache, lengths)
+        if joined is not None and joined < sum(lengths):
+            raise DataError(
+                f"rows of {joined} tokens cannot hold texts of {' and '.join(map(str, lengths))}"
+            )
+        self._tokens = cache.tokens
+        self._is_joined = joined is not None
+        self.lengths = dict(zip(cache.features, lengths, strict=True))
+        if joined is not None:
+            self.lengths = {TARGETS: joined}
+
+    def __call__(
+        self, texts: Sequence[Texts], counts: np.ndarray, lengths: Mapping[str, int]
+    ) -> Iterator[tuple[str, Layout]]:
+        """Yields the name of every feature and its rows; see `lay_out`."""
+        if self._is_joined:
+            in_turn = Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))
+            features = len(texts)
+            length = lengths[TARGETS]
+            yield TARGETS, lay_out(self._tokens, in_turn, counts * features, length, features)
+        else:
+            for (name, length), feature in zip(lengths.items(), texts, strict=True):
+                yield name, lay_out(self._tokens, feature, counts, length)
+
+    def row_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """Returns int32 [examples, features of the rows] for [examples, features of the cache]."""
+        return sizes.sum(1, keepdims=True, dtype=np.int32) if self._is_joined else sizes
+
+    def densities(self, examples: _Examples, rows: int) -> dict[str, Density]:
+        """Returns how full the rows of every feature are."""
+        tokens = self.row_sizes(examples.sizes).sum(0, dtype=np.int64).tolist()
+        cut = [sum(examples.cut_tokens)] if self._is_joined else examples.cut_tokens
+        return {
+            name: Density(feature_tokens, rows * length, feature_cut)
+            for (name, length), feature_tokens, feature_cut in zip(
+                self.lengths.items(), tokens, cut, strict=True
+            )
+        }
+
+
+def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where texts begin and end in the cache's tokens, int64 [examples]."""
     ends = cache.ends.reshape(-1)
-    features = cache.ends.shape[1]
-
-    def starts(examples: np.ndarray, column: int) -> np.ndarray:
-        texts = examples.astype(np.int64) * features + column
-        return np.where(texts > 0, ends[texts - 1], 0)
-
-    return starts
-
-
-def _planned(plan: Plan, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the examples of the rows, one row after the other, and how many each has."""
-    first = plan.row_starts[rows]
-    counts = plan.row_starts[rows + 1] - first
-    return plan.examples[np.repeat(first, counts) + _places(counts)], counts
+    texts = examples.astype(np.int64) * cache.ends.shape[1] + column
+    return np.where(texts > 0, ends[texts - 1], 0), ends[texts]
 
 
 def _places(counts: np.ndarray) -> np.ndarray:
@@ -397,26 +363,19 @@ def _places(counts: np.ndarray) -> np.ndarray:
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _named(feature: str, layout: Layout) -> dict[str, np.ndarray]:
+def _packed(name: str, layout: Layout) -> dict[str, np.ndarray]:
     return {
-        feature: layout.ids,
-        SEGMENTATION.format(feature): layout.segmentation,
-        POSITION.format(feature): layout.position,
+        name: layout.ids,
+        f"{name}_segmentation": layout.segmentation,
+        f"{name}_position": layout.position,
     }
 
 
-def _buckets(longest: int) -> np.ndarray:
-    """Returns the bucket of every length up to the longest, int [longest + 1]."""
-    return np.array([bucket(length, longest) for length in range(longest + 1)])
-
-
-def _features_of(cache: TokenCache, number: int) -> tuple[str, ...]:
-    if len(cache.features) != number:
-        raise DataError(f"rows of {number} features cannot hold {', '.join(cache.features)}")
-    return cache.features
-
-
-def _check_lengths(lengths: Mapping[str, int], least: int) -> None:
-    for name, length in lengths.items():
-        if length < least:
-            raise DataError(f"{name} must be at least {least}, not {length}")
+def _check_lengths(cache: TokenCache, lengths: Sequence[int]) -> None:
+    if len(lengths) != len(cache.features):
+        raise DataError(
+            f"{len(lengths)} lengths of rows are given for the features {', '.join(cache.features)}"
+        )
+    for name, length in zip(cache.features, lengths, strict=True):
+        if length < 1:
+            raise DataError(f"the length of {name} must be at least 1, not {length}")

@@ -10,7 +10,7 @@ from mtfrun.evaluation.label_metrics import (
     spearman_correlation,
 )
 from mtfrun.evaluation.labelled_images import LabelledImage, image_grid
-from mtfrun.evaluation.loop import Evaluator, Measured
+from mtfrun.evaluation.loop import Evaluator, Measured, Sums
 from mtfrun.evaluation.rouge import Rouge
 from mtfrun.evaluation.scoring import target_log_probs
 from mtfrun.evaluation.squad import squad
@@ -22,6 +22,7 @@ __all__ = [
     "LabelledImage",
     "Measured",
     "Rouge",
+    "Sums",
     "bits_per_byte",
     "bleu",
     "chrf",

@@ -64,7 +64,7 @@ def pearson_correlation(targets: Sequence[float], predictions: Sequence[float]) 
 def spearman_correlation(
     targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
-    """Returns "spearman_correlation", -1 to 1, the correlation of ranks; equal values share theirs."""
+    """Returns "spearman_correlation", -1 to 1, that of ranks; equal values share theirs."""
     return {"spearman_correlation": _correlation(_ranks(targets), _ranks(predictions))}
 
 

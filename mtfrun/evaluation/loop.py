@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,29 @@ class Measured(NamedTuple):
 
     values: dict[str, float]
     tables: dict[str, np.ndarray]
+
+
+class Sums(NamedTuple):
+    """Sums of metrics over examples.
+
+    Attributes:
+      totals: float64, by metric.
+      weights: the numbers that divide them to means.
+    """
+
+    totals: dict[str, np.ndarray]
+    weights: dict[str, float]
+
+    @classmethod
+    def over(cls, parts: Iterable[Sums]) -> Sums:
+        """Returns the sums over all examples of several parts."""
+        totals: dict[str, np.ndarray] = {}
+        weights: dict[str, float] = {}
+        for part in parts:
+            for name, total in part.totals.items():
+                totals[name] = totals.get(name, np.float64(0.0)) + total
+                weights[name] = weights.get(name, 0.0) + part.weights[name]
+        return cls(totals, weights)
 
 
 class Evaluator:
@@ -58,30 +81,47 @@ class Evaluator:
         return self.measure(infeed).values
 
     def measure(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Measured:
-        """Returns the means over all examples, independent of padding, batch size and devices.
+        """Returns the means over all examples, see `sums` and `means`."""
+        return self.means(self.sums(infeed, before_batch))
 
-        A metric with one dimension has a value for every entry, see `metric_tags.entries`; one with
-        more is a table. `before_batch` may raise to stop.
+    def sums(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Sums:
+        """Returns sums over all examples, independent of padding, batch size and devices.
+
+        `before_batch` may raise to stop.
 
         Raises:
           InputError: there is no batch.
         """
-        totals: dict[str, np.ndarray] = {}
-        weights: dict[str, float] = {}
         # One batch per call: a signal waits for one only, and the sums do not depend on timing.
-        while (features := infeed.next(1)) is not None:
-            before_batch()
-            for name, metric in mtf.to_numpy(self._metrics(features)).items():
-                totals[name] = totals.get(name, np.float64(0.0)) + metric.total.astype(np.float64)
-                weights[name] = weights.get(name, 0.0) + float(metric.weight)
-        if not totals:
+        batches = iter(lambda: infeed.next(1), None)
+        sums = Sums.over(self._sums_of_batch(features, before_batch) for features in batches)
+        if not sums.totals:
             raise InputError("there is nothing to evaluate: the split has no batch")
+        return sums
+
+    def means(self, sums: Sums) -> Measured:
+        """Returns the means of sums.
+
+        A metric with one dimension has a value for every entry, see `metric_tags.entries`; one with
+        more is a table.
+        """
+        totals, weights = dict(sums.totals), sums.weights
         num_bytes = float(totals.pop(_BYTES))
         tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
         values = means(totals, weights, with_perplexity=self._model.reporting.with_perplexity)
         if "loss" in values and num_bytes:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
         return Measured(values, tables)
+
+    def _sums_of_batch(
+        self, features: Mapping[str, mtf.Tensor], before_batch: Callable[[], None]
+    ) -> Sums:
+        before_batch()
+        metrics = mtf.to_numpy(self._metrics(features))
+        return Sums(
+            {name: metric.total.astype(np.float64) for name, metric in metrics.items()},
+            {name: float(metric.weight) for name, metric in metrics.items()},
+        )
 
     def _metrics_of_batch(self, features: Mapping[str, mtf.Tensor]) -> dict[str, Metric]:
         """Returns totals and weights over features {steps:1, batch, ...}."""

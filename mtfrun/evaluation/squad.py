@@ -16,9 +16,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
     """Returns "em" and "f1" of answers, shares; Rajpurkar et al. 2016, section 6.1.
 
-    Both ignore case, punctuation, the articles "a", "an" and "the", and repeated spaces. "em" is the
-    share of predictions that equal one of their answers, "f1" the mean of the greatest F1 of the
-    words of prediction and answer. https://aclanthology.org/D16-1264
+    Both ignore case, punctuation, the articles "a", "an" and "the", and repeated spaces. "em" is
+    the share of predictions that equal one of their answers, "f1" the mean of the greatest F1 of
+    the words of prediction and answer. https://aclanthology.org/D16-1264
 
     Args:
       targets: the answer, or the answers, to every question.

@@ -7,6 +7,7 @@ from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.image_measurements import ConfusionMatrix, LabelledImages
 from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, TrainingOnly
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
+from mtfrun.experiment.ranked_labels import RankedLabels
 from mtfrun.experiment.scoring import Scoring
 from mtfrun.experiment.text_measurements import DecodedPairs, Entropies, Samples
 from mtfrun.experiment.training import Training
@@ -26,6 +27,7 @@ __all__ = [
     "Measured",
     "Measurement",
     "Progress",
+    "RankedLabels",
     "Record",
     "Samples",
     "Scoring",

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data import IMAGES, ImageData, reading
+from mtfrun.data import IMAGES, ImageData
 from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, required
@@ -90,7 +90,7 @@ class Classification(Inference):
     def read(self, source: Source) -> Images:
         """Returns the images of a source, a split of the data or files."""
         if source.split is None:
-            return source.images(self._data.source.size)
+            return source.images(self._data.read_image)
         return self._images_of_split(source.split)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
@@ -117,17 +117,13 @@ class Classification(Inference):
         return required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def _images_of_split(self, split: str) -> Images:
-        data = self._data
-        examples = data.source.examples(split)
-        with reading(data.source):
-            count = int(examples.reduce(np.int64(0), lambda count, *_: count + 1))
+        names = self._data.label_names
 
         def labelled() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
-            for index, (image, label) in enumerate(examples.as_numpy_iterator()):
-                true_label = data.label_names[int(label)]
-                yield image, {"split": split, "index": index, "true_label": true_label}
+            for index, (image, label) in enumerate(self._data.images(split)):
+                yield image, {"split": split, "index": index, "true_label": names[label]}
 
-        return Images(count, labelled())
+        return Images(len(self._data.rows(split)), labelled())
 
     def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Returns probabilities and numbers of the best classes, each [images, top]."""

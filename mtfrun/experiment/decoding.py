@@ -267,13 +267,14 @@ class Decoding(Inference):
         self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
     ) -> Answer:
         text = prompt.decode("utf-8", "replace")
-        vocabulary = self._data.vocabulary
+        end_id = self._data.vocabulary.end_id
         outputs = []
         for ids, score, finished in hypotheses:
             output_ids = ids[row.prefix :]
-            ends = np.flatnonzero(output_ids == vocabulary.end_id)
+            ends = np.flatnonzero(output_ids == end_id)
             tokens = int(ends[0]) if ends.size else int(np.count_nonzero(output_ids))
-            outputs.append(Output(vocabulary.decode(output_ids), score, tokens, finished))
+            text_of_output = self._prompting.output(output_ids)
+            outputs.append(Output(text_of_output, score, tokens, finished))
         best = outputs[0]
         return Answer(
             prompt=text,

@@ -1,4 +1,7 @@
-"""Evaluation of an experiment: the model's own metrics, and further measurements."""
+"""Evaluation of an experiment: the model's own metrics, and further measurements.
+
+The metrics of a mixture's tasks have the names "task/metric".
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,22 @@ import numpy as np
 from mtfrun import evaluation
 from mtfrun.data import DataError
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.measurement import Evaluated, Measurement
+from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
 from mtfrun.rundir import Summaries, write_metrics
 
 
 class Evaluation:
     """Evaluates the model of an experiment on a split of its data.
 
+    The model's own metrics are over all examples. If the data is a mixture of tasks, each task has
+    them as well, as "task/loss".
+
     Args:
       experiment: has the model and the data.
       batch_size: rows of a batch.
       split: of the data.
-      max_batches: number of batches to evaluate, from the first on; None for all.
+      max_batches: number of batches to evaluate, of every task; None for all. Their rows are a
+        random choice that is the same every time.
       measurements: measurements besides the model's own metrics, in order: classes, each called
         with the experiment and the split.
     """
@@ -50,9 +57,18 @@ class Evaluation:
         Raises:
           DataError: there is none, or it cannot be read.
         """
-        batches = self._experiment.data.evaluation(self._batch_size, split=self._split)
-        if next(batches, None) is None:
-            raise DataError(f"split {self._split!r} has no batch to evaluate: choose another")
+        for data in self._experiment.data.by_task().values():
+            batches = data.evaluation(self._batch_size, split=self._split)
+            if next(batches, None) is None:
+                raise DataError(f"split {self._split!r} has no batch to evaluate: choose another")
+
+    def is_brief(self, name: str) -> bool:
+        """Returns whether a metric belongs into one line: not those of single layers.
+
+        The names of these are paths.
+        """
+        task, _, metric = name.rpartition("/")
+        return not task or (task in self._experiment.data.by_task() and bool(metric))
 
     def __call__(
         self,
@@ -69,15 +85,11 @@ class Evaluation:
           summaries: where they are written; None writes nothing.
           before_batch: called before every batch; may raise to stop.
         """
-        infeed = self._experiment.evaluation_infeed(
-            self._batch_size, self._split, self._max_batches
-        )
-        own = self._evaluator.measure(infeed, before_batch)
+        own, metrics = self._own_metrics(before_batch)
         is_finite = all(map(math.isfinite, own.values.values()))
         evaluated = Evaluated(
             own.values, own.tables, summaries is not None, progress=lambda _: before_batch()
         )
-        metrics = dict(own.values)
         texts: dict[str, str] = {}
         images: dict[str, np.ndarray] = {}
         for measurement in self._measurements:
@@ -94,3 +106,22 @@ class Evaluation:
                 summaries.image(tag, image, step)
             summaries.flush()
         return metrics
+
+    def _own_metrics(
+        self, before_batch: Callable[[], None]
+    ) -> tuple[evaluation.Measured, dict[str, float]]:
+        """Returns the model's metrics over all examples, and with them those of every task."""
+        sums = {
+            name: self._evaluator.sums(
+                self._experiment.evaluation_infeed(
+                    self._batch_size, self._split, self._max_batches, data=data
+                ),
+                before_batch,
+            )
+            for name, data in self._experiment.data.by_task().items()
+        }
+        own = self._evaluator.means(evaluation.Sums.over(sums.values()))
+        metrics = dict(own.values)
+        for name, of_task in sums.items():
+            metrics |= named_by_task(name, self._evaluator.means(of_task).values)
+        return own, metrics

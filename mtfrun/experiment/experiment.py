@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -105,11 +104,24 @@ class Experiment:
         batches = self.data.train(batch_size, seed=self.seed)
         return Infeed(batches, self.mesh, self.data.shapes(batch_size), self._outer_batch)
 
-    def evaluation_infeed(self, batch_size: int, split: str, max_batches: int | None) -> Infeed:
-        """Returns the infeed of the batches of a split, once, at most `max_batches`."""
-        batches = self.data.evaluation(batch_size, split=split)
+    def evaluation_infeed(
+        self, batch_size: int, split: str, max_batches: int | None, *, data: Data | None = None
+    ) -> Infeed:
+        """Returns the infeed of the batches of a split, once.
+
+        Args:
+          batch_size: rows of a batch.
+          split: of the data.
+          max_batches: see `Data.evaluation_subset`; None for all.
+          data: that of one task, see `Data.by_task`; by default all.
+        """
+        data = data or self.data
+        if max_batches is None:
+            batches = data.evaluation(batch_size, split=split)
+        else:
+            batches = data.evaluation_subset(batch_size, max_batches, split=split)
         return Infeed(
-            itertools.islice(batches, max_batches),
+            batches,
             self.mesh,
             self.data.shapes(batch_size),
             self._outer_batch,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import cast
 
 import numpy as np
 
-from mtfrun.data import ImageData, reading
+from mtfrun.data import ImageData
 from mtfrun.errors import InputError
 from mtfrun.evaluation import LabelledImage, confusion_matrix_image, image_grid
 from mtfrun.experiment.inference import Images, required
@@ -67,10 +68,7 @@ class LabelledImages(Measurement):
 
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:
-        source = _data(self).source
-        with reading(source):
-            first = list(source.examples(self.split).take(self.num_images).as_numpy_iterator())
-        return [(image, int(label)) for image, label in first]
+        return list(itertools.islice(_data(self).images(self.split), self.num_images))
 
 
 def _data(measurement: Measurement) -> ImageData:

@@ -58,8 +58,8 @@ class Source(Protocol):
     def texts(self) -> Sequence[bytes]:
         """Returns texts, of any bytes. Raises InputError if the inputs are no texts."""
 
-    def images(self, size: tuple[int, int, int]) -> Images:
-        """Returns images scaled to [rows, cols, channels]. Raises InputError as `texts`."""
+    def images(self, read: Callable[[str], np.ndarray]) -> Images:
+        """Returns images, each read by its path. Raises InputError as `texts`."""
 
 
 @dataclasses.dataclass(frozen=True)

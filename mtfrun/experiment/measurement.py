@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Progress
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,15 @@ class Measured:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     images: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def named_by_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
+    """Returns metrics, texts or images of a task by the names "task/name"; as they are for "".
+
+    >>> named_by_task("mnli", {"f1": 0.5})
+    {'mnli/f1': 0.5}
+    """
+    return {f"{task}/{name}" if task else name: value for name, value in values.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun import evaluation
 from mtfrun.data import TextData, conditional_entropy
+from mtfrun.data.task import Metrics
 from mtfrun.errors import InputError
 from mtfrun.experiment.inference import required
-from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
+from mtfrun.experiment.measurement import Evaluated, Measured, Measurement, named_by_task
 
 # Number of decodes that TensorBoard shows.
 SHOWN_DECODES = 10
-
-TextMetrics = Callable[[Sequence[str], Sequence[str]], Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +60,17 @@ class Entropies(Measurement):
 class DecodedPairs(Measurement):
     """Metrics of decodes against their targets; TensorBoard shows the first ones.
 
+    Every task of a mixture is measured by itself.
+
     Attributes:
-      num_decodes: number of pairs, from the beginning of the split; 0 for none.
-      metrics: functions of all outputs and all references that return metrics by name, besides
-        "token_accuracy".
+      num_decodes: number of pairs of every task, the same every time; 0 for none.
+      metrics: functions of all targets and all predictions that return metrics by name, besides
+        "token_accuracy": for data whose task has none. A metric of the same name as one of the
+        model's replaces that.
     """
 
     num_decodes: int = 0
-    metrics: Sequence[TextMetrics] = (evaluation.text_metrics,)
+    metrics: Sequence[Metrics] = (evaluation.text_metrics,)
 
     def __post_init__(self) -> None:
         if self.num_decodes and not self._data.has_pairs:
@@ -81,31 +83,52 @@ class DecodedPairs(Measurement):
         """Returns the metrics, and texts of the first decodes."""
         if not self.num_decodes:
             return Measured()
+        metrics: dict[str, float] = {}
+        texts: dict[str, str] = {}
+        for name, pairs in self._pairs.items():
+            measured = self._measured(self._parts[name], pairs, evaluated)
+            metrics |= named_by_task(name, measured.metrics)
+            texts |= named_by_task(name, measured.texts)
+        return Measured(metrics, texts)
+
+    def _measured(
+        self, data: TextData, pairs: Sequence[tuple[bytes, bytes]], evaluated: Evaluated
+    ) -> Measured:
+        """Returns the results of one task."""
         records = self.experiment.inference.records(
-            [inputs for inputs, _ in self._pairs], evaluated.progress
+            [inputs for inputs, _ in pairs], evaluated.progress
         )
         outputs = [record.texts[0] for record in records]
-        references = [target.decode("utf-8", "replace") for _, target in self._pairs]
-        encode = self._data.vocabulary.encode
+        targets = [target.decode("utf-8", "replace") for _, target in pairs]
+        values = [[data.postprocess(text) for text in texts] for texts in (targets, outputs)]
         metrics: dict[str, float] = {}
-        for measure in self.metrics:
-            metrics |= measure(outputs, references)
+        for measure in data.metrics or self.metrics:
+            metrics |= measure(*values)
+        encode = data.vocabulary.encode
         metrics["token_accuracy"] = evaluation.token_accuracy(
-            [encode(text) for text in outputs], [encode(text) for text in references]
+            [encode(text) for text in targets], [encode(text) for text in outputs]
         )
-        inputs = [text.decode("utf-8", "replace") for text, _ in self._pairs]
-        first = zip(inputs[:SHOWN_DECODES], outputs, references, strict=False)
+        inputs = [text.decode("utf-8", "replace") for text, _ in pairs]
+        first = zip(inputs[:SHOWN_DECODES], outputs, targets, strict=False)
         shown = [f"{_shown(x, y)}\n\nreference: {_preformatted(target)}" for x, y, target in first]
         return Measured(metrics, texts={"decodes": "\n\n".join(shown)})
 
     @property
     def _data(self) -> TextData:
-        who = f"DecodedPairs.num_decodes={self.num_decodes}"
-        return required(self.experiment.data, TextData, who, "set it to 0")
+        return required(self.experiment.data, TextData, self._who, "set it to 0")
+
+    @property
+    def _who(self) -> str:
+        return f"DecodedPairs.num_decodes={self.num_decodes}"
 
     @functools.cached_property
-    def _pairs(self) -> list[tuple[bytes, bytes]]:
-        return self._data.pairs(self.split, self.num_decodes)
+    def _parts(self) -> dict[str, TextData]:
+        parts = self._data.by_task()
+        return {name: required(x, TextData, self._who, "set it to 0") for name, x in parts.items()}
+
+    @functools.cached_property
+    def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
+        return {name: x.pairs(self.split, self.num_decodes) for name, x in self._parts.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,6 +141,7 @@ class _Evaluating(training.Action):
         context.check_signals()
         with self._averaged():
             metrics = self._evaluation(context.step, self._summaries, context.check_signals)
-        # Metrics of single layers, whose names are paths, are in TensorBoard only.
-        values = [f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name]
+        # The others are in TensorBoard only.
+        brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
+        values = [f"{name} {value:.4f}" for name, value in brief.items()]
         context.note("  ".join([f"eval step {context.step}", *values]))

@@ -11,13 +11,13 @@ from mtfrun.evaluation import Rouge
 
 def test_it_counts_common_words_pairs_and_subsequences() -> None:
     # Five of six words and three of five pairs are common.
-    metrics = Rouge()(["the cat lay on the mat"], ["the cat sat on the mat"])
+    metrics = Rouge()(["the cat sat on the mat"], ["the cat lay on the mat"])
     assert metrics == pytest.approx({"rouge1": 500 / 6, "rouge2": 60.0, "rougeLsum": 500 / 6})
 
 
 def test_the_order_of_sentences_does_not_matter_to_rouge_l_of_summaries() -> None:
-    metrics = Rouge()(["three four . one two", "a b"], ["one two . three four", "c d"])
-    # The pair "two three" is not in the first output; the second one shares no word.
+    metrics = Rouge()(["one two . three four", "c d"], ["three four . one two", "a b"])
+    # The pair "two three" is not in the first prediction; the second one shares no word.
     assert metrics == pytest.approx({"rouge1": 50.0, "rouge2": 100 / 3, "rougeLsum": 50.0})
 
 

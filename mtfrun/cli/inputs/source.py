@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.image_paths import image_paths
 from mtfrun.cli.inputs.prompts import prompt_bytes, read_prompts
-from mtfrun.data import read_image
 from mtfrun.experiment import Images
 
 _SPLIT = "split:"
@@ -37,7 +36,7 @@ class FlagSource:
             return read_prompts(self._flags.input)
         return [prompt_bytes(text) for text in self._flags.prompt]
 
-    def images(self, size: tuple[int, int, int]) -> Images:
+    def images(self, read: Callable[[str], np.ndarray]) -> Images:
         """Returns the images of the files of --input, see `image_paths`."""
         if self._flags.input is None:
             name = "interactive" if self._flags.interactive else "prompt"
@@ -46,7 +45,7 @@ class FlagSource:
                 f"with --input=FILE, a folder, a pattern or {_SPLIT}NAME of the data"
             )
         paths = image_paths(self._flags.input)
-        return Images(len(paths), _images(paths, size))
+        return Images(len(paths), _images(paths, read))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +64,14 @@ class TypedText:
         """Returns the text."""
         return [self.text]
 
-    def images(self, size: tuple[int, int, int]) -> Images:
+    def images(self, read: Callable[[str], np.ndarray]) -> Images:
         """Raises UsageError."""
         raise UsageError("the model reads images: give them with --input=FILE")
 
 
 def _images(
-    paths: Sequence[str], size: tuple[int, int, int]
+    paths: Sequence[str], read: Callable[[str], np.ndarray]
 ) -> Iterator[tuple[np.ndarray, dict[str, object]]]:
     for path in paths:
         # Names that are not UTF-8 cannot be written as JSON.
-        yield read_image(path, size), {"file": os.fsencode(path).decode("utf-8", "replace")}
+        yield read(path), {"file": os.fsencode(path).decode("utf-8", "replace")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -55,7 +54,7 @@ def tfds_builder(
 def is_mocked() -> bool:
     """Returns whether `tfds.testing.mock_data` makes examples up, for which there are no files."""
     prepare_method = tfds.core.DatasetBuilder.download_and_prepare
-    return str(prepare_method.__module__) == tfds.testing.mock_data.__module__
+    return bool(prepare_method.__module__ == tfds.testing.mock_data.__module__)
 
 
 def read_split(
@@ -67,8 +66,8 @@ def read_split(
       builder: of the dataset.
       name: of the dataset, for messages.
       split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
-      features: the features to read, nested ones as "outer/inner"; others, such as images, are not
-        even parsed.
+      features: the features to read, nested ones as "outer/inner"; other outermost ones, such as
+        images, are not even parsed.
 
     Raises:
       DataError: there is no such split.
@@ -79,7 +78,7 @@ def read_split(
             return builder.as_dataset(
                 split=split,
                 shuffle_files=False,
-                decoders=tfds.decode.PartialDecoding(_nested(features)),
+                decoders=_partial_decoding(builder, features),
                 # TFDS's cache would hold the dataset in memory.
                 read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
             )
@@ -96,16 +95,15 @@ def check_tfds_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -
         check_split(f'TFDS dataset "{name}"', part.split("[", maxsplit=1)[0], splits)
 
 
-def _nested(features: Sequence[str]) -> dict[str, Any]:
-    """Returns {"a": {"b": True}} for ["a/b"]."""
-    tree: dict[str, Any] = {}
-    for feature in features:
-        *outer, last = feature.split("/")
-        branch = tree
-        for name in outer:
-            branch = branch.setdefault(name, {})
-        branch[last] = True
-    return tree
+def _partial_decoding(
+    builder: tfds.core.DatasetBuilder, features: Sequence[str]
+) -> tfds.decode.PartialDecoding | None:
+    """Returns what restricts reading to some features, None to read all."""
+    # TFDS does not restrict what is no plain dictionary, such as a pair of translations.
+    if type(builder.info.features) is not tfds.features.FeaturesDict:
+        return None
+    outermost = [feature.split("/", maxsplit=1)[0] for feature in features]
+    return tfds.decode.PartialDecoding(dict.fromkeys(outermost, True))
 
 
 def _downloaded(name: str, directory: Path) -> tfds.core.DatasetBuilder:

@@ -126,6 +126,11 @@ class ImageData(Data):
             return PixelRows(open_pixel_cache(self.source, split, self.cache_dir))
         return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
 
+    def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
+        """Yields the images of a split in order, without noise, and the numbers of their classes."""
+        for batch in every_row(self.rows(split), 1):
+            yield batch[IMAGES][0], int(batch[LABELS][0])
+
     def read_image(self, path: str) -> np.ndarray:
         """Returns the pixels of an image file, scaled and cropped as those of an evaluation.
 

@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mtfrun.data.builders import Digits
+from mtfrun.data.builders.prepare import resolve_data_dir
+from mtfrun.data.builders.prepared_files import PreparedFiles
+from mtfrun.data.builders.reading import PreparedSource, reading
+from mtfrun.data.builders.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.checked_images import ImageFile, checked_images
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
-from mtfrun.data.prepare import resolve_data_dir
-from mtfrun.data.prepared_files import PreparedFiles
-from mtfrun.data.reading import PreparedSource, reading
-from mtfrun.data.tfds_builder import prepared_files, read_split, tfds_builder
 from mtfrun.errors import did_you_mean
 
 EMBEDDED_IMAGES = {builder.name: builder for builder in (Digits,)}

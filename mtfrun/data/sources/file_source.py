@@ -67,7 +67,7 @@ class FileSource(Source):
     def _in_split(self, split: str) -> Callable[[bytes], bool]:
         """Returns the function that says of a record's bytes whether it belongs to a split."""
         if isinstance(self.patterns, Mapping):
-            return lambda record: True
+            return lambda _: True
         return lambda record: split_of_record(record) == split
 
 

@@ -122,11 +122,11 @@ def parts(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 
 def character_start(text: bytes, position: int) -> int:
-    """Returns the beginning of the UTF-8 character that the byte at `position` belongs to.
+    r"""Returns the beginning of the UTF-8 character that the byte at `position` belongs to.
 
     `position` itself where the text is not UTF-8.
 
-    >>> character_start("a\\u20acb".encode(), 3), character_start(b"a\\x80\\x80\\x80\\x80\\x80", 5)
+    >>> character_start("a\u20acb".encode(), 3), character_start(b"a\x80\x80\x80\x80\x80", 5)
     (1, 5)
     """
     # The bytes of a character after its first, at most three, are 10xxxxxx.
@@ -156,7 +156,7 @@ def _decompressed(path: str, file: IO[bytes]) -> Iterator[bytes]:
         return
     with contextlib.ExitStack() as stack:
         if path.endswith(".gz"):
-            file = stack.enter_context(cast(IO[bytes], gzip.open(file)))
+            file = stack.enter_context(cast(IO[bytes], gzip.open(file)))  # noqa: SIM115
         while block := file.read(_BLOCK):
             yield block
 

@@ -18,12 +18,12 @@ def by_our_name(fields: FieldNames) -> dict[str, str]:
 
 
 def text_of_value(value: object) -> bytes | None:
-    """Returns a text, number or truth value as UTF-8, None for values of any other kind.
+    r"""Returns a text, number or truth value as UTF-8, None for values of any other kind.
 
     Numbers are decimals, truth values are JSON's words. Bytes are taken as they are.
 
-    >>> [text_of_value(value) for value in ("é", b"\\xff", 12, 0.5, True, ["a"])]
-    [b'\\xc3\\xa9', b'\\xff', b'12', b'0.5', b'true', None]
+    >>> [text_of_value(value) for value in ("é", b"\xff", 12, 0.5, True, ["a"])]
+    [b'\xc3\xa9', b'\xff', b'12', b'0.5', b'true', None]
     """
     if isinstance(value, bytes):
         return value

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary, before_end
 
 
 class ByteVocabulary(Vocabulary):
@@ -77,10 +77,7 @@ class ByteVocabulary(Vocabulary):
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text before the first end id, with U+FFFD for what is no UTF-8."""
-        array = np.asarray(ids, dtype=np.int64).reshape(-1)
-        ends = np.flatnonzero(array == self.end_id)
-        if ends.size:
-            array = array[: ends[0]]
+        array = before_end(ids, self.end_id)
         array = array[array != self.pad_id]
         data = np.where(self._is_byte(array), array - self._first_byte_id, self._invalid_byte)
         return data.astype(np.uint8).tobytes().decode("utf-8", "replace")

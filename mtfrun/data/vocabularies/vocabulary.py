@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -57,12 +59,13 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def bytes_per_id(self) -> np.ndarray:
-        """[size] int32 bytes of text that each id represents, 0 for every special id.
+        """[size] int32 bytes of text that each id represents, 0 for special ids.
 
         So `bytes_per_id[targets].sum()` is the number of bytes of a batch, and bits per byte =
         (sum of the loss in nats over all targets) / ln 2 / (that number). The loss of the end id is
         part of the numerator, because a code for several documents must encode where each one ends,
-        but it adds no byte to the denominator.
+        but it adds no byte to the denominator. It has -1 where every text begins with a byte of
+        the vocabulary's own.
         """
 
     @property
@@ -77,6 +80,17 @@ class Vocabulary(abc.ABC):
     @abc.abstractmethod
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text before the first end id; accepts all ids."""
+
+    def encode_continuation(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of a text that continues another one, without an end id.
+
+        They differ from those of `encode` where the beginning of a text is encoded differently.
+        """
+        return self.encode(text)
+
+    def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text before the first end id, of ids that continue a text."""
+        return self.decode(ids)
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         """Returns the ids of many texts, for caches; subclasses may do it faster."""
@@ -97,3 +111,33 @@ class Vocabulary(abc.ABC):
                 "give it extra_ids, or choose shorter rows or longer spans"
             )
         return int(self.sentinels[number])
+
+
+def padded_size(ids: int) -> int:
+    """Returns the least multiple of 128 that is at least `ids`, so that a mesh axis can divide it.
+
+    >>> padded_size(32_100)
+    32128
+    """
+    return -(-ids // 128) * 128
+
+
+def before_end(ids: Sequence[int] | np.ndarray, end_id: int) -> np.ndarray:
+    """Returns the ids before the first end id, int64."""
+    array = np.asarray(ids, dtype=np.int64).reshape(-1)
+    ends = np.flatnonzero(array == end_id)
+    return array[: ends[0]] if ends.size else array
+
+
+def read_vocabulary_file(name: str, argument: str, remedy: str) -> bytes:
+    """Returns the content of the file of a vocabulary.
+
+    Raises:
+      DataError: it cannot be read; the message names the argument.
+    """
+    try:
+        # Path.expanduser raises an error for unknown users.
+        return Path(os.path.expanduser(name)).read_bytes()  # noqa: PTH111
+    except (OSError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{argument}: cannot read {name}: {reason}; {remedy}") from error

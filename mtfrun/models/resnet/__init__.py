@@ -9,7 +9,8 @@ from mtfrun.models.resnet.blocks import (
     ResidualBlock,
 )
 from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
-from mtfrun.models.resnet.image_input import ImageInput, augment
+from mtfrun.models.resnet.cutmix import cut_rectangles, paste_previous, uncut_fraction
+from mtfrun.models.resnet.image_input import ImageInput, augment, cut_out
 from mtfrun.models.resnet.image_loss import ImageLoss
 from mtfrun.models.resnet.mixup import beta_quantiles, mix_with_previous, mixing_coefficients
 from mtfrun.models.resnet.resnet import ResNet, cut_into_blocks
@@ -32,6 +33,10 @@ __all__ = [
     "augment",
     "beta_quantiles",
     "cut_into_blocks",
+    "cut_out",
+    "cut_rectangles",
     "mix_with_previous",
     "mixing_coefficients",
+    "paste_previous",
+    "uncut_fraction",
 ]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import Call
+from mtfrun.models.resnet.rectangles import random_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +24,21 @@ class ImageInput:
         random, and filled up with 0, the mean. This is padding, then random cropping; He et al.
         2015, arXiv:1512.03385, section 4.2.
       flip: in training images are flipped horizontally with probability 1/2.
+      cutout: in training a square of so many pixels in each direction becomes 0, the mean, at
+        random; 0 for none. It may reach out of the image. DeVries and Taylor 2017,
+        arXiv:1708.04552, section 3.2.
     """
 
     mean: float | Sequence[float] = 127.5
     stddev: float | Sequence[float] = 127.5
     crop_padding: int = 0
     flip: bool = False
+    cutout: int = 0
 
     def __post_init__(self) -> None:
-        if self.crop_padding < 0:
-            raise InputError(f"crop_padding={self.crop_padding} must not be negative")
+        for name in ("crop_padding", "cutout"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)} must not be negative")
 
     def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns float32 {batch, rows, cols, channels} for images of that shape.
@@ -42,11 +48,15 @@ class ImageInput:
         """
         if not images.dtype.is_floating:
             images = self._normalised(images)
-        if call.training and (self.crop_padding or self.flip):
-            if call.key is None:
-                raise InputError("augmentation needs a key in training")
-            key = call.key.fold_in("augmentation")
+        if not call.training or not (self.crop_padding or self.flip or self.cutout):
+            return images
+        if call.key is None:
+            raise InputError("augmentation needs a key in training")
+        key = call.key.fold_in("augmentation")
+        if self.crop_padding or self.flip:
             images = augment(images, key, padding=self.crop_padding, flip=self.flip)
+        if self.cutout:
+            images = cut_out(images, key.fold_in("cutout"), self.cutout)
         return images
 
     def _normalised(self, images: mtf.Tensor) -> mtf.Tensor:
@@ -82,6 +92,23 @@ def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mt
         )
     images = _selected(images, rows, source_rows)
     return _selected(images, cols, source_cols)
+
+
+def cut_out(images: mtf.Tensor, key: mtf.Key, size: int) -> mtf.Tensor:
+    """Returns every image with a random square of 0; see `augment` for its random numbers.
+
+    The square has 2 * (size // 2) pixels in each direction, as in the authors' code.
+
+    Args:
+      images: {batch, rows, cols, channels}.
+      key: of this step.
+      size: pixels in each direction.
+    """
+    batch, rows, cols, _ = images.shape.dims
+    half = mtf.constant(images.mesh, size // 2, [batch], tf.int32)
+    intervals = [random_interval(dim, half, key.fold_in(dim.name)) for dim in (rows, cols)]
+    square = mtf.einsum(intervals, output_shape=mtf.Shape([batch, rows, cols]))
+    return images * (1.0 - square)
 
 
 def _shifted_indices(

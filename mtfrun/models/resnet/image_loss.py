@@ -8,6 +8,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
+from mtfrun.models.resnet.cutmix import cut_rectangles, paste_previous, uncut_fraction
 from mtfrun.models.resnet.mixup import mix_with_previous, mixing_coefficients, previous_in_batch
 
 # Pairs of labels {batch} int32 and their coefficients {batch} float32, which add up to 1.
@@ -25,24 +26,28 @@ class ImageLoss:
     Attributes:
       label_smoothing: the part of the target's probability that is spread over all classes.
       mixup_alpha: train on mixtures of two images, see `mixing_coefficients`; 0 for none.
+      cutmix_alpha: train on images with a rectangle of another one, see `cut_rectangles`; 0 for
+        none. Where both are set, each image has one or the other with probability 1/2.
     """
 
     label_smoothing: float = 0.0
     mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing < 1.0:
             raise InputError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
-        if self.mixup_alpha < 0.0:
-            raise InputError(f"mixup_alpha={self.mixup_alpha} must not be negative")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if getattr(self, name) < 0.0:
+                raise InputError(f"{name}={getattr(self, name)} must not be negative")
 
     def mix(
         self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, call: Call
     ) -> tuple[mtf.Tensor, Targets]:
-        """Returns the network's input and its targets: mixtures in training with mixup.
+        """Returns the network's input and its targets: those of two images, in training.
 
         Args:
-          images: {batch, ...}.
+          images: {batch, rows, cols, channels}.
           labels: {batch} int32.
           weights: {batch} float32, 0 for padding of the batch.
           call: of the model.
@@ -50,13 +55,33 @@ class ImageLoss:
         Raises:
           InputError: the call has no key to draw mixtures from.
         """
-        if not (call.training and self.mixup_alpha):
+        if not call.training or not (self.mixup_alpha or self.cutmix_alpha):
             return images, [(labels, mtf.ones_like(weights))]
         if call.key is None:
-            raise InputError("mixup needs a key in training")
-        coefficients = mixing_coefficients(weights, call.key.fold_in("mixup"), self.mixup_alpha)
-        targets = [(labels, coefficients), (previous_in_batch(labels), 1.0 - coefficients)]
-        return mix_with_previous(images, coefficients), targets
+            raise InputError("mixup and CutMix need a key in training")
+        mixed, coefficients = self._mixed(images, weights, call.key)
+        return mixed, [(labels, coefficients), (previous_in_batch(labels), 1.0 - coefficients)]
+
+    def _mixed(
+        self, images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
+    ) -> tuple[mtf.Tensor, mtf.Tensor]:
+        """Returns images mixed with the previous ones, and their own part in each, {batch}."""
+        results = []
+        if self.mixup_alpha:
+            coefficients = mixing_coefficients(weights, key.fold_in("mixup"), self.mixup_alpha)
+            results.append((mix_with_previous(images, coefficients), coefficients))
+        if self.cutmix_alpha:
+            rectangles = cut_rectangles(images, weights, key.fold_in("cutmix"), self.cutmix_alpha)
+            results.append((paste_previous(images, rectangles), uncut_fraction(rectangles)))
+        if len(results) == 1:
+            return results[0]
+        draws = mtf.random_uniform(images.mesh, weights.shape, key=key.fold_in("mixup or cutmix"))
+        is_mixup = mtf.less(draws, 0.5)
+        mixed, coefficients = (
+            mtf.where(is_mixup, of_mixup, of_cutmix, output_shape=of_mixup.shape)
+            for of_mixup, of_cutmix in zip(*results, strict=True)
+        )
+        return mixed, coefficients
 
     def __call__(
         self, logits: mtf.Tensor, targets: Targets, weights: mtf.Tensor, call: Call
@@ -64,8 +89,8 @@ class ImageLoss:
         """Returns the sum of the cross entropies of all images.
 
         Metrics: "loss", nats per image without label smoothing; "accuracy", the fraction of labels
-        whose logit no other class exceeds; "top_5_accuracy", at most four exceed. With mixup they
-        are means over both labels of a mixture, weighted by their coefficients.
+        whose logit no other class exceeds; "top_5_accuracy", at most four exceed. With mixup or
+        CutMix they are means over both labels of an image, weighted by their coefficients.
 
         Args:
           logits: {batch, classes} float32.

@@ -13,7 +13,7 @@ import numpy as np
 from mtfrun import mtf
 
 # Coefficients are drawn from so many equally probable values.
-_QUANTILES = 1024
+NUM_QUANTILES = 1024
 
 
 def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.Tensor:
@@ -27,10 +27,10 @@ def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.
       alpha: near 0 mixtures are nearly one of the two images; at 1 coefficients are uniform.
     """
     (batch,) = weights.shape.dims
-    quantiles = mtf.Dimension("quantiles", _QUANTILES)
-    table = mtf.constant(weights.mesh, beta_quantiles(alpha, _QUANTILES), [quantiles])
-    # 24 bits times 2**10: rounding cannot reach _QUANTILES.
-    draws = mtf.random_uniform(weights.mesh, [batch], key=key, maxval=float(_QUANTILES))
+    quantiles = mtf.Dimension("quantiles", NUM_QUANTILES)
+    table = mtf.constant(weights.mesh, beta_quantiles(alpha, NUM_QUANTILES), [quantiles])
+    # 24 bits times 2**10: rounding cannot reach NUM_QUANTILES.
+    draws = mtf.random_uniform(weights.mesh, [batch], key=key, maxval=float(NUM_QUANTILES))
     coefficients = mtf.gather(table, mtf.to_int32(draws), quantiles)
     return 1.0 - (1.0 - coefficients) * previous_in_batch(weights)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.data import DataError, TfdsText, read_bytes
+from mtfrun.data import DataError, Tfds
 from mtfrun.data.builders import PythonDocs, PythonSource, python_version
+from mtfrun.data.builders.prepare import prepare
 from mtfrun.data.builders.python_docs import distinct_topics
 from mtfrun.data.builders.python_source import source_files
 from mtfrun.data.splits import SPLITS, split_of
-from mtfrun.data.builders.prepare import prepare
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -125,8 +125,9 @@ def test_the_prepared_copy_belongs_to_one_version_of_python(
 
 PREPARE = """
 import sys
-from mtfrun.data import TfdsText, read_bytes
-sys.stdout.write(str(len(read_bytes(TfdsText("python_source", data_dir=sys.argv[1]), "test"))))
+from mtfrun.data import Tfds
+source = Tfds("python_source", data_dir=sys.argv[1])
+sys.stdout.write(str(sum(len(example.fields["text"]) for example in source.examples("test"))))
 """
 
 
@@ -164,11 +165,10 @@ def test_an_unusable_data_dir_is_one_clear_line(tmp_path: Path) -> None:
 def test_preparing_twice_gives_the_same_text_in_the_same_order(
     tmp_path: Path, data_dir: str
 ) -> None:
-    digests = [
-        [
-            hashlib.sha256(read_bytes(TfdsText("python_source", data_dir=d), s)).digest()
-            for s in SPLITS
-        ]
-        for d in (data_dir, str(tmp_path))
-    ]
-    assert digests[0] == digests[1]
+    digests = []
+    for directory in (data_dir, str(tmp_path)):
+        source = Tfds("python_source", ["text"], data_dir=directory)
+        for split in SPLITS:
+            texts = b"".join(example.fields["text"] for example in source.examples(split))
+            digests.append(hashlib.sha256(texts).digest())
+    assert digests[:3] == digests[3:]

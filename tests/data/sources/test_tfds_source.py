@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import logging
 
-from mtfrun.data import DataError, TfdsText, read_bytes
+from mtfrun.data import DataError, Tfds
 from mtfrun.data.builders.silence import silent_tfds
 
 LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
@@ -72,29 +72,34 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tfds.core.utils.gcs_utils, access, refuse)
 
 
-def message(source: TfdsText, split: str = "train") -> str:
+def texts(source: Tfds, split: str = "train", field: str = "text") -> list[bytes]:
+    """Returns one field of all examples."""
+    return [example.fields[field] for example in source.examples(split)]
+
+
+def message(source: Tfds, split: str = "train") -> str:
     """Returns the one-line error of the source."""
     with pytest.raises(DataError) as error:
-        source.documents(split)
+        list(source.examples(split))
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 @pytest.mark.parametrize("name", ["prepared_reviews", "prepared_reviews:2.0.0"])
 def test_any_prepared_dataset_is_a_source_byte_for_byte(data_dir: str, name: str) -> None:
-    source = TfdsText(name, text_feature="review", data_dir=data_dir)
+    source = Tfds(name, {"text": "review"}, data_dir=data_dir)
     assert source.splits == ("train",)
-    assert list(source.documents("train").as_numpy_iterator()) == LINES
-    assert list(source.documents("train[1:]").as_numpy_iterator()) == LINES[1:]
+    assert texts(source) == LINES
+    assert texts(source, "train[1:]") == LINES[1:]
 
 
 def test_embedded_datasets_are_prepared_on_first_use_in_the_directory_of_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    source = TfdsText("python_docs")
+    source = Tfds("python_docs")
     assert source.splits == ("train", "validation", "test")
-    assert len(read_bytes(source, "train")) > len(read_bytes(source, "validation")) > 10_000
+    assert len(b"".join(texts(source))) > len(b"".join(texts(source, "validation"))) > 10_000
     assert (tmp_path / "python_docs").is_dir()
     assert capfd.readouterr().out == ""
 
@@ -103,12 +108,12 @@ def test_the_argument_takes_precedence_over_the_variable(
     tmp_path: Path, data_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "unused"))
-    assert TfdsText("prepared_reviews", "review", data_dir).splits == ("train",)
+    assert Tfds("prepared_reviews", {"text": "review"}, data_dir=data_dir).splits == ("train",)
     assert not (tmp_path / "unused").exists()
 
 
 def test_a_name_that_would_need_a_download_says_how_to_get_it(data_dir: str) -> None:
-    assert message(TfdsText("glue", data_dir=data_dir)) == (
+    assert message(Tfds("glue", data_dir=data_dir)) == (
         f'TFDS dataset "glue" is not prepared in {data_dir}. '
         "Without a download there are number_words, prepared_reviews, python_docs, python_source; "
         f"to add it, run where there is a network: tfds build glue --data_dir={data_dir}"
@@ -121,24 +126,24 @@ def test_a_name_that_would_need_a_download_says_how_to_get_it(data_dir: str) -> 
 def test_the_error_of_a_misspelt_name_suggests_the_nearest(
     data_dir: str, name: str, nearest: str
 ) -> None:
-    assert f"did you mean '{nearest}'?" in message(TfdsText(name, data_dir=data_dir))
+    assert f"did you mean '{nearest}'?" in message(Tfds(name, data_dir=data_dir))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../etc", "x/y/z:1"])
 def test_a_malformed_name_is_an_error_of_one_line(data_dir: str, name: str) -> None:
-    assert f'TFDS dataset "{name}" is not prepared' in message(TfdsText(name, data_dir=data_dir))
+    assert f'TFDS dataset "{name}" is not prepared' in message(Tfds(name, data_dir=data_dir))
 
 
 def test_an_unknown_split_or_slice_is_an_error_of_one_line(data_dir: str) -> None:
-    source = TfdsText("prepared_reviews", "review", data_dir)
+    source = Tfds("prepared_reviews", {"text": "review"}, data_dir=data_dir)
     assert "has no split \"tran\"; it has train, did you mean 'train'?" in message(source, "tran")
     assert 'split "train[nonsense]"' in message(source, "train[nonsense]")
 
 
-def test_an_unknown_feature_lists_those_that_are_text(data_dir: str) -> None:
-    for feature in ("text", "label"):
-        line = message(TfdsText("prepared_reviews", feature, data_dir))
-        assert f'has no text feature "{feature}"; its text features: review' in line
+def test_an_unknown_feature_lists_those_that_can_be_text(data_dir: str) -> None:
+    for feature in ("text", "image"):
+        line = message(Tfds("prepared_reviews", [feature], data_dir=data_dir))
+        assert f'has no text feature "{feature}"; its text features: label, review' in line
 
 
 def test_output_is_suppressed_within_the_block_only(capsys: pytest.CaptureFixture[str]) -> None:

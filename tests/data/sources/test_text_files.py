@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mtfrun.data import DataError, TextFiles, TextLines
+from mtfrun.data import DataError, Source, TextFiles, TextLines
+from mtfrun.data.sources.streams import LONGEST_PART
 from mtfrun.data.splits import split_of
 
 NAMES = ("a.txt", "b.txt")
@@ -19,15 +20,23 @@ def write(directory: Path, **texts: bytes) -> None:
         (directory / f"{name}.txt").write_bytes(text)
 
 
-def documents(source: TextFiles | TextLines, split: str) -> list[bytes]:
+def documents(source: Source, split: str) -> list[bytes]:
     """Returns all documents of a split."""
-    return list(source.documents(split).as_numpy_iterator())
+    texts, is_continued = [], False
+    for example in source.examples(split):
+        assert list(example.fields) == ["text"]
+        text = example.fields["text"]
+        assert len(text) <= 2 * LONGEST_PART
+        texts.append(texts.pop() + text if is_continued else text)
+        is_continued = not example.is_whole
+    assert not is_continued
+    return texts
 
 
-def message(source: TextFiles | TextLines, split: str) -> str:
+def message(source: Source, split: str) -> str:
     """Returns the one-line error of the source for `split`."""
     with pytest.raises(DataError) as error:
-        source.documents(split)
+        list(source.examples(split))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -45,11 +54,11 @@ def test_lines_are_documents_without_their_ends(tmp_path: Path) -> None:
     assert documents(source, "train") == [b"one", b"two", b"", b"thr\x00ee", b"four"]
 
 
-def test_a_carriage_return_is_dropped_from_lines_and_preserved_in_files(tmp_path: Path) -> None:
-    write(tmp_path, a=b"a\rb\r\nc")
+def test_only_the_carriage_return_of_a_line_end_is_dropped(tmp_path: Path) -> None:
+    write(tmp_path, a=b"a\rb\r\nc\r")
     patterns = {"train": str(tmp_path / "a.txt")}
-    assert documents(TextLines(patterns), "train") == [b"ab", b"c"]
-    assert documents(TextFiles(patterns), "train") == [b"a\rb\r\nc"]
+    assert documents(TextLines(patterns), "train") == [b"a\rb", b"c\r"]
+    assert documents(TextFiles(patterns), "train") == [b"a\rb\r\nc\r"]
 
 
 def test_several_patterns_and_directories_at_any_depth(tmp_path: Path) -> None:
@@ -84,10 +93,10 @@ def test_equal_lines_fall_into_one_split_and_every_line_into_some(tmp_path: Path
 def test_the_error_of_a_pattern_without_a_file_lists_its_directory(tmp_path: Path) -> None:
     write(tmp_path, a=b"", b=b"")
     assert message(TextFiles({"train": f"{tmp_path}/*.text"}), "train") == (
-        f'no text file matches "{tmp_path}/*.text"; {tmp_path} holds a.txt, b.txt'
+        f'no file matches "{tmp_path}/*.text"; {tmp_path} holds a.txt, b.txt'
     )
     assert message(TextLines(f"{tmp_path}/none/x.txt"), "train") == (
-        f'no text file matches "{tmp_path}/none/x.txt"; there is no directory {tmp_path}/none'
+        f'no file matches "{tmp_path}/none/x.txt"; there is no directory {tmp_path}/none'
     )
 
 

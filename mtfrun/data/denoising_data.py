@@ -1,0 +1,199 @@
+"""Batches of running text with an objective, for models of pairs of texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
+from mtfrun.data.objective_rows import JoinedObjectiveRows, ObjectiveRows
+from mtfrun.data.objectives import FeatureLengths, Objective
+from mtfrun.data.prompting import (
+    Answering,
+    AnsweringInRow,
+    Prompting,
+    PromptLimits,
+    ScoredRow,
+    bucket,
+    with_end,
+)
+from mtfrun.data.rows import Rows
+from mtfrun.data.task import Task
+from mtfrun.data.task_data import TaskData
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingData(TaskData):
+    """Running text of which an objective makes inputs and targets, for encoder-decoder models.
+
+    The documents of a split form one stream of ids, without ends between them, which is cut every
+    so many ids as make features of the given lengths. Every epoch has other noise; an evaluation
+    has that of the first epoch, always the same.
+
+    Prompts are inputs, as the model sees them in training: with sentinels, if the vocabulary can
+    encode these, and with a mode in front if the objective has modes.
+
+    Attributes:
+      objective: what the inputs and the targets are.
+      inputs_length: maximum number of ids of the inputs, including the end.
+      targets_length: of the targets; by default what the objective makes of the longest text whose
+        inputs fit.
+      task: of the documents.
+    """
+
+    remedy: ClassVar[str] = (
+        "set Experiment.data = @data.DelimitedDenoisingData(), which puts both in one row"
+    )
+    has_text: ClassVar[bool] = True
+
+    objective: Objective
+    inputs_length: int
+    targets_length: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check_positive("inputs_length", self.inputs_length)
+        if self.targets_length is not None:
+            self._check_positive("targets_length", self.targets_length)
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Inputs and targets, whose lengths may differ."""
+        meaning = "ids and the end, then 0 for padding"
+        return {
+            INPUTS: ids_feature(self._lengths.inputs, meaning),
+            TARGETS: ids_feature(self._lengths.targets, meaning),
+        }
+
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of inputs and targets together."""
+        return self._lengths.inputs + self._lengths.targets
+
+    def fingerprint(self) -> dict[str, object]:
+        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
+        return _with_objective(super().fingerprint(), self.objective)
+
+    def prompting(self, limits: PromptLimits) -> Prompting:
+        """Returns the conversion of prompts to inputs."""
+        return _answering(self, self._lengths, limits)
+
+    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
+        """Returns a pair as inputs and targets."""
+        ids, truncated = _ids_of_pair(self, self._lengths, inputs, target)
+        longest = {INPUTS: self._lengths.inputs, TARGETS: self._lengths.targets}
+        lengths = {name: bucket(len(ids[name]), longest[name]) for name in longest}
+        return ScoredRow(ids, lengths, 0, truncated)
+
+    @functools.cached_property
+    def _raw_length(self) -> int:
+        targets_length = self._lengths.targets
+        return self.objective.raw_length(self.inputs_length, targets_length, self.vocabulary)
+
+    @functools.cached_property
+    def _lengths(self) -> FeatureLengths:
+        inputs, targets = self.inputs_length, self.targets_length
+        if targets is None:
+            targets = self.objective.targets_length(inputs, self.vocabulary)
+        return FeatureLengths(inputs, targets, inputs + targets)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        cache = task.cache(split, self.texts)
+        return ObjectiveRows(
+            cache, self._raw_length, self.objective, self._lengths, self.vocabulary
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DelimitedDenoisingData(TaskData):
+    """Running text of which an objective makes rows "inputs end targets end", for decoders.
+
+    One text a row; otherwise as `DenoisingData`. For prefix language models, whose inputs see each
+    other, and for causal ones; see `DelimitedPairsData`.
+
+    Attributes:
+      objective: what the inputs and the targets are.
+      length: of a row.
+      task: of the documents.
+    """
+
+    remedy: ClassVar[str] = "set Experiment.data = @data.DenoisingData()"
+    has_text: ClassVar[bool] = True
+    has_rows_of_pairs: ClassVar[bool] = True
+
+    objective: Objective
+    length: int
+
+    def __post_init__(self) -> None:
+        self._check_positive("length", self.length)
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Targets, which hold the inputs too."""
+        return {TARGETS: ids_feature(self.length, "ids, 0 for padding, which has no loss")}
+
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of a row."""
+        return self.length
+
+    def fingerprint(self) -> dict[str, object]:
+        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
+        return _with_objective(super().fingerprint(), self.objective)
+
+    def prompting(self, limits: PromptLimits) -> Prompting:
+        """Returns the conversion of prompts to inputs at the beginning of a row."""
+        return AnsweringInRow(_answering(self, self._lengths_of_pairs, limits))
+
+    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
+        """Returns a pair as a row."""
+        ids, truncated = _ids_of_pair(self, self._lengths_of_pairs, inputs, target)
+        row = np.concatenate([ids[INPUTS], ids[TARGETS]])
+        lengths = {TARGETS: bucket(len(row), self.length)}
+        return ScoredRow({TARGETS: row}, lengths, len(ids[INPUTS]), truncated)
+
+    @functools.cached_property
+    def _raw_length(self) -> int:
+        return self.objective.raw_length_in_one_row(self.length, self.vocabulary)
+
+    @functools.cached_property
+    def _lengths(self) -> FeatureLengths:
+        lengths = self.objective.feature_lengths(self._raw_length, self.vocabulary)
+        return lengths._replace(joined=self.length)
+
+    @property
+    def _lengths_of_pairs(self) -> FeatureLengths:
+        """The maximum lengths of prompts and outputs, which a row holds both."""
+        inputs, targets, length = self._lengths
+        inputs = min(inputs, max(length - targets, length // 2))
+        return FeatureLengths(inputs, min(targets, length - inputs), length)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        cache = task.cache(split, self.texts)
+        return JoinedObjectiveRows(
+            cache, self._raw_length, self.objective, self._lengths, self.vocabulary
+        )
+
+
+def _answering(data: TaskData, lengths: FeatureLengths, limits: PromptLimits) -> Answering:
+    return Answering(data.vocabulary, lengths.inputs, lengths.targets, limits)
+
+
+def _ids_of_pair(
+    data: TaskData, lengths: FeatureLengths, inputs: bytes, target: bytes
+) -> tuple[dict[str, np.ndarray], int]:
+    """Returns the ids of each text with its end, and the number of truncated tokens."""
+    vocabulary = data.vocabulary
+    texts = {INPUTS: vocabulary.encode(inputs), TARGETS: vocabulary.encode(target)}
+    longest = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
+    ids = {name: with_end(vocabulary, texts[name], longest[name]) for name in texts}
+    return ids, sum(len(texts[name]) + 1 - len(ids[name]) for name in texts)
+
+
+def _with_objective(fingerprint: dict[str, object], objective: Objective) -> dict[str, object]:
+    """Returns a fingerprint whose settings name the objective, which is no JSON."""
+    settings = fingerprint["settings"]
+    assert isinstance(settings, dict)
+    return {**fingerprint, "settings": {**settings, "objective": repr(objective)}}

@@ -1,0 +1,119 @@
+"""Masked language modelling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.objectives.objective import (
+    FeatureLengths,
+    Objective,
+    RawText,
+    check_share,
+    uniform,
+)
+from mtfrun.data.objectives.sentinels import check_sentinels, compacted
+from mtfrun.data.rows import Batch
+from mtfrun.data.vocabularies import Vocabulary
+
+# Ids that are never drawn: padding, the end, and unknown text.
+_NUM_RESERVED_IDS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLanguageModel(Objective):
+    """Inputs have a mask in the place of some ids, which are the targets at the same positions.
+
+    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3.1, with
+    `random_probability=0.1, keep_probability=0.1`; the default is T5's variant (Raffel et al. 2020,
+    https://arxiv.org/abs/1910.10683, section 3.1.4, "BERT-style"). The mask is the vocabulary's
+    first sentinel. Inputs and targets have one length.
+
+    Attributes:
+      noise_density: the probability of an id to be noise.
+      random_probability: the share of the noise that becomes a random id instead of the mask.
+      keep_probability: the share of the noise that stays as it is.
+      full_targets: the targets are all ids, as T5's, for models that generate them: both features
+        then have an end. By default they are those of the noise, and 0 elsewhere.
+    """
+
+    noise_density: float = 0.15
+    random_probability: float = 0.1
+    keep_probability: float = 0.0
+    full_targets: bool = False
+
+    def __post_init__(self) -> None:
+        check_share(self, "noise_density", self.noise_density)
+        shares = (self.random_probability, self.keep_probability)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise DataError(
+                f"{self}: random_probability and keep_probability must be 0 or more, and at most 1 "
+                "together"
+            )
+
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        """Returns the number of ids for both features, and the ends if there are any."""
+        length = raw_length + int(self.full_targets)
+        return FeatureLengths(length, length, 2 * length)
+
+    def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
+        """Raises DataError if the vocabulary has no sentinel."""
+        check_sentinels(self, 1, vocabulary)
+
+    def __call__(
+        self,
+        text: RawText,
+        generators: Sequence[np.random.Generator],
+        lengths: FeatureLengths,
+        vocabulary: Vocabulary,
+    ) -> Batch:
+        """Returns the text with its noise, and the ids that were there."""
+        width = text.ids.shape[1]
+        is_noise = (uniform(generators, width) < self.noise_density) & text.is_id
+        choices = uniform(generators, width)
+        replacements = np.where(
+            choices < self.random_probability,
+            self._random_ids(generators, width, vocabulary),
+            vocabulary.sentinel(0),
+        )
+        is_kept = choices >= 1 - self.keep_probability
+        inputs = masked(text, is_noise & ~is_kept, replacements)
+        if self.full_targets:
+            targets, ends = text.ids, vocabulary.end_id
+            return {
+                INPUTS: compacted(inputs, text.is_id, lengths.inputs, ends),
+                TARGETS: compacted(targets, text.is_id, lengths.targets, ends),
+            }
+        targets = np.where(is_noise, text.ids, 0)
+        return {
+            INPUTS: _of_length(inputs, lengths.inputs),
+            TARGETS: _of_length(targets, lengths.targets),
+        }
+
+    def _random_ids(
+        self, generators: Sequence[np.random.Generator], width: int, vocabulary: Vocabulary
+    ) -> np.ndarray:
+        """Returns int32 [batch, width] ids of the vocabulary, without the reserved ones."""
+        bounds = (_NUM_RESERVED_IDS, vocabulary.size)
+        return np.stack([generator.integers(*bounds, width, np.int32) for generator in generators])
+
+
+def masked(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray) -> np.ndarray:
+    """Returns int32 [batch, raw_length]: the ids, some of them replaced.
+
+    Args:
+      text: the texts.
+      is_replaced: bool [batch, raw_length].
+      replacements: int32 [batch, raw_length].
+    """
+    return np.where(is_replaced, replacements, text.ids).astype(np.int32)
+
+
+def _of_length(ids: np.ndarray, length: int) -> np.ndarray:
+    """Returns int32 [batch, length]: the ids, cut or padded with 0."""
+    padding = max(0, length - ids.shape[1])
+    return np.pad(ids[:, :length], [(0, 0), (0, padding)]).astype(np.int32)

@@ -1,0 +1,116 @@
+"""UL2's mixture of denoisers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, uniform
+from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel
+from mtfrun.data.objectives.span_corruption import SpanCorruption
+from mtfrun.data.rows import Batch
+from mtfrun.data.vocabularies import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """An objective of a mixture.
+
+    Attributes:
+      objective: of its rows.
+      mode: text in front of the inputs, by which a prompt chooses this kind of answer; "" for none.
+      rate: how often rows have this objective, relative to the others.
+    """
+
+    objective: Objective
+    mode: str = ""
+    rate: float = 1.0
+
+
+# Table 1 of the paper; the names of the modes are those of the published checkpoints.
+_UL2 = (
+    *(Denoiser(SpanCorruption(0.15, mean), "[NLU]") for mean in (3.0, 8.0)),  # R
+    Denoiser(PrefixLanguageModel(0.25), "[S2S]"),  # S
+    *(
+        Denoiser(SpanCorruption(density, mean), "[NLG]")  # X
+        for mean, density in ((3.0, 0.5), (8.0, 0.5), (64.0, 0.15), (64.0, 0.5))
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureOfDenoisers(Objective):
+    """Every row has one of several objectives, chosen at random, and its mode in front.
+
+    By default UL2's seven in equal parts (Tay et al. 2022, https://arxiv.org/abs/2205.05131,
+    section 3.1): regular denoising (spans of 3 or 8 ids on average, 15 % noise), sequential (25 %
+    on average, at the end), and extreme (spans of 3 or 8 and 50 %, of 64 and 15 %, of 64 and 50 %).
+    Lengths of spans are distributed as in `SpanCorruption`, where the paper's are normal.
+
+    All texts have the same number of ids, whatever their objective, so that some features are
+    shorter than others; they are padded.
+
+    Attributes:
+      denoisers: the objectives.
+    """
+
+    denoisers: Sequence[Denoiser] = _UL2
+
+    def __post_init__(self) -> None:
+        rates = [denoiser.rate for denoiser in self.denoisers]
+        if not rates or min(rates) <= 0:
+            raise DataError("MixtureOfDenoisers.denoisers: there must be one, of rates above 0")
+
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        """Returns the largest lengths of any denoiser's features, with its mode."""
+        all_lengths = []
+        for denoiser in self.denoisers:
+            lengths = denoiser.objective.feature_lengths(raw_length, vocabulary)
+            mode = len(vocabulary.encode(denoiser.mode))
+            all_lengths.append((lengths.inputs + mode, lengths.targets, lengths.joined + mode))
+        return FeatureLengths(*(max(lengths) for lengths in zip(*all_lengths, strict=True)))
+
+    def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
+        """Raises DataError if the vocabulary has too few sentinels for a denoiser."""
+        for denoiser in self.denoisers:
+            denoiser.objective.check(raw_length, vocabulary)
+
+    def __call__(
+        self,
+        text: RawText,
+        generators: Sequence[np.random.Generator],
+        lengths: FeatureLengths,
+        vocabulary: Vocabulary,
+    ) -> Batch:
+        """Returns the features of every row's denoiser, the mode in front of the inputs."""
+        batch = len(text.ids)
+        features = {
+            INPUTS: np.zeros([batch, lengths.inputs], np.int32),
+            TARGETS: np.zeros([batch, lengths.targets], np.int32),
+        }
+        chosen = self.choices(generators)
+        for number, denoiser in enumerate(self.denoisers):
+            (rows,) = np.nonzero(chosen == number)
+            if not rows.size:
+                continue
+            mode = vocabulary.encode(denoiser.mode)
+            made = denoiser.objective(
+                text.of_rows(rows),
+                [generators[row] for row in rows],
+                lengths._replace(inputs=lengths.inputs - len(mode)),
+                vocabulary,
+            )
+            features[INPUTS][rows, : len(mode)] = mode
+            features[INPUTS][rows, len(mode) :] = made[INPUTS]
+            features[TARGETS][rows] = made[TARGETS]
+        return features
+
+    def choices(self, generators: Sequence[np.random.Generator]) -> np.ndarray:
+        """Returns int64 [batch] the number of every row's denoiser."""
+        bounds = np.cumsum([denoiser.rate for denoiser in self.denoisers])
+        draws = uniform(generators, 1)[:, 0] * bounds[-1]
+        return np.minimum(np.searchsorted(bounds, draws, side="right"), len(bounds) - 1)

@@ -1,0 +1,149 @@
+"""The base class of objectives: features of a model from running text and noise."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.rows import Batch
+from mtfrun.data.vocabularies import Vocabulary
+
+# The shortest text that can be divided into inputs and targets.
+_SHORTEST_TEXT = 2
+
+
+class RawText(NamedTuple):
+    """Running text, without ends between documents.
+
+    Attributes:
+      ids: int32 [batch, raw_length], 0 after a text.
+      lengths: int64 [batch] number of ids of each text, at least 1; only the last text of a stream
+        is shorter than raw_length.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    @property
+    def is_id(self) -> np.ndarray:
+        """Whether there is an id, bool [batch, raw_length]: False after a text."""
+        return np.arange(self.ids.shape[1]) < self.lengths[:, None]
+
+    def of_rows(self, rows: np.ndarray) -> RawText:
+        """Returns some of the texts, int64 [rows]."""
+        return RawText(self.ids[rows], self.lengths[rows])
+
+
+class FeatureLengths(NamedTuple):
+    """Lengths of the features of a row, their ends included.
+
+    Attributes:
+      inputs: ids of the inputs.
+      targets: ids of the targets.
+      joined: ids of both in one row, "inputs end targets end"; at most the sum of the others, which
+        may not reach their maximum in the same row.
+    """
+
+    inputs: int
+    targets: int
+    joined: int
+
+
+class Objective(abc.ABC):
+    """Makes inputs and targets of running text, with noise.
+
+    It is a pure function of the text and of generators of random numbers, one for every row, so
+    that a row has the same noise in any batch. Its `repr` identifies it in fingerprints.
+    """
+
+    @abc.abstractmethod
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        """Returns the largest lengths of the features of a text of `raw_length` ids.
+
+        They do not decrease with `raw_length`.
+        """
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        text: RawText,
+        generators: Sequence[np.random.Generator],
+        lengths: FeatureLengths,
+        vocabulary: Vocabulary,
+    ) -> Batch:
+        """Returns "inputs" and "targets", int32 [batch, length of the feature], padded with 0.
+
+        Args:
+          text: rows of at most as many ids as `raw_length` says.
+          generators: of the noise of every row.
+          lengths: of the features; what does not fit is cut before the end.
+          vocabulary: of the text.
+        """
+
+    def check(self, raw_length: int, vocabulary: Vocabulary) -> None:  # noqa: B027, optional
+        """Raises DataError if texts of that length need more sentinels than there are."""
+
+    def targets_length(self, inputs_length: int, vocabulary: Vocabulary) -> int:
+        """Returns the length of the targets of the longest text whose inputs fit."""
+        raw_length = self._longest("inputs", inputs_length, vocabulary)
+        return self.feature_lengths(raw_length, vocabulary).targets
+
+    def raw_length(self, inputs_length: int, targets_length: int, vocabulary: Vocabulary) -> int:
+        """Returns the number of ids of the longest text whose inputs and targets fit.
+
+        Raises:
+          DataError: there is none, or not enough sentinels for it.
+        """
+        raw_length = min(
+            self._longest("inputs", inputs_length, vocabulary),
+            self._longest("targets", targets_length, vocabulary),
+        )
+        self.check(raw_length, vocabulary)
+        return raw_length
+
+    def raw_length_in_one_row(self, length: int, vocabulary: Vocabulary) -> int:
+        """Returns the number of ids of the longest text whose features fit into one row.
+
+        Raises:
+          DataError: there is none, or not enough sentinels for it.
+        """
+        raw_length = self._longest("joined", length, vocabulary)
+        self.check(raw_length, vocabulary)
+        return raw_length
+
+    def _longest(self, feature: str, length: int, vocabulary: Vocabulary) -> int:
+        """Returns the number of ids of the longest text one of whose `feature_lengths` fits."""
+
+        def fits(raw_length: int) -> bool:
+            needed: int = getattr(self.feature_lengths(raw_length, vocabulary), feature)
+            return needed <= length
+
+        if not fits(_SHORTEST_TEXT):
+            raise DataError(
+                f"{self}: no text fits into {feature} of {length} ids: make them longer"
+            )
+        shortest, longest = _SHORTEST_TEXT, 2 * _SHORTEST_TEXT
+        while fits(longest):
+            shortest, longest = longest, 2 * longest
+        while longest - shortest > 1:
+            middle = (shortest + longest) // 2
+            if fits(middle):
+                shortest = middle
+            else:
+                longest = middle
+        return shortest
+
+
+def check_share(objective: Objective, name: str, share: float) -> None:
+    """Raises DataError unless a setting of an objective is above 0 and below 1."""
+    if not 0.0 < share < 1.0:
+        raise DataError(f"{objective}: {name} must be above 0 and below 1")
+
+
+def uniform(generators: Sequence[np.random.Generator], width: int) -> np.ndarray:
+    """Returns float64 [batch, width] in [0, 1); row i is drawn from generator i."""
+    return np.stack([generator.random(width) for generator in generators])

@@ -1,0 +1,82 @@
+"""Prefix language modelling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, uniform
+from mtfrun.data.objectives.sentinels import compacted
+from mtfrun.data.rows import Batch
+from mtfrun.data.vocabularies import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixLanguageModel(Objective):
+    """Inputs are the beginning of the text, and targets are what follows.
+
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4: the length of the prefix of
+    a text of n ids is uniform in [1, n). Where targets are a smaller share of the text, as in UL2
+    (Tay et al. 2022, https://arxiv.org/abs/2205.05131, section 3.1), their length is uniform in
+    [1, 2 * noise_density * n).
+
+    Attributes:
+      noise_density: the mean share of ids that are targets, at most 0.5.
+    """
+
+    noise_density: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.noise_density <= 0.5:
+            raise DataError(f"{self}: noise_density must be above 0 and at most 0.5")
+
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        """Returns the largest lengths of the features, which no row has both."""
+        targets = int(self._most_targets(np.array(raw_length)))
+        return FeatureLengths(raw_length, targets + 1, raw_length + 2)
+
+    def __call__(
+        self,
+        text: RawText,
+        generators: Sequence[np.random.Generator],
+        lengths: FeatureLengths,
+        vocabulary: Vocabulary,
+    ) -> Batch:
+        """Returns the beginning of the text, and what follows."""
+        return divided(text, self.prefix_lengths(text, generators), lengths, vocabulary)
+
+    def prefix_lengths(
+        self, text: RawText, generators: Sequence[np.random.Generator]
+    ) -> np.ndarray:
+        """Returns int64 [batch] number of ids of the inputs, without the end."""
+        draws = uniform(generators, 1)[:, 0]
+        targets = 1 + np.floor(draws * self._most_targets(text.lengths)).astype(np.int64)
+        return text.lengths - targets
+
+    def _most_targets(self, lengths: np.ndarray) -> np.ndarray:
+        """Returns the largest number of targets, in the shape of `lengths`."""
+        most = np.ceil(2 * self.noise_density * lengths).astype(np.int64) - 1
+        return np.clip(most, 1, np.maximum(lengths - 1, 1))
+
+
+def divided(
+    text: RawText, prefix_lengths: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
+) -> Batch:
+    """Returns the first ids of every text, and those that follow, each with an end.
+
+    Args:
+      text: the texts.
+      prefix_lengths: int64 [batch] number of ids of the inputs.
+      lengths: of the features.
+      vocabulary: has the end.
+    """
+    is_prefix = np.arange(text.ids.shape[1]) < prefix_lengths[:, None]
+    end_id = vocabulary.end_id
+    return {
+        INPUTS: compacted(text.ids, text.is_id & is_prefix, lengths.inputs, end_id),
+        TARGETS: compacted(text.ids, text.is_id & ~is_prefix, lengths.targets, end_id),
+    }

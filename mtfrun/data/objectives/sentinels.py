@@ -1,0 +1,85 @@
+"""Sentinels: one id in the place of a run of ids."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.objectives.objective import FeatureLengths, RawText
+from mtfrun.data.rows import Batch
+from mtfrun.data.vocabularies import Vocabulary
+
+
+def denoised(
+    text: RawText, is_noise: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
+) -> Batch:
+    """Returns inputs without noise, and targets that are the noise.
+
+    Every run of noise is one sentinel in the inputs, and every run of other ids is one in the
+    targets; both count them from the first on. So the inputs "a <0> d <1>" and the targets
+    "<0> b c <1> e" make the text "a b c d e". Raffel et al. 2020,
+    https://arxiv.org/abs/1910.10683, section 3.1.4 and figure 2.
+
+    Args:
+      text: the texts.
+      is_noise: bool [batch, raw_length], False after a text.
+      lengths: of the features.
+      vocabulary: has the sentinels.
+    """
+    return {
+        INPUTS: with_sentinels(text, is_noise, lengths.inputs, vocabulary),
+        TARGETS: with_sentinels(text, text.is_id & ~is_noise, lengths.targets, vocabulary),
+    }
+
+
+def with_sentinels(
+    text: RawText, is_replaced: np.ndarray, length: int, vocabulary: Vocabulary
+) -> np.ndarray:
+    """Returns int32 [batch, length]: the ids, with a sentinel for each run of those replaced.
+
+    The end id follows; what is too long is cut before it.
+
+    Args:
+      text: the texts.
+      is_replaced: bool [batch, raw_length], False after a text.
+      length: of the result.
+      vocabulary: has a sentinel for every run.
+    """
+    begins = is_replaced.copy()
+    begins[:, 1:] &= ~is_replaced[:, :-1]
+    number_of_run = np.cumsum(begins, axis=1, dtype=np.int32) - 1
+    values = np.where(begins, vocabulary.sentinels[number_of_run], text.ids)
+    is_kept = text.is_id & (begins | ~is_replaced)
+    return compacted(values, is_kept, length, vocabulary.end_id)
+
+
+def compacted(values: np.ndarray, is_kept: np.ndarray, length: int, end_id: int) -> np.ndarray:
+    """Returns int32 [batch, length]: the values that are kept, moved together, and the end id.
+
+    Args:
+      values: int32 [batch, raw_length].
+      is_kept: bool [batch, raw_length].
+      length: of the result, padded with 0; what is too long is cut before the end.
+      end_id: the end.
+    """
+    batch = len(values)
+    column = np.cumsum(is_kept, axis=1, dtype=np.int32) - 1
+    first = np.arange(0, batch * length, length)
+    # Flat indices: they are much faster than pairs of row and column.
+    kept = np.flatnonzero(is_kept & (column < length - 1))
+    places = (column + first[:, None]).reshape(-1)[kept]
+    ids = np.zeros(batch * length, np.int32)
+    ids[places] = values.reshape(-1)[kept]
+    ids[first + np.minimum(column[:, -1] + 1, length - 1)] = end_id
+    return ids.reshape(batch, length)
+
+
+def check_sentinels(objective: object, runs: int, vocabulary: Vocabulary) -> None:
+    """Raises DataError if a vocabulary has fewer sentinels than an objective needs."""
+    available = len(vocabulary.sentinels)
+    if runs > available:
+        raise DataError(
+            f"{objective} needs {runs} sentinels for a row, and {type(vocabulary).__name__} has "
+            f"{available}: choose shorter rows, longer spans, or a vocabulary with more extra_ids"
+        )

@@ -1,0 +1,269 @@
+"""The vocabulary of a tokenizer.json of Hugging Face."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.vocabularies.vocabulary import (
+    EncodedTexts,
+    Vocabulary,
+    before_end,
+    padded_size,
+    read_vocabulary_file,
+)
+
+# Names that end a text, and of what is unknown, in the order in which they are looked for.
+_END_TOKENS = (
+    *("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|end|>", "<|im_end|>", "[SEP]"),
+)
+_UNKNOWN_TOKENS = ("<unk>", "[UNK]", "<|unk|>")
+_SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+_SPACE = "\u2581"
+# What the first pieces of words lack in WordPiece.
+_SUFFIX_MARK = "##"
+
+
+class HuggingFaceVocabulary(Vocabulary):
+    """A tokenizer.json, the file that Hugging Face's fast tokenizers save.
+
+    Needs the extra: pip install 'mtfrun[tokenizers]'.
+
+    Ids are those of the file. Models take id 0 for padding, so that id 0 must be a special token:
+    <pad> in T5's file, [PAD] in BERT's, <unk> in Llama's, <s> in RoBERTa's. Where it is a piece of
+    text, as in GPT-2's and Qwen's ("!"), the file is refused: that piece would be taken for
+    padding. No tokens are added before or after a text except the end. The sentinels are the added
+    tokens <extra_id_0>, <extra_id_1>, ... The size is padded to a multiple of 128.
+
+    `bytes_per_id` follows the file's decoder: bytes for byte-level tokenizers and for byte
+    fallback, a space for each mark of one. What the normalizer changed is counted as `decode`
+    writes it.
+
+    Args:
+      tokenizer_file: the tokenizer.json.
+      end_token: the special token that ends a text; by default the first of </s>, <|endoftext|>,
+        <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] that the file has.
+      unknown_token: by default the model's, else <unk>, [UNK] or <|unk|>, else that of id 0.
+
+    Attributes:
+      unpadded_size: number of ids of the file; the ids from there on only pad.
+    """
+
+    pad_id = 0
+
+    def __init__(
+        self,
+        tokenizer_file: str,
+        end_token: str | None = None,
+        unknown_token: str | None = None,
+    ):
+        self._file = tokenizer_file
+        self._arguments = (end_token, unknown_token)
+        content = read_vocabulary_file(
+            tokenizer_file, "HuggingFaceVocabulary.tokenizer_file", "save_pretrained writes one"
+        )
+        self._fingerprint = hashlib.sha256(content + repr(self._arguments).encode()).hexdigest()
+        self._tokenizer, self._settings = _load(tokenizer_file, content)
+        self._added = {
+            token["content"]: token["id"] for token in self._settings.get("added_tokens") or []
+        }
+        self._check_padding()
+        self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        self.unpadded_size = max(self._tokens.values()) + 1
+        model_token = (self._settings.get("model") or {}).get("unk_token")
+        self._end_id = self._first_id("end_token", end_token, _END_TOKENS)
+        if unknown_token is None and not self._tokens.keys() & {model_token, *_UNKNOWN_TOKENS}:
+            self._unknown_id = self.pad_id
+        else:
+            names = (model_token, *_UNKNOWN_TOKENS)
+            self._unknown_id = self._first_id("unknown_token", unknown_token, names)
+        if self._end_id == self.pad_id:
+            raise self._lacks("end_token", f'"{end_token}" is padding')
+
+    @property
+    def size(self) -> int:
+        """Number of ids, a multiple of 128."""
+        return padded_size(self.unpadded_size)
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends a text."""
+        return self._end_id
+
+    @property
+    def unknown_id(self) -> int:
+        """The id of what the vocabulary cannot represent; 0 where it represents everything."""
+        return self._unknown_id
+
+    @functools.cached_property
+    def sentinels(self) -> np.ndarray:
+        """<extra_id_0>, <extra_id_1>, ... among the added tokens."""
+        numbered = {}
+        for token, number in self._added.items():
+            if match := _SENTINEL.fullmatch(token):
+                numbered[int(match[1])] = number
+        return np.array([numbered[number] for number in sorted(numbered)], np.int32)
+
+    @functools.cached_property
+    def bytes_per_id(self) -> np.ndarray:
+        """Bytes of each token; -1 for the end id if texts begin with a space that is put there."""
+        bytes_per_id = np.zeros([self.size], np.int32)
+        decoder = _Decoder(self._settings)
+        for token, number in self._tokens.items():
+            if number and token not in self._added:
+                bytes_per_id[number] = decoder.bytes_of(token)
+        bytes_per_id[self._unknown_id] = 0
+        bytes_per_id[self._end_id] = -int(decoder.space_before_text)
+        return bytes_per_id
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the file and the arguments."""
+        return self._fingerprint
+
+    def __repr__(self) -> str:
+        end_token, unknown_token = self._arguments
+        return f"HuggingFaceVocabulary({self._file!r}, {end_token!r}, {unknown_token!r})"
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of a text."""
+        return np.array(
+            self._tokenizer.encode(_as_text(text), add_special_tokens=False).ids, np.int32
+        )
+
+    def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
+        """Returns the ids of many texts, made on all processors."""
+        encoded = self._tokenizer.encode_batch_fast(
+            [_as_text(text) for text in texts], add_special_tokens=False
+        )
+        lengths = np.array([len(encoding.ids) for encoding in encoded], np.int64)
+        ids = np.zeros([lengths.sum()], np.int32)
+        for encoding, end in zip(encoded, np.cumsum(lengths), strict=True):
+            ids[end - len(encoding.ids) : end] = encoding.ids
+        return EncodedTexts(ids, lengths)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text before the first end id; ids that the file lacks become unknown."""
+        array = before_end(ids, self.end_id)
+        array = array[array != self.pad_id]
+        has_token = (array >= 0) & (array < self.unpadded_size)
+        array = np.where(has_token, array, self.unknown_id)
+        return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))
+
+    def _check_padding(self) -> None:
+        token = self._tokenizer.id_to_token(self.pad_id)
+        unknown = (self._settings.get("model") or {}).get("unk_token")
+        if token is not None and token not in self._added and token != unknown:
+            raise DataError(
+                f"{self._file}: models take id 0 for padding, and in this file it is the piece of "
+                f'text "{token}": choose a tokenizer whose id 0 is a special token, as T5\'s, '
+                "BERT's and Llama's are"
+            )
+
+    def _first_id(self, argument: str, token: str | None, names: Sequence[str | None]) -> int:
+        """Returns the id of `token` or, for None, of the first of `names` that is a token.
+
+        Raises:
+          DataError: there is none.
+        """
+        for name in names if token is None else [token]:
+            if name in self._tokens:
+                return self._tokens[name]
+        raise self._lacks(
+            argument,
+            f'it has no token "{token}"' if token else "none of its tokens is known to end a text",
+        )
+
+    def _lacks(self, argument: str, reason: str) -> DataError:
+        special = ", ".join(list(self._added)[:8])
+        return DataError(
+            f"{self._file}: {reason}: set HuggingFaceVocabulary.{argument} to one of its special "
+            f"tokens, which are {special or 'none'}"
+        )
+
+
+class _Decoder:
+    """How many bytes a token stands for.
+
+    Args:
+      settings: the content of tokenizer.json.
+
+    Attributes:
+      space_before_text: whether a space is put before a text, which is not part of it.
+    """
+
+    def __init__(self, settings: dict[str, Any]):
+        parts = {part["type"]: part for part in _parts(settings)}
+        self._is_byte_level = "ByteLevel" in parts
+        self._is_word_piece = (settings.get("model") or {}).get("type") == "WordPiece"
+        self.space_before_text = (
+            self._is_word_piece
+            or parts.get("ByteLevel", {}).get("add_prefix_space", False)
+            or "Prepend" in parts
+            or parts.get("Metaspace", {}).get("prepend_scheme", "never") != "never"
+        )
+
+    def bytes_of(self, token: str) -> int:
+        """Returns the number of bytes of a token."""
+        if self._is_byte_level:  # each character stands for one byte
+            return len(token)
+        if _BYTE.fullmatch(token):
+            return 1
+        if self._is_word_piece:  # which forgets spaces: one before each word
+            is_suffix = token.startswith(_SUFFIX_MARK)
+            return len(token.encode()) + (-len(_SUFFIX_MARK) if is_suffix else 1)
+        return len(token.replace(_SPACE, " ").encode())
+
+
+def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the normalizers, pre-tokenizers and decoders, those of sequences one by one."""
+    for stage, members in (
+        ("normalizer", "normalizers"),
+        ("decoder", "decoders"),
+        # The last one decides where several stages have parts of a type.
+        ("pre_tokenizer", "pretokenizers"),
+    ):
+        part = settings.get(stage)
+        if part is not None:
+            yield from part[members] if part["type"] == "Sequence" else [part]
+
+
+def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
+    """Returns the tokenizer, and the content of its file.
+
+    Raises:
+      DataError: there is no package `tokenizers`, or the file is not one of its.
+    """
+    try:
+        tokenizers = importlib.import_module("tokenizers")
+    except ImportError as error:
+        raise DataError(
+            "HuggingFaceVocabulary needs the package tokenizers: pip install 'mtfrun[tokenizers]'"
+        ) from error
+    try:
+        text = content.decode()
+        tokenizer = tokenizers.Tokenizer.from_str(text)
+        settings = json.loads(text)
+    except Exception as error:  # the package raises plain Exceptions
+        raise DataError(
+            f"{name} is no tokenizer.json, or damaged: {error}; save it again with save_pretrained"
+        ) from error
+    # Which the file may ask for.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer, settings
+
+
+def _as_text(text: str | bytes) -> str:
+    """Returns a text with U+FFFD for what is no UTF-8."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,183 @@
+"""Training of SentencePiece models."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import io
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import sentencepiece
+
+from mtfrun.data.errors import DataError
+
+# SentencePiece leaves longer sentences out.
+_MAX_SENTENCE_BYTES = 4096
+# SentencePiece sums in as many parts, so that the result depends on their number, not on the
+# processors there are.
+_NUM_THREADS = 16
+_SEED = 0
+_ALLOWED_NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePieceTraining:
+    """How a SentencePiece model is trained: unigram, with T5's ids for padding, end and unknown.
+
+    The same texts give the same model, byte for byte.
+
+    Attributes:
+      size: number of pieces, extra ids not included.
+      max_bytes: a sample of so much text is used, at random with a fixed seed if there is more;
+        SentencePiece needs about 20 times as much memory.
+      with_byte_fallback: whether 256 pieces are bytes, for characters that have no piece of their
+        own; otherwise these are unknown, as in T5's model.
+      normalization: "identity" keeps texts as they are, and `decode` returns them; "nmt_nfkc" is
+        T5's: NFKC, one space for line ends and for several spaces.
+      character_coverage: the share of all characters in the text that have a piece of their own;
+        the rarest have none.
+    """
+
+    size: int
+    max_bytes: int = 50_000_000
+    with_byte_fallback: bool = True
+    normalization: str = "identity"
+    character_coverage: float = 0.9995
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.max_bytes < 1:
+            raise DataError(f"size={self.size} and max_bytes={self.max_bytes} must be at least 1")
+        if not 0 < self.character_coverage <= 1:
+            raise DataError(
+                f"character_coverage={self.character_coverage} must be above 0 and at most 1"
+            )
+        if self.normalization not in _ALLOWED_NORMALIZATIONS:
+            raise DataError(
+                f'normalization="{self.normalization}": choose one of '
+                f"{', '.join(_ALLOWED_NORMALIZATIONS)}"
+            )
+
+
+class TrainedModel:
+    """A SentencePiece model that has just been trained.
+
+    Attributes:
+      proto: the content of its file.
+      num_pieces: number of pieces.
+      characters_per_token: of the text it was trained on.
+      num_bytes: bytes of that text.
+    """
+
+    def __init__(self, proto: bytes, sample: list[bytes]):
+        self.proto = proto
+        processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+        self.num_pieces = int(processor.get_piece_size())
+        self.num_bytes = sum(map(len, sample))
+        num_ids = sum(len(ids) for ids in processor.EncodeAsNumpy(sample))
+        num_characters = sum(len(part.decode("utf-8", "replace")) for part in sample)
+        self.characters_per_token = num_characters / max(1, num_ids)
+
+
+def train_sentencepiece(texts: Iterable[bytes], training: SentencePieceTraining) -> TrainedModel:
+    """Returns a model of the texts.
+
+    Raises:
+      DataError: there is no text, or too little for the size.
+    """
+    sample = sample_of(sentences(texts), training.max_bytes)
+    if not sample:
+        raise DataError("there is no text to train a vocabulary on: choose another source or split")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sample),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=training.size,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            byte_fallback=training.with_byte_fallback,
+            normalization_rule_name=training.normalization,
+            remove_extra_whitespaces=training.normalization != "identity",
+            character_coverage=training.character_coverage,
+            max_sentence_length=_MAX_SENTENCE_BYTES,
+            num_threads=_NUM_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise DataError(_remedy(str(error), training)) from error
+    return TrainedModel(model.getvalue(), sample)
+
+
+def sentences(texts: Iterable[bytes]) -> Iterator[bytes]:
+    r"""Yields parts of the texts of at most 4,096 bytes.
+
+    They end behind a line where possible, else at a space, which is left out: SentencePiece puts
+    one before every part.
+
+    >>> list(sentences([b"a line\nanother", b""]))
+    [b'a line\nanother']
+    """
+    for text in texts:
+        begin = 0
+        while begin < len(text):
+            end = _end_of_part(text, begin)
+            yield text[begin:end]
+            begin = end + (text[end : end + 1] == b" ")
+
+
+def _end_of_part(text: bytes, begin: int) -> int:
+    limit = begin + _MAX_SENTENCE_BYTES
+    if limit >= len(text):
+        return len(text)
+    line_end = text.rfind(b"\n", begin, limit)
+    if line_end >= begin:
+        return line_end + 1
+    space = text.rfind(b" ", begin, limit)
+    if space > begin:
+        return space
+    while limit > begin + 1 and text[limit] & 0xC0 == 0x80:  # within a character of UTF-8
+        limit -= 1
+    return limit
+
+
+def sample_of(parts: Iterable[bytes], max_bytes: int) -> list[bytes]:
+    """Returns all parts, in order, or a random sample of them of at most `max_bytes` in total.
+
+    Each part draws a number, and those with the smallest ones stay. No more is held in memory.
+    """
+    generator = np.random.default_rng(_SEED)
+    heap: list[tuple[float, int, bytes]] = []  # the largest number first
+    total = 0
+    largest = np.inf
+    for index, part in enumerate(parts):
+        number = generator.random()
+        if number > largest:
+            continue
+        heapq.heappush(heap, (-number, index, part))
+        total += len(part)
+        while total > max_bytes:
+            dropped, _, text = heapq.heappop(heap)
+            total -= len(text)
+            largest = -dropped
+    return [part for _, _, part in sorted(heap, key=lambda entry: entry[1])]
+
+
+def _remedy(message: str, training: SentencePieceTraining) -> str:
+    """Returns SentencePiece's error as one line with what to change."""
+    size = training.size
+    if match := re.search(r"value <= (\d+)", message):
+        return f"the text is too small for {size} pieces: choose --size={match[1]} or less"
+    if match := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        bytes_of_it = ", of which 256 are bytes" if training.with_byte_fallback else ""
+        return (
+            f"{size} pieces are too few for the characters of the text{bytes_of_it}: choose "
+            f"--size={match[1]} or more, or a smaller --character_coverage"
+        )
+    if "sentences_.empty" in message:
+        return "there is no text to train a vocabulary on: choose another source or split"
+    return f"SentencePiece cannot train a model: {' '.join(message.split())}"

@@ -1,0 +1,244 @@
+"""The vocabulary of a SentencePiece model, with T5's ids."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.vocabularies.vocabulary import (
+    EncodedTexts,
+    Vocabulary,
+    before_end,
+    padded_size,
+    read_vocabulary_file,
+)
+
+# Its classes are made at import, where a type checker does not see them.
+_PROTOS: Any = sentencepiece_model_pb2
+# The character that stands for a space in pieces.
+_SPACE = "\u2581"
+# How a sentinel is written in text; the space before it belongs to it.
+_SENTINEL = re.compile(rb" ?<extra_id_(0|[1-9][0-9]{0,5})>")
+_SENTINEL_START = b"<extra_id_"
+
+
+class SentencePieceVocabulary(Vocabulary):
+    """The pieces of a SentencePiece model, then `extra_ids` sentinels, as T5 numbers them.
+
+    <extra_id_0> is the last id, <extra_id_1> the one before: a model of 32,000 pieces and 100 extra
+    ids has 32,100 ids, and <extra_id_0> is 32,099. The size is padded to a multiple of 128, 32,128,
+    which is that of T5's checkpoints; the ids above the last sentinel occur in no text.
+
+    In text "<extra_id_7>" stands for its id, and a space before it belongs to it: "The <extra_id_0>
+    walks" is The, <extra_id_0>, walks. So do T5's tokenizers in Hugging Face's Transformers, and
+    seqio's where a space precedes; text about these marks is not told from the marks.
+
+    Most models, T5's too, put a space before a text, so that its first word is the same piece as in
+    the middle: that byte is taken off again at the text's end id, whose `bytes_per_id` is -1. The
+    bytes of a text are those that `decode` returns: a model that normalises, as T5's does with NFKC
+    and with spaces for line ends and for several spaces, does not represent the others. An unknown
+    piece counts 0 bytes, so that bits per byte never look better than they are. Bytes that are no
+    UTF-8 become U+FFFD.
+
+    Sources: Kudo and Richardson 2018, "SentencePiece", https://arxiv.org/abs/1808.06226; Raffel et
+    al. 2020, "T5", https://arxiv.org/abs/1910.10683.
+
+    Args:
+      sentencepiece_model_file: the model; `mtfrun vocab train` makes one. Its padding must be id 0,
+        as in T5's, whose end is 1 and unknown 2.
+      extra_ids: number of sentinels.
+
+    Attributes:
+      unpadded_size: number of pieces and sentinels; the ids from there on only pad.
+    """
+
+    pad_id = 0
+
+    def __init__(self, sentencepiece_model_file: str, extra_ids: int = 100):
+        if extra_ids < 0:
+            raise DataError(f"{type(self).__name__}.extra_ids={extra_ids} must be at least 0")
+        self._file = sentencepiece_model_file
+        self._extra_ids = extra_ids
+        self._proto, self._encoder = _load(sentencepiece_model_file)
+        normalizer = self._parsed().normalizer_spec
+        self._puts_space_before_text = bool(normalizer.add_dummy_prefix)
+        # Spaces at the beginning of a text, and all but one of several.
+        self._removes_spaces = bool(normalizer.remove_extra_whitespaces)
+        self._num_pieces = int(self._encoder.get_piece_size())
+        self.unpadded_size = self._num_pieces + extra_ids
+        self._fingerprint = hashlib.sha256(self._proto + f" {extra_ids}".encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Number of ids, a multiple of 128."""
+        return padded_size(self.unpadded_size)
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends a text."""
+        return int(self._encoder.eos_id())
+
+    @property
+    def unknown_id(self) -> int:
+        """The id of a character that is in no piece."""
+        return int(self._encoder.unk_id())
+
+    @property
+    def sentinels(self) -> np.ndarray:
+        """<extra_id_0>, <extra_id_1>, ..., the last ids from the end."""
+        return np.arange(self.unpadded_size - 1, self._num_pieces - 1, -1, dtype=np.int32)
+
+    @functools.cached_property
+    def bytes_per_id(self) -> np.ndarray:
+        """Bytes of each piece; -1 for the end id if the model puts a space before a text."""
+        bytes_per_id = np.zeros([self.size], np.int32)
+        kinds = _PROTOS.ModelProto.SentencePiece
+        for number, piece in enumerate(self._parsed().pieces):
+            if piece.type in (kinds.NORMAL, kinds.USER_DEFINED):
+                bytes_per_id[number] = len(piece.piece.replace(_SPACE, " ").encode())
+            elif piece.type == kinds.BYTE:
+                bytes_per_id[number] = 1
+        if self._puts_space_before_text:
+            bytes_per_id[self.end_id] = -1
+        return bytes_per_id
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the model and the number of extra ids."""
+        return self._fingerprint
+
+    def __repr__(self) -> str:
+        return f"SentencePieceVocabulary({self._file!r}, extra_ids={self._extra_ids})"
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of a text."""
+        return self._encode(text, is_continuation=False)
+
+    def encode_continuation(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of a text that continues another one, without a space before it."""
+        return self._encode(text, is_continuation=True)
+
+    def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
+        """Returns the ids of many texts, made on all processors."""
+        if not texts or any(_SENTINEL_START in text for text in texts):
+            return super().encode_texts(texts)
+        encoded = self._encoder.EncodeAsNumpy(list(texts))
+        lengths = np.array([len(ids) for ids in encoded], np.int64)
+        return EncodedTexts(np.concatenate(encoded, dtype=np.int32), lengths)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text before the first end id; ids without a piece become U+2047."""
+        return self._decode(self._decoder, ids)
+
+    def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the text that continues another one; a space at its beginning is kept."""
+        return self._decode(self._continuing_decoder, ids)
+
+    def _encode(self, text: str | bytes, *, is_continuation: bool) -> np.ndarray:
+        """Returns the ids of a text, of which sentinels are a part."""
+        # A lone surrogate, which JSON may contain, has no UTF-8: three bytes, which become U+FFFD.
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        if _SENTINEL_START not in data:
+            return self._pieces(data, is_continuation=is_continuation)
+        parts = []
+        position = 0
+        for match in _SENTINEL.finditer(data):
+            number = int(match[1])
+            if number < self._extra_ids:
+                between = data[position : match.start()]
+                parts.append(self._pieces(between, is_continuation=is_continuation))
+                parts.append(self.sentinels[number : number + 1])
+                position = match.end()
+                is_continuation = True
+        parts.append(self._pieces(data[position:], is_continuation=is_continuation))
+        return np.concatenate(parts)
+
+    def _pieces(self, data: bytes, *, is_continuation: bool) -> np.ndarray:
+        encoder = self._encoder
+        # A model that removes spaces at the beginning puts one there again.
+        if is_continuation and not (self._removes_spaces and data[:1].isspace()):
+            encoder = self._continuing_encoder
+        return np.asarray(encoder.EncodeAsNumpy(data), np.int32)
+
+    def _decode(
+        self, decoder: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray
+    ) -> str:
+        array = before_end(ids, self.end_id)
+        array = array[array != self.pad_id]
+        has_piece = (array >= 0) & (array < self.unpadded_size)
+        return str(decoder.decode(np.where(has_piece, array, self.unknown_id).tolist()))
+
+    @functools.cached_property
+    def _continuing_encoder(self) -> sentencepiece.SentencePieceProcessor:
+        """Encodes without a space before the text."""
+        model = self._parsed()
+        model.normalizer_spec.add_dummy_prefix = False
+        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+
+    @functools.cached_property
+    def _decoder(self) -> sentencepiece.SentencePieceProcessor:
+        """Decodes sentinels as well."""
+        return self._decoder_of(self._parsed())
+
+    @functools.cached_property
+    def _continuing_decoder(self) -> sentencepiece.SentencePieceProcessor:
+        """Decodes sentinels as well, and keeps a space at the beginning."""
+        model = self._parsed()
+        model.normalizer_spec.add_dummy_prefix = False
+        model.normalizer_spec.remove_extra_whitespaces = False
+        return self._decoder_of(model)
+
+    def _decoder_of(self, model: Any) -> sentencepiece.SentencePieceProcessor:
+        """Returns a processor of a model, after the sentinels are added to it."""
+        kind = _PROTOS.ModelProto.SentencePiece.USER_DEFINED
+        for number in reversed(range(self._extra_ids)):
+            model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)
+        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+
+    def _parsed(self) -> Any:
+        """Returns the model as a new protocol buffer.
+
+        Neither pieces nor settings can be read from a processor, and a protocol buffer cannot be
+        copied to another process.
+        """
+        return _PROTOS.ModelProto.FromString(self._proto)
+
+
+def _load(name: str) -> tuple[bytes, sentencepiece.SentencePieceProcessor]:
+    """Returns a model as bytes and as a processor.
+
+    Raises:
+      DataError: it cannot be read, or its ids are not those that models need.
+    """
+    proto = read_vocabulary_file(
+        name, "SentencePieceVocabulary.sentencepiece_model_file", "mtfrun vocab train makes one"
+    )
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    except RuntimeError as error:
+        raise _damaged(name) from error
+    if not processor.get_piece_size():
+        raise _damaged(name)
+    for what, number in (("pad", processor.pad_id()), ("eos", processor.eos_id())):
+        if number < 0 or (what == "pad" and number != 0):
+            raise DataError(
+                f"{name}: models take id 0 for padding and need an id that ends a text, and its "
+                f"{what}_id is {number}: train it with pad_id=0, eos_id=1, unk_id=2, as "
+                "mtfrun vocab train does"
+            )
+    return proto, processor
+
+
+def _damaged(name: str) -> DataError:
+    return DataError(
+        f"{name} is no SentencePiece model, or damaged: copy it again, or make one with "
+        "mtfrun vocab train"
+    )

@@ -1,0 +1,122 @@
+"""A slow implementation of T5's objectives on lists, and what tests of objectives share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.data import ByteVocabulary, Selection
+from mtfrun.data.objectives import FeatureLengths, RawText
+
+END = 1
+FIRST_SENTINEL = 32_099
+NUM_SENTINELS = 100
+
+
+class T5Vocabulary(ByteVocabulary):
+    """The special ids of T5's vocabulary of 32,100 ids, and bytes for text."""
+
+    size = 32_100
+
+    @property
+    def sentinels(self) -> np.ndarray:
+        """32,099, 32,098, ..., 32,000."""
+        return np.arange(self.size - 1, self.size - 1 - NUM_SENTINELS, -1, dtype=np.int32)
+
+
+VOCABULARY = T5Vocabulary()
+
+
+def raw_text(texts: Sequence[Sequence[int]], raw_length: int) -> RawText:
+    """Returns texts, padded."""
+    ids = np.zeros([len(texts), raw_length], np.int32)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+    return RawText(ids, np.array([len(text) for text in texts]))
+
+
+def random_text(
+    rng: np.random.Generator, rows: int, raw_length: int, last_length: int | None = None
+) -> RawText:
+    """Returns random ids that are no special ones; the last text may be shorter."""
+    lengths = [raw_length] * (rows - 1) + [last_length or raw_length]
+    return raw_text([rng.integers(3, 32_000, length).tolist() for length in lengths], raw_length)
+
+
+def texts_of(text: RawText) -> list[list[int]]:
+    """Returns the texts without padding."""
+    return [ids[:length].tolist() for ids, length in zip(text.ids, text.lengths, strict=True)]
+
+
+def generators(rows: int, epoch: int = 0, seed: int = 0) -> list[np.random.Generator]:
+    """Returns the generators of rows 0, 1, ... of an epoch."""
+    return Selection(np.arange(rows), np.full(rows, epoch), seed).generators()
+
+
+def of_lengths(inputs: int, targets: int) -> FeatureLengths:
+    """Returns the lengths of separate features."""
+    return FeatureLengths(inputs, targets, inputs + targets)
+
+
+def padded(ids: Sequence[int], length: int) -> list[int]:
+    """Returns the ids, cut before the end if they are too long, the end, and zeros."""
+    ended = [*ids[: length - 1], END]
+    return ended + [0] * (length - len(ended))
+
+
+def with_sentinels(ids: Sequence[int], is_replaced: Sequence[bool]) -> list[int]:
+    """Returns the ids, each run of replaced ones as one sentinel, counted down."""
+    result: list[int] = []
+    sentinel = FIRST_SENTINEL
+    for place, (token, replaced) in enumerate(zip(ids, is_replaced, strict=True)):
+        if not replaced:
+            result.append(token)
+        elif place == 0 or not is_replaced[place - 1]:
+            result.append(sentinel)
+            sentinel -= 1
+    return result
+
+
+def restored(inputs: Sequence[int], targets: Sequence[int]) -> list[int]:
+    """Returns the text that inputs and targets of a denoising objective make."""
+
+    def is_sentinel(token: int) -> bool:
+        return FIRST_SENTINEL - NUM_SENTINELS < token <= FIRST_SENTINEL
+
+    parts: dict[int, list[int]] = {}
+    part: list[int] = []
+    for token in targets[: list(targets).index(END)]:
+        if is_sentinel(token):
+            part = parts.setdefault(token, [])
+        else:
+            part.append(token)
+    text: list[int] = []
+    for token in inputs[: list(inputs).index(END)]:
+        text += parts[token] if is_sentinel(token) else [token]
+    return text
+
+
+def t5_lengths(inputs_length: int, density: float, mean: float) -> tuple[int, int]:
+    """Returns the lengths of the text and of the targets, by trying one length after the other."""
+
+    def lengths(tokens: int) -> tuple[int, int]:
+        noise = round(tokens * density)
+        spans = round(noise / mean)
+        return tokens - noise + spans + 1, noise + spans + 1
+
+    tokens = inputs_length - 1
+    while lengths(tokens + 1)[0] <= inputs_length:
+        tokens += 1
+    targets_length = lengths(tokens)[1]
+    if density == 0.5 and targets_length > inputs_length:
+        tokens, targets_length = tokens - 1, targets_length - 1
+    return tokens, targets_length
+
+
+def noise_and_spans(length: int, density: float, mean: float) -> tuple[int, int]:
+    """Returns the number of ids of noise and of spans in a text of a length, 2 or more."""
+    noise = int(np.round(np.float32(length) * np.float32(density)))
+    noise = min(max(noise, 1), length - 1)
+    spans = max(int(np.round(np.float32(noise) / np.float32(mean))), 1)
+    return noise, spans

@@ -1,0 +1,265 @@
+"""I.i.d. denoising, masked and prefix language models, and mixtures, against the reference."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtfrun.data import ByteVocabulary, DataError
+from mtfrun.data.objectives import (
+    Denoiser,
+    IidDenoising,
+    MaskedLanguageModel,
+    MixtureOfDenoisers,
+    Objective,
+    PrefixLanguageModel,
+    SpanCorruption,
+)
+from mtfrun.data.objectives.masked_language_model import masked
+from mtfrun.data.objectives.prefix_language_model import divided
+from mtfrun.data.objectives.sentinels import denoised
+from tests.data.objectives.reference import (
+    FIRST_SENTINEL,
+    NUM_SENTINELS,
+    VOCABULARY,
+    generators,
+    of_lengths,
+    padded,
+    random_text,
+    raw_text,
+    restored,
+    texts_of,
+    with_sentinels,
+)
+
+# Five standard deviations of a share among this many draws, at most: 5 * sqrt(0.25 / 40_000).
+DRAWS, SHARE_TOLERANCE = 40_000, 0.0125
+# Chi-square of 8 degrees of freedom is larger in one case of a million.
+CHI_SQUARE_8 = 42.7
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=st.lists(st.booleans(), min_size=1, max_size=60), length=st.integers(1, 70))
+def test_denoised_is_the_reference_for_any_mask(mask: list[bool], length: int) -> None:
+    ids = list(range(10, 10 + len(mask)))
+    noise = np.zeros([2, 60], bool)
+    noise[0, : len(mask)] = mask
+    lengths = of_lengths(length, length + 3)
+    batch = denoised(raw_text([ids, [7]], 60), noise, lengths, VOCABULARY)
+    others = [not noise for noise in mask]
+    assert batch["inputs"][0].tolist() == padded(with_sentinels(ids, mask), length)
+    assert batch["targets"][0].tolist() == padded(with_sentinels(ids, others), length + 3)
+    assert batch["inputs"][1].tolist() == padded([7], length)
+
+
+def test_iid_denoising_makes_inputs_and_targets_of_its_mask() -> None:
+    objective = IidDenoising(0.3)
+    text = random_text(np.random.default_rng(0), 5, 90, 31)
+    lengths = of_lengths(91, 91)
+    batch = objective(text, generators(5), lengths, VOCABULARY)
+    masks = objective.mask(text, generators(5), VOCABULARY)
+    for row, ids in enumerate(texts_of(text)):
+        mask = masks[row, : len(ids)].tolist()
+        assert batch["inputs"][row].tolist() == padded(with_sentinels(ids, mask), 91)
+        inputs, targets = batch["inputs"][row].tolist(), batch["targets"][row].tolist()
+        assert mask[0] or restored(inputs, targets) == ids
+
+
+def test_iid_noise_is_independent_and_has_its_density() -> None:
+    text = random_text(np.random.default_rng(0), 100, 400)
+    mask = IidDenoising(0.15).mask(text, generators(100), VOCABULARY)
+    assert abs(mask.mean() - 0.15) < SHARE_TOLERANCE
+    both = mask[:, 1:] & mask[:, :-1]
+    assert abs(both.mean() - 0.15**2) < SHARE_TOLERANCE / 4
+
+
+def test_iid_targets_hold_almost_all_noise() -> None:
+    objective = IidDenoising()
+    targets_length = objective.targets_length(512, VOCABULARY)
+    raw_length = objective.raw_length(512, targets_length, VOCABULARY)
+    assert raw_length == 511 and targets_length < 200
+    text = random_text(np.random.default_rng(0), 300, raw_length)
+    batch = objective(text, generators(300), of_lengths(512, targets_length), VOCABULARY)
+    full = (batch["targets"] != 0).all(axis=1)
+    assert full.sum() <= 3
+
+
+def test_iid_noise_ends_with_the_sentinels() -> None:
+    text = random_text(np.random.default_rng(0), 4, 2000)
+    mask = IidDenoising(0.5).mask(text, generators(4), VOCABULARY)
+    begins = mask & ~np.pad(mask[:, :-1], [(0, 0), (1, 0)])
+    assert begins.sum(axis=1).tolist() == [NUM_SENTINELS - 1] * 4
+    with pytest.raises(DataError, match="choose shorter rows"):
+        IidDenoising(0.5).raw_length(2001, 2001, VOCABULARY)
+
+
+def test_masked_language_model_changes_the_noise_only() -> None:
+    objective = MaskedLanguageModel(random_probability=0.2, keep_probability=0.3)
+    text = random_text(np.random.default_rng(0), 100, 400, 211)
+    batch = objective(text, generators(100), of_lengths(400, 400), VOCABULARY)
+    inputs, targets = batch["inputs"], batch["targets"]
+    is_noise = targets != 0
+    assert (inputs[~is_noise] == text.ids[~is_noise]).all()
+    assert (targets[is_noise] == text.ids[is_noise]).all()
+    assert not inputs[-1, 211:].any() and not targets[-1, 211:].any()
+    assert abs(is_noise.mean() - 0.15) < SHARE_TOLERANCE
+    noise = inputs[is_noise]
+    share = 5 * np.sqrt(0.25 / noise.size)
+    assert abs((noise == FIRST_SENTINEL).mean() - 0.5) < share
+    assert abs((noise == text.ids[is_noise]).mean() - 0.3) < share
+    random = noise[(noise != FIRST_SENTINEL) & (noise != text.ids[is_noise])]
+    assert abs(random.size / noise.size - 0.2) < share
+    assert random.min() >= 3 and random.max() < 32_100 and len(set(random.tolist())) > 1000
+
+
+def test_t5s_masked_language_model_has_masks_and_random_ids_only() -> None:
+    text = random_text(np.random.default_rng(0), 100, 400)
+    batch = MaskedLanguageModel()(text, generators(100), of_lengths(400, 400), VOCABULARY)
+    noise = batch["targets"] != 0
+    is_mask = batch["inputs"][noise] == FIRST_SENTINEL
+    assert abs(is_mask.mean() - 0.9) < 5 * np.sqrt(0.09 / noise.sum())
+    assert (batch["inputs"][noise] == text.ids[noise]).mean() < 1e-3
+
+
+def test_full_targets_are_the_text() -> None:
+    objective = MaskedLanguageModel(full_targets=True)
+    text = random_text(np.random.default_rng(0), 3, 40, 7)
+    plain = MaskedLanguageModel()(text, generators(3), of_lengths(40, 40), VOCABULARY)
+    batch = objective(text, generators(3), of_lengths(41, 41), VOCABULARY)
+    for row, ids in enumerate(texts_of(text)):
+        assert batch["targets"][row].tolist() == padded(ids, 41)
+        noisy = plain["inputs"][row, : len(ids)].tolist()
+        assert batch["inputs"][row].tolist() == padded(noisy, 41)
+
+
+def test_masked_is_the_reference() -> None:
+    text = raw_text([[5, 6, 7], [8]], 3)
+    is_replaced = np.array([[False, True, True], [True, False, False]])
+    replacements = np.array([[1, 2, 3], [4, 5, 6]])
+    assert masked(text, is_replaced, replacements).tolist() == [[5, 2, 3], [4, 0, 0]]
+
+
+def test_a_prefix_language_model_divides_the_text() -> None:
+    text = raw_text([[5, 6, 7, 8], [9, 10]], 4)
+    batch = divided(text, np.array([3, 1]), of_lengths(4, 4), VOCABULARY)
+    assert batch["inputs"].tolist() == [[5, 6, 7, 1], [9, 1, 0, 0]]
+    assert batch["targets"].tolist() == [[8, 1, 0, 0], [10, 1, 0, 0]]
+
+
+def test_lengths_of_prefixes_are_uniform() -> None:
+    text = random_text(np.random.default_rng(0), 1000, 10)
+    counts: Counter[int] = Counter()
+    for epoch in range(9):
+        counts.update(PrefixLanguageModel().prefix_lengths(text, generators(1000, epoch)).tolist())
+    assert set(counts) == set(range(1, 10))
+    assert sum((n - 1000) ** 2 / 1000 for n in counts.values()) < CHI_SQUARE_8
+
+
+def test_ul2s_sequential_denoiser_has_a_quarter_of_the_text_as_targets() -> None:
+    text = random_text(np.random.default_rng(0), 2000, 100)
+    targets = 100 - PrefixLanguageModel(0.25).prefix_lengths(text, generators(2000))
+    assert targets.min() == 1 and targets.max() == 49
+    # Standard deviation of the mean: 14.1 / sqrt(2000).
+    assert abs(targets.mean() - 25) < 5 * 0.32
+
+
+@pytest.mark.parametrize("density", [0.0, 0.51])
+def test_a_prefix_language_models_density_is_at_most_one_half(density: float) -> None:
+    with pytest.raises(DataError, match=r"above 0 and at most 0\.5"):
+        PrefixLanguageModel(density)
+
+
+@settings(max_examples=30, deadline=None)
+@given(raw_length=st.integers(2, 80), last=st.integers(1, 80), epoch=st.integers(0, 99))
+def test_a_prefix_and_its_targets_are_the_text(raw_length: int, last: int, epoch: int) -> None:
+    objective = PrefixLanguageModel()
+    text = random_text(np.random.default_rng(epoch), 3, raw_length, min(last, raw_length))
+    lengths = objective.feature_lengths(raw_length, VOCABULARY)
+    batch = objective(text, generators(3, epoch), lengths, VOCABULARY)
+    for row, ids in enumerate(texts_of(text)):
+        inputs, targets = batch["inputs"][row].tolist(), batch["targets"][row].tolist()
+        assert inputs[: inputs.index(1)] + targets[: targets.index(1)] == ids
+        assert len(ids) == 1 or 1 <= inputs.index(1) < len(ids)
+
+
+def test_ul2_mixes_seven_denoisers_equally() -> None:
+    mixture = MixtureOfDenoisers()
+    chosen = np.concatenate([mixture.choices(generators(4000, epoch)) for epoch in range(3)])
+    shares = np.bincount(chosen, minlength=7) / chosen.size
+    assert len(mixture.denoisers) == 7 and abs(shares - 1 / 7).max() < 5 * np.sqrt(0.1225 / 12_000)
+
+
+def test_rows_of_a_mixture_are_those_of_their_denoiser_after_its_mode() -> None:
+    denoisers = [Denoiser(SpanCorruption(), "<R>", rate=3.0), Denoiser(PrefixLanguageModel(), "S")]
+    mixture = MixtureOfDenoisers(denoisers)
+    text = random_text(np.random.default_rng(0), 40, 60, 33)
+    lengths = of_lengths(*mixture.feature_lengths(60, VOCABULARY)[:2])
+    batch = mixture(text, generators(40), lengths, VOCABULARY)
+    noise = generators(40)
+    chosen = mixture.choices(noise)
+    assert 20 < (chosen == 0).sum() < 39
+    for row, number in enumerate(chosen.tolist()):
+        mode = VOCABULARY.encode(denoisers[number].mode).tolist()
+        alone = denoisers[number].objective(
+            text.of_rows(np.array([row])),
+            [noise[row]],
+            lengths._replace(inputs=lengths.inputs - len(mode)),
+            VOCABULARY,
+        )
+        assert batch["inputs"][row].tolist() == mode + alone["inputs"][0].tolist()
+        assert batch["targets"][row].tolist() == alone["targets"][0].tolist()
+
+
+def test_a_mixture_leaves_room_for_its_modes_and_longest_features() -> None:
+    mixture = MixtureOfDenoisers()
+    targets_length = mixture.targets_length(256, VOCABULARY)
+    raw_length = mixture.raw_length(256, targets_length, VOCABULARY)
+    lengths = mixture.feature_lengths(raw_length, VOCABULARY)
+    assert lengths.inputs == 256 and lengths.targets == targets_length
+    text = random_text(np.random.default_rng(0), 200, raw_length)
+    batch = mixture(text, generators(200), of_lengths(256, targets_length), VOCABULARY)
+    chosen = mixture.choices(generators(200))
+    for row, ids in enumerate(texts_of(text)):
+        inputs = batch["inputs"][row, 5:].tolist()  # after "[NLU]"
+        targets = batch["targets"][row].tolist()
+        if chosen[row] == 2:  # the prefix language model
+            assert inputs[: inputs.index(1)] + targets[: targets.index(1)] == ids
+        else:
+            assert restored(inputs, targets) == ids
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [SpanCorruption(), IidDenoising(), MaskedLanguageModel(), MixtureOfDenoisers()],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_noise_does_not_depend_on_the_batch(objective: Objective) -> None:
+    text = random_text(np.random.default_rng(0), 9, 100, 40)
+    lengths = objective.feature_lengths(100, VOCABULARY)
+    together = objective(text, generators(9, epoch=2, seed=5), lengths, VOCABULARY)
+    for rows in ([8, 0, 3], [5]):
+        some = np.array(rows)
+        alone = objective(
+            text.of_rows(some),
+            [generators(9, epoch=2, seed=5)[row] for row in rows],
+            lengths,
+            VOCABULARY,
+        )
+        assert all((alone[name] == together[name][some]).all() for name in together)
+    other_epoch = objective(text, generators(9, epoch=3, seed=5), lengths, VOCABULARY)
+    assert all((other_epoch[name] != together[name]).any() for name in together)
+
+
+def test_a_vocabulary_without_sentinels_is_an_error() -> None:
+    class WithoutSentinels(ByteVocabulary):
+        @property
+        def sentinels(self) -> np.ndarray:
+            return np.zeros([0], np.int32)
+
+    for objective in (SpanCorruption(), IidDenoising(), MaskedLanguageModel()):
+        with pytest.raises(DataError, match="WithoutSentinels has 0"):
+            objective.raw_length(64, 64, WithoutSentinels())

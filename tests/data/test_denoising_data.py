@@ -1,0 +1,167 @@
+"""Running text with an objective: the raw stream, rows, epochs, hosts, evaluation, prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtfrun.data import (
+    ByteVocabulary,
+    DataError,
+    DelimitedDenoisingData,
+    DenoisingData,
+    Host,
+    PrefixLanguageModel,
+    PromptLimits,
+    SpanCorruption,
+)
+from mtfrun.data.objective_rows import RawStream
+from tests.data.in_memory import texts_task
+
+TEXTS = [b"The first document. ", b"", b"x", b"Another one, which is somewhat longer. " * 7]
+LIMITS = PromptLimits(max_length=64, decode_length=16)
+
+
+def _data(**options: object) -> DenoisingData:
+    return DenoisingData(texts_task(TEXTS), SpanCorruption(), inputs_length=32, **options)  # type: ignore[arg-type]
+
+
+def _text_of(batch_inputs: Sequence[int], batch_targets: Sequence[int]) -> list[int]:
+    """Returns the text of a row, whose sentinels are bytes that no text here has."""
+    sentinels = ByteVocabulary().sentinels.tolist()
+    parts: dict[int, list[int]] = {}
+    number = -1
+    for token in batch_targets:
+        if token in sentinels:
+            number = token
+        elif token > 1:
+            parts.setdefault(number, []).append(token)
+    return [
+        token
+        for place in batch_inputs
+        if place > 1
+        for token in (parts.get(place, []) if place in sentinels else [place])
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    texts=st.lists(st.binary(max_size=9), min_size=1, max_size=12).filter(any),
+    length=st.integers(1, 14),
+    data=st.data(),
+)
+def test_the_raw_stream_is_all_texts_without_ends(
+    texts: list[bytes], length: int, data: st.DataObject
+) -> None:
+    stream = RawStream(texts_task(texts).cache("train", ["targets"]), length)
+    expected = [byte + 3 for byte in b"".join(texts)]
+    assert len(stream) == -(-len(expected) // length)
+    rows = data.draw(st.permutations(range(len(stream))))
+    taken = stream.take(np.array(rows))
+    for row, ids, size in zip(rows, taken.ids, taken.lengths, strict=True):
+        here = expected[row * length : (row + 1) * length]
+        assert ids.tolist() == here + [0] * (length - len(here)) and size == len(here)
+
+
+def test_empty_texts_are_an_error() -> None:
+    with pytest.raises(DataError, match="are empty"):
+        RawStream(texts_task([b"", b""]).cache("train", ["targets"]), 8)
+
+
+def test_an_epoch_is_all_text_once_with_other_noise_than_the_next() -> None:
+    data = _data()
+    batches = data.train(1, seed=3)
+    expected = b"".join(TEXTS)
+    rows = len(data._rows(data.task, "train"))
+    epochs = []
+    for _ in range(2):
+        epoch = [next(batches) for _ in range(rows)]
+        texts = [_text_of(x["inputs"][0].tolist(), x["targets"][0].tolist()) for x in epoch]
+        joined = sorted(byte - 3 for text in texts for byte in text)
+        assert joined == sorted(expected)
+        epochs.append(sorted(tuple(x["inputs"][0].tolist()) for x in epoch))
+    assert epochs[0] != epochs[1]
+
+
+def test_features_have_the_lengths_that_the_objective_needs() -> None:
+    data = _data()
+    assert {name: feature.shape.to_integer_list for name, feature in data.features.items()} == {
+        "inputs": [32],
+        "targets": [SpanCorruption().targets_length(32, ByteVocabulary())],
+    }
+    batch = next(data.train(4, seed=0))
+    shapes = data.shapes(4)
+    assert {name: list(x.shape) for name, x in batch.items()} == {
+        name: shape.to_integer_list for name, shape in shapes.items()
+    }
+
+
+def test_the_examples_do_not_depend_on_hosts_or_the_batch_size() -> None:
+    data = _data()
+    whole = data.train(8, seed=1)
+    expected = np.concatenate([next(whole)["targets"] for _ in range(6)])
+    small = data.train(4, seed=1)
+    assert (np.concatenate([next(small)["targets"] for _ in range(12)]) == expected).all()
+    hosts = [data.train(8, seed=1, host=Host(index, 2)) for index in range(2)]
+    parts = [next(host)["targets"] for _ in range(6) for host in hosts]
+    assert (np.concatenate(parts) == expected).all()
+
+
+def test_evaluation_has_the_same_noise_every_time() -> None:
+    data = _data()
+    first, second = (list(data.evaluation(4, split="validation")) for _ in range(2))
+    assert all((a["inputs"] == b["inputs"]).all() for a, b in zip(first, second, strict=True))
+    texts = [
+        byte
+        for batch in first
+        for inputs, targets in zip(batch["inputs"], batch["targets"], strict=True)
+        for byte in _text_of(inputs.tolist(), targets.tolist())
+    ]
+    assert bytes(token - 3 for token in texts) == b"".join(TEXTS)
+
+
+def test_one_row_holds_inputs_and_targets() -> None:
+    data = DelimitedDenoisingData(texts_task(TEXTS), PrefixLanguageModel(), length=24)
+    assert data.has_rows_of_pairs and set(data.features) == {"targets"}
+    (batch,) = data.evaluation(len(data._rows(data.task, "train")), split="validation")
+    texts = b""
+    for row in batch["targets"]:
+        ids = row[: np.count_nonzero(row)]
+        assert not row[len(ids) :].any() and (ids == 1).sum() == 2 and ids[-1] == 1
+        texts += bytes(token - 3 for token in ids.tolist() if token != 1)
+    assert texts == b"".join(TEXTS)
+    assert np.count_nonzero(batch["targets"][:-1]) == batch["targets"][:-1].size
+
+
+def test_prompts_are_inputs() -> None:
+    row = _data().prompting(LIMITS).row(b"The \xff document.")
+    assert row.ids[4] == ByteVocabulary().sentinel(0) and row.ids[-1] == 1 and row.prefix == 0
+    in_row = DelimitedDenoisingData(texts_task(TEXTS), PrefixLanguageModel(), length=24)
+    prompting = in_row.prompting(LIMITS)
+    long = prompting.row(b"a" * 50)
+    assert long.prefix == 12 and prompting.lengths(long)["targets"] <= 24
+
+
+def test_a_pair_to_score_has_inputs_and_targets() -> None:
+    scored = _data().scored_row(b"ab", b"c", LIMITS)
+    assert {name: ids.tolist() for name, ids in scored.features.items()} == {
+        "inputs": [100, 101, 1],
+        "targets": [102, 1],
+    }
+    in_row = DelimitedDenoisingData(texts_task(TEXTS), PrefixLanguageModel(), length=24)
+    assert in_row.scored_row(b"ab", b"c", LIMITS).features["targets"].tolist() == [
+        *(100, 101, 1),
+        *(102, 1),
+    ]
+
+
+def test_the_fingerprint_names_the_objective() -> None:
+    fingerprint = json.loads(json.dumps(_data().fingerprint()))
+    assert "SpanCorruption(noise_density=0.15" in fingerprint["settings"]["objective"]
+    other = DenoisingData(texts_task(TEXTS), SpanCorruption(0.5), inputs_length=32)
+    assert other.fingerprint() != fingerprint
