@@ -24,6 +24,8 @@ _MOST_CHARACTERS, _MOST_CHANGES = 60, 3
 _LONGEST_JSON = 600
 _HASH_CHARACTERS = 12
 _SEPARATOR = ": "
+# Stands for an entry that there is not.
+_NONE = "none"
 
 
 class Change(NamedTuple):
@@ -115,12 +117,11 @@ def _changes_of_entries(
 ) -> Iterator[Change]:
     if IDS in saved and saved[IDS] == present.get(IDS):
         return
+    prefix = f"{name}{_SEPARATOR}" if name else ""
     differing = [
         change
         for key in sorted({*saved, *present} - {IDS})
-        for change in changes(
-            saved.get(key, "none"), present.get(key, "none"), f"{name}{_SEPARATOR}{key}" if name else key
-        )
+        for change in changes(saved.get(key, _NONE), present.get(key, _NONE), prefix + key)
     ]
     yield from differing
     if not differing and IDS in saved:

@@ -26,6 +26,8 @@ class _Page(html.parser.HTMLParser):
         self.elements.append((tag, dict(attrs), ""))
 
     def handle_data(self, data: str) -> None:
+        if not self.elements:  # between the declaration and the first element
+            return
         tag, attributes, text = self.elements.pop()
         self.elements.append((tag, attributes, text + data))
 
@@ -48,7 +50,7 @@ def test_every_token_says_its_id_and_position_and_segments_differ_in_colour() ->
         "id 101, position 1, segment 1: 3 tokens, weight of the loss 1"
     )
     assert tokens[3][0]["title"].startswith("id 102, position 0, segment 2")
-    assert padding == ({"class": "padding"}, " 3 padding")
+    assert (padding[0], padding[1].strip()) == ({"class": "padding"}, "3 padding")
 
 
 def test_text_is_escaped_and_the_page_refers_to_no_other_file() -> None:
@@ -59,7 +61,7 @@ def test_text_is_escaped_and_the_page_refers_to_no_other_file() -> None:
     }
     shown = "".join(content for _, content in page.of("span")[:-1])
     assert shown == '</span><script>alert("x")</script>&amp;\\x00\\x1b<end>'
-    assert page.of("h1") == [({}, "<b>&\n")]
+    assert [text.strip() for _, text in page.of("h1")] == ["<b>&"]
     assert not re.search(r"(src|href|url)\s*[=(]", text)
 
 
@@ -85,4 +87,4 @@ def test_images_are_part_of_the_page() -> None:
         png = base64.b64decode(source.removeprefix("data:image/png;base64,"))
         decoded = np.asarray(Image.open(io.BytesIO(png))).reshape(6, 8, channels)
         np.testing.assert_array_equal(decoded, pixels[0])
-        assert "labels: 2 (cow)\n" in [text for _, text in page.of("p")]
+        assert "labels: 2 (cow)" in [text.strip() for _, text in page.of("p")]
