@@ -56,7 +56,7 @@ class Mixing:
             length = min(_first_with(left[i], components.index(i), shares) for i in left)
             for i, count in zip(components, _counts(length, shares), strict=True):
                 drawn[i] += count
-            components = [i for i in components if limits[i] is None or drawn[i] < limits[i]]
+            components = [i for i in components if (limit := limits[i]) is None or drawn[i] < limit]
             first += length
         self._firsts = [phase.first for phase in self._phases]
 

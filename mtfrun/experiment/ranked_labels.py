@@ -58,7 +58,9 @@ class RankedLabels(Measurement):
         size = max(1, _PAIRS_PER_CALL // len(labels))
         for first in range(0, len(inputs), size):
             some = inputs[first : first + size]
-            records = self.experiment.inference.scores([(x, label) for x in some for label in labels])
+            records = self.experiment.inference.scores(
+                [(x, label) for x in some for label in labels]
+            )
             scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
             yield from np.argmax(scores.reshape(len(some), len(labels)), axis=1).tolist()
             evaluated.progress(first + len(some))

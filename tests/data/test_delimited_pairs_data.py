@@ -62,7 +62,8 @@ def test_packed_pairs_have_segments_and_positions_of_their_own() -> None:
     data = _data(pairs, length=12)
     batch = next(data.train(2, seed=0))
     assert {name: (x.dtype, x.shape) for name, x in batch.items()} == {
-        name: (np.int32, tuple(shape.to_integer_list)) for name, shape in data.shapes(2).items()
+        name: (np.dtype(np.int32), tuple(shape.to_integer_list))
+        for name, shape in data.shapes(2).items()
     }
     # One row holds the longest pair, the other one the rest.
     one, three = np.argsort(batch["targets_segmentation"].max(axis=1))
@@ -116,7 +117,7 @@ def test_packed_training_loses_no_pair_and_wastes_little() -> None:
     while len(trained) < 2 * 256:
         targets = next(batches)["targets"]
         trained += _pairs(targets)
-        present += np.count_nonzero(targets)
+        present += int(np.count_nonzero(targets))
         size += targets.size
     counts = collections.Counter(trained)
     assert counts == {

@@ -71,4 +71,6 @@ def checked_images(
                     f"skip_bad_records={len(damage)} or more"
                 )
     if damage:
-        logging.warning("left out %d image(s) that cannot be read; first: %s", len(damage), damage[0])
+        logging.warning(
+            "left out %d image(s) that cannot be read; first: %s", len(damage), damage[0]
+        )

@@ -112,9 +112,7 @@ def _opened(content: bytes, channels: int, place: str) -> tuple[Image.Image, boo
     except _SIZE_ERRORS as error:
         raise DataError(f"the image {place} is too large: {error}") from None
     except _DAMAGE_ERRORS as error:
-        raise DataError(
-            f"cannot read the image {place}: broken, or no PNG or JPEG"
-        ) from error
+        raise DataError(f"cannot read the image {place}: broken, or no PNG or JPEG") from error
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -116,9 +116,7 @@ def _class_folders(directory: Path) -> list[Path]:
     """
     try:
         folders = sorted(
-            path
-            for path in directory.iterdir()
-            if path.is_dir() and not path.name.startswith(".")
+            path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")
         )
     except OSError as error:
         raise DataError(f"cannot read the folder {directory}: {error.strerror or error}") from error

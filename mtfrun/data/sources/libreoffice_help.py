@@ -53,7 +53,9 @@ class LibreOfficeHelp(Source):
         self.check_split(split)
         pairs: set[bytes] = set()
         for name in self._names():
-            first, second = (_paragraphs(self._text(language) / name) for language in self.languages)
+            first, second = (
+                _paragraphs(self._text(language) / name) for language in self.languages
+            )
             for identifier, inputs in first.items():
                 targets = second.get(identifier, inputs)
                 # All pairs are remembered, so that none is in two splits.
