@@ -6,13 +6,11 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfrun.data import (
     ByteVocabulary,
-    DataError,
     DelimitedDenoisingData,
     DenoisingData,
     Host,
@@ -66,11 +64,6 @@ def test_the_raw_stream_is_all_texts_without_ends(
     for row, ids, size in zip(rows, taken.ids, taken.lengths, strict=True):
         here = expected[row * length : (row + 1) * length]
         assert ids.tolist() == here + [0] * (length - len(here)) and size == len(here)
-
-
-def test_empty_texts_are_an_error() -> None:
-    with pytest.raises(DataError, match="are empty"):
-        RawStream(texts_task([b"", b""]).cache("train", ["targets"]), 8)
 
 
 def test_an_epoch_is_all_text_once_with_other_noise_than_the_next() -> None:
