@@ -25,8 +25,10 @@ from mtfrun.data.features import (
 from mtfrun.data.images import (
     IMAGES,
     CentreCrop,
+    Crop,
     IdxImages,
     ImageData,
+    ImageExample,
     ImageFolders,
     ImageSource,
     RandAugment,
@@ -66,10 +68,15 @@ from mtfrun.data.prompting import (
 )
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
+from mtfrun.data.sources.json_lines import JsonLines
+from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp
+from mtfrun.data.sources.parquet import Parquet
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds
+from mtfrun.data.sources.tfrecord import Tfrecord
 from mtfrun.data.sources.tsv import Tsv
+from mtfrun.data.sources.wordnet import WordNetGlosses, wordnet_classes
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_classification_data import TextClassificationData
@@ -100,6 +107,7 @@ __all__ = [
     "ByteVocabulary",
     "CentreCrop",
     "Continuing",
+    "Crop",
     "Data",
     "DataError",
     "DelimitedDenoisingData",
@@ -116,12 +124,15 @@ __all__ = [
     "IdxImages",
     "IidDenoising",
     "ImageData",
+    "ImageExample",
     "ImageFolders",
     "ImageSource",
     "Infeed",
+    "JsonLines",
     "LabelNumber",
     "LabelVocabulary",
     "LanguageModelData",
+    "LibreOfficeHelp",
     "MaskedLanguageModel",
     "MaskedLanguageModelData",
     "Mixture",
@@ -130,6 +141,7 @@ __all__ = [
     "Objective",
     "Padding",
     "PairsData",
+    "Parquet",
     "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
@@ -156,8 +168,10 @@ __all__ = [
     "TextParagraphs",
     "Tfds",
     "TfdsImages",
+    "Tfrecord",
     "Tsv",
     "Vocabulary",
+    "WordNetGlosses",
     "bucket",
     "bz2_bits_per_byte",
     "choose",
@@ -174,4 +188,5 @@ __all__ = [
     "split_batch",
     "train_sentencepiece",
     "validate_batch",
+    "wordnet_classes",
 ]
