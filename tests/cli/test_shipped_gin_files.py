@@ -39,7 +39,7 @@ FILES_OF_OBJECTIVES = {
         "data/prefix_lm_objective.gin",
     ],
     "data/masked_lm.gin": ["runs/masked_lm.gin"],
-    "data/text_classification.gin": ["runs/masked_lm.gin", "data/number_words.gin"],
+    "data/text_classification.gin": ["runs/masked_lm.gin", "data/tsv_pairs.gin"],
     "models/encoder_only.gin": ["runs/masked_lm.gin"],
 }
 # The targets of inputs of 32 tokens, in addition to these.
