@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from mtfrun import __version__
+from mtfrun.cli import vocab_flags
 from mtfrun.cli.errors import UsageError
 from mtfrun.errors import did_you_mean
 
@@ -235,6 +236,8 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         ("data cache", _DATA_CACHE, _add_cache_flags),
         ("data show", _DATA_SHOW, _add_show_flags),
         ("data stats", _DATA_STATS, lambda _: None),
+        ("vocab", vocab_flags.VOCAB, lambda _: None),
+        ("vocab train", vocab_flags.VOCAB_TRAIN, vocab_flags.add_flags),
     ):
         commands[name] = subparsers.add_parser(
             name,
@@ -431,6 +434,9 @@ def _check(flags: argparse.Namespace) -> None:
     _check_model_dir(flags.model_dir)
     if flags.command.partition(" ")[0] == "data":
         _check_data(flags)
+        return
+    if flags.command.partition(" ")[0] == "vocab":
+        vocab_flags.check(flags)
         return
     if flags.command == "train":
         if not flags.gin_file:

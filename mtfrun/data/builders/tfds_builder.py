@@ -58,7 +58,11 @@ def is_mocked() -> bool:
 
 
 def read_split(
-    builder: tfds.core.DatasetBuilder, name: str, split: str, features: Sequence[str]
+    builder: tfds.core.DatasetBuilder,
+    name: str,
+    split: str,
+    features: Sequence[str],
+    encoded: Sequence[str] = (),
 ) -> tf.data.Dataset:
     """Returns the examples of a split in the order of the files, with some of their features.
 
@@ -68,6 +72,7 @@ def read_split(
       split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
       features: the features to read, nested ones as "outer/inner"; other outermost ones, such as
         images, are not even parsed.
+      encoded: those of them that stay as they are stored, such as the bytes of a JPEG file.
 
     Raises:
       DataError: there is no such split.
@@ -78,7 +83,7 @@ def read_split(
             return builder.as_dataset(
                 split=split,
                 shuffle_files=False,
-                decoders=_partial_decoding(builder, features),
+                decoders=_partial_decoding(builder, features, encoded),
                 # TFDS's cache would hold the dataset in memory.
                 read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
             )
@@ -96,14 +101,16 @@ def check_tfds_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -
 
 
 def _partial_decoding(
-    builder: tfds.core.DatasetBuilder, features: Sequence[str]
+    builder: tfds.core.DatasetBuilder, features: Sequence[str], encoded: Sequence[str]
 ) -> tfds.decode.PartialDecoding | None:
-    """Returns what restricts reading to some features, None to read all."""
+    """Returns what restricts reading and decoding to some features, None to read all."""
     # TFDS does not restrict what is no plain dictionary, such as a pair of translations.
     if type(builder.info.features) is not tfds.features.FeaturesDict:
         return None
     outermost = [feature.split("/", maxsplit=1)[0] for feature in features]
-    return tfds.decode.PartialDecoding(dict.fromkeys(outermost, True))
+    return tfds.decode.PartialDecoding(
+        dict.fromkeys(outermost, True), {name: tfds.decode.SkipDecoding() for name in encoded}
+    )
 
 
 def _downloaded(name: str, directory: Path) -> tfds.core.DatasetBuilder:
