@@ -136,7 +136,8 @@ Builds the caches of a configuration's texts: the ids of its training and its ev
 Training builds the caches that it lacks, so that this command is only needed to build them on
 another machine or at another time. For every task and split a line on standard output says how many
 examples, tokens and bytes there are, how long it took, and where the cache is. A cache belongs to
-its source, preprocessors and vocabulary, and is found again by them; what changes makes another one.
+its source, preprocessors and vocabulary, and is found again by them; if one changes, another cache
+is built.
 
 Caches are in $MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun. --output_cache_dir names another
 directory; MTFRUN_CACHE_DIR=/data/cache mtfrun train ... then trains from it. A build that a signal

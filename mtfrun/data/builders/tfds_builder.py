@@ -108,9 +108,8 @@ def _partial_decoding(
     if type(builder.info.features) is not tfds.features.FeaturesDict:
         return None
     outermost = [feature.split("/", maxsplit=1)[0] for feature in features]
-    return tfds.decode.PartialDecoding(
-        dict.fromkeys(outermost, True), {name: tfds.decode.SkipDecoding() for name in encoded}
-    )
+    skipped = {feature: tfds.decode.SkipDecoding() for feature in encoded}
+    return tfds.decode.PartialDecoding(dict.fromkeys(outermost, True), skipped)
 
 
 def _downloaded(name: str, directory: Path) -> tfds.core.DatasetBuilder:
