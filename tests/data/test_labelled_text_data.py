@@ -35,7 +35,7 @@ def test_training_draws_the_same_rows() -> None:
 
 
 def test_targets_that_are_no_labels_and_tasks_without_any_are_refused() -> None:
-    with pytest.raises(data.DataError, match="is none of Task.labels"):
+    with pytest.raises(data.DataError, match=r"is none of Task\.labels"):
         list(_rows(("no", "yes")).evaluation(2))
     with pytest.raises(data.DataError, match="has 0 labels"):
         _rows(())

@@ -12,7 +12,8 @@ GERMAN = """<html><h1 id="hd_id1" dir="auto">Ein <b>Titel</b></h1>
 <p id="par_id2" class="paragraph">Der
  Abs&auml;tze</p> <p id="par_id3">nur hier</p><p>ohne</p> <p id="par_id4">LibreOffice</p>
 <p id="par_id5"><span class="switchinline">Mac oder</span></p><p id="par_id6"> </p></html>"""
-ENGLISH = """<html><h1 id="hd_id1" dir="auto">A title</h1> <p id="par_id2">The paragraphs &lt;2&gt;</p>
+ENGLISH = """<html><h1 id="hd_id1" dir="auto">A title</h1>
+<p id="par_id2">The paragraphs &lt;2&gt;</p>
 <p id="par_id4">LibreOffice</p><p id="par_id5"><span class="switchinline">Mac or</span></p>
 <p id="par_id6">empty there</p></html>"""
 
@@ -60,5 +61,5 @@ def test_a_changed_file_changes_the_fingerprint(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_missing_package_is_named(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(data.DataError, match="has no .html file: install Debian's package"):
+    with pytest.raises(data.DataError, match=r"has no \.html file: install Debian's package"):
         list(data.LibreOfficeHelp(str(tmp_path)).examples("train"))
