@@ -9,7 +9,6 @@ from mtfrun import data
 # Files, or whose commands use files, that read a SentencePiece model.
 FILES_WITH_SUBWORDS = [
     "data/sentencepiece.gin",
-    "models/encoder_only.gin",
     "runs/linux_doc.gin",
     "runs/translate_help.gin",
     "runs/wordnet_topics.gin",

@@ -189,11 +189,7 @@ def test_a_shipped_file_builds_tiny(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES_WITH_SUBWORDS)
 def test_a_shipped_file_with_subwords_builds_tiny(name: str, tmp_path: pathlib.Path) -> None:
-    files = [name]
-    if name == "models/encoder_only.gin":
-        files = ["runs/wordnet_topics_encoder.gin"]
-    elif name.startswith("data/"):
-        files = [*PAIRS_BASE, name]
+    files = [*PAIRS_BASE, name] if name.startswith("data/") else [name]
     flags = [*TINY, flag_of_small_vocabulary(tmp_path), "--gin.VOCABULARY_DIVISOR=4"]
     training = _build(files, flags)
     variables = training.state.named_variables()
