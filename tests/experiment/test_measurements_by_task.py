@@ -119,7 +119,8 @@ def _likeliest_labels() -> list[str]:
 
     def likeliest(letter: str) -> str:
         records = [inference.scores([(letter.encode(), x.encode())])[0] for x in LABELS]
-        return LABELS[int(np.argmax([record.fields["log_likelihood"] for record in records]))]
+        scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
+        return LABELS[int(np.argmax(scores))]
 
     return [likeliest(letter) for letter in LETTERS]
 
