@@ -38,6 +38,7 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
+from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
 from mtfrun.data.objectives import (
     Denoiser,
@@ -67,16 +68,23 @@ from mtfrun.data.prompting import (
 )
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
+from mtfrun.data.sources.json_lines import JsonLines
+from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp
+from mtfrun.data.sources.parquet import Parquet
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds
+from mtfrun.data.sources.tfrecord import Tfrecord
 from mtfrun.data.sources.tsv import Tsv
+from mtfrun.data.sources.wordnet import WordNetGlosses, wordnet_classes
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
+from mtfrun.data.text_classification_data import TextClassificationData
 from mtfrun.data.vocabularies import (
     ByteVocabulary,
     EncodedTexts,
     HuggingFaceVocabulary,
+    LabelVocabulary,
     SentencePieceTraining,
     SentencePieceVocabulary,
     Vocabulary,
@@ -120,15 +128,20 @@ __all__ = [
     "ImageFolders",
     "ImageSource",
     "Infeed",
+    "JsonLines",
     "LabelNumber",
+    "LabelVocabulary",
     "LanguageModelData",
+    "LibreOfficeHelp",
     "MaskedLanguageModel",
+    "MaskedLanguageModelData",
     "Mixture",
     "MixtureOfDenoisers",
     "Number",
     "Objective",
     "Padding",
     "PairsData",
+    "Parquet",
     "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
@@ -148,14 +161,17 @@ __all__ = [
     "SpanCorruption",
     "Task",
     "TaskData",
+    "TextClassificationData",
     "TextData",
     "TextFiles",
     "TextLines",
     "TextParagraphs",
     "Tfds",
     "TfdsImages",
+    "Tfrecord",
     "Tsv",
     "Vocabulary",
+    "WordNetGlosses",
     "bucket",
     "bz2_bits_per_byte",
     "choose",
@@ -172,4 +188,5 @@ __all__ = [
     "split_batch",
     "train_sentencepiece",
     "validate_batch",
+    "wordnet_classes",
 ]

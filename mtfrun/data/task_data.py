@@ -106,7 +106,7 @@ class TaskData(TextData):
         Where the ids come from is said as well, to name what has changed if they have.
         """
         settings = {
-            field.name: getattr(self, field.name)
+            field.name: _setting(getattr(self, field.name))
             for field in dataclasses.fields(self)
             if field.name != "task"
         }
@@ -195,6 +195,11 @@ class TaskData(TextData):
           max_rows: see `chosen`; None for all.
         """
         return every_row(self._rows(task, split), batch, max_rows)
+
+
+def _setting(value: object) -> object:
+    """Returns a setting as JSON: numbers and texts as they are, objects by their `repr`."""
+    return value if value is None or isinstance(value, (int, float, str)) else repr(value)
 
 
 def _origin(cache: TokenCache) -> dict[str, object]:

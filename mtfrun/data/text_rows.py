@@ -100,9 +100,17 @@ class PackedRows(TextRows):
       joined: length of rows of the single feature "targets", in which the features of an example
         follow each other as one segment, for example "inputs end targets end"; None for rows of
         each feature.
+      plan: the examples of every row, by default those of `pack`, which are stored with the cache.
     """
 
-    def __init__(self, cache: TokenCache, lengths: Sequence[int], *, joined: int | None = None):
+    def __init__(
+        self,
+        cache: TokenCache,
+        lengths: Sequence[int],
+        *,
+        joined: int | None = None,
+        plan: Plan | None = None,
+    ):
         super().__init__(cache)
         self._layouts = _Layouts(cache, lengths, joined)
         self._examples: _Examples
@@ -110,8 +118,10 @@ class PackedRows(TextRows):
             self._examples = _Pieces(cache, lengths[0])
         else:
             self._examples = _TrimmedTexts(cache, lengths)
-        name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
-        self._plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
+        if plan is None:
+            name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
+            plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
+        self._plan = plan
 
     def _make_plan(self) -> Plan:
         sizes = self._layouts.row_sizes(self._examples.sizes)

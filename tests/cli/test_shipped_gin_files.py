@@ -29,6 +29,26 @@ ROWS_OF_PAIRS_BASE = [
     "data/number_words.gin",
     "data/delimited_pairs.gin",
 ]
+FILES_OF_OBJECTIVES = {
+    **dict.fromkeys(
+        ["data/span_corruption.gin", "data/prefix_lm_objective.gin", "data/ul2.gin"],
+        ["defaults.gin", "models/t5.1.1.tiny.gin", "data/python_docs.gin"],
+    ),
+    "data/delimited_denoising.gin": [
+        *("defaults.gin", "models/lm_tiny.gin", "models/prefix_lm.gin", "data/python_docs.gin"),
+        "data/prefix_lm_objective.gin",
+    ],
+    "data/masked_lm.gin": ["runs/masked_lm.gin"],
+    "data/text_classification.gin": ["runs/masked_lm.gin", "data/number_words.gin"],
+    "models/encoder_only.gin": ["runs/masked_lm.gin"],
+}
+# The targets of inputs of 32 tokens, in addition to these.
+TARGETS_OF_OBJECTIVES = {
+    "data/span_corruption.gin": 8,
+    "runs/denoise.gin": 8,
+    "data/prefix_lm_objective.gin": 32,
+    "data/ul2.gin": 20,
+}
 IMAGE_BASE = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
 IMAGE_FILES = [
     "data/digits.gin",
@@ -131,6 +151,8 @@ def _files_with(name: str) -> list[str]:
     """Returns the files of an experiment on text that has this file."""
     if name.startswith("runs/"):
         return [name]
+    if name in FILES_OF_OBJECTIVES:
+        return [*FILES_OF_OBJECTIVES[name], name]
     if name in ROWS_OF_PAIRS_BASE[2:3] + ROWS_OF_PAIRS_BASE[4:]:
         return ROWS_OF_PAIRS_BASE
     if name == "models/transformer.gin":
@@ -154,6 +176,7 @@ def test_a_shipped_file_builds_tiny(name: str) -> None:
         row = 8 + 66
     elif name == "data/tsv_pairs.gin":
         row = 128 + 128
+    row += TARGETS_OF_OBJECTIVES.get(name, 0)
     training = _build(files, flags)
     variables = training.state.named_variables()
     assert variables["model/embedding/table"].shape.to_string == "vocab:384;d_model:16"

@@ -8,7 +8,7 @@ import pytest
 from mtfrun.evaluation import bleu, chrf, exact_match, text_metrics, token_accuracy
 
 TARGETS = ["the cat is on the mat", "a dog"]
-PREDICTIONS = ["the cat sat on the mat", "two dogs ran"]
+PREDICTIONS = ["the cat sat on the mat", "two dogs ran over the hill in the rain"]
 
 
 def test_equal_texts_have_the_best_value_of_every_metric() -> None:
@@ -42,7 +42,7 @@ def test_bleu_is_that_of_papineni() -> None:
 def test_targets_and_predictions_are_not_confused() -> None:
     import sacrebleu  # noqa: PLC0415, slow
 
-    # The prediction is longer: BLEU is not symmetric.
+    # The predictions are longer, and BLEU is not symmetric.
     expected = sacrebleu.corpus_bleu(PREDICTIONS, [TARGETS]).score
     assert bleu(TARGETS, PREDICTIONS)["bleu"] == pytest.approx(expected)
     assert bleu(PREDICTIONS, TARGETS)["bleu"] != pytest.approx(expected, rel=0.01)

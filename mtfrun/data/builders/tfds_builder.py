@@ -72,7 +72,7 @@ def read_split(
       split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
       features: the features to read, nested ones as "outer/inner"; other outermost ones, such as
         images, are not even parsed.
-      encoded: those of the features that are images, to be read as files, not as pixels.
+      encoded: those of them that stay as they are stored, such as the bytes of a JPEG file.
 
     Raises:
       DataError: there is no such split.
@@ -103,7 +103,7 @@ def check_tfds_split(builder: tfds.core.DatasetBuilder, name: str, split: str) -
 def _partial_decoding(
     builder: tfds.core.DatasetBuilder, features: Sequence[str], encoded: Sequence[str]
 ) -> tfds.decode.PartialDecoding | None:
-    """Returns what restricts reading to some features, None to read all; see `read_split`."""
+    """Returns what restricts reading and decoding to some features, None to read all."""
     # TFDS does not restrict what is no plain dictionary, such as a pair of translations.
     if type(builder.info.features) is not tfds.features.FeaturesDict:
         return None

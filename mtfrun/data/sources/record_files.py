@@ -11,12 +11,9 @@ from absl import logging
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.file_source import FileSource
+from mtfrun.data.sources.record_fields import BadRecordError
 from mtfrun.data.sources.source import Example, in_parts
 from mtfrun.data.sources.streams import blocks, whole_lines
-
-
-class BadRecordError(Exception):
-    """A record is malformed; the message says why, without the record's place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +49,8 @@ class RecordFiles(FileSource):
                     if bad > self.skip_bad_records:
                         raise self._too_many(message) from error
                     continue
-                yield from in_parts(fields)
+                if fields is not None:
+                    yield from in_parts(fields)
         if bad:
             logging.warning(
                 '%s: left out %d bad record(s) of split "%s"; the first: %s',
@@ -69,8 +67,8 @@ class RecordFiles(FileSource):
         """Yields the records of a file as they stand there."""
 
     @abc.abstractmethod
-    def _fields(self, record: Any) -> Mapping[str, bytes]:
-        """Returns the fields of a record.
+    def _fields(self, record: Any) -> Mapping[str, bytes] | None:
+        """Returns the fields of a record, None for one that is left out.
 
         Raises:
           BadRecordError: it is malformed.

@@ -23,6 +23,12 @@ _BLOCK = 1 << 20
 _COMPRESSED_BLOCK = 1 << 16
 
 
+def unreadable(path: str, reason: object) -> DataError:
+    """Returns the error that a file cannot be read, with the reason."""
+    line = " ".join(str(reason).split())
+    return DataError(f"{path} cannot be read: {line}; is it damaged, or another kind of file?")
+
+
 @contextlib.contextmanager
 def naming_the_file(path: str) -> Iterator[None]:
     """Turns errors of reading and decompressing into DataErrors that name the file."""
@@ -30,9 +36,9 @@ def naming_the_file(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         # Errors of gzip are OSErrors without a number.
-        raise _unreadable(path, error.strerror or error) from error
+        raise unreadable(path, error.strerror or error) from error
     except (EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def is_compressed(path: str) -> bool:
@@ -181,16 +187,11 @@ def _zstandard_blocks(path: str, file: IO[bytes]) -> Iterator[bytes]:
         try:
             block = frame.decompress(compressed)
         except zstandard.ZstdError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         compressed = b""
         if frame.eof:
             compressed, frame = frame.unused_data, None
         if block:
             yield block
     if frame is not None:
-        raise _unreadable(path, "it ends within a frame")
-
-
-def _unreadable(path: str, reason: object) -> DataError:
-    line = " ".join(str(reason).split())
-    return DataError(f"{path} cannot be read: {line}; is it damaged, or another kind of file?")
+        raise unreadable(path, "it ends within a frame")

@@ -23,8 +23,8 @@ from mtfrun.data.builders.tfds_builder import (
     tfds_builder,
 )
 from mtfrun.data.errors import DataError
+from mtfrun.data.sources.record_fields import FieldNames, by_our_name, text_of_value
 from mtfrun.data.sources.source import Example, Source, in_parts
-from mtfrun.data.sources.text_values import FieldNames, by_our_name, text_of_value
 from mtfrun.data.splits import SPLITS, check_split
 from mtfrun.errors import did_you_mean
 

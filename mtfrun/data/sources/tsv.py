@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.sources.record_files import BadRecordError, LineRecordFiles
+from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.record_files import LineRecordFiles
 
 
 @dataclasses.dataclass(frozen=True)

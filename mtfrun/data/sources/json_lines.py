@@ -1,0 +1,56 @@
+"""Source of JSON objects, one a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+
+from mtfrun.data.sources.record_fields import (
+    BadRecordError,
+    FieldNames,
+    by_our_name,
+    texts_of_record,
+)
+from mtfrun.data.sources.record_files import LineRecordFiles
+
+# As written in the file: 1.50 stays "1.50".
+_DECODER = json.JSONDecoder(parse_float=str, parse_int=str)
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonLines(LineRecordFiles):
+    """Text files with one JSON object per line (JSONL); blank lines are left out.
+
+    Numbers are texts as they are written, truth values are "true" and "false".
+
+    Attributes:
+      patterns, skip_bad_records: as in RecordFiles.
+      fields: our name of each field to that in the objects, {"inputs": "question"}, or a sequence
+        of names that stay as they are. "outer/inner" is nested; a number chooses an element of a
+        list, "answers/0". By default all values that are texts, numbers or truth values.
+    """
+
+    fields: FieldNames | None = None
+
+    def _fields(self, record: bytes) -> Mapping[str, bytes] | None:
+        if not record.strip():
+            return None
+        try:
+            content = _DECODER.decode(record.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise BadRecordError(f"it is not UTF-8, at byte {error.start + 1}") from error
+        except json.JSONDecodeError as error:
+            raise BadRecordError(
+                f"it is no JSON: {error.msg}, at character {error.pos + 1}"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise BadRecordError(f"it is no JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise BadRecordError('it is no JSON object, {"name": "text", ...}')
+        return texts_of_record(content, self._selected)
+
+    @functools.cached_property
+    def _selected(self) -> dict[str, str] | None:
+        return None if self.fields is None else by_our_name(self.fields)

@@ -1,0 +1,80 @@
+"""Source of the rows of Parquet files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.sources.record_fields import FieldNames, by_our_name, texts_of_record
+from mtfrun.data.sources.record_files import RecordFiles
+from mtfrun.data.sources.streams import unreadable
+from mtfrun.errors import did_you_mean
+
+# Rows that are in memory at once.
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Parquet(RecordFiles):
+    """Parquet files, one example per row.
+
+    Without patterns for each split, a hash of the columns that are read decides a row's split.
+
+    Attributes:
+      patterns, skip_bad_records: as in RecordFiles.
+      columns: our name of each field to that of a column, {"inputs": "question"}, or a sequence of
+        names that stay as they are. "outer/inner" is nested; a number chooses an element of a list,
+        "answers/0". By default all values that are texts, numbers or truth values.
+    """
+
+    columns: FieldNames | None = None
+
+    def _records(self, path: str) -> Iterator[Mapping[str, Any]]:
+        arrow, parquet = _pyarrow(path)
+        number = 0
+        try:
+            with parquet.ParquetFile(path) as file:
+                columns = self._columns_to_read(path, file.schema_arrow.names)
+                for batch in file.iter_batches(_BATCH, columns=columns):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield row
+        except (arrow.ArrowException, OSError) as error:
+            raise unreadable(path, f"{error}, after record {number}") from error
+
+    def _key(self, record: Mapping[str, Any]) -> bytes:
+        return repr(record).encode()
+
+    def _fields(self, record: Mapping[str, Any]) -> Mapping[str, bytes]:
+        return texts_of_record(record, self._selected)
+
+    @functools.cached_property
+    def _selected(self) -> dict[str, str] | None:
+        return None if self.columns is None else by_our_name(self.columns)
+
+    def _columns_to_read(self, path: str, names: list[str]) -> list[str] | None:
+        """Returns the outermost names of the columns that are read, None for all."""
+        if self._selected is None:
+            return None
+        columns = []
+        for column in self._selected.values():
+            outermost = column if column in names else column.split("/", maxsplit=1)[0]
+            if outermost not in names:
+                raise DataError(
+                    f'{path} has no column "{column}"; it has {", ".join(names) or "none"}'
+                    f"{did_you_mean(column, names)}"
+                )
+            columns.append(outermost)
+        return sorted(set(columns))
+
+
+def _pyarrow(path: str) -> tuple[Any, Any]:
+    """Returns the modules pyarrow and pyarrow.parquet, imported when a file needs them."""
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise DataError(f"{path} needs the package pyarrow: pip install pyarrow") from error

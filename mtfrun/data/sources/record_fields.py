@@ -1,0 +1,97 @@
+"""The fields of records as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mtfrun.errors import did_you_mean
+
+FieldNames = Mapping[str, str] | Sequence[str]
+"""Names of fields: our name to that in the data; a sequence where both are the same."""
+
+
+class BadRecordError(Exception):
+    """A record is malformed; the message says why, without the record's place."""
+
+
+def by_our_name(fields: FieldNames) -> dict[str, str]:
+    """Returns {our name: name in the data}.
+
+    >>> by_our_name(["a"]), by_our_name({"inputs": "question"})
+    ({'a': 'a'}, {'inputs': 'question'})
+    """
+    return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
+
+
+def text_of_value(value: object) -> bytes | None:
+    r"""Returns a text, number or truth value as UTF-8, None for values of any other kind.
+
+    Numbers are decimals, truth values are JSON's words. Bytes are taken as they are.
+
+    >>> [text_of_value(value) for value in ("é", b"\xff", 12, 0.5, True, ["a"])]
+    [b'\xc3\xa9', b'\xff', b'12', b'0.5', b'true', None]
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        # JSON may hold halves of characters, which UTF-8 cannot.
+        return value.encode("utf-8", "replace")
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, int | float):
+        return str(value).encode()
+    return None
+
+
+def texts_of_record(
+    record: Mapping[str, object], fields: Mapping[str, str] | None
+) -> dict[str, bytes]:
+    """Returns texts, numbers and truth values of a record as UTF-8.
+
+    Args:
+      record: values by name, which may be nested.
+      fields: our name of each field to that in the record; "outer/inner" is nested, and a number
+        chooses an element of a list, "answers/0". None for all values that are no lists, mappings
+        or missing ones.
+
+    Raises:
+      BadRecordError: it lacks a field, or one is neither text, number nor truth value.
+    """
+    if fields is None:
+        texts = {name: text_of_value(value) for name, value in record.items()}
+        present = {name: text for name, text in texts.items() if text is not None}
+        if not present:
+            raise BadRecordError("no field holds text")
+        return present
+    return {ours: _text(record, name) for ours, name in fields.items()}
+
+
+def _text(record: Mapping[str, object], name: str) -> bytes:
+    value = record[name] if name in record else _nested(record, name)
+    text = text_of_value(value)
+    if text is None:
+        raise BadRecordError(f'field "{name}" is {_kind(value, name)}, not text')
+    return text
+
+
+def _nested(record: Mapping[str, object], name: str) -> object:
+    value: object = record
+    for key in name.split("/"):
+        if isinstance(value, Mapping) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            raise BadRecordError(
+                f'it has no field "{name}"; it has {", ".join(record) or "none"}'
+                f"{did_you_mean(name, record)}"
+            )
+    return value
+
+
+def _kind(value: object, name: str) -> str:
+    if isinstance(value, list):
+        return f'a list (its first element is "{name}/0")'
+    if isinstance(value, Mapping):
+        return "a mapping (a value of it is " + f'"{name}/{next(iter(value), "key")}")'
+    return "missing (null)" if value is None else f"of type {type(value).__name__}"

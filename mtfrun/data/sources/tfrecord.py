@@ -1,0 +1,73 @@
+"""Source of tf.train.Example protocol buffers in TFRecord files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.sources.record_fields import (
+    BadRecordError,
+    FieldNames,
+    by_our_name,
+    texts_of_record,
+)
+from mtfrun.data.sources.record_files import RecordFiles
+from mtfrun.data.sources.streams import unreadable
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfrecord(RecordFiles):
+    """TFRecord files of tf.train.Example, plain or `.gz`.
+
+    A record whose checksum is wrong is an error, which `skip_bad_records` does not leave out: the
+    format does not say where the next one begins.
+
+    Attributes:
+      patterns, skip_bad_records: as in RecordFiles.
+      fields: our name of each field to that of a feature, {"inputs": "question"}, or a sequence of
+        names that stay as they are. A number chooses an element of a feature that has several,
+        "answers/0". By default all features of one value.
+    """
+
+    fields: FieldNames | None = None
+
+    def _records(self, path: str) -> Iterator[bytes]:
+        if path.endswith(".zst"):
+            raise DataError(f"{path}: TFRecord files are read plain or .gz; decompress it")
+        compression = "GZIP" if path.endswith(".gz") else ""
+        records = tf.data.TFRecordDataset(path, compression).as_numpy_iterator()
+        number = 0
+        while True:
+            try:
+                record = next(records, None)
+            except tf.errors.OpError as error:
+                reason = error.message.split(" [Op:")[0].split("}} ")[-1]
+                raise unreadable(path, f"{reason}, at record {number + 1}") from error
+            if record is None:
+                return
+            number += 1
+            yield record
+
+    def _fields(self, record: bytes) -> Mapping[str, bytes]:
+        try:
+            features = tf.train.Example.FromString(record).features.feature
+        except DecodeError as error:
+            raise BadRecordError("it is no tf.train.Example") from error
+        values = {name: _value(features[name]) for name in sorted(features)}
+        return texts_of_record(values, self._selected)
+
+    @functools.cached_property
+    def _selected(self) -> dict[str, str] | None:
+        return None if self.fields is None else by_our_name(self.fields)
+
+
+def _value(feature: tf.train.Feature) -> object:
+    """Returns the value of a feature; a list if it has none or several."""
+    kind = feature.WhichOneof("kind")
+    values = list(getattr(feature, kind).value) if kind else []
+    return values[0] if len(values) == 1 else values
