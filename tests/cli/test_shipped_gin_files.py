@@ -54,6 +54,7 @@ IMAGE_BASE = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
 IMAGE_FILES = [
     "data/digits.gin",
     "data/idx_images.gin",
+    "data/image_folders.gin",
     "data/tfds_images.gin",
     "layouts/spatial_2x2.gin",
     "models/resnet.gin",
@@ -63,6 +64,7 @@ IMAGE_FILES = [
     "runs/cifar10.gin",
     "runs/digits.gin",
     "runs/fashion_mnist.gin",
+    "runs/imagenette.gin",
 ]
 
 FILES_OF_PAIRS = [
@@ -125,8 +127,13 @@ def test_a_shipped_file_of_images_builds_tiny(
         _OneImage(data_dir=str(tmp_path)).download_and_prepare()
     images = ["data/tfds_images.gin"]
     flags = ["--gin.TFDS_NAME='one_image'", "--gin.BATCH_SIZE=8"]
-    if name == "runs/cifar10.gin":
+    if name in ("runs/cifar10.gin", "runs/imagenette.gin"):
         files = [name]
+    elif name == "data/image_folders.gin":
+        for i in range(10):
+            (tmp_path / "images" / str(i)).mkdir(parents=True)
+        files = ["defaults.gin", "models/resnet50.gin", name]
+        flags = [f"--gin.IMAGES_DIR='{tmp_path}/images'", "--gin.BATCH_SIZE=8"]
     elif name in ("data/idx_images.gin", "runs/fashion_mnist.gin"):
         header = bytes([0, 0, 8, 3, *(0, 0, 0, 1, 0, 0, 0, 28), *(0, 0, 0, 28)])
         (tmp_path / "train-images-idx3-ubyte").write_bytes(header + bytes(28 * 28))
