@@ -321,14 +321,24 @@ def test_the_averages_of_batch_norm_have_the_momentum_of_the_configuration(
         np.testing.assert_allclose(averages[0][path], 2.5 * averages[1][path], rtol=1e-4, atol=1e-6)
 
 
-def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
+def _on_two_axes() -> Training:
+    """Returns a training of mixtures of two levels on two times two devices."""
     files = ["runs/moe_quickstart.gin", "layouts/moe_2d_2x2.gin"]
-    training = _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
+    return _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
+
+
+def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
+    training = _on_two_axes()
     shapes = training.experiment.feature_shapes(training.batch_size)
     mesh = training.experiment.mesh
     assert {mesh.partition(shape) for shape in shapes.values()} == {("model", "data", None)}
+
+
+@pytest.mark.slow
+def test_all_rules_of_the_layout_of_two_axes_are_used() -> None:
+    training = _on_two_axes()
     training.compile_step()
-    assert mesh.unused_rules() == []
+    assert training.experiment.mesh.unused_rules() == []
 
 
 MIXTURES_IN_T5 = """
