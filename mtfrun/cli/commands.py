@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from mtfrun.cli import data_commands, report
+from mtfrun.cli import data_commands, report, vocab_commands
 from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
@@ -131,6 +131,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "data cache": data_commands.cache,
     "data show": data_commands.show,
     "data stats": data_commands.stats,
+    "vocab train": vocab_commands.train,
 }
 # The exit code if a model's numbers are not finite.
 NON_FINITE = 3

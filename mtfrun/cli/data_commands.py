@@ -50,7 +50,7 @@ class _Configured(NamedTuple):
 
 
 @terminable()
-def cache(flags: argparse.Namespace, command: Sequence[str]) -> int:
+def cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Builds the caches of the splits of training and evaluation, and prints a line for each."""
     data, splits, _ = _configured(flags)
     choice = CacheChoice(flags.tasks or ".*", flags.output_cache_dir, flags.overwrite)
@@ -71,7 +71,7 @@ def cache(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 @terminable()
-def show(flags: argparse.Namespace, command: Sequence[str]) -> int:
+def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Shows rows of a split, on the terminal or in a page of HTML."""
     data, _, seed = _configured(flags)
     batch = next(_batches(data, flags.split, flags.rows, seed), None)
@@ -93,7 +93,7 @@ def show(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 @terminable()
-def stats(flags: argparse.Namespace, command: Sequence[str]) -> int:
+def stats(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Prints the statistics of the lengths of texts, of every task and split."""
     data, splits, seed = _configured(flags)
     for split in splits:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from mtfrun import __version__
+from mtfrun.cli import vocab_flags
 from mtfrun.cli.errors import UsageError
 from mtfrun.errors import did_you_mean
 
@@ -135,7 +136,8 @@ Builds the caches of a configuration's texts: the ids of its training and its ev
 Training builds the caches that it lacks, so that this command is only needed to build them on
 another machine or at another time. For every task and split a line on standard output says how many
 examples, tokens and bytes there are, how long it took, and where the cache is. A cache belongs to
-its source, preprocessors and vocabulary, and is found again by them; what changes makes another one.
+its source, preprocessors and vocabulary, and is found again by them; if one changes, another cache
+is built.
 
 Caches are in $MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun. --output_cache_dir names another
 directory; MTFRUN_CACHE_DIR=/data/cache mtfrun train ... then trains from it. A build that a signal
@@ -235,6 +237,8 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         ("data cache", _DATA_CACHE, _add_cache_flags),
         ("data show", _DATA_SHOW, _add_show_flags),
         ("data stats", _DATA_STATS, lambda _: None),
+        ("vocab", vocab_flags.VOCAB, lambda _: None),
+        ("vocab train", vocab_flags.VOCAB_TRAIN, vocab_flags.add_flags),
     ):
         commands[name] = subparsers.add_parser(
             name,
@@ -431,6 +435,9 @@ def _check(flags: argparse.Namespace) -> None:
     _check_model_dir(flags.model_dir)
     if flags.command.partition(" ")[0] == "data":
         _check_data(flags)
+        return
+    if flags.command.partition(" ")[0] == "vocab":
+        vocab_flags.check(flags)
         return
     if flags.command == "train":
         if not flags.gin_file:

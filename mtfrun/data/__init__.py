@@ -25,8 +25,10 @@ from mtfrun.data.features import (
 from mtfrun.data.images import (
     IMAGES,
     CentreCrop,
+    Crop,
     IdxImages,
     ImageData,
+    ImageExample,
     ImageFolders,
     ImageSource,
     RandAugment,
@@ -36,7 +38,8 @@ from mtfrun.data.images import (
 )
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
-from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
+from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
+from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose, feature_length
 from mtfrun.data.objectives import (
     Denoiser,
     FeatureLengths,
@@ -74,18 +77,22 @@ from mtfrun.data.prompting import (
 from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources.json_lines import JsonLines
+from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp
 from mtfrun.data.sources.parquet import Parquet
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tfrecord import Tfrecord
 from mtfrun.data.sources.tsv import Tsv
+from mtfrun.data.sources.wordnet import WordNetGlosses, wordnet_classes
 from mtfrun.data.task import Fields, Preprocessor, Task
 from mtfrun.data.task_data import TaskData
+from mtfrun.data.text_classification_data import TextClassificationData
 from mtfrun.data.vocabularies import (
     ByteVocabulary,
     EncodedTexts,
     HuggingFaceVocabulary,
+    LabelVocabulary,
     SentencePieceTraining,
     SentencePieceVocabulary,
     Vocabulary,
@@ -108,6 +115,7 @@ __all__ = [
     "ByteVocabulary",
     "CentreCrop",
     "Continuing",
+    "Crop",
     "Data",
     "DataError",
     "DelimitedDenoisingData",
@@ -125,14 +133,18 @@ __all__ = [
     "IdxImages",
     "IidDenoising",
     "ImageData",
+    "ImageExample",
     "ImageFolders",
     "ImageSource",
     "Infeed",
     "JsonLines",
     "LabelNames",
     "LabelNumber",
+    "LabelVocabulary",
     "LanguageModelData",
+    "LibreOfficeHelp",
     "MaskedLanguageModel",
+    "MaskedLanguageModelData",
     "Mixture",
     "MixtureOfDenoisers",
     "Number",
@@ -162,6 +174,7 @@ __all__ = [
     "Summarize",
     "Task",
     "TaskData",
+    "TextClassificationData",
     "TextData",
     "TextFiles",
     "TextLines",
@@ -172,11 +185,13 @@ __all__ = [
     "Translate",
     "Tsv",
     "Vocabulary",
+    "WordNetGlosses",
     "bucket",
     "bz2_bits_per_byte",
     "choose",
     "conditional_entropy",
     "every_row",
+    "feature_length",
     "ids_feature",
     "language_model_shapes",
     "packed_features",
@@ -188,4 +203,5 @@ __all__ = [
     "split_batch",
     "train_sentencepiece",
     "validate_batch",
+    "wordnet_classes",
 ]

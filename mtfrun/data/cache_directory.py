@@ -1,4 +1,4 @@
-"""Directories of caches: built beside their place and renamed, so that they are complete or absent."""
+"""Directories of caches: built beside their place and renamed, so complete or absent."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from mtfrun.data.prompting import (
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
+from mtfrun.data.vocabularies import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +74,10 @@ class DenoisingData(TaskData):
         """Positions of inputs and targets together."""
         return self._lengths.inputs + self._lengths.targets
 
-    def fingerprint(self) -> dict[str, object]:
-        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
-        return _with_objective(super().fingerprint(), self.objective)
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """That of the text, for all features."""
+        return dict.fromkeys(self.features, self.vocabulary)
 
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs."""
@@ -139,9 +142,10 @@ class DelimitedDenoisingData(TaskData):
         """Positions of a row."""
         return self.length
 
-    def fingerprint(self) -> dict[str, object]:
-        """Returns the hashes of ids and vocabularies, and the settings that make rows of them."""
-        return _with_objective(super().fingerprint(), self.objective)
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """That of the text, for all features."""
+        return dict.fromkeys(self.features, self.vocabulary)
 
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs at the beginning of a row."""
@@ -190,10 +194,3 @@ def _ids_of_pair(
     longest = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
     ids = {name: with_end(vocabulary, texts[name], longest[name]) for name in texts}
     return ids, sum(len(texts[name]) + 1 - len(ids[name]) for name in texts)
-
-
-def _with_objective(fingerprint: dict[str, object], objective: Objective) -> dict[str, object]:
-    """Returns a fingerprint whose settings name the objective, which is no JSON."""
-    settings = fingerprint["settings"]
-    assert isinstance(settings, dict)
-    return {**fingerprint, "settings": {**settings, "objective": repr(objective)}}

@@ -3,7 +3,7 @@
 `Data.fingerprint` returns JSON, which checkpoints hold. Two entries of it have a meaning here:
 
   "vocabularies"  hashes by feature; a model can never be used with another vocabulary.
-  "ids"           in a mapping: a hash of all that the mapping's other entries determine. While it is
+  "ids"           in a mapping: a hash of what the mapping's other entries determine. While it is
                   the same, the others may differ: a file that was copied has another time.
 """
 
@@ -23,6 +23,9 @@ _MOST_CHARACTERS, _MOST_CHANGES = 60, 3
 # Characters of JSON that are kept; of more, such as the names of thousands of files, the hash is.
 _LONGEST_JSON = 600
 _HASH_CHARACTERS = 12
+_SEPARATOR = ": "
+# Stands for an entry that there is not.
+_NONE = "none"
 
 
 class Change(NamedTuple):
@@ -37,6 +40,11 @@ class Change(NamedTuple):
     name: str
     old: str
     new: str
+
+    @property
+    def entry(self) -> str:
+        """The first part of the path."""
+        return self.name.partition(_SEPARATOR)[0]
 
 
 def short_json(value: object) -> object:
@@ -94,17 +102,13 @@ def check_unchanged(
     """
     if not saved:
         return
-    found = list(
-        changes(
-            *({k: v for k, v in each.items() if k != VOCABULARIES} for each in (saved, present))
-        )
-    )
-    if found:
-        listed = "; ".join(f"{c.name} {c.old} -> {c.new}" for c in found[:_MOST_CHANGES])
-        more = f"; {len(found) - _MOST_CHANGES} more" if len(found) > _MOST_CHANGES else ""
+    differing = [change for change in changes(saved, present) if change.entry != VOCABULARIES]
+    if differing:
+        listed = "; ".join(f"{c.name} {c.old} -> {c.new}" for c in differing[:_MOST_CHANGES])
+        more = f"; {len(differing) - _MOST_CHANGES} more" * (len(differing) > _MOST_CHANGES)
         raise DataError(
-            f"the data have changed since {checkpoint}: {listed}{more}: restore them, or go on with "
-            "--accept_changes"
+            f"the data have changed since {checkpoint}: {listed}{more}: restore them, or go on "
+            "with --accept_changes"
         )
 
 
@@ -113,12 +117,11 @@ def _changes_of_entries(
 ) -> Iterator[Change]:
     if IDS in saved and saved[IDS] == present.get(IDS):
         return
+    prefix = f"{name}{_SEPARATOR}" if name else ""
     differing = [
         change
         for key in sorted({*saved, *present} - {IDS})
-        for change in changes(
-            saved.get(key, "none"), present.get(key, "none"), f"{name}: {key}" if name else key
-        )
+        for change in changes(saved.get(key, _NONE), present.get(key, _NONE), prefix + key)
     ]
     yield from differing
     if not differing and IDS in saved:

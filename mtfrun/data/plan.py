@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,15 @@ import numpy as np
 VERSION = 1
 # Of the order in which texts of equal length are put into rows.
 _SEED = 0
-# Where two features are about equally scarce, rows are planned this much shorter in one of them, so
-# that the sums of the other, which vary by a few tokens from row to row, fit as well.
-_SLACK = 1 / 170
-# How often each text's row is reconsidered for the sake of the second feature.
-_SWEEPS = 2
+# Part of the scarcest feature's capacity that rows of several features are to fill. The sums vary
+# by a few tokens from row to row; with less room more examples would have to be taken out again.
+_FILL = 0.994
+# The second feature matters less and less until it is less scarce than the first by this part.
+_MUCH_LESS_SCARCE = 0.1
+# If no more of the rows exceed the other features, packing by the scarcest one is good enough.
+_FEW_EXCEED = 0.02
+# So few examples of several features are packed one by one.
+_FEW = 512
 
 
 class Plan(NamedTuple):
@@ -45,9 +50,9 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     most 11/9 of the optimal number of rows, plus 4), over the histogram of lengths, in time
     proportional to the number of examples.
 
-    Several features: the same for the scarcest feature; then examples that are equally long in it
-    are exchanged, so that the sums of the second scarcest feature become equal in all rows; what
-    does not fit nevertheless is packed again.
+    Several features: the same for the scarcest one, if the others then fit nearly everywhere; else
+    examples are dealt out to as many rows as their tokens need, so that all rows are about equally
+    full in the two scarcest features, see `_deal`. What does not fit is packed again.
 
     >>> plan = pack(np.array([[3], [7], [5], [5]]), [10])
     >>> [sorted(x.tolist()) for x in np.split(plan.examples, plan.row_starts[1:-1])]
@@ -80,8 +85,8 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
       make: makes the plan.
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError):
-        with np.load(path) as stored:
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with path.open("rb") as file, np.load(file) as stored:
             plan = Plan(stored["examples"], stored["row_starts"])
         if plan.examples.size == examples == plan.row_starts[-1]:
             return plan
@@ -139,57 +144,94 @@ def _fit_all(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     row_of = np.empty(len(sizes), np.int32)
     unpacked = np.arange(len(sizes))
     num_rows = 0
-    while unpacked.size:
+    while unpacked.size > _FEW:
         part = sizes[unpacked]
-        fractions = part.sum(0, dtype=np.int64) / capacity
-        first, second = np.argsort(-fractions, kind="stable")[:2]
-        room = int(capacity[first])
-        if fractions[second] > fractions[first] * (1 - _SLACK):
-            room -= min(int(room * _SLACK), room - int(part[:, first].max()))
-        rows = _best_fit(part[:, first], room)
-        _balance(rows, part[:, first], part[:, second])
+        scarcest = int(np.argmax(part.sum(0, dtype=np.int64) / capacity))
+        rows = _best_fit(part[:, scarcest], int(capacity[scarcest]))
+        if _exceeding(rows, part, capacity) > _FEW_EXCEED:
+            dealt = _deal(part, capacity)
+            if _exceeding(dealt, part, capacity) < _exceeding(rows, part, capacity):
+                rows = dealt
         excess = _excess(rows, part, capacity)
-        kept = ~excess
-        _, rows = np.unique(rows[kept], return_inverse=True)
-        row_of[unpacked[kept]] = rows + num_rows
+        # Every row keeps at least one example, so that the loop ends.
+        _, rows = np.unique(rows[~excess], return_inverse=True)
+        row_of[unpacked[~excess]] = num_rows + rows
         num_rows += int(rows.max()) + 1
         unpacked = unpacked[excess]
+    row_of[unpacked] = num_rows + _fit_one_by_one(sizes[unpacked], capacity)
     return row_of
 
 
-def _balance(rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-    """Makes the sums of `second` in all rows as equal as possible; those of `first` stay.
+def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """Returns the row of each example, int [examples], so that all rows are about equally full.
 
-    Examples of equal `first` exchange their rows, all [examples]: the one with the largest `second`
-    goes to the row where the others' sum is the smallest.
+    Every row has the same number of places, some of them empty. For one place after the other, the
+    examples in that place of all rows are distributed anew: rows in the order of what their other
+    places lack receive examples in the order of their sizes. Like the rule that assigns the longest
+    job to the machine with the least work (Graham 1969, https://doi.org/10.1137/0117039), but for
+    two features and all rows at once.
     """
-    # Of a row that is not full in `first`, a smaller sum of `second` is expected.
-    scale = second.sum(dtype=np.int64) / first.sum(dtype=np.int64)
-    deviation = second - scale * first
-    num_rows = int(rows.max()) + 1
-    total = np.bincount(rows, deviation, num_rows)
-    groups = _groups(rows, first)
-    for _ in range(_SWEEPS):
-        for group in groups:
-            places = rows[group]
-            others = total[places] - deviation[group]
-            by_place = np.argsort(others)
-            by_deviation = np.argsort(-deviation[group])
-            rows[group[by_deviation]] = places[by_place]
-            total[places[by_place]] = others[by_place] + deviation[group[by_deviation]]
+    fractions = sizes / capacity
+    scarcity = fractions.sum(0)
+    first, second = np.argsort(-scarcity, kind="stable")[:2]
+    num_rows = int(np.ceil(scarcity[first] / _FILL))
+    places = -(-len(sizes) // num_rows)
+    # The sum and the difference: features are often correlated, and so the sum varies the most.
+    weight = 1 - (1 - scarcity[second] / scarcity[first]) / _MUCH_LESS_SCARCE
+    amounts = np.zeros((places * num_rows, 2))
+    amounts[: len(sizes), 0] = fractions[:, first] + max(0, weight) * fractions[:, second]
+    amounts[: len(sizes), 1] = fractions[:, first] - fractions[:, second]
+    # Empty places have the highest numbers; they are spread.
+    examples = np.random.default_rng(_SEED).permutation(places * num_rows)
+    examples = examples.reshape(places, num_rows)
+    totals = amounts[examples].sum(0)
+    for place in examples:
+        others = totals - amounts[place]
+        place[_ordered(-others)] = place[_ordered(amounts[place])]
+        totals = others + amounts[place]
+    row_of = np.empty(places * num_rows, np.int32)
+    row_of[examples] = np.arange(num_rows)
+    return row_of[: len(sizes)]
 
 
-def _groups(rows: np.ndarray, first: np.ndarray) -> list[np.ndarray]:
-    """Returns groups of examples of equal `first`, longest first, each with distinct rows."""
-    order = np.lexsort((rows, -first))
-    index = np.arange(order.size)
-    is_new = np.ones(order.size, bool)  # the first of its length in its row
-    is_new[1:] = np.diff(rows[order]).astype(bool) | np.diff(first[order]).astype(bool)
-    nth = index - np.maximum.accumulate(np.where(is_new, index, 0))
-    by_nth = np.lexsort((nth, -first[order]))
-    order, nth = order[by_nth], nth[by_nth]
-    changes = np.diff(nth).astype(bool) | np.diff(first[order]).astype(bool)
-    return np.split(order, np.flatnonzero(changes) + 1)
+def _ordered(amounts: np.ndarray) -> np.ndarray:
+    """Returns the order of amounts [number, 2] by the first, and within groups by the second.
+
+    There are as many groups of similar first amounts as members of a group. If two sets are ordered
+    like this, those at the same place are similar in both amounts.
+    """
+    number = len(amounts)
+    groups = int(number**0.5)
+    group = np.empty(number)
+    group[np.argsort(amounts[:, 0])] = np.arange(number) * groups // number
+    second = amounts[:, 1]
+    # Less than 1, so that one sort is enough.
+    within = (second - second.min()) / (np.ptp(second) * 1.001 + 1e-9)
+    return np.argsort(group + within)
+
+
+def _fit_one_by_one(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+    """Returns the row of each example, int32 [examples]: the fullest one in which it fits.
+
+    The largest come first; how large an example is, or how full a row, is the largest fraction that
+    it takes of any feature's capacity.
+    """
+    row_of = np.empty(len(sizes), np.int32)
+    spaces = np.broadcast_to(capacity, sizes.shape).copy()
+    for example in np.argsort(-(sizes / capacity).max(1), kind="stable"):
+        fits = (spaces >= sizes[example]).all(1)
+        row = np.argmin(np.where(fits, (spaces / capacity).min(1), 2.0))
+        row_of[example] = row
+        spaces[row] -= sizes[example]
+    return row_of
+
+
+def _exceeding(rows: np.ndarray, sizes: np.ndarray, capacity: np.ndarray) -> float:
+    """Returns the part of the rows in which not all features fit."""
+    exceeds = np.zeros(int(rows.max()) + 1, bool)
+    for feature, limit in enumerate(capacity.tolist()):
+        exceeds |= np.bincount(rows, sizes[:, feature], exceeds.size) > limit
+    return float(exceeds.mean())
 
 
 def _excess(rows: np.ndarray, sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:

@@ -53,8 +53,19 @@ class TaskData(TextData):
         rates_of_rows = [
             rate * len(x) / count for rate, x, count in zip(rates, rows, examples, strict=True)
         ]
-        limits = self.task.epoch_limits
-        return Batches(rows, batch, seed=seed, rates=rates_of_rows, max_epochs=limits, host=host)
+        names = [task.title for task in tasks] if len(tasks) > 1 else [""]
+        per_row = {
+            name: count / len(x) for name, count, x in zip(names, examples, rows, strict=True)
+        }
+        return Batches(
+            rows,
+            batch,
+            seed=seed,
+            rates=rates_of_rows,
+            max_epochs=self.task.epoch_limits,
+            examples_per_row=per_row,
+            host=host,
+        )
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
         """Returns every row of `split` once, task by task. Rows of padding fill up a batch."""
@@ -106,7 +117,7 @@ class TaskData(TextData):
         Where the ids come from is said as well, to name what has changed if they have.
         """
         settings = {
-            field.name: getattr(self, field.name)
+            field.name: _setting(getattr(self, field.name))
             for field in dataclasses.fields(self)
             if field.name != "task"
         }
@@ -195,6 +206,11 @@ class TaskData(TextData):
           max_rows: see `chosen`; None for all.
         """
         return every_row(self._rows(task, split), batch, max_rows)
+
+
+def _setting(value: object) -> object:
+    """Returns a setting as JSON: numbers and texts as they are, objects by their `repr`."""
+    return value if value is None or isinstance(value, (int, float, str)) else repr(value)
 
 
 def _origin(cache: TokenCache) -> dict[str, object]:

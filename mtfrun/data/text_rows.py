@@ -100,9 +100,17 @@ class PackedRows(TextRows):
       joined: length of rows of the single feature "targets", in which the features of an example
         follow each other as one segment, for example "inputs end targets end"; None for rows of
         each feature.
+      plan: the examples of every row, by default those of `pack`, which are stored with the cache.
     """
 
-    def __init__(self, cache: TokenCache, lengths: Sequence[int], *, joined: int | None = None):
+    def __init__(
+        self,
+        cache: TokenCache,
+        lengths: Sequence[int],
+        *,
+        joined: int | None = None,
+        plan: Plan | None = None,
+    ):
         super().__init__(cache)
         self._layouts = _Layouts(cache, lengths, joined)
         self._examples: _Examples
@@ -110,8 +118,10 @@ class PackedRows(TextRows):
             self._examples = _Pieces(cache, lengths[0])
         else:
             self._examples = _TrimmedTexts(cache, lengths)
-        name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
-        self._plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
+        if plan is None:
+            name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
+            plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
+        self._plan = plan
 
     def _make_plan(self) -> Plan:
         sizes = self._layouts.row_sizes(self._examples.sizes)
@@ -242,12 +252,13 @@ class _TrimmedTexts(_Examples):
 
     @property
     def sizes(self) -> np.ndarray:
-        return np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
+        sizes: np.ndarray = np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
+        return sizes
 
     @functools.cached_property
     def cut_tokens(self) -> list[int]:
         surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
-        return np.maximum(surplus, 0).sum(0, dtype=np.int64).tolist()
+        return list(map(int, np.maximum(surplus, 0).sum(0, dtype=np.int64)))
 
     def texts(self, examples: np.ndarray) -> list[Texts]:
         texts = []
@@ -275,7 +286,7 @@ class _Pieces(_Examples):
         self._stops = np.minimum(self._starts + longest, np.repeat(stops, counts))
 
     def __len__(self) -> int:
-        return len(self._cache) + self._starts.size
+        return len(self._cache) + len(self._starts)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -358,7 +369,8 @@ def _places(counts: np.ndarray) -> np.ndarray:
     >>> _places(np.array([2, 0, 3])).tolist()
     [0, 1, 0, 1, 2]
     """
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
 
 
 def _packed(name: str, layout: Layout) -> dict[str, np.ndarray]:

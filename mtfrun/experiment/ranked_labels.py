@@ -91,7 +91,7 @@ class RankedLabels(Measurement):
             for _, target in pairs_of_task:
                 if (text := target.decode("utf-8", "replace")) not in labels:
                     raise DataError(
-                        f'{name or "the task"}: the target "{text}" is none of Task.labels: add it, '
-                        "or set RankedLabels.num_examples to 0"
+                        f'the target "{text}" of {name or "the task"} is none of Task.labels: add '
+                        "it, or set RankedLabels.num_examples to 0"
                     )
         return pairs

@@ -15,6 +15,14 @@ SMALL = dataclasses.replace(pairs_task(numbered_pairs(3)), name="small")
 LARGE = dataclasses.replace(pairs_task(numbered_pairs(40)), name="large")
 
 
+class _Other(data.ByteVocabulary):
+    """Bytes under another fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        return "other"
+
+
 @pytest.mark.parametrize(
     ("rate", "expected"),
     [
@@ -56,8 +64,7 @@ def test_a_wrong_setting_is_refused_by_name(settings: Mapping[str, Any], message
 
 
 def test_tasks_of_different_vocabularies_are_refused_by_name() -> None:
-    other = dataclasses.replace(LARGE, vocabulary=data.ByteVocabulary(size_divisor=512))
-    mixture = data.Mixture([SMALL, other])
+    mixture = data.Mixture([SMALL, dataclasses.replace(LARGE, vocabulary=_Other())])
     with pytest.raises(data.DataError, match='"small" and "large" have different vocabularies'):
         mixture.vocabulary_of("targets")
 

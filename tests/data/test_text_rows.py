@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mtfrun.data.errors import DataError
+from mtfrun.data.prompting import bucket
 from mtfrun.data.rows import Rows, Selection
-from mtfrun.data.text_rows import PackedRows, PaddedRows, StreamRows, batches_by_length
-from tests.data.in_memory import pairs_task, texts_task
+from mtfrun.data.text_rows import (
+    PackedRows,
+    PaddedRows,
+    StreamRows,
+    TextRows,
+    batches_by_length,
+)
+from tests.data.in_memory import texts_task
+from tests.data.token_caches import token_cache
+
+FEATURES = ("inputs", "targets")
 
 
 def all_rows(rows: Rows) -> dict[str, np.ndarray]:
@@ -59,27 +74,190 @@ def test_rows_of_a_stream_equal_those_made_token_by_token(length: int, longest: 
     assert rows.density == (sum(len(text) + 1 for text in texts if text), len(rows) * length, 0)
 
 
-def test_smoke_all() -> None:
-    texts = random_texts(0, 50, 30)
-    rows = PackedRows(texts_task(texts).cache("train", ["targets"]), [16])
+def test_a_document_that_ends_with_the_row_leaves_no_empty_segment() -> None:
+    rows = StreamRows(token_cache([[ids_of(b"abc")], [ids_of(b"d")]], ["targets"]), 4)
     batch = all_rows(rows)
-    assert np.count_nonzero(batch["targets"]) == rows.density.tokens
-    pairs = [(str(i) * (i % 5), "x" * (i % 9)) for i in range(40)]
-    cache = pairs_task(pairs).cache("train", ["inputs", "targets"])
-    for r in (
-        PackedRows(cache, [6, 7]),
-        PackedRows(cache, [6, 7], joined=20),
-        PaddedRows(cache, [6, 7]),
-        PaddedRows(cache, [6, 7], joined=20),
+    assert batch["targets"].tolist() == [[100, 101, 102, 1], [103, 1, 0, 0]]
+    assert batch["targets_segmentation"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["targets_position"].tolist() == [[0, 1, 2, 3], [0, 1, 0, 0]]
+
+
+def segments_of(batch: dict[str, np.ndarray], feature: str) -> list[list[int]]:
+    """Returns the ids of every segment of a packed feature, whose positions are checked."""
+    segments = []
+    for ids, segmentation, position in zip(
+        batch[feature],
+        batch[f"{feature}_segmentation"],
+        batch[f"{feature}_position"],
+        strict=True,
     ):
-        batch = all_rows(r)
-        assert (
-            sum(np.count_nonzero(batch[n]) for n in ("inputs", "targets") if n in batch)
-            == r.density.tokens
-        )
-        assert batch["targets"].dtype == np.int32
-        if isinstance(r, PaddedRows):
-            assert (
-                sum(sum(np.count_nonzero(x) for x in b.values()) for b in batches_by_length(r, 4))
-                == r.density.tokens
-            )
+        count = int(segmentation.max())
+        for number in range(1, count + 1):
+            (columns,) = np.nonzero(segmentation == number)
+            assert columns.tolist() == list(range(columns[0], columns[-1] + 1))
+            assert position[columns].tolist() == list(range(columns.size))
+            segments.append(ids[columns].tolist())
+        padding = segmentation == 0
+        assert padding.tolist() == sorted(padding.tolist())
+        assert not ids[padding].any() and not position[padding].any()
+    return segments
+
+
+def trimmed(text: list[int], length: int) -> list[int]:
+    """Returns a text of at most `length` ids, the last one its own last."""
+    return text if len(text) <= length else [*text[: length - 1], text[-1]]
+
+
+text_ids = st.lists(st.integers(2, 60_000), max_size=25).map(lambda ids: [*ids, 1])
+documents = st.lists(st.tuples(text_ids), min_size=1, max_size=30)
+pairs = st.lists(st.tuples(text_ids, text_ids), min_size=1, max_size=30)
+lengths = st.integers(1, 30)
+
+
+@given(documents, lengths)
+def test_a_stream_holds_every_token_once(texts: list[tuple[list[int]]], length: int) -> None:
+    rows = StreamRows(token_cache(texts, ["targets"]), length)
+    batch = all_rows(rows)
+    segments = segments_of(batch, "targets")
+    tokens = [token for (text,) in texts for token in text]
+    assert [token for segment in segments for token in segment] == tokens
+    assert rows.density == (len(tokens), batch["targets"].size, 0)
+    # Where a segment does not end with an end id, its text goes on in the next row.
+    assert sum(segment[-1] == 1 for segment in segments) == len(texts)
+
+
+@given(documents, lengths)
+def test_packed_documents_hold_every_token_once(texts: list[tuple[list[int]]], length: int) -> None:
+    rows = PackedRows(token_cache(texts, ["targets"]), [length])
+    batch = all_rows(rows)
+    pieces = [text[i : i + length] for (text,) in texts for i in range(0, len(text), length)]
+    assert sorted(segments_of(batch, "targets")) == sorted(pieces)
+    assert rows.density == (sum(map(len, pieces)), batch["targets"].size, 0)
+
+
+@given(pairs, st.tuples(lengths, lengths))
+def test_packed_pairs_are_undivided_and_aligned(
+    examples: list[tuple[list[int], list[int]]], limits: tuple[int, int]
+) -> None:
+    rows = PackedRows(token_cache(examples, FEATURES), limits)
+    batch = all_rows(rows)
+    columns = [segments_of(batch, feature) for feature in FEATURES]
+    expected = [
+        tuple(trimmed(text, limit) for text, limit in zip(example, limits, strict=True))
+        for example in examples
+    ]
+    assert sorted(zip(*columns, strict=True)) == sorted(expected)
+    for column, feature in enumerate(FEATURES):
+        kept = sum(len(example[column]) for example in expected)
+        total = sum(len(example[column]) for example in examples)
+        assert rows.densities[feature] == (kept, batch[feature].size, total - kept)
+
+
+@given(pairs, st.tuples(lengths, lengths), st.integers(0, 20), st.booleans())
+def test_joined_pairs_are_undivided_and_one_segment(
+    examples: list[tuple[list[int], list[int]]],
+    limits: tuple[int, int],
+    surplus: int,
+    packed: bool,
+) -> None:
+    cache = token_cache(examples, FEATURES)
+    joined = sum(limits) + surplus
+    expected = [
+        [*trimmed(inputs, limits[0]), *trimmed(targets, limits[1])] for inputs, targets in examples
+    ]
+    rows: TextRows
+    if packed:
+        rows = PackedRows(cache, limits, joined=joined)
+        batch = all_rows(rows)
+        assert sorted(segments_of(batch, "targets")) == sorted(expected)
+    else:
+        rows = PaddedRows(cache, limits, joined=joined)
+        batch = all_rows(rows)
+        assert [
+            row[: len(ids)].tolist() for row, ids in zip(batch["targets"], expected, strict=True)
+        ] == expected
+        assert np.count_nonzero(batch["targets"]) == sum(map(len, expected))
+    kept = sum(map(len, expected))
+    cut = sum(map(len, itertools.chain(*examples))) - kept
+    assert rows.density == (kept, len(rows) * joined, cut)
+    assert batch["targets"].shape == (len(rows), joined)
+
+
+def padded(ids: list[int], length: int) -> list[int]:
+    """Returns the ids and zeros."""
+    return ids + [0] * (length - len(ids))
+
+
+@given(pairs, st.tuples(lengths, lengths), st.integers(1, 7), st.booleans())
+def test_batches_by_length_weigh_each_target_once(
+    examples: list[tuple[list[int], list[int]]],
+    limits: tuple[int, int],
+    batch: int,
+    is_joined: bool,
+) -> None:
+    joined = sum(limits) if is_joined else None
+    rows = PaddedRows(token_cache(examples, FEATURES), limits, joined=joined)
+    seen = []
+    for values in batches_by_length(rows, batch):
+        seen += [
+            tuple(ids[ids != 0].tolist() for ids in row)
+            for row in zip(*values.values(), strict=True)
+            if any(ids.any() for ids in row)
+        ]
+        for name, ids in values.items():
+            assert ids.dtype == np.int32 and len(ids) == batch
+            used = int(np.count_nonzero(ids, axis=1).max())
+            assert ids.shape[1] == bucket(used, rows.lengths[name])
+    whole = all_rows(rows)
+    expected = [
+        tuple(ids[ids != 0].tolist() for ids in row) for row in zip(*whole.values(), strict=True)
+    ]
+    assert sorted(seen) == sorted(expected)
+    assert rows.density.tokens == sum(len(ids) for row in seen for ids in row)
+
+
+def test_batches_of_short_examples_are_short() -> None:
+    lengths = [3, 40, 5, 17, 60, 16]
+    cache = token_cache([[[2] * (length - 1) + [1]] for length in lengths], ["targets"])
+    batches = list(batches_by_length(PaddedRows(cache, [50]), 2))
+    assert [batch["targets"].shape for batch in batches] == [(2, 16), (2, 16), (2, 32), (2, 50)]
+    assert [np.count_nonzero(batch["targets"], axis=1).tolist() for batch in batches] == [
+        [3, 5],
+        [16, 0],
+        [17, 0],
+        [40, 50],
+    ]
+
+
+@pytest.mark.parametrize("rows", range(4))
+def test_rows_are_taken_in_the_order_of_the_selection(rows: int) -> None:
+    rng = np.random.default_rng(0)
+    examples = [
+        [[*rng.integers(2, 99, size).tolist(), 1] for size in sizes]
+        for sizes in rng.integers(0, 20, [40, 2])
+    ]
+    cache = token_cache(examples, FEATURES)
+    texts = token_cache([[example[0]] for example in examples], ["targets"])
+    kind: Rows = [
+        StreamRows(texts, 16),
+        PackedRows(texts, [16]),
+        PackedRows(cache, [16, 12]),
+        PackedRows(cache, [16, 12], joined=30),
+    ][rows]
+    whole = all_rows(kind)
+    numbers = rng.integers(0, len(kind), 25)  # some of them several times
+    batch = kind.take(Selection(numbers, np.zeros_like(numbers)))
+    assert batch.keys() == whole.keys()
+    for name, values in batch.items():
+        np.testing.assert_array_equal(values, whole[name][numbers])
+        assert values.dtype == np.int32
+
+
+def test_lengths_are_checked() -> None:
+    cache = token_cache([[[2, 1], [3, 1]]], FEATURES)
+    with pytest.raises(DataError, match="1 lengths of rows are given for the features inputs, "):
+        PackedRows(cache, [16])
+    with pytest.raises(DataError, match="the length of targets must be at least 1, not 0"):
+        PaddedRows(cache, [16, 0])
+    with pytest.raises(DataError, match="rows of 31 tokens cannot hold texts of 16 and 16"):
+        PackedRows(cache, [16, 16], joined=31)

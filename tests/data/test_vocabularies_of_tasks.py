@@ -54,7 +54,7 @@ def test_inputs_and_targets_may_have_different_vocabularies(
             texts.add(
                 (data.ByteVocabulary().decode(inputs).encode(), pieces.decode(targets).encode())
             )
-    assert texts == set(PAIRS)
+    assert texts - {(b"", b"")} == set(PAIRS)  # rows of padding fill up a batch
     assert pairs.model_arguments() == {"vocabulary_size": 384, "inputs_vocabulary_size": 384}
     assert pairs.vocabulary is pieces
     np.testing.assert_array_equal(pairs.bytes_per_id, pieces.bytes_per_id)

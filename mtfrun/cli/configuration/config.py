@@ -116,7 +116,7 @@ def argument(cls: Callable[..., object], name: str, default: object = None) -> A
       name: of its argument.
       default: the value of an argument that the configuration does not give.
     """
-    value = gin.get_bindings(gin.get_configurable(cls), resolve_references=False).get(name, default)
+    value = gin.get_bindings(cls, resolve_references=False).get(name, default)
     try:
         return copy.deepcopy(value)  # so gin evaluates references
     except TypeError as error:

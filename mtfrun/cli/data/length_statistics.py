@@ -92,7 +92,7 @@ def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.nd
 
 
 def _histogram(lengths: np.ndarray, longest: int) -> dict[tuple[int, int], int]:
-    """Returns counts in bins of 0, 1, 2 to 3, 4 to 7, ...: lengths vary over orders of magnitude."""
+    """Returns counts in bins of 0, 1, 2 to 3, 4 to 7, ...: lengths differ by orders of ten."""
     bins = [(0, 0)] + [(1 << i, (2 << i) - 1) for i in range(longest.bit_length())]
     bounds = [first for first, _ in bins] + [bins[-1][1] + 1]
     counts = np.histogram(lengths, bounds)[0].tolist()

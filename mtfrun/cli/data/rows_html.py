@@ -93,7 +93,8 @@ def _token(part: Tokens, i: int, colour: str) -> str:
     hint = f"id {part.ids[i]}, position {part.positions[i]}, {describe_segment(part)}"
     if part.weights is not None:
         hint += f", weight of the loss {part.weights[i]:g}"
-        classes += ["without-loss"] * (part.weights[i] == 0)
+        if part.weights[i] == 0:
+            classes.append("without-loss")
     # A line end is shown by a sign and by its effect. An id that is a part of a character is a dot.
     shown = _escaped(text.replace("\n", "\u21b5\n"), keep="\n\t") if text else "\u00b7"
     return f'<span class="{" ".join(classes)}" title="{_escaped(hint)}">{shown}</span>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -22,14 +23,20 @@ def rows_text(rows: Sequence[RowView], width: int) -> Iterator[str]:
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"
         for picture in row.pictures:
-            yield _INDENT + describe_picture(picture)
+            yield from heading_lines(describe_picture(picture), width, _INDENT)
         for value in row.values:
-            yield _INDENT + describe_value(value)
+            yield from heading_lines(describe_value(value), width, _INDENT)
         for tokens in row.tokens:
-            yield _INDENT + describe_tokens(tokens)
+            yield from heading_lines(describe_tokens(tokens), width, _INDENT)
             for part in tokens.parts():
                 yield from _segment_lines(part, width)
         yield ""
+
+
+def heading_lines(text: str, width: int, indent: str = "") -> list[str]:
+    """Returns a text as lines of at most `width` columns; all but the first are indented more."""
+    further = indent + 2 * _INDENT
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=further)
 
 
 def describe_tokens(tokens: Tokens) -> str:

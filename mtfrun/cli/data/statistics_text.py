@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mtfrun.cli.data.length_statistics import LengthStatistics
+from mtfrun.cli.data.rows_text import heading_lines
 
 # Columns of the longest bar.
 _LONGEST_BAR = 50
@@ -22,16 +23,22 @@ def statistics_lines(
       width: columns of the terminal.
     """
     s = statistics
-    yield (
-        f"  {feature}: {s.count:,} texts, {s.tokens:,} tokens, {text_bytes:,} bytes, "
-        f"{text_bytes / s.tokens:.2f} bytes a token"
+    yield from heading_lines(
+        f"{feature}: {s.count:,} texts, {s.tokens:,} tokens, {text_bytes:,} bytes, "
+        f"{text_bytes / s.tokens:.2f} bytes a token",
+        width,
+        "  ",
     )
-    percentiles = "  ".join(f"{p} %: {length:,}" for p, length in s.percentiles.items())
-    yield f"    tokens of a text   mean {s.mean:,.1f}  {percentiles}  longest {s.longest:,}"
+    percentiles = ", ".join(f"{p}%: {length:,}" for p, length in s.percentiles.items())
+    yield from heading_lines(
+        f"tokens of a text: mean {s.mean:,.1f}, {percentiles}, longest {s.longest:,}", width, "    "
+    )
     if s.capacity is not None:
-        yield (
-            f"    cut at {s.capacity:,}   {s.cut_texts:,} texts "
-            f"({s.cut_texts / s.count:.2%}), {s.cut_tokens:,} tokens ({s.cut_tokens / s.tokens:.2%})"
+        yield from heading_lines(
+            f"cut at {s.capacity:,} tokens: {s.cut_texts:,} texts ({s.cut_texts / s.count:.2%}), "
+            f"{s.cut_tokens:,} tokens ({s.cut_tokens / s.tokens:.2%})",
+            width,
+            "    ",
         )
     yield from _bars(s.histogram, s.count, width)
 

@@ -108,9 +108,8 @@ def _partial_decoding(
     selected = _selected(builder.info.features, [name.split("/") for name in features])
     if selected is True:
         return None
-    return tfds.decode.PartialDecoding(
-        selected, {name: tfds.decode.SkipDecoding() for name in encoded}
-    )
+    skipped = {feature: tfds.decode.SkipDecoding() for feature in encoded}
+    return tfds.decode.PartialDecoding(selected, skipped)
 
 
 def _selected(feature: Any, paths: Sequence[Sequence[str]]) -> Any:

@@ -122,7 +122,7 @@ def open_encoded_cache(
     return EncodedCache(_built(source, split, cache_dir, _write_records, overwrite=overwrite))
 
 
-_Write = Callable[[Path, Path, ImageSource, Iterator[ImageExample]], None]
+_Write = Callable[[Path, Path, Iterator[ImageExample]], None]
 
 
 def _built(
@@ -148,7 +148,7 @@ def _built(
                 digest.update(example.content)
                 yield example
 
-        write(work, directory, source, noted())
+        write(work, directory, noted())
         if not labels:
             raise DataError(f'split "{split}" of {source} holds no images; choose another')
         array = np.array(labels, np.int32)
@@ -161,9 +161,7 @@ def _built(
     return directory
 
 
-def _write_pixels(
-    work: Path, directory: Path, source: ImageSource, examples: Iterator[ImageExample]
-) -> None:
+def _write_pixels(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
     with writing(directory):
         file = (work / PIXELS).open("wb")
     with file:
@@ -174,9 +172,7 @@ def _write_pixels(
             file.flush()
 
 
-def _write_records(
-    work: Path, directory: Path, source: ImageSource, examples: Iterator[ImageExample]
-) -> None:
+def _write_records(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:
     # Images are compressed already; a group of one record is read without its neighbours.
     writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
     sizes: list[tuple[int, int]] = []

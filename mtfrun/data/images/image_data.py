@@ -13,6 +13,7 @@ from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import Data
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature
+from mtfrun.data.fingerprint import short_json
 from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
 from mtfrun.data.images.image_cache import ImageCache, open_encoded_cache, open_pixel_cache
 from mtfrun.data.images.image_files import encoded_image, read_file, read_image
@@ -30,6 +31,8 @@ from mtfrun.data.rows import Batch, Rows
 
 # Networks for images of 224 pixels are evaluated on the centre of images of 256.
 _RESIZE = 256 / 224
+# Images that are decoded together, in threads.
+_TOGETHER = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +130,10 @@ class ImageData(Data):
         return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
 
     def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields the images of a split in order, without noise, and the numbers of their classes."""
-        for batch in every_row(self.rows(split), 1):
-            yield batch[IMAGES][0], int(batch[LABELS][0])
+        """Yields the images of a split in order, without noise, and the numbers of their labels."""
+        for batch in every_row(self.rows(split), _TOGETHER):
+            examples = zip(batch[IMAGES], batch[LABELS].tolist(), batch[WEIGHTS], strict=True)
+            yield from ((image, label) for image, label, weight in examples if weight)
 
     def read_image(self, path: str) -> np.ndarray:
         """Returns the pixels of an image file, scaled and cropped as those of an evaluation.
@@ -167,7 +171,7 @@ class ImageData(Data):
         """Returns the hash of the images and the settings that make rows of them."""
         return {
             "images": self._cache("train").fingerprint,
-            "labels": list(self.label_names),
+            "labels": short_json(list(self.label_names)),
             "image_size": self.image_size,
             "crop": repr(self.crop or self._crop_of_evaluation),
             "augmentations": [repr(augmentation) for augmentation in self.augmentations],

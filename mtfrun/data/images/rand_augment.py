@@ -93,9 +93,9 @@ Operation = Callable[[Image.Image, float], Image.Image]
 
 # Section 3.1 of the paper.
 OPERATIONS: dict[str, Operation] = {
-    "identity": lambda image, strength: image,
-    "auto_contrast": lambda image, strength: ImageOps.autocontrast(image),
-    "equalize": lambda image, strength: ImageOps.equalize(image),
+    "identity": lambda image, _: image,
+    "auto_contrast": lambda image, _: ImageOps.autocontrast(image),
+    "equalize": lambda image, _: ImageOps.equalize(image),
     "rotate": _rotate,
     "solarize": _solarize,
     "color": _enhanced(ImageEnhance.Color),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,12 @@ from mtfrun.data.builders import Digits
 from mtfrun.data.builders.prepare import resolve_data_dir
 from mtfrun.data.builders.prepared_files import PreparedFiles
 from mtfrun.data.builders.reading import PreparedSource, reading
-from mtfrun.data.builders.tfds_builder import prepared_files, read_split, tfds_builder
+from mtfrun.data.builders.tfds_builder import (
+    check_tfds_split,
+    prepared_files,
+    read_split,
+    tfds_builder,
+)
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.checked_images import ImageFile, checked_images
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
@@ -80,15 +86,20 @@ class TfdsImages(ImageSource, PreparedSource):
         )
 
     def fingerprint(self, split: str) -> object:
-        """Returns the dataset's name and version, the features, and the sizes of the split."""
-        self.check_split(split.split("[", maxsplit=1)[0])
-        sizes = self._builder.info.splits[split.split("[", maxsplit=1)[0]]
+        """Returns the dataset's name and version, the split, the features, and sizes of files."""
+        check_tfds_split(self._builder, self.name, split)
+        directory = Path(self._builder.data_dir)
         return {
             "source": type(self).__name__,
-            "name": self._builder.info.full_name,
+            "dataset": self._builder.info.full_name,
+            "split": split,
             "features": [self.image_feature, self.label_feature],
-            "files": [sizes.num_bytes, list(sizes.shard_lengths)],
             "skip_bad_records": self.skip_bad_records,
+            "files": [
+                [path.name, path.stat().st_size]
+                for path in sorted(directory.glob("*"))
+                if path.is_file()
+            ],
         }
 
     def files(self) -> PreparedFiles:

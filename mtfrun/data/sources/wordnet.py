@@ -23,6 +23,13 @@ WORDNET_CLASSES = (
     *("verb.motion", "verb.perception", "verb.possession", "verb.social", "verb.stative"),
     *("verb.weather", "adj.ppl"),
 )
+
+
+def wordnet_classes() -> tuple[str, ...]:
+    """Returns the names of the 45 classes, for `Task.labels`."""
+    return WORDNET_CLASSES
+
+
 # Lines of the licence at the beginning of every file, which begin with two spaces.
 _LICENCE_LINES = 29
 

@@ -2,6 +2,7 @@
 
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
 from mtfrun.data.vocabularies.hugging_face_vocabulary import HuggingFaceVocabulary
+from mtfrun.data.vocabularies.label_vocabulary import LabelVocabulary
 from mtfrun.data.vocabularies.sentencepiece_training import (
     SentencePieceTraining,
     train_sentencepiece,
@@ -13,6 +14,7 @@ __all__ = [
     "ByteVocabulary",
     "EncodedTexts",
     "HuggingFaceVocabulary",
+    "LabelVocabulary",
     "SentencePieceTraining",
     "SentencePieceVocabulary",
     "Vocabulary",

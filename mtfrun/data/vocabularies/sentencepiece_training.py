@@ -47,8 +47,13 @@ class SentencePieceTraining:
     character_coverage: float = 0.9995
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.max_bytes < 1:
-            raise DataError(f"size={self.size} and max_bytes={self.max_bytes} must be at least 1")
+        if self.size < 1:
+            raise DataError(f"size={self.size} must be at least 1")
+        if self.max_bytes < _MAX_SENTENCE_BYTES:
+            raise DataError(
+                f"max_bytes={self.max_bytes} must be at least {_MAX_SENTENCE_BYTES}, for that is "
+                "how long the parts are that texts are cut into"
+            )
         if not 0 < self.character_coverage <= 1:
             raise DataError(
                 f"character_coverage={self.character_coverage} must be above 0 and at most 1"

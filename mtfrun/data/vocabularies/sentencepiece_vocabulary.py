@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -30,6 +30,25 @@ _SENTINEL = re.compile(rb" ?<extra_id_(0|[1-9][0-9]{0,5})>")
 _SENTINEL_START = b"<extra_id_"
 
 
+class _Loaded(NamedTuple):
+    """The content of a model's file.
+
+    Attributes:
+      proto: the content.
+      processor: encodes with it.
+      num_pieces: number of pieces.
+      puts_space_before_text: whether a space is put before every text.
+      removes_spaces: whether spaces at the beginning of a text, and all but one of several, are
+        removed.
+    """
+
+    proto: bytes
+    processor: sentencepiece.SentencePieceProcessor
+    num_pieces: int
+    puts_space_before_text: bool
+    removes_spaces: bool
+
+
 class SentencePieceVocabulary(Vocabulary):
     """The pieces of a SentencePiece model, then `extra_ids` sentinels, as T5 numbers them.
 
@@ -48,6 +67,9 @@ class SentencePieceVocabulary(Vocabulary):
     piece counts 0 bytes, so that bits per byte never look better than they are. Bytes that are no
     UTF-8 become U+FFFD.
 
+    The file is read when the vocabulary is first used, so that a configuration may name the file
+    that `mtfrun vocab train` makes from that configuration's data.
+
     Sources: Kudo and Richardson 2018, "SentencePiece", https://arxiv.org/abs/1808.06226; Raffel et
     al. 2020, "T5", https://arxiv.org/abs/1910.10683.
 
@@ -55,9 +77,6 @@ class SentencePieceVocabulary(Vocabulary):
       sentencepiece_model_file: the model; `mtfrun vocab train` makes one. Its padding must be id 0,
         as in T5's, whose end is 1 and unknown 2.
       extra_ids: number of sentinels.
-
-    Attributes:
-      unpadded_size: number of pieces and sentinels; the ids from there on only pad.
     """
 
     pad_id = 0
@@ -67,14 +86,11 @@ class SentencePieceVocabulary(Vocabulary):
             raise DataError(f"{type(self).__name__}.extra_ids={extra_ids} must be at least 0")
         self._file = sentencepiece_model_file
         self._extra_ids = extra_ids
-        self._proto, self._encoder = _load(sentencepiece_model_file)
-        normalizer = self._parsed().normalizer_spec
-        self._puts_space_before_text = bool(normalizer.add_dummy_prefix)
-        # Spaces at the beginning of a text, and all but one of several.
-        self._removes_spaces = bool(normalizer.remove_extra_whitespaces)
-        self._num_pieces = int(self._encoder.get_piece_size())
-        self.unpadded_size = self._num_pieces + extra_ids
-        self._fingerprint = hashlib.sha256(self._proto + f" {extra_ids}".encode()).hexdigest()
+
+    @property
+    def unpadded_size(self) -> int:
+        """Number of pieces and sentinels; the ids from there on only pad."""
+        return self._loaded.num_pieces + self._extra_ids
 
     @property
     def size(self) -> int:
@@ -84,17 +100,17 @@ class SentencePieceVocabulary(Vocabulary):
     @property
     def end_id(self) -> int:
         """The id that ends a text."""
-        return int(self._encoder.eos_id())
+        return int(self._loaded.processor.eos_id())
 
     @property
     def unknown_id(self) -> int:
         """The id of a character that is in no piece."""
-        return int(self._encoder.unk_id())
+        return int(self._loaded.processor.unk_id())
 
     @property
     def sentinels(self) -> np.ndarray:
         """<extra_id_0>, <extra_id_1>, ..., the last ids from the end."""
-        return np.arange(self.unpadded_size - 1, self._num_pieces - 1, -1, dtype=np.int32)
+        return np.arange(self.unpadded_size - 1, self._loaded.num_pieces - 1, -1, dtype=np.int32)
 
     @functools.cached_property
     def bytes_per_id(self) -> np.ndarray:
@@ -106,14 +122,14 @@ class SentencePieceVocabulary(Vocabulary):
                 bytes_per_id[number] = len(piece.piece.replace(_SPACE, " ").encode())
             elif piece.type == kinds.BYTE:
                 bytes_per_id[number] = 1
-        if self._puts_space_before_text:
+        if self._loaded.puts_space_before_text:
             bytes_per_id[self.end_id] = -1
         return bytes_per_id
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the model and the number of extra ids."""
-        return self._fingerprint
+        return hashlib.sha256(self._loaded.proto + f" {self._extra_ids}".encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"SentencePieceVocabulary({self._file!r}, extra_ids={self._extra_ids})"
@@ -130,7 +146,7 @@ class SentencePieceVocabulary(Vocabulary):
         """Returns the ids of many texts, made on all processors."""
         if not texts or any(_SENTINEL_START in text for text in texts):
             return super().encode_texts(texts)
-        encoded = self._encoder.EncodeAsNumpy(list(texts))
+        encoded = self._loaded.processor.EncodeAsNumpy(list(texts))
         lengths = np.array([len(ids) for ids in encoded], np.int64)
         return EncodedTexts(np.concatenate(encoded, dtype=np.int32), lengths)
 
@@ -162,9 +178,9 @@ class SentencePieceVocabulary(Vocabulary):
         return np.concatenate(parts)
 
     def _pieces(self, data: bytes, *, is_continuation: bool) -> np.ndarray:
-        encoder = self._encoder
+        encoder = self._loaded.processor
         # A model that removes spaces at the beginning puts one there again.
-        if is_continuation and not (self._removes_spaces and data[:1].isspace()):
+        if is_continuation and not (self._loaded.removes_spaces and data[:1].isspace()):
             encoder = self._continuing_encoder
         return np.asarray(encoder.EncodeAsNumpy(data), np.int32)
 
@@ -203,17 +219,17 @@ class SentencePieceVocabulary(Vocabulary):
             model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)
         return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
 
+    @functools.cached_property
+    def _loaded(self) -> _Loaded:
+        return _load(self._file)
+
     def _parsed(self) -> Any:
-        """Returns the model as a new protocol buffer.
-
-        Neither pieces nor settings can be read from a processor, and a protocol buffer cannot be
-        copied to another process.
-        """
-        return _PROTOS.ModelProto.FromString(self._proto)
+        """Returns the model as a new protocol buffer, which is not kept: it cannot be pickled."""
+        return _PROTOS.ModelProto.FromString(self._loaded.proto)
 
 
-def _load(name: str) -> tuple[bytes, sentencepiece.SentencePieceProcessor]:
-    """Returns a model as bytes and as a processor.
+def _load(name: str) -> _Loaded:
+    """Returns the content of a file.
 
     Raises:
       DataError: it cannot be read, or its ids are not those that models need.
@@ -234,7 +250,14 @@ def _load(name: str) -> tuple[bytes, sentencepiece.SentencePieceProcessor]:
                 f"{what}_id is {number}: train it with pad_id=0, eos_id=1, unk_id=2, as "
                 "mtfrun vocab train does"
             )
-    return proto, processor
+    normalizer = _PROTOS.ModelProto.FromString(proto).normalizer_spec
+    return _Loaded(
+        proto,
+        processor,
+        int(processor.get_piece_size()),
+        puts_space_before_text=bool(normalizer.add_dummy_prefix),
+        removes_spaces=bool(normalizer.remove_extra_whitespaces),
+    )
 
 
 def _damaged(name: str) -> DataError:

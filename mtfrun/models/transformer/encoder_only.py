@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.errors import InputError
 from mtfrun.layers import (
     attention_mask_ignore_padding,
     attention_mask_same_segment,
@@ -16,7 +15,7 @@ from mtfrun.layers import (
 )
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.token_embedding import TokenEmbedding, embed
+from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel
 
@@ -26,7 +25,8 @@ class EncoderOnly(TokenModel):
 
     Features: "inputs" and "targets" {batch, length} int32 ids of one length. Input 0 is padding,
     which nothing attends to; targets of 0 have no loss, such as those of inputs that are not
-    masked. In packed rows also "inputs_segmentation" and "inputs_position".
+    masked (data.MaskedLanguageModelData), or all but the first of a text that has one label
+    (data.TextClassificationData). In packed rows also "inputs_segmentation" and "inputs_position".
 
     Args:
       mesh: the mesh.
@@ -75,5 +75,17 @@ class EncoderOnly(TokenModel):
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
-        """Raises InputError: it generates no text."""
-        raise InputError("EncoderOnly labels its inputs and generates nothing")
+        """Returns a decoder of the targets, which do not depend on each other.
+
+        Each is predicted from all of features["inputs"], which are at least as long as the targets,
+        in one pass before the first step. So decoding fills in the positions without a given id.
+        """
+        check_length(features["inputs"], self.position)
+        logits = self.logits(features)
+        length = logits.shape.get_dim_by_name("length")
+
+        def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
+            here = mtf.gather(logits, position, length)
+            return (here if beam is None else mtf.broadcast(here, ids.shape + self.vocab)), state
+
+        return Decoder(step, initial_state=())

@@ -211,23 +211,23 @@ def test_a_vocabulary_goes_to_other_threads_and_processes(models: dict[str, str]
 def test_an_absent_or_damaged_model_is_named(tmp_path: pathlib.Path) -> None:
     absent = tmp_path / "absent.model"
     with pytest.raises(DataError, match=f"sentencepiece_model_file: cannot read {absent}: No such"):
-        SentencePieceVocabulary(str(absent))
+        _ = SentencePieceVocabulary(str(absent)).size
     with pytest.raises(DataError, match=r"cannot read .*: Is a directory"):
-        SentencePieceVocabulary(str(tmp_path))
+        _ = SentencePieceVocabulary(str(tmp_path)).size
     for content in (b"", b"no model", t5_like_model()[:-100]):
         absent.write_bytes(content)
         with pytest.raises(DataError, match="is no SentencePiece model, or damaged"):
-            SentencePieceVocabulary(str(absent))
+            _ = SentencePieceVocabulary(str(absent)).size
 
 
 def test_a_model_with_other_ids_of_padding_is_refused(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "llama.model"
     file.write_bytes(trained(90, "identity", pad_id=-1, unk_id=0, bos_id=1, eos_id=2))
     with pytest.raises(DataError, match=r"its pad_id is -1: train it with pad_id=0, eos_id=1"):
-        SentencePieceVocabulary(str(file))
+        _ = SentencePieceVocabulary(str(file)).size
     file.write_bytes(trained(90, "identity", eos_id=-1, unk_id=1))
     with pytest.raises(DataError, match="its eos_id is -1"):
-        SentencePieceVocabulary(str(file))
+        _ = SentencePieceVocabulary(str(file)).size
 
 
 def test_negative_extra_ids_are_refused(models: dict[str, str]) -> None:

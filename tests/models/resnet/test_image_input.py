@@ -67,6 +67,26 @@ def test_every_image_is_shifted_and_flipped_independently(flip: bool) -> None:
     assert not np.array_equal(augmented, _run(mtf.Mesh(ONE_DEVICE), image_input, images, 1))
 
 
+def test_cutout_makes_a_square_of_every_image_the_mean() -> None:
+    images = np.maximum(_images(), 1)
+    cut = _run(mtf.Mesh(ONE_DEVICE), ImageInput(mean=0.0, stddev=1.0, cutout=4), images)
+    extents = set()
+    for before, after in zip(images, cut, strict=True):
+        square = (after == 0).all(-1)
+        rows, cols = square.any(1), square.any(0)
+        np.testing.assert_array_equal(square, np.outer(rows, cols))
+        np.testing.assert_array_equal(after[~square], before[~square])
+        extents.add((np.nonzero(rows)[0].min(), np.count_nonzero(rows), np.count_nonzero(cols)))
+    # Centres are uniform over the image: squares of 4, of which up to a half is outside.
+    sizes = {extent[1:] for extent in extents}
+    assert {size[0] for size in sizes} == {size[1] for size in sizes} == {2, 3, 4}
+    assert {extent[0] for extent in extents} == {0, 1, 2}
+    plain = _run(mtf.Mesh(ONE_DEVICE), ImageInput(mean=0.0, stddev=1.0), images)
+    np.testing.assert_array_equal(plain, images)
+    with pytest.raises(InputError, match="cutout=-1 must not be negative"):
+        ImageInput(cutout=-1)
+
+
 def test_augmentation_without_a_key_is_an_error() -> None:
     image = mtf.zeros(mtf.Mesh(ONE_DEVICE), SHAPE)
     with pytest.raises(InputError, match="augmentation needs a key in training"):
@@ -75,7 +95,7 @@ def test_augmentation_without_a_key_is_an_error() -> None:
 
 @pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:2,model:2", "data:8,model:1"])
 def test_augmentation_is_the_same_under_every_layout(mesh_shape: str) -> None:
-    image_input = ImageInput(crop_padding=PADDING, flip=True)
+    image_input = ImageInput(crop_padding=PADDING, flip=True, cutout=2)
     expected = _run(mtf.Mesh(ONE_DEVICE), image_input, _images())
     augmented = _run(mtf.Mesh(mesh_shape, "batch:data;channels:model"), image_input, _images())
     np.testing.assert_array_equal(augmented, expected)

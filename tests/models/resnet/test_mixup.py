@@ -93,7 +93,7 @@ def test_padding_is_not_mixed_into_images() -> None:
 
 def test_mixup_without_a_key_is_an_error() -> None:
     weights = mtf.ones(mtf.Mesh(ONE_DEVICE), [mtf.Dimension("batch", 2)])
-    with pytest.raises(InputError, match="mixup needs a key in training"):
+    with pytest.raises(InputError, match="mixup and CutMix need a key in training"):
         ImageLoss(mixup_alpha=ALPHA).mix(weights, weights, weights, Call(training=True))
 
 

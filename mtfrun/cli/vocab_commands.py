@@ -1,0 +1,87 @@
+"""The command `vocab train`. No model is built, no device is used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from mtfrun.cli.build import ROOTS
+from mtfrun.cli.configuration import config
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.data import SentencePieceTraining, TaskData, train_sentencepiece
+from mtfrun.experiment import Experiment
+from mtfrun.rundir import atomic_open
+
+EVERY_SECS = 10.0
+
+
+@terminable()
+def train(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Trains a SentencePiece model on the texts of a configuration, and prints its size."""
+    training = SentencePieceTraining(
+        size=flags.size,
+        max_bytes=flags.max_bytes,
+        with_byte_fallback=not flags.no_byte_fallback,
+        normalization=flags.normalization,
+        character_coverage=flags.character_coverage,
+    )
+    config.parse(flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
+    data = config.argument(Experiment, "data")
+    if not isinstance(data, TaskData):
+        raise UsageError(
+            f"{type(data).__name__} has no texts to train a vocabulary on: choose data made of a "
+            "task, such as @data.LanguageModelData()"
+        )
+    texts = _texts(data, flags.split, flags.features.split(","))
+    with atomic_open(flags.output) as file:  # before the training, which takes longer
+        model = train_sentencepiece(with_progress(texts), training)
+        file.buffer.write(model.proto)
+    print(
+        f"{flags.output}: {model.num_pieces:,} pieces, {model.characters_per_token:.2f} characters "
+        f"a token on {model.num_bytes / 1e6:.1f} MB of text"
+    )
+    return 0
+
+
+def with_progress(
+    texts: Iterable[bytes], clock: Callable[[], float] = time.monotonic
+) -> Iterator[bytes]:
+    """Yields the texts and says on standard error how many bytes were read.
+
+    At most every ten seconds; and at the end, for training takes longer than reading.
+
+    Args:
+      texts: to be yielded.
+      clock: returns seconds.
+    """
+    num_bytes = 0
+    start = last = clock()
+    for text in texts:
+        yield text
+        num_bytes += len(text)
+        now = clock()
+        if now - last >= EVERY_SECS:
+            last = now
+            print(f"read {num_bytes / 1e6:.1f} MB of text", file=sys.stderr, flush=True)
+    secs = clock() - start
+    print(
+        f"read {num_bytes / 1e6:.1f} MB of text in {secs:.0f} s; training",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _texts(data: TaskData, split: str, features: Sequence[str]) -> Iterator[bytes]:
+    """Yields the texts of some features of all tasks, those of an example one after the other."""
+    chosen = [feature for feature in data.texts if feature in features]
+    if not chosen:
+        raise UsageError(
+            f"--features={','.join(features)}: the texts of {type(data).__name__} are "
+            f"{', '.join(data.texts)}"
+        )
+    for task in data.task.tasks:
+        for texts in task.texts(split, chosen):
+            yield from texts

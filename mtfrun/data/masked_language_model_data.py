@@ -1,0 +1,137 @@
+"""Batches of running text with masks, for encoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
+from mtfrun.data.objective_rows import ObjectiveRows
+from mtfrun.data.objectives import FeatureLengths, MaskedLanguageModel
+from mtfrun.data.prompting import Prompting, PromptLimits, Row, ScoredRow, bucket, padded
+from mtfrun.data.rows import Rows
+from mtfrun.data.task import Task
+from mtfrun.data.task_data import TaskData
+from mtfrun.data.vocabularies import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLanguageModelData(TaskData):
+    """Running text in rows of `length` ids, of which some are masked in the inputs.
+
+    The documents of a split form one stream of ids, without ends between them. Targets are the ids
+    of the noise, 0 elsewhere, so that loss and accuracy are those of the noise. Every epoch has
+    other noise; an evaluation has that of the first epoch, always the same.
+
+    Prompts are texts with masks, the first sentinel of the vocabulary, and outputs are the texts
+    with predictions in the place of the masks.
+
+    Attributes:
+      length: ids of a row.
+      objective: the noise.
+      task: of the documents.
+    """
+
+    remedy: ClassVar[str] = (
+        "choose @transformer.EncoderOnly, or @data.DenoisingData() for an encoder-decoder"
+    )
+    has_text: ClassVar[bool] = True
+
+    length: int
+    objective: MaskedLanguageModel = dataclasses.field(default_factory=MaskedLanguageModel)
+
+    def __post_init__(self) -> None:
+        self._check_positive("length", self.length)
+        if self.objective.full_targets:
+            raise DataError(
+                "MaskedLanguageModelData.objective: full_targets is for models that generate text: "
+                "set it to False, or use @data.DenoisingData()"
+            )
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Inputs and targets of one length."""
+        return {
+            INPUTS: ids_feature(self.length, "ids with noise, 0 for padding"),
+            TARGETS: ids_feature(self.length, "ids of the noise, 0 elsewhere, which has no loss"),
+        }
+
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of a row."""
+        return self.length
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        """That of the text, for all features."""
+        return dict.fromkeys(self.features, self.vocabulary)
+
+    def prompting(self, limits: PromptLimits) -> Prompting:
+        """Returns the conversion of prompts to inputs with masks."""
+        return FillingIn(self.vocabulary, self.length)
+
+    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
+        """Raises DataError: a masked language model has no likelihood of a text."""
+        raise DataError(
+            "MaskedLanguageModelData scores no pairs: a masked language model predicts masked ids "
+            "only"
+        )
+
+    @functools.cached_property
+    def _raw_length(self) -> int:
+        return self.objective.raw_length(self.length, self.length, self.vocabulary)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        lengths = FeatureLengths(self.length, self.length, 2 * self.length)
+        cache = task.cache(split, self.texts)
+        return ObjectiveRows(cache, self._raw_length, self.objective, lengths, self.vocabulary)
+
+
+@dataclasses.dataclass(frozen=True)
+class FillingIn:
+    """Prompts are texts with masks, and outputs are the texts with predictions in their place.
+
+    The score of an output is the log-probability of the predictions.
+
+    Attributes:
+      vocabulary: text to ids and back; the first sentinel is the mask.
+      length: maximum number of ids of a prompt, which is truncated at its end.
+    """
+
+    vocabulary: Vocabulary
+    length: int
+
+    def row(self, prompt: bytes) -> Row:
+        """Returns the prompt as inputs; its output has as many ids."""
+        encoded = self.vocabulary.encode(prompt)
+        ids = encoded[: self.length]
+        return Row(ids, len(ids), len(encoded) - len(ids), 0, len(ids))
+
+    def lengths(self, row: Row) -> dict[str, int]:
+        """Returns the length of inputs and targets."""
+        length = bucket(len(row.ids), self.length)
+        return {INPUTS: length, TARGETS: length}
+
+    def features(
+        self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        """Returns the prompts as inputs, and as targets their ids that are no masks."""
+        mask = self.vocabulary.sentinel(0)
+        # Rows of padding have an id, so that attention has one to attend to.
+        ids = [row.ids if row.ids.size else np.array([mask], np.int32) for row in rows]
+        ids += [np.array([mask], np.int32)] * (batch - len(rows))
+        inputs = padded(ids, batch, lengths[INPUTS])
+        return {INPUTS: inputs, TARGETS: np.where(inputs == mask, 0, inputs).astype(np.int32)}
+
+    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        """Returns 0: no ids are read before the first step."""
+        return 0
+
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the whole text."""
+        return self.vocabulary.decode(ids)

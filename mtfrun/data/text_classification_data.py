@@ -1,0 +1,167 @@
+"""Batches of labelled texts, for encoders."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
+from mtfrun.data.prompting import (
+    Prompting,
+    PromptLimits,
+    Row,
+    ScoredRow,
+    bucket,
+    padded,
+    with_end,
+)
+from mtfrun.data.rows import Batch, Rows, Selection
+from mtfrun.data.task import Task
+from mtfrun.data.task_data import TaskData
+from mtfrun.data.text_rows import PaddedRows
+from mtfrun.data.vocabularies import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class TextClassificationData(TaskData):
+    """Texts as inputs, and their labels as the target of the first position.
+
+    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3: an encoder predicts the class
+    of a text where the text begins. Every other position has no loss, so that loss and accuracy are
+    those of the labels. Texts that exceed `length` are truncated before their end.
+
+    The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is that of all ids of
+    the model, of which the first ones are labels, so that the weights of a masked language model
+    fit. Prompts are texts, and outputs are labels; a beam search returns several, best first.
+
+    Attributes:
+      length: ids of a row, the end included.
+      task: of pairs: the inputs are texts, the targets labels.
+    """
+
+    has_pairs: ClassVar[bool] = True
+    texts: ClassVar[Sequence[str]] = (INPUTS, TARGETS)
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 2:
+            raise DataError(f"TextClassificationData: length must be at least 2, not {self.length}")
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Inputs, and targets of the same length."""
+        return {
+            INPUTS: ids_feature(self.length, "ids and the end, then 0 for padding"),
+            TARGETS: ids_feature(self.length, "the id of the label, then 0, which has no loss"),
+        }
+
+    @property
+    def tokens_per_row(self) -> int:
+        """Positions of a row."""
+        return self.length
+
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        """The length of the inputs."""
+        return {INPUTS: self.length}
+
+    @property
+    def inputs_vocabulary(self) -> Vocabulary:
+        """Text to ids and back, of the texts."""
+        return self.task.vocabulary_of(INPUTS)
+
+    def model_arguments(self) -> dict[str, object]:
+        """Returns the size of the larger vocabulary, whose ids the other one uses as well."""
+        return {"vocabulary_size": max(self.inputs_vocabulary.size, self.vocabulary.size)}
+
+    def prompting(self, limits: PromptLimits) -> Prompting:
+        """Returns the conversion of prompts to inputs."""
+        return Labelling(self.inputs_vocabulary, self.vocabulary, self.length)
+
+    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
+        """Returns a text and its label."""
+        encoded = self.inputs_vocabulary.encode(inputs)
+        ids = with_end(self.inputs_vocabulary, encoded, self.length)
+        length = bucket(len(ids), self.length)
+        features = {INPUTS: ids, TARGETS: self.vocabulary.encode(target)}
+        truncated = len(encoded) + 1 - len(ids)
+        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, truncated)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        return LabelledRows(task, split, self.length)
+
+
+class LabelledRows(Rows):
+    """One text a row, and the id of its label as the first target.
+
+    Args:
+      task: of pairs.
+      split: of its source.
+      length: of a row.
+    """
+
+    def __init__(self, task: Task, split: str, length: int):
+        # A label is one id, and its end.
+        self._rows = PaddedRows(task.cache(split, [INPUTS, TARGETS]), [length, 2])
+
+    def __len__(self) -> int:
+        """Returns the number of texts."""
+        return len(self._rows)
+
+    def take(self, selection: Selection) -> Batch:
+        """Returns "inputs" and "targets", int32 [batch, length]."""
+        batch = self._rows.take(selection)
+        targets = np.zeros_like(batch[INPUTS])
+        targets[:, 0] = batch[TARGETS][:, 0]
+        return {INPUTS: batch[INPUTS], TARGETS: targets}
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelling:
+    """Prompts are inputs, truncated at their end, and outputs are one id.
+
+    Attributes:
+      vocabulary: of the prompts.
+      labels: of the outputs.
+      length: maximum number of ids of the inputs, including the end.
+    """
+
+    vocabulary: Vocabulary
+    labels: Vocabulary
+    length: int
+
+    def row(self, prompt: bytes) -> Row:
+        """Returns the prompt and the end as inputs."""
+        encoded = self.vocabulary.encode(prompt)
+        ids = with_end(self.vocabulary, encoded, self.length)
+        read = len(ids) - 1
+        return Row(ids, read, len(encoded) - read, 0, 1)
+
+    def lengths(self, row: Row) -> dict[str, int]:
+        """Returns the lengths of inputs and targets."""
+        return {INPUTS: bucket(len(row.ids), self.length), TARGETS: 1}
+
+    def features(
+        self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        """Returns the prompts as inputs, and targets of zeros."""
+        # Rows of padding have an end, so that attention has an id to attend to.
+        padding = [np.array([self.vocabulary.end_id], np.int32)] * (batch - len(rows))
+        ids = [*(row.ids for row in rows), *padding]
+        return {
+            INPUTS: padded(ids, batch, lengths[INPUTS]),
+            TARGETS: np.zeros([batch, lengths[TARGETS]], np.int32),
+        }
+
+    def longest_prompt(self, lengths: Mapping[str, int]) -> int:
+        """Returns 0: outputs do not begin with the prompt."""
+        return 0
+
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the label."""
+        return self.labels.decode(ids)

@@ -1,0 +1,90 @@
+"""The vocabulary of class labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors import did_you_mean
+
+
+class LabelVocabulary(Vocabulary):
+    """One id for each label of a classification, from 3 on.
+
+    Args:
+      labels: the names of the classes, in the order of their ids.
+
+    Raises:
+      DataError: there is none, or one twice.
+
+    >>> vocabulary = LabelVocabulary(["animal", "plant"])
+    >>> vocabulary.encode("plant").tolist()
+    [4]
+    >>> vocabulary.decode([4, 1])
+    'plant'
+    """
+
+    pad_id = 0
+    end_id = 1
+    unknown_id = 2
+
+    _first_label_id = 3
+
+    def __init__(self, labels: Sequence[str]):
+        self._labels = tuple(labels)
+        self._id_of = {label: self._first_label_id + i for i, label in enumerate(self._labels)}
+        if not self._labels or len(self._id_of) < len(self._labels):
+            raise DataError("LabelVocabulary.labels: there must be one, and none twice")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self._labels
+
+    @property
+    def size(self) -> int:
+        """The number of labels and of special ids."""
+        return self._first_label_id + len(self._labels)
+
+    @property
+    def sentinels(self) -> np.ndarray:
+        """None: labels are no running text."""
+        return np.zeros([0], np.int32)
+
+    @property
+    def bytes_per_id(self) -> np.ndarray:
+        """0 for all ids: labels are no running text."""
+        return np.zeros([self.size], np.int32)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the labels."""
+        return hashlib.sha256(json.dumps(["LabelVocabulary", *self._labels]).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"LabelVocabulary({list(self._labels)})"
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the id of a label.
+
+        Raises:
+          DataError: it is none of the labels.
+        """
+        label = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        if label not in self._id_of:
+            raise DataError(
+                f'"{label}" is none of LabelVocabulary.labels, {", ".join(self._labels)}'
+                f"{did_you_mean(label, self._labels)}"
+            )
+        return np.array([self._id_of[label]], np.int32)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the label of the first id, "" if it is that of no label."""
+        first = np.asarray(ids).reshape(-1)[:1]
+        number = int(first[0]) - self._first_label_id if first.size else -1
+        return self._labels[number] if 0 <= number < len(self._labels) else ""

@@ -1,0 +1,384 @@
+"""Caches of tokenised texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtfrun.data import cache as cache_module
+from mtfrun.data.cache import (
+    Building,
+    TokenCache,
+    building_progress,
+    cache_directory,
+    open_cache,
+)
+from mtfrun.data.errors import DataError
+from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.task import Fields, Task
+from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
+
+TARGETS_ONLY = ("targets",)
+PAIRS = ("inputs", "targets")
+# Seconds that an existing cache may take to open, however long it is.
+SECONDS_TO_OPEN = 0.2
+# Bytes of a file that may be written in the test of a full disk.
+ROOM = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples(Source):
+    """Examples in memory.
+
+    Attributes:
+      examples_of: returns the examples; called for each reading.
+      version: part of the fingerprint.
+    """
+
+    examples_of: Callable[[], Iterable[Example]]
+    version: int = 0
+    splits: tuple[str, ...] = ("train",)
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yields all examples."""
+        yield from self.examples_of()
+
+    def fingerprint(self, split: str) -> object:
+        """Returns the version."""
+        return self.version
+
+
+class OtherBytes(ByteVocabulary):
+    """Bytes in other ids, with another end."""
+
+    end_id = 7
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one."""
+        return "other"
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of the bytes, 10 higher."""
+        return super().encode(text) + 10
+
+    encode_texts = Vocabulary.encode_texts
+
+
+def task_of(examples: list[Example], directory: Path, version: int = 0) -> Task:
+    """Returns a task of examples."""
+    source = Examples(lambda: examples, version)
+    return Task(source, ByteVocabulary(), name="task", cache_dir=str(directory))
+
+
+def documents(*texts: bytes) -> list[Example]:
+    """Returns whole documents."""
+    return [Example({"text": text}) for text in texts]
+
+
+def pairs(*texts: tuple[bytes, bytes]) -> list[Example]:
+    """Returns pairs."""
+    return [Example(dict(zip(PAIRS, pair, strict=True))) for pair in texts]
+
+
+def texts_of(cache: TokenCache) -> list[list[list[int]]]:
+    """Returns the ids of every example's features."""
+    texts = np.split(cache.tokens, cache.ends.reshape(-1)[:-1])
+    rows, features = cache.ends.shape
+    return [
+        [texts[row * features + column].tolist() for column in range(features)]
+        for row in range(rows)
+    ]
+
+
+def ids(text: bytes) -> list[int]:
+    """Returns the ids of a text of bytes, with its end."""
+    return [*(byte + 3 for byte in text), 1]
+
+
+def test_every_text_is_stored_with_its_end(tmp_path: Path) -> None:
+    cache = open_cache(task_of(documents(b"ab", b"\x00", b"c\n"), tmp_path), "train", TARGETS_ONLY)
+    assert texts_of(cache) == [[ids(b"ab")], [ids(b"\x00")], [ids(b"c\n")]]
+    assert cache.tokens.dtype == np.uint16
+    assert cache.lengths.tolist() == [[3], [2], [3]]
+
+
+def test_empty_documents_are_left_out_and_empty_texts_of_pairs_are_not(tmp_path: Path) -> None:
+    cache = open_cache(task_of(documents(b"", b"a", b""), tmp_path), "train", TARGETS_ONLY)
+    assert texts_of(cache) == [[ids(b"a")]]
+    examples = pairs((b"a", b""), (b"", b""), (b"", b"bc"))
+    cache = open_cache(task_of(examples, tmp_path), "train", PAIRS)
+    assert texts_of(cache) == [
+        [ids(b"a"), ids(b"")],
+        [ids(b""), ids(b"")],
+        [ids(b""), ids(b"bc")],
+    ]
+
+
+def test_a_text_in_parts_has_one_end(tmp_path: Path) -> None:
+    parts = [
+        Example({"text": b"ab"}, is_whole=False),
+        Example({"text": b""}, is_whole=False),
+        Example({"text": b"c"}, is_whole=True),
+        Example({"text": b"d"}, is_whole=False),
+        Example({"text": b""}, is_whole=True),
+        Example({"text": b"unfinished"}, is_whole=False),
+    ]
+    cache = open_cache(task_of(parts, tmp_path), "train", TARGETS_ONLY)
+    assert texts_of(cache) == [[ids(b"abc")], [ids(b"d")], [ids(b"unfinished")]]
+    assert cache.manifest["text_bytes"] == 14
+
+
+def test_a_pair_cannot_be_in_parts(tmp_path: Path) -> None:
+    examples = [Example({"inputs": b"a", "targets": b"b"}, is_whole=False)]
+    with pytest.raises(DataError, match="choose documents that are lines"):
+        open_cache(task_of(examples, tmp_path), "train", PAIRS)
+
+
+def test_the_size_of_chunks_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    examples = [
+        Example({"text": rng.bytes(int(size))}, is_whole=bool(rng.random() < 0.7))
+        for size in rng.integers(0, 40, 300)
+    ]
+    whole = open_cache(task_of(examples, tmp_path / "a"), "train", TARGETS_ONLY)
+    monkeypatch.setattr(cache_module, "_BYTES_PER_CALL", 30)
+    monkeypatch.setattr(cache_module, "_LENGTHS_PER_STEP", 7)
+    chunks = open_cache(task_of(examples, tmp_path / "b"), "train", TARGETS_ONLY)
+    np.testing.assert_array_equal(chunks.tokens, whole.tokens)
+    np.testing.assert_array_equal(chunks.ends, whole.ends)
+    np.testing.assert_array_equal(chunks.lengths[:, 0], np.diff(whole.ends[:, 0], prepend=0))
+    assert chunks.fingerprint == whole.fingerprint
+
+
+def test_features_may_have_different_vocabularies(tmp_path: Path) -> None:
+    vocabularies = {"inputs": ByteVocabulary(), "targets": OtherBytes()}
+    task = dataclasses.replace(
+        task_of(pairs((b"ab", b"a"), (b"", b"c"), (b"d", b"")), tmp_path), vocabulary=vocabularies
+    )
+    cache = open_cache(task, "train", PAIRS)
+    assert texts_of(cache) == [
+        [ids(b"ab"), [ord("a") + 13, 7]],
+        [ids(b""), [ord("c") + 13, 7]],
+        [ids(b"d"), [7]],
+    ]
+
+
+def test_the_manifest_counts_and_hashes(tmp_path: Path) -> None:
+    cache = open_cache(task_of(documents(b"ab", b"c"), tmp_path), "train", TARGETS_ONLY)
+    manifest = json.loads((cache.directory / "manifest.json").read_text())
+    assert (manifest["examples"], manifest["tokens"], manifest["text_bytes"]) == (2, 5, 3)
+    assert manifest["vocabularies"] == [ByteVocabulary().fingerprint]
+    tokens = (cache.directory / "tokens.bin").read_bytes()
+    assert manifest["sha256"]["tokens.bin"] == hashlib.sha256(tokens).hexdigest()
+    # It can be read without this program.
+    np.testing.assert_array_equal(np.load(cache.directory / "ends.npy"), cache.ends)
+
+
+def test_an_existing_cache_is_opened_without_reading_the_source(tmp_path: Path) -> None:
+    task = task_of(documents(b"ab"), tmp_path)
+    cache = open_cache(task, "train", TARGETS_ONLY)
+
+    def fail() -> list[Example]:
+        raise AssertionError("the source is read")
+
+    unread = dataclasses.replace(task, source=Examples(fail))
+    assert open_cache(unread, "train", TARGETS_ONLY).fingerprint == cache.fingerprint
+    with pytest.raises(AssertionError, match="the source is read"):
+        open_cache(unread, "train", TARGETS_ONLY, overwrite=True)
+    assert open_cache(unread, "train", TARGETS_ONLY).fingerprint == cache.fingerprint
+
+
+def test_an_overwritten_cache_is_new(tmp_path: Path) -> None:
+    open_cache(task_of(documents(b"ab"), tmp_path), "train", TARGETS_ONLY)
+    changed = task_of(documents(b"cd"), tmp_path)
+    cache = open_cache(changed, "train", TARGETS_ONLY, overwrite=True)
+    assert texts_of(cache) == [[ids(b"cd")]]
+    assert [path.name for path in cache.directory.parent.iterdir() if path.is_dir()] == [
+        cache.directory.name
+    ]
+
+
+def test_whatever_makes_other_ids_makes_another_cache(tmp_path: Path) -> None:
+    task = task_of(documents(b"ab"), tmp_path)
+
+    def upper(fields: Fields) -> Fields:
+        return {name: text.upper() for name, text in fields.items()}
+
+    others = [
+        task,
+        task_of(documents(b"ab"), tmp_path, version=1),
+        dataclasses.replace(task, vocabulary=OtherBytes()),
+        dataclasses.replace(task, preprocessors=(upper,)),
+    ]
+    directories = [cache_directory(other, "train", TARGETS_ONLY) for other in others]
+    directories.append(cache_directory(task, "train", PAIRS))
+    directories.append(cache_directory(task, "validation", TARGETS_ONLY))
+    assert len(set(directories)) == len(directories)
+
+
+def damage_tokens(directory: Path) -> None:
+    """Removes the last byte of the ids."""
+    path = directory / "tokens.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def damage_ends(directory: Path) -> None:
+    """Removes the ends."""
+    (directory / "ends.npy").unlink()
+
+
+def damage_manifest(directory: Path) -> None:
+    """Removes the second half of the manifest."""
+    path = directory / "manifest.json"
+    path.write_text(path.read_text()[: path.stat().st_size // 2])
+
+
+def empty_manifest(directory: Path) -> None:
+    """Removes all entries of the manifest."""
+    (directory / "manifest.json").write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [damage_tokens, damage_ends, damage_manifest, empty_manifest])
+def test_a_damaged_cache_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    task = task_of(documents(b"ab"), tmp_path)
+    directory = open_cache(task, "train", TARGETS_ONLY).directory
+    damage(directory)
+    with pytest.raises(DataError, match="remove the directory") as raised:
+        open_cache(task, "train", TARGETS_ONLY)
+    assert str(directory) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> list[Example]:
+        raise DataError("line 3 is wrong")
+
+    task = dataclasses.replace(task_of([], tmp_path), source=Examples(fail))
+    with pytest.raises(DataError, match="line 3 is wrong"):
+        open_cache(task, "train", TARGETS_ONLY)
+    with pytest.raises(DataError, match="holds nothing"):
+        open_cache(task_of([], tmp_path), "train", TARGETS_ONLY)
+    assert not [path for path in tmp_path.rglob("*") if path.is_dir() and path.parent != tmp_path]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    task = task_of(documents(b"x" * 10 * ROOM), tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
+    try:
+        with pytest.raises(DataError, match=r"cannot write the cache .* make room") as raised:
+            open_cache(task, "train", TARGETS_ONLY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(raised.value)
+    assert not [path for path in (tmp_path / "task").iterdir() if path.is_dir()]
+    assert len(open_cache(task, "train", TARGETS_ONLY)) == 1
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    task = task_of(documents(b"a"), tmp_path / "file")
+    with pytest.raises(DataError, match=r"cannot write the cache .*MTFRUN_CACHE_DIR"):
+        open_cache(task, "train", TARGETS_ONLY)
+
+
+def test_two_that_build_the_same_cache_build_it_once(tmp_path: Path) -> None:
+    readings = []
+
+    def slow() -> list[Example]:
+        readings.append(1)
+        time.sleep(0.2)
+        return documents(b"ab")
+
+    task = dataclasses.replace(task_of([], tmp_path), source=Examples(slow))
+    caches: list[TokenCache] = []
+    threads = [
+        threading.Thread(target=lambda: caches.append(open_cache(task, "train", TARGETS_ONLY)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [texts_of(cache) for cache in caches] == [[[ids(b"ab")]]] * 3
+    assert len(readings) == 1
+
+
+def test_the_next_build_removes_what_killed_ones_left(tmp_path: Path) -> None:
+    task = task_of(documents(b"ab"), tmp_path)
+    directory = cache_directory(task, "train", TARGETS_ONLY)
+    directory.parent.mkdir(parents=True)
+
+    def leftover(name: str) -> Path:
+        work = directory.parent / f".{name}.abc_12"
+        work.mkdir()
+        (work / "tokens.bin").write_bytes(b"half")
+        (directory.parent / f".{name}.lock").touch()
+        return work
+
+    own, free, busy = leftover(directory.name), leftover("train-1"), leftover("train-2")
+    with (directory.parent / ".train-2.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process builds that one now
+        open_cache(task, "train", TARGETS_ONLY)
+    assert not own.exists() and not free.exists() and busy.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_build_is_no_cache(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from tests.data.test_cache import *
+
+def examples():
+    yield Example({{"text": b"a" * (1 << 22)}})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+task = dataclasses.replace(task_of([], Path({str(tmp_path)!r})), source=Examples(examples))
+open_cache(task, "train", TARGETS_ONLY)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode < 0
+    assert list((tmp_path / "task").glob(".*/tokens.bin"))
+    task = task_of(documents(b"whole"), tmp_path)
+    assert texts_of(open_cache(task, "train", TARGETS_ONLY)) == [[ids(b"whole")]]
+    assert not list((tmp_path / "task").glob(".*/tokens.bin"))
+
+
+def test_a_long_cache_is_opened_at_once(tmp_path: Path) -> None:
+    task = task_of(documents(*[b"x" * 1000] * 20_000), tmp_path)
+    open_cache(task, "train", TARGETS_ONLY)
+    start = time.monotonic()
+    assert open_cache(task, "train", TARGETS_ONLY).tokens.size == 20_020_000
+    assert time.monotonic() - start < SECONDS_TO_OPEN
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    stages: list[Building] = []
+    with building_progress(stages.append):
+        open_cache(task_of(documents(b"ab", b"c"), tmp_path), "train", TARGETS_ONLY)
+    assert stages == [Building("task", "train", 2, tokens=5, text_bytes=3, expected_bytes=None)]
+    open_cache(task_of(documents(b"ab", b"c"), tmp_path, version=1), "train", TARGETS_ONLY)
+    assert len(stages) == 1
+
+
+def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    class Wrong(ByteVocabulary):
+        size = 100
+
+    task = dataclasses.replace(task_of(documents(b"\xff"), tmp_path), vocabulary=Wrong())
+    with pytest.raises(DataError, match="Wrong returned ids from 258 to 258, though it has 100"):
+        open_cache(task, "train", TARGETS_ONLY)

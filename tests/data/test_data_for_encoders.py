@@ -1,0 +1,114 @@
+"""Text with masks, and labelled texts: rows, prompts and scores."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mtfrun.data import (
+    ByteVocabulary,
+    DataError,
+    LabelVocabulary,
+    MaskedLanguageModel,
+    MaskedLanguageModelData,
+    PromptLimits,
+    Task,
+    TextClassificationData,
+)
+from tests.data.in_memory import InMemory, texts_task
+
+TEXTS = [b"The first document. ", b"", b"Another one, which is somewhat longer. " * 20]
+LIMITS = PromptLimits(max_length=32, decode_length=16)
+MASK = ByteVocabulary().sentinel(0)
+LABELS = ["short", "long"]
+
+
+def _masked(**options: object) -> MaskedLanguageModelData:
+    return MaskedLanguageModelData(texts_task(TEXTS), 32, **options)  # type: ignore[arg-type]
+
+
+def _labelled() -> TextClassificationData:
+    rows = ((b"ab", b"short"), (b"a" * 40, b"long"), (b"", b"short"))
+    vocabulary = {"inputs": ByteVocabulary(), "targets": LabelVocabulary(LABELS)}
+    return TextClassificationData(Task(InMemory(rows, ("inputs", "targets")), vocabulary), 8)
+
+
+def test_masked_rows_are_the_text_where_it_is_no_noise() -> None:
+    (batch,) = _masked().evaluation(40, split="validation")
+    inputs, targets = batch["inputs"].reshape(-1), batch["targets"].reshape(-1)
+    text = np.array([byte + 3 for byte in b"".join(TEXTS)])
+    padded = np.zeros_like(inputs)
+    padded[: len(text)] = text
+    is_noise = targets != 0
+    assert (inputs[~is_noise] == padded[~is_noise]).all()
+    assert (targets[is_noise] == padded[is_noise]).all()
+    assert 0.1 < is_noise[: len(text)].mean() < 0.2
+    assert (inputs[is_noise] == MASK).mean() > 0.7
+
+
+def test_the_noise_of_masked_rows_changes_with_the_epoch() -> None:
+    data = _masked()
+    rows = -(-len(b"".join(TEXTS)) // 32)
+    batches = data.train(rows, seed=0)
+    first, second = (sorted(map(tuple, next(batches)["targets"].tolist())) for _ in range(2))
+    assert first != second
+
+
+def test_a_prompts_masks_are_what_is_predicted() -> None:
+    prompting = _masked().prompting(LIMITS)
+    row = prompting.row(b"a\xffc")
+    assert row.ids.tolist() == [100, MASK, 102] and row.limit == 3
+    batch = prompting.features([row], 2, prompting.lengths(row))
+    assert batch["inputs"][0, :4].tolist() == [100, MASK, 102, 0]
+    assert batch["targets"][0, :4].tolist() == [100, 0, 102, 0]
+    assert prompting.row(b"a" * 40).truncated == 8
+
+
+def test_masked_text_has_no_likelihood() -> None:
+    with pytest.raises(DataError, match="scores no pairs"):
+        _masked().scored_row(b"a", b"b", LIMITS)
+
+
+def test_full_targets_are_for_models_that_generate() -> None:
+    with pytest.raises(DataError, match="full_targets"):
+        _masked(objective=MaskedLanguageModel(full_targets=True))
+
+
+def test_fingerprints_are_json() -> None:
+    fingerprint = json.loads(json.dumps(_masked().fingerprint()))
+    assert fingerprint["settings"]["objective"].startswith("MaskedLanguageModel(noise_density=0.15")
+    assert json.loads(json.dumps(_labelled().fingerprint()))["settings"] == {"length": 8}
+
+
+def test_a_label_is_the_target_of_the_first_position() -> None:
+    (batch,) = _labelled().evaluation(4, split="validation")
+    assert batch["inputs"].tolist() == [
+        [100, 101, 1, 0, 0, 0, 0, 0],
+        [100] * 7 + [1],
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [0] * 8,
+    ]
+    assert batch["targets"][:, 0].tolist() == [3, 4, 3, 0] and not batch["targets"][:, 1:].any()
+
+
+def test_labelled_texts_need_room_for_the_larger_vocabulary() -> None:
+    assert _labelled().model_arguments() == {"vocabulary_size": 384}
+    assert _labelled().pairs("validation", 1) == [(b"ab", b"short")]
+
+
+def test_prompts_are_texts_and_outputs_one_id() -> None:
+    prompting = _labelled().prompting(LIMITS)
+    row = prompting.row(b"abc")
+    assert row.ids.tolist() == [100, 101, 102, 1] and row.limit == 1 and row.read == 3
+    batch = prompting.features([row], 2, prompting.lengths(row))
+    assert batch["inputs"][1, 0] == 1 and not batch["targets"].any()
+
+
+def test_a_score_is_that_of_a_label() -> None:
+    scored = _labelled().scored_row(b"ab", b"long", LIMITS)
+    assert scored.features["targets"].tolist() == [4] and scored.begin == 0
+    assert scored.lengths["inputs"] == scored.lengths["targets"] == 8
+    with pytest.raises(DataError, match="none of LabelVocabulary"):
+        _labelled().scored_row(b"ab", b"medium", LIMITS)

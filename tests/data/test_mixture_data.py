@@ -1,0 +1,159 @@
+"""Batches of mixtures: proportions, bounded epochs, positions, hosts, and evaluation by task."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import data
+from tests.data.in_memory import VOCABULARY, numbered_pairs, pairs_task, texts_task
+
+# Inputs of one task begin with "a", those of the other with "b".
+SIZES = {"a": 60, "b": 30}
+BATCH = 12
+
+
+def _task(name: str) -> data.Task:
+    pairs = [(f"{name}{inputs}", targets) for inputs, targets in numbered_pairs(SIZES[name])]
+    return dataclasses.replace(pairs_task(pairs), name=name)
+
+
+def _rows(packed: bool = False, **mixture: Any) -> data.SequenceToSequenceData:
+    tasks = data.Mixture([_task("a"), _task("b")], **mixture)
+    lengths = (40, 40) if packed else (8, 12)
+    return data.SequenceToSequenceData(tasks, *lengths, packed=packed)
+
+
+def _inputs(batches: Iterable[data.Batch]) -> list[str]:
+    """Returns the inputs of every pair of unpacked or packed rows."""
+    texts: list[str] = []
+    for batch in batches:
+        for row in batch["inputs"]:
+            ends = np.flatnonzero(row == VOCABULARY.end_id)
+            texts += [VOCABULARY.decode(ids) for ids in np.split(row, ends + 1)[:-1]]
+    return texts
+
+
+def _first(rows: data.Data, count: int, **options: Any) -> list[data.Batch]:
+    return list(itertools.islice(rows.train(BATCH, seed=1, **options), count))
+
+
+@pytest.mark.parametrize(
+    ("rates", "shares"),
+    [([1.0, 3.0], (1, 3)), (data.ProportionalToExamples(), (2, 1))],
+)
+def test_training_draws_examples_in_proportion_to_the_rates(
+    rates: Any, shares: tuple[int, int]
+) -> None:
+    counts = collections.Counter(text[0] for text in _inputs(_first(_rows(rates=rates), 25)))
+    assert counts["a"] * shares[1] == pytest.approx(counts["b"] * shares[0], abs=sum(shares))
+    assert counts.total() == 25 * BATCH
+
+
+def test_rates_are_those_of_examples_however_many_a_row_holds() -> None:
+    short = [("b", "") for _ in range(100)]
+    long = [("a" * 18, "a" * 18) for _ in range(100)]
+    tasks = [
+        dataclasses.replace(pairs_task(pairs), name=name)
+        for name, pairs in (("short", short), ("long", long))
+    ]
+    rows = data.SequenceToSequenceData(data.Mixture(tasks, [1.0, 1.0]), 20, 20)
+    counts = collections.Counter(text[0] for text in _inputs(_first(rows, 90)))
+    # 10 short pairs fit into a row, and 1 long one.
+    assert counts["b"] == pytest.approx(counts["a"], rel=0.02)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_task_that_had_its_epochs_is_no_longer_drawn(packed: bool) -> None:
+    rows = _rows(packed, rates=[1.0, 1.0], max_epochs={"b": 2})
+    counts = collections.Counter(_inputs(_first(rows, 60)))
+    assert {text: n for text, n in counts.items() if text[0] == "b"} == {
+        f"b{i}": 2 for i in range(SIZES["b"])
+    }
+    assert min(counts.values()) == 2
+    assert max(counts.values()) > 5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mixture_continues_at_a_position_exactly(packed: bool) -> None:
+    # The limit of "b" is reached before the end of these batches.
+    rows = _rows(packed, rates=[1.0, 2.0], max_epochs={"b": 1})
+    expected = _inputs(_first(rows, 12))
+    batches = rows.train(BATCH, seed=1)
+    texts = _inputs(next(batches) for _ in range(2))
+    for batch, count in ((4, 9), (BATCH, 7)):
+        position = batches.position
+        batches = rows.train(batch, seed=1)
+        batches.position = position
+        texts += _inputs(next(batches) for _ in range(count))
+    assert texts == expected
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_hosts_together_read_what_one_reads(count: int) -> None:
+    rows = _rows(rates=[1.0, 2.0], max_epochs={"b": 2})
+    parts = [_first(rows, 10, host=data.Host(index, count)) for index in range(count)]
+    for batch, *shares in zip(_first(rows, 10), *parts, strict=True):
+        joined = np.concatenate([share["inputs"] for share in shares])
+        np.testing.assert_array_equal(joined, batch["inputs"])
+
+
+def test_running_text_is_mixed_by_rows() -> None:
+    tasks = [
+        dataclasses.replace(texts_task([letter * 1000]), name=letter.decode())
+        for letter in (b"a", b"b")
+    ]
+    rows = data.LanguageModelData(data.Mixture(tasks, [3.0, 1.0]), 16)
+    ids = np.concatenate([batch["targets"].ravel() for batch in _first(rows, 20)])
+    counts = np.bincount(ids, minlength=256)
+    assert counts[VOCABULARY.encode("a")[0]] / counts[VOCABULARY.encode("b")[0]] == pytest.approx(
+        3.0, rel=0.05
+    )
+
+
+def test_every_task_is_evaluated_by_itself() -> None:
+    rows = _rows(rates=[1.0, 1.0])
+    assert list(rows.by_task()) == ["a", "b"]
+    for name, part in rows.by_task().items():
+        expected = sorted(f"{name}{i}" for i in range(SIZES[name]))
+        assert sorted(_inputs(part.evaluation(BATCH, split="validation"))) == expected
+        assert list(part.by_task()) == [""]
+
+
+def test_a_subset_of_an_evaluation_is_random_and_always_the_same() -> None:
+    part = _rows().by_task()["a"]
+
+    def subset() -> list[str]:
+        return _inputs(part.evaluation_subset(BATCH, 2, split="validation"))
+
+    assert subset() == subset()
+    assert len(set(subset())) == 2 * BATCH
+    numbers = [int(text[1:]) for text in subset()]
+    assert max(numbers) > SIZES["a"] / 2 > min(numbers)
+    assert len(_inputs(part.evaluation_subset(BATCH, 100, split="validation"))) == SIZES["a"]
+
+
+def test_pairs_to_decode_are_a_random_choice_of_every_task() -> None:
+    pairs = _rows().pairs("validation", 20)
+    assert collections.Counter(inputs[:1] for inputs, _ in pairs) == {b"a": 10, b"b": 10}
+    assert max(int(inputs[1:]) for inputs, _ in pairs) > 15
+    assert pairs == _rows().pairs("validation", 20)
+    everything = dict(numbered_pairs(60))
+    assert all(everything[inputs[1:].decode()] == target.decode() for inputs, target in pairs)
+    assert len(_rows().pairs("validation", 1000)) == sum(SIZES.values())
+
+
+def test_the_examples_seen_of_every_task_are_counted_at_any_position() -> None:
+    rows = _rows(rates=[1.0, 2.0], max_epochs={"b": 2})
+    counts = collections.Counter(text[0] for text in _inputs(_first(rows, 9)))
+    assert rows.train(BATCH, seed=1).examples_before(9 * BATCH) == counts
+    packed = _rows(packed=True, rates=[1.0, 1.0])
+    seen = packed.train(BATCH, seed=1).examples_before(100 * BATCH)
+    assert seen["a"] == pytest.approx(seen["b"], rel=0.1)
+    assert list(packed.by_task()["a"].train(BATCH, seed=1).examples_before(9)) == [""]

@@ -1,0 +1,152 @@
+"""Measurements of tasks: names of metrics, the tasks' own metrics, and the likeliest labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun import data, mtf
+from mtfrun.errors import InputError
+from mtfrun.experiment import DecodedPairs, Decoding, Evaluation, Experiment, RankedLabels
+from mtfrun.experiment.measurement import Evaluated
+from mtfrun.models.transformer import (
+    AttentionHeads,
+    EncoderDecoder,
+    EncoderDecoderAttention,
+    FeedForward,
+    SelfAttention,
+    Stack,
+    TokenEmbedding,
+)
+from tests.data.in_memory import pairs_task
+from tests.layouts import ONE_DEVICE
+
+LABELS = ("no", "yes", "perhaps not")
+LETTERS = "abcdefghij"
+EVALUATED = Evaluated({}, {}, is_shown=True, progress=lambda _: None)
+
+
+def _experiment(task: data.Task | data.Mixture) -> Experiment:
+    """Returns an initialised encoder-decoder of one layer each, and pairs."""
+    heads = AttentionHeads(num_heads=2, d_kv=8)
+    attention = functools.partial(SelfAttention, heads=heads)
+    feed_forward = functools.partial(FeedForward, d_ff=32)
+    to_encoder = functools.partial(EncoderDecoderAttention, heads=heads)
+    stack = functools.partial(Stack, num_layers=1)
+    model = functools.partial(
+        EncoderDecoder,
+        embedding=TokenEmbedding(d_model=16, max_length=16),
+        encoder=functools.partial(stack, layers=[attention, feed_forward]),
+        decoder=functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
+    )
+    decoding = functools.partial(Decoding, batch_size=8, max_length=16, decode_length=4)
+    experiment = Experiment(
+        mtf.Mesh(ONE_DEVICE), model, data.SequenceToSequenceData(task, 16, 16), inference=decoding
+    )
+    mtf.initialize(experiment.model, seed=0)
+    return experiment
+
+
+def _task(name: str, pairs: Sequence[tuple[str, str]], **settings: Any) -> data.Task:
+    return dataclasses.replace(pairs_task(pairs), name=name, **settings)
+
+
+def _label_task(targets: Sequence[str], **settings: Any) -> data.Task:
+    return _task("labels", list(zip(LETTERS, targets, strict=False)), labels=LABELS, **settings)
+
+
+def _mixture() -> data.Mixture:
+    other = _task("words", [("one", "eins"), ("two", "zwei")])
+    return data.Mixture([_label_task(["yes"] * 6), other], [1.0, 1.0])
+
+
+def test_a_mixture_has_the_models_metrics_over_all_examples_and_of_every_task() -> None:
+    experiment = _experiment(_mixture())
+    metrics = Evaluation(experiment, batch_size=4)(0)
+    names = ("loss", "accuracy", "perplexity", "bits_per_byte")
+    assert set(metrics) == {*names, *(f"{x}/{name}" for x in ("labels", "words") for name in names)}
+    # Tokens with their ends: 6 times "yes", and two words of four letters.
+    tokens = {"labels": 6 * 4, "words": 2 * 5}
+    losses = [metrics[f"{name}/loss"] * count for name, count in tokens.items()]
+    assert metrics["loss"] == pytest.approx(sum(losses) / sum(tokens.values()))
+
+
+def test_one_task_has_metrics_without_its_name() -> None:
+    alone = Evaluation(_experiment(_label_task(["yes"] * 6)), batch_size=4)(0)
+    mixed = Evaluation(_experiment(_mixture()), batch_size=4)(0)
+    assert "/" not in "".join(alone)
+    assert alone["loss"] == pytest.approx(mixed["labels/loss"])
+
+
+def test_metrics_of_tasks_belong_into_the_line_and_those_of_layers_do_not() -> None:
+    evaluate = Evaluation(_experiment(_mixture()), batch_size=4)
+    names = ("loss", "labels/loss", "decoder/blocks/0/load")
+    assert [evaluate.is_brief(name) for name in names] == [True, True, False]
+
+
+def test_decodes_have_the_metrics_of_their_task() -> None:
+    seen: list[tuple[Sequence[object], Sequence[object]]] = []
+
+    def count(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+        seen.append((targets, predictions))
+        return {"examples": float(len(targets))}
+
+    labels = _label_task(
+        ["yes", "no", "yes"], metrics=[count], postprocess=data.LabelNumber(LABELS)
+    )
+    words = _task("words", [("one", "eins"), ("two", "zwei")])
+    experiment = _experiment(data.Mixture([labels, words], [1.0, 1.0]))
+    measured = DecodedPairs(experiment, "validation", num_decodes=8)(EVALUATED)
+    assert set(measured.metrics) == {
+        *("labels/examples", "labels/token_accuracy"),
+        *("words/exact_match", "words/bleu", "words/chrf", "words/token_accuracy"),
+    }
+    assert set(measured.texts) == {"labels/decodes", "words/decodes"}
+    assert measured.metrics["labels/examples"] == 3
+    ((targets, predictions),) = seen
+    assert sorted(map(str, targets)) == ["0", "1", "1"]
+    assert set(predictions) <= {-1, 0, 1, 2}
+
+
+def _likeliest_labels() -> list[str]:
+    """Returns the labels that an untrained model finds likeliest, scored one by one."""
+    inference = _experiment(_label_task(["no"] * len(LETTERS))).inference
+
+    def likeliest(letter: str) -> str:
+        records = [inference.scores([(letter.encode(), x.encode())])[0] for x in LABELS]
+        scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
+        return LABELS[int(np.argmax(scores))]
+
+    return [likeliest(letter) for letter in LETTERS]
+
+
+def test_labels_are_ranked_by_the_likelihood_of_all_their_tokens() -> None:
+    targets = _likeliest_labels()
+
+    def ranked_accuracy(targets: Sequence[str]) -> float:
+        experiment = _experiment(_label_task(targets))
+        measured = RankedLabels(experiment, "validation", num_examples=100)(EVALUATED)
+        assert set(measured.metrics) == {"ranked_accuracy"}
+        return measured.metrics["ranked_accuracy"]
+
+    assert ranked_accuracy(targets) == 1.0
+    wrong = [LABELS[LABELS.index(label) - 1] for label in targets[:3]]
+    assert ranked_accuracy([*wrong, *targets[3:]]) == pytest.approx(0.7)
+
+
+def test_only_tasks_with_labels_are_ranked() -> None:
+    measured = RankedLabels(_experiment(_mixture()), "validation", num_examples=2)(EVALUATED)
+    assert set(measured.metrics) == {"labels/ranked_accuracy"}
+    with pytest.raises(InputError, match="needs a task with labels"):
+        RankedLabels(_experiment(_task("words", [("one", "eins")])), "validation", num_examples=2)
+
+
+def test_a_target_that_is_no_label_is_refused_by_name() -> None:
+    experiment = _experiment(_label_task(["yes", "maybe"]))
+    with pytest.raises(InputError, match='"maybe" of the task is none of'):
+        RankedLabels(experiment, "validation", num_examples=2)(EVALUATED)
