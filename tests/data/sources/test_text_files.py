@@ -247,6 +247,20 @@ def test_a_file_that_cannot_be_read_is_an_error_of_one_line(tmp_path: Path) -> N
     assert "a.txt cannot be read: Permission denied" in message(source, "train")
 
 
+def test_the_expected_bytes_are_about_those_of_the_text(tmp_path: Path) -> None:
+    write(tmp_path, a=b"".join(b"line %d\n" % i for i in range(9_000)), b=b"text")
+    one, both = str(tmp_path / "a.txt"), str(tmp_path / "*.txt")
+    for source in (TextFiles(one), TextLines(one), TextFiles({"test": one}), TextFiles(both)):
+        split = source.splits[-1]
+        if source == TextFiles(both) and split not in map(split_of, NAMES):
+            continue
+        size = sum(map(len, documents(source, split)))
+        expected = source.expected_bytes(split)
+        assert expected is not None and 0.7 * expected <= size <= 1.1 * expected
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
+    assert TextLines(str(tmp_path / "a.txt.gz")).expected_bytes("train") is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [TextFiles, TextLines, TextParagraphs])
 def test_a_large_file_is_never_in_memory(
@@ -254,7 +268,7 @@ def test_a_large_file_is_never_in_memory(
 ) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         for number in range(60):
-            file.write(f"{number:04d} is a line without an end ".encode() * 33_000)
+            file.write(f"{number:04d} is a line without an end ".encode() * 34_000)
     tracemalloc.start()
     try:
         total = sum(
