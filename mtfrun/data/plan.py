@@ -17,7 +17,7 @@ VERSION = 1
 _SEED = 0
 # Part of the scarcest feature's capacity that rows of several features are to fill. The sums vary
 # by a few tokens from row to row; with less room more examples would have to be taken out again.
-_FILL = 0.994
+_FILL = 0.995
 # The second feature matters less and less until it is less scarce than the first by this part.
 _MUCH_LESS_SCARCE = 0.1
 # If no more of the rows exceed the other features, packing by the scarcest one is good enough.
@@ -197,11 +197,12 @@ def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
 def _ordered(amounts: np.ndarray) -> np.ndarray:
     """Returns the order of amounts [number, 2] by the first, and within groups by the second.
 
-    There are as many groups of similar first amounts as members of a group. If two sets are ordered
-    like this, those at the same place are similar in both amounts.
+    If two sets are ordered like this, those at the same place are similar in both amounts: in the
+    first one by the width of a group, and in the second one the better, the larger groups are. The
+    exponent is the best one of several for 25,000 rows of translations.
     """
     number = len(amounts)
-    groups = int(number**0.5)
+    groups = int(number**0.4)
     group = np.empty(number)
     group[np.argsort(amounts[:, 0])] = np.arange(number) * groups // number
     second = amounts[:, 1]
