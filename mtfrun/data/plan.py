@@ -22,6 +22,8 @@ _FILL = 0.995
 _MUCH_LESS_SCARCE = 0.1
 # If no more of the rows exceed the other features, packing by the scarcest one is good enough.
 _FEW_EXCEED = 0.02
+# So many examples of several features are packed together, to bound the memory.
+_EXAMPLES_PER_STEP = 1 << 18
 # So few examples of several features are packed one by one.
 _FEW = 512
 
@@ -66,12 +68,18 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     capacity = np.asarray(capacities, np.int32)
     examples, features = lengths.shape
     # Not in the order of the source: neighbours there, which are often alike, would share a row.
-    order = np.random.default_rng(_SEED).permutation(examples).astype(np.int32)
-    sizes = np.minimum(lengths[order], capacity).astype(np.int32)
-    is_simple = features == 1
-    rows = _best_fit(sizes[:, 0], int(capacity[0])) if is_simple else _fit_all(sizes, capacity)
+    order = np.arange(examples, dtype=np.int32)
+    np.random.default_rng(_SEED).shuffle(order)
+    step = examples if features == 1 else _EXAMPLES_PER_STEP
+    rows = np.empty(examples, np.int32)
+    num_rows = 0
+    for first in range(0, examples, step):
+        sizes = np.minimum(lengths[order[first : first + step]], capacity)
+        part = _best_fit(sizes[:, 0], int(capacity[0])) if features == 1 else _fit(sizes, capacity)
+        rows[first : first + step] = num_rows + part
+        num_rows += int(part.max()) + 1
+    counts = np.bincount(rows, minlength=num_rows)
     by_row = np.argsort(rows, kind="stable")
-    counts = np.bincount(rows)
     return Plan(order[by_row], np.concatenate([[0], np.cumsum(counts)]))
 
 
@@ -139,7 +147,7 @@ def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     return row_of
 
 
-def _fit_all(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+def _fit(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """Returns the row of each example, int32 [examples], in which all features fit."""
     row_of = np.empty(len(sizes), np.int32)
     unpacked = np.arange(len(sizes))
