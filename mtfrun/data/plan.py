@@ -1,4 +1,7 @@
-"""Plans of rows: which texts are packed into one row."""
+"""Plans of rows: which texts are packed into one row.
+
+All sorts are stable, so that every machine makes the same plan of the same lengths.
+"""
 
 from __future__ import annotations
 
@@ -212,11 +215,11 @@ def _ordered(amounts: np.ndarray) -> np.ndarray:
     number = len(amounts)
     groups = int(number**0.4)
     group = np.empty(number)
-    group[np.argsort(amounts[:, 0])] = np.arange(number) * groups // number
+    group[np.argsort(amounts[:, 0], kind="stable")] = np.arange(number) * groups // number
     second = amounts[:, 1]
     # Less than 1, so that one sort is enough.
     within = (second - second.min()) / (np.ptp(second) * 1.001 + 1e-9)
-    return np.argsort(group + within)
+    return np.argsort(group + within, kind="stable")
 
 
 def _fit_one_by_one(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
