@@ -34,7 +34,7 @@ from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
 
 TARGETS_ONLY = ("targets",)
 PAIRS = ("inputs", "targets")
-# Seconds that an existing cache may take to open, however long it is.
+# CPU seconds that an existing cache may take to open, however long it is.
 SECONDS_TO_OPEN = 0.2
 # Bytes of a long text, and of the memory that its cache may need.
 LONG_TEXT, MEMORY = 60_000_000, 30_000_000
@@ -365,9 +365,9 @@ open_cache(task, "train", TARGETS_ONLY)
 def test_a_long_cache_is_opened_at_once(tmp_path: Path) -> None:
     task = task_of(documents(*[b"x" * 1000] * 20_000), tmp_path)
     open_cache(task, "train", TARGETS_ONLY)
-    start = time.monotonic()
+    start = time.process_time()
     assert open_cache(task, "train", TARGETS_ONLY).tokens.size == 20_020_000
-    assert time.monotonic() - start < SECONDS_TO_OPEN
+    assert time.process_time() - start < SECONDS_TO_OPEN
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
