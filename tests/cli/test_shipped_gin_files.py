@@ -192,6 +192,30 @@ def test_a_shipped_file_names_modules_without_an_alias(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "flags"),
+    [
+        (["runs/denoise.gin"], ["runs/number_words.gin"], ["--gin.SEQUENCE_LENGTH=128"]),
+        (
+            ["runs/masked_lm.gin"],
+            ["runs/masked_lm.gin", "data/tsv_pairs.gin", "data/text_classification.gin"],
+            [],
+        ),
+    ],
+)
+def test_a_pretrained_model_has_the_variables_of_the_one_that_begins_with_it(
+    first: list[str], second: list[str], flags: list[str]
+) -> None:
+    shapes = [
+        {
+            path: variable.shape
+            for path, variable in _build(files, flags).state.model.named_variables().items()
+        }
+        for files in (first, second)
+    ]
+    assert shapes[0] == shapes[1]
+
+
 def test_the_default_layout_splits_what_it_names() -> None:
     training = _build(BASE, [*TINY, "--gin.MESH_SHAPE='data:2,model:2'"])
     assert training.experiment.mesh.unused_rules() == []
