@@ -30,10 +30,10 @@ ROWS_OF_PAIRS_BASE = [
     "data/delimited_pairs.gin",
 ]
 FILES_OF_OBJECTIVES = {
-    **dict.fromkeys(
-        ["data/span_corruption.gin", "data/prefix_lm_objective.gin", "data/ul2.gin"],
-        ["defaults.gin", "models/t5.1.1.tiny.gin", "data/python_docs.gin"],
-    ),
+    **{
+        f"data/{name}.gin": ["defaults.gin", "models/t5.1.1.tiny.gin", "data/python_docs.gin"]
+        for name in ("span_corruption", "prefix_lm_objective", "ul2")
+    },
     "data/delimited_denoising.gin": [
         *("defaults.gin", "models/lm_tiny.gin", "models/prefix_lm.gin", "data/python_docs.gin"),
         "data/prefix_lm_objective.gin",
