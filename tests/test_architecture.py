@@ -44,6 +44,11 @@ LEVELS = {
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
+    "mtfrun.data": {
+        "images": {"builders"},
+        "objectives": {"vocabularies"},
+        "sources": {"builders"},
+    },
     "mtfrun.models": {"moe": {"transformer"}},
     "mtfrun.mtf.ops": {"spatial": {"indexing"}},
 }

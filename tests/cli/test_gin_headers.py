@@ -21,6 +21,7 @@ from mtfrun.cli.flags import parse_flags
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.experiment import Training
 from tests.cli.command import mtfrun
+from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabulary
 
 FILES = shipped_gin_files()
 # The fields of a header, in their order; Paper where there is one.
@@ -87,6 +88,7 @@ class Imagenette(_StandIn, skip_registration=True):  # type: ignore[call-arg]
     """https://www.tensorflow.org/datasets/catalog/imagenette: every image has its own size."""
 
     name, size, classes = "imagenette", (None, None), 10
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="160px-v2", description="160px")]
 
 
 class ImagenetResized(_StandIn, skip_registration=True):  # type: ignore[call-arg]
@@ -103,6 +105,7 @@ def image_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     with silent_tfds():
         for builder in (Cifar10, Imagenette, ImagenetResized):
             builder(data_dir=directory).download_and_prepare()
+    (directory / "folders" / "cat").mkdir(parents=True)
     for prefix in ("train", "t10k"):
         header = bytes([0, 0, 8, 3, *(0, 0, 0, 1, 0, 0, 0, 28), *(0, 0, 0, 28)])
         (directory / f"{prefix}-images-idx3-ubyte").write_bytes(header + bytes(28 * 28))
@@ -114,10 +117,14 @@ def _with_data(name: str, image_directory: str, patch: pytest.MonkeyPatch) -> li
     """Returns the command of a header as a dry run, with stand-ins for its data."""
     arguments = [*_command(name), "--dry_run"]
     text = " ".join(arguments)
-    if "digits" in text or "images" in text or "cifar" in text:
+    if any(word in text for word in ("digits", "images", "cifar", "imagenette")):
         patch.setenv("TFDS_DATA_DIR", image_directory)
     if "idx_images" in text or "fashion" in text:
         arguments.append(f"--gin.IMAGES_DIR='{image_directory}'")
+    if name in FILES_WITH_SUBWORDS:
+        arguments.append(flag_of_small_vocabulary(pathlib.Path(image_directory)))
+    if "image_folders" in text:
+        arguments.append(f"--gin.IMAGES_DIR='{image_directory}/folders'")
     return arguments
 
 

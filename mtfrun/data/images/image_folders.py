@@ -57,6 +57,7 @@ class ImageFolders(ImageSource):
 
     def examples(self, split: str) -> Iterator[ImageExample]:
         """Yields the images, sorted by path."""
+        self.check_split(split)
         numbers = {name: number for number, name in enumerate(self.label_names)}
         files = (
             ImageFile(str(path), numbers[name], functools.partial(read_file, str(path)))
@@ -66,6 +67,7 @@ class ImageFolders(ImageSource):
 
     def fingerprint(self, split: str) -> object:
         """Returns the settings, and path, size and time of modification (ns) of every image."""
+        self.check_split(split)
         files = []
         for _, path in self._paths(split):
             status = path.stat()
@@ -84,7 +86,6 @@ class ImageFolders(ImageSource):
 
     def _paths(self, split: str) -> Iterator[tuple[str, Path]]:
         """Yields (class, path) of the images of a split, sorted."""
-        self.check_split(split)
         is_mapping = isinstance(self.directory, Mapping)
         chosen = self.directory[split] if isinstance(self.directory, Mapping) else self.directory
         directory = Path(chosen).expanduser().absolute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import io
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -87,25 +88,29 @@ class EncodedImage(StoredImage):
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         """Returns a window scaled to `size`. Of a JPEG file only the window is decoded."""
         if self.content.startswith(_JPEG):
-            pixels = self._decoded(window, size)
-        else:
-            with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
-                pixels = np.asarray(image).reshape(*self._size, self._channels)
-            pixels = _cut(pixels, window)
-        return _scaled(pixels, size)
+            return self._decoded(window, size)
+        with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
+            pixels = np.asarray(image).reshape(*self._size, self._channels)
+        return _scaled(_cut(pixels, window), size)
 
     def _decoded(self, window: Window, size: tuple[int, int]) -> np.ndarray:
-        """Returns a window of a JPEG file, smaller by a ratio that leaves at least `size`."""
+        """Returns a window of a JPEG file, decoded at a ratio that leaves at least `size`."""
         smaller = min(window.rows // size[0], window.cols // size[1])
         ratio = next((ratio for ratio in _RATIOS if ratio <= smaller), 1)
-        return tf.io.decode_and_crop_jpeg(
+        # The window in pixels of the smaller image, and whole pixels around it.
+        top, left, rows, cols = (length / ratio for length in window)
+        first = (math.floor(top), math.floor(left))
+        last = (math.ceil(top + rows), math.ceil(left + cols))
+        pixels = tf.io.decode_and_crop_jpeg(
             self.content,
-            [length // ratio for length in window],
+            [*first, last[0] - first[0], last[1] - first[1]],
             channels=self._channels,
             ratio=ratio,
             # The fast method is less accurate, and not faster.
             dct_method="INTEGER_ACCURATE",
         ).numpy()
+        x, y = left - first[1], top - first[0]
+        return _scaled(pixels, size, (x, y, x + cols, y + rows))
 
 
 def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
@@ -113,11 +118,19 @@ def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
     return pixels[top : top + rows, left : left + cols]
 
 
-def _scaled(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns pixels [rows, cols, channels] of another number of rows and columns."""
+def _scaled(
+    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """Returns pixels [rows, cols, channels] scaled to another number of rows and columns.
+
+    Args:
+      pixels: uint8.
+      size: rows and columns.
+      box: left, top, right and bottom of what is scaled; None for all.
+    """
     rows, cols, channels = pixels.shape
     if (rows, cols) == size:
         return pixels
     image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    scaled = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    scaled = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)
     return np.asarray(scaled).reshape(*size, channels)

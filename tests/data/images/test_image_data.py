@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import pathlib
+import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import DataError, ImageData, Infeed
+from mtfrun.data import (
+    DataError,
+    Host,
+    ImageData,
+    ImageExample,
+    ImageSource,
+    Infeed,
+    RandomResizedCrop,
+)
 from tests.layouts import ONE_DEVICE
 
 NUM_IMAGES = 10
 BATCH = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class Numbered:
+class Numbered(ImageSource):
     """Images whose pixels equal their index; the split "empty" has none."""
 
-    size: tuple[int, int, int] = (2, 3, 1)
-    label_names: tuple[str, ...] = ("even", "odd")
+    size = (2, 3, 1)
+    label_names = ("even", "odd")
+    splits = ("train", "test", "empty")
 
-    def examples(self, split: str) -> tf.data.Dataset:
-        """Returns the images in order."""
-        numbers = np.arange(0 if split == "empty" else NUM_IMAGES)
-        images = np.broadcast_to(numbers.reshape(-1, 1, 1, 1), [len(numbers), *self.size])
-        return tf.data.Dataset.from_tensor_slices(
-            (images.astype(np.uint8), (numbers % 2).astype(np.int32))
-        )
+    def examples(self, split: str) -> Iterator[ImageExample]:
+        """Yields the images in order."""
+        self.check_split(split)
+        for number in range(0 if split == "empty" else NUM_IMAGES):
+            yield ImageExample(bytes([number] * 6), number % 2)
+
+    def fingerprint(self, split: str) -> object:
+        """Returns the split."""
+        return split
 
 
-DATA = ImageData(Numbered(), shuffle_buffer=NUM_IMAGES)
+class Noise:
+    """An augmentation that replaces the image by noise."""
+
+    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Returns noise."""
+        return generator.integers(0, 256, image.shape).astype(np.uint8)
+
+    def __repr__(self) -> str:
+        return "Noise()"
+
+
+DATA = ImageData(Numbered())
+NOISY = ImageData(Numbered(), crop=RandomResizedCrop(), augmentations=[Noise()])
 
 
 def _numbers(seed: int, batches: int) -> list[int]:
     numbers: list[int] = []
-    for batch in itertools.islice(DATA.train(BATCH, seed=seed).as_numpy_iterator(), batches):
+    for batch in itertools.islice(DATA.train(BATCH, seed=seed), batches):
         assert batch["images"].dtype == np.uint8
         assert batch["images"].shape == (BATCH, 2, 3, 1)
         np.testing.assert_array_equal(batch["labels"], batch["images"][:, 0, 0, 0] % 2)
@@ -60,32 +82,53 @@ def test_the_seed_fixes_the_order_and_another_seed_gives_another() -> None:
     assert _numbers(seed=3, batches=4) != _numbers(seed=4, batches=4)
 
 
-@pytest.mark.parametrize("taken", [1, 2, 3, 5])
-def test_a_restored_iterator_continues_with_the_same_batches(
-    taken: int, tmp_path: pathlib.Path
+def _stream(data: ImageData, position: int, count: int, batch: int, hosts: int = 1) -> bytes:
+    """Returns `count` images from a position on, of all hosts."""
+    shares = [data.train(batch, seed=1, host=Host(i, hosts)) for i in range(hosts)]
+    images = []
+    for share in shares:
+        share.position = position
+    for _ in range(count // batch):
+        images += [next(share)["images"] for share in shares]
+    return np.concatenate(images).tobytes()
+
+
+@pytest.mark.parametrize("data", [DATA, NOISY], ids=["stored", "augmented"])
+@pytest.mark.parametrize("position", [0, 4, 8, 12])
+def test_a_run_continues_at_a_position_with_any_batch_size_and_number_of_hosts(
+    data: ImageData, position: int
 ) -> None:
-    iterator = iter(DATA.train(BATCH, seed=1))
-    for _ in range(taken):
-        next(iterator)
-    path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "iterator"))
-    expected = [next(iterator)["images"].numpy() for _ in range(6)]
-    restored = iter(DATA.train(BATCH, seed=1))
-    tf.train.Checkpoint(iterator=restored).restore(path).assert_consumed()
-    np.testing.assert_array_equal([next(restored)["images"].numpy() for _ in range(6)], expected)
+    batches = data.train(BATCH, seed=1)
+    while batches.position < position:
+        next(batches)
+    expected = np.concatenate([next(batches)["images"] for _ in range(8)]).tobytes()
+    for batch, hosts in ((4, 1), (8, 1), (8, 2), (4, 4)):
+        assert _stream(data, position, 8 * BATCH, batch, hosts) == expected
+
+
+def test_noise_is_another_one_for_every_image_and_epoch() -> None:
+    images = list(itertools.islice(NOISY.train(NUM_IMAGES, seed=0), 2))
+    noise = [image.tobytes() for batch in images for image in batch["images"]]
+    assert len(set(noise)) == 2 * NUM_IMAGES
+    other = next(NOISY.train(NUM_IMAGES, seed=1))["images"]
+    assert not {image.tobytes() for image in other} & set(noise)
 
 
 def test_evaluation_has_every_image_once_and_fills_up_the_last_batch() -> None:
-    batches = list(DATA.evaluation(BATCH, split="test").as_numpy_iterator())
+    batches = list(NOISY.evaluation(BATCH, split="test"))
     numbers = np.concatenate([batch["images"][:, 0, 0, 0] for batch in batches])
     weights = np.concatenate([batch["weights"] for batch in batches])
     assert numbers.tolist() == [*range(NUM_IMAGES), 0, 0]
     assert weights.tolist() == [1] * NUM_IMAGES + [0, 0]
+    images = list(NOISY.images("test"))
+    assert [int(image[0, 0, 0]) for image, _ in images] == list(range(NUM_IMAGES))
+    assert [label for _, label in images] == [i % 2 for i in range(NUM_IMAGES)]
 
 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_an_infeed_leaves_pixels_as_bytes(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data")
-    infeed = Infeed(iter(DATA.evaluation(BATCH, split="test")), mesh, DATA.shapes(BATCH))
+    infeed = Infeed(DATA.evaluation(BATCH, split="test"), mesh, DATA.shapes(BATCH))
     features = infeed.next(2, capacity=3)
     assert features is not None
     assert features["images"].dtype == tf.uint8
@@ -100,5 +143,31 @@ def test_a_split_without_images_is_an_error() -> None:
         DATA.train(BATCH, seed=0, split="empty")
     with pytest.raises(DataError, match="batch must be at least 1, not 0"):
         DATA.evaluation(0)
-    with pytest.raises(DataError, match="shuffle_buffer must be at least 1"):
-        ImageData(Numbered(), shuffle_buffer=0)
+    with pytest.raises(DataError, match=r'no split "tset"; it has train.*did you mean .test'):
+        DATA.evaluation(BATCH, split="tset")
+
+
+def test_settings_that_do_not_fit_are_errors() -> None:
+    with pytest.raises(DataError, match="resize=7 needs an image_size"):
+        ImageData(Numbered(), resize=7)
+    with pytest.raises(DataError, match="resize=7 must be at least image_size=8"):
+        ImageData(Numbered(), image_size=8, resize=7)
+
+
+def test_images_of_one_size_can_be_scaled() -> None:
+    data = ImageData(Numbered(), image_size=4)
+    assert data.image.to_string == "rows:4;cols:4;channels:1"
+    (batch,) = data.evaluation(NUM_IMAGES, split="test")
+    assert batch["images"].shape == (NUM_IMAGES, 4, 4, 1)
+    assert batch["images"].max((1, 2, 3)).tolist() == list(range(NUM_IMAGES))
+
+
+def test_the_fingerprint_names_what_determines_the_rows() -> None:
+    assert json.loads(json.dumps(DATA.fingerprint())) == DATA.fingerprint()
+    assert len(json.dumps(DATA.fingerprint())) < 1000
+    assert DATA.fingerprint() != NOISY.fingerprint()
+    assert NOISY.fingerprint()["augmentations"] == ["Noise()"]
+    assert DATA.fingerprint() != ImageData(Numbered(), image_size=4).fingerprint()
+    # The size of images in evaluation does not matter to training.
+    cropped = [ImageData(Numbered(), 4, r, RandomResizedCrop()).fingerprint() for r in (4, 5)]
+    assert cropped[0] == cropped[1]

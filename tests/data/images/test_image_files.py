@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import DataError, read_image
+from mtfrun.data.images import Window, encoded_image
 
 GREY, COLOUR = (5, 4, 1), (5, 4, 3)
+JPEG_TOLERANCE = 3  # of 255
 
 
 def _saved(path: pathlib.Path, pixels: np.ndarray, exif: Image.Exif | None = None) -> str:
@@ -79,6 +81,35 @@ def test_an_image_is_rotated_by_its_exif_orientation(tmp_path: pathlib.Path) -> 
     exif[0x0112] = 6  # orientation: rotate by 90 degrees clockwise
     path = _saved(tmp_path / "a.png", pixels, exif=exif)
     np.testing.assert_array_equal(read_image(path, GREY)[:, :, 0], np.rot90(pixels, -1))
+
+
+def test_a_plain_jpeg_is_stored_as_it_is_and_others_as_a_png_of_their_pixels(
+    tmp_path: pathlib.Path,
+) -> None:
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # orientation: rotate by 90 degrees clockwise
+    transparent = _pixels(9, 7, 4)
+    for name, pixels, exif, is_kept in (
+        ("plain.jpeg", _pixels(9, 7, 3), None, True),
+        ("grey.jpeg", _pixels(9, 7), None, True),
+        ("rotated.jpeg", _pixels(9, 7, 3), rotated, False),
+        ("plain.png", _pixels(9, 7, 3), None, False),
+        ("transparent.png", transparent, None, False),
+        ("deep.png", _pixels(9, 7).astype(np.uint16) * 257, None, False),
+    ):
+        path = _saved(tmp_path / name, pixels, exif)
+        content = pathlib.Path(path).read_bytes()
+        rows, cols = (7, 9) if exif else (9, 7)
+        for channels in (1, 3):
+            image = encoded_image(content, channels, path)
+            assert image.size == (rows, cols)
+            assert (image.content == content) == is_kept
+            whole = image.crop(Window(0, 0, rows, cols), (rows, cols))
+            expected = read_image(path, (rows, cols, channels))
+            if is_kept:  # two decoders, whose rounding differs
+                assert np.abs(whole.astype(int) - expected).max() <= JPEG_TOLERANCE
+            else:
+                np.testing.assert_array_equal(whole, expected)
 
 
 def test_a_file_that_is_no_image_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:

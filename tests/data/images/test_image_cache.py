@@ -1,0 +1,89 @@
+"""Caches of images: contents, one build, damage."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mtfrun.data import DataError, ImageData, ImageFolders, TfdsImages
+from mtfrun.data.images import CentreCrop, Window, open_encoded_cache, open_pixel_cache
+from tests.data.images.photos import save_folders
+
+NAMES = ("a", "b")
+
+
+def test_a_memory_map_has_the_pixels_and_labels_of_its_source(tmp_path: pathlib.Path) -> None:
+    source = TfdsImages("digits", data_dir=str(tmp_path / "tfds"))
+    examples = list(source.examples("test"))
+    cache = open_pixel_cache(source, "test", str(tmp_path / "cache"))
+    assert isinstance(cache.pixels, np.memmap) and cache.pixels.shape == (377, 8, 8, 1)
+    assert cache.pixels.tobytes() == b"".join(example.content for example in examples)
+    assert cache.labels.tolist() == [example.label for example in examples]
+    assert cache.labels.dtype == np.int32
+    written = (cache.directory / "images.bin").stat().st_mtime_ns
+    again = open_pixel_cache(source, "test", str(tmp_path / "cache"))
+    assert (again.directory / "images.bin").stat().st_mtime_ns == written
+    assert again.fingerprint == cache.fingerprint
+    train = open_pixel_cache(source, "train", str(tmp_path / "cache"))
+    assert len(train) == 1420 and train.fingerprint != cache.fingerprint
+
+
+def test_records_have_the_files_of_their_source_at_random(tmp_path: pathlib.Path) -> None:
+    save_folders(tmp_path / "images", NAMES, 10)
+    source = ImageFolders({"train": str(tmp_path / "images")})
+    cache = open_encoded_cache(source, "train", str(tmp_path / "cache"))
+    files = [path for name in NAMES for path in sorted((tmp_path / "images" / name).iterdir())]
+    assert cache.labels.tolist() == [NAMES.index(path.parent.name) for path in files]
+    numbers = np.array([13, 0, 4, 4, 19])
+    for number, image in zip(numbers, cache.images(numbers), strict=True):
+        with Image.open(files[number]) as expected:
+            assert image.size == (expected.height, expected.width)
+            pixels = np.asarray(expected).astype(int)
+        crop = image.crop(Window(0, 0, *image.size), image.size)
+        # Two decoders of JPEG, whose rounding differs.
+        assert np.abs(crop - pixels).max() <= (0 if files[number].suffix == ".png" else 3)
+    # An image that changes makes another cache.
+    files[0].write_bytes(files[1].read_bytes())
+    other = open_encoded_cache(source, "train", str(tmp_path / "cache"))
+    assert other.directory != cache.directory and other.fingerprint != cache.fingerprint
+
+
+def test_a_killed_or_failed_build_leaves_no_cache(tmp_path: pathlib.Path) -> None:
+    save_folders(tmp_path / "images", NAMES, 3)
+    source = ImageFolders({"train": str(tmp_path / "images")})
+    damaged = tmp_path / "images" / "b" / "0002.JPEG"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:99])
+    root = tmp_path / "cache" / "ImageFolders"
+    with pytest.raises(DataError, match=r"0002\.JPEG: broken"):
+        open_encoded_cache(source, "train", str(tmp_path / "cache"))
+    assert not [path for path in root.iterdir() if path.is_dir()]
+    damaged.write_bytes(content)
+    assert len(open_encoded_cache(source, "train", str(tmp_path / "cache"))) == 6
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    source = TfdsImages("digits", data_dir=str(tmp_path / "tfds"))
+    with pytest.raises(DataError, match=r"cannot write the cache .*MTFRUN_CACHE_DIR") as caught:
+        ImageData(source, cache_dir=str(tmp_path / "file")).train(1, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluation_and_single_files_have_the_same_pixels(tmp_path: pathlib.Path) -> None:
+    save_folders(tmp_path / "images", NAMES, 5)
+    data = ImageData(ImageFolders({"validation": str(tmp_path / "images")}), 16, 18)
+    (batch,) = data.evaluation(10)
+    files = [path for name in NAMES for path in sorted((tmp_path / "images" / name).iterdir())]
+    for path, pixels in zip(files, batch["images"], strict=True):
+        np.testing.assert_array_equal(data.read_image(str(path)), pixels)
+        with Image.open(path) as image:
+            window = CentreCrop(16, 18)((image.height, image.width), np.random.default_rng())
+            top, left, rows, cols = window
+            # Scaled as a whole, then cropped: the edges see other neighbours.
+            box = (left, top, left + cols, top + rows)
+            expected = image.resize((16, 16), Image.Resampling.BILINEAR, box).getchannel(0)
+        assert np.abs(pixels[2:-2, 2:-2, 0] - np.asarray(expected, int)[2:-2, 2:-2]).max() <= 4
