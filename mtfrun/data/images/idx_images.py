@@ -111,7 +111,7 @@ def _sizes(path: str, num_dims: int) -> list[int]:
     header = _read(path, _header_bytes(num_dims))
     if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < _header_bytes(num_dims):
         raise DataError(f"{path} is no IDX file of bytes with {num_dims} dimension(s)")
-    return np.frombuffer(header, ">u4", num_dims, offset=4).tolist()
+    return [int(size) for size in np.frombuffer(header, ">u4", num_dims, offset=4)]
 
 
 def _header_bytes(num_dims: int) -> int:
