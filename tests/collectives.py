@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from mtfrun.cli.program_dump import dump_environment
@@ -14,13 +15,14 @@ from mtfrun.cli.program_dump import dump_environment
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def collectives_of(worker: str, folder: pathlib.Path) -> Any:
-    """Returns the JSON that a module of the tests prints, run as a program with a folder's name.
+def collectives_of(worker: str, folder: pathlib.Path, names: Iterable[str]) -> Any:
+    """Returns the JSON that a module of the tests prints, run as a program.
 
-    The environment of the program makes DTensor write its programs to the folder.
+    Its arguments are the name of the folder, to which DTensor writes the programs that it compiles,
+    and the names of the cases to run.
     """
     process = subprocess.run(
-        [sys.executable, "-m", worker, str(folder)],
+        [sys.executable, "-m", worker, str(folder), *names],
         env=os.environ | dump_environment(str(folder)),
         cwd=ROOT,
         capture_output=True,

@@ -62,8 +62,9 @@ def with_progress(
     for text in texts:
         yield text
         num_bytes += len(text)
-        if clock() - last >= EVERY_SECS:
-            last = clock()
+        now = clock()
+        if now - last >= EVERY_SECS:
+            last = now
             print(f"read {num_bytes / 1e6:.1f} MB of text", file=sys.stderr, flush=True)
     secs = clock() - start
     print(

@@ -15,8 +15,8 @@ VOCAB_TRAIN = """\
 Trains a SentencePiece vocabulary on the texts of a configuration.
 
   mtfrun vocab train --gin_file=my.gin --size=8000 --output=vocab.model
-  mtfrun train --gin_file=my.gin --gin.VOCABULARY=@data.SentencePieceVocabulary() \\
-      --gin.SentencePieceVocabulary.sentencepiece_model_file="'vocab.model'" --model_dir=/tmp/run
+  mtfrun train --gin_file=my.gin --gin_file=data/sentencepiece.gin \\
+      --gin.VOCABULARY_FILE="'vocab.model'" --model_dir=/tmp/run
 
 The texts are the inputs and targets of the training split, after the preprocessors of the task, or
 of all tasks of a mixture. The configuration may name --output as its vocabulary already. The model

@@ -39,7 +39,7 @@ from mtfrun.data.images import (
 from mtfrun.data.infeed import Infeed
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
-from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose
+from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose, feature_length
 from mtfrun.data.objectives import (
     Denoiser,
     FeatureLengths,
@@ -177,6 +177,7 @@ __all__ = [
     "choose",
     "conditional_entropy",
     "every_row",
+    "feature_length",
     "ids_feature",
     "language_model_shapes",
     "packed_features",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,9 @@ class Batches(Iterator[Batch]):
       rates: how often rows of each component are chosen, relative to the others; None for one
         component.
       max_epochs: after how many epochs rows of each component are no longer chosen, see `Order`.
+      examples_per_row: how many examples a row of each component holds on average, by the name of
+        the component, for `examples_before`; by default rows are examples, and names are "0", "1",
+        ..., or "" for one component.
       host: the part of every batch that is returned.
 
     Attributes:
@@ -39,6 +42,7 @@ class Batches(Iterator[Batch]):
         seed: int,
         rates: Sequence[float] | None = None,
         max_epochs: Sequence[int | None] | None = None,
+        examples_per_row: Mapping[str, float] | None = None,
         host: Host = ONLY_HOST,
     ):
         if batch < 1 or batch % host.count:
@@ -50,6 +54,8 @@ class Batches(Iterator[Batch]):
         self.batch = batch
         self._components = components
         self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
+        names = map(str, range(len(components))) if len(components) > 1 else [""]
+        self._examples_per_row = examples_per_row or dict.fromkeys(names, 1.0)
         self._host = host
 
     def __next__(self) -> Batch:
@@ -64,6 +70,12 @@ class Batches(Iterator[Batch]):
                 batch[name][places] = values
         self.position += self.batch
         return batch
+
+    def examples_before(self, position: int) -> dict[str, float]:
+        """Returns how many examples of every component stand before a position, by its name."""
+        rows = self._order.drawn_before(position)
+        named = zip(self._examples_per_row.items(), rows, strict=True)
+        return {name: count * per_row for (name, per_row), count in named}
 
 
 def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> Iterator[Batch]:

@@ -96,6 +96,15 @@ class Infeed:
         self.wait_secs += time.monotonic() - start
         return self._stacked(batches, capacity) if batches else None
 
+    def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
+        """Returns the examples of every task before the position, `steps_ago` batches earlier.
+
+        By the name of the task, "" if there is only one. Nothing for batches that end.
+        """
+        if not isinstance(self._batches, Batches):
+            return {}
+        return self._batches.examples_before(self._position - steps_ago * self._batches.batch)
+
     def close(self) -> None:
         """Ends the thread; the next call of `next` starts another one."""
         if self._reader is not None:

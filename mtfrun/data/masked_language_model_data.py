@@ -131,3 +131,7 @@ class FillingIn:
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns 0: no ids are read before the first step."""
         return 0
+
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the whole text."""
+        return self.vocabulary.decode(ids)

@@ -150,6 +150,22 @@ class Mixture:
             )
 
 
+def feature_length(lengths: Mapping[str, int], feature: str) -> int:
+    """Returns one of T5's `TASK_FEATURE_LENGTHS`, for gin files.
+
+    Raises:
+      DataError: there is none of that name.
+
+    >>> feature_length({"inputs": 512, "targets": 114}, "targets")
+    114
+    """
+    if feature not in lengths:
+        raise DataError(
+            f'TASK_FEATURE_LENGTHS has no length of "{feature}"; it has {", ".join(lengths)}'
+        )
+    return lengths[feature]
+
+
 def choose(name: str, tasks: Sequence[Tasks]) -> Tasks:
     """Returns the task or mixture of a name.
 

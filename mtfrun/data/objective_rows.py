@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from mtfrun.data.cache import TokenCache
-from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives import FeatureLengths, Objective, RawText
 from mtfrun.data.rows import Batch, Rows, Selection
@@ -21,9 +20,6 @@ class RawStream:
     Args:
       cache: of one feature.
       length: of a text; only the last one is shorter.
-
-    Raises:
-      DataError: all texts are empty.
     """
 
     def __init__(self, cache: TokenCache, length: int):
@@ -31,8 +27,6 @@ class RawStream:
         self._ends = cache.ends.reshape(-1)
         self._length = length
         self._size = cache.tokens.size - self._ends.size
-        if not self._size:
-            raise DataError(f"all texts of {cache.directory} are empty: choose another source")
 
     def __len__(self) -> int:
         """Returns the number of texts."""

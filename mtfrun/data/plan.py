@@ -86,7 +86,7 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             plan = Plan(stored["examples"], stored["row_starts"])
         if plan.examples.size == examples == plan.row_starts[-1]:
             return plan

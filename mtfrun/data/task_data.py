@@ -53,8 +53,19 @@ class TaskData(TextData):
         rates_of_rows = [
             rate * len(x) / count for rate, x, count in zip(rates, rows, examples, strict=True)
         ]
-        limits = self.task.epoch_limits
-        return Batches(rows, batch, seed=seed, rates=rates_of_rows, max_epochs=limits, host=host)
+        names = [task.title for task in tasks] if len(tasks) > 1 else [""]
+        per_row = {
+            name: count / len(x) for name, count, x in zip(names, examples, rows, strict=True)
+        }
+        return Batches(
+            rows,
+            batch,
+            seed=seed,
+            rates=rates_of_rows,
+            max_epochs=self.task.epoch_limits,
+            examples_per_row=per_row,
+            host=host,
+        )
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
         """Returns every row of `split` once, task by task. Rows of padding fill up a batch."""

@@ -66,6 +66,11 @@ class TextClassificationData(TaskData):
         return self.length
 
     @property
+    def text_limits(self) -> Mapping[str, int]:
+        """The length of the inputs."""
+        return {INPUTS: self.length}
+
+    @property
     def inputs_vocabulary(self) -> Vocabulary:
         """Text to ids and back, of the texts."""
         return self.task.vocabulary_of(INPUTS)
@@ -76,7 +81,7 @@ class TextClassificationData(TaskData):
 
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs."""
-        return Labelling(self.inputs_vocabulary, self.length)
+        return Labelling(self.inputs_vocabulary, self.vocabulary, self.length)
 
     def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
         """Returns a text and its label."""
@@ -102,7 +107,7 @@ class LabelledRows(Rows):
 
     def __init__(self, task: Task, split: str, length: int):
         # A label is one id, and its end.
-        self._rows = PaddedRows(task.cache(split, [INPUTS, TARGETS]), {INPUTS: length, TARGETS: 2})
+        self._rows = PaddedRows(task.cache(split, [INPUTS, TARGETS]), [length, 2])
 
     def __len__(self) -> int:
         """Returns the number of texts."""
@@ -122,10 +127,12 @@ class Labelling:
 
     Attributes:
       vocabulary: of the prompts.
+      labels: of the outputs.
       length: maximum number of ids of the inputs, including the end.
     """
 
     vocabulary: Vocabulary
+    labels: Vocabulary
     length: int
 
     def row(self, prompt: bytes) -> Row:
@@ -154,3 +161,7 @@ class Labelling:
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns 0: outputs do not begin with the prompt."""
         return 0
+
+    def output(self, ids: np.ndarray) -> str:
+        """Returns the label."""
+        return self.labels.decode(ids)

@@ -252,12 +252,13 @@ class _TrimmedTexts(_Examples):
 
     @property
     def sizes(self) -> np.ndarray:
-        return np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
+        sizes: np.ndarray = np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
+        return sizes
 
     @functools.cached_property
     def cut_tokens(self) -> list[int]:
         surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
-        return np.maximum(surplus, 0).sum(0, dtype=np.int64).tolist()
+        return list(map(int, np.maximum(surplus, 0).sum(0, dtype=np.int64)))
 
     def texts(self, examples: np.ndarray) -> list[Texts]:
         texts = []
@@ -285,7 +286,7 @@ class _Pieces(_Examples):
         self._stops = np.minimum(self._starts + longest, np.repeat(stops, counts))
 
     def __len__(self) -> int:
-        return len(self._cache) + self._starts.size
+        return len(self._cache) + len(self._starts)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -368,7 +369,8 @@ def _places(counts: np.ndarray) -> np.ndarray:
     >>> _places(np.array([2, 0, 3])).tolist()
     [0, 1, 0, 1, 2]
     """
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
 
 
 def _packed(name: str, layout: Layout) -> dict[str, np.ndarray]:

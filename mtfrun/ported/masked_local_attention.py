@@ -10,7 +10,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.layers import MASKED, KeysAndValues, dot_product_attention
 from mtfrun.models.transformer import SequenceCall
-from mtfrun.models.transformer.ring import ring_after, ring_dimension, write_to_ring
+from mtfrun.models.transformer.ring_cache import ring_after, ring_dimension, write_to_ring
 from mtfrun.ported.attention_parameters import AttentionParams
 from mtfrun.ported.multihead_attention import attend
 from mtfrun.ported.projected_attention import ProjectedAttention

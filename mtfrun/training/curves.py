@@ -29,6 +29,7 @@ class HostMetric(Protocol):
 History: TypeAlias = Mapping[str, HostMetric]
 
 PADDING = "data/padding_fraction"
+EXAMPLES_SEEN = "data/examples_seen"
 
 # Values of a step, not means over examples.
 _LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
@@ -46,6 +47,15 @@ def padding_history(padding: Sequence[Padding]) -> History:
     """Returns the share of padding in the batch of every step; nothing for data without text."""
     empty, positions = np.array(padding, np.float64).reshape(-1, 2).T
     return {PADDING: _Counted(empty, positions)} if positions.any() else {}
+
+
+def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
+    """Returns the curves of the numbers of examples by the name of their task, "" for a single one.
+
+    >>> examples_seen({"spell": 64.0})
+    {'data/examples_seen/spell': 64.0}
+    """
+    return {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in examples.items()}
 
 
 class Curves:

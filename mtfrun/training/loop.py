@@ -14,7 +14,7 @@ from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
-from mtfrun.training.curves import Curves, History, padding_history
+from mtfrun.training.curves import Curves, History, examples_seen, padding_history
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import Pace
@@ -181,7 +181,8 @@ class _Loop:
             self._guard.check_steps(step, history, count, self._features)
             self._pace.add(count, float(history[OBJECTIVE].weight[:count].sum()), secs, waited)
             before, step = step, step + count
-            self._write_points(list(self._curves.add(before, history, count)), progress, summaries)
+            points = list(self._curves.add(before, history, count))
+            self._write_points(points, step, progress, summaries)
             progress.advance(count)
             summaries.flush()
             self._actions.call(before, context())
@@ -197,12 +198,17 @@ class _Loop:
     def _write_points(
         self,
         points: Sequence[tuple[int, Mapping[str, float]]],
+        visited: int,
         progress: Progress,
         summaries: Summaries,
     ) -> None:
-        """Writes the points that a visit has completed, with the speed since the point before."""
+        """Writes the points that a visit has completed, with the speed since the point before.
+
+        `visited` is the step at the end of the visit.
+        """
         for step, point in points:
-            self._values = {**point, **self._pace.rates()}
+            seen = examples_seen(self._infeed.examples_seen(visited - step))
+            self._values = {**point, **self._pace.rates(), **seen}
             write_metrics(summaries, self._values, step)
             progress.line(step, self._values)
         if points:

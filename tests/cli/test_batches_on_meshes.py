@@ -25,22 +25,22 @@ def test_rows_are_the_next_multiple_of_the_parts(batch_size: int, rows: int) -> 
     assert experiment.rows_for(batch_size) == batch_size
 
 
+@pytest.mark.parametrize("command", [pytest.param("decode", marks=pytest.mark.slow), "score"])
 def test_answers_and_scores_are_those_of_one_device(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+    language_model_run: pathlib.Path, command: str, tmp_path: pathlib.Path
 ) -> None:
     lines = tmp_path / "pairs.tsv"
     lines.write_text("".join(f"line {i}\tthe quick\n" for i in range(11)))
     alone = ["--gin.MESH_SHAPE='data:1,model:1'", "--gin.Decoding.batch_size=3"]
-    for command in ("decode", "score"):
-        arguments = [command, f"--model_dir={language_model_run}", f"--input={lines}"]
-        one, eight = (succeeded(mtfrun_here(*arguments, *mesh)) for mesh in (alone, ON_MESH))
-        assert len(one) == len(eight) == 11
-        for answer, expected in zip(eight, one, strict=True):
-            scores, expected_scores = (
-                [fields.pop("log_likelihood")]
-                if command == "score"
-                else [output.pop("score") for output in fields["outputs"]]
-                for fields in (answer, expected)
-            )
-            np.testing.assert_allclose(scores, expected_scores, rtol=FLOAT32_MODEL_TOLERANCE)
-            assert answer == expected
+    arguments = [command, f"--model_dir={language_model_run}", f"--input={lines}"]
+    one, eight = (succeeded(mtfrun_here(*arguments, *mesh)) for mesh in (alone, ON_MESH))
+    assert len(one) == len(eight) == 11
+    for answer, expected in zip(eight, one, strict=True):
+        scores, expected_scores = (
+            [fields.pop("log_likelihood")]
+            if command == "score"
+            else [output.pop("score") for output in fields["outputs"]]
+            for fields in (answer, expected)
+        )
+        np.testing.assert_allclose(scores, expected_scores, rtol=FLOAT32_MODEL_TOLERANCE)
+        assert answer == expected

@@ -73,7 +73,7 @@ BEAMS, SAMPLES = ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]
     [
         ("encoder-decoder", GREEDY),
         ("language model", BEAMS),
-        ("language model", SAMPLES),
+        pytest.param("language model", SAMPLES, marks=pytest.mark.slow),
         pytest.param("language model", GREEDY, marks=pytest.mark.slow),
         pytest.param("encoder-decoder", BEAMS, marks=pytest.mark.slow),
         pytest.param("encoder-decoder", SAMPLES, marks=pytest.mark.slow),

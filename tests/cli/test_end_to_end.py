@@ -38,7 +38,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run of two steps; tests only add to it."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    process = mtfrun("train", *flags, f"--model_dir={run}")
+    process = mtfrun_here("train", *flags, f"--model_dir={run}")
     assert process.returncode == 0, process.stderr.decode()
     assert process.stdout == b""
     assert "step 2/2  loss " in process.stderr.decode()
@@ -99,7 +99,7 @@ def test_decode_answers_every_line_whatever_its_bytes(
     (tmp_path / "prompts").write_bytes(b"\n".join(lines))
     output = tmp_path / "answers.jsonl"
     mtfrun_decode = ["decode", f"--model_dir={trained}", f"--input={tmp_path}/prompts"]
-    process = mtfrun(*mtfrun_decode, f"--output={output}")
+    process = mtfrun_here(*mtfrun_decode, f"--output={output}")
     assert succeeded(process) == []
     answers = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
     assert [answer["prompt"] for answer in answers] == [

@@ -21,6 +21,7 @@ from mtfrun.cli.flags import parse_flags
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.experiment import Training
 from tests.cli.command import mtfrun
+from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabulary
 
 FILES = shipped_gin_files()
 # The fields of a header, in their order; Paper where there is one.
@@ -120,6 +121,8 @@ def _with_data(name: str, image_directory: str, patch: pytest.MonkeyPatch) -> li
         patch.setenv("TFDS_DATA_DIR", image_directory)
     if "idx_images" in text or "fashion" in text:
         arguments.append(f"--gin.IMAGES_DIR='{image_directory}'")
+    if name in FILES_WITH_SUBWORDS:
+        arguments.append(flag_of_small_vocabulary(pathlib.Path(image_directory)))
     if "image_folders" in text:
         arguments.append(f"--gin.IMAGES_DIR='{image_directory}/folders'")
     return arguments

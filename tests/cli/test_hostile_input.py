@@ -39,14 +39,14 @@ VERBOSE_DECODE = [
 
 
 def test_every_line_gets_one_output_in_order(
-    tiny_run: pathlib.Path, tmp_path: pathlib.Path
+    quick_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     # All files in one, whose last line has no end.
     content = b"".join(text for text, _ in FILES.values())
     count = sum(lines for _, lines in FILES.values())
     (tmp_path / "prompts.txt").write_bytes(content)
     output = tmp_path / "answers.jsonl"
-    flags = [f"--model_dir={tiny_run}", f"--input={tmp_path}/prompts.txt", f"--output={output}"]
+    flags = [f"--model_dir={quick_run}", f"--input={tmp_path}/prompts.txt", f"--output={output}"]
     assert succeeded(mtfrun_here("decode", *flags)) == []
     lines = output.read_bytes().removesuffix(b"\n").split(b"\n")
     answers = [json.loads(line) for line in lines]
@@ -72,10 +72,10 @@ def test_text_output_has_a_line_for_each_prompt(quick_run: pathlib.Path) -> None
     assert process.stdout.count(b"\n") == 4
 
 
-def test_n_best_outputs_come_best_first(tiny_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_n_best_outputs_come_best_first(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"input": "the "}\n"quick"\n')
     flags = ["--beam_size=4", "--num_outputs=3", f"--input={tmp_path}/prompts.jsonl"]
-    answers = succeeded(mtfrun_here("decode", f"--model_dir={tiny_run}", *flags))
+    answers = succeeded(mtfrun_here("decode", f"--model_dir={quick_run}", *flags))
     assert [answer["prompt"] for answer in answers] == ["the ", "quick"]
     for answer in answers:
         scores = [output["score"] for output in answer["outputs"]]

@@ -32,7 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("images")
     flags = [
         "--gin_file=runs/digits.gin",
-        "--gin.WIDTHS=[4, 4, 4]",
+        "--gin.STAGE_SIZES=[1]",
+        "--gin.WIDTHS=[4]",
         "--gin.TRAIN_STEPS=3",
         "--gin.ITERATIONS_PER_LOOP=2",
         "--gin.MESH_SHAPE='data:2,model:2'",

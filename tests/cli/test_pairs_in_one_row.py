@@ -31,12 +31,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Pa
     return functools.cache(lambda kind: _trained(kind, tmp_path_factory.mktemp(kind)))
 
 
-@pytest.fixture(params=MODELS)
-def each_run(request: pytest.FixtureRequest, runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
-    """The run of each kind of model in turn."""
-    return runs(request.param)
-
-
 @pytest.fixture(params=["prefix", pytest.param("causal", marks=pytest.mark.slow)])
 def run(request: pytest.FixtureRequest, runs: Callable[[str], pathlib.Path]) -> pathlib.Path:
     """The run of one kind of model in each test run, and of the other in slow tests."""
@@ -94,13 +88,13 @@ def _scores(run: pathlib.Path, pairs: list[tuple[str, str]]) -> list[dict[str, A
 
 
 def test_evaluation_compares_answers_with_targets(
-    each_run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _succeed("eval", f"--model_dir={each_run}")
+    _succeed("eval", f"--model_dir={run}")
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["exact_match"] == metrics["token_accuracy"] == metrics["accuracy"] == 1.0
     # The loss is that of the targets alone, and so are the bytes.
-    scores = _scores(each_run, [(str(i), word) for i, word in enumerate(WORDS)])
+    scores = _scores(run, [(str(i), word) for i, word in enumerate(WORDS)])
     nats = -sum(score["log_likelihood"] for score in scores)
     tokens = sum(score["tokens"] for score in scores)
     num_bytes = sum(map(len, WORDS))
@@ -111,9 +105,9 @@ def test_evaluation_compares_answers_with_targets(
     )
 
 
-def test_every_line_is_answered_in_order_whatever_its_bytes(each_run: pathlib.Path) -> None:
+def test_every_line_is_answered_in_order_whatever_its_bytes(run: pathlib.Path) -> None:
     lines = [b"3", *HOSTILE, b"8"]
-    answers = _answers(each_run, b"\n".join(lines))
+    answers = _answers(run, b"\n".join(lines))
     prompts = [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
     assert [answer["prompt"] for answer in answers] == prompts
     assert [answer["valid_utf8"] for answer in answers].count(False) == 1
@@ -126,11 +120,14 @@ def test_every_line_is_answered_in_order_whatever_its_bytes(each_run: pathlib.Pa
     assert answers[0]["finished"] and answers[0]["output_tokens"] == len("three")
 
 
-def test_an_answer_does_not_depend_on_the_other_lines(run: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [pytest.param([], marks=pytest.mark.slow), ["--beam_size=3", "--num_outputs=2"]],
+)
+def test_an_answer_does_not_depend_on_the_other_lines(run: pathlib.Path, flags: list[str]) -> None:
     lines = [b"1", b"x" * 1000, b"", b"4"]
-    for flags in ([], ["--beam_size=3", "--num_outputs=2"]):
-        together = _answers(run, b"\n".join(lines), *flags)
-        assert _answers(run, lines[3] + b"\n" + lines[1], *flags) == [together[3], together[1]]
+    together = _answers(run, b"\n".join(lines), *flags)
+    assert _answers(run, lines[3] + b"\n" + lines[1], *flags) == [together[3], together[1]]
 
 
 def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
@@ -171,6 +168,7 @@ def test_a_score_is_that_of_the_decoded_answer(run: pathlib.Path) -> None:
     assert all(score["log_likelihood"] < 0 for score in scores)
 
 
+@pytest.mark.slow
 def test_decoding_on_a_mesh_gives_the_same_text(run: pathlib.Path) -> None:
     content = b"1\n\n23\nx"
     alone, on_mesh = (

@@ -18,6 +18,7 @@ from mtfrun.cli.flags import parse_flags
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.experiment import Training
 from tests.cli.command import TINY
+from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, SIZE, flag_of_small_vocabulary
 
 FILES = shipped_gin_files()
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
@@ -39,7 +40,7 @@ FILES_OF_OBJECTIVES = {
         "data/prefix_lm_objective.gin",
     ],
     "data/masked_lm.gin": ["runs/masked_lm.gin"],
-    "data/text_classification.gin": ["runs/masked_lm.gin", "data/number_words.gin"],
+    "data/text_classification.gin": ["runs/masked_lm.gin", "data/tsv_pairs.gin"],
     "models/encoder_only.gin": ["runs/masked_lm.gin"],
 }
 # The targets of inputs of 32 tokens, in addition to these.
@@ -64,6 +65,14 @@ IMAGE_FILES = [
     "runs/digits.gin",
     "runs/fashion_mnist.gin",
     "runs/imagenette.gin",
+]
+
+FILES_OF_PAIRS = [
+    "data/libreoffice_help.gin",
+    "data/number_tasks.gin",
+    "data/number_words.gin",
+    "data/tsv_pairs.gin",
+    "data/wordnet.gin",
 ]
 
 
@@ -155,32 +164,49 @@ def _files_with(name: str) -> list[str]:
         return [*FILES_OF_OBJECTIVES[name], name]
     if name in ROWS_OF_PAIRS_BASE[2:3] + ROWS_OF_PAIRS_BASE[4:]:
         return ROWS_OF_PAIRS_BASE
+    if name == "data/task_feature_lengths.gin":
+        return [*PAIRS_BASE, name]
     if name == "models/transformer.gin":
         return BASE  # has no model of its own; the one of BASE includes it
     folder = name.partition("/")[0] + "/"
     of_pairs = name.startswith(("models/t5", "models/t2t", "models/encoder_decoder"))
-    if of_pairs or name in ("data/number_words.gin", "data/tsv_pairs.gin"):
+    if of_pairs or name in FILES_OF_PAIRS:
         return [name if file.startswith(folder) else file for file in PAIRS_BASE]
     if folder == "models/":
         return [name if file.startswith(folder) else file for file in BASE]
     return [*BASE, name]
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in IMAGE_FILES])
+@pytest.mark.parametrize("name", sorted({*FILES} - {*IMAGE_FILES, *FILES_WITH_SUBWORDS}))
 def test_a_shipped_file_builds_tiny(name: str) -> None:
     files = _files_with(name)
     row, flags = 32, TINY
     if "data/delimited_pairs.gin" in files or name == "runs/number_words_lm.gin":
         row, flags = 80, [*TINY, "--gin.SEQUENCE_LENGTH=80"]
+    elif name == "data/task_feature_lengths.gin":
+        row = 512 + 114
     elif "data/number_words.gin" in files or name == "runs/number_words.gin":
         row = 8 + 66
-    elif name == "data/tsv_pairs.gin":
+    elif name in ("data/tsv_pairs.gin", "data/libreoffice_help.gin", "data/wordnet.gin"):
         row = 128 + 128
+    elif name == "data/number_tasks.gin":
+        row = 66 + 66
     row += TARGETS_OF_OBJECTIVES.get(name, 0)
     training = _build(files, flags)
     variables = training.state.named_variables()
     assert variables["model/embedding/table"].shape.to_string == "vocab:384;d_model:16"
     assert training.tokens_per_step == 8 * row
+
+
+@pytest.mark.parametrize("name", FILES_WITH_SUBWORDS)
+def test_a_shipped_file_with_subwords_builds_tiny(name: str, tmp_path: pathlib.Path) -> None:
+    files = [*PAIRS_BASE, name] if name.startswith("data/") else [name]
+    flags = [*TINY, flag_of_small_vocabulary(tmp_path), "--gin.VOCABULARY_DIVISOR=4"]
+    training = _build(files, flags)
+    variables = training.state.named_variables()
+    extra_ids = 100 if name == "data/sentencepiece.gin" else 0
+    shape = f"vocab:{SIZE + extra_ids};d_model:16"
+    assert variables["model/embedding/table"].shape.to_string == shape
 
 
 def test_a_prefix_language_model_is_any_decoder_only_model() -> None:
@@ -295,14 +321,24 @@ def test_the_averages_of_batch_norm_have_the_momentum_of_the_configuration(
         np.testing.assert_allclose(averages[0][path], 2.5 * averages[1][path], rtol=1e-4, atol=1e-6)
 
 
-def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
+def _on_two_axes() -> Training:
+    """Returns a training of mixtures of two levels on two times two devices."""
     files = ["runs/moe_quickstart.gin", "layouts/moe_2d_2x2.gin"]
-    training = _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
+    return _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
+
+
+def test_the_layout_of_two_axes_splits_the_batch_over_both() -> None:
+    training = _on_two_axes()
     shapes = training.experiment.feature_shapes(training.batch_size)
     mesh = training.experiment.mesh
     assert {mesh.partition(shape) for shape in shapes.values()} == {("model", "data", None)}
+
+
+@pytest.mark.slow
+def test_all_rules_of_the_layout_of_two_axes_are_used() -> None:
+    training = _on_two_axes()
     training.compile_step()
-    assert mesh.unused_rules() == []
+    assert training.experiment.mesh.unused_rules() == []
 
 
 MIXTURES_IN_T5 = """

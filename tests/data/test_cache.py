@@ -370,7 +370,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
     stages: list[Building] = []
     with building_progress(stages.append):
         open_cache(task_of(documents(b"ab", b"c"), tmp_path), "train", TARGETS_ONLY)
-    assert stages == [Building("task", "train", examples=2, tokens=5, text_bytes=3)]
+    assert stages == [Building("task", "train", 2, tokens=5, text_bytes=3, expected_bytes=None)]
     open_cache(task_of(documents(b"ab", b"c"), tmp_path, version=1), "train", TARGETS_ONLY)
     assert len(stages) == 1
 

@@ -147,3 +147,13 @@ def test_pairs_to_decode_are_a_random_choice_of_every_task() -> None:
     everything = dict(numbered_pairs(60))
     assert all(everything[inputs[1:].decode()] == target.decode() for inputs, target in pairs)
     assert len(_rows().pairs("validation", 1000)) == sum(SIZES.values())
+
+
+def test_the_examples_seen_of_every_task_are_counted_at_any_position() -> None:
+    rows = _rows(rates=[1.0, 2.0], max_epochs={"b": 2})
+    counts = collections.Counter(text[0] for text in _inputs(_first(rows, 9)))
+    assert rows.train(BATCH, seed=1).examples_before(9 * BATCH) == counts
+    packed = _rows(packed=True, rates=[1.0, 1.0])
+    seen = packed.train(BATCH, seed=1).examples_before(100 * BATCH)
+    assert seen["a"] == pytest.approx(seen["b"], rel=0.1)
+    assert list(packed.by_task()["a"].train(BATCH, seed=1).examples_before(9)) == [""]

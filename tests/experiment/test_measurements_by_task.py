@@ -119,7 +119,8 @@ def _likeliest_labels() -> list[str]:
 
     def likeliest(letter: str) -> str:
         records = [inference.scores([(letter.encode(), x.encode())])[0] for x in LABELS]
-        return LABELS[int(np.argmax([record.fields["log_likelihood"] for record in records]))]
+        scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
+        return LABELS[int(np.argmax(scores))]
 
     return [likeliest(letter) for letter in LETTERS]
 
@@ -147,5 +148,5 @@ def test_only_tasks_with_labels_are_ranked() -> None:
 
 def test_a_target_that_is_no_label_is_refused_by_name() -> None:
     experiment = _experiment(_label_task(["yes", "maybe"]))
-    with pytest.raises(InputError, match=r'"maybe" is none of Task.labels'):
+    with pytest.raises(InputError, match='"maybe" of the task is none of'):
         RankedLabels(experiment, "validation", num_examples=2)(EVALUATED)

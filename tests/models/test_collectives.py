@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import pathlib
 
 import pytest
 
@@ -11,12 +12,6 @@ from tests.collectives import collectives_of
 
 Programs = dict[str, list[tuple[str, list[str], list[int]]]]
 Counts = dict[tuple[str, str], int]
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    """The collectives of every case of the worker."""
-    return collectives_of("tests.models.collectives_worker", tmp_path_factory.mktemp("programs"))
 
 
 # To the experts and back, forward and backward.
@@ -41,14 +36,6 @@ MIXTURES: dict[str, Counts] = {
 }
 
 
-@pytest.mark.parametrize("case", MIXTURES)
-@pytest.mark.parametrize("mesh_shape", ["data:2,model:2", "data:4,model:2"])
-def test_tokens_move_by_all_to_alls_alone(programs: Programs, mesh_shape: str, case: str) -> None:
-    collectives = programs[f"{mesh_shape} {case}"]
-    counts = collections.Counter((kind, ",".join(axes)) for kind, axes, _ in collectives)
-    assert counts == MIXTURES[case]
-
-
 EDGES = ("all-gather", "model", "2,8,1,4,4")
 BLOCKS = {
     # Two convolutions. Forward, their inputs are gathered: every device makes its part of the
@@ -69,6 +56,36 @@ BLOCKS = {
     # The edges above and below, of two convolutions, forward and backward: one row each.
     "row_blocks, the same width": {EDGES: 2 * 2 * 2},
 }
+
+
+WORKER = "tests.models.collectives_worker"
+QUICK_MESH = "data:2,model:2"
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """The collectives of every case on 2 x 2 devices."""
+    names = [*(f"{QUICK_MESH} {case}" for case in MIXTURES), *BLOCKS]
+    return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), names)
+
+
+def _assert_moves_by_all_to_alls_alone(programs: Programs, mesh_shape: str, case: str) -> None:
+    collectives = programs[f"{mesh_shape} {case}"]
+    counts = collections.Counter((kind, ",".join(axes)) for kind, axes, _ in collectives)
+    assert counts == MIXTURES[case]
+
+
+@pytest.mark.parametrize("case", MIXTURES)
+def test_tokens_move_by_all_to_alls_alone(programs: Programs, case: str) -> None:
+    _assert_moves_by_all_to_alls_alone(programs, QUICK_MESH, case)
+
+
+@pytest.mark.slow
+def test_tokens_move_by_all_to_alls_alone_on_eight_devices(tmp_path: pathlib.Path) -> None:
+    mesh_shape = "data:4,model:2"
+    programs = collectives_of(WORKER, tmp_path, [f"{mesh_shape} {case}" for case in MIXTURES])
+    for case in MIXTURES:
+        _assert_moves_by_all_to_alls_alone(programs, mesh_shape, case)
 
 
 @pytest.mark.parametrize("case", BLOCKS)

@@ -62,8 +62,15 @@ def test_packed_pairs_have_the_logits_that_they_have_alone() -> None:
         assert_close(logits[:, targets], expected, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
-@pytest.mark.parametrize("beams", [None, 3])
+@pytest.mark.parametrize(
+    "mesh_shape, beams",
+    [
+        (ONE_DEVICE, None),
+        (ONE_DEVICE, 3),
+        ("data:2,model:2", 3),
+        pytest.param("data:2,model:2", None, marks=pytest.mark.slow),
+    ],
+)
 def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     mesh_shape: str, beams: int | None
 ) -> None:

@@ -124,7 +124,7 @@ def _whole(kind: str, mesh_shape: str, rematerialise: bool) -> tuple[np.ndarray,
 
 
 # One mesh in each run, for the kinds that together have all parts; all with the slow tests.
-QUICK = {"multi-query", "grouped, relative, rotary", "local, relative"}
+QUICK = {"grouped, relative, rotary", "local, relative"}
 MESHES = {"data:2,model:2": True, "data:1,model:2": False, "data:2,model:1": True}
 CASES = [
     pytest.param(

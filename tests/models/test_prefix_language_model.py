@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -113,20 +114,24 @@ def test_steps_after_the_prompt_give_the_logits_of_whole_sequences(
     whole = mtf.to_numpy(mtf.function(model.logits)(features))
     previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
 
-    def steps(features: dict[str, mtf.Tensor], first: int, longest: int) -> list[mtf.Tensor]:
-        decoder = _reading(model, mesh, features, longest)
-        state, logits_of_steps = decoder.initial_state, []
+    features = on_mesh(mesh, {"targets": prompts})
+
+    def start(features: dict[str, mtf.Tensor], longest: int) -> Any:
+        return _reading(model, mesh, features, longest).initial_state
+
+    def step(features: dict[str, mtf.Tensor], longest: int, *now: Any) -> tuple[mtf.Tensor, Any]:
+        return _reading(model, mesh, features, longest).step(*now)
+
+    run_start, run_step = mtf.function(start), mtf.function(step)
+    # The last row's prompt has all of the length.
+    for first, longest in ((0, 10), (min(PROMPT_SIZES), 10), (2, 9)):
+        state, all_logits = run_start(features, longest), []
         for position in range(first, LENGTH):
             before = mtf.import_tf_tensor(mesh, previous[:, position], [("batch", 8)])
             now = mtf.constant(mesh, position, dtype=tf.int32)
-            logits, state = decoder.step(before, now, state)
-            logits_of_steps.append(logits)
-        return logits_of_steps
-
-    # The last row's prompt has all of the length.
-    for first, longest in ((0, 10), (min(PROMPT_SIZES), 10), (2, 9)):
-        run = mtf.function(functools.partial(steps, first=first, longest=longest))
-        logits_of_steps = np.stack(mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts}))), axis=1)
+            logits, state = run_step(features, longest, before, now, state)
+            all_logits.append(mtf.to_numpy(logits))
+        logits_of_steps = np.stack(all_logits, axis=1)
         for row, size in enumerate(PROMPT_SIZES):
             if size <= longest:
                 # Logits of steps before the last id of a prompt was read are not used.
@@ -140,9 +145,17 @@ def test_steps_after_the_prompt_give_the_logits_of_whole_sequences(
 @functools.cache
 def _decoded(mesh_shape: str, search: decoding.Search, rows: tuple[int, ...]) -> Any:
     """Returns the hypotheses of some of the prompts as one batch."""
+    mesh, run = _program(mesh_shape, search)
+    prompts = _rows()[1][list(rows)]
+    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
+    return mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts}), lines))
+
+
+@functools.cache
+def _program(mesh_shape: str, search: decoding.Search) -> tuple[mtf.Mesh, Callable[..., Any]]:
+    """Returns a search as a program, which is compiled once for every number of rows."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(mesh)
-    prompts = _rows()[1][list(rows)]
 
     def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
         return search(
@@ -152,8 +165,7 @@ def _decoded(mesh_shape: str, search: decoding.Search, rows: tuple[int, ...]) ->
             lines=lines,
         )
 
-    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
-    return mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts}), lines))
+    return mesh, mtf.function(run)
 
 
 SEARCHES = {

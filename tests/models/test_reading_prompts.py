@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ QUICK = {"grouped, relative, rotary", "local, relative, rotary"}
 QUICK_CASES = {
     *((kind, ONE_DEVICE, 5) for kind in QUICK),
     ("grouped, relative, rotary", TWO_BY_TWO, 5),
-    ("two levels of experts", ONE_DEVICE, 13),
+    ("multi-query, one level of experts", ONE_DEVICE, 13),
 }
 CASES = [
     pytest.param(
@@ -254,6 +255,16 @@ def _decoded(
     jit: bool = False,
 ) -> Any:
     """Returns the hypotheses of some of the prompts as one batch, limits of 30 and fewer ids."""
+    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
+    features = on_mesh(mesh, {"targets": _prompts()[rows]})
+    return mtf.to_numpy(_program(model, search, at_once, jit)(features, lines))
+
+
+@functools.cache
+def _program(
+    model: t.DecoderOnly, search: decoding.Search, at_once: bool, jit: bool
+) -> Callable[..., Any]:
+    """Returns a search as a program, which is compiled once for every number of rows."""
 
     def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
         def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
@@ -269,9 +280,7 @@ def _decoded(
             longest_prompt=int(PROMPT_SIZES.max()),
         )
 
-    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
-    features = on_mesh(mesh, {"targets": _prompts()[rows]})
-    return mtf.to_numpy(mtf.function(run, jit_compile=jit)(features, lines))
+    return mtf.function(run, jit_compile=jit)
 
 
 @functools.cache

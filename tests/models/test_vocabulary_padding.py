@@ -24,6 +24,12 @@ from tests.models.small_model import LAYOUT, on_mesh
 
 NUM_IDS, PADDED = 13, 16
 MESHES = [ONE_DEVICE, "data:2,model:2"]
+SEARCHES = {
+    "greedy": decoding.Search(),
+    "sampling": decoding.Search(temperature=5.0),
+    "nucleus": decoding.Search(temperature=5.0, top_k=NUM_IDS, top_p=0.99),
+    "beams that need more than all ids": decoding.Search(beam_size=8),
+}
 
 
 def _model(mesh: mtf.Mesh, *, tied_softmax: bool, divisor: int) -> DecoderOnly:
@@ -70,8 +76,15 @@ def _everything(model: DecoderOnly, mesh: mtf.Mesh) -> Any:
     return mtf.to_numpy(mtf.function(compute)(on_mesh(mesh, {"targets": _targets()})))
 
 
-@pytest.mark.parametrize("mesh_shape", MESHES)
-@pytest.mark.parametrize("tied_softmax", [False, True])
+@pytest.mark.parametrize(
+    "tied_softmax, mesh_shape",
+    [
+        (False, ONE_DEVICE),
+        (True, MESHES[1]),
+        pytest.param(True, ONE_DEVICE, marks=pytest.mark.slow),
+        pytest.param(False, MESHES[1], marks=pytest.mark.slow),
+    ],
+)
 def test_logits_losses_and_gradients_are_those_without_padding(
     tied_softmax: bool, mesh_shape: str
 ) -> None:
@@ -97,18 +110,21 @@ def test_logits_losses_and_gradients_are_those_without_padding(
     np.testing.assert_array_equal(padding[NUM_IDS:] if tied_softmax else padding[:, NUM_IDS:], 0)
 
 
-@pytest.mark.parametrize("mesh_shape", MESHES)
 @pytest.mark.parametrize(
-    "search",
+    "name, mesh_shape",
     [
-        decoding.Search(),
-        decoding.Search(temperature=5.0),
-        decoding.Search(temperature=5.0, top_k=NUM_IDS, top_p=0.99),
-        decoding.Search(beam_size=8),
+        pytest.param(
+            name,
+            shape,
+            # On the mesh beams only, which choose among ids that are split over devices.
+            marks=[] if shape == ONE_DEVICE or "beams" in name else [pytest.mark.slow],
+        )
+        for name in SEARCHES
+        for shape in MESHES
     ],
-    ids=["greedy", "sampling", "nucleus", "beams that need more than all ids"],
 )
-def test_padding_is_never_predicted(search: decoding.Search, mesh_shape: str) -> None:
+def test_padding_is_never_predicted(name: str, mesh_shape: str) -> None:
+    search = SEARCHES[name]
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(mesh, tied_softmax=False, divisor=8)
     kernel = model.named_variables()["softmax/kernel"]

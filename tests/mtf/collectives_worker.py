@@ -13,10 +13,11 @@ from mtfrun.mtf.collectives import read_dump
 from tests.mtf.test_ops_under_layouts import CASES, outputs_and_gradients
 
 
-def main(folder: str) -> None:
-    """Prints {case: [[kind, axes, dimensions], ...]} for every case under its first layout."""
+def main(folder: str, *names: str) -> None:
+    """Prints {case: [[kind, axes, dimensions], ...]} of these cases under their first layouts."""
     meshes = {}
-    for name, case in CASES.items():
+    for name in names:
+        case = CASES[name]
         meshes[name] = mtf.Mesh("data:2,model:2", case.layouts[0])
         outputs_and_gradients(case, meshes[name])
     collectives = {

@@ -64,51 +64,63 @@ ALLOWED = {
 }
 
 
+# Free dimensions remain split; only gradients of operands without the batch are summed.
+EXPECTED: dict[str, dict[tuple[str, str, str], int]] = {
+    "matmul": {("all-reduce", "model", "b"): 1, ("all-reduce", "data", "a"): 1},
+    "einsum_of_one": {("all-reduce", "model", "b"): 1},
+    "same_shapes": {},
+    "one_hot": {},
+    "dropout": {},
+    "transpose": {},
+    "reshape_that_moves_an_axis": {
+        ("all-to-all", "data", "a"): 1,
+        ("all-to-all", "data", "e"): 1,
+    },
+    "custom_gradient": {("all-reduce", "data", "a"): 1},
+}
+WORKER = "tests.mtf.collectives_worker"
+
+
 @pytest.fixture(scope="module")
 def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
-    """The collectives of every case on 2 x 2 devices."""
-    return collectives_of("tests.mtf.collectives_worker", tmp_path_factory.mktemp("programs"))
+    """The collectives, on 2 x 2 devices, of the cases that are expected to have some or none."""
+    return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), ALLOWED | EXPECTED)
+
+
+def _gathers(collectives: Collectives) -> dict[str, int]:
+    return {
+        name: sum(kind != "all-reduce" for kind, _, _ in items)
+        for name, items in collectives.items()
+    }
 
 
 def test_every_allowed_case_exists() -> None:
     assert ALLOWED.keys() <= CASES.keys()
 
 
-def test_no_operation_gathers_more_than_it_must(collectives: Collectives) -> None:
-    gathers = {
-        name: sum(kind != "all-reduce" for kind, _, _ in items)
-        for name, items in collectives.items()
-    }
-    assert gathers.keys() == CASES.keys()
-    too_many = {name: n for name, n in gathers.items() if n > ALLOWED.get(name, (0, ""))[0]}
-    assert not too_many
+def test_no_operation_gathers_more_than_it_must(
+    collectives: Collectives,
+) -> None:
+    gathers = _gathers(collectives)
+    assert not {name: n for name, n in gathers.items() if n > ALLOWED.get(name, (0, ""))[0]}
     assert not {name for name in ALLOWED if gathers[name] == 0}, "no longer needed"
 
 
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        # Free dimensions remain split; only gradients of operands without the batch are summed.
-        ("matmul", {("all-reduce", "model", "b"): 1, ("all-reduce", "data", "a"): 1}),
-        ("einsum_of_one", {("all-reduce", "model", "b"): 1}),
-        ("same_shapes", {}),
-        ("one_hot", {}),
-        ("dropout", {}),
-        ("transpose", {}),
-        (
-            "reshape_that_moves_an_axis",
-            {("all-to-all", "data", "a"): 1, ("all-to-all", "data", "e"): 1},
-        ),
-        ("custom_gradient", {("all-reduce", "data", "a"): 1}),
-    ],
-)
+@pytest.mark.slow
+def test_no_other_operation_gathers(tmp_path: pathlib.Path) -> None:
+    others = [name for name in CASES if name not in ALLOWED]
+    gathers = _gathers(collectives_of(WORKER, tmp_path, others))
+    assert gathers == dict.fromkeys(others, 0)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_collectives_are_those_that_the_mathematics_needs(
-    collectives: Collectives, name: str, expected: dict[tuple[str, str, str], int]
+    collectives: Collectives, name: str
 ) -> None:
     counts = collections.Counter(
         (kind, ",".join(axes), ",".join(dimensions)) for kind, axes, dimensions in collectives[name]
     )
-    assert counts == expected
+    assert counts == EXPECTED[name]
 
 
 PROGRAM = """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,26 @@ from tests.layouts import assert_close
 BATCH, BLOCKS, SIZE = 4, 8, 3
 SHAPE = mtf.convert_to_shape(f"batch:{BATCH};blocks:{BLOCKS};positions:{SIZE}")
 
-
 MESHES = ["data:1,model:1", "data:2,model:2", "data:1,model:4", "data:8,model:1"]
+
+
+def _on_meshes(numbers: Sequence[int]) -> list[Any]:
+    """Returns the parameters (number, mesh shape) of a test.
+
+    In the default suite all numbers are on one device and in two parts, the last also in eight.
+    """
+    quick = {*MESHES[:2]}
+    return [
+        pytest.param(
+            number,
+            shape,
+            marks=[]
+            if shape in quick or (shape == MESHES[-1] and number == numbers[-1])
+            else [pytest.mark.slow],
+        )
+        for number in numbers
+        for shape in MESHES
+    ]
 
 
 def _array() -> np.ndarray:
@@ -76,9 +95,8 @@ def _mesh(mesh_shape: str) -> mtf.Mesh:
     return mtf.Mesh(mesh_shape, "batch:data;blocks:model")
 
 
-@pytest.mark.parametrize("mesh_shape", MESHES)
 @pytest.mark.parametrize("wrap", [False, True])
-@pytest.mark.parametrize("offset", [1, -3, 5, 8, -11])
+@pytest.mark.parametrize("offset, mesh_shape", _on_meshes([1, 5, 8, -11, -3]))
 def test_shift_shifts_along_a_dimension(offset: int, wrap: bool, mesh_shape: str) -> None:
     blocks = SHAPE.get_dim_by_name("blocks")
     clipped = offset if wrap else max(-BLOCKS, min(BLOCKS, offset))
@@ -94,9 +112,8 @@ def test_shift_shifts_along_a_dimension(offset: int, wrap: bool, mesh_shape: str
     )
 
 
-@pytest.mark.parametrize("mesh_shape", MESHES)
 @pytest.mark.parametrize("wrap", [False, True])
-@pytest.mark.parametrize("halo_size", [1, 3, 5])
+@pytest.mark.parametrize("halo_size, mesh_shape", _on_meshes([1, 3, 5]))
 def test_halo_exchange_adds_the_edges_of_both_neighbours(
     halo_size: int, wrap: bool, mesh_shape: str
 ) -> None:
@@ -108,9 +125,8 @@ def test_halo_exchange_adds_the_edges_of_both_neighbours(
     )
 
 
-@pytest.mark.parametrize("mesh_shape", MESHES)
 @pytest.mark.parametrize("wrap", [False, True])
-@pytest.mark.parametrize("halo_size", [1, 4])
+@pytest.mark.parametrize("halo_size, mesh_shape", _on_meshes([1, 4]))
 def test_left_halo_exchange_adds_the_edge_of_the_block_before(
     halo_size: int, wrap: bool, mesh_shape: str
 ) -> None:

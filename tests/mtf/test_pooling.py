@@ -35,9 +35,21 @@ def _named(mesh: mtf.Mesh, array: np.ndarray) -> mtf.Tensor:
     return mtf.import_tf_tensor(mesh, array, mtf.Shape(zip(names, array.shape, strict=True)))
 
 
-@pytest.mark.parametrize("mesh_shape, layout", WHERE)
+# In the default suite all are on one device, and one is on every mesh.
+WINDOWS = [(3, 2, "SAME"), (2, 2, "VALID"), (3, 1, "SAME"), (1, 2, "VALID")]
+
+
 @pytest.mark.parametrize(
-    "size, stride, padding", [(2, 2, "VALID"), (3, 2, "SAME"), (3, 1, "SAME"), (1, 2, "VALID")]
+    "size, stride, padding, mesh_shape, layout",
+    [
+        pytest.param(
+            *window,
+            *where,
+            marks=[] if window == WINDOWS[0] or where == WHERE[0] else pytest.mark.slow,
+        )
+        for window in WINDOWS
+        for where in WHERE
+    ],
 )
 def test_max_pooling_in_blocks_equals_the_whole(
     size: int, stride: int, padding: str, mesh_shape: str, layout: str

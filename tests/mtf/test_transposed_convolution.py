@@ -14,14 +14,21 @@ from tests.layouts import assert_close
 BATCH, ROWS, COLUMNS, CHANNELS, OUT = 2, 4, 8, 2, 4
 # (filter size, stride): side by side, with gaps, overlapping evenly and unevenly.
 CALLS = [(2, 2), (1, 2), (3, 2), (4, 2), (3, 1), (5, 2)]
+# Those whose blocks need no edges of others, those of one side, and of both.
+FEW_CALLS = [(2, 2), (3, 2), (3, 1)]
+ROWS_AND_COLUMNS = ("data:2,model:2", "row_blocks:data;column_blocks:model", (2, 2))
 WHERE = [
-    ("data:1,model:1", "", (1, 1)),
-    ("data:1,model:1", "", (2, 4)),
-    ("data:2,model:1", "batch:data", (1, 2)),
-    ("data:2,model:2", "row_blocks:data;column_blocks:model", (2, 2)),
-    pytest.param("data:2,model:2", "batch:data;out:model", (2, 1), marks=pytest.mark.slow),
-    pytest.param(
-        "data:4,model:2", "column_blocks:data;channels:model", (1, 4), marks=pytest.mark.slow
+    ("data:1,model:1", "", (1, 1), CALLS),
+    ("data:1,model:1", "", (2, 4), CALLS),
+    ("data:2,model:1", "batch:data", (1, 2), CALLS),
+    (*ROWS_AND_COLUMNS, FEW_CALLS),
+    *(
+        pytest.param(*where, CALLS, marks=pytest.mark.slow)
+        for where in (
+            ROWS_AND_COLUMNS,
+            ("data:2,model:2", "batch:data;out:model", (2, 1)),
+            ("data:4,model:2", "column_blocks:data;channels:model", (1, 4)),
+        )
     ),
 ]
 
@@ -48,13 +55,13 @@ def _transposed(x: tf.Tensor, kernel: tf.Tensor, stride: int) -> tf.Tensor:
     return tf.reshape(y, [BATCH, ROWS * stride, COLUMNS * stride, OUT])
 
 
-@pytest.mark.parametrize("mesh_shape, layout, blocking", WHERE)
+@pytest.mark.parametrize("mesh_shape, layout, blocking, calls", WHERE)
 def test_blocks_change_no_transposed_convolution(
-    mesh_shape: str, layout: str, blocking: tuple[int, int]
+    mesh_shape: str, layout: str, blocking: tuple[int, int], calls: list[tuple[int, int]]
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
     x, operands, references = _normal(BATCH, ROWS, COLUMNS, CHANNELS), [], []
-    for size, stride in CALLS:
+    for size, stride in calls:
         kernel = _normal(size, size, OUT, CHANNELS)
         cotangent = _normal(BATCH, ROWS * stride, COLUMNS * stride, OUT)
         with tf.GradientTape() as tape:
@@ -77,7 +84,7 @@ def test_blocks_change_no_transposed_convolution(
 
     def run(operands: list[list[mtf.Tensor]]) -> list[list[mtf.Tensor | None]]:
         results = []
-        for (_, stride), (x, kernel, cotangent) in zip(CALLS, operands, strict=True):
+        for (_, stride), (x, kernel, cotangent) in zip(calls, operands, strict=True):
             y = mtf.conv2d_transpose_with_blocks(
                 x, kernel, [stride] * 2, "SAME", x.shape[1], x.shape[2]
             )

@@ -30,6 +30,18 @@ MODELS = [name for name in CASES if name.endswith("_model")]
 STEPS = [name for name in CASES if "_step" in name]
 
 
+def _where(names: list[str]) -> list[Any]:
+    """Returns the parameters (case, whether on several devices).
+
+    In the default suite every fourth case is run on several devices.
+    """
+    return [
+        pytest.param(name, distributed, marks=[pytest.mark.slow] if distributed and n % 4 else [])
+        for n, name in enumerate(names)
+        for distributed in (False, True)
+    ]
+
+
 def _model_of(name: str) -> ReferenceCase:
     return CASES[name.split("_step", maxsplit=1)[0] + "_model"] if "_step" in name else CASES[name]
 
@@ -119,8 +131,7 @@ def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str
     return mtf.to_numpy(mtf.function(run)(inputs, position, limits))
 
 
-@pytest.mark.parametrize("distributed", [False, True])
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name, distributed", _where(STEPS))
 def test_a_step_equals_the_original(name: str, distributed: bool) -> None:
     case, model = CASES[name], _model_of(name)
     found = _step(case, model, _mesh(model, distributed))
@@ -135,8 +146,7 @@ def test_a_step_equals_the_original(name: str, distributed: bool) -> None:
         assert_close(found[key], value, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("distributed", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name, distributed", _where(MODELS))
 def test_the_whole_search_equals_the_original(name: str, distributed: bool) -> None:
     case = CASES[name]
     mesh = _mesh(case, distributed)

@@ -178,7 +178,11 @@ def _batches(name: str, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
     [False, pytest.param(True, marks=pytest.mark.slow)],
     ids=["one device", "several"],
 )
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    # The factored run is of the same model.
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "bi_gated" else []) for name in RUNS],
+)
 def test_a_training_of_the_original_continues(name: str, several: bool) -> None:
     folder = FOLDER / "old_runs" / name
     mesh = _mesh(name, several)

@@ -50,7 +50,7 @@ LAYOUTS = {
 
 # Compiling takes seconds a case: the other meshes are slow tests.
 QUICK_MESHES = {
-    ("two_col_blocks_train", "data:2,model:2"),
+    ("two_col_blocks_eval", "data:2,model:2"),
 }
 
 

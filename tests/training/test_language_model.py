@@ -64,7 +64,7 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
         embedding=TokenEmbedding(d_model=16, max_length=LENGTH),
         stack=functools.partial(
             Stack,
-            num_layers=2,
+            num_layers=1,
             layers=[
                 functools.partial(SelfAttention, heads=heads, dropout_rate=0.1),
                 functools.partial(FeedForward, d_ff=32, dropout_rate=0.1),

@@ -70,7 +70,11 @@ def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
     """Returns a state after four steps, which tests do not change."""
     mesh = mtf.Mesh(mesh_shape, layout)
     state = TrainState(
-        small_resnet(mesh), optim.Sgd(0.02), mesh, frozen=["^softmax/bias$"], average_decay=DECAY
+        small_resnet(mesh, stage_sizes=[1], widths=[4]),
+        optim.Sgd(0.02),
+        mesh,
+        frozen=["^softmax/bias$"],
+        average_decay=DECAY,
     )
     state.initialize()
     batches = [image_batch(seed) for seed in range(4)]

@@ -74,9 +74,11 @@ class IidDenoising(Objective):
         self, text: RawText, generators: Sequence[np.random.Generator], vocabulary: Vocabulary
     ) -> np.ndarray:
         """Returns bool [batch, raw_length]: whether an id is noise."""
-        is_noise = (uniform(generators, text.ids.shape[1]) < self.noise_density) & text.is_id
+        is_noise = uniform(generators, text.ids.shape[1]) < self.noise_density
+        is_noise &= text.is_id
         begins = is_noise.copy()
         begins[:, 1:] &= ~is_noise[:, :-1]
         # The targets may have one run more than the inputs.
         most_runs = len(vocabulary.sentinels) - 1
-        return is_noise & (np.cumsum(begins, axis=1, dtype=np.int32) <= most_runs)
+        is_noise &= np.cumsum(begins, axis=1, dtype=np.int32) <= most_runs
+        return is_noise

@@ -100,7 +100,7 @@ class MixtureOfDenoisers(Objective):
             mode = vocabulary.encode(denoiser.mode)
             made = denoiser.objective(
                 text.of_rows(rows),
-                [generators[row] for row in rows],
+                [generators[row] for row in rows.tolist()],
                 lengths._replace(inputs=lengths.inputs - len(mode)),
                 vocabulary,
             )
@@ -113,4 +113,6 @@ class MixtureOfDenoisers(Objective):
         """Returns int64 [batch] the number of every row's denoiser."""
         bounds = np.cumsum([denoiser.rate for denoiser in self.denoisers])
         draws = uniform(generators, 1)[:, 0] * bounds[-1]
-        return np.minimum(np.searchsorted(bounds, draws, side="right"), len(bounds) - 1)
+        # A product that is rounded up to the last bound still belongs to the last denoiser.
+        numbers: np.ndarray = np.searchsorted(bounds[:-1], draws, side="right")
+        return numbers

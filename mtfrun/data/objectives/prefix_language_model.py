@@ -55,7 +55,8 @@ class PrefixLanguageModel(Objective):
         """Returns int64 [batch] number of ids of the inputs, without the end."""
         draws = uniform(generators, 1)[:, 0]
         targets = 1 + np.floor(draws * self._most_targets(text.lengths)).astype(np.int64)
-        return text.lengths - targets
+        prefix_lengths: np.ndarray = text.lengths - targets
+        return prefix_lengths
 
     def _most_targets(self, lengths: np.ndarray) -> np.ndarray:
         """Returns the largest number of targets, in the shape of `lengths`."""

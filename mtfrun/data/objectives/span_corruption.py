@@ -82,7 +82,8 @@ class SpanCorruption(Objective):
         places = np.minimum(starts, width) + np.arange(batch)[:, None] * (width + 1)
         changes = np.bincount(places.reshape(-1), minlength=batch * (width + 1))
         number_of_span = np.cumsum(changes.reshape(batch, width + 1)[:, :width], axis=1)
-        return (number_of_span % 2 == 1) & text.is_id
+        is_noise: np.ndarray = (number_of_span % 2 == 1) & text.is_id
+        return is_noise
 
     def _noise_and_spans(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers of ids of noise and of spans, int64 in the shape of `lengths`.

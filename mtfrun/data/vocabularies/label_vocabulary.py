@@ -85,7 +85,6 @@ class LabelVocabulary(Vocabulary):
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the label of the first id, "" if it is that of no label."""
-        for token in np.asarray(ids).reshape(-1).tolist()[:1]:
-            if self._first_label_id <= token < self.size:
-                return self._labels[token - self._first_label_id]
-        return ""
+        first = np.asarray(ids).reshape(-1)[:1]
+        number = int(first[0]) - self._first_label_id if first.size else -1
+        return self._labels[number] if 0 <= number < len(self._labels) else ""

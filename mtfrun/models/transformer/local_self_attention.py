@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import MASKED, AttentionHeads, KeysAndValues
-from mtfrun.models.transformer.ring import (
+from mtfrun.models.transformer.ring_cache import (
     ring_after,
     ring_dimension,
     ring_positions,

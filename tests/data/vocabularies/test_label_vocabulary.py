@@ -23,7 +23,7 @@ def test_ids_of_no_label_are_empty() -> None:
 
 
 def test_an_unknown_label_is_named_with_the_nearest() -> None:
-    with pytest.raises(DataError, match=r'"noun.plan" is none of .* "noun.plant"'):
+    with pytest.raises(DataError, match=r"none of .*, did you mean 'noun\.plant'"):
         LabelVocabulary(LABELS).encode("noun.plan")
 
 

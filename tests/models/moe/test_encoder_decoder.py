@@ -28,6 +28,7 @@ from tests.models.small_encoder_decoder import (
     pairs,
     small_encoder_decoder,
 )
+from tests.models.small_model import on_mesh
 
 STEPS = 6
 # A second level of few tokens needs room; where it has, nothing depends on who else is there.
@@ -87,6 +88,21 @@ def test_training_lowers_the_loss_and_evaluation_measures_both_mixtures() -> Non
         assert values[f"{prefix}/entropy"] > 0.0
 
 
+def test_the_loss_is_the_same_on_a_mesh() -> None:
+    def loss(mesh_shape: str) -> Any:
+        mesh = mtf.Mesh(mesh_shape, LAYOUT)
+        model = _model(mesh)
+        run = mtf.function(lambda f: model.loss(f, training=True, key=mtf.random_key(0)))
+        return mtf.to_numpy(run(on_mesh(mesh, packed_pairs())))
+
+    actual, expected = loss("data:2,model:2"), loss(ONE_DEVICE)
+    assert_close(actual.total, expected.total, FLOAT32_MODEL_TOLERANCE)
+    assert actual.metrics.keys() == expected.metrics.keys()
+    for name, metric in expected.metrics.items():
+        assert_close(actual.metrics[name].total, metric.total, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.slow
 def test_training_and_evaluation_are_the_same_on_a_mesh() -> None:
     results: list[Any] = list(zip(_trained("data:2,model:2"), _trained(ONE_DEVICE), strict=True))
     for actual, expected in results:

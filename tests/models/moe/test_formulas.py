@@ -104,7 +104,7 @@ def test_a_switch_with_a_slot_for_every_token_is_the_formula(
     assert_close(mtf.to_numpy(outputs["step"]), expected[:, 0], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("make", [one_level, two_levels])
+@pytest.mark.parametrize("make", [one_level, pytest.param(two_levels, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "output_dim",
     [OUTPUT_DIMS[1], pytest.param(OUTPUT_DIMS[2], marks=pytest.mark.slow)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,9 @@ def _history(
 
 
 CASES = [
-    pytest.param("one level", "data:2,model:2", True, 1),
-    pytest.param("two levels", "data:2,model:2", False, 1),
-    pytest.param("two levels", "data:2,model:2", True, 1, marks=pytest.mark.slow),
+    pytest.param("two levels", "data:2,model:2", True, 1),
+    pytest.param("two levels", "data:2,model:2", False, 1, marks=pytest.mark.slow),
+    pytest.param("one level", "data:2,model:2", True, 1, marks=pytest.mark.slow),
     pytest.param("two levels", ONE_DEVICE, True, 1, marks=pytest.mark.slow),
     pytest.param("one level", "data:2,model:1", False, 2, marks=pytest.mark.slow),
     pytest.param("two levels", "data:2,model:2", False, 2, marks=pytest.mark.slow),
@@ -159,24 +160,31 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
 @functools.cache
 def _beams(mixture: str, mesh_shape: str, rows: tuple[int, ...]) -> Any:
     """Returns a prefix language model's hypotheses for some of eight prompts, as one batch."""
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    model = _model(mesh, mixture, prefix=True)
+    mesh, run = _beam_search(mixture, mesh_shape)
     prompts = packed_rows()["targets"][:, :6]
     prompts *= np.arange(6) < 2 + np.arange(8)[:, np.newaxis] % 3
+    return mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts[list(rows)]})))
+
+
+@functools.cache
+def _beam_search(mixture: str, mesh_shape: str) -> tuple[mtf.Mesh, Callable[..., Any]]:
+    """Returns a beam search as a program, which is compiled once for every number of rows."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    model = _model(mesh, mixture, prefix=True)
 
     def run(features: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
         return decoding.Search(beam_size=2)(
             functools.partial(model.decoder, features),
             features["targets"],
             mtf.Dimension("vocab", VOCABULARY),
-            lines=mtf.range(mesh, mtf.Dimension("batch", len(rows))),
+            lines=mtf.range(mesh, features["targets"].shape[0]),
         )
 
-    return mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts[list(rows)]})))
+    return mesh, mtf.function(run)
 
 
 @pytest.mark.parametrize(
-    "mixture", ["two levels", pytest.param("one level", marks=pytest.mark.slow)]
+    "mixture", ["one level", pytest.param("two levels", marks=pytest.mark.slow)]
 )
 def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: str) -> None:
     together = _beams(mixture, ONE_DEVICE, tuple(range(8)))

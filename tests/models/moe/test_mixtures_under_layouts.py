@@ -23,7 +23,7 @@ MESHES = [mesh_shape for mesh_shape in LAYOUTS[1:] if "8" not in mesh_shape]
 QUICK = {
     ("one level", "top_2", "gather", "data:4,model:2", LAYOUT),
     ("one level", "top_2", "gather", "data:2,model:2", DATA_PARALLEL),
-    ("two levels", "top_2_random", "gather", "data:4,model:2", LAYOUT),
+    ("two levels", "top_2", "gather", "data:2,model:2", LAYOUT),
     ("two levels", "switch", "einsum", "data:4,model:2", LAYOUT),
 }
 ON_MESHES = [

@@ -43,7 +43,13 @@ FIRST_STEP = {
     "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
 }
 # Compiling takes seconds a case.
-SLOW = ("data 4", "data 2 x col_blocks 4", "blocks on one device", "row_blocks 2 x col_blocks 2")
+SLOW = (
+    "data 4",
+    "data 2 x filters 2",
+    "data 2 x col_blocks 4",
+    "blocks on one device",
+    "row_blocks 2 x col_blocks 2",
+)
 
 
 @functools.cache
@@ -76,8 +82,8 @@ def _trained(
 @pytest.mark.parametrize(
     "where",
     [
-        # The first steps of other cases are compared in the default suite.
-        pytest.param(where, marks=[] if "blocks" in where else [pytest.mark.slow])
+        # The first steps with blocks are compared in the default suite.
+        pytest.param(where, marks=[] if "filters" in where else [pytest.mark.slow])
         for where in WHERE
     ],
 )

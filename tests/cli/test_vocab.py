@@ -1,0 +1,119 @@
+"""The command `vocab train`, and runs with its vocabulary."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.cli.vocab_commands import with_progress
+from mtfrun.data import SentencePieceVocabulary
+from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
+
+USE_VOCABULARY = "--gin.VOCABULARY=@data.SentencePieceVocabulary()"
+
+
+def _experiment(directory: pathlib.Path) -> list[str]:
+    """Writes a text of 300 lines and returns the flags of a tiny language model on it."""
+    text = directory / "text.txt"
+    text.write_text("".join(f"line {i}: the quick brown fox\n" for i in range(300)))
+    return [
+        "--gin_file=defaults.gin",
+        "--gin_file=models/lm_tiny.gin",
+        *TINY,
+        *TWO_STEPS,
+        "--gin.Task.source=@data.TextFiles()",
+        f"--gin.TextFiles.patterns='{text}'",
+    ]
+
+
+def _file(path: pathlib.Path) -> str:
+    return f"--gin.SentencePieceVocabulary.sentencepiece_model_file='{path}'"
+
+
+def _train(experiment: list[str], output: pathlib.Path, *flags: str, size: int = 300) -> bytes:
+    """Trains a vocabulary and returns the line on standard output."""
+    process = mtfrun_here(
+        "vocab", "train", *experiment, f"--size={size}", f"--output={output}", *flags
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    return process.stdout
+
+
+def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathlib.Path) -> None:
+    model = tmp_path / "new/vocab.model"
+    # The configuration names the file before it exists.
+    experiment = [*_experiment(tmp_path), USE_VOCABULARY, _file(model)]
+    line = _train(experiment, model).decode()
+    assert line.startswith(f"{model}: 300 pieces, ")
+    assert line.endswith(" characters a token on 0.0 MB of text\n")
+    first = model.read_bytes()
+    _train(experiment, model)
+    assert model.read_bytes() == first
+    assert [path.name for path in model.parent.iterdir()] == ["vocab.model"]
+    vocabulary = SentencePieceVocabulary(str(model))
+    assert vocabulary.unpadded_size == 400
+    run = f"--model_dir={tmp_path / 'run'}"
+    succeeded(mtfrun_here("train", *experiment, run))
+    (record,) = succeeded(mtfrun_here("decode", run, "--prompt=the quick brown"))
+    assert record["prompt_tokens"] == len(vocabulary.encode("the quick brown"))
+
+
+def test_the_same_texts_with_settings_of_t5(tmp_path: pathlib.Path) -> None:
+    model = tmp_path / "t5.model"
+    flags = ["--normalization=nmt_nfkc", "--no_byte_fallback", "--features=targets"]
+    _train(_experiment(tmp_path), model, *flags, size=40)
+    vocabulary = SentencePieceVocabulary(str(model))
+    assert vocabulary.decode(vocabulary.encode("the\n\nquick")) == "the quick"
+    assert vocabulary.encode("\u05d0")[-1] == vocabulary.unknown_id
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--size=90000"], "the text is too small for 90000 pieces: choose --size="),
+        (["--size=300", "--split=tset"], 'has no split "tset"; it has train, validation'),
+        (["--size=300", "--features=inputs"], "the texts of LanguageModelData are targets"),
+        (["--size=300", "--normalization=nfd"], 'normalization="nfd": choose one of identity'),
+        (["--size=300", "--max_bytes=9"], "max_bytes=9 must be at least 4096"),
+        ([], "vocab train needs the number of pieces: --size=8000"),
+        (["--size=300", "--model_dir=x"], "vocab train reads no run: leave --model_dir out"),
+        (["--size=300", "--output="], "vocab train needs a file to write: --output=vocab.model"),
+        (["--size=300", "--output=/proc/vocab.model"], "cannot write /proc/vocab.model"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_file(
+    tmp_path: pathlib.Path, flags: list[str], message: str
+) -> None:
+    output = tmp_path / "vocab.model"
+    process = mtfrun_here("vocab", "train", *_experiment(tmp_path), f"--output={output}", *flags)
+    assert process.returncode == 2, process.stderr.decode()
+    # Where training fails, a line before says that the texts were read.
+    assert message in process.stderr.decode().splitlines()[-1]
+    assert not output.exists()
+
+
+def test_data_without_texts_is_refused(tmp_path: pathlib.Path) -> None:
+    process = mtfrun_here(
+        *("vocab", "train", "--gin_file=runs/digits.gin"),
+        *("--size=300", f"--output={tmp_path / 'vocab.model'}"),
+    )
+    assert "ImageData has no texts to train a vocabulary on" in error_line(process)
+
+
+def test_the_command_has_two_words() -> None:
+    assert "vocab needs a command: vocab train" in error_line(mtfrun_here("vocab"))
+    assert "did you mean 'vocab train'?" in error_line(mtfrun_here("vocab", "trian"))
+
+
+def test_progress_is_said_every_ten_seconds_and_at_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = iter([0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 25.0])  # seconds
+    texts = [b"x" * 500_000] * 6
+    assert list(with_progress(texts, clock=lambda: next(times))) == texts
+    assert capsys.readouterr().err.splitlines() == [
+        "read 1.5 MB of text",
+        "read 3.0 MB of text",
+        "read 3.0 MB of text in 25 s; training",
+    ]
