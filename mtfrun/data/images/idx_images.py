@@ -100,10 +100,11 @@ def read_idx(path: str, num_dims: int) -> np.ndarray:
       DataError: there is no such file, or it is not an IDX file.
     """
     sizes = _sizes(path, num_dims)
-    data = _read(path)[_header_bytes(num_dims) :]
-    if len(data) != math.prod(sizes):
-        raise DataError(f"{path} has {len(data)} bytes of data, not {sizes}: damaged")
-    return np.frombuffer(data, np.uint8).reshape(sizes)
+    content = _read(path)
+    count = len(content) - _header_bytes(num_dims)
+    if count != math.prod(sizes):
+        raise DataError(f"{path} has {count} bytes of data, not {sizes}: damaged")
+    return np.frombuffer(content, np.uint8, offset=_header_bytes(num_dims)).reshape(sizes)
 
 
 def _sizes(path: str, num_dims: int) -> list[int]:
