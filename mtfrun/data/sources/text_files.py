@@ -12,7 +12,7 @@ from mtfrun.data.sources.file_ranges import FileRange, range_of_split
 from mtfrun.data.sources.file_source import PATTERNS_PER_SPLIT, FileSource, matches
 from mtfrun.data.sources.source import TEXT, Example
 from mtfrun.data.sources.streams import LONGEST_PART, blocks, lines, parts
-from mtfrun.data.splits import split_of
+from mtfrun.data.splits import SHARES, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,11 @@ class TextFiles(FileSource):
                 f'into split "{split}"; give patterns per split, e.g. {PATTERNS_PER_SPLIT}'
             )
         return paths
+
+    def _share(self, split: str) -> float:
+        # Several files are not divided.
+        is_divided = not isinstance(self.patterns, Mapping) and len(matches(self.patterns)) == 1
+        return SHARES[split] if is_divided else 1.0
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the content of every file, a long one in parts."""
