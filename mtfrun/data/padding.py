@@ -41,8 +41,8 @@ def padding_of(batch: Batch) -> Padding:
 def occupied(features: Batch, name: str) -> np.ndarray:
     """Returns which positions of a feature of ids hold a token, bool of its shape.
 
-    Segments say so where there are any. Else an id of 0 is padding, but for targets with gaps: those
-    of a masked language model, which has a target for some of its inputs only.
+    Segments say so where there are any. Else an id of 0 is padding, but for targets with gaps:
+    those of a masked language model, which has a target for some of its inputs only.
 
     >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}
     >>> occupied(batch, "targets").tolist()
