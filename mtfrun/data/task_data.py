@@ -109,8 +109,11 @@ class TaskData(TextData):
 
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """The vocabulary of every feature that is read."""
-        return {name: self.task.vocabulary_of(name) for name in self.texts}
+        """The vocabulary of every feature that is read, and of inputs that are made of targets."""
+        names = [name for name in (INPUTS, TARGETS) if name in self.texts or name in self.features]
+        return {
+            name: self.task.vocabulary_of(name if name in self.texts else TARGETS) for name in names
+        }
 
     def fingerprint(self) -> dict[str, object]:
         """Returns the hashes of ids and vocabularies, and the settings that make rows of them.

@@ -41,6 +41,11 @@ class TextFiles(FileSource):
             )
         return paths
 
+    def _share(self, split: str) -> float:
+        # Several files are not divided.
+        is_divided = not isinstance(self.patterns, Mapping) and len(matches(self.patterns)) == 1
+        return SHARES[split] if is_divided else 1.0
+
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the content of every file, a long one in parts."""
         paths = self.paths(split)
