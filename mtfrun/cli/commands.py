@@ -56,7 +56,9 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
         if flags.restart:
             _restart(run)
         texts = {tag: config.as_markdown(text) for tag, text in texts.items()}
-        result = training.run(run, texts=texts, profile=flags.profile)
+        result = training.run(
+            run, texts=texts, profile=flags.profile, accept_changes=flags.accept_changes
+        )
     if result.signal is not None:
         print(f"mtfrun: stopped and saved at step {result.step}", file=sys.stderr)
         return 128 + result.signal

@@ -68,9 +68,12 @@ IMAGE_FILES = [
 ]
 
 FILES_OF_PAIRS = [
+    "data/jsonl_pairs.gin",
     "data/libreoffice_help.gin",
     "data/number_tasks.gin",
     "data/number_words.gin",
+    "data/parquet_pairs.gin",
+    "data/tfds_pairs.gin",
     "data/tsv_pairs.gin",
     "data/wordnet.gin",
 ]
@@ -187,10 +190,10 @@ def test_a_shipped_file_builds_tiny(name: str) -> None:
         row = 512 + 114
     elif "data/number_words.gin" in files or name == "runs/number_words.gin":
         row = 8 + 66
-    elif name in ("data/tsv_pairs.gin", "data/libreoffice_help.gin", "data/wordnet.gin"):
-        row = 128 + 128
     elif name == "data/number_tasks.gin":
         row = 66 + 66
+    elif name in FILES_OF_PAIRS:
+        row = 128 + 128
     row += TARGETS_OF_OBJECTIVES.get(name, 0)
     training = _build(files, flags)
     variables = training.state.named_variables()
