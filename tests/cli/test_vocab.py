@@ -98,7 +98,10 @@ def test_the_same_texts_with_settings_of_t5(tmp_path: pathlib.Path) -> None:
     [
         (["--size=90000"], "the text is too small for 90000 pieces: choose --size="),
         (["--size=300", "--split=tset"], 'has no split "tset"; it has train, validation'),
-        (["--size=300", "--features=inputs"], "the texts of LanguageModelData are targets"),
+        (
+            ["--size=300", "--features=inputs"],
+            "LanguageModelData has no texts of inputs: choose among targets",
+        ),
         (["--size=300", "--normalization=nfd"], 'normalization="nfd": choose one of identity'),
         (["--size=300", "--max_bytes=9"], "max_bytes=9 must be at least 4096"),
         ([], "vocab train needs the number of pieces: --size=8000"),

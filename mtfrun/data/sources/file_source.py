@@ -70,11 +70,10 @@ class FileSource(Source):
         paths = self.paths(split)
         if any(map(is_compressed, paths)):
             return None
-        size = sum(Path(path).stat().st_size for path in paths)
-        return round(size * self._share(split))
+        return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
 
     def _share(self, split: str) -> float:
-        """Returns about how much of its files a split consists of."""
+        """Returns about which share of the files of a split belongs to it."""
         return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
 
     def _in_split(self, split: str) -> Callable[[bytes], bool]:
