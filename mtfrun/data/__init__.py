@@ -55,6 +55,14 @@ from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.postprocessing import LabelNumber, Number
+from mtfrun.data.preprocessors import (
+    Glue,
+    LabelNames,
+    ParseTsv,
+    Rekey,
+    Summarize,
+    Translate,
+)
 from mtfrun.data.prompting import (
     Answering,
     AnsweringInRow,
@@ -119,6 +127,7 @@ __all__ = [
     "Feature",
     "FeatureLengths",
     "Fields",
+    "Glue",
     "Host",
     "HuggingFaceVocabulary",
     "IdxImages",
@@ -129,6 +138,7 @@ __all__ = [
     "ImageSource",
     "Infeed",
     "JsonLines",
+    "LabelNames",
     "LabelNumber",
     "LabelVocabulary",
     "LanguageModelData",
@@ -142,6 +152,7 @@ __all__ = [
     "Padding",
     "PairsData",
     "Parquet",
+    "ParseTsv",
     "PrefixLanguageModel",
     "Preprocessor",
     "PromptLimits",
@@ -150,6 +161,7 @@ __all__ = [
     "RandAugment",
     "RandomResizedCrop",
     "RawText",
+    "Rekey",
     "Row",
     "Rows",
     "ScoredRow",
@@ -159,6 +171,7 @@ __all__ = [
     "SequenceToSequenceData",
     "Source",
     "SpanCorruption",
+    "Summarize",
     "Task",
     "TaskData",
     "TextClassificationData",
@@ -169,6 +182,7 @@ __all__ = [
     "Tfds",
     "TfdsImages",
     "Tfrecord",
+    "Translate",
     "Tsv",
     "Vocabulary",
     "WordNetGlosses",

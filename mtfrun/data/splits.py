@@ -10,6 +10,8 @@ from mtfrun.data.errors import DataError
 from mtfrun.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+"""The part of all documents that falls into each split."""
 
 # Bytes of a record that decide its split. A text that is read in parts is longer than that.
 _HASHED = 1 << 16

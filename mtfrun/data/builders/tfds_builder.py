@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -70,8 +71,8 @@ def read_split(
       builder: of the dataset.
       name: of the dataset, for messages.
       split: the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
-      features: the features to read, nested ones as "outer/inner"; other outermost ones, such as
-        images, are not even parsed.
+      features: the features to read, nested ones as "outer/inner"; others, such as images, are not
+        even parsed.
       encoded: those of them that stay as they are stored, such as the bytes of a JPEG file.
 
     Raises:
@@ -104,12 +105,24 @@ def _partial_decoding(
     builder: tfds.core.DatasetBuilder, features: Sequence[str], encoded: Sequence[str]
 ) -> tfds.decode.PartialDecoding | None:
     """Returns what restricts reading and decoding to some features, None to read all."""
-    # TFDS does not restrict what is no plain dictionary, such as a pair of translations.
-    if type(builder.info.features) is not tfds.features.FeaturesDict:
+    selected = _selected(builder.info.features, [name.split("/") for name in features])
+    if selected is True:
         return None
-    outermost = [feature.split("/", maxsplit=1)[0] for feature in features]
     skipped = {feature: tfds.decode.SkipDecoding() for feature in encoded}
-    return tfds.decode.PartialDecoding(dict.fromkeys(outermost, True), skipped)
+    return tfds.decode.PartialDecoding(selected, skipped)
+
+
+def _selected(feature: Any, paths: Sequence[Sequence[str]]) -> Any:
+    """Returns {"a": {"b": True}} for [["a", "b"]], or True for all that `feature` has."""
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+    # TFDS does not restrict what is no plain dictionary, such as a pair of translations.
+    if type(inner) is not tfds.features.FeaturesDict or [] in paths:
+        return True
+    names = {path[0] for path in paths}
+    return {
+        name: _selected(inner[name], [path[1:] for path in paths if path[0] == name])
+        for name in sorted(names)
+    }
 
 
 def _downloaded(name: str, directory: Path) -> tfds.core.DatasetBuilder:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.source import Source
-from mtfrun.data.splits import SPLITS, split_of_record
+from mtfrun.data.sources.streams import is_compressed
+from mtfrun.data.splits import SHARES, SPLITS, split_of_record
 
 Patterns = str | Sequence[str]
 
@@ -63,6 +64,17 @@ class FileSource(Source):
         # Where the patterns have no splits, the split decides which part of the files is read.
         part = None if isinstance(self.patterns, Mapping) else split
         return {"source": type(self).__name__, "part": part, "settings": settings, "files": files}
+
+    def expected_bytes(self, split: str) -> int | None:
+        """Returns the split's share of the files' sizes; None if one is compressed."""
+        paths = self.paths(split)
+        if any(map(is_compressed, paths)):
+            return None
+        return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
+
+    def _share(self, split: str) -> float:
+        """Returns about which share of the files of a split belongs to it."""
+        return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
 
     def _in_split(self, split: str) -> Callable[[bytes], bool]:
         """Returns the function that says of a record's bytes whether it belongs to a split."""

@@ -84,7 +84,12 @@ def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
         ended = (pending + block).split(b"\n")
         pending = ended.pop()
         for line in ended:
-            yield (line[:-1] if line.endswith(b"\r") else line), True
+            if line.endswith(b"\r"):
+                line = line[:-1]
+            while len(line) > LONGEST_PART:
+                part, line = _cut(line)
+                yield part, False
+            yield line, True
         while len(pending) > LONGEST_PART:
             part, pending = _cut(pending)
             yield part, False

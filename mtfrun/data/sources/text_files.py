@@ -12,7 +12,7 @@ from mtfrun.data.sources.file_ranges import FileRange, range_of_split
 from mtfrun.data.sources.file_source import PATTERNS_PER_SPLIT, FileSource, matches
 from mtfrun.data.sources.source import TEXT, Example
 from mtfrun.data.sources.streams import LONGEST_PART, blocks, lines, parts
-from mtfrun.data.splits import split_of
+from mtfrun.data.splits import SHARES, split_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +41,23 @@ class TextFiles(FileSource):
             )
         return paths
 
+    def _share(self, split: str) -> float:
+        return SHARES[split] if self._is_divided() else 1.0
+
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the content of every file, a long one in parts."""
-        for path in self.paths(split):
-            start, size = self._range(path, split)
+        paths = self.paths(split)
+        start, size = self._part(paths[0], split) if self._is_divided() else (0, None)
+        for path in paths:
             for text, is_whole in parts(blocks(path, start, size)):
                 yield Example({TEXT: text}, is_whole)
 
-    def _range(self, path: str, split: str) -> tuple[int, int | None]:
-        """Returns the first byte of a file and the number of bytes that belong to a split."""
-        if isinstance(self.patterns, Mapping) or len(matches(self.patterns)) > 1:
-            return 0, None
-        part: FileRange = range_of_split(path, split)
+    def _is_divided(self) -> bool:
+        """Returns whether there is one file, of which every split is a part."""
+        return not isinstance(self.patterns, Mapping) and len(matches(self.patterns)) == 1
+
+    def _part(self, path: str, split: str) -> FileRange:
+        part = range_of_split(path, split)
         if not part.size:
             raise DataError(
                 f"{path} is the only file and too small to be split: none of its "
@@ -116,7 +121,7 @@ class TextParagraphs(_DocumentsInFiles):
                 paragraph, size = [], 0
             else:
                 separator = b"\n" if paragraph and not is_inside_line else b""
-                if size > LONGEST_PART:
+                if paragraph and size + len(line) > LONGEST_PART:
                     yield b"".join(paragraph), False
                     paragraph, size = [], 0
                 paragraph += [separator, line]

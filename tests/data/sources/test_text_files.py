@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
-from mtfrun.data import DataError, Source, TextFiles, TextLines
+from mtfrun.data import DataError, Source, TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.streams import LONGEST_PART
 from mtfrun.data.splits import split_of
 
 NAMES = ("a.txt", "b.txt")
+# Bytes in memory while a file of any length is read.
+LARGEST_PEAK = 12 * LONGEST_PART
 
 
 def write(directory: Path, **texts: bytes) -> None:
@@ -159,3 +167,116 @@ def test_a_single_file_that_is_too_small_for_a_split_is_an_error_of_one_line(
         f"{tmp_path}/input.txt is the only file and too small to be split: none of its 3 byte(s) "
         'fall into "validation"; take a longer one, or give patterns per split'
     )
+
+
+def test_paragraphs_are_lines_between_blank_ones(tmp_path: Path) -> None:
+    write(tmp_path, a=b"\n\none\r\n  two\r\n\r\n \t\nthree\n\n\n", b=b"four\n", c=b"\n \n")
+    source = TextParagraphs({"train": str(tmp_path / "*.txt")})
+    assert documents(source, "train") == [b"one\n  two", b"three", b"four"]
+
+
+def test_paragraphs_are_split_by_their_text(tmp_path: Path) -> None:
+    paragraphs = [f"a\nparagraph {i % 200}".encode() for i in range(400)]
+    write(tmp_path, a=b"\n\n".join(paragraphs))
+    source = TextParagraphs(str(tmp_path / "a.txt"))
+    splits = [documents(source, split) for split in source.splits]
+    assert sorted(text for split in splits for text in split) == sorted(paragraphs)
+    assert sum(len(set(split)) for split in splits) == 200 and all(splits)
+
+
+LONG = 3 * LONGEST_PART
+
+
+@pytest.mark.parametrize("separator", [b"", b" ", b"\n"])
+def test_long_documents_come_in_parts_of_one_split(separator: bytes, tmp_path: Path) -> None:
+    content = (b"0123456789" * 100 + separator) * (LONG // 1000) + b"end"
+    write(tmp_path, a=b"first\n\n" + content + b"\n\nlast\n\n" + content)
+    path = str(tmp_path / "a.txt")
+    assert b"".join(documents(TextFiles({"train": path}), "train")) == Path(path).read_bytes()
+    expected = [b"first", content, b"last", content]
+    assert documents(TextParagraphs({"train": path}), "train") == expected
+    splits = [documents(TextParagraphs(path), split) for split in ("train", "validation", "test")]
+    assert [split.count(content) for split in splits if content in split] == [2]
+    assert sorted(text for split in splits for text in split) == sorted(expected)
+    if separator != b"\n":
+        expected = [b"first", b"", content, b"", b"last", b"", content]
+        assert documents(TextLines({"train": path}), "train") == expected
+
+
+@pytest.mark.parametrize("kind", [TextFiles, TextLines, TextParagraphs])
+@pytest.mark.parametrize("suffix, compress", [(".gz", gzip.compress), (".zst", zstandard.compress)])
+def test_compressed_files_have_the_splits_of_plain_ones(
+    kind: type[TextFiles | TextLines | TextParagraphs],
+    suffix: str,
+    compress: Callable[[bytes], bytes],
+    tmp_path: Path,
+) -> None:
+    content = "".join(f"line {i} \u20ac\n\n" for i in range(9_000)).encode()
+    write(tmp_path, a=content)
+    (tmp_path / f"a.txt{suffix}").write_bytes(compress(content))
+    for split in ("train", "validation", "test"):
+        plain = documents(kind(str(tmp_path / "a.txt")), split)
+        assert plain and plain == documents(kind(str(tmp_path / f"a.txt{suffix}")), split)
+
+
+def test_the_fingerprint_changes_with_files_splits_and_settings_but_not_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, a=b"text")
+    pattern = str(tmp_path / "*.txt")
+    prints = {
+        json.dumps(source.fingerprint("train"))
+        for source in (TextLines(pattern), TextLines({"train": pattern}), TextFiles(pattern))
+    }
+    prints.add(json.dumps(TextLines(pattern).fingerprint("test")))
+    assert len(prints) == 4
+    monkeypatch.chdir(tmp_path)
+    assert json.dumps(TextLines("./a.*").fingerprint("train")) in prints
+    (tmp_path / "a.txt").write_bytes(b"more text")
+    assert json.dumps(TextLines(pattern).fingerprint("train")) not in prints
+    with pytest.raises(DataError, match='no split "dev"'):
+        TextLines(pattern).fingerprint("dev")
+
+
+def test_a_file_that_cannot_be_read_is_an_error_of_one_line(tmp_path: Path) -> None:
+    write(tmp_path, a=b"text")
+    source = TextLines({"train": str(tmp_path / "a.txt")})
+    (tmp_path / "a.txt").chmod(0)
+    if os.access(tmp_path / "a.txt", os.R_OK):  # the superuser may read all files
+        return
+    assert "a.txt cannot be read: Permission denied" in message(source, "train")
+
+
+def test_the_expected_bytes_are_about_those_of_the_text(tmp_path: Path) -> None:
+    write(tmp_path, a=b"".join(b"line %d\n" % i for i in range(9_000)), b=b"text")
+    one, both = str(tmp_path / "a.txt"), str(tmp_path / "*.txt")
+    for source in (TextFiles(one), TextLines(one), TextFiles({"test": one}), TextFiles(both)):
+        split = source.splits[-1]
+        if source == TextFiles(both) and split not in map(split_of, NAMES):
+            continue
+        size = sum(map(len, documents(source, split)))
+        expected = source.expected_bytes(split)
+        assert expected is not None and 0.7 * expected <= size <= 1.1 * expected
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
+    assert TextLines(str(tmp_path / "a.txt.gz")).expected_bytes("train") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [TextFiles, TextLines, TextParagraphs])
+def test_a_large_file_is_never_in_memory(
+    kind: type[TextFiles | TextLines | TextParagraphs], tmp_path: Path
+) -> None:
+    with (tmp_path / "a.txt").open("wb") as file:
+        for number in range(60):
+            file.write(f"{number:04d} is a line without an end ".encode() * 34_000)
+    tracemalloc.start()
+    try:
+        total = sum(
+            len(example.fields["text"])
+            for example in kind({"train": str(tmp_path / "a.txt")}).examples("train")
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert total == (tmp_path / "a.txt").stat().st_size > 60_000_000
+    assert peak < LARGEST_PEAK

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +18,7 @@ from absl import logging
 
 from mtfrun.data import DataError, Tfds
 from mtfrun.data.builders.silence import silent_tfds
+from mtfrun.data.splits import SPLITS
 
 LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
 
@@ -45,7 +50,7 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
         """Yields the lines in order."""
         for key, line in enumerate(LINES):
-            yield key, {"review": line, "label": 0, "image": np.zeros([2, 2, 1], np.uint8)}
+            yield key, {"review": line, "label": key % 2, "image": np.zeros([2, 2, 1], np.uint8)}
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,99 @@ def test_an_unknown_feature_lists_those_that_can_be_text(data_dir: str) -> None:
     for feature in ("text", "image"):
         line = message(Tfds("prepared_reviews", [feature], data_dir=data_dir))
         assert f'has no text feature "{feature}"; its text features: label, review' in line
+
+
+def test_labels_become_names_and_features_are_renamed(data_dir: str) -> None:
+    source = Tfds("prepared_reviews", {"inputs": "review", "targets": "label"}, data_dir=data_dir)
+    assert [dict(example.fields) for example in source.examples("train")] == [
+        {"inputs": line, "targets": str(i % 2).encode()} for i, line in enumerate(LINES)
+    ]
+    everything = next(Tfds("prepared_reviews", data_dir=data_dir).examples("train"))
+    assert list(everything.fields) == ["label", "review"]
+
+
+def test_slices_give_splits_names(data_dir: str) -> None:
+    slices = {"train": "train[1:]", "validation": "train[:1]+train[:1]"}
+    source = Tfds("prepared_reviews", ["review"], slices, data_dir=data_dir)
+    assert source.splits == ("train", "validation")
+    assert texts(source, "train", "review") == LINES[1:]
+    assert texts(source, "validation", "review") == [LINES[0]] * 2
+    assert 'no split "test"; it has train, validation' in message(source, "test")
+    beyond = dataclasses.replace(source, slices={"train": "trian[:1]"})
+    assert "no split \"trian\"; it has train, did you mean 'train'?" in message(beyond)
+
+
+def test_the_fingerprint_changes_with_version_split_fields_and_files(
+    data_dir: str, tmp_path: Path
+) -> None:
+    shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
+    sources = [
+        Tfds("prepared_reviews", {"text": "review"}, data_dir=str(tmp_path)),
+        Tfds("prepared_reviews", {"text": "label"}, data_dir=str(tmp_path)),
+    ]
+    prints = [json.dumps(source.fingerprint("train")) for source in sources]
+    prints.append(json.dumps(sources[0].fingerprint("train[:1]")))
+    assert "prepared_reviews/2.0.0" in prints[0]
+    assert Tfds("prepared_reviews", {"text": "review"}, data_dir=data_dir).fingerprint(
+        "train"
+    ) == json.loads(prints[0])
+    (records,) = tmp_path.rglob("*.tfrecord*")
+    records.write_bytes(records.read_bytes() + b"more")
+    prints.append(json.dumps(sources[0].fingerprint("train")))
+    assert len(set(prints)) == 4
+
+
+@pytest.mark.parametrize(
+    "name, fields, expected",
+    [
+        ("c4/en", {"text": "text"}, r"[ a-j]+"),
+        ("glue/mrpc", {"inputs": "sentence1", "targets": "label"}, r"(not_)?equivalent"),
+        ("glue/stsb", {"inputs": "sentence1", "targets": "label"}, r"0\.[0-9]{1,10}"),
+        ("wmt14_translate/de-en", {"inputs": "en", "targets": "de"}, r"[ a-j]+"),
+        ("mnist", {"targets": "label"}, r"[0-9]"),
+        ("squad", {"inputs": "question", "targets": "answers/text/0"}, r"[ a-j]+"),
+    ],
+)
+def test_examples_that_tfds_makes_up_are_read_like_prepared_ones(
+    name: str, fields: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    with tfds.testing.mock_data(num_examples=3):
+        source = Tfds(name, fields, data_dir=str(tmp_path))
+        assert source.splits == SPLITS
+        for split in ("validation", "train[:10%]"):
+            examples = [example.fields for example in source.examples(split)]
+            assert [list(example) for example in examples] == [list(fields)] * 3
+            for example in examples:
+                assert re.fullmatch(expected, list(example.values())[-1].decode())
+        json.dumps(source.fingerprint("train"))
+    assert f'"{name}" is not prepared in {tmp_path}' in message(Tfds(name, data_dir=str(tmp_path)))
+
+
+def test_a_dataset_is_downloaded_only_if_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviews = registered(monkeypatch)
+    line = message(Tfds("prepared_reviews", {"text": "review"}, data_dir=str(tmp_path)))
+    assert "is not prepared" in line and not list(tmp_path.iterdir())
+    asked = Tfds("prepared_reviews", {"text": "review"}, data_dir=str(tmp_path), download=True)
+    assert texts(asked) == LINES
+    monkeypatch.setattr(reviews, "_split_generators", unreachable)
+    assert texts(dataclasses.replace(asked)) == LINES
+    elsewhere = dataclasses.replace(asked, data_dir=str(tmp_path / "else"))
+    assert message(elsewhere) == (
+        f'TFDS dataset "prepared_reviews" cannot be downloaded into {tmp_path}/else: no route'
+    )
+
+
+def registered(monkeypatch: pytest.MonkeyPatch) -> type[PreparedReviews]:
+    """Makes TFDS find the builder by its name, as it finds its own; returns it."""
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: PreparedReviews(data_dir=data_dir))
+    return PreparedReviews
+
+
+def unreachable(*arguments: object) -> None:
+    """Fails like a download without a network."""
+    raise OSError("no\n  route")
 
 
 def test_output_is_suppressed_within_the_block_only(capsys: pytest.CaptureFixture[str]) -> None:

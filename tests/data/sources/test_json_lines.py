@@ -1,0 +1,120 @@
+"""Files of one JSON object a line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from mtfrun.data import DataError, JsonLines
+
+
+def written(directory: Path, content: str | bytes, **options: Any) -> JsonLines:
+    """Returns the source of a file, a.jsonl, all of which is for training."""
+    path = directory / "a.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return JsonLines({"train": str(path)}, **options)
+
+
+def examples(source: JsonLines, split: str = "train") -> list[dict[str, bytes]]:
+    """Returns the fields of all examples."""
+    return [dict(example.fields) for example in source.examples(split)]
+
+
+def message(source: JsonLines) -> str:
+    """Returns the one-line error of the source."""
+    with pytest.raises(DataError) as error:
+        examples(source)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_objects_become_fields_of_text(tmp_path: Path) -> None:
+    lines = (
+        '{"a": "é", "n": 1.50, "t": true, "l": ["x"], "z": null}\n\n\ufeff{"a": "", "n": -3}\r\n'
+    )
+    assert examples(written(tmp_path, lines)) == [
+        {"a": "é".encode(), "n": b"1.50", "t": b"true"},
+        {"a": b"", "n": b"-3"},
+    ]
+
+
+def test_fields_are_chosen_and_renamed_nested_ones_too(tmp_path: Path) -> None:
+    content = json.dumps({"q": "why", "answers": {"text": ["so", "thus"]}, "a/b": "literal"})
+    fields = {"inputs": "q", "targets": "answers/text/1", "other": "a/b"}
+    assert examples(written(tmp_path, content, fields=fields)) == [
+        {"inputs": b"why", "targets": b"thus", "other": b"literal"}
+    ]
+    assert examples(written(tmp_path, content, fields=["q"])) == [{"q": b"why"}]
+
+
+@pytest.mark.parametrize(
+    "line, fields, reason",
+    [
+        ("{", None, "it is no JSON: Expecting property name .*, at character 2"),
+        ("[" * 100_000, None, "it is no JSON: "),
+        ("[1]", None, 'it is no JSON object, {"name": "text", ...}'),
+        ("{}", None, "no field holds text"),
+        (b'{"a": "\xff"}', None, "it is not UTF-8, at byte 8"),
+        ('{"question": "x"}', ["questoin"], 'no field "questoin"; it has question, did you mean'),
+        ('{"a": ["x", "y"]}', ["a"], 'field "a" is a list (its first element is "a/0"), not text'),
+        ('{"a": {"b": "c"}}', ["a"], 'field "a" is a mapping (a value of it is "a/b"), not text'),
+        ('{"a": null}', ["a"], 'field "a" is missing (null), not text'),
+        ('{"a": []}', ["a/0"], 'it has no field "a/0"; it has a'),
+    ],
+)
+def test_a_malformed_line_is_named_and_may_be_left_out(
+    line: str | bytes, fields: list[str] | None, reason: str, tmp_path: Path
+) -> None:
+    line = line if isinstance(line, bytes) else line.encode()
+    good = json.dumps({(fields or ["a"])[0]: "good"}).encode()
+    content = b"\n".join([good, line, good])
+    text = message(written(tmp_path, content, fields=fields))
+    assert text.startswith(f"{tmp_path}/a.jsonl:2: ")
+    assert reason.partition(".*")[0] in text
+    skipping = written(tmp_path, content, fields=fields, skip_bad_records=1)
+    assert [list(example.values()) for example in examples(skipping)] == [[b"good"]] * 2
+
+
+def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    assert examples(written(tmp_path, r'{"a": "x\ud800y"}')) == [{"a": b"x?y"}]
+
+
+def test_a_long_text_comes_in_parts(tmp_path: Path) -> None:
+    text = "some words " * 300_000
+    parts = list(written(tmp_path, json.dumps({"text": text})).examples("train"))
+    assert b"".join(part.fields["text"] for part in parts) == text.encode()
+    assert [part.is_whole for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert len(parts) > 2
+
+
+def test_a_compressed_file_is_split_as_a_plain_one(tmp_path: Path) -> None:
+    content = "".join(f'{{"a": {i}}}\n' for i in range(300)).encode()
+    (tmp_path / "a.jsonl").write_bytes(content)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(content))
+    for split in ("train", "validation", "test"):
+        plain = examples(JsonLines(str(tmp_path / "a.jsonl")), split)
+        assert plain == examples(JsonLines(str(tmp_path / "b.jsonl.gz")), split) and plain
+
+
+TEXTS = strategies.dictionaries(
+    strategies.text(), strategies.text() | strategies.booleans() | strategies.integers(), min_size=1
+)
+
+
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(strategies.lists(TEXTS))
+def test_what_json_writes_is_read(tmp_path: Path, records: list[dict[str, object]]) -> None:
+    source = written(tmp_path, "\n".join(map(json.dumps, records)))
+
+    def text(value: object) -> bytes:
+        return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "replace")
+
+    assert examples(source) == [
+        {name: text(value) for name, value in record.items()} for record in records
+    ]

@@ -1,0 +1,152 @@
+"""Preprocessors of tasks: T5's text formats."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+
+import pytest
+import tensorflow as tf
+
+from mtfrun import data
+
+Fields = Mapping[str, bytes]
+
+
+@pytest.mark.parametrize(
+    "preprocessor, fields, expected",
+    [
+        (
+            data.Rekey({"inputs": "q", "targets": "a"}),
+            {"q": b"why", "a": b"so", "more": b"x"},
+            {"inputs": b"why", "targets": b"so"},
+        ),
+        (data.ParseTsv(), {"text": b"in\tout"}, {"inputs": b"in", "targets": b"out"}),
+        (
+            data.ParseTsv(["a", "b", "c"], text="line"),
+            {"line": b"1\t\t3"},
+            {"a": b"1", "b": b"", "c": b"3"},
+        ),
+        (
+            data.Translate("en", "de"),
+            {"en": b"That is good.", "de": b"Das ist gut."},
+            {"inputs": b"translate English to German: That is good.", "targets": b"Das ist gut."},
+        ),
+        (
+            data.Translate("en", "tlh", {"tlh": "Klingon"}),
+            {"en": b"Success", "tlh": b"Qapla'"},
+            {"inputs": b"translate English to Klingon: Success", "targets": b"Qapla'"},
+        ),
+        (
+            data.Summarize("article", "highlights"),
+            {"article": b"A long text.", "highlights": b"Text."},
+            {"inputs": b"summarize: A long text.", "targets": b"Text."},
+        ),
+        (data.LabelNames(["bad", "good"]), {"label": b"1", "x": b""}, {"label": b"good", "x": b""}),
+        (data.LabelNames(["bad", "good"], "y"), {"y": b"bad"}, {"y": b"bad"}),
+    ],
+)
+def test_fields_become_inputs_and_targets(
+    preprocessor: Callable[[Fields], Fields], fields: Fields, expected: Fields
+) -> None:
+    assert preprocessor(fields) == expected
+
+
+# The examples in T5's own documentation of its formats (Raffel et al. 2020, appendix D), shortened.
+GLUE: list[tuple[data.Glue, Fields, bytes, bytes]] = [
+    (
+        data.Glue("mrpc"),
+        {"sentence2": b"Two.", "sentence1": b"One.", "label": b"equivalent", "idx": b"3"},
+        b"mrpc sentence1: One. sentence2: Two.",
+        b"equivalent",
+    ),
+    (
+        data.Glue("cola", ["unacceptable", "acceptable"]),
+        {"sentence": b"John made.", "label": b"0", "idx": b"1"},
+        b"cola sentence: John made.",
+        b"unacceptable",
+    ),
+    (
+        data.Glue("qnli"),
+        {"question": b"Where?", "sentence": b"Here.", "label": b"-1", "idx": b"1"},
+        b"qnli question: Where? sentence: Here.",
+        b"<unk>",
+    ),
+    (
+        data.Glue("mnli_matched"),
+        {"premise": b"It rains.", "hypothesis": b"It is wet.", "label": b"entailment", "idx": b"1"},
+        b"mnli hypothesis: It is wet. premise: It rains.",
+        b"entailment",
+    ),
+    (
+        data.Glue("wic"),
+        {
+            **{"word": b"bank", "sentence1": b"A bank.", "sentence2": b"The bank."},
+            **{"start1": b"2", "end1": b"6", "start2": b"4", "end2": b"8", "label": b"True"},
+        },
+        b"wic sentence1: A bank. sentence2: The bank. word: bank",
+        b"True",
+    ),
+    (
+        data.Glue("multirc"),
+        {
+            **{"paragraph": b"P", "question": b"Q", "answer": b"A", "label": b"False"},
+            **{"idx/paragraph": b"1", "idx/question": b"2", "idx/answer": b"3"},
+        },
+        b"multirc question: Q answer: A paragraph: P",
+        b"False",
+    ),
+    (
+        data.Glue("axg"),
+        {"premise": b"P", "hypothesis": b"H", "label": b"entailment", "idx": b"0"},
+        b"rte hypothesis: H premise: P",
+        b"entailment",
+    ),
+]
+
+
+@pytest.mark.parametrize("glue, fields, inputs, targets", GLUE)
+def test_glue_has_the_name_of_the_task_and_those_of_the_fields(
+    glue: data.Glue, fields: Fields, inputs: bytes, targets: bytes
+) -> None:
+    assert glue(fields) == {"inputs": inputs, "targets": targets}
+
+
+def test_scores_are_rounded_to_a_fifth_as_tensorflow_does() -> None:
+    # T5 rounds with TensorFlow, halves to even numbers: 2.5 becomes 2.4.
+    scores = [f"{number / 20:.2f}" for number in range(101)] + ["3.800", "5"]
+    exact = tf.round(tf.strings.to_number(scores) * 5) / 5
+    expected = tf.strings.as_string(exact, precision=1).numpy().tolist()
+    fields = {"sentence1": b"One.", "sentence2": b"Two."}
+    pairs = [data.Glue("stsb")({**fields, "label": score.encode()}) for score in scores]
+    assert {pair["inputs"] for pair in pairs} == {b"stsb sentence1: One. sentence2: Two."}
+    assert [pair["targets"] for pair in pairs] == expected
+    assert expected[50] == b"2.4" and len(set(expected)) == 26
+
+
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (lambda: data.Rekey({"a": "lable"})({"label": b""}), 'no field "lable"; it has label, did'),
+        (
+            lambda: data.ParseTsv()({"text": b"a"}),
+            "needs 1 tab(s), between inputs, targets; this on",
+        ),
+        (lambda: data.Translate("en", "xx"), 'Translate: no name of the language "xx" is known'),
+        (lambda: data.LabelNames(["a"])({"label": b"1"}), 'label "1" is neither a name nor a numb'),
+        (lambda: data.Glue("stsb")({"label": b"high"}), 'the score "high" is no number'),
+        (lambda: data.Glue("mrpc")({"sentence1": b""}), 'has no field "label"; it has sentence1'),
+    ],
+)
+def test_unusable_fields_are_errors_of_one_line(make: Callable[[], object], expected: str) -> None:
+    with pytest.raises(data.DataError) as error:
+        make()
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_preprocessors_have_names_that_tell_them_apart() -> None:
+    # Caches are found again by them.
+    names = {repr(data.Glue(name)) for name in ("mrpc", "qqp")} | {repr(data.Rekey({"a": "b"}))}
+    assert len(names) == 3 and not any("0x" in name for name in names)
+    glue = GLUE[0][0]
+    assert pickle.loads(pickle.dumps(glue)) == glue
