@@ -7,17 +7,21 @@ import signal
 import tempfile
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepares TensorFlow in every process that runs tests.
+    """Prepares TensorFlow, and sets hypothesis, in every process that runs tests.
 
     The process that only distributes tests to workers (`-n`) does not load it: it starts sooner,
     and the messages that TensorFlow prints when it is loaded do not follow the summary.
     """
+    # No deadline, since other programs share the machine; the same examples in every run.
+    hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("suite")
     is_worker = hasattr(config, "workerinput")
     if not is_worker:
         _make_cache_directory(config)

@@ -32,6 +32,7 @@ from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 
+@terminable()  # until the loop of training handles signals itself: caches may be built before
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run prints a description of the run."""
     bindings = _parse(flags)
@@ -56,7 +57,9 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
         if flags.restart:
             _restart(run)
         texts = {tag: config.as_markdown(text) for tag, text in texts.items()}
-        result = training.run(run, texts=texts, profile=flags.profile)
+        result = training.run(
+            run, texts=texts, profile=flags.profile, accept_changes=flags.accept_changes
+        )
     if result.signal is not None:
         print(f"mtfrun: stopped and saved at step {result.step}", file=sys.stderr)
         return 128 + result.signal

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mtfrun.cli.build import ROOTS
 from mtfrun.cli.configuration import config
-from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.terminable import terminable
-from mtfrun.data import SentencePieceTraining, TaskData, train_sentencepiece
+from mtfrun.data import Data, SentencePieceTraining, train_sentencepiece
 from mtfrun.experiment import Experiment
+from mtfrun.experiment.experiment import ALL_DATA
+from mtfrun.experiment.inference import required
 from mtfrun.rundir import atomic_open
 
 EVERY_SECS = 10.0
@@ -30,12 +31,8 @@ def train(flags: argparse.Namespace, _: Sequence[str]) -> int:
     )
     config.parse(flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS)
     data = config.argument(Experiment, "data")
-    if not isinstance(data, TaskData):
-        raise UsageError(
-            f"{type(data).__name__} has no texts to train a vocabulary on: choose data made of a "
-            "task, such as @data.LanguageModelData()"
-        )
-    texts = _texts(data, flags.split, flags.features.split(","))
+    required(data, Data, "Experiment.data", ALL_DATA)
+    texts = data.source_texts(flags.split, flags.features.split(","))
     with atomic_open(flags.output) as file:  # before the training, which takes longer
         model = train_sentencepiece(with_progress(texts), training)
         file.buffer.write(model.proto)
@@ -72,16 +69,3 @@ def with_progress(
         file=sys.stderr,
         flush=True,
     )
-
-
-def _texts(data: TaskData, split: str, features: Sequence[str]) -> Iterator[bytes]:
-    """Yields the texts of some features of all tasks, those of an example one after the other."""
-    chosen = [feature for feature in data.texts if feature in features]
-    if not chosen:
-        raise UsageError(
-            f"--features={','.join(features)}: the texts of {type(data).__name__} are "
-            f"{', '.join(data.texts)}"
-        )
-    for task in data.task.tasks:
-        for texts in task.texts(split, chosen):
-            yield from texts

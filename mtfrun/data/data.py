@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -136,6 +136,21 @@ class Data(abc.ABC):
     def bytes_per_id(self) -> np.ndarray | None:
         """[vocabulary] bytes of text that each id represents; None where targets are no text."""
         return None
+
+    def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
+        """Yields the texts that the rows of a split are made of, for the training of a vocabulary.
+
+        Args:
+          split: of the data.
+          features: those whose texts are wanted, where there are several.
+
+        Raises:
+          DataError: there are no texts, or none of these features.
+        """
+        raise DataError(
+            f"{type(self).__name__} has no texts to train a vocabulary on: choose data made of a "
+            "task, such as @data.LanguageModelData()"
+        )
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
         """Returns the shape {batch, ...} of every feature of a batch of training."""

@@ -33,8 +33,28 @@ def padding_of(batch: Batch) -> Padding:
         ids = batch.get(name)
         if ids is None or ids.ndim != 2:  # a class is no text
             continue
-        # Targets that have no loss may be 0 as well where segments say what is padding.
-        occupied = batch.get(f"{name}_segmentation", ids)
-        empty += occupied.size - int(np.count_nonzero(occupied))
-        positions += occupied.size
+        empty += ids.size - int(np.count_nonzero(occupied(batch, name)))
+        positions += ids.size
     return Padding(empty, positions)
+
+
+def occupied(features: Batch, name: str) -> np.ndarray:
+    """Returns which positions of a feature of ids hold a token, bool of its shape.
+
+    Segments say so where there are any. Else an id of 0 is padding, but for targets with gaps:
+    those of a masked language model, which has a target for some of its inputs only.
+
+    >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}
+    >>> occupied(batch, "targets").tolist()
+    [[True, True, True, False]]
+    """
+    ids = features[name]
+    segmentation = features.get(f"{name}_segmentation")
+    if segmentation is not None:
+        return segmentation != 0
+    is_id = ids != 0
+    inputs = features.get(INPUTS)
+    has_gaps = bool((~is_id[..., :-1] & is_id[..., 1:]).any())
+    if name == TARGETS and has_gaps and inputs is not None and inputs.shape == ids.shape:
+        return inputs != 0
+    return is_id

@@ -1,4 +1,7 @@
-"""Plans of rows: which texts are packed into one row."""
+"""Plans of rows: which texts are packed into one row.
+
+All sorts are stable, so that every machine makes the same plan of the same lengths.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,13 @@ VERSION = 1
 _SEED = 0
 # Part of the scarcest feature's capacity that rows of several features are to fill. The sums vary
 # by a few tokens from row to row; with less room more examples would have to be taken out again.
-_FILL = 0.994
+_FILL = 0.995
 # The second feature matters less and less until it is less scarce than the first by this part.
 _MUCH_LESS_SCARCE = 0.1
 # If no more of the rows exceed the other features, packing by the scarcest one is good enough.
 _FEW_EXCEED = 0.02
+# So many examples of several features are packed together, to bound the memory.
+_EXAMPLES_PER_STEP = 1 << 18
 # So few examples of several features are packed one by one.
 _FEW = 512
 
@@ -59,19 +64,25 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     [[0, 1], [2, 3]]
 
     Args:
-      lengths: [examples, features] tokens of every text, at least 1 for one of the features. Those
-        longer than the capacity count as the capacity.
+      lengths: [examples, features] tokens of every text, at least 1. Those that are longer than the
+        capacity count as the capacity.
       capacities: [features] tokens of a row.
     """
     capacity = np.asarray(capacities, np.int32)
     examples, features = lengths.shape
     # Not in the order of the source: neighbours there, which are often alike, would share a row.
-    order = np.random.default_rng(_SEED).permutation(examples).astype(np.int32)
-    sizes = np.minimum(lengths[order], capacity).astype(np.int32)
-    is_simple = features == 1
-    rows = _best_fit(sizes[:, 0], int(capacity[0])) if is_simple else _fit_all(sizes, capacity)
+    order = np.arange(examples, dtype=np.int32)
+    np.random.default_rng(_SEED).shuffle(order)
+    step = examples if features == 1 else _EXAMPLES_PER_STEP
+    rows = np.empty(examples, np.int32)
+    num_rows = 0
+    for first in range(0, examples, step):
+        sizes = np.minimum(lengths[order[first : first + step]], capacity)
+        part = _best_fit(sizes[:, 0], int(capacity[0])) if features == 1 else _fit(sizes, capacity)
+        rows[first : first + step] = num_rows + part
+        num_rows += int(part.max()) + 1
+    counts = np.bincount(rows, minlength=num_rows)
     by_row = np.argsort(rows, kind="stable")
-    counts = np.bincount(rows)
     return Plan(order[by_row], np.concatenate([[0], np.cumsum(counts)]))
 
 
@@ -139,7 +150,7 @@ def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     return row_of
 
 
-def _fit_all(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
+def _fit(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """Returns the row of each example, int32 [examples], in which all features fit."""
     row_of = np.empty(len(sizes), np.int32)
     unpacked = np.arange(len(sizes))
@@ -197,17 +208,18 @@ def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
 def _ordered(amounts: np.ndarray) -> np.ndarray:
     """Returns the order of amounts [number, 2] by the first, and within groups by the second.
 
-    There are as many groups of similar first amounts as members of a group. If two sets are ordered
-    like this, those at the same place are similar in both amounts.
+    If two sets are ordered like this, those at the same place are similar in both amounts: in the
+    first one by the width of a group, and in the second one the better, the larger groups are. The
+    exponent is the best one of several for 25,000 rows of translations.
     """
     number = len(amounts)
-    groups = int(number**0.5)
+    groups = int(number**0.4)
     group = np.empty(number)
-    group[np.argsort(amounts[:, 0])] = np.arange(number) * groups // number
+    group[np.argsort(amounts[:, 0], kind="stable")] = np.arange(number) * groups // number
     second = amounts[:, 1]
     # Less than 1, so that one sort is enough.
     within = (second - second.min()) / (np.ptp(second) * 1.001 + 1e-9)
-    return np.argsort(group + within)
+    return np.argsort(group + within, kind="stable")
 
 
 def _fit_one_by_one(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:

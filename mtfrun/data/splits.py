@@ -11,6 +11,7 @@ from mtfrun.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+"""The part of all documents that falls into each split."""
 # The part of a hash's range, [first, end), whose records are in a split.
 _RANGES = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from mtfrun.data.batches import Batches, chosen, every_row
 from mtfrun.data.cache import TokenCache, open_cache
 from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import TextData
+from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.fingerprint import IDS, VOCABULARIES, short_json
 from mtfrun.data.order import ONLY_HOST, Host
@@ -108,8 +109,11 @@ class TaskData(TextData):
 
     @property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """The vocabulary of every feature that is read."""
-        return {name: self.task.vocabulary_of(name) for name in self.texts}
+        """The vocabulary of every feature that is read, and of inputs that are made of targets."""
+        names = [name for name in (INPUTS, TARGETS) if name in self.texts or name in self.features]
+        return {
+            name: self.task.vocabulary_of(name if name in self.texts else TARGETS) for name in names
+        }
 
     def fingerprint(self) -> dict[str, object]:
         """Returns the hashes of ids and vocabularies, and the settings that make rows of them.
@@ -133,6 +137,17 @@ class TaskData(TextData):
             VOCABULARIES: {name: v.fingerprint for name, v in self.vocabularies.items()},
             "settings": settings,
         }
+
+    def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
+        """Yields the texts of all tasks, preprocessed; those of an example one after the other."""
+        chosen = [feature for feature in self.texts if feature in features]
+        if not chosen:
+            raise DataError(
+                f"{type(self).__name__} has no texts of {', '.join(features)}: choose among "
+                f"{', '.join(self.texts)}"
+            )
+        texts = (row for task in self.task.tasks for row in task.texts(split, chosen))
+        return itertools.chain.from_iterable(texts)
 
     def text(self, split: str) -> bytes:
         """Returns the targets of a split, one document after the other."""

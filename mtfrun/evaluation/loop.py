@@ -109,7 +109,7 @@ class Evaluator:
         num_bytes = float(totals.pop(_BYTES))
         tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
         values = means(totals, weights, with_perplexity=self._model.reporting.with_perplexity)
-        if "loss" in values and num_bytes:
+        if "loss" in values and num_bytes > 0:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
         return Measured(values, tables)
 

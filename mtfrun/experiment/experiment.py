@@ -12,6 +12,7 @@ from mtfrun.data import Data, Infeed, split_batch
 from mtfrun.errors import InputError
 from mtfrun.experiment.inference import Inference, TrainingOnly, required
 from mtfrun.experiment.model_and_data import check_features, check_rows
+from mtfrun.experiment.trained_data import check_same_vocabularies
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
 
@@ -143,6 +144,9 @@ class Experiment:
         """Restores the model from a checkpoint, the newest for None, and returns its step.
 
         Variables are restored from their averages, if `use_averages` and the checkpoint has any.
+
+        Raises:
+          DataError: it was trained with another vocabulary.
         """
         mtf.initialize(self.model, self.seed)
         named = self.model.named_variables()
@@ -150,8 +154,14 @@ class Experiment:
         averages = {}
         if self.use_averages:
             averages = {f"model/{path}": f"averages/{path}" for path in named}
-        checkpoints = run.checkpoints()
-        return checkpoints.restore(step, variables, subset=True, preferred=averages).step
+        manifest = run.checkpoints().restore(
+            step,
+            variables,
+            subset=True,
+            preferred=averages,
+            check=lambda manifest: check_same_vocabularies(manifest, self.data),
+        )
+        return manifest.step
 
     def restore_without_run(self) -> int:
         """Initialises the model from `warm_start` and returns the step of its checkpoint.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
 from mtfrun.rundir import RunDirectory, Summaries, package_versions
 from mtfrun.training.checks import check_count
 
@@ -94,6 +95,7 @@ class Training:
         *,
         texts: Mapping[str, str] | None = None,
         profile: bool = False,
+        accept_changes: bool = False,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 
@@ -101,7 +103,17 @@ class Training:
           run: where checkpoints and summaries are written.
           texts: Markdown for TensorBoard, by tag.
           profile: records a trace, even if `options` does not ask for one.
+          accept_changes: goes on although the data, but for their vocabularies, have changed since
+            the checkpoint.
+
+        Raises:
+          DataError: the data have changed since the checkpoint.
         """
+        data = self.experiment.data
+        metadata = training.Metadata(
+            {"versions": package_versions(), DATA: fingerprint_of(data)},
+            lambda manifest: check_same_data(manifest, data, accept_changes=accept_changes),
+        )
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         with run.summaries("eval", resumed_step=run.checkpoints().latest() or 0) as summaries:
@@ -116,7 +128,7 @@ class Training:
                 ],
                 warm_start=self.experiment.warm_start,
                 texts=texts,
-                metadata={"versions": package_versions()},
+                metadata=metadata,
             )
 
 

@@ -123,6 +123,7 @@ class Checkpoints:
         *,
         subset: bool = False,
         preferred: Mapping[str, str] | None = None,
+        check: Callable[[Manifest], None] | None = None,
     ) -> Manifest:
         """Restores variables and returns the checkpoint's manifest.
 
@@ -136,9 +137,12 @@ class Checkpoints:
           subset: the checkpoint may hold further variables.
           preferred: for some of the paths another path, whose value is restored instead if the
             checkpoint has it.
+          check: called with the manifest before anything else; may raise to refuse it.
         """
 
         def read(manifest: Manifest) -> Manifest:
+            if check is not None:
+                check(manifest)
             instead = {path: p for path, p in (preferred or {}).items() if p in manifest.variables}
             wanted = {instead.get(path, path): variable for path, variable in variables.items()}
             name = f"{self._directory}/ckpt-{manifest.step}"

@@ -3,6 +3,7 @@
 from mtfrun.training.actions import Action, ActionContext, check_actions
 from mtfrun.training.loop import TrainResult, train
 from mtfrun.training.options import CheckpointOptions, TrainOptions
+from mtfrun.training.saving import Metadata
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import train_steps_function
 
@@ -10,6 +11,7 @@ __all__ = [
     "Action",
     "ActionContext",
     "CheckpointOptions",
+    "Metadata",
     "TrainOptions",
     "TrainResult",
     "TrainState",

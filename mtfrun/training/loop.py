@@ -19,7 +19,7 @@ from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import Pace
 from mtfrun.training.progress import Progress
-from mtfrun.training.saving import Saving
+from mtfrun.training.saving import Metadata, Saving
 from mtfrun.training.signals import StopSignals
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import OBJECTIVE, Features, train_steps_function
@@ -52,7 +52,7 @@ def train(
     actions: Sequence[Action] = (),
     warm_start: WarmStarting | None = None,
     texts: Mapping[str, str] | None = None,
-    metadata: Mapping[str, object] | None = None,
+    metadata: Metadata | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
@@ -71,7 +71,7 @@ def train(
       warm_start: called if the run has no checkpoint yet; it may set the variables, and returns a
         report to print, or None.
       texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
-      metadata: JSON values for the checkpoints' manifests, besides mesh, layout and seed.
+      metadata: more of the checkpoints' manifests.
       clock: returns the time in seconds.
 
     Raises:
@@ -79,7 +79,7 @@ def train(
         at which step, and from which checkpoint to go on.
       RunDirError: a checkpoint does not fit the model, or cannot be written.
     """
-    loop = _Loop(state, infeed, run, options, actions, metadata or {}, clock)
+    loop = _Loop(state, infeed, run, options, actions, metadata or Metadata(), clock)
     first_step = loop.restore(warm_start)
     progress = Progress(first_step, options.train_steps, reporting=state.model.reporting)
     with contextlib.ExitStack() as stack:
@@ -109,7 +109,7 @@ class _Loop:
         run: RunDirectory,
         options: TrainOptions,
         actions: Sequence[Action],
-        metadata: Mapping[str, object],
+        metadata: Metadata,
         clock: Callable[[], float],
     ):
         self._state = state

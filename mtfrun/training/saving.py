@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 from mtfrun.data import Infeed
-from mtfrun.rundir import RunDirectory, RunDirError
+from mtfrun.rundir import Manifest, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
@@ -14,6 +15,20 @@ from mtfrun.training.state import TrainState
 
 # Entries of a manifest: the sums of the next point of the curves; the examples consumed.
 _SUMS, _POSITION = "curve_sums", "data_position"
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What the caller of a training keeps in the manifests of its checkpoints.
+
+    Attributes:
+      values: JSON by name, besides mesh, layout, seed and position.
+      check: called with the manifest of a checkpoint before it is restored; raises an InputError
+        where the run must not go on from it.
+    """
+
+    values: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    check: Callable[[Manifest], None] | None = None
 
 
 class Saving(Action):
@@ -27,7 +42,7 @@ class Saving(Action):
       curves: whose sums since the last point are saved.
       guard: checks the restored variables; its `good_step` is set.
       check: called with the step before it is saved; raises NonFiniteError.
-      metadata: JSON values for the manifests, besides mesh, layout and seed.
+      metadata: more of the manifests.
     """
 
     at_end = True
@@ -42,7 +57,7 @@ class Saving(Action):
         curves: Curves,
         guard: FiniteGuard,
         check: Callable[[int], None],
-        metadata: Mapping[str, object],
+        metadata: Metadata,
     ):
         self.every_steps = options.every_steps
         self.every_secs = options.every_secs
@@ -61,7 +76,7 @@ class Saving(Action):
         if self._checkpoints.latest() is None:
             return None
         storage = self._state.storage()
-        manifest = self._checkpoints.restore(None, storage)
+        manifest = self._checkpoints.restore(None, storage, check=self._metadata.check)
         self._guard.check_restored(
             manifest.step, lambda step: self._checkpoints.restore(step, storage)
         )
@@ -85,7 +100,7 @@ class Saving(Action):
         self._check(step)
         mesh = self._state.mesh
         metadata = {
-            **self._metadata,
+            **self._metadata.values,
             "mesh": mesh.shape.to_string,
             "layout": mesh.layout.to_string,
             "seed": self._state.seed,

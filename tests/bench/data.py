@@ -166,7 +166,7 @@ def bench_caches(directory: Path, megabytes: int, rounds: int) -> None:
 
 
 def bench_packing(directory: Path, rounds: int) -> None:
-    """Compares an epoch of batches, the plan of rows included, with one gather of all tokens."""
+    """Compares an epoch of batches, the plan of rows included, with copying text by text."""
     documents = stored_sequences(directory / "documents", ("targets",), 60)
     short_pairs = stored_sequences(directory / "short", PAIRS, 30)
     pairs = stored_sequences(directory / "pairs", PAIRS, 60)
@@ -189,18 +189,27 @@ def bench_packing(directory: Path, rounds: int) -> None:
             while batches.position < len(rows):
                 next(batches)
 
-        def gather(cache: TokenCache = cache) -> None:
-            size = BATCH * LENGTH
-            for first in range(0, cache.tokens.size, size):
-                index = np.arange(first, min(first + size, cache.tokens.size))
-                cache.tokens[index].astype(np.int32)
+        def copy(cache: TokenCache = cache) -> None:
+            """Copies every text into rows, and fills in its segment and positions, unpacked."""
+            positions = np.arange(LENGTH)
+            ends = cache.ends.reshape(-1).tolist()
+            for first in range(0, len(ends), BATCH * 8):
+                rows = np.zeros([3, BATCH * LENGTH], np.int32)
+                column = 0
+                for number in range(max(first, 1), min(first + BATCH * 8, len(ends))):
+                    start, stop = ends[number - 1], ends[number]
+                    size = min(stop - start, rows.shape[1] - column)
+                    rows[0, column : column + size] = cache.tokens[start : start + size]
+                    rows[1, column : column + size] = number
+                    rows[2, column : column + size] = positions[:size]
+                    column += size
 
         density = max(make().densities.values(), key=lambda density: density.fraction)
         compare(
             name,
             epoch,
-            "numpy: gather every token once",
-            gather,
+            "numpy: copy text by text",
+            copy,
             rounds=rounds,
             sequences=SEQUENCES,
             tokens=cache.tokens.size,

@@ -102,10 +102,9 @@ def tiny_pairs_experiment(directory: pathlib.Path) -> list[str]:
     return [
         "--gin_file=defaults.gin",
         "--gin_file=models/encoder_decoder.gin",
-        "--gin_file=data/number_words.gin",
+        "--gin_file=data/tsv_pairs.gin",
         *TINY,
-        "--gin_param=SequenceToSequenceData.source = @data.TsvPairs()",
-        f"--gin.TsvPairs.patterns={patterns}",
+        f"--gin.TSV_FILES={patterns}",
         "--gin.INPUTS_LENGTH=24",
         "--gin.TARGETS_LENGTH=24",
         *TWO_STEPS,

@@ -31,10 +31,10 @@ ROWS_OF_PAIRS_BASE = [
     "data/delimited_pairs.gin",
 ]
 FILES_OF_OBJECTIVES = {
-    **dict.fromkeys(
-        ["data/span_corruption.gin", "data/prefix_lm_objective.gin", "data/ul2.gin"],
-        ["defaults.gin", "models/t5.1.1.tiny.gin", "data/python_docs.gin"],
-    ),
+    **{
+        f"data/{name}.gin": ["defaults.gin", "models/t5.1.1.tiny.gin", "data/python_docs.gin"]
+        for name in ("span_corruption", "prefix_lm_objective", "ul2")
+    },
     "data/delimited_denoising.gin": [
         *("defaults.gin", "models/lm_tiny.gin", "models/prefix_lm.gin", "data/python_docs.gin"),
         "data/prefix_lm_objective.gin",
@@ -226,6 +226,30 @@ def test_a_shipped_file_names_modules_without_an_alias(name: str) -> None:
         for line in pathlib.Path(SHIPPED, name).read_text().splitlines()
         if not line.startswith("#")
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "flags"),
+    [
+        (["runs/denoise.gin"], ["runs/number_words.gin"], ["--gin.SEQUENCE_LENGTH=128"]),
+        (
+            ["runs/masked_lm.gin"],
+            ["runs/masked_lm.gin", "data/tsv_pairs.gin", "data/text_classification.gin"],
+            [],
+        ),
+    ],
+)
+def test_a_pretrained_model_has_the_variables_of_the_one_that_begins_with_it(
+    first: list[str], second: list[str], flags: list[str]
+) -> None:
+    shapes = [
+        {
+            path: variable.shape
+            for path, variable in _build(files, flags).state.model.named_variables().items()
+        }
+        for files in (first, second)
+    ]
+    assert shapes[0] == shapes[1]
 
 
 def test_the_default_layout_splits_what_it_names() -> None:

@@ -59,6 +59,31 @@ def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathl
     assert record["prompt_tokens"] == len(vocabulary.encode("the quick brown"))
 
 
+def test_a_run_refuses_another_vocabulary_and_asks_about_other_texts(
+    tmp_path: pathlib.Path,
+) -> None:
+    experiment = _experiment(tmp_path)
+    run = f"--model_dir={tmp_path / 'run'}"
+    succeeded(mtfrun_here("train", *experiment, run))
+    model = tmp_path / "vocab.model"
+    _train(experiment, model)
+    other = [*experiment, run, USE_VOCABULARY, _file(model)]
+    for command in (
+        ["train", *other, "--gin.TRAIN_STEPS=3", "--accept_changes"],
+        ["eval", *other],
+        ["decode", *other, "--prompt=the"],
+    ):
+        line = error_line(mtfrun_here(*command))
+        assert "ckpt-2 was trained with another vocabulary of targets than " in line
+        assert f"SentencePieceVocabulary('{model}', extra_ids=100)" in line
+    with (tmp_path / "text.txt").open("a") as text:
+        text.write("more text\n" * 30)
+    command = ["train", *experiment, run, "--gin.TRAIN_STEPS=3"]
+    assert "the data have changed since ckpt-2" in error_line(mtfrun_here(*command))
+    succeeded(mtfrun_here(*command, "--accept_changes"))
+    succeeded(mtfrun_here(*command, "--gin.TRAIN_STEPS=4"))
+
+
 def test_the_same_texts_with_settings_of_t5(tmp_path: pathlib.Path) -> None:
     model = tmp_path / "t5.model"
     flags = ["--normalization=nmt_nfkc", "--no_byte_fallback", "--features=targets"]
@@ -73,7 +98,10 @@ def test_the_same_texts_with_settings_of_t5(tmp_path: pathlib.Path) -> None:
     [
         (["--size=90000"], "the text is too small for 90000 pieces: choose --size="),
         (["--size=300", "--split=tset"], 'has no split "tset"; it has train, validation'),
-        (["--size=300", "--features=inputs"], "the texts of LanguageModelData are targets"),
+        (
+            ["--size=300", "--features=inputs"],
+            "LanguageModelData has no texts of inputs: choose among targets",
+        ),
         (["--size=300", "--normalization=nfd"], 'normalization="nfd": choose one of identity'),
         (["--size=300", "--max_bytes=9"], "max_bytes=9 must be at least 4096"),
         ([], "vocab train needs the number of pieces: --size=8000"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -10,13 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfrun.data import (
+    Batch,
     ByteVocabulary,
     DelimitedDenoisingData,
     DenoisingData,
+    FeatureLengths,
     Host,
+    Objective,
     PrefixLanguageModel,
     PromptLimits,
+    RawText,
     SpanCorruption,
+    Vocabulary,
 )
 from mtfrun.data.objective_rows import RawStream
 from tests.data.in_memory import texts_task
@@ -151,6 +157,42 @@ def test_a_pair_to_score_has_inputs_and_targets() -> None:
         *(100, 101, 1),
         *(102, 1),
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifting(Objective):
+    """A user's own objective: targets are inputs plus a number that is drawn for each row."""
+
+    most: int = 9
+
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        """As many ids as the text has."""
+        return FeatureLengths(raw_length, raw_length, 2 * raw_length)
+
+    def __call__(
+        self,
+        text: RawText,
+        generators: Sequence[np.random.Generator],
+        lengths: FeatureLengths,
+        vocabulary: Vocabulary,
+    ) -> Batch:
+        """Returns the text, and the text with the number added."""
+        draws = np.array([[generator.integers(self.most)] for generator in generators], np.int32)
+        return {"inputs": text.ids, "targets": np.where(text.is_id, text.ids + draws, 0)}
+
+
+def test_your_own_objective_is_used_as_it_is() -> None:
+    data = DenoisingData(texts_task(TEXTS), Shifting(), inputs_length=30)
+    assert data.features["targets"].shape.to_integer_list == [30]
+    batch = next(data.train(8, seed=0))
+    added = batch["targets"][:, 0] - batch["inputs"][:, 0]
+    assert (added >= 0).all() and (added < 9).all() and len(set(added.tolist())) > 1
+    settings = data.fingerprint()["settings"]
+    assert settings == {
+        "objective": "Shifting(most=9)",
+        "inputs_length": 30,
+        "targets_length": None,
+    }
 
 
 def test_the_fingerprint_names_the_objective() -> None:

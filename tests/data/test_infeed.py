@@ -154,3 +154,15 @@ def test_padding_up_to_the_capacity_consumes_no_batch() -> None:
 def test_a_capacity_below_the_steps_is_an_error() -> None:
     with pytest.raises(DataError, match="capacity 2 is too small for 3 steps"):
         infeed(DATA.evaluation(8)).next(3, capacity=2)
+
+
+def test_the_padding_of_every_batch_of_the_last_call_is_counted() -> None:
+    ids = np.ones([8, 16], np.int32)
+    half = np.concatenate([ids[:, :8], np.zeros_like(ids[:, 8:])], axis=1)
+    batches = [dict.fromkeys(SHAPES, values) for values in (ids, half, half)]
+    feed = infeed(iter(batches))
+    feed.next(2)
+    assert feed.padding == [(0, 128), (64, 128)]
+    # Batches that fill up the capacity are no batches of the data.
+    feed.next(2)
+    assert feed.padding == [(64, 128)]

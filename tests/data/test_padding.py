@@ -18,6 +18,13 @@ def test_segments_decide_where_there_are_any() -> None:
     assert padding_of(batch) == (1, 4)
 
 
+def test_targets_with_gaps_are_those_of_inputs() -> None:
+    inputs = np.array([[5, 6, 7, 1, 0, 0]])
+    assert padding_of({"inputs": inputs, "targets": np.array([[0, 8, 0, 9, 0, 0]])}) == (4, 12)
+    # Targets of an encoder-decoder have none.
+    assert padding_of({"inputs": inputs, "targets": np.array([[8, 9, 1, 0, 0, 0]])}) == (5, 12)
+
+
 def test_what_is_no_text_has_no_padding() -> None:
     batch = {"images": np.zeros([2, 4, 4, 1], np.uint8), "labels": np.zeros([2], np.int32)}
     assert padding_of(batch) == (0, 0)

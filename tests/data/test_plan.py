@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtfrun.data import plan as plan_module
 from mtfrun.data.plan import Plan, pack, stored_plan
 
 # Of the scarcest feature, for texts of about 60 tokens in rows of 512.
 LEAST_DENSITY = 0.99
+# Of a few hundred texts packed together.
+LEAST_DENSITY_OF_FEW = 0.93
 # CPU seconds for 200,000 texts; the plan takes a tenth of it on a quiet machine.
 SECONDS = {1: 0.5, 2: 2.0}
 # Johnson et al. 1974: at most 11/9 of the optimal number of rows, plus 4.
@@ -112,6 +115,15 @@ def test_rows_of_typical_texts_are_full(capacities: list[int]) -> None:
     density = (sizes.sum(0) / (plan.rows * np.array(capacities))).max()
     assert density >= LEAST_DENSITY
     assert seconds < SECONDS[len(capacities)]
+
+
+def test_examples_may_be_packed_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "_EXAMPLES_PER_STEP", 700)
+    capacities = [512, 512]
+    lengths = typical_lengths(5000, capacities)
+    plan = pack(lengths, capacities)
+    check(plan, lengths, capacities)
+    assert (lengths.sum(0) / (plan.rows * 512)).max() > LEAST_DENSITY_OF_FEW
 
 
 def test_neighbours_of_the_source_are_not_put_into_one_row() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtfrun.data.batches import every_row
 from mtfrun.data.errors import DataError
 from mtfrun.data.prompting import bucket
 from mtfrun.data.rows import Rows, Selection
@@ -214,6 +215,18 @@ def test_batches_by_length_weigh_each_target_once(
     ]
     assert sorted(seen) == sorted(expected)
     assert rows.density.tokens == sum(len(ids) for row in seen for ids in row)
+
+
+@given(documents, lengths, st.integers(1, 7))
+def test_an_evaluation_of_running_text_weighs_each_target_once(
+    texts: list[tuple[list[int]]], length: int, batch: int
+) -> None:
+    cache = token_cache(texts, ["targets"])
+    tokens = sorted(token for (text,) in texts for token in text)
+    for rows in (StreamRows(cache, length), PackedRows(cache, [length])):
+        targets = np.concatenate([values["targets"] for values in every_row(rows, batch)])
+        assert len(targets) % batch == 0
+        assert np.sort(targets[targets != 0]).tolist() == tokens
 
 
 def test_batches_of_short_examples_are_short() -> None:

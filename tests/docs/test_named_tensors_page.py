@@ -40,7 +40,7 @@ def test_the_example_learns(on_one_device: tuple[list[float], float]) -> None:
 @pytest.mark.parametrize(
     "mesh_shape, layout",
     [
-        ("data:4,model:2", "batch:data;hidden:model"),
+        pytest.param("data:4,model:2", "batch:data;hidden:model", marks=pytest.mark.slow),
         ("data:2,model:2", "row_blocks:data;batch:model"),
     ],
 )

@@ -31,6 +31,7 @@ CONFIG = "\n".join(BLOCKS["gin"].findall(PAGE.partition("## A layer")[0]))
 TRANSFORMER_CONFIG = "\n".join(BLOCKS["gin"].findall(PAGE))
 ALLOWED = "--gin_allow_imports=own_classes"
 TINY_SIZES = [
+    "--gin.NUM_LAYERS=1",
     "--gin.D_MODEL=16",
     "--gin.D_FF=32",
     "--gin.NUM_HEADS=4",

@@ -28,12 +28,12 @@ BATCH, INPUTS_LENGTH, TARGETS_LENGTH = 8, 10, 6
 def small_encoder_decoder(
     mesh: mtf.Mesh, *, dropout_rate: float = 0.0, rematerialise: bool = False, **options: Any
 ) -> EncoderDecoder:
-    """Returns an initialised model of two layers each; `options` are those of EncoderDecoder."""
+    """Returns an initialised model of one layer each; `options` are those of EncoderDecoder."""
     heads = AttentionHeads(num_heads=4, d_kv=4)
     attention = functools.partial(SelfAttention, heads=heads, dropout_rate=dropout_rate)
     feed_forward = functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate)
     stack = functools.partial(
-        Stack, num_layers=2, rematerialise=rematerialise, transforms=with_dropout(dropout_rate)
+        Stack, num_layers=1, rematerialise=rematerialise, transforms=with_dropout(dropout_rate)
     )
     to_encoder = functools.partial(EncoderDecoderAttention, heads=heads, dropout_rate=dropout_rate)
     settings: dict[str, Any] = {

@@ -19,7 +19,7 @@ from tests.models.small_encoder_decoder import (
 )
 from tests.models.small_model import LAYOUT, on_mesh
 
-# Two layers of bfloat16 (8 bits of mantissa) against float32.
+# A layer each of bfloat16 (8 bits of mantissa) against float32.
 BFLOAT16_MODEL_TOLERANCE = 0.05
 
 

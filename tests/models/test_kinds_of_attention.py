@@ -123,8 +123,8 @@ def _whole(kind: str, mesh_shape: str, rematerialise: bool) -> tuple[np.ndarray,
     return mtf.to_numpy(mtf.function(compute)(on_mesh(mesh, _rows())))
 
 
-# One mesh in each run, for the kinds that together have all parts; all with the slow tests.
-QUICK = {"grouped, relative, rotary", "local, relative"}
+# One mesh in each run, for a kind with several parts; all with the slow tests.
+QUICK = {"grouped, relative, rotary"}
 MESHES = {"data:2,model:2": True, "data:1,model:2": False, "data:2,model:1": True}
 CASES = [
     pytest.param(

@@ -203,7 +203,6 @@ QUICK = {"grouped, relative, rotary", "local, relative, rotary"}
 QUICK_CASES = {
     *((kind, ONE_DEVICE, 5) for kind in QUICK),
     ("grouped, relative, rotary", TWO_BY_TWO, 5),
-    ("multi-query, one level of experts", ONE_DEVICE, 13),
 }
 CASES = [
     pytest.param(
@@ -298,15 +297,16 @@ def _assert_same(actual: Any, expected: Any) -> None:
 QUICK_SEARCHES = [
     pytest.param(name, marks=[] if name == "beam" else [pytest.mark.slow]) for name in SEARCHES
 ]
+QUICK_SEARCH_CASES = {
+    ("grouped, relative, rotary", "beam", ONE_DEVICE),
+    ("learned positions", "sampling", ONE_DEVICE),
+}
 SEARCH_CASES = [
     pytest.param(
         kind,
         name,
         mesh_shape,
-        marks=[]
-        if kind == ("grouped, relative, rotary" if name == "beam" else "learned positions")
-        and mesh_shape == ONE_DEVICE
-        else [pytest.mark.slow],
+        marks=[] if (kind, name, mesh_shape) in QUICK_SEARCH_CASES else [pytest.mark.slow],
     )
     for kind in KINDS
     for name in SEARCHES

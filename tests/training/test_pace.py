@@ -28,13 +28,29 @@ def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
 def test_the_speed_leaves_out_the_visit_that_compiles() -> None:
     pace = Pace(5.0, "perf/tokens_per_sec")
     pace.add(1, 10.0, 60.0)
-    assert pace.rates() == {"perf/steps_per_sec": 1 / 60, "perf/tokens_per_sec": 1 / 6}
+    assert _speed(pace) == (1 / 60, 1 / 6)
     pace.add(1, 10.0, 0.5)
     pace.add(4, 40.0, 2.0)
-    assert pace.rates() == {"perf/steps_per_sec": 2.0, "perf/tokens_per_sec": 20.0}
+    assert _speed(pace) == (2.0, 20.0)
     pace.start_window()
     pace.add(1, 10.0, 1.0)
-    assert pace.rates() == {"perf/steps_per_sec": 1.0, "perf/tokens_per_sec": 10.0}
+    assert _speed(pace) == (1.0, 10.0)
+
+
+def _speed(pace: Pace) -> tuple[float, float]:
+    rates = pace.rates()
+    return rates["perf/steps_per_sec"], rates["perf/tokens_per_sec"]
+
+
+def test_the_share_of_waiting_is_that_since_the_last_point() -> None:
+    pace = Pace(5.0, "perf/tokens_per_sec")
+    pace.add(1, 10.0, 60.0, 30.0)  # compiles
+    pace.add(1, 10.0, 0.5, 0.0)
+    pace.add(4, 40.0, 1.5, 0.5)
+    assert pace.rates()["perf/data_wait_fraction"] == 0.25
+    pace.start_window()
+    pace.add(4, 40.0, 2.0, 0.0)
+    assert pace.rates()["perf/data_wait_fraction"] == 0.0
 
 
 def test_visits_last_five_seconds_at_most_and_points_do_not_move(

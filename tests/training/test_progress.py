@@ -25,6 +25,20 @@ def test_a_line_says_step_loss_rate_speed_and_time_left() -> None:
     assert second.endswith("eta 1:00:01")
 
 
+def test_a_line_says_that_the_devices_wait_for_data_if_they_do() -> None:
+    stream = io.StringIO()
+    progress = Progress(0, 2000, stream)
+    for fraction in (0.0, 0.0099, 0.01, 0.5):
+        values = {"loss": 2.0, "learning_rate": 1e-3, "perf/data_wait_fraction": fraction}
+        progress.line(10, values)
+    progress.close()
+    assert [line.partition("1.00e-03")[2] for line in stream.getvalue().splitlines()] == [
+        *("", ""),
+        "  data wait 1%",
+        "  data wait 50%",
+    ]
+
+
 def test_a_line_about_images_says_accuracy_and_images_per_second() -> None:
     stream = io.StringIO()
     progress = Progress(0, 900, stream, reporting=ImageClassifier.reporting)

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtfrun.cli.data.token_texts import token_texts
 from mtfrun.data.features import TARGETS
+from mtfrun.data.padding import occupied
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 # Features that say something about the ids of another one: "targets_position".
@@ -147,12 +148,13 @@ def _row_view(row: Mapping[str, np.ndarray], meanings: Meanings) -> RowView:
 
 def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> Tokens:
     ids = row[name]
-    segments = row.get(name + _SEGMENTATION, (ids != _PADDING).astype(np.int32))
+    is_token = occupied(row, name)
+    segments = row.get(name + _SEGMENTATION, is_token.astype(np.int32))
     positions = row.get(name + _POSITION, np.arange(len(ids)))
     weights = None
     if name == TARGETS:
         weights = row.get(name + _WEIGHTS, (ids != _PADDING).astype(np.float32))
-    (columns,) = np.nonzero((ids != _PADDING) | (segments != 0))
+    (columns,) = np.nonzero(is_token)
     return Tokens(
         name,
         columns,

@@ -100,10 +100,11 @@ def read_idx(path: str, num_dims: int) -> np.ndarray:
       DataError: there is no such file, or it is not an IDX file.
     """
     sizes = _sizes(path, num_dims)
-    data = _read(path)[_header_bytes(num_dims) :]
-    if len(data) != math.prod(sizes):
-        raise DataError(f"{path} has {len(data)} bytes of data, not {sizes}: damaged")
-    return np.frombuffer(data, np.uint8).reshape(sizes)
+    content = _read(path)
+    count = len(content) - _header_bytes(num_dims)
+    if count != math.prod(sizes):
+        raise DataError(f"{path} has {count} bytes of data, not {sizes}: damaged")
+    return np.frombuffer(content, np.uint8, offset=_header_bytes(num_dims)).reshape(sizes)
 
 
 def _sizes(path: str, num_dims: int) -> list[int]:
@@ -111,7 +112,7 @@ def _sizes(path: str, num_dims: int) -> list[int]:
     header = _read(path, _header_bytes(num_dims))
     if header[:4] != bytes([0, 0, _UINT8, num_dims]) or len(header) < _header_bytes(num_dims):
         raise DataError(f"{path} is no IDX file of bytes with {num_dims} dimension(s)")
-    return np.frombuffer(header, ">u4", num_dims, offset=4).tolist()
+    return [int(size) for size in np.frombuffer(header, ">u4", num_dims, offset=4)]
 
 
 def _header_bytes(num_dims: int) -> int:

@@ -12,8 +12,10 @@ A cache is a directory with the images of one split of a source:
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImag
 
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 1
+# Characters of a reason in a message.
+_LONGEST_REASON = 200
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
 
 
@@ -42,9 +46,17 @@ class ImageCache(abc.ABC):
     """
 
     def __init__(self, directory: Path):
+        """Opens the cache in `directory`, whose images are not read.
+
+        Raises:
+          DataError: it is damaged.
+        """
         self.directory = directory
-        self.labels: np.ndarray = np.load(directory / LABELS, mmap_mode="r")
-        self.manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+        with _reading(directory):
+            self.labels: np.ndarray = np.load(directory / LABELS, mmap_mode="r")
+            self.manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+            if len(self.labels) != self.manifest["images"]:
+                raise RuntimeError(f"{LABELS} has {len(self.labels)} labels")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,8 +80,13 @@ class PixelCache(ImageCache):
 
     def __init__(self, directory: Path):
         super().__init__(directory)
-        shape = (len(self), *self.manifest["size"])
-        self.pixels = np.memmap(directory / PIXELS, np.uint8, "r", shape=shape)
+        with _reading(directory):
+            shape = (len(self), *self.manifest["size"])
+            size = (directory / PIXELS).stat().st_size
+            if size != math.prod(shape):
+                raise RuntimeError(f"{PIXELS} has {size} bytes instead of {math.prod(shape)}")
+            # A plain array: the class memmap makes every access slower.
+            self.pixels = np.asarray(np.memmap(directory / PIXELS, np.uint8, "r", shape=shape))
 
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
         """Returns the images of the numbers."""
@@ -81,18 +98,39 @@ class EncodedCache(ImageCache):
 
     def __init__(self, directory: Path):
         super().__init__(directory)
-        self._sizes: np.ndarray = np.load(directory / SIZES, mmap_mode="r")
-        # No reading ahead: records are read at random.
-        self._reader = ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
+        with _reading(directory):
+            self._sizes: np.ndarray = np.load(directory / SIZES, mmap_mode="r")
+            # No reading ahead: records are read at random.
+            self._reader = ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
+            if self._reader.num_records() != len(self):
+                raise RuntimeError(f"{RECORDS} has {self._reader.num_records()} images")
 
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
-        """Returns the images of the numbers."""
-        contents = self._reader.read(numbers.tolist())
+        """Returns the images of the numbers.
+
+        Raises:
+          DataError: the cache is damaged: every record has a checksum.
+        """
+        with _reading(self.directory):
+            contents = self._reader.read(numbers.tolist())
         channels = self.manifest["size"][-1]
         return [
             EncodedImage(content, (rows, cols), channels)
             for content, (rows, cols) in zip(contents, self._sizes[numbers].tolist(), strict=True)
         ]
+
+
+@contextlib.contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Turns what damaged files raise into a DataError about the cache."""
+    try:
+        yield
+    # RuntimeError: what array_record raises.
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(
+            f"the cache {directory} is damaged ({str(error)[:_LONGEST_REASON]}): remove the "
+            "directory, and it is built anew"
+        ) from error
 
 
 def open_pixel_cache(
@@ -176,9 +214,16 @@ def _write_records(work: Path, directory: Path, examples: Iterator[ImageExample]
     # Images are compressed already; a group of one record is read without its neighbours.
     writer = ArrayRecordWriter(str(work / RECORDS), "group_size:1,uncompressed")
     sizes: list[tuple[int, int]] = []
-    for example in examples:
-        sizes.append(size_of(example.content))
-        writer.write(example.content)
-    writer.close()
+    try:
+        for example in examples:
+            sizes.append(size_of(example.content))
+            writer.write(example.content)
+    finally:
+        # Threads write; an error of the file system may be known at the end only.
+        with writing(directory):
+            try:
+                writer.close()
+            except RuntimeError as error:
+                raise OSError(str(error).split(";")[0]) from error
     with writing(directory):
         np.save(work / SIZES, np.array(sizes, np.int32).reshape(-1, 2))

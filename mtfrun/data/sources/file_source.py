@@ -65,15 +65,16 @@ class FileSource(Source):
         part = None if isinstance(self.patterns, Mapping) else split
         return {"source": type(self).__name__, "part": part, "settings": settings, "files": files}
 
-    def _share(self, split: str) -> float:
-        """Returns the share of the records in the files of a split that belong to it."""
-        return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
-
-    def _bytes(self, paths: Sequence[str], share: float) -> int | None:
-        """Returns about how many bytes a share of files has; None if they are compressed."""
+    def expected_bytes(self, split: str) -> int | None:
+        """Returns the split's share of the files' sizes; None if one is compressed."""
+        paths = self.paths(split)
         if any(map(is_compressed, paths)):
             return None
-        return int(sum(Path(path).stat().st_size for path in paths) * share)
+        return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
+
+    def _share(self, split: str) -> float:
+        """Returns about which share of the files of a split belongs to it."""
+        return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
 
     def _in_split(self, split: str) -> Callable[[bytes], bool]:
         """Returns the function that says of a record's bytes whether it belongs to a split."""

@@ -33,6 +33,10 @@ class Parquet(RecordFiles):
 
     columns: FieldNames | None = None
 
+    def expected_bytes(self, split: str) -> int | None:
+        """Returns None: columns are compressed."""
+        return None
+
     def _records(self, path: str) -> Iterator[Mapping[str, Any]]:
         arrow, parquet = _pyarrow(path)
         number = 0

@@ -41,6 +41,9 @@ class TextFiles(FileSource):
             )
         return paths
 
+    def _share(self, split: str) -> float:
+        return SHARES[split] if self._is_divided() else 1.0
+
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the content of every file, a long one in parts."""
         paths = self.paths(split)
@@ -48,10 +51,6 @@ class TextFiles(FileSource):
         for path in paths:
             for text, is_whole in parts(blocks(path, start, size)):
                 yield Example({TEXT: text}, is_whole)
-
-    def expected_bytes(self, split: str) -> int | None:
-        """Returns about how many bytes of text a split has; None if files are compressed."""
-        return self._bytes(self.paths(split), SHARES[split] if self._is_divided() else 1.0)
 
     def _is_divided(self) -> bool:
         """Returns whether there is one file, of which every split is a part."""
@@ -83,10 +82,6 @@ class _DocumentsInFiles(FileSource):
                 begins = is_whole
                 if is_selected:
                     yield Example({TEXT: text}, is_whole)
-
-    def expected_bytes(self, split: str) -> int | None:
-        """Returns about how many bytes of text a split has; None if files are compressed."""
-        return self._bytes(self.paths(split), self._share(split))
 
     @abc.abstractmethod
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

@@ -26,10 +26,6 @@ class Tsv(LineRecordFiles):
     fields: Sequence[str] = (INPUTS, TARGETS)
     header_lines: int = 0
 
-    def expected_bytes(self, split: str) -> int | None:
-        """Returns about how many bytes of text a split has; None if files are compressed."""
-        return self._bytes(self.paths(split), self._share(split))
-
     @property
     def _first_number(self) -> int:
         return 1 + self.header_lines

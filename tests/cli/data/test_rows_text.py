@@ -49,6 +49,22 @@ def test_weights_of_the_loss_are_a_line_where_they_differ() -> None:
     ]
 
 
+def test_targets_of_a_masked_language_model_stand_below_the_inputs() -> None:
+    batch = {
+        "inputs": np.array([[100, 258, 102, 1, 0]], np.int32),
+        "targets": np.array([[0, 101, 0, 0, 0]], np.int32),
+    }
+    lines = list(rows_text(views(batch), width=80))
+    assert "  targets: 5 positions, 4 tokens in 1 segment, 1 padding, loss on 1" in lines
+    assert lines[-5:] == [
+        "    text      <pad> b   <pad> <pad>",
+        "    id        0     101 0     0",
+        "    position  0     1   2     3",
+        "    loss      0     1   0     0",
+        "",
+    ]
+
+
 def test_control_characters_do_not_reach_the_terminal() -> None:
     text = "\x1b[2J\x07\n\u202e"
     lines = list(rows_text(views(packed_row(text, length=16)), width=80))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ def test_a_memory_map_has_the_pixels_and_labels_of_its_source(tmp_path: pathlib.
     source = TfdsImages("digits", data_dir=str(tmp_path / "tfds"))
     examples = list(source.examples("test"))
     cache = open_pixel_cache(source, "test", str(tmp_path / "cache"))
-    assert isinstance(cache.pixels, np.memmap) and cache.pixels.shape == (377, 8, 8, 1)
+    assert cache.pixels.shape == (377, 8, 8, 1)
+    assert isinstance(cache.pixels.base, np.memmap)
     assert cache.pixels.tobytes() == b"".join(example.content for example in examples)
     assert cache.labels.tolist() == [example.label for example in examples]
     assert cache.labels.dtype == np.int32
@@ -63,6 +66,54 @@ def test_a_killed_or_failed_build_leaves_no_cache(tmp_path: pathlib.Path) -> Non
     assert not [path for path in root.iterdir() if path.is_dir()]
     damaged.write_bytes(content)
     assert len(open_encoded_cache(source, "train", str(tmp_path / "cache"))) == 6
+
+
+@pytest.mark.parametrize("name", ["images.bin", "labels.npy", "manifest.json"])
+def test_a_damaged_cache_of_pixels_is_an_error_of_one_line(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    data = ImageData(
+        TfdsImages("digits", data_dir=str(tmp_path / "tfds")), cache_dir=str(tmp_path / "cache")
+    )
+    data.train(1, seed=0)
+    (path,) = (tmp_path / "cache").rglob(name)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataError, match=r"is damaged.*remove the directory") as caught:
+        data.train(1, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_record_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:
+    save_folders(tmp_path / "images", NAMES, 10)
+    source = ImageFolders({"train": str(tmp_path / "images")})
+    data = ImageData(source, 8, cache_dir=str(tmp_path / "cache"))
+    data.train(1, seed=0)
+    (path,) = (tmp_path / "cache").rglob("images.array_record")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"is damaged.*remove the directory") as caught:
+        list(data.evaluation(5, split="train"))
+    assert "\n" not in str(caught.value)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"is damaged.*remove the directory"):
+        data.train(1, seed=0)
+
+
+def test_a_full_disk_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:
+    save_folders(tmp_path / "images", NAMES, 10)
+    source = ImageFolders({"train": str(tmp_path / "images")})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+        with pytest.raises(DataError, match=r"cannot write the cache .*: .*too large") as caught:
+            open_encoded_cache(source, "train", str(tmp_path / "cache"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(caught.value)
+    assert len(open_encoded_cache(source, "train", str(tmp_path / "cache"))) == 20
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:

@@ -42,9 +42,11 @@ FIRST_STEP = {
     "classes 2": ("data:1,model:2", "classes:model", 1, 1),
     "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
 }
-# Compiling takes seconds a case.
+# Compiling takes seconds a case. In the default suite there is also a step with mixup in blocks, in
+# test_mixup.py, and a training with filters, in tests/training/test_weight_average.py.
 SLOW = (
     "data 4",
+    "rematerialised on data 2 x col_blocks 2",
     "data 2 x filters 2",
     "data 2 x col_blocks 4",
     "blocks on one device",
@@ -79,14 +81,8 @@ def _trained(
     return losses, metrics, averages
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        # The first steps with blocks are compared in the default suite.
-        pytest.param(where, marks=[] if "filters" in where else [pytest.mark.slow])
-        for where in WHERE
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", WHERE)
 def test_twenty_steps_and_the_evaluation_are_those_of_one_device(where: str) -> None:
     expected_losses, expected_metrics, expected_averages = _trained(ONE_DEVICE, "", 1, 1)
     losses, metrics, averages = _trained(*WHERE[where])

@@ -1,0 +1,181 @@
+"""The commands `mtfrun data cache`, `show` and `stats`, which build no model."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from mtfrun import mtf
+from mtfrun.cli.main import main
+from mtfrun.data.sources.source import Example
+from mtfrun.data.sources.text_files import TextFiles
+from tests.cli.command import error_line, mtfrun_here, tiny_experiment, tiny_pairs_experiment
+
+TEXTS, PAIRS = tiny_experiment, tiny_pairs_experiment
+
+
+@pytest.fixture
+def cache_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    directory = tmp_path / "cache"
+    monkeypatch.setenv("MTFRUN_CACHE_DIR", str(directory))
+    return directory
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("a command about data has made a mesh")
+
+
+def _lines(*arguments: str) -> list[str]:
+    """Returns what a command about data prints, which must use no device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mtf.Mesh, "__init__", _refuse)
+        process = mtfrun_here("data", *arguments)
+    assert process.returncode == 0, process.stderr.decode()
+    return process.stdout.decode().splitlines()
+
+
+def _manifests(directory: pathlib.Path) -> dict[pathlib.Path, int]:
+    """Returns the manifests below a directory with their times of modification."""
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("manifest.json")}
+
+
+def test_cache_builds_both_splits_once_and_says_where(
+    tmp_path: pathlib.Path, cache_dir: pathlib.Path
+) -> None:
+    flags = PAIRS(tmp_path)
+    lines = _lines("cache", *flags)
+    printed = [
+        re.fullmatch(r"Tsv (\w+): (.*), ([\d,]+) tokens, ([\d,]+) bytes, [\d.]+ s, (.*)", line)
+        for line in lines
+    ]
+    assert [(match[1], match[2]) for match in printed if match] == [
+        ("train", "300 examples"),
+        ("validation", "300 examples"),
+    ]
+    built = _manifests(cache_dir)
+    assert {str(path.parent) for path in built} == {match[5] for match in printed if match}
+    assert len(_lines("cache", *flags)) == 2 and _manifests(cache_dir) == built
+    _lines("cache", *flags, "--overwrite")
+    rebuilt = _manifests(cache_dir)
+    assert set(rebuilt) == set(built) and all(rebuilt[path] > built[path] for path in built)
+
+
+def test_cache_builds_chosen_tasks_in_a_chosen_directory(
+    tmp_path: pathlib.Path, cache_dir: pathlib.Path
+) -> None:
+    flags = [*TEXTS(tmp_path), "--gin.Task.name='fox'"]
+    other = tmp_path / "other"
+    line = error_line(mtfrun_here("data", "cache", *flags, "--tasks=fo"))
+    assert line == "mtfrun: error: --tasks=fo matches no task; there are fox"
+    lines = _lines("cache", *flags, "--tasks=f.*", f"--output_cache_dir={other}")
+    assert len(lines) == 2 and len(_manifests(other)) == 2 and not cache_dir.exists()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_show_prints_rows_of_running_text(
+    split: str, tmp_path: pathlib.Path, cache_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = _lines("show", *TEXTS(tmp_path), f"--split={split}", "--rows=2")
+    assert lines[0] == f"LanguageModelData, split {split}"
+    assert re.fullmatch(r"TextFiles: \d+\.\d\d% of [\d,]+ positions hold a token, .*", lines[1])
+    assert [line for line in lines if line.startswith("row ")] == ["row 1 of 2", "row 2 of 2"]
+    assert any("the quick brown" in line for line in lines)
+    assert max(map(len, lines[3:])) <= 60
+
+
+def test_show_prints_pairs(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
+    lines = _lines("show", *PAIRS(tmp_path), "--split=validation", "--rows=1")
+    assert any(re.match(r"  inputs: \d+ positions, .* tokens in 1 segment", line) for line in lines)
+    assert "    | the quick brown fox<end>" in lines
+
+
+def test_show_writes_a_page_of_images(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
+    page = tmp_path / "pages" / "rows.html"
+    arguments = ["show", "--gin_file=runs/digits.gin", "--rows=2", f"--html={page}"]
+    assert _lines(*arguments) == []
+    text = page.read_text()
+    assert text.count('src="data:image/png;base64,') == 2 and text.count("<p>labels: ") == 2
+    assert list(page.parent.iterdir()) == [page]
+    lines = _lines("show", "--gin_file=runs/digits.gin", "--rows=1")
+    assert "  images: 8 x 8, 1 channel" in lines
+
+
+def test_stats_say_lengths_and_what_is_cut(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
+    lines = _lines("stats", *PAIRS(tmp_path), "--gin.TARGETS_LENGTH=16")
+    targets = [line for line in lines if line.startswith("  targets: ")]
+    # 19 letters and the end, of which 16 tokens are kept.
+    assert targets == ["  targets: 300 texts, 6,000 tokens, 5,700 bytes, 0.95 bytes a token"] * 2
+    cut = "    cut at 16 tokens: 300 texts (100.00%), 1,200 tokens (20.00%)"
+    assert lines.count(cut) == 2
+    assert sum("positions hold a token" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("command", ["cache", "stats", "show"])
+def test_a_split_that_does_not_exist_is_one_line(
+    command: str, tmp_path: pathlib.Path, cache_dir: pathlib.Path
+) -> None:
+    flags = ["--split=tset"] if command == "show" else ["--gin.EVAL_SPLIT='tset'"]
+    assert 'no split "tset"' in error_line(mtfrun_here("data", command, *TEXTS(tmp_path), *flags))
+
+
+def test_the_configuration_of_a_run_is_used(
+    language_model_run: pathlib.Path, cache_dir: pathlib.Path
+) -> None:
+    lines = _lines("show", f"--model_dir={language_model_run}", "--rows=1")
+    assert any("the quick brown" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("command", [["data", "cache"], ["train", "--model_dir={}/run"]])
+def test_a_signal_ends_the_building_of_a_cache_and_leaves_nothing(
+    command: list[str],
+    number: int,
+    code: int,
+    tmp_path: pathlib.Path,
+    cache_dir: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TextFiles, "examples", _with_signal(number))
+    process = mtfrun_here(*(part.format(tmp_path) for part in command), *TEXTS(tmp_path))
+    assert process.returncode == code, process.stderr.decode()
+    left = [path for path in cache_dir.rglob("*") if path.suffix != ".lock"]
+    assert [path for path in left if path.is_file() or "-" in path.name] == []
+
+
+def _with_signal(number: int) -> object:
+    """Returns a reading of text files after whose first one the process gets a signal."""
+    original = TextFiles.examples
+
+    def examples(self: TextFiles, split: str) -> Iterator[Example]:
+        for example in original(self, split):
+            yield example
+            os.kill(os.getpid(), number)
+
+    return examples
+
+
+def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["data"], "data needs a command: data cache, data show or data stats"),
+        (["data", "shwo"], "no command 'data shwo', did you mean 'data show'?"),
+        (["data", "show"], "data show needs a configuration: --gin_file="),
+        (["data", "show", "--gin_file=a.gin", "--rows=0"], "--rows=0 must be at least 1"),
+        (["data", "show", "--gin_file=a.gin", "--row=1"], "no flag --row, did you mean '--rows'?"),
+        (["data", "cache", "--gin_file=a.gin", "--tasks=("], "--tasks=( is no regular expression"),
+        (["data", "cache", "--gin_file=a.gin", "--output_cache_dir="], "need a name"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+    for command in ("cache", "show", "stats"):
+        assert main(["data", command, "--help"]) == 0
+        assert f"  mtfrun data {command} " in capsys.readouterr().out
