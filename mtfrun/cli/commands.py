@@ -21,12 +21,13 @@ from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
-from mtfrun.cli.records import as_text, recorded
+from mtfrun.cli.output_lines import json_line, text_line
+from mtfrun.cli.recorded_training import as_text, recorded
 from mtfrun.cli.terminal.caching_progress import caching_progress
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
-from mtfrun.experiment import Experiment, Inference, Record, Training
+from mtfrun.experiment import Experiment, Inference, Training
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
@@ -108,9 +109,9 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     with _output(flags.output) as file:
         for record in inference.records(inputs, decoding_progress(len(inputs))):
             if flags.format == "text":
-                file.write(_in_one_line(record.texts[0]) + "\n")
+                file.write(text_line(record.texts[0]))
             else:
-                _write(file, record, step)
+                file.write(json_line(record, step))
     return 0
 
 
@@ -122,7 +123,7 @@ def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     (step,) = _restored(flags, built.experiment, run)
     with _output(flags.output) as file:
         for record in built.experiment.inference.scores(pairs):
-            _write(file, record, step)
+            file.write(json_line(record, step))
     return 0
 
 
@@ -209,17 +210,7 @@ def _converse(inference: Inference) -> None:
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         (record,) = inference.records(inference.read(TypedText(text)))
         for output in record.texts:
-            print(_in_one_line(output), flush=True)
-
-
-def _write(file: TextIO, record: Record, step: int) -> None:
-    fields = {**record.fields, "step": step}
-    file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _in_one_line(text: str) -> str:
-    """Returns a text with backslashes and line ends escaped as in a string of C."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+            print(text_line(output), end="", flush=True)
 
 
 def _trained_run(model_dir: str) -> RunDirectory:

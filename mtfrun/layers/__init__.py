@@ -26,6 +26,7 @@ from mtfrun.layers.dense import Dense, dense
 from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.layers.keys_and_values import KeysAndValues
 from mtfrun.layers.layer import Layer, metric_shapes, updated_paths
 from mtfrun.layers.losses import (
     regularised_cross_entropy,
@@ -34,7 +35,7 @@ from mtfrun.layers.losses import (
     softmax_cross_entropy_with_logits,
     weights_nonzero,
 )
-from mtfrun.layers.multihead import KeysAndValues, MultiHeadAttention
+from mtfrun.layers.multihead_attention import MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
 from mtfrun.layers.recompute import differentiated, recomputed
 from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket

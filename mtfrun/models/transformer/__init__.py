@@ -15,11 +15,7 @@ from mtfrun.models.transformer.self_attention import SelfAttention
 from mtfrun.models.transformer.sequence_call import DecodingProgress, EncoderMemory, SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import Sublayer
-from mtfrun.models.transformer.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.token_loss import TokenLoss
-from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.models.transformer.token_softmax import TokenSoftmax
-from mtfrun.models.transformer.transforms import (
+from mtfrun.models.transformer.sublayer_transforms import (
     CallLayer,
     MaskPadding,
     Residual,
@@ -27,6 +23,10 @@ from mtfrun.models.transformer.transforms import (
     SublayerDropout,
     Transform,
 )
+from mtfrun.models.transformer.token_embedding import TokenEmbedding
+from mtfrun.models.transformer.token_loss import TokenLoss
+from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 __all__ = [
     "AttentionHeads",

@@ -19,7 +19,7 @@ from mtfrun.models.transformer.prefix import (
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
-from mtfrun.models.transformer.token_loss import TokenLoss
+from mtfrun.models.transformer.token_loss import TokenLoss, target_weights
 from mtfrun.models.transformer.token_model import TokenModel
 
 
@@ -113,11 +113,10 @@ class DecoderOnly(TokenModel):
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
         targets = features["targets"]
-        has_loss = mtf.greater(targets, 0)
+        is_input = None
         if self._loss_on_targets_only:
             is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
-            has_loss = mtf.logical_and(has_loss, mtf.logical_not(is_input))
-        return mtf.to_float(has_loss)
+        return target_weights(targets, is_input)
 
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None

@@ -17,8 +17,12 @@ from mtfrun.models.transformer.self_attention import (
 )
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer
+from mtfrun.models.transformer.sublayer_transforms import (
+    StackTransforms,
+    add_transforms,
+    distinct_names,
+)
 from mtfrun.models.transformer.transformed_layer import SublayerClass, TransformedLayer
-from mtfrun.models.transformer.transforms import StackTransforms, add_transforms, distinct_names
 
 
 class Stack(Sublayer):

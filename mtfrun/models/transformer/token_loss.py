@@ -10,6 +10,19 @@ from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
 
 
+def target_weights(targets: mtf.Tensor, is_input: mtf.Tensor | None = None) -> mtf.Tensor:
+    """Returns the weight {batch, length} of every target in the loss: 1 or, for padding, 0.
+
+    Args:
+      targets: {batch, length} int32; padding is 0, and what has no loss may be negative.
+      is_input: {batch, length} bool, which positions are inputs and have no loss either.
+    """
+    has_loss = mtf.greater(targets, 0)
+    if is_input is not None:
+        has_loss = mtf.logical_and(has_loss, mtf.logical_not(is_input))
+    return mtf.to_float(has_loss)
+
+
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
     """The cross entropy of tokens, with label smoothing and z-loss in training.

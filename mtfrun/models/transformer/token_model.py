@@ -10,7 +10,7 @@ from mtfrun.layers import Collector, Embedding
 from mtfrun.models.model import Loss, TextModel
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.token_loss import TokenLoss
+from mtfrun.models.transformer.token_loss import TokenLoss, target_weights
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 
@@ -89,4 +89,4 @@ class TokenModel(TextModel):
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
-        return mtf.to_float(mtf.greater(features["targets"], 0))
+        return target_weights(features["targets"])

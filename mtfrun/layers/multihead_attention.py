@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
-
-import tensorflow as tf
+from collections.abc import Iterable, Sequence
 
 from mtfrun import mtf
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.call import Call
 from mtfrun.layers.dropout import Dropout
+from mtfrun.layers.keys_and_values import KeysAndValues
 from mtfrun.layers.rotary import rotate
-
-
-class KeysAndValues(NamedTuple):
-    """The keys and values of a memory.
-
-    Attributes:
-      keys, values: {batch..., heads, memory_length, d_kv}, without `heads` where all queries share
-        one memory head.
-    """
-
-    keys: mtf.Tensor
-    values: mtf.Tensor
-
-    @classmethod
-    def zeros(cls, mesh: mtf.Mesh, shape: mtf.ShapeLike, dtype: tf.DType) -> KeysAndValues:
-        """Returns the empty cache of this shape."""
-        zeros = mtf.zeros(mesh, shape, dtype)
-        return cls(zeros, zeros)
-
-    def map(self, function: Callable[..., mtf.Tensor], *others: KeysAndValues) -> KeysAndValues:
-        """Returns function(keys, ...) and function(values, ...), with those of the others."""
-        return KeysAndValues(*map(function, self, *others))
 
 
 class MultiHeadAttention(mtf.Module):
