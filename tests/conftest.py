@@ -27,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
         _make_cache_directory(config)
     if is_worker or not config.getoption("numprocesses", default=None):
         _make_virtual_devices()
+        if config.getoption("markexpr") == "not slow":
+            _compile_without_rewriting()
 
 
 def _make_cache_directory(config: pytest.Config) -> None:
@@ -53,6 +55,17 @@ def _make_virtual_devices() -> None:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES
     )
+
+
+def _compile_without_rewriting() -> None:
+    """Keeps TensorFlow from rewriting the graphs of programs, a third of the time to compile them.
+
+    The programs of the tests run for milliseconds. Slow tests, and commands in processes of their
+    own, compile as users do.
+    """
+    import tensorflow as tf  # noqa: PLC0415, as above
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 
+@terminable()  # until the loop of training handles signals itself: caches may be built before
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run prints a description of the run."""
     bindings = _parse(flags)

@@ -52,7 +52,8 @@ class _Configured(NamedTuple):
 @terminable()
 def cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Builds the caches of the splits of training and evaluation, and prints a line for each."""
-    data, splits, _ = _configured(flags)
+    configured = _configured(flags)
+    data, splits = configured.data, configured.splits
     choice = CacheChoice(flags.tasks or ".*", flags.output_cache_dir, flags.overwrite)
     if not data.cached_tasks:
         raise UsageError(f"{type(data).__name__} is read without a cache: there is none to build")

@@ -47,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=50_000_000,
         help="train on a random sample if there is more text; 50 million by default; "
-        "takes about 20 times as much memory",
+        "takes about 30 times as much memory",
         metavar="N",
     )
     add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-import threading
+import concurrent.futures
 import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.rows import Batch
 
 STEPS = "steps"
-# Bytes of batches that are read ahead, at least one batch.
-_BYTES_AHEAD = 1 << 26
+# Bytes of batches that are read ahead, at least one batch, and their greatest number.
+_BYTES_AHEAD, _MOST_AHEAD = 1 << 26, 256
 
 
 class Infeed:
@@ -58,6 +58,7 @@ class Infeed:
         self._mesh = mesh
         self._shapes = dict(shapes)
         self._outer_batch = outer_batch
+        self._split(shapes)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
         self._position = 0
         self._reader: _Reader | None = None
@@ -142,8 +143,12 @@ class Infeed:
             shapes = shapes_of_rows(batches[0], shapes)
         for batch in batches:
             validate_batch(batch, shapes)
+        return self._split(shapes)
+
+    def _split(self, shapes: Mapping[str, mtf.Shape]) -> dict[str, mtf.Shape]:
+        """Returns the shapes on the mesh, after checking the outer batch."""
         if self._outer_batch == 1:
-            return shapes
+            return dict(shapes)
         return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
 
@@ -154,64 +159,44 @@ class _Ahead(NamedTuple):
       batch: its features; None at the end of the data.
       position: of the data behind it, in examples.
       padding: of the batch.
-      error: what was raised instead.
     """
 
     batch: Batch | None
     position: int
-    padding: Padding = Padding(0, 0)
-    error: BaseException | None = None
+    padding: Padding
 
 
 class _Reader:
-    """A thread that reads batches, at most `_BYTES_AHEAD` ahead, or one batch."""
+    """Reads batches in a thread, ahead of those that are asked for.
+
+    The executor ends its thread before Python does: a thread that still runs native code then would
+    abort the process.
+    """
 
     def __init__(self, batches: Iterator[Batch]):
         self._batches = batches
-        self._ahead: collections.deque[_Ahead] = collections.deque()
-        self._changed = threading.Condition()
-        self._capacity = 1
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="infeed", daemon=True)
-        self._thread.start()
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
+        self._ahead: collections.deque[concurrent.futures.Future[_Ahead]] = collections.deque()
+        self._read_ahead(1)
 
     def next(self) -> _Ahead:
         """Returns the next batch, or raises what reading it has raised."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ahead)
-            first = self._ahead[0]
-            if first.error is not None:
-                raise first.error
-            if first.batch is not None:  # the end stays
-                self._ahead.popleft()
-                self._changed.notify()
-        return first
+        ahead = self._ahead[0].result()
+        if ahead.batch is not None:  # the end stays
+            self._ahead.popleft()
+            size = sum(values.nbytes for values in ahead.batch.values())
+            self._read_ahead(min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(size, 1))))
+        return ahead
 
     def stop(self) -> None:
         """Ends the thread, after the batch that it reads."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join()
+        self._executor.shutdown(cancel_futures=True)
 
-    def _run(self) -> None:
-        is_last = False
-        while not is_last:
-            ahead = self._read()
-            is_last = ahead.batch is None
-            with self._changed:
-                if ahead.batch is not None:
-                    size = sum(values.nbytes for values in ahead.batch.values())
-                    self._capacity = max(1, _BYTES_AHEAD // max(size, 1))
-                self._ahead.append(ahead)
-                self._changed.notify()
-                self._changed.wait_for(lambda: self._stopped or len(self._ahead) < self._capacity)
-                is_last = is_last or self._stopped
+    def _read_ahead(self, count: int) -> None:
+        while len(self._ahead) < count:
+            self._ahead.append(self._executor.submit(self._read))
 
     def _read(self) -> _Ahead:
-        try:
-            batch = next(self._batches, None)
-        except BaseException as error:  # raised again by `next`, in the thread that asks
-            return _Ahead(None, 0, error=error)
+        batch = next(self._batches, None)
         position = self._batches.position if isinstance(self._batches, Batches) else 0
         return _Ahead(batch, position, padding_of(batch or {}))

@@ -51,10 +51,10 @@ def occupied(features: Batch, name: str) -> np.ndarray:
     ids = features[name]
     segmentation = features.get(f"{name}_segmentation")
     if segmentation is not None:
-        return segmentation != 0
-    is_id = ids != 0
+        return np.not_equal(segmentation, 0)
+    is_id = np.not_equal(ids, 0)
     inputs = features.get(INPUTS)
     has_gaps = bool((~is_id[..., :-1] & is_id[..., 1:]).any())
     if name == TARGETS and has_gaps and inputs is not None and inputs.shape == ids.shape:
-        return inputs != 0
+        return np.not_equal(inputs, 0)
     return is_id

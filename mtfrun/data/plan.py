@@ -64,8 +64,8 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     [[0, 1], [2, 3]]
 
     Args:
-      lengths: [examples, features] tokens of every text, at least 1 for one of the features. Those
-        longer than the capacity count as the capacity.
+      lengths: [examples, features] tokens of every text, at least 1. Those that are longer than the
+        capacity count as the capacity.
       capacities: [features] tokens of a row.
     """
     capacity = np.asarray(capacities, np.int32)

@@ -19,16 +19,6 @@ from tests.cli.command import error_line, mtfrun_here, tiny_experiment, tiny_pai
 TEXTS, PAIRS = tiny_experiment, tiny_pairs_experiment
 
 
-@pytest.fixture(autouse=True)
-def no_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the use of devices an error."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a command about data has made a mesh")
-
-    monkeypatch.setattr(mtf.Mesh, "__init__", refuse)
-
-
 @pytest.fixture
 def cache_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     directory = tmp_path / "cache"
@@ -36,8 +26,15 @@ def cache_dir(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathli
     return directory
 
 
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("a command about data has made a mesh")
+
+
 def _lines(*arguments: str) -> list[str]:
-    process = mtfrun_here("data", *arguments)
+    """Returns what a command about data prints, which must use no device."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mtf.Mesh, "__init__", _refuse)
+        process = mtfrun_here("data", *arguments)
     assert process.returncode == 0, process.stderr.decode()
     return process.stdout.decode().splitlines()
 
@@ -147,9 +144,6 @@ def test_a_signal_ends_the_building_of_a_cache_and_leaves_nothing(
     cache_dir: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if command[0] == "train":
-        monkeypatch.undo()
-        monkeypatch.setenv("MTFRUN_CACHE_DIR", str(cache_dir))
     monkeypatch.setattr(TextFiles, "examples", _with_signal(number))
     process = mtfrun_here(*(part.format(tmp_path) for part in command), *TEXTS(tmp_path))
     assert process.returncode == code, process.stderr.decode()

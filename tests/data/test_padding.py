@@ -26,6 +26,9 @@ def test_targets_with_gaps_are_those_of_inputs() -> None:
 
 
 def test_what_is_no_text_has_no_padding() -> None:
-    batch = {"images": np.zeros([2, 4, 4, 1], np.uint8), "labels": np.zeros([2], np.int32)}
+    batch: dict[str, np.ndarray] = {
+        "images": np.zeros([2, 4, 4, 1], np.uint8),
+        "labels": np.zeros([2], np.int32),
+    }
     assert padding_of(batch) == (0, 0)
     assert padding_of({"targets": np.zeros([2], np.int32)}) == (0, 0)

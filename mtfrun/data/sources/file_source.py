@@ -12,7 +12,7 @@ from pathlib import Path
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.source import Source
 from mtfrun.data.sources.streams import is_compressed
-from mtfrun.data.splits import SHARES, SPLITS, split_of_record
+from mtfrun.data.splits import SHARES, SPLITS, record_selector
 
 Patterns = str | Sequence[str]
 
@@ -80,7 +80,7 @@ class FileSource(Source):
         """Returns the function that says of a record's bytes whether it belongs to a split."""
         if isinstance(self.patterns, Mapping):
             return lambda _: True
-        return lambda record: split_of_record(record) == split
+        return record_selector(split)
 
 
 def matches(patterns: Patterns) -> dict[str, str]:

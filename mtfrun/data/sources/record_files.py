@@ -49,7 +49,9 @@ class RecordFiles(FileSource):
                     if bad > self.skip_bad_records:
                         raise self._too_many(message) from error
                     continue
-                if fields is not None:
+                if fields is not None and len(fields) > 1:
+                    yield Example(fields)
+                elif fields is not None:
                     yield from in_parts(fields)
         if bad:
             logging.warning(

@@ -39,8 +39,8 @@ class HuggingFaceVocabulary(Vocabulary):
     Needs the extra: pip install 'mtfrun[tokenizers]'.
 
     Ids are those of the file. Models take id 0 for padding, so that id 0 must be a special token:
-    <pad> in T5's file, [PAD] in BERT's, <unk> in Llama's, <s> in RoBERTa's. Where it is a piece of
-    text, as in GPT-2's and Qwen's ("!"), the file is refused: that piece would be taken for
+    <pad> in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece
+    of text, as in GPT-2's and Qwen's ("!"), the file is refused: that piece would be taken for
     padding. No tokens are added before or after a text except the end. The sentinels are the added
     tokens <extra_id_0>, <extra_id_1>, ... The size is padded to a multiple of 128.
 
@@ -166,7 +166,7 @@ class HuggingFaceVocabulary(Vocabulary):
             raise DataError(
                 f"{self._file}: models take id 0 for padding, and in this file it is the piece of "
                 f'text "{token}": choose a tokenizer whose id 0 is a special token, as T5\'s, '
-                "BERT's and Llama's are"
+                "BERT's and Llama 2's are"
             )
 
     def _first_id(self, argument: str, token: str | None, names: Sequence[str | None]) -> int:

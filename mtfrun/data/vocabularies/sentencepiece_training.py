@@ -31,7 +31,7 @@ class SentencePieceTraining:
     Attributes:
       size: number of pieces, extra ids not included.
       max_bytes: a sample of so much text is used, at random with a fixed seed if there is more;
-        SentencePiece needs about 20 times as much memory.
+        SentencePiece needs about 30 times as much memory.
       with_byte_fallback: whether 256 pieces are bytes, for characters that have no piece of their
         own; otherwise these are unknown, as in T5's model.
       normalization: "identity" keeps texts as they are, and `decode` returns them; "nmt_nfkc" is

@@ -49,7 +49,7 @@ def test_every_token_says_its_id_and_position_and_segments_differ_in_colour() ->
     assert tokens[1][0]["title"] == (
         "id 101, position 1, segment 1: 3 tokens, weight of the loss 1"
     )
-    assert tokens[3][0]["title"].startswith("id 102, position 0, segment 2")
+    assert str(tokens[3][0]["title"]).startswith("id 102, position 0, segment 2")
     assert (padding[0], padding[1].strip()) == ({"class": "padding"}, "3 padding")
 
 

@@ -73,7 +73,7 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 
 
 def test_inputs_targets_images_and_labels_are_shown() -> None:
-    batch = {
+    batch: dict[str, np.ndarray] = {
         "inputs": np.array([[100, 1, 0]], np.int32),
         "targets": np.array([[101, 1]], np.int32),
         "images": np.zeros([1, 4, 5, 3], np.uint8),

@@ -44,7 +44,7 @@ def test_bytes_are_counted_by_feature(ids_per_step: int, monkeypatch: pytest.Mon
     tokens = generator.integers(0, 10, ends[-1, -1])
     bytes_per_id = [np.arange(10), np.arange(10)[::-1]]
     expected, start = [0, 0], 0
-    for i, end in enumerate(ends.reshape(-1)):
+    for i, end in enumerate(ends.reshape(-1).tolist()):
         expected[i % 2] += int(bytes_per_id[i % 2][tokens[start:end]].sum())
         start = end
     assert bytes_of(tokens, bytes_per_id, ends) == expected

@@ -52,7 +52,8 @@ def test_parts_are_the_content_whatever_the_blocks(content: bytes, positions: li
 def test_lines_are_those_between_line_feeds_whatever_the_blocks(
     content: bytes, positions: list[int]
 ) -> None:
-    lines, begins = [], True
+    lines: list[bytes] = []
+    begins = True
     for part, is_whole in streams.lines(cut(content, positions)):
         lines.append(part if begins else lines.pop() + part)
         begins = is_whole

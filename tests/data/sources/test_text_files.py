@@ -30,7 +30,8 @@ def write(directory: Path, **texts: bytes) -> None:
 
 def documents(source: Source, split: str) -> list[bytes]:
     """Returns all documents of a split."""
-    texts, is_continued = [], False
+    texts: list[bytes] = []
+    is_continued = False
     for example in source.examples(split):
         assert list(example.fields) == ["text"]
         text = example.fields["text"]

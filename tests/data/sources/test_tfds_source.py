@@ -20,6 +20,7 @@ from mtfrun.data import DataError, Tfds
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.data.splits import SPLITS
 
+TEXT_FEATURES = "answers/text/0, label, pair/en, pair/score, review"
 LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
 
 
@@ -33,6 +34,10 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
         features = {
             "review": tfds.features.Text(),
             "label": tfds.features.ClassLabel(num_classes=2),
+            "answers": tfds.features.Sequence(
+                {"text": tfds.features.Text(), "start": tfds.features.Scalar(np.int32)}
+            ),
+            "pair": {"en": tfds.features.Text(), "score": tfds.features.Scalar(np.float32)},
             "image": tfds.features.Image(shape=(2, 2, 1)),
         }
         return tfds.core.DatasetInfo(
@@ -50,7 +55,16 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
         """Yields the lines in order."""
         for key, line in enumerate(LINES):
-            yield key, {"review": line, "label": key % 2, "image": np.zeros([2, 2, 1], np.uint8)}
+            answers = [{"text": f"answer {i}", "start": i} for i in range(key)]
+            pair = {"en": f"en {key}", "score": 0.1}
+            image = np.zeros([2, 2, 1], np.uint8)
+            yield (
+                key,
+                {
+                    **{"review": line, "label": key % 2, "image": image},
+                    **{"answers": answers, "pair": pair},
+                },
+            )
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +162,7 @@ def test_an_unknown_split_or_slice_is_an_error_of_one_line(data_dir: str) -> Non
 def test_an_unknown_feature_lists_those_that_can_be_text(data_dir: str) -> None:
     for feature in ("text", "image"):
         line = message(Tfds("prepared_reviews", [feature], data_dir=data_dir))
-        assert f'has no text feature "{feature}"; its text features: label, review' in line
+        assert f'has no text feature "{feature}"; its text features: {TEXT_FEATURES}' in line
 
 
 def test_labels_become_names_and_features_are_renamed(data_dir: str) -> None:
@@ -157,7 +171,17 @@ def test_labels_become_names_and_features_are_renamed(data_dir: str) -> None:
         {"inputs": line, "targets": str(i % 2).encode()} for i, line in enumerate(LINES)
     ]
     everything = next(Tfds("prepared_reviews", data_dir=data_dir).examples("train"))
-    assert list(everything.fields) == ["label", "review"]
+    assert set(everything.fields) == {"label", "review", "pair/en", "pair/score"}
+
+
+def test_nested_features_and_elements_of_lists_become_text(data_dir: str) -> None:
+    fields = {"a": "answers/text/0", "b": "answers/text/1", "en": "pair/en", "score": "pair/score"}
+    source = Tfds("prepared_reviews", fields, data_dir=data_dir)
+    assert [tuple(example.fields.values()) for example in source.examples("train")] == [
+        (b"", b"", b"en 0", b"0.1"),
+        (b"answer 0", b"", b"en 1", b"0.1"),
+        (b"answer 0", b"answer 1", b"en 2", b"0.1"),
+    ]
 
 
 def test_slices_give_splits_names(data_dir: str) -> None:
@@ -199,7 +223,6 @@ def test_the_fingerprint_changes_with_version_split_fields_and_files(
         ("glue/stsb", {"inputs": "sentence1", "targets": "label"}, r"0\.[0-9]{1,10}"),
         ("wmt14_translate/de-en", {"inputs": "en", "targets": "de"}, r"[ a-j]+"),
         ("mnist", {"targets": "label"}, r"[0-9]"),
-        ("squad", {"inputs": "question", "targets": "answers/text/0"}, r"[ a-j]+"),
     ],
 )
 def test_examples_that_tfds_makes_up_are_read_like_prepared_ones(
