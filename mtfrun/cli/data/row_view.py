@@ -52,8 +52,10 @@ class Tokens:
         return [self._where(self.segments == number) for number in numbers]
 
     def text(self) -> str:
-        """Returns the decoded text; sentinels and other special ids stand by name."""
-        return "".join(self.texts)
+        """Returns the decoded text; sentinels and other special ids but padding stand by name."""
+        return "".join(
+            text for text, number in zip(self.texts, self.ids, strict=True) if number != _PADDING
+        )
 
     def _where(self, chosen: np.ndarray) -> Tokens:
         weights = None if self.weights is None else self.weights[chosen]
