@@ -367,7 +367,7 @@ def test_an_input_error_of_a_users_module_is_one_line_and_its_value_error_a_defe
     file = tmp_path / "mine.gin"
     file.write_text(
         "from __gin__ import dynamic_registration\nfrom mtfrun import data\n"
-        f"import {module}\ndata.LanguageModelData.vocabulary = @{module}.Vocabulary()\n"
+        f"import {module}\ndata.Task.vocabulary = @{module}.Vocabulary()\n"
     )
     assert main([*LM, f"--gin_file={file}"]) == code
     lines = capsys.readouterr().err.splitlines()

@@ -34,11 +34,12 @@ transformer.RelativePositionBias.num_buckets = 8
 
 ids_vocabulary.IdsVocabulary.size = 128
 experiment.Experiment.data = @data.SequenceToSequenceData()
-data.SequenceToSequenceData.vocabulary = @ids_vocabulary.IdsVocabulary()
+VOCABULARY = @ids_vocabulary.IdsVocabulary()
+data.SequenceToSequenceData.task = %TASK
 data.SequenceToSequenceData.inputs_length = 7
 data.SequenceToSequenceData.targets_length = 7
-data.SequenceToSequenceData.source = @data.TsvPairs()
-data.TsvPairs.patterns = %PAIRS
+data.Task.source = @data.Tsv()
+data.Tsv.patterns = %PAIRS
 """
 
 

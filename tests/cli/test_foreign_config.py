@@ -170,7 +170,7 @@ def test_a_run_says_what_it_was_trained_with(tmp_path: pathlib.Path, marker: pat
     mine.write_text("from mtfrun.data import ByteVocabulary\nclass Mine(ByteVocabulary): pass\n")
     (tmp_path / "mine.gin").write_text(
         "from __gin__ import dynamic_registration\nfrom mtfrun import data\nimport my_package\n"
-        "data.LanguageModelData.vocabulary = @my_package.Mine()\n"
+        "data.Task.vocabulary = @my_package.Mine()\n"
     )
     run = tmp_path / "run"
     flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/mine.gin", "--gin.NUM_LAYERS=1"]

@@ -29,7 +29,7 @@ def test_a_gin_file_imports_from_the_working_directory(
     (tmp_path / "mine.gin").write_text(
         "from __gin__ import dynamic_registration\nfrom mtfrun import data\n"
         "import models_of_this_folder\n"
-        "data.LanguageModelData.vocabulary = @models_of_this_folder.Mine()\n"
+        "data.Task.vocabulary = @models_of_this_folder.Mine()\n"
     )
     assert main(["train", "--dry_run", *LM, "--gin_file=mine.gin"]) == 0, capsys.readouterr().err
     # Installed modules come first: a file tensorflow.py does not replace TensorFlow.
