@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mtfrun.data import TfdsImages
+from mtfrun.data import ImageData, TfdsImages
 from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded
 
 
@@ -93,7 +93,7 @@ def test_decode_classifies_a_split_and_the_same_images_from_files(
     decode = _decode(trained, "--input=split:test", f"--output={output}")
     assert succeeded(mtfrun_here(*decode)) == []
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    images, labels = zip(*TfdsImages("digits").examples("test").as_numpy_iterator(), strict=True)
+    images, labels = zip(*ImageData(TfdsImages("digits")).images("test"), strict=True)
     assert [line["index"] for line in lines] == list(range(377))
     assert [line["true_label"] for line in lines] == [str(label) for label in labels]
     assert {line["split"] for line in lines} == {"test"} and {line["step"] for line in lines} == {3}
