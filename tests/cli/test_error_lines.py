@@ -63,8 +63,11 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin_file=data/delimited_pairs.gin",
-            "data/delimited_pairs.gin:28: macro PAIRS has no value; it has one in "
-            "data/number_words.gin, data/tsv_pairs.gin",
+            "data/delimited_pairs.gin:29: macro INPUTS_LENGTH has no value; it has one in "
+            "data/number_tasks.gin, data/number_words.gin, data/pairs.gin, "
+            "data/prefix_lm_objective.gin, data/span_corruption.gin, "
+            "data/task_feature_lengths.gin, data/ul2.gin, runs/translate_help.gin, "
+            "runs/wordnet_topics.gin",
         ),
         (
             "--gin.BATCH_SIZE=%MINE",

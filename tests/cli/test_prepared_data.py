@@ -72,6 +72,8 @@ def data_dir(
     directory = tmp_path / "data"
     shutil.copytree(prepared, directory, ignore=shutil.ignore_patterns("run"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(directory))
+    # Without a cache: the datasets are read to make one.
+    monkeypatch.setenv("MTFRUN_CACHE_DIR", str(tmp_path / "caches"))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'was_run')!r}, 'w')\n")
     return directory
