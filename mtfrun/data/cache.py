@@ -68,7 +68,8 @@ class Building(NamedTuple):
     expected_bytes: int | None
 
 
-Progress = Callable[[Building], None]
+# Called with None when a cache is finished.
+Progress = Callable[[Building | None], None]
 
 _progress: contextvars.ContextVar[Progress | None] = contextvars.ContextVar(
     "progress", default=None
@@ -123,7 +124,7 @@ class TokenCache:
             for name, size in sizes.items():
                 actual = (directory / name).stat().st_size
                 if actual != size:
-                    raise ValueError(f"{name} has {actual} bytes instead of {size}")
+                    raise DataError(f"{name} has {actual} bytes instead of {size}")
             # Plain arrays: the class memmap makes every access slower.
             tokens = np.asarray(np.memmap(directory / TOKENS, dtype, "r"))
             ends = np.asarray(np.memmap(directory / ENDS, "<i8", "r", _HEADER_BYTES, shape))
@@ -164,7 +165,7 @@ class TokenCache:
 
 def cache_directory(task: Task, split: str, features: tuple[str, ...]) -> Path:
     """Returns the place of a cache, whose name changes with everything it is made of."""
-    return cache_path(task.cache_dir, _name(task), split, _origin(task, split, features))
+    return cache_path(task.cache_dir, task.title, split, _origin(task, split, features))
 
 
 def open_cache(
@@ -186,17 +187,13 @@ def open_cache(
     """
     # Before the source is read: if it changes meanwhile, the next run finds no cache of it.
     origin = _origin(task, split, features)
-    directory = cache_path(task.cache_dir, _name(task), split, origin)
+    directory = cache_path(task.cache_dir, task.title, split, origin)
 
     def build(work: Path) -> dict[str, Any]:
         return {**_write_texts(work, directory, task, split, features), **origin}
 
     build_once(directory, build, overwrite=overwrite)
     return TokenCache.open(directory)
-
-
-def _name(task: Task) -> str:
-    return task.name or type(task.source).__name__
 
 
 def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]:
@@ -217,17 +214,22 @@ def _write_texts(
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     progress = _progress.get()
     expected = None if progress is None else task.source.expected_bytes(split)
-    with _Writer(work, directory, vocabularies) as writer:
-        for chunk in _chunks(task, split, features):
-            writer.write(chunk)
-            if progress is not None:
-                counts = (writer.examples, writer.tokens, writer.text_bytes)
-                progress(Building(_name(task), split, *counts, expected))
-        if not writer.tokens:
-            raise DataError(
-                f'split "{split}" of {task.source} holds nothing; choose another source or split'
-            )
-        return {**writer.finish(), "grain": importlib.metadata.version("grain")}
+    try:
+        with _Writer(work, directory, vocabularies) as writer:
+            for chunk in _chunks(task, split, features):
+                writer.write(chunk)
+                if progress is not None:
+                    counts = (writer.examples, writer.tokens, writer.text_bytes)
+                    progress(Building(task.title, split, *counts, expected))
+            if not writer.tokens:
+                raise DataError(
+                    f'split "{split}" of {task.source} holds nothing; choose another source or '
+                    "split"
+                )
+            return {**writer.finish(), "grain": importlib.metadata.version("grain")}
+    finally:
+        if progress is not None:
+            progress(None)
 
 
 class _Chunk(NamedTuple):

@@ -36,8 +36,11 @@ class _Progress:
         self._bar: tqdm[object] | None = None
         self._start = self._last = 0.0
 
-    def show(self, building: Building) -> None:
-        """Shows how far a cache is."""
+    def show(self, building: Building | None) -> None:
+        """Shows how far a cache is; None when it is finished."""
+        if building is None:
+            self.close()
+            return
         if self._present != (building.name, building.split):
             self.close()
             self._present = building.name, building.split
@@ -53,6 +56,7 @@ class _Progress:
 
     def close(self) -> None:
         """Removes the bar."""
+        self._present = None
         if self._bar is not None:
             self._bar.close()
             self._bar = None
