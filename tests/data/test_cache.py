@@ -387,13 +387,13 @@ def test_a_long_text_is_not_held_in_memory(tmp_path: Path, is_whole: bool) -> No
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    stages: list[Building] = []
+    stages: list[Building | None] = []
     with building_progress(stages.append):
         open_cache(task_of(documents(b"ab", b"c"), tmp_path), "train", TARGETS_ONLY)
     building = Building("task", "train", 2, tokens=5, text_bytes=3, expected_bytes=None)
     assert stages == [building, None]
     open_cache(task_of(documents(b"ab", b"c"), tmp_path, version=1), "train", TARGETS_ONLY)
-    assert len(stages) == 1
+    assert len(stages) == 2
 
 
 def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
