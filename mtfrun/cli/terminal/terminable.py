@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 from collections.abc import Iterator
 
 from mtfrun.rundir import remove_outputs_in_progress
 from mtfrun.training.signals import handled
+
+# Seconds until an exception that Python has ignored is raised again.
+_AGAIN_SECS = 0.01
 
 
 @contextlib.contextmanager
@@ -16,13 +21,30 @@ def terminable() -> Iterator[None]:
     The exception is raised when the devices have finished their current batch. A second signal ends
     the process immediately, see `handled`.
     """
-    stopping = False
+    code: int | None = None
 
     def stop(number: int, _frame: object) -> None:
-        nonlocal stopping
-        if not stopping:  # a second exception would interrupt the removal of files
-            stopping = True
-            raise SystemExit(128 + number)
+        nonlocal code
+        if code is None:  # a second exception would interrupt the removal of files
+            code = 128 + number
+            raise SystemExit(code)
 
-    with handled(stop, before_exit=remove_outputs_in_progress):
-        yield
+    def stop_again(_number: int, _frame: object) -> None:
+        raise SystemExit(code)
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        # A signal arrived while an object was deleted, and Python ignores what is raised then.
+        if unraisable.exc_type is SystemExit and code is not None:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECS)
+        else:
+            former_hook(unraisable)
+
+    former_hook, sys.unraisablehook = sys.unraisablehook, hook
+    former_alarm = signal.signal(signal.SIGALRM, stop_again)
+    try:
+        with handled(stop, before_exit=remove_outputs_in_progress):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former_alarm)
+        sys.unraisablehook = former_hook
