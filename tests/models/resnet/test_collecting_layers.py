@@ -79,10 +79,7 @@ def test_what_layers_collect_reaches_the_training_of_an_image_model(
     state.initialize()
     assert list(model.updated_paths) == ["brightness/steps"]
     batches = [image_batch(seed) for seed in range(STEPS)]
-    data = tf.data.Dataset.from_tensor_slices(
-        {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
-    )
-    features = Infeed(iter(data), mesh, SHAPES).next(STEPS)
+    features = Infeed(iter(batches), mesh, SHAPES).next(STEPS)
     assert features is not None
     run = train_steps_function(state, microbatches=microbatches)
     history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))

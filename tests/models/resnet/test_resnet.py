@@ -107,8 +107,7 @@ def _state(mesh: mtf.Mesh) -> TrainState:
 
 
 def _train(state: TrainState, batch: dict[str, np.ndarray], microbatches: int) -> None:
-    data = tf.data.Dataset.from_tensors(batch)
-    features = Infeed(iter(data), state.mesh, SHAPES).next(1)
+    features = Infeed(iter([batch]), state.mesh, SHAPES).next(1)
     assert features is not None
     run = train_steps_function(state, microbatches=microbatches)
     run(features, mtf.constant(state.mesh, 1, dtype=tf.int32))

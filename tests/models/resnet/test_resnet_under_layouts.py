@@ -67,15 +67,12 @@ def _trained(
     state = TrainState(model, optimizer, mesh, seed=1)
     state.initialize()
     batches = [image_batch(seed) for seed in range(STEPS)]
-    data = tf.data.Dataset.from_tensor_slices(
-        {name: np.stack([batch[name] for batch in batches]) for name in SHAPES}
-    )
     run = train_steps_function(state)
-    features = Infeed(iter(data), mesh, SHAPES).next(STEPS)
+    features = Infeed(iter(batches), mesh, SHAPES).next(STEPS)
     assert features is not None
     history = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
     losses = history["objective"].total / history["objective"].weight
-    metrics = Evaluator(model, mesh)(Infeed(iter(data), mesh, SHAPES))
+    metrics = Evaluator(model, mesh)(Infeed(iter(batches), mesh, SHAPES))
     variables = model.named_variables()
     averages = {path: mtf.to_numpy(variables[path]) for path in model.updated_paths}
     return losses, metrics, averages
