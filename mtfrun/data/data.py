@@ -19,8 +19,6 @@ from mtfrun.data.prompting import (
     Continuing,
     Prompting,
     PromptLimits,
-    ScoredRow,
-    continued_pair,
 )
 from mtfrun.data.rows import Batch, Density
 from mtfrun.data.task import Metrics
@@ -211,10 +209,6 @@ class TextData(Data):
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to rows."""
         return Continuing(self.vocabulary, limits)
-
-    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
-        """Returns the row whose targets' log-likelihood is the score of a pair."""
-        return continued_pair(self.vocabulary, inputs, target, limits.max_length)
 
     def text(self, split: str) -> bytes:
         """Returns all text of a split.

@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
-import numpy as np
-
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature, packed_features
 from mtfrun.data.pairs_data import PairsData
-from mtfrun.data.prompting import AnsweringInRow, Prompting, PromptLimits, ScoredRow, bucket
+from mtfrun.data.prompting import AnsweringInRow, Prompting, PromptLimits
 from mtfrun.data.rows import Batch, Rows
 from mtfrun.data.task import Task
 from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
@@ -72,13 +70,6 @@ class DelimitedPairsData(PairsData):
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs at the beginning of a row."""
         return AnsweringInRow(self._answering(limits))
-
-    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
-        """Returns a pair as a row."""
-        ids, truncated = self._ids_of_pair(inputs, target)
-        row = np.concatenate([ids[INPUTS], ids[TARGETS]])
-        lengths = {TARGETS: bucket(len(row), self.inputs_length + self.targets_length)}
-        return ScoredRow({TARGETS: row}, lengths, len(ids[INPUTS]), truncated)
 
     def _rows(self, task: Task, split: str) -> Rows:
         cache = task.cache(split, self.texts)

@@ -7,8 +7,6 @@ import functools
 from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
-
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.objective_rows import JoinedObjectiveRows, ObjectiveRows
 from mtfrun.data.objectives import FeatureLengths, Objective
@@ -17,9 +15,6 @@ from mtfrun.data.prompting import (
     AnsweringInRow,
     Prompting,
     PromptLimits,
-    ScoredRow,
-    bucket,
-    with_end,
 )
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
@@ -83,13 +78,6 @@ class DenoisingData(TaskData):
         """Returns the conversion of prompts to inputs."""
         return _answering(self, self._lengths, limits)
 
-    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
-        """Returns a pair as inputs and targets."""
-        ids, truncated = _ids_of_pair(self, self._lengths, inputs, target)
-        longest = {INPUTS: self._lengths.inputs, TARGETS: self._lengths.targets}
-        lengths = {name: bucket(len(ids[name]), longest[name]) for name in longest}
-        return ScoredRow(ids, lengths, 0, truncated)
-
     @functools.cached_property
     def _raw_length(self) -> int:
         targets_length = self._lengths.targets
@@ -151,13 +139,6 @@ class DelimitedDenoisingData(TaskData):
         """Returns the conversion of prompts to inputs at the beginning of a row."""
         return AnsweringInRow(_answering(self, self._lengths_of_pairs, limits))
 
-    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
-        """Returns a pair as a row."""
-        ids, truncated = _ids_of_pair(self, self._lengths_of_pairs, inputs, target)
-        row = np.concatenate([ids[INPUTS], ids[TARGETS]])
-        lengths = {TARGETS: bucket(len(row), self.length)}
-        return ScoredRow({TARGETS: row}, lengths, len(ids[INPUTS]), truncated)
-
     @functools.cached_property
     def _raw_length(self) -> int:
         return self.objective.raw_length_in_one_row(self.length, self.vocabulary)
@@ -183,14 +164,3 @@ class DelimitedDenoisingData(TaskData):
 
 def _answering(data: TaskData, lengths: FeatureLengths, limits: PromptLimits) -> Answering:
     return Answering(data.vocabulary, data.vocabulary, lengths.inputs, lengths.targets, limits)
-
-
-def _ids_of_pair(
-    data: TaskData, lengths: FeatureLengths, inputs: bytes, target: bytes
-) -> tuple[dict[str, np.ndarray], int]:
-    """Returns the ids of each text with its end, and the number of truncated tokens."""
-    vocabulary = data.vocabulary
-    texts = {INPUTS: vocabulary.encode(inputs), TARGETS: vocabulary.encode(target)}
-    longest = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
-    ids = {name: with_end(vocabulary, texts[name], longest[name]) for name in texts}
-    return ids, sum(len(texts[name]) + 1 - len(ids[name]) for name in texts)

@@ -75,13 +75,6 @@ class MaskedLanguageModelData(TaskData):
         """Returns the conversion of prompts to inputs with masks."""
         return FillingIn(self.vocabulary, self.length)
 
-    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
-        """Raises DataError: a masked language model has no likelihood of a text."""
-        raise DataError(
-            "MaskedLanguageModelData scores no pairs: a masked language model predicts masked ids "
-            "only"
-        )
-
     @functools.cached_property
     def _raw_length(self) -> int:
         return self.objective.raw_length(self.length, self.length, self.vocabulary)
@@ -135,3 +128,10 @@ class FillingIn:
     def output(self, ids: np.ndarray) -> str:
         """Returns the whole text."""
         return self.vocabulary.decode(ids)
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Raises DataError: a masked language model has no likelihood of a text."""
+        raise DataError(
+            "MaskedLanguageModelData scores no pairs: a masked language model predicts masked ids "
+            "only"
+        )

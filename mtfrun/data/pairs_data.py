@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.prompting import Answering, PromptLimits, with_end
+from mtfrun.data.prompting import Answering, PromptLimits
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
@@ -51,16 +49,3 @@ class PairsData(TaskData):
     def _answering(self, limits: PromptLimits) -> Answering:
         vocabularies = (self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS))
         return Answering(*vocabularies, self.inputs_length, self.targets_length, limits)
-
-    def _ids_of_pair(self, inputs: bytes, target: bytes) -> tuple[dict[str, np.ndarray], int]:
-        """Returns the ids of each text with its end, and the number of truncated tokens."""
-        texts = {INPUTS: inputs, TARGETS: target}
-        longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
-        ids = {}
-        truncated = 0
-        for name, text in texts.items():
-            vocabulary = self.task.vocabulary_of(name)
-            encoded = vocabulary.encode(text)
-            ids[name] = with_end(vocabulary, encoded, longest[name])
-            truncated += len(encoded) + 1 - len(ids[name])
-        return ids, truncated

@@ -86,6 +86,13 @@ class Prompting(Protocol):
     def output(self, ids: np.ndarray) -> str:
         """Returns the text of the ids behind the prefix of an output."""
 
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns the row whose targets' log-likelihood is the score of a pair.
+
+        Raises:
+          DataError: the data has no such rows.
+        """
+
 
 @dataclasses.dataclass(frozen=True)
 class Continuing:
@@ -132,6 +139,21 @@ class Continuing:
     def output(self, ids: np.ndarray) -> str:
         """Returns the text that continues the prompt."""
         return self.vocabulary.decode_continuation(ids)
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns the row "inputs target end" of at most `max_length` ids.
+
+        If it is too long, the inputs are truncated first, at their beginning, then the target.
+        """
+        encode_target = self.vocabulary.encode_continuation if inputs else self.vocabulary.encode
+        input_ids, target_ids = self.vocabulary.encode(inputs), encode_target(target)
+        num_tokens = len(input_ids) + len(target_ids)
+        target_ids = with_end(self.vocabulary, target_ids, self.limits.max_length)
+        inputs_length = min(self.limits.max_length - len(target_ids), len(input_ids))
+        input_ids = input_ids[len(input_ids) - inputs_length :]
+        ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
+        lengths = {TARGETS: bucket(len(ids), self.limits.max_length)}
+        return ScoredRow({TARGETS: ids}, lengths, inputs_length, num_tokens + 1 - len(ids))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +207,23 @@ class Answering:
         """Returns the answer."""
         return self.targets_vocabulary.decode(ids)
 
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns a pair as inputs and targets, each truncated before its end."""
+        encoded = {
+            INPUTS: self.inputs_vocabulary.encode(inputs),
+            TARGETS: self.targets_vocabulary.encode(target),
+        }
+        ids = {
+            INPUTS: with_end(self.inputs_vocabulary, encoded[INPUTS], self.inputs_length),
+            TARGETS: with_end(self.targets_vocabulary, encoded[TARGETS], self.targets_length),
+        }
+        lengths = {
+            INPUTS: bucket(len(ids[INPUTS]), self.inputs_length),
+            TARGETS: bucket(len(ids[TARGETS]), self.targets_length),
+        }
+        truncated = sum(len(encoded[name]) + 1 - len(ids[name]) for name in ids)
+        return ScoredRow(ids, lengths, 0, truncated)
+
 
 @dataclasses.dataclass(frozen=True)
 class AnsweringInRow:
@@ -204,8 +243,7 @@ class AnsweringInRow:
 
     def lengths(self, row: Row) -> dict[str, int]:
         """Returns the length of the targets, which hold inputs and output."""
-        max_length = self.answering.inputs_length + self.answering.targets_length
-        return {TARGETS: bucket(row.limit, max_length)}
+        return {TARGETS: bucket(row.limit, self._max_length)}
 
     def features(
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
@@ -221,23 +259,16 @@ class AnsweringInRow:
         """Returns the answer, which follows the end of the inputs."""
         return self.answering.output(ids)
 
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns a pair as a row, the targets after the end of the inputs."""
+        pair = self.answering.scored_row(inputs, target)
+        row = np.concatenate([pair.features[INPUTS], pair.features[TARGETS]])
+        lengths = {TARGETS: bucket(len(row), self._max_length)}
+        return ScoredRow({TARGETS: row}, lengths, len(pair.features[INPUTS]), pair.truncated)
 
-def continued_pair(
-    vocabulary: Vocabulary, inputs: bytes, target: bytes, max_length: int
-) -> ScoredRow:
-    """Returns the row "inputs target end" of at most `max_length` ids.
-
-    If it is too long, the inputs are truncated first, at their beginning, then the target.
-    """
-    encode_target = vocabulary.encode_continuation if inputs else vocabulary.encode
-    input_ids, target_ids = vocabulary.encode(inputs), encode_target(target)
-    num_tokens = len(input_ids) + len(target_ids)
-    target_ids = with_end(vocabulary, target_ids, max_length)
-    inputs_length = min(max_length - len(target_ids), len(input_ids))
-    input_ids = input_ids[len(input_ids) - inputs_length :]
-    ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
-    lengths = {TARGETS: bucket(len(ids), max_length)}
-    return ScoredRow({TARGETS: ids}, lengths, inputs_length, num_tokens + 1 - len(ids))
+    @property
+    def _max_length(self) -> int:
+        return self.answering.inputs_length + self.answering.targets_length
 
 
 def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray:

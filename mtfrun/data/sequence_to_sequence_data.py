@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature, packed_features
 from mtfrun.data.pairs_data import PairsData
-from mtfrun.data.prompting import Prompting, PromptLimits, ScoredRow, bucket
+from mtfrun.data.prompting import Prompting, PromptLimits
 from mtfrun.data.rows import Batch, Rows
 from mtfrun.data.task import Task
 from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
@@ -61,13 +61,6 @@ class SequenceToSequenceData(PairsData):
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs."""
         return self._answering(limits)
-
-    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
-        """Returns a pair as inputs and targets."""
-        ids, truncated = self._ids_of_pair(inputs, target)
-        longest = {INPUTS: self.inputs_length, TARGETS: self.targets_length}
-        lengths = {name: bucket(len(ids[name]), longest[name]) for name in longest}
-        return ScoredRow(ids, lengths, 0, truncated)
 
     def _rows(self, task: Task, split: str) -> Rows:
         cache = task.cache(split, self.texts)

@@ -83,15 +83,6 @@ class TextClassificationData(TaskData):
         """Returns the conversion of prompts to inputs."""
         return Labelling(self.inputs_vocabulary, self.vocabulary, self.length)
 
-    def scored_row(self, inputs: bytes, target: bytes, limits: PromptLimits) -> ScoredRow:
-        """Returns a text and its label."""
-        encoded = self.inputs_vocabulary.encode(inputs)
-        ids = with_end(self.inputs_vocabulary, encoded, self.length)
-        length = bucket(len(ids), self.length)
-        features = {INPUTS: ids, TARGETS: self.vocabulary.encode(target)}
-        truncated = len(encoded) + 1 - len(ids)
-        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, truncated)
-
     def _rows(self, task: Task, split: str) -> Rows:
         return LabelledRows(task, split, self.length)
 
@@ -165,3 +156,12 @@ class Labelling:
     def output(self, ids: np.ndarray) -> str:
         """Returns the label."""
         return self.labels.decode(ids)
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        """Returns a text and its label."""
+        encoded = self.vocabulary.encode(inputs)
+        ids = with_end(self.vocabulary, encoded, self.length)
+        length = bucket(len(ids), self.length)
+        features = {INPUTS: ids, TARGETS: self.labels.encode(target)}
+        truncated = len(encoded) + 1 - len(ids)
+        return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, truncated)

@@ -42,9 +42,9 @@ class Scoring:
 
     def __init__(self, experiment: Experiment, batch_size: int, limits: PromptLimits):
         self._experiment = experiment
-        self._data = required(experiment.data, TextData, "scoring", "score with a model of text")
+        data = required(experiment.data, TextData, "scoring", "score with a model of text")
+        self._prompting = data.prompting(limits)
         self._batch_size = experiment.rows_for(batch_size)
-        self._limits = limits
         model = required(experiment.model, TextModel, "scoring", "score with a model of text")
         self._log_probs = mtf.function(
             lambda features: evaluation.target_log_probs(model, features)
@@ -56,7 +56,7 @@ class Scoring:
         Raises:
           NonFiniteError: a score is infinite or not a number.
         """
-        rows = [self._data.scored_row(*pair, self._limits) for pair in pairs]
+        rows = [self._prompting.scored_row(*pair) for pair in pairs]
         by_lengths: dict[tuple[tuple[str, int], ...], list[int]] = {}
         for i, row in enumerate(rows):
             by_lengths.setdefault(tuple(row.lengths.items()), []).append(i)

@@ -68,7 +68,7 @@ def test_a_prompts_masks_are_what_is_predicted() -> None:
 
 def test_masked_text_has_no_likelihood() -> None:
     with pytest.raises(DataError, match="scores no pairs"):
-        _masked().scored_row(b"a", b"b", LIMITS)
+        _masked().prompting(LIMITS).scored_row(b"a", b"b")
 
 
 def test_full_targets_are_for_models_that_generate() -> None:
@@ -107,8 +107,8 @@ def test_prompts_are_texts_and_outputs_one_id() -> None:
 
 
 def test_a_score_is_that_of_a_label() -> None:
-    scored = _labelled().scored_row(b"ab", b"long", LIMITS)
+    scored = _labelled().prompting(LIMITS).scored_row(b"ab", b"long")
     assert scored.features["targets"].tolist() == [4] and scored.begin == 0
     assert scored.lengths["inputs"] == scored.lengths["targets"] == 8
     with pytest.raises(DataError, match="none of LabelVocabulary"):
-        _labelled().scored_row(b"ab", b"medium", LIMITS)
+        _labelled().prompting(LIMITS).scored_row(b"ab", b"medium")

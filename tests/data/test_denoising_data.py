@@ -147,13 +147,13 @@ def test_prompts_are_inputs() -> None:
 
 
 def test_a_pair_to_score_has_inputs_and_targets() -> None:
-    scored = _data().scored_row(b"ab", b"c", LIMITS)
+    scored = _data().prompting(LIMITS).scored_row(b"ab", b"c")
     assert {name: ids.tolist() for name, ids in scored.features.items()} == {
         "inputs": [100, 101, 1],
         "targets": [102, 1],
     }
     in_row = DelimitedDenoisingData(texts_task(TEXTS), PrefixLanguageModel(), length=24)
-    assert in_row.scored_row(b"ab", b"c", LIMITS).features["targets"].tolist() == [
+    assert in_row.prompting(LIMITS).scored_row(b"ab", b"c").features["targets"].tolist() == [
         *(100, 101, 1),
         *(102, 1),
     ]

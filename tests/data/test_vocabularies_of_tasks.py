@@ -72,7 +72,11 @@ def test_prompts_are_inputs_and_answers_are_targets(pieces: data.SentencePieceVo
     prompting = _pairs_data(data.ByteVocabulary(), pieces).prompting(LIMITS)
     assert prompting.row(b"a dog").ids.tolist() == [*data.ByteVocabulary().encode("a dog"), 1]
     assert prompting.output(np.array([*pieces.encode("lazy fox"), 1, 0])) == "lazy fox"
-    scored = _pairs_data(data.ByteVocabulary(), pieces).scored_row(b"a dog", b"lazy fox", LIMITS)
+    scored = (
+        _pairs_data(data.ByteVocabulary(), pieces)
+        .prompting(LIMITS)
+        .scored_row(b"a dog", b"lazy fox")
+    )
     assert scored.features["targets"].tolist() == [*pieces.encode("lazy fox"), 1]
 
 
@@ -104,10 +108,10 @@ def test_outputs_keep_the_space_between_them_and_the_prompt(
     ids = pieces.encode("the quick brown fox")
     assert ids[: len(row.ids)].tolist() == row.ids.tolist()
     assert prompting.output(ids[row.prefix :]) == " brown fox"
-    scored = text.scored_row(b"the quick", b" brown fox", LIMITS)
+    scored = text.prompting(LIMITS).scored_row(b"the quick", b" brown fox")
     assert scored.features["targets"].tolist() == [*ids, 1]
     assert scored.begin == len(row.ids)
-    assert text.scored_row(b"", b"the", LIMITS).features["targets"].tolist() == [
+    assert text.prompting(LIMITS).scored_row(b"", b"the").features["targets"].tolist() == [
         *pieces.encode("the"),
         1,
     ]
