@@ -201,9 +201,10 @@ class TaskData(TextData):
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
         self._check_positive("batch", batch)
-        return itertools.chain.from_iterable(
-            self._rows_of_evaluation(task, batch, split, max_rows) for task in self.task.tasks
-        )
+        tasks = self.task.tasks
+        # In a list, so that a split that cannot be read is an error now.
+        batches = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
+        return itertools.chain.from_iterable(batches)
 
     @abc.abstractmethod
     def _rows(self, task: Task, split: str) -> Rows:
