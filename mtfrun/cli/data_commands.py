@@ -22,7 +22,7 @@ from mtfrun.cli.data.statistics_text import statistics_lines
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.data import Batch, Data, DataError, padding_of
-from mtfrun.data.caching import CacheChoice, Cached
+from mtfrun.data.cache_choice import CacheChoice, Cached
 from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.experiment.experiment import ALL_DATA
 from mtfrun.experiment.inference import required

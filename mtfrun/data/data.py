@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data.batches import Batches
-from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
+from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature
 from mtfrun.data.order import ONLY_HOST, Host

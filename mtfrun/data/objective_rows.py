@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtfrun.data.cache import TokenCache
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives import FeatureLengths, Objective, RawText
 from mtfrun.data.rows import Batch, Rows, Selection
+from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.vocabularies import Vocabulary
 
 

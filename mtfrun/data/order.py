@@ -9,7 +9,7 @@ import grain
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.mixing import Mixing
+from mtfrun.data.proportional_order import Mixing
 from mtfrun.data.rows import SelectedRows, Selection
 
 

@@ -11,8 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from mtfrun.data.batches import Batches, chosen, every_row
-from mtfrun.data.cache import TokenCache, open_cache
-from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
+from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import TextData
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
@@ -20,6 +19,7 @@ from mtfrun.data.fingerprint import IDS, VOCABULARIES, short_json
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.rows import Batch, Density, Rows
 from mtfrun.data.task import Metrics, Task, Tasks
+from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 

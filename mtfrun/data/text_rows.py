@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from mtfrun.data.batches import chosen, filled
-from mtfrun.data.cache import TokenCache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.gather import Layout, Texts, lay_out
-from mtfrun.data.plan import Plan, pack, stored_plan
+from mtfrun.data.packing import Plan, pack, stored_plan
 from mtfrun.data.prompting import bucket
 from mtfrun.data.rows import Batch, Density, Rows, Selection
+from mtfrun.data.token_cache import TokenCache
 
 
 class TextRows(Rows):

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding.hypotheses import INFINITY
+from mtfrun.decoding.length_penalty import length_penalty, new_ids
 from mtfrun.decoding.reordering import reorder
 
 
@@ -70,11 +71,6 @@ class Candidates(NamedTuple):
     finished: mtf.Tensor
     token: mtf.Tensor
     parents: mtf.Tensor
-
-
-def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
-    """Returns ((5 + length) / 6) ** alpha, Wu et al., equation 14; `length` an integer tensor."""
-    return mtf.pow((mtf.to_float(length) + 5.0) * (1.0 / 6.0), alpha)
 
 
 def first_active(prompts: mtf.Tensor, beam: mtf.Dimension) -> Active:
@@ -140,7 +136,7 @@ def grow_topk(
     if forced is not None:
         token, log_probs = _with_forced(forced, token, log_probs, rank)
     log_probs = log_probs + active.log_probs
-    penalty = length_penalty(_new_ids(position + 1, known), alpha)
+    penalty = length_penalty(new_ids(position + 1, known), alpha)
     flat = mtf.Dimension("candidates", beam.size * rank.size)
     scores, index = mtf.top_k(mtf.reshape(log_probs / penalty, [batch, flat]), flat, double_beam)
     parents = mtf.floordiv(index, rank.size)
@@ -234,15 +230,10 @@ def is_unfinished(
     if not stop_early:
         return below_limit
     beam = active.log_probs.shape[1]
-    largest = length_penalty(_new_ids(limits, known), alpha)
+    largest = length_penalty(new_ids(limits, known), alpha)
     best_active = mtf.reduce_first(active.log_probs, beam) / largest
     flags = mtf.to_float(finished.flags)
     lowest = mtf.reduce_min(finished.scores * flags, reduced_dim=beam)
     none_finished = mtf.logical_not(mtf.reduce_any(finished.flags, reduced_dim=beam))
     lowest = lowest - mtf.to_float(none_finished) * INFINITY
     return mtf.logical_and(below_limit, mtf.less_equal(lowest, best_active))
-
-
-def _new_ids(length: mtf.Tensor, known: mtf.Tensor | None) -> mtf.Tensor:
-    """Returns the number of ids after the prompts in sequences of a length, at least 0."""
-    return length if known is None else mtf.maximum(length - known, 0)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
+from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import LayoutError
-from mtfrun.mtf.shape import ShapeLike, convert_to_shape
+from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
 class LayoutRules(Mapping[str, str]):
@@ -107,6 +107,24 @@ def tensor_dim_to_size_per_split(
     """
     dim = convert_to_dimension(tensor_dim)
     parts = tensor_dim_to_mesh_dim_size(layout, mesh_shape, dim)
-    if dim.size % parts:
-        raise LayoutError(f"dimension {dim.name}:{dim.size} cannot be split into {parts} parts")
+    check_divides(parts, dim, f"into {parts} parts")
     return dim.size // parts
+
+
+def check_divides(parts: int, dim: Dimension, how: str, shape: Shape | None = None) -> None:
+    """Raises LayoutError unless a dimension, of a tensor's shape, can be split into equal parts.
+
+    Args:
+      parts: their number.
+      dim: the dimension.
+      how: end of the sentence "cannot be split ...", for the message.
+      shape: of the tensor, for the message.
+    """
+    if dim.size % parts:
+        below, above = dim.size // parts * parts, (dim.size // parts + 1) * parts
+        legal = f"{below} or {above}" if below else f"{above}"
+        of_shape = "" if shape is None else f" of {shape}"
+        raise LayoutError(
+            f"dimension {dim.name}:{dim.size}{of_shape} cannot be split {how}: make its size "
+            f"{legal}, or change the mesh or the rule"
+        )

@@ -13,7 +13,7 @@ from mtfrun.errors import did_you_mean
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
-from mtfrun.mtf.layout import LayoutLike, convert_to_layout_rules
+from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
@@ -129,13 +129,7 @@ class Mesh:
                 )
             by_axis[axis] = dim
             parts = self.num_splits(dim)
-            if dim.size % parts:
-                below, above = dim.size // parts * parts, (dim.size // parts + 1) * parts
-                legal = f"{below} or {above}" if below else f"{above}"
-                raise LayoutError(
-                    f"dimension {dim.name}:{dim.size} of {shape} cannot be split over mesh axis "
-                    f"{axis}:{parts}: make its size {legal}, or change the mesh or the rule"
-                )
+            check_divides(parts, dim, f"over mesh axis {axis}:{parts}", shape)
         return tuple(self.axis_of(dim) for dim in shape)
 
     def local_sizes(self, shape: ShapeLike) -> list[int]:

@@ -25,8 +25,8 @@ import numpy as np
 import sentencepiece
 
 from mtfrun import data
-from mtfrun.data.cache import ENDS, TOKENS, TokenCache, open_cache
 from mtfrun.data.text_rows import PackedRows, StreamRows, TextRows
+from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache, open_cache
 
 BATCH = 64  # rows of 512
 LENGTH = 512

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.cli.terminal.caching_progress import caching_progress
-from mtfrun.data import cache
-from mtfrun.data.cache import Building
+from mtfrun.data import token_cache
+from mtfrun.data.token_cache import Building
 
 
 def _shown(buildings: list[tuple[float, Building]], stream: io.StringIO) -> str:
@@ -19,11 +19,11 @@ def _shown(buildings: list[tuple[float, Building]], stream: io.StringIO) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
         with caching_progress(lambda: now[0]):
-            show: Callable[[Building], None] | None = cache._progress.get()
+            show: Callable[[Building | None], None] | None = token_cache._progress.get()
             assert show is not None
             for now[0], building in buildings:
                 show(building)
-    assert cache._progress.get() is None
+    assert token_cache._progress.get() is None
     return stream.getvalue()
 
 

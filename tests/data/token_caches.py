@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtfrun.data.cache import TokenCache
+from mtfrun.data.token_cache import TokenCache
 
 # Rows find no stored plan there, and cannot store one.
 NOWHERE = Path("/dev/null/cache")

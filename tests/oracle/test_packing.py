@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtfrun.data.cache import TokenCache
 from mtfrun.data.gather import Texts, lay_out
-from mtfrun.data.plan import Plan, pack
+from mtfrun.data.packing import Plan, pack
 from mtfrun.data.rows import Selection
 from mtfrun.data.text_rows import PackedRows, PaddedRows
+from mtfrun.data.token_cache import TokenCache
 from tests.data.token_caches import token_cache
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 

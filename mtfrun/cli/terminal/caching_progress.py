@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from mtfrun.data.cache import Building, building_progress
+from mtfrun.data.token_cache import Building, building_progress
 
 EVERY_SECS = 10.0
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.data.batches import Batches, every_row
-from mtfrun.data.caching import EVERY_CACHE, CacheChoice, Cached
+from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import Data
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import Feature

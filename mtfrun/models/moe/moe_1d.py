@@ -7,7 +7,7 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch.all_to_all import apply_experts
+from mtfrun.models.moe.dispatch.apply_experts import apply_experts
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.dispatch.gather import GatherDispatch
 from mtfrun.models.moe.experts import Experts

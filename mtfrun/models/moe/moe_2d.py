@@ -14,7 +14,7 @@ from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.metrics import level_metrics, visits_metric
 from mtfrun.models.moe.mixture import Mixture, importance_of_tokens
 from mtfrun.models.moe.router import Router
-from mtfrun.models.moe.two_levels import NO_OUTER_BATCH, TwoLevelDims, two_levels
+from mtfrun.models.moe.two_level_all_to_all import NO_OUTER_BATCH, TwoLevelDims, two_levels
 from mtfrun.models.transformer.sequence_call import SequenceCall
 
 

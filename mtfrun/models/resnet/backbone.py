@@ -37,6 +37,9 @@ class Backbone:
     rematerialise: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("stem", "block", "norm"):
+            if not callable(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)!r} must be a class")
         sizes, widths = self.stage_sizes, self.widths
         if not (_are_sizes(sizes) and _are_sizes(widths) and len(sizes) == len(widths)):
             raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
@@ -39,6 +40,13 @@ class ImageInput:
         for name in ("crop_padding", "cutout"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)} must not be negative")
+        if not (_are_numbers(self.mean) and _are_numbers(self.stddev)):
+            raise InputError(
+                f"mean={self.mean!r} and stddev={self.stddev!r} must be numbers, or a list of one "
+                "for each channel"
+            )
+        if np.min(self.stddev) <= 0:
+            raise InputError(f"stddev={self.stddev} must be above 0: pixels are divided by it")
 
     def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns float32 {batch, rows, cols, channels} for images of that shape.
@@ -66,6 +74,11 @@ class ImageInput:
             for name in ("mean", "stddev")
         )
         return (mtf.to_float(images) - mean) / stddev
+
+
+def _are_numbers(values: float | Sequence[float]) -> bool:
+    numbers = values if isinstance(values, Sequence) else [values]
+    return bool(numbers) and all(isinstance(number, (int, float)) for number in numbers)
 
 
 def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mtf.Tensor:

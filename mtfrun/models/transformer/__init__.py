@@ -11,11 +11,7 @@ from mtfrun.models.transformer.encoder_decoder_attention import EncoderDecoderAt
 from mtfrun.models.transformer.encoder_only import EncoderOnly
 from mtfrun.models.transformer.feedforward import FeedForward, GatedFeedForward
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
-from mtfrun.models.transformer.self_attention import SelfAttention
-from mtfrun.models.transformer.sequence_call import DecodingProgress, EncoderMemory, SequenceCall
-from mtfrun.models.transformer.stack import Stack
-from mtfrun.models.transformer.sublayer import Sublayer
-from mtfrun.models.transformer.sublayer_transforms import (
+from mtfrun.models.transformer.residual_transforms import (
     CallLayer,
     MaskPadding,
     Residual,
@@ -23,6 +19,10 @@ from mtfrun.models.transformer.sublayer_transforms import (
     SublayerDropout,
     Transform,
 )
+from mtfrun.models.transformer.self_attention import SelfAttention
+from mtfrun.models.transformer.sequence_call import DecodingProgress, EncoderMemory, SequenceCall
+from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.sublayer import Sublayer
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel

@@ -10,6 +10,11 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import recomputed
 from mtfrun.models.transformer.feedforward import FeedForward
+from mtfrun.models.transformer.residual_transforms import (
+    StackTransforms,
+    add_transforms,
+    distinct_names,
+)
 from mtfrun.models.transformer.self_attention import (
     RelativeBiasClass,
     SelfAttention,
@@ -17,11 +22,6 @@ from mtfrun.models.transformer.self_attention import (
 )
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer
-from mtfrun.models.transformer.sublayer_transforms import (
-    StackTransforms,
-    add_transforms,
-    distinct_names,
-)
 from mtfrun.models.transformer.transformed_layer import SublayerClass, TransformedLayer
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.models.transformer.residual_transforms import CallLayer, TransformClass, add_transforms
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer
-from mtfrun.models.transformer.sublayer_transforms import CallLayer, TransformClass, add_transforms
 
 # Made as `sublayer_class(mesh, d_model, dtypes)`.
 SublayerClass = Callable[..., Sublayer]

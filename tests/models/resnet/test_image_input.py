@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,19 @@ def test_cutout_makes_a_square_of_every_image_the_mean() -> None:
     np.testing.assert_array_equal(plain, images)
     with pytest.raises(InputError, match="cutout=-1 must not be negative"):
         ImageInput(cutout=-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mean": ["x", "y"]}, "must be numbers, or a list of one for each channel"),
+        ({"mean": "abc"}, "must be numbers, or a list of one for each channel"),
+        ({"stddev": [1.0, 0.0]}, "must be above 0"),
+    ],
+)
+def test_pixels_are_normalised_by_numbers(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ImageInput(**settings)
 
 
 def test_augmentation_without_a_key_is_an_error() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data import plan as plan_module
-from mtfrun.data.plan import Plan, pack, stored_plan
+from mtfrun.data import packing as packing_module
+from mtfrun.data.packing import Plan, pack, stored_plan
 
 # Of the scarcest feature, for texts of about 60 tokens in rows of 512.
 LEAST_DENSITY = 0.99
@@ -118,7 +118,7 @@ def test_rows_of_typical_texts_are_full(capacities: list[int]) -> None:
 
 
 def test_examples_may_be_packed_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_EXAMPLES_PER_STEP", 700)
+    monkeypatch.setattr(packing_module, "_EXAMPLES_PER_STEP", 700)
     capacities = [512, 512]
     lengths = typical_lengths(5000, capacities)
     plan = pack(lengths, capacities)

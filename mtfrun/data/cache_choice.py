@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mtfrun.data.cache import TokenCache
+from mtfrun.data.token_cache import TokenCache
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,17 +19,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtfrun.data import cache as cache_module
-from mtfrun.data.cache import (
+from mtfrun.data import token_cache as cache_module
+from mtfrun.data.errors import DataError
+from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.task import Fields, Task
+from mtfrun.data.token_cache import (
     Building,
     TokenCache,
     building_progress,
     cache_directory,
     open_cache,
 )
-from mtfrun.data.errors import DataError
-from mtfrun.data.sources.source import Example, Source
-from mtfrun.data.task import Fields, Task
 from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
 
 TARGETS_ONLY = ("targets",)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch.all_to_all import apply_experts
+from mtfrun.models.moe.dispatch.apply_experts import apply_experts
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.router import Router

@@ -8,7 +8,7 @@ A cache is a directory with the ids of one split of a task:
   manifest.json  counts, hashes, and what the cache was made of
 
 It is built beside its place and renamed, so that a cache is complete or absent. Plans of rows
-(plan-*.npz, see plan.py) are added to it later.
+(plan-*.npz, see packing.py) are added to it later.
 """
 
 from __future__ import annotations
