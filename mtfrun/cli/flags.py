@@ -195,6 +195,9 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
         name = unknown[0].split("=")[0]
         commands[flags.command].error(f"no flag {name}{did_you_mean(name, known)}")
     flags.bindings = [(f"--gin_param={text}", text) for text in flags.gin_param] + bindings
+    if flags.skip_bad_records is not None:
+        binding = f"SKIP_BAD_RECORDS = {flags.skip_bad_records}"
+        flags.bindings.append((f"--skip_bad_records={flags.skip_bad_records}", binding))
     _check(flags)
     return flags
 
@@ -372,6 +375,13 @@ def _add_shared_flags(parser: Parser) -> None:
         help="modules that the configuration in a run directory may use besides mtfrun, with all "
         "below them, separated by commas; what --gin_file names may use anything",
         metavar="MODULES",
+    )
+    add(
+        "--skip_bad_records",
+        type=int,
+        help="the same as --gin.SKIP_BAD_RECORDS=N: how many malformed records of a split are left "
+        "out, with a warning that counts them",
+        metavar="N",
     )
     add("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
 

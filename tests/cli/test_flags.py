@@ -85,3 +85,8 @@ def test_help_and_flag_errors_import_neither_tensorflow_nor_gin() -> None:
         "sys.exit('tensorflow' in sys.modules or 'gin' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+
+
+def test_skip_bad_records_is_a_macro() -> None:
+    flags = parse_flags(["data", "cache", "--gin_file=my.gin", "--skip_bad_records=3"])
+    assert flags.bindings == [("--skip_bad_records=3", "SKIP_BAD_RECORDS = 3")]
