@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import file_state
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 
 # Prefixes of the files' names; "t10k" stands for 10,000 test images.
@@ -77,13 +78,10 @@ class IdxImages(ImageSource):
             yield ImageExample(image.tobytes(), label)
 
     def fingerprint(self, split: str) -> object:
-        """Returns path, size and time of modification (ns) of the files, and the classes."""
+        """Returns path, size and time of modification of the files, and the classes."""
         self.check_split(split)
-        files = []
-        for name in (_IMAGES, _LABELS):
-            path = _existing(self._path(split, name))
-            status = path.stat()
-            files.append([str(path), status.st_size, status.st_mtime_ns])
+        paths = [_existing(self._path(split, name)) for name in (_IMAGES, _LABELS)]
+        files = {str(path): file_state(path) for path in paths}
         return {"source": type(self).__name__, "num_classes": self.num_classes, "files": files}
 
     def _path(self, split: str, name: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import file_state
 from mtfrun.data.images.checked_images import ImageFile, checked_images
 from mtfrun.data.images.image_files import read_file
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
@@ -66,12 +67,9 @@ class ImageFolders(ImageSource):
         return checked_images(files, self.channels, self.skip_bad_records)
 
     def fingerprint(self, split: str) -> object:
-        """Returns the settings, and path, size and time of modification (ns) of every image."""
+        """Returns the settings, and path, size and time of modification of every image."""
         self.check_split(split)
-        files = []
-        for _, path in self._paths(split):
-            status = path.stat()
-            files.append([str(path), status.st_size, status.st_mtime_ns])
+        files = {str(path): file_state(path) for _, path in self._paths(split)}
         settings = {"channels": self.channels, "skip_bad_records": self.skip_bad_records}
         return {"source": type(self).__name__, "settings": settings, "files": files}
 

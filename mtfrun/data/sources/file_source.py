@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import file_state
 from mtfrun.data.sources.source import Source
 from mtfrun.data.sources.streams import is_compressed
 from mtfrun.data.splits import SHARES, SPLITS, record_selector
@@ -57,10 +58,7 @@ class FileSource(Source):
             for field in dataclasses.fields(self)
             if field.name != "patterns"
         }
-        files = []
-        for path in self.paths(split):
-            status = Path(path).stat()
-            files.append([path, status.st_size, status.st_mtime_ns])
+        files = {path: file_state(Path(path)) for path in self.paths(split)}
         # Where the patterns have no splits, the split decides which part of the files is read.
         part = None if isinstance(self.patterns, Mapping) else split
         return {"source": type(self).__name__, "part": part, "settings": settings, "files": files}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.file_state import file_state
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.streams import naming_the_file
 from mtfrun.data.splits import SPLITS, split_of
@@ -68,11 +69,11 @@ class LibreOfficeHelp(Source):
     def fingerprint(self, split: str) -> object:
         """Returns the settings and a hash of the names, sizes and times of all files."""
         self.check_split(split)
-        files = []
-        for name in self._names():
-            for language in self.languages:
-                status = (self._text(language) / name).stat()
-                files.append((language, name, status.st_size, status.st_mtime_ns))
+        files = [
+            (language, name, file_state(self._text(language) / name))
+            for name in self._names()
+            for language in self.languages
+        ]
         digest = hashlib.sha256(repr(files).encode()).hexdigest()
         settings = [str(self.directory), *self.languages]
         return {"source": type(self).__name__, "part": split, "settings": settings, "files": digest}
