@@ -71,7 +71,7 @@ class Tokens:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class ImageView:
     """An image of a row.
 
     Attributes:
@@ -101,7 +101,7 @@ class RowView:
     """A row, by kind of feature."""
 
     tokens: Sequence[Tokens] = ()
-    pictures: Sequence[Picture] = ()
+    images: Sequence[ImageView] = ()
     values: Sequence[Value] = ()
 
 
@@ -136,14 +136,14 @@ def _row_view(row: Mapping[str, np.ndarray], meanings: Meanings) -> RowView:
     vocabularies = {n: v for n, v in meanings.vocabularies.items() if n in row}
     shown = {n + suffix for n in vocabularies for suffix in ("", _SEGMENTATION, _POSITION)}
     others = [name for name in row if name not in shown]
-    pictures = [name for name in others if row[name].dtype == np.uint8 and row[name].ndim == 3]
+    images = [name for name in others if row[name].dtype == np.uint8 and row[name].ndim == 3]
     return RowView(
         [_tokens(name, row, vocabulary) for name, vocabulary in vocabularies.items()],
-        [Picture(name, row[name]) for name in pictures],
+        [ImageView(name, row[name]) for name in images],
         [
             _value(name, row[name], meanings.class_names.get(name))
             for name in others
-            if name not in pictures
+            if name not in images
         ],
     )
 

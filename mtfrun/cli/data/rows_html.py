@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
-from mtfrun.cli.data.row_view import Picture, RowView, Tokens
+from mtfrun.cli.data.row_view import ImageView, RowView, Tokens
 from mtfrun.cli.data.rows_text import (
-    describe_picture,
+    describe_image,
     describe_segment,
     describe_tokens,
     describe_value,
@@ -66,8 +66,8 @@ def rows_html(rows: Sequence[RowView], title: str, summary: Sequence[str]) -> It
         yield f"<p>{_escaped(line)}</p>\n"
     for i, row in enumerate(rows):
         yield f"<h2>Row {i + 1} of {len(rows)}</h2>\n"
-        for picture in row.pictures:
-            yield _image(picture)
+        for image in row.images:
+            yield _image(image)
         for value in row.values:
             yield f"<p>{_escaped(describe_value(value))}</p>\n"
         for tokens in row.tokens:
@@ -100,15 +100,15 @@ def _token(part: Tokens, i: int, colour: str) -> str:
     return f'<span class="{" ".join(classes)}" title="{_escaped(hint)}">{shown}</span>'
 
 
-def _image(picture: Picture) -> str:
-    pixels = picture.pixels
+def _image(view: ImageView) -> str:
+    pixels = view.pixels
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     png = io.BytesIO()
     image.save(png, format="PNG")
     data = base64.b64encode(png.getvalue()).decode("ascii")
     scale = max(1, _SMALLEST_SIDE // min(image.size))
     width, height = (scale * side for side in image.size)
-    text = _escaped(describe_picture(picture))
+    text = _escaped(describe_image(view))
     return (
         f'<p><img width="{width}" height="{height}" alt="{text}" title="{text}" '
         f'src="data:image/png;base64,{data}"></p>\n'

@@ -6,7 +6,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from mtfrun.cli.data.row_view import Picture, RowView, Tokens, Value
+from mtfrun.cli.data.row_view import ImageView, RowView, Tokens, Value
 
 _INDENT = "  "
 _LABELS = ("text", "id", "position", "loss")
@@ -22,8 +22,8 @@ def rows_text(rows: Sequence[RowView], width: int) -> Iterator[str]:
     """
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"
-        for picture in row.pictures:
-            yield from heading_lines(describe_picture(picture), width, _INDENT)
+        for image in row.images:
+            yield from heading_lines(describe_image(image), width, _INDENT)
         for value in row.values:
             yield from heading_lines(describe_value(value), width, _INDENT)
         for tokens in row.tokens:
@@ -60,10 +60,10 @@ def describe_segment(part: Tokens) -> str:
     return text
 
 
-def describe_picture(picture: Picture) -> str:
+def describe_image(image: ImageView) -> str:
     """Returns "images: 8 x 8, 1 channel"."""
-    rows, columns, channels = picture.pixels.shape
-    return f"{picture.name}: {rows} x {columns}, {channels} channel{'s' * (channels != 1)}"
+    rows, columns, channels = image.pixels.shape
+    return f"{image.name}: {rows} x {columns}, {channels} channel{'s' * (channels != 1)}"
 
 
 def describe_value(value: Value) -> str:
