@@ -14,20 +14,20 @@ It is built beside its place and renamed, so that a cache is complete or absent.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
+from mtfrun.data.cache_progress import Building, present_progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary
 
@@ -46,48 +46,6 @@ _TEXTS_PER_CALL = 1 << 14
 _HEADER_BYTES = 128
 # Lengths of texts that are computed together, to bound the memory.
 _LENGTHS_PER_STEP = 1 << 16
-
-
-class Building(NamedTuple):
-    """How far a cache is built.
-
-    Attributes:
-      name: of the task.
-      split: of the source.
-      examples: that have been written.
-      tokens: ids that have been written.
-      text_bytes: bytes of text that have been tokenised.
-      expected_bytes: about how many there are, see `Source.expected_bytes`.
-    """
-
-    name: str
-    split: str
-    examples: int
-    tokens: int
-    text_bytes: int
-    expected_bytes: int | None
-
-
-# Called with None when a cache is finished.
-Progress = Callable[[Building | None], None]
-
-_progress: contextvars.ContextVar[Progress | None] = contextvars.ContextVar(
-    "progress", default=None
-)
-
-
-@contextlib.contextmanager
-def building_progress(progress: Progress) -> Iterator[None]:
-    """Calls `progress` every few megabytes of text while a cache is built within the context.
-
-    Caches are built when data is first asked for batches, deep below the command that knows how
-    progress is shown.
-    """
-    token = _progress.set(progress)
-    try:
-        yield
-    finally:
-        _progress.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,14 +170,14 @@ def _write_texts(
 ) -> dict[str, Any]:
     """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts and hashes."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
-    progress = _progress.get()
+    progress = present_progress()
     expected = None if progress is None else task.source.expected_bytes(split)
     try:
         with _Writer(work, directory, vocabularies) as writer:
             for chunk in _chunks(task, split, features):
                 writer.write(chunk)
                 if progress is not None:
-                    counts = (writer.examples, writer.tokens, writer.text_bytes)
+                    counts = (writer.examples, writer.text_bytes)
                     progress(Building(task.title, split, *counts, expected))
             if not writer.tokens:
                 raise DataError(

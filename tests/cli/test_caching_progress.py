@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
 
 import pytest
 
 from mtfrun.cli.terminal.caching_progress import caching_progress
-from mtfrun.data import token_cache
-from mtfrun.data.token_cache import Building
+from mtfrun.data.cache_progress import Building, present_progress
 
 
 def _shown(buildings: list[tuple[float, Building]], stream: io.StringIO) -> str:
@@ -19,18 +17,18 @@ def _shown(buildings: list[tuple[float, Building]], stream: io.StringIO) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
         with caching_progress(lambda: now[0]):
-            show: Callable[[Building | None], None] | None = token_cache._progress.get()
+            show = present_progress()
             assert show is not None
             for now[0], building in buildings:
                 show(building)
-    assert token_cache._progress.get() is None
+    assert present_progress() is None
     return stream.getvalue()
 
 
 def _building(megabytes: float, expected: float | None = None, split: str = "train") -> Building:
     size = round(megabytes * 1e6)
     total = None if expected is None else round(expected * 1e6)
-    return Building("wmt", split, size // 100, size // 4, size, total)
+    return Building("wmt", split, size // 100, size, total)
 
 
 def test_a_quick_build_prints_nothing() -> None:

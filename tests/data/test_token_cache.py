@@ -20,13 +20,12 @@ import numpy as np
 import pytest
 
 from mtfrun.data import token_cache as cache_module
+from mtfrun.data.cache_progress import Building, building_progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.task import Fields, Task
 from mtfrun.data.token_cache import (
-    Building,
     TokenCache,
-    building_progress,
     cache_directory,
     open_cache,
 )
@@ -390,7 +389,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
     stages: list[Building | None] = []
     with building_progress(stages.append):
         open_cache(task_of(documents(b"ab", b"c"), tmp_path), "train", TARGETS_ONLY)
-    building = Building("task", "train", 2, tokens=5, text_bytes=3, expected_bytes=None)
+    building = Building("task", "train", 2, num_bytes=3)
     assert stages == [building, None]
     open_cache(task_of(documents(b"ab", b"c"), tmp_path, version=1), "train", TARGETS_ONLY)
     assert len(stages) == 2

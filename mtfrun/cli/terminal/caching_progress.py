@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from mtfrun.data.token_cache import Building, building_progress
+from mtfrun.data.cache_progress import Building, building_progress
 
 EVERY_SECS = 10.0
 
@@ -48,7 +48,7 @@ class _Progress:
             if sys.stderr.isatty():
                 self._bar = _bar(building)
         if self._bar is not None:
-            self._bar.update(building.text_bytes - self._bar.n)
+            self._bar.update(building.num_bytes - self._bar.n)
         elif self._clock() - self._last >= EVERY_SECS:
             self._last = self._clock()
             line = _line(building, self._last - self._start)
@@ -75,7 +75,7 @@ def _bar(building: Building) -> tqdm[object]:
 
 def _line(building: Building, secs: float) -> str:
     """Returns "caching NAME train: 12,345 examples, 6.5 of 12.0 MB  eta 30 s"."""
-    size, expected = building.text_bytes, building.expected_bytes
+    size, expected = building.num_bytes, building.expected_bytes
     line = f"caching {building.name} {building.split}: {building.examples:,} examples"
     if expected is None or size >= expected:
         return f"{line}, {size / 1e6:.1f} MB"

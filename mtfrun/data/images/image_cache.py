@@ -24,6 +24,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
+from mtfrun.data.cache_progress import Building, present_progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import size_of
 from mtfrun.data.images.image_source import ImageExample, ImageSource
@@ -160,6 +161,9 @@ def open_encoded_cache(
     return EncodedCache(_built(source, split, cache_dir, _write_records, overwrite=overwrite))
 
 
+# Images between two reports of progress.
+_IMAGES_PER_REPORT = 64
+
 _Write = Callable[[Path, Path, Iterator[ImageExample]], None]
 
 
@@ -179,14 +183,23 @@ def _built(
     def build(work: Path) -> dict[str, Any]:
         labels: list[int] = []
         digest = hashlib.sha256()
+        progress = present_progress()
 
         def noted() -> Iterator[ImageExample]:
+            num_bytes = 0
             for example in source.examples(split):
                 labels.append(example.label)
                 digest.update(example.content)
+                num_bytes += len(example.content)
+                if progress is not None and len(labels) % _IMAGES_PER_REPORT == 0:
+                    progress(Building(type(source).__name__, split, len(labels), num_bytes))
                 yield example
 
-        write(work, directory, noted())
+        try:
+            write(work, directory, noted())
+        finally:
+            if progress is not None:
+                progress(None)
         if not labels:
             raise DataError(f'split "{split}" of {source} holds no images; choose another')
         array = np.array(labels, np.int32)

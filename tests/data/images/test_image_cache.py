@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import DataError, ImageData, ImageFolders, TfdsImages
-from mtfrun.data.images import CentreCrop, Window, open_encoded_cache, open_pixel_cache
+from mtfrun.data.cache_progress import Building, building_progress
+from mtfrun.data.images import (
+    CentreCrop,
+    Window,
+    image_cache,
+    open_encoded_cache,
+    open_pixel_cache,
+)
 from tests.data.images.photos import save_folders
 
 NAMES = ("a", "b")
@@ -138,3 +145,14 @@ def test_evaluation_and_single_files_have_the_same_pixels(tmp_path: pathlib.Path
             box = (left, top, left + cols, top + rows)
             expected = image.resize((16, 16), Image.Resampling.BILINEAR, box).getchannel(0)
         assert np.abs(pixels[2:-2, 2:-2, 0] - np.asarray(expected, int)[2:-2, 2:-2]).max() <= 4
+
+
+def test_progress_is_told(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_cache, "_IMAGES_PER_REPORT", 2)
+    stages: list[Building | None] = []
+    with building_progress(stages.append):
+        cache = open_pixel_cache(TfdsImages("digits"), "test", str(tmp_path))
+    reports = [stage for stage in stages if stage is not None]
+    assert [report.examples for report in reports] == list(range(2, len(cache) + 1, 2))
+    assert reports[-1].num_bytes == 8 * 8 * reports[-1].examples
+    assert stages[-1] is None
