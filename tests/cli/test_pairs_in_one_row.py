@@ -13,7 +13,7 @@ import pytest
 
 from mtfrun.cli.main import main
 from tests.cli.command import TINY
-from tests.layouts import FLOAT32_MODEL_TOLERANCE
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ROW = ["--gin.SEQUENCE_LENGTH=24", "--gin.INPUTS_LENGTH=4", "--gin.TARGETS_LENGTH=8"]
@@ -180,7 +180,7 @@ def test_decoding_on_a_mesh_gives_the_same_text(run: pathlib.Path) -> None:
         for answers in (alone, on_mesh)
     )
     assert on_mesh == alone
-    np.testing.assert_allclose(mesh_scores, scores, rtol=FLOAT32_MODEL_TOLERANCE)
+    assert_close(mesh_scores, scores, FLOAT32_MODEL_TOLERANCE)
 
 
 SPLIT_PAIRS = ["--gin_file=data/number_words.gin"]
