@@ -344,7 +344,7 @@ def test_the_next_build_removes_what_killed_ones_left(tmp_path: Path) -> None:
 def test_a_killed_build_is_no_cache(tmp_path: Path) -> None:
     program = f"""
 import os, signal
-from tests.data.test_cache import *
+from tests.data.test_token_cache import *
 
 def examples():
     yield Example({{"text": b"a" * (1 << 22)}})

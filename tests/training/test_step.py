@@ -27,8 +27,9 @@ def losses(
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     state = TrainState(Bigram(mesh), optim.Adam(learning_rate=0.05), mesh, seed=3)
     state.initialize()
-    shape = mtf.convert_to_shape("batch:8;length:6")
-    infeed = Infeed(batches(), mesh, {"targets": shape})
+    # Two microbatches on eight devices.
+    shape = mtf.convert_to_shape("batch:16;length:6")
+    infeed = Infeed(batches(batch=16), mesh, {"targets": shape})
     run = train_steps_function(state, microbatches=microbatches)
     values: list[float] = []
     for count in visits:
