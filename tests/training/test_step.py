@@ -102,7 +102,7 @@ def test_a_frozen_variable_does_not_change_and_the_others_do() -> None:
 
 
 def test_a_batch_that_microbatches_do_not_divide_is_an_error() -> None:
-    with pytest.raises(ValueError, match="batch 8 cannot be split into 3 microbatches"):
+    with pytest.raises(ValueError, match="batch 16 cannot be split into 3 microbatches"):
         losses("data:1,model:1", microbatches=3)
 
 
