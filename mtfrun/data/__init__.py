@@ -9,16 +9,13 @@ from mtfrun.data.entropy import bz2_bits_per_byte, conditional_entropy
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import (
     INPUTS,
-    LANGUAGE_MODEL_FEATURES,
     OUTER_BATCH,
     TARGETS,
     TARGETS_POSITION,
     TARGETS_SEGMENTATION,
     Feature,
     ids_feature,
-    language_model_shapes,
     packed_features,
-    sequence_to_sequence_shapes,
     split_batch,
     validate_batch,
 )
@@ -102,7 +99,6 @@ from mtfrun.data.vocabularies import (
 __all__ = [
     "IMAGES",
     "INPUTS",
-    "LANGUAGE_MODEL_FEATURES",
     "ONLY_HOST",
     "OUTER_BATCH",
     "TARGETS",
@@ -193,13 +189,11 @@ __all__ = [
     "every_row",
     "feature_length",
     "ids_feature",
-    "language_model_shapes",
     "packed_features",
     "padded",
     "padding_of",
     "read_image",
     "reading",
-    "sequence_to_sequence_shapes",
     "split_batch",
     "train_sentencepiece",
     "validate_batch",

@@ -15,7 +15,6 @@ TARGETS = "targets"
 TARGETS_SEGMENTATION = "targets_segmentation"
 TARGETS_POSITION = "targets_position"
 OUTER_BATCH = "outer_batch"
-LANGUAGE_MODEL_FEATURES = (TARGETS, TARGETS_SEGMENTATION, TARGETS_POSITION)
 
 
 class Feature(NamedTuple):
@@ -43,31 +42,6 @@ def packed_features(length: int, name: str = TARGETS) -> dict[str, Feature]:
             length, "the number of the text in the row of each id, from 1; 0 for padding"
         ),
         f"{name}_position": ids_feature(length, "the position of each id in its text, from 0"),
-    }
-
-
-def language_model_shapes(batch: int, length: int) -> dict[str, mtf.Shape]:
-    """Returns the shape {batch, length} of every feature of a language model's batch.
-
-    >>> language_model_shapes(8, 128)["targets"]
-    Shape(batch:8;length:128)
-    """
-    shape = mtf.Shape([mtf.Dimension("batch", batch), mtf.Dimension("length", length)])
-    return dict.fromkeys(LANGUAGE_MODEL_FEATURES, shape)
-
-
-def sequence_to_sequence_shapes(
-    batch: int, inputs_length: int, targets_length: int
-) -> dict[str, mtf.Shape]:
-    """Returns the shapes {batch, length} of inputs and targets, whose lengths may differ.
-
-    >>> sequence_to_sequence_shapes(8, 16, 32)["targets"]
-    Shape(batch:8;length:32)
-    """
-    lengths = {INPUTS: inputs_length, TARGETS: targets_length}
-    return {
-        name: mtf.Shape([mtf.Dimension("batch", batch), mtf.Dimension("length", length)])
-        for name, length in lengths.items()
     }
 
 

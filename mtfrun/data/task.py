@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.postprocessing import unchanged
-from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.sources.source import TEXT, Example, Source
 from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
@@ -19,9 +19,6 @@ Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
 
 # All targets and all predictions, in that order, to values by name.
 Metrics = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
-
-# The field that a source of running text has; it becomes the targets.
-TEXT = "text"
 
 
 class Tasks(Protocol):

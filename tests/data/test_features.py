@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.data import DataError, language_model_shapes, validate_batch
+from mtfrun.data import DataError, packed_features, validate_batch
 
-SHAPES = language_model_shapes(2, 4)
+SHAPES = {name: mtf.convert_to_shape("batch:2;length:4") for name in packed_features(4)}
 
 
 def valid_batch() -> dict[str, np.ndarray]:

@@ -15,13 +15,12 @@ from mtfrun.data import (
     DataError,
     Infeed,
     LanguageModelData,
-    language_model_shapes,
 )
 from tests.data.in_memory import texts_task
 
 TEXTS = tuple(f"document {i} ".encode() * (i % 7 + 1) for i in range(40))
 DATA = LanguageModelData(texts_task(TEXTS), length=16)
-SHAPES = language_model_shapes(8, 16)
+SHAPES = DATA.shapes(8)
 
 
 def infeed(batches: Iterator[Batch], mesh_shape: str = "data:1,model:1") -> Infeed:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.data import Batch, Infeed, language_model_shapes
+from mtfrun.data import Batch, Infeed, packed_features
 from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
@@ -76,7 +76,8 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
     )
     state = TrainState(model, optim.Adafactor(min_dim_size_to_factor=16), mesh, seed=1)
     state.initialize()
-    infeed = Infeed(batches(), mesh, language_model_shapes(BATCH, LENGTH))
+    shape = mtf.convert_to_shape(f"batch:{BATCH};length:{LENGTH}")
+    infeed = Infeed(batches(), mesh, dict.fromkeys(packed_features(LENGTH), shape))
     run = train_steps_function(state, microbatches=microbatches, clip_norm=1.0)
     features = infeed.next(STEPS)
     assert features is not None
