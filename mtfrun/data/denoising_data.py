@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import ClassVar
 
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
@@ -19,7 +18,6 @@ from mtfrun.data.prompting import (
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.vocabularies import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +66,6 @@ class DenoisingData(TaskData):
     def tokens_per_row(self) -> int:
         """Positions of inputs and targets together."""
         return self._lengths.inputs + self._lengths.targets
-
-    @property
-    def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """That of the text, for all features."""
-        return dict.fromkeys(self.features, self.vocabulary)
 
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs."""
@@ -129,11 +122,6 @@ class DelimitedDenoisingData(TaskData):
     def tokens_per_row(self) -> int:
         """Positions of a row."""
         return self.length
-
-    @property
-    def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """That of the text, for all features."""
-        return dict.fromkeys(self.features, self.vocabulary)
 
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs at the beginning of a row."""

@@ -66,11 +66,6 @@ class MaskedLanguageModelData(TaskData):
         """Positions of a row."""
         return self.length
 
-    @property
-    def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """That of the text, for all features."""
-        return dict.fromkeys(self.features, self.vocabulary)
-
     def prompting(self, limits: PromptLimits) -> Prompting:
         """Returns the conversion of prompts to inputs with masks."""
         return FillingIn(self.vocabulary, self.length)

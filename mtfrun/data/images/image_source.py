@@ -6,8 +6,7 @@ import abc
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mtfrun.data.errors import DataError
-from mtfrun.errors import did_you_mean
+from mtfrun.data.splits import check_split
 
 # Rows, columns and channels; None for rows and columns that differ from image to image.
 ImageSize = tuple[int | None, int | None, int]
@@ -67,8 +66,4 @@ class ImageSource(abc.ABC):
 
     def check_split(self, split: str) -> None:
         """Raises DataError unless `split` is one of `splits`."""
-        if split not in self.splits:
-            raise DataError(
-                f'{self} has no split "{split}"; it has {", ".join(self.splits)}'
-                f"{did_you_mean(split, self.splits)}"
-            )
+        check_split(str(self), split, self.splits)
