@@ -131,20 +131,18 @@ def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
       ProcessesError: in the other processes, if the first one raised something else.
     """
     if not is_first():
-        is_input_error, message, value = agree(None, name)
+        is_input_error, message, result = gather(None, name)[0]
         if message is None:
-            return value  # type: ignore[no-any-return]
-        raise (
-            InputError(message)
-            if is_input_error
-            else ProcessesError(f"process 0 of {count()} failed: {message}")
-        )
+            return cast(_T, result)
+        if is_input_error:
+            raise InputError(message)
+        raise ProcessesError(f"process 0 of {count()} failed: {message}")
     try:
-        result = function()
+        value = function()
     except Exception as error:
-        agree(_described(error), name)
+        gather(_described(error), name)
         raise
-    return agree([False, None, result], name)[2]
+    return cast(_T, gather([False, None, value], name)[0][2])
 
 
 @contextlib.contextmanager

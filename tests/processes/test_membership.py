@@ -24,7 +24,7 @@ from mtfrun.errors import InputError
 count, index, address = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 processes.join(
     count, index, address,
-    timeouts=processes.Timeouts(5.0, 0.05, 1.0, 0.3),
+    timeouts=processes.Timeouts(10.0, 0.05, 1.5, 1.0),
     before_exit=lambda: print("files are removed", flush=True),
 )
 """
