@@ -26,7 +26,8 @@ from tests.structure import (
 
 # A package imports only packages with a lower number, and its own files.
 LEVELS = {
-    "errors": -1,  # one file, which the command needs before TensorFlow is imported
+    "errors": -2,  # one file, which the command needs before TensorFlow is imported
+    "processes": -1,  # without TensorFlow
     "mtf": 0,
     "layers": 1,
     "optim": 1,
