@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from mtfrun.cli.errors import UsageError
 
 _PORTS = range(1, 1 << 16)
-# Where SLURM chooses the processes, a step of a job listens at one of the ports from 20000 on: below
-# those that systems give to outgoing connections.
+# The ports at which a step of SLURM listens, below those that systems give to other connections.
 _FIRST_PORT, _NUM_PORTS = 20000, 10000
 
 

@@ -34,9 +34,9 @@ variable is infinite or not a number. The error names the last good checkpoint; 
 
 `mtfrun launch -n 2 -- train ...` trains as two processes; on several machines each runs
 
-  mtfrun train --num_processes=4 --process_id=0 --coordinator=node0:8476 --gin_file=... --model_dir=...
+  mtfrun train --num_processes=4 --process_id=0 --coordinator=node0:8476 --gin_file=...
 
-with its own --process_id, and --model_dir in a file system that all share."""
+with its own --process_id, and a --model_dir in a file system that all share."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def _check(flags: argparse.Namespace) -> None:
     if not flags.gin_file:
         raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.dry_run and flags.num_processes > 1:
-        raise UsageError("--dry_run describes a run of any mesh in one process: leave out the others")
+        raise UsageError("--dry_run describes a run of any mesh in one process: leave others out")
     if flags.model_dir is None and not flags.dry_run:
         raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
 

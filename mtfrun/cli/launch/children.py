@@ -17,7 +17,7 @@ from mtfrun.cli.launch.output import Output
 GRACE_SECS = 5.0
 """From the first failure of a process until all that remain are killed.
 
-They notice the failure themselves and leave. One that is stopped, or waits in native code, does not.
+They notice the failure themselves and leave, unless they are stopped or wait in native code.
 """
 
 _POLL_SECS = 0.05

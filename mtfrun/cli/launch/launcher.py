@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mtfrun.cli.launch.children import Children, Start
 from mtfrun.cli.launch.gpus import gpus_of_process
 from mtfrun.cli.launch.launched import environment_of_child
 from mtfrun.cli.launch.outcome import Outcome
 from mtfrun.cli.launch.output import Output
+from mtfrun.cli.launch.smaller_mesh import SmallerMesh, largest_that_fits
+from mtfrun.errors import InputError
+
+JOIN_SECS = 25.0
+"""How long processes that are started at the same time wait for each other."""
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What a checkpoint's last file is called; mtfrun.rundir, which knows it, imports TensorFlow.
@@ -30,7 +32,8 @@ class Launch:
     """What is to be launched, and how often.
 
     Attributes:
-      program: what starts mtfrun, such as ["python", "-m", "mtfrun"].
+      python: what starts Python.
+      program: the arguments of Python for mtfrun, such as ["-m", "mtfrun"].
       command: the command with its flags: ["train", "--gin_file=...", ...].
       num_processes: how many.
       devices_per_process: None for the mesh's share.
@@ -38,9 +41,11 @@ class Launch:
       is_elastic: whether the run goes on without processes that were lost.
       model_dir: of the run; None without one.
       stdin: a file descriptor that process 0 reads, or None.
+      join_secs: how long the processes wait for each other to start; None for their default.
       typed: the launcher's own command line.
     """
 
+    python: Sequence[str]
     program: Sequence[str]
     command: Sequence[str]
     num_processes: int
@@ -49,20 +54,21 @@ class Launch:
     is_elastic: bool = False
     model_dir: str | None = None
     stdin: int | None = None
+    join_secs: float | None = JOIN_SECS
     typed: Sequence[str] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Smaller:
-    """A run with fewer processes.
+# Returns the largest smaller mesh that fits a number of processes, or raises an InputError.
+Shrink = Callable[[Launch, int], SmallerMesh]
 
-    Attributes:
-      num_processes: how many.
-      mesh: the shape of its mesh.
+
+def shrink(launch: Launch, remaining: int) -> SmallerMesh:
+    """Returns the largest smaller mesh for the processes that remain.
+
+    Raises:
+      InputError: the run is not possible on any.
     """
-
-    num_processes: int
-    mesh: str
+    return largest_that_fits(launch.python, launch.command, launch.num_processes, remaining)
 
 
 class Launcher:
@@ -71,16 +77,10 @@ class Launcher:
     Args:
       launch: what to run.
       output: gets the lines of the processes and of the launcher.
-      shrink: returns the largest run that fits a number of processes; raises an InputError if none
-        does.
+      shrink: chooses the mesh of a run that goes on without lost processes.
     """
 
-    def __init__(
-        self,
-        launch: Launch,
-        output: Output,
-        shrink: Callable[[Launch, int], Smaller],
-    ) -> None:
+    def __init__(self, launch: Launch, output: Output, shrink: Shrink = shrink) -> None:
         self._launch = launch
         self._output = output
         self._shrink = shrink
@@ -96,9 +96,13 @@ class Launcher:
                 if outcome.cause is None:
                     return 0
                 if not outcome.is_transient or restart == launch.max_restarts:
+                    self._explain(outcome)
                     break
-                launch = self._next(launch, outcome, restart + 1)
-        self._explain(outcome)
+                try:
+                    launch = self._next(launch, outcome, restart + 1)
+                except InputError as error:
+                    self._output.error(f"{outcome.describe()}; {error}")
+                    break
         return outcome.code
 
     def _run_once(self, launch: Launch) -> Outcome:
@@ -108,7 +112,7 @@ class Launcher:
             if self._signal is not None:  # it came before they were there
                 children.send_signal(self._signal)
             children.wait(is_stopping=lambda: self._signal is not None)
-        return Outcome(children.codes, children.killed, is_stopped=self._signal is not None)
+        return Outcome(children.codes, children.killed, self._signal)
 
     def _next(self, launch: Launch, outcome: Outcome, number: int) -> Launch:
         """Returns what is to be started after a failure, and says so."""
@@ -117,10 +121,9 @@ class Launcher:
         plan = "starting all again"
         if launch.is_elastic and 0 < remaining < launch.num_processes:
             smaller = self._shrink(launch, remaining)
-            binding = f"--gin_param=Mesh.shape = {smaller.mesh!r}"
             launch = dataclasses.replace(
                 launch,
-                command=[*launch.command, binding],
+                command=[*launch.command, smaller.flag],
                 num_processes=smaller.num_processes,
             )
             plan = f"going on with {smaller.num_processes} process(es), mesh {smaller.mesh}"
@@ -132,7 +135,7 @@ class Launcher:
 
     def _explain(self, outcome: Outcome) -> None:
         """Prints the one line that names a process that has failed, unless a process has."""
-        if outcome.is_stopped or self._output.errors:
+        if outcome.signal is not None or self._output.errors:
             return
         step = newest_step(self._launch.model_dir)
         safe = "no step is saved" if step is None else f"the last saved step is {step}"
@@ -157,7 +160,7 @@ class Launcher:
 
 
 def newest_step(model_dir: str | None) -> int | None:
-    """Returns the step of the newest checkpoint of a run by the names of files, None without one."""
+    """Returns the step of the newest checkpoint of a run, by the names of files, or None."""
     folder = pathlib.Path(model_dir or os.devnull).expanduser() / "checkpoints"
     with contextlib.suppress(OSError):
         matches = [_MANIFEST.fullmatch(path.name) for path in folder.iterdir()]
@@ -178,10 +181,12 @@ def _starts(launch: Launch) -> list[Start]:
     ]
     if launch.devices_per_process is not None:
         shared.append(f"--devices_per_process={launch.devices_per_process}")
+    if launch.join_secs is not None:
+        shared.append(f"--join_secs={launch.join_secs:g}")
     environment = {**os.environ, **environment_of_child(launch.typed)}
     return [
         Start(
-            [*launch.program, name, f"--process_id={number}", *shared, *flags],
+            [*launch.python, *launch.program, name, f"--process_id={number}", *shared, *flags],
             {**environment, **gpus_of_process(number, launch.num_processes, os.environ)},
         )
         for number in range(launch.num_processes)

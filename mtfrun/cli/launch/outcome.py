@@ -19,12 +19,12 @@ class Outcome:
     Attributes:
       codes: exit codes in the order of the ends; negative is the number of a signal.
       killed: those that the launcher has killed because they remained after another's failure.
-      is_stopped: whether a signal has asked the launcher to end them.
+      signal: the number of the signal that has asked the launcher to end them, or None.
     """
 
     codes: Mapping[int, int]
     killed: Set[int] = frozenset()
-    is_stopped: bool = False
+    signal: int | None = None
 
     @property
     def cause(self) -> int | None:
@@ -44,6 +44,8 @@ class Outcome:
         if self.cause is None:
             return 0
         code = self.codes[self.cause]
+        if self.signal is not None and code in (LOST, -self.signal):
+            return 128 + self.signal
         return 128 - code if code < 0 else code
 
     @property
@@ -58,7 +60,7 @@ class Outcome:
     @property
     def is_transient(self) -> bool:
         """Whether another start may succeed."""
-        return self.cause is not None and not self.is_stopped and self.code not in _PERMANENT
+        return self.cause is not None and self.signal is None and self.code not in _PERMANENT
 
     def describe(self) -> str:
         """Returns "process 1 of 2 was ended by SIGKILL", without what is safe."""

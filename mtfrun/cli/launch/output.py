@@ -54,7 +54,7 @@ class Output:
         self._print_line(0, _ERROR + os.fsencode(text))
 
     def forget(self) -> None:
-        """Makes messages that were printed before count as new: the processes were started again."""
+        """Lets messages that were printed before count as new, for another start."""
         self.errors.clear()
         self._messages.clear()
 
