@@ -14,12 +14,6 @@ from typing import IO
 
 from mtfrun.cli.launch.output import Output
 
-GRACE_SECS = 5.0
-"""From the first failure of a process until all that remain are killed.
-
-They notice the failure themselves and leave, unless they are stopped or wait in native code.
-"""
-
 _POLL_SECS = 0.05
 _CHUNK_BYTES = 1 << 16
 
@@ -55,7 +49,7 @@ class Children:
         output: Output,
         *,
         stdin: int | None = None,
-        grace_secs: float = GRACE_SECS,
+        grace_secs: float,
     ) -> None:
         """Starts the processes.
 
@@ -63,7 +57,8 @@ class Children:
           starts: one for each process.
           output: gets what they print on standard error.
           stdin: a file descriptor that process 0 reads; None for no input.
-          grace_secs: see GRACE_SECS.
+          grace_secs: from the first failure of a process until all that remain are killed. They
+            notice the failure and leave, unless they are stopped or wait in native code.
 
         Raises:
           OSError: a process cannot be started.

@@ -22,6 +22,9 @@ from mtfrun.errors import InputError
 JOIN_SECS = 25.0
 """How long processes that are started at the same time wait for each other."""
 
+GRACE_SECS = 5.0
+"""From the first failure of a process until those that remain are killed."""
+
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What a checkpoint's last file is called; mtfrun.rundir, which knows it, imports TensorFlow.
 _MANIFEST = re.compile(r"ckpt-([0-9]+)\.json")
@@ -42,6 +45,7 @@ class Launch:
       model_dir: of the run; None without one.
       stdin: a file descriptor that process 0 reads, or None.
       join_secs: how long the processes wait for each other to start; None for their default.
+      grace_secs: from the first failure of a process until those that remain are killed.
       typed: the launcher's own command line.
     """
 
@@ -55,6 +59,7 @@ class Launch:
     model_dir: str | None = None
     stdin: int | None = None
     join_secs: float | None = JOIN_SECS
+    grace_secs: float = GRACE_SECS
     typed: Sequence[str] = ()
 
 
@@ -107,7 +112,9 @@ class Launcher:
 
     def _run_once(self, launch: Launch) -> Outcome:
         self._output.forget()
-        children = self._children = Children(_starts(launch), self._output, stdin=launch.stdin)
+        children = self._children = Children(
+            _starts(launch), self._output, stdin=launch.stdin, grace_secs=launch.grace_secs
+        )
         with contextlib.closing(children):
             if self._signal is not None:  # it came before they were there
                 children.send_signal(self._signal)
