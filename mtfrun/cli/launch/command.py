@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from mtfrun.cli.launch.launcher import Launch, Launcher
+from mtfrun.cli.launch.launcher import Launch, Launcher, Program
 from mtfrun.cli.launch.output import Output
 
 
@@ -17,21 +17,23 @@ def launch(flags: argparse.Namespace, command: Sequence[str]) -> int:
     arguments = list(command[command.index("--") + 1 :])
     name = flags.launched.command
     arguments.remove(name)
-    return Launcher(
-        Launch(
-            python=_python(),
-            program=["-m", "mtfrun"],
-            command=[name, *arguments],
-            num_processes=flags.num_processes,
-            devices_per_process=flags.devices_per_process,
-            max_restarts=flags.max_restarts,
-            is_elastic=flags.elastic,
-            model_dir=flags.launched.model_dir,
-            stdin=_standard_input() if _reads_input(flags.launched) else None,
-            typed=command,
-        ),
-        Output(sys.stderr),
-    ).run()
+    program = Program(
+        python=_python(),
+        arguments=["-m", "mtfrun"],
+        command=[name, *arguments],
+        model_dir=flags.launched.model_dir,
+        stdin=_standard_input() if _reads_input(flags.launched) else None,
+        typed=command,
+    )
+    plan = Launch(
+        program,
+        flags.num_processes,
+        devices_per_process=flags.devices_per_process,
+        max_restarts=flags.max_restarts,
+        is_elastic=flags.elastic,
+    )
+    is_conversation = getattr(flags.launched, "interactive", False)
+    return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
 
 
 def _python() -> list[str]:

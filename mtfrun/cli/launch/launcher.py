@@ -31,36 +31,61 @@ _MANIFEST = re.compile(r"ckpt-([0-9]+)\.json")
 
 
 @dataclasses.dataclass(frozen=True)
-class Launch:
-    """What is to be launched, and how often.
+class Program:
+    """What every process runs.
 
     Attributes:
       python: what starts Python.
-      program: the arguments of Python for mtfrun, such as ["-m", "mtfrun"].
+      arguments: those of Python before the command, such as ["-m", "mtfrun"].
       command: the command with its flags: ["train", "--gin_file=...", ...].
-      num_processes: how many.
-      devices_per_process: None for the mesh's share.
-      max_restarts: how often all are started again after one was lost.
-      is_elastic: whether the run goes on without processes that were lost.
       model_dir: of the run; None without one.
       stdin: a file descriptor that process 0 reads, or None.
-      join_secs: how long the processes wait for each other to start; None for their default.
-      grace_secs: from the first failure of a process until those that remain are killed.
       typed: the launcher's own command line.
     """
 
     python: Sequence[str]
-    program: Sequence[str]
+    arguments: Sequence[str]
     command: Sequence[str]
+    model_dir: str | None = None
+    stdin: int | None = None
+    typed: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """What is to be launched, and how often.
+
+    Attributes:
+      program: what every process runs.
+      num_processes: how many.
+      devices_per_process: None for the mesh's share.
+      max_restarts: how often all are started again after one was lost.
+      is_elastic: whether the run goes on without processes that were lost.
+      join_secs: how long the processes wait for each other to start.
+      grace_secs: from the first failure of a process until those that remain are killed.
+    """
+
+    program: Program
     num_processes: int
     devices_per_process: int | None = None
     max_restarts: int = 0
     is_elastic: bool = False
-    model_dir: str | None = None
-    stdin: int | None = None
-    join_secs: float | None = JOIN_SECS
+    join_secs: float = JOIN_SECS
     grace_secs: float = GRACE_SECS
-    typed: Sequence[str] = ()
+
+    def resumed(self, *flags: str, num_processes: int) -> Launch:
+        """Returns the launch that goes on: --restart would begin at step 0 again.
+
+        Args:
+          *flags: further ones.
+          num_processes: how many.
+        """
+        command = [word for word in self.program.command if word != "--restart"]
+        return dataclasses.replace(
+            self,
+            program=dataclasses.replace(self.program, command=[*command, *flags]),
+            num_processes=num_processes,
+        )
 
 
 # Returns the largest smaller mesh that fits a number of processes, or raises an InputError.
@@ -73,7 +98,8 @@ def shrink(launch: Launch, remaining: int) -> SmallerMesh:
     Raises:
       InputError: the run is not possible on any.
     """
-    return largest_that_fits(launch.python, launch.command, launch.num_processes, remaining)
+    program = launch.program
+    return largest_that_fits(program.python, program.command, launch.num_processes, remaining)
 
 
 class Launcher:
@@ -113,7 +139,7 @@ class Launcher:
     def _run_once(self, launch: Launch) -> Outcome:
         self._output.forget()
         children = self._children = Children(
-            _starts(launch), self._output, stdin=launch.stdin, grace_secs=launch.grace_secs
+            _starts(launch), self._output, stdin=launch.program.stdin, grace_secs=launch.grace_secs
         )
         with contextlib.closing(children):
             if self._signal is not None:  # it came before they were there
@@ -124,18 +150,15 @@ class Launcher:
     def _next(self, launch: Launch, outcome: Outcome, number: int) -> Launch:
         """Returns what is to be started after a failure, and says so."""
         text, remaining = outcome.describe(), launch.num_processes - len(outcome.lost)
-        launch = dataclasses.replace(launch, command=_resumed(launch.command))
-        plan = "starting all again"
         if launch.is_elastic and 0 < remaining < launch.num_processes:
             smaller = self._shrink(launch, remaining)
-            launch = dataclasses.replace(
-                launch,
-                command=[*launch.command, smaller.flag],
-                num_processes=smaller.num_processes,
-            )
+            launch = launch.resumed(smaller.flag, num_processes=smaller.num_processes)
             plan = f"going on with {smaller.num_processes} process(es), mesh {smaller.mesh}"
+        else:
+            launch = launch.resumed(num_processes=launch.num_processes)
+            plan = "starting all again"
         self._output.note(
-            f"{text}; {plan}, {_from_step(launch.model_dir)} (restart {number} of "
+            f"{text}; {plan}, {_from_step(launch.program.model_dir)} (restart {number} of "
             f"{launch.max_restarts})"
         )
         return launch
@@ -144,7 +167,7 @@ class Launcher:
         """Prints the one line that names a process that has failed, unless a process has."""
         if outcome.signal is not None or self._output.errors:
             return
-        step = newest_step(self._launch.model_dir)
+        step = newest_step(self._launch.program.model_dir)
         safe = "no step is saved" if step is None else f"the last saved step is {step}"
         self._output.error(f"{outcome.describe()}; {safe}")
 
@@ -181,28 +204,20 @@ def _from_step(model_dir: str | None) -> str:
 
 
 def _starts(launch: Launch) -> list[Start]:
-    name, *flags = launch.command
-    shared = [
-        f"--num_processes={launch.num_processes}",
-        f"--coordinator=127.0.0.1:{_free_port()}",
-    ]
+    program, number_of = launch.program, launch.num_processes
+    name, *flags = program.command
+    shared = [f"--num_processes={number_of}", f"--coordinator=127.0.0.1:{_free_port()}"]
     if launch.devices_per_process is not None:
         shared.append(f"--devices_per_process={launch.devices_per_process}")
-    if launch.join_secs is not None:
-        shared.append(f"--join_secs={launch.join_secs:g}")
-    environment = {**os.environ, **environment_of_child(launch.typed)}
+    shared.append(f"--join_secs={launch.join_secs:g}")
+    environment = {**os.environ, **environment_of_child(program.typed)}
     return [
         Start(
-            [*launch.python, *launch.program, name, f"--process_id={number}", *shared, *flags],
-            {**environment, **gpus_of_process(number, launch.num_processes, os.environ)},
+            [*program.python, *program.arguments, name, f"--process_id={i}", *shared, *flags],
+            {**environment, **gpus_of_process(i, number_of, os.environ)},
         )
-        for number in range(launch.num_processes)
+        for i in range(number_of)
     ]
-
-
-def _resumed(command: Sequence[str]) -> list[str]:
-    """Returns the command that continues a run: --restart would begin again at step 0."""
-    return [word for word in command if word != "--restart"]
 
 
 def _free_port() -> int:

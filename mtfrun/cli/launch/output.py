@@ -18,23 +18,20 @@ class Output:
       errors: the lines of errors, in their order.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        """stream: where the lines go."""
+    def __init__(self, stream: TextIO, *, is_conversation: bool = False) -> None:
+        """Stores where the lines go, and whether process 0 asks questions that end no line."""
+        self._is_conversation = is_conversation
         self.errors: list[str] = []
         self._stream = stream
         self._messages: set[bytes] = set()
         self._unfinished: dict[int, bytes] = {}
 
     def add(self, process: int, content: bytes) -> None:
-        """Prints the lines that a process has finished with these bytes.
-
-        What process 0 has not finished is printed as well, unless it may become a message: it can
-        be the prompt of a conversation.
-        """
+        """Prints the lines that a process has finished with these bytes."""
         *lines, unfinished = (self._unfinished.get(process, b"") + content).split(b"\n")
         for line in lines:
             self._print_line(process, line)
-        if process == 0 and not _may_become_message(unfinished):
+        if process == 0 and self._is_conversation and not _may_become_message(unfinished):
             self._write(unfinished)
             unfinished = b""
         self._unfinished[process] = unfinished

@@ -18,7 +18,7 @@ import pytest
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.launch import launcher
-from mtfrun.cli.launch.launcher import Launch, Launcher
+from mtfrun.cli.launch.launcher import Launch, Launcher, Program
 from mtfrun.cli.launch.output import Output
 from mtfrun.cli.launch.smaller_mesh import SmallerMesh
 from tests.cli.command import ROOT
@@ -58,15 +58,15 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         number: int = 2,
         shrink: launcher.Shrink = launcher.shrink,
         max_restarts: int = 0,
+        stdin: int | None = None,
         **options: Any,
     ) -> Launched:
         file = tmp_path / "program.py"
         file.write_text(_HEADER + textwrap.dedent(program))
         stream, start = io.StringIO(), time.monotonic()
+        command = ["train", "--restart", "--a=b"]
         plan = Launch(
-            [sys.executable],
-            [str(file)],
-            ["train", "--a=b"],
+            Program([sys.executable], [str(file)], command, model_dir=str(tmp_path), stdin=stdin),
             number,
             max_restarts=max_restarts,
             grace_secs=GRACE_SECS,
@@ -84,7 +84,7 @@ def test_every_process_gets_its_number_and_the_command(launch: Callable[..., Lau
     port = launched.lines[0].partition("127.0.0.1:")[2].split()[0]
     assert sorted(launched.lines, key=lambda line: line.partition("--process_id")[2]) == [
         f"{prefix}train --process_id={number} --num_processes=3 --coordinator=127.0.0.1:{port} "
-        "--devices_per_process=2 --join_secs=25 --a=b"
+        "--devices_per_process=2 --join_secs=25 --restart --a=b"
         for number, prefix in enumerate(["", "[1] ", "[2] "])
     ]
 
@@ -106,10 +106,7 @@ def test_a_killed_process_is_named_with_the_last_saved_step(
     (tmp_path / "checkpoints").mkdir()
     for name in ("ckpt-30.json", "ckpt-4.json", "ckpt-50.index"):
         (tmp_path / "checkpoints" / name).touch()
-    launched = launch(
-        "os.kill(os.getpid(), signal.SIGKILL) if process == 0 else time.sleep(60)",
-        model_dir=str(tmp_path),
-    )
+    launched = launch("os.kill(os.getpid(), signal.SIGKILL) if process == 0 else time.sleep(60)")
     assert launched.code == 128 + signal.SIGKILL
     assert launched.lines == [
         "mtfrun: error: process 0 of 2 was ended by SIGKILL; the last saved step is 30"
@@ -186,10 +183,6 @@ def test_what_would_fail_again_is_not_started_again(
     assert launched.code == code and launched.lines.count("x") == 1
 
 
-def test_a_restart_does_not_begin_at_step_0_again(tmp_path: pathlib.Path) -> None:
-    assert launcher._resumed(["train", "--restart", "--gin.A=1"]) == ["train", "--gin.A=1"]
-
-
 def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
     asked = []
 
@@ -201,7 +194,7 @@ def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
     launched = launch(_FAILS_TWICE, 4, shrink, max_restarts=2, is_elastic=True)
     assert launched.code == 0 and asked == [(4, 3), (2, 1)]
     assert [line for line in launched.lines if not line.startswith("mtfrun: error")] == [
-        "4 False ",
+        "4 True ",
         "mtfrun: process 3 of 4 was ended by SIGKILL; going on with 2 process(es), mesh data:2, "
         "from the beginning (restart 1 of 2)",
         "2 False data:2",
@@ -273,9 +266,9 @@ def test_process_0_reads_standard_input(launch: Callable[..., Launched]) -> None
     assert sorted(launched.lines) == ["'typed'", "[1] ''"]
 
 
-def test_an_unfinished_line_of_process_0_is_shown_at_once() -> None:
+def test_a_question_of_process_0_is_shown_before_its_line_ends() -> None:
     stream = io.StringIO()
-    output = Output(stream)
+    output = Output(stream, is_conversation=True)
     output.add(0, b"> ")
     output.add(1, b"half")
     assert stream.getvalue() == "> "
@@ -294,8 +287,8 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: pathlib.Path) ->
     )
     parent = (
         "import sys; from mtfrun.cli.launch.launcher import *; "
-        f"plan = Launch([sys.executable], [{str(child)!r}], ['train'], 2, typed=['a', 'b']); "
-        "Launcher(plan, Output(sys.stderr)).run()"
+        f"program = Program([sys.executable], [{str(child)!r}], ['train'], typed=['a', 'b']); "
+        "Launcher(Launch(program, 2), Output(sys.stderr)).run()"
     )
     environment = {**os.environ, "FOLDER": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
