@@ -45,6 +45,7 @@ LEVELS = {
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
+    "mtfrun.cli": {"launch": {"configuration", "flags"}},
     "mtfrun.data": {
         "images": {"builders"},
         "objectives": {"vocabularies"},
