@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention_masks import MASKED
-from mtfrun.layers.recompute import differentiated
+from mtfrun.layers.attention_masks import MASKED, rename_length_to_memory_length
+from mtfrun.layers.recompute import DIFFERENTIATED
 
 RecordT = TypeVar("RecordT")
 TermT = TypeVar("TermT", bound="BiasTerm")
@@ -79,6 +79,12 @@ class AttentionBias:
         """Returns the sum with one more term."""
         return AttentionBias((*self.terms, term))
 
+    def plus_segments(self, segments: mtf.Tensor | None) -> AttentionBias:
+        """Returns the bias of self-attention within the documents {..., length}; None for one."""
+        if segments is None:
+            return self
+        return self.plus(SameSegment(segments, rename_length_to_memory_length(segments)))
+
     def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> AttentionBias:
         """Returns the bias with function(tensor) for each tensor of its terms."""
         return AttentionBias(tuple(term.map(function) for term in self.terms))
@@ -87,6 +93,18 @@ class AttentionBias:
     def reach(self) -> Reach:
         """How far queries see at most."""
         return functools.reduce(Reach.intersection, (term.reach for term in self.terms), Reach())
+
+    def dimension(self, name: str) -> mtf.Dimension:
+        """Returns the dimension of this name of a tensor of its terms.
+
+        Raises:
+          ShapeError: none has it.
+        """
+        for term in self.terms:
+            for x in tensors_of(term):
+                if name in x.shape.dimension_names:
+                    return x.shape.get_dim_by_name(name)
+        raise mtf.ShapeError(f"no term of the bias has a dimension {name!r}")
 
     def value(
         self, dtype: tf.DType = tf.float32, order: mtf.ShapeLike | None = None
@@ -101,6 +119,10 @@ class AttentionBias:
         return functools.reduce(functools.partial(_sum, order), values) if values else None
 
 
+# Every query sees all of the memory.
+NO_BIAS = AttentionBias()
+
+
 @dataclasses.dataclass(frozen=True)
 class GivenBias(BiasTerm):
     """A tensor; it takes the memory that the other terms avoid, but may be any function.
@@ -109,7 +131,7 @@ class GivenBias(BiasTerm):
       bias: {..., length, memory_length}, or {..., memory_length}.
     """
 
-    bias: mtf.Tensor = differentiated()
+    bias: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns the tensor, in its own type."""
@@ -215,6 +237,12 @@ def map_tensors(function: Callable[[mtf.Tensor], mtf.Tensor], record: RecordT) -
     }
     mapped: RecordT = dataclasses.replace(instance, **changed)
     return mapped
+
+
+def tensors_of(record: Any) -> list[mtf.Tensor]:
+    """Returns the fields of a dataclass that are tensors."""
+    values = (getattr(record, field.name) for field in dataclasses.fields(record))
+    return [value for value in values if isinstance(value, mtf.Tensor)]
 
 
 def _smaller(a: int | None, b: int | None) -> int | None:

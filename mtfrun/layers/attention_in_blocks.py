@@ -1,10 +1,10 @@
 """Dot-product attention in blocks of queries and memory, with memory proportional to the length.
 
-The logits of all queries and all positions of the memory are never stored. The softmax of a query is
-summed up block by block with a running maximum (Milakov & Gimelshein 2018, arXiv:1805.02867; Rabe &
-Staats 2021, arXiv:2112.05682), and the backward pass computes the weights of a block again from the
-logarithm of the sum (Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4). Blocks that no query
-sees, such as those above the diagonal of a causal mask, are skipped.
+The logits of all queries and all positions of the memory are never stored. The softmax of a query
+is summed up block by block with a running maximum (Milakov & Gimelshein 2018, arXiv:1805.02867;
+Rabe & Staats 2021, arXiv:2112.05682), and the backward pass computes the weights of a block again
+from the logarithm of the sum (Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4). Blocks that
+no query sees, such as those above the diagonal of a causal mask, are skipped.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ def attention_in_blocks(
         queries, positions, d_kv, reach, bias, None if noise is None else noise.map(cut)
     )
     mixed, _ = mtf.custom_gradient(
-        passes.forward, passes.backward, [*map(cut, (query, *memory)), *differentiated_tensors(bias)]
+        passes.forward,
+        passes.backward,
+        [*map(cut, (query, *memory)), *differentiated_tensors(bias)],
     )
     return queries.join(mixed)
 
@@ -216,9 +218,7 @@ class _Passes:
         of_keys, of_values = self._memory_gradients(inputs, rows)
         return [of_query, of_keys, of_values, *of_trained]
 
-    def _query_gradients(
-        self, inputs: Sequence[mtf.Tensor], rows: _Rows
-    ) -> list[mtf.Tensor]:
+    def _query_gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
         """Returns the gradients of the queries and of what the bias is computed from."""
         query, _, _, *trained = inputs
         mesh = query.mesh
@@ -286,8 +286,7 @@ class _Passes:
         total = mtf.reduce_sum(weights, reduced_dim=self.memory.block)
         gradients = mtf.gradients([mixed, total], operands, [mtf.to_float(gradient), -lost])
         return [
-            mtf.zeros_like(x) if g is None else g
-            for g, x in zip(gradients, operands, strict=True)
+            mtf.zeros_like(x) if g is None else g for g, x in zip(gradients, operands, strict=True)
         ]
 
     def _block(
@@ -367,6 +366,7 @@ def _loop(
 ) -> list[mtf.Tensor]:
     """Returns the variables of a loop over first, first + 1, ..., last - 1; one round at a time."""
     index = mtf.constant(mesh, first, dtype=tf.int32) if isinstance(first, int) else first
+    after: list[mtf.Tensor]
     _, *after = mtf.while_loop(
         lambda index, *_: mtf.less(index, last), body, [index, *start], parallel_iterations=1
     )

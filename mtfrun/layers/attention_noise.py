@@ -15,24 +15,29 @@ class WeightNoise:
     """The dropout of weights, which every part of them gets as if all were computed at once.
 
     Attributes:
-      dropout: the layer.
-      call: see `Call`.
+      rate: the share of weights that are dropped.
+      key: the key of all weights.
       within: the dimensions {..., length, memory_length} of all weights, with the indices along
         them that the part has.
     """
 
-    dropout: Dropout
-    call: Call
+    rate: float
+    key: mtf.Key
     within: tuple[tuple[mtf.Dimension, mtf.Tensor], ...]
 
     @classmethod
-    def of(cls, dropout: Dropout, call: Call, mesh: mtf.Mesh, shape: mtf.Shape) -> WeightNoise:
-        """Returns the noise of all weights of this shape."""
-        return cls(dropout, call, tuple((dim, mtf.range(mesh, dim)) for dim in shape))
+    def of(
+        cls, dropout: Dropout, call: Call, mesh: mtf.Mesh, shape: mtf.ShapeLike
+    ) -> WeightNoise | None:
+        """Returns the noise of all weights of this shape; None for none."""
+        if not call.training or dropout.rate == 0.0:
+            return None
+        within = tuple((dim, mtf.range(mesh, dim)) for dim in mtf.convert_to_shape(shape))
+        return cls(dropout.rate, call.key_of(dropout), within)
 
     def __call__(self, weights: mtf.Tensor) -> mtf.Tensor:
         """Returns the weights of this part with dropped elements."""
-        return self.dropout(weights, self.call, self.within)
+        return mtf.dropout(weights, training=True, rate=self.rate, key=self.key, within=self.within)
 
     def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> WeightNoise:
         """Returns the noise of another part, whose indices are function(indices)."""

@@ -24,13 +24,8 @@ class Dropout(mtf.Module):
             raise InputError(f"dropout_rate={rate} must be in [0, 1)")
         self.rate = rate
 
-    def __call__(
-        self, x: mtf.Tensor, call: Call, within: mtf.Within | None = None
-    ) -> mtf.Tensor:
-        """Returns x with dropped elements, the others scaled to keep the mean.
-
-        `within` is the larger tensor that x is a part of; see `mtf.dropout`.
-        """
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns x with dropped elements, the others scaled to keep the mean."""
         if not call.training or self.rate == 0.0:
             return x
-        return mtf.dropout(x, training=True, rate=self.rate, key=call.key_of(self), within=within)
+        return mtf.dropout(x, training=True, rate=self.rate, key=call.key_of(self))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers.call import CallT
 from mtfrun.layers.collector import Collected, Collector
 
-_DIFFERENTIATED = "differentiated"
+# The metadata of a `differentiated` field.
+DIFFERENTIATED = MappingProxyType({"differentiated": True})
 
 
 def differentiated(*, default: Any = dataclasses.MISSING) -> Any:
@@ -20,7 +22,7 @@ def differentiated(*, default: Any = dataclasses.MISSING) -> Any:
     it reads of what was computed must be declared. A field that is a dataclass, or a tuple of them,
     may have such fields too.
     """
-    return dataclasses.field(default=default, metadata={_DIFFERENTIATED: True})
+    return dataclasses.field(default=default, metadata=DIFFERENTIATED)
 
 
 def recomputed(
@@ -64,10 +66,10 @@ def differentiated_tensors(record: Any) -> list[mtf.Tensor]:
 
 def map_differentiated(function: Callable[[mtf.Tensor], mtf.Tensor], record: Any) -> Any:
     """Returns a dataclass with function(tensor) for each differentiated one, in field order."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        if field.metadata.get(_DIFFERENTIATED) and value is not None:
+        if field.metadata == DIFFERENTIATED and value is not None:
             changed[field.name] = function(value)
         elif dataclasses.is_dataclass(value):
             changed[field.name] = map_differentiated(function, value)

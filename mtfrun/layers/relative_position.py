@@ -12,7 +12,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers.attention_bias import BiasTerm
 from mtfrun.layers.call import Call
-from mtfrun.layers.recompute import differentiated
+from mtfrun.layers.recompute import DIFFERENTIATED
 
 
 def relative_position_bucket(
@@ -65,7 +65,7 @@ class RelativeLogits(BiasTerm):
       bidirectional: whether later positions have logits of their own.
     """
 
-    table: mtf.Tensor = differentiated()
+    table: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
     query: mtf.Tensor
     memory: mtf.Tensor
     max_distance: int
