@@ -1,17 +1,18 @@
-"""The flags of the command `vocab train`, and its help text."""
+"""The flags of the commands `vocab ...`, and their help texts."""
 
 from __future__ import annotations
 
 import argparse
 
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.command import Command, needs_command, no_flags
 
-VOCAB = """\
+_VOCAB = """\
 Makes vocabularies.
 
   mtfrun vocab train --gin_file=my.gin --size=8000 --output=vocab.model"""
 
-VOCAB_TRAIN = """\
+_VOCAB_TRAIN = """\
 Trains a SentencePiece vocabulary on the texts of a configuration.
 
   mtfrun vocab train --gin_file=my.gin --size=8000 --output=vocab.model
@@ -30,8 +31,7 @@ their own become bytes, for which there are 256 pieces. T5's own vocabulary was 
 rare characters are unknown."""
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `vocab train`."""
+def _add_train_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", type=int, help="number of pieces", metavar="N")
     add("--output", help="the file of the model", metavar="FILE")
@@ -70,10 +70,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(flags: argparse.Namespace) -> None:
-    """Raises UsageError for flags that cannot be used."""
-    if flags.command == "vocab":
-        raise UsageError("vocab needs a command: vocab train")
+def _check_train(flags: argparse.Namespace) -> None:
     if not flags.gin_file:
         raise UsageError("vocab train needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.model_dir is not None:
@@ -82,3 +79,9 @@ def check(flags: argparse.Namespace) -> None:
         raise UsageError("vocab train needs the number of pieces: --size=8000")
     if not flags.output:
         raise UsageError("vocab train needs a file to write: --output=vocab.model")
+
+
+VOCAB = (
+    Command("vocab", _VOCAB, no_flags, needs_command("vocab train")),
+    Command("vocab train", _VOCAB_TRAIN, _add_train_flags, _check_train),
+)

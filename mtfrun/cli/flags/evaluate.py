@@ -1,0 +1,46 @@
+"""The flags of the command `eval`, and its help text."""
+
+from __future__ import annotations
+
+import argparse
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.run import check_run
+
+_DESCRIPTION = """\
+Evaluates checkpoints: one JSON object each on standard output, and curves in --model_dir/eval.
+
+  mtfrun eval --model_dir=/tmp/run
+  mtfrun eval --model_dir=/tmp/run --checkpoint=all
+  mtfrun eval --model_dir=/tmp/run --continuous
+  mtfrun eval --model_dir=/tmp/run --gin.EVAL_SPLIT="'test'"
+
+A metric that is infinite or not a number is printed as null, and the exit code is 3.
+
+Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
+mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", default="latest", help="latest (default), all, or a step", metavar="C"
+    )
+    parser.add_argument(
+        "--continuous",
+        action="store_true",
+        help="evaluate all checkpoints, and new ones until training has ended",
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_run(flags, "latest", "all")
+    if flags.continuous and flags.model_dir is None:
+        raise UsageError("--continuous is about a run: give its --model_dir")
+    if flags.continuous and flags.checkpoint != "latest":
+        raise UsageError("--continuous evaluates all checkpoints: leave --checkpoint out")
+
+
+EVAL = Command("eval", _DESCRIPTION, _add_flags, _check)

@@ -1,0 +1,133 @@
+"""The command line: all commands, and the parser of their flags."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+from mtfrun import __version__
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.data import DATA
+from mtfrun.cli.flags.decode import DECODE
+from mtfrun.cli.flags.evaluate import EVAL
+from mtfrun.cli.flags.score import SCORE
+from mtfrun.cli.flags.shared import GIN_HELP, add_shared_flags, check_shared
+from mtfrun.cli.flags.train import TRAIN
+from mtfrun.cli.flags.vocab import VOCAB
+from mtfrun.errors import did_you_mean
+
+GIN_PREFIX = "--gin."
+
+_DESCRIPTION = """\
+Trains, evaluates and runs models that gin files describe, on one device or on a mesh of many.
+
+  mtfrun train  --gin_file=runs/quickstart.gin --model_dir=/tmp/run
+  mtfrun eval   --model_dir=/tmp/run
+  mtfrun decode --model_dir=/tmp/run --prompt="The "
+  tensorboard --logdir /tmp/run
+  mtfrun data show --gin_file=runs/quickstart.gin
+
+mtfrun COMMAND --help explains a command.
+
+Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
+not a number; 128 + number for a signal; 1 for a defect, with its traceback."""
+
+# In the order of the help text.
+_COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, *DATA, *VOCAB)}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UsageError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(f"{message} ({self.prog} --help explains)")
+
+
+def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the flags; `.command` is the subcommand, `.bindings` has (flag, gin binding) pairs.
+
+    Raises:
+      UsageError: the command or a flag does not exist, or a value is invalid.
+    """
+    root, commands = _parsers()
+    plain, bindings = _split_gin_flags(arguments)
+    plain = _joined_command(plain, commands)
+    # Abbreviations of commands and flags are errors with the full name, not silently accepted.
+    command = next((a for a in plain if not a.startswith("-")), None)
+    if command is not None and command not in commands:
+        hint = did_you_mean(command, commands) or f"; there are {', '.join(commands)}"
+        raise UsageError(f"no command {command!r}{hint}")
+    flags, unknown = root.parse_known_args(plain)
+    if flags.command is None:
+        root.error("no command; there are " + ", ".join(commands))
+    if unknown:
+        known = list(commands[flags.command]._option_string_actions)
+        name = unknown[0].split("=")[0]
+        commands[flags.command].error(f"no flag {name}{did_you_mean(name, known)}")
+    flags.bindings = [(f"--gin_param={text}", text) for text in flags.gin_param] + bindings
+    if flags.skip_bad_records is not None:
+        binding = f"SKIP_BAD_RECORDS = {flags.skip_bad_records}"
+        flags.bindings.append((f"--skip_bad_records={flags.skip_bad_records}", binding))
+    check_shared(flags)
+    _COMMANDS[flags.command].check(flags)
+    return flags
+
+
+def _joined_command(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
+    """Returns the arguments, with the two words of a command such as "data show" as one."""
+    families = {name.partition(" ")[0] for name in commands if " " in name}
+    words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
+    if len(words) < 2 or arguments[words[0]] not in families:
+        return list(arguments)
+    first, second = words[:2]
+    command = f"{arguments[first]} {arguments[second]}"
+    if command not in commands:
+        own = [name for name in commands if name.startswith(f"{arguments[first]} ")]
+        hint = did_you_mean(command, own) or f"; there are {', '.join(own)}"
+        raise UsageError(f"no command {command!r}{hint}")
+    remaining = [*arguments[:first], *arguments[first + 1 : second], *arguments[second + 1 :]]
+    return [command, *remaining]
+
+
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
+    style = argparse.RawDescriptionHelpFormatter
+    root = Parser(
+        prog="mtfrun", description=_DESCRIPTION, formatter_class=style, allow_abbrev=False
+    )
+    root.add_argument(
+        "--version",
+        action="version",
+        version=f"mtfrun {__version__}",
+        help="print the version of mtfrun",
+    )
+    subparsers = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    commands = {}
+    for command in _COMMANDS.values():
+        parser = subparsers.add_parser(
+            command.name,
+            help=command.description.split("\n")[0].rstrip("."),
+            description=command.description,
+            epilog=GIN_HELP,
+            formatter_class=style,
+            allow_abbrev=False,
+        )
+        command.add_flags(parser)
+        add_shared_flags(parser)
+        commands[command.name] = parser
+    return root, commands
+
+
+def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the arguments without those that start with --gin., and these as (flag, binding)."""
+    plain, bindings = [], []
+    for argument in arguments:
+        if not argument.startswith(GIN_PREFIX):
+            plain.append(argument)
+            continue
+        name, equals, value = argument.removeprefix(GIN_PREFIX).partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{argument} needs a name and a value: {GIN_PREFIX}TRAIN_STEPS=100")
+        bindings.append((argument, f"{name} = {value}"))
+    return plain, bindings

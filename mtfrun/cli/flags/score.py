@@ -1,0 +1,36 @@
+"""The flags of the command `score`, and its help text."""
+
+from __future__ import annotations
+
+import argparse
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.run import add_output_flags, check_files, check_run
+
+_DESCRIPTION = """\
+Computes the log-likelihood of targets given inputs: one JSON object a pair, in order.
+
+  mtfrun score --model_dir=/tmp/run --input=pairs.tsv --output=scores.jsonl
+
+A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}.
+
+Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
+mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
+Without --model_dir the model is that of --gin_file, with the values of any checkpoint that training
+could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", help="a file of pairs; - is standard input", metavar="FILE")
+    add_output_flags(parser)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check_run(flags, "latest")
+    check_files(flags)
+    if flags.input is None:
+        raise UsageError("score needs pairs: --input=FILE")
+
+
+SCORE = Command("score", _DESCRIPTION, _add_flags, _check)

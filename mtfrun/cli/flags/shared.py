@@ -1,0 +1,80 @@
+"""The flags that all commands have: the run, the configuration, errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mtfrun.cli.errors import UsageError
+
+GIN_HELP = """\
+configuration:
+  gin files are searched in the working directory, in --gin_search_paths, then among the files of
+  the package (runs/quickstart.gin, models/lm_small.gin, layouts/2x2.gin, ...). Later files and
+  flags override earlier ones. Macros in capitals are meant to be overridden:
+
+    --gin.TRAIN_STEPS=100                          a macro
+    --gin.MESH_SHAPE="'data:2,model:2'"            a string needs quotes within quotes
+    --gin.FeedForward.d_ff=512                     a parameter of a class or function
+    --gin_param="Training.optimizer = @Adam()"     the same, as gin writes it
+"""
+
+
+def add_shared_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that every command has."""
+    add = parser.add_argument
+    add("--model_dir", help="the directory of the run", metavar="DIR")
+    add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
+    add("--gin_param", action="append", default=[], help="a gin binding; repeatable", metavar="B")
+    add(
+        "--gin_search_paths",
+        action="append",
+        default=[],
+        help=f"directories of gin files, separated by {os.pathsep!r}; repeatable",
+        metavar="DIRS",
+    )
+    add(
+        "--gin_allow_imports",
+        action="append",
+        default=[],
+        help="modules that the configuration in a run directory may use besides mtfrun, with all "
+        "below them, separated by commas; what --gin_file names may use anything",
+        metavar="MODULES",
+    )
+    add(
+        "--skip_bad_records",
+        type=int,
+        help="the same as --gin.SKIP_BAD_RECORDS=N: how many malformed records of a split are left "
+        "out, with a warning that counts them",
+        metavar="N",
+    )
+    add("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
+
+
+def check_shared(flags: argparse.Namespace) -> None:
+    """Splits the flags that are lists, and raises UsageError for values that cannot be used."""
+    flags.gin_search_paths = [
+        path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path
+    ]
+    flags.gin_allow_imports = [
+        name for names in flags.gin_allow_imports for name in names.split(",") if name
+    ]
+    for name in flags.gin_allow_imports:
+        if not all(map(str.isidentifier, name.split("."))):
+            raise UsageError(
+                f"--gin_allow_imports={name}: not the name of a module; write --gin_allow_imports="
+                "my_models,my_data.text"
+            )
+    _check_model_dir(flags.model_dir)
+
+
+def _check_model_dir(name: str | None) -> None:
+    """Raises UsageError for a directory that TensorFlow cannot open: its paths must be UTF-8."""
+    try:
+        # pathlib's expanduser raises for the name of an unknown user.
+        os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100, PTH111
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
+            "directory, or name another one"
+        ) from None

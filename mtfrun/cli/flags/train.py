@@ -1,0 +1,61 @@
+"""The flags of the command `train`, and its help text."""
+
+from __future__ import annotations
+
+import argparse
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.command import Command
+
+_DESCRIPTION = """\
+Trains a model, from the newest checkpoint in --model_dir if there is one.
+
+  mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run
+  mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run --gin.TRAIN_STEPS=50
+  mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --model_dir=/tmp/mesh
+  mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --dry_run
+
+--dry_run takes no step and writes nothing to --model_dir; of the data it reads the first batch that
+is evaluated. It prints every variable with its dimensions, the mesh axis of each, sizes and bytes
+on a device; the totals of parameters, optimizer, batch and steps; the collectives (all-reduce,
+all-gather, ...) that a step will run, with the mesh axes and dimensions that cause them, for which
+the step is compiled; layout rules without effect.
+
+SIGTERM, Ctrl-C and SIGHUP finish the current steps, about 5 seconds, or the batch of an evaluation,
+save a checkpoint and exit with 143, 130 or 129; the same command continues from there.
+--gin.TrainOptions.secs_per_loop=1 shortens the wait. A second SIGTERM or Ctrl-C ends the process
+immediately. --restart begins again at step 0 and deletes nothing: existing checkpoints are moved to
+--model_dir/checkpoints.1 (.2, ...).
+
+Training ends with exit code 3, and saves nothing, if the loss, the norm of the gradients or a
+variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
+--model_dir has the step, the first such variable and the rows of the step's batch."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry_run", action="store_true", help="describe the run: variables, layout, collectives"
+    )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin at step 0; existing checkpoints are moved to checkpoints.1",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
+    )
+    parser.add_argument(
+        "--accept_changes",
+        action="store_true",
+        help="go on although the data have changed since the checkpoint",
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if not flags.gin_file:
+        raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")
+    if flags.model_dir is None and not flags.dry_run:
+        raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
+
+
+TRAIN = Command("train", _DESCRIPTION, _add_flags, _check)
