@@ -52,7 +52,7 @@ def train_steps_function(
         history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
         if with_gradients:
             for path, variable in state.trainable.items():
-                none = mtf.zeros(state.mesh, [steps_dim] + variable.shape, variable.dtype)
+                none = mtf.zeros(state.mesh, [steps_dim, *variable.shape], variable.dtype)
                 history[GRADIENT_OF + path] = Metric(none, zeros)
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:

@@ -3,7 +3,7 @@
 from mtfrun.verification.comparison import Comparison, Difference, compare
 from mtfrun.verification.inputs import FirstRows
 from mtfrun.verification.observation import Observation, observe
-from mtfrun.verification.report import as_json, as_lines
+from mtfrun.verification.report import as_json, as_lines, reference_lines
 
 __all__ = [
     "Comparison",
@@ -14,4 +14,5 @@ __all__ = [
     "as_lines",
     "compare",
     "observe",
+    "reference_lines",
 ]

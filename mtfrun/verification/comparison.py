@@ -58,7 +58,8 @@ class Comparison:
     """The differences between a mesh and one device.
 
     Attributes:
-      differences: the largest one of every variable, loss and decode at every step.
+      differences: the largest one of every variable, loss and decode at every step; the gradients
+        of variables that were made last come first, since they are mostly computed first.
       tolerance: the relative difference up to which they count as equal.
     """
 
@@ -68,12 +69,8 @@ class Comparison:
     @property
     def above(self) -> list[Difference]:
         """The differences above the tolerance: earlier steps first, then what is computed first."""
-
-        def order(difference: Difference) -> tuple[int, int, float]:
-            return difference.step, KINDS.index(difference.kind), -difference.relative
-
         above = [d for d in self.differences if not d.relative <= self.tolerance]
-        return sorted(above, key=order)
+        return sorted(above, key=lambda d: (d.step, KINDS.index(d.kind)))
 
     def largest(self, kind: str) -> Difference | None:
         """Returns the largest difference of a kind; None if nothing of it was compared."""
@@ -124,7 +121,7 @@ def _of_gradients_and_updates(here: Observation, expected: Observation) -> Itera
     for i, gradients in enumerate(expected.gradients):
         least = _LEAST_SHARE_OF_ALL * max(map(_size, gradients.values()), default=0.0)
         scales = {path: max(_size(gradient), least) for path, gradient in gradients.items()}
-        for path, gradient in gradients.items():
+        for path, gradient in reversed(list(gradients.items())):
             there = here.gradients[i][path]
             error = _error(there, gradient)
             yield _difference(GRADIENTS, i + 1, path, error, there, gradient, scales[path])
@@ -153,7 +150,11 @@ def _of_decodes(
 
 def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
     """Yields the differences of two values of a record, at least one."""
-    if isinstance(expected, Mapping) and isinstance(here, Mapping) and here.keys() == expected.keys():
+    if (
+        isinstance(expected, Mapping)
+        and isinstance(here, Mapping)
+        and here.keys() == expected.keys()
+    ):
         for key, value in expected.items():
             yield from _of_json(here[key], value, f"{name}, {key}", step)
     elif isinstance(expected, list) and isinstance(here, list) and len(here) == len(expected) > 0:
@@ -208,12 +209,14 @@ def _error(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def _change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return after.astype(np.float64) - before.astype(np.float64)
+    change: np.ndarray = after.astype(np.float64) - before.astype(np.float64)
+    return change
 
 
 def _spacing(value: np.ndarray) -> np.ndarray:
     """Returns the distance of every entry to the next number of its type."""
-    return np.abs(np.spacing(value).astype(np.float64))
+    spacing: np.ndarray = np.abs(np.spacing(value).astype(np.float64))
+    return spacing
 
 
 def _size(array: np.ndarray) -> float:

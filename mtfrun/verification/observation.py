@@ -11,6 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.experiment import Record, Training
+from mtfrun.models import NonFiniteError
 from mtfrun.training import train_steps_function
 from mtfrun.training.step import GRADIENT_OF, OBJECTIVE
 from mtfrun.verification.inputs import FirstRows
@@ -40,6 +41,17 @@ class Observation:
     values: Sequence[Mapping[str, np.ndarray]]
     decodes: Sequence[Record] = ()
     no_decodes: str = ""
+
+    def require_finite(self) -> None:
+        """Raises NonFiniteError if a loss or a gradient is infinite or not a number."""
+        for i, (losses, gradients) in enumerate(zip(self.losses, self.gradients, strict=True)):
+            for what, values in ("loss", losses), ("gradient of", gradients):
+                for name, value in values.items():
+                    if not np.isfinite(np.asarray(value, np.float64)).all():
+                        raise NonFiniteError(
+                            f"step {i + 1} on {self.devices}: the {what} {name} is infinite or not "
+                            "a number: there is nothing to compare with"
+                        )
 
 
 def observe(training: Training, steps: int, inputs: FirstRows | None) -> Observation:
@@ -74,7 +86,9 @@ def observe(training: Training, steps: int, inputs: FirstRows | None) -> Observa
             history = mtf.to_numpy(train_steps(features, one))
             names = [name for name in (_LOSS, OBJECTIVE) if name in history]
             losses.append({name: _mean(*history[name]) for name in names})
-            gradients.append({path: history[GRADIENT_OF + path].total[0] for path in state.trainable})
+            gradients.append(
+                {path: history[GRADIENT_OF + path].total[0] for path in state.trainable}
+            )
             values.append(mtf.to_numpy(changed))
     finally:
         infeed.close()

@@ -6,7 +6,7 @@ from mtfrun.verification.comparison import DECODES, KINDS, Comparison, Differenc
 from mtfrun.verification.observation import Observation
 
 # Differences above the tolerance that are listed; there may be one for every variable and step.
-_MOST_LISTED = 12
+_MOST_LISTED = 20
 # Decodes are texts: longer ones are cut in lines.
 _LONGEST_VALUE = 60
 
@@ -15,8 +15,10 @@ def reference_lines(expected: Observation) -> list[str]:
     """Returns lines on what one device has computed."""
     losses = " ".join(f"{next(iter(step.values())):.6g}" for step in expected.losses)
     decodes = f"{len(expected.decodes)}" if expected.decodes else f"none: {expected.no_decodes}"
-    return [f"one device      {expected.devices}", f"losses          {losses}"] + [
-        f"decodes         {decodes}"
+    return [
+        f"one device      {expected.devices}",
+        f"losses          {losses}",
+        f"decodes         {decodes}",
     ]
 
 
@@ -80,4 +82,7 @@ def _cut(text: str) -> str:
 def _fields(difference: Difference) -> dict[str, object]:
     """Returns a difference as JSON, which has no infinity: null for it."""
     fields = difference._asdict()
-    return {**fields, "relative": None if difference.relative == float("inf") else fields["relative"]}
+    return {
+        **fields,
+        "relative": None if difference.relative == float("inf") else fields["relative"],
+    }
