@@ -30,6 +30,7 @@ from mtfrun.cli.terminal.caching_progress import caching_progress
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.cli.verify import verify
 from mtfrun.experiment import Experiment, Inference, Training
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf.devices import unused_gpu
@@ -144,6 +145,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "eval": evaluate,
     "decode": decode,
     "score": score,
+    "verify": verify,
     "data cache": data_commands.cache,
     "data show": data_commands.show,
     "data stats": data_commands.stats,

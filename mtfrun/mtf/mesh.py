@@ -150,6 +150,27 @@ class Mesh:
         """Returns the sizes of the part of a tensor that one device holds."""
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
 
+    def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
+        """Returns the part of a tensor of this shape that each device of this process holds.
+
+        Raises:
+          LayoutError: see `partition`.
+        """
+        shape = convert_to_shape(shape)
+        partition = self.partition(shape)
+        sizes = self.local_sizes(shape)
+        if self.dtensor_mesh is None:
+            return [tuple(slice(0, size) for size in sizes)]
+        return [
+            tuple(
+                slice(0, size)
+                if axis is None
+                else slice(place[axis] * size, (place[axis] + 1) * size)
+                for size, axis in zip(sizes, partition, strict=True)
+            )
+            for place in self.dtensor_mesh.local_device_locations()
+        ]
+
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
         sizes = {axis.name: axis.size for axis in self.shape}
