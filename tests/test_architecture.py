@@ -38,8 +38,9 @@ LEVELS = {
     "training": 3,
     "evaluation": 3,
     "experiment": 4,
-    "cli": 5,
-    "__main__": 6,  # python -m mtfrun
+    "planning": 5,
+    "cli": 6,
+    "__main__": 7,  # python -m mtfrun
 }
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.

@@ -150,6 +150,7 @@ from mtfrun.mtf.ops.structure import (
     reshape,
     transpose,
 )
+from mtfrun.mtf.planned import planned_meshes
 from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
 from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
@@ -263,6 +264,7 @@ __all__ = [
     "ones_like",
     "optimization_barrier",
     "pad",
+    "planned_meshes",
     "pool_tensor_1d",
     "pow",
     "random_key",
