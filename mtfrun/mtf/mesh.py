@@ -16,6 +16,7 @@ from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules
+from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
@@ -46,6 +47,10 @@ class Mesh:
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
 
+    Attributes:
+      is_planned: whether its devices need not exist and programs only compile, see
+        `mtf.planned_meshes`.
+
     Raises:
       LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
 
@@ -70,8 +75,13 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
-        self.devices = choose_devices(self.shape, devices or None)
+        self.is_planned = is_planning()
         self.dtensor_mesh = None
+        if self.is_planned:
+            self.devices = [f"CPU:{number}" for number in range(self.size)]
+            self.dtensor_mesh = first_device_of(self.shape)
+            return
+        self.devices = choose_devices(self.shape, devices or None)
         if self.size > 1:
             self.dtensor_mesh = self._make_dtensor_mesh()
 
