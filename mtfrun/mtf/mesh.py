@@ -9,7 +9,9 @@ from typing import Protocol
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun import processes
 from mtfrun.errors import did_you_mean
+from mtfrun.mtf import cluster
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
@@ -20,6 +22,7 @@ from mtfrun.mtf.layout import (
     check_divides,
     convert_to_layout_rules,
 )
+from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
@@ -41,15 +44,21 @@ class Mesh:
     """Devices in a grid with named axes, and the rules that split tensors over them.
 
     A mesh of one device does not use DTensor: values are plain tensors. Where a CPU-only machine
-    has fewer devices than the mesh, they are simulated.
+    has fewer devices than the mesh, they are simulated. Of several processes, see
+    `mtfrun.processes`, each has an equal part of the mesh in row-major order: the first axes lie
+    across processes, the last ones inside of each.
 
     Args:
       shape: the mesh axes, such as "data:2;model:4".
       layout: rules "dimension:axis"; a dimension without a rule is replicated. For the rules
         "slots:axis" and "weights:axis" see `spread`.
-      devices: device names such as "GPU:0", one for each place in the mesh in row-major order;
+      devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
+
+    Attributes:
+      is_planned: whether its devices need not exist and programs only compile, see
+        `mtf.planned_meshes`.
 
     Raises:
       LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
@@ -77,12 +86,25 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
-        self.devices = choose_devices(self.shape, devices or None)
+        self.is_planned = is_planning()
         self.dtensor_mesh = None
+        if self.is_planned:
+            self.devices = [f"CPU:{number}" for number in range(self.size)]
+            self.dtensor_mesh = first_device_of(self.shape)
+            return
+        self.devices = choose_devices(self.shape, devices or None)
         if self.size > 1:
-            self.dtensor_mesh = dtensor.create_mesh(
-                [(axis.name, axis.size) for axis in self.shape], devices=self.devices
-            )
+            self.dtensor_mesh = self._make_dtensor_mesh()
+
+    def _make_dtensor_mesh(self) -> dtensor.Mesh:
+        axes_and_sizes = [(axis.name, axis.size) for axis in self.shape]
+        if processes.count() == 1:
+            return dtensor.create_mesh(axes_and_sizes, devices=self.devices)
+        kind = self.devices[0].partition(":")[0]
+        cluster.connect(kind, len(self.devices), f"{self.shape.to_string} {self.layout.to_string}")
+        return dtensor.create_distributed_mesh(
+            axes_and_sizes, local_devices=self.devices, device_type=kind
+        )
 
     @property
     def size(self) -> int:
@@ -104,7 +126,9 @@ class Mesh:
         names = describe_devices(self.devices)
         if self.size == 1:
             return f"devices: {names}"
-        return f"mesh {self.shape.to_string.replace(';', ',')} on {names}"
+        count = processes.count()
+        of_each = f" of each of {count} processes" if count > 1 else ""
+        return f"mesh {self.shape.to_string.replace(';', ',')} on {names}{of_each}"
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
@@ -178,6 +202,27 @@ class Mesh:
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
+
+    def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
+        """Returns the part of a tensor of this shape that each device of this process holds.
+
+        Raises:
+          LayoutError: see `partition`.
+        """
+        shape = convert_to_shape(shape)
+        partition = self.partition(shape)
+        sizes = self.local_sizes(shape)
+        if self.dtensor_mesh is None:
+            return [tuple(slice(0, size) for size in sizes)]
+        return [
+            tuple(
+                slice(0, size)
+                if axis is None
+                else slice(place[axis] * size, (place[axis] + 1) * size)
+                for size, axis in zip(sizes, partition, strict=True)
+            )
+            for place in self.dtensor_mesh.local_device_locations()
+        ]
 
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
