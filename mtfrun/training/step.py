@@ -18,10 +18,16 @@ Gradients = dict[str, mtf.Tensor]
 
 # Entries of the history besides the model's own metrics.
 LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", "grad_norm", "objective"
+# Of every trainable variable, followed by its path.
+GRADIENT_OF = "gradient of "
 
 
 def train_steps_function(
-    state: TrainState, *, microbatches: int = 1, clip_norm: float | None = None
+    state: TrainState,
+    *,
+    microbatches: int = 1,
+    clip_norm: float | None = None,
+    with_gradients: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
     """Returns a compiled function that trains for a number of steps.
 
@@ -29,6 +35,13 @@ def train_steps_function(
     a shorter last call uses the same program. It returns the history {steps} of every metric of the
     model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
     differentiated, per unit of weight); entries of steps that were not run are zero.
+
+    Args:
+      state: what is trained.
+      microbatches: parts of a batch that are computed one after the other.
+      clip_norm: the largest norm of all gradients together; None does not limit it.
+      with_gradients: whether the history also has the gradients, before clipping, by
+        `GRADIENT_OF` and the path: {steps, ...} as large as all parameters for every step.
     """
 
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
@@ -37,10 +50,16 @@ def train_steps_function(
         zeros = mtf.zeros(state.mesh, [steps_dim])
         history = state.model.no_metrics(state.mesh, [steps_dim])
         history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
+        if with_gradients:
+            for path, variable in state.trainable.items():
+                none = mtf.zeros(state.mesh, [steps_dim, *variable.shape], variable.dtype)
+                history[GRADIENT_OF + path] = Metric(none, zeros)
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics = _train_step(state, batch, microbatches, clip_norm)
+            metrics, gradients = _train_step(state, batch, microbatches, clip_norm)
+            if with_gradients:
+                metrics |= gradients
             is_step = mtf.equal(positions, i)
             # Not one_hot * value + history: a NaN would spread to the other steps.
             history = tf.nest.map_structure(
@@ -61,13 +80,14 @@ def train_steps_function(
 
 def _train_step(
     state: TrainState, batch: Features, microbatches: int, clip_norm: float | None
-) -> dict[str, Metric]:
-    """Updates the state by one batch and returns the metrics.
+) -> tuple[dict[str, Metric], dict[str, Metric]]:
+    """Updates the state by one batch and returns the metrics, and the gradients before clipping.
 
     Every variable is read first and assigned last, see `optim.Optimizer`.
     """
     step = mtf.read_variable(state.step)
     loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
+    before_clipping = gradients
     if clip_norm is None:
         norm = optim.global_norm(gradients)
     else:
@@ -83,12 +103,13 @@ def _train_step(
         mtf.assign(variable, value)
     mtf.assign(state.step, step + 1)
     one = mtf.ones_like(norm)
-    return {
+    metrics = {
         **loss.metrics,
         OBJECTIVE: Metric(loss.total, loss.weight),
         LEARNING_RATE: Metric(learning_rate, one),
         GRAD_NORM: Metric(norm, one),
     }
+    return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
 
 
 def _loss_and_gradients(

@@ -126,6 +126,20 @@ def argument(cls: Callable[..., object], name: str, default: object = None) -> A
         raise missing from None
 
 
+def rebind(cls: type, **arguments: object) -> None:
+    """Gives arguments of a class of mtfrun other values than the configuration's.
+
+    Without the checks of `parse`: what the configuration binds to them has no effect any more.
+    """
+    parent, module = cls.__module__.split(".")[:2]
+    lines = [f"{module}.{cls.__name__}.{name} = {value!r}" for name, value in arguments.items()]
+    with gin.unlock_config():
+        gin.parse_config(
+            f"from __gin__ import dynamic_registration\nfrom {parent} import {module}\n"
+            + "\n".join(lines)
+        )
+
+
 def config_text(allowed_imports: Sequence[str] = ()) -> str:
     """Returns the configuration as one gin file without includes, the bindings of flags among it.
 

@@ -1,0 +1,115 @@
+"""The command verify: what it finds in classes whose numbers depend on the mesh, and its errors."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+from tests.experiment.test_own_classes import CONFIG, TRANSFORMER_CONFIG
+
+NOT_EQUAL = 4
+MESH = "--mesh=data:2,model:2"
+SIZES = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.NUM_HEADS=4", "--gin.D_KV=4"]
+
+
+def _file(folder: pathlib.Path, config: str) -> str:
+    """Returns the flag of a gin file of docs/your_own_classes.md, which imports wrong classes."""
+    config = config.replace("import own_classes", "from tests.experiment import own_classes")
+    imports = "from mtfrun import data\nfrom tests.verification import wrong_classes\n"
+    file = folder / "own.gin"
+    file.write_text(config.replace("from mtfrun import data\n", imports, 1))
+    return f"--gin_file={file}"
+
+
+def _wrong_layer(folder: pathlib.Path) -> list[str]:
+    """Returns the flags of a Transformer with a layer whose gradient is wrong on a mesh."""
+    layers = "transformer.Stack.layers = [@transformer.SelfAttention, @wrong_classes.WrongLayer]\n"
+    return [_file(folder, TRANSFORMER_CONFIG + layers), *SIZES, "--steps=1", "--decodes=0"]
+
+
+def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
+    process = mtfrun_here("verify", *_wrong_layer(tmp_path), MESH)
+    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    reference, mesh = process.stdout.decode().split("\n\n")
+    assert reference.startswith("one device      devices: CPU:0\nlosses          ")
+    assert mesh.startswith("mesh data:2,model:2 on CPU:0..3 (simulated)\n  layout          batch:")
+    assert "\n  initial values  0\n" in mesh
+    heading, listed = mesh.split("computation:\n")
+    assert heading.endswith("\n  NOT equal within 0.0001, in the order of the ")
+    gradients = [line for line in listed.splitlines() if "  gradients  " in line]
+    # Its own gradients are right; those of the layer before it come through it, and are doubled.
+    assert "/wrong_layer/norm/scale " in gradients[0]
+    assert not [line for line in gradients if "/wrong_layer/layer/" in line]
+    assert [line for line in gradients if "/self_attention/layer/attention/query [" in line]
+
+
+@pytest.mark.slow
+def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
+    layouts = ["--mesh=data:4", "--layout=batch:data", "--mesh=all:2", "--layout=d_ff:all"]
+    process = mtfrun_here("verify", *_wrong_layer(tmp_path), *layouts)
+    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    _, right, wrong = process.stdout.decode().split("\n\n")
+    # The layer multiplies by the number of parts of d_ff.
+    assert "\n  layout          batch:data\n" in right and right.endswith("  equal within 0.0001")
+    assert "\n  layout          d_ff:all\n" in wrong and "  NOT equal within 0.0001" in wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flag", "first"),
+    [
+        ("Experiment.model = @wrong_classes.WrongLoss", "step 1  gradients  1  table ["),
+        (
+            "Experiment.model = @wrong_classes.WrongInitialValues",
+            "before  initial values  3  table",
+        ),
+        ("Experiment.model = @wrong_classes.WrongDecodes", "step 3  decodes  1, "),
+        ("Training.optimizer = @wrong_classes.WrongUpdates()", "step 1  updates  3  table ["),
+    ],
+)
+def test_what_is_wrong_first_is_listed_first(flag: str, first: str, tmp_path: pathlib.Path) -> None:
+    flags = [_file(tmp_path, CONFIG), f"--gin_param={flag}", MESH]
+    if "optimizer" in flag:
+        flags.append("--gin.WrongUpdates.learning_rate=0.1")
+    process = mtfrun_here("verify", *flags)
+    assert process.returncode == NOT_EQUAL, process.stderr.decode()
+    listed = process.stdout.decode().split("computation:\n")[1].splitlines()
+    assert listed[0].strip().startswith(first)
+
+
+@pytest.mark.slow
+def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
+    flags = [*tiny_experiment(tmp_path), "--gin.MESH_SHAPE='data:2,model:2'"]
+    (mesh,) = succeeded(mtfrun_here("verify", *flags, "--steps=2", "--json"))
+    assert mesh["equal"] and mesh["above"] == [] and mesh["tolerance"] == 1e-4
+    assert 0 < mesh["largest"]["gradients"]["relative"] < 1e-4
+    assert mesh["largest"]["decodes"]["relative"] < 1e-4
+    exact = mtfrun_here("verify", *flags, "--steps=2", "--json", "--tolerance=0")
+    assert exact.returncode == NOT_EQUAL
+    above = json.loads(exact.stdout)["above"]
+    assert above and all(difference["relative"] > 0 for difference in above)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--model_dir=/tmp/run"], "verify uses no run: leave --model_dir out"),
+        (["--layout=batch:data"], "--layout=batch:data needs a --mesh of its own before it"),
+        (["--steps=0"], "--steps and --decode_length must be at least 1, --decodes at least 0"),
+        (["--tolerance=nan"], "--tolerance=nan must be a number of at least 0"),
+        ([], "the mesh data:1;model:1 is one device: name one to compare with it, --mesh="),
+        (["--mesh=data:4"], "layout rule heads:model names a mesh axis that does not exist"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_an_error_of_one_line(
+    flags: list[str], expected: str, tmp_path: pathlib.Path
+) -> None:
+    line = error_line(mtfrun_here("verify", *tiny_experiment(tmp_path), *flags))
+    assert line.startswith(f"mtfrun: error: {expected}")
+
+
+def test_a_configuration_is_needed() -> None:
+    assert "verify needs a configuration: --gin_file=" in error_line(mtfrun_here("verify"))

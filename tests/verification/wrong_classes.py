@@ -1,0 +1,68 @@
+"""Classes whose numbers depend on the mesh, each in another way: `mtfrun verify` must find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mtfrun import decoding, mtf
+from mtfrun.models import transformer
+from tests.experiment.own_classes import Lion, PairsOfIds, SquaredRelu
+
+
+class WrongLayer(SquaredRelu):
+    """Its output is right; the gradient is multiplied by the number of parts of d_ff."""
+
+    def __call__(self, x: mtf.Tensor, call: transformer.SequenceCall) -> mtf.Tensor:
+        return super().__call__(_with_factor(x, x.mesh.num_splits(self._d_ff)), call)
+
+
+class WrongLoss(PairsOfIds):
+    """Its logits are multiplied by the number of parts of the batch."""
+
+    def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        targets = features["targets"]
+        batch = targets.shape.get_dim_by_name("batch")
+        return super().logits(features) * float(targets.mesh.num_splits(batch))
+
+
+class WrongInitialValues(PairsOfIds):
+    """Its table begins with the number of devices."""
+
+    def __init__(self, mesh: mtf.Mesh, vocabulary_size: int) -> None:
+        super().__init__(mesh, vocabulary_size)
+        constant = mtf.initializers.Constant(float(mesh.size))
+        self.table = mtf.Variable(mesh, self.table.shape, constant)
+
+
+class WrongDecodes(PairsOfIds):
+    """Decodes the most likely id on one device, and the least likely one on several."""
+
+    def decoder(
+        self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
+    ) -> decoding.Decoder:
+        sign = -1.0 if features["targets"].mesh.is_distributed else 1.0
+        return decoding.Decoder(lambda ids, position, state: (self._after(ids) * sign, state), ())
+
+
+class WrongUpdates(Lion):
+    """Moves by the learning rate times the number of devices."""
+
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        values = super().update(gradients, step)
+        for variable in self.variables.values():
+            before = mtf.read_variable(variable)
+            values[variable] = before + (values[variable] - before) * float(variable.mesh.size)
+        return values
+
+
+def _with_factor(x: mtf.Tensor, factor: int) -> mtf.Tensor:
+    """Returns x, whose gradient is multiplied by `factor`."""
+
+    def gradient(
+        xs: Sequence[mtf.Tensor], ys: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]
+    ) -> list[mtf.Tensor]:
+        return [grads[0] * float(factor)]
+
+    return mtf.custom_gradient(lambda y: y * 1.0, gradient, [x])
