@@ -101,7 +101,7 @@ def _sizes(variables: Mapping[str, mtf.Variable]) -> str:
 
 
 def _local_bytes(variable: mtf.Variable) -> int:
-    return math.prod(variable.mesh.local_sizes(variable.shape)) * int(variable.dtype.size)
+    return math.prod(variable.mesh.local_sizes(variable.stored_shape)) * int(variable.dtype.size)
 
 
 def _averages(averages: Mapping[str, mtf.Variable]) -> list[str]:

@@ -15,20 +15,28 @@ from mtfrun.mtf import cluster
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
-from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules
+from mtfrun.mtf.layout import (
+    SLOTS,
+    WEIGHTS,
+    LayoutLike,
+    check_divides,
+    convert_to_layout_rules,
+)
 from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 
 class SpecifiedTensor(Protocol):
-    """A tensor or variable that has a shape and a type, but not necessarily a value.
+    """A variable that has a shape and a type, but not necessarily a value.
 
     Attributes:
       shape: the named dimensions.
+      stored_shape: the same with the names by which its storage is laid out, see `Mesh.spread`.
       dtype: the element type.
     """
 
     shape: Shape
+    stored_shape: Shape
     dtype: tf.DType
 
 
@@ -42,7 +50,8 @@ class Mesh:
 
     Args:
       shape: the mesh axes, such as "data:2;model:4".
-      layout: rules "dimension:axis"; a dimension without a rule is replicated.
+      layout: rules "dimension:axis"; a dimension without a rule is replicated. For the rules
+        "slots:axis" and "weights:axis" see `spread`.
       devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
@@ -68,6 +77,8 @@ class Mesh:
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
         self._partitions: dict[Shape, tuple[str | None, ...]] = {}
+        # The axes of the dimensions that `spread` has named.
+        self._spread_dims: dict[str, str] = {}
         axes = self.shape.dimension_names
         for dimension, axis in self.layout.items():
             if axis not in axes:
@@ -121,12 +132,39 @@ class Mesh:
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
-        return self.layout.get(dim.name)
+        return self.layout.get(dim.name) or self._spread_dims.get(dim.name)
 
     def num_splits(self, dim: Dimension) -> int:
         """Returns the number of parts that `dim` is split into."""
         axis = self.axis_of(dim)
         return 1 if axis is None else self.shape.get_dim_by_name(axis).size
+
+    def spread(self, shape: ShapeLike, rules: Sequence[str] = (WEIGHTS, SLOTS)) -> Shape:
+        """Returns the shape by which a variable or slot is split further, as reserved rules say.
+
+        A rule "slots:data" splits the largest dimension that the axis `data` divides and that is
+        not split yet; of equal ones the first. That dimension is renamed to "<name>_over_data",
+        which the axis splits. A shape stays as it is where the axis splits one of its dimensions
+        already, or divides none, or has one device.
+
+        Args:
+          shape: the named dimensions.
+          rules: the reserved rules to apply, one after the other: `layout.WEIGHTS`, of variables
+            and what belongs to them, and `layout.SLOTS`, of slots.
+        """
+        shape = convert_to_shape(shape)
+        for rule in rules:
+            axis = self.layout.get(rule)
+            parts = 1 if axis is None else self.shape.get_dim_by_name(axis).size
+            if axis is None or parts == 1 or axis in self.partition(shape):
+                continue
+            free = [dim for dim in shape if dim.size % parts == 0 and self.num_splits(dim) == 1]
+            if free:
+                dim = max(free, key=lambda dim: dim.size)
+                name = f"{dim.name}_over_{axis}"
+                self._spread_dims[name] = axis
+                shape = shape.rename_dimension(dim.name, name)
+        return shape
 
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
@@ -146,6 +184,11 @@ class Mesh:
             axis = self.axis_of(dim)
             if axis is None:
                 continue
+            if dim.name in (SLOTS, WEIGHTS):
+                raise LayoutError(
+                    f"dimension {dim.name!r} of {shape} has the name of the layout rule "
+                    f"{dim.name}:{axis}, which is about variables: rename the dimension"
+                )
             if axis in by_axis:
                 raise LayoutError(
                     f"dimensions {by_axis[axis].name!r} and {dim.name!r} of {shape} are both on "
@@ -159,6 +202,27 @@ class Mesh:
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
+
+    def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
+        """Returns the part of a tensor of this shape that each device of this process holds.
+
+        Raises:
+          LayoutError: see `partition`.
+        """
+        shape = convert_to_shape(shape)
+        partition = self.partition(shape)
+        sizes = self.local_sizes(shape)
+        if self.dtensor_mesh is None:
+            return [tuple(slice(0, size) for size in sizes)]
+        return [
+            tuple(
+                slice(0, size)
+                if axis is None
+                else slice(place[axis] * size, (place[axis] + 1) * size)
+                for size, axis in zip(sizes, partition, strict=True)
+            )
+            for place in self.dtensor_mesh.local_device_locations()
+        ]
 
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
@@ -195,8 +259,10 @@ class Mesh:
         return {name for shape in self._partitions for name in shape.dimension_names}
 
     def unused_rules(self) -> list[str]:
-        """Returns the tensor dimensions that have a rule and have not been laid out so far."""
+        """Returns the names that have a rule which has not split anything so far."""
         seen = self.dimension_names_seen
+        if not self._spread_dims.keys().isdisjoint(seen):
+            seen |= {SLOTS, WEIGHTS}
         return [dimension for dimension in self.layout if dimension not in seen]
 
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
@@ -206,12 +272,12 @@ class Mesh:
         """
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():
-            local = self.local_sizes(variable.shape)
+            local = self.local_sizes(variable.stored_shape)
             rows.append(
                 (
                     path,
                     variable.shape.to_string or "scalar",
-                    ",".join(axis or "-" for axis in self.partition(variable.shape)),
+                    ",".join(axis or "-" for axis in self.partition(variable.stored_shape)),
                     "x".join(map(str, local)),
                     f"{math.prod(local) * variable.dtype.size:,}",
                 )
