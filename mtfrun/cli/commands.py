@@ -7,11 +7,14 @@ import contextlib
 import functools
 import json
 import math
+import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from mtfrun import processes
 from mtfrun.cli import data_commands, report, vocab_commands
 from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.configuration import config
@@ -19,7 +22,7 @@ from mtfrun.cli.configuration.checks import check_taken
 from mtfrun.cli.configuration.statements import Binding
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.inputs.prompts import read_pairs, standard_input
+from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.output_lines import json_line, text_line
 from mtfrun.cli.recorded_training import as_text, recorded
@@ -38,7 +41,7 @@ from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run prints a description of the run."""
     bindings = _parse(flags)
-    experiment, evaluation = build()
+    experiment, evaluation = _build(flags)
     training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     evaluation.check_split()
@@ -47,23 +50,32 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
         return 0
     gpu = unused_gpu()
     for warning in [*report.misspelt_rules(experiment.mesh), *([gpu] if gpu else [])]:
-        print(f"mtfrun: warning: {warning}", file=sys.stderr)
+        _print_once(f"mtfrun: warning: {warning}")
     run = RunDirectory(flags.model_dir)
-    run.prepare()
     texts = {
         "operative_config": config.operative_config_text(),
         "config": config.config_text(flags.gin_allow_imports),
         "command": as_text(command),
     }
-    with run.lock(), recorded(run, texts, command, lambda: training.state.finished_steps):
-        if flags.restart:
-            _restart(run)
-        texts = {tag: config.as_markdown(text) for tag, text in texts.items()}
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> None:
+            run.prepare()
+            stack.enter_context(run.lock())
+            finished_steps = lambda: training.state.finished_steps  # noqa: E731
+            stack.enter_context(recorded(run, texts, command, finished_steps))
+            if flags.restart:
+                _restart(run)
+
+        processes.by_first(begin)
         result = training.run(
-            run, texts=texts, profile=flags.profile, accept_changes=flags.accept_changes
+            run,
+            texts={tag: config.as_markdown(text) for tag, text in texts.items()},
+            profile=flags.profile,
+            accept_changes=flags.accept_changes,
         )
     if result.signal is not None:
-        print(f"mtfrun: stopped and saved at step {result.step}", file=sys.stderr)
+        _print_once(f"mtfrun: stopped and saved at step {result.step}")
         return 128 + result.signal
     return 0
 
@@ -75,20 +87,20 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
-        if run is not None and run.is_writable():
+        if run is not None and processes.is_first() and run.is_writable():
             summaries = stack.enter_context(run.summaries("eval"))
         for step in _restored(flags, built.experiment, run):
             metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
-                print(line, file=sys.stderr)
+                _print_once(line)
             non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
             fields = {"step": step, **metrics, **dict.fromkeys(non_finite)}
-            print(json.dumps(fields, allow_nan=False), flush=True)
+            if processes.is_first():
+                print(json.dumps(fields, allow_nan=False), flush=True)
             if non_finite:
-                print(
+                _print_once(
                     f"mtfrun: error: step {step}: {', '.join(non_finite[:3])} "
-                    "infinite or not a number, null in the line above",
-                    file=sys.stderr,
+                    "infinite or not a number, null in the line above"
                 )
                 code = NON_FINITE
     return code
@@ -156,8 +168,14 @@ def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
     except NonFiniteError as error:
         if flags.debug:
             traceback.print_exc()
-        print(f"mtfrun: error: {error}", file=sys.stderr)
+        _print_once(f"mtfrun: error: {error}")
         return NON_FINITE
+
+
+def _print_once(line: str) -> None:
+    """Prints a line on standard error, of several processes in the first one only."""
+    if processes.is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list[Binding]:
@@ -171,6 +189,19 @@ def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list[Bin
     )
 
 
+def _build(flags: argparse.Namespace) -> Built:
+    """Returns the objects of the configuration, on a mesh of the devices that the flags give."""
+    built = build()
+    mesh, of_each = built.experiment.mesh, flags.devices_per_process
+    if of_each is not None and mesh.size != of_each * processes.count():
+        raise UsageError(
+            f"mesh {mesh.shape.to_string} has {mesh.size} device(s), {processes.count()} "
+            f"process(es) with --devices_per_process={of_each} have {of_each * processes.count()}: "
+            "change one of them"
+        )
+    return built
+
+
 def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
     run = None if flags.model_dir is None else _trained_run(flags.model_dir)
@@ -179,9 +210,9 @@ def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirecto
         run.read_config()  # for its error, which names the remedy
         run_config = run.config_path
     bindings = _parse(flags, run_config)
-    built = build()
+    built = _build(flags)
     check_taken(bindings, config.operative_config_text())
-    if run is not None:
+    if run is not None and processes.is_first():
         _record_where_possible(run, command)
     return run, built
 
@@ -197,7 +228,8 @@ def _restored(
     if flags.command == "eval" and flags.continuous:
         yield from each_restored(run, steps_as_they_appear(run), restore)
     elif flags.checkpoint == "all":
-        yield from each_restored(run, run.checkpoints().steps(), restore)
+        steps = processes.by_first(run.checkpoints().steps)
+        yield from each_restored(run, steps, restore)
     else:
         yield restore(None if flags.checkpoint == "latest" else int(flags.checkpoint))
 
@@ -205,13 +237,14 @@ def _restored(
 def _converse(inference: Inference) -> None:
     """Answers lines of standard input until it ends; the programs stay compiled."""
     while True:
-        print("> ", end="", file=sys.stderr, flush=True)
-        line = standard_input().readline()
+        if processes.is_first():
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = agreed_bytes(lambda: standard_input().readline())
         if not line:
             return
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         (record,) = inference.records(inference.read(TypedText(text)))
-        for output in record.texts:
+        for output in record.texts if processes.is_first() else ():
             print(text_line(output), end="", flush=True)
 
 
@@ -245,8 +278,14 @@ def _restart(run: RunDirectory) -> None:
 
 @contextlib.contextmanager
 def _output(path: str) -> Iterator[TextIO]:
-    """Opens --output, a file that appears once it is complete, or standard output for "-"."""
-    if path == "-":
+    """Opens --output, a file that appears once it is complete, or standard output for "-".
+
+    Of several processes only the first one writes; what the others write is dropped.
+    """
+    if not processes.is_first():
+        with pathlib.Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            yield nowhere
+    elif path == "-":
         if sys.stdout is None:
             raise UsageError("standard output is closed: name a file with --output=FILE")
         yield sys.stdout

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from mtfrun import processes
 from mtfrun.rundir import RunDirectory, RunDirError
 
 POLL_SECS = 10.0
@@ -21,8 +22,10 @@ def steps_as_they_appear(
     yielded: set[int] = set()
     while True:
         # In this order: a checkpoint that is saved in between is yielded in the next round.
-        training = run.is_training()
-        new = [step for step in run.checkpoints().steps() if step not in yielded]
+        training, steps = processes.by_first(
+            lambda: (run.is_training(), run.checkpoints().steps()), "checkpoints"
+        )
+        new = [step for step in steps if step not in yielded]
         if new:
             yielded.add(new[0])
             yield new[0]
@@ -49,8 +52,10 @@ def each_restored(
         except RunDirError:
             # The manifest is the first file that the trainer deletes: a checkpoint that has one is
             # damaged.
-            if step in run.checkpoints().steps():
+            if step in processes.by_first(run.checkpoints().steps, "deleted"):
                 raise
-            print(f"step {step}: deleted before it was read, left out", file=sys.stderr, flush=True)
+            if processes.is_first():
+                line = f"step {step}: deleted before it was read, left out"
+                print(line, file=sys.stderr, flush=True)
             continue
         yield step

@@ -15,7 +15,7 @@ import numpy as np
 from mtfrun.cli.build import ROOTS
 from mtfrun.cli.configuration import config
 from mtfrun.cli.data.length_statistics import bytes_of, length_statistics
-from mtfrun.cli.data.row_view import Meanings, row_views
+from mtfrun.cli.data.row_view import Meanings, RowView, row_views
 from mtfrun.cli.data.rows_html import rows_html
 from mtfrun.cli.data.rows_text import rows_text
 from mtfrun.cli.data.statistics_text import statistics_lines
@@ -75,11 +75,12 @@ def cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Shows rows of a split, on the terminal or in a page of HTML."""
     data, _, seed = _configured(flags)
-    batch = next(_batches(data, flags.split, flags.rows, seed), None)
-    if batch is None:
+    rows = [
+        row if task is None else row.of_task(task)
+        for task, row in _rows(data, flags.split, flags.rows, seed)
+    ]
+    if not rows:
         raise DataError(f'split "{flags.split}" has no rows: choose another')
-    meanings = Meanings(data.vocabularies, data.class_names)
-    rows = row_views(_without_empty_rows(batch), meanings)
     summary = [
         f"{type(data).__name__}, split {flags.split}",
         *_density_lines(data, flags.split, seed),
@@ -126,6 +127,26 @@ def _configured(flags: argparse.Namespace) -> _Configured:
     evaluated = config.argument(Evaluation, "split", _EVALUATION)
     seed = config.argument(Experiment, "seed", 0)
     return _Configured(data, list(dict.fromkeys([_TRAIN, evaluated])), seed)
+
+
+def _rows(data: Data, split: str, count: int, seed: int) -> Iterator[tuple[str | None, RowView]]:
+    """Yields the first rows of training, or of every task's evaluation on another split.
+
+    With each the name of its task, None where there is only one.
+    """
+    meanings = Meanings(data.vocabularies, data.class_names)
+    parts = data.by_task()
+    if split == _TRAIN:
+        batches = data.train(count, seed=seed)
+        tasks = batches.components_at(count)
+        for task, row in zip(tasks, row_views(next(batches), meanings), strict=True):
+            yield (task if len(parts) > 1 else None), row
+        return
+    for task, part in parts.items():
+        batch = next(part.evaluation(count, split=split), None)
+        if batch is not None:
+            for row in row_views(_without_empty_rows(batch), meanings):
+                yield (task if len(parts) > 1 else None), row
 
 
 def _batches(data: Data, split: str, rows: int, seed: int) -> Iterator[Batch]:

@@ -9,9 +9,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from mtfrun import processes
 from mtfrun.cli.configuration.files import require_gin_file
 from mtfrun.cli.errors import is_input_error, one_line
 from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.joining import joined, may_follow
+from mtfrun.cli.launch.command import launch
+from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.cli.program_dump import program_dump
 from mtfrun.cli.terminal.quiet import quiet_import
 from mtfrun.cli.terminal.standard_error import unfailing_stderr
@@ -25,19 +29,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
     0: success. 2: bad input, one line on standard error. 3: a model's numbers are infinite or not a
-    number, one line. 1: an unexpected error, with its traceback. 128 + number: a signal.
+    number, one line. 4: another process of the run was lost, one line. 1: an unexpected error, with
+    its traceback. 128 + number: a signal.
     """
     with unfailing_stderr(), warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
 
 def _main(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
     try:
         with named_stdout():
             return _parsed(arguments)
-    except SystemExit as stop:  # argparse, after --help
-        return int(stop.code or 0)
+    except SystemExit as stop:  # a signal, or argparse, after --help
+        code = int(stop.code or 0)
+        if code:
+            processes.fail(f"ended with exit code {code}, by a signal")
+            _end_beside_others(code)
+        return code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
@@ -45,29 +53,55 @@ def _main(arguments: list[str]) -> int:
         discard(sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
-        if is_input_error(error):
+        return _failed(error, debug="--debug" in arguments)
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    """Prints an error and returns its exit code; other processes of the run end because of it."""
+    if is_input_error(error):
+        code = processes.LOST if isinstance(error, processes.ProcessesError) else BAD_INPUT
+        line = one_line(error)
+        if processes.fail(line):  # not if the first process prints the same error
             if debug:
                 traceback.print_exc()
-            print(f"mtfrun: error: {one_line(error)}", file=sys.stderr)
-            return BAD_INPUT
-        traceback.print_exc()
-        if not debug:
-            print(
-                "mtfrun: this is a defect, of mtfrun or of a module of yours; "
-                "--debug shows more of it",
-                file=sys.stderr,
-            )
-        return FAILED
+            print(f"mtfrun: error: {line}", file=sys.stderr, flush=True)
+    else:
+        code = FAILED
+        # It may end this process: an error of TensorFlow because of a process that was lost.
+        if processes.fail(
+            f"{type(error).__name__}: {one_line(error)}", may_follow=may_follow(error)
+        ):
+            traceback.print_exc()
+            if not debug:
+                print(
+                    "mtfrun: this is a defect, of mtfrun or of a module of yours; "
+                    "--debug shows more of it",
+                    file=sys.stderr,
+                )
+    _end_beside_others(code)
+    return code
+
+
+def _end_beside_others(code: int) -> None:
+    """Ends this process if there are others: the end of Python would wait for them."""
+    if processes.count() > 1:
+        processes.end(code)
 
 
 def _parsed(arguments: list[str]) -> int:
     flags = parse_flags(arguments)
-    for name in flags.gin_file:
-        require_gin_file(name, flags.gin_search_paths)
+    configured = flags.launched or flags
+    for name in configured.gin_file:
+        require_gin_file(name, configured.gin_search_paths)
+    command = ["mtfrun", *arguments]
+    if flags.command == "launch":
+        return launch(flags, command)
+    command = end_with_launcher() or command
     with contextlib.ExitStack() as stack:
+        stack.enter_context(joined(flags))
         if flags.command == "train" and flags.dry_run:
             flags.program_dump = stack.enter_context(program_dump())
-        return _run(flags, ["mtfrun", *arguments])
+        return _run(flags, command)
 
 
 def _run(flags: argparse.Namespace, command: list[str]) -> int:

@@ -71,6 +71,15 @@ class Batches(Iterator[Batch]):
         self.position += self.batch
         return batch
 
+    def components_at(self, count: int) -> list[str]:
+        """Returns the names of the components of the next `count` rows of all hosts."""
+        names = list(self._examples_per_row)
+        components = [""] * count
+        for component, places, _ in self._order.at(self.position + np.arange(count)):
+            for place in places.tolist():
+                components[place] = names[component]
+        return components
+
     def examples_before(self, position: int) -> dict[str, float]:
         """Returns how many examples of every component stand before a position, by its name."""
         rows = self._order.drawn_before(position)

@@ -1,7 +1,20 @@
 """Layers: variables and the pure functions that use them."""
 
 from mtfrun.layers.attention import dot_product_attention
+from mtfrun.layers.attention_bias import (
+    NO_BIAS,
+    AttentionBias,
+    BiasTerm,
+    GivenBias,
+    NotPadding,
+    Reach,
+    SameSegment,
+    SeesUpTo,
+    Window,
+    causal,
+)
 from mtfrun.layers.attention_heads import AttentionHeads
+from mtfrun.layers.attention_in_blocks import attention_in_blocks
 from mtfrun.layers.attention_masks import (
     MASKED,
     attention_mask_autoregressive,
@@ -11,6 +24,7 @@ from mtfrun.layers.attention_masks import (
     attention_mask_up_to,
     rename_length_to_memory_length,
 )
+from mtfrun.layers.attention_noise import WeightNoise
 from mtfrun.layers.batch_normalization import BatchNorm
 from mtfrun.layers.call import Call
 from mtfrun.layers.collector import Collected, Collector, Metric
@@ -38,13 +52,20 @@ from mtfrun.layers.losses import (
 from mtfrun.layers.multihead_attention import MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
 from mtfrun.layers.recompute import differentiated, recomputed
-from mtfrun.layers.relative_position import RelativePositionBias, relative_position_bucket
+from mtfrun.layers.relative_position import (
+    RelativeLogits,
+    RelativePositionBias,
+    relative_position_bucket,
+)
 from mtfrun.layers.rotary import rotate
 
 __all__ = [
     "MASKED",
+    "NO_BIAS",
+    "AttentionBias",
     "AttentionHeads",
     "BatchNorm",
+    "BiasTerm",
     "Call",
     "Collected",
     "Collector",
@@ -57,21 +78,31 @@ __all__ = [
     "DenseProduct",
     "Dropout",
     "Embedding",
+    "GivenBias",
     "KeysAndValues",
     "Layer",
     "LayerNorm",
     "Metric",
     "MultiHeadAttention",
+    "NotPadding",
     "PositionalEmbedding",
     "RMSNorm",
+    "Reach",
+    "RelativeLogits",
     "RelativePositionBias",
+    "SameSegment",
+    "SeesUpTo",
     "SeparableConv1D",
     "SinusoidPositions",
+    "WeightNoise",
+    "Window",
+    "attention_in_blocks",
     "attention_mask_autoregressive",
     "attention_mask_causal",
     "attention_mask_ignore_padding",
     "attention_mask_same_segment",
     "attention_mask_up_to",
+    "causal",
     "dense",
     "differentiated",
     "dot_product_attention",

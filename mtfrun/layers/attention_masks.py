@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
@@ -24,11 +23,9 @@ def rename_length_to_memory_length(
 def attention_mask_causal(
     mesh: mtf.Mesh, length: mtf.Dimension, memory_length: mtf.Dimension
 ) -> mtf.Tensor:
-    """Returns {length, memory_length}: position i attends to 0..i; a constant of the graph."""
-    query = np.arange(length.size)[:, np.newaxis]
-    memory = np.arange(memory_length.size)[np.newaxis, :]
-    mask = np.where(memory <= query, 0.0, MASKED)
-    return mtf.constant(mesh, mask, [length, memory_length])
+    """Returns {length, memory_length}: position i attends to 0..i; two ranges, compared."""
+    query, memory = mtf.range(mesh, length), mtf.range(mesh, memory_length)
+    return _mask(mtf.less(query, memory, output_shape=[length, memory_length]), tf.float32)
 
 
 def attention_mask_autoregressive(

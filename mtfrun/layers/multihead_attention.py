@@ -6,10 +6,16 @@ import functools
 from collections.abc import Iterable, Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.layers.attention import dot_product_attention
+from mtfrun.layers.attention_bias import AttentionBias
 from mtfrun.layers.attention_heads import AttentionHeads
+from mtfrun.layers.attention_in_blocks import attention_in_blocks
+from mtfrun.layers.attention_masks import rename_length_to_memory_length
+from mtfrun.layers.attention_noise import WeightNoise
 from mtfrun.layers.call import Call
 from mtfrun.layers.dropout import Dropout
+from mtfrun.layers.head_groups import QUERY_LENGTH, HeadGroups
 from mtfrun.layers.keys_and_values import KeysAndValues
 from mtfrun.layers.rotary import rotate
 
@@ -26,6 +32,7 @@ class MultiHeadAttention(mtf.Module):
         heads: AttentionHeads = AttentionHeads(),
         rotary: bool = False,
         dropout_rate: float = 0.0,
+        block_length: int | None = None,
     ) -> None:
         """Makes the specs of query, key, value {d_model, heads, d_kv}; output has d_model last.
 
@@ -39,8 +46,17 @@ class MultiHeadAttention(mtf.Module):
           heads: their number and size.
           rotary: queries and keys are rotated by their position.
           dropout_rate: of the attention weights.
+          block_length: whole sequences with more positions are computed in blocks of at most so
+            many, with memory proportional to their length, see `attention_in_blocks`; None to
+            compute all weights at once.
+
+        Raises:
+          InputError: the block length is below 1.
         """
         super().__init__()
+        if block_length is not None and block_length < 1:
+            raise InputError(f"block_length={block_length} must be at least 1, or None")
+        self._block_length = block_length
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
@@ -69,34 +85,102 @@ class MultiHeadAttention(mtf.Module):
         x: mtf.Tensor,
         memory: KeysAndValues,
         memory_length: mtf.Dimension,
-        bias: mtf.Tensor | None,
+        bias: AttentionBias,
         call: Call,
         *,
         position: mtf.Tensor | None = None,
     ) -> mtf.Tensor:
-        """Returns the attention of every vector of x to the memory, in the shape of x.
+        """Returns the attention of every vector of x to keys and values, in the shape of x.
+
+        For steps of decoding, and memory whose keys and values are cached.
 
         Args:
           x: {batch..., length, d_model}, or {batch..., d_model} for one position.
           memory: of `keys_and_values`, or a cache.
           memory_length: its dimension.
-          bias: added to the logits; see `dot_product_attention`.
+          bias: added to the logits.
           call: see `Call`.
           position: that of x where x is one position, an int32 scalar; rotary queries need it.
         """
         query = self._project(x, self.query, self._query_heads)
         if self._rotary:
-            query = self._rotate(query, position, "length")
+            query = self._rotate(query, position)
         mixed = dot_product_attention(
             query,
             *memory,
             memory_length=memory_length,
             d_kv=self._d_kv,
-            bias=self._of_grouped_heads(bias),
+            bias=bias.map(self._of_grouped_heads).value(query.dtype),
             drop=functools.partial(self.dropout, call=call),
         )
-        output = mtf.cast(self.output, self._dtypes.activation)
-        return mtf.einsum([mixed, output], output_shape=x.shape)
+        return self._output(mixed, x.shape, None)
+
+    def over_sequences(
+        self, x: mtf.Tensor, memory: mtf.Tensor, bias: AttentionBias, call: Call
+    ) -> mtf.Tensor:
+        """Returns the attention of every vector of x to whole sequences, in the shape of x.
+
+        Where the length is split over devices, they exchange heads for positions.
+
+        Args:
+          x: {batch..., length, d_model}.
+          memory: {batch..., length, d_model}, perhaps x itself, or with `memory_length`.
+          bias: added to the logits {batch..., heads, length, memory_length}.
+          call: see `Call`.
+        """
+        groups = self._head_groups(x.shape.get_dim_by_name("length"))
+        query = self._project(x, self.query, self._query_heads, groups)
+        keys = self._project(memory, self.key, self._memory_heads, groups)
+        values = self._project(memory, self.value, self._memory_heads, groups)
+        if self._rotary:
+            query, keys = self._rotate(query, None), self._rotate(keys, None)
+        length, memory_length = query.shape.dims[-2], keys.shape.dims[-2]
+        whole = mtf.Dimension("memory_length", memory_length.size)
+        bias = bias.map(self._of_grouped_heads)
+        batch = x.shape - [length, self._d_model]
+        weights = [*batch, *self._query_heads, length, whole]
+        noise = WeightNoise.of(self.dropout, call, self._mesh, weights)
+        if groups is not None:
+            query = groups.exchanged(query, length, QUERY_LENGTH)
+            keys, values = (groups.exchanged(y, memory_length, whole.name) for y in (keys, values))
+            bias, noise = bias.map(groups.part), noise and noise.map(groups.part)
+        else:
+            keys, values = (rename_length_to_memory_length(y) for y in (keys, values))
+        mixed = self._mixed(query, KeysAndValues(keys, values), whole, bias, noise)
+        if groups is not None:
+            mixed = groups.returned(mixed, length)
+        return self._output(mixed, x.shape, groups)
+
+    def _mixed(
+        self,
+        query: mtf.Tensor,
+        memory: KeysAndValues,
+        memory_length: mtf.Dimension,
+        bias: AttentionBias,
+        noise: WeightNoise | None,
+    ) -> mtf.Tensor:
+        """Returns the values by weight, of a device's heads: at once, or in blocks."""
+        length = query.shape.dims[-2]
+        if self._block_length is None or self._block_length >= max(length.size, memory_length.size):
+            logits = [*(query.shape - self._d_kv), memory_length]
+            return dot_product_attention(
+                query,
+                *memory,
+                memory_length=memory_length,
+                d_kv=self._d_kv,
+                bias=bias.value(query.dtype, logits),
+                drop=noise,
+            )
+        return attention_in_blocks(
+            query,
+            memory,
+            bias,
+            length=length,
+            memory_length=memory_length,
+            d_kv=self._d_kv,
+            block_length=self._block_length,
+            noise=noise,
+        )
 
     def keys_and_values(
         self, memory: mtf.Tensor, position: mtf.Tensor | None = None
@@ -109,7 +193,7 @@ class MultiHeadAttention(mtf.Module):
         """
         keys = self._project(memory, self.key, self._memory_heads)
         if self._rotary:
-            keys = self._rotate(keys, position, "memory_length")
+            keys = self._rotate(keys, position)
         return KeysAndValues(keys, self._project(memory, self.value, self._memory_heads))
 
     def empty_cache(
@@ -143,26 +227,59 @@ class MultiHeadAttention(mtf.Module):
         )
         return extended, memory_length
 
-    def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None, length_name: str) -> mtf.Tensor:
-        """Returns x rotated by its position; None for positions 0, 1, ... along `length_name`."""
+    def _head_groups(self, length: mtf.Dimension) -> HeadGroups | None:
+        """Returns the groups of heads that devices exchange; None where the length is not split.
+
+        Raises:
+          LayoutError: there are too few heads.
+        """
+        parts = self._mesh.num_splits(length)
+        if parts == 1:
+            return None
+        shared = self._memory_heads or [mtf.Dimension("heads", 1)]
+        splits = self._mesh.num_splits(shared[0])
+        if shared[0].size % (parts * splits):
+            raise mtf.LayoutError("TODO")
+        return HeadGroups(shared[0], parts)
+
+    def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
+        """Returns x {..., length, d_kv} rotated by position; None for positions 0, 1, ..."""
         if position is None:
-            position = mtf.range(self._mesh, x.shape.get_dim_by_name(length_name))
+            position = mtf.range(self._mesh, x.shape.dims[-2])
         return rotate(x, position, self._d_kv)
 
-    def _of_grouped_heads(self, bias: mtf.Tensor | None) -> mtf.Tensor | None:
-        """Returns a bias {heads, ...} with the dimensions of grouped heads in place of heads."""
-        if bias is None or len(self._query_heads) == 1 or "heads" not in bias.shape.dimension_names:
-            return bias
-        heads = bias.shape.get_dim_by_name("heads")
-        return mtf.replace_dimensions(bias, heads, self._query_heads)
+    def _of_grouped_heads(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns x {heads, ...} with the dimensions of grouped heads in place of heads."""
+        if len(self._query_heads) == 1 or "heads" not in x.shape.dimension_names:
+            return x
+        heads = x.shape.get_dim_by_name("heads")
+        return mtf.replace_dimensions(x, heads, self._query_heads)
 
     def _project(
-        self, x: mtf.Tensor, kernel: mtf.Variable, heads: Sequence[mtf.Dimension]
+        self,
+        x: mtf.Tensor,
+        kernel: mtf.Variable,
+        heads: Sequence[mtf.Dimension],
+        groups: HeadGroups | None = None,
     ) -> mtf.Tensor:
-        """Returns {batch..., heads, length, d_kv}, so that attention needs no transposes."""
+        """Returns {batch..., heads, length, d_kv}, so that attention needs no transposes.
+
+        With groups {groups, batch..., own heads, length, d_kv}.
+        """
         dtype = self._dtypes.activation
         outer = (x.shape - self._d_model).dims
         sequence = [dim for dim in outer[-1:] if dim.name in ("length", "memory_length")]
-        batch = outer[: len(outer) - len(sequence)]
-        output_shape = [*batch, *heads, *sequence, self._d_kv]
-        return mtf.einsum([mtf.cast(x, dtype), mtf.cast(kernel, dtype)], output_shape=output_shape)
+        inner = [*outer[: len(outer) - len(sequence)], *heads, *sequence, self._d_kv]
+        weights = mtf.cast(kernel, dtype)
+        if groups is not None:
+            weights = groups.of_kernel(weights)
+            own = [groups.own if dim == groups.heads else dim for dim in inner]
+            inner = [groups.groups, *own]
+        return mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
+
+    def _output(self, mixed: mtf.Tensor, shape: mtf.Shape, groups: HeadGroups | None) -> mtf.Tensor:
+        """Returns the vectors of this shape for {..., heads, ..., d_kv}."""
+        output = mtf.cast(self.output, self._dtypes.activation)
+        if groups is not None:
+            output = groups.of_kernel(output)
+        return mtf.einsum([mixed, output], output_shape=shape)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers.call import CallT
 from mtfrun.layers.collector import Collected, Collector
 
-_DIFFERENTIATED = "differentiated"
+# The metadata of a `differentiated` field.
+DIFFERENTIATED = MappingProxyType({"differentiated": True})
 
 
 def differentiated(*, default: Any = dataclasses.MISSING) -> Any:
     """Returns a dataclass field of a `Call` for a tensor or None that `recomputed` differentiates.
 
     A rematerialised function gives gradients to its arguments and to variables only, so what else
-    it reads of what was computed must be declared. A field that is a dataclass may have such fields
-    too.
+    it reads of what was computed must be declared. A field that is a dataclass, or a tuple of them,
+    may have such fields too.
     """
-    return dataclasses.field(default=default, metadata={_DIFFERENTIATED: True})
+    return dataclasses.field(default=default, metadata=DIFFERENTIATED)
 
 
 def recomputed(
@@ -40,17 +42,17 @@ def recomputed(
     def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:
         remaining = iter(fields)
         collector = Collector()
-        inner = _map_differentiated(lambda _: next(remaining), call)
+        inner = map_differentiated(lambda _: next(remaining), call)
         return function(x, dataclasses.replace(inner, collector=collector)), collector.contents
 
     y: mtf.Tensor
-    y, collected = mtf.recompute_grad(run, [x, *_differentiated_tensors(call)])
+    y, collected = mtf.recompute_grad(run, [x, *differentiated_tensors(call)])
     if call.collector is not None:
         call.collector.add_all(collected)
     return y
 
 
-def _differentiated_tensors(record: Any) -> list[mtf.Tensor]:
+def differentiated_tensors(record: Any) -> list[mtf.Tensor]:
     """Returns the tensors of a dataclass that are differentiated, in the order of the fields."""
     tensors: list[mtf.Tensor] = []
 
@@ -58,17 +60,19 @@ def _differentiated_tensors(record: Any) -> list[mtf.Tensor]:
         tensors.append(tensor)
         return tensor
 
-    _map_differentiated(append, record)
+    map_differentiated(append, record)
     return tensors
 
 
-def _map_differentiated(function: Callable[[mtf.Tensor], mtf.Tensor], record: Any) -> Any:
+def map_differentiated(function: Callable[[mtf.Tensor], mtf.Tensor], record: Any) -> Any:
     """Returns a dataclass with function(tensor) for each differentiated one, in field order."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        if field.metadata.get(_DIFFERENTIATED) and value is not None:
+        if field.metadata == DIFFERENTIATED and value is not None:
             changed[field.name] = function(value)
         elif dataclasses.is_dataclass(value):
-            changed[field.name] = _map_differentiated(function, value)
+            changed[field.name] = map_differentiated(function, value)
+        elif isinstance(value, tuple) and all(map(dataclasses.is_dataclass, value)):
+            changed[field.name] = tuple(map_differentiated(function, item) for item in value)
     return dataclasses.replace(record, **changed) if changed else record

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.layers.attention_bias import BiasTerm
 from mtfrun.layers.call import Call
+from mtfrun.layers.recompute import DIFFERENTIATED
 
 
 def relative_position_bucket(
@@ -49,8 +53,77 @@ def relative_position_bucket(
     return np.asarray(first + np.where(distance < exact, distance, far), np.int32)
 
 
+@dataclasses.dataclass(frozen=True)
+class RelativeLogits(BiasTerm):
+    """One trained logit for each head and bucket of distances; Raffel et al. 2020, section 2.1.
+
+    Attributes:
+      table: {heads, buckets} float32.
+      query: {length} int32, consecutive positions.
+      memory: {memory_length} int32, consecutive positions.
+      max_distance: from here on all distances share a bucket.
+      bidirectional: whether later positions have logits of their own.
+    """
+
+    table: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
+    query: mtf.Tensor
+    memory: mtf.Tensor
+    max_distance: int
+    bidirectional: bool
+
+    def value(self, dtype: tf.DType) -> mtf.Tensor:
+        """Returns {heads, length, memory_length} float32.
+
+        A diagonal has one distance, so that there are length + memory_length - 1 of them to look
+        up. Each query has them all, one further to the left than the query before it.
+        """
+        length, memory_length = self.query.shape.dims[-1], self.memory.shape.dims[-1]
+        # One more than there are: rows of this size, read in steps of one less, move to the left.
+        width = mtf.Dimension("distances", length.size + memory_length.size)
+        first = mtf.reduce_first(self.memory, memory_length) - mtf.reduce_first(self.query, length)
+        relative = mtf.range(self.table.mesh, width) + (first - (length.size - 1))
+        by_distance = relative_logits(
+            self.table, relative, self.max_distance, bidirectional=self.bidirectional
+        )
+        outer = (by_distance.shape - width).dims
+        rows = mtf.broadcast(by_distance, [*outer, length, width])
+        flat = mtf.Dimension("entries", length.size * width.size)
+        entries = mtf.replace_dimensions(rows, [length, width], flat)
+        shorter = mtf.Dimension("distances", width.size - 1)
+        entries = mtf.slice(entries, length.size - 1, length.size * shorter.size, flat.name)
+        moved = mtf.reshape(entries, [*outer, length, shorter])
+        seen = mtf.slice(moved, 0, memory_length.size, shorter.name)
+        return mtf.rename_dimension(seen, shorter.name, memory_length.name)
+
+
+def relative_logits(
+    table: mtf.Tensor, relative: mtf.Tensor, max_distance: int, *, bidirectional: bool
+) -> mtf.Tensor:
+    """Returns the logits {heads, ...} of memory position - query position {...} int32.
+
+    Args:
+      table: {..., buckets}.
+      relative: {...} int32.
+      max_distance, bidirectional: see `RelativeLogits`.
+    """
+    # From the largest distance on all distances share a bucket, so that a small table suffices.
+    buckets = table.shape.get_dim_by_name("buckets")
+    distances = mtf.Dimension("distance_table", 2 * max_distance + 1)
+    bucket_of_distance = relative_position_bucket(
+        np.arange(-max_distance, max_distance + 1),
+        bidirectional=bidirectional,
+        num_buckets=buckets.size,
+        max_distance=max_distance,
+    )
+    bucket_table = mtf.constant(table.mesh, bucket_of_distance, [distances], np.int32)
+    clipped = mtf.maximum(mtf.minimum(relative, max_distance), -max_distance) + max_distance
+    bucket = mtf.gather(bucket_table, clipped, distances)
+    shape = [*(table.shape - buckets), *relative.shape]
+    return mtf.gather(table, bucket, buckets, output_shape=shape)
+
+
 class RelativePositionBias(mtf.Module):
-    """One trained logit for each head and bucket of distances; Raffel et al. 2020, section 2.1."""
+    """A trained table of logits by head and distance; see `RelativeLogits`."""
 
     def __init__(
         self,
@@ -63,13 +136,9 @@ class RelativePositionBias(mtf.Module):
     ) -> None:
         """Makes the spec of the table {heads, buckets}; `num_heads` is that of the attention."""
         super().__init__()
-        self._mesh = mesh
-        self._heads = mtf.Dimension("heads", num_heads)
-        self._buckets = mtf.Dimension("buckets", num_buckets)
         self._max_distance = max_distance
-        self.table = mtf.Variable(
-            mesh, [self._heads, self._buckets], mtf.initializers.RandomNormal(1.0), dtypes.master
-        )
+        dims = [mtf.Dimension("heads", num_heads), mtf.Dimension("buckets", num_buckets)]
+        self.table = mtf.Variable(mesh, dims, mtf.initializers.RandomNormal(1.0), dtypes.master)
 
     def __call__(
         self,
@@ -87,19 +156,14 @@ class RelativePositionBias(mtf.Module):
           call: see `Call`.
           bidirectional: whether later positions have logits of their own.
         """
-        # From the largest distance on all distances share a bucket, so that a small table suffices.
-        largest = self._max_distance
-        distances = mtf.Dimension("distances", 2 * largest + 1)
-        bucket_of_distance = relative_position_bucket(
-            np.arange(-largest, largest + 1),
-            bidirectional=bidirectional,
-            num_buckets=self._buckets.size,
-            max_distance=largest,
-        )
-        buckets = mtf.constant(self._mesh, bucket_of_distance, [distances], np.int32)
         shape = [*position.shape, *memory_position.shape]
         relative = mtf.sub(memory_position, position, output_shape=shape)
-        relative = mtf.maximum(mtf.minimum(relative, largest), -largest) + largest
-        bucket = mtf.gather(buckets, relative, distances)
         table = mtf.to_float(self.table)
-        return mtf.gather(table, bucket, self._buckets, output_shape=[self._heads, *shape])
+        return relative_logits(table, relative, self._max_distance, bidirectional=bidirectional)
+
+    def term(
+        self, position: mtf.Tensor, memory_position: mtf.Tensor, *, bidirectional: bool
+    ) -> RelativeLogits:
+        """Returns the same for consecutive positions {length}, as a term of a bias."""
+        table = mtf.to_float(self.table)
+        return RelativeLogits(table, position, memory_position, self._max_distance, bidirectional)

@@ -151,7 +151,14 @@ from mtfrun.mtf.ops.structure import (
     transpose,
 )
 from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
-from mtfrun.mtf.random import Key, dropout, random_key, random_normal, random_uniform
+from mtfrun.mtf.random import (
+    Key,
+    Within,
+    dropout,
+    random_key,
+    random_normal,
+    random_uniform,
+)
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
@@ -176,6 +183,7 @@ __all__ = [
     "TensorLike",
     "Variable",
     "VarianceScaling",
+    "Within",
     "abs",
     "add",
     "add_n",

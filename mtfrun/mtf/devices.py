@@ -11,28 +11,36 @@ from typing import Any
 
 import tensorflow as tf
 
+from mtfrun import processes
 from mtfrun.errors import did_you_mean
 from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.shape import Shape
 
 # In the order of preference.
 _KINDS = ("TPU", "GPU", "CPU")
+_HERE = " in each process"
 _NAME = re.compile(r"(?:.*/)?(?:device:)?([A-Za-z_]+):(\d+)")
 
 
 def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
     """Returns a name such as "GPU:0" for each place of a mesh, and sets up TensorFlow for them.
 
-    Where a CPU-only machine has fewer devices than the mesh, they are simulated.
+    Where a CPU-only machine has fewer devices than the mesh, they are simulated. Of several
+    processes each has an equal part of the places, in order.
 
     Args:
       shape: the mesh.
       names: the names that the user chose; by default the accelerators, else (simulated) CPUs.
 
     Raises:
-      LayoutError: a device does not exist, there are too few, or TensorFlow has already started
-        with other devices.
+      LayoutError: a device does not exist, there are too few, TensorFlow has already started with
+        other devices, or the processes do not divide the mesh.
     """
+    if shape.size % processes.count():
+        raise LayoutError(
+            f"mesh {shape.to_string} has {shape.size} device(s), which {processes.count()} "
+            "processes do not divide: change the mesh, or --num_processes"
+        )
     chosen = _default_names(shape) if names is None else _checked_names(shape, names)
     if shape.size == 1:
         if names is not None:
@@ -83,17 +91,23 @@ def unused_gpu(probe: Callable[[], Sequence[str]] = nvidia_traces) -> str | None
 
 
 def _default_names(shape: Shape) -> list[str]:
+    needed = _own_places(shape)
     for kind in _KINDS[:-1]:
         physical = _physical(kind)
-        if physical >= shape.size:
-            return [f"{kind}:{number}" for number in range(shape.size)]
+        if physical >= needed:
+            return [f"{kind}:{number}" for number in range(needed)]
         if physical:
             raise LayoutError(
-                f"mesh {shape.to_string} needs {shape.size} devices, this machine has {physical} "
-                f"{kind}s: make the mesh smaller, or name CPUs, which are simulated, in "
-                "Mesh.devices"
+                f"mesh {shape.to_string} needs {needed} devices{_HERE * (processes.count() > 1)}, "
+                f"this machine has {physical} {kind}s: make the mesh smaller, or name CPUs, which "
+                "are simulated, in Mesh.devices"
             )
-    return [f"CPU:{number}" for number in range(shape.size)]
+    return [f"CPU:{number}" for number in range(needed)]
+
+
+def _own_places(shape: Shape) -> int:
+    """Returns how many devices of the mesh belong to this process."""
+    return shape.size // processes.count()
 
 
 def _checked_names(shape: Shape, names: Sequence[str]) -> list[str]:
@@ -108,10 +122,11 @@ def _checked_names(shape: Shape, names: Sequence[str]) -> list[str]:
                 f"{did_you_mean(short, existing) or ': name one of these, or leave devices out'}"
             )
         chosen.append(short)
-    if len(chosen) != shape.size or len(set(chosen)) != len(chosen):
+    needed = _own_places(shape)
+    if len(chosen) != needed or len(set(chosen)) != len(chosen):
         raise LayoutError(
             f"Mesh.devices names {', '.join(chosen) or 'none'}: the mesh {shape.to_string} needs "
-            f"{shape.size} device(s), each once"
+            f"{needed} device(s){_HERE * (processes.count() > 1)}, each once"
         )
     if len(set(map(_kind, chosen))) > 1:
         raise LayoutError(f"Mesh.devices names {', '.join(chosen)}: they must be of one kind")
@@ -122,7 +137,7 @@ def _existing(shape: Shape) -> list[str]:
     """Returns the names of all devices that a mesh of this shape may have, accelerators first."""
     counts = {kind: _physical(kind) for kind in _KINDS}
     if shape.size > 1:  # simulated
-        counts["CPU"] = max(len(_logical_cpus()), shape.size)
+        counts["CPU"] = max(len(_logical_cpus()), _own_places(shape))
     return [f"{kind}:{number}" for kind in _KINDS for number in range(counts[kind])]
 
 

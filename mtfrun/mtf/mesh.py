@@ -9,7 +9,9 @@ from typing import Protocol
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun import processes
 from mtfrun.errors import did_you_mean
+from mtfrun.mtf import cluster
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
@@ -33,12 +35,14 @@ class Mesh:
     """Devices in a grid with named axes, and the rules that split tensors over them.
 
     A mesh of one device does not use DTensor: values are plain tensors. Where a CPU-only machine
-    has fewer devices than the mesh, they are simulated.
+    has fewer devices than the mesh, they are simulated. Of several processes, see
+    `mtfrun.processes`, each has an equal part of the mesh in row-major order: the first axes lie
+    across processes, the last ones inside of each.
 
     Args:
       shape: the mesh axes, such as "data:2;model:4".
       layout: rules "dimension:axis"; a dimension without a rule is replicated.
-      devices: device names such as "GPU:0", one for each place in the mesh in row-major order;
+      devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
 
@@ -69,9 +73,17 @@ class Mesh:
         self.devices = choose_devices(self.shape, devices or None)
         self.dtensor_mesh = None
         if self.size > 1:
-            self.dtensor_mesh = dtensor.create_mesh(
-                [(axis.name, axis.size) for axis in self.shape], devices=self.devices
-            )
+            self.dtensor_mesh = self._make_dtensor_mesh()
+
+    def _make_dtensor_mesh(self) -> dtensor.Mesh:
+        axes_and_sizes = [(axis.name, axis.size) for axis in self.shape]
+        if processes.count() == 1:
+            return dtensor.create_mesh(axes_and_sizes, devices=self.devices)
+        kind = self.devices[0].partition(":")[0]
+        cluster.connect(kind, len(self.devices), f"{self.shape.to_string} {self.layout.to_string}")
+        return dtensor.create_distributed_mesh(
+            axes_and_sizes, local_devices=self.devices, device_type=kind
+        )
 
     @property
     def size(self) -> int:
@@ -93,7 +105,9 @@ class Mesh:
         names = describe_devices(self.devices)
         if self.size == 1:
             return f"devices: {names}"
-        return f"mesh {self.shape.to_string.replace(';', ',')} on {names}"
+        count = processes.count()
+        of_each = f" of each of {count} processes" if count > 1 else ""
+        return f"mesh {self.shape.to_string.replace(';', ',')} on {names}{of_each}"
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""

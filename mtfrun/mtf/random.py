@@ -11,12 +11,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import InputError
 from mtfrun.mtf.broadcasting import align, union
+from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
@@ -25,6 +28,10 @@ from mtfrun.mtf.transfer import import_tf_tensor
 
 _GOLDEN = 0x9E3779B9
 _MASK = 0xFFFFFFFF
+
+# The dimensions of a larger tensor, in storage order, each with the indices {...} int32 along it
+# that a part of that tensor has.
+Within: TypeAlias = "Sequence[tuple[Dimension, Tensor]]"
 
 
 class Key:
@@ -125,6 +132,7 @@ def dropout(
     noise_shape: ShapeLike | None = None,
     *,
     key: Key,
+    within: Within | None = None,
 ) -> Tensor:
     """Returns x with elements dropped at random and the others scaled to preserve the mean.
 
@@ -134,6 +142,9 @@ def dropout(
       keep_prob, rate: the probability to keep, or to drop, an element: exactly one of them.
       noise_shape: the dimensions along which the noise differs, by default all.
       key: the random key of this call, usually `key.fold_in(self.path)` of the calling module.
+      within: the larger tensor that x is a part of, such as a block: the dimensions of that tensor,
+        and for each the indices of x's entries along it, with dimensions of x. x then gets the
+        noise that it has as this part.
     """
     x = as_tensor(x)
     if (keep_prob is None) == (rate is None):
@@ -146,12 +157,13 @@ def dropout(
     shape = x.shape if noise_shape is None else convert_to_shape(noise_shape)
     for dim in shape:
         x.shape.index(dim)
-    scale = _keep_scale(tf.constant(keep, tf.float32), *_counters(x.mesh, shape, key))
+    counters = _counters(x.mesh, shape, key, within)
+    scale = _keep_scale(tf.constant(keep, tf.float32), *counters)
     return x * Tensor(x.mesh, tf.cast(tf.stop_gradient(scale), x.dtype), shape)
 
 
 def _counters(
-    mesh: Mesh, shape: Shape, key: Key
+    mesh: Mesh, shape: Shape, key: Key, within: Within | None = None
 ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
     """Returns the key's bits, and two lists of uint32 tensors that together number the elements.
 
@@ -159,6 +171,10 @@ def _counters(
     and laid out. The second list sums to the flat index within the last dimensions, which hold up
     to 2**32 elements; the first has the indices of the dimensions before these. They are computed
     outside the compiled functions, so that those are element-wise and the same on all devices.
+
+    Args:
+      mesh, shape, key: of the draw.
+      within: see `dropout`; by default the draw is no part of a larger one.
 
     Raises:
       ShapeError: the key has a dimension that `shape` lacks.
@@ -168,16 +184,20 @@ def _counters(
     leading: list[tf.Tensor] = []
     trailing: list[tf.Tensor] = []
     stride = 1
-    for dim in reversed((shape - key.shape).dims):
-        only = Shape([dim])
-        vector = import_tf_tensor(mesh, np.arange(dim.size, dtype=np.uint32), only).value
-        vector = align(vector, only, shape)
+    if within is None:
+        within = [(dim, _all_indices(mesh, dim)) for dim in shape - key.shape]
+    for dim, index in reversed(within):
+        vector = align(tf.cast(index.value, tf.uint32), index.shape, shape)
         if stride * dim.size <= 1 << 32 and not leading:
             trailing.append(vector * _uint(stride & _MASK))
             stride *= dim.size
         else:
             leading.append(vector)
     return align(key.bits, key.shape, shape), leading, trailing
+
+
+def _all_indices(mesh: Mesh, dim: Dimension) -> Tensor:
+    return import_tf_tensor(mesh, np.arange(dim.size, dtype=np.uint32), Shape([dim]))
 
 
 @functools.partial(tf.function, jit_compile=True, autograph=False)

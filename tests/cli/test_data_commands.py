@@ -95,6 +95,21 @@ def test_show_prints_pairs(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> N
     assert "    | the quick brown fox<end>" in lines
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_show_says_the_task_of_every_row_of_a_mixture(
+    split: str, tmp_path: pathlib.Path, cache_dir: pathlib.Path
+) -> None:
+    mixture = [
+        "--gin_param=TASK = @data.Mixture()",
+        "--gin_param=data.Mixture.tasks = [@one/data.Task(), @two/data.Task()]",
+        "--gin_param=one/data.Task.name = 'one'",
+        "--gin_param=two/data.Task.name = 'two'",
+    ]
+    lines = _lines("show", *PAIRS(tmp_path), *mixture, f"--split={split}", "--rows=8")
+    tasks = [line for line in lines if line.startswith("  task: ")]
+    assert set(tasks) == {"  task: one", "  task: two"}
+
+
 def test_show_writes_a_page_of_images(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
     page = tmp_path / "pages" / "rows.html"
     arguments = ["show", "--gin_file=runs/digits.gin", "--rows=2", f"--html={page}"]
@@ -171,7 +186,7 @@ def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "show", "--gin_file=a.gin", "--rows=0"], "--rows=0 must be at least 1"),
         (["data", "show", "--gin_file=a.gin", "--row=1"], "no flag --row, did you mean '--rows'?"),
         (["data", "cache", "--gin_file=a.gin", "--tasks=("], "--tasks=( is no regular expression"),
-        (["data", "cache", "--gin_file=a.gin", "--output_cache_dir="], "need a name"),
+        (["data", "cache", "--gin_file=a.gin", "--output_cache_dir="], "needs a name"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err

@@ -217,14 +217,22 @@ def test_what_layers_collect_is_known_before_the_first_call() -> None:
 
 # Masks and numbers of positions are computed from ids; `sublayer_input` is set inside of what is
 # rematerialised.
-WITHOUT_GRADIENTS = {"position", "prompt_lengths", "bias", "nonpadding", "sublayer_input"}
+WITHOUT_GRADIENTS = {"position", "prompt_lengths", "nonpadding", "sublayer_input"}
+# The positions, documents and ids of queries and memory, of which masks are computed.
+OF_MASKS = {"query", "memory"}
 
 
 def test_every_tensor_of_a_sequence_call_has_gradients_or_needs_none() -> None:
-    parts = (transformer.SequenceCall, transformer.EncoderMemory, transformer.DecodingProgress)
+    parts = (
+        transformer.SequenceCall,
+        transformer.EncoderMemory,
+        transformer.DecodingProgress,
+        *layers.BiasTerm.__subclasses__(),
+    )
     fields = [field for part in parts for field in dataclasses.fields(part)]
     tensors = {f.name: bool(f.metadata) for f in fields if "mtf.Tensor" in str(f.type)}
     assert {name for name, has_gradients in tensors.items() if not has_gradients} == (
-        WITHOUT_GRADIENTS
+        WITHOUT_GRADIENTS | OF_MASKS
     )
-    assert tensors.keys() - WITHOUT_GRADIENTS == {"self_attention_bias", "output"}
+    with_gradients = tensors.keys() - WITHOUT_GRADIENTS - OF_MASKS
+    assert with_gradients == {"output", "bias", "table"}

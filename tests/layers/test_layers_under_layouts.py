@@ -58,7 +58,8 @@ def _attend(
     length, memory_length = mtf.Dimension("length", 4), mtf.Dimension("memory_length", 4)
     mask = layers.attention_mask_causal(inputs["x"].mesh, length, memory_length)
     segments = layers.attention_mask_same_segment(inputs["ids"])
-    return layer(inputs["x"], dataclasses.replace(call, self_attention_bias=mask + segments))
+    bias = layers.AttentionBias.of(layers.GivenBias(mask + segments))
+    return layer(inputs["x"], dataclasses.replace(call, self_attention_bias=bias))
 
 
 def _attend_to_encoder(
@@ -73,7 +74,7 @@ def _attend_to_memory(
 ) -> mtf.Tensor:
     memory = layer.keys_and_values(inputs["memory"])
     memory_length = inputs["memory"].shape.get_dim_by_name("memory_length")
-    return layer(inputs["x"], memory, memory_length, None, call)
+    return layer(inputs["x"], memory, memory_length, layers.NO_BIAS, call)
 
 
 def _relative_positions(

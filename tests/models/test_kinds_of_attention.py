@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from mtfrun import mtf, ported
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.decoder_side import causal_mask
+from mtfrun.models.transformer.decoder_side import causal_bias
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import TARGETS_LENGTH, pairs
 from tests.models.small_model import LAYOUT, on_mesh
@@ -195,8 +194,8 @@ def test_local_attention_sees_its_window_only() -> None:
     changed[2] += 1.0
 
     def run(x: mtf.Tensor) -> mtf.Tensor:
-        mask = causal_mask(mesh, mtf.Dimension("length", 7), None, tf.float32)
-        return attention(x, t.SequenceCall(self_attention_bias=mask))
+        bias = causal_bias(mesh, mtf.Dimension("length", 7), None)
+        return attention(x, t.SequenceCall(self_attention_bias=bias))
 
     before, after = (
         mtf.to_numpy(mtf.function(run)(mtf.import_tf_tensor(mesh, y, "length:7;d_model:8")))

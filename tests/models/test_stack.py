@@ -35,6 +35,10 @@ MESHES = [ONE_DEVICE, "data:2,model:2"]
 LAYOUT = "batch:data;d_ff:model"
 
 
+def _given(bias: mtf.Tensor) -> layers.AttentionBias:
+    return layers.AttentionBias.of(layers.GivenBias(bias))
+
+
 class Double:
     """A transform that a user wrote: twice x."""
 
@@ -128,14 +132,16 @@ def test_transforms_are_the_same_position_by_position(order: str) -> None:
 
     def run(x: mtf.Tensor) -> list[Any]:
         mask = layers.attention_mask_causal(mesh, LENGTH, memory)
-        whole = SequenceCall(self_attention_bias=mask)
+        whole = SequenceCall(self_attention_bias=_given(mask))
         empty = stack.initial_state([BATCH], memory, SequenceCall())
         prefilled, cache = stack.prefill(x, empty, whole)
         state, outputs = empty, []
         for i, vector in enumerate(mtf.unstack(x, LENGTH)):
             position = mtf.constant(mesh, i, dtype=tf.int32)
             bias = layers.attention_mask_up_to(memory, position)
-            call = SequenceCall(self_attention_bias=bias, progress=DecodingProgress(position))
+            call = SequenceCall(
+                self_attention_bias=_given(bias), progress=DecodingProgress(position)
+            )
             y, state = stack.step(vector, state, call)
             outputs.append(y)
         return [stack(x, whole), prefilled, outputs, cache, state]
@@ -211,7 +217,7 @@ def _gradients(*, rematerialise: bool) -> dict[str, np.ndarray]:
         def total() -> tuple[mtf.Tensor, None]:
             x, output, bias = (mtf.read_variable(variable) for variable in tensors.values())
             encoder = EncoderMemory(output)
-            call = SequenceCall(training=True, self_attention_bias=bias, encoder=encoder)
+            call = SequenceCall(training=True, self_attention_bias=_given(bias), encoder=encoder)
             return mtf.reduce_sum(mtf.sin(stack(x, call))), None
 
         return mtf.value_and_gradients(total, variables)[1]

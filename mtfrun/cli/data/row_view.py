@@ -104,6 +104,10 @@ class RowView:
     images: Sequence[ImageView] = ()
     values: Sequence[Value] = ()
 
+    def of_task(self, name: str) -> RowView:
+        """Returns the row with the name of its task as the first value."""
+        return dataclasses.replace(self, values=[Value("task", name), *self.values])
+
 
 @dataclasses.dataclass(frozen=True)
 class Meanings:

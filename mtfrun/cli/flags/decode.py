@@ -6,6 +6,7 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import add_output_flags, check_files, check_run
 
 _DESCRIPTION = """\
@@ -69,9 +70,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--decode_length", type=int, help="largest number of new tokens for a prompt", metavar="N")
     add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+    add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
+    check_processes(flags)
     check_run(flags, "latest")
     check_files(flags)
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]

@@ -6,6 +6,7 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import check_run
 
 _DESCRIPTION = """\
@@ -33,9 +34,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="evaluate all checkpoints, and new ones until training has ended",
     )
+    add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
+    check_processes(flags)
     check_run(flags, "latest", "all")
     if flags.continuous and flags.model_dir is None:
         raise UsageError("--continuous is about a run: give its --model_dir")

@@ -11,6 +11,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.data import DATA
 from mtfrun.cli.flags.decode import DECODE
 from mtfrun.cli.flags.evaluate import EVAL
+from mtfrun.cli.flags.launch import LAUNCH
 from mtfrun.cli.flags.score import SCORE
 from mtfrun.cli.flags.shared import GIN_HELP, add_shared_flags, check_shared
 from mtfrun.cli.flags.train import TRAIN
@@ -28,6 +29,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun decode --model_dir=/tmp/run --prompt="The "
   tensorboard --logdir /tmp/run
   mtfrun data show --gin_file=runs/quickstart.gin
+  mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
 
 mtfrun COMMAND --help explains a command.
 
@@ -36,7 +38,7 @@ not a number; 4 where verify finds unequal numbers; 128 + number for a signal; 1
 its traceback."""
 
 # In the order of the help text.
-_COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, VERIFY, *DATA, *VOCAB)}
+_COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, LAUNCH, VERIFY, *DATA, *VOCAB)}
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,11 +52,14 @@ class Parser(argparse.ArgumentParser):
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     """Returns the flags; `.command` is the subcommand, `.bindings` has (flag, gin binding) pairs.
 
+    `.launched` are the flags of the command that follows "--" after `launch`, else None.
+
     Raises:
       UsageError: the command or a flag does not exist, or a value is invalid.
     """
+    own, launched = _split_launched(arguments)
     root, commands = _parsers()
-    plain, bindings = _split_gin_flags(arguments)
+    plain, bindings = _split_gin_flags(own)
     plain = _joined_command(plain, commands)
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
     command = next((a for a in plain if not a.startswith("-")), None)
@@ -72,9 +77,19 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     if flags.skip_bad_records is not None:
         binding = f"SKIP_BAD_RECORDS = {flags.skip_bad_records}"
         flags.bindings.append((f"--skip_bad_records={flags.skip_bad_records}", binding))
+    flags.launched = None if launched is None else parse_flags(launched)
     check_shared(flags)
     _COMMANDS[flags.command].check(flags)
     return flags
+
+
+def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Returns the arguments before "--", and those after it, None without it; of `launch` only."""
+    own = list(arguments)
+    if "--" not in own or LAUNCH.name not in own[: own.index("--")]:
+        return own, None
+    position = own.index("--")
+    return own[:position], own[position + 1 :]
 
 
 def _joined_command(arguments: Sequence[str], commands: Collection[str]) -> list[str]:

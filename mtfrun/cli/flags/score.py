@@ -6,6 +6,7 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import add_output_flags, check_files, check_run
 
 _DESCRIPTION = """\
@@ -24,9 +25,11 @@ could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", help="a file of pairs; - is standard input", metavar="FILE")
     add_output_flags(parser)
+    add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
+    check_processes(flags)
     check_run(flags, "latest")
     check_files(flags)
     if flags.input is None:

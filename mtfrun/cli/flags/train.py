@@ -6,6 +6,7 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.processes import add_process_flags, check_processes
 
 _DESCRIPTION = """\
 Trains a model, from the newest checkpoint in --model_dir if there is one.
@@ -29,7 +30,13 @@ immediately. --restart begins again at step 0 and deletes nothing: existing chec
 
 Training ends with exit code 3, and saves nothing, if the loss, the norm of the gradients or a
 variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
---model_dir has the step, the first such variable and the rows of the step's batch."""
+--model_dir has the step, the first such variable and the rows of the step's batch.
+
+`mtfrun launch -n 2 -- train ...` trains as two processes; on several machines each runs
+
+  mtfrun train --num_processes=4 --process_id=0 --coordinator=node0:8476 --gin_file=...
+
+with its own --process_id, and a --model_dir in a file system that all share."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +56,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on although the data have changed since the checkpoint",
     )
+    add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
+    check_processes(flags)
     if not flags.gin_file:
         raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")
+    if flags.dry_run and flags.num_processes > 1:
+        raise UsageError("--dry_run describes a run of any mesh in one process: leave others out")
     if flags.model_dir is None and not flags.dry_run:
         raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
 

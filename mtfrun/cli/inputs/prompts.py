@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from mtfrun import processes
 from mtfrun.cli.errors import UsageError
 
 # Names of an input and of a target in a line of JSON.
@@ -65,11 +67,20 @@ def read_lines(path: str) -> list[bytes]:
 
     A line may have any bytes, or none. The last line need not end with a line feed.
     """
-    content = standard_input().read() if path == "-" else Path(path).read_bytes()
+    if path == "-":
+        content = agreed_bytes(lambda: standard_input().read())
+    else:
+        content = Path(path).read_bytes()
     lines = content.split(b"\n")
     if not lines[-1]:
         lines.pop()
     return [line.removesuffix(b"\r") for line in lines]
+
+
+def agreed_bytes(read: Callable[[], bytes]) -> bytes:
+    """Returns what `read` returns in the first process, which alone has standard input."""
+    # Any bytes are characters in this encoding, and messages between processes are text.
+    return processes.by_first(lambda: read().decode("latin-1")).encode("latin-1")
 
 
 def standard_input() -> BinaryIO:

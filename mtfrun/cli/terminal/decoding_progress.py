@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from mtfrun import processes
+
 EVERY_SECS = 10.0
 
 
@@ -23,7 +25,7 @@ def decoding_progress(
     def report(done: int) -> None:
         nonlocal last
         now = clock()
-        if now - last < EVERY_SECS:
+        if now - last < EVERY_SECS or not processes.is_first():
             return
         last = now
         remaining = (now - start) / done * (total - done)

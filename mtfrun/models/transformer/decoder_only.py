@@ -9,10 +9,10 @@ from typing import ClassVar
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.layers import weights_nonzero
-from mtfrun.models.transformer.decoder_side import StackDecoder, causal_mask, decoder_inputs
+from mtfrun.models.transformer.decoder_side import StackDecoder, causal_bias, decoder_inputs
 from mtfrun.models.transformer.prefix import (
     is_delimited_input,
-    prefix_mask,
+    prefix_bias,
     prefix_of_delimited,
     prefix_of_prompts,
 )
@@ -97,12 +97,12 @@ class DecoderOnly(TokenModel):
             in_prefix = features.get("targets_prefix")
             if in_prefix is None:
                 in_prefix = prefix_of_delimited(targets, length)
-            mask = prefix_mask(length, in_prefix, segments, self._activation)
+            bias = prefix_bias(length, in_prefix, segments)
         else:
-            mask = causal_mask(self._mesh, length, segments, self._activation)
+            bias = causal_bias(self._mesh, length, segments)
         call = dataclasses.replace(
             call,
-            self_attention_bias=mask,
+            self_attention_bias=bias,
             bidirectional=self._prefix,
             nonpadding=weights_nonzero(targets),
         )

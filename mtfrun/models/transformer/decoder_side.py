@@ -12,12 +12,8 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding import Decoder, fitted
 from mtfrun.errors import InputError
-from mtfrun.layers import (
-    attention_mask_causal,
-    attention_mask_same_segment,
-    attention_mask_up_to,
-)
-from mtfrun.models.transformer.prefix import prefix_mask
+from mtfrun.layers import AttentionBias, GivenBias, attention_mask_up_to, causal
+from mtfrun.models.transformer.prefix import prefix_bias
 from mtfrun.models.transformer.sequence_call import DecodingProgress, SequenceCall
 from mtfrun.models.transformer.stack import Stack
 
@@ -26,22 +22,18 @@ from mtfrun.models.transformer.stack import Stack
 Embed = Callable[[mtf.Tensor, mtf.Tensor | None], mtf.Tensor]
 
 
-def causal_mask(
-    mesh: mtf.Mesh, length: mtf.Dimension, segments: mtf.Tensor | None, dtype: tf.DType
-) -> mtf.Tensor:
-    """Returns {batch..., length, memory_length}: attend to earlier positions of the same document.
+def causal_bias(
+    mesh: mtf.Mesh, length: mtf.Dimension, segments: mtf.Tensor | None
+) -> AttentionBias:
+    """Returns the mask by which positions see earlier ones of the same document.
 
     Args:
       mesh: the mesh.
       length: the positions.
       segments: {batch..., length} the document of every position; None for one document, where
         the mask has no batch.
-      dtype: of the mask.
     """
-    mask = attention_mask_causal(mesh, length, mtf.Dimension("memory_length", length.size))
-    if segments is not None:
-        mask = attention_mask_same_segment(segments) + mask
-    return mtf.cast(mask, dtype)
+    return AttentionBias.of(causal(mesh, length)).plus_segments(segments)
 
 
 def decoder_inputs(
@@ -148,7 +140,8 @@ class StackDecoder:
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
             mask = mtf.cast(attention_mask_up_to(memory_length, position), self.dtype)
             progress = DecodingProgress(position, prompt_lengths)
-            call = dataclasses.replace(self.call, progress=progress, self_attention_bias=mask)
+            bias = AttentionBias.of(GivenBias(mask))
+            call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
             x, state = self.stack.step(self.embed(ids, position), state, call)
             return self.classify(x), state
 
@@ -179,13 +172,13 @@ class StackDecoder:
         )
         progress = DecodingProgress(prompt_lengths=prompt_lengths)
         if self.in_prefix is None:
-            mask, nonpadding = causal_mask(self.targets.mesh, length, None, self.dtype), None
+            bias, nonpadding = causal_bias(self.targets.mesh, length, None), None
         else:
             in_prefix = mtf.slice(self.in_prefix, 0, number, "length")
-            mask = prefix_mask(length, in_prefix, None, self.dtype)
+            bias = prefix_bias(length, in_prefix, None)
             nonpadding = mtf.to_float(in_prefix)
         call = dataclasses.replace(
-            self.call, progress=progress, self_attention_bias=mask, nonpadding=nonpadding
+            self.call, progress=progress, self_attention_bias=bias, nonpadding=nonpadding
         )
         state = self.stack.initial_state(self._batch, memory_length, self.call)
         ids = decoder_inputs(mtf.slice(self.targets, 0, number, "length"), length, None)

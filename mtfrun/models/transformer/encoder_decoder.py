@@ -9,13 +9,14 @@ from typing import ClassVar
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.layers import (
+    AttentionBias,
     Embedding,
-    attention_mask_ignore_padding,
-    attention_mask_same_segment,
+    SameSegment,
     rename_length_to_memory_length,
     weights_nonzero,
 )
-from mtfrun.models.transformer.decoder_side import StackDecoder, causal_mask, decoder_inputs
+from mtfrun.models.transformer.decoder_side import StackDecoder, causal_bias, decoder_inputs
+from mtfrun.models.transformer.encoder_only import encoder_bias
 from mtfrun.models.transformer.sequence_call import EncoderMemory, SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
@@ -93,7 +94,7 @@ class EncoderDecoder(TokenModel):
         length = targets.shape.get_dim_by_name("length")
         call = dataclasses.replace(
             self._encoded(features, call),
-            self_attention_bias=causal_mask(self._mesh, length, segments, self._activation),
+            self_attention_bias=causal_bias(self._mesh, length, segments),
             nonpadding=weights_nonzero(targets),
         )
         ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
@@ -124,19 +125,17 @@ class EncoderDecoder(TokenModel):
         """Returns the decoder's call, with the encoder's output and its mask."""
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
-        if segments is None:
-            mask = decoder_mask = attention_mask_ignore_padding(inputs, self._activation)
-        else:
-            mask = attention_mask_same_segment(segments, dtype=self._activation)
-            targets = features["targets_segmentation"]
-            decoder_mask = attention_mask_same_segment(targets, segments, self._activation)
+        bias = decoder_bias = encoder_bias(inputs, segments)
+        if segments is not None:
+            memory = rename_length_to_memory_length(segments)
+            decoder_bias = AttentionBias.of(SameSegment(features["targets_segmentation"], memory))
         encoder_call = dataclasses.replace(
             call,
-            self_attention_bias=mask,
+            self_attention_bias=bias,
             bidirectional=True,
             nonpadding=weights_nonzero(inputs),
         )
         positions = features.get("inputs_position")
         x = embed(inputs, positions, self.inputs_embedding, self.position, encoder_call)
-        output = rename_length_to_memory_length(self.encoder_stack(x, encoder_call))
-        return dataclasses.replace(call, encoder=EncoderMemory(output, decoder_mask))
+        output = self.encoder_stack(x, encoder_call)
+        return dataclasses.replace(call, encoder=EncoderMemory(output, decoder_bias))

@@ -6,7 +6,12 @@ from collections.abc import Iterable
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import AttentionHeads, KeysAndValues, MultiHeadAttention
+from mtfrun.layers import (
+    AttentionHeads,
+    KeysAndValues,
+    MultiHeadAttention,
+    rename_length_to_memory_length,
+)
 from mtfrun.models.transformer.sequence_call import EncoderMemory, SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer
 
@@ -25,16 +30,23 @@ class EncoderDecoderAttention(Sublayer):
         *,
         heads: AttentionHeads = AttentionHeads(),
         dropout_rate: float = 0.0,
+        block_length: int | None = None,
     ) -> None:
         """Makes the projections; see `MultiHeadAttention`."""
         super().__init__()
         self.attention = MultiHeadAttention(
-            mesh, d_model, dtypes, heads=heads, dropout_rate=dropout_rate
+            mesh,
+            d_model,
+            dtypes,
+            heads=heads,
+            dropout_rate=dropout_rate,
+            block_length=block_length,
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
-        return self._attend(x, self._keys_and_values(call), call)
+        encoder = _encoder(call)
+        return self.attention.over_sequences(x, encoder.output, encoder.bias, call)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
@@ -63,7 +75,7 @@ class EncoderDecoderAttention(Sublayer):
         return self._attend(x, state, call), state
 
     def _keys_and_values(self, call: SequenceCall) -> KeysAndValues:
-        return self.attention.keys_and_values(_encoder(call).output)
+        return self.attention.keys_and_values(rename_length_to_memory_length(_encoder(call).output))
 
     def _attend(self, x: mtf.Tensor, memory: KeysAndValues, call: SequenceCall) -> mtf.Tensor:
         memory_length = memory.keys.shape.get_dim_by_name("memory_length")

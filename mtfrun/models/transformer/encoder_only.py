@@ -8,11 +8,7 @@ from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import (
-    attention_mask_ignore_padding,
-    attention_mask_same_segment,
-    weights_nonzero,
-)
+from mtfrun.layers import AttentionBias, NotPadding, rename_length_to_memory_length, weights_nonzero
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.token_embedding import TokenEmbedding, check_length, embed
@@ -59,13 +55,10 @@ class EncoderOnly(TokenModel):
         """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
-        if segments is None:
-            mask = attention_mask_ignore_padding(inputs, self._activation)
-        else:
-            mask = attention_mask_same_segment(segments, dtype=self._activation)
+        bias = encoder_bias(inputs, segments)
         call = dataclasses.replace(
             call,
-            self_attention_bias=mask,
+            self_attention_bias=bias,
             bidirectional=True,
             nonpadding=weights_nonzero(inputs),
         )
@@ -89,3 +82,15 @@ class EncoderOnly(TokenModel):
             return (here if beam is None else mtf.broadcast(here, ids.shape + self.vocab)), state
 
         return Decoder(step, initial_state=())
+
+
+def encoder_bias(inputs: mtf.Tensor, segments: mtf.Tensor | None) -> AttentionBias:
+    """Returns the mask of an encoder: within documents, or without them all but padding.
+
+    Args:
+      inputs: {batch..., length} ids.
+      segments: {batch..., length} the document of every position, or None.
+    """
+    if segments is not None:
+        return AttentionBias().plus_segments(segments)
+    return AttentionBias.of(NotPadding(rename_length_to_memory_length(inputs)))

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import MASKED, AttentionHeads, KeysAndValues
+from mtfrun.layers import (
+    MASKED,
+    AttentionBias,
+    AttentionHeads,
+    GivenBias,
+    KeysAndValues,
+    Window,
+)
 from mtfrun.models.transformer.ring_cache import (
     ring_after,
     ring_dimension,
@@ -16,12 +23,16 @@ from mtfrun.models.transformer.ring_cache import (
 from mtfrun.models.transformer.self_attention import RelativeBiasClass, SelfAttention
 from mtfrun.models.transformer.sequence_call import SequenceCall
 
+# Of fewer positions, the products of a block would cost less than starting them.
+_SMALLEST_BLOCK = 128
+
 
 class LocalSelfAttention(SelfAttention):
     """Self-attention to positions less than `window` away; Luong et al. 2015, arXiv:1508.04025.
 
-    Over whole sequences it masks the others, and costs as much as `SelfAttention`. Steps cache the
-    last `window` positions only, in a ring, and cost as much as that.
+    Sequences longer than that are computed in blocks, of at least 128 positions, of which a block
+    sees the one before it and, where later positions are not masked, the one after it. Steps cache
+    the last `window` positions only, in a ring, and cost as much as that.
 
     Args:
       mesh, d_model, dtypes, heads, rotary, relative_bias, dropout_rate: see `SelfAttention`.
@@ -48,6 +59,7 @@ class LocalSelfAttention(SelfAttention):
             rotary=rotary,
             relative_bias=relative_bias,
             dropout_rate=dropout_rate,
+            block_length=max(window, _SMALLEST_BLOCK),
         )
         if window < 1:
             raise InputError(f"window={window} must be at least 1")
@@ -80,14 +92,14 @@ class LocalSelfAttention(SelfAttention):
 
     def _ring_bias(
         self, window: mtf.Dimension, position: mtf.Tensor, call: SequenceCall
-    ) -> mtf.Tensor:
-        """Returns {window_length}, with heads where they differ: what is added to a step's logits.
+    ) -> AttentionBias:
+        """Returns what is added to a step's logits {window_length}, with heads where they differ.
 
         The call's own bias is that of the positions 0, 1, ...
         """
         positions = ring_positions(window, position)
         bias = mtf.to_float(mtf.less(positions, 0)) * MASKED
-        mask = call.self_attention_bias
+        mask = call.self_attention_bias.value()
         if mask is not None:
             memory_length = mask.shape.get_dim_by_name("memory_length")
             shape = [*(mask.shape - memory_length), window]
@@ -98,19 +110,11 @@ class LocalSelfAttention(SelfAttention):
                 position, positions, call, bidirectional=call.bidirectional
             )
             bias = of_distance + mtf.to_float(bias)
-        return bias
+        return AttentionBias.of(GivenBias(bias))
 
-    def _bias(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+    def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
         """Returns what is added to the logits where the memory holds all positions."""
-        bias = super()._bias(x, call)
         positions = call.positions(x)
         memory_length = mtf.Dimension("memory_length", positions.shape.size)
-        if bias is not None:
-            memory_length = bias.shape.get_dim_by_name("memory_length")
-        distance = mtf.sub(
-            positions,
-            mtf.range(x.mesh, memory_length),
-            output_shape=[*positions.shape, memory_length],
-        )
-        far = mtf.to_float(mtf.greater_equal(mtf.abs(distance), self._window)) * MASKED
-        return far if bias is None else bias + mtf.cast(far, bias.dtype)
+        near = Window(positions, mtf.range(x.mesh, memory_length), self._window)
+        return super()._bias(x, call).plus(near)

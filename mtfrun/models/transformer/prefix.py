@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding import END_ID, number_of_known
-from mtfrun.layers import attention_mask_autoregressive, attention_mask_same_segment
+from mtfrun.layers import AttentionBias, SeesUpTo, rename_length_to_memory_length
 
 
 def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
@@ -45,22 +45,19 @@ def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
     return mtf.less_equal(positions, number, output_shape=prompts.shape)
 
 
-def prefix_mask(
-    length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None, dtype: tf.DType
-) -> mtf.Tensor:
-    """Returns {batch..., length, memory_length}: attend to earlier positions and to the prefix.
+def prefix_bias(
+    length: mtf.Dimension, in_prefix: mtf.Tensor, segments: mtf.Tensor | None
+) -> AttentionBias:
+    """Returns the mask by which positions see earlier ones of their document, and the prefix.
 
     Args:
       length: the positions.
       in_prefix: {batch..., length} bool, or int not 0: whether a position belongs to the prefix.
       segments: {batch..., length} the document of every position, or None for one document.
-      dtype: of the mask.
     """
     # As in Mesh TensorFlow, a position sees those whose priority is at most its own.
     inside = mtf.greater(mtf.cast(in_prefix, tf.int32), 0)
     positions = mtf.range(in_prefix.mesh, length)
     priority = mtf.where(inside, 0, positions, output_shape=in_prefix.shape)
-    mask = attention_mask_autoregressive(priority)
-    if segments is not None:
-        mask = attention_mask_same_segment(segments) + mask
-    return mtf.cast(mask, dtype)
+    sees = SeesUpTo(priority, rename_length_to_memory_length(priority))
+    return AttentionBias.of(sees).plus_segments(segments)

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable
 
 from mtfrun import mtf
 from mtfrun.layers import (
+    AttentionBias,
     AttentionHeads,
+    BiasTerm,
+    GivenBias,
     KeysAndValues,
     MultiHeadAttention,
     RelativePositionBias,
@@ -33,6 +36,7 @@ class SelfAttention(Sublayer):
         rotary: bool = False,
         relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
+        block_length: int | None = None,
     ) -> None:
         """Makes the projections; see `MultiHeadAttention`.
 
@@ -47,12 +51,13 @@ class SelfAttention(Sublayer):
             heads=heads,
             rotary=rotary,
             dropout_rate=dropout_rate,
+            block_length=block_length,
         )
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
-        return self._attend(x, call)[0]
+        return self.attention.over_sequences(x, x, self._bias(x, call), call)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
@@ -78,17 +83,9 @@ class SelfAttention(Sublayer):
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         """Returns the output for whole sequences and their keys and values."""
-        return self._attend(x, call)
+        return self(x, call), self.attention.keys_and_values(rename_length_to_memory_length(x))
 
-    def _attend(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, KeysAndValues]:
-        """Returns the output for whole sequences, and their keys and values."""
-        memory = rename_length_to_memory_length(x)
-        memory_length = memory.shape.get_dim_by_name("memory_length")
-        keys_and_values = self.attention.keys_and_values(memory)
-        bias = self._bias(x, call)
-        return self.attention(x, keys_and_values, memory_length, bias, call), keys_and_values
-
-    def _bias(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor | None:
+    def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
         """Returns what is added to the logits of x, whole sequences or one position."""
         if self.relative_bias is not None:
             call = with_relative_bias(self.relative_bias, x, call)
@@ -105,14 +102,19 @@ def with_relative_bias(
       x: the input of the attention, whole sequences or one position.
       call: see `SequenceCall`.
     """
-    mask = call.self_attention_bias
+    bias = call.self_attention_bias
     positions = call.positions(x)
-    if mask is None:
+    if call.progress.position is None:
         memory_length = mtf.Dimension("memory_length", positions.shape.size)
-    else:
-        memory_length = mask.shape.get_dim_by_name("memory_length")
-    memory_positions = mtf.range(x.mesh, memory_length)
-    bias = relative_bias(positions, memory_positions, call, bidirectional=call.bidirectional)
-    if mask is not None:
-        bias = bias + mtf.to_float(mask)
-    return dataclasses.replace(call, self_attention_bias=bias)
+        term: BiasTerm = relative_bias.term(
+            positions, mtf.range(x.mesh, memory_length), bidirectional=call.bidirectional
+        )
+        return dataclasses.replace(call, self_attention_bias=bias.plus(term))
+    # The logits of one position are few: computed once for all layers.
+    memory_length = bias.dimension("memory_length")
+    logits = relative_bias(
+        positions, mtf.range(x.mesh, memory_length), call, bidirectional=call.bidirectional
+    )
+    mask = bias.value()
+    whole = logits if mask is None else logits + mtf.to_float(mask)
+    return dataclasses.replace(call, self_attention_bias=AttentionBias.of(GivenBias(whole)))

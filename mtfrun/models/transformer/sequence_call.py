@@ -6,7 +6,7 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Call, differentiated
+from mtfrun.layers import NO_BIAS, AttentionBias, Call, differentiated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +56,12 @@ class EncoderMemory:
     """What a decoder attends to besides itself.
 
     Attributes:
-      output: {batch..., memory_length, d_model}, the encoder's output.
-      bias: added to the logits of the attention to it: {batch..., memory_length}, with `length`
-        where positions see different parts.
+      output: {batch..., length, d_model}, the encoder's output, with a length of its own.
+      bias: added to the logits of the attention to it.
     """
 
     output: mtf.Tensor = differentiated()
-    bias: mtf.Tensor | None = None
+    bias: AttentionBias = NO_BIAS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +70,9 @@ class SequenceCall(Call):
 
     Attributes:
       training, key, collector: see `Call`.
-      self_attention_bias: added to the logits of self-attention: {memory_length} in a step of
-        decoding, else {length, memory_length}, with the batch dimensions where rows have masks of
-        their own. Computed once a step, not once a layer.
+      self_attention_bias: added to the logits of self-attention: of {memory_length} in a step of
+        decoding, else of {length, memory_length}, with the batch dimensions where rows have masks
+        of their own.
       bidirectional: whether positions see later ones; relative positions have a sign then.
       progress: that of decoding.
       encoder: what a decoder attends to besides itself; None without an encoder.
@@ -82,7 +81,7 @@ class SequenceCall(Call):
       sublayer_input: {..., d_model}, the input of the transforms around a sublayer; None elsewhere.
     """
 
-    self_attention_bias: mtf.Tensor | None = differentiated(default=None)
+    self_attention_bias: AttentionBias = NO_BIAS
     bidirectional: bool = False
     progress: DecodingProgress = DecodingProgress()
     encoder: EncoderMemory | None = None

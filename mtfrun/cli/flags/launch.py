@@ -1,0 +1,89 @@
+"""The flags of the command `launch`, and its help text."""
+
+from __future__ import annotations
+
+import argparse
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.command import Command
+
+LAUNCHED = ("train", "eval", "decode", "score")
+"""The commands that several processes can run."""
+
+_DESCRIPTION = """\
+Runs a command as several processes on this machine, each with a part of the mesh's devices.
+
+  mtfrun launch -n 2 -- train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin \\
+      --model_dir=/tmp/run
+  mtfrun launch -n 2 --max_restarts=3 -- train --gin_file=... --model_dir=/tmp/run
+  mtfrun launch -n 4 --max_restarts=3 --elastic -- train --gin_file=... --model_dir=/tmp/run
+  mtfrun launch -n 2 -- eval --model_dir=/tmp/run
+
+The command is train, eval, decode or score. Its numbers and its files are those of one process; a
+checkpoint can be restored by any number of processes. What process 0 prints is shown as it is, what
+another one prints on standard error begins with its number, as in "[1] ...".
+
+If a process dies, stops, fails or never starts, the others end within 30 seconds, with one line
+that names it and the last saved step, and with its exit code (128 + number for a signal). With
+--max_restarts=N all are started again, up to N times, and go on from there; bad input (exit code 2)
+and numbers that are not finite (3) come again, and end the run. With --elastic the run then goes on
+without the processes that were lost: the mesh axis over which the batch is split becomes smaller.
+The batch is the same, and so are the losses.
+
+SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
+
+On several machines start each process yourself, or let SLURM or Kubernetes do it:
+mtfrun train --help lists --num_processes, --process_id and --coordinator, docs/processes.md has
+examples."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-n", "--num_processes", type=int, help="how many processes", metavar="N")
+    add(
+        "--devices_per_process",
+        type=int,
+        help="the devices of each; the mesh has N times as many; by default an equal part of it",
+        metavar="N",
+    )
+    add(
+        "--max_restarts",
+        type=int,
+        default=0,
+        help="how often a training starts again after a process was lost; 0 by default",
+        metavar="N",
+    )
+    add(
+        "--elastic",
+        action="store_true",
+        help="start again without the processes that were lost, on a smaller mesh",
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if flags.gin_file or flags.bindings or flags.model_dir is not None:
+        raise UsageError("launch: flags of the command follow it: mtfrun launch -n 2 -- train ...")
+    if flags.launched is None:
+        raise UsageError("launch needs a command: mtfrun launch -n 2 -- train ...")
+    launched = flags.launched
+    if launched.command not in LAUNCHED:
+        raise UsageError(f"launch runs {', '.join(LAUNCHED)}, not {launched.command}")
+    if flags.num_processes is None:
+        raise UsageError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
+    if flags.num_processes < 1:
+        raise UsageError(f"-n {flags.num_processes}: there must be at least one process")
+    if flags.devices_per_process is not None and flags.devices_per_process < 1:
+        raise UsageError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
+    if flags.max_restarts < 0:
+        raise UsageError(f"--max_restarts={flags.max_restarts} must be at least 0")
+    if flags.max_restarts and launched.command != "train":
+        raise UsageError("--max_restarts is for train, which goes on from a checkpoint")
+    if flags.elastic and not flags.max_restarts:
+        raise UsageError("--elastic says how to start again: give --max_restarts=N as well")
+    if launched.command == "train" and launched.dry_run:
+        raise UsageError("--dry_run describes a run of any mesh in one process: leave launch out")
+    if launched.num_processes > 1 or launched.coordinator is not None:
+        raise UsageError("launch itself gives --num_processes, --process_id and --coordinator")
+
+
+LAUNCH = Command("launch", _DESCRIPTION, _add_flags, _check)

@@ -1,0 +1,108 @@
+"""The flags by which a command becomes one of the processes of a run, and SLURM's variables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping
+
+from mtfrun.cli.errors import UsageError
+
+_PORTS = range(1, 1 << 16)
+# The ports at which a step of SLURM listens, below those that systems give to other connections.
+_FIRST_PORT, _NUM_PORTS = 20000, 10000
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --num_processes, --process_id, --coordinator and others of their kind."""
+    add = parser.add_argument_group(
+        "several processes (`mtfrun launch` and SLURM's srun set these)"
+    ).add_argument
+    add("--num_processes", type=int, help="how many processes run this command", metavar="N")
+    add("--process_id", type=int, help="the number of this one, from 0", metavar="I")
+    add(
+        "--coordinator",
+        help="where process 0 listens for the others: its host and a free port",
+        metavar="HOST:PORT",
+    )
+    add(
+        "--devices_per_process",
+        type=int,
+        help="the devices of the mesh that each process has; by default an equal part",
+        metavar="N",
+    )
+    add(
+        "--join_secs",
+        type=float,
+        default=300.0,
+        help="how long to wait for the other processes to start; 300 by default",
+        metavar="SECS",
+    )
+
+
+def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> None:
+    """Sets the three flags of several processes, and raises UsageError for unusable values.
+
+    Without flags they are those of a step of SLURM with several tasks, else of a single process.
+    """
+    names = ("num_processes", "process_id", "coordinator")
+    values = [getattr(flags, name) for name in names]
+    if values == [None] * 3:
+        values = slurm_processes(environment) or [1, 0, None]
+    elif values == [1, None, None]:
+        values = [1, 0, None]
+    if None in values and values[0] != 1:
+        missing = next(name for name, value in zip(names, values, strict=True) if value is None)
+        raise UsageError(
+            "several processes need --num_processes, --process_id and --coordinator: "
+            f"--{missing} is missing (`mtfrun launch -n N -- ...` gives all three)"
+        )
+    flags.num_processes, flags.process_id, flags.coordinator = values
+    if flags.num_processes < 1 or flags.process_id not in range(flags.num_processes):
+        raise UsageError(
+            f"--process_id={flags.process_id} is not one of --num_processes={flags.num_processes}: "
+            "number the processes from 0"
+        )
+    if flags.coordinator is not None:
+        _check_address(flags.coordinator)
+    if flags.devices_per_process is not None and flags.devices_per_process < 1:
+        raise UsageError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
+    if flags.join_secs <= 0:
+        raise UsageError(f"--join_secs={flags.join_secs:g} must be more than 0")
+
+
+def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
+    """Returns number of processes, number of this one, and coordinator of a step of SLURM.
+
+    None outside of a step that has several tasks: `srun` makes steps, a batch script alone is none.
+    The coordinator is the step's first node; its port follows from the job and the step.
+
+    Source: https://slurm.schedmd.com/srun.html, "output environment variables".
+    """
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+        return None
+    job, step = environment["SLURM_JOB_ID"], environment.get("SLURM_STEP_ID", "0")
+    port = _FIRST_PORT + (int(job) + 31 * int(step)) % _NUM_PORTS
+    host = first_host(environment["SLURM_STEP_NODELIST"])
+    number, process = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_PROCID"])
+    return [number, process, f"{host}:{port}"]
+
+
+def first_host(nodes: str) -> str:
+    """Returns the first host of a list as SLURM abbreviates it.
+
+    >>> first_host("node[003-005,17],login1"), first_host("a1,b2"), first_host("r[1-2]n[4,6]-ib")
+    ('node003', 'a1', 'r1n4-ib')
+    """
+    match = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    name = match[0] if match else nodes
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", name)
+
+
+def _check_address(text: str) -> None:
+    host, colon, port = text.rpartition(":")
+    if not host or not colon or not port.isdecimal() or int(port) not in _PORTS:
+        raise UsageError(
+            f"--coordinator={text} is no host and port, such as --coordinator=node0:8476"
+        )

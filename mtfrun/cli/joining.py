@@ -1,0 +1,47 @@
+"""This process's part in a run of several processes, from its flags."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from mtfrun import processes
+
+
+@contextlib.contextmanager
+def joined(flags: argparse.Namespace) -> Iterator[None]:
+    """Joins the other processes that run the command, and leaves together with them.
+
+    Commands without these flags are run by one process.
+
+    Raises:
+      ProcessesError: not all processes have come.
+    """
+    number: int = getattr(flags, "num_processes", 1)
+    if number > 1:
+        processes.join(
+            number,
+            flags.process_id,
+            flags.coordinator,
+            timeouts=processes.Timeouts(join_secs=flags.join_secs),
+            before_exit=_remove_unfinished_files,
+        )
+    yield
+    processes.leave()
+
+
+def may_follow(error: BaseException) -> bool:
+    """Returns whether the loss of another process may have caused an error.
+
+    TensorFlow's collectives raise one of TensorFlow's errors then, of several classes.
+    """
+    return type(error).__module__.partition(".")[0] == "tensorflow"
+
+
+def _remove_unfinished_files() -> None:
+    # There are none before it is imported, and importing it would take seconds.
+    rundir = sys.modules.get("mtfrun.rundir")
+    if rundir is not None:
+        rundir.remove_outputs_in_progress()

@@ -1,0 +1,112 @@
+"""The program that finds the largest mesh of fewer processes on which a training can be built.
+
+`python -m mtfrun.cli.launch.fitting 4 3 train --gin_file=...` finds it for at most 3 of 4
+processes and prints it as JSON. It makes no variables. Importing this module imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+
+from mtfrun import mtf
+from mtfrun.cli.build import ROOTS, build
+from mtfrun.cli.configuration import config
+from mtfrun.cli.configuration.statements import MACRO, Binding
+from mtfrun.cli.errors import UsageError, one_line
+from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.flags.parse import GIN_PREFIX
+from mtfrun.cli.launch.smaller_mesh import SmallerMesh, smaller_meshes
+from mtfrun.errors import InputError
+from mtfrun.experiment import Training
+
+# The dimensions of a batch that a mesh axis may split.
+_OF_BATCHES = ("batch", "outer_batch")
+
+
+def largest_that_can_be_built(
+    flags: argparse.Namespace, num_processes: int, remaining: int
+) -> SmallerMesh:
+    """Returns the largest smaller mesh on which model, data and batches fit.
+
+    Args:
+      flags: those of `train`.
+      num_processes: for which its mesh is made.
+      remaining: the most processes that there may be.
+
+    Raises:
+      UsageError: no smaller mesh is possible.
+    """
+    name = _name_of_the_shape(_parse(flags))
+    shape = mtf.convert_to_shape(config.argument(mtf.Mesh, "shape"))
+    layout = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", ""))
+    axes = [axis for name in _OF_BATCHES if (axis := layout.get(name)) is not None]
+    if not axes:
+        raise UsageError(
+            f"the layout {layout.to_string or 'without rules'} does not split the batch over an "
+            "axis of the mesh, which could become smaller"
+        )
+    sizes = {dimension.name: dimension.size for dimension in shape}
+    reason = f"no axis of {axes} can be divided by {num_processes} processes"
+    for axis in dict.fromkeys(axes):
+        for smaller in smaller_meshes(sizes, axis, num_processes, remaining):
+            smaller = dataclasses.replace(smaller, flag=f"{GIN_PREFIX}{name}={smaller.mesh!r}")
+            _parse(flags, (smaller.flag, f"{name} = {smaller.mesh!r}"))
+            try:
+                config.configured(Training, *build())
+            except InputError as error:
+                reason = one_line(error)
+            else:
+                return smaller
+    raise UsageError(reason)
+
+
+def _parse(flags: argparse.Namespace, *bindings: tuple[str, str]) -> list[Binding]:
+    return config.parse(
+        flags.gin_file,
+        [*flags.bindings, *bindings],
+        search_paths=flags.gin_search_paths,
+        roots=ROOTS,
+    )
+
+
+def _name_of_the_shape(bindings: Sequence[Binding]) -> str:
+    """Returns what another shape of the mesh is to be bound to: the macro that gives it, if any.
+
+    A macro that nothing uses any more would be an error.
+    """
+    name, parts = "Mesh.shape", ("Mesh", "shape")
+    while True:
+        values = [b.value for b in bindings if _parts(b) == parts]
+        value = values[-1] if values else None
+        # Only a reference has scopes: the name of a macro.
+        scopes = getattr(value, "scopes", ())
+        if not scopes or value is None or value.selector != MACRO:
+            return name
+        (name,) = scopes
+        parts = (MACRO, name)
+
+
+def _parts(binding: Binding) -> tuple[str, str]:
+    """Returns the class and the parameter of a binding; of a macro MACRO and its name."""
+    if binding.selector == MACRO:
+        return MACRO, binding.scope
+    return binding.selector.rpartition(".")[2], binding.parameter
+
+
+def _main(arguments: Sequence[str]) -> int:
+    num_processes, remaining = map(int, arguments[:2])
+    try:
+        smaller = largest_that_can_be_built(parse_flags(arguments[2:]), num_processes, remaining)
+    except InputError as error:
+        print(one_line(error), file=sys.stderr)
+        return 2
+    print(json.dumps(dataclasses.asdict(smaller)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -1,0 +1,373 @@
+"""Dot-product attention in blocks of queries and memory, with memory proportional to the length.
+
+The logits of all queries and all positions of the memory are never stored. The softmax of a query
+is summed up block by block with a running maximum (Milakov & Gimelshein 2018, arXiv:1805.02867;
+Rabe & Staats 2021, arXiv:2112.05682), and the backward pass computes the weights of a block again
+from the logarithm of the sum (Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4). Blocks that
+no query sees, such as those above the diagonal of a causal mask, are skipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.layers.attention_bias import AttentionBias, NotPadding, Reach
+from mtfrun.layers.attention_noise import WeightNoise
+from mtfrun.layers.keys_and_values import KeysAndValues
+from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
+
+# Below the logits of every mask: the running maximum before the first block.
+_LOWEST = -1e30
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """Positions cut into blocks of one size; the last one may be filled with zeros.
+
+    Attributes:
+      whole: the dimension of all positions.
+      number: the dimension of the blocks.
+      block: the dimension of the positions of a block.
+    """
+
+    whole: mtf.Dimension
+    number: mtf.Dimension
+    block: mtf.Dimension
+
+    @classmethod
+    def of(cls, whole: mtf.Dimension, block_length: int) -> Blocks:
+        """Returns as few blocks as possible of at most `block_length`, as equal as possible."""
+        number = -(-whole.size // block_length)
+        return cls(
+            whole,
+            mtf.Dimension(f"{whole.name}_blocks", number),
+            mtf.Dimension(f"{whole.name}_block", -(-whole.size // number)),
+        )
+
+    @property
+    def padding(self) -> int:
+        """How many positions the last block lacks."""
+        return self.number.size * self.block.size - self.whole.size
+
+    def cut(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns x with the blocks and the positions of a block in place of all positions."""
+        if self.whole not in x.shape:
+            return x
+        padded = mtf.Dimension(self.whole.name, self.whole.size + self.padding)
+        if self.padding:
+            x = mtf.pad(x, [0, self.padding], self.whole.name)
+        return mtf.replace_dimensions(x, padded, [self.number, self.block])
+
+    def join(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns x with all positions in place of the blocks."""
+        padded = mtf.Dimension(self.whole.name, self.whole.size + self.padding)
+        x = mtf.replace_dimensions(x, [self.number, self.block], padded)
+        return mtf.slice(x, 0, self.whole.size, self.whole.name) if self.padding else x
+
+    def at(self, x: mtf.Tensor, index: mtf.Tensor) -> mtf.Tensor:
+        """Returns one block of x, x itself if it has no blocks."""
+        if self.number not in x.shape:
+            return x
+        return mtf.gather(x, index, self.number, output_shape=x.shape - self.number)
+
+    def placed(self, x: mtf.Tensor, index: mtf.Tensor, shape: mtf.Shape) -> mtf.Tensor:
+        """Returns `shape` with x as the block at an index and zeros elsewhere, x if it has none."""
+        if self.number not in shape:
+            return x
+        is_index = mtf.one_hot(index, self.number, dtype=x.dtype)
+        dims = [dim for dim in shape if dim in x.shape or dim == self.number]
+        return mtf.multiply(x, is_index, output_shape=dims)
+
+
+def attention_in_blocks(
+    query: mtf.Tensor,
+    memory: KeysAndValues,
+    bias: AttentionBias,
+    *,
+    length: mtf.Dimension,
+    memory_length: mtf.Dimension,
+    d_kv: mtf.Dimension,
+    block_length: int,
+    noise: WeightNoise | None = None,
+) -> mtf.Tensor:
+    """Returns `dot_product_attention`, up to rounding.
+
+    Args:
+      query: {..., length, d_kv}.
+      memory: {..., memory_length, d_kv}; dimensions that it lacks are shared.
+      bias: added to the logits. Its reach counts both lengths from the same position.
+      length, memory_length: the dimensions; neither is split over devices.
+      d_kv: the dimension of the product, and of the result.
+      block_length: how many queries and positions of the memory a block has at most.
+      noise: of the weights.
+
+    Returns:
+      the shape and type of the query.
+    """
+    queries, positions = Blocks.of(length, block_length), Blocks.of(memory_length, block_length)
+    reach = bias.reach
+    if positions.padding:
+        bias = bias.plus(NotPadding(mtf.ones(query.mesh, [memory_length], tf.int32)))
+
+    def cut(x: mtf.Tensor) -> mtf.Tensor:
+        return positions.cut(queries.cut(x))
+
+    bias = bias.map(cut)
+    passes = _Passes(
+        queries, positions, d_kv, reach, bias, None if noise is None else noise.map(cut)
+    )
+    mixed, _ = mtf.custom_gradient(
+        passes.forward,
+        passes.backward,
+        [*map(cut, (query, *memory)), *differentiated_tensors(bias)],
+    )
+    return queries.join(mixed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Passes:
+    """The forward and the backward pass over the blocks.
+
+    Both take query {..., blocks, block, d_kv}, keys and values of the same form, and the tensors of
+    the bias that have gradients.
+
+    Attributes:
+      queries, memory: their blocks.
+      d_kv, reach: see `attention_in_blocks`.
+      bias, noise: of all blocks.
+    """
+
+    queries: Blocks
+    memory: Blocks
+    d_kv: mtf.Dimension
+    reach: Reach
+    bias: AttentionBias
+    noise: WeightNoise | None
+
+    def forward(self, *inputs: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+        """Returns the result, and for every query the logarithm of the sum of exp(logits)."""
+        query = inputs[0]
+        mesh, rows = query.mesh, query.shape - self.d_kv
+
+        def attend(i: mtf.Tensor, mixed: mtf.Tensor, log_sums: mtf.Tensor) -> list[mtf.Tensor]:
+            largest, total, summed = self._summed(inputs, i)
+            own = mtf.cast(summed / total, query.dtype)
+            log_sum = largest + mtf.log(total)
+            number = self.queries.number
+            return [
+                i + 1,
+                mtf.write_position(mixed, own, number, i),
+                mtf.write_position(log_sums, log_sum, number, i),
+            ]
+
+        start = [mtf.zeros(mesh, query.shape, query.dtype), mtf.zeros(mesh, rows)]
+        mixed, log_sums = _loop(mesh, 0, self.queries.number.size, attend, start)
+        return mixed, log_sums
+
+    def _summed(self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor) -> list[mtf.Tensor]:
+        """Returns the maximum, the sum and the weighted values of a block of queries.
+
+        {..., block} twice and {..., block, d_kv}, float32; the sums are relative to exp(maximum).
+        """
+        query = self.queries.at(inputs[0], i)
+        rows = query.shape - self.d_kv
+
+        def add(
+            j: mtf.Tensor, largest: mtf.Tensor, total: mtf.Tensor, summed: mtf.Tensor
+        ) -> list[mtf.Tensor]:
+            _, keys, values, *trained = self._block(inputs, i, j)
+            logits = self._logits(query, keys, trained, i, j)
+            next_largest = mtf.maximum(
+                largest, mtf.reduce_max(logits, reduced_dim=self.memory.block)
+            )
+            weights = mtf.exp(mtf.sub(logits, next_largest, output_shape=logits.shape))
+            shrunk = mtf.exp(largest - next_largest)
+            mixed = self._mixed(weights, values, i, j)
+            return [
+                j + 1,
+                next_largest,
+                total * shrunk + mtf.reduce_sum(weights, reduced_dim=self.memory.block),
+                summed * shrunk + mixed,
+            ]
+
+        mesh = query.mesh
+        zeros = [mtf.zeros(mesh, rows), mtf.zeros(mesh, query.shape)]
+        first, last = _seen(i, self.queries, self.memory, self.reach)
+        return _loop(mesh, first, last, add, [zeros[0] + _LOWEST, *zeros])
+
+    def backward(
+        self,
+        inputs: Sequence[mtf.Tensor],
+        outputs: Sequence[mtf.Tensor],
+        output_grads: Sequence[mtf.Tensor | None],
+    ) -> list[mtf.Tensor]:
+        """Returns the gradients of the inputs."""
+        mixed, log_sums = outputs
+        gradient = output_grads[0]
+        if gradient is None:
+            return [mtf.zeros_like(x) for x in inputs]
+        # What all weights of a query lose because they sum to 1.
+        lost = mtf.reduce_sum(mtf.to_float(gradient) * mtf.to_float(mixed), reduced_dim=self.d_kv)
+        rows = _Rows(log_sums, gradient, lost)
+        of_query, *of_trained = self._query_gradients(inputs, rows)
+        of_keys, of_values = self._memory_gradients(inputs, rows)
+        return [of_query, of_keys, of_values, *of_trained]
+
+    def _query_gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
+        """Returns the gradients of the queries and of what the bias is computed from."""
+        query, _, _, *trained = inputs
+        mesh = query.mesh
+
+        def over_memory(i: mtf.Tensor, of_query: mtf.Tensor, *sums: mtf.Tensor) -> Any:
+            def add(j: mtf.Tensor, of_row: mtf.Tensor, *sums: mtf.Tensor) -> Any:
+                gradients = self._block_gradients(inputs, rows, i, j)
+                spread = [
+                    self.memory.placed(
+                        self.queries.placed(g, i, x.shape - self.memory.number), j, x.shape
+                    )
+                    for g, x in zip(gradients[3:], trained, strict=True)
+                ]
+                added = [total + g for total, g in zip(sums, spread, strict=True)]
+                return [j + 1, of_row + mtf.to_float(gradients[0]), *added]
+
+            of_row = mtf.zeros(mesh, query.shape - self.queries.number)
+            first, last = _seen(i, self.queries, self.memory, self.reach)
+            of_row, *sums_after = _loop(mesh, first, last, add, [of_row, *sums])
+            own = mtf.cast(of_row, query.dtype)
+            number = self.queries.number
+            return [i + 1, mtf.write_position(of_query, own, number, i), *sums_after]
+
+        start = [mtf.zeros_like(x) for x in (query, *trained)]
+        return _loop(mesh, 0, self.queries.number.size, over_memory, start)
+
+    def _memory_gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
+        """Returns the gradients of keys and values."""
+        memory = inputs[1:3]
+        mesh, number = memory[0].mesh, self.memory.number
+
+        def over_queries(j: mtf.Tensor, *whole: mtf.Tensor) -> Any:
+            def add(i: mtf.Tensor, *sums: mtf.Tensor) -> Any:
+                gradients = self._block_gradients(inputs, rows, i, j)[1:3]
+                added = [x + mtf.to_float(g) for x, g in zip(sums, gradients, strict=True)]
+                return [i + 1, *added]
+
+            start = [mtf.zeros(mesh, x.shape - number) for x in memory]
+            back = Reach(self.reach.after, self.reach.before)
+            first, last = _seen(j, self.memory, self.queries, back)
+            sums = _loop(mesh, first, last, add, start)
+            written = [
+                mtf.write_position(x, mtf.cast(own, x.dtype), number, j)
+                for x, own in zip(whole, sums, strict=True)
+            ]
+            return [j + 1, *written]
+
+        start = [mtf.zeros_like(x) for x in memory]
+        return _loop(mesh, 0, number.size, over_queries, start)
+
+    def _block_gradients(
+        self, inputs: Sequence[mtf.Tensor], rows: _Rows, i: mtf.Tensor, j: mtf.Tensor
+    ) -> list[mtf.Tensor]:
+        """Returns a block's gradients of its queries, keys, values, and of what its bias is from.
+
+        With the logarithms of the sums as constants, weights = exp(logits - log_sum) has the
+        gradient of a softmax if their sum has the gradient -lost.
+        """
+        operands = self._block(inputs, i, j)
+        query, keys, values, *trained = operands
+        log_sums, gradient, lost = (self.queries.at(x, i) for x in rows)
+        logits = self._logits(query, keys, trained, i, j)
+        weights = mtf.exp(mtf.sub(logits, log_sums, output_shape=logits.shape))
+        mixed = self._mixed(weights, values, i, j)
+        total = mtf.reduce_sum(weights, reduced_dim=self.memory.block)
+        gradients = mtf.gradients([mixed, total], operands, [mtf.to_float(gradient), -lost])
+        return [
+            mtf.zeros_like(x) if g is None else g for g, x in zip(gradients, operands, strict=True)
+        ]
+
+    def _block(
+        self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
+    ) -> list[mtf.Tensor]:
+        """Returns the inputs of one block of queries and one of the memory."""
+        return [mtf.identity(self.memory.at(self.queries.at(x, i), j)) for x in inputs]
+
+    def _logits(
+        self,
+        query: mtf.Tensor,
+        keys: mtf.Tensor,
+        trained: Sequence[mtf.Tensor],
+        i: mtf.Tensor,
+        j: mtf.Tensor,
+    ) -> mtf.Tensor:
+        """Returns the logits {..., block, memory_block} of a block, float32."""
+        shape = mtf.Shape([*(query.shape - self.d_kv), self.memory.block])
+        logits = mtf.to_float(mtf.einsum([query, keys], output_shape=shape))
+        own = self.bias.map(lambda x: self.memory.at(self.queries.at(x, i), j))
+        remaining = iter(trained)
+        own = map_differentiated(lambda _: next(remaining), own)
+        bias = own.value(order=shape)
+        return logits if bias is None else logits + mtf.to_float(bias)
+
+    def _mixed(
+        self, weights: mtf.Tensor, values: mtf.Tensor, i: mtf.Tensor, j: mtf.Tensor
+    ) -> mtf.Tensor:
+        """Returns the sum of the values {..., block, d_kv} by weight, float32."""
+        weights = mtf.cast(weights, values.dtype)
+        if self.noise is not None:
+            own = self.noise.map(lambda x: self.memory.at(self.queries.at(x, i), j))
+            weights = own(weights)
+        shape = [*(weights.shape - self.memory.block), self.d_kv]
+        return mtf.to_float(mtf.einsum([weights, values], output_shape=shape))
+
+
+class _Rows(NamedTuple):
+    """What the backward pass knows of every query.
+
+    Attributes:
+      log_sums: {..., blocks, block} float32.
+      gradient: {..., blocks, block, d_kv} of the result.
+      lost: {..., blocks, block} float32, the mean of the gradients of a query's weights.
+    """
+
+    log_sums: mtf.Tensor
+    gradient: mtf.Tensor
+    lost: mtf.Tensor
+
+
+def _seen(
+    index: mtf.Tensor, own: Blocks, other: Blocks, reach: Reach
+) -> tuple[mtf.Tensor | int, mtf.Tensor | int]:
+    """Returns the first block of `other` that a block of `own` reaches, and the one after the last.
+
+    At least one: also where there is nothing within reach.
+    """
+    size, number = other.block.size, other.number.size
+    first: mtf.Tensor | int = 0
+    last: mtf.Tensor | int = number
+    if reach.before is not None:
+        begin = mtf.floordiv(index * own.block.size - reach.before, size)
+        first = mtf.minimum(mtf.maximum(begin, 0), number - 1)
+    if reach.after is not None:
+        end = mtf.floordiv((index + 1) * own.block.size - 1 + reach.after, size) + 1
+        last = mtf.minimum(end, number)
+    return first, last
+
+
+def _loop(
+    mesh: mtf.Mesh,
+    first: mtf.Tensor | int,
+    last: mtf.Tensor | int,
+    body: Callable[..., Any],
+    start: Sequence[mtf.Tensor],
+) -> list[mtf.Tensor]:
+    """Returns the variables of a loop over first, first + 1, ..., last - 1; one round at a time."""
+    index = mtf.constant(mesh, first, dtype=tf.int32) if isinstance(first, int) else first
+    after: list[mtf.Tensor]
+    _, *after = mtf.while_loop(
+        lambda index, *_: mtf.less(index, last), body, [index, *start], parallel_iterations=1
+    )
+    return after

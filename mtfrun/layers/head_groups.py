@@ -1,0 +1,85 @@
+"""Context parallelism: heads in groups, for attention to a sequence that is split over devices.
+
+A device has a part of the positions, of all heads. Before attention an all-to-all gives it all
+positions of a group of heads, and one after it its part of the positions again: "Ulysses", Jacobs
+et al. 2023, arXiv:2309.14509. No device ever has the keys and values of all positions and heads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mtfrun import mtf
+
+# The name of the queries' positions where a device has all of them. It has no layout rule, as that
+# of the memory's.
+QUERY_LENGTH = "query_length"
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadGroups:
+    """Groups of heads, one for each part of the length.
+
+    Head h is number h // groups of group h % groups, so that heads which are split over another
+    axis stay where they are.
+
+    Attributes:
+      heads: the dimension of the heads of keys and values.
+      number: how many groups there are: the parts that the length is split into.
+    """
+
+    heads: mtf.Dimension
+    number: int
+
+    @property
+    def own(self) -> mtf.Dimension:
+        """The heads of a group."""
+        return mtf.Dimension(self.heads.name, self.heads.size // self.number)
+
+    @property
+    def groups(self) -> mtf.Dimension:
+        """The groups where every device has all of them."""
+        return mtf.Dimension("head_groups", self.number)
+
+    def of_kernel(self, kernel: mtf.Tensor) -> mtf.Tensor:
+        """Returns a kernel {..., heads, ...} as {..., own, groups, ...}; it may have no heads."""
+        if self.heads not in kernel.shape:
+            return kernel
+        return mtf.replace_dimensions(kernel, self.heads, [self.own, self.groups])
+
+    def exchanged(self, x: mtf.Tensor, positions: mtf.Dimension, name: str) -> mtf.Tensor:
+        """Returns a group's heads of all positions, for all heads of a part: an all-to-all.
+
+        Args:
+          x: {groups, ..., positions, d_kv}, its positions split.
+          positions: their dimension.
+          name: their name in the result.
+
+        Returns:
+          {length: number, ..., name: positions, d_kv}, of which the first dimension is split.
+        """
+        return mtf.reshape(x, _renamed(x.shape, positions.name, name, "length"))
+
+    def returned(self, x: mtf.Tensor, positions: mtf.Dimension) -> mtf.Tensor:
+        """Returns {groups, ..., positions, d_kv} for what `exchanged` returned: the inverse."""
+        return mtf.reshape(x, _renamed(x.shape, QUERY_LENGTH, positions.name, self.groups.name))
+
+    def part(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns what a device with a group's heads needs of the numbers of a bias.
+
+        Numbers of positions are gathered; numbers of heads {..., heads, ...} become
+        {length: number, ..., own, ...}.
+        """
+        if "length" in x.shape.dimension_names:
+            x = mtf.rename_dimension(x, "length", QUERY_LENGTH)
+        if self.heads not in x.shape:
+            return x
+        x = self.of_kernel(x)
+        first = mtf.transpose(x, [self.groups, *(x.shape - self.groups)])
+        return mtf.rename_dimension(first, self.groups.name, "length")
+
+
+def _renamed(shape: mtf.Shape, old: str, new: str, first: str) -> mtf.Shape:
+    """Returns the shape with the name of a dimension replaced, and that of the first one."""
+    dims = shape.rename_dimension(old, new).dims
+    return mtf.Shape([mtf.Dimension(first, dims[0].size), *dims[1:]])

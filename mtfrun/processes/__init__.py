@@ -1,0 +1,45 @@
+"""Several processes of one run: who takes part, what all agree on, and what ends all of them.
+
+Without TensorFlow. A process that has not called `join` is the only one, and all calls return at
+once.
+"""
+
+from mtfrun.processes.errors import ProcessesError
+from mtfrun.processes.membership import (
+    agree,
+    barrier,
+    by_first,
+    count,
+    end,
+    fail,
+    gather,
+    host,
+    index,
+    is_first,
+    join,
+    leave,
+    note_saved,
+    together,
+)
+from mtfrun.processes.monitor import LOST
+from mtfrun.processes.timeouts import Timeouts
+
+__all__ = [
+    "LOST",
+    "ProcessesError",
+    "Timeouts",
+    "agree",
+    "barrier",
+    "by_first",
+    "count",
+    "end",
+    "fail",
+    "gather",
+    "host",
+    "index",
+    "is_first",
+    "join",
+    "leave",
+    "note_saved",
+    "together",
+]

@@ -1,0 +1,93 @@
+"""The address of the first process."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import time
+from typing import NamedTuple
+
+from mtfrun.processes.errors import ProcessesError
+
+_ADDRESS = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
+_PAUSE_SECS = 0.1
+_ATTEMPT_SECS = 5.0
+
+
+class Address(NamedTuple):
+    """A host and a port.
+
+    >>> str(Address.parse("node0:8476"))
+    'node0:8476'
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Returns the address in a text such as "node0:8476" or "[::1]:8476".
+
+        Raises:
+          ProcessesError: it has another form.
+        """
+        match = _ADDRESS.fullmatch(text)
+        if match is None or not 0 < int(match[2]) < 1 << 16:
+            raise ProcessesError(
+                f"--coordinator={text} is no host:port, such as node0:8476: name the host of "
+                "process 0 and a free port there"
+            )
+        return cls(match[1], int(match[2]))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def listen(self) -> socket.socket:
+        """Returns a socket that listens on the port.
+
+        On all addresses of this machine, since the name of the host may stand for another one
+        inside it; on the loopback alone if that is what the address names.
+
+        Raises:
+          ProcessesError: the port cannot be used.
+        """
+        try:
+            if _is_loopback(self.host):
+                family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+                return socket.create_server((self.host, self.port), family=family)
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(
+                    ("", self.port), family=socket.AF_INET6, dualstack_ipv6=True
+                )
+            return socket.create_server(("", self.port))
+        except OSError as error:
+            raise ProcessesError(
+                f"process 0 cannot listen at --coordinator={self}: {error.strerror or error}; "
+                "choose another port"
+            ) from None
+
+    def connect(self, secs: float) -> socket.socket:
+        """Returns a socket connected to the address; tries for so many seconds.
+
+        Raises:
+          ProcessesError: nothing listens there.
+        """
+        limit = time.monotonic() + secs
+        while True:
+            try:
+                return socket.create_connection(self, timeout=_ATTEMPT_SECS)
+            except OSError as error:  # its name may be unknown until its host is up
+                if time.monotonic() + _PAUSE_SECS > limit:
+                    raise ProcessesError(
+                        f"process 0 has not come: nothing answers at --coordinator={self} within "
+                        f"{secs:g} s ({error.strerror or error}); start process 0 there"
+                    ) from None
+            time.sleep(_PAUSE_SECS)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

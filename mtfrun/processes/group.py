@@ -1,0 +1,89 @@
+"""What a process can do with the others of its run."""
+
+from __future__ import annotations
+
+import abc
+import json
+import os
+import socket
+from typing import Any
+
+
+class Group(abc.ABC):
+    """The processes of a run, as one of them sees them.
+
+    Attributes:
+      count: the number of processes.
+      index: the number of this process, from 0.
+      host: an address of this machine that the others reach.
+    """
+
+    count: int
+    index: int
+    host: str
+
+    @abc.abstractmethod
+    def gather(self, name: str, value: Any) -> list[Any]:
+        """Returns the JSON values of all processes, in their order, to each of them.
+
+        All processes call it in the same order with the same names. It waits for the slowest.
+
+        Raises:
+          DisagreementError: another process has asked for another name.
+        """
+
+    @abc.abstractmethod
+    def fail(self, line: str, *, may_follow: bool) -> bool:
+        """Announces that this process ends with an error; the others end too.
+
+        Args:
+          line: the error.
+          may_follow: whether the loss of another process may have caused the error: then it waits
+            until such a loss would have been noticed, which ends this process.
+
+        Returns:
+          Whether this process should print the error: not if all processes have the same one, and
+          this is not the first.
+        """
+
+    @abc.abstractmethod
+    def leave(self) -> None:
+        """Waits until all processes leave; then none misses another."""
+
+
+class Alone(Group):
+    """A process that is the only one of its run."""
+
+    count, index, host = 1, 0, "localhost"
+
+    def gather(self, name: str, value: Any) -> list[Any]:
+        """Returns the value, in a list."""
+        del name
+        return [as_json(value)]
+
+    def fail(self, line: str, *, may_follow: bool) -> bool:
+        """Returns True."""
+        del line, may_follow
+        return True
+
+    def leave(self) -> None:
+        """Does nothing."""
+
+
+def as_json(value: Any) -> Any:
+    """Returns the value as another process receives it."""
+    return json.loads(json.dumps(value))
+
+
+def this_process() -> str:
+    """Returns where this process is, for messages in other processes."""
+    return f"pid {os.getpid()} on {socket.gethostname()}"
+
+
+def process_name(index: int, count: int, place: str) -> str:
+    """Returns the name of a process in messages.
+
+    >>> process_name(1, 4, "pid 300 on node7")
+    'process 1 of 4 (pid 300 on node7)'
+    """
+    return f"process {index} of {count} ({place})"

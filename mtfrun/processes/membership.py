@@ -1,0 +1,218 @@
+"""This process's part in its run: functions that every package may call.
+
+A process that has not joined others is alone, and they return at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar, cast
+
+from mtfrun.errors import InputError
+from mtfrun.processes.address import Address
+from mtfrun.processes.errors import ProcessesError
+from mtfrun.processes.group import Alone, Group
+from mtfrun.processes.hub import Hub
+from mtfrun.processes.monitor import Monitor
+from mtfrun.processes.spoke import Spoke
+from mtfrun.processes.timeouts import Timeouts
+
+_T = TypeVar("_T")
+
+
+class _Membership:
+    """The group of this process."""
+
+    def __init__(self) -> None:
+        self.group: Group = Alone()
+        self.monitor = Monitor()
+
+
+_OURS = _Membership()
+
+
+def join(
+    count: int,
+    index: int,
+    coordinator: str,
+    *,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - it is frozen
+    before_exit: Callable[[], object] = lambda: None,
+) -> None:
+    """Brings the processes of a run together; returns when all have come.
+
+    To be called before anything of TensorFlow is set up. From then on a process that fails, stops,
+    or is killed ends all others: they print one line and exit with the code `LOST`.
+
+    Args:
+      count: the number of processes; with 1, nothing happens.
+      index: the number of this process, from 0.
+      coordinator: "host:port", where the first process listens.
+      timeouts: how long processes wait for each other.
+      before_exit: called, in a thread, before another process ends this one; no block is left then.
+
+    Raises:
+      ProcessesError: the arguments are wrong, or not all processes have come.
+    """
+    if count < 1 or not 0 <= index < count:
+        raise ProcessesError(
+            f"--process_id={index} is not below --num_processes={count}: number the processes from "
+            "0"
+        )
+    if _OURS.group.count > 1:
+        raise ProcessesError("this process has already joined others")
+    if count == 1:
+        return
+    monitor = Monitor(before_exit)
+    address = Address.parse(coordinator)
+    if index == 0:
+        _OURS.group = Hub(count, address, timeouts, monitor.end)
+    else:
+        _OURS.group = Spoke(index, count, address, timeouts, monitor.end)
+    _OURS.monitor = monitor
+
+
+def leave() -> None:
+    """Waits until all processes call it; then this process is alone again."""
+    _OURS.group.leave()
+    _OURS.group = Alone()
+
+
+def count() -> int:
+    """Returns the number of processes."""
+    return _OURS.group.count
+
+
+def index() -> int:
+    """Returns the number of this process, from 0."""
+    return _OURS.group.index
+
+
+def is_first() -> bool:
+    """Returns whether this is the process that prints and writes what exists once."""
+    return _OURS.group.index == 0
+
+
+def host() -> str:
+    """Returns an address of this machine that the other processes reach."""
+    return _OURS.group.host
+
+
+def gather(value: Any, name: str = "gather") -> list[Any]:
+    """Returns the JSON values of all processes, in their order.
+
+    All processes must call it, in the same order and with the same name, as all functions below.
+
+    Raises:
+      DisagreementError: another process has called a function with another name.
+    """
+    return _OURS.group.gather(name, value)
+
+
+def agree(value: _T, name: str = "agree") -> _T:
+    """Returns the first process's value, of JSON's types."""
+    result: _T = gather(value, name)[0]
+    return result
+
+
+def barrier(name: str) -> None:
+    """Waits for all processes."""
+    gather(None, name)
+
+
+def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
+    """Returns what `function`, which only the first process calls, returns, of JSON's types.
+
+    Raises:
+      InputError: raised by `function`; the other processes raise one with the same message.
+      ProcessesError: in the other processes, if the first one raised something else.
+    """
+    if not is_first():
+        is_input_error, message, result = gather(None, name)[0]
+        if message is None:
+            return cast(_T, result)
+        if is_input_error:
+            raise InputError(message)
+        raise ProcessesError(f"process 0 of {count()} failed: {message}")
+    try:
+        value = function()
+    except Exception as error:
+        gather(_described(error), name)
+        raise
+    return cast(_T, gather([False, None, value], name)[0][2])
+
+
+@contextlib.contextmanager
+def together(name: str) -> Iterator[None]:
+    """Runs the block in all processes, and waits for all: an error in one is raised in each.
+
+    Args:
+      name: of what the block does, for `gather`.
+
+    Raises:
+      InputError: with the same message in every process, if processes have raised InputErrors.
+      ProcessesError: another process raised another error.
+    """
+    if count() == 1:
+        yield
+        return
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    errors = gather(None if error is None else _described(error), name)
+    if error is not None and (not isinstance(error, InputError) or _all_equal(errors)):
+        raise error
+    failed = [i for i, described in enumerate(errors) if described is not None]
+    if failed:
+        # One that is no InputError is a defect: it comes first.
+        first = min(failed, key=lambda i: errors[i][0])
+        raise ProcessesError(f"process {first} of {count()}: {errors[first][1]}") from error
+
+
+def _described(error: Exception) -> tuple[bool, str, None]:
+    """Returns whether it is an InputError, and its message."""
+    return isinstance(error, InputError), str(error) or type(error).__name__, None
+
+
+def _all_equal(values: list[Any]) -> bool:
+    return all(value == values[0] for value in values)
+
+
+def note_saved(step: int) -> None:
+    """Notes the newest step that is saved, for the line that is printed if a process is lost.
+
+    0 means that a run has begun, and has saved nothing yet.
+    """
+    _OURS.monitor.note_saved(step)
+
+
+def fail(line: str, *, may_follow: bool = False) -> bool:
+    """Announces an error, because of which this process ends; the others will end too.
+
+    The caller then calls `end`.
+
+    Args:
+      line: the error.
+      may_follow: whether the loss of another process may have caused the error, as an error of
+        TensorFlow's connections: it then waits for that loss, which ends this process.
+
+    Returns:
+      Whether to print the error: not if all processes have the same one and this is not the first.
+    """
+    return _OURS.group.fail(line, may_follow=may_follow)
+
+
+def end(code: int) -> NoReturn:
+    """Ends this process after `fail`, without waiting for others as the end of Python would.
+
+    Libraries wait at their end for processes that will never get there.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)

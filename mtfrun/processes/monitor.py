@@ -1,0 +1,60 @@
+"""The end of this process because of another one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+LOST = 4
+"""The exit code of a process that ends because another one has failed or is lost."""
+
+# Seconds for printing and cleaning up: the standard streams may be blocked.
+_LAST_SECS = 5.0
+
+
+class Monitor:
+    """Ends this process when it is told to, in any thread, even if all others wait in native code.
+
+    Args:
+      before_exit: called before the process ends; no block is left then, so that nothing else
+        removes temporary files.
+    """
+
+    def __init__(self, before_exit: Callable[[], object] = lambda: None):
+        self._before_exit = before_exit
+        self._saved_step: int | None = None
+        self._ending = threading.Lock()
+
+    def note_saved(self, step: int) -> None:
+        """Notes the newest step that is saved, 0 for none yet."""
+        self._saved_step = step
+
+    def line(self, cause: str) -> str:
+        """Returns what is printed: the cause, and what is not lost."""
+        if self._saved_step is None:
+            return f"mtfrun: error: {cause}"
+        if not self._saved_step:
+            return f"mtfrun: error: {cause}; no step was saved"
+        return (
+            f"mtfrun: error: {cause}; step {self._saved_step} is saved, and the same command goes "
+            "on from there"
+        )
+
+    def end(self, cause: str) -> NoReturn:
+        """Prints one line and ends the process with the code LOST."""
+        self._ending.acquire()  # for ever: only one cause is printed
+
+        def last_words() -> None:
+            with contextlib.suppress(Exception):
+                print(self.line(cause), file=sys.stderr, flush=True)
+            with contextlib.suppress(Exception):
+                self._before_exit()
+
+        printing = threading.Thread(target=last_words, daemon=True)
+        printing.start()
+        printing.join(_LAST_SECS)
+        os._exit(LOST)

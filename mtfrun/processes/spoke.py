@@ -1,0 +1,105 @@
+"""Every process of a run but the first one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mtfrun.processes.address import Address
+from mtfrun.processes.connection import KIND, Connection, Message
+from mtfrun.processes.errors import DisagreementError, ProcessesError
+from mtfrun.processes.group import Group, process_name, this_process
+from mtfrun.processes.hub import END, FAILED, HELLO, REFUSED, WELCOME
+from mtfrun.processes.timeouts import Timeouts
+
+
+class Spoke(Group):
+    """A process that is connected to the first one; the constructor waits until all have come.
+
+    Args:
+      index: the number of this process, at least 1.
+      count: the number of processes.
+      address: of the first process.
+      timeouts: of the run.
+      end: called in a thread, once, when another process has failed or is lost; ends this process.
+
+    Raises:
+      ProcessesError: the first process is not there, or a process has not come in time.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        count: int,
+        address: Address,
+        timeouts: Timeouts,
+        end: Callable[[str], None],
+    ):
+        self.index, self.count = index, count
+        self._timeouts = timeouts
+        self._end = end
+        self._place = f"at {address}"  # of the first process
+        self._refusal: str | None = None
+        self._joined = threading.Event()
+        self._failure: bool | None = None  # whether the announced error may follow from another
+        self._is_common = False  # whether all have announced the same error
+        self._verdict = threading.Event()
+        self._hub = Connection(address.connect(timeouts.join_secs), timeouts)
+        self.host = self._hub.local_host
+        self._hub.send({KIND: HELLO, "index": index, "count": count, "place": this_process()})
+        self._hub.start(self._receive, self._lose_hub)
+        refusal = self._await_all()
+        if refusal is not None:
+            self._hub.drop()
+            raise ProcessesError(refusal)
+
+    def gather(self, name: str, value: Any) -> list[Any]:
+        """See the base class."""
+        self._hub.send_value(name, value)
+        asked, values = self._hub.receive_value()
+        if asked != name:
+            raise DisagreementError(f"the first process is at {asked!r}, this one at {name!r}")
+        return list(values)
+
+    def fail(self, line: str, *, may_follow: bool) -> bool:
+        """See the base class."""
+        self._failure = may_follow
+        self._hub.send({KIND: FAILED, "line": line, "may_follow": may_follow})
+        self._verdict.wait(self._timeouts.consequence_secs + self._timeouts.failure_secs)
+        return not self._is_common
+
+    def leave(self) -> None:
+        """See the base class."""
+        self.gather("leave", None)
+        self._hub.close()
+
+    def _await_all(self) -> str | None:
+        """Waits until all processes have come; returns why they have not, or None."""
+        self._joined.wait()
+        return self._refusal
+
+    def _receive(self, message: Message) -> None:
+        kind = message[KIND]
+        if kind == WELCOME:
+            self._place = message["place"]
+            self._joined.set()
+        elif kind == REFUSED:
+            self._refusal = message["line"]
+            self._joined.set()
+        elif kind == END:
+            self._be_ended(message["index"], message["cause"])
+
+    def _be_ended(self, index: int | None, cause: str | None) -> None:
+        """Ends this process, or lets it end itself if it has an error of its own."""
+        if not self._joined.is_set():
+            self._refusal = cause
+            self._joined.set()
+        elif cause is None or index == self.index or self._failure is False:
+            self._is_common = cause is None
+            self._verdict.set()
+        else:
+            self._end(cause)
+
+    def _lose_hub(self, what: str) -> None:
+        self._be_ended(0, f"{process_name(0, self.count, self._place)} {what}")

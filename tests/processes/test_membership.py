@@ -1,0 +1,194 @@
+"""Real processes that join, agree, fail and are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mtfrun import processes
+from mtfrun.errors import InputError
+from mtfrun.processes import LOST, ProcessesError
+from tests.processes.threads import free_address
+
+# Runs as process INDEX of COUNT at ADDRESS; then what the test says.
+_START = """
+import os, signal, sys, time
+from mtfrun import processes
+from mtfrun.errors import InputError
+count, index, address = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+processes.join(
+    count, index, address,
+    timeouts=processes.Timeouts(10.0, 0.05, 1.5, 1.0),
+    before_exit=lambda: print("files are removed", flush=True),
+)
+"""
+
+# Longest time until the end of a process, far above what the timeouts above allow.
+_END_SECS = 15.0
+
+
+class _Run:
+    """Processes that run the same text."""
+
+    def __init__(self, count: int, body: str):
+        address = str(free_address())
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _START + body, str(count), str(index), address],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in range(count)
+        ]
+
+    def first_line(self, index: int) -> str:
+        """Returns the first line that a process prints."""
+        stdout = self.processes[index].stdout
+        assert stdout is not None
+        return stdout.readline()
+
+    def ends(self) -> list[tuple[int, str, str]]:
+        """Returns the exit codes, and what was printed."""
+        ends = []
+        for process in self.processes:
+            output, errors = process.communicate(timeout=_END_SECS)
+            ends.append((process.returncode, output, errors))
+        return ends
+
+    def kill(self) -> None:
+        """Ends what is left."""
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[type[_Run]]:
+    """Starts processes, and ends them after the test."""
+    runs = []
+
+    class Started(_Run):
+        def __init__(self, count: int, body: str):
+            super().__init__(count, body)
+            runs.append(self)
+
+    yield Started
+    for run in runs:
+        run.kill()
+
+
+def test_a_process_alone_agrees_with_itself() -> None:
+    assert (processes.count(), processes.index(), processes.is_first()) == (1, 0, True)
+    assert processes.agree([1, "a"]) == [1, "a"]
+    assert processes.gather(2.5) == [2.5]
+    assert processes.by_first(lambda: 3) == 3
+    processes.barrier("nothing")
+    assert processes.fail("an error")
+    with pytest.raises(InputError, match=r"^mine$"), processes.together("block"):
+        raise InputError("mine")
+
+
+def test_joining_checks_its_arguments() -> None:
+    processes.join(1, 0, "unused")
+    assert processes.count() == 1
+    with pytest.raises(ProcessesError, match="--process_id=2 is not below --num_processes=2"):
+        processes.join(2, 2, "localhost:1")
+    with pytest.raises(ProcessesError, match="is no host:port"):
+        processes.join(2, 1, "localhost")
+
+
+def test_processes_agree(start: type[_Run]) -> None:
+    body = """
+print(processes.agree(10 * index), processes.gather(index), processes.by_first(lambda: [index]))
+with processes.together("nothing"):
+    pass
+try:
+    with processes.together("save"):
+        if index == 1:
+            raise InputError("the disk is full")
+except InputError as error:
+    print(error)
+try:
+    with processes.together("read"):
+        raise InputError("damaged")
+except InputError as error:
+    print(type(error).__name__, error)
+def choose():
+    raise InputError("there is none")
+try:
+    processes.by_first(choose)
+except InputError as error:
+    print(error)
+try:
+    with processes.together("defect"):
+        if index == 0:
+            raise KeyError("name")
+except Exception as error:
+    print(type(error).__name__, error)
+processes.leave()
+print(processes.count())
+"""
+    same = "0 [0, 1] [0]\nprocess 1 of 2: the disk is full\nInputError damaged\nthere is none\n"
+    assert start(2, body).ends() == [
+        (0, same + "KeyError 'name'\n1\n", ""),
+        (0, same + "ProcessesError process 0 of 2: 'name'\n1\n", ""),
+    ]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_ends_the_others_with_one_line(
+    start: type[_Run], victim: int, number: signal.Signals
+) -> None:
+    # The others wait in native code, as in a collective.
+    body = """
+processes.note_saved(300)
+processes.barrier("ready")
+print("ready", flush=True)
+time.sleep(60)
+"""
+    run = start(2, body)
+    for index in range(2):
+        assert run.first_line(index) == "ready\n"
+    began = time.monotonic()
+    os.kill(run.processes[victim].pid, number)
+    other = run.processes[1 - victim]
+    output, errors = other.communicate(timeout=_END_SECS)
+    assert time.monotonic() - began < _END_SECS
+    assert (other.returncode, output) == (LOST, "files are removed\n")
+    (line,) = errors.splitlines()
+    assert line.startswith(f"mtfrun: error: process {victim} of 2 (pid {run.processes[victim].pid}")
+    assert line.endswith("; step 300 is saved, and the same command goes on from there")
+
+
+def test_an_error_ends_all_processes(start: type[_Run]) -> None:
+    body = """
+processes.note_saved(0)
+processes.barrier("ready")
+if index == 1:
+    assert processes.fail("no such word: 'blau'")
+    print("mtfrun: error: mine", file=sys.stderr)
+    processes.end(2)
+time.sleep(60)
+"""
+    (code, _, errors), (failed_code, _, own_errors) = start(2, body).ends()
+    assert (failed_code, own_errors) == (2, "mtfrun: error: mine\n")
+    assert code == LOST
+    (line,) = errors.splitlines()
+    assert line.endswith("failed: no such word: 'blau'; no step was saved")
+
+
+def test_the_same_error_is_printed_once(start: type[_Run]) -> None:
+    body = """
+if processes.fail("no such file"):
+    print("mtfrun: error: no such file", file=sys.stderr)
+processes.end(2)
+"""
+    assert start(2, body).ends() == [(2, "", "mtfrun: error: no such file\n"), (2, "", "")]

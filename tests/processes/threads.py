@@ -1,0 +1,71 @@
+"""Several "processes" in threads of one, so that tests see what each of them does."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mtfrun.processes.address import Address
+from mtfrun.processes.group import Group
+from mtfrun.processes.hub import Hub
+from mtfrun.processes.spoke import Spoke
+from mtfrun.processes.timeouts import Timeouts
+
+QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=1.0, failure_secs=0.3)
+
+
+def free_address() -> Address:
+    """Returns an address at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return Address("127.0.0.1", server.getsockname()[1])
+
+
+class Ends:
+    """What the processes were told when they were ended by others.
+
+    Attributes:
+      causes: by the number of the process.
+    """
+
+    def __init__(self) -> None:
+        self.causes: dict[int, str] = {}
+        self._changed = threading.Condition()
+
+    def of(self, index: int) -> Callable[[str], None]:
+        """Returns what ends a process."""
+
+        def end(cause: str) -> None:
+            with self._changed:
+                assert index not in self.causes, "a process ends once"
+                self.causes[index] = cause
+                self._changed.notify_all()
+
+        return end
+
+    def wait(self, number: int, secs: float = 5.0) -> dict[int, str]:
+        """Returns the causes when that many processes have been ended."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.causes) >= number, secs), self.causes
+            return self.causes
+
+
+def in_all(groups: list[Group], function: Callable[[Group], Any]) -> list[Any]:
+    """Returns `function` of each, which run at the same time."""
+    with concurrent.futures.ThreadPoolExecutor(len(groups)) as pool:
+        return list(pool.map(function, groups))
+
+
+def join_all(count: int, ends: Ends, timeouts: Timeouts = QUICK) -> list[Group]:
+    """Returns the groups of `count` processes."""
+    address = free_address()
+
+    def join(index: int) -> Group:
+        if index == 0:
+            return Hub(count, address, timeouts, ends.of(0))
+        return Spoke(index, count, address, timeouts, ends.of(index))
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(join, range(count)))
