@@ -12,11 +12,14 @@ from tensorflow.experimental import dtensor
 from mtfrun import processes
 from mtfrun.errors import did_you_mean
 from mtfrun.mtf import cluster
+from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+
+_DEFAULT_SETTINGS = DeviceSettings()
 
 
 class SpecifiedTensor(Protocol):
@@ -45,6 +48,7 @@ class Mesh:
       devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
+      settings: of TensorFlow for the devices.
 
     Raises:
       LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
@@ -59,6 +63,7 @@ class Mesh:
         shape: ShapeLike = "data:1,model:1",
         layout: LayoutLike = "",
         devices: Sequence[str] | None = None,
+        settings: DeviceSettings = _DEFAULT_SETTINGS,
     ):
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
@@ -70,6 +75,7 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
+        settings.apply()
         self.devices = choose_devices(self.shape, devices or None)
         self.dtensor_mesh = None
         if self.size > 1:
