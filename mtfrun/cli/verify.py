@@ -27,7 +27,7 @@ from mtfrun.verification import (
 )
 
 # The exit code if numbers on a mesh are not those of one device.
-NOT_EQUAL = 4
+NOT_EQUAL = 5
 
 
 @terminable()

@@ -151,6 +151,7 @@ from mtfrun.mtf.ops.structure import (
     reshape,
     transpose,
 )
+from mtfrun.mtf.planned import planned_meshes
 from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
 from mtfrun.mtf.random import (
     Key,
@@ -273,6 +274,7 @@ __all__ = [
     "ones_like",
     "optimization_barrier",
     "pad",
+    "planned_meshes",
     "pool_tensor_1d",
     "pow",
     "random_key",

@@ -17,6 +17,7 @@ from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules
+from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
 _DEFAULT_SETTINGS = DeviceSettings()
@@ -50,6 +51,10 @@ class Mesh:
         other accelerators from TensorFlow.
       settings: of TensorFlow for the devices.
 
+    Attributes:
+      is_planned: whether its devices need not exist and programs only compile, see
+        `mtf.planned_meshes`.
+
     Raises:
       LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
 
@@ -75,9 +80,14 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
+        self.is_planned = is_planning()
+        self.dtensor_mesh = None
+        if self.is_planned:
+            self.devices = [f"CPU:{number}" for number in range(self.size)]
+            self.dtensor_mesh = first_device_of(self.shape)
+            return
         settings.apply()
         self.devices = choose_devices(self.shape, devices or None)
-        self.dtensor_mesh = None
         if self.size > 1:
             self.dtensor_mesh = self._make_dtensor_mesh()
 
@@ -155,6 +165,27 @@ class Mesh:
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
+
+    def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
+        """Returns the part of a tensor of this shape that each device of this process holds.
+
+        Raises:
+          LayoutError: see `partition`.
+        """
+        shape = convert_to_shape(shape)
+        partition = self.partition(shape)
+        sizes = self.local_sizes(shape)
+        if self.dtensor_mesh is None:
+            return [tuple(slice(0, size) for size in sizes)]
+        return [
+            tuple(
+                slice(0, size)
+                if axis is None
+                else slice(place[axis] * size, (place[axis] + 1) * size)
+                for size, axis in zip(sizes, partition, strict=True)
+            )
+            for place in self.dtensor_mesh.local_device_locations()
+        ]
 
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""

@@ -87,13 +87,7 @@ class Variable(Arithmetic):
     def initialize(self, seed: int, path: str) -> None:
         """Allocates the storage, with a value that depends on `seed` and `path` alone."""
         self.path = path
-        digest = hashlib.blake2b(f"{seed}:{path}".encode(), digest_size=16).digest()
-        rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        value = np.asarray(self.initializer(self.shape, rng)).astype(self.dtype.as_numpy_dtype)
-        if value.shape != tuple(self.shape.to_integer_list):
-            raise ShapeError(
-                f"the initializer of {path} returned sizes {value.shape} for {self.shape}"
-            )
+        value = self._initial_value(seed)
         if self.mesh.is_distributed:
             self._storage = dtensor.DVariable(
                 pack(self.mesh, value, self.shape), trainable=self.trainable
@@ -102,6 +96,20 @@ class Variable(Arithmetic):
             self._storage = tf.Variable(
                 value, trainable=self.trainable, name=path.rpartition("/")[2]
             )
+
+    def _initial_value(self, seed: int) -> np.ndarray:
+        if self.mesh.is_planned:
+            # A view of one zero: only the part of the first device will take memory.
+            zero = np.zeros([], self.dtype.as_numpy_dtype)
+            return np.broadcast_to(zero, self.shape.to_integer_list)
+        digest = hashlib.blake2b(f"{seed}:{self.path}".encode(), digest_size=16).digest()
+        rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        value = np.asarray(self.initializer(self.shape, rng)).astype(self.dtype.as_numpy_dtype)
+        if value.shape != tuple(self.shape.to_integer_list):
+            raise ShapeError(
+                f"the initializer of {self.path} returned sizes {value.shape} for {self.shape}"
+            )
+        return value
 
     def read(self) -> Tensor:
         """Returns the value as a tensor."""
