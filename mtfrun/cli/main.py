@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
     0: success. 2: bad input, one line on standard error. 3: a model's numbers are infinite or not a
-    number, one line. 4: another process of the run was lost, one line. 1: an unexpected error, with
-    its traceback. 128 + number: a signal.
+    number, one line. 4: `verify` found unequal numbers. 5: another process of the run was lost, one
+    line. 1: an unexpected error, with its traceback. 128 + number: a signal.
     """
     with unfailing_stderr(), warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
