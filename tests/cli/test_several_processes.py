@@ -112,7 +112,7 @@ def test_training_evaluation_and_decodes_are_those_of_one_process(
 
     # A checkpoint of several processes is restored by any number of processes, at its position.
     ends = {}
-    for number in {1, 2, 4}:
+    for number in (1, 2, 4):
         copy = tmp_path / f"on {number}"
         shutil.copytree(of_processes, copy)
         for path in (copy / "checkpoints").glob("ckpt-20.*"):

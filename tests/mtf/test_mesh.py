@@ -231,7 +231,7 @@ def test_a_gpu_that_tensorflow_does_not_list_is_reported_with_the_reason(
 
 def test_processes_must_divide_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mtfrun.processes.count", lambda: 3)
-    with pytest.raises(mtf.LayoutError, match="has 4 device.s., which 3 processes do not divide"):
+    with pytest.raises(mtf.LayoutError, match=r"has 4 device.s., which 3 processes do not divide"):
         mtf.Mesh("data:2,model:2")
 
 
