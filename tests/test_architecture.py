@@ -39,6 +39,7 @@ LEVELS = {
     "training": 3,
     "evaluation": 3,
     "experiment": 4,
+    "planning": 5,
     "verification": 5,
     "cli": 6,
     "__main__": 7,  # python -m mtfrun

@@ -1,6 +1,7 @@
 """Named tensors on a mesh: `from mtfrun import mtf`."""
 
 from mtfrun.mtf import initializers
+from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.broadcasting import is_subsequence, verify_no_new_dims
 from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.dtypes import DTypePolicy
@@ -150,6 +151,7 @@ from mtfrun.mtf.ops.structure import (
     reshape,
     transpose,
 )
+from mtfrun.mtf.planned import planned_meshes
 from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
 from mtfrun.mtf.random import (
     Key,
@@ -162,11 +164,21 @@ from mtfrun.mtf.random import (
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
-from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable
+from mtfrun.mtf.variables import (
+    SLOT_RULES,
+    Variable,
+    assign,
+    assign_add,
+    assign_sub,
+    read_variable,
+    sharded,
+)
 
 __all__ = [
+    "SLOT_RULES",
     "CrossEntropy",
     "DTypePolicy",
+    "DeviceSettings",
     "Dimension",
     "DimensionLike",
     "Initializer",
@@ -271,6 +283,7 @@ __all__ = [
     "ones_like",
     "optimization_barrier",
     "pad",
+    "planned_meshes",
     "pool_tensor_1d",
     "pow",
     "random_key",
@@ -298,6 +311,7 @@ __all__ = [
     "sample_with_temperature",
     "selu",
     "serialize_training_step",
+    "sharded",
     "shift",
     "sigmoid",
     "sign",

@@ -12,22 +12,35 @@ from tensorflow.experimental import dtensor
 from mtfrun import processes
 from mtfrun.errors import did_you_mean
 from mtfrun.mtf import cluster
+from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
-from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules
+from mtfrun.mtf.layout import (
+    SLOTS,
+    WEIGHTS,
+    LayoutLike,
+    check_divides,
+    convert_to_layout_rules,
+    legal_sizes,
+)
+from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+
+_DEFAULT_SETTINGS = DeviceSettings()
 
 
 class SpecifiedTensor(Protocol):
-    """A tensor or variable that has a shape and a type, but not necessarily a value.
+    """A variable that has a shape and a type, but not necessarily a value.
 
     Attributes:
       shape: the named dimensions.
+      stored_shape: the same with the names by which its storage is laid out, see `Mesh.spread`.
       dtype: the element type.
     """
 
     shape: Shape
+    stored_shape: Shape
     dtype: tf.DType
 
 
@@ -41,10 +54,16 @@ class Mesh:
 
     Args:
       shape: the mesh axes, such as "data:2;model:4".
-      layout: rules "dimension:axis"; a dimension without a rule is replicated.
+      layout: rules "dimension:axis"; a dimension without a rule is replicated. For the rules
+        "slots:axis" and "weights:axis" see `spread`.
       devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
+      settings: of TensorFlow for the devices.
+
+    Attributes:
+      is_planned: whether its devices need not exist and programs only compile, see
+        `mtf.planned_meshes`.
 
     Raises:
       LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
@@ -59,10 +78,13 @@ class Mesh:
         shape: ShapeLike = "data:1,model:1",
         layout: LayoutLike = "",
         devices: Sequence[str] | None = None,
+        settings: DeviceSettings = _DEFAULT_SETTINGS,
     ):
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
         self._partitions: dict[Shape, tuple[str | None, ...]] = {}
+        # The axes of the dimensions that `spread` has named.
+        self._spread_dims: dict[str, str] = {}
         axes = self.shape.dimension_names
         for dimension, axis in self.layout.items():
             if axis not in axes:
@@ -70,8 +92,15 @@ class Mesh:
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
-        self.devices = choose_devices(self.shape, devices or None)
+        self.is_planned = is_planning()
+        self._undivided: dict[Dimension, int] | None = {} if self.is_planned else None
         self.dtensor_mesh = None
+        if self.is_planned:
+            self.devices = [f"CPU:{number}" for number in range(self.size)]
+            self.dtensor_mesh = first_device_of(self.shape)
+            return
+        settings.apply()
+        self.devices = choose_devices(self.shape, devices or None)
         if self.size > 1:
             self.dtensor_mesh = self._make_dtensor_mesh()
 
@@ -111,12 +140,39 @@ class Mesh:
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
-        return self.layout.get(dim.name)
+        return self.layout.get(dim.name) or self._spread_dims.get(dim.name)
 
     def num_splits(self, dim: Dimension) -> int:
         """Returns the number of parts that `dim` is split into."""
         axis = self.axis_of(dim)
         return 1 if axis is None else self.shape.get_dim_by_name(axis).size
+
+    def spread(self, shape: ShapeLike, rules: Sequence[str] = (WEIGHTS, SLOTS)) -> Shape:
+        """Returns the shape by which a variable or slot is split further, as reserved rules say.
+
+        A rule "slots:data" splits the largest dimension that the axis `data` divides and that is
+        not split yet; of equal ones the first. That dimension is renamed to "<name>_over_data",
+        which the axis splits. A shape stays as it is where the axis splits one of its dimensions
+        already, or divides none, or has one device.
+
+        Args:
+          shape: the named dimensions.
+          rules: the reserved rules to apply, one after the other: `layout.WEIGHTS`, of variables
+            and what belongs to them, and `layout.SLOTS`, of slots.
+        """
+        shape = convert_to_shape(shape)
+        for rule in rules:
+            axis = self.layout.get(rule)
+            parts = 1 if axis is None else self.shape.get_dim_by_name(axis).size
+            if axis is None or parts == 1 or axis in self.partition(shape):
+                continue
+            free = [dim for dim in shape if dim.size % parts == 0 and self.num_splits(dim) == 1]
+            if free:
+                dim = max(free, key=lambda dim: dim.size)
+                name = f"{dim.name}_over_{axis}"
+                self._spread_dims[name] = axis
+                shape = shape.rename_dimension(dim.name, name)
+        return shape
 
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
@@ -136,6 +192,11 @@ class Mesh:
             axis = self.axis_of(dim)
             if axis is None:
                 continue
+            if dim.name in (SLOTS, WEIGHTS):
+                raise LayoutError(
+                    f"dimension {dim.name!r} of {shape} has the name of the layout rule "
+                    f"{dim.name}:{axis}, which is about variables: rename the dimension"
+                )
             if axis in by_axis:
                 raise LayoutError(
                     f"dimensions {by_axis[axis].name!r} and {dim.name!r} of {shape} are both on "
@@ -143,8 +204,31 @@ class Mesh:
                 )
             by_axis[axis] = dim
             parts = self.num_splits(dim)
-            check_divides(parts, dim, f"over mesh axis {axis}:{parts}", shape)
+            if self._undivided is not None and dim.size % parts:
+                self._undivided[dim] = parts
+            else:
+                check_divides(parts, dim, f"over mesh axis {axis}:{parts}", shape)
         return tuple(self.axis_of(dim) for dim in shape)
+
+    def require_division(self) -> None:
+        """Ends the description of a planned mesh, which only notes what its axes do not divide.
+
+        Raises:
+          LayoutError: an axis does not divide a dimension; names all of these, and sizes that are
+            near and legal.
+        """
+        undivided, self._undivided = self._undivided, None
+        if undivided:
+            self._partitions.clear()
+            problems = ", ".join(
+                f"{dim.name}:{dim.size} over {self.axis_of(dim)}:{parts} "
+                f"({legal_sizes(parts, dim)})"
+                for dim, parts in undivided.items()
+            )
+            raise LayoutError(
+                f"mesh {self.shape.to_string} does not divide {problems}: use the sizes in "
+                "brackets, or change the mesh or the rules"
+            )
 
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""
@@ -206,23 +290,25 @@ class Mesh:
         return {name for shape in self._partitions for name in shape.dimension_names}
 
     def unused_rules(self) -> list[str]:
-        """Returns the tensor dimensions that have a rule and have not been laid out so far."""
+        """Returns the names that have a rule which has not split anything so far."""
         seen = self.dimension_names_seen
+        if not self._spread_dims.keys().isdisjoint(seen):
+            seen |= {SLOTS, WEIGHTS}
         return [dimension for dimension in self.layout if dimension not in seen]
 
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
         """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.
 
-        The variables need no storage. `mtfrun.mtf.collectives` counts what devices send.
+        The variables need no storage. `mtfrun.planning` says what devices send.
         """
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():
-            local = self.local_sizes(variable.shape)
+            local = self.local_sizes(variable.stored_shape)
             rows.append(
                 (
                     path,
                     variable.shape.to_string or "scalar",
-                    ",".join(axis or "-" for axis in self.partition(variable.shape)),
+                    ",".join(axis or "-" for axis in self.partition(variable.stored_shape)),
                     "x".join(map(str, local)),
                     f"{math.prod(local) * variable.dtype.size:,}",
                 )

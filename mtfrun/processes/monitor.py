@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-LOST = 5
+LOST = 4
 """The exit code of a process that ends because another one has failed or is lost."""
 
 # Seconds for printing and cleaning up: the standard streams may be blocked.

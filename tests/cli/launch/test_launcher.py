@@ -119,7 +119,7 @@ def test_a_process_that_others_miss_is_the_cause(launch: Callable[..., Launched]
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(0.2)
         say("mtfrun: error: process 1 of 2 gives no sign of life")
-        sys.exit(5)
+        sys.exit(4)
     """
     launched = launch(program)
     assert launched.lines == ["mtfrun: error: process 1 of 2 gives no sign of life"]
@@ -155,7 +155,7 @@ _FAILS_TWICE = """
     say(f"{count} {'--restart' in sys.argv} {flags.get('gin.MESH', '')}") if process == 0 else None
     if process == count - 1 and starts < 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    sys.exit(5 if starts < 2 else 0)
+    sys.exit(4 if starts < 2 else 0)
 """
 
 
@@ -220,7 +220,7 @@ def test_an_error_of_a_process_leaves_none_out(launch: Callable[..., Launched]) 
         first = folder / f"started-{process}"
         if not first.exists():
             first.touch()
-            sys.exit(1 if process == 0 else 5)
+            sys.exit(1 if process == 0 else 4)
     """
     launched = launch(program, 2, max_restarts=1, is_elastic=True)
     assert launched.code == 0
