@@ -99,7 +99,7 @@ def _parsed(arguments: list[str]) -> int:
     command = end_with_launcher() or command
     with contextlib.ExitStack() as stack:
         stack.enter_context(joined(flags))
-        if flags.command == "train" and flags.dry_run:
+        if flags.command == "plan" or (flags.command == "train" and flags.dry_run):
             flags.program_dump = stack.enter_context(program_dump())
         return _run(flags, command)
 

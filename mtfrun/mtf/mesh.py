@@ -21,6 +21,7 @@ from mtfrun.mtf.layout import (
     LayoutLike,
     check_divides,
     convert_to_layout_rules,
+    legal_sizes,
 )
 from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
@@ -87,6 +88,7 @@ class Mesh:
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
         self.is_planned = is_planning()
+        self._undivided: dict[Dimension, int] | None = {} if self.is_planned else None
         self.dtensor_mesh = None
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
@@ -196,8 +198,31 @@ class Mesh:
                 )
             by_axis[axis] = dim
             parts = self.num_splits(dim)
-            check_divides(parts, dim, f"over mesh axis {axis}:{parts}", shape)
+            if self._undivided is not None and dim.size % parts:
+                self._undivided[dim] = parts
+            else:
+                check_divides(parts, dim, f"over mesh axis {axis}:{parts}", shape)
         return tuple(self.axis_of(dim) for dim in shape)
+
+    def require_division(self) -> None:
+        """Ends the description of a planned mesh, which only notes what its axes do not divide.
+
+        Raises:
+          LayoutError: an axis does not divide a dimension; names all of these, and sizes that are
+            near and legal.
+        """
+        undivided, self._undivided = self._undivided, None
+        if undivided:
+            self._partitions.clear()
+            problems = ", ".join(
+                f"{dim.name}:{dim.size} over {self.axis_of(dim)}:{parts} "
+                f"({legal_sizes(parts, dim)})"
+                for dim, parts in undivided.items()
+            )
+            raise LayoutError(
+                f"mesh {self.shape.to_string} does not divide {problems}: use the sizes in "
+                "brackets, or change the mesh or the rules"
+            )
 
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""
@@ -268,7 +293,7 @@ class Mesh:
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
         """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.
 
-        The variables need no storage. `mtfrun.mtf.collectives` counts what devices send.
+        The variables need no storage. `mtfrun.planning` says what devices send.
         """
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():
