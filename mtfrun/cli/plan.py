@@ -29,7 +29,7 @@ from mtfrun.planning import (
 from mtfrun.rundir import atomic_open
 
 # The exit code if the memory of a device does not suffice.
-TOO_LITTLE_MEMORY = 5
+TOO_LITTLE_MEMORY = 6
 
 
 @terminable()

@@ -1,6 +1,7 @@
 """Named tensors on a mesh: `from mtfrun import mtf`."""
 
 from mtfrun.mtf import initializers
+from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.broadcasting import is_subsequence, verify_no_new_dims
 from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.dtypes import DTypePolicy
@@ -177,6 +178,7 @@ __all__ = [
     "SLOT_RULES",
     "CrossEntropy",
     "DTypePolicy",
+    "DeviceSettings",
     "Dimension",
     "DimensionLike",
     "Initializer",

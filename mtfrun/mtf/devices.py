@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from mtfrun import processes
 from mtfrun.errors import did_you_mean
+from mtfrun.mtf.accelerators import start_accelerators
 from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.shape import Shape
 
@@ -47,7 +48,14 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
             _use_alone(chosen[0], shape)
     elif _kind(chosen[0]) == "CPU":
         _simulate(1 + max(map(_number, chosen)), shape)
+    if _needs_start(shape, _kind(chosen[0])):
+        start_accelerators(_kind(chosen[0]), shape.to_string)
     return chosen
+
+
+def _needs_start(shape: Shape, kind: str) -> bool:
+    """Returns whether DTensor must be started; for several processes cluster.py does it."""
+    return processes.count() == 1 and (kind == "TPU" or (kind == "GPU" and shape.size > 1))
 
 
 def describe_devices(names: Sequence[str]) -> str:

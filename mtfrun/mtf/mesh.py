@@ -12,6 +12,7 @@ from tensorflow.experimental import dtensor
 from mtfrun import processes
 from mtfrun.errors import did_you_mean
 from mtfrun.mtf import cluster
+from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
@@ -25,6 +26,8 @@ from mtfrun.mtf.layout import (
 )
 from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
+
+_DEFAULT_SETTINGS = DeviceSettings()
 
 
 class SpecifiedTensor(Protocol):
@@ -56,6 +59,7 @@ class Mesh:
       devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
+      settings: of TensorFlow for the devices.
 
     Attributes:
       is_planned: whether its devices need not exist and programs only compile, see
@@ -74,6 +78,7 @@ class Mesh:
         shape: ShapeLike = "data:1,model:1",
         layout: LayoutLike = "",
         devices: Sequence[str] | None = None,
+        settings: DeviceSettings = _DEFAULT_SETTINGS,
     ):
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
@@ -94,6 +99,7 @@ class Mesh:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
             self.dtensor_mesh = first_device_of(self.shape)
             return
+        settings.apply()
         self.devices = choose_devices(self.shape, devices or None)
         if self.size > 1:
             self.dtensor_mesh = self._make_dtensor_mesh()

@@ -125,7 +125,10 @@ class _Loop:
             with_perplexity=self._reporting.with_perplexity,
         )
         self._steps_function = train_steps_function(
-            state, microbatches=options.microbatches, clip_norm=options.clip_norm
+            state,
+            microbatches=options.microbatches,
+            clip_norm=options.clip_norm,
+            jit_compile=options.uses_xla(state.mesh),
         )
         self._guard = FiniteGuard(state, run)
         self._saving = Saving(

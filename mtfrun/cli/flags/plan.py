@@ -25,7 +25,7 @@ mesh axis and the dimensions that cause them; what is replicated although it cou
 rules without effect. If mesh axes do not divide dimensions, all of these are named, with the
 nearest sizes that fit.
 
---mesh and --layout replace those of the configuration. With --device_memory the exit code is 5 if a
+--mesh and --layout replace those of the configuration. With --device_memory the exit code is 6 if a
 device's memory does not suffice. --bandwidth, the bytes a second that a device sends along an axis,
 gives the time that the collectives take at least; nothing is said of computation. --picture writes
 the mesh and what its devices hold and send, as SVG, HTML or text; - prints it as text.
