@@ -7,13 +7,14 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from mtfrun import mtf
+from mtfrun.experiment import Training
 
 # Axes of meshes, where the configuration has no names for so many.
 _AXES = ("data", "model", "third")
-BATCH, OUTER_BATCH = "batch", "outer_batch"
+BATCHES = (BATCH, OUTER_BATCH) = ("batch", "outer_batch")
 # A dimension that fewer of all numbers have is not worth an axis: a table of positions.
 _LEAST_SHARE = 0.02
 
@@ -52,10 +53,13 @@ class Dimensions:
     Attributes:
       shapes: of all tensors of a step on one device.
       roots: the names of the dimensions of variables and features. The others are made from them.
+      batch_size: rows of a microbatch, which `batch` and `outer_batch` have together. A model that
+        reads `outer_batch` has it in `shapes` with any size.
     """
 
     shapes: tuple[mtf.Shape, ...]
     roots: frozenset[str]
+    batch_size: int
 
     @functools.cached_property
     def sizes(self) -> Mapping[str, frozenset[int]]:
@@ -63,7 +67,7 @@ class Dimensions:
         sizes: dict[str, set[int]] = collections.defaultdict(set)
         for dim in itertools.chain(*self.shapes):
             if dim.size > 1:
-                sizes[dim.name].add(dim.size)
+                sizes[dim.name].add(self.batch_size if dim.name in BATCHES else dim.size)
         return {name: frozenset(values) for name, values in sizes.items()}
 
     @functools.cached_property
@@ -85,7 +89,9 @@ class Dimensions:
         names = sorted(
             name
             for name in self.roots & set(self.sizes)
-            if all(size % parts == 0 for size in self.sizes[name])
+            # The others are made where the layout asks for them.
+            if not name.startswith("_") and not name.endswith("_unsplit")
+            and all(size % parts == 0 for size in self.sizes[name])
             and self.share(name) >= _LEAST_SHARE
         )
         return sorted(_independent_sets(names, self.neighbours), key=sorted)
@@ -109,8 +115,8 @@ def layouts(
 ) -> list[Candidate]:
     """Returns the candidates for a number of devices, of one to three axes.
 
-    Every axis splits as many dimensions as it can. Candidates that leave a device with the least to
-    do come first; those beyond `most` are dropped.
+    Every axis splits as many dimensions as it can. Those that leave a device with the least to do
+    come first. At most a quarter of the candidates have one axis, a quarter of them three.
 
     Args:
       dimensions: of the model, on one device.
@@ -119,14 +125,20 @@ def layouts(
       most: the number of candidates.
     """
     names = [*axes, *(axis for axis in _AXES if axis not in axes)]
-    ranked: dict[Candidate, float] = {}
+    by_axes: dict[int, dict[Candidate, float]] = {1: {}, 2: {}, 3: {}}
     for sizes in _factorizations(devices, most=3):
         for sets in itertools.product(*(dimensions.sets(size) for size in sizes)):
             candidate = _candidate(dimensions, sizes, sets, names)
             if candidate is not None:
                 mesh = {axis.name: axis.size for axis in candidate.mesh}
-                ranked[candidate] = dimensions.entries(candidate.layout, mesh)
-    return sorted(ranked, key=lambda candidate: ranked[candidate])[:most]
+                entries = dimensions.entries(candidate.layout, mesh)
+                by_axes[len(sizes)][candidate] = entries
+    ranked = {n: sorted(group, key=lambda c: group[c]) for n, group in by_axes.items()}
+    few = max(most // 4, 1)
+    chosen = [*ranked[1][:few], *ranked[3][:few]]
+    chosen += ranked[2][: most - len(chosen)]
+    entries = {candidate: x for group in by_axes.values() for candidate, x in group.items()}
+    return sorted(chosen, key=lambda candidate: entries[candidate])
 
 
 def _candidate(
@@ -143,10 +155,11 @@ def _candidate(
         (size, dims - frozenset().union(*sets[:position]))
         for position, (size, dims) in enumerate(zip(sizes, sets, strict=True))
     ]
-    if not all(dims for _, dims in pairs):
+    rows = math.prod(size for size, dims in pairs if dims & {*BATCHES})
+    if not all(dims for _, dims in pairs) or dimensions.batch_size % rows:
         return None
     pairs.sort(key=lambda pair: (BATCH not in pair[1], OUTER_BATCH not in pair[1], -pair[0]))
-    mesh = mtf.Shape([mtf.Dimension(name, size) for (size, _), name in zip(pairs, names)])
+    mesh = mtf.Shape([mtf.Dimension(name, size) for (size, _), name in zip(pairs, names, strict=False)])
     order = {name: i for i, name in enumerate(dict.fromkeys(d.name for s in dimensions.shapes for d in s))}
     rules = [
         (dim, axis.name)
@@ -194,9 +207,15 @@ def _independent_sets(
     yield from extend(frozenset(), set(names), set())
 
 
-def dimensions_of(
-    shapes: Iterable[mtf.Shape], variables: Iterable[mtf.Shape], features: Iterable[mtf.Shape]
-) -> Dimensions:
-    """Returns the dimensions of a model from the shapes of a step on one device."""
-    roots = {dim.name for shape in itertools.chain(variables, features) for dim in shape}
-    return Dimensions(tuple(shapes), frozenset(roots))
+def dimensions_of(training: Training) -> Dimensions:
+    """Returns the dimensions of a model whose step was compiled for one device."""
+    experiment = training.experiment
+    shapes = [
+        *(variable.shape for variable in experiment.model.named_variables().values()),
+        *experiment.feature_shapes(training.batch_size).values(),
+    ]
+    return Dimensions(
+        tuple(experiment.mesh.shapes_seen),
+        frozenset(dim.name for shape in shapes for dim in shape),
+        training.batch_size // training.options.microbatches,
+    )
