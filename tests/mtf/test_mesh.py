@@ -225,5 +225,8 @@ def test_a_gpu_that_tensorflow_does_not_list_is_reported_with_the_reason(
         assert line.startswith("there is a GPU (/dev/nvidia0), but TensorFlow lists none; ")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "CUDA_VISIBLE_DEVICES='' hides it" in str(unused_gpu(lambda: ["/dev/nvidia0"]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert unused_gpu(lambda: ["/dev/nvidia0"]) is None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     _Machine(monkeypatch)
     assert unused_gpu(lambda: ["/dev/nvidia0"]) is None
