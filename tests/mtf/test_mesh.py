@@ -170,6 +170,7 @@ class _Machine:
         patch.setattr(tf.config, "get_visible_devices", lambda kind: self.visible[kind])
         patch.setattr(tf.config, "set_visible_devices", self._set_visible)
         patch.setattr(tf.config, "get_logical_device_configuration", lambda _: None)
+        patch.setattr(tf.config.experimental, "get_memory_growth", lambda _: False)
 
     def _set_visible(self, devices: list[str], kind: str) -> None:
         if self.started:
