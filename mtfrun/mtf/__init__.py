@@ -170,6 +170,7 @@ from mtfrun.mtf.variables import (
     assign,
     assign_add,
     assign_sub,
+    read_once,
     read_variable,
     sharded,
 )
@@ -290,6 +291,7 @@ __all__ = [
     "random_normal",
     "random_uniform",
     "range",
+    "read_once",
     "read_variable",
     "reciprocal",
     "recompute_grad",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -97,6 +98,7 @@ class Variable(Arithmetic):
         self.trainable = trainable
         self._content = _Content(name)
         self._sharded: Variable | None = None
+        self._gathered: Tensor | None = None  # in a block of `read_once`
         mesh.partition(self.shape)
         mesh.partition(self.stored_shape)
 
@@ -140,7 +142,7 @@ class Variable(Arithmetic):
         variable = copy.copy(self)
         variable.shape = shape
         variable.sides = [Shape(names[dim] for dim in side) for side in self.sides]
-        variable._sharded = variable
+        variable._sharded, variable._gathered = variable, None
         return variable
 
     def initialize(self, seed: int, path: str) -> None:
@@ -172,6 +174,8 @@ class Variable(Arithmetic):
 
     def read(self) -> Tensor:
         """Returns the value as a tensor."""
+        if self._gathered is not None:
+            return self._gathered
         value = self.variable.read_value()
         if self.shape != self.stored_shape:
             value = self.mesh.constrain(value, self.shape)
@@ -205,6 +209,25 @@ def sharded(variables: Mapping[str, Variable]) -> dict[str, Variable]:
         loss, gradients = mtf.value_and_gradients(loss_fn, variables)
     """
     return {path: variable.sharded for path, variable in variables.items()}
+
+
+@contextlib.contextmanager
+def read_once(variables: Mapping[str, Variable]) -> Iterator[None]:
+    """Reads the variables whose reading gathers a value; in the block reading returns this value.
+
+    For a traced function with a loop that reads variables in every round, such as a decoder, and
+    assigns none: they are gathered once, before the loop. Other variables are not affected.
+    """
+    spread = [
+        variable for variable in variables.values() if variable.shape != variable.stored_shape
+    ]
+    for variable in spread:
+        variable._gathered = variable.read()
+    try:
+        yield
+    finally:
+        for variable in spread:
+            variable._gathered = None
 
 
 def read_variable(var: Variable) -> Tensor:

@@ -125,3 +125,22 @@ def test_gradients_have_the_shape_of_the_form_that_is_differentiated(rule: str) 
     expected = tf.tile(2.0 * 4 * ARRAY.sum(0, keepdims=True), [8, 1]).numpy()
     np.testing.assert_allclose(mtf.to_numpy(whole), expected)
     np.testing.assert_allclose(mtf.to_numpy(part), expected)
+
+
+def test_a_loop_reads_what_was_gathered_before_it() -> None:
+    variable = _variable("weights:data")
+
+    @mtf.function
+    def four_times(start: mtf.Tensor) -> mtf.Tensor:
+        with mtf.read_once({"kernel": variable}):
+            _, total = mtf.while_loop(
+                lambda i, total: i < 4,
+                lambda i, total: (i + 1, total + variable.read()),
+                [mtf.constant(variable.mesh, 0, dtype=tf.int32), start],
+            )
+        return total
+
+    np.testing.assert_array_equal(
+        mtf.to_numpy(four_times(mtf.zeros(variable.mesh, variable.shape))), 4 * ARRAY
+    )
+    assert dtensor.fetch_layout(variable.sharded.read().value).sharding_specs[0] == "data"

@@ -198,3 +198,7 @@ def test_adafactor_gathers_and_reduces_vectors_besides(
     gathered = collections.Counter(map(tuple, sharded["all-gather"]))
     assert {sizes for sizes in gathered if len(sizes) > 1} == set(map(tuple, VARIABLES))
     assert all(len(sizes) < 2 for sizes in sharded["all-reduce"])
+
+
+def test_variables_that_are_read_once_are_gathered_before_a_loop(collectives: Collectives) -> None:
+    assert collectives["a loop"]["all-gather"] == [1]
