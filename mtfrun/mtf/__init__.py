@@ -159,11 +159,19 @@ from mtfrun.mtf.random import (
     random_key,
     random_normal,
     random_uniform,
+    text_number,
 )
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
-from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable
+from mtfrun.mtf.variables import (
+    Variable,
+    assign,
+    assign_add,
+    assign_sub,
+    read_variable,
+    with_values,
+)
 
 __all__ = [
     "CrossEntropy",
@@ -321,6 +329,7 @@ __all__ = [
     "tanh",
     "tensor_dim_to_mesh_dim_size",
     "tensor_dim_to_size_per_split",
+    "text_number",
     "to_bfloat16",
     "to_float",
     "to_int32",
@@ -333,6 +342,7 @@ __all__ = [
     "verify_no_new_dims",
     "where",
     "while_loop",
+    "with_values",
     "write_position",
     "zeros",
     "zeros_like",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -112,7 +115,10 @@ class Variable(Arithmetic):
         return value
 
     def read(self) -> Tensor:
-        """Returns the value as a tensor."""
+        """Returns the value as a tensor; within `with_values` the one that it has there."""
+        substitute = substitutes().get(self)
+        if substitute is not None:
+            return substitute
         return Tensor(self.mesh, self.variable.read_value(), self.shape)
 
     def __repr__(self) -> str:
@@ -126,6 +132,29 @@ def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
     if merged:
         sides[merged[0]] = Shape(shape[position] for position in merged)
     return [side for position, side in enumerate(sides) if position not in merged[1:]]
+
+
+_NO_VALUES: Mapping[Variable, Tensor] = MappingProxyType({})
+_SUBSTITUTES = contextvars.ContextVar("substitutes", default=_NO_VALUES)
+
+
+def substitutes() -> Mapping[Variable, Tensor]:
+    """Returns the values of the innermost `with_values`."""
+    return _SUBSTITUTES.get()
+
+
+@contextlib.contextmanager
+def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
+    """Returns a context in which reading a variable gives the tensor of the same shape in `values`.
+
+    So a layer computes with the values of another one, such as those of the next block in a loop.
+    Gradients are those of the tensors.
+    """
+    token = _SUBSTITUTES.set({**substitutes(), **values})
+    try:
+        yield
+    finally:
+        _SUBSTITUTES.reset(token)
 
 
 def read_variable(var: Variable) -> Tensor:
