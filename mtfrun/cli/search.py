@@ -123,8 +123,11 @@ def as_lines(
     for number, option in enumerate(outcome.ranking[:_PRINTED], 1):
         lines += ["", f"{number}. {_one_line(option)}", *settings.gin(option.candidate)]
     others = len(outcome.ranking[_PRINTED:])
-    lines += ["", f"{others} more fit, {len(outcome.too_large)} need more memory, "
-              f"{len(outcome.rejections)} cannot be compiled; --json prints all"]
+    lines += [
+        "",
+        f"{others} more fit, {len(outcome.too_large)} need more memory, "
+        f"{len(outcome.rejections)} cannot be compiled; --json prints all",
+    ]
     if not outcome.ranking and outcome.too_large:
         lines.append(f"the one that needs the least memory: {_one_line(outcome.too_large[0])}")
     return lines
@@ -242,9 +245,7 @@ class _Settings:
 
     def gin(self, candidate: Candidate) -> list[str]:
         """Returns the lines of a gin file that set up a candidate."""
-        lines = [
-            line for target, value in self._values(candidate) for line in target.lines(value)
-        ]
+        lines = [line for target, value in self._values(candidate) for line in target.lines(value)]
         return list(dict.fromkeys(lines))
 
     def _values(self, candidate: Candidate) -> list[tuple[_Target, object]]:

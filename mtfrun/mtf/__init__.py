@@ -160,6 +160,7 @@ from mtfrun.mtf.random import (
     random_key,
     random_normal,
     random_uniform,
+    text_number,
 )
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
@@ -173,6 +174,7 @@ from mtfrun.mtf.variables import (
     read_once,
     read_variable,
     sharded,
+    with_values,
 )
 
 __all__ = [
@@ -335,6 +337,7 @@ __all__ = [
     "tanh",
     "tensor_dim_to_mesh_dim_size",
     "tensor_dim_to_size_per_split",
+    "text_number",
     "to_bfloat16",
     "to_float",
     "to_int32",
@@ -347,6 +350,7 @@ __all__ = [
     "verify_no_new_dims",
     "where",
     "while_loop",
+    "with_values",
     "write_position",
     "zeros",
     "zeros_like",

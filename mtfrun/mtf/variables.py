@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import copy
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -98,7 +100,6 @@ class Variable(Arithmetic):
         self.trainable = trainable
         self._content = _Content(name)
         self._sharded: Variable | None = None
-        self._gathered: Tensor | None = None  # in a block of `read_once`
         mesh.partition(self.shape)
         mesh.partition(self.stored_shape)
 
@@ -142,7 +143,7 @@ class Variable(Arithmetic):
         variable = copy.copy(self)
         variable.shape = shape
         variable.sides = [Shape(names[dim] for dim in side) for side in self.sides]
-        variable._sharded, variable._gathered = variable, None
+        variable._sharded = variable
         return variable
 
     def initialize(self, seed: int, path: str) -> None:
@@ -173,9 +174,10 @@ class Variable(Arithmetic):
         return value
 
     def read(self) -> Tensor:
-        """Returns the value as a tensor."""
-        if self._gathered is not None:
-            return self._gathered
+        """Returns the value as a tensor; within `with_values` the one that it has there."""
+        substitute = substitutes().get(self)
+        if substitute is not None:
+            return substitute
         value = self.variable.read_value()
         if self.shape != self.stored_shape:
             value = self.mesh.constrain(value, self.shape)
@@ -211,23 +213,37 @@ def sharded(variables: Mapping[str, Variable]) -> dict[str, Variable]:
     return {path: variable.sharded for path, variable in variables.items()}
 
 
+_NO_VALUES: Mapping[Variable, Tensor] = MappingProxyType({})
+_SUBSTITUTES = contextvars.ContextVar("substitutes", default=_NO_VALUES)
+
+
+def substitutes() -> Mapping[Variable, Tensor]:
+    """Returns the values of the innermost `with_values`."""
+    return _SUBSTITUTES.get()
+
+
 @contextlib.contextmanager
-def read_once(variables: Mapping[str, Variable]) -> Iterator[None]:
-    """Reads the variables whose reading gathers a value; in the block reading returns this value.
+def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
+    """Returns a context in which reading a variable gives the tensor of the same shape in `values`.
+
+    So a layer computes with the values of another one, such as those of the next block in a loop.
+    Gradients are those of the tensors.
+    """
+    token = _SUBSTITUTES.set({**substitutes(), **values})
+    try:
+        yield
+    finally:
+        _SUBSTITUTES.reset(token)
+
+
+def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextManager[None]:
+    """Reads the variables whose reading gathers a value, which they have in the context.
 
     For a traced function with a loop that reads variables in every round, such as a decoder, and
     assigns none: they are gathered once, before the loop. Other variables are not affected.
     """
-    spread = [
-        variable for variable in variables.values() if variable.shape != variable.stored_shape
-    ]
-    for variable in spread:
-        variable._gathered = variable.read()
-    try:
-        yield
-    finally:
-        for variable in spread:
-            variable._gathered = None
+    spread = [v for v in variables.values() if v.shape != v.stored_shape]
+    return with_values({variable: variable.read() for variable in spread})
 
 
 def read_variable(var: Variable) -> Tensor:

@@ -90,7 +90,8 @@ class Dimensions:
             name
             for name in self.roots & set(self.sizes)
             # The others are made where the layout asks for them.
-            if not name.startswith("_") and not name.endswith("_unsplit")
+            if not name.startswith("_")
+            and not name.endswith("_unsplit")
             and all(size % parts == 0 for size in self.sizes[name])
             and self.share(name) >= _LEAST_SHARE
         )
@@ -159,8 +160,13 @@ def _candidate(
     if not all(dims for _, dims in pairs) or dimensions.batch_size % rows:
         return None
     pairs.sort(key=lambda pair: (BATCH not in pair[1], OUTER_BATCH not in pair[1], -pair[0]))
-    mesh = mtf.Shape([mtf.Dimension(name, size) for (size, _), name in zip(pairs, names, strict=False)])
-    order = {name: i for i, name in enumerate(dict.fromkeys(d.name for s in dimensions.shapes for d in s))}
+    mesh = mtf.Shape(
+        [mtf.Dimension(name, size) for (size, _), name in zip(pairs, names, strict=False)]
+    )
+    order = {
+        name: i
+        for i, name in enumerate(dict.fromkeys(d.name for s in dimensions.shapes for d in s))
+    }
     rules = [
         (dim, axis.name)
         for axis, (_, dims) in zip(mesh, pairs, strict=True)
