@@ -27,7 +27,7 @@ from mtfrun.verification import (
 )
 
 # The exit code if numbers on a mesh are not those of one device.
-NOT_EQUAL = 4
+NOT_EQUAL = 5
 
 
 @terminable()
@@ -75,15 +75,21 @@ def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> N
     Raises:
       UsageError: all meshes are of one device.
     """
-    if flags.cpu:
-        mtf.Mesh(devices=["CPU:0"])  # hides accelerators
     largest = max(meshes, key=lambda mesh: mtf.convert_to_shape(mesh.shape).size)
     if mtf.convert_to_shape(largest.shape).size == 1:
         raise UsageError(
             f"the mesh {largest.shape} is one device: name one to compare with it, "
             "--mesh=data:2,model:2"
         )
-    mtf.Mesh(largest.shape, largest.layout or "", _devices(largest, flags))
+    if flags.cpu:
+        mtf.Mesh(devices=["CPU:0"])  # hides accelerators
+    _bind(largest, flags)
+    config.configured(mtf.Mesh)
+
+
+def _bind(mesh: MeshFlags, flags: argparse.Namespace) -> None:
+    """Makes a mesh the configuration's."""
+    config.rebind(mtf.Mesh, shape=mesh.shape, layout=mesh.layout, devices=_devices(mesh, flags))
 
 
 def _devices(mesh: MeshFlags, flags: argparse.Namespace) -> list[str] | None:
@@ -96,7 +102,7 @@ def _observe(
     mesh: MeshFlags, flags: argparse.Namespace, bindings: Sequence[Binding]
 ) -> Observation:
     """Returns what training on a mesh computes."""
-    config.rebind(mtf.Mesh, shape=mesh.shape, layout=mesh.layout, devices=_devices(mesh, flags))
+    _bind(mesh, flags)
     experiment, evaluation = build()
     if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
         raise UsageError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")

@@ -33,7 +33,7 @@ from mtfrun.data.images import (
     TfdsImages,
     read_image,
 )
-from mtfrun.data.infeed import Infeed
+from mtfrun.data.infeed import Infeed, host_of
 from mtfrun.data.language_model_data import LanguageModelData
 from mtfrun.data.masked_language_model_data import MaskedLanguageModelData
 from mtfrun.data.mixture import Mixture, ProportionalToExamples, choose, feature_length
@@ -188,6 +188,7 @@ __all__ = [
     "conditional_entropy",
     "every_row",
     "feature_length",
+    "host_of",
     "ids_feature",
     "packed_features",
     "padded",

@@ -15,7 +15,7 @@ class Batches(Iterator[Batch]):
     """Endless batches of shuffled rows.
 
     A batch is a pure function of the seed, the position and the host, so that setting `position` is
-    all that continues a run, with another batch size or number of hosts as well.
+    all that continues a run, with another batch size or other hosts as well.
 
     Args:
       components: rows of the same features, which are mixed.
@@ -45,25 +45,21 @@ class Batches(Iterator[Batch]):
         examples_per_row: Mapping[str, float] | None = None,
         host: Host = ONLY_HOST,
     ):
-        if batch < 1 or batch % host.count:
-            raise DataError(
-                f"a batch of {batch} rows must be at least 1 and a multiple of the number of hosts,"
-                f" {host.count}"
-            )
+        if batch < 1:
+            raise DataError(f"a batch of {batch} rows must be at least 1")
         self.position = 0
         self.batch = batch
         self._components = components
         self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
         names = map(str, range(len(components))) if len(components) > 1 else [""]
         self._examples_per_row = examples_per_row or dict.fromkeys(names, 1.0)
-        self._host = host
+        self._own = host.rows_of(batch)
 
     def __next__(self) -> Batch:
-        """Returns the next batch."""
-        share = self.batch // self._host.count
-        first = self.position + share * self._host.index
+        """Returns the host's rows of the next batch."""
+        share = len(self._own)
         batch: dict[str, np.ndarray] = {}
-        for component, places, selection in self._order.at(first + np.arange(share)):
+        for component, places, selection in self._order.at(self.position + self._own):
             for name, values in self._components[component].take(selection).items():
                 if name not in batch:
                     batch[name] = np.zeros([share, *values.shape[1:]], values.dtype)

@@ -14,12 +14,31 @@ from mtfrun import mtf
 from mtfrun.data.batches import Batches
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import shapes_of_rows, split_batch, validate_batch
+from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.rows import Batch
 
 STEPS = "steps"
 # Bytes of batches that are read ahead, at least one batch, and their greatest number.
 _BYTES_AHEAD, _MOST_AHEAD = 1 << 26, 256
+
+
+def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
+    """Returns the rows of a batch that the devices of this process hold.
+
+    Args:
+      mesh: the mesh, over any number of processes.
+      shape: of a feature, {batch, ...}.
+      outer_batch: see `Infeed`.
+
+    Raises:
+      LayoutError: the mesh cannot split the batch.
+    """
+    rows = mtf.Shape(shape.dims[:1]) if outer_batch == 1 else split_batch(shape, outer_batch)
+    rows = mtf.Shape(rows.dims[: 1 + (outer_batch > 1)])
+    numbers = np.arange(rows.size).reshape(rows.to_integer_list)
+    own = np.unique(np.concatenate([numbers[part].ravel() for part in mesh.local_slices(rows)]))
+    return ONLY_HOST if own.size == numbers.size else Host(own.tolist())
 
 
 class Infeed:
@@ -37,6 +56,7 @@ class Infeed:
         batch, ...}, for layouts that split a batch over two mesh axes.
       with_shorter_rows: whether batches may have shorter rows than `shapes` say, and lack features,
         as those of an evaluation.
+      host: the rows that `batches` have of every batch, see `host_of`; by default all.
 
     Attributes:
       wait_secs: time that calls of `next` have waited for the data.
@@ -51,6 +71,7 @@ class Infeed:
         outer_batch: int = 1,
         *,
         with_shorter_rows: bool = False,
+        host: Host = ONLY_HOST,
     ):
         self.wait_secs = 0.0
         self.padding: list[Padding] = []
@@ -60,6 +81,7 @@ class Infeed:
         self._outer_batch = outer_batch
         self._split(shapes)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
+        self._host = host
         self._position = 0
         self._reader: _Reader | None = None
 
@@ -129,21 +151,34 @@ class Infeed:
     def _stacked(self, batches: list[Batch], steps: int) -> dict[str, mtf.Tensor]:
         tensors = {}
         for name, shape in self._shapes_of(batches).items():
-            stacked_shape = mtf.Shape([mtf.Dimension(STEPS, steps)]) + shape
-            stacked = np.zeros(stacked_shape.to_integer_list, batches[0][name].dtype)
-            sizes = shape.to_integer_list
-            stacked[: len(batches)] = [batch[name].reshape(sizes) for batch in batches]
-            tensors[name] = mtf.import_tf_tensor(self._mesh, stacked, stacked_shape)
+            # Memory that is never written, for rows of other hosts, is not used either.
+            stacked = np.zeros([steps, *shape.to_integer_list], batches[0][name].dtype)
+            own = self._host.rows_of(shape[0].size)
+            for step, batch in enumerate(batches):
+                stacked[step, own] = batch[name]
+            stacked_shape = mtf.Shape([mtf.Dimension(STEPS, steps)])
+            stacked_shape += self._split({name: shape})[name]
+            tensors[name] = mtf.import_tf_tensor(
+                self._mesh, stacked.reshape(stacked_shape.to_integer_list), stacked_shape
+            )
         return tensors
 
     def _shapes_of(self, batches: list[Batch]) -> dict[str, mtf.Shape]:
-        """Returns the shapes of the features on the mesh, after checking every batch."""
-        shapes = self._shapes
+        """Returns the shapes of the features of whole batches, after checking every batch."""
+        own = {name: self._own_rows(shape) for name, shape in self._shapes.items()}
         if self._with_shorter_rows:
-            shapes = shapes_of_rows(batches[0], shapes)
+            own = shapes_of_rows(batches[0], own)
         for batch in batches:
-            validate_batch(batch, shapes)
-        return self._split(shapes)
+            validate_batch(batch, own)
+        return {
+            name: mtf.Shape([self._shapes[name][0], *shape.dims[1:]]) for name, shape in own.items()
+        }
+
+    def _own_rows(self, shape: mtf.Shape) -> mtf.Shape:
+        """Returns the shape of this host's rows of a feature."""
+        batch, *row_dims = shape
+        own = mtf.Dimension(batch.name, len(self._host.rows_of(batch.size)))
+        return mtf.Shape([own, *row_dims])
 
     def _split(self, shapes: Mapping[str, mtf.Shape]) -> dict[str, mtf.Shape]:
         """Returns the shapes on the mesh, after checking the outer batch."""

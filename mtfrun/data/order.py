@@ -18,12 +18,23 @@ class Host:
     """The part of every batch that a process reads.
 
     Attributes:
-      index: number of the process, from 0.
-      count: number of processes; it divides the batch size.
+      rows: the numbers of its rows in the batch, ascending; None for all of them.
     """
 
-    index: int = 0
-    count: int = 1
+    rows: Sequence[int] | None = None
+
+    def rows_of(self, batch: int) -> np.ndarray:
+        """Returns the numbers, int64, of its rows in a batch of this size.
+
+        Raises:
+          DataError: the batch has no such rows.
+        """
+        if self.rows is None:
+            return np.arange(batch)
+        rows = np.asarray(self.rows, np.int64)
+        if not rows.size or rows[0] < 0 or rows[-1] >= batch:
+            raise DataError(f"a host's rows {self.rows} are not those of a batch of {batch}")
+        return rows
 
 
 ONLY_HOST = Host()

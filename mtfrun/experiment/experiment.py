@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data import Data, Infeed, split_batch
+from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.errors import InputError
 from mtfrun.experiment.inference import Inference, TrainingOnly, required
 from mtfrun.experiment.model_and_data import check_features, check_rows
@@ -101,9 +101,14 @@ class Experiment:
         return {name: split_batch(shape, self._outer_batch) for name, shape in shapes.items()}
 
     def train_infeed(self, batch_size: int) -> Infeed:
-        """Returns the infeed of endless batches of the training split."""
-        batches = self.data.train(batch_size, seed=self.seed)
-        return Infeed(batches, self.mesh, self.data.shapes(batch_size), self._outer_batch)
+        """Returns the infeed of endless batches of the training split.
+
+        Of several processes each reads only the rows that its own devices hold.
+        """
+        shapes = self.data.shapes(batch_size)
+        host = host_of(self.mesh, next(iter(shapes.values())), self._outer_batch)
+        batches = self.data.train(batch_size, seed=self.seed, host=host)
+        return Infeed(batches, self.mesh, shapes, self._outer_batch, host=host)
 
     def evaluation_infeed(
         self, batch_size: int, split: str, max_batches: int | None, *, data: Data | None = None

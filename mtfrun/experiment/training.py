@@ -77,7 +77,10 @@ class Training:
         state, options = self.state, self.options
         state.initialize()
         train_steps = training.train_steps_function(
-            state, microbatches=options.microbatches, clip_norm=options.clip_norm
+            state,
+            microbatches=options.microbatches,
+            clip_norm=options.clip_norm,
+            jit_compile=options.uses_xla(state.mesh),
         )
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
         shapes = self.experiment.feature_shapes(self.batch_size)

@@ -1,6 +1,7 @@
 """Named tensors on a mesh: `from mtfrun import mtf`."""
 
 from mtfrun.mtf import initializers
+from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.broadcasting import is_subsequence, verify_no_new_dims
 from mtfrun.mtf.dimension import Dimension, DimensionLike
 from mtfrun.mtf.dtypes import DTypePolicy
@@ -159,15 +160,28 @@ from mtfrun.mtf.random import (
     random_key,
     random_normal,
     random_uniform,
+    text_number,
 )
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
-from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable
+from mtfrun.mtf.variables import (
+    SLOT_RULES,
+    Variable,
+    assign,
+    assign_add,
+    assign_sub,
+    read_once,
+    read_variable,
+    sharded,
+    with_values,
+)
 
 __all__ = [
+    "SLOT_RULES",
     "CrossEntropy",
     "DTypePolicy",
+    "DeviceSettings",
     "Dimension",
     "DimensionLike",
     "Initializer",
@@ -279,6 +293,7 @@ __all__ = [
     "random_normal",
     "random_uniform",
     "range",
+    "read_once",
     "read_variable",
     "reciprocal",
     "recompute_grad",
@@ -300,6 +315,7 @@ __all__ = [
     "sample_with_temperature",
     "selu",
     "serialize_training_step",
+    "sharded",
     "shift",
     "sigmoid",
     "sign",
@@ -321,6 +337,7 @@ __all__ = [
     "tanh",
     "tensor_dim_to_mesh_dim_size",
     "tensor_dim_to_size_per_split",
+    "text_number",
     "to_bfloat16",
     "to_float",
     "to_int32",
@@ -333,6 +350,7 @@ __all__ = [
     "verify_no_new_dims",
     "where",
     "while_loop",
+    "with_values",
     "write_position",
     "zeros",
     "zeros_like",

@@ -8,6 +8,7 @@ import socket
 from tensorflow.experimental import dtensor
 
 from mtfrun import processes
+from mtfrun.mtf.accelerators import use_nccl
 from mtfrun.mtf.errors import LayoutError
 
 # What DTensor calls the processes of a run.
@@ -54,6 +55,8 @@ def connect(kind: str, count: int, description: str) -> None:
     os.environ["DTENSOR_CLIENT_ID"] = str(processes.index())
     os.environ["DTENSOR_NUM_CLIENTS"] = str(processes.count())
     os.environ["DTENSOR_JOBS"] = ",".join(jobs)
+    if kind == "GPU":
+        use_nccl()
     try:
         dtensor.initialize_accelerator_system(kind)
     except ValueError as error:  # TensorFlow has already started

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from mtfrun import processes
 from mtfrun.errors import did_you_mean
+from mtfrun.mtf.accelerators import start_accelerators
 from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.shape import Shape
 
@@ -47,7 +48,14 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
             _use_alone(chosen[0], shape)
     elif _kind(chosen[0]) == "CPU":
         _simulate(1 + max(map(_number, chosen)), shape)
+    if _needs_start(shape, _kind(chosen[0])):
+        start_accelerators(_kind(chosen[0]), shape.to_string)
     return chosen
+
+
+def _needs_start(shape: Shape, kind: str) -> bool:
+    """Returns whether DTensor must be started; for several processes cluster.py does it."""
+    return processes.count() == 1 and (kind == "TPU" or (kind == "GPU" and shape.size > 1))
 
 
 def describe_devices(names: Sequence[str]) -> str:
@@ -71,13 +79,18 @@ def nvidia_traces() -> list[str]:
 
 
 def unused_gpu(probe: Callable[[], Sequence[str]] = nvidia_traces) -> str | None:
-    """Returns why TensorFlow lists no GPU although `probe` finds signs of one, else None."""
+    """Returns why TensorFlow lists no GPU although `probe` finds signs of one, else None.
+
+    None too where CUDA_VISIBLE_DEVICES is -1, by which users say that they want none.
+    """
     if tf.config.list_physical_devices("GPU"):
         return None
     traces = probe()
     if not traces:
         return None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden == "-1":
+        return None
     if hidden is not None and not re.match(r"\s*\d|GPU-|MIG-", hidden):
         reason = f"CUDA_VISIBLE_DEVICES={hidden!r} hides it: unset it"
     elif not tf.test.is_built_with_cuda():

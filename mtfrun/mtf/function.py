@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from mtfrun import processes
 from mtfrun.mtf.compiler import order_for_caches, traced_for_xla
 from mtfrun.mtf.spare_counters import is_name_clash, with_spare_counters
 from mtfrun.mtf.tensor import Tensor
@@ -111,7 +112,8 @@ class _Compiled:
                     return list(self._traced(_copies(values, self._copied)))
             except tf.errors.InvalidArgumentError as error:
                 # The program was refused before it ran, so that no assignment happens twice.
-                if not is_name_clash(error) or attempt == _ATTEMPTS - 1:
+                is_last = attempt == _ATTEMPTS - 1 or processes.count() > 1
+                if not is_name_clash(error) or is_last:
                     raise
                 self._traced = self._untraced()
         raise AssertionError("unreachable")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -12,23 +13,35 @@ from tensorflow.experimental import dtensor
 from mtfrun import processes
 from mtfrun.errors import did_you_mean
 from mtfrun.mtf import cluster
+from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
-from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules, legal_sizes
+from mtfrun.mtf.layout import (
+    SLOTS,
+    WEIGHTS,
+    LayoutLike,
+    check_divides,
+    convert_to_layout_rules,
+    legal_sizes,
+)
 from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
+_DEFAULT_SETTINGS = DeviceSettings()
+
 
 class SpecifiedTensor(Protocol):
-    """A tensor or variable that has a shape and a type, but not necessarily a value.
+    """A variable that has a shape and a type, but not necessarily a value.
 
     Attributes:
       shape: the named dimensions.
+      stored_shape: the same with the names by which its storage is laid out, see `Mesh.spread`.
       dtype: the element type.
     """
 
     shape: Shape
+    stored_shape: Shape
     dtype: tf.DType
 
 
@@ -42,10 +55,12 @@ class Mesh:
 
     Args:
       shape: the mesh axes, such as "data:2;model:4".
-      layout: rules "dimension:axis"; a dimension without a rule is replicated.
+      layout: rules "dimension:axis"; a dimension without a rule is replicated. For the rules
+        "slots:axis" and "weights:axis" see `spread`.
       devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
+      settings: of TensorFlow for the devices.
 
     Attributes:
       is_planned: whether its devices need not exist and programs only compile, see
@@ -64,10 +79,13 @@ class Mesh:
         shape: ShapeLike = "data:1,model:1",
         layout: LayoutLike = "",
         devices: Sequence[str] | None = None,
+        settings: DeviceSettings = _DEFAULT_SETTINGS,
     ):
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
         self._partitions: dict[Shape, tuple[str | None, ...]] = {}
+        # The axes of the dimensions that `spread` has named.
+        self._spread_dims: dict[str, str] = {}
         axes = self.shape.dimension_names
         for dimension, axis in self.layout.items():
             if axis not in axes:
@@ -82,11 +100,13 @@ class Mesh:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
             self.dtensor_mesh = first_device_of(self.shape)
             return
+        settings.apply()
         self.devices = choose_devices(self.shape, devices or None)
         if self.size > 1:
             self.dtensor_mesh = self._make_dtensor_mesh()
 
     def _make_dtensor_mesh(self) -> dtensor.Mesh:
+        _keep_sums_apart()
         axes_and_sizes = [(axis.name, axis.size) for axis in self.shape]
         if processes.count() == 1:
             return dtensor.create_mesh(axes_and_sizes, devices=self.devices)
@@ -122,12 +142,45 @@ class Mesh:
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
-        return self.layout.get(dim.name)
+        return self.layout.get(dim.name) or self._spread_dims.get(dim.name)
 
     def num_splits(self, dim: Dimension) -> int:
         """Returns the number of parts that `dim` is split into."""
         axis = self.axis_of(dim)
         return 1 if axis is None else self.shape.get_dim_by_name(axis).size
+
+    def spread(self, shape: ShapeLike, rules: Sequence[str] = (WEIGHTS, SLOTS)) -> Shape:
+        """Returns the shape by which a variable or slot is split further, as reserved rules say.
+
+        A rule "slots:data" splits the largest dimension that the axis `data` divides and that is
+        not split yet; of equal ones the first. That dimension is renamed to "<name>_over_data",
+        which the axis splits. A shape stays as it is where the axis splits one of its dimensions
+        already, or divides none, or has one device.
+
+        Args:
+          shape: the named dimensions.
+          rules: the reserved rules to apply, one after the other: `layout.WEIGHTS`, of variables
+            and what belongs to them, and `layout.SLOTS`, of slots.
+        """
+        shape = convert_to_shape(shape)
+        for rule in rules:
+            axis = self.layout.get(rule)
+            parts = 1 if axis is None else self.shape.get_dim_by_name(axis).size
+            if axis is None or parts == 1 or axis in self.partition(shape):
+                continue
+            free = [dim for dim in shape if dim.size % parts == 0 and self.num_splits(dim) == 1]
+            if free:
+                dim = max(free, key=lambda dim: dim.size)
+                name = _spread_name(dim.name, axis)
+                self._spread_dims[name] = axis
+                shape = shape.rename_dimension(dim.name, name)
+        return shape
+
+    def spread_names(self, names: Iterable[str]) -> set[str]:
+        """Returns the names of dimensions, and the names that `spread` gives them."""
+        names = set(names)
+        axes = self.shape.dimension_names
+        return names | {_spread_name(name, axis) for name in names for axis in axes}
 
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
@@ -147,6 +200,11 @@ class Mesh:
             axis = self.axis_of(dim)
             if axis is None:
                 continue
+            if dim.name in (SLOTS, WEIGHTS):
+                raise LayoutError(
+                    f"dimension {dim.name!r} of {shape} has the name of the layout rule "
+                    f"{dim.name}:{axis}, which is about variables: rename the dimension"
+                )
             if axis in by_axis:
                 raise LayoutError(
                     f"dimensions {by_axis[axis].name!r} and {dim.name!r} of {shape} are both on "
@@ -184,6 +242,27 @@ class Mesh:
         """Returns the sizes of the part of a tensor that one device holds."""
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
 
+    def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
+        """Returns the part of a tensor of this shape that each device of this process holds.
+
+        Raises:
+          LayoutError: see `partition`.
+        """
+        shape = convert_to_shape(shape)
+        partition = self.partition(shape)
+        sizes = self.local_sizes(shape)
+        if self.dtensor_mesh is None:
+            return [tuple(slice(0, size) for size in sizes)]
+        return [
+            tuple(
+                slice(0, size)
+                if axis is None
+                else slice(place[axis] * size, (place[axis] + 1) * size)
+                for size, axis in zip(sizes, partition, strict=True)
+            )
+            for place in self.dtensor_mesh.local_device_locations()
+        ]
+
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""
         sizes = {axis.name: axis.size for axis in self.shape}
@@ -219,8 +298,10 @@ class Mesh:
         return {name for shape in self._partitions for name in shape.dimension_names}
 
     def unused_rules(self) -> list[str]:
-        """Returns the tensor dimensions that have a rule and have not been laid out so far."""
+        """Returns the names that have a rule which has not split anything so far."""
         seen = self.dimension_names_seen
+        if not self._spread_dims.keys().isdisjoint(seen):
+            seen |= {SLOTS, WEIGHTS}
         return [dimension for dimension in self.layout if dimension not in seen]
 
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
@@ -230,12 +311,12 @@ class Mesh:
         """
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():
-            local = self.local_sizes(variable.shape)
+            local = self.local_sizes(variable.stored_shape)
             rows.append(
                 (
                     path,
                     variable.shape.to_string or "scalar",
-                    ",".join(axis or "-" for axis in self.partition(variable.shape)),
+                    ",".join(axis or "-" for axis in self.partition(variable.stored_shape)),
                     "x".join(map(str, local)),
                     f"{math.prod(local) * variable.dtype.size:,}",
                 )
@@ -248,6 +329,21 @@ class Mesh:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
 
 
+def _spread_name(name: str, axis: str) -> str:
+    return f"{name}_over_{axis}"
+
+
 def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, column))
     return [pad(cell, width) for cell in column]
+
+
+def _keep_sums_apart() -> None:
+    """Makes DTensor keep the all-reduces of a program apart.
+
+    It combines those of which none needs another one's result, but does not see what a loop reads:
+    of one that a loop reads and one that needs the loop's result it makes a program that it then
+    refuses ("operand does not dominate this use"). It reads the variable for its first program; a
+    setting of the user takes precedence.
+    """
+    os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")

@@ -63,27 +63,19 @@ def import_tf_tensor(
 
 
 def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
-    """Returns the DTensor of a host array, of which every device gets its own slice only."""
-    layout = mesh.dtensor_layout(shape)
-    partition = mesh.partition(shape)
-    sizes = {axis.name: axis.size for axis in mesh.shape}
-    slices = []
-    for place in layout.mesh.local_device_locations():
-        index = tuple(
-            slice(None)
-            if axis is None
-            else slice(
-                place[axis] * (dim.size // sizes[axis]),
-                (place[axis] + 1) * (dim.size // sizes[axis]),
-            )
-            for dim, axis in zip(shape, partition, strict=True)
-        )
-        slices.append(tf.convert_to_tensor(array[index]))
-    return dtensor.pack(slices, layout)
+    """Returns the DTensor of a host array, of which every device gets its own slice only.
+
+    Of several processes each reads only the slices of its own devices.
+    """
+    slices = [tf.convert_to_tensor(array[index]) for index in mesh.local_slices(shape)]
+    return dtensor.pack(slices, mesh.dtensor_layout(shape))
 
 
 def to_numpy(structure: Any) -> Any:
-    """Returns a nested structure with all tensors and variables as numpy arrays."""
+    """Returns a nested structure with all tensors and variables as numpy arrays.
+
+    Of several processes all must call it, in the same order, and all receive whole arrays.
+    """
     return tf.nest.map_structure(
         lambda x: _value_to_numpy(as_tensor(x)) if isinstance(x, Arithmetic) else x, structure
     )

@@ -123,9 +123,9 @@ def planned_variables(training: Training) -> list[PlannedVariable]:
             path,
             kind,
             variable.shape,
-            variable.mesh.partition(variable.shape),
+            variable.mesh.partition(variable.stored_shape),
             variable.shape.size * variable.dtype.size,
-            math.prod(variable.mesh.local_sizes(variable.shape)) * variable.dtype.size,
+            math.prod(variable.mesh.local_sizes(variable.stored_shape)) * variable.dtype.size,
         )
         for kind, variables in groups.items()
         for path, variable in variables.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from absl import logging
 
+from mtfrun import processes
+from mtfrun.errors import InputError
 from mtfrun.rundir import atomic
 from mtfrun.rundir import manifest as manifests
 from mtfrun.rundir.errors import (
@@ -27,6 +30,8 @@ T = TypeVar("T")
 
 # How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
+# What processes tell each other during a save.
+_PREFIX, _SAVED = "prefix of the save", "step is saved"
 
 
 class Checkpoints:
@@ -39,6 +44,10 @@ class Checkpoints:
 
     Only the holder of the run's lock may call `save` and `clean`. Any process may read, even while
     the holder deletes old checkpoints.
+
+    The processes of one run call `save`, `restore` and `read` together. Each writes the parts of
+    variables that its devices hold; the first one holds the lock, writes the manifest and deletes
+    old checkpoints. The directory must be on a file system that all share.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = 5) -> None:
@@ -88,14 +97,18 @@ class Checkpoints:
         """
         json_metadata = manifests.check_metadata(metadata or {})
         target = manifests.manifest_path(self._directory, step)
+        if not processes.is_first():
+            with self._save_errors(step):
+                self._write_variables(processes.agree("", _PREFIX), variables)
+            processes.barrier(_SAVED)
+            return str(target)
         prefix = None
         try:
             # As long as the manifest is unfinished the data may be removed, see leftovers.py.
-            with atomic.atomic_replace(target) as file:
+            with self._save_errors(step), atomic.atomic_replace(target) as file:
                 atomic.sync_directory(self._directory)
-                prefix = self._free_prefix(step)
-                path = str(self._directory / prefix)
-                tf.train.Checkpoint(variables=dict(variables)).write(path)
+                prefix = processes.agree(self._free_prefix(step), _PREFIX)
+                self._write_variables(prefix, variables)
                 files = {
                     name: manifests.record_file(self._directory / name)
                     for name in files_of_save(self._directory, prefix)
@@ -104,17 +117,29 @@ class Checkpoints:
                 specs = manifests.describe(variables)
                 manifest = Manifest(int(step), prefix, specs, files, json_metadata)
                 file.write(manifests.manifest_text(manifest))
-        except BaseException as error:
+        except BaseException:
             if prefix is not None:
                 remove_leftovers(self._directory, prefix)
-            if isinstance(error, (OSError, tf.errors.OpError, RunDirError)):
-                raise RunDirError(
-                    f"cannot save step {step} in {self._directory}: {_system_reason(error)};"
-                    " free space or name another --model_dir, earlier checkpoints are untouched"
-                ) from error
             raise
         self._prune(step)
+        processes.barrier(_SAVED)
         return str(target)
+
+    def _write_variables(self, prefix: str, variables: Mapping[str, Any]) -> None:
+        """Writes the data of a save; returns when those of all processes are there."""
+        tf.train.Checkpoint(variables=dict(variables)).write(str(self._directory / prefix))
+        processes.barrier("variables are written")
+
+    @contextlib.contextmanager
+    def _save_errors(self, step: int) -> Iterator[None]:
+        """Turns a failure to write in the block into a RunDirError."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError, RunDirError) as error:
+            raise RunDirError(
+                f"cannot save step {step} in {self._directory}: {_system_reason(error)};"
+                " free space or name another --model_dir, earlier checkpoints are untouched"
+            ) from error
 
     def restore(
         self,
@@ -168,7 +193,45 @@ class Checkpoints:
           DeletedCheckpointError: that step was deleted meanwhile.
           DamagedCheckpointError: that step, or every checkpoint, is damaged.
           RunDirError: there is no checkpoint, or `reader` raises it.
+          ProcessesError: `reader` raises an error in another process.
         """
+        together = processes.count() > 1
+        return self._read_together(step, reader) if together else self._read_alone(step, reader)
+
+    def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)` in all processes, of the checkpoint that the first chooses.
+
+        The first one compares the files with their hashes, for all.
+        """
+
+        def choose() -> list[Any]:
+            return self._read_alone(step, lambda x: [x.step, self._identity(x.step)])
+
+        for attempt in range(_ATTEMPTS):
+            chosen, identity = processes.by_first(choose, "choice of a checkpoint")
+            try:
+                with processes.together("reading of a checkpoint"):
+                    return reader(self._shared_manifest(chosen))
+            except InputError:
+                is_same = functools.partial(self._is_same, chosen, identity)
+                if processes.by_first(is_same) or attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _is_same(self, step: int, identity: list[int] | None) -> bool:
+        return identity is None or self._identity(step) == tuple(identity)
+
+    def _shared_manifest(self, step: int) -> Manifest:
+        try:
+            return manifests.read_manifest(self._directory, step)
+        except FileNotFoundError as error:
+            raise RunDirError(
+                f"{error.filename} is not there, though the first process has read it: --model_dir "
+                "must be on a file system that all processes share"
+            ) from error
+
+    def _read_alone(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
+        """Returns `reader(manifest)`; see `read`."""
         for _ in range(_ATTEMPTS):
             try:
                 return self._read_newest(reader) if step is None else self._read_step(step, reader)

@@ -21,6 +21,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util import tensor_util
 
+from mtfrun import processes
 from mtfrun.rundir.errors import reason
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
@@ -33,7 +34,7 @@ class Summaries:
     and later summaries are dropped: a run is worth more than its charts.
 
     The records are written by `tf.io.TFRecordWriter`, not through `tf.summary`, whose public
-    functions cannot write the restart mark below.
+    functions cannot write the restart mark below. Of several processes only the first one writes.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Summaries:
         self.close()
 
     def _write(self, step: int, summary: Summary) -> None:
-        if self._failed:
+        if self._failed or not processes.is_first():
             return
         try:
             if self._writer is None:

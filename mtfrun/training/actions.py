@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from mtfrun import processes
 from mtfrun.errors import InputError
 from mtfrun.rundir import Summaries
 from mtfrun.training.checks import check_intervals
@@ -47,6 +48,9 @@ class Action(abc.ABC):
     `every_secs`, counted from the start or from when it was last due. With both, whichever comes
     first. A signal does not change this, see `ActionContext.check_signals`. An action must not
     change the model or the optimizer: the checkpoint of its step has been saved before.
+
+    Of several processes each calls it, at the same steps: what uses tensors must run in all of
+    them, what writes a file only where `processes.is_first()`.
 
     A gin file adds one, and sets what its constructor takes, such as the fields of a dataclass:
 
@@ -115,8 +119,12 @@ class DueActions:
 
     def call(self, before: int, context: ActionContext) -> None:
         """Calls the actions that became due between step `before` and that of `context`."""
-        for index, (_, every) in enumerate(self._actions):
-            if every.is_due(before, context.step):
+        # The clocks of several processes differ: that of the first one decides.
+        due = processes.agree(
+            [every.is_due(before, context.step) for _, every in self._actions], "due actions"
+        )
+        for index, is_due in enumerate(due):
+            if is_due:
                 self._call(index, context)
 
     def call_at_end(self, context: ActionContext) -> None:

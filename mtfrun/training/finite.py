@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mtfrun import mtf
+from mtfrun import mtf, processes
 from mtfrun.models import FiniteCheck, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_write
 from mtfrun.training.curves import History
@@ -68,7 +68,8 @@ class FiniteGuard:
         if variable is None:
             self.good_step = step
             return
-        older_steps = [other for other in self._run.checkpoints().steps() if other < step]
+        steps = processes.by_first(self._run.checkpoints().steps)
+        older_steps = [other for other in steps if other < step]
         good_steps = (other for other in reversed(older_steps) if self._is_good(other, restore))
         good = next(good_steps, None)
         remedy = "there is no older one that is good: begin again in another --model_dir"
@@ -96,11 +97,15 @@ class FiniteGuard:
         """Returns the error, and writes the examples of the step, entry `index` of `features`."""
         path = pathlib.Path(self._run.path, f"nan_step_{step}.json")
         report = {"step": step, "variable": variable, "rows": _rows(features, index)}
-        try:
-            atomic_write(path, json.dumps(report, allow_nan=False) + "\n")
-            written = f"its rows are in {path}"
-        except RunDirError as error:
-            written = str(error)
+
+        def write() -> str:
+            try:
+                atomic_write(path, json.dumps(report, allow_nan=False) + "\n")
+            except RunDirError as error:
+                return str(error)
+            return f"its rows are in {path}"
+
+        written = processes.by_first(write)
         return NonFiniteError(f"{what} of step {step} is not finite; {self._remedy()}; {written}")
 
     def _remedy(self) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from mtfrun import mtf
-from mtfrun.data import Infeed
+from mtfrun import mtf, processes
+from mtfrun.data import Infeed, Padding
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
@@ -57,7 +57,8 @@ def train(
 ) -> TrainResult:
     """Trains to `options.train_steps`, from the newest good checkpoint of the run if there is one.
 
-    The caller holds the run's lock. After SIGTERM, SIGINT or SIGHUP the current steps, or the
+    The caller holds the run's lock. Of several processes all call it, and the first one holds the
+    lock, writes and prints. After SIGTERM, SIGINT or SIGHUP the current steps, or the
     current part of an action that checks for signals, are finished and saved; a second signal ends
     the process immediately, see `handled`. A run that has reached its last step before is not
     changed.
@@ -124,7 +125,10 @@ class _Loop:
             with_perplexity=self._reporting.with_perplexity,
         )
         self._steps_function = train_steps_function(
-            state, microbatches=options.microbatches, clip_norm=options.clip_norm
+            state,
+            microbatches=options.microbatches,
+            clip_norm=options.clip_norm,
+            jit_compile=options.uses_xla(state.mesh),
         )
         self._guard = FiniteGuard(state, run)
         self._saving = Saving(
@@ -172,8 +176,8 @@ class _Loop:
                 request_stop=self._request_stop,
             )
 
-        while step < self._options.train_steps and signals.received is None:
-            count = self._steps_of_visit(step)
+        while step < self._options.train_steps and signals.agree() is None:
+            count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
             with self._profiled():
                 history = self._visit(count)
@@ -186,14 +190,20 @@ class _Loop:
             progress.advance(count)
             summaries.flush()
             self._actions.call(before, context())
-            if self._stop_reason is not None:
-                progress.note(f"ending at step {step}: {self._stop_reason}")
+            reason = self._agreed_reason_to_stop()
+            if reason is not None:
+                progress.note(f"ending at step {step}: {reason}")
                 break
         self._actions.call_at_end(context())
-        return TrainResult(step, self._values, signals.received)
+        return TrainResult(step, self._values, signals.agree())
 
     def _request_stop(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
+
+    def _agreed_reason_to_stop(self) -> str | None:
+        """Returns why an action, in any process, has asked to stop."""
+        reasons = processes.gather(self._stop_reason, "reason to stop")
+        return next((reason for reason in reasons if reason is not None), None)
 
     def _write_points(
         self,
@@ -240,7 +250,15 @@ class _Loop:
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
         history: History = mtf.to_numpy(self._steps_function(features, num_steps))
-        return {**history, **padding_history(self._infeed.padding)}
+        return {**history, **padding_history(self._padding())}
+
+    def _padding(self) -> list[Padding]:
+        """Returns the padding of the last batches, over the rows of all processes."""
+        of_processes = processes.gather([list(x) for x in self._infeed.padding], "padding")
+        return [
+            Padding(*map(sum, zip(*of_batch, strict=True)))
+            for of_batch in zip(*of_processes, strict=True)
+        ]
 
     def _check_variables(self, step: int) -> None:
         self._guard.check_variables(step, self._features, self._last_index)
@@ -248,7 +266,7 @@ class _Loop:
     @contextlib.contextmanager
     def _profiled(self) -> Iterator[None]:
         """Records a profile of the third visit if `TrainOptions.profile` is set."""
-        if not self._options.profile or self._visits != 2:
+        if not self._options.profile or self._visits != 2 or not processes.is_first():
             yield
             return
         tf.profiler.experimental.start(self._run.path + "/train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from mtfrun import mtf
 from mtfrun.training.checks import check_count, check_intervals, check_positive
 
 
@@ -44,6 +45,8 @@ class TrainOptions:
       microbatches: number of equal parts of a batch that are processed one after the other to save
         memory; their gradients are summed, and divided once by the weight of the batch.
       clip_norm: largest global norm of the gradients; None does not clip.
+      jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
+        CPUs that is slower, and on several GPUs nothing has been tried.
       profile: record a profiler trace of one visit, the third of this process: the first one
         compiles, the second one measures a step.
 
@@ -58,6 +61,7 @@ class TrainOptions:
     checkpoints: CheckpointOptions = CheckpointOptions()
     microbatches: int = 1
     clip_norm: float | None = None
+    jit_compile: bool | None = None
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -68,3 +72,9 @@ class TrainOptions:
         check_count("microbatches", self.microbatches)
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
+
+    def uses_xla(self, mesh: mtf.Mesh) -> bool:
+        """Returns whether XLA compiles the steps on a mesh."""
+        if self.jit_compile is None:
+            return not mesh.is_on_cpu and not mesh.is_distributed
+        return self.jit_compile

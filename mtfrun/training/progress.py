@@ -8,6 +8,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from mtfrun import processes
 from mtfrun.models import Reporting
 from mtfrun.training.pace import DATA_WAIT
 
@@ -41,7 +42,7 @@ class Progress:
             initial=first_step,
             unit="step",
             file=self._stream,
-            disable=not self._stream.isatty(),
+            disable=not (self._stream.isatty() and processes.is_first()),
             leave=False,
         )
 
@@ -70,7 +71,9 @@ class Progress:
         self.note("  ".join(parts))
 
     def note(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the bar; of several processes only the first one does."""
+        if not processes.is_first():
+            return
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from mtfrun import processes
 from mtfrun.data import Infeed
 from mtfrun.rundir import Manifest, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
@@ -72,8 +73,9 @@ class Saving(Action):
 
     def restore(self) -> int | None:
         """Restores the newest good checkpoint and returns its step; None if there is none."""
-        self._checkpoints.clean()
-        if self._checkpoints.latest() is None:
+        processes.note_saved(0)
+        processes.by_first(self._checkpoints.clean)
+        if processes.by_first(self._checkpoints.latest) is None:
             return None
         storage = self._state.storage()
         manifest = self._checkpoints.restore(None, storage, check=self._metadata.check)
@@ -90,6 +92,7 @@ class Saving(Action):
         # Random numbers must not change in the middle of a run, even if the configuration does.
         self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
         self._saved_step = manifest.step
+        processes.note_saved(manifest.step)
         return manifest.step
 
     def __call__(self, context: ActionContext) -> None:
@@ -109,3 +112,4 @@ class Saving(Action):
         }
         self._checkpoints.save(step, self._state.storage(), metadata=metadata)
         self._saved_step = self._guard.good_step = step
+        processes.note_saved(step)

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
+from mtfrun import processes
+
 # Ends the thread that reads the numbers of signals.
 _NO_SIGNAL = b"\0"
 
@@ -25,11 +27,13 @@ class StopSignals:
     See `handled` for the effect of a second signal.
 
     Attributes:
-      received: the number of the first signal, or None.
+      received: the number of the first signal when `agree` was last called, or None. Of several
+        processes it is the same in all.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._recorded: int | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> StopSignals:
@@ -44,13 +48,20 @@ class StopSignals:
     ) -> None:
         self._stack.close()
 
+    def agree(self) -> int | None:
+        """Returns `received`, after setting it to a signal that any process has received."""
+        if self.received is None:
+            numbers = processes.gather(self._recorded, "signal")
+            self.received = next((number for number in numbers if number is not None), None)
+        return self.received
+
     def check(self) -> None:
-        """Raises Stopped if a signal was received."""
-        if self.received is not None:
+        """Raises Stopped, in all processes, if one has received a signal."""
+        if self.agree() is not None:
             raise Stopped
 
     def _record(self, number: int, _: FrameType | None) -> None:
-        self.received = self.received or number
+        self._recorded = self._recorded or number
 
 
 @contextlib.contextmanager

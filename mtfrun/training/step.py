@@ -28,6 +28,7 @@ def train_steps_function(
     microbatches: int = 1,
     clip_norm: float | None = None,
     with_gradients: bool = False,
+    jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
     """Returns a compiled function that trains for a number of steps.
 
@@ -42,6 +43,7 @@ def train_steps_function(
       clip_norm: the largest norm of all gradients together; None does not limit it.
       with_gradients: whether the history also has the gradients, before clipping, by
         `GRADIENT_OF` and the path: {steps, ...} as large as all parameters for every step.
+      jit_compile: whether XLA compiles the function.
     """
 
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
@@ -75,7 +77,7 @@ def train_steps_function(
         )
         return dict(history)
 
-    return mtf.function(train_steps)
+    return mtf.function(train_steps, jit_compile)
 
 
 def _train_step(

@@ -23,8 +23,8 @@ INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, DECODES = KINDS = (
 _LEAST_SHARE_OF_ALL = 1e-2
 # Updates are compared where the gradient has been at least this share of that measure, or exactly
 # zero. Optimizers that divide gradients by their size, such as Adam, turn a gradient that is
-# rounding alone into a whole update.
-_LEAST_SHARE_OF_GRADIENT = 1e-2
+# rounding alone into a whole update, and any rounding into its share of the gradient.
+_LEAST_SHARE_OF_GRADIENT = 0.1
 # New values are rounded to the variable's type, on each side by half a unit in the last place.
 _ROUNDED_UNITS = 2.0
 # Log-likelihoods and probabilities of decodes below this size are compared absolutely.

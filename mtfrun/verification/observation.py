@@ -74,6 +74,7 @@ def observe(training: Training, steps: int, inputs: FirstRows | None) -> Observa
         microbatches=options.microbatches,
         clip_norm=options.clip_norm,
         with_gradients=True,
+        jit_compile=options.uses_xla(state.mesh),
     )
     infeed = experiment.train_infeed(training.batch_size)
     losses, gradients, values = [], [], [mtf.to_numpy(changed)]

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 from tests.experiment.test_own_classes import CONFIG, TRANSFORMER_CONFIG
 
-NOT_EQUAL = 4
+NOT_EQUAL = 5
 MESH = "--mesh=data:2,model:2"
 SIZES = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.NUM_HEADS=4", "--gin.D_KV=4"]
 

@@ -106,7 +106,7 @@ def test_the_examples_do_not_depend_on_hosts_or_the_batch_size() -> None:
     expected = np.concatenate([next(whole)["targets"] for _ in range(6)])
     small = data.train(4, seed=1)
     assert (np.concatenate([next(small)["targets"] for _ in range(12)]) == expected).all()
-    hosts = [data.train(8, seed=1, host=Host(index, 2)) for index in range(2)]
+    hosts = [data.train(8, seed=1, host=Host(rows)) for rows in (range(4), range(4, 8))]
     parts = [next(host)["targets"] for _ in range(6) for host in hosts]
     assert (np.concatenate(parts) == expected).all()
 

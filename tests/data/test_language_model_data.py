@@ -85,17 +85,20 @@ def test_batches_from_any_position_are_those_that_would_have_come(whole_document
             assert resumed.position == position + 5 * batch
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_hosts_read_parts_of_the_same_batches(count: int) -> None:
+@pytest.mark.parametrize(
+    "parts_of_rows", [[[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 2, 7], [1, 3, 4, 5, 6]]]
+)
+def test_hosts_read_parts_of_the_same_batches(parts_of_rows: list[list[int]]) -> None:
     whole = DATA.train(8, seed=3)
-    parts = [DATA.train(8, seed=3, host=Host(index, count)) for index in range(count)]
+    parts = [DATA.train(8, seed=3, host=Host(rows)) for rows in parts_of_rows]
     for _ in range(2 * ROWS_PER_EPOCH // 8):
         expected = next(whole)
-        batches = [next(part) for part in parts]
-        for name, values in expected.items():
-            np.testing.assert_array_equal(np.concatenate([b[name] for b in batches]), values)
-    with pytest.raises(DataError, match=r"a batch of 8 rows must be .* number of hosts, 3"):
-        DATA.train(8, seed=3, host=Host(0, 3))
+        for part, rows in zip(parts, parts_of_rows, strict=True):
+            for name, values in next(part).items():
+                np.testing.assert_array_equal(values, expected[name][rows])
+    for rows in ([8], [-1, 0], []):
+        with pytest.raises(DataError, match="are not those of a batch of 8"):
+            DATA.train(8, seed=3, host=Host(rows))
 
 
 @pytest.mark.parametrize("texts", [(), (b"",) * 70])

@@ -98,7 +98,8 @@ def test_a_mixture_continues_at_a_position_exactly(packed: bool) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_hosts_together_read_what_one_reads(count: int) -> None:
     rows = _rows(rates=[1.0, 2.0], max_epochs={"b": 2})
-    parts = [_first(rows, 10, host=data.Host(index, count)) for index in range(count)]
+    hosts = [data.Host(part.tolist()) for part in np.split(np.arange(BATCH), count)]
+    parts = [_first(rows, 10, host=host) for host in hosts]
     for batch, *shares in zip(_first(rows, 10), *parts, strict=True):
         joined = np.concatenate([share["inputs"] for share in shares])
         np.testing.assert_array_equal(joined, batch["inputs"])

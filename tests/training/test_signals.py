@@ -27,7 +27,7 @@ with signals["StopSignals"]() as stop:
     print("busy", flush=True)
     for _ in range(int(sys.argv[2])):
         hashlib.pbkdf2_hmac("sha256", b"", b"", int(sys.argv[3]))
-        if stop.received:
+        if stop.agree():
             sys.exit(100 + stop.received)
 """
 
@@ -126,8 +126,20 @@ def test_the_former_handlers_are_restored() -> None:
     with StopSignals() as stop:
         stop.check()
         os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.received == signal.SIGHUP
+        assert stop.agree() == signal.SIGHUP
         with pytest.raises(Stopped):
             stop.check()
     assert [signal.getsignal(number) for number in numbers] == former
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_signal_of_another_process_stops_this_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_others: list[int | None] = [None, None]
+    monkeypatch.setattr("mtfrun.processes.gather", lambda own, _: [own, *of_others])
+    with StopSignals() as stop:
+        stop.check()
+        of_others[1] = signal.SIGTERM
+        assert stop.received is None  # not before all agree on it
+        with pytest.raises(Stopped):
+            stop.check()
+        assert stop.received == signal.SIGTERM

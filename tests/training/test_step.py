@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +13,9 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.training import TrainState, train_steps_function
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close, meshes
+from mtfrun.training import TrainOptions, TrainState, train_steps_function
+from mtfrun.training.step import GRADIENT_OF
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.training.toy_model import Bigram, batches
 
 LAYOUT = "batch:data;d_ff:model"
@@ -21,7 +23,12 @@ LAYOUT = "batch:data;d_ff:model"
 
 @functools.cache
 def losses(
-    mesh_shape: str, visits: tuple[int, ...] = (3, 2), *, microbatches: int = 1, capacity: int = 3
+    mesh_shape: str,
+    visits: tuple[int, ...] = (3, 2),
+    *,
+    microbatches: int = 1,
+    capacity: int = 3,
+    jit_compile: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the losses of all steps, and the final embedding."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
@@ -30,7 +37,7 @@ def losses(
     # Two microbatches on eight devices.
     shape = mtf.convert_to_shape("batch:16;length:6")
     infeed = Infeed(batches(batch=16), mesh, {"targets": shape})
-    run = train_steps_function(state, microbatches=microbatches)
+    run = train_steps_function(state, microbatches=microbatches, jit_compile=jit_compile)
     values: list[float] = []
     for count in visits:
         features = infeed.next(count, capacity)
@@ -57,6 +64,53 @@ def test_the_partition_into_visits_changes_no_bit() -> None:
     many = losses("data:1,model:1", visits=(1, 3, 1))
     np.testing.assert_array_equal(one[0], many[0])
     np.testing.assert_array_equal(one[1], many[1])
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "microbatches"),
+    [
+        (ONE_DEVICE, 2),
+        pytest.param(ONE_DEVICE, 1, marks=pytest.mark.slow),
+        pytest.param("data:2,model:2", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_xla_computes_the_same(mesh_shape: str, microbatches: int) -> None:
+    expected = losses(ONE_DEVICE, microbatches=microbatches)
+    actual = losses(mesh_shape, microbatches=microbatches, jit_compile=True)
+    assert_close(actual[0], expected[0], FLOAT32_MODEL_TOLERANCE)
+    assert_close(actual[1], expected[1], FLOAT32_MODEL_TOLERANCE)
+
+
+def test_xla_compiles_the_steps_of_one_accelerator_unless_told_otherwise() -> None:
+    mesh, options = mtf.Mesh(), TrainOptions(1)
+    assert not options.uses_xla(mesh)
+    assert dataclasses.replace(options, jit_compile=True).uses_xla(mesh)
+    mesh.devices = ["GPU:0"]
+    assert options.uses_xla(mesh)
+    assert not dataclasses.replace(options, jit_compile=False).uses_xla(mesh)
+
+
+def test_gradients_are_those_before_clipping() -> None:
+    mesh = mtf.Mesh()
+    shape = mtf.convert_to_shape("batch:8;length:6")
+    features = Infeed(batches(), mesh, {"targets": shape}).next(1)
+    assert features is not None
+    history = {}
+    for clip_norm in (None, 0.01):
+        run = train_steps_function(
+            _state(Bigram(mesh), mesh), clip_norm=clip_norm, with_gradients=True
+        )
+        history[clip_norm] = mtf.to_numpy(run(features, mtf.constant(mesh, 1, dtype=tf.int32)))
+    gradients = {
+        name: clipped.total[0]
+        for name, clipped in history[0.01].items()
+        if name.startswith(GRADIENT_OF)
+    }
+    assert list(gradients) == [GRADIENT_OF + path for path in ("embedding", "hidden", "softmax")]
+    for name, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, history[None][name].total[0])
+    norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients.values()))
+    assert_close(history[None]["grad_norm"].total[0], norm, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_training_lowers_the_loss() -> None:

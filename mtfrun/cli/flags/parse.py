@@ -11,7 +11,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.data import DATA
 from mtfrun.cli.flags.decode import DECODE
 from mtfrun.cli.flags.evaluate import EVAL
-from mtfrun.cli.flags.launch import LAUNCH
+from mtfrun.cli.flags.launch import LAUNCH, LAUNCHED
 from mtfrun.cli.flags.plan import PLAN
 from mtfrun.cli.flags.score import SCORE
 from mtfrun.cli.flags.shared import GIN_HELP, add_shared_flags, check_shared
@@ -35,8 +35,9 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
 mtfrun COMMAND --help explains a command.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where verify finds unequal numbers; 5 where plan finds too little memory;
-128 + number for a signal; 1 for a defect, with its traceback."""
+not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers;
+6 where plan finds too little memory; 128 + number for a signal; 1 for a defect, with its
+traceback."""
 
 # In the order of the help text.
 _COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, LAUNCH, PLAN, VERIFY, *DATA, *VOCAB)}
@@ -86,11 +87,19 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
     """Returns the arguments before "--", and those after it, None without it; of `launch` only."""
-    own = list(arguments)
-    if "--" not in own or LAUNCH.name not in own[: own.index("--")]:
-        return own, None
-    position = own.index("--")
-    return own[:position], own[position + 1 :]
+    own: list[str] = list(arguments)
+    launched: list[str] | None = None
+    if "--" in own:
+        position = own.index("--")
+        own, launched = own[:position], own[position + 1 :]
+    if LAUNCH.name not in own:
+        return list(arguments), None
+    command = next((word for word in own if word in LAUNCHED), None)
+    if command is not None:
+        raise UsageError(
+            f"launch: -- comes before the command: mtfrun launch -n 2 -- {command} ..."
+        )
+    return own, launched
 
 
 def _joined_command(arguments: Sequence[str], commands: Collection[str]) -> list[str]:

@@ -20,7 +20,7 @@ Trains a few steps on meshes and on one device, and shows the largest difference
 A mesh changes no number but for rounding. This checks it for a configuration, and for models,
 layers and optimizers of your own: the initial values, the loss and the gradients of every step, the
 updates of all variables, and what is decoded after the last step. If a difference is above
---tolerance, the exit code is 4, and the variables are listed, those first that are computed first.
+--tolerance, the exit code is 5, and the variables are listed, those first that are computed first.
 
 Without --mesh the mesh is the configuration's. --layout belongs to the --mesh before it, by default
 it is the configuration's. Devices that the machine lacks are simulated on its CPU, if it has no

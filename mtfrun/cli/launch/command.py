@@ -14,13 +14,10 @@ from mtfrun.cli.launch.output import Output
 
 def launch(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Runs the command after "--" as several processes and returns the exit code."""
-    arguments = list(command[command.index("--") + 1 :])
-    name = flags.launched.command
-    arguments.remove(name)
     program = Program(
         python=_python(),
         arguments=["-m", "mtfrun"],
-        command=[name, *arguments],
+        command=_command_of(flags.launched.command, command),
         model_dir=flags.launched.model_dir,
         stdin=_standard_input() if _reads_input(flags.launched) else None,
         typed=command,
@@ -34,6 +31,13 @@ def launch(flags: argparse.Namespace, command: Sequence[str]) -> int:
     )
     is_conversation = getattr(flags.launched, "interactive", False)
     return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
+
+
+def _command_of(name: str, typed: Sequence[str]) -> list[str]:
+    """Returns what follows "--", the name of the command first."""
+    arguments = list(typed[typed.index("--") + 1 :])
+    arguments.remove(name)
+    return [name, *arguments]
 
 
 def _python() -> list[str]:

@@ -51,7 +51,7 @@ class Outcome:
     @property
     def lost(self) -> set[int]:
         """The processes that did not end by themselves: the machine took them, or they hung."""
-        if self.cause is None:
+        if self.cause is None or not self.is_transient:
             return set()
         if self.cause in self.killed:
             return set(self.killed)

@@ -84,7 +84,8 @@ def test_the_seed_fixes_the_order_and_another_seed_gives_another() -> None:
 
 def _stream(data: ImageData, position: int, count: int, batch: int, hosts: int = 1) -> bytes:
     """Returns `count` images from a position on, of all hosts."""
-    shares = [data.train(batch, seed=1, host=Host(i, hosts)) for i in range(hosts)]
+    parts = np.split(np.arange(batch), hosts)
+    shares = [data.train(batch, seed=1, host=Host(part.tolist())) for part in parts]
     images = []
     for share in shares:
         share.position = position

@@ -1,0 +1,127 @@
+"""Which process a command is: its flags, SLURM's variables, and the command line of launch."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.flags.processes import add_process_flags, check_processes, first_host
+from mtfrun.cli.launch.command import _command_of
+
+RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
+LAUNCH = ["launch", "-n", "2", "--", *RUN]
+STEP = {
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_STEP_ID": "2",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NODELIST": "gpu[07-08,11]-ib",
+}
+
+
+def _processes(*arguments: str, environment: dict[str, str] | None = None) -> tuple[object, ...]:
+    parser = argparse.ArgumentParser()
+    add_process_flags(parser)
+    flags = parser.parse_args(arguments)
+    check_processes(flags, environment or {})
+    return flags.num_processes, flags.process_id, flags.coordinator
+
+
+def test_a_command_alone_is_the_only_process() -> None:
+    assert _processes() == (1, 0, None)
+    assert _processes("--num_processes=1") == (1, 0, None)
+
+
+def test_a_task_of_slurm_is_a_process() -> None:
+    assert _processes(environment=STEP) == (8, 5, "gpu07-ib:24629")
+
+
+def test_other_steps_of_a_job_have_other_ports() -> None:
+    *_, other = _processes(environment={**STEP, "SLURM_STEP_ID": "3"})
+    assert other == "gpu07-ib:24660"
+
+
+def test_flags_come_before_slurm() -> None:
+    assert _processes("--num_processes=1", environment=STEP) == (1, 0, None)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {name: value for name, value in STEP.items() if not name.startswith("SLURM_STEP")},
+        {**STEP, "SLURM_STEP_NUM_TASKS": "1"},
+    ],
+    ids=["a batch script", "a step of one task"],
+)
+def test_slurm_without_several_tasks_is_one_process(environment: dict[str, str]) -> None:
+    assert _processes(environment=environment) == (1, 0, None)
+
+
+def test_the_first_host_of_a_list() -> None:
+    assert [first_host(text) for text in ("n7", "n[1,3]", "a[001-9]b,c", "r[1-2]n[3-4],q")] == [
+        "n7",
+        "n1",
+        "a001b",
+        "r1n3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_processes=2", "--process_id=0"], "--coordinator is missing"),
+        (["--process_id=1"], "--num_processes is missing"),
+        (["--num_processes=2", "--process_id=2", "--coordinator=a:1"], "number the processes"),
+        (["--num_processes=2", "--process_id=0", "--coordinator=a"], "no host and port"),
+        (["--num_processes=2", "--process_id=0", "--coordinator=a:99999"], "no host and port"),
+        (["--devices_per_process=0"], "must be at least 1"),
+        (["--join_secs=0"], "must be more than 0"),
+    ],
+)
+def test_unusable_flags_are_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_flags([*RUN, *flags])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["launch"], "launch needs a command"),
+        (["launch", "-n", "2", *RUN], "-- comes before the command"),
+        (["launch", "-n", "2", "--gin.A=1", "--", *RUN], "flags of the command follow it"),
+        (["launch", "--", *RUN], "launch needs the number of processes"),
+        (["launch", "-n", "0", "--", *RUN], "at least one process"),
+        (["launch", "-n", "2", "--", "data", "show", "--gin_file=a"], "not data show"),
+        (["launch", "-n", "2", "--", "train"], "train needs a configuration"),
+        (["launch", "-n", "2", "--max_restarts=1", "--", "eval", "--model_dir=x"], "is for train"),
+        (["launch", "-n", "2", "--elastic", "--", *RUN], "give --max_restarts=N as well"),
+        ([*LAUNCH, "--dry_run"], "in one process: leave launch out"),
+        (
+            [*LAUNCH, "--num_processes=2", "--process_id=0", "--coordinator=a:1"],
+            "launch itself gives",
+        ),
+    ],
+)
+def test_an_unusable_launch_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_flags(arguments)
+
+
+def test_flags_after_the_dashes_are_those_of_the_command() -> None:
+    flags = parse_flags([*LAUNCH, "--gin.A=1"])
+    assert (flags.command, flags.num_processes, flags.bindings) == ("launch", 2, [])
+    assert flags.launched.command == "train"
+    assert flags.launched.bindings == [("--gin.A=1", "A = 1")]
+
+
+def test_the_command_that_is_launched_begins_with_its_name() -> None:
+    arguments = ["--debug", *RUN, "--gin.A='train'"]
+    assert _command_of("train", ["mtfrun", "launch", "-n", "2", "--", *arguments]) == [
+        "train",
+        "--debug",
+        *RUN[1:],
+        "--gin.A='train'",
+    ]
