@@ -58,7 +58,9 @@ def calibrate(
                 (4 * n, measure(groups, n, operations, stopwatch)) for n in _COLLECTIVE_SIZES
             )
             (_, least), *_, (most_bytes, most) = curves[kind][size].points
-            note(f"{kind} of {size}: {least * 1e6:.0f} us, {most_bytes:,.0f} bytes {most * 1e6:,.0f} us")
+            note(
+                f"{kind} of {size}: {least * 1e6:.0f} us, {most_bytes:,.0f} bytes {most * 1e6:,.0f} us"
+            )
     return DeviceProfile(
         name=f"{platform.node()}, {mesh.describe_devices()}",
         operations=operations,
