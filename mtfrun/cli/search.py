@@ -213,7 +213,7 @@ class _Settings:
         return self.completed(alone)
 
     def completed(self, candidate: Candidate) -> Candidate:
-        """Returns a candidate with the microbatches of the configuration, and not rematerialised."""
+        """Returns a candidate with the configuration's microbatches, not rematerialised."""
         return dataclasses.replace(
             candidate,
             microbatches=self._configured["microbatches"],

@@ -89,8 +89,8 @@ class Search:
     """Plans candidates and ranks them by the estimated time of a step, within the memory.
 
     The settings that save memory are tried where they may help: slots and weights that are split
-    over the axis of the batch for the fastest layouts; rematerialisation and more microbatches, which
-    cost time, for those that do not fit without them.
+    over the axis of the batch for the fastest layouts; rematerialisation and more microbatches,
+    which cost time, for those that do not fit without them.
 
     Args:
       plan: returns the plan of a candidate; raises InputError or mtf's errors if it has none.

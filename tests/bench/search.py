@@ -2,8 +2,8 @@
 
 Measures the devices of this machine with `mtfrun plan --calibrate`, searches with the profile, and
 then trains a few steps of every candidate of the ranking, each in a process of its own, a group of
-processes in alternation at a time. Prints a JSON line per candidate, in the order of the ranking, and
-one with the verdict. Nothing else should run on the machine.
+processes in alternation at a time. Prints a JSON line per candidate, in the order of the ranking,
+and one with the verdict. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
