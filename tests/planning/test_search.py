@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -38,15 +37,15 @@ PROFILE = DeviceProfile(
 )
 
 
-def _candidate(mesh: str, layout: str, **settings: object) -> Candidate:
-    return dataclasses.replace(
-        Candidate(mtf.convert_to_shape(mesh), mtf.convert_to_layout_rules(layout)), **settings
+def _candidate(mesh: str, layout: str) -> Candidate:
+    return Candidate(
+        mtf.convert_to_shape(mesh), mtf.convert_to_layout_rules(layout), rematerialise=False
     )
 
 
-DATA = _candidate("data:8", "batch:data", rematerialise=False)
-MODEL = _candidate("model:8", "d_ff:model", rematerialise=False)
-BOTH = _candidate("data:4,model:2", "batch:data;d_ff:model", rematerialise=False)
+DATA = _candidate("data:8", "batch:data")
+MODEL = _candidate("model:8", "d_ff:model")
+BOTH = _candidate("data:4,model:2", "batch:data;d_ff:model")
 SECS = {DATA: 0.3, MODEL: 0.1, BOTH: 0.2}
 
 
