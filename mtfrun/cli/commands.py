@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from mtfrun import processes
-from mtfrun.cli import data_commands, report, vocab_commands
+from mtfrun import mtf, processes
+from mtfrun.cli import data_commands, vocab_commands
 from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
@@ -25,6 +25,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.output_lines import json_line, text_line
+from mtfrun.cli.plan import describe_dry_run, plan
 from mtfrun.cli.recorded_training import as_text, recorded
 from mtfrun.cli.terminal.caching_progress import caching_progress
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
@@ -34,6 +35,7 @@ from mtfrun.cli.verify import verify
 from mtfrun.experiment import Experiment, Inference, Training
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf.devices import unused_gpu
+from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 
@@ -41,15 +43,16 @@ from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run prints a description of the run."""
     bindings = _parse(flags)
-    experiment, evaluation = _build(flags)
-    training = config.configured(Training, experiment, evaluation)
+    with mtf.planned_meshes() if flags.dry_run else contextlib.nullcontext():
+        experiment, evaluation = _build(flags)
+        training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     evaluation.check_split()
     if flags.dry_run:
-        print(report.describe(training, flags.program_dump))
+        print(describe_dry_run(training, flags.program_dump))
         return 0
     gpu = unused_gpu()
-    for warning in [*report.misspelt_rules(experiment.mesh), *([gpu] if gpu else [])]:
+    for warning in [*misspelt_rules(experiment.mesh), *([gpu] if gpu else [])]:
         _print_once(f"mtfrun: warning: {warning}")
     run = RunDirectory(flags.model_dir)
     texts = {
@@ -87,7 +90,8 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
-        if run is not None and processes.is_first() and run.is_writable():
+        # All have them or none: samples are only decoded if they are shown.
+        if run is not None and processes.by_first(run.is_writable):
             summaries = stack.enter_context(run.summaries("eval"))
         for step in _restored(flags, built.experiment, run):
             metrics = built.evaluation(step, summaries)
@@ -145,6 +149,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "eval": evaluate,
     "decode": decode,
     "score": score,
+    "plan": plan,
     "verify": verify,
     "data cache": data_commands.cache,
     "data show": data_commands.show,

@@ -7,14 +7,21 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+# Those that `mtfrun.planning` reads. After all passes it would write a hundred times as much.
+_PASSES = ("DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming")
+
 
 def dump_environment(folder: str) -> dict[str, str]:
     """Returns the environment variables that make TensorFlow write programs to `folder`.
 
-    TensorFlow reads them when it is imported. `mtfrun.mtf.collectives` reads the programs; this
-    function is not there because importing that module imports TensorFlow.
+    TensorFlow reads them when it is imported. `mtfrun.planning` reads the programs; this function
+    is not there because importing that package imports TensorFlow.
     """
-    return {"TF_DUMP_GRAPH_PREFIX": folder, "TF_CPP_VMODULE": "dtensor_mlir_passes=2"}
+    return {
+        "TF_DUMP_GRAPH_PREFIX": folder,
+        "TF_CPP_VMODULE": "dtensor_mlir_passes=2",
+        "MLIR_BRIDGE_LOG_PASS_FILTER": ";".join(_PASSES),
+    }
 
 
 @contextlib.contextmanager

@@ -81,5 +81,5 @@ class HeadGroups:
 
 def _renamed(shape: mtf.Shape, old: str, new: str, first: str) -> mtf.Shape:
     """Returns the shape with the name of a dimension replaced, and that of the first one."""
-    dims = shape.rename_dimension(old, new).dims
-    return mtf.Shape([mtf.Dimension(first, dims[0].size), *dims[1:]])
+    names = [first, *(new if name == old else name for name in shape.dimension_names[1:])]
+    return mtf.Shape(mtf.Dimension(name, dim.size) for name, dim in zip(names, shape, strict=True))

@@ -20,7 +20,9 @@ class FiniteCheck:
     """
 
     def __init__(self, variables: Mapping[str, mtf.Variable]):
-        self._variables = {path: v for path, v in variables.items() if v.dtype.is_floating}
+        floating = {path: v for path, v in variables.items() if v.dtype.is_floating}
+        # Every device checks the part that it stores; nothing is gathered.
+        self._variables = mtf.sharded(floating)
         self._flags = mtf.function(self._are_finite)
 
     def first_non_finite(self) -> str | None:

@@ -164,9 +164,18 @@ from mtfrun.mtf.random import (
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
-from mtfrun.mtf.variables import Variable, assign, assign_add, assign_sub, read_variable
+from mtfrun.mtf.variables import (
+    SLOT_RULES,
+    Variable,
+    assign,
+    assign_add,
+    assign_sub,
+    read_variable,
+    sharded,
+)
 
 __all__ = [
+    "SLOT_RULES",
     "CrossEntropy",
     "DTypePolicy",
     "DeviceSettings",
@@ -302,6 +311,7 @@ __all__ = [
     "sample_with_temperature",
     "selu",
     "serialize_training_step",
+    "sharded",
     "shift",
     "sigmoid",
     "sign",

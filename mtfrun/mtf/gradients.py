@@ -27,7 +27,8 @@ def value_and_gradients(
       variables: by path.
 
     Returns:
-      fn's result, and by path the gradients, laid out as their variables; None where the result
+      fn's result, and by path the gradients, with the shapes of the variables that were given: for
+      those of `mtf.sharded` only a part on each device; None where the result
       does not depend on a variable.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -10,9 +10,16 @@ from mtfrun.mtf.dimension import Dimension, DimensionLike, convert_to_dimension
 from mtfrun.mtf.errors import LayoutError
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
+# Rules of a layout that name no dimension: optimizer slots, or also the variables themselves, are
+# split further over an axis, see `Mesh.spread`.
+SLOTS, WEIGHTS = "slots", "weights"
+
 
 class LayoutRules(Mapping[str, str]):
     """A mapping from tensor dimension names to mesh axis names; immutable and hashable.
+
+    Two names are reserved: the rule "slots:data" splits the slots of optimizers over the axis
+    `data` (ZeRO-1), "weights:data" the variables as well, between their uses (FSDP); `Mesh.spread`.
 
     >>> LayoutRules([("batch", "data"), ("d_ff", "model")])["d_ff"]
     'model'
@@ -121,10 +128,14 @@ def check_divides(parts: int, dim: Dimension, how: str, shape: Shape | None = No
       shape: of the tensor, for the message.
     """
     if dim.size % parts:
-        below, above = dim.size // parts * parts, (dim.size // parts + 1) * parts
-        legal = f"{below} or {above}" if below else f"{above}"
         of_shape = "" if shape is None else f" of {shape}"
         raise LayoutError(
             f"dimension {dim.name}:{dim.size}{of_shape} cannot be split {how}: make its size "
-            f"{legal}, or change the mesh or the rule"
+            f"{legal_sizes(parts, dim)}, or change the mesh or the rule"
         )
+
+
+def legal_sizes(parts: int, dim: Dimension) -> str:
+    """Returns the sizes nearest to that of a dimension that can be split: "6 or 9"."""
+    below, above = dim.size // parts * parts, (dim.size // parts + 1) * parts
+    return f"{below} or {above}" if below else f"{above}"

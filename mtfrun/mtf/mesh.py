@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -16,7 +16,14 @@ from mtfrun.mtf.accelerators import DeviceSettings
 from mtfrun.mtf.devices import choose_devices, describe_devices
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import LayoutError
-from mtfrun.mtf.layout import LayoutLike, check_divides, convert_to_layout_rules
+from mtfrun.mtf.layout import (
+    SLOTS,
+    WEIGHTS,
+    LayoutLike,
+    check_divides,
+    convert_to_layout_rules,
+    legal_sizes,
+)
 from mtfrun.mtf.planned import first_device_of, is_planning
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 
@@ -24,14 +31,16 @@ _DEFAULT_SETTINGS = DeviceSettings()
 
 
 class SpecifiedTensor(Protocol):
-    """A tensor or variable that has a shape and a type, but not necessarily a value.
+    """A variable that has a shape and a type, but not necessarily a value.
 
     Attributes:
       shape: the named dimensions.
+      stored_shape: the same with the names by which its storage is laid out, see `Mesh.spread`.
       dtype: the element type.
     """
 
     shape: Shape
+    stored_shape: Shape
     dtype: tf.DType
 
 
@@ -45,7 +54,8 @@ class Mesh:
 
     Args:
       shape: the mesh axes, such as "data:2;model:4".
-      layout: rules "dimension:axis"; a dimension without a rule is replicated.
+      layout: rules "dimension:axis"; a dimension without a rule is replicated. For the rules
+        "slots:axis" and "weights:axis" see `spread`.
       devices: device names such as "GPU:0", one for each of this process's places in the mesh;
         by default the accelerators, else (simulated) CPUs. A mesh of one named device hides the
         other accelerators from TensorFlow.
@@ -73,6 +83,8 @@ class Mesh:
         self.shape = convert_to_shape(shape)
         self.layout = convert_to_layout_rules(layout)
         self._partitions: dict[Shape, tuple[str | None, ...]] = {}
+        # The axes of the dimensions that `spread` has named.
+        self._spread_dims: dict[str, str] = {}
         axes = self.shape.dimension_names
         for dimension, axis in self.layout.items():
             if axis not in axes:
@@ -81,6 +93,7 @@ class Mesh:
                     f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
                 )
         self.is_planned = is_planning()
+        self._undivided: dict[Dimension, int] | None = {} if self.is_planned else None
         self.dtensor_mesh = None
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
@@ -127,12 +140,45 @@ class Mesh:
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
-        return self.layout.get(dim.name)
+        return self.layout.get(dim.name) or self._spread_dims.get(dim.name)
 
     def num_splits(self, dim: Dimension) -> int:
         """Returns the number of parts that `dim` is split into."""
         axis = self.axis_of(dim)
         return 1 if axis is None else self.shape.get_dim_by_name(axis).size
+
+    def spread(self, shape: ShapeLike, rules: Sequence[str] = (WEIGHTS, SLOTS)) -> Shape:
+        """Returns the shape by which a variable or slot is split further, as reserved rules say.
+
+        A rule "slots:data" splits the largest dimension that the axis `data` divides and that is
+        not split yet; of equal ones the first. That dimension is renamed to "<name>_over_data",
+        which the axis splits. A shape stays as it is where the axis splits one of its dimensions
+        already, or divides none, or has one device.
+
+        Args:
+          shape: the named dimensions.
+          rules: the reserved rules to apply, one after the other: `layout.WEIGHTS`, of variables
+            and what belongs to them, and `layout.SLOTS`, of slots.
+        """
+        shape = convert_to_shape(shape)
+        for rule in rules:
+            axis = self.layout.get(rule)
+            parts = 1 if axis is None else self.shape.get_dim_by_name(axis).size
+            if axis is None or parts == 1 or axis in self.partition(shape):
+                continue
+            free = [dim for dim in shape if dim.size % parts == 0 and self.num_splits(dim) == 1]
+            if free:
+                dim = max(free, key=lambda dim: dim.size)
+                name = _spread_name(dim.name, axis)
+                self._spread_dims[name] = axis
+                shape = shape.rename_dimension(dim.name, name)
+        return shape
+
+    def spread_names(self, names: Iterable[str]) -> set[str]:
+        """Returns the names of dimensions, and the names that `spread` gives them."""
+        names = set(names)
+        axes = self.shape.dimension_names
+        return names | {_spread_name(name, axis) for name in names for axis in axes}
 
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
@@ -152,6 +198,11 @@ class Mesh:
             axis = self.axis_of(dim)
             if axis is None:
                 continue
+            if dim.name in (SLOTS, WEIGHTS):
+                raise LayoutError(
+                    f"dimension {dim.name!r} of {shape} has the name of the layout rule "
+                    f"{dim.name}:{axis}, which is about variables: rename the dimension"
+                )
             if axis in by_axis:
                 raise LayoutError(
                     f"dimensions {by_axis[axis].name!r} and {dim.name!r} of {shape} are both on "
@@ -159,8 +210,31 @@ class Mesh:
                 )
             by_axis[axis] = dim
             parts = self.num_splits(dim)
-            check_divides(parts, dim, f"over mesh axis {axis}:{parts}", shape)
+            if self._undivided is not None and dim.size % parts:
+                self._undivided[dim] = parts
+            else:
+                check_divides(parts, dim, f"over mesh axis {axis}:{parts}", shape)
         return tuple(self.axis_of(dim) for dim in shape)
+
+    def require_division(self) -> None:
+        """Ends the description of a planned mesh, which only notes what its axes do not divide.
+
+        Raises:
+          LayoutError: an axis does not divide a dimension; names all of these, and sizes that are
+            near and legal.
+        """
+        undivided, self._undivided = self._undivided, None
+        if undivided:
+            self._partitions.clear()
+            problems = ", ".join(
+                f"{dim.name}:{dim.size} over {self.axis_of(dim)}:{parts} "
+                f"({legal_sizes(parts, dim)})"
+                for dim, parts in undivided.items()
+            )
+            raise LayoutError(
+                f"mesh {self.shape.to_string} does not divide {problems}: use the sizes in "
+                "brackets, or change the mesh or the rules"
+            )
 
     def local_sizes(self, shape: ShapeLike) -> list[int]:
         """Returns the sizes of the part of a tensor that one device holds."""
@@ -222,23 +296,25 @@ class Mesh:
         return {name for shape in self._partitions for name in shape.dimension_names}
 
     def unused_rules(self) -> list[str]:
-        """Returns the tensor dimensions that have a rule and have not been laid out so far."""
+        """Returns the names that have a rule which has not split anything so far."""
         seen = self.dimension_names_seen
+        if not self._spread_dims.keys().isdisjoint(seen):
+            seen |= {SLOTS, WEIGHTS}
         return [dimension for dimension in self.layout if dimension not in seen]
 
     def report(self, variables: Mapping[str, SpecifiedTensor]) -> str:
         """Returns a table of variables by path: dimensions, layout, sizes and bytes on a device.
 
-        The variables need no storage. `mtfrun.mtf.collectives` counts what devices send.
+        The variables need no storage. `mtfrun.planning` says what devices send.
         """
         rows = [("variable", "dimensions", "layout", "on each device", "bytes")]
         for path, variable in variables.items():
-            local = self.local_sizes(variable.shape)
+            local = self.local_sizes(variable.stored_shape)
             rows.append(
                 (
                     path,
                     variable.shape.to_string or "scalar",
-                    ",".join(axis or "-" for axis in self.partition(variable.shape)),
+                    ",".join(axis or "-" for axis in self.partition(variable.stored_shape)),
                     "x".join(map(str, local)),
                     f"{math.prod(local) * variable.dtype.size:,}",
                 )
@@ -249,6 +325,10 @@ class Mesh:
 
     def __repr__(self) -> str:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
+
+
+def _spread_name(name: str, axis: str) -> str:
+    return f"{name}_over_{axis}"
 
 
 def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:

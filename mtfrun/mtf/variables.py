@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +14,7 @@ from tensorflow.experimental import dtensor
 from mtfrun.mtf.dimension import Dimension
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.initializers import Initializer, Zeros
+from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
@@ -19,6 +22,22 @@ from mtfrun.mtf.tensor import Arithmetic, Tensor, TensorLike, as_tensor
 from mtfrun.mtf.transfer import pack
 
 _ZEROS = Zeros()
+
+# The rules by which the storage of a variable, and of an optimizer's slot, is split further.
+VARIABLE_RULES, SLOT_RULES = (WEIGHTS,), (WEIGHTS, SLOTS)
+
+
+@dataclasses.dataclass
+class _Content:
+    """What a variable and its `sharded` form share.
+
+    Attributes:
+      path: its name in error messages and checkpoints.
+      storage: the value; None before initialisation.
+    """
+
+    path: str
+    storage: tf.Variable | None = None
 
 
 class Variable(Arithmetic):
@@ -30,6 +49,11 @@ class Variable(Arithmetic):
     Within one traced function a variable must be read before it is assigned, never after: under
     DTensor a read after an assignment can return the old value.
 
+    Under a layout rule "weights:axis" the storage is split further than the shape: reading gathers
+    the value, and its gradient is reduced and scattered (FSDP: Zhao et al. 2023,
+    https://arxiv.org/abs/2304.11277; stage 3 of Rajbhandari et al. 2020,
+    https://arxiv.org/abs/1910.02054).
+
     Args:
       mesh: the mesh.
       shape: the named dimensions.
@@ -39,8 +63,12 @@ class Variable(Arithmetic):
       trainable: whether optimizers update it.
       merged_dims: its dimensions that together are one side of a matrix, such as the heads and d_kv
         of attention's projections; see `sides`.
+      spread_by: the reserved layout rules that split the storage further, see `Mesh.spread`.
 
     Attributes:
+      shape: the named dimensions, as operations see them.
+      stored_shape: the dimensions by which the storage is laid out: those of `shape` in the same
+        order, of which one or two may have another name.
       sides: the dimensions in their order, each alone except for the merged ones, which are one
         shape. An optimizer with statistics of rows and columns uses them as rows and columns.
 
@@ -58,42 +86,73 @@ class Variable(Arithmetic):
         name: str = "",
         trainable: bool = True,
         merged_dims: Iterable[Dimension] = (),
+        spread_by: Sequence[str] = VARIABLE_RULES,
     ):
         self.mesh = mesh
         self.shape: Shape = convert_to_shape(shape)
+        self.stored_shape = mesh.spread(self.shape, spread_by)
         self.sides = _sides(self.shape, merged_dims)
         self.initializer = initializer
         self.dtype = tf.as_dtype(dtype)
         self.trainable = trainable
-        self.path = name
-        self._storage: tf.Variable | None = None
+        self._content = _Content(name)
+        self._sharded: Variable | None = None
         mesh.partition(self.shape)
+        mesh.partition(self.stored_shape)
+
+    @property
+    def path(self) -> str:
+        """Its attribute path, or before initialisation its name."""
+        return self._content.path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._content.path = path
 
     @property
     def variable(self) -> tf.Variable:
         """The storage: a `tf.Variable`, on several devices a `DVariable`."""
-        if self._storage is None:
+        if self._content.storage is None:
             raise ShapeError(
                 f"variable {self.path or self.shape} has no value yet: "
                 "call mtf.initialize(module, seed) first"
             )
-        return self._storage
+        return self._content.storage
 
     @property
     def is_initialized(self) -> bool:
         """Whether it has a value."""
-        return self._storage is not None
+        return self._content.storage is not None
+
+    @property
+    def sharded(self) -> Variable:
+        """The same variable as optimizers see it, see `mtf.sharded`."""
+        if self._sharded is None:
+            self._sharded = self._under(self.mesh.spread(self.shape, SLOT_RULES))
+        return self._sharded
+
+    def _under(self, shape: Shape) -> Variable:
+        """Returns this variable with `shape`, which has its dimensions under other names."""
+        if shape == self.shape:
+            return self
+        self.mesh.partition(shape)
+        names = dict(zip(self.shape, shape, strict=True))
+        variable = copy.copy(self)
+        variable.shape = shape
+        variable.sides = [Shape(names[dim] for dim in side) for side in self.sides]
+        variable._sharded = variable
+        return variable
 
     def initialize(self, seed: int, path: str) -> None:
         """Allocates the storage, with a value that depends on `seed` and `path` alone."""
         self.path = path
         value = self._initial_value(seed)
         if self.mesh.is_distributed:
-            self._storage = dtensor.DVariable(
-                pack(self.mesh, value, self.shape), trainable=self.trainable
+            self._content.storage = dtensor.DVariable(
+                pack(self.mesh, value, self.stored_shape), trainable=self.trainable
             )
         else:
-            self._storage = tf.Variable(
+            self._content.storage = tf.Variable(
                 value, trainable=self.trainable, name=path.rpartition("/")[2]
             )
 
@@ -113,7 +172,10 @@ class Variable(Arithmetic):
 
     def read(self) -> Tensor:
         """Returns the value as a tensor."""
-        return Tensor(self.mesh, self.variable.read_value(), self.shape)
+        value = self.variable.read_value()
+        if self.shape != self.stored_shape:
+            value = self.mesh.constrain(value, self.shape)
+        return Tensor(self.mesh, value, self.shape)
 
     def __repr__(self) -> str:
         return f"Variable({self.path!r}, {self.shape.to_string!r}, {self.dtype.name})"
@@ -126,6 +188,23 @@ def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
     if merged:
         sides[merged[0]] = Shape(shape[position] for position in merged)
     return [side for position, side in enumerate(sides) if position not in merged[1:]]
+
+
+def sharded(variables: Mapping[str, Variable]) -> dict[str, Variable]:
+    """Returns variables as an optimizer should see them: split further by the layout's rules.
+
+    Under the rules "slots:axis" and "weights:axis" one dimension of a variable has another name,
+    which the axis splits (`Mesh.spread`); its gradients, its slots and its new value then have
+    this name too. An optimizer that is given these variables therefore stores and computes a part
+    on each device: ZeRO, Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054. Value and
+    storage are the variable's own: a value assigned to one is assigned to the other. Under other
+    layouts these are the variables themselves.
+
+        variables = mtf.sharded(model.named_variables())
+        optimizer.init(variables)
+        loss, gradients = mtf.value_and_gradients(loss_fn, variables)
+    """
+    return {path: variable.sharded for path, variable in variables.items()}
 
 
 def read_variable(var: Variable) -> Tensor:
@@ -162,4 +241,4 @@ def _stored_form(variable: Variable, x: TensorLike) -> tf.Tensor:
         value = tf.transpose(value, [x.shape.index(dim) for dim in variable.shape])
     if value.dtype != variable.dtype:
         value = tf.cast(value, variable.dtype)
-    return variable.mesh.constrain(value, variable.shape)
+    return variable.mesh.constrain(value, variable.stored_shape)

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1804.04235; section and algorithm numbers below are those 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.optim.partition import matching_paths
@@ -69,7 +69,7 @@ class ParameterScale:
 
 
 def factored_sides(
-    sides: Sequence[mtf.Shape], min_dim_size: int | None, stacked_dim_names: Sequence[str] = ()
+    sides: Sequence[mtf.Shape], min_dim_size: int | None, stacked_dim_names: Collection[str] = ()
 ) -> tuple[mtf.Shape, mtf.Shape] | None:
     """Returns the largest and the second largest side, or None for a variable not to factor.
 
@@ -193,9 +193,14 @@ class Adafactor(SlotOptimizer):
         self._stacked_dim_names = stacked_dim_names
         self._parameter_scale = parameter_scale
         self._absolute: set[str] = set()
+        # The names of stacked dimensions, those of sharded variables included.
+        self._stacked: set[str] = set()
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         """Also looks up which variables have absolute steps."""
+        self._stacked = set(self._stacked_dim_names)
+        for variable in variables.values():
+            self._stacked |= variable.mesh.spread_names(self._stacked_dim_names)
         super().init(variables)
         if self._parameter_scale is not None:
             self._absolute = matching_paths(
@@ -230,7 +235,7 @@ class Adafactor(SlotOptimizer):
         return updates
 
     def _factored_sides(self, variable: mtf.Variable) -> tuple[mtf.Shape, mtf.Shape] | None:
-        return factored_sides(variable.sides, self._min_dim_size_to_factor, self._stacked_dim_names)
+        return factored_sides(variable.sides, self._min_dim_size_to_factor, self._stacked)
 
     def _direction(
         self,
@@ -260,7 +265,7 @@ class Adafactor(SlotOptimizer):
         """Returns the factor of the learning rate due to the parameter's size and to clipping."""
         scale: Scalar = 1.0
         if self._parameter_scale is not None and path not in self._absolute:
-            stack = [dim for dim in parameter.shape if dim.name in self._stacked_dim_names]
+            stack = [dim for dim in parameter.shape if dim.name in self._stacked]
             scale = mtf.maximum(rms(parameter, stack), self._parameter_scale.minimum)
         if self._clipping_threshold is not None:
             # x / max(1, rms(x) / d), section 6; as in Mesh TensorFlow, over a stack as a whole.

@@ -69,6 +69,7 @@ class SlotOptimizer(abc.ABC):
                     dtype=variable.dtype,
                     name=name,
                     trainable=False,
+                    spread_by=mtf.SLOT_RULES,
                 )
                 for name, shape in self.slot_shapes(variable).items()
             }

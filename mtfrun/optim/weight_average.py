@@ -43,7 +43,12 @@ class WeightAverage:
         self._decay = decay
         self._averages = {
             path: mtf.Variable(
-                variable.mesh, variable.shape, dtype=variable.dtype, name=path, trainable=False
+                variable.mesh,
+                variable.shape,
+                dtype=variable.dtype,
+                name=path,
+                trainable=False,
+                spread_by=mtf.SLOT_RULES,
             )
             for path, variable in variables.items()
         }
@@ -65,7 +70,9 @@ class WeightAverage:
         decay = average_decay(step, self._decay)
         updates = {}
         for path, average in self._averages.items():
-            old, value = mtf.to_float(average), mtf.to_float(values[path])
+            # Only the part of a value is averaged that its device stores.
+            old = mtf.to_float(average)
+            value = mtf.to_float(mtf.reshape(values[path], average.shape))
             updates[average] = value + decay * (old - value)
         return updates
 

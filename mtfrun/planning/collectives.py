@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.planning.module_text import layouts_of_relayout, specs
@@ -21,8 +22,8 @@ class NeededCollective:
     Attributes:
       collective: its kind, axes and bytes.
       sizes: the global sizes of the result.
-      partition: the mesh axis of every dimension of the operand (of an all-reduce: of the result),
-        None where it is not split.
+      partition: the mesh axis of every dimension of the operand (of an all-reduce and of a
+        reduce-scatter: of the result), None where it is not split.
       times: how often it runs in a step.
     """
 
@@ -31,6 +32,21 @@ class NeededCollective:
     partition: tuple[str | None, ...]
     times: int
 
+    @property
+    def kind(self) -> str:
+        """Its kind, such as "all-reduce"."""
+        return self.collective.kind
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The mesh axes along which devices communicate."""
+        return self.collective.axes
+
+    @property
+    def bytes_of_step(self) -> int:
+        """The bytes of its results on one device, of all times in a step."""
+        return self.times * self.collective.device_bytes
+
     def dimensions(self, mesh: mtf.Mesh) -> list[str]:
         """Returns the names of the dimensions that may cause it.
 
@@ -38,7 +54,7 @@ class NeededCollective:
         out. Where none matches, and for an all-reduce, whose result lacks the summed dimension, it
         is all dimensions that were laid out over its axes.
         """
-        shapes = [] if self.collective.kind == "all-reduce" else mesh.shapes_seen
+        shapes = [] if self.kind == "all-reduce" else mesh.shapes_seen
         matching = [
             shape
             for shape in shapes
@@ -46,7 +62,7 @@ class NeededCollective:
             and _split_axes(mesh, shape) == self.partition
         ]
         dims = {dim for shape in matching or mesh.shapes_seen for dim in shape}
-        return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.collective.axes})
+        return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
 
 
 def needed_collectives(program: Program) -> list[NeededCollective]:
@@ -54,16 +70,46 @@ def needed_collectives(program: Program) -> list[NeededCollective]:
     return [_needed(operation, times, program) for operation, times in program.collectives]
 
 
-def describe_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> list[str]:
-    """Returns a line for each kind of collective, its axes and dimensions: how many, how large."""
-    groups: dict[tuple[str, str, str], list[NeededCollective]] = collections.defaultdict(list)
+@dataclasses.dataclass(frozen=True)
+class CollectiveGroup:
+    """The collectives of a step that have the same kind, axes and cause.
+
+    Attributes:
+      kind: such as "all-reduce".
+      axes: the mesh axes along which devices communicate.
+      dimensions: the names of the dimensions that cause them.
+      count: their number in a step.
+      device_bytes: of all their results on one device.
+      sent_bytes: what each device sends at least.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    dimensions: tuple[str, ...]
+    count: int
+    device_bytes: int
+    sent_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} {self.kind} over {','.join(self.axes)} ({', '.join(self.dimensions)}): "
+            f"{self.device_bytes:,} bytes on each device"
+        )
+
+
+def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> list[CollectiveGroup]:
+    """Returns the collectives by their kind, axes and dimensions, in that order."""
+    groups: dict[Any, list[NeededCollective]] = collections.defaultdict(list)
     for item in needed:
-        kind, axes = item.collective.kind, ",".join(item.collective.axes)
-        groups[kind, axes, ", ".join(item.dimensions(mesh))].append(item)
+        groups[item.kind, item.axes, tuple(item.dimensions(mesh))].append(item)
     return [
-        f"{sum(item.times for item in items)} {kind} over {axes} ({dimensions}): "
-        f"{sum(item.times * item.collective.device_bytes for item in items):,} bytes on each device"
-        for (kind, axes, dimensions), items in sorted(groups.items(), key=lambda group: group[0])
+        CollectiveGroup(
+            *key,
+            count=sum(item.times for item in items),
+            device_bytes=sum(item.bytes_of_step for item in items),
+            sent_bytes=round(sum(item.times * item.collective.sent_bytes for item in items)),
+        )
+        for key, items in sorted(groups.items())
     ]
 
 
@@ -80,7 +126,9 @@ def _needed(operation: Operation, times: int, program: Program) -> NeededCollect
         size * (program.mesh[axis] if axis else 1)
         for size, axis in zip(result.type.sizes, after, strict=True)
     )
-    return NeededCollective(operation.collective, sizes, before, times)
+    # A reduce-scatter is caused by the dimension along which its result is split.
+    partition = after if operation.collective.kind == "reduce-scatter" else before
+    return NeededCollective(operation.collective, sizes, partition, times)
 
 
 def _split_axes(mesh: mtf.Mesh, shape: mtf.Shape) -> tuple[str | None, ...]:

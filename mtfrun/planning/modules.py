@@ -1,4 +1,8 @@
-"""The files to which DTensor writes the programs that it compiles."""
+"""The files to which DTensor writes the programs that it compiles.
+
+It does so where the environment asks for this before TensorFlow is imported, see
+`mtfrun.cli.program_dump`, which imports no TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from typing import NamedTuple
 
 from mtfrun.planning.module_text import parse_module
 from mtfrun.planning.program import Program
+from mtfrun.planning.reduce_scatters import with_reduce_scatters
 
 # The passes after which it writes: that which adds collectives, that which removes repeated ones,
 # and the last one. A pass that changes nothing writes no file.
 _EXPANSION, _SIMPLIFICATION, _LAST = "DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming"
-_PASSES = (_EXPANSION, _SIMPLIFICATION, _LAST)
 
 
 class CompiledStep(NamedTuple):
@@ -25,18 +29,6 @@ class CompiledStep(NamedTuple):
 
     needed: Program
     running: Program
-
-
-def dump_environment(folder: str) -> dict[str, str]:
-    """Returns the environment variables that make DTensor write programs to `folder`.
-
-    TensorFlow reads them when it is imported, or at the latest when it compiles.
-    """
-    return {
-        "TF_DUMP_GRAPH_PREFIX": folder,
-        "TF_CPP_VMODULE": "dtensor_mlir_passes=2",
-        "MLIR_BRIDGE_LOG_PASS_FILTER": ";".join(_PASSES),
-    }
 
 
 def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
@@ -53,7 +45,9 @@ def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
         (running,) = _of_pass(folder, _LAST, name)
         programs.append(
             CompiledStep(
-                parse_module((simplified or [file])[0].read_text(encoding="utf-8")),
+                with_reduce_scatters(
+                    parse_module((simplified or [file])[0].read_text(encoding="utf-8"))
+                ),
                 parse_module(running.read_text(encoding="utf-8")),
             )
         )

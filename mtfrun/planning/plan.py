@@ -70,14 +70,34 @@ class Plan:
         """The bytes that a device needs in a step: variables, and all tensors at the peak."""
         return self.state_bytes + self.peak.num_bytes
 
+    def collective_seconds(self, bandwidths: Mapping[str, float]) -> dict[str, float]:
+        """Returns the seconds that the collectives of a step take at least, by axes.
+
+        Args:
+          bandwidths: bytes a second that a device sends along each axis. A collective over several
+            axes has the least of theirs; one over an axis that is not named is left out.
+        """
+        seconds: dict[str, float] = {}
+        for item in self.collectives:
+            if all(axis in bandwidths for axis in item.axes):
+                bandwidth = min(bandwidths[axis] for axis in item.axes)
+                sent = item.times * item.collective.sent_bytes
+                axes = ",".join(item.axes)
+                seconds[axes] = seconds.get(axes, 0.0) + sent / bandwidth
+        return dict(sorted(seconds.items()))
+
 
 def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
     """Returns the plan of a training, whose step it compiles.
 
     Args:
       training: constructed within `mtf.planned_meshes()`, or on devices that exist.
-      folder: to which DTensor writes programs, see `dump_environment`.
+      folder: to which DTensor writes programs, see `mtfrun.cli.program_dump`.
+
+    Raises:
+      LayoutError: mesh axes do not divide dimensions; all of these are named.
     """
+    training.experiment.mesh.require_division()
     take_programs(folder)
     training.compile_step()
     compiled = take_programs(folder)[-1]
@@ -103,9 +123,9 @@ def planned_variables(training: Training) -> list[PlannedVariable]:
             path,
             kind,
             variable.shape,
-            variable.mesh.partition(variable.shape),
+            variable.mesh.partition(variable.stored_shape),
             variable.shape.size * variable.dtype.size,
-            math.prod(variable.mesh.local_sizes(variable.shape)) * variable.dtype.size,
+            math.prod(variable.mesh.local_sizes(variable.stored_shape)) * variable.dtype.size,
         )
         for kind, variables in groups.items()
         for path, variable in variables.items()

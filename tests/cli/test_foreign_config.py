@@ -126,7 +126,7 @@ _STATEMENTS = "from mtfrun.cli.configuration import statements\n"
         ("{} = @experiment.Training.run()", None, "mtfrun.experiment.training"),
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
         ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
-        ("from mtfrun.mtf import collectives\n{} = @collectives.ast.literal_eval()", None, "ast"),
+        ("from mtfrun.planning import collectives\n{} = @collectives.re.compile()", None, "re"),
     ],
 )
 def test_objects_that_are_reached_through_allowed_modules_are_refused(

@@ -11,10 +11,13 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import (
+    ONLY_HOST,
     Batch,
     DataError,
+    Host,
     Infeed,
     LanguageModelData,
+    host_of,
 )
 from tests.data.in_memory import texts_task
 
@@ -53,6 +56,53 @@ def test_an_outer_batch_splits_rows_in_order() -> None:
         np.testing.assert_array_equal(rows, mtf.to_numpy(expected[name]))
     with pytest.raises(DataError, match="an outer batch of 3 does not divide batch:8: take a div"):
         Infeed(DATA.train(8, seed=0), mesh, SHAPES, outer_batch=3)
+
+
+class PartOfMesh(mtf.Mesh):
+    """A mesh of which this process has the devices at some places only, in row-major order."""
+
+    def __init__(self, shape: str, layout: str, places: slice):
+        super().__init__(shape, layout)
+        self._places = places
+
+    def local_slices(self, shape: mtf.ShapeLike) -> list[tuple[slice, ...]]:
+        """Returns the slices of these places."""
+        return super().local_slices(shape)[self._places]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "layout", "outer_batch", "processes", "rows"),
+    [
+        ("data:4,model:2", "batch:data", 1, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ("data:2,model:4", "batch:data", 1, 4, [[0, 1, 2, 3]] * 2 + [[4, 5, 6, 7]] * 2),
+        # No axis of the batch lies across processes.
+        ("model:2,data:2", "batch:data", 1, 2, [None, None]),
+        ("data:2,model:2", "d_ff:model", 1, 4, [None] * 4),
+        # Each process has devices of two of four parts.
+        ("data:2,model:4", "batch:model", 1, 4, [[0, 1, 2, 3], [4, 5, 6, 7]] * 2),
+        # The batch lies on two axes: the rows of a process are no interval.
+        ("data:2,model:2", "batch:data;outer_batch:model", 2, 2, [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        ("data:2,model:2", "batch:data;outer_batch:model", 2, 4, [[0, 1], [4, 5], [2, 3], [6, 7]]),
+    ],
+)
+def test_a_process_reads_the_rows_of_its_devices_only(
+    mesh: str, layout: str, outer_batch: int, processes: int, rows: list[list[int] | None]
+) -> None:
+    whole = next(DATA.train(8, seed=0))["targets"]
+    share = mtf.convert_to_shape(mesh).size // processes
+    hosts = []
+    for index in range(processes):
+        part = PartOfMesh(mesh, layout, slice(index * share, (index + 1) * share))
+        host = host_of(part, SHAPES["targets"], outer_batch)
+        batches = DATA.train(8, seed=0, host=host)
+        fed = Infeed(batches, part, SHAPES, outer_batch, host=host).next(1)
+        assert fed is not None
+        values = mtf.to_numpy(fed["targets"]).reshape(whole.shape)
+        own = host.rows_of(8)
+        np.testing.assert_array_equal(values[own], whole[own])
+        np.testing.assert_array_equal(np.delete(values, own, axis=0), 0)
+        hosts.append(host)
+    assert hosts == [ONLY_HOST if own is None else Host(own) for own in rows]
 
 
 def test_the_end_is_filled_with_padding_and_then_none() -> None:

@@ -17,7 +17,8 @@ from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking
 from mtfrun.models.transformer import SequenceCall
-from mtfrun.mtf.collectives import read_dump
+from mtfrun.planning.collectives import needed_collectives
+from mtfrun.planning.modules import take_programs
 from tests.models.moe import mixtures
 
 
@@ -119,8 +120,8 @@ def main(folder: str, *names: str) -> None:
     for name in names:
         run(CASES[name])
     named = {
-        name: [(c.kind, c.axes, c.sizes) for c in program]
-        for name, program in zip(names, read_dump(folder), strict=True)
+        name: [(c.kind, c.axes, c.sizes) for c in needed_collectives(step.needed)]
+        for name, step in zip(names, take_programs(folder), strict=True)
     }
     json.dump(named, sys.stdout)
 

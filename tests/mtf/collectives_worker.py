@@ -9,7 +9,8 @@ import json
 import sys
 
 from mtfrun import mtf
-from mtfrun.mtf.collectives import read_dump
+from mtfrun.planning.collectives import needed_collectives
+from mtfrun.planning.modules import take_programs
 from tests.mtf.test_ops_under_layouts import CASES, outputs_and_gradients
 
 
@@ -21,8 +22,8 @@ def main(folder: str, *names: str) -> None:
         meshes[name] = mtf.Mesh("data:2,model:2", case.layouts[0])
         outputs_and_gradients(case, meshes[name])
     collectives = {
-        name: [(c.kind, c.axes, c.dimensions(mesh)) for c in program]
-        for (name, mesh), program in zip(meshes.items(), read_dump(folder), strict=True)
+        name: [(c.kind, c.axes, c.dimensions(mesh)) for c in needed_collectives(step.needed)]
+        for (name, mesh), step in zip(meshes.items(), take_programs(folder), strict=True)
     }
     json.dump(collectives, sys.stdout)
 

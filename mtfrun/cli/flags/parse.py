@@ -12,6 +12,7 @@ from mtfrun.cli.flags.data import DATA
 from mtfrun.cli.flags.decode import DECODE
 from mtfrun.cli.flags.evaluate import EVAL
 from mtfrun.cli.flags.launch import LAUNCH, LAUNCHED
+from mtfrun.cli.flags.plan import PLAN
 from mtfrun.cli.flags.score import SCORE
 from mtfrun.cli.flags.shared import GIN_HELP, add_shared_flags, check_shared
 from mtfrun.cli.flags.train import TRAIN
@@ -35,10 +36,11 @@ mtfrun COMMAND --help explains a command.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
 not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers;
-128 + number for a signal; 1 for a defect, with its traceback."""
+6 where plan finds too little memory; 128 + number for a signal; 1 for a defect, with its
+traceback."""
 
 # In the order of the help text.
-_COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, LAUNCH, VERIFY, *DATA, *VOCAB)}
+_COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, LAUNCH, PLAN, VERIFY, *DATA, *VOCAB)}
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,48 @@
+"""The subject: the training step of gin files, as the command `train` runs it."""
+
+import time
+
+STARTED = time.time()
+
+import argparse  # noqa: E402
+
+import tensorflow as tf  # noqa: E402
+
+from mtfrun import mtf  # noqa: E402
+from mtfrun.cli.build import ROOTS, build  # noqa: E402
+from mtfrun.cli.configuration import config  # noqa: E402
+from mtfrun.experiment import Training  # noqa: E402
+from mtfrun.training import train_steps_function  # noqa: E402
+from tests.bench.worker import Step, serve  # noqa: E402
+
+
+def setup(arguments: argparse.Namespace) -> Step:
+    """Returns a step, which blocks until its loss is computed."""
+    bindings = [(f"--gin_param={text}", text) for text in arguments.bindings]
+    config.parse(arguments.gin_file, bindings, roots=ROOTS)
+    experiment, evaluation = build()
+    trainer = config.configured(Training, experiment, evaluation)
+    trainer.state.initialize()
+    options = trainer.options
+    train_steps = train_steps_function(
+        trainer.state, microbatches=options.microbatches, clip_norm=options.clip_norm
+    )
+    infeed = experiment.train_infeed(trainer.batch_size)
+    features = infeed.next(1)
+    infeed.close()
+    one = mtf.constant(experiment.mesh, 1, dtype=tf.int32)
+
+    def step() -> float:
+        history = mtf.to_numpy(train_steps(features, one))
+        loss = history["objective"]
+        return float(loss.total[0] / loss.weight[0])
+
+    return step
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gin_file", action="append", required=True)
+    parser.add_argument("bindings", nargs="*", help="bindings of gin")
+    parsed = parser.parse_args()
+    serve(lambda: setup(parsed), STARTED)
