@@ -64,7 +64,7 @@ def search_layouts(flags: argparse.Namespace) -> int:
     most = _CANDIDATES if flags.candidates is None else flags.candidates
     candidates = [
         settings.completed(candidate)
-        for candidate in layouts(dimensions, flags.devices, settings.axes, most=most)
+        for candidate in layouts(dimensions, flags.devices, settings.axes, most=2 * most)
     ]
     if not candidates:
         raise UsageError(
@@ -121,7 +121,7 @@ def as_lines(
     limit = "" if memory is None else f", {memory:,} bytes of memory on each device"
     lines = [f"devices: {profile.name}{limit}"]
     for number, option in enumerate(outcome.ranking[:_PRINTED], 1):
-        lines += ["", f"{number}. {_one_line(option)}", *settings.gin(option.candidate)]
+        lines += ["", f"{number}. {option}", *settings.gin(option.candidate)]
     others = len(outcome.ranking[_PRINTED:])
     lines += [
         "",
@@ -129,20 +129,8 @@ def as_lines(
         f"{len(outcome.rejections)} cannot be compiled; --json prints all",
     ]
     if not outcome.ranking and outcome.too_large:
-        lines.append(f"the one that needs the least memory: {_one_line(outcome.too_large[0])}")
+        lines.append(f"the one that needs the least memory: {outcome.too_large[0]}")
     return lines
-
-
-def _one_line(option: Option) -> str:
-    parts = option.estimate
-    sending = "".join(
-        f", {secs * 1e3:,.1f} sending over {axes}" for axes, secs in parts.collective_secs.items()
-    )
-    return (
-        f"{option.candidate}: {parts.secs * 1e3:,.1f} ms a step "
-        f"({parts.product_secs * 1e3:,.1f} products, {parts.operation_secs * 1e3:,.1f} other "
-        f"operations{sending}), {option.peak_bytes:,} bytes on each device"
-    )
 
 
 def _note(result: Option | Rejection) -> None:
@@ -225,7 +213,7 @@ class _Settings:
         return self.completed(alone)
 
     def completed(self, candidate: Candidate) -> Candidate:
-        """Returns a candidate with the microbatches of the configuration, and not rematerialised."""
+        """Returns a candidate with the configuration's microbatches, not rematerialised."""
         return dataclasses.replace(
             candidate,
             microbatches=self._configured["microbatches"],

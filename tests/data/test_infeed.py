@@ -95,7 +95,8 @@ def test_a_process_reads_the_rows_of_its_devices_only(
         part = PartOfMesh(mesh, layout, slice(index * share, (index + 1) * share))
         host = host_of(part, SHAPES["targets"], outer_batch)
         batches = DATA.train(8, seed=0, host=host)
-        fed = Infeed(batches, part, SHAPES, outer_batch, host=host).next(1)
+        all_places = mtf.Mesh(mesh, layout)
+        fed = Infeed(batches, all_places, SHAPES, outer_batch, host=host).next(1)
         assert fed is not None
         values = mtf.to_numpy(fed["targets"]).reshape(whole.shape)
         own = host.rows_of(8)
