@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -97,6 +98,7 @@ class Mesh:
         self.dtensor_mesh = None
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
+            _keep_sums_apart()
             self.dtensor_mesh = first_device_of(self.shape)
             return
         settings.apply()
@@ -105,6 +107,7 @@ class Mesh:
             self.dtensor_mesh = self._make_dtensor_mesh()
 
     def _make_dtensor_mesh(self) -> dtensor.Mesh:
+        _keep_sums_apart()
         axes_and_sizes = [(axis.name, axis.size) for axis in self.shape]
         if processes.count() == 1:
             return dtensor.create_mesh(axes_and_sizes, devices=self.devices)
@@ -169,10 +172,16 @@ class Mesh:
             free = [dim for dim in shape if dim.size % parts == 0 and self.num_splits(dim) == 1]
             if free:
                 dim = max(free, key=lambda dim: dim.size)
-                name = f"{dim.name}_over_{axis}"
+                name = _spread_name(dim.name, axis)
                 self._spread_dims[name] = axis
                 shape = shape.rename_dimension(dim.name, name)
         return shape
+
+    def spread_names(self, names: Iterable[str]) -> set[str]:
+        """Returns the names of dimensions, and the names that `spread` gives them."""
+        names = set(names)
+        axes = self.shape.dimension_names
+        return names | {_spread_name(name, axis) for name in names for axis in axes}
 
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
@@ -321,6 +330,21 @@ class Mesh:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
 
 
+def _spread_name(name: str, axis: str) -> str:
+    return f"{name}_over_{axis}"
+
+
 def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, column))
     return [pad(cell, width) for cell in column]
+
+
+def _keep_sums_apart() -> None:
+    """Makes DTensor keep the all-reduces of a program apart.
+
+    It combines those of which none needs another one's result, but does not see what a loop reads:
+    of one that a loop reads and one that needs the loop's result it makes a program that it then
+    refuses ("operand does not dominate this use"). It reads the variable for its first program; a
+    setting of the user takes precedence.
+    """
+    os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")

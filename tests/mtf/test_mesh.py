@@ -170,6 +170,7 @@ class _Machine:
         patch.setattr(tf.config, "get_visible_devices", lambda kind: self.visible[kind])
         patch.setattr(tf.config, "set_visible_devices", self._set_visible)
         patch.setattr(tf.config, "get_logical_device_configuration", lambda _: None)
+        patch.setattr(tf.config.experimental, "get_memory_growth", lambda _: False)
 
     def _set_visible(self, devices: list[str], kind: str) -> None:
         if self.started:
@@ -225,6 +226,9 @@ def test_a_gpu_that_tensorflow_does_not_list_is_reported_with_the_reason(
         assert line.startswith("there is a GPU (/dev/nvidia0), but TensorFlow lists none; ")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "CUDA_VISIBLE_DEVICES='' hides it" in str(unused_gpu(lambda: ["/dev/nvidia0"]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert unused_gpu(lambda: ["/dev/nvidia0"]) is None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     _Machine(monkeypatch)
     assert unused_gpu(lambda: ["/dev/nvidia0"]) is None
 
