@@ -64,7 +64,7 @@ def search_layouts(flags: argparse.Namespace) -> int:
     most = _CANDIDATES if flags.candidates is None else flags.candidates
     candidates = [
         settings.completed(candidate)
-        for candidate in layouts(dimensions, flags.devices, settings.axes, most=most)
+        for candidate in layouts(dimensions, flags.devices, settings.axes, most=2 * most)
     ]
     if not candidates:
         raise UsageError(
@@ -121,7 +121,7 @@ def as_lines(
     limit = "" if memory is None else f", {memory:,} bytes of memory on each device"
     lines = [f"devices: {profile.name}{limit}"]
     for number, option in enumerate(outcome.ranking[:_PRINTED], 1):
-        lines += ["", f"{number}. {_one_line(option)}", *settings.gin(option.candidate)]
+        lines += ["", f"{number}. {option}", *settings.gin(option.candidate)]
     others = len(outcome.ranking[_PRINTED:])
     lines += [
         "",
@@ -129,20 +129,8 @@ def as_lines(
         f"{len(outcome.rejections)} cannot be compiled; --json prints all",
     ]
     if not outcome.ranking and outcome.too_large:
-        lines.append(f"the one that needs the least memory: {_one_line(outcome.too_large[0])}")
+        lines.append(f"the one that needs the least memory: {outcome.too_large[0]}")
     return lines
-
-
-def _one_line(option: Option) -> str:
-    parts = option.estimate
-    sending = "".join(
-        f", {secs * 1e3:,.1f} sending over {axes}" for axes, secs in parts.collective_secs.items()
-    )
-    return (
-        f"{option.candidate}: {parts.secs * 1e3:,.1f} ms a step "
-        f"({parts.product_secs * 1e3:,.1f} products, {parts.operation_secs * 1e3:,.1f} other "
-        f"operations{sending}), {option.peak_bytes:,} bytes on each device"
-    )
 
 
 def _note(result: Option | Rejection) -> None:
@@ -213,10 +201,11 @@ class _Settings:
         self.axes = mtf.convert_to_shape(
             config.argument(mtf.Mesh, "shape", "data:1,model:1")
         ).dimension_names
+        rematerialised = [_value(bindings, target) for target in self._targets["rematerialise"]]
         self._configured = {
             "outer_batch": config.argument(Experiment, "outer_batch", 1),
             "microbatches": config.argument(TrainOptions, "microbatches", 1),
-            "rematerialise": None,
+            "rematerialise": all(rematerialised) if rematerialised else None,
         }
 
     def one_device(self, outer_batch: int = 1) -> Candidate:
@@ -225,11 +214,11 @@ class _Settings:
         return self.completed(alone)
 
     def completed(self, candidate: Candidate) -> Candidate:
-        """Returns a candidate with the microbatches of the configuration, and not rematerialised."""
+        """Returns a candidate with the other settings of the configuration."""
         return dataclasses.replace(
             candidate,
             microbatches=self._configured["microbatches"],
-            rematerialise=False if self._targets["rematerialise"] else None,
+            rematerialise=self._configured["rematerialise"],
         )
 
     def training(self, candidate: Candidate) -> Training:
@@ -288,6 +277,11 @@ def _target_of(binding: Binding) -> _Target:
         if reference.selector == MACRO and binding.value == reference:
             return _Target(reference.scopes[0], is_macro=True)
     return _Target(binding.name, is_macro=False)
+
+
+def _value(bindings: Sequence[Binding], target: _Target) -> object:
+    """Returns the last value of a macro or parameter."""
+    return next(binding.value for binding in reversed(bindings) if binding.name == target.name)
 
 
 def _rematerialised(bindings: Sequence[Binding]) -> list[_Target]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -97,6 +98,7 @@ class Mesh:
         self.dtensor_mesh = None
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
+            _keep_sums_apart()
             self.dtensor_mesh = first_device_of(self.shape)
             return
         settings.apply()
@@ -105,6 +107,7 @@ class Mesh:
             self.dtensor_mesh = self._make_dtensor_mesh()
 
     def _make_dtensor_mesh(self) -> dtensor.Mesh:
+        _keep_sums_apart()
         axes_and_sizes = [(axis.name, axis.size) for axis in self.shape]
         if processes.count() == 1:
             return dtensor.create_mesh(axes_and_sizes, devices=self.devices)
@@ -334,3 +337,14 @@ def _spread_name(name: str, axis: str) -> str:
 def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:
     width = max(map(len, column))
     return [pad(cell, width) for cell in column]
+
+
+def _keep_sums_apart() -> None:
+    """Makes DTensor keep the all-reduces of a program apart.
+
+    It combines those of which none needs another one's result, but does not see what a loop reads:
+    of one that a loop reads and one that needs the loop's result it makes a program that it then
+    refuses ("operand does not dominate this use"). It reads the variable for its first program; a
+    setting of the user takes precedence.
+    """
+    os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")

@@ -72,11 +72,20 @@ class Dimensions:
 
     @functools.cached_property
     def neighbours(self) -> Mapping[str, frozenset[str]]:
-        """Of each dimension those that stand beside it in a tensor: one axis cannot split both."""
+        """Of each dimension those that stand beside it in a tensor: one axis cannot split both.
+
+        Except where a model exchanges parts of the batch for parts of another dimension, as a
+        mixture does for experts: it has the other dimension by the name "..._unsplit" as well.
+        """
         neighbours: dict[str, set[str]] = collections.defaultdict(set)
         for shape in self.shapes:
             for name in shape.dimension_names:
                 neighbours[name] |= {*shape.dimension_names} - {name}
+        exchanged = {name for name in neighbours if f"{name}_unsplit" in neighbours} - {*BATCHES}
+        for name in BATCHES:
+            neighbours[name] -= exchanged
+        for name in exchanged:
+            neighbours[name] -= {*BATCHES}
         return {name: frozenset(others) for name, others in neighbours.items()}
 
     def share(self, name: str) -> float:
@@ -85,7 +94,7 @@ class Dimensions:
         return sum(shape.size for shape in self.shapes if name in shape.dimension_names) / total
 
     def sets(self, parts: int) -> list[frozenset[str]]:
-        """Returns the sets of dimensions that one axis may split, the largest possible ones."""
+        """Returns the sets of dimensions that one axis may split, the largest ones and {batch}."""
         names = sorted(
             name
             for name in self.roots & set(self.sizes)
@@ -95,7 +104,10 @@ class Dimensions:
             and all(size % parts == 0 for size in self.sizes[name])
             and self.share(name) >= _LEAST_SHARE
         )
-        return sorted(_independent_sets(names, self.neighbours), key=sorted)
+        sets = {*_independent_sets(names, self.neighbours)}
+        if BATCH in names:
+            sets.add(frozenset([BATCH]))  # plain data parallelism
+        return sorted(sets, key=sorted)
 
     def entries(self, layout: Mapping[str, str], mesh: Mapping[str, int]) -> float:
         """Returns the numbers of all tensors, one of each shape, that a device holds.
@@ -117,7 +129,7 @@ def layouts(
     """Returns the candidates for a number of devices, of one to three axes.
 
     Every axis splits as many dimensions as it can. Those that leave a device with the least to do
-    come first. At most a quarter of the candidates have one axis, a quarter of them three.
+    come first, of every four candidates one with one axis, two with two and one with three axes.
 
     Args:
       dimensions: of the model, on one device.
@@ -132,14 +144,11 @@ def layouts(
             candidate = _candidate(dimensions, sizes, sets, names)
             if candidate is not None:
                 mesh = {axis.name: axis.size for axis in candidate.mesh}
-                entries = dimensions.entries(candidate.layout, mesh)
-                by_axes[len(sizes)][candidate] = entries
-    ranked = {n: sorted(group, key=lambda c: group[c]) for n, group in by_axes.items()}
-    few = max(most // 4, 1)
-    chosen = [*ranked[1][:few], *ranked[3][:few]]
-    chosen += ranked[2][: most - len(chosen)]
-    entries = {candidate: x for group in by_axes.values() for candidate, x in group.items()}
-    return sorted(chosen, key=lambda candidate: entries[candidate])
+                by_axes[len(sizes)][candidate] = dimensions.entries(candidate.layout, mesh)
+    ranked = {n: sorted(group, key=group.__getitem__) for n, group in by_axes.items()}
+    turns = itertools.zip_longest(ranked[2][::2], ranked[1], ranked[2][1::2], ranked[3])
+    chosen = [candidate for turn in turns for candidate in turn if candidate is not None]
+    return chosen[:most]
 
 
 def _candidate(
@@ -159,6 +168,11 @@ def _candidate(
     rows = math.prod(size for size, dims in pairs if dims & {*BATCHES})
     if not all(dims for _, dims in pairs) or dimensions.batch_size % rows:
         return None
+    split = frozenset().union(*sets)
+    if OUTER_BATCH in split and (
+        BATCH not in split or any(dims == {OUTER_BATCH} for _, dims in pairs)
+    ):
+        return None  # one larger axis for the batch is the same
     pairs.sort(key=lambda pair: (BATCH not in pair[1], OUTER_BATCH not in pair[1], -pair[0]))
     mesh = mtf.Shape(
         [mtf.Dimension(name, size) for (size, _), name in zip(pairs, names, strict=False)]

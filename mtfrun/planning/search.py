@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -13,6 +15,8 @@ from mtfrun.planning.estimate import Estimate, estimate
 from mtfrun.planning.plan import Plan
 from mtfrun.planning.profile import DeviceProfile
 
+# What is raised where DTensor, or a layer, has no program for a layout.
+_WITHOUT_PROGRAM = (InputError, tf.errors.OpError, ValueError)
 # Of how many of the fastest layouts other settings are tried as well.
 _VARIED = 4
 
@@ -33,6 +37,18 @@ class Option:
     peak_bytes: int
     state_bytes: int
 
+    def __str__(self) -> str:
+        parts = self.estimate
+        sending = "".join(
+            f", {secs * 1e3:,.1f} sending over {axes}"
+            for axes, secs in parts.collective_secs.items()
+        )
+        return (
+            f"{self.candidate}: {parts.secs * 1e3:,.1f} ms a step "
+            f"({parts.product_secs * 1e3:,.1f} products, {parts.operation_secs * 1e3:,.1f} other "
+            f"operations{sending}), {self.peak_bytes:,} bytes on each device"
+        )
+
     def fits(self, device_memory: int | None) -> bool:
         """Whether a device has enough memory; None for any."""
         return device_memory is None or self.peak_bytes <= device_memory
@@ -49,6 +65,9 @@ class Rejection:
 
     candidate: Candidate
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.candidate}: no program: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +89,14 @@ class Search:
     """Plans candidates and ranks them by the estimated time of a step, within the memory.
 
     The settings that save memory are tried where they may help: slots and weights that are split
-    over the axis of the batch for the fastest layouts; rematerialisation and more microbatches, which
-    cost time, for those that do not fit without them.
+    over the axis of the batch for the fastest layouts; rematerialisation and more microbatches,
+    which cost time, for those that do not fit without them.
 
     Args:
       plan: returns the plan of a candidate; raises InputError or mtf's errors if it has none.
       profile: of the devices.
       device_memory: bytes of each device; None if it does not matter.
-      most: the number of candidates that are planned.
+      most: the number of options; candidates without a program are not counted.
       note: takes every option or rejection.
     """
 
@@ -102,14 +121,17 @@ class Search:
         """Returns the ranking.
 
         Args:
-          layouts: candidates without settings that save memory, in the order of their promise.
+          layouts: candidates without settings that save memory; the first are tried first.
           max_microbatches: into so many parts a device's part of a batch can be split.
         """
         reserved = min(self._left // 3, 3 * _VARIED)
-        self._try(layouts[: self._left - reserved])
+        for layout in layouts:
+            if self._left > reserved:
+                self._option(layout)
         fastest = self._ranked()
         for option in fastest[:_VARIED]:
-            self._try(_with_split_slots(option.candidate))
+            for candidate in _with_split_slots(option.candidate):
+                self._option(candidate)
         for option in fastest:
             self._fit(option, max_microbatches)
         ranked = self._ranked()
@@ -124,15 +146,11 @@ class Search:
         options = [option for option in self._options.values() if option is not None]
         return sorted(options, key=lambda option: option.estimate.secs)
 
-    def _try(self, candidates: Iterable[Candidate]) -> None:
-        for candidate in candidates:
-            self._option(candidate)
-
     def _option(self, candidate: Candidate) -> Option | None:
         """Returns the option of a candidate, None if it has none or enough have been planned."""
         if candidate not in self._options and self._left:
-            self._left -= 1
             self._options[candidate] = self._planned(candidate)
+            self._left -= self._options[candidate] is not None
         return self._options.get(candidate)
 
     def _planned(self, candidate: Candidate) -> Option | None:
@@ -179,6 +197,3 @@ def _smaller(option: Option, device_memory: int, max_microbatches: int) -> Itera
     if max_microbatches % (2 * candidate.microbatches * parts) == 0:
         yield dataclasses.replace(candidate, microbatches=2 * candidate.microbatches)
     yield from list(_with_split_slots(candidate))[::-1]
-
-
-_WITHOUT_PROGRAM = (InputError,)

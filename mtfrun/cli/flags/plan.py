@@ -34,9 +34,9 @@ the mesh and what its devices hold and send, as SVG, HTML or text; - prints it a
 
 --search plans meshes of --devices devices, with layouts over the dimensions of the model, split
 slots and weights, and, where a device's memory does not suffice otherwise, rematerialisation and
-microbatches. It prints the five with the shortest estimated steps and a gin file for each. --profile
-says how fast the devices are: a file that --calibrate has measured on them, or "a100" or "t4", whose
-numbers are from data sheets.
+microbatches. It prints the five with the shortest estimated steps and lines of a gin file for each.
+--profile says how fast the devices are: a file that --calibrate has measured on them, or "a100" or
+"t4", whose numbers are from data sheets.
 
 The peak is that of a CPU that runs operations in the order of the program; docs/planning.md
 compares it with what was measured."""
