@@ -10,7 +10,11 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
+
+# The marker of tests that need GPUs.
+GPU = "gpu"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     The process that only distributes tests to workers (`-n`) does not load it: it starts sooner,
     and the messages that TensorFlow prints when it is loaded do not follow the summary.
     """
+    config.addinivalue_line("markers", f"{GPU}: needs GPUs; run by bin/test --gpu")
+    hide_gpus()
     # No deadline, since other programs share the machine; the same examples in every run.
     hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
     hypothesis.settings.load_profile("suite")
@@ -29,6 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
         _make_virtual_devices()
         if config.getoption("markexpr") == "not slow":
             _compile_without_rewriting()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests that need GPUs, unless they are chosen by their marker."""
+    if GPU in config.getoption("markexpr"):
+        return
+    on_gpus = [item for item in items if item.get_closest_marker(GPU)]
+    if on_gpus:
+        config.hook.pytest_deselected(items=on_gpus)
+        items[:] = [item for item in items if item not in on_gpus]
 
 
 def _make_cache_directory(config: pytest.Config) -> None:

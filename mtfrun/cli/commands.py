@@ -90,7 +90,8 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
-        if run is not None and processes.is_first() and run.is_writable():
+        # All have them or none: samples are only decoded if they are shown.
+        if run is not None and processes.by_first(run.is_writable):
             summaries = stack.enter_context(run.summaries("eval"))
         for step in _restored(flags, built.experiment, run):
             metrics = built.evaluation(step, summaries)

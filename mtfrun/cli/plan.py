@@ -12,6 +12,7 @@ from mtfrun.cli.build import ROOTS, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.search import calibrate_devices, search_layouts
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.experiment import Training
 from mtfrun.planning import (
@@ -35,6 +36,10 @@ TOO_LITTLE_MEMORY = 6
 @terminable()
 def plan(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Prints what a step needs on a mesh, whose devices need not exist."""
+    if flags.calibrate:
+        return calibrate_devices(flags)
+    if flags.search:
+        return search_layouts(flags)
     bindings = config.parse(
         flags.gin_file, flags.bindings, search_paths=flags.gin_search_paths, roots=ROOTS
     )

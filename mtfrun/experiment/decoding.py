@@ -249,15 +249,16 @@ class Decoding(Inference):
                 decoder = self._model.decoder(features, beam)
                 return decoder if batch.prefill else decoder.step_by_step()
 
-            return self.search(
-                decoder_for,
-                features[TARGETS],
-                self._model.vocab,
-                lines=lines,
-                limits=limits,
-                longest_prompt=longest_prompt,
-                end_id=self._data.vocabulary.end_id,
-            )
+            with mtf.read_once(self._model.named_variables()):
+                return self.search(
+                    decoder_for,
+                    features[TARGETS],
+                    self._model.vocab,
+                    lines=lines,
+                    limits=limits,
+                    longest_prompt=longest_prompt,
+                    end_id=self._data.vocabulary.end_id,
+                )
 
         # Measured: XLA makes decoding faster on one device.
         program = mtf.function(hypotheses, jit_compile=not self.experiment.mesh.is_distributed)

@@ -42,6 +42,7 @@ from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.keys_and_values import KeysAndValues
 from mtfrun.layers.layer import Layer, metric_shapes, updated_paths
+from mtfrun.layers.looped import looped
 from mtfrun.layers.losses import (
     regularised_cross_entropy,
     sigmoid_cross_entropy_with_logits,
@@ -107,6 +108,7 @@ __all__ = [
     "differentiated",
     "dot_product_attention",
     "layer_norm",
+    "looped",
     "metric_shapes",
     "recomputed",
     "regularised_cross_entropy",

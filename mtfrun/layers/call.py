@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TypeVar
 
 from mtfrun import mtf
@@ -21,11 +22,15 @@ class Call:
       training: whether dropout and other noise is on.
       key: what the noise of this step is drawn from; needed in training by layers that draw.
       collector: takes the losses, measurements and updates of layers; None drops them.
+      path_number: takes the path of a module of the first block and returns, in a loop over
+        blocks, the number of the path that it has in this round's block, an int32 scalar; see
+        `looped`. None outside of loops.
     """
 
     training: bool = False
     key: mtf.Key | None = None
     collector: Collector | None = None
+    path_number: Callable[[str], mtf.Tensor] | None = None
 
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the key of a module's noise.
@@ -40,7 +45,8 @@ class Call:
             raise InputError(
                 f"{module.path} needs random numbers in training: give the model a key"
             )
-        return self.key.fold_in(module.path)
+        path = module.path
+        return self.key.fold_in(path if self.path_number is None else self.path_number(path))
 
 
 CallT = TypeVar("CallT", bound=Call)

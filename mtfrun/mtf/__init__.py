@@ -160,6 +160,7 @@ from mtfrun.mtf.random import (
     random_key,
     random_normal,
     random_uniform,
+    text_number,
 )
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike
@@ -170,8 +171,10 @@ from mtfrun.mtf.variables import (
     assign,
     assign_add,
     assign_sub,
+    read_once,
     read_variable,
     sharded,
+    with_values,
 )
 
 __all__ = [
@@ -290,6 +293,7 @@ __all__ = [
     "random_normal",
     "random_uniform",
     "range",
+    "read_once",
     "read_variable",
     "reciprocal",
     "recompute_grad",
@@ -333,6 +337,7 @@ __all__ = [
     "tanh",
     "tensor_dim_to_mesh_dim_size",
     "tensor_dim_to_size_per_split",
+    "text_number",
     "to_bfloat16",
     "to_float",
     "to_int32",
@@ -345,6 +350,7 @@ __all__ = [
     "verify_no_new_dims",
     "where",
     "while_loop",
+    "with_values",
     "write_position",
     "zeros",
     "zeros_like",

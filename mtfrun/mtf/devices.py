@@ -79,13 +79,18 @@ def nvidia_traces() -> list[str]:
 
 
 def unused_gpu(probe: Callable[[], Sequence[str]] = nvidia_traces) -> str | None:
-    """Returns why TensorFlow lists no GPU although `probe` finds signs of one, else None."""
+    """Returns why TensorFlow lists no GPU although `probe` finds signs of one, else None.
+
+    None too where CUDA_VISIBLE_DEVICES is -1, by which users say that they want none.
+    """
     if tf.config.list_physical_devices("GPU"):
         return None
     traces = probe()
     if not traces:
         return None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden == "-1":
+        return None
     if hidden is not None and not re.match(r"\s*\d|GPU-|MIG-", hidden):
         reason = f"CUDA_VISIBLE_DEVICES={hidden!r} hides it: unset it"
     elif not tf.test.is_built_with_cuda():

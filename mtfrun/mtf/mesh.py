@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -98,6 +98,7 @@ class Mesh:
         self.dtensor_mesh = None
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
+            _keep_sums_apart()
             self.dtensor_mesh = first_device_of(self.shape)
             return
         settings.apply()
@@ -171,10 +172,16 @@ class Mesh:
             free = [dim for dim in shape if dim.size % parts == 0 and self.num_splits(dim) == 1]
             if free:
                 dim = max(free, key=lambda dim: dim.size)
-                name = f"{dim.name}_over_{axis}"
+                name = _spread_name(dim.name, axis)
                 self._spread_dims[name] = axis
                 shape = shape.rename_dimension(dim.name, name)
         return shape
+
+    def spread_names(self, names: Iterable[str]) -> set[str]:
+        """Returns the names of dimensions, and the names that `spread` gives them."""
+        names = set(names)
+        axes = self.shape.dimension_names
+        return names | {_spread_name(name, axis) for name in names for axis in axes}
 
     def partition(self, shape: ShapeLike) -> tuple[str | None, ...]:
         """Returns the mesh axis (or None) of every dimension of `shape`.
@@ -321,6 +328,10 @@ class Mesh:
 
     def __repr__(self) -> str:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
+
+
+def _spread_name(name: str, axis: str) -> str:
+    return f"{name}_over_{axis}"
 
 
 def _padded(column: Sequence[str], pad: Callable[[str, int], str]) -> list[str]:

@@ -63,7 +63,7 @@ class Key:
     def fold_in(self, data: int | str | TensorLike) -> Key:
         """Returns the key of `data` under this key, computed in Python where both are numbers."""
         if isinstance(data, str):
-            data = int.from_bytes(hashlib.blake2b(data.encode(), digest_size=4).digest(), "little")
+            data = text_number(data)
         if isinstance(data, int):
             data &= _MASK
             if isinstance(self._bits, int):
@@ -76,6 +76,11 @@ class Key:
             bits = align(self.bits, self.shape, shape)
             return Key(_mix(number * _uint(_GOLDEN) + bits), shape)
         return Key(_mix(number * _uint(_GOLDEN) + self.bits), self.shape)
+
+
+def text_number(text: str) -> int:
+    """Returns the uint32 number in whose place a key folds in a text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
 def random_key(seed: int, *data: int | str | TensorLike) -> Key:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
@@ -171,7 +174,10 @@ class Variable(Arithmetic):
         return value
 
     def read(self) -> Tensor:
-        """Returns the value as a tensor."""
+        """Returns the value as a tensor; within `with_values` the one that it has there."""
+        substitute = substitutes().get(self)
+        if substitute is not None:
+            return substitute
         value = self.variable.read_value()
         if self.shape != self.stored_shape:
             value = self.mesh.constrain(value, self.shape)
@@ -205,6 +211,39 @@ def sharded(variables: Mapping[str, Variable]) -> dict[str, Variable]:
         loss, gradients = mtf.value_and_gradients(loss_fn, variables)
     """
     return {path: variable.sharded for path, variable in variables.items()}
+
+
+_NO_VALUES: Mapping[Variable, Tensor] = MappingProxyType({})
+_SUBSTITUTES = contextvars.ContextVar("substitutes", default=_NO_VALUES)
+
+
+def substitutes() -> Mapping[Variable, Tensor]:
+    """Returns the values of the innermost `with_values`."""
+    return _SUBSTITUTES.get()
+
+
+@contextlib.contextmanager
+def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
+    """Returns a context in which reading a variable gives the tensor of the same shape in `values`.
+
+    So a layer computes with the values of another one, such as those of the next block in a loop.
+    Gradients are those of the tensors.
+    """
+    token = _SUBSTITUTES.set({**substitutes(), **values})
+    try:
+        yield
+    finally:
+        _SUBSTITUTES.reset(token)
+
+
+def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextManager[None]:
+    """Reads the variables whose reading gathers a value, which they have in the context.
+
+    For a traced function with a loop that reads variables in every round, such as a decoder, and
+    assigns none: they are gathered once, before the loop. Other variables are not affected.
+    """
+    spread = [v for v in variables.values() if v.shape != v.stored_shape]
+    return with_values({variable: variable.read() for variable in spread})
 
 
 def read_variable(var: Variable) -> Tensor:

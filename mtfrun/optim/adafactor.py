@@ -6,13 +6,20 @@ https://arxiv.org/abs/1804.04235; section and algorithm numbers below are those 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.optim.partition import matching_paths
-from mtfrun.optim.scalar_math import Scalar, one_minus_power, power, to_float
+from mtfrun.optim.scalar_math import Scalar, maximum, one_minus_power, power, to_float
 from mtfrun.optim.schedules import Constant, Product, Schedule, Shifted, TruncatedRsqrt
 from mtfrun.optim.slot_optimizer import SlotOptimizer
+
+# The dimension over which variables of one shape are stacked.
+_GROUP = "adafactor_group"
+# The largest number of elements of a stack on a device (128 MB of float32), for stacks take memory.
+_MAX_STACK = 1 << 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +76,7 @@ class ParameterScale:
 
 
 def factored_sides(
-    sides: Sequence[mtf.Shape], min_dim_size: int | None, stacked_dim_names: Sequence[str] = ()
+    sides: Sequence[mtf.Shape], min_dim_size: int | None, stacked_dim_names: Collection[str] = ()
 ) -> tuple[mtf.Shape, mtf.Shape] | None:
     """Returns the largest and the second largest side, or None for a variable not to factor.
 
@@ -192,15 +199,32 @@ class Adafactor(SlotOptimizer):
         self._min_dim_size_to_factor = min_dim_size_to_factor
         self._stacked_dim_names = stacked_dim_names
         self._parameter_scale = parameter_scale
-        self._absolute: set[str] = set()
+        # The names of stacked dimensions, those of sharded variables included.
+        self._stacked: set[str] = set()
+        self._groups: list[_Group] = []
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        """Also looks up which variables have absolute steps."""
+        """Also looks up which variables have absolute steps, and which are alike."""
+        self._stacked = set(self._stacked_dim_names)
+        for variable in variables.values():
+            self._stacked |= variable.mesh.spread_names(self._stacked_dim_names)
         super().init(variables)
+        absolute: set[str] = set()
         if self._parameter_scale is not None:
-            self._absolute = matching_paths(
+            absolute = matching_paths(
                 variables, self._parameter_scale.exclude, "ParameterScale.exclude"
             )
+        self._groups = []
+        by_kind: dict[Any, _Group] = {}
+        for path, variable in variables.items():
+            is_relative = self._parameter_scale is not None and path not in absolute
+            sides = self._factored_sides(variable)
+            kind = (variable.shape, sides, variable.dtype, is_relative, self._factors[path])
+            group = by_kind.get(kind)
+            if group is None or not group.has_room(variable):
+                group = by_kind[kind] = _Group([], sides, is_relative)
+                self._groups.append(group)
+            group.paths.append(path)
 
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         """Returns the shapes of the second moments, factored or not, and of the momentum."""
@@ -211,37 +235,47 @@ class Adafactor(SlotOptimizer):
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Computes algorithm 4 or 5 for every variable."""
+        """Computes algorithm 4 or 5 for every variable, for those of a group together."""
         learning_rate = self.learning_rate(step)
         decay = self._decay_rate(step)
-        updates = {}
-        for path, variable, gradient in self._matched(gradients):
-            parameter = mtf.read_variable(variable)
-            slots = self.slots[path]
-            state = {name: mtf.read_variable(slot) for name, slot in slots.items()}
-            direction = self._direction(variable, gradient, state, decay)
+        matched = {path: gradient for path, _, gradient in self._matched(gradients)}
+        updates: dict[mtf.Variable, mtf.Tensor] = {}
+        for group in self._groups:
+            variables = [self.variables[path] for path in group.paths]
+            slots = {
+                name: [self.slots[path][name] for path in group.paths]
+                for name in self.slots[group.paths[0]]
+            }
+            parameter = group.stacked(list(map(mtf.read_variable, variables)))
+            state = {
+                name: group.stacked(list(map(mtf.read_variable, of_all)))
+                for name, of_all in slots.items()
+            }
+            gradient = group.stacked([matched[path] for path in group.paths])
+            direction = self._direction(group, gradient, state, decay)
             # All scalars are multiplied first: one operation over the parameter instead of several.
-            scale = self._scaled(learning_rate, path) * self._step_scale(path, parameter, direction)
+            rate = self._scaled(learning_rate, group.paths[0])
+            scale = rate * self._step_scale(group, parameter, direction)
             delta = direction * scale
             if self._beta1:
                 delta = state["m"] = moving_average(state["m"], delta, self._beta1)
-            updates[variable] = parameter - delta
-            updates.update({slots[name]: value for name, value in state.items()})
+            updates.update(zip(variables, group.unstacked(parameter - delta), strict=True))
+            for name, of_all in slots.items():
+                updates.update(zip(of_all, group.unstacked(state[name]), strict=True))
         return updates
 
     def _factored_sides(self, variable: mtf.Variable) -> tuple[mtf.Shape, mtf.Shape] | None:
-        return factored_sides(variable.sides, self._min_dim_size_to_factor, self._stacked_dim_names)
+        return factored_sides(variable.sides, self._min_dim_size_to_factor, self._stacked)
 
     def _direction(
         self,
-        variable: mtf.Variable,
+        group: _Group,
         gradient: mtf.Tensor,
         state: dict[str, mtf.Tensor],
         decay: Scalar,
     ) -> mtf.Tensor:
         """Returns the unscaled update, and puts the new second moments into `state`."""
-        sides = self._factored_sides(variable)
-        if sides is None:
+        if group.sides is None:
             direction, state["v"] = unfactored_direction(
                 gradient, state["v"], decay=decay, epsilon1=self._epsilon1
             )
@@ -250,19 +284,53 @@ class Adafactor(SlotOptimizer):
                 gradient,
                 state["vr"],
                 state["vc"],
-                second=sides[1],
+                second=group.sides[1],
                 decay=decay,
                 epsilon1=self._epsilon1,
             )
         return direction
 
-    def _step_scale(self, path: str, parameter: mtf.Tensor, direction: mtf.Tensor) -> Scalar:
+    def _step_scale(self, group: _Group, parameter: mtf.Tensor, direction: mtf.Tensor) -> Scalar:
         """Returns the factor of the learning rate due to the parameter's size and to clipping."""
         scale: Scalar = 1.0
-        if self._parameter_scale is not None and path not in self._absolute:
-            stack = [dim for dim in parameter.shape if dim.name in self._stacked_dim_names]
-            scale = mtf.maximum(rms(parameter, stack), self._parameter_scale.minimum)
+        if self._parameter_scale is not None and group.is_relative:
+            names = (*self._stacked, _GROUP)
+            stack = [dim for dim in parameter.shape if dim.name in names]
+            scale = maximum(rms(parameter, stack), self._parameter_scale.minimum)
         if self._clipping_threshold is not None:
             # x / max(1, rms(x) / d), section 6; as in Mesh TensorFlow, over a stack as a whole.
-            scale = scale / mtf.maximum(rms(direction) / self._clipping_threshold, 1.0)
+            stack = [dim for dim in parameter.shape if dim.name == _GROUP]
+            scale = scale / maximum(rms(direction, stack) / self._clipping_threshold, 1.0)
         return scale
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """Variables that are updated together, stacked: one program, and one all-reduce a quantity.
+
+    Without groups the update would be most of the program of a deep model, and its scalars most of
+    what devices send each other, in number.
+
+    Attributes:
+      paths: of the variables, which have one shape.
+      sides: the largest and the second largest side of all, None where they are not factored.
+      is_relative: whether their steps are relative to their size.
+    """
+
+    paths: list[str]
+    sides: tuple[mtf.Shape, mtf.Shape] | None
+    is_relative: bool
+
+    def has_room(self, variable: mtf.Variable) -> bool:
+        """Returns whether a stack with one more such variable stays small on every device."""
+        size = math.prod(variable.mesh.local_sizes(variable.shape))
+        return size * (len(self.paths) + 1) <= _MAX_STACK
+
+    def stacked(self, tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
+        """Returns {group, ...}; the tensor itself where it is the only one."""
+        return mtf.stack(tensors, _GROUP) if len(tensors) > 1 else tensors[0]
+
+    def unstacked(self, x: mtf.Tensor) -> list[mtf.Tensor]:
+        """Returns the tensors of a stack."""
+        number = len(self.paths)
+        return mtf.unstack(x, mtf.Dimension(_GROUP, number)) if number > 1 else [x]

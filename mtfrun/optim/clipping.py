@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.optim.scalar_math import maximum
 
 
 def global_norm(tensors: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
@@ -31,6 +32,6 @@ def clip_by_global_norm(
     if not max_norm > 0:
         raise InputError(f"max_norm is {max_norm}; it must be positive")
     norm = global_norm(gradients)
-    scale = mtf.divide(max_norm, mtf.maximum(norm, max_norm))
+    scale = mtf.divide(max_norm, maximum(norm, max_norm))
     clipped = {path: x * mtf.cast(scale, x.dtype) for path, x in gradients.items()}
     return clipped, norm

@@ -23,13 +23,17 @@ def to_float(x: Scalar) -> Scalar:
 
 
 def minimum(x: Scalar, bound: Scalar) -> Scalar:
-    """Returns the smaller of the two."""
-    return mtf.minimum(x, bound) if isinstance(x, mtf.Tensor) else min(x, bound)
+    """Returns the smaller of the two; for tensors without the gradients of `mtf.minimum`."""
+    if isinstance(x, mtf.Tensor):
+        return mtf.binary_op_with_broadcasting(tf.minimum, x, bound)
+    return min(x, bound)
 
 
 def maximum(x: Scalar, bound: Scalar) -> Scalar:
-    """Returns the larger of the two."""
-    return mtf.maximum(x, bound) if isinstance(x, mtf.Tensor) else max(x, bound)
+    """Returns the larger of the two; for tensors without the gradients of `mtf.maximum`."""
+    if isinstance(x, mtf.Tensor):
+        return mtf.binary_op_with_broadcasting(tf.maximum, x, bound)
+    return max(x, bound)
 
 
 def rsqrt(x: Scalar) -> Scalar:

@@ -7,6 +7,7 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.errors import did_you_mean
+from mtfrun.mtf.layout import SLOTS, WEIGHTS
 from mtfrun.planning.plan import Plan
 
 # Dimensions of some models only: a layout that several models share may have rules for them.
@@ -51,7 +52,7 @@ def misspelt_rules(mesh: mtf.Mesh) -> list[str]:
     """Returns a warning for every layout rule whose dimension is probably misspelt."""
     warnings = []
     for dimension in mesh.unused_rules():
-        hint = did_you_mean(dimension, mesh.dimension_names_seen)
+        hint = did_you_mean(dimension, mesh.dimension_names_seen | {SLOTS, WEIGHTS})
         if hint and dimension not in _OF_SOME_MODELS:
             warnings.append(
                 f"layout rule {dimension}:{mesh.layout[dimension]} names no dimension of this "

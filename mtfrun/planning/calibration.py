@@ -58,7 +58,10 @@ def calibrate(
                 (4 * n, measure(groups, n, operations, stopwatch)) for n in _COLLECTIVE_SIZES
             )
             (_, least), *_, (most_bytes, most) = curves[kind][size].points
-            note(f"{kind} of {size}: {least * 1e6:.0f} us, {most_bytes:,.0f} bytes {most * 1e6:,.0f} us")
+            note(
+                f"{kind} of {size}: {least * 1e6:.0f} us, of {most_bytes:,.0f} bytes "
+                f"{most * 1e6:,.0f} us"
+            )
     return DeviceProfile(
         name=f"{platform.node()}, {mesh.describe_devices()}",
         operations=operations,
@@ -73,7 +76,7 @@ _LAYOUT = "group:groups;member:members"
 
 def _operation(mesh: mtf.Mesh, elements: int, stopwatch: _Stopwatch) -> float:
     """Returns the seconds of an addition of two tensors with so many elements on a device."""
-    shape = _part(mesh) + [mtf.Dimension("element", elements)]
+    shape = [*_part(mesh), mtf.Dimension("element", elements)]
     other = mtf.constant(mesh, 0.5, shape)
     return stopwatch(lambda x: mtf.relu(x - other), mtf.ones(mesh, shape), 8) / 2
 
@@ -82,11 +85,11 @@ def _product(mesh: mtf.Mesh, rows: int, dtype: tf.DType, stopwatch: _Stopwatch) 
     """Returns the seconds of the product of two square matrices on a device."""
     row, column = mtf.Dimension("row", rows), mtf.Dimension("column", rows)
     contracted = mtf.Dimension("contracted", rows)
-    shape = _part(mesh) + [row, contracted]
+    shape = [*_part(mesh), row, contracted]
     weights = mtf.constant(mesh, 1.0 / rows, [contracted, column], dtype)
 
     def body(x: mtf.Tensor) -> mtf.Tensor:
-        product = mtf.einsum([x, weights], _part(mesh) + [row, column])
+        product = mtf.einsum([x, weights], [*_part(mesh), row, column])
         return mtf.rename_dimension(product, "column", "contracted")
 
     return stopwatch(body, mtf.ones(mesh, shape, dtype), 8)
@@ -109,6 +112,7 @@ def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _St
 
 
 def _all_to_all(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _Stopwatch) -> float:
+    del operations  # there are none beside it
     group, member = _part(mesh)
     other = mtf.Dimension("other", member.size)
     element = mtf.Dimension("element", elements // member.size)

@@ -22,8 +22,8 @@ class NeededCollective:
     Attributes:
       collective: its kind, axes and bytes.
       sizes: the global sizes of the result.
-      partition: the mesh axis of every dimension of the operand (of an all-reduce: of the result),
-        None where it is not split.
+      partition: the mesh axis of every dimension of the operand (of an all-reduce and of a
+        reduce-scatter: of the result), None where it is not split.
       times: how often it runs in a step.
     """
 
@@ -126,7 +126,9 @@ def _needed(operation: Operation, times: int, program: Program) -> NeededCollect
         size * (program.mesh[axis] if axis else 1)
         for size, axis in zip(result.type.sizes, after, strict=True)
     )
-    return NeededCollective(operation.collective, sizes, before, times)
+    # A reduce-scatter is caused by the dimension along which its result is split.
+    partition = after if operation.collective.kind == "reduce-scatter" else before
+    return NeededCollective(operation.collective, sizes, partition, times)
 
 
 def _split_axes(mesh: mtf.Mesh, shape: mtf.Shape) -> tuple[str | None, ...]:

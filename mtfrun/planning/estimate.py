@@ -86,11 +86,9 @@ def _matrix_product_flops(operation: Operation) -> int:
 
 
 def _convolution_flops(operation: Operation) -> int:
-    """Of a convolution each output meets the filter once for every input channel."""
-    images, filters, outputs = {
-        "Conv2D": (0, 1, "result"),
-    }.get(operation.name, (0, 1, "result"))
-    height, width, channels, _ = operation.operands[filters].type.sizes
+    """Every output is a sum over the filter and the input channels."""
+    _, filters = operation.operands
+    height, width, channels, _ = filters.type.sizes
     return 2 * operation.results[0].type.num_elements * height * width * channels
 
 

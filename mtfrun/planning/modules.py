@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mtfrun.planning.module_text import parse_module
 from mtfrun.planning.program import Program
+from mtfrun.planning.reduce_scatters import with_reduce_scatters
 
 # The passes after which it writes: that which adds collectives, that which removes repeated ones,
 # and the last one. A pass that changes nothing writes no file.
@@ -44,7 +45,9 @@ def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
         (running,) = _of_pass(folder, _LAST, name)
         programs.append(
             CompiledStep(
-                parse_module((simplified or [file])[0].read_text(encoding="utf-8")),
+                with_reduce_scatters(
+                    parse_module((simplified or [file])[0].read_text(encoding="utf-8"))
+                ),
                 parse_module(running.read_text(encoding="utf-8")),
             )
         )

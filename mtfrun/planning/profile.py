@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ class Curve:
                 f"{self.points!r} is not a curve: write two or more pairs [size, seconds], none "
                 "negative"
             )
-        if any(a >= b for a, b in zip(sizes, sizes[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(sizes)):
             raise ProfileError(f"the sizes of {self.points!r} do not ascend: sort the pairs")
 
     @classmethod
@@ -93,11 +94,13 @@ class MeasuredNetwork:
     def secs(
         self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
     ) -> float:
+        """Returns the seconds of a collective, see `Network`."""
         by_devices, group = self.curves[kind], math.prod(mesh[axis] for axis in axes)
         nearest = min(by_devices, key=lambda devices: abs(devices - group))
         return by_devices[nearest].secs(device_bytes)
 
     def to_json(self) -> dict[str, Any]:
+        """Returns what `DeviceProfile.from_json` reads."""
         return {
             "collectives": {
                 kind: {str(devices): curve.points for devices, curve in by_devices.items()}
@@ -147,6 +150,7 @@ class HostNetwork:
     def secs(
         self, kind: str, device_bytes: int, mesh: Mapping[str, int], axes: Sequence[str]
     ) -> float:
+        """Returns the seconds of a collective, see `Network`."""
         devices, names = math.prod(mesh[axis] for axis in axes), list(mesh)
         # A group is within so many neighbouring devices, from its first axis on.
         span = math.prod(mesh[name] for name in names[min(map(names.index, axes)) :])
@@ -160,6 +164,7 @@ class HostNetwork:
         return rounds * (link.latency_secs + part * device_bytes / link.bytes_per_sec)
 
     def to_json(self) -> dict[str, Any]:
+        """Returns what `DeviceProfile.from_json` reads."""
         return {"hosts": dataclasses.asdict(self)}
 
 
@@ -169,8 +174,8 @@ class DeviceProfile:
 
     Attributes:
       name: what was measured, for messages.
-      operations: seconds by the bytes that an operation reads and writes. At size 0 it is what every
-        operation costs.
+      operations: seconds by the bytes that an operation reads and writes. Those of the smallest
+        size are what every operation costs.
       products: by type, "float32" or "bfloat16", seconds of a matrix product by its floating point
         operations: two for each multiplication.
       network: the connections.

@@ -30,6 +30,7 @@ def setup(arguments: argparse.Namespace) -> Step:
     infeed = experiment.train_infeed(trainer.batch_size)
     features = infeed.next(1)
     infeed.close()
+    assert features is not None, "batches of training do not end"
     one = mtf.constant(experiment.mesh, 1, dtype=tf.int32)
 
     def step() -> float:

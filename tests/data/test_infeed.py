@@ -11,10 +11,13 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.data import (
+    ONLY_HOST,
     Batch,
     DataError,
+    Host,
     Infeed,
     LanguageModelData,
+    host_of,
 )
 from tests.data.in_memory import texts_task
 
@@ -55,6 +58,54 @@ def test_an_outer_batch_splits_rows_in_order() -> None:
         Infeed(DATA.train(8, seed=0), mesh, SHAPES, outer_batch=3)
 
 
+class PartOfMesh(mtf.Mesh):
+    """A mesh of which this process has the devices at some places only, in row-major order."""
+
+    def __init__(self, shape: str, layout: str, places: slice):
+        super().__init__(shape, layout)
+        self._places = places
+
+    def local_slices(self, shape: mtf.ShapeLike) -> list[tuple[slice, ...]]:
+        """Returns the slices of these places."""
+        return super().local_slices(shape)[self._places]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "layout", "outer_batch", "processes", "rows"),
+    [
+        ("data:4,model:2", "batch:data", 1, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ("data:2,model:4", "batch:data", 1, 4, [[0, 1, 2, 3]] * 2 + [[4, 5, 6, 7]] * 2),
+        # No axis of the batch lies across processes.
+        ("model:2,data:2", "batch:data", 1, 2, [None, None]),
+        ("data:2,model:2", "d_ff:model", 1, 4, [None] * 4),
+        # Each process has devices of two of four parts.
+        ("data:2,model:4", "batch:model", 1, 4, [[0, 1, 2, 3], [4, 5, 6, 7]] * 2),
+        # The batch lies on two axes: the rows of a process are no interval.
+        ("data:2,model:2", "batch:data;outer_batch:model", 2, 2, [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        ("data:2,model:2", "batch:data;outer_batch:model", 2, 4, [[0, 1], [4, 5], [2, 3], [6, 7]]),
+    ],
+)
+def test_a_process_reads_the_rows_of_its_devices_only(
+    mesh: str, layout: str, outer_batch: int, processes: int, rows: list[list[int] | None]
+) -> None:
+    whole = next(DATA.train(8, seed=0))["targets"]
+    share = mtf.convert_to_shape(mesh).size // processes
+    hosts = []
+    for index in range(processes):
+        part = PartOfMesh(mesh, layout, slice(index * share, (index + 1) * share))
+        host = host_of(part, SHAPES["targets"], outer_batch)
+        batches = DATA.train(8, seed=0, host=host)
+        all_places = mtf.Mesh(mesh, layout)
+        fed = Infeed(batches, all_places, SHAPES, outer_batch, host=host).next(1)
+        assert fed is not None
+        values = mtf.to_numpy(fed["targets"]).reshape(whole.shape)
+        own = host.rows_of(8)
+        np.testing.assert_array_equal(values[own], whole[own])
+        np.testing.assert_array_equal(np.delete(values, own, axis=0), 0)
+        hosts.append(host)
+    assert hosts == [ONLY_HOST if own is None else Host(own) for own in rows]
+
+
 def test_the_end_is_filled_with_padding_and_then_none() -> None:
     batches = list(DATA.evaluation(8))
     steps = len(batches) + 2
@@ -66,6 +117,38 @@ def test_the_end_is_filled_with_padding_and_then_none() -> None:
     np.testing.assert_array_equal(targets[:-2], [batch["targets"] for batch in batches])
     assert not targets[-2:].any()
     assert feed.next(steps) is None
+
+
+def test_calls_of_other_sizes_than_expected_lose_and_repeat_no_batch() -> None:
+    feed, batches = infeed(DATA.train(8, seed=0)), DATA.train(8, seed=0)
+    for steps, capacity in [(3, 5), (3, 5), (1, 5), (4, 4), (2, 4), (2, 3)]:
+        fed = feed.next(steps, capacity)
+        assert fed is not None
+        expected = np.stack([next(batches)["targets"] for _ in range(steps)])
+        targets = mtf.to_numpy(fed["targets"])
+        assert targets.shape == (capacity, 8, 16)
+        np.testing.assert_array_equal(targets[:steps], expected)
+        assert not targets[steps:].any()
+        assert feed.position == batches.position and len(feed.padding) == steps
+    feed.close()
+
+
+def test_closing_waits_for_one_batch_and_not_for_those_of_the_next_call() -> None:
+    class Slow(Iterator[Batch]):
+        def __init__(self) -> None:
+            self.delay, self.batches = 0.0, DATA.train(8, seed=0)
+
+        def __next__(self) -> Batch:
+            time.sleep(self.delay)
+            return next(self.batches)
+
+    batches = Slow()
+    feed = infeed(batches)
+    feed.next(100)  # the next 100 are read and stacked from now on
+    batches.delay = 0.5
+    start = time.monotonic()
+    feed.close()
+    assert time.monotonic() - start < 5
 
 
 def test_the_position_is_behind_the_last_batch_that_was_returned() -> None:

@@ -1,4 +1,4 @@
-"""The collectives of operations and their gradients, and how they are read from programs.
+"""The collectives of operations and their gradients.
 
 DTensor does not report a collective that it adds unnecessarily; it is only slow.
 """
@@ -121,44 +121,3 @@ def test_collectives_are_those_that_the_mathematics_needs(
         (kind, ",".join(axes), ",".join(dimensions)) for kind, axes, dimensions in collectives[name]
     )
     assert counts == EXPECTED[name]
-
-
-PROGRAM = """
-module attributes {tf._default_mesh = "|data=4,model=1|0,1,2,3|0,1,2,3|/device:CPU:0"} {
-  %cst = "tf.Const"() <{value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>}> : () -> tensor<2x2xi32>
-  %2 = "tf.DTensorAllReduce"(%1, %cst) <{reduce_op = "Add"}> {_layout = ["sharding_specs:data,\
- mesh:|data=2,model=2|"]} : (tensor<2xf32>, tensor<2x2xi32>) -> tensor<2xf32>
-  %3 = "tf.DTensorAllGather"(%0) <{input_layout = #dtensor.layout<sharding_specs:data,model,\
- mesh:|data=2,model=2|>, output_layout = #dtensor.layout<sharding_specs:data,unsharded,\
- mesh:|data=2,model=2|>}> : (tensor<2x4xbf16>) -> tensor<2x8xbf16>
-}
-"""
-
-
-def test_a_program_is_read_with_axes_global_sizes_and_bytes(tmp_path: pathlib.Path) -> None:
-    for number, phase in enumerate(["DTensorSPMDExpansion", "CSE", "Canonicalizer"]):
-        text = PROGRAM if phase == "CSE" else "module"
-        name = f"dtensor.{number:04}.dtensor_mlir.after_{phase}.__inference__trace_7.mlir"
-        (tmp_path / name).write_text(text)
-    (tmp_path / "dtensor.0003.dtensor_mlir.after_CSE.Relayout.mlir").write_text(PROGRAM)
-    assert read_dump(tmp_path) == [
-        [
-            Collective("all-reduce", ("model",), (4,), ("data",), 8),
-            Collective("all-gather", ("model",), (4, 8), ("data", "model"), 32),
-        ]
-    ]
-
-
-def test_a_description_names_the_dimensions_of_shapes_that_match() -> None:
-    mesh = mtf.Mesh("data:2,model:2", "batch:data;d_ff:model;heads:model")
-    mesh.partition("batch:4;d_ff:8")
-    mesh.partition("batch:4;heads:2")
-    program = [
-        Collective("all-gather", ("model",), (4, 8), ("data", "model"), 128),
-        Collective("all-gather", ("model",), (4, 8), ("data", "model"), 128),
-        Collective("all-reduce", ("data",), (8,), ("model",), 16),
-    ]
-    assert describe_collectives(program, mesh) == [
-        "2 all-gather over model (d_ff): 256 bytes on each device",
-        "1 all-reduce over data (batch): 16 bytes on each device",
-    ]

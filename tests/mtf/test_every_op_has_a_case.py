@@ -31,7 +31,9 @@ NO_OPERATIONS = {
         "assign_paths",
         "assign_sub",
         "initialize",
+        "read_once",
         "read_variable",
+        "sharded",
     ],
     "of programs and their gradients; every case is run by them, or test_gradients.py does": [
         "function",

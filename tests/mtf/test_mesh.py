@@ -170,6 +170,7 @@ class _Machine:
         patch.setattr(tf.config, "get_visible_devices", lambda kind: self.visible[kind])
         patch.setattr(tf.config, "set_visible_devices", self._set_visible)
         patch.setattr(tf.config, "get_logical_device_configuration", lambda _: None)
+        patch.setattr(tf.config.experimental, "get_memory_growth", lambda _: False)
 
     def _set_visible(self, devices: list[str], kind: str) -> None:
         if self.started:
@@ -225,5 +226,24 @@ def test_a_gpu_that_tensorflow_does_not_list_is_reported_with_the_reason(
         assert line.startswith("there is a GPU (/dev/nvidia0), but TensorFlow lists none; ")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "CUDA_VISIBLE_DEVICES='' hides it" in str(unused_gpu(lambda: ["/dev/nvidia0"]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert unused_gpu(lambda: ["/dev/nvidia0"]) is None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     _Machine(monkeypatch)
     assert unused_gpu(lambda: ["/dev/nvidia0"]) is None
+
+
+def test_processes_must_divide_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtfrun.processes.count", lambda: 3)
+    with pytest.raises(mtf.LayoutError, match=r"has 4 device.s., which 3 processes do not divide"):
+        mtf.Mesh("data:2,model:2")
+
+
+def test_local_slices_are_the_parts_of_the_devices() -> None:
+    mesh = mtf.Mesh("data:2,model:2", "batch:data;d_ff:model")
+    parts = mesh.local_slices("length:3;batch:4;d_ff:2")
+    whole = np.arange(24).reshape(3, 4, 2)
+    expected = [whole[:, :2, :1], whole[:, :2, 1:], whole[:, 2:, :1], whole[:, 2:, 1:]]
+    for part, values in zip(parts, expected, strict=True):
+        np.testing.assert_array_equal(whole[part], values)
+    assert mtf.Mesh().local_slices("batch:4") == [(slice(0, 4),)]

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.mtf.spare_counters import with_spare_counters
+from mtfrun.mtf.spare_counters import spare_counters, with_spare_counters
 from tests.layouts import ONE_DEVICE
 
 
@@ -55,3 +55,12 @@ def test_spare_counters_change_no_result(mesh_shape: str) -> None:
     program = _power_program(mesh, matrix, 3)
     with with_spare_counters(2):
         np.testing.assert_array_equal(mtf.to_numpy(program(x)), expected)
+
+
+def test_loops_of_several_processes_have_growing_numbers_of_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A process that compiles a program again would use other numbers for its collectives.
+    monkeypatch.setattr("mtfrun.processes.count", lambda: 2)
+    numbers = [len(spare_counters()) for _ in range(3)]
+    assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]

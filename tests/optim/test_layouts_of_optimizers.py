@@ -52,10 +52,14 @@ def _values(path: str, *leading: int) -> np.ndarray:
 
 
 @functools.cache
-def _run(name: str, mesh_shape: str) -> tuple[optim.SlotOptimizer, dict[str, np.ndarray]]:
+def _run(
+    name: str, mesh_shape: str, layout: str = LAYOUT
+) -> tuple[optim.SlotOptimizer, dict[str, np.ndarray]]:
     """Returns the optimizer, and the values after every update and of the last slots."""
-    variables = make_variables(
-        mtf.Mesh(mesh_shape, LAYOUT), {path: _values(path) for path in DIMS}, DIMS, MERGED
+    variables = mtf.sharded(
+        make_variables(
+            mtf.Mesh(mesh_shape, layout), {path: _values(path) for path in DIMS}, DIMS, MERGED
+        )
     )
     optimizer = OPTIMIZERS[name]()
     values = run_updates(optimizer, variables, {path: _values(path, NUM_STEPS) for path in DIMS})
@@ -87,3 +91,46 @@ def test_a_layout_changes_no_update(name: str, mesh_shape: str) -> None:
         shards = dict(zip(("data", "model"), layout.mesh.shape(), strict=True))
         for axis, spec in zip(axes, layout.sharding_specs, strict=True):
             assert spec == axis or shards[axis] == 1, f"{path} is laid out as {layout}"
+
+
+# Only the axis `model` is taken by rules for dimensions; `data` is free for slots and weights.
+ONE_AXIS = "d_ff:model;heads:model"
+# One of the default suite for every rule; Adafactor's slots lack dimensions of their variables.
+SHARDED = [
+    pytest.param(
+        name,
+        rule,
+        marks=[]
+        if (name, rule)
+        in (("adafactor_factored_with_momentum", "weights:data"), ("adam", "slots:data"))
+        else [pytest.mark.slow],
+    )
+    for name in OPTIMIZERS
+    for rule in ("slots:data", "weights:data", "slots:data;weights:model")
+]
+
+
+@pytest.mark.parametrize(("name", "rule"), SHARDED)
+def test_splitting_slots_and_weights_further_changes_no_update(name: str, rule: str) -> None:
+    _, expected = _run(name, ONE_DEVICE)
+    optimizer, actual = _run(name, "data:2,model:2", f"{ONE_AXIS};{rule}")
+    assert actual.keys() == expected.keys()
+    for path, value in expected.items():
+        assert_close(actual[path], value, FLOAT32_OP_TOLERANCE)
+    for path, slot in optimizer.named_slots().items():
+        # All but scalars, and vectors whose only dimension the other axis splits.
+        layout = dtensor.fetch_layout(slot.variable)
+        can_be_split = any(dim.name not in ("d_ff", "heads") for dim in slot.shape)
+        assert ("data" in layout.sharding_specs) == can_be_split, f"{path} is laid out as {layout}"
+
+
+def test_a_stacked_dimension_is_one_under_its_other_name_too() -> None:
+    mesh = mtf.Mesh("data:2,model:2", "slots:data")
+    variables = mtf.sharded({"stack": mtf.Variable(mesh, "layers:16;d_ff:8;d_model:8")})
+    optimizer = optim.Adafactor(min_dim_size_to_factor=8, stacked_dim_names=["layers"])
+    optimizer.init(variables)
+    assert variables["stack"].shape.to_string == "layers_over_data:16;d_ff:8;d_model:8"
+    assert {path: slot.shape.to_string for path, slot in optimizer.named_slots().items()} == {
+        "stack/vr": "layers_over_data:16;d_model:8",
+        "stack/vc": "layers_over_data:16;d_ff:8",
+    }

@@ -222,3 +222,16 @@ def test_options_of_seconds_and_norms_need_not_be_whole() -> None:
         TrainOptions(1, secs_per_loop=0.0)
     with pytest.raises(InputError, match=r"^clip_norm is 0\.0: it must be a positive number"):
         TrainOptions(1, clip_norm=0.0)
+
+
+def test_the_clock_of_the_first_process_decides_what_is_due(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def agree(own: Any, name: str) -> Any:
+        # That of this process never says that a second has passed.
+        return [not any(own), True] if name == "due actions" else own
+
+    monkeypatch.setattr("mtfrun.processes.agree", agree)
+    action = Recording(every_secs=1e9)
+    toy_train(str(tmp_path), _options(4), actions=[action])
+    assert action.steps == [1, 2, 4]

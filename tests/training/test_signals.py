@@ -131,3 +131,15 @@ def test_the_former_handlers_are_restored() -> None:
             stop.check()
     assert [signal.getsignal(number) for number in numbers] == former
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_signal_of_another_process_stops_this_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_others: list[int | None] = [None, None]
+    monkeypatch.setattr("mtfrun.processes.gather", lambda own, _: [own, *of_others])
+    with StopSignals() as stop:
+        stop.check()
+        of_others[1] = signal.SIGTERM
+        assert stop.received is None  # not before all agree on it
+        with pytest.raises(Stopped):
+            stop.check()
+        assert stop.received == signal.SIGTERM

@@ -35,8 +35,9 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
 mtfrun COMMAND --help explains a command.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers; 6
-where plan finds too little memory; 128 + number for a signal; 1 for a defect, with its traceback."""
+not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers;
+6 where plan finds too little memory; 128 + number for a signal; 1 for a defect, with its
+traceback."""
 
 # In the order of the help text.
 _COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, LAUNCH, PLAN, VERIFY, *DATA, *VOCAB)}
@@ -135,12 +136,12 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
             command.name,
             help=command.description.split("\n")[0].rstrip("."),
             description=command.description,
-            epilog=GIN_HELP,
+            epilog=GIN_HELP if command.is_configured else None,
             formatter_class=style,
             allow_abbrev=False,
         )
         command.add_flags(parser)
-        add_shared_flags(parser)
+        add_shared_flags(parser, is_configured=command.is_configured)
         commands[command.name] = parser
     return root, commands
 

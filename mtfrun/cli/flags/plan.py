@@ -17,6 +17,8 @@ Says what a step of training needs on a mesh of any size, without its devices.
   mtfrun plan --gin_file=my.gin --device_memory=16GB --bandwidth=data:12GB/s,model:300GB/s
   mtfrun plan --gin_file=my.gin --json
   mtfrun plan --gin_file=my.gin --picture=mesh.svg
+  mtfrun plan --calibrate --devices=8 --profile=devices.json
+  mtfrun plan --search --devices=8 --profile=devices.json --gin_file=my.gin
 
 It compiles the step, on the CPU, and prints: every variable with its dimensions, the mesh axis of
 each, sizes and bytes on a device; the memory of a device, which is that of variables and, at the
@@ -30,6 +32,12 @@ device's memory does not suffice. --bandwidth, the bytes a second that a device 
 gives the time that the collectives take at least; nothing is said of computation. --picture writes
 the mesh and what its devices hold and send, as SVG, HTML or text; - prints it as text.
 
+--search plans meshes of --devices devices, with layouts over the dimensions of the model, split
+slots and weights, and, where a device's memory does not suffice otherwise, rematerialisation and
+microbatches. It prints the five with the shortest estimated steps and lines of a gin file for each.
+--profile says how fast the devices are: a file that --calibrate has measured on them, or "a100" or
+"t4", whose numbers are from data sheets.
+
 The peak is that of a CPU that runs operations in the order of the program; docs/planning.md
 compares it with what was measured."""
 
@@ -42,15 +50,42 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--bandwidth", help="of each axis: data:12GB/s,model:300GB/s", metavar="B")
     add("--json", action="store_true", help="print one JSON object")
     add("--picture", help="a file (.svg, .html, .txt), or -", metavar="FILE")
+    add("--calibrate", action="store_true", help="measure this machine's devices: --profile")
+    add("--search", action="store_true", help="find the fastest mesh and layout for --devices")
+    add("--devices", type=int, help="the number of devices of --calibrate or --search", metavar="N")
+    add("--profile", help="how fast devices are: a file, a100 or t4", metavar="FILE")
+    add("--candidates", type=int, help="of --search: at most so many (40)", metavar="N")
 
 
 def _check(flags: argparse.Namespace) -> None:
-    if not flags.gin_file:
+    if flags.calibrate or flags.search:
+        _check_search(flags)
+    elif other := [name for name in _OF_SEARCH if getattr(flags, name) is not None]:
+        raise UsageError(f"--{other[0]} is for plan --search or --calibrate: add one of these")
+    if not flags.gin_file and not flags.calibrate:
         raise UsageError("plan needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.picture not in (None, "-") and pathlib.Path(flags.picture).suffix not in _PICTURES:
         raise UsageError(f"--picture={flags.picture}: name a file that ends in .svg, .html or .txt")
     if flags.picture == "-" and flags.json:
         raise UsageError("--json prints JSON alone: write --picture to a file")
+
+
+_OF_SEARCH = ("devices", "profile", "candidates")
+
+
+def _check_search(flags: argparse.Namespace) -> None:
+    if flags.calibrate and flags.search:
+        raise UsageError("--calibrate measures what --search needs: run them one after the other")
+    word = "--calibrate" if flags.calibrate else "--search"
+    if flags.devices is None or flags.devices < 2:
+        raise UsageError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
+    if flags.profile is None:
+        raise UsageError(f"plan {word} needs a file for the devices: --profile=devices.json")
+    if flags.candidates is not None and flags.candidates < 1:
+        raise UsageError(f"--candidates={flags.candidates} must be at least 1")
+    for name in ("mesh", "layout", "bandwidth", "picture"):
+        if getattr(flags, name) is not None:
+            raise UsageError(f"--{name} describes one mesh: leave it out with {word}")
 
 
 PLAN = Command("plan", _DESCRIPTION, _add_flags, _check)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import recomputed
+from mtfrun.layers import looped, recomputed
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     StackTransforms,
@@ -41,6 +41,11 @@ class Stack(Sublayer):
         self-attention of all blocks; None for none.
       rematerialise: compute the inner values of every block again in the backward pass instead of
         keeping them: less memory for about a third more time.
+      scan_blocks: how many blocks a loop has in its body, which is compiled instead of all
+        `num_layers`; None unrolls them. The time to compile then hardly depends on the number of
+        layers. Variables, checkpoints and numbers are the same. In training only the inputs of
+        groups of this many blocks are kept, the rest is computed again as with `rematerialise`,
+        which changes nothing more. Decoding is unrolled.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Stack(Sublayer):
         transforms: StackTransforms = StackTransforms(),
         relative_bias: RelativeBiasClass | None = None,
         rematerialise: bool = False,
+        scan_blocks: int | None = None,
     ) -> None:
         super().__init__()
         if num_layers < 1 or not layers:
@@ -61,7 +67,13 @@ class Stack(Sublayer):
                 f"a stack needs at least one block and one layer class, got num_layers={num_layers}"
                 f" and {len(layers)} layers"
             )
+        if scan_blocks is not None and (scan_blocks < 1 or num_layers % scan_blocks):
+            raise InputError(
+                f"Stack.scan_blocks={scan_blocks} does not divide num_layers={num_layers}: take a"
+                " divisor, or None for no loop"
+            )
         self._rematerialise = rematerialise
+        self._scan_blocks = scan_blocks
         self._initial = tuple(add_transforms(self, transforms.initial, mesh, d_model, dtypes))
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
         names = distinct_names(layers)
@@ -79,8 +91,11 @@ class Stack(Sublayer):
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         x, call = self._begin(x, call)
+        if self._scan_blocks is not None:
+            x = self._in_loop(x, call, self._scan_blocks)
+            return self._transformed(self._final, x, call)
         for block in self.blocks:
-            run = functools.partial(_run_block, block.values())
+            run = functools.partial(_run_layers, block.values())
             x = recomputed(run, x, call) if self._rematerialise and call.training else run(x, call)
         return self._transformed(self._final, x, call)
 
@@ -126,6 +141,14 @@ class Stack(Sublayer):
             next_state.append(results)
         return self._transformed(self._final, x, call), next_state
 
+    def _in_loop(self, x: mtf.Tensor, call: SequenceCall, size: int) -> mtf.Tensor:
+        """Returns x after all blocks, in a loop over groups of `size` blocks."""
+        groups = [
+            [layer for block in self.blocks[begin : begin + size] for layer in block.values()]
+            for begin in range(0, len(self.blocks), size)
+        ]
+        return looped(functools.partial(_run_layers, groups[0]), groups, x, call)
+
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
         """Returns the input and the call of the first block."""
         if self.relative_bias is not None:
@@ -139,7 +162,7 @@ class Stack(Sublayer):
         return x
 
 
-def _run_block(block: Iterable[Sublayer], x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-    for sublayer in block:
-        x = sublayer(x, call)
+def _run_layers(layers: Iterable[Sublayer], x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+    for layer in layers:
+        x = layer(x, call)
     return x

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+from mtfrun.mtf.variables import substitutes, with_values
 
 
 def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]) -> Any:
@@ -24,12 +25,17 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
       fn: returns a tensor or a nested structure of them.
       explicit_inputs: the tensors that fn takes; others that it captures get no gradient.
     """
-    inputs = [as_tensor(x) for x in explicit_inputs]
+    # Where tensors stand for the values of variables, they are inputs as well.
+    substituted = substitutes()
+    inputs = [*map(as_tensor, explicit_inputs), *substituted.values()]
+    number = len(explicit_inputs)
     result: Any = None
 
     def outputs_of(values: Sequence[tf.Tensor]) -> list[Tensor]:
         nonlocal result
-        result = fn(*(Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)))
+        named = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
+        with with_values(dict(zip(substituted, named[number:], strict=True))):
+            result = fn(*named[:number])
         return [as_tensor(y) for y in tf.nest.flatten(result)]
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]

@@ -1,0 +1,290 @@
+"""The searching part of the command plan, and its measurement of devices."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mtfrun import mtf
+from mtfrun.cli.build import ROOTS, build
+from mtfrun.cli.configuration import config
+from mtfrun.cli.configuration.statements import MACRO, Binding
+from mtfrun.cli.errors import UsageError
+from mtfrun.experiment import Experiment, Training
+from mtfrun.planning import (
+    Candidate,
+    DeviceProfile,
+    Option,
+    Outcome,
+    Plan,
+    Rejection,
+    Search,
+    calibrate,
+    dimensions_of,
+    layouts,
+    parse_size,
+    plan_training,
+    shipped_profiles,
+)
+from mtfrun.rundir import atomic_open
+from mtfrun.training import TrainOptions
+
+# Options that are printed in full.
+_PRINTED = 5
+_CANDIDATES = 40
+
+
+def calibrate_devices(flags: argparse.Namespace) -> int:
+    """Measures the devices of this machine and writes their profile."""
+    profile = calibrate(flags.devices, lambda line: print(line, file=sys.stderr, flush=True))
+    with atomic_open(flags.profile) as file:
+        file.write(profile.to_json() + "\n")
+    print(f"{flags.profile}: the profile of {profile.name}")
+    return 0
+
+
+def search_layouts(flags: argparse.Namespace) -> int:
+    """Prints the candidates with the shortest estimated steps."""
+    profile = _profile(flags)
+    memory = profile.memory_bytes
+    if flags.device_memory is not None:
+        memory = parse_size(flags.device_memory)
+    settings = _Settings(flags)
+    one = settings.training(settings.one_device())
+    if one.experiment.model.reads_outer_batch and one.batch_size % 2 == 0:
+        # With any size, so that its layout can be found.
+        one = settings.training(settings.one_device(outer_batch=2))
+    plan_training(one, flags.program_dump)
+    dimensions = dimensions_of(one)
+    most = _CANDIDATES if flags.candidates is None else flags.candidates
+    candidates = [
+        settings.completed(candidate)
+        for candidate in layouts(dimensions, flags.devices, settings.axes, most=2 * most)
+    ]
+    if not candidates:
+        raise UsageError(
+            f"no dimension of the model can be split into parts for {flags.devices} devices: "
+            "change the batch size, the sizes of the model or --devices"
+        )
+
+    def plan(candidate: Candidate) -> Plan:
+        return plan_training(settings.training(candidate), flags.program_dump)
+
+    search = Search(plan, profile, memory, most=most, note=_note)
+    outcome = search(candidates, one.batch_size)
+    if flags.json:
+        print(json.dumps(as_json(outcome, settings), allow_nan=False))
+    else:
+        print("\n".join(as_lines(outcome, settings, profile, memory)))
+    return 0
+
+
+def as_json(outcome: Outcome, settings: _Settings) -> dict[str, Any]:
+    """Returns the outcome as values of JSON: times in seconds, gin as text."""
+    return {
+        "ranking": [_option_json(option, settings) for option in outcome.ranking],
+        "too_large": [_option_json(option, settings) for option in outcome.too_large],
+        "rejected": [
+            {"candidate": str(rejection.candidate), "reason": rejection.reason}
+            for rejection in outcome.rejections
+        ],
+    }
+
+
+def _option_json(option: Option, settings: _Settings) -> dict[str, Any]:
+    return {
+        "mesh": option.candidate.mesh.to_string.replace(";", ","),
+        "layout": option.candidate.layout.to_string,
+        "outer_batch": option.candidate.outer_batch,
+        "microbatches": option.candidate.microbatches,
+        "rematerialise": option.candidate.rematerialise,
+        "step_secs": option.estimate.secs,
+        "product_secs": option.estimate.product_secs,
+        "operation_secs": option.estimate.operation_secs,
+        "collective_secs": dict(option.estimate.collective_secs),
+        "peak_bytes": option.peak_bytes,
+        "state_bytes": option.state_bytes,
+        "bindings": settings.bindings(option.candidate),
+        "gin": settings.gin(option.candidate),
+    }
+
+
+def as_lines(
+    outcome: Outcome, settings: _Settings, profile: DeviceProfile, memory: int | None
+) -> list[str]:
+    """Returns the best options, each with the lines of a gin file."""
+    limit = "" if memory is None else f", {memory:,} bytes of memory on each device"
+    lines = [f"devices: {profile.name}{limit}"]
+    for number, option in enumerate(outcome.ranking[:_PRINTED], 1):
+        lines += ["", f"{number}. {option}", *settings.gin(option.candidate)]
+    others = len(outcome.ranking[_PRINTED:])
+    lines += [
+        "",
+        f"{others} more fit, {len(outcome.too_large)} need more memory, "
+        f"{len(outcome.rejections)} cannot be compiled; --json prints all",
+    ]
+    if not outcome.ranking and outcome.too_large:
+        lines.append(f"the one that needs the least memory: {outcome.too_large[0]}")
+    return lines
+
+
+def _note(result: Option | Rejection) -> None:
+    """Prints what was planned to standard error."""
+    print(result, file=sys.stderr, flush=True)
+
+
+def _profile(flags: argparse.Namespace) -> DeviceProfile:
+    shipped = shipped_profiles()
+    if flags.profile in shipped:
+        return shipped[flags.profile]
+    path = pathlib.Path(flags.profile)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"--profile={flags.profile}: {error.strerror}; measure these devices with mtfrun plan "
+            f"--calibrate --devices={flags.devices} --profile={flags.profile}, or name one of "
+            f"{', '.join(shipped)}"
+        ) from None
+    profile = DeviceProfile.from_json(text, str(path))
+    profile.require_devices(flags.devices)
+    return profile
+
+
+class _Target(NamedTuple):
+    """Where a configuration sets an argument.
+
+    Attributes:
+      name: the macro that it is bound to, else the parameter, such as "mtf.Mesh.shape".
+      is_macro: which of the two.
+    """
+
+    name: str
+    is_macro: bool
+
+    def lines(self, value: object) -> list[str]:
+        """Returns lines of a gin file that set it."""
+        if self.is_macro:
+            return [f"{self.name} = {value!r}"]
+        module = self.name.split(".")[0]
+        imports = ["from __gin__ import dynamic_registration", f"from mtfrun import {module}"]
+        return [*imports, f"{self.name} = {value!r}"]
+
+
+class _Settings:
+    """The gin configuration of every candidate.
+
+    Args:
+      flags: with the files and bindings of the user.
+
+    Attributes:
+      axes: the names of the axes that the configuration has.
+    """
+
+    def __init__(self, flags: argparse.Namespace):
+        self._flags = flags
+        bindings = self._parse([])
+        self._targets = {
+            "mesh": [_target(bindings, "mtf.Mesh", "shape")],
+            "layout": [_target(bindings, "mtf.Mesh", "layout")],
+            "outer_batch": [_target(bindings, "experiment.Experiment", "outer_batch")],
+            "microbatches": [_target(bindings, "training.TrainOptions", "microbatches")],
+            "rematerialise": _rematerialised(bindings),
+        }
+        config.rebind(mtf.Mesh)  # gin knows the classes from now on, if it did not
+        config.rebind(TrainOptions)
+        self.axes = mtf.convert_to_shape(
+            config.argument(mtf.Mesh, "shape", "data:1,model:1")
+        ).dimension_names
+        rematerialised = [_value(bindings, target) for target in self._targets["rematerialise"]]
+        self._configured = {
+            "outer_batch": config.argument(Experiment, "outer_batch", 1),
+            "microbatches": config.argument(TrainOptions, "microbatches", 1),
+            "rematerialise": all(rematerialised) if rematerialised else None,
+        }
+
+    def one_device(self, outer_batch: int = 1) -> Candidate:
+        """Returns the configuration for a mesh of one device."""
+        alone = Candidate(mtf.Shape([("data", 1)]), mtf.LayoutRules(), outer_batch)
+        return self.completed(alone)
+
+    def completed(self, candidate: Candidate) -> Candidate:
+        """Returns a candidate with the other settings of the configuration."""
+        return dataclasses.replace(
+            candidate,
+            microbatches=self._configured["microbatches"],
+            rematerialise=self._configured["rematerialise"],
+        )
+
+    def training(self, candidate: Candidate) -> Training:
+        """Returns the training of a candidate, on a mesh whose devices need not exist."""
+        self._parse(self.bindings(candidate))
+        with mtf.planned_meshes():
+            experiment, evaluation = build()
+            return config.configured(Training, experiment, evaluation)
+
+    def bindings(self, candidate: Candidate) -> list[str]:
+        """Returns the values of flags --gin_param that set up a candidate."""
+        return [f"{target.name} = {value!r}" for target, value in self._values(candidate)]
+
+    def gin(self, candidate: Candidate) -> list[str]:
+        """Returns the lines of a gin file that set up a candidate."""
+        lines = [line for target, value in self._values(candidate) for line in target.lines(value)]
+        return list(dict.fromkeys(lines))
+
+    def _values(self, candidate: Candidate) -> list[tuple[_Target, object]]:
+        values = {
+            "mesh": candidate.mesh.to_string.replace(";", ","),
+            "layout": candidate.layout.to_string,
+            "outer_batch": candidate.outer_batch,
+            "microbatches": candidate.microbatches,
+            "rematerialise": candidate.rematerialise,
+        }
+        return [
+            (target, value)
+            for name, value in values.items()
+            if name not in self._configured or value != self._configured[name]
+            for target in self._targets[name]
+        ]
+
+    def _parse(self, lines: Sequence[str]) -> list[Binding]:
+        flags = self._flags
+        return config.parse(
+            flags.gin_file,
+            [*flags.bindings, *((f"--gin_param={line}", line) for line in lines)],
+            search_paths=flags.gin_search_paths,
+            roots=ROOTS,
+        )
+
+
+def _target(bindings: Sequence[Binding], cls: str, parameter: str) -> _Target:
+    """Returns where the configuration sets a parameter of a class, such as "mtf.Mesh"."""
+    name = cls.rpartition(".")[2]
+    for binding in reversed(bindings):
+        if binding.selector.rpartition(".")[2] == name and binding.parameter == parameter:
+            return _target_of(binding)
+    return _Target(f"{cls}.{parameter}", is_macro=False)
+
+
+def _target_of(binding: Binding) -> _Target:
+    """Returns the macro that a parameter is bound to, or the parameter."""
+    for reference in binding.references():
+        if reference.selector == MACRO and binding.value == reference:
+            return _Target(reference.scopes[0], is_macro=True)
+    return _Target(binding.name, is_macro=False)
+
+
+def _value(bindings: Sequence[Binding], target: _Target) -> object:
+    """Returns the last value of a macro or parameter."""
+    return next(binding.value for binding in reversed(bindings) if binding.name == target.name)
+
+
+def _rematerialised(bindings: Sequence[Binding]) -> list[_Target]:
+    """Returns what the configuration binds of this name; models differ in what they call."""
+    targets = (_target_of(b) for b in bindings if b.parameter == "rematerialise")
+    return list(dict.fromkeys(targets))

@@ -1,0 +1,293 @@
+"""A loop over equal layers: a program as long as one round of it, however deep the model is."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers.call import Call, CallT
+from mtfrun.layers.collector import Collected, Collector
+from mtfrun.layers.recompute import differentiated_tensors, map_differentiated
+
+# The values of one round's variables.
+Weights = list[mtf.Tensor]
+# The dimension of what the rounds collect.
+_ROUNDS = "loop_rounds"
+
+
+def looped(
+    function: Callable[[mtf.Tensor, CallT], mtf.Tensor],
+    rounds: Sequence[Sequence[mtf.Module]],
+    x: mtf.Tensor,
+    call: CallT,
+) -> mtf.Tensor:
+    """Returns x after all rounds, each `function` with the variables of its own modules.
+
+    The program holds one round and its backward pass, so that the time to trace and compile it
+    hardly grows with the number of rounds. Numbers are those of the rounds one after the other:
+    noise is drawn, and losses, measurements and updates are collected, by the paths of each
+    round's own modules.
+
+    In training only the input of every round is stored. The backward pass computes the inner
+    values of a round again, as `recomputed` does, at the cost of one more forward pass.
+
+    Args:
+      function: calls the modules of the first round with the x and the call that it is given.
+      rounds: the modules of every round; those of all rounds are alike.
+      x: the input of the first round; every round returns a tensor of its shape and type.
+      call: of the model. Gradients reach its fields that are `differentiated`.
+
+    Raises:
+      InputError: two rounds have different variables.
+    """
+    loop = _Loop(function, rounds, x.mesh, call)
+    fields = differentiated_tensors(call)
+    weights = [[mtf.read_variable(v) for v in variables] for variables in loop.variables]
+    if call.training:
+        y, *collected = loop.with_gradient(x, fields, weights)
+    else:
+        y, _, collected = loop.forward(x, fields, weights, store=False)
+    if call.collector is not None:
+        loop.collect(collected, call.collector)
+    return y
+
+
+class _Loop:
+    """The forward and the backward loop, and what belongs to each round.
+
+    The loops have a variable for every value of every round. In each round all of them move on by
+    one place, so that those of this round are always at the same place; nothing is copied. (One
+    tensor for all rounds would be copied in every round: TensorFlow's arrays have no rule in
+    DTensor.)
+
+    Attributes:
+      variables: of every round, in one order.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[mtf.Tensor, Any], mtf.Tensor],
+        rounds: Sequence[Sequence[mtf.Module]],
+        mesh: mtf.Mesh,
+        call: Call,
+    ) -> None:
+        self._function = function
+        self._call = call
+        self._number = len(rounds)
+        self._dim = mtf.Dimension(_ROUNDS, self._number)
+        self._positions = mtf.range(mesh, self._dim, tf.int32)
+        self.variables = _variables(rounds)
+        self._paths = _paths(rounds, self.variables)
+        # The structure of what a round collects, once it has been traced.
+        self._collected = Collected({}, {}, {})
+
+    def with_gradient(
+        self, x: mtf.Tensor, fields: Sequence[mtf.Tensor], weights: Sequence[Weights]
+    ) -> list[mtf.Tensor]:
+        """Returns the output and what was collected, see `forward`."""
+        first_weight, per_round = 1 + len(fields), len(weights[0])
+        stored: list[mtf.Tensor] = []
+
+        def in_rounds(inputs: Sequence[mtf.Tensor]) -> list[Weights]:
+            begins = range(first_weight, len(inputs), per_round) if per_round else ()
+            by_round = [list(inputs[begin : begin + per_round]) for begin in begins]
+            return by_round or [[] for _ in weights]
+
+        def forward(*inputs: mtf.Tensor) -> list[mtf.Tensor]:
+            y, inputs_of_rounds, collected = self.forward(
+                inputs[0], inputs[1:first_weight], in_rounds(inputs), store=True
+            )
+            stored[:] = inputs_of_rounds
+            return [y, *collected]
+
+        def backward(inputs: Any, _: Any, cotangents: Any) -> list[mtf.Tensor | None]:
+            fields = inputs[1:first_weight]
+            return self._backward(stored, fields, in_rounds(inputs), cotangents)
+
+        inputs = [x, *fields, *(weight for own in weights for weight in own)]
+        return mtf.custom_gradient(forward, backward, inputs)
+
+    def forward(
+        self,
+        x: mtf.Tensor,
+        fields: Sequence[mtf.Tensor],
+        weights: Sequence[Weights],
+        *,
+        store: bool,
+    ) -> tuple[mtf.Tensor, list[mtf.Tensor], list[mtf.Tensor]]:
+        """Returns the output, the inputs of all rounds if they are stored, and what is collected.
+
+        That is {rounds, ...}, flattened.
+        """
+
+        def body(
+            i: mtf.Tensor, x: mtf.Tensor, weights: list[Weights], stored: list[mtf.Tensor]
+        ) -> list[Any]:
+            y, self._collected = self._round(i, x, fields, weights[0])
+            is_round = mtf.equal(self._positions, i)
+            placed = [
+                # Not a product: a NaN would spread to the other rounds.
+                mtf.where(is_round, value, 0, output_shape=[self._dim, *value.shape])
+                for value in tf.nest.flatten(self._collected)
+            ]
+            stored = [*stored[1:], x] if store else []
+            return [i + 1, y, [*weights[1:], weights[0]], stored, *placed]
+
+        first = mtf.constant(x.mesh, 0, dtype=tf.int32)
+        # Values that are never used hold the places of inputs at first.
+        stored = [mtf.identity(x) for _ in weights] if store else []
+        _, y, _, stored, *collected = mtf.while_loop(
+            lambda i, *_: mtf.less(i, self._number),
+            body,
+            [first, x, list(weights), stored],
+            has_accumulators=self._call.collector is not None,
+            parallel_iterations=1,
+        )
+        return y, stored, collected
+
+    def _backward(
+        self,
+        stored: Sequence[mtf.Tensor],
+        fields: Sequence[mtf.Tensor],
+        weights: Sequence[Weights],
+        cotangents: Sequence[mtf.Tensor | None],
+    ) -> list[mtf.Tensor | None]:
+        """Returns the gradients of x, the fields, and the weights of all rounds.
+
+        The rounds go from the last to the first, and the gradients of a round take the place of its
+        weights: after all rounds the places hold all gradients.
+        """
+        losses = sorted(self._collected.losses)
+        of_losses = dict(zip(losses, cotangents[1 : 1 + len(losses)], strict=True))
+        unused: list[bool] = []
+
+        def body(
+            i: mtf.Tensor,
+            of_y: mtf.Tensor,
+            weights: list[Weights],
+            stored: list[mtf.Tensor],
+            of_fields: list[mtf.Tensor],
+        ) -> list[Any]:
+            x, own, inner_fields = stored[-1], weights[-1], list(map(mtf.identity, fields))
+            y, collected = self._round(i, x, inner_fields, own)
+            results = {y: of_y}
+            for path, cotangent in of_losses.items():
+                if cotangent is not None:
+                    results[collected.losses[path]] = mtf.gather(cotangent, i, self._dim)
+            of_x, *others = mtf.gradients(
+                list(results), [x, *own, *inner_fields], list(results.values())
+            )
+            unused[:] = [gradient is None for gradient in others]
+            of_own = list(map(_or_zeros, others[: len(own)], own))
+            of_inner = map(_or_zeros, others[len(own) :], fields)
+            return [
+                i - 1,
+                _or_zeros(of_x, x),
+                [of_own, *weights[:-1]],
+                [x, *stored[:-1]],
+                list(map(mtf.add, of_fields, of_inner)),
+            ]
+
+        last = mtf.constant(stored[0].mesh, self._number - 1, dtype=tf.int32)
+        _, of_x, of_weights, _, of_fields = mtf.while_loop(
+            lambda i, *_: mtf.greater_equal(i, 0),
+            body,
+            [
+                last,
+                _or_zeros(cotangents[0], stored[0]),
+                list(weights),
+                list(stored),
+                list(map(mtf.zeros_like, fields)),
+            ],
+            parallel_iterations=1,
+        )
+        number = len(weights[0])
+        flat = [gradient for own in of_weights for gradient in _masked(own, unused[:number])]
+        return [of_x, *_masked(of_fields, unused[number:]), *flat]
+
+    def _round(
+        self, i: mtf.Tensor, x: mtf.Tensor, fields: Sequence[mtf.Tensor], own: Weights
+    ) -> tuple[mtf.Tensor, Collected]:
+        """Returns the output of round i and what it collects under the paths of the first round."""
+        remaining = iter(fields)
+        collector = Collector()
+        call = map_differentiated(lambda _: next(remaining), self._call)
+        call = dataclasses.replace(
+            call, collector=collector, path_number=functools.partial(self._path_number, i)
+        )
+        with mtf.with_values(dict(zip(self.variables[0], own, strict=True))):
+            return self._function(x, call), collector.contents
+
+    def _path_number(self, i: mtf.Tensor, path: str) -> mtf.Tensor:
+        """Returns the number of the path that a module of the first round has in round i."""
+        numbers = np.array([mtf.text_number(p) for p in self._paths[path]], np.uint32)
+        # As int32, which all devices can look up.
+        table = mtf.constant(i.mesh, numbers.view(np.int32), [self._dim], tf.int32)
+        return mtf.gather(table, i, self._dim)
+
+    def collect(self, values: Sequence[mtf.Tensor], collector: Collector) -> None:
+        """Adds what was collected, {rounds, ...}, under the paths of every round."""
+        by_round = [mtf.unstack(value, self._dim) for value in values]
+        for i in range(self._number):
+            of_round = tf.nest.pack_sequence_as(self._collected, [value[i] for value in by_round])
+            renamed = ({self._renamed(k, i): v for k, v in part.items()} for part in of_round)
+            collector.add_all(Collected(*renamed))
+
+    def _renamed(self, name: str, i: int) -> str:
+        """Returns a path, or "path/name of a measurement", as it is in round i."""
+        path, names = name, ""
+        while path not in self._paths:
+            path, _, last = path.rpartition("/")
+            names = f"/{last}{names}"
+        return self._paths[path][i] + names
+
+
+def _variables(rounds: Sequence[Sequence[mtf.Module]]) -> list[list[mtf.Variable]]:
+    """Returns the variables of every round.
+
+    Raises:
+      InputError: those of two rounds differ.
+    """
+    by_name = [
+        {f"{i}/{name}": v for i, m in enumerate(own) for name, v in m.named_variables().items()}
+        for own in rounds
+    ]
+    specs = [{name: (v.shape, v.dtype) for name, v in own.items()} for own in by_name]
+    for number, spec in enumerate(specs):
+        if spec != specs[0]:
+            first = next(iter(dict(spec.items() ^ specs[0].items())))
+            raise InputError(
+                f"a loop needs equal blocks, but {first.partition('/')[2]!r} of its round {number} "
+                "is not as in the first: leave scan_blocks out"
+            )
+    return [list(own.values()) for own in by_name]
+
+
+def _paths(
+    rounds: Sequence[Sequence[mtf.Module]], variables: Sequence[Sequence[mtf.Variable]]
+) -> Mapping[str, list[str]]:
+    """Returns the paths in all rounds, by that in the first, of modules and variables."""
+    paths: dict[str, list[str]] = {}
+    for modules in zip(*rounds, strict=True):
+        inner = [module.named_modules() for module in modules]
+        for name, module in inner[0].items():
+            paths[module.path] = [of_round[name].path for of_round in inner]
+    for alike in zip(*variables, strict=True):
+        paths[alike[0].path] = [variable.path for variable in alike]
+    return paths
+
+
+def _or_zeros(gradient: mtf.Tensor | None, x: mtf.Tensor) -> mtf.Tensor:
+    return mtf.zeros_like(x) if gradient is None else gradient
+
+
+def _masked(gradients: Sequence[mtf.Tensor], unused: Sequence[bool]) -> list[mtf.Tensor | None]:
+    """Returns None for the gradients of what is not used."""
+    return [None if no else gradient for gradient, no in zip(gradients, unused, strict=True)]

@@ -1,0 +1,241 @@
+"""The meshes and layouts that a search considers, from the dimensions of the model itself."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from mtfrun import mtf
+from mtfrun.experiment import Training
+
+# Axes of meshes, where the configuration has no names for so many.
+_AXES = ("data", "model", "third")
+BATCHES = (BATCH, OUTER_BATCH) = ("batch", "outer_batch")
+# A dimension that fewer of all numbers have is not worth an axis: a table of positions.
+_LEAST_SHARE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A mesh, a layout, and the settings that trade time for memory.
+
+    Attributes:
+      mesh: the axes and their sizes.
+      layout: the rules.
+      outer_batch: parts of a batch that a mesh axis of their own may split.
+      microbatches: parts of a batch that are computed one after the other.
+      rematerialise: whether the backward pass computes activations again; None for models that
+        have no such setting.
+    """
+
+    mesh: mtf.Shape
+    layout: mtf.LayoutRules
+    outer_batch: int = 1
+    microbatches: int = 1
+    rematerialise: bool | None = None
+
+    def __str__(self) -> str:
+        words = [self.mesh.to_string.replace(";", ","), self.layout.to_string or "nothing is split"]
+        words += [f"outer_batch={self.outer_batch}"] * (self.outer_batch > 1)
+        words += [f"microbatches={self.microbatches}"] * (self.microbatches > 1)
+        words += ["rematerialised"] * bool(self.rematerialise)
+        return "  ".join(words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dimensions:
+    """The dimensions of a model that an axis may split.
+
+    Attributes:
+      shapes: of all tensors of a step on one device.
+      roots: the names of the dimensions of variables and features. The others are made from them.
+      batch_size: rows of a microbatch, which `batch` and `outer_batch` have together. A model that
+        reads `outer_batch` has it in `shapes` with any size.
+    """
+
+    shapes: tuple[mtf.Shape, ...]
+    roots: frozenset[str]
+    batch_size: int
+
+    @functools.cached_property
+    def sizes(self) -> Mapping[str, frozenset[int]]:
+        """All sizes of each dimension, 1 excluded: it is that of a part."""
+        sizes: dict[str, set[int]] = collections.defaultdict(set)
+        for dim in itertools.chain(*self.shapes):
+            if dim.size > 1:
+                sizes[dim.name].add(self.batch_size if dim.name in BATCHES else dim.size)
+        return {name: frozenset(values) for name, values in sizes.items()}
+
+    @functools.cached_property
+    def neighbours(self) -> Mapping[str, frozenset[str]]:
+        """Of each dimension those that stand beside it in a tensor: one axis cannot split both.
+
+        Except where a model exchanges parts of the batch for parts of another dimension, as a
+        mixture does for experts: it has the other dimension by the name "..._unsplit" as well.
+        """
+        neighbours: dict[str, set[str]] = collections.defaultdict(set)
+        for shape in self.shapes:
+            for name in shape.dimension_names:
+                neighbours[name] |= {*shape.dimension_names} - {name}
+        exchanged = {name for name in neighbours if f"{name}_unsplit" in neighbours} - {*BATCHES}
+        for name in BATCHES:
+            neighbours[name] -= exchanged
+        for name in exchanged:
+            neighbours[name] -= {*BATCHES}
+        return {name: frozenset(others) for name, others in neighbours.items()}
+
+    def share(self, name: str) -> float:
+        """Returns which share of the numbers of all tensors, one of each shape, has a dimension."""
+        total = sum(shape.size for shape in self.shapes)
+        return sum(shape.size for shape in self.shapes if name in shape.dimension_names) / total
+
+    def sets(self, parts: int) -> list[frozenset[str]]:
+        """Returns the sets of dimensions that one axis may split, the largest ones and {batch}."""
+        names = sorted(
+            name
+            for name in self.roots & set(self.sizes)
+            # The others are made where the layout asks for them.
+            if not name.startswith("_")
+            and not name.endswith("_unsplit")
+            and all(size % parts == 0 for size in self.sizes[name])
+            and self.share(name) >= _LEAST_SHARE
+        )
+        sets = {*_independent_sets(names, self.neighbours)}
+        if BATCH in names:
+            sets.add(frozenset([BATCH]))  # plain data parallelism
+        return sorted(sets, key=sorted)
+
+    def entries(self, layout: Mapping[str, str], mesh: Mapping[str, int]) -> float:
+        """Returns the numbers of all tensors, one of each shape, that a device holds.
+
+        It is a rough measure of what a device has to do besides sending.
+        """
+        return sum(
+            shape.size
+            / math.prod(
+                mesh[axis] for dim in shape if (axis := layout.get(dim.name)) and dim.size > 1
+            )
+            for shape in self.shapes
+        )
+
+
+def layouts(
+    dimensions: Dimensions, devices: int, axes: Sequence[str] = (), *, most: int = 28
+) -> list[Candidate]:
+    """Returns the candidates for a number of devices, of one to three axes.
+
+    Every axis splits as many dimensions as it can. Those that leave a device with the least to do
+    come first, of every four candidates one with one axis, two with two and one with three axes.
+
+    Args:
+      dimensions: of the model, on one device.
+      devices: their number.
+      axes: names for axes.
+      most: the number of candidates.
+    """
+    names = [*axes, *(axis for axis in _AXES if axis not in axes)]
+    by_axes: dict[int, dict[Candidate, float]] = {1: {}, 2: {}, 3: {}}
+    for sizes in _factorizations(devices, most=3):
+        for sets in itertools.product(*(dimensions.sets(size) for size in sizes)):
+            candidate = _candidate(dimensions, sizes, sets, names)
+            if candidate is not None:
+                mesh = {axis.name: axis.size for axis in candidate.mesh}
+                by_axes[len(sizes)][candidate] = dimensions.entries(candidate.layout, mesh)
+    ranked = {n: sorted(group, key=group.__getitem__) for n, group in by_axes.items()}
+    turns = itertools.zip_longest(ranked[2][::2], ranked[1], ranked[2][1::2], ranked[3])
+    chosen = [candidate for turn in turns for candidate in turn if candidate is not None]
+    return chosen[:most]
+
+
+def _candidate(
+    dimensions: Dimensions,
+    sizes: Sequence[int],
+    sets: Sequence[frozenset[str]],
+    names: Sequence[str],
+) -> Candidate | None:
+    """Returns the candidate whose axes, of these sizes, split these sets; None if it is a double.
+
+    The axis of the batch comes first: on a cluster it connects the hosts.
+    """
+    pairs = [
+        (size, dims - frozenset().union(*sets[:position]))
+        for position, (size, dims) in enumerate(zip(sizes, sets, strict=True))
+    ]
+    rows = math.prod(size for size, dims in pairs if dims & {*BATCHES})
+    if not all(dims for _, dims in pairs) or dimensions.batch_size % rows:
+        return None
+    split = frozenset().union(*sets)
+    if OUTER_BATCH in split and (
+        BATCH not in split or any(dims == {OUTER_BATCH} for _, dims in pairs)
+    ):
+        return None  # one larger axis for the batch is the same
+    pairs.sort(key=lambda pair: (BATCH not in pair[1], OUTER_BATCH not in pair[1], -pair[0]))
+    mesh = mtf.Shape(
+        [mtf.Dimension(name, size) for (size, _), name in zip(pairs, names, strict=False)]
+    )
+    order = {
+        name: i
+        for i, name in enumerate(dict.fromkeys(d.name for s in dimensions.shapes for d in s))
+    }
+    rules = [
+        (dim, axis.name)
+        for axis, (_, dims) in zip(mesh, pairs, strict=True)
+        for dim in sorted(dims, key=lambda dim: (BATCH not in dim, order[dim]))
+    ]
+    outer = next((size for size, dims in pairs if OUTER_BATCH in dims), 1)
+    return Candidate(mesh, mtf.LayoutRules(rules), outer_batch=outer)
+
+
+def _factorizations(number: int, most: int) -> Iterator[tuple[int, ...]]:
+    """Yields the ways to write a number as a product of `most` or fewer factors above 1."""
+    if number == 1:
+        return
+    yield (number,)
+    if most > 1:
+        for factor in range(2, number):
+            if number % factor == 0:
+                for others in _factorizations(number // factor, most - 1):
+                    yield (factor, *others)
+
+
+def _independent_sets(
+    names: Sequence[str], neighbours: Mapping[str, Collection[str]]
+) -> Iterator[frozenset[str]]:
+    """Yields the largest sets of names of which no two are neighbours.
+
+    Bron and Kerbosch 1973, algorithm 457, https://doi.org/10.1145/362342.362367, for the
+    complement of the graph.
+    """
+
+    def extend(
+        members: frozenset[str], candidates: set[str], excluded: set[str]
+    ) -> Iterator[frozenset[str]]:
+        if not candidates and not excluded:
+            if members:
+                yield members
+            return
+        for name in sorted(candidates):
+            others = {*neighbours[name], name}
+            yield from extend(members | {name}, candidates - others, excluded - others)
+            candidates = candidates - {name}
+            excluded = excluded | {name}
+
+    yield from extend(frozenset(), set(names), set())
+
+
+def dimensions_of(training: Training) -> Dimensions:
+    """Returns the dimensions of a model whose step was compiled for one device."""
+    experiment = training.experiment
+    shapes = [
+        *(variable.shape for variable in experiment.model.named_variables().values()),
+        *experiment.feature_shapes(training.batch_size).values(),
+    ]
+    return Dimensions(
+        tuple(experiment.mesh.shapes_seen),
+        frozenset(dim.name for shape in shapes for dim in shape),
+        training.batch_size // training.options.microbatches,
+    )

@@ -1,0 +1,200 @@
+"""What happens to a training of several processes if one of them fails, as the command shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import signal
+import socket
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from mtfrun.processes import LOST
+from mtfrun.rundir import RunDirectory
+from tests.cli.command import mtfrun, mtfrun_here, succeeded, tiny_experiment
+from tests.training.toy_run import curve
+
+# From the failure of a process to the end of all.
+END_SECS = 30.0
+# Between losses of different numbers of processes, relative.
+LOSS_TOLERANCE = 1e-6
+
+STEPS, EVERY, FAILING_STEP = 12, 3, 7
+SAVED_STEP = 6  # before it
+
+GIN = """
+from __gin__ import dynamic_registration
+from mtfrun import experiment
+from tests.cli.launch import failing
+
+experiment.Training.actions = [@failing.FailOnce()]
+failing.FailOnce:
+    process = {process}
+    step = {step}
+    how = "{how}"
+    file = "{file}"
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """How a process fails, and what is expected then.
+
+    Attributes:
+      process: which one.
+      how: see FailOnce.
+      code: the exit code without restarts.
+      line: a pattern of the line that all other processes print alike.
+    """
+
+    process: int
+    how: str
+    code: int
+    line: str
+
+
+_PLACE = r"\(pid \d+ on \S+\)"
+EVENTS = {
+    "another one is killed": Event(
+        1, "SIGKILL", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has ended without a message"
+    ),
+    "the first one is killed": Event(
+        0, "SIGKILL", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has ended without a message"
+    ),
+    "another one is stopped": Event(
+        1, "SIGSTOP", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has given no sign of life"
+    ),
+    "the first one is stopped": Event(
+        0, "SIGSTOP", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has given no sign of life"
+    ),
+    "another one raises": Event(
+        1, "raise", 1, rf"process 1 of 2 {_PLACE} failed: RuntimeError: for a test"
+    ),
+    "the first one raises": Event(
+        0, "raise", 1, rf"process 0 of 2 {_PLACE} failed: RuntimeError: for a test"
+    ),
+}
+QUICK = "another one is killed"
+PARAMETERS = [
+    pytest.param(event, id=name, marks=[] if name == QUICK else pytest.mark.slow)
+    for name, event in EVENTS.items()
+]
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A tiny training on two devices, without the directory of a run."""
+    return [
+        *tiny_experiment(tmp_path_factory.mktemp("texts")),
+        "--gin.MESH_SHAPE='data:2,model:1'",
+        "--gin.LAYOUT='batch:data'",
+        "--gin.NUM_LAYERS=1",
+        f"--gin.TRAIN_STEPS={STEPS}",
+        f"--gin.CHECKPOINT_EVERY={EVERY}",
+        "--gin.Evaluation.max_batches=1",
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
+    """The losses by step of one process on the same mesh, which never fails."""
+    run = tmp_path_factory.mktemp("undisturbed")
+    succeeded(mtfrun_here("train", *flags, f"--model_dir={run}"))
+    return curve(str(run))
+
+
+def _failing(directory: pathlib.Path, process: int, how: str) -> str:
+    """Writes a gin file that lets a process fail and returns the flag that reads it."""
+    file = directory / "failing.gin"
+    marker = directory / "has_failed"
+    file.write_text(GIN.format(process=process, step=FAILING_STEP, how=how, file=marker))
+    return f"--gin_file={file}"
+
+
+def _assert_same_losses(run: pathlib.Path, expected: dict[int, float]) -> None:
+    losses = curve(str(run))
+    assert losses.keys() == expected.keys()
+    for step, loss in expected.items():
+        np.testing.assert_allclose(losses[step], loss, rtol=LOSS_TOLERANCE)
+
+
+def _launched(tmp_path: pathlib.Path, flags: Sequence[str], *launch: str) -> tuple[int, list[str]]:
+    """Returns exit code and lines of a launch that ends within END_SECS after the failure."""
+    process = mtfrun("launch", *launch, "--", "train", *flags, f"--model_dir={tmp_path}/run")
+    end = time.time()
+    if "--max_restarts=1" not in launch:
+        assert end - (tmp_path / "has_failed").stat().st_mtime < END_SECS
+    return process.returncode, process.stderr.decode().splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+def test_the_others_end_with_one_line(
+    event: Event, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    failing = _failing(tmp_path, event.process, event.how)
+    code, lines = _launched(tmp_path, [*flags, failing], "-n", "2")
+    assert code == event.code, lines
+    (line,) = [line for line in lines if line.startswith("mtfrun: error:")]
+    assert re.match("mtfrun: error: " + event.line, line), line
+    assert f"step {SAVED_STEP} is saved" in line
+    assert RunDirectory(tmp_path / "run").checkpoints().latest() == SAVED_STEP
+
+
+@pytest.mark.parametrize("event", PARAMETERS)
+def test_a_restart_finishes_with_the_losses_of_an_undisturbed_run(
+    event: Event, flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
+) -> None:
+    failing = _failing(tmp_path, event.process, event.how)
+    code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=1")
+    assert code == 0, lines
+    (line,) = [line for line in lines if line.startswith("mtfrun: process")]
+    assert line.startswith(f"mtfrun: process {event.process} of 2 ")
+    assert line.endswith(f"starting all again, from step {SAVED_STEP} (restart 1 of 1)")
+    assert lines.count(f"going on from step {SAVED_STEP} of {tmp_path}/run") == 1
+    _assert_same_losses(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_left_out(
+    flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
+) -> None:
+    failing = _failing(tmp_path, 1, "SIGKILL")
+    elastic = ["-n", "2", "--max_restarts=1", "--elastic"]
+    code, lines = _launched(tmp_path, [*flags, failing], *elastic)
+    assert code == 0, lines
+    (line,) = [line for line in lines if line.startswith("mtfrun: process")]
+    assert "going on with 1 process(es), mesh data:1,model:1" in line
+    _assert_same_losses(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+def test_all_stop_at_the_same_step_after_a_signal(
+    flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
+) -> None:
+    failing = _failing(tmp_path, 1, "SIGTERM")
+    code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=0")
+    assert code == 128 + signal.SIGTERM, lines
+    match = re.fullmatch(r"mtfrun: stopped and saved at step (\d+)", lines[-1])
+    assert match is not None, lines
+    assert RunDirectory(tmp_path / "run").checkpoints().latest() == int(match[1])
+    code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=1")
+    assert code == 0, lines
+    _assert_same_losses(tmp_path / "run", undisturbed)
+
+
+def test_a_process_that_never_comes_is_named() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    process = mtfrun(
+        *("train", "--num_processes=3", "--process_id=0", f"--coordinator={address}"),
+        *("--join_secs=0.5", "--gin_file=runs/quickstart.gin", "--model_dir=/nowhere/run"),
+    )
+    assert process.returncode == LOST
+    (line,) = process.stderr.decode().splitlines()
+    assert line.startswith("mtfrun: error: processes 1, 2 of 3 have not come within 0.5 s: ")

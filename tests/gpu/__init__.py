@@ -1,0 +1,1 @@
+"""Tests that need GPUs; `bin/test --gpu` runs them."""

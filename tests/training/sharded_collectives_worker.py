@@ -1,0 +1,72 @@
+"""A program that trains the toy model under layout rules and prints its collectives as JSON.
+
+Started by test_sharded_state.py with the environment that makes DTensor write its programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+# Before TensorFlow is imported: the pass that inserts reduce-scatters writes its program too.
+_PASS = "DTensorAllReduceScatterOptimization"
+os.environ["MLIR_BRIDGE_LOG_PASS_FILTER"] += f";{_PASS}"
+
+import tensorflow as tf  # noqa: E402
+
+from mtfrun import mtf  # noqa: E402
+from mtfrun.planning.collectives import needed_collectives  # noqa: E402
+from mtfrun.planning.modules import take_programs  # noqa: E402
+from tests.training.test_sharded_state import Setting, make_state, train  # noqa: E402
+
+
+def gathers_of_a_loop(folder: str) -> list[int]:
+    """Returns how often each gather runs in three rounds that read a variable."""
+    mesh = mtf.Mesh("data:2", "weights:data")
+    variable = mtf.Variable(mesh, "a:8")
+    variable.initialize(seed=0, path="variable")
+
+    @mtf.function
+    def rounds(x: mtf.Tensor) -> mtf.Tensor:
+        start = [mtf.constant(mesh, 0, dtype=tf.int32), x]
+        with mtf.read_once({"variable": variable}):
+            return mtf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, x + variable), start)[1]
+
+    take_programs(folder)
+    rounds(mtf.zeros(mesh, variable.shape))
+    needed = needed_collectives(take_programs(folder)[-1].needed)
+    return [c.times for c in needed if c.kind == "all-gather"]
+
+
+def main(folder: str, *names: str) -> None:
+    """Prints {case: {kind: [sizes, ...]}}; a case is "optimizer;rule".
+
+    Only collectives over the axis `data`; "inserted reduce-scatters" is how many DTensor made.
+    """
+    by_case: dict[str, dict[str, Any]] = {}
+    for name in names:
+        optimizer, _, rule = name.partition(";")
+        setting = Setting(optimizer)
+        state = make_state(setting, rule)
+        take_programs(folder)
+        train(state, setting, 1)
+        inserted = sum(
+            file.read_text(encoding="utf-8").count('"tf.DTensorReduceScatter"')
+            for file in pathlib.Path(folder).glob(f"dtensor.*.after_{_PASS}.__inference__trace_*")
+        )
+        program = take_programs(folder)[-1].needed
+        over_data = [c for c in needed_collectives(program) if "data" in c.axes]
+        by_case[name] = {
+            kind: sorted(c.sizes for c in over_data if c.kind == kind)
+            for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+        }
+        by_case[name]["inserted reduce-scatters"] = inserted
+    by_case["a loop"] = {"all-gather": gathers_of_a_loop(folder)}
+    json.dump(by_case, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

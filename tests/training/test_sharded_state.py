@@ -1,0 +1,204 @@
+"""Training with slots (ZeRO-1) and weights (FSDP) that are split further."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from mtfrun import mtf, optim
+from mtfrun.data import Infeed
+from mtfrun.models import FiniteCheck
+from mtfrun.rundir import Checkpoints
+from mtfrun.training import TrainState, train_steps_function
+from tests.collectives import collectives_of
+from tests.training.toy_model import Bigram, batches
+
+LAYOUT = "batch:data;d_ff:model"
+MESH = "data:4,model:2"
+# Of the loss: the same numbers are summed, in another order.
+TOLERANCE = 1e-6
+STEPS = 20
+
+# Sizes of the results, by rule and optimizer and then by kind.
+Collectives = dict[str, dict[str, Any]]
+
+OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
+    "adam": lambda: optim.Adam(0.05, weight_decay=0.1, exclude_from_weight_decay=["softmax"]),
+    "adafactor": lambda: optim.Adafactor(0.05, beta1=0.9, min_dim_size_to_factor=8),
+    "momentum": lambda: optim.Momentum(0.05, weight_decay=0.1),
+    "sgd": lambda: optim.Sgd(0.05),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How the toy model is trained, besides its layout."""
+
+    optimizer: str = "adam"
+    mesh_shape: str = MESH
+    microbatches: int = 1
+    clip_norm: float | None = 0.5
+    frozen: tuple[str, ...] = ()
+    average_decay: float | None = None
+
+
+def make_state(setting: Setting, rule: str) -> TrainState:
+    """Returns an initialised state under LAYOUT and a further rule, or none."""
+    mesh = mtf.Mesh(setting.mesh_shape, f"{LAYOUT};{rule}")
+    state = TrainState(
+        Bigram(mesh),
+        OPTIMIZERS[setting.optimizer](),
+        mesh,
+        seed=3,
+        frozen=setting.frozen,
+        average_decay=setting.average_decay,
+    )
+    state.initialize()
+    return state
+
+
+def train(state: TrainState, setting: Setting, steps: int) -> np.ndarray:
+    """Returns the losses of all steps."""
+    infeed = Infeed(
+        batches(batch=16), state.mesh, {"targets": mtf.convert_to_shape("batch:16;length:6")}
+    )
+    run = train_steps_function(
+        state, microbatches=setting.microbatches, clip_norm=setting.clip_norm
+    )
+    features = infeed.next(steps)
+    assert features is not None
+    history = mtf.to_numpy(run(features, mtf.constant(state.mesh, steps, dtype=tf.int32)))
+    return np.asarray(history["loss"].total / history["loss"].weight)
+
+
+@functools.cache
+def _trained(setting: Setting, rule: str) -> tuple[TrainState, np.ndarray]:
+    state = make_state(setting, rule)
+    return state, train(state, setting, STEPS)
+
+
+def _device_bytes(variables: dict[str, mtf.Variable]) -> int:
+    """Returns the bytes on the first device."""
+    parts = [dtensor.unpack(v.variable.read_value())[0] for v in variables.values()]
+    return sum(part.numpy().nbytes for part in parts)
+
+
+ALL = Setting("adafactor", microbatches=2, frozen=("hidden",), average_decay=0.9)
+SETTINGS = [
+    (Setting(), "slots:data", False),
+    (ALL, "weights:data", False),
+    (ALL, "slots:data", True),
+    (Setting(average_decay=0.9), "weights:data", True),
+    (Setting(microbatches=2, mesh_shape="data:8,model:1"), "weights:data", True),
+    (Setting("momentum"), "slots:data", True),
+    (Setting("momentum"), "weights:data;slots:model", True),
+    (Setting("sgd", clip_norm=None), "slots:data", True),
+    (Setting("sgd", clip_norm=None), "weights:data", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("setting", "rule"),
+    [pytest.param(s, r, marks=[pytest.mark.slow] if slow else []) for s, r, slow in SETTINGS],
+)
+def test_losses_are_those_of_the_layout_without_the_rule(setting: Setting, rule: str) -> None:
+    _, expected = _trained(setting, "")
+    state, actual = _trained(setting, rule)
+    np.testing.assert_allclose(actual, expected, rtol=0.0, atol=TOLERANCE)
+    for path in setting.frozen:
+        initial = make_state(setting, rule).model.named_variables()[path]
+        np.testing.assert_array_equal(
+            mtf.to_numpy(state.model.named_variables()[path]), mtf.to_numpy(initial)
+        )
+    assert FiniteCheck(state.named_variables()).first_non_finite() is None
+
+
+def test_a_device_stores_its_part_of_slots_and_averages_and_with_fsdp_of_weights() -> None:
+    setting = Setting(mesh_shape="data:8,model:1", average_decay=0.9)
+    plain, zero1, fsdp = (make_state(setting, rule) for rule in ("", "slots:data", "weights:data"))
+    for state, of_weights in ((zero1, 1), (fsdp, 8)):
+        for parts, variables, whole in (
+            (8, state.optimizer.named_slots(), plain.optimizer.named_slots()),
+            (8, state.named_averages(), plain.named_averages()),
+            (of_weights, state.model.named_variables(), plain.model.named_variables()),
+        ):
+            assert _device_bytes(variables) * parts == _device_bytes(whole)
+
+
+def test_a_checkpoint_fits_layouts_with_and_without_the_rules(tmp_path: pathlib.Path) -> None:
+    setting = Setting("adafactor", average_decay=0.9)
+    fsdp, _ = _trained(dataclasses.replace(ALL, frozen=()), "weights:data")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(STEPS, fsdp.storage())
+    expected = mtf.to_numpy(fsdp.named_variables())
+    for mesh_shape, rule in (("data:1,model:1", ""), (MESH, ""), ("data:2,model:2", "slots:model")):
+        state = make_state(dataclasses.replace(setting, mesh_shape=mesh_shape), rule)
+        checkpoints.restore(STEPS, state.storage())
+        restored = mtf.to_numpy(state.named_variables())
+        assert restored.keys() == expected.keys()
+        for path, value in expected.items():
+            np.testing.assert_array_equal(restored[path], value)
+
+
+def test_averages_are_exchanged_with_weights_to_the_bit() -> None:
+    state, _ = _trained(dataclasses.replace(ALL, frozen=()), "weights:data")
+    before = mtf.to_numpy(state.named_variables())
+    with state.averaged():
+        inside = mtf.to_numpy(state.model.named_variables())
+    after = mtf.to_numpy(state.named_variables())
+    for path, value in inside.items():
+        np.testing.assert_array_equal(value, before[f"averages/{path}"])
+        np.testing.assert_array_equal(after[f"model/{path}"], before[f"model/{path}"])
+
+
+@pytest.fixture(scope="module")
+def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
+    """Returns the collectives of a step over the axis of the batch, by rule and optimizer."""
+    folder = tmp_path_factory.mktemp("programs")
+    found: Collectives = collectives_of(
+        "tests.training.sharded_collectives_worker",
+        folder,
+        ["adam;", "adam;slots:data", "adam;weights:data", "adafactor;weights:data"],
+    )
+    return found
+
+
+# Global sizes of embedding, hidden and softmax.
+VARIABLES = [[8, 16], [16, 8], [16, 16]]
+
+
+@pytest.mark.parametrize("rule", ["slots:data", "weights:data"])
+def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
+    collectives: Collectives, rule: str
+) -> None:
+    plain, sharded = collectives["adam;"], collectives[f"adam;{rule}"]
+    assert plain["reduce-scatter"] == [] and plain["all-gather"] == []
+    assert [sizes for sizes in plain["all-reduce"] if sizes] == VARIABLES
+    assert sharded["reduce-scatter"] == sharded["all-gather"] == VARIABLES
+    # What DTensor itself inserts; a later pass replaces it on CPUs.
+    assert sharded["inserted reduce-scatters"] == len(VARIABLES)
+    # Besides loss and norm nothing is reduced over the axis.
+    assert not any(sharded["all-reduce"])
+
+
+def test_adafactor_gathers_and_reduces_vectors_besides(
+    collectives: Collectives,
+) -> None:
+    sharded = collectives["adafactor;weights:data"]
+    assert sharded["reduce-scatter"] == VARIABLES
+    gathered = collections.Counter(map(tuple, sharded["all-gather"]))
+    assert {sizes for sizes in gathered if len(sizes) > 1} == set(map(tuple, VARIABLES))
+    assert all(len(sizes) < 2 for sizes in sharded["all-reduce"])
+
+
+def test_variables_that_are_read_once_are_gathered_before_a_loop(collectives: Collectives) -> None:
+    assert collectives["a loop"]["all-gather"] == [1]
