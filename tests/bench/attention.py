@@ -1,7 +1,7 @@
 """`bin/bench attention`: attention in blocks against all weights at once, by length.
 
-Causal self-attention of 8 heads (d_model 512, batch 1, float32) with the gradients of its variables,
-on one device; the length of the sequence is the configuration in the report.
+Causal self-attention of 8 heads (d_model 512, batch 1, float32) with the gradients of its variables
+on one device. The length of the sequence is the configuration in the report.
 """
 
 from __future__ import annotations

@@ -144,7 +144,8 @@ def test_a_reach_is_that_of_the_terms_together() -> None:
 def test_no_mask_of_all_pairs_of_positions_is_stored_in_the_program(
     block_length: int | None,
 ) -> None:
-    mesh, length, d_model = mtf.Mesh(ONE_DEVICE), mtf.Dimension("length", 64), D_KV
+    mesh, length = mtf.Mesh(ONE_DEVICE), mtf.Dimension("length", 64)
+    d_model = mtf.Dimension("d_model", 8)
     heads = layers.AttentionHeads(2, d_kv=4)
     attention = layers.MultiHeadAttention(mesh, d_model, heads=heads, block_length=block_length)
     mtf.initialize(attention, seed=0)
