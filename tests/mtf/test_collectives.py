@@ -9,9 +9,7 @@ import collections
 import pathlib
 
 import pytest
-from mtfrun.mtf.collectives import Collective, describe_collectives, read_dump
 
-from mtfrun import mtf
 from tests.collectives import collectives_of
 from tests.mtf.test_ops_under_layouts import CASES
 
