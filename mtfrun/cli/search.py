@@ -201,10 +201,11 @@ class _Settings:
         self.axes = mtf.convert_to_shape(
             config.argument(mtf.Mesh, "shape", "data:1,model:1")
         ).dimension_names
+        rematerialised = [_value(bindings, target) for target in self._targets["rematerialise"]]
         self._configured = {
             "outer_batch": config.argument(Experiment, "outer_batch", 1),
             "microbatches": config.argument(TrainOptions, "microbatches", 1),
-            "rematerialise": None,
+            "rematerialise": all(rematerialised) if rematerialised else None,
         }
 
     def one_device(self, outer_batch: int = 1) -> Candidate:
@@ -213,11 +214,11 @@ class _Settings:
         return self.completed(alone)
 
     def completed(self, candidate: Candidate) -> Candidate:
-        """Returns a candidate with the configuration's microbatches, not rematerialised."""
+        """Returns a candidate with the other settings of the configuration."""
         return dataclasses.replace(
             candidate,
             microbatches=self._configured["microbatches"],
-            rematerialise=False if self._targets["rematerialise"] else None,
+            rematerialise=self._configured["rematerialise"],
         )
 
     def training(self, candidate: Candidate) -> Training:
@@ -276,6 +277,11 @@ def _target_of(binding: Binding) -> _Target:
         if reference.selector == MACRO and binding.value == reference:
             return _Target(reference.scopes[0], is_macro=True)
     return _Target(binding.name, is_macro=False)
+
+
+def _value(bindings: Sequence[Binding], target: _Target) -> object:
+    """Returns the last value of a macro or parameter."""
+    return next(binding.value for binding in reversed(bindings) if binding.name == target.name)
 
 
 def _rematerialised(bindings: Sequence[Binding]) -> list[_Target]:

@@ -129,7 +129,7 @@ def layouts(
     """Returns the candidates for a number of devices, of one to three axes.
 
     Every axis splits as many dimensions as it can. Those that leave a device with the least to do
-    come first. At most a quarter of the candidates have one axis, a quarter of them three.
+    come first, of every four candidates one with one axis, two with two and one with three axes.
 
     Args:
       dimensions: of the model, on one device.
@@ -146,11 +146,9 @@ def layouts(
                 mesh = {axis.name: axis.size for axis in candidate.mesh}
                 by_axes[len(sizes)][candidate] = dimensions.entries(candidate.layout, mesh)
     ranked = {n: sorted(group, key=group.__getitem__) for n, group in by_axes.items()}
-    few = max(most // 4, 1)
-    chosen = [*ranked[1][:few], *ranked[3][:few]]
-    chosen += ranked[2][: most - len(chosen)]
-    entries = {candidate: x for group in by_axes.values() for candidate, x in group.items()}
-    return sorted(chosen, key=entries.__getitem__)
+    turns = itertools.zip_longest(ranked[2][::2], ranked[1], ranked[2][1::2], ranked[3])
+    chosen = [candidate for turn in turns for candidate in turn if candidate is not None]
+    return chosen[:most]
 
 
 def _candidate(
