@@ -47,13 +47,18 @@ def _planned(folder: str, meshes: contextlib.AbstractContextManager[None]) -> di
         experiment, evaluation = build()
         one = config.configured(Training, experiment, evaluation)
     plan = plan_training(one, folder)
-    return as_json(one, plan, Resources()) | {"operations": _operations(plan)}
+    values = as_json(one, plan, Resources()) | {"operations": _operations(plan)}
+    # The second program of a process has a few more scalar constants, see mtf/spare_counters.py.
+    for name in ("constants", "total"):
+        del values["memory"][name]
+    return values
 
 
 def _operations(plan: Plan) -> list[Any]:
     return [
         (operation.name, [value.type.sizes for value in operation.results], times)
         for operation, times in plan.program.executed()
+        if operation.name != "Const"
     ]
 
 
