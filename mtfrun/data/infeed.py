@@ -1,11 +1,11 @@
-"""Infeed of batches to a mesh; a thread reads ahead while the devices work."""
+"""Infeed of batches to a mesh; threads read and stack them ahead while the devices work."""
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,9 @@ from mtfrun.data.rows import Batch
 STEPS = "steps"
 # Bytes of batches that are read ahead, at least one batch, and their greatest number.
 _BYTES_AHEAD, _MOST_AHEAD = 1 << 26, 256
+# The next call's batches are stacked ahead up to this size, which the host's memory then holds once
+# more.
+_BYTES_STACKED_AHEAD = 1 << 28
 
 
 def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
@@ -44,7 +47,8 @@ def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
 class Infeed:
     """Lays out the next batches on a mesh, those of several steps at a time.
 
-    A thread reads the following batches. They are no part of the position, which is that behind the
+    A thread reads the following batches, and another one stacks those of the next call, which is
+    expected to be like the last one. They are no part of the position, which is that behind the
     batches returned by `next`.
 
     Args:
@@ -83,7 +87,7 @@ class Infeed:
         self._with_shorter_rows = with_shorter_rows
         self._host = host
         self._position = 0
-        self._reader: _Reader | None = None
+        self._stacker: _Stacker | None = None
 
     @property
     def position(self) -> int:
@@ -115,9 +119,18 @@ class Infeed:
         if capacity < steps:
             raise DataError(f"Infeed: capacity {capacity} is too small for {steps} steps")
         start = time.monotonic()
-        batches = self._read(steps)
+        visit = self._ahead().next(steps, capacity)
         self.wait_secs += time.monotonic() - start
-        return self._stacked(batches, capacity) if batches else None
+        self.padding = [ahead.padding for ahead in visit.batches]
+        if not visit.batches:
+            return None
+        self._position = visit.batches[-1].position
+        if sum(array.nbytes for array in visit.arrays.values()) <= _BYTES_STACKED_AHEAD:
+            self._ahead().begin(steps, capacity)
+        return {
+            name: mtf.import_tf_tensor(self._mesh, array, visit.shapes[name])
+            for name, array in visit.arrays.items()
+        }
 
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
         """Returns the examples of every task before the position, `steps_ago` batches earlier.
@@ -129,39 +142,32 @@ class Infeed:
         return self._batches.examples_before(self._position - steps_ago * self._batches.batch)
 
     def close(self) -> None:
-        """Ends the thread; the next call of `next` starts another one."""
-        if self._reader is not None:
-            self._reader.stop()
-            self._reader = None
+        """Ends the threads; the next call of `next` starts others."""
+        if self._stacker is not None:
+            self._stacker.stop()
+            self._stacker = None
 
-    def _read(self, steps: int) -> list[Batch]:
-        if self._reader is None:
-            self._reader = _Reader(self._batches)
-        batches: list[Batch] = []
-        self.padding = []
-        for _ in range(steps):
-            ahead = self._reader.next()
-            if ahead.batch is None:
-                break
-            batches.append(ahead.batch)
-            self.padding.append(ahead.padding)
-            self._position = ahead.position
-        return batches
+    def _ahead(self) -> _Stacker:
+        if self._stacker is None:
+            self._stacker = _Stacker(_Reader(self._batches), self._stacked)
+        return self._stacker
 
-    def _stacked(self, batches: list[Batch], steps: int) -> dict[str, mtf.Tensor]:
-        tensors = {}
-        for name, shape in self._shapes_of(batches).items():
+    def _stacked(self, batches: Sequence[_Ahead], steps: int) -> _Visit:
+        """Returns the batches stacked to `steps`; uses nothing that `next` changes."""
+        if not batches:
+            return _Visit(steps, batches, {}, {})
+        features = [ahead.batch for ahead in batches if ahead.batch is not None]
+        arrays, shapes = {}, {}
+        for name, shape in self._shapes_of(features).items():
             # Memory that is never written, for rows of other hosts, is not used either.
-            stacked = np.zeros([steps, *shape.to_integer_list], batches[0][name].dtype)
+            stacked = np.zeros([steps, *shape.to_integer_list], features[0][name].dtype)
             own = self._host.rows_of(shape[0].size)
-            for step, batch in enumerate(batches):
+            for step, batch in enumerate(features):
                 stacked[step, own] = batch[name]
-            stacked_shape = mtf.Shape([mtf.Dimension(STEPS, steps)])
-            stacked_shape += self._split({name: shape})[name]
-            tensors[name] = mtf.import_tf_tensor(
-                self._mesh, stacked.reshape(stacked_shape.to_integer_list), stacked_shape
-            )
-        return tensors
+            shapes[name] = mtf.Shape([mtf.Dimension(STEPS, steps)])
+            shapes[name] += self._split({name: shape})[name]
+            arrays[name] = stacked.reshape(shapes[name].to_integer_list)
+        return _Visit(steps, batches, arrays, shapes)
 
     def _shapes_of(self, batches: list[Batch]) -> dict[str, mtf.Shape]:
         """Returns the shapes of the features of whole batches, after checking every batch."""
@@ -199,6 +205,62 @@ class _Ahead(NamedTuple):
     batch: Batch | None
     position: int
     padding: Padding
+
+
+class _Visit(NamedTuple):
+    """The batches of a call of `next`.
+
+    Attributes:
+      capacity: their number, with those of zeros.
+      batches: those that were read.
+      arrays, shapes: of the features, {steps, ...}; none without batches.
+    """
+
+    capacity: int
+    batches: Sequence[_Ahead]
+    arrays: Mapping[str, np.ndarray]
+    shapes: Mapping[str, mtf.Shape]
+
+
+class _Stacker:
+    """Stacks the batches of the next call in a thread."""
+
+    def __init__(self, reader: _Reader, stack: Callable[[Sequence[_Ahead], int], _Visit]):
+        self._reader = reader
+        self._stack = stack
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stacking")
+        self._begun: concurrent.futures.Future[_Visit] | None = None
+        self._unused: list[_Ahead] = []  # read, but by calls of other sizes
+        self._is_stopped = False
+
+    def next(self, steps: int, capacity: int) -> _Visit:
+        """Returns the next batches, or raises what reading them has raised."""
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            visit = begun.result()
+            if (len(visit.batches), visit.capacity) == (steps, capacity):
+                return visit
+            self._unused = [*visit.batches, *self._unused]
+        return self._read(steps, capacity)
+
+    def begin(self, steps: int, capacity: int) -> None:
+        """Begins to stack the batches of another call of these sizes."""
+        self._begun = self._executor.submit(self._read, steps, capacity)
+
+    def stop(self) -> None:
+        """Ends the threads, after the batch that is read."""
+        self._is_stopped = True
+        self._executor.shutdown(cancel_futures=True)
+        self._reader.stop()
+
+    def _read(self, steps: int, capacity: int) -> _Visit:
+        while len(self._unused) < steps and not self._is_stopped:
+            ahead = self._reader.next()
+            if ahead.batch is None:
+                break
+            self._unused.append(ahead)
+        batches, self._unused = self._unused[:steps], self._unused[steps:]
+        return self._stack(batches, capacity)
 
 
 class _Reader:

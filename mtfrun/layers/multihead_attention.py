@@ -231,16 +231,20 @@ class MultiHeadAttention(mtf.Module):
         """Returns the groups of heads that devices exchange; None where the length is not split.
 
         Raises:
-          LayoutError: there are too few heads.
+          LayoutError: the devices do not divide the heads of keys and values.
         """
         parts = self._mesh.num_splits(length)
         if parts == 1:
             return None
-        shared = self._memory_heads or [mtf.Dimension("heads", 1)]
-        splits = self._mesh.num_splits(shared[0])
-        if shared[0].size % (parts * splits):
-            raise mtf.LayoutError("TODO")
-        return HeadGroups(shared[0], parts)
+        heads = mtf.Shape(self._memory_heads or [("heads", 1)])[0]
+        devices = parts * self._mesh.num_splits(heads)
+        if heads.size % devices:
+            raise mtf.LayoutError(
+                f"{length.name}:{length.size} is split over {parts} devices, which exchange their"
+                f" positions for heads: {devices} must divide the {heads.size} heads of keys and"
+                f" values (num_memory_heads, or num_heads), or drop the rule for {length.name!r}"
+            )
+        return HeadGroups(heads, parts)
 
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
         """Returns x {..., length, d_kv} rotated by position; None for positions 0, 1, ..."""

@@ -98,6 +98,7 @@ class Mesh:
         self.dtensor_mesh = None
         if self.is_planned:
             self.devices = [f"CPU:{number}" for number in range(self.size)]
+            _keep_sums_apart()
             self.dtensor_mesh = first_device_of(self.shape)
             return
         settings.apply()

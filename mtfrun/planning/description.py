@@ -14,6 +14,7 @@ from mtfrun.planning.collectives import CollectiveGroup, group_collectives
 from mtfrun.planning.plan import (
     AVERAGES,
     PARAMETERS,
+    PROCESS_BYTES,
     SLOTS,
     Plan,
     PlannedVariable,
@@ -48,6 +49,7 @@ def describe(training: Training, plan: Plan | None, resources: Resources) -> lis
 def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
     """Returns the values of a plan, numbers in bytes and seconds."""
     memory = {kind: plan.device_bytes(kind) for kind in (PARAMETERS, SLOTS, AVERAGES)}
+    memory |= {"constants": plan.constant_bytes, "process": PROCESS_BYTES}
     memory |= {"step": plan.peak.num_bytes, "total": plan.peak_bytes}
     return {
         "mesh": {axis.name: axis.size for axis in plan.mesh.shape},
@@ -108,10 +110,15 @@ def _describe_run(training: Training) -> Iterator[str]:
 
 
 def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
-    state, step = plan.state_bytes, plan.peak.num_bytes
+    parts = {
+        "variables": plan.state_bytes,
+        "constants": plan.constant_bytes,
+        "a step": plan.peak.num_bytes,
+    }
     makers = list(plan.peak.by_operation.items())[:_MOST_NAMED]
     largest = ", ".join(f"{name} {num_bytes:,}" for name, num_bytes in makers)
-    yield f"{plan.peak_bytes:,} bytes on each device: {state:,} of variables, {step:,} of a step"
+    summands = ", ".join(f"{num_bytes:,} of {name}" for name, num_bytes in parts.items())
+    yield f"{plan.peak_bytes:,} bytes on each device: {summands}"
     yield f"the step's are largest in {plan.peak.operation}: {largest}"
     memory = resources.device_memory
     if memory is not None:

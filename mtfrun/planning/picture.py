@@ -85,7 +85,7 @@ def _title(plan: Plan) -> str:
 
 def _parts(plan: Plan) -> list[tuple[str, int]]:
     kinds = [(kind, plan.device_bytes(kind)) for kind in (PARAMETERS, SLOTS, AVERAGES)]
-    return [*kinds, ("step", plan.peak.num_bytes)]
+    return [*kinds, ("step", plan.constant_bytes + plan.peak.num_bytes)]
 
 
 def _sent(plan: Plan) -> list[tuple[str, int]]:

@@ -171,7 +171,8 @@ def together(name: str) -> Iterator[None]:
     if failed:
         # One that is no InputError is a defect: it comes first.
         first = min(failed, key=lambda i: errors[i][0])
-        raise ProcessesError(f"process {first} of {count()}: {errors[first][1]}") from error
+        raised_everywhere = InputError if errors[first][0] else ProcessesError
+        raise raised_everywhere(f"process {first} of {count()}: {errors[first][1]}") from error
 
 
 def _described(error: Exception) -> tuple[bool, str, None]:

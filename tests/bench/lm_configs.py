@@ -39,6 +39,7 @@ CONFIGS = {
     "small": LmConfig(256, 1024, 4, 4, 8192, 8, 128),
     "medium": LmConfig(512, 2048, 6, 8, 32128, 8, 256),
     "deep": LmConfig(256, 1024, 24, 4, 8192, 8, 128),
+    "deeper": LmConfig(256, 1024, 48, 4, 8192, 8, 128),
 }
 
 

@@ -32,8 +32,15 @@ OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
 }
 
 
-def language_model(mesh: mtf.Mesh, config: LmConfig, activation: str) -> DecoderOnly:
-    """Returns the decoder-only Transformer of a configuration."""
+def language_model(
+    mesh: mtf.Mesh,
+    config: LmConfig,
+    activation: str,
+    *,
+    rematerialise: bool = False,
+    scan_blocks: int | None = None,
+) -> DecoderOnly:
+    """Returns the decoder-only Transformer of a configuration; the settings are `Stack`'s."""
     attention = functools.partial(
         SelfAttention, heads=AttentionHeads(config.num_heads, d_kv=config.d_kv)
     )
@@ -45,7 +52,11 @@ def language_model(mesh: mtf.Mesh, config: LmConfig, activation: str) -> Decoder
         config.vocabulary,
         embedding=TokenEmbedding(config.d_model, config.length, tied_softmax=False),
         stack=functools.partial(
-            Stack, num_layers=config.num_layers, layers=[attention, feed_forward]
+            Stack,
+            num_layers=config.num_layers,
+            layers=[attention, feed_forward],
+            rematerialise=rematerialise,
+            scan_blocks=scan_blocks,
         ),
         dtypes=mtf.DTypePolicy(activation=activation),
     )
@@ -55,7 +66,13 @@ def setup(arguments: argparse.Namespace) -> Step:
     """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
-    model = language_model(mesh, config, arguments.activation)
+    model = language_model(
+        mesh,
+        config,
+        arguments.activation,
+        rematerialise=arguments.rematerialise,
+        scan_blocks=arguments.scan_blocks,
+    )
     state = TrainState(model, OPTIMIZERS[arguments.optimizer](), mesh)
     state.initialize()
     _, targets = batch(config)
@@ -77,5 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--activation", default="float32")
     parser.add_argument("--optimizer", default="sgd", choices=OPTIMIZERS)
+    parser.add_argument("--rematerialise", action="store_true")
+    parser.add_argument("--scan_blocks", type=int)
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

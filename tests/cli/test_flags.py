@@ -52,7 +52,7 @@ def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> 
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["decode"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["decode"], ["launch"]])
 def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert f"  mtfrun {command[0] if command else 'train'} " in capsys.readouterr().out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -65,10 +67,9 @@ def _position(model_dir: pathlib.Path, step: int) -> object:
 
 
 def test_two_processes_train_as_one_and_one_goes_on(tmp_path: pathlib.Path) -> None:
-    flags = [*tiny_experiment(tmp_path), *QUICK]
+    flags = [*tiny_experiment(tmp_path), *QUICK, "--gin.NUM_LAYERS=1"]
     curves = _train(tmp_path / "two", flags, TWO_BY_TWO, processes=2)
     _assert_equal(curves, _train(tmp_path / "one", flags, TWO_BY_TWO), SAME_MESH_TOLERANCE)
-    _assert_equal(curves, _train(tmp_path / "device", flags, ONE_DEVICE), ONE_DEVICE_TOLERANCE)
     assert [_position(tmp_path / "two", step) for step in (2, 4)] == [16, 32]
     # From their checkpoint in the middle, on one device.
     for path in (tmp_path / "two" / "checkpoints").glob("ckpt-4.*"):
@@ -78,48 +79,78 @@ def test_two_processes_train_as_one_and_one_goes_on(tmp_path: pathlib.Path) -> N
     assert _position(tmp_path / "two", 4) == 32
 
 
+CASES = {
+    "quickstart-2x2": (LM, TWO_BY_TWO),
+    "quickstart-4x1": (LM, DATA_4),
+    "mixture-2x2": (MIXTURE, OUTER_2_BY_2),
+    "digits-2x2": (DIGITS, TWO_BY_TWO),
+    "digits-4x1": (DIGITS, DATA_4),
+}
+STEPS = ["--gin.TRAIN_STEPS=20", "--gin.CHECKPOINT_EVERY=10", "--gin.Evaluation.max_batches=4"]
+
+
+class Trained(NamedTuple):
+    """A run of 20 steps with a checkpoint in the middle."""
+
+    directory: pathlib.Path
+    curves: dict[str, list[float]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Trained]:
+    """A function that returns the run of a case by a number of processes; 0 for one device."""
+
+    @functools.cache
+    def run(case: str, processes: int) -> Trained:
+        model, mesh = CASES[case]
+        directory = tmp_path_factory.mktemp("run") / "run"
+        if not processes:
+            mesh = ONE_DEVICE
+        return Trained(directory, _train(directory, [*model, *STEPS], mesh, max(1, processes)))
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize(
-    ("model", "mesh"),
-    [
-        (LM, TWO_BY_TWO),
-        (LM, DATA_4),
-        (MIXTURE, OUTER_2_BY_2),
-        (DIGITS, TWO_BY_TWO),
-        (DIGITS, DATA_4),
-    ],
-    ids=["quickstart-2x2", "quickstart-4x1", "mixture-2x2", "digits-2x2", "digits-4x1"],
-)
-def test_training_evaluation_and_decodes_are_those_of_one_process(
-    tmp_path: pathlib.Path, model: list[str], mesh: list[str], processes: int
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_are_those_of_one_process(
+    trained: Callable[[str, int], Trained], case: str, processes: int
 ) -> None:
-    flags = [*model, "--gin.TRAIN_STEPS=20", "--gin.Evaluation.max_batches=4"]
-    flags += ["--gin.CHECKPOINT_EVERY=10"]
-    of_processes, of_one = tmp_path / "several", tmp_path / "one"
-    curves = _train(of_processes, flags, mesh, processes)
-    _assert_equal(curves, _train(of_one, flags, mesh), SAME_MESH_TOLERANCE)
-    _assert_equal(curves, _train(tmp_path / "device", flags, ONE_DEVICE), ONE_DEVICE_TOLERANCE)
+    several = trained(case, processes)
+    _assert_equal(several.curves, trained(case, 1).curves, SAME_MESH_TOLERANCE)
+    _assert_equal(several.curves, trained(case, 0).curves, ONE_DEVICE_TOLERANCE)
 
-    launched = ["launch", "-n", str(processes), "--"]
-    source = ["--split=test"] if model is DIGITS else ["--prompt=def ", "--decode_length=16"]
-    commands = [["eval"], ["decode", *source]]
-    for command in commands:
-        flags_of_run = [*command, f"--model_dir={of_processes}"]
-        several = succeeded(mtfrun(*launched, *flags_of_run))
-        one = succeeded(mtfrun_here(*flags_of_run))
-        _assert_same_lines(several, one)
 
-    # A checkpoint of several processes is restored by any number of processes, at its position.
-    ends = {}
-    for number in (1, 2, 4):
-        copy = tmp_path / f"on {number}"
-        shutil.copytree(of_processes, copy)
-        for path in (copy / "checkpoints").glob("ckpt-20.*"):
-            path.unlink()
-        ends[number] = _train(copy, flags, mesh, number)
-        _assert_equal(ends[number], curves, SAME_MESH_TOLERANCE)
-        assert _position(copy, 20) == _position(of_one, 20)
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_evaluation_and_decodes_are_those_of_one_process(
+    trained: Callable[[str, int], Trained], case: str, processes: int
+) -> None:
+    source = ["--prompt=def ", "--decode_length=16"]
+    if CASES[case][0] is DIGITS:
+        source = ["--split=test"]
+    for command in (["eval"], ["decode", *source]):
+        arguments = [*command, f"--model_dir={trained(case, processes).directory}"]
+        several = succeeded(mtfrun("launch", "-n", str(processes), "--", *arguments))
+        _assert_same_lines(several, succeeded(mtfrun_here(*arguments)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_a_checkpoint_of_two_processes_is_continued_by_any_number(
+    trained: Callable[[str, int], Trained], tmp_path: pathlib.Path, case: str, number: int
+) -> None:
+    directory, curves = trained(case, 2)
+    shutil.copytree(directory, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-20.*"):
+        path.unlink()
+    model, mesh = CASES[case]
+    again = _train(tmp_path / "run", [*model, *STEPS], mesh, number)
+    _assert_equal(again, curves, SAME_MESH_TOLERANCE)
+    assert _position(tmp_path / "run", 20) == _position(directory, 20)
 
 
 def _assert_same_lines(several: object, one: object) -> None:

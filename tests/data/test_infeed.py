@@ -95,7 +95,8 @@ def test_a_process_reads_the_rows_of_its_devices_only(
         part = PartOfMesh(mesh, layout, slice(index * share, (index + 1) * share))
         host = host_of(part, SHAPES["targets"], outer_batch)
         batches = DATA.train(8, seed=0, host=host)
-        fed = Infeed(batches, part, SHAPES, outer_batch, host=host).next(1)
+        all_places = mtf.Mesh(mesh, layout)
+        fed = Infeed(batches, all_places, SHAPES, outer_batch, host=host).next(1)
         assert fed is not None
         values = mtf.to_numpy(fed["targets"]).reshape(whole.shape)
         own = host.rows_of(8)
@@ -116,6 +117,38 @@ def test_the_end_is_filled_with_padding_and_then_none() -> None:
     np.testing.assert_array_equal(targets[:-2], [batch["targets"] for batch in batches])
     assert not targets[-2:].any()
     assert feed.next(steps) is None
+
+
+def test_calls_of_other_sizes_than_expected_lose_and_repeat_no_batch() -> None:
+    feed, batches = infeed(DATA.train(8, seed=0)), DATA.train(8, seed=0)
+    for steps, capacity in [(3, 5), (3, 5), (1, 5), (4, 4), (2, 4), (2, 3)]:
+        fed = feed.next(steps, capacity)
+        assert fed is not None
+        expected = np.stack([next(batches)["targets"] for _ in range(steps)])
+        targets = mtf.to_numpy(fed["targets"])
+        assert targets.shape == (capacity, 8, 16)
+        np.testing.assert_array_equal(targets[:steps], expected)
+        assert not targets[steps:].any()
+        assert feed.position == batches.position and len(feed.padding) == steps
+    feed.close()
+
+
+def test_closing_waits_for_one_batch_and_not_for_those_of_the_next_call() -> None:
+    class Slow(Iterator[Batch]):
+        def __init__(self) -> None:
+            self.delay, self.batches = 0.0, DATA.train(8, seed=0)
+
+        def __next__(self) -> Batch:
+            time.sleep(self.delay)
+            return next(self.batches)
+
+    batches = Slow()
+    feed = infeed(batches)
+    feed.next(100)  # the next 100 are read and stacked from now on
+    batches.delay = 0.5
+    start = time.monotonic()
+    feed.close()
+    assert time.monotonic() - start < 5
 
 
 def test_the_position_is_behind_the_last_batch_that_was_returned() -> None:

@@ -18,8 +18,8 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEV
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_gpu")]
 
-# Of a float32 product of 512 terms with the exact one; TF32 would be 100 times as far.
-PRODUCT_TOLERANCE = 1e-6
+# Of a float32 product of 512 terms with the exact one; TF32 would be about 50 times as far.
+PRODUCT_TOLERANCE = 1e-5
 DETERMINISTIC = "--gin.DeviceSettings.deterministic=True"
 MEMORY_GROWTH = "--gin.DeviceSettings.memory_growth=True"
 
@@ -65,7 +65,11 @@ def test_evaluation_and_decodes_are_those_of_the_cpu(tmp_path: pathlib.Path) -> 
     here, cpu = (json.loads(mtfrun(kind, "eval", model_dir).stdout) for kind in (KIND, "CPU"))
     assert_close(here["loss"], cpu["loss"], FLOAT32_MODEL_TOLERANCE)
     prompts = ["--prompt=def ", "--prompt=class ", "--decode_length=32"]
-    for search in (["--beam_size=4"], ["--temperature=0"], ["--temperature=0.9", "--seed=3"]):
+    for search in (
+        ["--beam_size=4", "--temperature=0"],
+        ["--temperature=0"],
+        ["--temperature=0.9", "--seed=3"],
+    ):
         outputs = [
             [json.loads(line)["output"] for line in decoded.stdout.splitlines()]
             for decoded in (

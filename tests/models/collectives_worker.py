@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun import mtf
+from mtfrun import layers, mtf
 from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking
 from mtfrun.models.transformer import SequenceCall
@@ -92,7 +92,30 @@ def _blocks() -> Iterator[Case]:
         yield Case(name, "data:2,model:2", layout, shape, make, _train)
 
 
-CASES = {case.name: case for case in (*_mixtures(), *_blocks())}
+def _attentions() -> Iterator[Case]:
+    """Yields causal attention to sequences that are split, at once and in blocks."""
+    for name, block_length in (("attention at once", None), ("attention in blocks", 4)):
+        yield Case(
+            name,
+            "data:2,model:2",
+            "batch:data;length:model",
+            "batch:4;length:16;d_model:8",
+            functools.partial(
+                layers.MultiHeadAttention,
+                d_model=mtf.Dimension("d_model", 8),
+                heads=layers.AttentionHeads(4, d_kv=4),
+                block_length=block_length,
+            ),
+            _attend,
+        )
+
+
+def _attend(attention: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
+    bias = layers.AttentionBias.of(layers.causal(x.mesh, x.shape.get_dim_by_name("length")))
+    return attention.over_sequences(x, x, bias, Call())
+
+
+CASES = {case.name: case for case in (*_mixtures(), *_blocks(), *_attentions())}
 
 
 def run(case: Case) -> None:

@@ -1,4 +1,4 @@
-"""What devices send each other for a mixture of experts, and for a residual block."""
+"""What devices send each other for mixtures of experts, residual blocks and attention."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ BLOCKS = {
 }
 
 
+ATTENTION = ("attention at once", "attention in blocks")
+# Of attention to 4 rows of 16 positions, 4 heads of size 4.
+LENGTH, KEYS = 16, 4 * 16 * 4 * 4
+
 WORKER = "tests.models.collectives_worker"
 QUICK_MESH = "data:2,model:2"
 
@@ -65,7 +69,7 @@ QUICK_MESH = "data:2,model:2"
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     """The collectives of every case on 2 x 2 devices."""
-    names = [*(f"{QUICK_MESH} {case}" for case in MIXTURES), *BLOCKS]
+    names = [*(f"{QUICK_MESH} {case}" for case in MIXTURES), *BLOCKS, *ATTENTION]
     return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), names)
 
 
@@ -109,3 +113,13 @@ def test_sums_over_devices_are_those_of_statistics_and_filters(
     assert axes_of_sums == {("data", "model") if case.startswith("row_blocks") else ("data",)}
     sizes = [math.prod(sizes) for kind, _, sizes in programs[case] if kind == "all-reduce"]
     assert max(sizes) <= 9 * 8 * 8
+
+
+@pytest.mark.parametrize("case", ATTENTION)
+def test_a_split_length_moves_by_all_to_alls_alone(programs: Programs, case: str) -> None:
+    """Of queries, keys, values and the result, and of their gradients; no keys are gathered."""
+    over_length = [c for c in programs[case] if c[1] == ["model"]]
+    exchanged = [math.prod(sizes) for kind, _, sizes in over_length if kind == "all-to-all"]
+    assert exchanged == [KEYS] * 8
+    others = [math.prod(sizes) for kind, _, sizes in over_length if kind != "all-to-all"]
+    assert max(others, default=0) <= LENGTH

@@ -17,12 +17,15 @@ class Command(NamedTuple):
       description: the help text; its first line is shown in the list of commands.
       add_flags: adds the flags that are its own to a parser.
       check: raises UsageError for values of flags that cannot be used.
+      is_configured: whether gin files and their flags are for this command itself; if not they are
+        not in its help text.
     """
 
     name: str
     description: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     check: Callable[[argparse.Namespace], None]
+    is_configured: bool = True
 
 
 def no_flags(parser: argparse.ArgumentParser) -> None:

@@ -86,4 +86,4 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("launch itself gives --num_processes, --process_id and --coordinator")
 
 
-LAUNCH = Command("launch", _DESCRIPTION, _add_flags, _check)
+LAUNCH = Command("launch", _DESCRIPTION, _add_flags, _check, is_configured=False)

@@ -136,12 +136,12 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
             command.name,
             help=command.description.split("\n")[0].rstrip("."),
             description=command.description,
-            epilog=GIN_HELP,
+            epilog=GIN_HELP if command.is_configured else None,
             formatter_class=style,
             allow_abbrev=False,
         )
         command.add_flags(parser)
-        add_shared_flags(parser)
+        add_shared_flags(parser, is_configured=command.is_configured)
         commands[command.name] = parser
     return root, commands
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from mtfrun.cli.errors import UsageError
 
@@ -20,9 +21,13 @@ configuration:
 """
 
 
-def add_shared_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that every command has."""
-    add = parser.add_argument
+def add_shared_flags(parser: argparse.ArgumentParser, *, is_configured: bool = True) -> None:
+    """Adds the flags that every command has, to its help text too if it `is_configured`."""
+
+    def add(name: str, **options: Any) -> None:
+        hidden = {} if is_configured else {"help": argparse.SUPPRESS}
+        parser.add_argument(name, **{**options, **hidden})
+
     add("--model_dir", help="the directory of the run", metavar="DIR")
     add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
     add("--gin_param", action="append", default=[], help="a gin binding; repeatable", metavar="B")
@@ -48,7 +53,7 @@ def add_shared_flags(parser: argparse.ArgumentParser) -> None:
         "out, with a warning that counts them",
         metavar="N",
     )
-    add("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
 
 
 def check_shared(flags: argparse.Namespace) -> None:

@@ -50,7 +50,8 @@ def largest_that_can_be_built(
             "axis of the mesh, which could become smaller"
         )
     sizes = {dimension.name: dimension.size for dimension in shape}
-    reason = f"no axis of {axes} can be divided by {num_processes} processes"
+    names = " and ".join(map(repr, dict.fromkeys(axes)))
+    reason = f"no axis of {names} can be divided by {num_processes} processes"
     for axis in dict.fromkeys(axes):
         for smaller in smaller_meshes(sizes, axis, num_processes, remaining):
             smaller = dataclasses.replace(smaller, flag=f"{GIN_PREFIX}{name}={smaller.mesh!r}")

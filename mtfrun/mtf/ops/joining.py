@@ -83,11 +83,14 @@ def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
         raise ShapeError("stack needs at least one tensor")
     shape = tensors[0].shape
     position = axis if axis >= 0 else len(shape) + 1 + axis
-    # expand_dims and concat, because they keep every layout.
-    parts = [tf.expand_dims(transposed(x, shape).value, position) for x in tensors]
+    parts = [transposed(x, shape).value for x in tensors]
     dims = shape.dims
     dims.insert(position, Dimension(dim_name, len(tensors)))
-    value = tf.concat(parts, position)
+    if tensors[0].mesh.is_distributed:
+        # DTensor gathers the last dimension for tf.stack; these two keep every layout.
+        value = tf.concat([tf.expand_dims(part, position) for part in parts], position)
+    else:
+        value = tf.stack(parts, position)
     return laid_out_from_gathered(tensors[0], value, Shape(dims), dims[position])
 
 
@@ -97,8 +100,10 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     x = as_tensor(x)
     dim = convert_to_dimension(dim)
     axis = x.shape.index(dim)
-    gathered = gathered_along(x, dim)
-    parts = [_sliced_value(x, gathered, dim, begin, 1) for begin in range(dim.size)]
+    if not x.mesh.is_distributed:
+        return [laid_out(x, part, x.shape - dim) for part in tf.unstack(x.value, axis=axis)]
+    # Not tf.unstack, whose gradient is tf.stack.
+    parts = tf.split(gathered_along(x, dim), dim.size, axis)
     return [laid_out(x, tf.squeeze(part, axis), x.shape - dim) for part in parts]
 
 

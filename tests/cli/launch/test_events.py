@@ -60,10 +60,10 @@ class Event:
 _PLACE = r"\(pid \d+ on \S+\)"
 EVENTS = {
     "another one is killed": Event(
-        1, "SIGKILL", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has ended without saying why"
+        1, "SIGKILL", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has ended without a message"
     ),
     "the first one is killed": Event(
-        0, "SIGKILL", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has ended without saying why"
+        0, "SIGKILL", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has ended without a message"
     ),
     "another one is stopped": Event(
         1, "SIGSTOP", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has given no sign of life"

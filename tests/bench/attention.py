@@ -1,0 +1,38 @@
+"""`bin/bench attention`: attention in blocks against all weights at once, by length.
+
+Causal self-attention of 8 heads (d_model 512, batch 1, float32) with the gradients of its variables
+on one device. The length of the sequence is the configuration in the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tests.bench.alternate import Subject, alternate, report
+
+SUBJECT = "tests.bench.mtfrun_attention"
+
+
+def main() -> None:
+    """Runs the comparisons and prints a JSON line per subject."""
+    parser = argparse.ArgumentParser(prog="bin/bench attention", description=__doc__)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
+    parser.add_argument("--blocks", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="steps a subject takes in a round")
+    options = parser.parse_args()
+    for length in options.lengths:
+        size = f"--length={length}"
+        subjects = [
+            Subject("at once", SUBJECT, [size]),
+            *(
+                Subject(f"blocks of {block}", SUBJECT, [size, f"--block={block}"])
+                for block in options.blocks
+            ),
+        ]
+        results = alternate(subjects, rounds=options.rounds, steps=options.steps)
+        report("attention", str(length), results, subjects[0].name, tokens=length)
+
+
+if __name__ == "__main__":
+    main()

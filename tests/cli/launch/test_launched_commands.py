@@ -1,0 +1,80 @@
+"""eval, decode and score print the same in two processes as in one, once."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from tests.cli.command import error_line, mtfrun, mtfrun_here
+
+# Of the numbers that are printed, relative.
+TOLERANCE = 1e-5
+
+MESH = ["--gin.MESH_SHAPE='data:2,model:1'", "--gin.LAYOUT='batch:data'"]
+TWO_PROMPTS = "--gin.Decoding.batch_size=2"
+COMMANDS = {
+    "decode of standard input": (["decode", "--input=-", TWO_PROMPTS], b"the\nqu\xff\n\n"),
+    "a conversation": (["decode", "--interactive", TWO_PROMPTS], b"the\nquick\n"),
+    "eval": (["eval"], b""),
+    "eval of all": (["eval", "--checkpoint=all"], b""),
+    "score": (["score", "--input=-"], b"the\tquick\nbrown\tfox\n"),
+    "beams": (["decode", "--prompt=the", "--beam_size=2", TWO_PROMPTS], b""),
+}
+QUICK = "decode of standard input"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == QUICK else pytest.mark.slow) for n in COMMANDS]
+)
+def test_two_processes_print_what_one_does(name: str, language_model_run: pathlib.Path) -> None:
+    (command, *flags), stdin = COMMANDS[name]
+    arguments = [command, f"--model_dir={language_model_run}", *flags, *MESH]
+    one = mtfrun_here(*arguments, stdin=stdin)
+    two = mtfrun("launch", "-n", "2", "--devices_per_process=1", "--", *arguments, stdin=stdin)
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr.decode()
+    assert two.stderr == one.stderr
+    if "--interactive" in flags:
+        assert two.stdout == one.stdout
+        return
+    lines = list(zip(one.stdout.splitlines(), two.stdout.splitlines(), strict=True))
+    assert lines
+    for of_one, of_two in lines:
+        expected = {
+            key: pytest.approx(value, rel=TOLERANCE) if isinstance(value, float) else value
+            for key, value in json.loads(of_one).items()
+        }
+        assert json.loads(of_two) == expected
+
+
+@pytest.mark.slow
+def test_an_output_file_is_written_once(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    decode = ["decode", f"--model_dir={language_model_run}", "--prompt=the", f"--output={output}"]
+    process = mtfrun("launch", "-n", "2", "--", *decode, TWO_PROMPTS, *MESH)
+    assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
+    assert len(output.read_text().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_an_error_of_all_processes_is_one_line(language_model_run: pathlib.Path) -> None:
+    process = mtfrun("launch", "-n", "3", "--", "eval", f"--model_dir={language_model_run}", *MESH)
+    assert error_line(process) == (
+        "mtfrun: error: mesh data:2;model:1 has 2 device(s), which 3 processes do not divide: "
+        "change the mesh, or --num_processes"
+    )
+
+
+@pytest.mark.slow
+def test_other_devices_than_those_of_the_mesh_are_refused(language_model_run: pathlib.Path) -> None:
+    process = mtfrun(
+        *("launch", "-n", "2", "--devices_per_process=3", "--"),
+        *("eval", f"--model_dir={language_model_run}", *MESH),
+    )
+    assert error_line(process) == (
+        "mtfrun: error: mesh data:2;model:1 has 2 device(s), 2 process(es) with "
+        "--devices_per_process=3 have 6: change one of them"
+    )
