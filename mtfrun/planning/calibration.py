@@ -100,7 +100,7 @@ def _all_reduce(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _St
     weights = mtf.constant(mesh, 1.0 / member.size, [member])
     x = mtf.ones(mesh, [group, mtf.Dimension("element", elements)])
     secs = stopwatch(lambda x: mtf.reduce_sum(x * weights, reduced_dim=member), x)
-    return secs - 2 * operations.secs(8 * elements)
+    return _without(secs, 2 * operations.secs(8 * elements))
 
 
 def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _Stopwatch) -> float:
@@ -108,7 +108,7 @@ def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _St
     split = mtf.Shape([group, member, mtf.Dimension("element", elements // member.size)])
     whole = split.rename_dimension("member", "all_members")
     secs = stopwatch(lambda x: mtf.reshape(mtf.reshape(x, whole), split), mtf.ones(mesh, split))
-    return secs - operations.secs(8 * elements // member.size)
+    return _without(secs, operations.secs(8 * elements // member.size))
 
 
 def _all_to_all(mesh: mtf.Mesh, elements: int, operations: Curve, stopwatch: _Stopwatch) -> float:
@@ -134,7 +134,7 @@ def _reduce_scatter(
         return mtf.reshape(mtf.reduce_sum(products, reduced_dim=member), split)
 
     secs = stopwatch(body, mtf.ones(mesh, split))
-    return secs - 2 * operations.secs(8 * elements * member.size)
+    return _without(secs, 2 * operations.secs(8 * elements * member.size))
 
 
 _COLLECTIVES: dict[str, Callable[[mtf.Mesh, int, Curve, _Stopwatch], float]] = {
@@ -195,7 +195,13 @@ class _Stopwatch:
         while (secs := timed(count)) < _LEAST_SECS:
             count = math.ceil(count * min(max(1.5 * _LEAST_SECS / max(secs, 1e-6), 2), 10))
         without = min(timed(0) for _ in range(_CALLS))
-        return (min(timed(count) for _ in range(_CALLS)) - without) / (count * unrolled)
+        fastest = min(timed(count) for _ in range(_CALLS))
+        return _without(fastest, without) / (count * unrolled)
+
+
+def _without(secs: float, others: float) -> float:
+    """Returns the seconds without those of others; some remain, however noisy both are."""
+    return max(secs - others, 0.1 * secs)
 
 
 def _curve(points: Iterable[tuple[float, float]]) -> Curve:

@@ -7,6 +7,9 @@ import pathlib
 
 import pytest
 
+from mtfrun import mtf
+from mtfrun.cli.build import ROOTS
+from mtfrun.cli.configuration import config
 from mtfrun.planning import shipped_profiles
 from tests.cli.command import TINY, mtfrun, mtfrun_here
 
@@ -59,6 +62,39 @@ def test_the_ranking_is_gin_that_can_be_pasted(tmp_path: pathlib.Path) -> None:
     assert len({(option["mesh"], option["layout"]) for option in ranking}) == 2
     pasted = tmp_path / "best.gin"
     pasted.write_text("\n".join(ranking[0]["gin"]))
-    plan = mtfrun("plan", "--json", *SEARCH[3:], f"--gin_file={pasted}")
-    assert plan.returncode == 0, plan.stderr.decode()
-    assert ranking[0]["mesh"] in plan.stdout.decode().replace(";", ",")
+    config.parse(["runs/quickstart.gin", str(pasted)], [], roots=ROOTS)
+    assert config.argument(mtf.Mesh, "shape") == ranking[0]["mesh"]
+    assert config.argument(mtf.Mesh, "layout") == ranking[0]["layout"]
+
+
+# A network of 10 Gbit/s between eight hosts.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("gin_file", "bindings", "mesh", "dimensions"),
+    [
+        # Little to send once a step, or activations in every layer.
+        ("quickstart", [], "data:8", ["batch"]),
+        ("digits", [], "data:8", ["batch"]),
+        # Gradients of 100 MB, or activations of 1 MB.
+        (
+            "quickstart",
+            ["D_MODEL=1024", "D_FF=8192", "NUM_LAYERS=1", "SEQUENCE_LENGTH=32"],
+            None,
+            ["d_ff"],
+        ),
+        # Tokens go to the experts; the gradients of all experts do not go to all devices.
+        ("moe_quickstart", ["D_FF=8192"], None, ["expert_x", "expert_y", "expert_hidden"]),
+    ],
+)
+def test_the_choice_for_a_slow_network(
+    gin_file: str, bindings: list[str], mesh: str | None, dimensions: list[str]
+) -> None:
+    result = mtfrun(
+        *("plan", "--search", "--json", "--devices=8", "--profile=t4", "--candidates=10"),
+        f"--gin_file=runs/{gin_file}.gin",
+        *(f"--gin.{binding}" for binding in bindings),
+    )
+    assert result.returncode == 0, result.stderr.decode()
+    best = json.loads(result.stdout)["ranking"][0]
+    assert mesh in (None, best["mesh"])
+    assert any(f"{name}:" in best["layout"] for name in dimensions)
