@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from mtfrun import mtf
 from mtfrun.planning.module_text import layouts_of_relayout, specs
@@ -99,17 +98,21 @@ class CollectiveGroup:
 
 def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> list[CollectiveGroup]:
     """Returns the collectives by their kind, axes and dimensions, in that order."""
-    groups: dict[Any, list[NeededCollective]] = collections.defaultdict(list)
+    groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[NeededCollective]] = (
+        collections.defaultdict(list)
+    )
     for item in needed:
         groups[item.kind, item.axes, tuple(item.dimensions(mesh))].append(item)
     return [
         CollectiveGroup(
-            *key,
+            kind,
+            axes,
+            dimensions,
             count=sum(item.times for item in items),
             device_bytes=sum(item.bytes_of_step for item in items),
             sent_bytes=round(sum(item.times * item.collective.sent_bytes for item in items)),
         )
-        for key, items in sorted(groups.items())
+        for (kind, axes, dimensions), items in sorted(groups.items())
     ]
 
 

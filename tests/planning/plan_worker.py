@@ -34,7 +34,7 @@ def main(folder: str, *arguments: str) -> None:
     config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
     config.rebind(mtf.Mesh, shape=flags.mesh)
     if measure:
-        values = _measured(folder)
+        values: dict[str, Any] = dict(_measured(folder))
     else:
         # First the real one, so that there are enough simulated devices.
         real = _planned(folder, contextlib.nullcontext())

@@ -7,9 +7,10 @@ MESH = "mesh:|data=2,model=2|"
 NEEDED = f"""
 module attributes {{tf._default_mesh = "|data=4,model=1|0,1,2,3|0,1,2,3|/device:CPU:0"}} {{
   func.func @main(%arg0: tensor<i32>, %arg1: tensor<2x4xbf16> {{tf._layout = "a, b"}}) {{
-    %cst = "tf.Const"() <{{value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>}}> : () -> tensor<2x2xi32>
-    %2 = "tf.DTensorAllReduce"(%arg1, %cst) <{{reduce_op = "Add"}}> {{_layout = ["sharding_specs:data,\
- {MESH}"]}} : (tensor<2xf32>, tensor<2x2xi32>) -> tensor<2xf32>
+    %cst = "tf.Const"() <{{value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>}}> : () ->\
+ tensor<2x2xi32>
+    %2 = "tf.DTensorAllReduce"(%arg1, %cst) <{{reduce_op = "Add"}}> \
+ {{_layout = ["sharding_specs:data, {MESH}"]}} : (tensor<2xf32>, tensor<2x2xi32>) -> tensor<2xf32>
     %3 = "tf.DTensorAllGather"(%arg1) <{{input_layout = #dtensor.layout<sharding_specs:data,model,\
  {MESH}>, output_layout = #dtensor.layout<sharding_specs:data,unsharded,\
  {MESH}>}}> : (tensor<2x4xbf16>) -> tensor<2x8xbf16>
