@@ -45,7 +45,7 @@ class Stack(Sublayer):
         `num_layers`; None unrolls them. The time to compile then hardly depends on the number of
         layers. Variables, checkpoints and numbers are the same. In training only the inputs of
         groups of this many blocks are kept, the rest is computed again as with `rematerialise`,
-        which changes nothing more. Decoding is unrolled.
+        which changes nothing more. Decoding is unrolled, and so are the groups on several devices.
     """
 
     def __init__(
@@ -147,7 +147,13 @@ class Stack(Sublayer):
             [layer for block in self.blocks[begin : begin + size] for layer in block.values()]
             for begin in range(0, len(self.blocks), size)
         ]
-        return looped(functools.partial(_run_layers, groups[0]), groups, x, call)
+        if not x.mesh.is_distributed:
+            return looped(functools.partial(_run_layers, groups[0]), groups, x, call)
+        # DTensor ends the process for a loop over blocks with attention: the groups are unrolled.
+        for group in groups:
+            run = functools.partial(_run_layers, group)
+            x = recomputed(run, x, call) if call.training else run(x, call)
+        return x
 
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
         """Returns the input and the call of the first block."""
