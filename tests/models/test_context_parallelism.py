@@ -48,7 +48,7 @@ QUICK = ("packed, relative positions", "data:2,model:2", 5)
 
 
 def _model(mesh: mtf.Mesh, case: Case, block_length: int | None) -> TokenModel:
-    options = {"heads": case.heads, "dropout_rate": 0.2}
+    options: dict[str, Any] = {"heads": case.heads, "dropout_rate": 0.2}
     in_blocks = options | {"block_length": block_length}
     attention: Any = functools.partial(t.SelfAttention, **in_blocks, **case.attention)
     if case.window is not None:
