@@ -150,7 +150,7 @@ def test_no_mask_of_all_pairs_of_positions_is_stored_in_the_program(
     attention = layers.MultiHeadAttention(mesh, d_model, heads=heads, block_length=block_length)
     mtf.initialize(attention, seed=0)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def run(value: tf.Tensor) -> tf.Tensor:
         x = mtf.Tensor(mesh, value, [length, d_model])
         bias = layers.AttentionBias.of(layers.causal(mesh, length))
