@@ -20,7 +20,7 @@ class Timeouts:
     join_secs: float = 300.0
     heartbeat_secs: float = 1.0
     silence_secs: float = 20.0
-    failure_secs: float = 2.0
+    failure_secs: float = 5.0
 
     @property
     def consequence_secs(self) -> float:

@@ -130,7 +130,7 @@ def test_evaluation_and_decodes_are_those_of_one_process(
 ) -> None:
     source = ["--prompt=def ", "--decode_length=16"]
     if CASES[case][0] is DIGITS:
-        source = ["--split=test"]
+        source = ["--input=split:test"]
     for command in (["eval"], ["decode", *source]):
         arguments = [*command, f"--model_dir={trained(case, processes).directory}"]
         several = succeeded(mtfrun("launch", "-n", str(processes), "--", *arguments))

@@ -14,7 +14,7 @@ from mtfrun.processes.hub import Hub
 from mtfrun.processes.spoke import Spoke
 from mtfrun.processes.timeouts import Timeouts
 
-QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=1.0, failure_secs=0.3)
+QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=1.0, failure_secs=1.0)
 
 
 def free_address() -> Address:
