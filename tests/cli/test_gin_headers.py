@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.cli import report
 from mtfrun.cli.build import ROOTS, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
 from mtfrun.cli.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.plan import describe_dry_run
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.experiment import Training
 from tests.cli.command import mtfrun
@@ -190,7 +190,7 @@ def test_the_command_of_a_header_describes_its_run(
         # Compiled by the slow test below.
         assert training.experiment.mesh.report(training.state.named_variables())
     else:
-        assert "collectives     none: one device" in report.describe(training, "")
+        assert "collectives     none: one device" in describe_dry_run(training, "")
 
 
 @pytest.mark.slow
