@@ -72,9 +72,13 @@ def while_loop(
 
 
 def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
-    """Returns values as tensors with the structure and the shapes of the loop variables."""
+    """Returns values as tensors with the structure and the shapes of the loop variables.
+
+    They are laid out at once: for a gradient inside of the loop that goes through a relayout of
+    what was computed from nothing else, DTensor ends the process.
+    """
     tensors = [
-        Tensor(x.mesh, _own(x.mesh, value), x.shape)
+        Tensor(x.mesh, x.mesh.constrain(_own(x.mesh, value), x.shape), x.shape)
         for x, value in zip(tf.nest.flatten(variables), values, strict=True)
     ]
     return tf.nest.pack_sequence_as(variables, tensors)
