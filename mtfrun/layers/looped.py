@@ -130,7 +130,10 @@ class _Loop:
         def body(
             i: mtf.Tensor, x: mtf.Tensor, weights: list[Weights], stored: list[mtf.Tensor]
         ) -> list[Any]:
-            y, self._collected = self._round(i, x, fields, weights[0])
+            # DTensor moves an operation out of the loop before an outside operand of it: all operands
+            # of a layer that is recomputed are made inside.
+            inner_fields = list(map(mtf.identity, fields))
+            y, self._collected = self._round(i, x, inner_fields, weights[0])
             is_round = mtf.equal(self._positions, i)
             placed = [
                 # Not a product: a NaN would spread to the other rounds.

@@ -147,13 +147,7 @@ class Stack(Sublayer):
             [layer for block in self.blocks[begin : begin + size] for layer in block.values()]
             for begin in range(0, len(self.blocks), size)
         ]
-        if not x.mesh.is_distributed:
-            return looped(functools.partial(_run_layers, groups[0]), groups, x, call)
-        # DTensor ends the process for a loop over blocks with attention: the groups are unrolled.
-        for group in groups:
-            run = functools.partial(_run_layers, group)
-            x = recomputed(run, x, call) if call.training else run(x, call)
-        return x
+        return looped(functools.partial(_run_layers, groups[0]), groups, x, call)
 
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
         """Returns the input and the call of the first block."""

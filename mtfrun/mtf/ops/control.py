@@ -50,13 +50,14 @@ def while_loop(
     initial = tf.nest.flatten(variables)
 
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
-        before = _named(variables, values)
+        before = _laid_out(_named(variables, values))
+        passed_on = {id(x.value) for x in tf.nest.flatten(before)}
         results = list(body_fn(*before[:number]))
         _require_number(results, len(variables), has_accumulators)
         results[number:] = tf.nest.map_structure(_plus, list(before[number:]), results[number:])
         # The layout of a loop variable must be the same in every round.
         return [
-            _next_value(x, as_tensor(result))
+            _next_value(x, as_tensor(result), passed_on)
             for x, result in zip(initial, tf.nest.flatten(results), strict=True)
         ]
 
@@ -78,6 +79,19 @@ def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
         for x, value in zip(tf.nest.flatten(variables), values, strict=True)
     ]
     return tf.nest.pack_sequence_as(variables, tensors)
+
+
+def _laid_out(variables: list[Any]) -> list[Any]:
+    """Returns the loop variables, laid out where a body begins.
+
+    DTensor ends the process for a gradient inside of a body that passes a layout set on what was
+    computed from loop variables alone, whose mesh it does not know there.
+    """
+    return list(
+        tf.nest.map_structure(
+            lambda x: Tensor(x.mesh, x.mesh.constrain(x.value, x.shape), x.shape), variables
+        )
+    )
 
 
 def _require_number(results: Sequence[Any], number: int, has_accumulators: bool) -> None:
@@ -108,10 +122,13 @@ def _plus(total: Tensor, x: TensorLike) -> Tensor:
     return total + x
 
 
-def _next_value(before: Tensor, after: Tensor) -> tf.Tensor:
+def _next_value(before: Tensor, after: Tensor, passed_on: set[int]) -> tf.Tensor:
+    """Returns the next value of a loop variable; `passed_on`: the ids of values before."""
     if after.shape != before.shape:
         raise ShapeError(f"the loop's body changes a variable of {before.shape} to {after.shape}")
-    return after.mesh.constrain(_own(after.mesh, after.value), before.shape)
+    value = _own(after.mesh, after.value)
+    # What is passed on was laid out where the body begins.
+    return value if id(after.value) in passed_on else after.mesh.constrain(value, before.shape)
 
 
 def _own(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
