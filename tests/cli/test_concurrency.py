@@ -61,6 +61,7 @@ def test_a_cpu_has_a_thread_for_each_core_at_most(
     assert number_of_threads(mtf.Mesh(), wished) == expected
     assert number_of_threads(mtf.Mesh("data:2", "batch:data"), wished) == 1
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * (kind == "GPU"))
+    monkeypatch.setattr(tf.config.experimental, "get_memory_growth", lambda _: False)
     assert number_of_threads(mtf.Mesh(), wished) == 1
 
 

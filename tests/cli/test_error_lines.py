@@ -121,8 +121,8 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.MESH_SHAPE='data:1,model:3'",
-            "dimension heads:4 of Shape(d_model:128;heads:4;d_kv:32) cannot be split over mesh "
-            "axis model:3: make its size 3 or 6, or change the mesh or the rule",
+            "mesh data:1;model:3 does not divide heads:4 over model:3 (3 or 6), d_ff:512 over "
+            "model:3 (510 or 513): use the sizes in brackets, or change the mesh or the rules",
         ),
         (
             "--gin.BATCH_SIZE=0",

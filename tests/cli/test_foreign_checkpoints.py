@@ -101,4 +101,4 @@ def test_a_checkpoint_of_another_model_is_refused(flags: list[str]) -> None:
 
 def test_the_flag_of_a_step_needs_a_run(flags: list[str]) -> None:
     line = error_line(mtfrun_here("eval", *flags, "--checkpoint=3"))
-    assert "are about a run: give its --model_dir" in line
+    assert "--checkpoint is about a run: give its --model_dir" in line
