@@ -259,7 +259,10 @@ class Adafactor(SlotOptimizer):
             delta = direction * scale
             if self._beta1:
                 delta = state["m"] = moving_average(state["m"], delta, self._beta1)
-            updates.update(zip(variables, group.unstacked(parameter - delta), strict=True))
+            # Not from the stack of parameters, which is made when the step begins: it would take
+            # memory until the gradients are there.
+            for variable, of_one in zip(variables, group.unstacked(delta), strict=True):
+                updates[variable] = mtf.read_variable(variable) - of_one
             for name, of_all in slots.items():
                 updates.update(zip(of_all, group.unstacked(state[name]), strict=True))
         return updates

@@ -2,13 +2,18 @@
 
 Causal self-attention of 8 heads (d_model 512, batch 1, float32) with the gradients of its variables
 on one device. The length of the sequence is the configuration in the report.
+
+With --memory, instead, what a step of training needs on a device where sequences are split over
+several, a process each; see `attention_memory.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 
 from tests.bench.alternate import Subject, alternate, report
+from tests.bench.attention_memory import compare
 
 SUBJECT = "tests.bench.mtfrun_attention"
 
@@ -17,10 +22,18 @@ def main() -> None:
     """Runs the comparisons and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench attention", description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
+    parser.add_argument("--memory", action="store_true", help="of the longest, split over devices")
+    parser.add_argument("--devices", type=int, default=4, help="of --memory")
     parser.add_argument("--blocks", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="steps a subject takes in a round")
     options = parser.parse_args()
+    if options.memory:
+        for block in (0, *options.blocks):
+            sizes = [f"--length={max(options.lengths)}", f"--block={block}"]
+            for line in compare(options.devices, sizes):
+                print(json.dumps(line), flush=True)
+        return
     for length in options.lengths:
         size = f"--length={length}"
         subjects = [

@@ -15,7 +15,7 @@ from tests.layouts import LAYOUTS, ONE_DEVICE
 from tests.models.small_model import VOCABULARY, with_dropout
 from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
 
-LAYOUT = "batch:data;length:model"
+LAYOUT = "batch:data;length:model;max_length:model"
 HEADS, GROUPED = t.AttentionHeads(4, d_kv=4), t.AttentionHeads(8, num_memory_heads=4, d_kv=4)
 RELATIVE = functools.partial(
     layers.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=12

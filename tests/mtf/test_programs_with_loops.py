@@ -48,6 +48,24 @@ def test_many_programs_with_loops_work_side_by_side_on_a_mesh() -> None:
 
 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_a_body_may_take_gradients_of_its_variables(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;rows:model")
+    x = mtf.import_tf_tensor(mesh, np.arange(8, dtype=np.float32).reshape(2, 4), "batch:2;rows:4")
+
+    def body(step: mtf.Tensor, x: mtf.Tensor) -> list[mtf.Tensor | None]:
+        mean = mtf.reduce_mean(x, reduced_dim=x.shape[1])
+        return [step + 1, *mtf.gradients([x * mean], [x])]
+
+    def run(x: mtf.Tensor) -> mtf.Tensor:
+        first = mtf.constant(mesh, 0, dtype=tf.int32)
+        return mtf.while_loop(lambda step, _: mtf.less(step, 3), body, [first, x])[1]
+
+    # The gradient of a row's sum times its mean is twice the mean.
+    expected = 8.0 * np.mean(mtf.to_numpy(x), axis=1, keepdims=True) * np.ones([2, 4])
+    np.testing.assert_array_equal(mtf.to_numpy(mtf.function(run)(x)), expected)
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_spare_counters_change_no_result(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data;columns:model")
     x, matrix = _inputs(mesh)

@@ -104,7 +104,8 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
         return [laid_out(x, part, x.shape - dim) for part in tf.unstack(x.value, axis=axis)]
     # Not tf.unstack, whose gradient is tf.stack.
     parts = tf.split(gathered_along(x, dim), dim.size, axis)
-    return [laid_out(x, tf.squeeze(part, axis), x.shape - dim) for part in parts]
+    # Each has the layout of x: with one more relayout an entry, deep models compile more slowly.
+    return [Tensor(x.mesh, tf.squeeze(part, axis), x.shape - dim) for part in parts]
 
 
 @named
