@@ -87,7 +87,7 @@ def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
 
 def _gathers(collectives: Collectives) -> dict[str, int]:
     return {
-        name: sum(kind != "all-reduce" for kind, _, _ in items)
+        name: sum(kind not in ("all-reduce", "reduce-scatter") for kind, _, _ in items)
         for name, items in collectives.items()
     }
 

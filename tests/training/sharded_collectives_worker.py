@@ -11,9 +11,10 @@ import pathlib
 import sys
 from typing import Any
 
-# Before TensorFlow is imported: the pass that inserts reduce-scatters writes its program too.
 _PASS = "DTensorAllReduceScatterOptimization"
-os.environ["MLIR_BRIDGE_LOG_PASS_FILTER"] += f";{_PASS}"
+if __name__ == "__main__":
+    # Before TensorFlow is imported: the pass that inserts reduce-scatters writes its program too.
+    os.environ["MLIR_BRIDGE_LOG_PASS_FILTER"] += f";{_PASS}"
 
 import tensorflow as tf  # noqa: E402
 
