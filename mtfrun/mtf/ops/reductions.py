@@ -15,7 +15,7 @@ from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
-from mtfrun.mtf.ops.lift import along, gathered_along, laid_out, laid_out_from_gathered, reduction
+from mtfrun.mtf.ops.lift import along, gathered_along, laid_out_from_gathered, reduction
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
