@@ -130,8 +130,8 @@ class _Loop:
         def body(
             i: mtf.Tensor, x: mtf.Tensor, weights: list[Weights], stored: list[mtf.Tensor]
         ) -> list[Any]:
-            # DTensor moves an operation out of the loop before an outside operand of it: all operands
-            # of a layer that is recomputed are made inside.
+            # Copies of the loop's own: DTensor would move a layer that is recomputed out of the
+            # loop, to where its operand comes from.
             inner_fields = list(map(mtf.identity, fields))
             y, self._collected = self._round(i, x, inner_fields, weights[0])
             is_round = mtf.equal(self._positions, i)

@@ -58,10 +58,12 @@ def test_a_body_may_take_gradients_of_its_variables(mesh_shape: str) -> None:
 
     def run(x: mtf.Tensor) -> mtf.Tensor:
         first = mtf.constant(mesh, 0, dtype=tf.int32)
-        return mtf.while_loop(lambda step, _: mtf.less(step, 3), body, [first, x])[1]
+        for _ in range(2):  # so that one loop's variables come from another
+            x = mtf.while_loop(lambda step, _: mtf.less(step, 3), body, [first, x])[1]
+        return x
 
     # The gradient of a row's sum times its mean is twice the mean.
-    expected = 8.0 * np.mean(mtf.to_numpy(x), axis=1, keepdims=True) * np.ones([2, 4])
+    expected = 64.0 * np.mean(mtf.to_numpy(x), axis=1, keepdims=True) * np.ones([2, 4])
     np.testing.assert_array_equal(mtf.to_numpy(mtf.function(run)(x)), expected)
 
 

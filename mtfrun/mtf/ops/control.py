@@ -84,8 +84,8 @@ def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
 def _laid_out(variables: list[Any]) -> list[Any]:
     """Returns the loop variables, laid out where a body begins.
 
-    DTensor ends the process for a gradient inside of a body that passes a layout set on what was
-    computed from loop variables alone, whose mesh it does not know there.
+    DTensor ends the process for a gradient in a body through a relayout of what was computed from
+    variables that come from another loop, because it does not know their mesh yet.
     """
     return list(
         tf.nest.map_structure(
