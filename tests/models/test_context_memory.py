@@ -12,8 +12,8 @@ SIZES = ["--block=512", "--d_model=256", "--num_layers=1", "--length=8192"]
 # What a device needs in a step, to what it needs with whole sequences. Beyond a quarter there are
 # the gradients of the variables, and the exchanged heads beside the returned ones.
 LARGEST_PLANNED = 0.28
-# Measured at these sizes: 0.38, of which a part is not explained (docs/long_sequences.md). This bound is
-# no goal: it notices activations that are whole on a device.
+# No goal, but notices activations that are whole on a device. Measured at these sizes: 0.38, of
+# which a part is not explained, see docs/long_sequences.md.
 LARGEST_MEASURED = 0.5
 
 
