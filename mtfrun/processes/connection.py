@@ -136,4 +136,3 @@ class Connection:
                 on_message(message)
         if not self._over.is_set():
             on_end(what)
-        self._socket.close()

@@ -1,0 +1,30 @@
+"""Closes the connections that a test leaves open."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from mtfrun.processes import hub, spoke
+from mtfrun.processes.connection import Connection
+from mtfrun.processes.timeouts import Timeouts
+
+
+@pytest.fixture(autouse=True)
+def no_connection_stays_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Closes what a lost process would close by its end, which a thread in its place does not."""
+    made: list[Connection] = []
+
+    def connection(connected: socket.socket, timeouts: Timeouts) -> Connection:
+        made.append(Connection(connected, timeouts))
+        return made[-1]
+
+    for module in (hub, spoke):
+        monkeypatch.setattr(module, "Connection", connection)
+    yield
+    for one in made:
+        one._over.set()  # so that none is told of the end of another
+    for one in made:
+        one.drop()
