@@ -41,6 +41,7 @@ LEVELS = {
     "experiment": 4,
     "planning": 5,
     "verification": 5,
+    "conversion": 5,
     "cli": 6,
     "__main__": 7,  # python -m mtfrun
 }

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from mtfrun import mtf, processes
-from mtfrun.cli import data_commands, vocab_commands
+from mtfrun.cli import conversion_commands, data_commands, vocab_commands
 from mtfrun.cli.build import ROOTS, Built, build
 from mtfrun.cli.configuration import config
 from mtfrun.cli.configuration.checks import check_taken
@@ -149,6 +149,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "eval": evaluate,
     "decode": decode,
     "score": score,
+    "import": conversion_commands.import_model,
+    "export": conversion_commands.export_model,
     "plan": plan,
     "verify": verify,
     "data cache": data_commands.cache,
