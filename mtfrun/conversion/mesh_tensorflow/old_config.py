@@ -143,6 +143,11 @@ class OldConfig:
         for key in self._bindings_of(selector, parameter, scope):
             self._without_meaning[key] = why
 
+    def ignore_in_scope(self, target: str, why: str, scope: str) -> None:
+        """Counts a parameter that is bound in this very scope as without meaning here."""
+        selector, _, parameter = target.rpartition(".")
+        self._without_meaning[Key((scope, selector, parameter))] = why
+
     def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
         """Counts all parameters of classes or functions as without meaning here."""
         names = set(selectors)
@@ -163,9 +168,7 @@ class OldConfig:
         fates = {key: self._fate(key) for key in {**self._own, **self._not_supported} if key[1]}
         fates |= self._fates_of_macros(fates)
         order = [*self._own, *(key for key in self._not_supported if key not in self._own)]
-        return [
-            Account(key.name, gin_text(self._values.get(key)), *fates[key]) for key in order
-        ]
+        return [Account(key.name, gin_text(self._values.get(key)), *fates[key]) for key in order]
 
     def _fate(self, key: Key) -> tuple[Fate, str]:
         _, selector, parameter = key
@@ -222,7 +225,9 @@ class OldConfig:
         if isinstance(value, MacroName):
             key = Key(("", "", value.name))
             if key not in self._values:
-                raise ConversionError(f"the configuration uses %{value.name}, which it never defines")
+                raise ConversionError(
+                    f"the configuration uses %{value.name}, which it never defines"
+                )
             if depth > _MAX_MACROS:
                 raise ConversionError(f"%{value.name} is defined by itself")
             return self._resolved(self._values[key], depth + 1)
