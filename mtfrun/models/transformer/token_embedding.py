@@ -26,8 +26,10 @@ class TokenEmbedding:
         added to those of the ids; None for a model whose attention has positions of its own.
       tied_softmax: the embedding's table is also the kernel of the softmax.
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
-        number of ids rounded up to a multiple of this, so that a mesh axis divides it. The logits
-        beyond the last id are too low to be predicted and do not contribute to the loss.
+        number of ids rounded up to a multiple of this, so that a mesh axis divides it.
+      masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
+        to the loss. False: they are ids like all others, as in Mesh TensorFlow and T5, whose
+        softmax is over all rows of its table.
     """
 
     d_model: int = 512
@@ -35,6 +37,7 @@ class TokenEmbedding:
     position: PositionClass | None = PositionalEmbedding
     tied_softmax: bool = True
     vocabulary_divisor: int = 1
+    masks_padding: bool = True
 
     def __post_init__(self) -> None:
         if self.vocabulary_divisor < 1:
@@ -49,6 +52,10 @@ class TokenEmbedding:
         """Returns the dimension of the ids and the padding after them."""
         multiples = -(-vocabulary_size // self.vocabulary_divisor)
         return mtf.Dimension("vocab", multiples * self.vocabulary_divisor)
+
+    def num_classes(self, vocabulary_size: int) -> int:
+        """Returns the number of logits that can be predicted."""
+        return vocabulary_size if self.masks_padding else self.vocab(vocabulary_size).size
 
 
 def embed(
