@@ -215,11 +215,7 @@ class TensorTable:
         """
         needed = {name for row in self.rows for name in row.names}
         missing = [name for row in self.rows for name in row.names if name not in tensors]
-        surplus = [
-            name
-            for name in tensors
-            if name not in needed and not self.is_kept(name)
-        ]
+        surplus = [name for name in tensors if name not in needed and not self.is_kept(name)]
         if missing:
             raise ConversionError(f"{where} lacks {_listed(missing)}, which config.json asks for")
         if surplus:

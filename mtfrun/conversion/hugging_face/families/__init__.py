@@ -1,5 +1,8 @@
 """All families of models."""
 
+from mtfrun.conversion.hugging_face.families.switch import (
+    SwitchTransformers as SwitchTransformers,
+)
 from mtfrun.conversion.hugging_face.families.t5 import T5 as T5
 
-__all__ = ["T5"]
+__all__ = ["T5", "SwitchTransformers"]
