@@ -47,7 +47,7 @@ class SwitchTransformers:
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/t5.1.0.gin, sizes, and the blocks with experts."""
-        settings.require("router_bias", *(False,))
+        settings.require("router_bias", allowed=False)
         settings.require("router_dtype", "float32")
         is_tied = t5_tensors.SOFTMAX not in settings.tensors
         softmax = {"tied_softmax": is_tied}
@@ -68,6 +68,7 @@ class SwitchTransformers:
                 "num_experts": settings.integer("num_experts"),
                 "router": Reference("@moe.Router"),
                 "experts": Reference("@moe.Experts"),
+                "routes_padding": True,
                 "loss_coef": settings.number("router_aux_loss_coef", 0.001),
             },
         )
