@@ -127,7 +127,8 @@ class Continuing:
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as the beginning of the targets."""
-        return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+        ids = [row.ids for row in rows]
+        return {TARGETS: padded(ids, batch, lengths[TARGETS], self.vocabulary.pad_id)}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest prompt of rows of this length."""
@@ -249,7 +250,9 @@ class AnsweringInRow:
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as the beginning of the targets."""
-        return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+        padding_id = self.answering.targets_vocabulary.pad_id
+        ids = [row.ids for row in rows]
+        return {TARGETS: padded(ids, batch, lengths[TARGETS], padding_id)}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest inputs of rows of this length."""
@@ -288,9 +291,9 @@ def bucket(length: int, longest: int) -> int:
     return min(size, longest)
 
 
-def padded(rows: Sequence[np.ndarray], batch: int, length: int) -> np.ndarray:
-    """Returns the rows as int32 [batch, length], padded with zeros and with rows of zeros."""
-    ids = np.zeros([batch, length], np.int32)
+def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:
+    """Returns the rows as int32 [batch, length], padded, with rows of padding behind them."""
+    ids = np.full([batch, length], padding_id, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
     return ids

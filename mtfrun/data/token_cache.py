@@ -57,12 +57,14 @@ class TokenCache:
       tokens: uint16 or int32 [tokens] ids of all texts, each with its end id, mapped into memory.
       ends: int64 [examples, features] where each text ends in `tokens`, mapped into memory.
       manifest: counts, hashes and origin.
+      padding_id: the vocabulary's id of padding.
     """
 
     directory: Path
     tokens: np.ndarray
     ends: np.ndarray
     manifest: dict[str, Any]
+    padding_id: int = 0
 
     @classmethod
     def open(cls, directory: Path) -> TokenCache:
@@ -151,7 +153,8 @@ def open_cache(
         return {**_write_texts(work, directory, task, split, features), **origin}
 
     build_once(directory, build, overwrite=overwrite)
-    return TokenCache.open(directory)
+    padding_id = task.vocabulary_of(features[-1]).pad_id
+    return dataclasses.replace(TokenCache.open(directory), padding_id=padding_id)
 
 
 def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]:

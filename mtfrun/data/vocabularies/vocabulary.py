@@ -36,7 +36,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def pad_id(self) -> int:
-        """The id of padding, 0: models take ids of 0 for padding."""
+        """The id of padding, 0; or -1 where 0 is a token, for models with this `padding_id`."""
 
     @property
     @abc.abstractmethod
