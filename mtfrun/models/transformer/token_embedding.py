@@ -30,8 +30,10 @@ class TokenEmbedding:
       reads_start: a language model reads 0 before the first id of a document, and predicts it.
         Otherwise, as in GPT-2, it reads the ids only: the first one is given, and has no loss.
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
-        number of ids rounded up to a multiple of this, so that a mesh axis divides it. The logits
-        beyond the last id are too low to be predicted and do not contribute to the loss.
+        number of ids rounded up to a multiple of this, so that a mesh axis divides it.
+      masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
+        to the loss. False: they are ids like all others, as in Mesh TensorFlow and T5, whose
+        softmax is over all rows of its table.
     """
 
     d_model: int = 512
@@ -42,6 +44,7 @@ class TokenEmbedding:
     padding_id: int = 0
     reads_start: bool = True
     vocabulary_divisor: int = 1
+    masks_padding: bool = True
 
     def __post_init__(self) -> None:
         if self.vocabulary_divisor < 1:
@@ -71,6 +74,10 @@ class TokenEmbedding:
         """Returns the dimension of the ids and the padding after them."""
         multiples = -(-vocabulary_size // self.vocabulary_divisor)
         return mtf.Dimension("vocab", multiples * self.vocabulary_divisor)
+
+    def num_classes(self, vocabulary_size: int) -> int:
+        """Returns the number of logits that can be predicted."""
+        return vocabulary_size if self.masks_padding else self.vocab(vocabulary_size).size
 
 
 def embed(

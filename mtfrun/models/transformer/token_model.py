@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.layers import Collector
+from mtfrun.layers import Collector, Metric
 from mtfrun.models.model import Loss, TextModel
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
@@ -49,7 +49,8 @@ class TokenModel(TextModel):
         if embedding.position is not None:
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
         tied = self.embedding if embedding.tied_softmax else None
-        self.softmax = TokenSoftmax(mesh, vocabulary_size, self.vocab, width, dtypes, tied=tied)
+        self._num_classes = embedding.num_classes(vocabulary_size)
+        self.softmax = TokenSoftmax(mesh, self._num_classes, self.vocab, width, dtypes, tied=tied)
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
@@ -67,7 +68,11 @@ class TokenModel(TextModel):
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
-        """Returns the loss of all targets that are trained on, see `TokenLoss`."""
+        """Returns the loss of all targets that are trained on, see `TokenLoss`.
+
+        If the step divides it by another number than theirs, evaluations have the metric
+        "objective" as well: what is trained on, losses of layers included, but without z-loss.
+        """
         collector = Collector()
         call = SequenceCall(training, key, collector)
         loss = self._loss(
@@ -75,9 +80,12 @@ class TokenModel(TextModel):
             features["targets"],
             self.target_weights(features),
             call,
-            vocabulary_size=self._vocabulary_size,
+            num_classes=self._num_classes,
         )
-        return loss.with_collected(collector)
+        loss = loss.with_collected(collector)
+        if not training and not self._loss.is_mean_over_targets:
+            loss.metrics["objective"] = Metric(loss.total, loss.weight)
+        return loss
 
     @abc.abstractmethod
     def logits(

@@ -1,0 +1,22 @@
+"""The messages of errors in one line, without what gin adds to them."""
+
+from __future__ import annotations
+
+import re
+
+# What gin appends to the message of every exception that passes one of its wrappers.
+_GIN_SUFFIX = re.compile(
+    r"\n\s+(No values supplied by Gin|Gin had values|Caller supplied|In call to configurable).*",
+    re.DOTALL,
+)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error without line ends, and without what gin added to it."""
+    if isinstance(error, OSError) and error.strerror:
+        prefix = f"{error.filename}: " if error.filename else ""
+        return f"{prefix}{error.strerror}"
+    if isinstance(error, MemoryError):
+        text = " ".join(str(error).split())
+        return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
+    return " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
