@@ -29,7 +29,7 @@ import numpy as np
 from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
 from mtfrun.data.cache_progress import Building, present_progress
 from mtfrun.data.errors import DataError
-from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
 
 if TYPE_CHECKING:
     from mtfrun.data.task import Task
@@ -145,6 +145,12 @@ def open_cache(
       DataError: the source cannot be read or holds nothing, the cache cannot be written, or its
         files are damaged.
     """
+    for feature in features:
+        if task.vocabulary_of(feature).end_id == NO_END:
+            raise DataError(
+                f"{task.vocabulary_of(feature)!r} has no id that ends a text, which rows of texts "
+                "need: name one, end_id=1"
+            )
     # Before the source is read: if it changes meanwhile, the next run finds no cache of it.
     origin = _origin(task, split, features)
     directory = cache_path(task.cache_dir, task.title, split, origin)

@@ -40,7 +40,7 @@ class HuggingFaceImporter:
         table = family.table(settings)
         table.check_names(folder.tensors, path)
         _check_copies(folder, table)
-        tokenizer = read_tokenizer(folder, settings)
+        tokenizer = read_tokenizer(folder, settings, family.pad_id)
         notes = [note for note in (tokenizer.note,) if note]
         if _CODE in settings.values:
             notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
@@ -73,6 +73,12 @@ def _config(
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     family.write_gin(settings, file)
+    if tokenizer.pad_id:
+        file.bind(
+            "transformer.TokenEmbedding",
+            {"padding_id": tokenizer.pad_id},
+            comment="rows are filled up with it, for 0 is a token",
+        )
     file.gap()
     tokenizer.write_gin(file, directory)
     return file.text()

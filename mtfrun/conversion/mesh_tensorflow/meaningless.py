@@ -18,14 +18,16 @@ _TPU = "for TPUs of Google Cloud only"
 _SUMMARIES = "evaluations are written to the run directory and to TensorBoard"
 _RESUME = "the position in the data is part of every checkpoint"
 _VOCABULARY = "belongs to the vocabulary, which VOCABULARY names"
-_DATA = "belongs to the original's reading of data, which TRAINING_DATA and the files of data replace"
+_DATA = (
+    "belongs to the original's reading of data, which TRAINING_DATA and the files of data replace"
+)
 _UNPACKED = "mtfrun packs and pads rows itself"
 _HYPERPROMPT = "part of prompts that are learned, which this model has not switched on"
 
 MEANINGLESS: Mapping[str, str] = {
     "run.autostack": _GRAPH,
     "run.checkpoint_input_pipeline": _RESUME,
-    "run.dataset_split": "training reads the split \"train\"; EVAL_SPLIT is that of evaluations",
+    "run.dataset_split": 'training reads the split "train"; EVAL_SPLIT is that of evaluations',
     "run.eval_checkpoint_step": _CHECKPOINTS,
     "run.eval_dir_suffix": _SUMMARIES,
     "run.eval_summary_dir": _SUMMARIES,

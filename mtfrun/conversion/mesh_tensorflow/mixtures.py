@@ -88,9 +88,7 @@ def mixture(old: OldConfig, scope: str, activation: Activation) -> dict[str, Par
     }
 
 
-def _router(
-    old: OldConfig, scope: str, gate: str
-) -> tuple[Parameters, dict[str, Parameters]]:
+def _router(old: OldConfig, scope: str, gate: str) -> tuple[Parameters, dict[str, Parameters]]:
     """Returns the parameters of the router, and those of the gate and the noise by class."""
 
     def get(name: str, default: Any = None) -> Any:

@@ -163,9 +163,7 @@ class OldConfig:
         fates = {key: self._fate(key) for key in {**self._own, **self._not_supported} if key[1]}
         fates |= self._fates_of_macros(fates)
         order = [*self._own, *(key for key in self._not_supported if key not in self._own)]
-        return [
-            Account(key.name, gin_text(self._values.get(key)), *fates[key]) for key in order
-        ]
+        return [Account(key.name, gin_text(self._values.get(key)), *fates[key]) for key in order]
 
     def _fate(self, key: Key) -> tuple[Fate, str]:
         _, selector, parameter = key
@@ -222,7 +220,9 @@ class OldConfig:
         if isinstance(value, MacroName):
             key = Key(("", "", value.name))
             if key not in self._values:
-                raise ConversionError(f"the configuration uses %{value.name}, which it never defines")
+                raise ConversionError(
+                    f"the configuration uses %{value.name}, which it never defines"
+                )
             if depth > _MAX_MACROS:
                 raise ConversionError(f"%{value.name} is defined by itself")
             return self._resolved(self._values[key], depth + 1)

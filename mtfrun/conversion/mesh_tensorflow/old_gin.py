@@ -113,9 +113,7 @@ def _text(path: Path) -> str:
         raise ConversionError(f"{path} is no gin file: it is not UTF-8") from error
 
 
-def _logical_lines(
-    text: str, path: Path
-) -> Iterator[tuple[Sequence[tokenize.TokenInfo], int]]:
+def _logical_lines(text: str, path: Path) -> Iterator[tuple[Sequence[tokenize.TokenInfo], int]]:
     """Yields the tokens of every statement, or of every block with its statements, and its line."""
     tokens: list[tokenize.TokenInfo] = []
     depth = 0

@@ -14,7 +14,8 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import MacroName, Reference, Stat
 _ATTENTION, _FEED_FORWARD = Reference("SelfAttention", False), Reference("DenseReluDense", False)
 _TO_ENCODER = Reference("EncDecAttention", False)
 _NORM, _CALL, _DROPOUT, _RESIDUAL = (
-    Reference(f"sublayer_{name}", False) for name in ("rms_norm", "call_layer", "dropout", "residual")
+    Reference(f"sublayer_{name}", False)
+    for name in ("rms_norm", "call_layer", "dropout", "residual")
 )
 _LAYOUT = "ensemble:ensemble,batch:batch,d_ff:model,heads:model,vocab:model,experts:batch"
 
