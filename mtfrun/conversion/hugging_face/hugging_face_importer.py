@@ -40,8 +40,14 @@ class HuggingFaceImporter:
         copies = _copies(folder, family.ties(settings))
         settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
         table = family.table(settings)
+<<<<<<< HEAD
         table.check_names(settings.tensors, path)
         tokenizer = read_tokenizer(folder, settings)
+=======
+        table.check_names(folder.tensors, path)
+        _check_copies(folder, table)
+        tokenizer = read_tokenizer(folder, settings, family.pad_id)
+>>>>>>> lm
         notes = [note for note in (tokenizer.note,) if note]
         if _CODE in settings.values:
             notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
@@ -74,6 +80,12 @@ def _config(
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     family.write_gin(settings, file)
+    if tokenizer.pad_id:
+        file.bind(
+            "transformer.TokenEmbedding",
+            {"padding_id": tokenizer.pad_id},
+            comment="rows are filled up with it, for 0 is a token",
+        )
     file.gap()
     tokenizer.write_gin(file, directory)
     return file.text()

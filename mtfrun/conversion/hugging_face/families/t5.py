@@ -26,6 +26,7 @@ class T5:
         "T5ForConditionalGeneration",
         "MT5ForConditionalGeneration",
     )
+    pad_id: ClassVar[int] = 0
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
