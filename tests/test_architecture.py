@@ -43,6 +43,7 @@ LEVELS = {
     "experiment": 4,
     "planning": 5,
     "verification": 5,
+    "conversion": 5,
     "api": 6,
     "cli": 7,
     "lazy": 8,  # the functions of `import mtfrun`

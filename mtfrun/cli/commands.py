@@ -20,7 +20,7 @@ from mtfrun.api.caching_progress import caching_progress
 from mtfrun.api.opening import opened, restored, trained_run
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
 from mtfrun.api.settings import Settings
-from mtfrun.cli import data_commands, vocab_commands
+from mtfrun.cli import conversion_commands, data_commands, vocab_commands
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
@@ -117,6 +117,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
     "eval": evaluate,
     "decode": decode,
     "score": score,
+    "import": conversion_commands.import_model,
+    "export": conversion_commands.export_model,
     "plan": plan,
     "verify": verify,
     "data cache": data_commands.cache,

@@ -58,7 +58,14 @@ from mtfrun.layers.relative_position import (
     RelativePositionBias,
     relative_position_bucket,
 )
-from mtfrun.layers.rotary import rotate
+from mtfrun.layers.rotary import RotaryPositions, rotate
+from mtfrun.layers.rotary_scaling import (
+    LinearScaling,
+    Llama3Scaling,
+    RotaryScaling,
+    YarnScaling,
+    yarn_magnitude,
+)
 
 __all__ = [
     "MASKED",
@@ -83,6 +90,8 @@ __all__ = [
     "KeysAndValues",
     "Layer",
     "LayerNorm",
+    "LinearScaling",
+    "Llama3Scaling",
     "Metric",
     "MultiHeadAttention",
     "NotPadding",
@@ -91,12 +100,15 @@ __all__ = [
     "Reach",
     "RelativeLogits",
     "RelativePositionBias",
+    "RotaryPositions",
+    "RotaryScaling",
     "SameSegment",
     "SeesUpTo",
     "SeparableConv1D",
     "SinusoidPositions",
     "WeightNoise",
     "Window",
+    "YarnScaling",
     "attention_in_blocks",
     "attention_mask_autoregressive",
     "attention_mask_causal",
@@ -122,4 +134,5 @@ __all__ = [
     "softmax_cross_entropy_with_logits",
     "updated_paths",
     "weights_nonzero",
+    "yarn_magnitude",
 ]

@@ -21,9 +21,14 @@ class Embedding(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
+        logits_scale: float | None = None,
     ) -> None:
-        """Makes the spec of the table {vocab, d_model}."""
+        """Makes the spec of the table {vocab, d_model}.
+
+        `logits_scale` is the factor of the vectors in `logits`; None for d_model ** -0.5.
+        """
         super().__init__()
+        self.logits_scale = d_model.size**-0.5 if logits_scale is None else logits_scale
         self._vocab = vocab
         self._d_model = d_model
         self._dtypes = dtypes
@@ -37,11 +42,11 @@ class Embedding(mtf.Module):
     def logits(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns logits {..., vocab} of x: {..., d_model}: the table tied to the softmax.
 
-        x is scaled by d_model ** -0.5, so that a table of unit variance gives logits of unit
-        variance; Raffel et al. 2020, arXiv:1910.10683.
+        x is scaled, by default by d_model ** -0.5, so that a table of unit variance gives logits
+        of unit variance; Raffel et al. 2020, arXiv:1910.10683.
         """
         dtype = self._dtypes.activation
-        x = mtf.cast(x, dtype) * self._d_model.size**-0.5
+        x = mtf.cast(x, dtype) * self.logits_scale
         output_shape = [*(x.shape - self._d_model), self._vocab]
         return mtf.einsum([x, mtf.cast(self.table, dtype)], output_shape=output_shape)
 
