@@ -282,7 +282,7 @@ def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray
     return np.append(ids[: length - 1], vocabulary.end_id).astype(np.int32)
 
 
-def bucket(length: int, longest: int) -> int:
+def bucket(length: int, longest: int | None = None) -> int:
     """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
 
     >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
@@ -291,7 +291,7 @@ def bucket(length: int, longest: int) -> int:
     size = SHORTEST_ROW
     while size < length:
         size *= 2
-    return min(size, longest)
+    return size if longest is None else min(size, longest)
 
 
 def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:
