@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile
@@ -23,6 +23,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
 )
 
 _FEED_FORWARD = "FeedForward"
+_EMBEDDING, _SOFTMAX = "transformer.wte.weight", "lm_head.weight"
 
 
 class GPT2:
@@ -35,6 +36,10 @@ class GPT2:
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
         return "GPT-2"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the copy of the embedding, unless config.json says otherwise."""
+        return embedding_ties(settings)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/gpt2.gin, sizes, and what differs."""
@@ -55,7 +60,7 @@ class GPT2:
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""
-        rows, copies = embedding_rows(settings)
+        rows = embedding_rows(settings)
         blocks = self._blocks(settings)
         for layer in range(len(blocks.windows)):
             theirs = f"transformer.h.{layer}"
@@ -68,7 +73,7 @@ class GPT2:
             )
         rows += norm_rows("transformer.ln_f", "decoder_stack/final_norm")
         # Masks in files of earlier versions.
-        return TensorTable(rows, copies, [r"transformer\.h\.\d+\.attn\.(masked_)?bias"])
+        return TensorTable(rows, kept=[r"transformer\.h\.\d+\.attn\.(masked_)?bias"])
 
     def _blocks(self, settings: Settings) -> Blocks:
         return Blocks([False] * settings.integer("n_layer"), _FEED_FORWARD)
@@ -120,17 +125,22 @@ def write_embedding(settings: Settings, file: GinFile, max_positions: int) -> No
     file.bind("transformer.TokenEmbedding", parameters)
 
 
-def embedding_rows(settings: Settings) -> tuple[list[Row], dict[str, str]]:
-    """Returns the tables of ids and positions and the softmax, and the copies of the first."""
+def embedding_ties(settings: Settings) -> dict[str, str]:
+    """Returns the copy of the table of ids, unless config.json says that there is none."""
+    return {_SOFTMAX: _EMBEDDING} if _may_be_tied(settings) else {}
+
+
+def embedding_rows(settings: Settings) -> list[Row]:
+    """Returns the tables of ids and positions, and the softmax unless it is tied."""
     size = settings.integer("vocab_size")
     rows = [
-        row("transformer.wte.weight", "embedding/table", VocabularyRows(size)),
+        row(_EMBEDDING, "embedding/table", VocabularyRows(size)),
         row("transformer.wpe.weight", "position/table", Same()),
     ]
     if _is_tied(settings):
-        return rows, {"lm_head.weight": "transformer.wte.weight"}
+        return rows
     kernel = VocabularyRows(size, transposed=True)
-    return [*rows, row("lm_head.weight", "softmax/kernel", kernel)], {}
+    return [*rows, row(_SOFTMAX, "softmax/kernel", kernel)]
 
 
 def norm_rows(theirs: str, ours: str) -> Iterator[Row]:
@@ -156,4 +166,8 @@ def _attention(theirs: str, ours: str) -> Iterator[Row]:
 
 
 def _is_tied(settings: Settings) -> bool:
+    return _may_be_tied(settings) and _SOFTMAX not in settings.tensors
+
+
+def _may_be_tied(settings: Settings) -> bool:
     return settings.flag("tie_word_embeddings", default=True)

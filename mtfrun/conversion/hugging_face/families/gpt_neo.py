@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.families.blocks import Blocks
 from mtfrun.conversion.hugging_face.families.gpt2 import (
     embedding_rows,
+    embedding_ties,
     feed_forward_rows,
     norm_rows,
     write_dropout,
@@ -31,6 +32,10 @@ class GPTNeo:
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
         return "GPT-Neo"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the copy of the embedding, unless config.json says otherwise."""
+        return embedding_ties(settings)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/gpt2.gin, sizes, and what differs."""
@@ -59,7 +64,7 @@ class GPTNeo:
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""
-        rows, copies = embedding_rows(settings)
+        rows = embedding_rows(settings)
         blocks = _blocks(settings)
         for layer in range(len(blocks.windows)):
             theirs = f"transformer.h.{layer}"
@@ -71,7 +76,7 @@ class GPTNeo:
         rows += norm_rows("transformer.ln_f", "decoder_stack/final_norm")
         # Masks in files of earlier versions.
         kept = [r"transformer\.h\.\d+\.attn\.attention\.(masked_)?bias"]
-        return TensorTable(rows, copies, kept)
+        return TensorTable(rows, kept=kept)
 
 
 def _blocks(settings: Settings) -> Blocks:

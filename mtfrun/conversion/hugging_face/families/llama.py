@@ -6,7 +6,7 @@ Yang et al. 2024, arXiv:2407.10671.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile, Reference
@@ -28,6 +28,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _FEED_FORWARD = "GatedFeedForward"
+_EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class Llama:
@@ -45,6 +46,10 @@ class Llama:
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
         return "Llama"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the copy of the embedding, if config.json says that there is one."""
+        return {_SOFTMAX: _EMBEDDING} if _may_be_tied(settings) else {}
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/llama.gin, sizes, and what differs."""
@@ -77,13 +82,10 @@ class Llama:
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""
         size = settings.integer("vocab_size")
-        rows = [row("model.embed_tokens.weight", "embedding/table", VocabularyRows(size))]
-        copies = {}
-        if _is_tied(settings):
-            copies["lm_head.weight"] = "model.embed_tokens.weight"
-        else:
+        rows = [row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
+        if not _is_tied(settings):
             kernel = VocabularyRows(size, transposed=True)
-            rows.append(row("lm_head.weight", "softmax/kernel", kernel))
+            rows.append(row(_SOFTMAX, "softmax/kernel", kernel))
         blocks = self._blocks(settings)
         for layer in range(len(blocks.windows)):
             theirs = f"model.layers.{layer}"
@@ -95,7 +97,7 @@ class Llama:
             rows += self.feed_forward(settings, theirs, f"{feed_forward}/layer")
         rows.append(row("model.norm.weight", "decoder_stack/final_norm/scale", Same()))
         # Buffers of frequencies in files of earlier versions.
-        return TensorTable(rows, copies, [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
+        return TensorTable(rows, kept=[r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
         """Returns whether queries, keys and values have biases, and whether the result has one."""
@@ -249,4 +251,8 @@ def _output_inputs(settings: Settings) -> int:
 
 
 def _is_tied(settings: Settings) -> bool:
+    return _may_be_tied(settings) and _SOFTMAX not in settings.tensors
+
+
+def _may_be_tied(settings: Settings) -> bool:
     return settings.flag("tie_word_embeddings", default=False)
