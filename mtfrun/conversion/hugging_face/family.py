@@ -6,7 +6,7 @@ two-way table of its tensors (`tensor_table.py`), so that import and export cann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mtfrun.conversion.gin_text import GinFile
@@ -31,6 +31,13 @@ class Family(Protocol):
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users, "T5 1.1"."""
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the names of tensors that a folder may have twice, by that of the original.
+
+        A tensor that equals its original is a copy of it, and is not in the table. One that differs
+        is a tensor like all others.
+        """
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.
