@@ -127,10 +127,16 @@ class Decoding(Inference):
         """Returns the answer to each prompt, in order.
 
         Raises:
+          InputError: a prompt is empty, and the model continues tokens only.
           NonFiniteError: a score is infinite or not a number.
         """
         answers: dict[int, Answer] = {}
         rows = [self._prompting.row(prompt) for prompt in prompts]
+        if not self._model.predicts_first_id and not all(row.prefix for row in rows):
+            raise InputError(
+                "a prompt is empty, and the model does not predict the first token of a text: begin"
+                " it with one"
+            )
         batches = list(self._batches(rows))
         threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
         with mapping(threads) as map_batches:
@@ -272,6 +278,7 @@ class Decoding(Inference):
                     limits=limits,
                     longest_prompt=longest_prompt,
                     end_id=self._data.vocabulary.end_id,
+                    padding_id=self._data.vocabulary.pad_id,
                 )
 
         # Measured: XLA makes decoding faster on one device.
@@ -285,9 +292,10 @@ class Decoding(Inference):
         end_id = self._data.vocabulary.end_id
         outputs = []
         for ids, score, finished in hypotheses:
-            output_ids = ids[row.prefix :]
+            output_ids = ids[row.prefix : row.limit]
             ends = np.flatnonzero(output_ids == end_id)
-            tokens = int(ends[0]) if ends.size else int(np.count_nonzero(output_ids))
+            is_token = output_ids != self._data.vocabulary.pad_id
+            tokens = int(ends[0]) if ends.size else int(np.count_nonzero(is_token))
             text_of_output = self._prompting.output(output_ids)
             outputs.append(Output(text_of_output, score, tokens, finished))
         best = outputs[0]

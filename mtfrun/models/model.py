@@ -57,6 +57,7 @@ class Model(mtf.Module, abc.ABC):
         ignores.
       pairs_needed_by: of a model that reads pairs only with some settings, these settings.
       reads_outer_batch: whether features may be {outer_batch, batch, ...}.
+      padding_id: the id of text that fills up rows, and has no loss; that of the vocabularies.
     """
 
     reporting: ClassVar[Reporting] = Reporting()
@@ -64,6 +65,7 @@ class Model(mtf.Module, abc.ABC):
     optional_features: ClassVar[Collection[str] | None] = None
     pairs_needed_by: ClassVar[str] = ""
     reads_outer_batch: ClassVar[bool] = True
+    padding_id: int = 0
 
     @property
     def reads_pairs(self) -> bool:
@@ -161,6 +163,11 @@ class TextModel(Model):
     vocab: mtf.Dimension
 
     @property
+    def predicts_first_id(self) -> bool:
+        """Whether the first id of a text is predicted; otherwise it is given."""
+        return True
+
+    @property
     def reads_prompts_at_once(self) -> bool:
         """Whether prompts must be read in one pass, as those of prefix language models."""
         return False
@@ -174,8 +181,8 @@ class TextModel(Model):
         """Returns the model as a step function, for the batch and length of features["targets"].
 
         Args:
-          features: of the batch; "targets" are the prompts {batch, length}, padded with 0, which
-            decoding replaces.
+          features: of the batch; "targets" are the prompts {batch, length}, padded with
+            `padding_id`, which decoding replaces.
           beam: the dimension of the hypotheses of a prompt; None without beams.
 
         Raises:
