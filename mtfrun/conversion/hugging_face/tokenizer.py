@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.folder import Folder
@@ -33,14 +33,14 @@ class Tokenizer:
       parameters: of that class, by name.
       file: the parameter that names the file, and the name of the file; None for none.
       files: the contents of all files of the tokenizer by name.
-      note: what the user must know of it; "" for nothing.
+      notes: lines about what the user must know.
     """
 
     reference: str
     parameters: Mapping[str, object] = dataclasses.field(default_factory=dict)
     file: tuple[str, str] | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    note: str = ""
+    notes: Sequence[str] = ()
 
     def write_gin(self, gin_file: GinFile, directory: pathlib.Path) -> None:
         """Adds the vocabulary to a gin file of the run in `directory`."""
@@ -72,5 +72,5 @@ def read_tokenizer(folder: Folder, settings: Settings) -> Tokenizer:
             "end_id": end_id if type(end_id) is int and end_id > 0 else 1,
         },
         files=files,
-        note="there is no tokenizer: texts are ids in decimals, separated by spaces",
+        notes=["there is no tokenizer: texts are ids in decimals, separated by spaces"],
     )

@@ -11,6 +11,7 @@ from typing import ClassVar
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.activations import activation
 from mtfrun.conversion.hugging_face.data_text import write_pairs
+from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import (
     Matrix,
@@ -20,6 +21,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     row,
 )
+from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
 
 
 class T5:
@@ -34,6 +36,10 @@ class T5:
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
         return "T5 1.1" if _is_gated(settings) else "T5 1.0"
+
+    def processor(self, folder: Folder, settings: Settings) -> Tokenizer:
+        """Returns the tokenizer."""
+        return read_tokenizer(folder, settings)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/t5.1.1.gin or t5.1.0.gin, sizes, and what differs."""
