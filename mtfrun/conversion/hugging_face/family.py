@@ -27,6 +27,10 @@ class Family(Protocol):
     def architectures(self) -> Sequence[str]:
         """The classes of models, in "architectures" of config.json, that are supported."""
 
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up rows of ids: 0, or -1 for models of which every id is a token."""
+
     def title(self, settings: Settings) -> str:
         """Returns the name for users, "T5 1.1"."""
 
