@@ -35,7 +35,7 @@ class HuggingFaceImporter:
     def read(self, path: pathlib.Path, *, partial: bool) -> Imported:
         """Returns the model of a folder; its tensors are read when their values are asked for."""
         folder = Folder(path)
-        settings = Settings(folder.config, str(path / CONFIG))
+        settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
         family = family_of(settings)
         copies = _copies(folder, family.ties(settings))
         settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))

@@ -19,9 +19,9 @@ class Settings:
     Attributes:
       values: the content of config.json.
       where: the file, for messages.
-      tensors: names of the tensors of the folder, but for copies of others; empty for a model of
-        our own. What is tied depends on them as well: transformers uses a softmax of its own if
-        there is one, whatever the configuration says.
+      tensors: names of the tensors of the folder, but for copies of others once these are known;
+        empty for a model of our own. What is tied depends on them as well: transformers uses a
+        softmax of its own if there is one, whatever the configuration says.
     """
 
     values: Mapping[str, Any]

@@ -88,6 +88,6 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
 def _end_id(settings: Settings, pad_id: int) -> int | None:
     """Returns the id that ends a text, the first of several; None where none does."""
     value = settings.values.get("eos_token_id")
-    end_id = value[0] if isinstance(value, list) and value else value
-    is_id = type(end_id) is int and pad_id < end_id < settings.integer("vocab_size")
-    return end_id if is_id else None
+    candidates = value if isinstance(value, list) else [value]
+    size = settings.integer("vocab_size")
+    return next((x for x in candidates if type(x) is int and pad_id < x < size), None)

@@ -33,6 +33,7 @@ class SwitchTransformers:
 
     model_types: ClassVar[Sequence[str]] = ("switch_transformers",)
     architectures: ClassVar[Sequence[str]] = ("SwitchTransformersForConditionalGeneration",)
+    pad_id: ClassVar[int] = 0
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
