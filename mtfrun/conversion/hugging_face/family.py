@@ -27,10 +27,6 @@ class Family(Protocol):
     def architectures(self) -> Sequence[str]:
         """The classes of models, in "architectures" of config.json, that are supported."""
 
-    @property
-    def pad_id(self) -> int:
-        """The id that fills up rows of ids: 0, or -1 for models of which every id is a token."""
-
     def title(self, settings: Settings) -> str:
         """Returns the name for users, "T5 1.1"."""
 
@@ -42,7 +38,7 @@ class Family(Protocol):
         """
 
     def processor(self, folder: Folder, settings: Settings) -> Processor:
-        """Returns what prepares the inputs: `read_tokenizer` for texts."""
+        """Returns what prepares the inputs; `TextFamily` has that of texts."""
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.

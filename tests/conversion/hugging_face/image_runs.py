@@ -52,9 +52,7 @@ def logits(
         for name, size in zip(("batch", "rows", "cols", "channels"), images.shape, strict=True)
     )
     tensor = mtf.import_tf_tensor(experiment.mesh, images, shape)
-    return np.asarray(
-        mtf.to_numpy(mtf.function(experiment.model.logits)({"images": tensor}))  # type: ignore[attr-defined]
-    )
+    return np.asarray(mtf.to_numpy(mtf.function(experiment.model.logits)({"images": tensor})))
 
 
 def trained_one_step(

@@ -32,9 +32,7 @@ MESHES = {
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     """The directories of runs by the name of their model."""
     directory = tmp_path_factory.mktemp("runs")
-    return {
-        name: imported(ORACLE / name, directory / name) for name in ("resnet", "resnet_basic")
-    }
+    return {name: imported(ORACLE / name, directory / name) for name in ("resnet", "resnet_basic")}
 
 
 @pytest.mark.parametrize("name", ["resnet", "resnet_basic"])
