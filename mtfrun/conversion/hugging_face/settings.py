@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
@@ -38,6 +38,15 @@ class Settings:
         if type(value) is not int or value < 1:
             raise self.error(name, "must be an integer of at least 1")
         return value
+
+    def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
+        """Returns a list of integers of at least 1, which is not empty."""
+        value = self._value(name, _MISSING if default is None else list(default))
+        if type(value) is not list or not value:
+            raise self.error(name, "must be a list of integers")
+        if any(type(item) is not int or item < 1 for item in value):
+            raise self.error(name, "must be integers of at least 1")
+        return list(value)
 
     def number(self, name: str, default: float | None = None) -> float:
         """Returns a number."""
