@@ -11,6 +11,7 @@ import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import NO_END
 
 # The shortest of the lengths of rows, which are powers of two: a program is compiled for each.
 SHORTEST_ROW = 16
@@ -75,6 +76,7 @@ class RowForm(NamedTuple):
       longest: maximum number of ids of a prompt.
       from_end: whether the last ids of a longer prompt are kept, not the first.
       after: ids that follow.
+      padding: the id behind the row's.
       mask: the id that a prediction replaces; the targets hold all other ids as well. None where
         the targets hold no ids of the inputs.
     """
@@ -83,6 +85,7 @@ class RowForm(NamedTuple):
     longest: int
     from_end: bool = False
     after: Sequence[int] = ()
+    padding: int = 0
     mask: int | None = None
 
     def ids(self, encoded: np.ndarray) -> np.ndarray:
@@ -173,7 +176,7 @@ class Continuing(Prompting):
         """The last ids of the prompt."""
         max_length = self.limits.max_length
         longest = max_length - min(self.limits.decode_length, max_length // 2)
-        return RowForm(TARGETS, longest, from_end=True)
+        return RowForm(TARGETS, longest, from_end=True, padding=self.vocabulary.pad_id)
 
     @property
     def prompt_vocabulary(self) -> Vocabulary:
@@ -199,7 +202,8 @@ class Continuing(Prompting):
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as the beginning of the targets."""
-        return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+        ids = [row.ids for row in rows]
+        return {TARGETS: padded(ids, batch, lengths[TARGETS], self.vocabulary.pad_id)}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest prompt of rows of this length."""
@@ -215,13 +219,13 @@ class Continuing(Prompting):
         """
         encode_target = self.vocabulary.encode_continuation if inputs else self.vocabulary.encode
         input_ids, target_ids = self.vocabulary.encode(inputs), encode_target(target)
-        num_tokens = len(input_ids) + len(target_ids)
+        num_tokens = len(input_ids) + len(target_ids) + int(self.vocabulary.end_id != NO_END)
         target_ids = with_end(self.vocabulary, target_ids, self.limits.max_length)
         inputs_length = min(self.limits.max_length - len(target_ids), len(input_ids))
         input_ids = input_ids[len(input_ids) - inputs_length :]
         ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
         lengths = {TARGETS: bucket(len(ids), self.limits.max_length)}
-        return ScoredRow({TARGETS: ids}, lengths, inputs_length, num_tokens + 1 - len(ids))
+        return ScoredRow({TARGETS: ids}, lengths, inputs_length, num_tokens - len(ids))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +247,7 @@ class Answering(Prompting):
     @property
     def form(self) -> RowForm:
         """The first ids of the prompt, and the end."""
-        return RowForm(INPUTS, self.inputs_length - 1, after=[self.inputs_vocabulary.end_id])
+        return form_with_end(self.inputs_vocabulary, self.inputs_length)
 
     @property
     def prompt_vocabulary(self) -> Vocabulary:
@@ -260,7 +264,7 @@ class Answering(Prompting):
         ids = self.form.ids(encoded)
         limit = int(len(ids) * self.limits.multiplier + self.limits.constant)
         limit = max(1, min(limit, self.limits.decode_length, self.targets_length))
-        read = len(ids) - 1
+        read = len(ids) - len(self.form.after)
         return Row(ids, read, len(encoded) - read, 0, limit)
 
     def lengths(self, row: Row) -> dict[str, int]:
@@ -316,7 +320,8 @@ class AnsweringInRow(Prompting):
     @property
     def form(self) -> RowForm:
         """The first ids of the prompt, and the end."""
-        return self.answering.form._replace(feature=TARGETS)
+        padding_id = self.answering.targets_vocabulary.pad_id
+        return self.answering.form._replace(feature=TARGETS, padding=padding_id)
 
     @property
     def prompt_vocabulary(self) -> Vocabulary:
@@ -342,7 +347,9 @@ class AnsweringInRow(Prompting):
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as the beginning of the targets."""
-        return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+        padding_id = self.answering.targets_vocabulary.pad_id
+        ids = [row.ids for row in rows]
+        return {TARGETS: padded(ids, batch, lengths[TARGETS], padding_id)}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest inputs of rows of this length."""
@@ -360,12 +367,20 @@ class AnsweringInRow(Prompting):
         return self.answering.inputs_length + self.answering.targets_length
 
 
+def form_with_end(vocabulary: Vocabulary, length: int) -> RowForm:
+    """Returns the form of inputs of at most `length` ids, the end included, if there is one."""
+    after = [] if vocabulary.end_id == NO_END else [vocabulary.end_id]
+    return RowForm(INPUTS, length - len(after), after=after)
+
+
 def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray:
-    """Returns the ids, truncated to `length - 1`, and the end, int32."""
+    """Returns the ids, truncated to `length - 1`, and the end, if there is one, int32."""
+    if vocabulary.end_id == NO_END:
+        return ids[:length].astype(np.int32)
     return np.append(ids[: length - 1], vocabulary.end_id).astype(np.int32)
 
 
-def bucket(length: int, longest: int) -> int:
+def bucket(length: int, longest: int | None = None) -> int:
     """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
 
     >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
@@ -374,12 +389,12 @@ def bucket(length: int, longest: int) -> int:
     size = SHORTEST_ROW
     while size < length:
         size *= 2
-    return min(size, longest)
+    return size if longest is None else min(size, longest)
 
 
-def padded(rows: Sequence[np.ndarray], batch: int, length: int) -> np.ndarray:
-    """Returns the rows as int32 [batch, length], padded with zeros and with rows of zeros."""
-    ids = np.zeros([batch, length], np.int32)
+def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:
+    """Returns the rows as int32 [batch, length], padded, with rows of padding behind them."""
+    ids = np.full([batch, length], padding_id, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
     return ids

@@ -17,6 +17,7 @@ from mtfrun.data.prompting import (
     RowForm,
     ScoredRow,
     bucket,
+    form_with_end,
     padded,
     with_end,
 )
@@ -130,7 +131,7 @@ class Labelling(Prompting):
     @property
     def form(self) -> RowForm:
         """The first ids of the prompt, and the end."""
-        return RowForm(INPUTS, self.length - 1, after=[self.vocabulary.end_id])
+        return form_with_end(self.vocabulary, self.length)
 
     @property
     def prompt_vocabulary(self) -> Vocabulary:

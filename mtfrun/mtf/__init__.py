@@ -89,6 +89,7 @@ from mtfrun.mtf.ops.elementwise import (
     to_float,
     to_int32,
 )
+from mtfrun.mtf.ops.grouped_matmul import grouped_matmul
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.indexing.gather_rows import gather_rows
 from mtfrun.mtf.ops.indexing.top_k import (
@@ -243,8 +244,8 @@ __all__ = [
     "dynamic_shift",
     "einsum",
     "elu",
-    "exact_gelu",
     "equal",
+    "exact_gelu",
     "exp",
     "floordiv",
     "function",
@@ -254,6 +255,7 @@ __all__ = [
     "gradients",
     "greater",
     "greater_equal",
+    "grouped_matmul",
     "halo_exchange",
     "identity",
     "import_fully_replicated",

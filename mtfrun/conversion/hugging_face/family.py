@@ -6,7 +6,7 @@ two-way table of its tensors (`tensor_table.py`), so that import and export cann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mtfrun.conversion.gin_text import GinFile
@@ -25,8 +25,19 @@ class Family(Protocol):
     def architectures(self) -> Sequence[str]:
         """The classes of models, in "architectures" of config.json, that are supported."""
 
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up rows of ids: 0, or -1 for models of which every id is a token."""
+
     def title(self, settings: Settings) -> str:
         """Returns the name for users, "T5 1.1"."""
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the names of tensors that a folder may have twice, by that of the original.
+
+        A tensor that equals its original is a copy of it, and is not in the table. One that differs
+        is a tensor like all others.
+        """
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.

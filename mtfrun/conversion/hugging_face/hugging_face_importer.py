@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import GinFile
 from mtfrun.conversion.hugging_face.family import Family
 from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX, SINGLE, Folder
@@ -37,10 +37,11 @@ class HuggingFaceImporter:
         folder = Folder(path)
         settings = Settings(folder.config, str(path / CONFIG))
         family = family_of(settings)
+        copies = _copies(folder, family.ties(settings))
+        settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
         table = family.table(settings)
-        table.check_names(folder.tensors, path)
-        _check_copies(folder, table)
-        tokenizer = read_tokenizer(folder, settings)
+        table.check_names(settings.tensors, path)
+        tokenizer = read_tokenizer(folder, settings, family.pad_id)
         notes = [note for note in (tokenizer.note,) if note]
         if _CODE in settings.values:
             notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
@@ -49,7 +50,7 @@ class HuggingFaceImporter:
             lambda directory: _config(folder, settings, family, tokenizer, directory),
             lambda variables: _values(folder, table, variables),
             files=origin_files(folder, table, tokenizer),
-            record=origin_record(folder),
+            record=origin_record(folder, copies),
             notes=notes,
         )
 
@@ -73,6 +74,12 @@ def _config(
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     family.write_gin(settings, file)
+    if tokenizer.pad_id:
+        file.bind(
+            "transformer.TokenEmbedding",
+            {"padding_id": tokenizer.pad_id},
+            comment="rows are filled up with it, for 0 is a token",
+        )
     file.gap()
     tokenizer.write_gin(file, directory)
     return file.text()
@@ -91,13 +98,14 @@ def _values(
     return {f"{_MODEL}{path}": value.astype(np.float32) for path, value in values.items()}
 
 
-def _check_copies(folder: Folder, table: TensorTable) -> None:
-    """Raises ConversionError if a tensor that is tied to another one differs from it."""
-    for name, original in table.copies.items():
-        if name not in folder.tensors:
-            continue
-        copy, value = folder.tensors[name].read(), folder.tensors[original].read()
-        if copy.dtype != value.dtype or copy.tobytes() != value.tobytes():
-            raise ConversionError(
-                f"{folder.path}: {name} differs from {original}, to which config.json ties it"
-            )
+def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of the ties whose tensors are both in the folder and equal, to the bit."""
+    tensors = folder.tensors
+    return {
+        name: original
+        for name, original in ties.items()
+        if name in tensors
+        and original in tensors
+        and tensors[name][1:3] == tensors[original][1:3]  # type and shape
+        and tensors[name].read().tobytes() == tensors[original].read().tobytes()
+    }

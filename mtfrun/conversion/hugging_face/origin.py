@@ -34,12 +34,14 @@ class Origin:
     Attributes:
       shards: the types of its tensors by file and name, both in their order.
       metadata: texts in the headers of the files.
+      copies: names of tensors that equal another one, by its name.
       files: contents by name: config.json, generation_config.json, a tokenizer.
       kept: tensors without a meaning for the model, by name.
     """
 
     shards: Mapping[str, Mapping[str, str]]
     metadata: Mapping[str, str]
+    copies: Mapping[str, str]
     files: Mapping[str, bytes]
     kept: Mapping[str, np.ndarray]
 
@@ -49,12 +51,13 @@ class Origin:
         return {name: dtype for tensors in self.shards.values() for name, dtype in tensors.items()}
 
 
-def origin_record(folder: Folder) -> dict[str, Any]:
-    """Returns the entries of import.json."""
+def origin_record(folder: Folder, copies: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the entries of import.json; for `copies` see `Origin`."""
     return {
         "format": FORMAT,
         "from": str(folder.path),
         "metadata": dict(folder.metadata),
+        "copies": dict(copies),
         "shards": {
             name: {tensor: stored.dtype for tensor, stored in tensors.items()}
             for name, tensors in folder.shards.items()
@@ -93,7 +96,9 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
             for path in sorted(place.iterdir())
             if path.name != _KEPT
         }
-        return Origin(record["shards"], record["metadata"], files, _kept(directory))
+        return Origin(
+            record["shards"], record["metadata"], record["copies"], files, _kept(directory)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(f"{directory / RECORD} is damaged: {error}; import again") from error
 

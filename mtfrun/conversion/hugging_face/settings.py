@@ -19,10 +19,14 @@ class Settings:
     Attributes:
       values: the content of config.json.
       where: the file, for messages.
+      tensors: names of the tensors of the folder, but for copies of others; empty for a model of
+        our own. What is tied depends on them as well: transformers uses a softmax of its own if
+        there is one, whatever the configuration says.
     """
 
     values: Mapping[str, Any]
     where: str = "config.json"
+    tensors: frozenset[str] = frozenset()
 
     def integer(self, name: str, default: int | None = None) -> int:
         """Returns an integer of at least 1.
@@ -60,13 +64,14 @@ class Settings:
         """Returns an integer, None where it is missing or null."""
         return None if self.values.get(name) is None else self.integer(name)
 
-    def require(self, name: str, *allowed: object) -> None:
-        """Raises ConversionError unless a setting is missing or one of the values.
+    def require(self, name: str, allowed: object) -> None:
+        """Raises ConversionError unless a setting is missing, null, or the value.
 
         For settings that change what a model computes, of which one value is supported.
         """
-        if name in self.values and self.values[name] not in allowed:
-            raise self.error(name, f"is not supported; supported: {', '.join(map(repr, allowed))}")
+        value = self.values.get(name)
+        if value is not None and value != allowed:
+            raise self.error(name, f"is not supported; supported: {allowed!r}")
 
     def error(self, name: str, problem: str) -> ConversionError:
         """Returns the error of a setting."""

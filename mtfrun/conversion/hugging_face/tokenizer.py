@@ -33,6 +33,7 @@ class Tokenizer:
       parameters: of that class, by name.
       file: the parameter that names the file, and the name of the file; None for none.
       files: the contents of all files of the tokenizer by name.
+      pad_id: that of the vocabulary: 0, or -1 where id 0 is a token.
       note: what the user must know of it; "" for nothing.
     """
 
@@ -40,6 +41,7 @@ class Tokenizer:
     parameters: Mapping[str, object] = dataclasses.field(default_factory=dict)
     file: tuple[str, str] | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    pad_id: int = 0
     note: str = ""
 
     def write_gin(self, gin_file: GinFile, directory: pathlib.Path) -> None:
@@ -53,8 +55,14 @@ class Tokenizer:
             gin_file.bind(self.reference.strip("@()"), parameters)
 
 
-def read_tokenizer(folder: Folder, settings: Settings) -> Tokenizer:
-    """Returns the vocabulary of a folder; ids in decimals where it has no tokenizer."""
+def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer:
+    """Returns the vocabulary of a folder; ids in decimals where it has no tokenizer.
+
+    Args:
+      folder: has the files.
+      settings: the configuration.
+      pad_id: of ids in decimals, see `Family.pad_id`.
+    """
     files = {name: folder.bytes_of(name) for name in FILES if folder.has(name)}
     for name in _SENTENCEPIECE:
         if name in files:
@@ -64,13 +72,22 @@ def read_tokenizer(folder: Folder, settings: Settings) -> Tokenizer:
         kind = folder.json_of(_TOKENIZER_CONFIG).get("tokenizer_class")
         if kind == "ByT5Tokenizer":
             return Tokenizer("@data.ByteVocabulary()", files=files)
-    end_id = settings.values.get("eos_token_id", 1)
     return Tokenizer(
         "@data.IdVocabulary()",
         {
             "size": settings.integer("vocab_size"),
-            "end_id": end_id if type(end_id) is int and end_id > 0 else 1,
+            "end_id": _end_id(settings, pad_id),
+            "pad_id": pad_id,
         },
         files=files,
+        pad_id=pad_id,
         note="there is no tokenizer: texts are ids in decimals, separated by spaces",
     )
+
+
+def _end_id(settings: Settings, pad_id: int) -> int | None:
+    """Returns the id that ends a text, the first of several; None where none does."""
+    value = settings.values.get("eos_token_id")
+    end_id = value[0] if isinstance(value, list) and value else value
+    is_id = type(end_id) is int and pad_id < end_id < settings.integer("vocab_size")
+    return end_id if is_id else None

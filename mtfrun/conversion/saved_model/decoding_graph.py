@@ -90,6 +90,12 @@ class DecodingGraph:
           lengths: int32 [batch], the ids of each prompt.
         """
         rows = self._rows(ids, lengths)
+        if not self._decoding.predicts_first_id:
+            check = tf.debugging.assert_positive(
+                rows.prefix, "a prompt is empty, and the model does not predict a first token"
+            )
+            with tf.control_dependencies([check]):
+                rows = _Rows(*map(tf.identity, rows))
         found = self._decoded(rows)
         read = tf.minimum(lengths, self._form.longest)
         return self._outputs(found, rows, read, lengths - read)
@@ -105,7 +111,7 @@ class DecodingGraph:
         ids = tf.pad(ids, [[0, 0], [0, 1]])
         source = tf.minimum(first[:, None] + positions, tf.shape(ids)[1] - 1)
         row_ids = tf.gather(ids, source, batch_dims=1)
-        row_ids = tf.where(positions < kept[:, None], row_ids, self._pad_id)
+        row_ids = tf.where(positions < kept[:, None], row_ids, form.padding)
         for i, number in enumerate(form.after):
             row_ids = tf.where(positions == kept[:, None] + i, number, row_ids)
         return _Rows(
@@ -197,7 +203,7 @@ class DecodingGraph:
         width, length = ids.shape[1], lengths[form.feature]
         ids = ids[:, : min(width, length)]
         missing = [[0, size - tf.size(lines)], [0, length - min(width, length)]]
-        ids = tf.pad(ids, missing, constant_values=self._pad_id)
+        ids = tf.pad(ids, missing, constant_values=form.padding)
         count = tf.pad(tf.gather(rows.lengths, lines), missing[:1])
         features = {name: tf.constant(array) for name, array in padding.items()}
         ids = tf.where(count[:, None] > 0, ids, features[form.feature])
