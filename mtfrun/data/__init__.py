@@ -75,6 +75,7 @@ from mtfrun.data.rows import Batch, Rows, Selection
 from mtfrun.data.sequence_to_sequence_data import SequenceToSequenceData
 from mtfrun.data.sources.json_lines import JsonLines
 from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp
+from mtfrun.data.sources.no_source import NoSource
 from mtfrun.data.sources.parquet import Parquet
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextFiles, TextLines, TextParagraphs
@@ -89,6 +90,7 @@ from mtfrun.data.vocabularies import (
     ByteVocabulary,
     EncodedTexts,
     HuggingFaceVocabulary,
+    IdVocabulary,
     LabelVocabulary,
     SentencePieceTraining,
     SentencePieceVocabulary,
@@ -126,6 +128,7 @@ __all__ = [
     "Glue",
     "Host",
     "HuggingFaceVocabulary",
+    "IdVocabulary",
     "IdxImages",
     "IidDenoising",
     "ImageData",
@@ -143,6 +146,7 @@ __all__ = [
     "MaskedLanguageModelData",
     "Mixture",
     "MixtureOfDenoisers",
+    "NoSource",
     "Number",
     "Objective",
     "Padding",

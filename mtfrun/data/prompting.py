@@ -10,6 +10,7 @@ import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.vocabularies import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import NO_END
 
 # The shortest of the lengths of rows, which are powers of two: a program is compiled for each.
 SHORTEST_ROW = 16
@@ -127,7 +128,8 @@ class Continuing:
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as the beginning of the targets."""
-        return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+        ids = [row.ids for row in rows]
+        return {TARGETS: padded(ids, batch, lengths[TARGETS], self.vocabulary.pad_id)}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest prompt of rows of this length."""
@@ -147,13 +149,13 @@ class Continuing:
         """
         encode_target = self.vocabulary.encode_continuation if inputs else self.vocabulary.encode
         input_ids, target_ids = self.vocabulary.encode(inputs), encode_target(target)
-        num_tokens = len(input_ids) + len(target_ids)
+        num_tokens = len(input_ids) + len(target_ids) + int(self.vocabulary.end_id != NO_END)
         target_ids = with_end(self.vocabulary, target_ids, self.limits.max_length)
         inputs_length = min(self.limits.max_length - len(target_ids), len(input_ids))
         input_ids = input_ids[len(input_ids) - inputs_length :]
         ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
         lengths = {TARGETS: bucket(len(ids), self.limits.max_length)}
-        return ScoredRow({TARGETS: ids}, lengths, inputs_length, num_tokens + 1 - len(ids))
+        return ScoredRow({TARGETS: ids}, lengths, inputs_length, num_tokens - len(ids))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +251,9 @@ class AnsweringInRow:
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the prompts as the beginning of the targets."""
-        return {TARGETS: padded([row.ids for row in rows], batch, lengths[TARGETS])}
+        padding_id = self.answering.targets_vocabulary.pad_id
+        ids = [row.ids for row in rows]
+        return {TARGETS: padded(ids, batch, lengths[TARGETS], padding_id)}
 
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest inputs of rows of this length."""
@@ -272,11 +276,13 @@ class AnsweringInRow:
 
 
 def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray:
-    """Returns the ids, truncated to `length - 1`, and the end, int32."""
+    """Returns the ids, truncated to `length - 1`, and the end, if there is one, int32."""
+    if vocabulary.end_id == NO_END:
+        return ids[:length].astype(np.int32)
     return np.append(ids[: length - 1], vocabulary.end_id).astype(np.int32)
 
 
-def bucket(length: int, longest: int) -> int:
+def bucket(length: int, longest: int | None = None) -> int:
     """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
 
     >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
@@ -285,12 +291,12 @@ def bucket(length: int, longest: int) -> int:
     size = SHORTEST_ROW
     while size < length:
         size *= 2
-    return min(size, longest)
+    return size if longest is None else min(size, longest)
 
 
-def padded(rows: Sequence[np.ndarray], batch: int, length: int) -> np.ndarray:
-    """Returns the rows as int32 [batch, length], padded with zeros and with rows of zeros."""
-    ids = np.zeros([batch, length], np.int32)
+def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:
+    """Returns the rows as int32 [batch, length], padded, with rows of padding behind them."""
+    ids = np.full([batch, length], padding_id, np.int32)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
     return ids

@@ -15,7 +15,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Inference, Progress, Record, Source, required
-from mtfrun.experiment.scoring import Scoring
+from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
@@ -127,10 +127,16 @@ class Decoding(Inference):
         """Returns the answer to each prompt, in order.
 
         Raises:
+          InputError: a prompt is empty, and the model continues tokens only.
           NonFiniteError: a score is infinite or not a number.
         """
         answers: dict[int, Answer] = {}
         rows = [self._prompting.row(prompt) for prompt in prompts]
+        if not self._model.predicts_first_id and not all(row.prefix for row in rows):
+            raise InputError(
+                "a prompt is empty, and the model does not predict the first token of a text: begin"
+                " it with one"
+            )
         batches = list(self._batches(rows))
         threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
         with mapping(threads) as map_batches:
@@ -155,7 +161,6 @@ class Decoding(Inference):
 
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Record]:
         """Returns the log-likelihood of the target of each (input, target)."""
-        scores = Scoring(self.experiment, self.batch_size, self._limits)(pairs)
         return [
             Record(
                 {
@@ -164,13 +169,24 @@ class Decoding(Inference):
                     **score._asdict(),
                 }
             )
-            for (inputs, target), score in zip(pairs, scores, strict=True)
+            for (inputs, target), score in zip(pairs, self.score(pairs), strict=True)
         ]
+
+    def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
+        """Returns the score of the target of each (input, target), in order.
+
+        Raises:
+          NonFiniteError: a score is infinite or not a number.
+        """
+        return self._scoring(pairs)
 
     def _changed(self, settings: Mapping[str, Any]) -> Self:
         fields = {field.name for field in dataclasses.fields(self)}
         own_settings = {name: value for name, value in settings.items() if name in fields}
         search_settings = {name: value for name, value in settings.items() if name not in fields}
+        if search_settings.get("beam_size", 1) > 1:
+            # Who asks for beams does without the temperature that the configuration has.
+            search_settings = {"temperature": 0.0, **search_settings}
         search = dataclasses.replace(self.search, **search_settings)
         return dataclasses.replace(self, search=search, **own_settings)
 
@@ -181,6 +197,10 @@ class Decoding(Inference):
     @functools.cached_property
     def _model(self) -> TextModel:
         return required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
+
+    @functools.cached_property
+    def _scoring(self) -> Scoring:
+        return Scoring(self.experiment, self.batch_size, self._limits)
 
     @property
     def _limits(self) -> PromptLimits:
@@ -258,6 +278,7 @@ class Decoding(Inference):
                     limits=limits,
                     longest_prompt=longest_prompt,
                     end_id=self._data.vocabulary.end_id,
+                    padding_id=self._data.vocabulary.pad_id,
                 )
 
         # Measured: XLA makes decoding faster on one device.
@@ -271,9 +292,10 @@ class Decoding(Inference):
         end_id = self._data.vocabulary.end_id
         outputs = []
         for ids, score, finished in hypotheses:
-            output_ids = ids[row.prefix :]
+            output_ids = ids[row.prefix : row.limit]
             ends = np.flatnonzero(output_ids == end_id)
-            tokens = int(ends[0]) if ends.size else int(np.count_nonzero(output_ids))
+            is_token = output_ids != self._data.vocabulary.pad_id
+            tokens = int(ends[0]) if ends.size else int(np.count_nonzero(is_token))
             text_of_output = self._prompting.output(output_ids)
             outputs.append(Output(text_of_output, score, tokens, finished))
         best = outputs[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.models import Loss
 from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right, token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -102,6 +105,34 @@ def test_the_mean_can_be_over_padding_as_well() -> None:
     assert of_positions.weight == features["targets"].shape.size > of_tokens.weight
     assert of_positions.total == of_tokens.total
     assert of_positions.metrics == of_tokens.metrics
+
+
+def test_a_denominator_divides_the_loss_and_evaluations_report_the_quotient() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    features = on_mesh(mesh, packed_rows())
+    loss = TokenLoss(label_smoothing=0.1, z_loss=0.01, denominator=100.0)
+    model = small_model(mesh, loss=loss)
+    evaluation = mtf.to_numpy(model.loss(features, training=False))
+    smooth_model = small_model(mesh, loss=TokenLoss(label_smoothing=0.1))
+    training = mtf.to_numpy(smooth_model.loss(features, training=True, key=mtf.random_key(0)))
+    assert evaluation.weight == 100.0
+    objective = evaluation.metrics["objective"]
+    assert_close(
+        objective.total / objective.weight, training.total / 100.0, FLOAT32_MODEL_TOLERANCE
+    )
+    assert "objective" not in smooth_model.loss(features, training=False).metrics
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"denominator": 0.0}, "at least 1"),
+        ({"denominator": 8.0, "mean_over_padding": True}, "set one of them"),
+    ],
+)
+def test_a_divisor_without_meaning_is_an_error(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TokenLoss(**settings)
 
 
 @pytest.mark.parametrize("tied_softmax", [False, True])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtfrun import decoding, mtf
 from mtfrun.models.transformer import (
@@ -32,17 +33,28 @@ SEARCHES = {
 }
 
 
-def _model(mesh: mtf.Mesh, *, tied_softmax: bool, divisor: int) -> DecoderOnly:
+def _model(
+    mesh: mtf.Mesh,
+    *,
+    tied_softmax: bool,
+    divisor: int,
+    masks_padding: bool = True,
+    num_ids: int = NUM_IDS,
+) -> DecoderOnly:
     stack = functools.partial(
         Stack,
         num_layers=1,
         layers=[functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=4))],
     )
     embedding = TokenEmbedding(
-        d_model=8, max_length=8, tied_softmax=tied_softmax, vocabulary_divisor=divisor
+        d_model=8,
+        max_length=8,
+        tied_softmax=tied_softmax,
+        vocabulary_divisor=divisor,
+        masks_padding=masks_padding,
     )
     loss = TokenLoss(label_smoothing=0.1, z_loss=0.01)
-    model = DecoderOnly(mesh, NUM_IDS, embedding=embedding, stack=stack, loss=loss)
+    model = DecoderOnly(mesh, num_ids, embedding=embedding, stack=stack, loss=loss)
     mtf.initialize(model, seed=2)
     return model
 
@@ -108,6 +120,18 @@ def test_logits_losses_and_gradients_are_those_without_padding(
         assert_close(_cut(gradient), expected[3][path], FLOAT32_MODEL_TOLERANCE)
     padding = gradients["embedding/table" if tied_softmax else "softmax/kernel"]
     np.testing.assert_array_equal(padding[NUM_IDS:] if tied_softmax else padding[:, NUM_IDS:], 0)
+
+
+@pytest.mark.parametrize("mesh_shape", MESHES)
+@pytest.mark.parametrize("tied_softmax", [False, True])
+def test_unmasked_padding_counts_as_ids_do(tied_softmax: bool, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    unmasked = _model(mesh, tied_softmax=tied_softmax, divisor=8, masks_padding=False)
+    more_ids = _model(mesh, tied_softmax=tied_softmax, divisor=8, num_ids=PADDED)
+    for result, expected in zip(
+        _everything(unmasked, mesh), _everything(more_ids, mesh), strict=True
+    ):
+        tf.nest.map_structure(np.testing.assert_array_equal, result, expected)
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ ELEMENTWISE = [
         "smooth_functions",
         _each(
             "identity optimization_barrier sin cos square exp sigmoid tanh negative swish gelu elu"
-            " selu softplus"
+            " selu softplus exact_gelu sigmoid_gelu"
         ),
         (AB,),
     ),

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from mtfrun import __version__
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.conversion import EXPORT, IMPORT
 from mtfrun.cli.flags.data import DATA
 from mtfrun.cli.flags.decode import DECODE
 from mtfrun.cli.flags.evaluate import EVAL
@@ -29,6 +30,8 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun eval   --model_dir=/tmp/run
   mtfrun decode --model_dir=/tmp/run --prompt="The "
   tensorboard --logdir /tmp/run
+  mtfrun import --from=/models/t5-small --model_dir=/tmp/t5
+  mtfrun export --model_dir=/tmp/t5 --to=/models/mine --format=huggingface
   mtfrun data show --gin_file=runs/quickstart.gin
   mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
 
@@ -40,7 +43,15 @@ not a number; 4 where another process of the run has ended; 5 where verify finds
 traceback."""
 
 # In the order of the help text.
-_COMMANDS = {c.name: c for c in (TRAIN, EVAL, DECODE, SCORE, LAUNCH, PLAN, VERIFY, *DATA, *VOCAB)}
+_COMMANDS = {
+    command.name: command
+    for command in (
+        *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT),
+        *(LAUNCH, PLAN, VERIFY),
+        *DATA,
+        *VOCAB,
+    )
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
 from mtfrun.data.vocabularies.hugging_face_vocabulary import HuggingFaceVocabulary
+from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary
 from mtfrun.data.vocabularies.label_vocabulary import LabelVocabulary
 from mtfrun.data.vocabularies.sentencepiece_training import (
     SentencePieceTraining,
@@ -14,6 +15,7 @@ __all__ = [
     "ByteVocabulary",
     "EncodedTexts",
     "HuggingFaceVocabulary",
+    "IdVocabulary",
     "LabelVocabulary",
     "SentencePieceTraining",
     "SentencePieceVocabulary",

@@ -10,14 +10,17 @@ from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
 
 
-def target_weights(targets: mtf.Tensor, is_input: mtf.Tensor | None = None) -> mtf.Tensor:
+def target_weights(
+    targets: mtf.Tensor, is_input: mtf.Tensor | None = None, *, padding_id: int = 0
+) -> mtf.Tensor:
     """Returns the weight {batch, length} of every target in the loss: 1 or, for padding, 0.
 
     Args:
-      targets: {batch, length} int32; padding is 0, and what has no loss may be negative.
+      targets: {batch, length} int32; what has no loss may be negative.
       is_input: {batch, length} bool, which positions are inputs and have no loss either.
+      padding_id: 0 or -1, see `TokenEmbedding`.
     """
-    has_loss = mtf.greater(targets, 0)
+    has_loss = mtf.greater(targets, padding_id)
     if is_input is not None:
         has_loss = mtf.logical_and(has_loss, mtf.logical_not(is_input))
     return mtf.to_float(has_loss)
@@ -25,7 +28,7 @@ def target_weights(targets: mtf.Tensor, is_input: mtf.Tensor | None = None) -> m
 
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
-    """The cross entropy of tokens, with label smoothing and z-loss in training.
+    """The cross entropy of tokens, with label smoothing, and with z-loss in training.
 
     Attributes:
       label_smoothing: the share of the target that is spread over all ids.
@@ -34,15 +37,32 @@ class TokenLoss:
         TensorFlow's programs do, instead of those that are trained on; rates of tokens then count
         all of them. The gradients of a batch with much padding are smaller, so that Adam's epsilon
         has a larger share.
+      denominator: the step divides the loss of a batch, or of a microbatch, by this number instead:
+        Mesh TensorFlow's "loss_denominator", by which gradients grow with the batch. None for none.
     """
 
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     mean_over_padding: bool = False
+    denominator: float | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing < 1.0:
             raise InputError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
+        if self.denominator is not None and not self.denominator >= 1.0:
+            raise InputError(
+                f"TokenLoss.denominator={self.denominator} must be at least 1, or None"
+            )
+        if self.denominator is not None and self.mean_over_padding:
+            raise InputError(
+                f"TokenLoss.denominator={self.denominator} and mean_over_padding=True both say what"
+                " the loss is divided by: set one of them"
+            )
+
+    @property
+    def is_mean_over_targets(self) -> bool:
+        """Whether the step divides the loss by the number of targets that are trained on."""
+        return self.denominator is None and not self.mean_over_padding
 
     def __call__(
         self,
@@ -51,7 +71,7 @@ class TokenLoss:
         weights: mtf.Tensor,
         call: Call,
         *,
-        vocabulary_size: int,
+        num_classes: int,
     ) -> Loss:
         """Returns the sum of the cross entropies of all targets that are trained on.
 
@@ -63,7 +83,8 @@ class TokenLoss:
           targets: {batch, length} int32; those that have no weight may be negative.
           weights: {batch, length} float32, of every target.
           call: that of the model.
-          vocabulary_size: the number of ids; the other entries of "vocab" are padding.
+          num_classes: the number of ids that can be predicted; the other entries of "vocab" are
+            padding.
         """
         vocab = logits.shape.get_dim_by_name("vocab")
         weight = mtf.reduce_sum(weights)
@@ -71,7 +92,11 @@ class TokenLoss:
         def mean(values: mtf.Tensor) -> Metric:
             return Metric(mtf.reduce_sum(values * weights), weight)
 
-        regularised = call.training and bool(self.label_smoothing or self.z_loss)
+        z_loss = self.z_loss if call.training else 0.0
+        # With a divisor of its own the total is that of Mesh TensorFlow's evaluations as well.
+        smooths = call.training or not self.is_mean_over_targets
+        label_smoothing = self.label_smoothing if smooths else 0.0
+        regularised = bool(label_smoothing or z_loss)
         cross_entropy = mtf.sparse_cross_entropy(
             logits, mtf.maximum(targets, 0), vocab, logsumexp_gradient=regularised
         )
@@ -85,12 +110,16 @@ class TokenLoss:
                 cross_entropy,
                 logits,
                 vocab,
-                num_classes=vocabulary_size,
-                label_smoothing=self.label_smoothing,
-                z_loss=self.z_loss,
+                num_classes=num_classes,
+                label_smoothing=label_smoothing,
+                z_loss=z_loss,
             )
             total = mean(per_token).total
-        divisor = weight
-        if self.mean_over_padding:
-            divisor = mtf.constant(logits.mesh, float(targets.shape.size))
-        return Loss(total, divisor, metrics)
+        return Loss(total, self._divisor(targets, weight), metrics)
+
+    def _divisor(self, targets: mtf.Tensor, weight: mtf.Tensor) -> mtf.Tensor:
+        """Returns what the step divides the sum over targets {batch, length} by."""
+        if self.is_mean_over_targets:
+            return weight
+        number = self.denominator or float(targets.shape.size)
+        return mtf.constant(targets.mesh, number)

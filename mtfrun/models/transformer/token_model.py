@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Embedding
+from mtfrun.layers import Collector, Metric, depends_on_padding
 from mtfrun.models.model import Loss, TextModel
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
@@ -17,8 +17,8 @@ from mtfrun.models.transformer.token_softmax import TokenSoftmax
 class TokenModel(TextModel):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
-    Id 0 is padding and has no loss. Negative ids have none either: a decoder reads their absolute
-    value, but is not trained to predict it.
+    Padding, id 0 unless the embedding says otherwise, has no loss. Negative ids have none either: a
+    decoder reads their absolute value, but is not trained to predict it.
 
     Args:
       mesh: the mesh.
@@ -43,12 +43,14 @@ class TokenModel(TextModel):
         self._loss = loss
         width = embedding.width
         self.vocab = embedding.vocab(vocabulary_size)
-        self.embedding = Embedding(mesh, self.vocab, width, dtypes)
+        self.padding_id = embedding.padding_id
+        self.embedding = embedding.table(mesh, vocabulary_size, dtypes)
         self.position = None
         if embedding.position is not None:
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
         tied = self.embedding if embedding.tied_softmax else None
-        self.softmax = TokenSoftmax(mesh, vocabulary_size, self.vocab, width, dtypes, tied=tied)
+        self._num_classes = embedding.num_classes(vocabulary_size)
+        self.softmax = TokenSoftmax(mesh, self._num_classes, self.vocab, width, dtypes, tied=tied)
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
@@ -66,7 +68,11 @@ class TokenModel(TextModel):
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:
-        """Returns the loss of all targets that are trained on, see `TokenLoss`."""
+        """Returns the loss of all targets that are trained on, see `TokenLoss`.
+
+        If the step divides it by another number than theirs, evaluations have the metric
+        "objective" as well: what is trained on, losses of layers included, but without z-loss.
+        """
         collector = Collector()
         call = SequenceCall(training, key, collector)
         loss = self._loss(
@@ -74,9 +80,12 @@ class TokenModel(TextModel):
             features["targets"],
             self.target_weights(features),
             call,
-            vocabulary_size=self._vocabulary_size,
+            num_classes=self._num_classes,
         )
-        return loss.with_collected(collector)
+        loss = loss.with_collected(collector)
+        if not training and not self._loss.is_mean_over_targets:
+            loss.metrics["objective"] = Metric(loss.total, loss.weight)
+        return loss
 
     @abc.abstractmethod
     def logits(
@@ -87,6 +96,11 @@ class TokenModel(TextModel):
         The call is that of the model, without masks; by default there is no noise either.
         """
 
+    def allows_padding(self, length: int) -> bool:
+        """Returns whether all layers ignore padding, and there are positions for the length."""
+        has_positions = self.position is None or length <= self.position.max_length
+        return has_positions and not depends_on_padding(self)
+
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
-        return target_weights(features["targets"])
+        return target_weights(features["targets"], padding_id=self.padding_id)

@@ -19,7 +19,7 @@ class TokenSoftmax(mtf.Module):
     def __init__(
         self,
         mesh: mtf.Mesh,
-        vocabulary_size: int,
+        num_classes: int,
         vocab: mtf.Dimension,
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -30,7 +30,8 @@ class TokenSoftmax(mtf.Module):
 
         Args:
           mesh: the mesh.
-          vocabulary_size: the number of ids; the other entries of `vocab` are padding.
+          num_classes: the number of ids that can be predicted; the other entries of `vocab` are
+            padding.
           vocab: the dimension of the logits.
           d_model: the dimension of the vectors.
           dtypes: of the kernel, and of the product; logits are float32.
@@ -38,7 +39,7 @@ class TokenSoftmax(mtf.Module):
         """
         super().__init__()
         self._mesh = mesh
-        self._vocabulary_size = vocabulary_size
+        self._num_classes = num_classes
         self._vocab = vocab
         self._d_model = d_model
         self._activation = dtypes.activation
@@ -66,7 +67,7 @@ class TokenSoftmax(mtf.Module):
         """
         if self.kernel.shape.size < TRANSPOSED_FROM:
             return lambda x: self(x, call)
-        scale = 1.0 if self._tied is None else self._d_model.size**-0.5
+        scale = 1.0 if self._tied is None else self._tied.logits_scale
         kernel = mtf.cast(self.kernel, self._activation)
         kernel = mtf.transpose(kernel, [self._vocab, self._d_model])
 
@@ -82,7 +83,7 @@ class TokenSoftmax(mtf.Module):
     def _masked(self, logits: mtf.Tensor) -> mtf.Tensor:
         """Returns logits {..., vocab} in float32, those of the padding too low to be predicted."""
         logits = mtf.to_float(logits)
-        if self._vocab.size == self._vocabulary_size:
+        if self._vocab.size == self._num_classes:
             return logits
-        is_padding = np.arange(self._vocab.size) >= self._vocabulary_size
+        is_padding = np.arange(self._vocab.size) >= self._num_classes
         return logits + mtf.constant(self._mesh, np.where(is_padding, MASKED, 0.0), [self._vocab])

@@ -61,7 +61,9 @@ def grouped_matmul(x: TensorLike, kernels: TensorLike, sizes: TensorLike) -> Ten
 
     def product(x: Tensor, kernels: Tensor) -> Tensor:
         y = form(sizes.value, rows.size).product(_matrix(x), _matrices(kernels, inner.size))
-        return Tensor(x.mesh, tf.reshape(y, Shape([rows, *columns]).to_integer_list), [rows, *columns])
+        return Tensor(
+            x.mesh, tf.reshape(y, Shape([rows, *columns]).to_integer_list), [rows, *columns]
+        )
 
     def gradients(
         inputs: list[Tensor], _outputs: list[Tensor], grads: list[Tensor]
@@ -189,7 +191,9 @@ class _Tiles:
         def add_tile(tile: tf.Tensor, sums: tf.Tensor) -> list[tf.Tensor]:
             group, begin = self._place(tile)
             is_of_group = begin + tf.range(self._tile_rows) < self._ends[group]
-            own = tf.where(tf.expand_dims(is_of_group, 1), self._tile(x, begin), tf.zeros([], dtype))
+            own = tf.where(
+                tf.expand_dims(is_of_group, 1), self._tile(x, begin), tf.zeros([], dtype)
+            )
             product = tf.matmul(own, self._tile(y, begin), transpose_a=True)
             total = self._matrix(sums, group) + tf.cast(product, tf.float32)
             return [tile + 1, xla.dynamic_update_slice(sums, total[tf.newaxis], [group, 0, 0])]

@@ -1,0 +1,90 @@
+"""The commands import and export."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from mtfrun import mtf
+from mtfrun.api.build import ROOTS, build
+from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.configuration import config
+from mtfrun.configuration.checks import check_taken
+from mtfrun.conversion import (
+    ConversionError,
+    check_new,
+    importer_for,
+    replaced_directory,
+    values_of_run,
+    write_run,
+)
+from mtfrun.conversion.hugging_face import export_folder, read_origin
+from mtfrun.experiment import Training
+from mtfrun.planning import parse_size
+from mtfrun.rundir import RunDirectory
+
+
+@terminable()
+def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Makes a run directory of what is at --from, and says what was not taken over."""
+    source = pathlib.Path(flags.source).expanduser()
+    imported = importer_for(source).read(source, partial=flags.partial)
+    run = write_run(imported, flags.model_dir, _variables_of)
+    for note in imported.notes:
+        print(f"mtfrun: note: {note}", file=sys.stderr)
+    print(f"{run.path}: step {imported.step}, imported from {source}")
+    return 0
+
+
+@terminable()
+def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Writes the model of a run to --to."""
+    target = pathlib.Path(flags.to).expanduser()
+    check_new(target, "--to")
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    with replaced_directory(target) as directory:
+        _EXPORTS[flags.format](flags, run, directory)
+    print(f"{target}: {flags.format}")
+    return 0
+
+
+def _export_hugging_face(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    origin = read_origin(pathlib.Path(run.path))
+    if origin is None:
+        raise ConversionError(
+            f"{run.path} was not imported from a folder of Hugging Face: export it with "
+            "--format=safetensors"
+        )
+    export_folder(directory, values_of_run(run, _step(flags)).values, origin, _max_bytes(flags))
+
+
+# By --format.
+_EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path], None]] = {
+    "huggingface": _export_hugging_face,
+}
+
+
+def _step(flags: argparse.Namespace) -> int | None:
+    return None if flags.checkpoint == "latest" else int(flags.checkpoint)
+
+
+def _max_bytes(flags: argparse.Namespace) -> int | None:
+    """Returns --max_shard_size in bytes."""
+    if flags.max_shard_size is None:
+        return None
+    return int(parse_size(flags.max_shard_size))
+
+
+def _variables_of(config_path: pathlib.Path) -> Mapping[str, mtf.Variable]:
+    """Returns the variables of training with a configuration, on planned devices."""
+    bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
+    with mtf.planned_meshes():
+        experiment, evaluation = build()
+        training: Training = config.configured(Training, experiment, evaluation)
+    check_taken(bindings, config.operative_config_text())
+    return training.state.named_variables()

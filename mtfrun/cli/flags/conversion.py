@@ -1,0 +1,82 @@
+"""The flags of the commands `import` and `export`, and their help texts."""
+
+from __future__ import annotations
+
+import argparse
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.command import Command
+
+FORMATS = ("huggingface", "safetensors", "saved_model", "tensorflow")
+"""The values of export's --format."""
+
+_IMPORT = """\
+Makes a run directory of a model of another program.
+
+  mtfrun import --from=/models/flan-t5-small --model_dir=/tmp/flan
+  mtfrun decode --model_dir=/tmp/flan --prompt="translate English to German: How old are you?"
+  mtfrun train  --gin_file=/tmp/flan/config.gin --gin_file=data/tsv_pairs.gin --model_dir=/tmp/run
+
+--from is a folder of Hugging Face: config.json, safetensors in one file or several with an index,
+and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its operative_config.gin.
+
+The new directory has config.gin, a checkpoint, and import.json, with which export gives back what
+was imported, bit for bit. No code of the folder is run and no pickle file is read."""
+
+_EXPORT = """\
+Writes the model of a run for other programs.
+
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=huggingface
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
+
+huggingface: a folder that transformers loads, for models of the families that import knows.
+safetensors: model.safetensors, all variables by their path, for any model.
+saved_model: a SavedModel with signatures, for tf.saved_model.load and servers.
+tensorflow: a checkpoint of TensorFlow, all variables by their path, for any model.
+
+--to must be a new directory; it appears when it is complete."""
+
+
+def _add_import_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--from", dest="source", help="a folder or a file of the other program", metavar="PATH")
+    add(
+        "--partial",
+        action="store_true",
+        help="leave out what is not supported, with a line about it, instead of stopping",
+    )
+
+
+def _check_import(flags: argparse.Namespace) -> None:
+    if not flags.source:
+        raise UsageError("import needs the model of another program: --from=/models/t5-small")
+    if flags.model_dir is None:
+        raise UsageError("import needs the directory of the run: --model_dir=/tmp/run")
+
+
+def _add_export_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--to", help="the directory to write, which must be new", metavar="DIR")
+    add("--format", choices=FORMATS, help="see above", metavar="FORMAT")
+    add("--checkpoint", default="latest", help="latest (default) or a step", metavar="C")
+    add(
+        "--max_shard_size",
+        help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, or "
+        "the files that were imported",
+        metavar="SIZE",
+    )
+
+
+def _check_export(flags: argparse.Namespace) -> None:
+    if flags.model_dir is None:
+        raise UsageError("export needs the directory of a run: --model_dir=/tmp/run")
+    if not flags.to:
+        raise UsageError("export needs a directory to write: --to=/models/mine")
+    if flags.format is None:
+        raise UsageError(f"export needs --format=, one of {', '.join(FORMATS)}")
+    if flags.checkpoint != "latest" and not flags.checkpoint.isdecimal():
+        raise UsageError(f"--checkpoint={flags.checkpoint} is neither a step nor latest")
+
+
+IMPORT = Command("import", _IMPORT, _add_import_flags, _check_import)
+EXPORT = Command("export", _EXPORT, _add_export_flags, _check_export)

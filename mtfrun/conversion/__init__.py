@@ -1,0 +1,32 @@
+"""Models of other programs: runs made of them, and files for other programs made of runs.
+
+An importer (`importer.py`: `Importer`, two methods) reads what is at a path and returns `Imported`:
+the text of a gin file, a function that gives values for variables, a step, further files.
+`run_writer.write_run` makes a run directory of it, `config.gin`, a checkpoint and `import.json`.
+`gin_text.GinFile` writes gin files. `hugging_face` has the importer of folders: `Folder` reads one,
+a `Family` takes its configuration and has one two-way table of its tensors, see `family.py`.
+"""
+
+from mtfrun.conversion.errors import ConversionError as ConversionError
+from mtfrun.conversion.gin_text import GinFile as GinFile
+from mtfrun.conversion.gin_text import Reference as Reference
+from mtfrun.conversion.importer import Imported as Imported
+from mtfrun.conversion.importer import Importer as Importer
+from mtfrun.conversion.importers import importer_for as importer_for
+from mtfrun.conversion.run_values import values_of_run as values_of_run
+from mtfrun.conversion.run_writer import check_new as check_new
+from mtfrun.conversion.run_writer import replaced_directory as replaced_directory
+from mtfrun.conversion.run_writer import write_run as write_run
+
+__all__ = [
+    "ConversionError",
+    "GinFile",
+    "Imported",
+    "Importer",
+    "Reference",
+    "check_new",
+    "importer_for",
+    "replaced_directory",
+    "values_of_run",
+    "write_run",
+]

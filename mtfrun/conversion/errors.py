@@ -1,0 +1,10 @@
+"""The error of files of other programs that cannot be converted."""
+
+from mtfrun.errors import InputError
+
+
+class ConversionError(InputError):
+    """Something cannot be imported or exported; one line: what, where, the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))

@@ -1,0 +1,9 @@
+"""Folders of Hugging Face: config.json, safetensors, tokenizers; import and export."""
+
+from mtfrun.conversion.hugging_face.export import export_folder as export_folder
+from mtfrun.conversion.hugging_face.hugging_face_importer import (
+    HuggingFaceImporter as HuggingFaceImporter,
+)
+from mtfrun.conversion.hugging_face.origin import read_origin as read_origin
+
+__all__ = ["HuggingFaceImporter", "export_folder", "read_origin"]

@@ -1,0 +1,117 @@
+"""The importer of folders of Hugging Face."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.conversion.gin_text import GinFile
+from mtfrun.conversion.hugging_face.family import Family
+from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX, SINGLE, Folder
+from mtfrun.conversion.hugging_face.known_families import family_of
+from mtfrun.conversion.hugging_face.origin import origin_files, origin_record
+from mtfrun.conversion.hugging_face.settings import Settings
+from mtfrun.conversion.hugging_face.tensor_table import TensorTable
+from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
+from mtfrun.conversion.importer import Imported
+
+_MODEL = "model/"
+# Fields that make transformers run Python code of the folder.
+_CODE = "auto_map"
+
+
+class HuggingFaceImporter:
+    """Reads config.json, safetensors and tokenizers."""
+
+    def recognises(self, path: pathlib.Path) -> bool:
+        """Returns whether a folder has a config.json or weights."""
+        folder = Folder(path)
+        return any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))
+
+    def read(self, path: pathlib.Path, *, partial: bool) -> Imported:
+        """Returns the model of a folder; its tensors are read when their values are asked for."""
+        folder = Folder(path)
+        settings = Settings(folder.config, str(path / CONFIG))
+        family = family_of(settings)
+        copies = _copies(folder, family.ties(settings))
+        settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
+        table = family.table(settings)
+<<<<<<< HEAD
+        table.check_names(settings.tensors, path)
+        tokenizer = read_tokenizer(folder, settings)
+=======
+        table.check_names(folder.tensors, path)
+        _check_copies(folder, table)
+        tokenizer = read_tokenizer(folder, settings, family.pad_id)
+>>>>>>> lm
+        notes = [note for note in (tokenizer.note,) if note]
+        if _CODE in settings.values:
+            notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
+        _config(folder, settings, family, tokenizer, path)  # for its errors
+        return Imported(
+            lambda directory: _config(folder, settings, family, tokenizer, directory),
+            lambda variables: _values(folder, table, variables),
+            files=origin_files(folder, table, tokenizer),
+            record=origin_record(folder, copies),
+            notes=notes,
+        )
+
+
+def _config(
+    folder: Folder,
+    settings: Settings,
+    family: Family,
+    tokenizer: Tokenizer,
+    directory: pathlib.Path,
+) -> str:
+    """Returns the text of config.gin of the run in `directory`."""
+    file = GinFile(
+        [
+            f"{family.title(settings)}, imported from {folder.path}.",
+            "",
+            f"Train on:  mtfrun train --gin_file={directory / 'config.gin'} --gin_file=... \\",
+            "               --model_dir=...",
+        ]
+    )
+    file.include("defaults.gin")
+    file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
+    family.write_gin(settings, file)
+    if tokenizer.pad_id:
+        file.bind(
+            "transformer.TokenEmbedding",
+            {"padding_id": tokenizer.pad_id},
+            comment="rows are filled up with it, for 0 is a token",
+        )
+    file.gap()
+    tokenizer.write_gin(file, directory)
+    return file.text()
+
+
+def _values(
+    folder: Folder, table: TensorTable, variables: Mapping[str, mtf.Variable]
+) -> dict[str, np.ndarray]:
+    """Returns the values of the model's variables, float32."""
+    shapes = {
+        path.removeprefix(_MODEL): tuple(variable.shape.to_integer_list)
+        for path, variable in variables.items()
+        if path.startswith(_MODEL)
+    }
+    values = table.to_ours(lambda name: folder.tensors[name].read(), shapes, folder.path)
+    return {f"{_MODEL}{path}": value.astype(np.float32) for path, value in values.items()}
+
+
+def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of the ties whose tensors are both in the folder and equal, to the bit."""
+    tensors = folder.tensors
+    return {
+        name: original
+        for name, original in ties.items()
+        if name in tensors
+        and original in tensors
+        and tensors[name][1:3] == tensors[original][1:3]  # type and shape
+        and tensors[name].read().tobytes() == tensors[original].read().tobytes()
+    }

@@ -1,0 +1,111 @@
+"""What a run directory keeps of the folder that it was imported from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtfrun.conversion.errors import ConversionError
+from mtfrun.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, INDEX, Folder
+from mtfrun.conversion.hugging_face.safetensors_file import file_content, read_header
+from mtfrun.conversion.hugging_face.tensor_table import TensorTable
+from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY, Tokenizer
+from mtfrun.conversion.run_writer import RECORD
+
+ORIGIN = "origin"
+"""The directory of files of a run that an export gives back as they were."""
+
+FORMAT = "huggingface"
+"""The format in import.json."""
+
+# Tensors without a meaning for the model.
+_KEPT = "kept.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The folder that a run was imported from.
+
+    Attributes:
+      shards: the types of its tensors by file and name, both in their order.
+      metadata: texts in the headers of the files.
+      copies: names of tensors that equal another one, by its name.
+      files: contents by name: config.json, generation_config.json, a tokenizer.
+      kept: tensors without a meaning for the model, by name.
+    """
+
+    shards: Mapping[str, Mapping[str, str]]
+    metadata: Mapping[str, str]
+    copies: Mapping[str, str]
+    files: Mapping[str, bytes]
+    kept: Mapping[str, np.ndarray]
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """The types of all tensors, by name."""
+        return {name: dtype for tensors in self.shards.values() for name, dtype in tensors.items()}
+
+
+def origin_record(folder: Folder, copies: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the entries of import.json; for `copies` see `Origin`."""
+    return {
+        "format": FORMAT,
+        "from": str(folder.path),
+        "metadata": dict(folder.metadata),
+        "copies": dict(copies),
+        "shards": {
+            name: {tensor: stored.dtype for tensor, stored in tensors.items()}
+            for name, tensors in folder.shards.items()
+        },
+    }
+
+
+def origin_files(folder: Folder, table: TensorTable, tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Returns the files that a run directory keeps of a folder, by their names in it."""
+    files = {f"{DIRECTORY}/{name}": content for name, content in tokenizer.files.items()}
+    for name in (CONFIG, GENERATION_CONFIG, INDEX):
+        if folder.has(name):
+            files[f"{ORIGIN}/{name}"] = folder.bytes_of(name)
+    kept = {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)}
+    if kept:
+        files[f"{ORIGIN}/{_KEPT}"] = file_content(kept, {})
+    return files
+
+
+def read_origin(directory: pathlib.Path) -> Origin | None:
+    """Returns what a run directory keeps; None if it was not imported from such a folder.
+
+    Raises:
+      ConversionError: a file of it is damaged.
+    """
+    if not (directory / RECORD).exists():
+        return None
+    try:
+        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            return None
+        files = {
+            path.name: path.read_bytes()
+            for place in (directory / ORIGIN, directory / DIRECTORY)
+            if place.is_dir()
+            for path in sorted(place.iterdir())
+            if path.name != _KEPT
+        }
+        return Origin(
+            record["shards"], record["metadata"], record["copies"], files, _kept(directory)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(f"{directory / RECORD} is damaged: {error}; import again") from error
+
+
+def _kept(directory: pathlib.Path) -> dict[str, np.ndarray]:
+    path = directory / ORIGIN / _KEPT
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        return {name: stored.read() for name, stored in read_header(path, file).tensors.items()}

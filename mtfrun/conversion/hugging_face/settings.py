@@ -1,0 +1,87 @@
+"""The settings in a config.json, read by name and type."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.conversion.errors import ConversionError
+from mtfrun.errors import did_you_mean
+
+_MISSING = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A configuration of transformers, of version 4 or 5.
+
+    Attributes:
+      values: the content of config.json.
+      where: the file, for messages.
+      tensors: names of the tensors of the folder, but for copies of others; empty for a model of
+        our own. What is tied depends on them as well: transformers uses a softmax of its own if
+        there is one, whatever the configuration says.
+    """
+
+    values: Mapping[str, Any]
+    where: str = "config.json"
+    tensors: frozenset[str] = frozenset()
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Returns an integer of at least 1.
+
+        Raises:
+          ConversionError: it is missing, without a default, or something else.
+        """
+        value = self._value(name, _MISSING if default is None else default)
+        if type(value) is not int or value < 1:
+            raise self.error(name, "must be an integer of at least 1")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Returns a number."""
+        value = self._value(name, _MISSING if default is None else default)
+        if type(value) not in (int, float):
+            raise self.error(name, "must be a number")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001 - the default of a flag
+        """Returns True or False."""
+        value = self._value(name, default)
+        if type(value) is not bool:
+            raise self.error(name, "must be true or false")
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Returns a text."""
+        value = self._value(name, _MISSING if default is None else default)
+        if type(value) is not str:
+            raise self.error(name, "must be a text")
+        return value
+
+    def optional_integer(self, name: str) -> int | None:
+        """Returns an integer, None where it is missing or null."""
+        return None if self.values.get(name) is None else self.integer(name)
+
+    def require(self, name: str, allowed: object) -> None:
+        """Raises ConversionError unless a setting is missing, null, or the value.
+
+        For settings that change what a model computes, of which one value is supported.
+        """
+        value = self.values.get(name)
+        if value is not None and value != allowed:
+            raise self.error(name, f"is not supported; supported: {allowed!r}")
+
+    def error(self, name: str, problem: str) -> ConversionError:
+        """Returns the error of a setting."""
+        return ConversionError(f"{self.where}: {name}={self.values.get(name)!r} {problem}")
+
+    def _value(self, name: str, default: object) -> Any:
+        value = self.values.get(name)
+        if value is not None:
+            return value
+        if default is _MISSING:
+            hint = did_you_mean(name, self.values)
+            raise ConversionError(f"{self.where} has no {name}{hint}")
+        return default

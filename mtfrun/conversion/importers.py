@@ -1,0 +1,33 @@
+"""All importers, and which of them reads a path."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from mtfrun.conversion.errors import ConversionError
+from mtfrun.conversion.hugging_face import HuggingFaceImporter
+from mtfrun.conversion.importer import Importer
+
+# In the order in which they are asked.
+IMPORTERS: Sequence[Importer] = (HuggingFaceImporter(),)
+
+
+def importer_for(path: pathlib.Path) -> Importer:
+    """Returns the importer of what is at a path.
+
+    Raises:
+      ConversionError: there is nothing, or nothing that can be imported.
+    """
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConversionError(f"--from={path}: {reason}; name a folder with a model") from error
+    for importer in IMPORTERS:
+        if importer.recognises(path):
+            return importer
+    raise ConversionError(
+        f"--from={path}: neither a folder of Hugging Face (config.json, *.safetensors) nor a run "
+        "of Mesh TensorFlow (operative_config.gin)"
+    )

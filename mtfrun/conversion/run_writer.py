@@ -1,0 +1,124 @@
+"""Run directories made of imported models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.conversion.errors import ConversionError
+from mtfrun.conversion.importer import Imported
+from mtfrun.rundir import RunDirectory, package_versions
+
+RECORD = "import.json"
+"""The file of a run directory that says where its model comes from."""
+
+# Returns the variables of training by checkpoint path, without storage, for a gin file.
+Build = Callable[[pathlib.Path], Mapping[str, mtf.Variable]]
+
+
+def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
+    """Makes the run directory of an imported model, whole or not at all.
+
+    Args:
+      imported: its configuration and values.
+      model_dir: the directory, which must be new or empty.
+      build: see `Build`; called with the configuration in a temporary directory beside.
+
+    Raises:
+      ConversionError: the directory is not empty, or values do not fit the configuration.
+      RunDirError: it cannot be written.
+    """
+    run = RunDirectory(model_dir)
+    target = pathlib.Path(run.path)
+    check_new(target, "--model_dir")
+    with replaced_directory(target) as directory:
+        _write(imported, directory, target, build)
+    return run
+
+
+def check_new(target: pathlib.Path, flag: str) -> None:
+    """Raises ConversionError unless there is nothing at a path but an empty directory."""
+    try:
+        names = os.listdir(target)  # noqa: PTH208 - the errors of all systems
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConversionError(f"{flag}={target}: {error.strerror}; name a new directory") from error
+    if names:
+        raise ConversionError(f"{flag}={target} is not empty: name a new directory")
+
+
+@contextlib.contextmanager
+def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a new directory beside `target` that takes its place at the end of the block.
+
+    An error removes it and leaves the target as it was. The target must not exist, or be empty.
+
+    Raises:
+      ConversionError: it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(target)
+    except OSError as error:
+        raise ConversionError(
+            f"cannot write {target}: {error.strerror}; free space or name a place you may write to"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, build: Build) -> None:
+    """Writes all files of a run into a directory that will be renamed to `target`."""
+    for name, content in imported.files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    run = RunDirectory(directory)
+    # Files of the configuration are where it says only once the directory has its name.
+    run.write_config(imported.config(directory))
+    variables = build(directory / "config.gin")
+    values = dict(imported.values(variables))
+    _check_values(values, variables)
+    values["step"] = np.asarray(imported.step, np.int64)
+    metadata = {"data_position": 0, "seed": 0, "versions": package_versions()}
+    run.checkpoints().save(
+        imported.step,
+        {path: _variable(path, variable, values) for path, variable in variables.items()},
+        metadata=metadata,
+    )
+    run.write_config(imported.config(target))
+    record = json.dumps(dict(imported.record), indent=1) + "\n"
+    (directory / RECORD).write_text(record, encoding="utf-8")
+
+
+def _check_values(values: Mapping[str, np.ndarray], variables: Mapping[str, mtf.Variable]) -> None:
+    """Raises ConversionError unless there is a value of the right shape for all of the model."""
+    missing = [path for path in variables if path.startswith("model/") and path not in values]
+    surplus = [path for path in values if path not in variables]
+    if missing or surplus:
+        what = f"no value for {missing[0]}" if missing else f"no variable for {surplus[0]}"
+        raise ConversionError(f"the configuration does not fit the values: {what}")
+    for path, value in values.items():
+        sizes = variables[path].shape.to_integer_list
+        if list(value.shape) != sizes:
+            raise ConversionError(f"{path} has sizes {list(value.shape)}, not {sizes}")
+
+
+def _variable(path: str, spec: mtf.Variable, values: Mapping[str, np.ndarray]) -> tf.Variable:
+    """Returns a variable with its value, 0 where there is none."""
+    value = values.get(path)
+    if value is None:
+        value = np.zeros(spec.shape.to_integer_list, spec.dtype.as_numpy_dtype)
+    return tf.Variable(np.asarray(value).astype(spec.dtype.as_numpy_dtype))
