@@ -40,14 +40,8 @@ class HuggingFaceImporter:
         copies = _copies(folder, family.ties(settings))
         settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
         table = family.table(settings)
-<<<<<<< HEAD
         table.check_names(settings.tensors, path)
-        tokenizer = read_tokenizer(folder, settings)
-=======
-        table.check_names(folder.tensors, path)
-        _check_copies(folder, table)
         tokenizer = read_tokenizer(folder, settings, family.pad_id)
->>>>>>> lm
         notes = [note for note in (tokenizer.note,) if note]
         if _CODE in settings.values:
             notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
