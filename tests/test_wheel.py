@@ -72,7 +72,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def test_the_wheel_trains_outside_the_checkout(
     programs: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    code = "import mtfrun, mtfrun.cli.configuration.files as files; print(files.SHIPPED)"
+    code = "import mtfrun, mtfrun.configuration.files as files; print(files.SHIPPED)"
     shipped = _run(programs / "python", "-c", code, cwd=tmp_path).strip()
     assert pathlib.Path(shipped).is_relative_to(programs.parent)
     names = {os.path.relpath(path, ROOT / "gin") for path in (ROOT / "gin").rglob("*.gin")}

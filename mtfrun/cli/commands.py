@@ -15,68 +15,36 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from mtfrun import mtf, processes
+from mtfrun.api.build import Built
+from mtfrun.api.caching_progress import caching_progress
+from mtfrun.api.opening import opened, restored, trained_run
+from mtfrun.api.run_training import TrainChoices, prepared, run_training
+from mtfrun.api.settings import Settings
 from mtfrun.cli import conversion_commands, data_commands, vocab_commands
-from mtfrun.cli.build import ROOTS, Built, build
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.checks import check_taken
-from mtfrun.cli.configuration.statements import Binding
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.output_lines import json_line, text_line
 from mtfrun.cli.plan import describe_dry_run, plan
-from mtfrun.cli.recorded_training import as_text, recorded
-from mtfrun.cli.terminal.caching_progress import caching_progress
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.cli.verify import verify
-from mtfrun.experiment import Experiment, Inference, Training
+from mtfrun.experiment import Experiment, Inference
 from mtfrun.models import NonFiniteError
-from mtfrun.mtf.devices import unused_gpu
-from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 
 
 @terminable()  # until the loop of training handles signals itself: caches may be built before
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run prints a description of the run."""
-    bindings = _parse(flags)
-    with mtf.planned_meshes() if flags.dry_run else contextlib.nullcontext():
-        experiment, evaluation = _build(flags)
-        training = config.configured(Training, experiment, evaluation)
-    check_taken(bindings, config.operative_config_text())
-    evaluation.check_split()
+    preparation = prepared(_settings(flags), planned=flags.dry_run)
     if flags.dry_run:
-        print(describe_dry_run(training, flags.program_dump))
+        print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
-    gpu = unused_gpu()
-    for warning in [*misspelt_rules(experiment.mesh), *([gpu] if gpu else [])]:
-        _print_once(f"mtfrun: warning: {warning}")
-    run = RunDirectory(flags.model_dir)
-    texts = {
-        "operative_config": config.operative_config_text(),
-        "config": config.config_text(flags.gin_allow_imports),
-        "command": as_text(command),
-    }
-    with contextlib.ExitStack() as stack:
-
-        def begin() -> None:
-            run.prepare()
-            stack.enter_context(run.lock())
-            finished_steps = lambda: training.state.finished_steps  # noqa: E731
-            stack.enter_context(recorded(run, texts, command, finished_steps))
-            if flags.restart:
-                _restart(run)
-
-        processes.by_first(begin)
-        result = training.run(
-            run,
-            texts={tag: config.as_markdown(text) for tag, text in texts.items()},
-            profile=flags.profile,
-            accept_changes=flags.accept_changes,
-        )
+    choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile)
+    result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
     if result.signal is not None:
         _print_once(f"mtfrun: stopped and saved at step {result.step}")
         return 128 + result.signal
@@ -185,40 +153,27 @@ def _print_once(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _parse(flags: argparse.Namespace, run_config: str | None = None) -> list[Binding]:
-    """Parses the configuration of --gin_file or, if not None, of the file of a run."""
-    return config.parse(
-        flags.gin_file if run_config is None else [run_config],
-        flags.bindings,
-        search_paths=flags.gin_search_paths,
-        roots=ROOTS,
-        allowed_imports=None if run_config is None else flags.gin_allow_imports,
-    )
+def _settings(flags: argparse.Namespace) -> Settings:
+    """Returns the gin files and bindings of the flags."""
+    return Settings(flags.gin_file, flags.bindings, flags.gin_search_paths, flags.gin_allow_imports)
 
 
-def _build(flags: argparse.Namespace) -> Built:
-    """Returns the objects of the configuration, on a mesh of the devices that the flags give."""
-    built = build()
-    mesh, of_each = built.experiment.mesh, flags.devices_per_process
+def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
+    """Raises UsageError unless the mesh has the devices that the flags give."""
+    of_each = flags.devices_per_process
     if of_each is not None and mesh.size != of_each * processes.count():
         raise UsageError(
             f"mesh {mesh.shape.to_string} has {mesh.size} device(s), {processes.count()} "
             f"process(es) with --devices_per_process={of_each} have {of_each * processes.count()}: "
             "change one of them"
         )
-    return built
 
 
 def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
-    run = None if flags.model_dir is None else _trained_run(flags.model_dir)
-    run_config = None
-    if run is not None and not flags.gin_file:
-        run.read_config()  # for its error, which names the remedy
-        run_config = run.config_path
-    bindings = _parse(flags, run_config)
-    built = _build(flags)
-    check_taken(bindings, config.operative_config_text())
+    run = None if flags.model_dir is None else trained_run(flags.model_dir)
+    built = opened(run, _settings(flags))
+    _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
         _record_where_possible(run, command)
     return run, built
@@ -228,17 +183,15 @@ def _restored(
     flags: argparse.Namespace, experiment: Experiment, run: RunDirectory | None
 ) -> Iterator[int]:
     """Yields the step of every checkpoint that the flags name, after it was restored."""
-    if run is None:
-        yield experiment.restore_without_run()
-        return
-    restore = functools.partial(experiment.restore, run)
-    if flags.command == "eval" and flags.continuous:
+    if run is not None and flags.command == "eval" and flags.continuous:
+        restore = functools.partial(experiment.restore, run)
         yield from each_restored(run, steps_as_they_appear(run), restore)
-    elif flags.checkpoint == "all":
+    elif run is not None and flags.checkpoint == "all":
         steps = processes.by_first(run.checkpoints().steps)
-        yield from each_restored(run, steps, restore)
+        yield from each_restored(run, steps, functools.partial(experiment.restore, run))
     else:
-        yield restore(None if flags.checkpoint == "latest" else int(flags.checkpoint))
+        step = None if flags.checkpoint == "latest" else int(flags.checkpoint)
+        yield restored(experiment, run, step)
 
 
 def _converse(inference: Inference) -> None:
@@ -255,18 +208,6 @@ def _converse(inference: Inference) -> None:
             print(text_line(output), end="", flush=True)
 
 
-def _trained_run(model_dir: str) -> RunDirectory:
-    """Returns the run of a directory.
-
-    Raises:
-      RunDirError: there is no directory, or no checkpoint in it.
-    """
-    run = RunDirectory(model_dir)
-    run.require()
-    run.checkpoints().require()
-    return run
-
-
 def _record_where_possible(run: RunDirectory, command: Sequence[str]) -> None:
     """Records a command that only reads the run, unless the directory cannot be written."""
     try:
@@ -274,13 +215,6 @@ def _record_where_possible(run: RunDirectory, command: Sequence[str]) -> None:
     except RunDirError as error:
         problem, _, _ = str(error).partition("; ")
         print(f"mtfrun: warning: {problem}; nothing is recorded there", file=sys.stderr)
-
-
-def _restart(run: RunDirectory) -> None:
-    """Moves the run's checkpoints aside, so that training begins at step 0."""
-    directory = run.set_checkpoints_aside()
-    if directory is not None:
-        print(f"mtfrun: beginning again; the old checkpoints are in {directory}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import mtf
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.checks import check_taken
+from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.configuration import config
+from mtfrun.configuration.checks import check_taken
 from mtfrun.conversion import (
     ConversionError,
     check_new,
@@ -85,6 +85,6 @@ def _variables_of(config_path: pathlib.Path) -> Mapping[str, mtf.Variable]:
     bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
     with mtf.planned_meshes():
         experiment, evaluation = build()
-        training = config.configured(Training, experiment, evaluation)
+        training: Training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
     return training.state.named_variables()

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.cli.build import ROOTS
-from mtfrun.cli.configuration import config
+from mtfrun.api.build import ROOTS
 from mtfrun.cli.data.length_statistics import bytes_of, length_statistics
 from mtfrun.cli.data.row_view import Meanings, RowView, row_views
 from mtfrun.cli.data.rows_html import rows_html
@@ -21,6 +20,7 @@ from mtfrun.cli.data.rows_text import rows_text
 from mtfrun.cli.data.statistics_text import statistics_lines
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.configuration import config
 from mtfrun.data import Batch, Data, DataError, padding_of
 from mtfrun.data.cache_choice import CacheChoice, Cached
 from mtfrun.experiment import Evaluation, Experiment

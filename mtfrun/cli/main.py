@@ -10,17 +10,18 @@ import traceback
 from collections.abc import Sequence
 
 from mtfrun import processes
-from mtfrun.cli.configuration.files import require_gin_file
-from mtfrun.cli.errors import is_input_error, one_line
+from mtfrun.cli.errors import is_input_error
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.joining import joined, may_follow
 from mtfrun.cli.launch.command import launch
 from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.cli.program_dump import program_dump
-from mtfrun.cli.terminal.quiet import quiet_import
 from mtfrun.cli.terminal.standard_error import unfailing_stderr
 from mtfrun.cli.terminal.standard_output import discard, named_stdout
 from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
+from mtfrun.configuration.files import require_gin_file
+from mtfrun.configuration.one_line import one_line
+from mtfrun.quiet import quiet_import
 
 OK, FAILED, BAD_INPUT = 0, 1, 2
 

@@ -8,12 +8,12 @@ import pathlib
 from collections.abc import Sequence
 
 from mtfrun import mtf
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.checks import check_taken
+from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.search import calibrate_devices, search_layouts
 from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.configuration import config
+from mtfrun.configuration.checks import check_taken
 from mtfrun.experiment import Training
 from mtfrun.planning import (
     Plan,

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mtfrun import mtf
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.statements import MACRO, Binding
+from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
+from mtfrun.configuration import config
+from mtfrun.configuration.statements import MACRO, Binding
 from mtfrun.experiment import Experiment, Training
 from mtfrun.planning import (
     Candidate,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.checks import check_taken
-from mtfrun.cli.configuration.statements import Binding
+from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.verify import MeshFlags
 from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.configuration import config
+from mtfrun.configuration.checks import check_taken
+from mtfrun.configuration.statements import Binding
 from mtfrun.experiment import Training
 from mtfrun.verification import (
     FirstRows,

@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from mtfrun.cli.build import ROOTS
-from mtfrun.cli.configuration import config
+from mtfrun.api.build import ROOTS
 from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.configuration import config
 from mtfrun.data import Data, SentencePieceTraining, train_sentencepiece
 from mtfrun.experiment import Experiment
 from mtfrun.experiment.experiment import ALL_DATA

@@ -41,7 +41,7 @@ from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.keys_and_values import KeysAndValues
-from mtfrun.layers.layer import Layer, metric_shapes, updated_paths
+from mtfrun.layers.layer import Layer, depends_on_padding, metric_shapes, updated_paths
 from mtfrun.layers.looped import looped
 from mtfrun.layers.losses import (
     regularised_cross_entropy,
@@ -58,7 +58,14 @@ from mtfrun.layers.relative_position import (
     RelativePositionBias,
     relative_position_bucket,
 )
-from mtfrun.layers.rotary import rotate
+from mtfrun.layers.rotary import RotaryPositions, rotate
+from mtfrun.layers.rotary_scaling import (
+    LinearScaling,
+    Llama3Scaling,
+    RotaryScaling,
+    YarnScaling,
+    yarn_magnitude,
+)
 
 __all__ = [
     "MASKED",
@@ -83,6 +90,8 @@ __all__ = [
     "KeysAndValues",
     "Layer",
     "LayerNorm",
+    "LinearScaling",
+    "Llama3Scaling",
     "Metric",
     "MultiHeadAttention",
     "NotPadding",
@@ -91,12 +100,15 @@ __all__ = [
     "Reach",
     "RelativeLogits",
     "RelativePositionBias",
+    "RotaryPositions",
+    "RotaryScaling",
     "SameSegment",
     "SeesUpTo",
     "SeparableConv1D",
     "SinusoidPositions",
     "WeightNoise",
     "Window",
+    "YarnScaling",
     "attention_in_blocks",
     "attention_mask_autoregressive",
     "attention_mask_causal",
@@ -105,6 +117,7 @@ __all__ = [
     "attention_mask_up_to",
     "causal",
     "dense",
+    "depends_on_padding",
     "differentiated",
     "dot_product_attention",
     "layer_norm",
@@ -121,4 +134,5 @@ __all__ = [
     "softmax_cross_entropy_with_logits",
     "updated_paths",
     "weights_nonzero",
+    "yarn_magnitude",
 ]

@@ -1,4 +1,4 @@
-"""The number and the size of attention heads."""
+"""The heads of attention: their number, size and projections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtfrun.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class AttentionHeads:
-    """The number and the size of the heads of attention.
+    """The number and the size of the heads of attention, and what their projections have.
 
     With fewer memory heads than heads, `num_heads // num_memory_heads` queries share keys and
     values (Ainslie et al. 2023, arXiv:2305.13245); with one memory head, all queries do (Shazeer
@@ -20,6 +20,11 @@ class AttentionHeads:
       num_heads: the number of queries of a position.
       num_memory_heads: the number of keys and values of a position; None for `num_heads`.
       d_kv: the size of a query, a key or a value.
+      scaled_logits: logits are divided by the square root of `d_kv`, as in Vaswani et al. 2017,
+        arXiv:1706.03762, equation 1. Otherwise, as in Mesh TensorFlow, this factor is part of the
+        initial projection of queries.
+      use_bias: the projections to queries, keys and values have biases.
+      use_output_bias: the projection of the result has one.
 
     Raises:
       InputError: a size is below 1, or the memory heads do not divide the heads.
@@ -28,6 +33,9 @@ class AttentionHeads:
     num_heads: int = 8
     num_memory_heads: int | None = None
     d_kv: int = 64
+    scaled_logits: bool = False
+    use_bias: bool = False
+    use_output_bias: bool = False
 
     def __post_init__(self) -> None:
         for name, size in (("heads", self.num_heads), ("d_kv", self.d_kv)):

@@ -72,13 +72,35 @@ class Dense(mtf.Module):
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., *new_dims} for x: {..., *reduced_dims}, in the activation type."""
         dtype = self._dtypes.activation
-        for name, inner_name in self._renamed.items():
-            x = mtf.rename_dimension(x, name, inner_name)
         y = dense(
-            mtf.cast(x, dtype),
+            self._input(x),
             mtf.cast(self.kernel, dtype),
             None if self.bias is None else mtf.cast(self.bias, dtype),
             reduced_dims=self._reduced_dims,
             new_dims=self._new_dims,
         )
         return y if self._activation is None else self._activation(y)
+
+    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {rows, *new_dims}: every row by the map of its own expert.
+
+        Args:
+          x: {rows, *reduced_dims}, sorted by expert.
+          sizes: {expert} int32, how many rows each has; see `mtf.grouped_matmul`.
+          call: see `Call`.
+        """
+        dtype = self._dtypes.activation
+        x = self._input(x)
+        y = mtf.grouped_matmul(x, mtf.cast(self.kernel, dtype), sizes)
+        if self.bias is not None:
+            one = mtf.Dimension("_one", 1)
+            ones = mtf.ones(x.mesh, [x.shape[0], one], dtype)
+            biases = mtf.reshape(mtf.cast(self.bias, dtype), [*sizes.shape, one, *self._new_dims])
+            y = y + mtf.grouped_matmul(ones, biases, sizes)
+        return y if self._activation is None else self._activation(y)
+
+    def _input(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns x in the activation type, with the dimensions of the kernel."""
+        for name, inner_name in self._renamed.items():
+            x = mtf.rename_dimension(x, name, inner_name)
+        return mtf.cast(x, self._dtypes.activation)

@@ -50,3 +50,8 @@ class DenseProduct(mtf.Module):
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., *new_dims} for x {..., *reduced_dims}."""
         return functools.reduce(mtf.multiply, (factor(x, call) for factor in self.factors))
+
+    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {rows, *new_dims} for x {rows, *reduced_dims}; see `Dense.of_rows`."""
+        factors = (factor.of_rows(x, sizes, call) for factor in self.factors)
+        return functools.reduce(mtf.multiply, factors)

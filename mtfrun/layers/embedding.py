@@ -21,9 +21,14 @@ class Embedding(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         initializer: mtf.Initializer = mtf.initializers.RandomNormal(1.0),
+        logits_scale: float | None = None,
     ) -> None:
-        """Makes the spec of the table {vocab, d_model}."""
+        """Makes the spec of the table {vocab, d_model}.
+
+        `logits_scale` is the factor of the vectors in `logits`; None for d_model ** -0.5.
+        """
         super().__init__()
+        self.logits_scale = d_model.size**-0.5 if logits_scale is None else logits_scale
         self._vocab = vocab
         self._d_model = d_model
         self._dtypes = dtypes
@@ -37,11 +42,11 @@ class Embedding(mtf.Module):
     def logits(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns logits {..., vocab} of x: {..., d_model}: the table tied to the softmax.
 
-        x is scaled by d_model ** -0.5, so that a table of unit variance gives logits of unit
-        variance; Raffel et al. 2020, arXiv:1910.10683.
+        x is scaled, by default by d_model ** -0.5, so that a table of unit variance gives logits
+        of unit variance; Raffel et al. 2020, arXiv:1910.10683.
         """
         dtype = self._dtypes.activation
-        x = mtf.cast(x, dtype) * self._d_model.size**-0.5
+        x = mtf.cast(x, dtype) * self.logits_scale
         output_shape = [*(x.shape - self._d_model), self._vocab]
         return mtf.einsum([x, mtf.cast(self.table, dtype)], output_shape=output_shape)
 
@@ -83,6 +88,11 @@ class PositionalEmbedding(mtf.Module):
         vectors = mtf.rename_dimension(vectors, self._max_length.name, length.name)
         return mtf.cast(vectors, self._dtypes.activation)
 
+    @property
+    def max_length(self) -> int:
+        """The number of positions that have a vector."""
+        return self._max_length.size
+
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than the table."""
         _check_length(length, self._max_length.size)
@@ -110,7 +120,7 @@ class SinusoidPositions(mtf.Module):
         if d_model.size % 2:
             raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")
         self._mesh = mesh
-        self._max_length = max_length
+        self.max_length = max_length
         self._d_model = d_model
         self._dtypes = dtypes
 
@@ -125,7 +135,7 @@ class SinusoidPositions(mtf.Module):
 
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than `max_length`."""
-        _check_length(length, self._max_length)
+        _check_length(length, self.max_length)
 
     def _vectors(self, positions: mtf.Tensor) -> mtf.Tensor:
         half = self._d_model.size // 2

@@ -17,7 +17,7 @@ from mtfrun.layers.call import Call
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.head_groups import QUERY_LENGTH, HeadGroups
 from mtfrun.layers.keys_and_values import KeysAndValues
-from mtfrun.layers.rotary import rotate
+from mtfrun.layers.rotary import RotaryPositions, rotate
 
 
 class MultiHeadAttention(mtf.Module):
@@ -30,21 +30,22 @@ class MultiHeadAttention(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         heads: AttentionHeads = AttentionHeads(),
-        rotary: bool = False,
+        rotary: bool | RotaryPositions = False,
         dropout_rate: float = 0.0,
         block_length: int | None = None,
     ) -> None:
         """Makes the specs of query, key, value {d_model, heads, d_kv}; output has d_model last.
 
         Grouped heads have {..., heads, query_heads, ...} in query and output, and one memory head
-        has {d_model, d_kv} in key and value; see `AttentionHeads`.
+        has {d_model, d_kv} in key and value; see `AttentionHeads`. Biases have what a projection
+        maps to: "query_bias" {heads, d_kv}, "output_bias" {d_model}.
 
         Args:
           mesh: the mesh.
           d_model: the dimension of the vectors.
           dtypes: of variables and of activations.
-          heads: their number and size.
-          rotary: queries and keys are rotated by their position.
+          heads: their number and size, and what the projections have.
+          rotary: queries and keys are rotated by their position; True for the usual frequencies.
           dropout_rate: of the attention weights.
           block_length: whole sequences with more positions are computed in blocks of at most so
             many, with memory proportional to their length, see `attention_in_blocks`; None to
@@ -60,13 +61,15 @@ class MultiHeadAttention(mtf.Module):
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
-        self._rotary = rotary
+        self._rotary = RotaryPositions() if rotary is True else rotary or None
         self._query_heads, self._memory_heads = heads.query_dims, heads.memory_dims
         self._d_kv = heads.size_dim
         inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
         fan_in = mtf.VarianceScaling()([d_model], memory)
+        self._logits_scale = heads.d_kv**-0.5 if heads.scaled_logits else 1.0
         # The factor d_kv ** -0.5 of the logits, squared because this scales a variance.
-        query_init = mtf.VarianceScaling(scale=1.0 / heads.d_kv)([d_model], inner)
+        query_scale = 1.0 if heads.scaled_logits else 1.0 / heads.d_kv
+        query_init = mtf.VarianceScaling(scale=query_scale)([d_model], inner)
         output_init = mtf.VarianceScaling()(inner, [d_model])
 
         def projection(
@@ -78,6 +81,13 @@ class MultiHeadAttention(mtf.Module):
         self.key = projection([d_model, *memory], fan_in, memory)
         self.value = projection([d_model, *memory], fan_in, memory)
         self.output = projection([*inner, d_model], output_init, inner)
+        self.query_bias = self.key_bias = self.value_bias = self.output_bias = None
+        if heads.use_bias:
+            self.query_bias = mtf.Variable(mesh, inner, dtype=dtypes.master)
+            self.key_bias = mtf.Variable(mesh, memory, dtype=dtypes.master)
+            self.value_bias = mtf.Variable(mesh, memory, dtype=dtypes.master)
+        if heads.use_output_bias:
+            self.output_bias = mtf.Variable(mesh, [d_model], dtype=dtypes.master)
         self.dropout = Dropout(dropout_rate)
 
     def __call__(
@@ -102,9 +112,7 @@ class MultiHeadAttention(mtf.Module):
           call: see `Call`.
           position: that of x where x is one position, an int32 scalar; rotary queries need it.
         """
-        query = self._project(x, self.query, self._query_heads)
-        if self._rotary:
-            query = self._rotate(query, position)
+        query = self._queries(x, position)
         mixed = dot_product_attention(
             query,
             *memory,
@@ -129,11 +137,8 @@ class MultiHeadAttention(mtf.Module):
           call: see `Call`.
         """
         groups = self._head_groups(x.shape.get_dim_by_name("length"))
-        query = self._project(x, self.query, self._query_heads, groups)
-        keys = self._project(memory, self.key, self._memory_heads, groups)
-        values = self._project(memory, self.value, self._memory_heads, groups)
-        if self._rotary:
-            query, keys = self._rotate(query, None), self._rotate(keys, None)
+        query = self._queries(x, None, groups)
+        keys, values = self.keys_and_values(memory, None, groups)
         length, memory_length = query.shape.dims[-2], keys.shape.dims[-2]
         whole = mtf.Dimension("memory_length", memory_length.size)
         bias = bias.map(self._of_grouped_heads)
@@ -183,18 +188,22 @@ class MultiHeadAttention(mtf.Module):
         )
 
     def keys_and_values(
-        self, memory: mtf.Tensor, position: mtf.Tensor | None = None
+        self,
+        memory: mtf.Tensor,
+        position: mtf.Tensor | None = None,
+        groups: HeadGroups | None = None,
     ) -> KeysAndValues:
         """Returns the keys and values of a memory {batch..., memory_length, d_model}.
 
         Args:
           memory: as above, or {batch..., d_model} for one position.
           position: that of the memory where it is one position, an int32 scalar.
+          groups: of heads, see `HeadGroups`; None where the length is not split.
         """
-        keys = self._project(memory, self.key, self._memory_heads)
-        if self._rotary:
-            keys = self._rotate(keys, position)
-        return KeysAndValues(keys, self._project(memory, self.value, self._memory_heads))
+        heads = self._memory_heads
+        keys = self._project(memory, self.key, self.key_bias, heads, groups)
+        values = self._project(memory, self.value, self.value_bias, heads, groups)
+        return KeysAndValues(self._rotated(keys, position), values)
 
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
@@ -246,11 +255,21 @@ class MultiHeadAttention(mtf.Module):
             )
         return HeadGroups(heads, parts)
 
-    def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
+    def _queries(
+        self, x: mtf.Tensor, position: mtf.Tensor | None, groups: HeadGroups | None = None
+    ) -> mtf.Tensor:
+        """Returns the queries of x, with the factor of the logits; see `keys_and_values`."""
+        query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
+        query = self._rotated(query, position)
+        return query if self._logits_scale == 1.0 else query * self._logits_scale
+
+    def _rotated(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
         """Returns x {..., length, d_kv} rotated by position; None for positions 0, 1, ..."""
+        if self._rotary is None:
+            return x
         if position is None:
             position = mtf.range(self._mesh, x.shape.dims[-2])
-        return rotate(x, position, self._d_kv)
+        return rotate(x, position, self._d_kv, self._rotary)
 
     def _of_grouped_heads(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns x {heads, ...} with the dimensions of grouped heads in place of heads."""
@@ -263,6 +282,7 @@ class MultiHeadAttention(mtf.Module):
         self,
         x: mtf.Tensor,
         kernel: mtf.Variable,
+        bias: mtf.Variable | None,
         heads: Sequence[mtf.Dimension],
         groups: HeadGroups | None = None,
     ) -> mtf.Tensor:
@@ -279,11 +299,17 @@ class MultiHeadAttention(mtf.Module):
             weights = groups.of_kernel(weights)
             own = [groups.own if dim == groups.heads else dim for dim in inner]
             inner = [groups.groups, *own]
-        return mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
+        projected = mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
+        if bias is None:
+            return projected
+        added = mtf.cast(bias, dtype)
+        added = added if groups is None else groups.of_kernel(added)
+        return mtf.add(projected, added, output_shape=inner)
 
     def _output(self, mixed: mtf.Tensor, shape: mtf.Shape, groups: HeadGroups | None) -> mtf.Tensor:
         """Returns the vectors of this shape for {..., heads, ..., d_kv}."""
         output = mtf.cast(self.output, self._dtypes.activation)
         if groups is not None:
             output = groups.of_kernel(output)
-        return mtf.einsum([mixed, output], output_shape=shape)
+        y = mtf.einsum([mixed, output], output_shape=shape)
+        return y if self.output_bias is None else y + mtf.cast(self.output_bias, y.dtype)

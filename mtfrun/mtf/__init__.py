@@ -62,6 +62,7 @@ from mtfrun.mtf.ops.elementwise import (
     cast,
     cos,
     elu,
+    exact_gelu,
     exp,
     gelu,
     identity,
@@ -75,6 +76,7 @@ from mtfrun.mtf.ops.elementwise import (
     rsqrt,
     selu,
     sigmoid,
+    sigmoid_gelu,
     sign,
     sin,
     softplus,
@@ -87,6 +89,7 @@ from mtfrun.mtf.ops.elementwise import (
     to_float,
     to_int32,
 )
+from mtfrun.mtf.ops.grouped_matmul import grouped_matmul
 from mtfrun.mtf.ops.indexing.gather import gather
 from mtfrun.mtf.ops.indexing.gather_rows import gather_rows
 from mtfrun.mtf.ops.indexing.top_k import (
@@ -242,6 +245,7 @@ __all__ = [
     "einsum",
     "elu",
     "equal",
+    "exact_gelu",
     "exp",
     "floordiv",
     "function",
@@ -251,6 +255,7 @@ __all__ = [
     "gradients",
     "greater",
     "greater_equal",
+    "grouped_matmul",
     "halo_exchange",
     "identity",
     "import_fully_replicated",
@@ -318,6 +323,7 @@ __all__ = [
     "sharded",
     "shift",
     "sigmoid",
+    "sigmoid_gelu",
     "sign",
     "sin",
     "slice",

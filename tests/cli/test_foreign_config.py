@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from mtfrun.cli.configuration import config as config_module
-from mtfrun.cli.configuration.foreign import check_foreign
-from mtfrun.cli.configuration.statements import Statements
+from mtfrun.configuration import config as config_module
+from mtfrun.configuration.foreign import check_foreign
+from mtfrun.configuration.statements import Statements
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_replaced_after_the_check_has_no_effect(
     assert not marker.exists()
 
 
-_STATEMENTS = "from mtfrun.cli.configuration import statements\n"
+_STATEMENTS = "from mtfrun.configuration import statements\n"
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ _STATEMENTS = "from mtfrun.cli.configuration import statements\n"
     [
         (_STATEMENTS + "{} = @statements.os.system()", "statements.os.system", "os"),
         (
-            "import mtfrun.cli.configuration.statements\n"
-            "{} = @mtfrun.cli.configuration.statements.os.system()",
+            "import mtfrun.configuration.statements\n"
+            "{} = @mtfrun.configuration.statements.os.system()",
             None,
             "os",
         ),

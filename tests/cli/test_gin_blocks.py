@@ -6,11 +6,11 @@ import pathlib
 
 import pytest
 
-from mtfrun.cli.build import ROOTS
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.foreign import check_foreign
-from mtfrun.cli.configuration.statements import Statements
-from mtfrun.cli.errors import ConfigError
+from mtfrun.api.build import ROOTS
+from mtfrun.configuration import config
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.foreign import check_foreign
+from mtfrun.configuration.statements import Statements
 
 HEAD = """include "defaults.gin"
 include "models/lm_tiny.gin"
@@ -155,7 +155,7 @@ def test_a_block_of_a_run_directory_names_nothing_foreign(
     path = tmp_path / "config.gin"
     path.write_text(f"""from __gin__ import dynamic_registration
 from mtfrun import mtf
-from mtfrun.cli.configuration import statements
+from mtfrun.configuration import statements
 {block}
 """)
     configuration = Statements()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mtfrun import data
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
+from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.flags import parse_flags
+from mtfrun.configuration import config
 from mtfrun.experiment import Experiment
 from tests.cli.command import TINY
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.checks import check_taken
-from mtfrun.cli.configuration.files import SHIPPED, shipped_gin_files
+from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.plan import describe_dry_run
+from mtfrun.configuration import config
+from mtfrun.configuration.checks import check_taken
+from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.experiment import Training
 from tests.cli.command import mtfrun

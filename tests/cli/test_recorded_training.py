@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from mtfrun.cli.recorded_training import as_text, recorded
+from mtfrun.api.recorded_training import as_text, recorded
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 

@@ -8,8 +8,8 @@ import pathlib
 import pytest
 
 from mtfrun import mtf
-from mtfrun.cli.build import ROOTS
-from mtfrun.cli.configuration import config
+from mtfrun.api.build import ROOTS
+from mtfrun.configuration import config
 from mtfrun.planning import shipped_profiles
 from tests.cli.command import TINY, mtfrun, mtfrun_here
 

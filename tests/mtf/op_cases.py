@@ -79,7 +79,7 @@ ELEMENTWISE = [
         "smooth_functions",
         _each(
             "identity optimization_barrier sin cos square exp sigmoid tanh negative swish gelu elu"
-            " selu softplus"
+            " selu softplus exact_gelu sigmoid_gelu"
         ),
         (AB,),
     ),
@@ -222,6 +222,12 @@ CONTRACTIONS = [
         "einsum_with_reduced_dims",
         lambda x, y: mtf.einsum([x, y], reduced_dims=["a:8", "c:8"]),
         (ABC, BC),
+    ),
+    OpCase(
+        "grouped_matmul",
+        lambda x, kernels, sizes: mtf.grouped_matmul(x, kernels, mtf.abs(sizes) % 2),
+        (AB, "c:8;b:8;d:8", "int c:8"),
+        (DATA_MODEL, "c:data;d:model", "a:data;c:model"),
     ),
     OpCase(
         "sparse_softmax_cross_entropy",

@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, training
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
+from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.flags import parse_flags
+from mtfrun.configuration import config
 from mtfrun.experiment import Training
 from mtfrun.planning import Plan, Resources, as_json, plan_training
 

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun import mtf
-from mtfrun.cli.build import ROOTS, build
-from mtfrun.cli.configuration import config
-from mtfrun.cli.configuration.statements import MACRO, Binding
-from mtfrun.cli.errors import UsageError, one_line
+from mtfrun.api.build import ROOTS, build
+from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.flags.parse import GIN_PREFIX
 from mtfrun.cli.launch.smaller_mesh import SmallerMesh, smaller_meshes
+from mtfrun.configuration import config
+from mtfrun.configuration.one_line import one_line
+from mtfrun.configuration.statements import MACRO, Binding
 from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 

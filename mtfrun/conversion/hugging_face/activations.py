@@ -8,9 +8,15 @@ from mtfrun.conversion.hugging_face.settings import Settings
 # The tanh form of gelu has several names: transformers/activations.py.
 ACTIVATIONS = {
     "relu": "mtf.relu",
+    "gelu": "mtf.exact_gelu",
     "gelu_new": "mtf.gelu",
     "gelu_pytorch_tanh": "mtf.gelu",
     "gelu_fast": "mtf.gelu",
+    "gelu_accurate": "mtf.gelu",
+    "gelu_python_tanh": "mtf.gelu",
+    "gelu": "mtf.exact_gelu",
+    "gelu_python": "mtf.exact_gelu",
+    "quick_gelu": "mtf.sigmoid_gelu",
     "silu": "mtf.swish",
     "swish": "mtf.swish",
     "tanh": "mtf.tanh",

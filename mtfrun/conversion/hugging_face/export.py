@@ -41,7 +41,8 @@ def export_folder(
     Raises:
       ConversionError: the model is not that of the configuration.
     """
-    settings = Settings(json.loads(origin.files[CONFIG]), CONFIG)
+    names = frozenset(origin.dtypes) - set(origin.copies)
+    settings = Settings(json.loads(origin.files[CONFIG]), CONFIG, names)
     table = family_of(settings).table(settings)
     tensors = _tensors(table, values, origin)
     reuse = max_shard_bytes is None and bool(origin.shards)
@@ -70,9 +71,8 @@ def _tensors(
             f"the model has no variable {error}: it is not the one of {CONFIG}; its configuration "
             "has changed since it was imported"
         ) from error
-    for name, original in table.copies.items():
-        if name in origin.dtypes:
-            tensors[name] = tensors[original]
+    for name, original in origin.copies.items():
+        tensors[name] = tensors[original]
     tensors = {
         name: value.astype(DTYPES[origin.dtypes.get(name, "F32")])
         for name, value in tensors.items()

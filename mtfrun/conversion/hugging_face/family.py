@@ -6,10 +6,12 @@ two-way table of its tensors (`tensor_table.py`), so that import and export cann
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mtfrun.conversion.gin_text import GinFile
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 
@@ -28,11 +30,21 @@ class Family(Protocol):
     def title(self, settings: Settings) -> str:
         """Returns the name for users, "T5 1.1"."""
 
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the names of tensors that a folder may have twice, by that of the original.
+
+        A tensor that equals its original is a copy of it, and is not in the table. One that differs
+        is a tensor like all others.
+        """
+
+    def processor(self, folder: Folder, settings: Settings) -> Processor:
+        """Returns what prepares the inputs; `TextFamily` has that of texts."""
+
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.
 
         The file includes defaults.gin already; `data_text.py` has the data of texts. The importer
-        adds the vocabulary of texts.
+        adds the vocabulary of texts, or the size of images.
 
         Raises:
           ConversionError: a setting is not supported; its name and value are in the message.

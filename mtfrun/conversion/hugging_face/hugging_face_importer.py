@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import GinFile
 from mtfrun.conversion.hugging_face.family import Family
 from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX, SINGLE, Folder
 from mtfrun.conversion.hugging_face.known_families import family_of
 from mtfrun.conversion.hugging_face.origin import origin_files, origin_record
+from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
 from mtfrun.conversion.importer import Imported
 
 _MODEL = "model/"
@@ -35,21 +35,22 @@ class HuggingFaceImporter:
     def read(self, path: pathlib.Path, *, partial: bool) -> Imported:
         """Returns the model of a folder; its tensors are read when their values are asked for."""
         folder = Folder(path)
-        settings = Settings(folder.config, str(path / CONFIG))
+        settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
         family = family_of(settings)
+        copies = _copies(folder, family.ties(settings))
+        settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
         table = family.table(settings)
-        table.check_names(folder.tensors, path)
-        _check_copies(folder, table)
-        tokenizer = read_tokenizer(folder, settings)
-        notes = [note for note in (tokenizer.note,) if note]
+        table.check_names(settings.tensors, path)
+        processor = family.processor(folder, settings)
+        notes = [*processor.notes]
         if _CODE in settings.values:
             notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
-        _config(folder, settings, family, tokenizer, path)  # for its errors
+        _config(folder, settings, family, processor, path)  # for its errors
         return Imported(
-            lambda directory: _config(folder, settings, family, tokenizer, directory),
+            lambda directory: _config(folder, settings, family, processor, directory),
             lambda variables: _values(folder, table, variables),
-            files=origin_files(folder, table, tokenizer),
-            record=origin_record(folder),
+            files=origin_files(folder, table, processor),
+            record=origin_record(folder, copies),
             notes=notes,
         )
 
@@ -58,7 +59,7 @@ def _config(
     folder: Folder,
     settings: Settings,
     family: Family,
-    tokenizer: Tokenizer,
+    processor: Processor,
     directory: pathlib.Path,
 ) -> str:
     """Returns the text of config.gin of the run in `directory`."""
@@ -73,8 +74,7 @@ def _config(
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     family.write_gin(settings, file)
-    file.gap()
-    tokenizer.write_gin(file, directory)
+    processor.write_gin(file, directory)
     return file.text()
 
 
@@ -91,13 +91,14 @@ def _values(
     return {f"{_MODEL}{path}": value.astype(np.float32) for path, value in values.items()}
 
 
-def _check_copies(folder: Folder, table: TensorTable) -> None:
-    """Raises ConversionError if a tensor that is tied to another one differs from it."""
-    for name, original in table.copies.items():
-        if name not in folder.tensors:
-            continue
-        copy, value = folder.tensors[name].read(), folder.tensors[original].read()
-        if copy.dtype != value.dtype or copy.tobytes() != value.tobytes():
-            raise ConversionError(
-                f"{folder.path}: {name} differs from {original}, to which config.json ties it"
-            )
+def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of the ties whose tensors are both in the folder and equal, to the bit."""
+    tensors = folder.tensors
+    return {
+        name: original
+        for name, original in ties.items()
+        if name in tensors
+        and original in tensors
+        and tensors[name][1:3] == tensors[original][1:3]  # type and shape
+        and tensors[name].read().tobytes() == tensors[original].read().tobytes()
+    }

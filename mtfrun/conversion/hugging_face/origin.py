@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, INDEX, Folder
+from mtfrun.conversion.hugging_face.folder import (
+    CONFIG,
+    GENERATION_CONFIG,
+    INDEX,
+    PREPROCESSOR_CONFIG,
+    Folder,
+)
+from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.safetensors_file import file_content, read_header
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY, Tokenizer
+from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY
 from mtfrun.conversion.run_writer import RECORD
 
 ORIGIN = "origin"
@@ -34,12 +41,14 @@ class Origin:
     Attributes:
       shards: the types of its tensors by file and name, both in their order.
       metadata: texts in the headers of the files.
+      copies: names of tensors that equal another one, by its name.
       files: contents by name: config.json, generation_config.json, a tokenizer.
       kept: tensors without a meaning for the model, by name.
     """
 
     shards: Mapping[str, Mapping[str, str]]
     metadata: Mapping[str, str]
+    copies: Mapping[str, str]
     files: Mapping[str, bytes]
     kept: Mapping[str, np.ndarray]
 
@@ -49,12 +58,13 @@ class Origin:
         return {name: dtype for tensors in self.shards.values() for name, dtype in tensors.items()}
 
 
-def origin_record(folder: Folder) -> dict[str, Any]:
-    """Returns the entries of import.json."""
+def origin_record(folder: Folder, copies: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the entries of import.json; for `copies` see `Origin`."""
     return {
         "format": FORMAT,
         "from": str(folder.path),
         "metadata": dict(folder.metadata),
+        "copies": dict(copies),
         "shards": {
             name: {tensor: stored.dtype for tensor, stored in tensors.items()}
             for name, tensors in folder.shards.items()
@@ -62,10 +72,10 @@ def origin_record(folder: Folder) -> dict[str, Any]:
     }
 
 
-def origin_files(folder: Folder, table: TensorTable, tokenizer: Tokenizer) -> dict[str, bytes]:
+def origin_files(folder: Folder, table: TensorTable, processor: Processor) -> dict[str, bytes]:
     """Returns the files that a run directory keeps of a folder, by their names in it."""
-    files = {f"{DIRECTORY}/{name}": content for name, content in tokenizer.files.items()}
-    for name in (CONFIG, GENERATION_CONFIG, INDEX):
+    files = {f"{DIRECTORY}/{name}": content for name, content in processor.files.items()}
+    for name in (CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, INDEX):
         if folder.has(name):
             files[f"{ORIGIN}/{name}"] = folder.bytes_of(name)
     kept = {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)}
@@ -93,7 +103,9 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
             for path in sorted(place.iterdir())
             if path.name != _KEPT
         }
-        return Origin(record["shards"], record["metadata"], files, _kept(directory))
+        return Origin(
+            record["shards"], record["metadata"], record["copies"], files, _kept(directory)
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(f"{directory / RECORD} is damaged: {error}; import again") from error
 

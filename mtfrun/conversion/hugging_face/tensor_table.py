@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.hugging_face.safetensors_file import StoredTensor
 
 Shape = tuple[int, ...]
 
@@ -108,6 +107,30 @@ class VocabularyRows:
 
 
 @dataclasses.dataclass(frozen=True)
+class Permuted:
+    """The same dimensions in another order: filters of convolutions.
+
+    Attributes:
+      axes: of the folder's tensor, in the order of our dimensions.
+    """
+
+    axes: tuple[int, ...]
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        """Returns the arrays in our order."""
+        values = []
+        for value, shape in zip(theirs, shapes, strict=True):
+            if value.ndim != len(self.axes):
+                raise _Misshaped(value.shape, shape)
+            values.append(reshaped(value.transpose(self.axes), shape))
+        return values
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the arrays in the order of the folder."""
+        return [value.transpose(np.argsort(self.axes)) for value in ours]
+
+
+@dataclasses.dataclass(frozen=True)
 class Stacked:
     """Several tensors of the folder, one variable of ours with one more dimension: experts.
 
@@ -196,29 +219,27 @@ class TensorTable:
 
     Attributes:
       rows: see `Row`.
-      copies: names of tensors that a folder may have as well, by the name of the tensor that they
-        are tied to and equal.
       kept: regular expressions of the names of tensors without a meaning for a model of ours:
         buffers, counters. They are stored with the run for the export.
     """
 
     rows: Sequence[Row]
-    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kept: Sequence[str] = ()
 
     def is_kept(self, name: str) -> bool:
         """Returns whether a tensor is stored for the export only."""
         return any(re.fullmatch(pattern, name) for pattern in self.kept)
 
-    def check_names(self, tensors: Mapping[str, StoredTensor], where: object) -> None:
-        """Raises ConversionError unless a folder has all tensors of the table, and no others."""
+    def check_names(self, tensors: Collection[str], where: object) -> None:
+        """Raises ConversionError unless a folder has all tensors of the table, and no others.
+
+        Args:
+          tensors: their names in the folder, without copies.
+          where: the folder, for messages.
+        """
         needed = {name for row in self.rows for name in row.names}
         missing = [name for row in self.rows for name in row.names if name not in tensors]
-        surplus = [
-            name
-            for name in tensors
-            if name not in needed and name not in self.copies and not self.is_kept(name)
-        ]
+        surplus = [name for name in tensors if name not in needed and not self.is_kept(name)]
         if missing:
             raise ConversionError(f"{where} lacks {_listed(missing)}, which config.json asks for")
         if surplus:
@@ -253,7 +274,7 @@ class TensorTable:
         return values
 
     def to_theirs(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the tensors of a folder by name, without copies, in the types of the values.
+        """Returns the tensors of a folder by name, in the types of the values.
 
         Args:
           values: of our variables, by path.

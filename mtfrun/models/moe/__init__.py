@@ -1,9 +1,10 @@
-"""Mixtures of experts: layers of one and two levels, gates, dispatch."""
+"""Mixtures of experts: layers of one and two levels and without a limit, gates, dispatch."""
 
 from mtfrun.models.moe.capacity import Capacity, num_groups
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.dispatch.einsum import EinsumDispatch, combine_tensor, dispatch_tensor
 from mtfrun.models.moe.dispatch.gather import GatherDispatch
+from mtfrun.models.moe.dropless_moe import DroplessMoE
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.gates.batch_prioritized import BatchPrioritized
 from mtfrun.models.moe.gates.expert_choice import ExpertChoice
@@ -25,6 +26,7 @@ from mtfrun.models.moe.gates.second_expert_policy import (
 from mtfrun.models.moe.gates.switch import Argmax, Sample, Switch, SwitchPolicy
 from mtfrun.models.moe.gates.top_2 import Top2
 from mtfrun.models.moe.gates.top_2_v1 import Top2V1
+from mtfrun.models.moe.gates.top_k import TopK
 from mtfrun.models.moe.gates.top_n import TopN
 from mtfrun.models.moe.gates.truncated_top_2 import TruncatedTop2, truncated_top_2
 from mtfrun.models.moe.mixture import Mixture
@@ -41,6 +43,7 @@ __all__ = [
     "Capacity",
     "Choice",
     "Dispatch",
+    "DroplessMoE",
     "EinsumDispatch",
     "ExpertChoice",
     "Experts",
@@ -65,6 +68,7 @@ __all__ = [
     "Threshold",
     "Top2",
     "Top2V1",
+    "TopK",
     "TopN",
     "TruncatedTop2",
     "combine_tensor",

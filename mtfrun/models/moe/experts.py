@@ -44,3 +44,12 @@ class Experts(mtf.Module):
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}."""
         return self.wo(self.dropout(self.wi(x, call), call), call)
+
+    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {rows, n} for x {rows, d_model}, every row by its own expert.
+
+        The first sizes[0] rows are those of expert 0, and so on; rows after those of all experts
+        give zeros. For experts of one dimension.
+        """
+        hidden = self.dropout(self.wi.of_rows(x, sizes, call), call)
+        return self.wo.of_rows(hidden, sizes, call)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mtfrun import mtf
 from mtfrun.layers import Collector, Metric
-from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.chunks import map_chunks
-from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.metrics import VISITS, level_shapes
 from mtfrun.models.transformer.sequence_call import SequenceCall
@@ -29,8 +25,6 @@ class Mixture(Sublayer):
         self,
         mesh: mtf.Mesh,
         d_model: mtf.Dimension,
-        capacity: Capacity,
-        dispatch: Dispatch,
         *,
         loss_coef: float,
         experts_of_levels: Mapping[str, int],
@@ -43,10 +37,13 @@ class Mixture(Sublayer):
         super().__init__()
         self._mesh = mesh
         self._d_model = d_model
-        self._capacity = capacity
-        self._dispatch = dispatch
         self._loss_coef = loss_coef
         self._experts_of_levels = experts_of_levels
+
+    @property
+    def depends_on_padding(self) -> bool:
+        """True: padding makes groups larger, and with them the capacity of experts."""
+        return True
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
@@ -57,19 +54,6 @@ class Mixture(Sublayer):
             for name, shape in level_shapes(experts).items()
         }
         return {**shapes, "visits": mtf.Shape([VISITS])}
-
-    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the outputs of `step` at all positions of x {batch..., length, d_model}.
-
-        It computes about a group of tokens at a time, since every expert has a slot for each.
-        """
-        y = map_chunks(
-            lambda chunk: self.step(chunk, (), call)[0],
-            x,
-            self.experts.output_dim,
-            self._capacity.group_size,
-        )
-        return y, state
 
     def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
         return (x.shape - self._d_model) + self.experts.output_dim

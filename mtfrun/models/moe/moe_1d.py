@@ -7,6 +7,7 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.models.moe.capacity import Capacity
+from mtfrun.models.moe.chunks import map_chunks
 from mtfrun.models.moe.dispatch.apply_experts import apply_experts
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.dispatch.gather import GatherDispatch
@@ -55,11 +56,11 @@ class MoE1D(Mixture):
         super().__init__(
             mesh,
             d_model,
-            capacity,
-            dispatch,
             loss_coef=loss_coef,
             experts_of_levels={"level_1": num_experts},
         )
+        self._capacity = capacity
+        self._dispatch = dispatch
         self._experts = mtf.Dimension("experts", num_experts)
         experts_unsplit = mtf.Dimension("experts_unsplit", num_experts)
         self.router = router(mesh, d_model, experts_unsplit, dtypes)
@@ -93,6 +94,19 @@ class MoE1D(Mixture):
         inputs = mtf.reshape(x, [groups, group, self._d_model])
         y = self._mixture(inputs, 1, None, call)
         return mtf.reshape(y, self._output_shape(x)), state
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        """Returns the outputs of `step` at all positions of x {batch..., length, d_model}.
+
+        It computes about a group of tokens at a time, since every expert has a slot for each.
+        """
+        y = map_chunks(
+            lambda chunk: self.step(chunk, (), call)[0],
+            x,
+            self.experts.output_dim,
+            self._capacity.group_size,
+        )
+        return y, state
 
     def _mixture(
         self, x: mtf.Tensor, slots: int, importance: mtf.Tensor | None, call: SequenceCall

@@ -8,6 +8,7 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models.moe.capacity import Capacity
+from mtfrun.models.moe.chunks import map_chunks
 from mtfrun.models.moe.dispatch.dispatch import Dispatch
 from mtfrun.models.moe.dispatch.gather import GatherDispatch
 from mtfrun.models.moe.experts import Experts
@@ -62,11 +63,11 @@ class MoE2D(Mixture):
         super().__init__(
             mesh,
             d_model,
-            capacity,
-            dispatch,
             loss_coef=loss_coef,
             experts_of_levels={"level_1": num_x, "level_2": num_x * num_y},
         )
+        self._capacity = capacity
+        self._dispatch = dispatch
         self._num_experts = (num_x, num_y)
         expert_x, expert_y = mtf.Dimension("expert_x", num_x), mtf.Dimension("expert_y", num_y)
         expert_x_unsplit = mtf.Dimension("expert_x_unsplit", num_x)
@@ -110,6 +111,19 @@ class MoE2D(Mixture):
         inputs = mtf.reshape(x, [NO_OUTER_BATCH, batch, dims.group_size_x, self._d_model])
         y = self._mixture(inputs, dims, None, call)
         return mtf.reshape(y, self._output_shape(x)), state
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        """Returns the outputs of `step` at all positions of x {batch..., length, d_model}.
+
+        It computes about a group of tokens at a time, since every expert has a slot for each.
+        """
+        y = map_chunks(
+            lambda chunk: self.step(chunk, (), call)[0],
+            x,
+            self.experts.output_dim,
+            self._capacity.group_size,
+        )
+        return y, state
 
     def _mixture(
         self, x: mtf.Tensor, dims: TwoLevelDims, importance: mtf.Tensor | None, call: SequenceCall

@@ -94,13 +94,27 @@ class Router(mtf.Module):
         call: Call,
     ) -> Routing:
         """Returns the routing of tokens x {..., group, d_model}; importance: {..., group}."""
+        return self.route(self.logits(x, call), group, capacity, importance, call)
+
+    def logits(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., experts} float32 for x {..., d_model}."""
         x = mtf.to_float(x)
-        # Evaluation has no key; a policy that needs one raises an error.
-        key = None if call.key is None else call.key_of(self)
         if self._input_noise is not None and call.training:
             x = self._input_noise(x, call.key_of(self).fold_in("input_noise"))
         output_shape = (x.shape - self._d_model) + self._experts
-        logits = mtf.einsum([x, mtf.to_float(self.kernel)], output_shape)
+        return mtf.einsum([x, mtf.to_float(self.kernel)], output_shape)
+
+    def route(
+        self,
+        logits: mtf.Tensor,
+        group: mtf.Dimension,
+        capacity: mtf.Dimension,
+        importance: mtf.Tensor | None,
+        call: Call,
+    ) -> Routing:
+        """Returns what the gate makes of logits {..., group, experts}."""
+        # Evaluation has no key; a policy that needs one raises an error.
+        key = None if call.key is None else call.key_of(self)
         gate_context = GateContext(
             group, self._experts, capacity, importance, training=call.training, key=key
         )

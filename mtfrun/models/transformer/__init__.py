@@ -4,6 +4,8 @@ from mtfrun.layers.attention_heads import AttentionHeads
 from mtfrun.layers.embedding import PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.normalization import LayerNorm, RMSNorm
 from mtfrun.layers.relative_position import RelativePositionBias
+from mtfrun.layers.rotary import RotaryPositions
+from mtfrun.layers.rotary_scaling import LinearScaling, Llama3Scaling, YarnScaling
 from mtfrun.models.transformer.decoder_only import DecoderOnly
 from mtfrun.models.transformer.decoder_side import shift_right
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder
@@ -40,12 +42,15 @@ __all__ = [
     "FeedForward",
     "GatedFeedForward",
     "LayerNorm",
+    "LinearScaling",
+    "Llama3Scaling",
     "LocalSelfAttention",
     "MaskPadding",
     "PositionalEmbedding",
     "RMSNorm",
     "RelativePositionBias",
     "Residual",
+    "RotaryPositions",
     "SelfAttention",
     "SequenceCall",
     "SinusoidPositions",
@@ -58,5 +63,6 @@ __all__ = [
     "TokenModel",
     "TokenSoftmax",
     "Transform",
+    "YarnScaling",
     "shift_right",
 ]

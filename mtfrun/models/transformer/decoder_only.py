@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
-from mtfrun.layers import weights_nonzero
-from mtfrun.models.transformer.decoder_side import StackDecoder, causal_bias, decoder_inputs
+from mtfrun.errors import InputError
+from mtfrun.models.transformer.decoder_side import (
+    StackDecoder,
+    causal_bias,
+    decoder_inputs,
+    is_first_id,
+)
 from mtfrun.models.transformer.prefix import (
     is_delimited_input,
     prefix_bias,
@@ -29,7 +34,8 @@ class DecoderOnly(TokenModel):
     Features: "targets" {batch, length} int32 ids, 0 is padding and has no loss. In packed rows
     also "targets_segmentation", the number of the document that a position belongs to (documents
     do not see each other), and "targets_position", the position in its document. Without these a
-    row is one document, and the step is a little cheaper.
+    row is one document, and the step is a little cheaper. Padding before a document is a segment of
+    its own, 0.
 
     Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData).
     They are what a prefix language model reads (Raffel et al. 2020, arXiv:1910.10683, section
@@ -71,6 +77,11 @@ class DecoderOnly(TokenModel):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
         super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
+        self._reads_start = embedding.reads_start
+        if not self._reads_start and (prefix or shift_across_segments):
+            raise InputError(
+                "reads_start=False is for language models without prefix and shift_across_segments"
+            )
         self._prefix = prefix
         self._loss_on_targets_only = loss_on_targets_only
         self._shift_across_segments = shift_across_segments
@@ -86,11 +97,27 @@ class DecoderOnly(TokenModel):
         """Whether prompts must be read in one pass, because their ids see each other."""
         return self._prefix
 
+    @property
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The targets, or the ids that the model reads instead of them."""
+        return [["targets"], ["inputs"]]
+
+    @property
+    def predicts_first_id(self) -> bool:
+        """Whether the first id of a document is predicted, after a start that is read."""
+        return self._reads_start
+
     def logits(
         self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
-        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`."""
-        targets = features["targets"]
+        """Returns the logits {batch, length, vocab} of the targets, float32; see `TokenModel`.
+
+        They are those of a first id that is given, which are zeros, as well. With a feature
+        "inputs" {batch, length} instead of targets, the model reads these ids as they are, and the
+        logits are those of the id after each; other features are those of the inputs then.
+        """
+        is_input = "inputs" in features
+        targets = features["inputs" if is_input else "targets"]
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
         if self._prefix:
@@ -104,26 +131,39 @@ class DecoderOnly(TokenModel):
             call,
             self_attention_bias=bias,
             bidirectional=self._prefix,
-            nonpadding=weights_nonzero(targets),
+            nonpadding=mtf.to_float(mtf.not_equal(targets, self.padding_id)),
         )
-        ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
+        if is_input or not self._reads_start:
+            ids = mtf.abs(targets)
+        else:
+            ids = decoder_inputs(targets, length, None if self._shift_across_segments else segments)
         x = embed(ids, features.get("targets_position"), self.embedding, self.position, call)
-        return self.softmax(self.decoder_stack(x, call), call)
+        x = self.decoder_stack(x, call)
+        if not is_input and not self._reads_start:
+            # The vector of an id predicts the next one.
+            is_first = is_first_id(targets, length, segments)
+            x = mtf.where(is_first, 0.0, mtf.shift(x, 1, length, wrap=False), output_shape=x.shape)
+        return self.softmax(x, call)
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
         targets = features["targets"]
+        length = targets.shape.get_dim_by_name("length")
         is_input = None
         if self._loss_on_targets_only:
-            is_input = is_delimited_input(targets, targets.shape.get_dim_by_name("length"))
-        return target_weights(targets, is_input)
+            is_input = is_delimited_input(targets, length)
+        weights = target_weights(targets, is_input, padding_id=self.padding_id)
+        if self._reads_start:
+            return weights
+        is_first = is_first_id(targets, length, features.get("targets_segmentation"))
+        return mtf.where(is_first, 0.0, weights, output_shape=weights.shape)
 
     def decoder(
         self, features: Mapping[str, mtf.Tensor], beam: mtf.Dimension | None = None
     ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        It can read these ids in one pass, up to the first 0 of a row. In a prefix language model
+        It can read these ids in one pass, up to the padding of a row. In a prefix language model
         they are the inputs and their end, or those of them where "targets_prefix" is not 0.
         """
         targets = features["targets"]
@@ -145,4 +185,5 @@ class DecoderOnly(TokenModel):
             dtype=self._activation,
             reads_prompts=True,
             in_prefix=in_prefix,
+            reads_start=self._reads_start,
         ).decoder()

@@ -46,6 +46,23 @@ def decoder_inputs(
     return mtf.abs(shift_right(targets, length, segments))
 
 
+def is_first_id(
+    targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None
+) -> mtf.Tensor:
+    """Returns bool {length}, or {batch, length} with segments: whether a document begins there.
+
+    Args:
+      targets: {batch, length} ids.
+      length: the dimension.
+      segments: {batch, length} the document of every position; None for one document.
+    """
+    begins = mtf.equal(mtf.range(targets.mesh, length), 0)
+    if segments is None:
+        return begins
+    changes = mtf.not_equal(segments, mtf.shift(segments, 1, length, wrap=False))
+    return mtf.logical_or(changes, begins)
+
+
 def shift_right(
     targets: mtf.Tensor, length: mtf.Dimension, segments: mtf.Tensor | None = None
 ) -> mtf.Tensor:
@@ -91,6 +108,8 @@ class StackDecoder:
         their ids ends nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other, all of which read ids of the prompt. It can read them in one pass only.
+      reads_start: whether position 0 of the stack reads 0, and position i the id before position
+        i of the targets. Otherwise ids are read at their own positions, one place earlier.
     """
 
     stack: Stack
@@ -102,6 +121,7 @@ class StackDecoder:
     dtype: tf.DType
     reads_prompts: bool = False
     in_prefix: mtf.Tensor | None = None
+    reads_start: bool = True
 
     def decoder(self) -> Decoder:
         """Returns the decoder before position 0.
@@ -128,7 +148,7 @@ class StackDecoder:
 
         Args:
           first_state: of the stack, perhaps for fewer positions; None for the initial one.
-          prompt_lengths: see `DecodingProgress`.
+          prompt_lengths: {batch...} int32, how many ids of a prompt have been read at once.
           positions: their number.
         """
         memory_length = mtf.Dimension("memory_length", positions)
@@ -138,12 +158,16 @@ class StackDecoder:
             state = fitted(first_state, state)
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            mask = mtf.cast(attention_mask_up_to(memory_length, position), self.dtype)
-            progress = DecodingProgress(position, prompt_lengths)
+            reading = position - self._offset
+            mask = mtf.cast(attention_mask_up_to(memory_length, reading), self.dtype)
+            progress = DecodingProgress(reading, self._lengths_read(prompt_lengths))
             bias = AttentionBias.of(GivenBias(mask))
             call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
-            x, state = self.stack.step(self.embed(ids, position), state, call)
-            return self.classify(x), state
+            x, state = self.stack.step(self.embed(ids, reading), state, call)
+            logits = self.classify(x)
+            if not self.reads_start:  # nothing precedes the first id
+                logits = mtf.where(mtf.less(reading, 0), 0.0, logits, output_shape=logits.shape)
+            return logits, state
 
         can_prefill = self.reads_prompts and self.stack.can_prefill(self.call)
         return Decoder(
@@ -170,7 +194,7 @@ class StackDecoder:
         length, memory_length = (
             mtf.Dimension(name, number) for name in ("length", "memory_length")
         )
-        progress = DecodingProgress(prompt_lengths=prompt_lengths)
+        progress = DecodingProgress(prompt_lengths=self._lengths_read(prompt_lengths))
         if self.in_prefix is None:
             bias, nonpadding = causal_bias(self.targets.mesh, length, None), None
         else:
@@ -181,7 +205,8 @@ class StackDecoder:
             self.call, progress=progress, self_attention_bias=bias, nonpadding=nonpadding
         )
         state = self.stack.initial_state(self._batch, memory_length, self.call)
-        ids = decoder_inputs(mtf.slice(self.targets, 0, number, "length"), length, None)
+        ids = mtf.slice(self.targets, 0, number, "length")
+        ids = decoder_inputs(ids, length, None) if self.reads_start else mtf.abs(ids)
         return self.stack.prefill(self.embed(ids, None), state, call)[1]
 
     def _positions_read(self, longest: int) -> int:
@@ -195,6 +220,17 @@ class StackDecoder:
         if any(self.targets.mesh.num_splits(dim) > 1 for dim in (length, memory_length)):
             return length.size
         return min(longest + (self.in_prefix is not None), length.size)
+
+    @property
+    def _offset(self) -> int:
+        """How many positions a target is behind the one at which the id before it is read."""
+        return 0 if self.reads_start else 1
+
+    def _lengths_read(self, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor | None:
+        """Returns how many positions of the stack are read at once; of prompts, the last id not."""
+        if prompt_lengths is None or self.reads_start:
+            return prompt_lengths
+        return mtf.maximum(prompt_lengths - self._offset, 0)
 
     def _check_prefill(self) -> None:
         for sublayer in self.stack.blocks[0].values():

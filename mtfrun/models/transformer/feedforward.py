@@ -46,6 +46,7 @@ class GatedFeedForward(Sublayer):
         *,
         d_ff: int = 2048,
         activation: Callable[[mtf.Tensor], mtf.Tensor] = mtf.gelu,
+        use_bias: bool = False,
         dropout_rate: float = 0.0,
     ) -> None:
         """Makes two maps {d_model, d_ff} and one {d_ff, d_model}, with dropout between them.
@@ -54,10 +55,12 @@ class GatedFeedForward(Sublayer):
         """
         super().__init__()
         hidden = mtf.Dimension("d_ff", d_ff)
-        self.wi_0 = Dense(mesh, [d_model], [hidden], dtypes, use_bias=False, activation=activation)
-        self.wi_1 = Dense(mesh, [d_model], [hidden], dtypes, use_bias=False)
+        self.wi_0 = Dense(
+            mesh, [d_model], [hidden], dtypes, use_bias=use_bias, activation=activation
+        )
+        self.wi_1 = Dense(mesh, [d_model], [hidden], dtypes, use_bias=use_bias)
         self.dropout = Dropout(dropout_rate)
-        self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=False)
+        self.wo = Dense(mesh, [hidden], [d_model], dtypes, use_bias=use_bias)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., d_model} for x of the same shape."""

@@ -12,6 +12,7 @@ from mtfrun.layers import (
     AttentionHeads,
     GivenBias,
     KeysAndValues,
+    RotaryPositions,
     Window,
 )
 from mtfrun.models.transformer.ring_cache import (
@@ -47,7 +48,7 @@ class LocalSelfAttention(SelfAttention):
         *,
         window: int = 128,
         heads: AttentionHeads = AttentionHeads(),
-        rotary: bool = False,
+        rotary: bool | RotaryPositions = False,
         relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
     ) -> None:

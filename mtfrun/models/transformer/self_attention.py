@@ -14,6 +14,7 @@ from mtfrun.layers import (
     KeysAndValues,
     MultiHeadAttention,
     RelativePositionBias,
+    RotaryPositions,
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer.sequence_call import SequenceCall
@@ -33,7 +34,7 @@ class SelfAttention(Sublayer):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         heads: AttentionHeads = AttentionHeads(),
-        rotary: bool = False,
+        rotary: bool | RotaryPositions = False,
         relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
         block_length: int | None = None,

@@ -17,7 +17,7 @@ PositionClass = Callable[..., Position]
 
 @dataclasses.dataclass(frozen=True)
 class TokenEmbedding:
-    """How a model of tokens turns ids into vectors, and vectors into logits.
+    """How a model of tokens reads ids, turns them into vectors, and vectors into logits.
 
     Attributes:
       d_model: the size of the vectors between layers.
@@ -25,6 +25,10 @@ class TokenEmbedding:
       position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
         added to those of the ids; None for a model whose attention has positions of its own.
       tied_softmax: the embedding's table is also the kernel of the softmax.
+      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance.
+      padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
+      reads_start: a language model reads 0 before the first id of a document, and predicts it.
+        Otherwise, as in GPT-2, it reads the ids only: the first one is given, and has no loss.
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
         number of ids rounded up to a multiple of this, so that a mesh axis divides it.
       masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
@@ -36,17 +40,35 @@ class TokenEmbedding:
     max_length: int = 512
     position: PositionClass | None = PositionalEmbedding
     tied_softmax: bool = True
+    scaled_softmax: bool = True
+    padding_id: int = 0
+    reads_start: bool = True
     vocabulary_divisor: int = 1
     masks_padding: bool = True
 
     def __post_init__(self) -> None:
         if self.vocabulary_divisor < 1:
             raise InputError(f"vocabulary_divisor={self.vocabulary_divisor} must be at least 1")
+        if self.padding_id not in (0, -1):
+            raise InputError(
+                f"padding_id={self.padding_id} must be 0, or -1 where every id is a token"
+            )
 
     @property
     def width(self) -> mtf.Dimension:
         """The dimension of the vectors."""
         return mtf.Dimension("d_model", self.d_model)
+
+    def table(
+        self, mesh: mtf.Mesh, vocabulary_size: int, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
+    ) -> Embedding:
+        """Returns the vectors of ids, whose table a tied softmax uses."""
+        vocab = self.vocab(vocabulary_size)
+        if self.scaled_softmax or not self.tied_softmax:
+            return Embedding(mesh, vocab, self.width, dtypes)
+        # Logits of unit variance, as with a table of unit variance that is scaled.
+        initial = mtf.initializers.RandomNormal(self.d_model**-0.5)
+        return Embedding(mesh, vocab, self.width, dtypes, initializer=initial, logits_scale=1.0)
 
     def vocab(self, vocabulary_size: int) -> mtf.Dimension:
         """Returns the dimension of the ids and the padding after them."""

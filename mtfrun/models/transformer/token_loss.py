@@ -10,14 +10,17 @@ from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
 
 
-def target_weights(targets: mtf.Tensor, is_input: mtf.Tensor | None = None) -> mtf.Tensor:
+def target_weights(
+    targets: mtf.Tensor, is_input: mtf.Tensor | None = None, *, padding_id: int = 0
+) -> mtf.Tensor:
     """Returns the weight {batch, length} of every target in the loss: 1 or, for padding, 0.
 
     Args:
-      targets: {batch, length} int32; padding is 0, and what has no loss may be negative.
+      targets: {batch, length} int32; what has no loss may be negative.
       is_input: {batch, length} bool, which positions are inputs and have no loss either.
+      padding_id: 0 or -1, see `TokenEmbedding`.
     """
-    has_loss = mtf.greater(targets, 0)
+    has_loss = mtf.greater(targets, padding_id)
     if is_input is not None:
         has_loss = mtf.logical_and(has_loss, mtf.logical_not(is_input))
     return mtf.to_float(has_loss)

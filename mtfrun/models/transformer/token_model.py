@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Embedding, Metric
+from mtfrun.layers import Collector, Metric, depends_on_padding
 from mtfrun.models.model import Loss, TextModel
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
@@ -17,8 +17,8 @@ from mtfrun.models.transformer.token_softmax import TokenSoftmax
 class TokenModel(TextModel):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
-    Id 0 is padding and has no loss. Negative ids have none either: a decoder reads their absolute
-    value, but is not trained to predict it.
+    Padding, id 0 unless the embedding says otherwise, has no loss. Negative ids have none either: a
+    decoder reads their absolute value, but is not trained to predict it.
 
     Args:
       mesh: the mesh.
@@ -43,7 +43,8 @@ class TokenModel(TextModel):
         self._loss = loss
         width = embedding.width
         self.vocab = embedding.vocab(vocabulary_size)
-        self.embedding = Embedding(mesh, self.vocab, width, dtypes)
+        self.padding_id = embedding.padding_id
+        self.embedding = embedding.table(mesh, vocabulary_size, dtypes)
         self.position = None
         if embedding.position is not None:
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
@@ -95,6 +96,11 @@ class TokenModel(TextModel):
         The call is that of the model, without masks; by default there is no noise either.
         """
 
+    def allows_padding(self, length: int) -> bool:
+        """Returns whether all layers ignore padding, and there are positions for the length."""
+        has_positions = self.position is None or length <= self.position.max_length
+        return has_positions and not depends_on_padding(self)
+
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""
-        return target_weights(features["targets"])
+        return target_weights(features["targets"], padding_id=self.padding_id)

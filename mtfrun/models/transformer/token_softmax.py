@@ -67,7 +67,7 @@ class TokenSoftmax(mtf.Module):
         """
         if self.kernel.shape.size < TRANSPOSED_FROM:
             return lambda x: self(x, call)
-        scale = 1.0 if self._tied is None else self._d_model.size**-0.5
+        scale = 1.0 if self._tied is None else self._tied.logits_scale
         kernel = mtf.cast(self.kernel, self._activation)
         kernel = mtf.transpose(kernel, [self._vocab, self._d_model])
 

@@ -115,6 +115,16 @@ def gelu(x: TensorLike) -> Tensor:
     return unary(lambda value: tf.nn.gelu(value, approximate=True), x)
 
 
+def exact_gelu(x: TensorLike) -> Tensor:
+    """Returns x * Phi(x) with the error function; Hendrycks and Gimpel 2016, arXiv:1606.08415."""
+    return unary(lambda value: tf.nn.gelu(value, approximate=False), x)
+
+
+def sigmoid_gelu(x: TensorLike) -> Tensor:
+    """Returns x * sigmoid(1.702 * x); Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2."""
+    return unary(lambda value: value * tf.sigmoid(1.702 * value), x)
+
+
 def swish(x: TensorLike) -> Tensor:
     """Returns x * sigmoid(x); Ramachandran et al. 2017, arXiv:1710.05941."""
     return unary(lambda value: value * tf.sigmoid(value), x)

@@ -5,24 +5,21 @@ Raffel et al. 2020, arXiv:1910.10683; Xue et al. 2021, arXiv:2010.11934 and arXi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.activations import activation
-from mtfrun.conversion.hugging_face.data_text import write_pairs
+from mtfrun.conversion.hugging_face.families import t5_tensors
+from mtfrun.conversion.hugging_face.families.t5_settings import num_blocks, write_encoder_decoder
 from mtfrun.conversion.hugging_face.settings import Settings
-from mtfrun.conversion.hugging_face.tensor_table import (
-    Matrix,
-    Row,
-    Same,
-    TensorTable,
-    VocabularyRows,
-    row,
-)
+from mtfrun.conversion.hugging_face.tensor_table import Row, TensorTable
+from mtfrun.conversion.hugging_face.text_family import TextFamily
+
+_TIED = "tie_word_embeddings"
 
 
-class T5:
+class T5(TextFamily):
     """Encoder-decoders with logits by distance, and RMS norms before their sublayers."""
 
     model_types: ClassVar[Sequence[str]] = ("t5", "mt5")
@@ -33,113 +30,76 @@ class T5:
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
+        if settings.text("model_type") == "mt5":
+            return "mT5"
         return "T5 1.1" if _is_gated(settings) else "T5 1.0"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the copies of the embedding; the softmax unless config.json says otherwise."""
+        names = [*t5_tensors.EMBEDDING_COPIES]
+        if settings.flag(_TIED, default=True):
+            names.append(t5_tensors.SOFTMAX)
+        return dict.fromkeys(names, t5_tensors.EMBEDDING)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/t5.1.1.gin or t5.1.0.gin, sizes, and what differs."""
-        settings.require("pad_token_id", 0)
-        settings.require("decoder_start_token_id", 0)
-        file.include("models/t5.1.1.gin" if _is_gated(settings) else "models/t5.1.0.gin")
-        write_pairs(file)
-        file.gap()
-        file.macro("NUM_LAYERS", settings.integer("num_layers"))
-        file.macro("D_MODEL", settings.integer("d_model"))
-        file.macro("D_FF", settings.integer("d_ff"))
-        file.macro("NUM_HEADS", settings.integer("num_heads"))
-        file.macro("D_KV", settings.integer("d_kv"))
-        file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
-        num_decoder_layers = settings.optional_integer("num_decoder_layers")
-        if num_decoder_layers not in (None, settings.integer("num_layers")):
-            file.bind("decoder/transformer.Stack", {"num_layers": num_decoder_layers})
-        file.bind(
-            "transformer.RelativePositionBias",
-            {
-                "num_buckets": settings.integer("relative_attention_num_buckets", 32),
-                "max_distance": settings.integer("relative_attention_max_distance", 128),
-            },
-        )
-        file.bind("transformer.RMSNorm", {"epsilon": settings.number("layer_norm_epsilon", 1e-6)})
-        file.bind("transformer.TokenEmbedding", {"tied_softmax": _is_tied(settings)})
-        file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as transformers; T5 had 1e-4")
-        layer = "GatedFeedForward" if _is_gated(settings) else "FeedForward"
+        is_gated, is_tied = _is_gated(settings), _is_tied(settings)
+        softmax = {"tied_softmax": is_tied}
+        if is_tied:
+            softmax["scaled_softmax"] = _is_scaled(settings)
+        model = "models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin"
+        write_encoder_decoder(settings, file, model, softmax)
+        of_encoder, of_decoder = num_blocks(settings)
+        if of_decoder != of_encoder:
+            file.bind("decoder/transformer.Stack", {"num_layers": of_decoder})
+        layer = "GatedFeedForward" if is_gated else "FeedForward"
         file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""
-        size = settings.integer("vocab_size")
-        rows = [row("shared.weight", "embedding/table", VocabularyRows(size))]
-        copies = {
-            "encoder.embed_tokens.weight": "shared.weight",
-            "decoder.embed_tokens.weight": "shared.weight",
-        }
-        if _is_tied(settings):
-            copies["lm_head.weight"] = "shared.weight"
-        else:
-            kernel = VocabularyRows(size, transposed=True)
-            rows.append(row("lm_head.weight", "softmax/kernel", kernel))
-        layers = settings.integer("num_layers")
-        rows += _stack(settings, "encoder", layers)
-        rows += _stack(
-            settings, "decoder", settings.optional_integer("num_decoder_layers") or layers
+        is_gated = _is_gated(settings)
+        sublayer = "gated_feed_forward" if is_gated else "feed_forward"
+        names = ["wi_0", "wi_1", "wo"] if is_gated else ["wi", "wo"]
+
+        def feed_forward(stack: str, block: int, theirs: str) -> Iterator[Row]:
+            ours = t5_tensors.in_order(stack, block, sublayer)
+            yield from t5_tensors.kernels(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
+            yield t5_tensors.norm(theirs, ours)
+
+        rows = t5_tensors.all_rows(
+            settings.integer("vocab_size"),
+            num_blocks(settings),
+            feed_forward,
+            is_tied=_is_tied(settings),
         )
-        # Checkpoints of T5 1.0 have it, and nothing uses it.
-        kept = [r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"]
-        return TensorTable(rows, copies, kept)
-
-
-def _stack(settings: Settings, stack: str, num_layers: int) -> Iterator[Row]:
-    """Yields the rows of the encoder or the decoder."""
-    ours = f"{stack}_stack"
-    yield row(
-        f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-        f"{ours}/relative_bias/table",
-        Matrix(),
-    )
-    yield row(f"{stack}.final_layer_norm.weight", f"{ours}/final_norm/scale", Same())
-    for block in range(num_layers):
-        attentions = [("SelfAttention", "self_attention")]
-        if stack == "decoder":
-            attentions.append(("EncDecAttention", "encoder_decoder_attention"))
-        theirs, path = f"{stack}.block.{block}.layer", f"{ours}/blocks/{block}"
-        for i, (name, sublayer) in enumerate(attentions):
-            yield from _attention(f"{theirs}.{i}.{name}", f"{path}/{sublayer}/layer/attention")
-            yield _norm(f"{theirs}.{i}", f"{path}/{sublayer}")
-        last = f"{theirs}.{len(attentions)}"
-        sublayer, matrices = "feed_forward", ["wi", "wo"]
-        if _is_gated(settings):
-            sublayer, matrices = "gated_feed_forward", ["wi_0", "wi_1", "wo"]
-        for name in matrices:
-            kernel = f"{path}/{sublayer}/layer/{name}/kernel"
-            yield row(f"{last}.DenseReluDense.{name}.weight", kernel, Matrix())
-        yield _norm(last, f"{path}/{sublayer}")
-
-
-def _attention(theirs: str, ours: str) -> Iterator[Row]:
-    """Yields the four projections of a layer."""
-    for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        yield row(f"{theirs}.{letter}.weight", f"{ours}/{name}", Matrix())
-    yield row(f"{theirs}.o.weight", f"{ours}/output", Matrix(inputs=2))
-
-
-def _norm(theirs: str, ours: str) -> Row:
-    return row(f"{theirs}.layer_norm.weight", f"{ours}/norm/scale", Same())
-
-
-def _projection(settings: Settings) -> tuple[bool, str]:
-    """Returns whether feed-forward layers are gated, and the name of their activation."""
-    text = settings.text("feed_forward_proj", "relu")
-    is_gated, name = text.startswith("gated-"), text.removeprefix("gated-")
-    # Configurations of T5 1.1 say gated-gelu, and mean the tanh form.
-    return is_gated, "gelu_new" if text == "gated-gelu" else name
+        return TensorTable(rows, kept=[t5_tensors.UNUSED])
 
 
 def _is_gated(settings: Settings) -> bool:
-    return _projection(settings)[0]
+    text = settings.text("feed_forward_proj", "relu")
+    return settings.flag("is_gated_act", default=text.startswith("gated-"))
 
 
 def _activation(settings: Settings) -> Reference:
-    return activation(settings, "feed_forward_proj", _projection(settings)[1])
+    text = settings.text("feed_forward_proj", "relu")
+    # Configurations of T5 1.1 say gated-gelu, and mean the tanh form.
+    name = "gelu_new" if text == "gated-gelu" else text.removeprefix("gated-")
+    name = settings.text("dense_act_fn", name)
+    return activation(settings, "feed_forward_proj", name)
 
 
 def _is_tied(settings: Settings) -> bool:
-    return settings.flag("tie_word_embeddings", default=True)
+    """Returns whether there is no softmax of its own, which transformers 5 takes if it is there."""
+    return t5_tensors.SOFTMAX not in settings.tensors
+
+
+def _is_scaled(settings: Settings) -> bool:
+    """Returns whether a tied softmax has the factor d_model ** -0.5.
+
+    Transformers 4 scales where `tie_word_embeddings` is true. Version 5 ties always: T5 has the
+    setting `scale_decoder_outputs` instead, and mT5 does not scale.
+    """
+    is_tied = settings.flag(_TIED, default=True)
+    if settings.text("model_type") == "mt5":
+        return is_tied and settings.text("transformers_version", "4").startswith("4")
+    return settings.flag("scale_decoder_outputs", default=is_tied)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models.moe.experts import Experts
@@ -13,6 +15,7 @@ def apply_experts(
     expert: mtf.Dimension,
     groups: mtf.Dimension,
     call: Call,
+    noise: mtf.Tensor | None = None,
 ) -> mtf.Tensor:
     """Returns the outputs {expert_unsplit, ..., groups, ..., n} of the experts for their slots.
 
@@ -26,6 +29,8 @@ def apply_experts(
       expert: the dimension of the experts, with a layout rule or none.
       groups: the dimension of the groups that share the mesh axis with the experts.
       call: see `Call`.
+      noise: {expert_unsplit, ..., groups, ...} int32, a number for every slot, which the noise of
+        the experts depends on instead of on the slot itself; None for the slot.
     """
     expert_unsplit, *others, _ = slots.shape.dims
     axis = slots.mesh.axis_of(expert)
@@ -34,5 +39,8 @@ def apply_experts(
         # Under a name without a layout rule: every device has the slots of all groups then.
         moved_groups = mtf.Dimension(f"{groups.name}_unsplit", groups.size)
     moved = [expert, *(moved_groups if dim == groups else dim for dim in slots.shape.dims[1:])]
+    if noise is not None and call.key is not None:
+        key = call.key.fold_in(mtf.reshape(noise, moved[:-1]))
+        call = dataclasses.replace(call, key=key)
     outputs = experts(mtf.reshape(slots, moved), call)
     return mtf.reshape(outputs, [expert_unsplit, *others, experts.output_dim])

@@ -5,6 +5,7 @@
     top_2_v1.py              Top2V1              Mesh TensorFlow's first version of it
     truncated_top_2.py       TruncatedTop2       Mesh TensorFlow's second choices that look ahead
     top_n.py                 TopN                Shazeer et al. 2017
+    top_k.py                 TopK                Mixtral, Jiang et al. 2024
     switch.py                Switch              Switch Transformer, Fedus et al. 2021
     batch_prioritized.py     BatchPrioritized    V-MoE, Riquelme et al. 2021
     no_token_left_behind.py  NoTokenLeftBehind   Switch Transformer, appendix B

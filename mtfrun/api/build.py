@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mtfrun.cli.configuration import config
+from mtfrun.configuration import config
 from mtfrun.experiment import Evaluation, Experiment, Training
 
 # The classes that the program itself calls; their arguments are the other objects of a gin file.

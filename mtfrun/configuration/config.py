@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 import gin
-from mtfrun.cli.configuration.checks import check_bindings, target_of
-from mtfrun.cli.configuration.errors import explain, explain_missing, public_names
-from mtfrun.cli.configuration.foreign import check_foreign, with_record
-from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
-from mtfrun.cli.errors import ConfigError
+from mtfrun.configuration.checks import check_bindings, target_of
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import explain, explain_missing, public_names
+from mtfrun.configuration.foreign import check_foreign, with_record
+from mtfrun.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
 
 T = TypeVar("T")
 
@@ -40,6 +41,21 @@ class _Bindings:
 @gin.config.register_finalize_hook  # type: ignore[untyped-decorator]
 def _expose_bindings(bindings: dict[tuple[str, str], dict[str, Any]]) -> None:
     _Bindings.by_target = bindings
+
+
+# gin has one configuration in a process.
+_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[None]:
+    """Keeps other threads out until the objects of a configuration are built.
+
+    `parse` replaces gin's only configuration, from which the classes take their arguments when they
+    are called.
+    """
+    with _lock:
+        yield
 
 
 def parse(

@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from gin import config_parser
-from mtfrun.cli.configuration.errors import explain, exported_names
-from mtfrun.cli.configuration.statements import SourceStatement, Statements
-from mtfrun.cli.errors import ConfigError
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import explain, exported_names
+from mtfrun.configuration.statements import SourceStatement, Statements
 
 FLAG = "--gin_allow_imports"
 

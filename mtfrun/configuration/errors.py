@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gin
-from mtfrun.cli.configuration.statements import short_path
-from mtfrun.cli.errors import ConfigError
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.statements import short_path
 from mtfrun.errors import did_you_mean
 
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')

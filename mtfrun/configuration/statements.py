@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from gin import config_parser
-from mtfrun.cli.configuration.files import SHIPPED, require_gin_file
-from mtfrun.cli.errors import ConfigError
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.files import SHIPPED, require_gin_file
 
 MACRO = "gin.macro"
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from mtfrun.cli.configuration.files import shipped_files_with
-from mtfrun.cli.configuration.statements import MACRO, Binding, Reference, Statements
-from mtfrun.cli.errors import ConfigError
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.files import shipped_files_with
+from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
 from mtfrun.errors import did_you_mean
 
 # The object of a binding: a scope and a class or function.

@@ -6,12 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import mtfrun
-from mtfrun.cli.errors import ConfigError
+from mtfrun.configuration.config_error import ConfigError
 from mtfrun.errors import did_you_mean
 
 # In a checkout a link, which is not resolved: errors show paths below it.
-SHIPPED = Path(mtfrun.__file__).absolute().parent / "gin"
+SHIPPED = Path(__file__).absolute().parent.parent / "gin"
 
 
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:

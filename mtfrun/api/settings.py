@@ -1,0 +1,93 @@
+"""The gin files and bindings that a user has named, for a command or in Python."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtfrun.api.build import ROOTS
+from mtfrun.configuration import config
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.statements import Binding
+
+# What a gin reference or macro begins with.
+_REFERENCE_SIGNS = ("@", "%")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Gin files and bindings.
+
+    Attributes:
+      files: names of gin files.
+      bindings: pairs of what errors call a binding, such as a flag, and its text in gin.
+      search_paths: directories in which gin files are searched for.
+      allowed_imports: modules that the configuration in a run directory may use besides mtfrun's.
+    """
+
+    files: Sequence[str] = ()
+    bindings: Sequence[tuple[str, str]] = ()
+    search_paths: Sequence[str] = ()
+    allowed_imports: Sequence[str] = ()
+
+    def parse(self, run_config: str | None = None) -> list[Binding]:
+        """Makes the files gin's configuration, or `run_config`, the file of a run, if not None.
+
+        The caller has entered `config.exclusive`.
+        """
+        return config.parse(
+            self.files if run_config is None else [run_config],
+            self.bindings,
+            search_paths=self.search_paths,
+            roots=ROOTS,
+            allowed_imports=None if run_config is None else self.allowed_imports,
+        )
+
+    def as_flags(self) -> list[str]:
+        """Returns the flags of a command with these files and bindings."""
+        return [
+            *(f"--gin_file={name}" for name in self.files),
+            *(f"--gin.{text.replace(' = ', '=', 1)}" for _, text in self.bindings),
+            *(f"--gin_search_paths={path}" for path in self.search_paths),
+        ]
+
+
+def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Returns the bindings of Python values to macros and parameters.
+
+    A text that begins with @ or % is a reference, as in a gin file.
+
+    >>> literal_bindings({"TRAIN_STEPS": 100, "VOCABULARY": "@data.ByteVocabulary()"})
+    [('TRAIN_STEPS=100', 'TRAIN_STEPS = 100'), \
+('VOCABULARY=@data.ByteVocabulary()', 'VOCABULARY = @data.ByteVocabulary()')]
+
+    Raises:
+      ConfigError: a value has no form in gin.
+    """
+    texts = {name: _literal(name, value) for name, value in values.items()}
+    return [(f"{name}={text}", f"{name} = {text}") for name, text in texts.items()]
+
+
+def _literal(name: str, value: object) -> str:
+    """Returns a value as it is written in a gin file."""
+    if isinstance(value, str) and value.startswith(_REFERENCE_SIGNS):
+        return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    text = repr(value)
+    try:
+        is_literal = bool(ast.literal_eval(text) == value)
+    except (ValueError, SyntaxError):
+        is_literal = False
+    if not is_literal:
+        raise ConfigError(
+            f"{name}={text[:80]}: a value is a number, a text, True, False, None, or a list, tuple "
+            'or dictionary of these; what gin should make is a text such as "@optim.Adam()"'
+        )
+    return text
