@@ -45,6 +45,7 @@ class OldStack:
     """A stack in our terms.
 
     Attributes:
+      name: in the original's variables.
       scope: "encoder", "decoder" or "".
       has_encoder: whether the model is an encoder-decoder, whose padding is set to 0.
       num_layers: the number of blocks.
@@ -56,6 +57,7 @@ class OldStack:
         for none.
     """
 
+    name: str
     scope: str
     has_encoder: bool
     num_layers: int = 6
@@ -66,9 +68,9 @@ class OldStack:
     relative_buckets: int | None = None
 
 
-def read_stack(old: OldConfig, scope: str, *, has_encoder: bool) -> OldStack:
+def read_stack(old: OldConfig, name: str, scope: str) -> OldStack:
     """Returns the stack of a scope; what is not supported is counted by `old`."""
-    stack = OldStack(scope, has_encoder)
+    stack = OldStack(name, scope, has_encoder=bool(scope))
     stack.num_layers = old.get("make_layer_stack.num_layers", 6, scope=scope)
     stack.block_scope = old.get("make_layer_stack.block_scope", default=True, scope=scope)
     for i, entry in enumerate(old.get("make_layer_stack.layers", [], scope=scope)):
