@@ -166,7 +166,11 @@ def _self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Par
         stack.relative_buckets = buckets
     if kind == "bias":
         parameters[cls]["relative_bias"] = Reference("@transformer.RelativePositionBias")
-        parameters["transformer.RelativePositionBias"] = {"num_buckets": buckets}
+        heads = parameters["transformer.AttentionHeads"]["num_heads"]
+        parameters["transformer.RelativePositionBias"] = {
+            "num_heads": heads,
+            "num_buckets": buckets,
+        }
     for name in ("length_encoder", "length_decoder"):
         old.require(
             f"SelfAttention.hyperprompt_{name}",

@@ -17,6 +17,9 @@ from mtfrun.rundir.warm_start import find_source, fitted_value
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _STEP = "global_step"
+# Logits by distance of grouped heads, which are one dimension here.
+_GROUPED_BIAS = re.compile(r"/relative_attention_bias")
+_GROUPED_BIAS_DIMS = ("heads", "query_heads", "buckets")
 _EMBEDDING = re.compile(r".*/embedding")
 
 
@@ -107,7 +110,10 @@ class OldCheckpoint:
         return values
 
     def _fitted(self, usual: str, source: Source, path: str, variable: mtf.Variable) -> np.ndarray:
-        value = fitted_value(self._tensor(usual), source, variable.shape)
+        stored = self._tensor(usual)
+        if _GROUPED_BIAS.search(usual) and stored.ndim == len(_GROUPED_BIAS_DIMS):
+            stored = stored.reshape(-1, stored.shape[-1])
+        value = fitted_value(stored, source, variable.shape)
         if isinstance(value, str):
             raise ConversionError(f"{path}: {self._names[usual]} of {self._prefix} is {value}")
         return value.astype(np.float32) if value.dtype != np.float32 else value
