@@ -10,6 +10,8 @@ from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.mixtures import mixture
 from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, short_name
 from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
+from mtfrun.models import moe, transformer
+from mtfrun.models.transformer.residual_transforms import distinct_names
 
 Parameters = dict[str, Any]
 
@@ -66,6 +68,19 @@ class OldStack:
     block_scope: bool = True
     parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
     relative_buckets: int | None = None
+
+
+def sublayer_paths(stack: OldStack) -> list[str]:
+    """Returns the paths of the sublayers of all blocks here, in their order."""
+    packages = {"transformer": transformer, "moe": moe}
+    names = [reference.removeprefix("@").split(".") for reference in stack.layers]
+    classes = [getattr(packages[package], name) for package, name in names]
+    ours = "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
+    return [
+        f"{ours}/blocks/{block}/{name}/"
+        for block in range(stack.num_layers)
+        for name in distinct_names(classes)
+    ]
 
 
 def read_stack(old: OldConfig, name: str, scope: str) -> OldStack:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.mesh_tensorflow.layers import OldStack
+from mtfrun.conversion.mesh_tensorflow.layers import OldStack, sublayer_paths
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, slot_names, sources_of
 from mtfrun.rundir.warm_start import find_source, fitted_value
 
@@ -36,6 +36,7 @@ class OldCheckpoint:
 
     def __init__(self, prefix: Path, stacks: Sequence[OldStack]) -> None:
         self._prefix = prefix
+        self._stacks = stacks
         try:
             self._reader = tf.train.load_checkpoint(str(prefix))
         except (tf.errors.OpError, ValueError, OSError) as error:
@@ -75,11 +76,13 @@ class OldCheckpoint:
             for path, variable in variables.items()
             if path.startswith(_MODEL)
         }
+        # Layers that a decoder shares with its encoder have no variables of its own.
+        order = [path for stack in self._stacks for path in sublayer_paths(stack)]
         values: dict[str, np.ndarray] = {}
         used: set[str] = set()
         missing: list[str] = []
         for path, variable in paths.items():
-            match = find_source(sources_of(path, paths), list(self._names))
+            match = find_source(sources_of(path, [*order, *paths]), list(self._names))
             if match is None:
                 raise ConversionError(f"{self._prefix} has no variable for {path}")
             usual, source = match
