@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile
@@ -21,11 +21,13 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     row,
 )
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _FEED_FORWARD = "FeedForward"
+_SOFTMAX = "lm_head.weight"
 
 
-class GPT2:
+class GPT2(TextFamily):
     """Learned positions, layer norms, biases; matrices are [in, out], and one has three parts."""
 
     model_types: ClassVar[Sequence[str]] = ("gpt2",)
@@ -36,13 +38,17 @@ class GPT2:
         """Returns the name for users."""
         return "GPT-2"
 
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the softmax as a copy of the embedding, unless config.json says otherwise."""
+        return ties(settings)
+
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/gpt2.gin, sizes, and what differs."""
-        settings.require("add_cross_attention", False)
-        settings.require("scale_attn_by_inverse_layer_idx", False)
+        for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
+            settings.require(name, *(False,))
         width, heads = settings.integer("n_embd"), settings.integer("n_head")
-        write_sizes(settings, file, width, heads, settings.optional_integer("n_inner") or 4 * width)
-        self._blocks(settings).write_gin(file)
+        d_ff = settings.optional_integer("n_inner") or 4 * width
+        write_sizes(settings, file, self._blocks(settings), (width, heads, d_ff))
         write_dropout(
             file,
             settings.number("resid_pdrop", 0.1),
@@ -55,10 +61,10 @@ class GPT2:
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""
-        rows, copies = embedding_rows(settings)
+        rows, prefix = embedding_rows(settings), name_prefix(settings)
         blocks = self._blocks(settings)
         for layer in range(len(blocks.windows)):
-            theirs = f"transformer.h.{layer}"
+            theirs = f"{prefix}h.{layer}"
             attention, feed_forward = blocks.paths(layer)
             rows += norm_rows(f"{theirs}.ln_1", f"{attention}/norm")
             rows += _attention(f"{theirs}.attn", f"{attention}/layer/attention")
@@ -66,31 +72,33 @@ class GPT2:
             rows += feed_forward_rows(
                 f"{theirs}.mlp", f"{feed_forward}/layer", Matrix(transposed=False)
             )
-        rows += norm_rows("transformer.ln_f", "decoder_stack/final_norm")
+        rows += norm_rows(f"{prefix}ln_f", "decoder_stack/final_norm")
         # Masks in files of earlier versions.
-        return TensorTable(rows, copies, [r"transformer\.h\.\d+\.attn\.(masked_)?bias"])
+        return TensorTable(rows, [r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias"])
 
     def _blocks(self, settings: Settings) -> Blocks:
         return Blocks([False] * settings.integer("n_layer"), _FEED_FORWARD)
 
 
-def write_sizes(settings: Settings, file: GinFile, width: int, heads: int, d_ff: int) -> None:
-    """Adds models/gpt2.gin, the data and the sizes but for the number of blocks.
+def write_sizes(
+    settings: Settings, file: GinFile, blocks: Blocks, sizes: tuple[int, int, int]
+) -> None:
+    """Adds models/gpt2.gin, the data and the sizes.
 
     Args:
       settings: the configuration.
       file: gets them.
-      width: the size of the vectors.
-      heads: their number.
-      d_ff: the hidden size of feed-forward layers.
+      blocks: of the stack.
+      sizes: of the vectors, the number of heads, and the hidden size of feed-forward layers.
     """
+    width, heads, d_ff = sizes
     file.include("models/gpt2.gin")
     write_texts(file)
     file.gap()
     if width % heads:
-        raise settings.error(
-            "n_head" if "n_head" in settings.values else "num_heads", f"must divide {width}"
-        )
+        name = "n_head" if "n_head" in settings.values else "num_heads"
+        raise settings.error(name, f"must divide {width}, the size of all heads")
+    blocks.write_gin(file)
     file.macro("D_MODEL", width)
     file.macro("D_FF", d_ff)
     file.macro("NUM_HEADS", heads)
@@ -120,17 +128,28 @@ def write_embedding(settings: Settings, file: GinFile, max_positions: int) -> No
     file.bind("transformer.TokenEmbedding", parameters)
 
 
-def embedding_rows(settings: Settings) -> tuple[list[Row], dict[str, str]]:
-    """Returns the tables of ids and positions and the softmax, and the copies of the first."""
-    size = settings.integer("vocab_size")
+def name_prefix(settings: Settings) -> str:
+    """Returns what names begin with: nothing in folders of the model without its softmax."""
+    return "" if "wte.weight" in settings.tensors else "transformer."
+
+
+def ties(settings: Settings) -> Mapping[str, str]:
+    """Returns the softmax as a copy of the embedding, unless config.json says otherwise."""
+    if not settings.flag("tie_word_embeddings", default=True):
+        return {}
+    return {_SOFTMAX: f"{name_prefix(settings)}wte.weight"}
+
+
+def embedding_rows(settings: Settings) -> list[Row]:
+    """Returns the tables of ids and positions, and the softmax if it is no copy."""
+    size, prefix = settings.integer("vocab_size"), name_prefix(settings)
     rows = [
-        row("transformer.wte.weight", "embedding/table", VocabularyRows(size)),
-        row("transformer.wpe.weight", "position/table", Same()),
+        row(f"{prefix}wte.weight", "embedding/table", VocabularyRows(size)),
+        row(f"{prefix}wpe.weight", "position/table", Same()),
     ]
     if _is_tied(settings):
-        return rows, {"lm_head.weight": "transformer.wte.weight"}
-    kernel = VocabularyRows(size, transposed=True)
-    return [*rows, row("lm_head.weight", "softmax/kernel", kernel)], {}
+        return rows
+    return [*rows, row(_SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True))]
 
 
 def norm_rows(theirs: str, ours: str) -> Iterator[Row]:
@@ -156,4 +175,4 @@ def _attention(theirs: str, ours: str) -> Iterator[Row]:
 
 
 def _is_tied(settings: Settings) -> bool:
-    return settings.flag("tie_word_embeddings", default=True)
+    return bool(ties(settings)) and _SOFTMAX not in settings.tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile, Reference
@@ -10,18 +10,21 @@ from mtfrun.conversion.hugging_face.families.blocks import Blocks
 from mtfrun.conversion.hugging_face.families.gpt2 import (
     embedding_rows,
     feed_forward_rows,
+    name_prefix,
     norm_rows,
+    ties,
     write_dropout,
     write_embedding,
     write_sizes,
 )
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import Matrix, Row, Same, TensorTable, row
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _GLOBAL, _LOCAL = "global", "local"
 
 
-class GPTNeo:
+class GPTNeo(TextFamily):
     """GPT-2 whose layers attend to everything or to a window, with logits that are not scaled."""
 
     model_types: ClassVar[Sequence[str]] = ("gpt_neo",)
@@ -32,13 +35,16 @@ class GPTNeo:
         """Returns the name for users."""
         return "GPT-Neo"
 
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the softmax as a copy of the embedding, unless config.json says otherwise."""
+        return ties(settings)
+
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/gpt2.gin, sizes, and what differs."""
         width, heads = settings.integer("hidden_size"), settings.integer("num_heads")
         d_ff = settings.optional_integer("intermediate_size") or 4 * width
-        write_sizes(settings, file, width, heads, d_ff)
         blocks = _blocks(settings)
-        blocks.write_gin(file)
+        write_sizes(settings, file, blocks, (width, heads, d_ff))
         write_dropout(
             file,
             settings.number("resid_dropout", 0.0),
@@ -59,19 +65,19 @@ class GPTNeo:
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""
-        rows, copies = embedding_rows(settings)
+        rows, prefix = embedding_rows(settings), name_prefix(settings)
         blocks = _blocks(settings)
         for layer in range(len(blocks.windows)):
-            theirs = f"transformer.h.{layer}"
+            theirs = f"{prefix}h.{layer}"
             attention, feed_forward = blocks.paths(layer)
             rows += norm_rows(f"{theirs}.ln_1", f"{attention}/norm")
             rows += _attention(f"{theirs}.attn.attention", f"{attention}/layer/attention")
             rows += norm_rows(f"{theirs}.ln_2", f"{feed_forward}/norm")
             rows += feed_forward_rows(f"{theirs}.mlp", f"{feed_forward}/layer", Matrix())
-        rows += norm_rows("transformer.ln_f", "decoder_stack/final_norm")
+        rows += norm_rows(f"{prefix}ln_f", "decoder_stack/final_norm")
         # Masks in files of earlier versions.
-        kept = [r"transformer\.h\.\d+\.attn\.attention\.(masked_)?bias"]
-        return TensorTable(rows, copies, kept)
+        kept = [r"(transformer\.)?h\.\d+\.attn\.attention\.(masked_)?bias"]
+        return TensorTable(rows, kept)
 
 
 def _blocks(settings: Settings) -> Blocks:

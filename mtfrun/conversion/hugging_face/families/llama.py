@@ -6,7 +6,7 @@ Yang et al. 2024, arXiv:2407.10671.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile, Reference
@@ -25,12 +25,14 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     row,
 )
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
+_EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _FEED_FORWARD = "GatedFeedForward"
 
 
-class Llama:
+class Llama(TextFamily):
     """Llama 1, 2 and 3, and models of its form.
 
     Attributes:
@@ -45,6 +47,11 @@ class Llama:
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
         return "Llama"
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Returns the softmax as a copy of the embedding, where config.json ties them."""
+        is_tied = settings.flag("tie_word_embeddings", default=False)
+        return {_SOFTMAX: _EMBEDDING} if is_tied else {}
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/llama.gin, sizes, and what differs."""
@@ -62,7 +69,7 @@ class Llama:
         file.macro("NORM_EPSILON", settings.number("rms_norm_eps", 1e-6))
         file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_dropout", 0.0))
         write_row_length(settings.integer("max_position_embeddings", 2048), file)
-        if _is_tied(settings):
+        if self._is_tied(settings):
             file.bind("transformer.TokenEmbedding", {"tied_softmax": True})
         if any(self.biases(settings)):
             use_bias, use_output_bias = self.biases(settings)
@@ -77,13 +84,10 @@ class Llama:
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""
         size = settings.integer("vocab_size")
-        rows = [row("model.embed_tokens.weight", "embedding/table", VocabularyRows(size))]
-        copies = {}
-        if _is_tied(settings):
-            copies["lm_head.weight"] = "model.embed_tokens.weight"
-        else:
+        rows = [row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
+        if not self._is_tied(settings):
             kernel = VocabularyRows(size, transposed=True)
-            rows.append(row("lm_head.weight", "softmax/kernel", kernel))
+            rows.append(row(_SOFTMAX, "softmax/kernel", kernel))
         blocks = self._blocks(settings)
         for layer in range(len(blocks.windows)):
             theirs = f"model.layers.{layer}"
@@ -95,7 +99,7 @@ class Llama:
             rows += self.feed_forward(settings, theirs, f"{feed_forward}/layer")
         rows.append(row("model.norm.weight", "decoder_stack/final_norm/scale", Same()))
         # Buffers of frequencies in files of earlier versions.
-        return TensorTable(rows, copies, [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
+        return TensorTable(rows, [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
         """Returns whether queries, keys and values have biases, and whether the result has one."""
@@ -134,6 +138,9 @@ class Llama:
             yield row(f"{prefix}.weight", f"{ours}/{name}/kernel", Matrix())
             if settings.flag("mlp_bias", default=False):
                 yield row(f"{prefix}.bias", f"{ours}/{name}/bias", Same())
+
+    def _is_tied(self, settings: Settings) -> bool:
+        return bool(self.ties(settings)) and _SOFTMAX not in settings.tensors
 
     def _blocks(self, settings: Settings) -> Blocks:
         return Blocks(self.windows(settings), _FEED_FORWARD)
@@ -246,7 +253,3 @@ def _output_inputs(settings: Settings) -> int:
     heads = settings.integer("num_attention_heads")
     memory_heads = settings.integer("num_key_value_heads", heads)
     return 2 if memory_heads in (1, heads) else 3
-
-
-def _is_tied(settings: Settings) -> bool:
-    return settings.flag("tie_word_embeddings", default=False)

@@ -54,7 +54,7 @@ def _parameters(settings: Settings) -> Settings:
     return Settings(values, f"{settings.where}: {name}")
 
 
-def _linear(parameters: Settings, settings: Settings) -> dict[str, Any]:
+def _linear(parameters: Settings, _: Settings) -> dict[str, Any]:
     return {"factor": parameters.number("factor")}
 
 
