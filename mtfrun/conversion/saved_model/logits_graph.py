@@ -10,7 +10,6 @@ from mtfrun import mtf
 from mtfrun.conversion.saved_model.batches_graph import in_batches
 from mtfrun.conversion.saved_model.signatures import Signature
 from mtfrun.data.prompting import bucket
-from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment
 from mtfrun.models import TextModel
 
@@ -116,15 +115,13 @@ def logits_signatures(
     experiment: Experiment, model: TextModel, rows: int
 ) -> dict[str, Signature]:
     """Returns the signature of every choice of features that the model has logits for."""
-    by_name = {}
-    for names in model.logits_features:
-        name = "logits" if "targets" in names else "next_logits"
-        about = "ids to the logits of every target, given the targets before it"
-        if name == "next_logits":
-            about = "ids to the logits of the id after each"
-        try:
-            graph = LogitsGraph(experiment, model, names, rows)
-        except InputError:
-            continue
-        by_name[name] = graph.signature(about)
-    return by_name
+    return {
+        "logits" if "targets" in names else "next_logits": LogitsGraph(
+            experiment, model, names, rows
+        ).signature(
+            "ids to the logits of every target, given those before it"
+            if "targets" in names
+            else "ids to the logits of the id after each"
+        )
+        for names in model.logits_features
+    }
