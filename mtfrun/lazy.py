@@ -46,11 +46,10 @@ def load(
       mesh: the axes of the devices, such as "data:2,model:2"; None for the configuration's.
       layout: rules such as "batch:data;heads:model"; None for the configuration's.
       gin_files: names of gin files, in the place of the configuration in the directory.
-      gin_params: bindings as gin writes them: "Decoding.search = @decoding.Search()".
+      gin_params: bindings as gin writes them, as for parameters: "FeedForward.d_ff = 512".
       gin_search_paths: directories in which gin files are searched for.
       gin_allow_imports: modules that the configuration in the directory may use besides mtfrun's.
-      **bindings: values of macros and, as `**{"FeedForward.d_ff": 512}`, of parameters. A text that
-        begins with @ or % is a reference.
+      **bindings: values of macros. A text that begins with @ or % is a reference.
 
     Raises:
       InputError: an invalid setting or a missing checkpoint, in one line.

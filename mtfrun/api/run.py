@@ -86,14 +86,15 @@ class Run:
     def logits(self, features: Features) -> np.ndarray:
         """Returns the model's logits, float32, without dropout and other noise.
 
-        A position's logits are those of its target, given the targets before it. Ids are padded at
-        their end to one of a few lengths where this changes nothing, so that a program serves many;
-        a mixture of experts with a capacity gets exactly the ids.
+        The logits of a position are those of its target, given the targets before it; those of
+        {"inputs": ids} of a language model are those of the id after it, as in other libraries. Ids
+        are padded at their end to one of a few lengths where this changes nothing, so that a
+        program serves many; a mixture of experts with a capacity gets the ids as they are.
 
         Args:
           features: by name, as the model reads them: "targets" and, of an encoder, "inputs", each
-            int [batch, length], 0 for padding; or "images" [batch, rows, cols, channels], uint8 or
-            floats that are normalised already.
+            int [batch, length], 0 for padding; of a language model "targets" or "inputs"; or
+            "images" [batch, rows, cols, channels], uint8 or floats that are normalised already.
 
         Returns:
           [batch, length, vocab], or [batch, classes] for images.

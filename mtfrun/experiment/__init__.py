@@ -1,7 +1,7 @@
 """The objects that gin files configure at the top: an experiment, and what is done with it."""
 
 from mtfrun.experiment.classification import Classification, Prediction
-from mtfrun.experiment.decoding import Answer, Decoding
+from mtfrun.experiment.decoding import Answer, Decoding, DecodingShape
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.image_measurements import ConfusionMatrix, LabelledImages
@@ -19,6 +19,7 @@ __all__ = [
     "ConfusionMatrix",
     "DecodedPairs",
     "Decoding",
+    "DecodingShape",
     "Entropies",
     "Evaluated",
     "Evaluation",

@@ -57,19 +57,21 @@ class Logits:
         logits: np.ndarray = mtf.to_numpy(self._program(laid_out))[:batch]
         if logits.ndim == 2:
             return logits
-        return logits[:, : arrays["targets"].shape[1]]
+        ids = arrays["targets" if "targets" in arrays else "inputs"]
+        return logits[:, : ids.shape[1]]
 
     def _check_names(self, features: Features) -> None:
-        needed = self._model.logits_features
-        known = {*needed, *(self._model.optional_features or ())}
-        if not set(needed) <= set(features) <= known:
-            names = ", ".join(f'"{name}"' for name in features) or "none"
-            wanted = ", ".join(f'"{name}"' for name in needed)
-            more = ", ".join(f'"{name}"' for name in sorted(known - set(needed)))
-            raise InputError(
-                f"logits of {type(self._model).__name__} need the features {wanted}, not {names}"
-                + f"; it also reads {more}" * bool(more)
-            )
+        choices = self._model.logits_features
+        optional = set(self._model.optional_features or ())
+        if any(set(needed) <= set(features) <= {*needed, *optional} for needed in choices):
+            return
+        wanted = " or ".join(" and ".join(map(_quoted, needed)) for needed in choices)
+        more = ", ".join(map(_quoted, sorted(optional)))
+        raise InputError(
+            f"logits of {type(self._model).__name__} need {wanted}, not "
+            + (", ".join(map(_quoted, features)) or "nothing")
+            + f"; it also reads {more}" * bool(more)
+        )
 
     def _array(self, name: str, values: npt.ArrayLike) -> np.ndarray:
         """Returns the values of a feature, ids as int32.
@@ -122,6 +124,10 @@ class Logits:
     def _padded(self, length: int) -> int:
         padded = bucket(length)
         return padded if self._model.allows_padding(padded) else length
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def _pixels(name: str, array: np.ndarray) -> np.ndarray:

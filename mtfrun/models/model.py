@@ -111,7 +111,7 @@ class Model(mtf.Module, abc.ABC):
         """Returns the logits of a batch, without noise; float32.
 
         Args:
-          features: `logits_features`, and optional ones.
+          features: one of the `logits_features`, and optional ones.
 
         Raises:
           InputError: the model has none.
@@ -119,9 +119,12 @@ class Model(mtf.Module, abc.ABC):
         raise InputError(f"{type(self).__name__} has no logits")
 
     @property
-    def logits_features(self) -> Collection[str]:
-        """The features that `logits` needs, by default those that every batch must have."""
-        return self.required_features
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The features that `logits` needs, by default those that every batch must have.
+
+        If there are several choices, the model reads any one of them.
+        """
+        return [self.required_features]
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether zeros may follow every row, up to a length, without other logits.
@@ -193,9 +196,9 @@ class ImageModel(Model):
     required_features: ClassVar[Collection[str]] = ("images", "labels", "weights")
 
     @property
-    def logits_features(self) -> Collection[str]:
+    def logits_features(self) -> Sequence[Collection[str]]:
         """The images."""
-        return ("images",)
+        return [["images"]]
 
     @abc.abstractmethod
     def logits(self, features: Features) -> mtf.Tensor:

@@ -87,14 +87,16 @@ class Settings:
         """Returns an integer, None where it is missing or null."""
         return None if self.values.get(name) is None else self.integer(name)
 
-    def require(self, name: str, *allowed: object) -> None:
+    def require(self, name: str, allowed: object, *others: object) -> None:
         """Raises ConversionError unless a setting is missing, null, or one of the values.
 
         For settings that change what a model computes, of which one value is supported.
         """
         value = self.values.get(name)
-        if value is not None and value not in allowed:
-            raise self.error(name, f"is not supported; supported: {', '.join(map(repr, allowed))}")
+        supported = (allowed, *others)
+        if value is not None and value not in supported:
+            names = ", ".join(map(repr, supported))
+            raise self.error(name, f"is not supported; supported: {names}")
 
     def error(self, name: str, problem: str) -> ConversionError:
         """Returns the error of a setting."""
