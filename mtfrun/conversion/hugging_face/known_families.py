@@ -11,6 +11,7 @@ from mtfrun.conversion.hugging_face.families import (
     GPTNeo,
     Llama,
     Mistral,
+    Mixtral,
     Qwen2,
     ResNet,
     SwitchTransformers,
@@ -26,6 +27,7 @@ FAMILIES: Sequence[Family] = (
     GPTNeo(),
     Llama(),
     Mistral(),
+    Mixtral(),
     Qwen2(),
     ResNet(),
 )

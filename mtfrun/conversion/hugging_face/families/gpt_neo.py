@@ -86,7 +86,7 @@ def _blocks(settings: Settings) -> Blocks:
         raise settings.error(
             "attention_types", f"must describe {settings.integer('num_layers')} layers"
         )
-    return Blocks([kind == _LOCAL for kind in kinds], "FeedForward")
+    return Blocks([kind == _LOCAL for kind in kinds], "transformer.FeedForward")
 
 
 def _kinds(settings: Settings) -> list[str]:
