@@ -29,7 +29,11 @@ EXPERTS, HIDDEN = 4, 10
 RELU, SWIGLU = (mtf.relu,), (mtf.swish, None)
 # How many experts a token chooses, and whether their weights add up to 1.
 SWITCH, MIXTRAL = moe.Switch(), moe.TopK(2)
-GATES = {"switch": (SWITCH, 1, False), "mixtral": (MIXTRAL, 2, True), "3": (moe.TopK(3), 3, True)}
+GATES: dict[str, tuple[moe.Gate, int, bool]] = {
+    "switch": (SWITCH, 1, False),
+    "mixtral": (MIXTRAL, 2, True),
+    "3": (moe.TopK(3), 3, True),
+}
 # The experts that all tokens choose; random for "even".
 BALANCES: dict[str, list[int]] = {"even": [], "one": [2], "two": [3, 0], "three": [1, 2, 3]}
 ACTIVATIONS = {"relu": RELU, "swiglu": SWIGLU}

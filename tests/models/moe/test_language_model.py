@@ -161,7 +161,7 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     large = moe.Capacity(evaluation=8.0, second_level=8.0, group_size=8)
-    options = {} if mixture == "dropless" else {"capacity": large}
+    options: dict[str, Any] = {} if mixture == "dropless" else {"capacity": large}
     model = _model(mesh, mixture, **options)
     targets = packed_rows()["targets"][:, :4]
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
