@@ -84,7 +84,7 @@ class Batches(Iterator[Batch]):
 
 
 def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> Iterator[Batch]:
-    """Yields every row once, in order; rows of zeros fill up the last batch.
+    """Yields every row once, in order; rows of padding fill up the last batch.
 
     With `max_rows` only those that are `chosen`.
     """
@@ -92,7 +92,7 @@ def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> Iterator[B
     for first in range(0, len(numbers), batch):
         some = numbers[first : first + batch]
         values = rows.take(Selection(some, np.zeros_like(some)))
-        yield {name: filled(value, batch) for name, value in values.items()}
+        yield {name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()}
 
 
 def chosen(count: int, limit: int | None) -> np.ndarray:
@@ -106,10 +106,10 @@ def chosen(count: int, limit: int | None) -> np.ndarray:
     return np.sort(generator.choice(count, limit, replace=False))
 
 
-def filled(values: np.ndarray, batch: int) -> np.ndarray:
-    """Returns the values [rows, ...] followed by rows of zeros, [batch, ...]."""
+def filled(values: np.ndarray, batch: int, padding: int = 0) -> np.ndarray:
+    """Returns the values [rows, ...] followed by rows of padding, [batch, ...]."""
     if len(values) == batch:
         return values
-    whole = np.zeros([batch, *values.shape[1:]], values.dtype)
+    whole = np.full([batch, *values.shape[1:]], padding, values.dtype)
     whole[: len(values)] = values
     return whole

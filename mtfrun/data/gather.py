@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     """Rows of ids; all int32 [rows, length], 0 for padding.
 
     Attributes:
-      ids: texts, one after the other.
+      ids: texts, one after the other; the vocabulary's id of padding behind them.
       segmentation: number of each id's segment in its row, from 1.
       position: of each id in its segment, from 0.
     """
@@ -38,7 +38,12 @@ class Layout(NamedTuple):
 
 
 def lay_out(
-    tokens: np.ndarray, texts: Texts, counts: np.ndarray, length: int, texts_per_segment: int = 1
+    tokens: np.ndarray,
+    texts: Texts,
+    counts: np.ndarray,
+    length: int,
+    texts_per_segment: int = 1,
+    padding_id: int = 0,
 ) -> Layout:
     """Returns rows of texts from a sequence of tokens.
 
@@ -54,6 +59,7 @@ def lay_out(
       counts: [rows] number of texts in each row.
       length: of a row.
       texts_per_segment: 2 for segments that are pairs; divides all `counts`.
+      padding_id: the id behind the texts of a row.
     """
     rows = counts.size
     # Every row becomes a sequence of runs: its texts, and padding. So whatever is constant in a run
@@ -88,6 +94,8 @@ def lay_out(
     if sizes[paddings].any():
         present = segmentation != 0
         ids *= present
+        if padding_id:
+            ids[~present] = padding_id
         position *= present
     shape = (rows, length)
     return Layout(ids.reshape(shape), segmentation.reshape(shape), position.reshape(shape))

@@ -41,8 +41,9 @@ def padding_of(batch: Batch) -> Padding:
 def occupied(features: Batch, name: str) -> np.ndarray:
     """Returns which positions of a feature of ids hold a token, bool of its shape.
 
-    Segments say so where there are any. Else an id of 0 is padding, but for targets with gaps:
-    those of a masked language model, which has a target for some of its inputs only.
+    Segments say so where there are any. Else an id of 0 is padding, and -1 in rows that have it,
+    but for targets with gaps: those of a masked language model, which has a target for some of its
+    inputs only.
 
     >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}
     >>> occupied(batch, "targets").tolist()
@@ -52,7 +53,7 @@ def occupied(features: Batch, name: str) -> np.ndarray:
     segmentation = features.get(f"{name}_segmentation")
     if segmentation is not None:
         return np.not_equal(segmentation, 0)
-    is_id = np.not_equal(ids, 0)
+    is_id = np.not_equal(ids, -1 if (ids == -1).any() else 0)
     inputs = features.get(INPUTS)
     has_gaps = bool((~is_id[..., :-1] & is_id[..., 1:]).any())
     if name == TARGETS and has_gaps and inputs is not None and inputs.shape == ids.shape:

@@ -71,6 +71,10 @@ class Rows(abc.ABC):
         A pure function of the selection; may be called by any thread.
         """
 
+    def padding_of(self, feature: str) -> int:
+        """Returns what a feature has in rows that fill up a batch."""
+        return 0
+
     @property
     def density(self) -> Density | None:
         """How full the rows are, exactly; None where it is not known before all are made."""

@@ -31,6 +31,11 @@ class TextRows(Rows):
     def __init__(self, cache: TokenCache):
         self.cache = cache
 
+    def padding_of(self, feature: str) -> int:
+        """Returns the vocabulary's id of padding, and 0 for the segmentation and positions."""
+        is_ids = feature in (*self.cache.features, TARGETS)
+        return self.cache.padding_id if is_ids else 0
+
     @property
     @abc.abstractmethod
     def densities(self) -> Mapping[str, Density]:
@@ -76,7 +81,11 @@ class StreamRows(TextRows):
         starts = np.where(nth > 0, self._ends[texts - 1], np.repeat(begins, counts))
         ends = np.minimum(self._ends[texts], np.repeat(stops, counts))
         layout = lay_out(
-            self.cache.tokens, Texts(starts, ends - starts, ends), counts, self._length
+            self.cache.tokens,
+            Texts(starts, ends - starts, ends),
+            counts,
+            self._length,
+            padding_id=self.cache.padding_id,
         )
         return _packed(self.cache.features[0], layout)
 
@@ -215,7 +224,9 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
         lengths = dict(zip(names, combination, strict=True))
         for first in range(0, group.size, batch):
             values = rows.take_short(group[first : first + batch], lengths)
-            yield {name: filled(value, batch) for name, value in values.items()}
+            yield {
+                name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()
+            }
 
 
 class _Examples(abc.ABC):
@@ -321,7 +332,7 @@ class _Layouts:
             raise DataError(
                 f"rows of {joined} tokens cannot hold texts of {' and '.join(map(str, lengths))}"
             )
-        self._tokens = cache.tokens
+        self._tokens, self._padding_id = cache.tokens, cache.padding_id
         self._is_joined = joined is not None
         self.lengths = dict(zip(cache.features, lengths, strict=True))
         if joined is not None:
@@ -335,10 +346,18 @@ class _Layouts:
             in_turn = Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))
             features = len(texts)
             length = lengths[TARGETS]
-            yield TARGETS, lay_out(self._tokens, in_turn, counts * features, length, features)
+            yield (
+                TARGETS,
+                lay_out(
+                    self._tokens, in_turn, counts * features, length, features, self._padding_id
+                ),
+            )
         else:
             for (name, length), feature in zip(lengths.items(), texts, strict=True):
-                yield name, lay_out(self._tokens, feature, counts, length)
+                yield (
+                    name,
+                    lay_out(self._tokens, feature, counts, length, padding_id=self._padding_id),
+                )
 
     def row_sizes(self, sizes: np.ndarray) -> np.ndarray:
         """Returns int32 [examples, features of the rows] for [examples, features of the cache]."""

@@ -29,7 +29,7 @@ import numpy as np
 from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
 from mtfrun.data.cache_progress import Building, present_progress
 from mtfrun.data.errors import DataError
-from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary
+from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
 
 if TYPE_CHECKING:
     from mtfrun.data.task import Task
@@ -57,12 +57,14 @@ class TokenCache:
       tokens: uint16 or int32 [tokens] ids of all texts, each with its end id, mapped into memory.
       ends: int64 [examples, features] where each text ends in `tokens`, mapped into memory.
       manifest: counts, hashes and origin.
+      padding_id: the vocabulary's id of padding.
     """
 
     directory: Path
     tokens: np.ndarray
     ends: np.ndarray
     manifest: dict[str, Any]
+    padding_id: int = 0
 
     @classmethod
     def open(cls, directory: Path) -> TokenCache:
@@ -143,6 +145,12 @@ def open_cache(
       DataError: the source cannot be read or holds nothing, the cache cannot be written, or its
         files are damaged.
     """
+    for feature in features:
+        if task.vocabulary_of(feature).end_id == NO_END:
+            raise DataError(
+                f"{task.vocabulary_of(feature)!r} has no id that ends a text, which rows of texts "
+                "need: name one, end_id=1"
+            )
     # Before the source is read: if it changes meanwhile, the next run finds no cache of it.
     origin = _origin(task, split, features)
     directory = cache_path(task.cache_dir, task.title, split, origin)
@@ -151,7 +159,8 @@ def open_cache(
         return {**_write_texts(work, directory, task, split, features), **origin}
 
     build_once(directory, build, overwrite=overwrite)
-    return TokenCache.open(directory)
+    padding_id = task.vocabulary_of(features[-1]).pad_id
+    return dataclasses.replace(TokenCache.open(directory), padding_id=padding_id)
 
 
 def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]:

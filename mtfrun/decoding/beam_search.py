@@ -21,7 +21,7 @@ from mtfrun.decoding.beam_step import (
 )
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, INFINITY, Hypotheses
-from mtfrun.decoding.prompt import Start, id_before, ids_before, is_end, start_of
+from mtfrun.decoding.prompt import Start, forced_ids, id_before, ids_before, is_end, start_of
 from mtfrun.decoding.reordering import reorder_state
 from mtfrun.decoding.segments import over_positions
 
@@ -77,6 +77,7 @@ class BeamSearch:
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
         end_id: int = END_ID,
+        padding_id: int = 0,
     ) -> Hypotheses:
         """Returns the best continuations of every prompt.
 
@@ -85,9 +86,9 @@ class BeamSearch:
 
         Args:
           decoder: the model, for these prompts and this beam.
-          prompts: {batch, length} int32, of any lengths, padded on the right with 0. Where an id is
-            not 0, all hypotheses have it, with a log-probability of 0; an end id ends the row, but
-            see `Decoder.given_ends`.
+          prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is no
+            padding, all hypotheses have it, with a log-probability of 0; an end id ends the row,
+            but see `Decoder.given_ends`.
           beam: the dimension of the hypotheses, smaller than `vocab`.
           vocab: the dimension of the ids.
           limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0
@@ -95,7 +96,9 @@ class BeamSearch:
           longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So
             many positions are read in one pass, where the decoder can do so.
           end_id: the id that ends a sequence.
+          padding_id: of the prompts.
         """
+        prompts = forced_ids(prompts, padding_id)
         if limits is None:
             limits = mtf.constant(prompts.mesh, prompts.shape[1].size, [prompts.shape[0]], tf.int32)
         start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
@@ -110,7 +113,8 @@ class _Loop:
 
     Attributes:
       search: the settings.
-      prompts, beam, vocab, limits, end_id: the arguments of `BeamSearch.__call__`.
+      beam, vocab, limits, end_id: the arguments of `BeamSearch.__call__`.
+      prompts: {batch, length} int32, see `forced_ids`.
       start: what the decoder has read before the first step.
     """
 

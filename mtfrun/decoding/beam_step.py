@@ -116,7 +116,7 @@ def grow_topk(
       vocab: the dimension of the ids.
       alpha: the exponent of the length penalty.
       end_id: the id that ends a sequence.
-      forced: {batch} int32: where not 0, the id that a row must have at the position. Its
+      forced: {batch} int32: where not negative, the id that a row must have at the position. Its
         log-probability counts as 0.
       known: {batch} int32, the number of ids in a row's prompt, which the length penalty does not
         count: their log-probability is 0, and after a long prompt the penalty would be nearly the
@@ -158,10 +158,10 @@ def _with_forced(
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Returns ids and log-probabilities {batch, beam, rank} that allow a forced id only.
 
-    In a row whose `forced` is not 0, that id has rank 0 and a log-probability of 0; the other ranks
-    have one of -INFINITY.
+    In a row whose `forced` is not negative, that id has rank 0 and a log-probability of 0; the
+    other ranks have one of -INFINITY.
     """
-    is_forced = mtf.not_equal(forced, 0)
+    is_forced = mtf.greater_equal(forced, 0)
     token = mtf.where(is_forced, forced, token)
     first = mtf.one_hot(
         mtf.constant(token.mesh, 0, dtype=tf.int32), rank, on_value=0.0, off_value=-INFINITY

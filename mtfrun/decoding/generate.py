@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder, StepFunction
 from mtfrun.decoding.hypotheses import END_ID, Hypotheses
-from mtfrun.decoding.prompt import Start, id_before, ids_before, is_end, start_of
+from mtfrun.decoding.prompt import Start, forced_ids, id_before, ids_before, is_end, start_of
 from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.decoding.segments import over_positions
 
@@ -23,6 +23,7 @@ def generate(
     limits: mtf.Tensor | None = None,
     longest_prompt: int | None = None,
     end_id: int = END_ID,
+    padding_id: int = 0,
 ) -> Hypotheses:
     """Returns every prompt continued to its end id or its limit; without the beam dimension.
 
@@ -31,16 +32,19 @@ def generate(
 
     Args:
       decoder: the model, for these prompts without a beam.
-      prompts: {batch, length} int32, of any lengths, padded on the right with 0. Where an id is not
-        0, it replaces the model's choice; an end id ends its row, but see `Decoder.given_ends`.
+      prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is no
+        padding, it replaces the model's choice; an end id ends its row, but see
+        `Decoder.given_ends`.
       choose: returns the next ids for the logits.
       limits: {batch} int32, the largest number of ids that a row may have, prompt included; 0 for
         rows that pad the batch. By default the size of `length`.
       longest_prompt: the largest number of ids in a prompt; None for the size of `length`. So many
         positions are read in one pass, where the decoder can do so.
       end_id: the id that ends a row.
+      padding_id: of the prompts.
     """
     batch, length = prompts.shape
+    prompts = forced_ids(prompts, padding_id)
     if limits is None:
         limits = mtf.constant(prompts.mesh, length.size, [batch], tf.int32)
     start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
@@ -78,7 +82,8 @@ class _Loop:
     """The loop of one call of `generate`.
 
     Attributes:
-      choose, prompts, limits, end_id: the arguments of `generate`.
+      choose, limits, end_id: the arguments of `generate`.
+      prompts: {batch, length} int32, see `forced_ids`.
       start: what the decoder has read before the first step.
     """
 
@@ -112,7 +117,7 @@ class _Loop:
         logits = mtf.to_float(logits)
         (vocab,) = logits.shape - batch
         forced = mtf.gather(self.prompts, position, length)
-        is_forced = mtf.not_equal(forced, 0)
+        is_forced = mtf.greater_equal(forced, 0)
         token = mtf.where(is_forced, forced, self.choose(logits, position))
         log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
         counts = mtf.logical_not(mtf.logical_or(progress.done, is_forced))

@@ -9,6 +9,9 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.decoder import Decoder
 
+# In prompts, where the model chooses the id.
+FREE = -1
+
 
 class Start(NamedTuple):
     """The state of decoding before the first step.
@@ -40,7 +43,7 @@ def start_of(
 
     Args:
       decoder: the model.
-      prompts: {batch, length} int32, padded on the right with 0.
+      prompts: {batch, length} int32, padded on the right with -1.
       limits: {batch} int32, see `generate`. Rows of limit 0, which pad the batch, are not regarded.
       longest_prompt: the largest number of ids in a prompt; None for the size of `length`.
       end_id: the id that ends a row.
@@ -48,7 +51,8 @@ def start_of(
     length = prompts.shape.get_dim_by_name("length")
     longest = length.size if longest_prompt is None else min(longest_prompt, length.size)
     # The id that ends a row is always decoded by a step.
-    known = number_of_known(prompts, length, None if decoder.given_ends else end_id)
+    ends = None if decoder.given_ends else end_id
+    known = number_of_known(prompts, length, ends, padding_id=FREE)
     known = mtf.minimum(known, limits)
     if decoder.at_once is None or not longest:
         return Start(decoder, 0, known, mtf.constant(prompts.mesh, 0, dtype=tf.int32))
@@ -70,10 +74,14 @@ def worth_reading_at_once(number: int, longest: int) -> bool:
 
 
 def number_of_known(
-    prompts: mtf.Tensor, length: mtf.Dimension, end_id: int | None = None
+    prompts: mtf.Tensor,
+    length: mtf.Dimension,
+    end_id: int | None = None,
+    *,
+    padding_id: int = 0,
 ) -> mtf.Tensor:
-    """Returns {...} int32: the number of ids {..., length} before the first 0 or end id."""
-    unknown = mtf.equal(prompts, 0)
+    """Returns {...} int32: the number of ids {..., length} before the first padding or end id."""
+    unknown = mtf.equal(prompts, padding_id)
     if end_id is not None:
         unknown = mtf.logical_or(unknown, mtf.equal(prompts, end_id))
     positions = mtf.range(prompts.mesh, length)
@@ -81,8 +89,18 @@ def number_of_known(
     return mtf.reduce_min(first, reduced_dim=length)
 
 
+def forced_ids(prompts: mtf.Tensor, padding_id: int) -> mtf.Tensor:
+    """Returns the prompts, padded with `padding_id`, with -1 for it: where a model chooses."""
+    if padding_id == FREE:
+        return prompts
+    return mtf.where(mtf.equal(prompts, padding_id), FREE, prompts)
+
+
 def ids_before(prompts: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-    """Returns {batch, length}: the prompts' ids before a position, 0 at it and after it."""
+    """Returns {batch, length}: the prompts' ids before a position, 0 at it and after it.
+
+    Rows that pad a batch have no ids there; theirs are negative.
+    """
     length = prompts.shape.get_dim_by_name("length")
     before = mtf.less(mtf.range(prompts.mesh, length), position)
     return mtf.where(before, prompts, 0, output_shape=prompts.shape)

@@ -78,6 +78,7 @@ class Search:
         limits: mtf.Tensor | None = None,
         longest_prompt: int | None = None,
         end_id: int = END_ID,
+        padding_id: int = 0,
     ) -> Hypotheses:
         """Returns the hypotheses {batch, beam, ...} of every row, best first.
 
@@ -85,12 +86,13 @@ class Search:
 
         Args:
           decoder_for: returns the model's decoder for these prompts, with a beam dimension or None.
-          prompts: {batch, length} int32, padded on the right with 0.
+          prompts: {batch, length} int32, padded on the right.
           vocab: the dimension of the ids.
           lines: {batch} int32, the number of each row's line in the input, which seeds its draws.
           limits: {batch} int32, the largest number of ids that a row may have, prompt included.
           longest_prompt: see `generate`.
           end_id: the id that ends a sequence.
+          padding_id: of the prompts.
         """
         self.check(vocab.size)
         batch = prompts.shape[0]
@@ -105,6 +107,7 @@ class Search:
                 limits=limits,
                 longest_prompt=longest_prompt,
                 end_id=end_id,
+                padding_id=padding_id,
             )
         choose: ChooseToken = Greedy(vocab)
         if self.temperature:
@@ -117,6 +120,7 @@ class Search:
             limits=limits,
             longest_prompt=longest_prompt,
             end_id=end_id,
+            padding_id=padding_id,
         )
         return Hypotheses(
             *(mtf.reshape(x, mtf.Shape([batch, beam, *x.shape.dims[1:]])) for x in hypotheses)

@@ -16,5 +16,5 @@ def target_log_probs(model: TextModel, features: Mapping[str, mtf.Tensor]) -> mt
     targets = features["targets"]
     logits = model.logits(features)
     (vocab,) = logits.shape - targets.shape
-    nats = mtf.sparse_softmax_cross_entropy(logits, targets, vocab)
-    return mtf.where(mtf.not_equal(targets, 0), mtf.negative(nats), 0.0)
+    nats = mtf.sparse_softmax_cross_entropy(logits, mtf.maximum(targets, 0), vocab)
+    return mtf.where(mtf.not_equal(targets, model.padding_id), mtf.negative(nats), 0.0)

@@ -19,7 +19,8 @@ class Score(NamedTuple):
 
     Attributes:
       log_likelihood: of the target and its end, in nats.
-      tokens: number of tokens in that sum: the target's and the end.
+      tokens: number of tokens in that sum: the target's and the end, without a first token that
+        the model cannot predict.
       truncated_tokens: number of tokens of input and target that were cut off; not in the sum.
     """
 
@@ -46,6 +47,9 @@ class Scoring:
         self._prompting = data.prompting(limits)
         self._batch_size = experiment.rows_for(batch_size)
         model = required(experiment.model, TextModel, "scoring", "score with a model of text")
+        # The log-probability of a first id that is given is no score.
+        self._first = int(not model.predicts_first_id)
+        self._padding_id = data.vocabulary.pad_id
         self._log_probs = mtf.function(
             lambda features: evaluation.target_log_probs(model, features)
         )
@@ -71,9 +75,10 @@ class Scoring:
 
     def _score(self, row: ScoredRow, log_probs: np.ndarray) -> Score:
         end = len(row.features[TARGETS])
-        total = float(np.sum(log_probs[row.begin : end], dtype=np.float64))
+        begin = max(row.begin, self._first)
+        total = float(np.sum(log_probs[begin:end], dtype=np.float64))
         self._experiment.require_finite(total, "log-likelihoods")
-        return Score(total, end - row.begin, row.truncated)
+        return Score(total, end - begin, row.truncated)
 
     def _batch(
         self, rows: Sequence[Mapping[str, np.ndarray]], lengths: Mapping[str, int]
@@ -83,7 +88,12 @@ class Scoring:
         features = {
             name: mtf.import_tf_tensor(
                 self._experiment.mesh,
-                padded([row[name] for row in rows], batch.size, length),
+                padded(
+                    [row[name] for row in rows],
+                    batch.size,
+                    length,
+                    self._padding_id if name == TARGETS else 0,
+                ),
                 [batch, mtf.Dimension("length", length)],
             )
             for name, length in lengths.items()

@@ -139,7 +139,8 @@ class YarnScaling:
         # Not 0, by which the ramp is divided.
         width = last - first or 0.001
         slow = np.clip((np.arange(frequencies.size) - first) / width, 0.0, 1.0)
-        return frequencies * (1.0 - slow + slow / self.factor)
+        scaled: np.ndarray = frequencies * (1.0 - slow + slow / self.factor)
+        return scaled
 
     def _pair(self, turns: float, d_kv: int, base: float) -> float:
         """Returns the number of the pair that turns so many times in the original length."""

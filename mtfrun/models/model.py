@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 
 from mtfrun import layers, mtf
 from mtfrun.decoding import Decoder
+from mtfrun.errors import InputError
 from mtfrun.layers import Collector, Metric
 from mtfrun.models.reporting import Reporting
 
@@ -56,6 +57,7 @@ class Model(mtf.Module, abc.ABC):
         ignores.
       pairs_needed_by: of a model that reads pairs only with some settings, these settings.
       reads_outer_batch: whether features may be {outer_batch, batch, ...}.
+      padding_id: the id of text that fills up rows, and has no loss; that of the vocabularies.
     """
 
     reporting: ClassVar[Reporting] = Reporting()
@@ -63,6 +65,7 @@ class Model(mtf.Module, abc.ABC):
     optional_features: ClassVar[Collection[str] | None] = None
     pairs_needed_by: ClassVar[str] = ""
     reads_outer_batch: ClassVar[bool] = True
+    padding_id: int = 0
 
     @property
     def reads_pairs(self) -> bool:
@@ -104,6 +107,32 @@ class Model(mtf.Module, abc.ABC):
           key: the random key of this step; needed in training by layers that draw.
         """
 
+    def logits(self, features: Features) -> mtf.Tensor:
+        """Returns the logits of a batch, without noise; float32.
+
+        Args:
+          features: one of the `logits_features`, and optional ones.
+
+        Raises:
+          InputError: the model has none.
+        """
+        raise InputError(f"{type(self).__name__} has no logits")
+
+    @property
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The features that `logits` needs, by default those that every batch must have.
+
+        If there are several choices, the model reads any one of them.
+        """
+        return [self.required_features]
+
+    def allows_padding(self, length: int) -> bool:
+        """Returns whether zeros may follow every row, up to a length, without other logits.
+
+        A program for a few lengths then serves all rows.
+        """
+        return False
+
     def target_weights(self, features: Features) -> mtf.Tensor:
         """Returns the weight {batch, length} of every target in the loss, or a scalar; float32."""
         return mtf.constant(next(iter(features.values())).mesh, 1.0)
@@ -134,6 +163,11 @@ class TextModel(Model):
     vocab: mtf.Dimension
 
     @property
+    def predicts_first_id(self) -> bool:
+        """Whether the first id of a text is predicted; otherwise it is given."""
+        return True
+
+    @property
     def reads_prompts_at_once(self) -> bool:
         """Whether prompts must be read in one pass, as those of prefix language models."""
         return False
@@ -147,8 +181,8 @@ class TextModel(Model):
         """Returns the model as a step function, for the batch and length of features["targets"].
 
         Args:
-          features: of the batch; "targets" are the prompts {batch, length}, padded with 0, which
-            decoding replaces.
+          features: of the batch; "targets" are the prompts {batch, length}, padded with
+            `padding_id`, which decoding replaces.
           beam: the dimension of the hypotheses of a prompt; None without beams.
 
         Raises:
@@ -160,6 +194,11 @@ class ImageModel(Model):
     """A model that classifies images."""
 
     required_features: ClassVar[Collection[str]] = ("images", "labels", "weights")
+
+    @property
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The images."""
+        return [["images"]]
 
     @abc.abstractmethod
     def logits(self, features: Features) -> mtf.Tensor:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mtfrun.conversion.gin_text import GinFile
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 
@@ -35,11 +37,14 @@ class Family(Protocol):
         is a tensor like all others.
         """
 
+    def processor(self, folder: Folder, settings: Settings) -> Processor:
+        """Returns what prepares the inputs; `TextFamily` has that of texts."""
+
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.
 
         The file includes defaults.gin already; `data_text.py` has the data of texts. The importer
-        adds the vocabulary of texts.
+        adds the vocabulary of texts, or the size of images.
 
         Raises:
           ConversionError: a setting is not supported; its name and value are in the message.

@@ -5,12 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.hugging_face.families import T5, SwitchTransformers
+from mtfrun.conversion.hugging_face.families import (
+    GPT2,
+    T5,
+    GPTNeo,
+    Llama,
+    Mistral,
+    Qwen2,
+    ResNet,
+    SwitchTransformers,
+)
 from mtfrun.conversion.hugging_face.family import Family
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.errors import did_you_mean
 
-FAMILIES: Sequence[Family] = (T5(), SwitchTransformers())
+FAMILIES: Sequence[Family] = (
+    T5(),
+    SwitchTransformers(),
+    GPT2(),
+    GPTNeo(),
+    Llama(),
+    Mistral(),
+    Qwen2(),
+    ResNet(),
+)
 
 
 def family_of(settings: Settings) -> Family:

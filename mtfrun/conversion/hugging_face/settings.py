@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
@@ -19,9 +19,9 @@ class Settings:
     Attributes:
       values: the content of config.json.
       where: the file, for messages.
-      tensors: names of the tensors of the folder, but for copies of others; empty for a model of
-        our own. What is tied depends on them as well: transformers uses a softmax of its own if
-        there is one, whatever the configuration says.
+      tensors: names of the tensors of the folder, but for copies of others once these are known;
+        empty for a model of our own. What is tied depends on them as well: transformers uses a
+        softmax of its own if there is one, whatever the configuration says.
     """
 
     values: Mapping[str, Any]
@@ -38,6 +38,15 @@ class Settings:
         if type(value) is not int or value < 1:
             raise self.error(name, "must be an integer of at least 1")
         return value
+
+    def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
+        """Returns a list of integers of at least 1, which is not empty."""
+        value = self._value(name, _MISSING if default is None else list(default))
+        if type(value) is not list or not value:
+            raise self.error(name, "must be a list of integers")
+        if any(type(item) is not int or item < 1 for item in value):
+            raise self.error(name, "must be integers of at least 1")
+        return list(value)
 
     def number(self, name: str, default: float | None = None) -> float:
         """Returns a number."""
@@ -64,14 +73,16 @@ class Settings:
         """Returns an integer, None where it is missing or null."""
         return None if self.values.get(name) is None else self.integer(name)
 
-    def require(self, name: str, allowed: object) -> None:
-        """Raises ConversionError unless a setting is missing, null, or the value.
+    def require(self, name: str, allowed: object, *others: object) -> None:
+        """Raises ConversionError unless a setting is missing, null, or one of the values.
 
         For settings that change what a model computes, of which one value is supported.
         """
         value = self.values.get(name)
-        if value is not None and value != allowed:
-            raise self.error(name, f"is not supported; supported: {allowed!r}")
+        supported = (allowed, *others)
+        if value is not None and value not in supported:
+            names = ", ".join(map(repr, supported))
+            raise self.error(name, f"is not supported; supported: {names}")
 
     def error(self, name: str, problem: str) -> ConversionError:
         """Returns the error of a setting."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.folder import Folder
@@ -33,28 +33,43 @@ class Tokenizer:
       parameters: of that class, by name.
       file: the parameter that names the file, and the name of the file; None for none.
       files: the contents of all files of the tokenizer by name.
-      note: what the user must know of it; "" for nothing.
+      pad_id: that of the vocabulary: 0, or -1 where id 0 is a token.
+      notes: lines about what the user must know.
     """
 
     reference: str
     parameters: Mapping[str, object] = dataclasses.field(default_factory=dict)
     file: tuple[str, str] | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    note: str = ""
+    pad_id: int = 0
+    notes: Sequence[str] = ()
 
-    def write_gin(self, gin_file: GinFile, directory: pathlib.Path) -> None:
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         """Adds the vocabulary to a gin file of the run in `directory`."""
-        gin_file.macro("VOCABULARY", Reference(self.reference))
+        if self.pad_id:
+            file.bind(
+                "transformer.TokenEmbedding",
+                {"padding_id": self.pad_id},
+                comment="rows are filled up with it, for 0 is a token",
+            )
+        file.gap()
+        file.macro("VOCABULARY", Reference(self.reference))
         parameters = dict(self.parameters)
         if self.file is not None:
             name, file_name = self.file
             parameters[name] = str(directory / DIRECTORY / file_name)
         if parameters:
-            gin_file.bind(self.reference.strip("@()"), parameters)
+            file.bind(self.reference.strip("@()"), parameters)
 
 
-def read_tokenizer(folder: Folder, settings: Settings) -> Tokenizer:
-    """Returns the vocabulary of a folder; ids in decimals where it has no tokenizer."""
+def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer:
+    """Returns the vocabulary of a folder; ids in decimals where it has no tokenizer.
+
+    Args:
+      folder: has the files.
+      settings: the configuration.
+      pad_id: of ids in decimals, see `TextFamily`.
+    """
     files = {name: folder.bytes_of(name) for name in FILES if folder.has(name)}
     for name in _SENTENCEPIECE:
         if name in files:
@@ -64,13 +79,22 @@ def read_tokenizer(folder: Folder, settings: Settings) -> Tokenizer:
         kind = folder.json_of(_TOKENIZER_CONFIG).get("tokenizer_class")
         if kind == "ByT5Tokenizer":
             return Tokenizer("@data.ByteVocabulary()", files=files)
-    end_id = settings.values.get("eos_token_id", 1)
     return Tokenizer(
         "@data.IdVocabulary()",
         {
             "size": settings.integer("vocab_size"),
-            "end_id": end_id if type(end_id) is int and end_id > 0 else 1,
+            "end_id": _end_id(settings, pad_id),
+            "pad_id": pad_id,
         },
         files=files,
-        note="there is no tokenizer: texts are ids in decimals, separated by spaces",
+        pad_id=pad_id,
+        notes=["there is no tokenizer: texts are ids in decimals, separated by spaces"],
     )
+
+
+def _end_id(settings: Settings, pad_id: int) -> int | None:
+    """Returns the id that ends a text, the first of several; None where none does."""
+    value = settings.values.get("eos_token_id")
+    candidates = value if isinstance(value, list) else [value]
+    size = settings.integer("vocab_size")
+    return next((x for x in candidates if type(x) is int and pad_id < x < size), None)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.vocabularies.vocabulary import Vocabulary, before_end
+from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary, before_end
 
 
 class IdVocabulary(Vocabulary):
@@ -16,7 +16,9 @@ class IdVocabulary(Vocabulary):
 
     Args:
       size: the number of ids.
-      end_id: the id that ends a text.
+      end_id: the id that ends a text; None where none does: outputs end at their largest length,
+        and texts cannot be trained on.
+      pad_id: 0, or -1 where 0 is an id like all others.
 
     Raises:
       DataError: a text has something else, or an id is out of range.
@@ -25,17 +27,23 @@ class IdVocabulary(Vocabulary):
     [24, 145, 84]
     >>> IdVocabulary(160).decode([24, 145, 1, 0, 0])
     '24 145'
+    >>> IdVocabulary(160, None, pad_id=-1).decode([24, 0, 1, -1])
+    '24 0 1'
     """
 
-    pad_id = 0
     unknown_id = 2
     sentinels = np.zeros([0], np.int32)
 
-    def __init__(self, size: int, end_id: int = 1) -> None:
-        if not 0 < end_id < size:
-            raise DataError(f"IdVocabulary: end_id={end_id} must be from 1 to {size - 1}")
+    def __init__(self, size: int, end_id: int | None = 1, pad_id: int = 0) -> None:
+        if pad_id not in (0, -1):
+            raise DataError(f"IdVocabulary: pad_id={pad_id} must be 0 or -1")
+        if end_id is not None and not pad_id < end_id < size:
+            raise DataError(
+                f"IdVocabulary: end_id={end_id} must be from {pad_id + 1} to {size - 1}"
+            )
         self._size = size
         self._end_id = end_id
+        self._pad_id = pad_id
 
     @property
     def size(self) -> int:
@@ -43,25 +51,29 @@ class IdVocabulary(Vocabulary):
         return self._size
 
     @property
+    def pad_id(self) -> int:
+        """The id of padding."""
+        return self._pad_id
+
+    @property
     def end_id(self) -> int:
         """The id that ends a text."""
-        return self._end_id
+        return NO_END if self._end_id is None else self._end_id
 
     @property
     def bytes_per_id(self) -> np.ndarray:
         """The digits of the id and a space; 0 for padding and the end."""
         digits = np.array([len(str(i)) + 1 for i in range(self.size)], np.int32)
-        digits[[self.pad_id, self.end_id]] = 0
+        digits[[i for i in (self.pad_id, self.end_id) if i >= 0]] = 0
         return digits
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the settings."""
-        text = f"IdVocabulary {self.size} {self.end_id}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
     def __repr__(self) -> str:
-        return f"IdVocabulary({self.size}, end_id={self.end_id})"
+        return f"IdVocabulary({self.size}, end_id={self._end_id}, pad_id={self.pad_id})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the ids in a text."""

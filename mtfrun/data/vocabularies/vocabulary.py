@@ -12,6 +12,9 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 
+NO_END = -2
+"""The end id of vocabularies without one: no id equals it."""
+
 
 class EncodedTexts(NamedTuple):
     """The ids of several texts.
@@ -36,12 +39,12 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def pad_id(self) -> int:
-        """The id of padding, 0: models take ids of 0 for padding."""
+        """The id of padding, 0; or -1 where 0 is a token, for models with this `padding_id`."""
 
     @property
     @abc.abstractmethod
     def end_id(self) -> int:
-        """The id that ends a text."""
+        """The id that ends a text; `NO_END` where none does."""
 
     @property
     @abc.abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
@@ -97,6 +97,16 @@ class DecoderOnly(TokenModel):
         """Whether prompts must be read in one pass, because their ids see each other."""
         return self._prefix
 
+    @property
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The targets, or the ids that the model reads instead of them."""
+        return [["targets"], ["inputs"]]
+
+    @property
+    def predicts_first_id(self) -> bool:
+        """Whether the first id of a document is predicted, after a start that is read."""
+        return self._reads_start
+
     def logits(
         self, features: Mapping[str, mtf.Tensor], call: SequenceCall = SequenceCall()
     ) -> mtf.Tensor:
@@ -153,7 +163,7 @@ class DecoderOnly(TokenModel):
     ) -> Decoder:
         """Returns the step function and its first state, for the shape of features["targets"].
 
-        It can read these ids in one pass, up to the first 0 of a row. In a prefix language model
+        It can read these ids in one pass, up to the padding of a row. In a prefix language model
         they are the inputs and their end, or those of them where "targets_prefix" is not 0.
         """
         targets = features["targets"]

@@ -21,6 +21,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     TensorTable,
     row,
 )
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _SUBLAYERS = {
     "encoder": ("SelfAttention",),
@@ -28,7 +29,7 @@ _SUBLAYERS = {
 }
 
 
-class SwitchTransformers:
+class SwitchTransformers(TextFamily):
     """Encoder-decoders of T5 1.0 whose blocks have a mixture of experts at equal distances."""
 
     model_types: ClassVar[Sequence[str]] = ("switch_transformers",)
@@ -47,7 +48,7 @@ class SwitchTransformers:
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/t5.1.0.gin, sizes, and the blocks with experts."""
-        settings.require("router_bias", allowed=False)
+        settings.require("router_bias", *(False,))
         settings.require("router_dtype", "float32")
         is_tied = t5_tensors.SOFTMAX not in settings.tensors
         softmax = {"tied_softmax": is_tied}
