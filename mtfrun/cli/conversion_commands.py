@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.api.build import ROOTS, build
+from mtfrun.cli.origin_of_run import origin_of_run
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.conversion import (
-    ConversionError,
     check_new,
     export_safetensors,
     export_tensorflow,
@@ -22,7 +22,7 @@ from mtfrun.conversion import (
     values_of_run,
     write_run,
 )
-from mtfrun.conversion.hugging_face import export_folder, read_origin
+from mtfrun.conversion.hugging_face import export_folder
 from mtfrun.experiment import Training
 from mtfrun.planning import parse_size
 from mtfrun.rundir import RunDirectory
@@ -56,12 +56,7 @@ def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def _export_hugging_face(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    origin = read_origin(pathlib.Path(run.path))
-    if origin is None:
-        raise ConversionError(
-            f"{run.path} was not imported from a folder of Hugging Face: export it with "
-            "--format=safetensors"
-        )
+    origin = origin_of_run(run, flags.gin_allow_imports)
     export_folder(directory, values_of_run(run, _step(flags)).values, origin, _max_bytes(flags))
 
 
