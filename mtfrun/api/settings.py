@@ -51,7 +51,7 @@ class Settings:
         """Returns the flags of a command with these files and bindings."""
         return [
             *(f"--gin_file={name}" for name in self.files),
-            *(f"--gin_param={text}" for _, text in self.bindings),
+            *(f"--gin.{text.replace(' = ', '=', 1)}" for _, text in self.bindings),
             *(f"--gin_search_paths={path}" for path in self.search_paths),
         ]
 

@@ -16,6 +16,7 @@ from typing import TextIO
 
 from mtfrun import mtf, processes
 from mtfrun.api.build import Built
+from mtfrun.api.caching_progress import caching_progress
 from mtfrun.api.opening import opened, restored, trained_run
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
 from mtfrun.api.settings import Settings
@@ -26,7 +27,6 @@ from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.output_lines import json_line, text_line
 from mtfrun.cli.plan import describe_dry_run, plan
-from mtfrun.cli.terminal.caching_progress import caching_progress
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable

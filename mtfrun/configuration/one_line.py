@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+
+from mtfrun.errors import InputError
 
 # What gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(
@@ -20,3 +24,22 @@ def one_line(error: BaseException) -> str:
         text = " ".join(str(error).split())
         return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
     return " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Raises the InputErrors inside with the line that the command would print."""
+    try:
+        yield
+    except InputError as error:
+        if str(error) == one_line(error):
+            raise
+        plain = _without_gin(type(error))
+        raise plain(one_line(error)) from None
+
+
+def _without_gin(kind: type[InputError]) -> type[InputError]:
+    """Returns the class of an error; gin raises errors of classes that derive from it."""
+    while getattr(vars(kind).get("__str__"), "__module__", "").startswith("gin."):
+        (kind,) = kind.__bases__
+    return kind

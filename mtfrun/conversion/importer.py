@@ -22,7 +22,7 @@ class Imported:
       values: returns values by checkpoint path, called with all variables that the configuration
         has by that path: "model/embedding/table", "optimizer/embedding/table/vr", "averages/...",
         "step". They have the shapes of the variables. Those of the model are all needed; others
-        that are left out begin with 0.
+        that are left out begin with 0. None for a configuration alone, without a checkpoint.
       step: the number of finished steps.
       files: contents of further files by their name in the directory, "tokenizer/spiece.model".
       record: JSON values for import.json, what an export needs to give back the same bytes.
@@ -30,7 +30,7 @@ class Imported:
     """
 
     config: Callable[[pathlib.Path], str]
-    values: Callable[[Mapping[str, mtf.Variable]], Mapping[str, np.ndarray]]
+    values: Callable[[Mapping[str, mtf.Variable]], Mapping[str, np.ndarray]] | None
     step: int = 0
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.conversion.importer import Importer
+from mtfrun.conversion.mesh_tensorflow import MeshTensorFlowImporter
 
 # In the order in which they are asked.
-IMPORTERS: Sequence[Importer] = (HuggingFaceImporter(),)
+IMPORTERS: Sequence[Importer] = (HuggingFaceImporter(), MeshTensorFlowImporter())
 
 
 def importer_for(path: pathlib.Path) -> Importer:

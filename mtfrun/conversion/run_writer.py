@@ -89,18 +89,28 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     # Files of the configuration are where it says only once the directory has its name.
     run.write_config(imported.config(directory))
     variables = build(directory / "config.gin")
-    values = dict(imported.values(variables))
-    _check_values(values, variables)
-    values["step"] = np.asarray(imported.step, np.int64)
-    metadata = {"data_position": 0, "seed": 0, "versions": package_versions()}
-    run.checkpoints().save(
-        imported.step,
-        {path: _variable(path, variable, values) for path, variable in variables.items()},
-        metadata=metadata,
-    )
+    if imported.values is not None:
+        _save(run, imported.step, dict(imported.values(variables)), variables)
     run.write_config(imported.config(target))
     record = json.dumps(dict(imported.record), indent=1) + "\n"
     (directory / RECORD).write_text(record, encoding="utf-8")
+
+
+def _save(
+    run: RunDirectory,
+    step: int,
+    values: dict[str, np.ndarray],
+    variables: Mapping[str, mtf.Variable],
+) -> None:
+    """Writes the checkpoint."""
+    _check_values(values, variables)
+    values["step"] = np.asarray(step, np.int64)
+    metadata = {"data_position": 0, "seed": 0, "versions": package_versions()}
+    run.checkpoints().save(
+        step,
+        {path: _variable(path, variable, values) for path, variable in variables.items()},
+        metadata=metadata,
+    )
 
 
 def _check_values(values: Mapping[str, np.ndarray], variables: Mapping[str, mtf.Variable]) -> None:

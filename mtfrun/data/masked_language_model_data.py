@@ -13,7 +13,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature, ids_feature
 from mtfrun.data.objective_rows import ObjectiveRows
 from mtfrun.data.objectives import FeatureLengths, MaskedLanguageModel
-from mtfrun.data.prompting import Prompting, PromptLimits, Row, ScoredRow, bucket, padded
+from mtfrun.data.prompting import Prompting, PromptLimits, Row, RowForm, ScoredRow, bucket, padded
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
@@ -81,7 +81,7 @@ class MaskedLanguageModelData(TaskData):
 
 
 @dataclasses.dataclass(frozen=True)
-class FillingIn:
+class FillingIn(Prompting):
     """Prompts are texts with masks, and outputs are the texts with predictions in their place.
 
     The score of an output is the log-probability of the predictions.
@@ -94,10 +94,24 @@ class FillingIn:
     vocabulary: Vocabulary
     length: int
 
-    def row(self, prompt: bytes) -> Row:
+    @property
+    def form(self) -> RowForm:
+        """The first ids of the prompt, which are those of the output, but for masks."""
+        return RowForm(INPUTS, self.length, mask=self.vocabulary.sentinel(0))
+
+    @property
+    def prompt_vocabulary(self) -> Vocabulary:
+        """Text to ids and back."""
+        return self.vocabulary
+
+    @property
+    def output_vocabulary(self) -> Vocabulary:
+        """Text to ids and back."""
+        return self.vocabulary
+
+    def row_of(self, encoded: np.ndarray) -> Row:
         """Returns the prompt as inputs; its output has as many ids."""
-        encoded = self.vocabulary.encode(prompt)
-        ids = encoded[: self.length]
+        ids = self.form.ids(encoded)
         return Row(ids, len(ids), len(encoded) - len(ids), 0, len(ids))
 
     def lengths(self, row: Row) -> dict[str, int]:
@@ -119,10 +133,6 @@ class FillingIn:
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns 0: no ids are read before the first step."""
         return 0
-
-    def output(self, ids: np.ndarray) -> str:
-        """Returns the whole text."""
-        return self.vocabulary.decode(ids)
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Raises DataError: a masked language model has no likelihood of a text."""

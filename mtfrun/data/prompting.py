@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -67,26 +68,86 @@ class Row(NamedTuple):
     limit: int
 
 
-class Prompting(Protocol):
-    """Interface of the conversion of prompts to batches."""
+class RowForm(NamedTuple):
+    """How a row is made of the ids of a prompt; programs without Python make it likewise.
+
+    Attributes:
+      feature: the feature that holds the ids; other features hold none.
+      longest: maximum number of ids of a prompt.
+      from_end: whether the last ids of a longer prompt are kept, not the first.
+      after: ids that follow.
+      padding: the id behind the row's.
+      mask: the id that a prediction replaces; the targets hold all other ids as well. None where
+        the targets hold no ids of the inputs.
+    """
+
+    feature: str
+    longest: int
+    from_end: bool = False
+    after: Sequence[int] = ()
+    padding: int = 0
+    mask: int | None = None
+
+    def ids(self, encoded: np.ndarray) -> np.ndarray:
+        """Returns the ids of the row, int32."""
+        first = max(0, len(encoded) - self.longest) if self.from_end else 0
+        kept = encoded[first : first + self.longest]
+        return np.concatenate([kept, self.after]).astype(np.int32)
+
+
+class Prompting(abc.ABC):
+    """Interface of the conversion of prompts to batches, and of outputs to texts.
+
+    Attributes:
+      continues: whether outputs are texts that continue others.
+    """
+
+    continues: ClassVar[bool] = False
+
+    @property
+    @abc.abstractmethod
+    def form(self) -> RowForm:
+        """How a row is made of the ids of a prompt."""
+
+    @property
+    @abc.abstractmethod
+    def prompt_vocabulary(self) -> Vocabulary:
+        """Text to ids, of prompts."""
+
+    @property
+    @abc.abstractmethod
+    def output_vocabulary(self) -> Vocabulary:
+        """Ids to text, of outputs."""
 
     def row(self, prompt: bytes) -> Row:
         """Returns a prompt as ids."""
+        return self.row_of(self.prompt_vocabulary.encode(prompt))
 
+    @abc.abstractmethod
+    def row_of(self, encoded: np.ndarray) -> Row:
+        """Returns the row of the ids of a prompt."""
+
+    @abc.abstractmethod
     def lengths(self, row: Row) -> dict[str, int]:
         """Returns the lengths of the features in the program that decodes the row."""
 
+    @abc.abstractmethod
     def features(
         self, rows: Sequence[Row], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         """Returns the features [batch, length] of the rows; targets are the outputs' prefixes."""
 
+    @abc.abstractmethod
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns the longest prefix of the outputs of rows of these lengths."""
 
     def output(self, ids: np.ndarray) -> str:
         """Returns the text of the ids behind the prefix of an output."""
+        if self.continues:
+            return self.output_vocabulary.decode_continuation(ids)
+        return self.output_vocabulary.decode(ids)
 
+    @abc.abstractmethod
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Returns the row whose targets' log-likelihood is the score of a pair.
 
@@ -96,7 +157,7 @@ class Prompting(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Continuing:
+class Continuing(Prompting):
     """Prompts are the beginning of the targets, and outputs continue them.
 
     Attributes:
@@ -105,18 +166,31 @@ class Continuing:
         less, is truncated at its beginning.
     """
 
+    continues: ClassVar[bool] = True
+
     vocabulary: Vocabulary
     limits: PromptLimits
 
     @property
-    def _max_prompt_length(self) -> int:
+    def form(self) -> RowForm:
+        """The last ids of the prompt."""
         max_length = self.limits.max_length
-        return max_length - min(self.limits.decode_length, max_length // 2)
+        longest = max_length - min(self.limits.decode_length, max_length // 2)
+        return RowForm(TARGETS, longest, from_end=True, padding=self.vocabulary.pad_id)
 
-    def row(self, prompt: bytes) -> Row:
+    @property
+    def prompt_vocabulary(self) -> Vocabulary:
+        """Text to ids and back."""
+        return self.vocabulary
+
+    @property
+    def output_vocabulary(self) -> Vocabulary:
+        """Text to ids and back."""
+        return self.vocabulary
+
+    def row_of(self, encoded: np.ndarray) -> Row:
         """Returns the prompt as the beginning of the output."""
-        encoded = self.vocabulary.encode(prompt)
-        ids = encoded[-self._max_prompt_length :]
+        ids = self.form.ids(encoded)
         limit = min(len(ids) + self.limits.decode_length, self.limits.max_length)
         return Row(ids, len(ids), len(encoded) - len(ids), len(ids), limit)
 
@@ -136,11 +210,7 @@ class Continuing:
         length = lengths[TARGETS]
         # Rows that are shorter than `max_length` can hold `decode_length` ids behind the prompt.
         output_length = self.limits.decode_length if length < self.limits.max_length else 0
-        return max(0, min(self._max_prompt_length, length - output_length))
-
-    def output(self, ids: np.ndarray) -> str:
-        """Returns the text that continues the prompt."""
-        return self.vocabulary.decode_continuation(ids)
+        return max(0, min(self.form.longest, length - output_length))
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Returns the row "inputs target end" of at most `max_length` ids.
@@ -159,7 +229,7 @@ class Continuing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answering:
+class Answering(Prompting):
     """Prompts are the inputs, truncated at their end, and outputs are the targets.
 
     Attributes:
@@ -174,13 +244,27 @@ class Answering:
     targets_length: int
     limits: PromptLimits
 
-    def row(self, prompt: bytes) -> Row:
+    @property
+    def form(self) -> RowForm:
+        """The first ids of the prompt, and the end."""
+        return form_with_end(self.inputs_vocabulary, self.inputs_length)
+
+    @property
+    def prompt_vocabulary(self) -> Vocabulary:
+        """That of the inputs."""
+        return self.inputs_vocabulary
+
+    @property
+    def output_vocabulary(self) -> Vocabulary:
+        """That of the targets."""
+        return self.targets_vocabulary
+
+    def row_of(self, encoded: np.ndarray) -> Row:
         """Returns the prompt and the end as inputs."""
-        encoded = self.inputs_vocabulary.encode(prompt)
-        ids = with_end(self.inputs_vocabulary, encoded, self.inputs_length)
+        ids = self.form.ids(encoded)
         limit = int(len(ids) * self.limits.multiplier + self.limits.constant)
         limit = max(1, min(limit, self.limits.decode_length, self.targets_length))
-        read = len(ids) - 1
+        read = len(ids) - len(self.form.after)
         return Row(ids, read, len(encoded) - read, 0, limit)
 
     def lengths(self, row: Row) -> dict[str, int]:
@@ -205,10 +289,6 @@ class Answering:
         """Returns 0: outputs do not begin with the prompt."""
         return 0
 
-    def output(self, ids: np.ndarray) -> str:
-        """Returns the answer."""
-        return self.targets_vocabulary.decode(ids)
-
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Returns a pair as inputs and targets, each truncated before its end."""
         encoded = {
@@ -228,7 +308,7 @@ class Answering:
 
 
 @dataclasses.dataclass(frozen=True)
-class AnsweringInRow:
+class AnsweringInRow(Prompting):
     """Prompts are the inputs, and outputs follow their end in the same row.
 
     Attributes:
@@ -237,9 +317,25 @@ class AnsweringInRow:
 
     answering: Answering
 
-    def row(self, prompt: bytes) -> Row:
+    @property
+    def form(self) -> RowForm:
+        """The first ids of the prompt, and the end."""
+        padding_id = self.answering.targets_vocabulary.pad_id
+        return self.answering.form._replace(feature=TARGETS, padding=padding_id)
+
+    @property
+    def prompt_vocabulary(self) -> Vocabulary:
+        """That of the inputs."""
+        return self.answering.prompt_vocabulary
+
+    @property
+    def output_vocabulary(self) -> Vocabulary:
+        """That of the targets."""
+        return self.answering.output_vocabulary
+
+    def row_of(self, encoded: np.ndarray) -> Row:
         """Returns the inputs, their end included, as the beginning of the output."""
-        row = self.answering.row(prompt)
+        row = self.answering.row_of(encoded)
         prefix = len(row.ids)
         return row._replace(prefix=prefix, limit=prefix + row.limit)
 
@@ -259,10 +355,6 @@ class AnsweringInRow:
         """Returns the longest inputs of rows of this length."""
         return min(self.answering.inputs_length, lengths[TARGETS])
 
-    def output(self, ids: np.ndarray) -> str:
-        """Returns the answer, which follows the end of the inputs."""
-        return self.answering.output(ids)
-
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Returns a pair as a row, the targets after the end of the inputs."""
         pair = self.answering.scored_row(inputs, target)
@@ -275,6 +367,12 @@ class AnsweringInRow:
         return self.answering.inputs_length + self.answering.targets_length
 
 
+def form_with_end(vocabulary: Vocabulary, length: int) -> RowForm:
+    """Returns the form of inputs of at most `length` ids, the end included, if there is one."""
+    after = [] if vocabulary.end_id == NO_END else [vocabulary.end_id]
+    return RowForm(INPUTS, length - len(after), after=after)
+
+
 def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray:
     """Returns the ids, truncated to `length - 1`, and the end, if there is one, int32."""
     if vocabulary.end_id == NO_END:
@@ -282,7 +380,7 @@ def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray
     return np.append(ids[: length - 1], vocabulary.end_id).astype(np.int32)
 
 
-def bucket(length: int, longest: int) -> int:
+def bucket(length: int, longest: int | None = None) -> int:
     """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
 
     >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
@@ -291,7 +389,7 @@ def bucket(length: int, longest: int) -> int:
     size = SHORTEST_ROW
     while size < length:
         size *= 2
-    return min(size, longest)
+    return size if longest is None else min(size, longest)
 
 
 def padded(rows: Sequence[np.ndarray], batch: int, length: int, padding_id: int = 0) -> np.ndarray:

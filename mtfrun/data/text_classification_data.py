@@ -14,8 +14,10 @@ from mtfrun.data.prompting import (
     Prompting,
     PromptLimits,
     Row,
+    RowForm,
     ScoredRow,
     bucket,
+    form_with_end,
     padded,
     with_end,
 )
@@ -113,7 +115,7 @@ class LabelledRows(Rows):
 
 
 @dataclasses.dataclass(frozen=True)
-class Labelling:
+class Labelling(Prompting):
     """Prompts are inputs, truncated at their end, and outputs are one id.
 
     Attributes:
@@ -126,10 +128,24 @@ class Labelling:
     labels: Vocabulary
     length: int
 
-    def row(self, prompt: bytes) -> Row:
+    @property
+    def form(self) -> RowForm:
+        """The first ids of the prompt, and the end."""
+        return form_with_end(self.vocabulary, self.length)
+
+    @property
+    def prompt_vocabulary(self) -> Vocabulary:
+        """Text to ids and back."""
+        return self.vocabulary
+
+    @property
+    def output_vocabulary(self) -> Vocabulary:
+        """The labels."""
+        return self.labels
+
+    def row_of(self, encoded: np.ndarray) -> Row:
         """Returns the prompt and the end as inputs."""
-        encoded = self.vocabulary.encode(prompt)
-        ids = with_end(self.vocabulary, encoded, self.length)
+        ids = self.form.ids(encoded)
         read = len(ids) - 1
         return Row(ids, read, len(encoded) - read, 0, 1)
 
@@ -152,10 +168,6 @@ class Labelling:
     def longest_prompt(self, lengths: Mapping[str, int]) -> int:
         """Returns 0: outputs do not begin with the prompt."""
         return 0
-
-    def output(self, ids: np.ndarray) -> str:
-        """Returns the label."""
-        return self.labels.decode(ids)
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         """Returns a text and its label."""

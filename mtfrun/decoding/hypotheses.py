@@ -13,7 +13,7 @@ END_ID = 1
 # -INFINITY stands for minus infinity in scores, as in Mesh TensorFlow: sums of it are finite.
 INFINITY = 1e7
 # Lower scores belong to empty places.
-_EMPTY_BELOW = -1e6
+EMPTY_BELOW = -1e6
 
 
 class Hypotheses(NamedTuple):
@@ -42,5 +42,5 @@ def n_best(
       scores, finished: [beam].
     """
     # In a row with a finished sequence, the places of unfinished ones are empty.
-    filled = (scores > _EMPTY_BELOW) & (finished | ~finished.any())
+    filled = (scores > EMPTY_BELOW) & (finished | ~finished.any())
     return [(ids[i], float(scores[i]), bool(finished[i])) for i in np.flatnonzero(filled)]

@@ -15,7 +15,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Inference, Progress, Record, Source, required
-from mtfrun.experiment.scoring import Scoring
+from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
@@ -61,18 +61,28 @@ class Answer(NamedTuple):
     valid_utf8: bool
 
 
+class DecodingShape(NamedTuple):
+    """The shape of a program that decodes rows.
+
+    Attributes:
+      lengths: names and lengths of the features, sorted by name.
+      prefill: whether prompts are read in one pass. This is decided for each row, not for its
+        batch, so that not even the rounding of an answer depends on the other rows.
+    """
+
+    lengths: tuple[tuple[str, int], ...]
+    prefill: bool
+
+
 class _Batch(NamedTuple):
     """A batch of prompts.
 
     Attributes:
-      lengths: of the features.
-      prefill: whether prompts are read in one pass. This is decided for each row, not for its
-        batch, so that not even the rounding of an answer depends on the other rows.
+      shape: of its program.
       lines: indices of the prompts.
     """
 
-    lengths: Mapping[str, int]
-    prefill: bool
+    shape: DecodingShape
     lines: Sequence[int]
 
 
@@ -107,7 +117,7 @@ class Decoding(Inference):
     decode_length_constant: int = 10
     num_outputs: int = 1
     search: decoding.Search = dataclasses.field(default_factory=decoding.Search)
-    _programs: dict[tuple[int, ...], Callable[..., decoding.Hypotheses]] = dataclasses.field(
+    _programs: dict[DecodingShape, Callable[..., decoding.Hypotheses]] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -131,8 +141,8 @@ class Decoding(Inference):
           NonFiniteError: a score is infinite or not a number.
         """
         answers: dict[int, Answer] = {}
-        rows = [self._prompting.row(prompt) for prompt in prompts]
-        if not self._model.predicts_first_id and not all(row.prefix for row in rows):
+        rows = [self.prompting.row(prompt) for prompt in prompts]
+        if not self.predicts_first_id and not all(row.prefix for row in rows):
             raise InputError(
                 "a prompt is empty, and the model does not predict the first token of a text: begin"
                 " it with one"
@@ -161,7 +171,6 @@ class Decoding(Inference):
 
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Record]:
         """Returns the log-likelihood of the target of each (input, target)."""
-        scores = Scoring(self.experiment, self.batch_size, self._limits)(pairs)
         return [
             Record(
                 {
@@ -170,13 +179,24 @@ class Decoding(Inference):
                     **score._asdict(),
                 }
             )
-            for (inputs, target), score in zip(pairs, scores, strict=True)
+            for (inputs, target), score in zip(pairs, self.score(pairs), strict=True)
         ]
+
+    def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
+        """Returns the score of the target of each (input, target), in order.
+
+        Raises:
+          NonFiniteError: a score is infinite or not a number.
+        """
+        return self._scoring(pairs)
 
     def _changed(self, settings: Mapping[str, Any]) -> Self:
         fields = {field.name for field in dataclasses.fields(self)}
         own_settings = {name: value for name, value in settings.items() if name in fields}
         search_settings = {name: value for name, value in settings.items() if name not in fields}
+        if search_settings.get("beam_size", 1) > 1:
+            # Who asks for beams does without the temperature that the configuration has.
+            search_settings = {"temperature": 0.0, **search_settings}
         search = dataclasses.replace(self.search, **search_settings)
         return dataclasses.replace(self, search=search, **own_settings)
 
@@ -188,6 +208,10 @@ class Decoding(Inference):
     def _model(self) -> TextModel:
         return required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
+    @functools.cached_property
+    def _scoring(self) -> Scoring:
+        return Scoring(self.experiment, self.batch_size, self._limits)
+
     @property
     def _limits(self) -> PromptLimits:
         return PromptLimits(
@@ -198,29 +222,39 @@ class Decoding(Inference):
         )
 
     @functools.cached_property
-    def _rows(self) -> int:
+    def rows(self) -> int:
         """Number of rows of a batch."""
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
-    def _prompting(self) -> Prompting:
+    def prompting(self) -> Prompting:
+        """The conversion of prompts to rows."""
         return self._data.prompting(self._limits)
+
+    @property
+    def predicts_first_id(self) -> bool:
+        """Whether prompts may be empty."""
+        return self._model.predicts_first_id
+
+    def shape_of(self, row: Row) -> DecodingShape:
+        """Returns the shape of the program that decodes a row."""
+        lengths = self.prompting.lengths(row)
+        longest = self.prompting.longest_prompt(lengths)
+        prefill = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
+            row.prefix, longest
+        )
+        return DecodingShape(tuple(sorted(lengths.items())), prefill)
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
         """Yields batches of rows of equal lengths."""
-        by_program: dict[tuple[Any, ...], list[int]] = {}
+        by_shape: dict[DecodingShape, list[int]] = {}
         for line, row in enumerate(rows):
-            lengths = self._prompting.lengths(row)
-            longest = self._prompting.longest_prompt(lengths)
-            prefill = self._model.reads_prompts_at_once or decoding.worth_reading_at_once(
-                row.prefix, longest
-            )
-            by_program.setdefault((*sorted(lengths.items()), prefill), []).append(line)
-        for (*items, prefill), lines in sorted(by_program.items()):
+            by_shape.setdefault(self.shape_of(row), []).append(line)
+        for shape, lines in sorted(by_shape.items()):
             # Decoding begins after the shortest prompt of a batch.
             lines.sort(key=lambda line: rows[line].prefix)
-            for start in range(0, len(lines), self._rows):
-                yield _Batch(dict(items), prefill, lines[start : start + self._rows])
+            for start in range(0, len(lines), self.rows):
+                yield _Batch(shape, lines[start : start + self.rows])
 
     def _search_batch(
         self, all_rows: Sequence[Row], batch: _Batch
@@ -228,32 +262,36 @@ class Decoding(Inference):
         """Returns ids [rows, beam, length], scores and finished [rows, beam] of a batch's rows."""
         mesh = self.experiment.mesh
         rows = [all_rows[line] for line in batch.lines]
-        batch_dim = mtf.Dimension("batch", self._rows)
-        arrays = self._prompting.features(rows, self._rows, batch.lengths)
+        batch_dim = mtf.Dimension("batch", self.rows)
+        arrays = self.prompting.features(rows, self.rows, dict(batch.shape.lengths))
         features = {
             name: mtf.import_tf_tensor(mesh, x, [batch_dim, mtf.Dimension("length", x.shape[1])])
             for name, x in arrays.items()
         }
         # Rows of padding have the limit 0, so that they are finished from the beginning.
-        lines_and_limits = np.zeros([2, self._rows], np.int32)
+        lines_and_limits = np.zeros([2, self.rows], np.int32)
         lines_and_limits[:, : len(rows)] = [batch.lines, [row.limit for row in rows]]
-        hypotheses = self._program(batch)(
+        hypotheses = self.program(batch.shape)(
             features, *(mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
         )
         ids, scores, finished = (x[: len(rows)] for x in mtf.to_numpy(hypotheses))
         self.experiment.require_finite(scores, "scores of outputs")
         return ids, scores, finished
 
-    def _program(self, batch: _Batch) -> Callable[..., decoding.Hypotheses]:
-        """Returns the function that decodes batches like this one; thread-safe."""
-        longest_prompt = self._prompting.longest_prompt(batch.lengths)
+    def program(self, shape: DecodingShape) -> Callable[..., decoding.Hypotheses]:
+        """Returns the function that decodes batches of a shape; thread-safe.
+
+        It takes the features {batch, length} by name, and {batch} int32 the numbers of the rows in
+        the input and the largest numbers of their ids, 0 for rows of padding.
+        """
+        longest_prompt = self.prompting.longest_prompt(dict(shape.lengths))
 
         def hypotheses(
             features: Mapping[str, mtf.Tensor], lines: mtf.Tensor, limits: mtf.Tensor
         ) -> decoding.Hypotheses:
             def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
                 decoder = self._model.decoder(features, beam)
-                return decoder if batch.prefill else decoder.step_by_step()
+                return decoder if shape.prefill else decoder.step_by_step()
 
             with mtf.read_once(self._model.named_variables()):
                 return self.search(
@@ -269,7 +307,7 @@ class Decoding(Inference):
 
         # Measured: XLA makes decoding faster on one device.
         program = mtf.function(hypotheses, jit_compile=not self.experiment.mesh.is_distributed)
-        return self._programs.setdefault((*batch.lengths.values(), batch.prefill), program)
+        return self._programs.setdefault(shape, program)
 
     def _answer(
         self, prompt: bytes, row: Row, hypotheses: Sequence[tuple[np.ndarray, float, bool]]
@@ -282,7 +320,7 @@ class Decoding(Inference):
             ends = np.flatnonzero(output_ids == end_id)
             is_token = output_ids != self._data.vocabulary.pad_id
             tokens = int(ends[0]) if ends.size else int(np.count_nonzero(is_token))
-            text_of_output = self._prompting.output(output_ids)
+            text_of_output = self.prompting.output(output_ids)
             outputs.append(Output(text_of_output, score, tokens, finished))
         best = outputs[0]
         return Answer(

@@ -5,6 +5,8 @@ The metrics of a mixture's tasks have the names "task/metric".
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -61,6 +63,15 @@ class Evaluation:
             batches = data.evaluation(self._batch_size, split=self._split)
             if next(batches, None) is None:
                 raise DataError(f"split {self._split!r} has no batch to evaluate: choose another")
+
+    def of_split(self, split: str) -> Evaluation:
+        """Returns the evaluation of another split, with the same programs."""
+        other = copy.copy(self)
+        other._split = split
+        other._measurements = [
+            dataclasses.replace(measurement, split=split) for measurement in self._measurements
+        ]
+        return other
 
     def is_brief(self, name: str) -> bool:
         """Returns whether a metric belongs into one line: not those of single layers.

@@ -41,7 +41,7 @@ from mtfrun.layers.dense_product import DenseProduct
 from mtfrun.layers.dropout import Dropout
 from mtfrun.layers.embedding import Embedding, PositionalEmbedding, SinusoidPositions
 from mtfrun.layers.keys_and_values import KeysAndValues
-from mtfrun.layers.layer import Layer, metric_shapes, updated_paths
+from mtfrun.layers.layer import Layer, depends_on_padding, metric_shapes, updated_paths
 from mtfrun.layers.looped import looped
 from mtfrun.layers.losses import (
     regularised_cross_entropy,
@@ -117,6 +117,7 @@ __all__ = [
     "attention_mask_up_to",
     "causal",
     "dense",
+    "depends_on_padding",
     "differentiated",
     "dot_product_attention",
     "layer_norm",

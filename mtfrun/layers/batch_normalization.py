@@ -26,6 +26,7 @@ class BatchNorm(Layer):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         init_zero: bool = False,
+        unbiased: bool = False,
     ) -> None:
         """Makes the specs of scale, bias, moving_mean and moving_variance {*features}.
 
@@ -39,8 +40,11 @@ class BatchNorm(Layer):
           epsilon: added to the variance.
           init_zero: the scale is initialised to 0, not 1: a residual block begins as the identity
             (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
+          unbiased: the moving variance is that of the variance divided by n - 1, not n, of the n
+            entries of a feature, as in torch.nn.BatchNorm2d; both normalise a batch with n.
         """
         super().__init__()
+        self._unbiased = unbiased
         shape = mtf.Shape(features)
         self._momentum = momentum
         self._epsilon = epsilon
@@ -71,6 +75,9 @@ class BatchNorm(Layer):
             y = mtf.to_float(x) * factor + (bias - mean * factor)
             return mtf.cast(y, x.dtype)
         y, mean, variance = mtf.batch_normalize(x, scale, bias, self._epsilon)
+        if self._unbiased:
+            entries = x.shape.size // self.scale.shape.size
+            variance = variance * (entries / max(entries - 1, 1))
         if call.collector is not None:
             for average, statistic in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 call.collector.add_update(average, self._next_average(average, statistic))

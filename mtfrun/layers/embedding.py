@@ -88,6 +88,11 @@ class PositionalEmbedding(mtf.Module):
         vectors = mtf.rename_dimension(vectors, self._max_length.name, length.name)
         return mtf.cast(vectors, self._dtypes.activation)
 
+    @property
+    def max_length(self) -> int:
+        """The number of positions that have a vector."""
+        return self._max_length.size
+
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than the table."""
         _check_length(length, self._max_length.size)
@@ -115,7 +120,7 @@ class SinusoidPositions(mtf.Module):
         if d_model.size % 2:
             raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")
         self._mesh = mesh
-        self._max_length = max_length
+        self.max_length = max_length
         self._d_model = d_model
         self._dtypes = dtypes
 
@@ -130,7 +135,7 @@ class SinusoidPositions(mtf.Module):
 
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than `max_length`."""
-        _check_length(length, self._max_length)
+        _check_length(length, self.max_length)
 
     def _vectors(self, positions: mtf.Tensor) -> mtf.Tensor:
         half = self._d_model.size // 2

@@ -15,6 +15,14 @@ class Layer(mtf.Module):
     """
 
     @property
+    def depends_on_padding(self) -> bool:
+        """Whether padding after the positions of a row changes their output, outside of training.
+
+        As where positions compete for places, whose number depends on that of the positions.
+        """
+        return False
+
+    @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
         """The shape of the total of every measurement, by name."""
         return {}
@@ -37,6 +45,11 @@ def metric_shapes(root: mtf.Module) -> dict[str, mtf.Shape]:
 def updated_paths(root: mtf.Module) -> list[str]:
     """Returns the paths of the variables that the layers below `root` update in training."""
     return [variable.path for layer in _layers(root) for variable in layer.updated_variables]
+
+
+def depends_on_padding(root: mtf.Module) -> bool:
+    """Returns whether the output of any layer below `root` depends on padding."""
+    return any(layer.depends_on_padding for layer in _layers(root))
 
 
 def _layers(root: mtf.Module) -> list[Layer]:

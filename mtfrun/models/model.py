@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 
 from mtfrun import layers, mtf
 from mtfrun.decoding import Decoder
+from mtfrun.errors import InputError
 from mtfrun.layers import Collector, Metric
 from mtfrun.models.reporting import Reporting
 
@@ -106,6 +107,32 @@ class Model(mtf.Module, abc.ABC):
           key: the random key of this step; needed in training by layers that draw.
         """
 
+    def logits(self, features: Features) -> mtf.Tensor:
+        """Returns the logits of a batch, without noise; float32.
+
+        Args:
+          features: one of the `logits_features`, and optional ones.
+
+        Raises:
+          InputError: the model has none.
+        """
+        raise InputError(f"{type(self).__name__} has no logits")
+
+    @property
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The features that `logits` needs, by default those that every batch must have.
+
+        If there are several choices, the model reads any one of them.
+        """
+        return [self.required_features]
+
+    def allows_padding(self, length: int) -> bool:
+        """Returns whether zeros may follow every row, up to a length, without other logits.
+
+        A program for a few lengths then serves all rows.
+        """
+        return False
+
     def target_weights(self, features: Features) -> mtf.Tensor:
         """Returns the weight {batch, length} of every target in the loss, or a scalar; float32."""
         return mtf.constant(next(iter(features.values())).mesh, 1.0)
@@ -167,6 +194,11 @@ class ImageModel(Model):
     """A model that classifies images."""
 
     required_features: ClassVar[Collection[str]] = ("images", "labels", "weights")
+
+    @property
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The images."""
+        return [["images"]]
 
     @abc.abstractmethod
     def logits(self, features: Features) -> mtf.Tensor:

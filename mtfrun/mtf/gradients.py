@@ -40,6 +40,10 @@ def value_and_gradients(
     values = tape.gradient(loss.value, storage)
     gradients: dict[str, Tensor | None] = dict.fromkeys(variables)
     for (path, variable), value in zip(variables.items(), values, strict=True):
+        if value is not None and variable.shape != variable.stored_shape:
+            # In two steps: DTensor otherwise lets the operation that made the gradient, such as
+            # that of a slice, compute with the layout of the part, and refuses it.
+            value = variable.mesh.constrain(tf.convert_to_tensor(value), variable.stored_shape)
         gradients[path] = _gradient_of(variable, value)
     return result, gradients
 

@@ -280,4 +280,8 @@ def _stored_form(variable: Variable, x: TensorLike) -> tf.Tensor:
         value = tf.transpose(value, [x.shape.index(dim) for dim in variable.shape])
     if value.dtype != variable.dtype:
         value = tf.cast(value, variable.dtype)
+    if variable.stored_shape != variable.shape:
+        # In two steps: DTensor otherwise lets the operation that made the value, such as the split
+        # of a stack, compute with the layout of the storage, and refuses it.
+        value = variable.mesh.constrain(value, variable.shape)
     return variable.mesh.constrain(value, variable.stored_shape)

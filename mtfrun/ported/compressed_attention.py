@@ -145,6 +145,11 @@ class CompressedSelfAttention(ProjectedAttention):
         self._compression_factor = compression_factor
         self.dropout = Dropout(dropout_rate)
 
+    @property
+    def depends_on_padding(self) -> bool:
+        """True: a group may hold positions and padding."""
+        return True
+
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         return multihead_self_attention_memory_compressed(

@@ -49,6 +49,8 @@ _MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
 _T2T_2018 = r"transformer/{stack}/layer_{block}"
 _T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
 _NORM = r"(?:rms_norm|layer_norm)/scale"
+_LAYER_NORM = r"true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_{part}"
+_GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
 
 
 def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
@@ -96,7 +98,7 @@ _TABLE = [
     ),
     _Row(
         rf"{_STACK}/relative_bias/table",
-        [Source(r"{mtf}/block_000/layer_000/\w+/relative_attention_bias")],
+        [Source(r"{mtf}/block_000/layer_\d+/\w+/relative_attention_bias")],
     ),
     _Row(
         rf"{_STACK}/final_norm/scale",
@@ -112,6 +114,8 @@ _TABLE = [
             Source(r"transformer/{stack}/layer_norm_scale", "{flat}"),
         ],
     ),
+    _Row(rf"{_STACK}/final_norm/(?P<part>scale|bias)", [Source(r"{mtf}/" + _LAYER_NORM)]),
+    _Row(rf"{_LAYER}/norm/(?P<part>scale|bias)", [Source(rf"{_MTF_LAYER}/{_LAYER_NORM}")]),
     *_projection("query", "q", "0"),
     *_projection("key", "k", "1"),
     *_projection("value", "v", "2"),
@@ -124,7 +128,7 @@ _TABLE = [
     _feed_forward("wo", "1"),
     _Row(
         rf"{_LAYER}/layer/(?P<router>(?:outer_|inner_)?)router/kernel",
-        [Source(_MTF_LAYER + r"/\w+/(?:top_2_|switch_|{router})gating/kernel")],
+        [Source(_MTF_LAYER + r"/\w+/(?:{gate}|{router})gating/kernel")],
     ),
     _Row(
         rf"{_LAYER}/layer/experts/wi/factors/(?P<factor>\d)/kernel",
@@ -153,6 +157,18 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
             values = _template_values(match.groupdict(), paths)
             sources += [_filled(source, values) for source in row.sources]
     return sources
+
+
+def slot_names(name: str, slot: str) -> list[str]:
+    """Returns the names that Mesh TensorFlow's optimizers may give to a slot of a variable.
+
+    Args:
+      name: of the variable there.
+      slot: our name: "v", "vr", "vc", "m" or "velocity".
+    """
+    if slot == "velocity":
+        return [f"{name}_momentum_v"]
+    return [f"{name}_slot_{slot}", f"{name}/adam_{slot}"]
 
 
 def is_bookkeeping(name: str) -> bool:
@@ -185,6 +201,7 @@ def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, 
     values: dict[str, str | int] = dict(groups)
     stack = groups.get("stack")
     # A language model is a stack without a name of its own.
+    values["gate"] = _GATE
     values["mtf"] = "encoder" if stack == "encoder" else "(?:decoder|transformer)"
     if "block" in groups:
         block, sublayer = int(groups["block"]), groups["sublayer"]

@@ -74,13 +74,17 @@ def handled(
     take minutes. A thread receives the numbers of the signals too, and ends the process at the
     second SIGTERM or SIGINT, without delay, with the exit code 128 + number. SIGHUP is never the
     second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP that is
-    ignored, as with `nohup`, remains ignored. To be called in the main thread.
+    ignored, as with `nohup`, remains ignored. In another thread than the main one, where Python
+    allows no handlers, it does nothing.
 
     Args:
       handler: called in the main thread.
       before_exit: called in the thread before a second signal ends the process; no block is left
         then, so that nothing else removes temporary files.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)

@@ -29,10 +29,41 @@ LAYOUTS = {
     "one level": "batch:data;experts:data;expert_hidden:model",
     "two levels": "batch:data;expert_x:data;outer_batch:model;expert_y:model",
 }
+# Of `chosen_layer`, a mixture without a capacity.
+DROPLESS = "dropless"
+EXPERT_PATHS = {"wi": "experts/wi/factors/0/kernel", "wo": "experts/wo/kernel"}
+ONE_LEVEL_PATHS = {**EXPERT_PATHS, "gate": "router/kernel"}
+TWO_LEVEL_PATHS = {
+    **EXPERT_PATHS,
+    "gate": "outer_router/kernel",
+    "inner_gate": "inner_router/kernel",
+}
 DISPATCHES: dict[str, moe.Dispatch] = {
     "gather": moe.GatherDispatch(),
     "einsum": moe.EinsumDispatch(),
 }
+
+
+def chosen_layer(
+    mesh: mtf.Mesh, config: MoeConfig, choices: int, *, dropless: bool
+) -> tuple[moe.MoE1D | moe.DroplessMoE, dict[str, str]]:
+    """Returns a mixture whose tokens choose the `choices` best experts, and paths as `layer_of`.
+
+    With a capacity it has 1.25 slots for every choice, in groups of `config.group_size`; dropless
+    it has none.
+    """
+    d_model = mtf.Dimension("d_model", config.d_model)
+    gate = moe.TopK(choices, normalise=choices > 1)
+    options: dict[str, Any] = {
+        "num_experts": config.expert_x,
+        "router": functools.partial(moe.Router, gate=gate),
+        "experts": functools.partial(moe.Experts, hidden_size=config.hidden),
+        "loss_coef": LOSS_COEF,
+    }
+    if dropless:
+        return moe.DroplessMoE(mesh, d_model, **options), ONE_LEVEL_PATHS
+    capacity = moe.Capacity(training=1.25 * choices, group_size=config.group_size)
+    return moe.MoE1D(mesh, d_model, capacity=capacity, **options), ONE_LEVEL_PATHS
 
 
 def layer_of(
@@ -47,11 +78,10 @@ def layer_of(
         "loss_coef": LOSS_COEF,
         "dispatch": dispatch,
     }
-    paths = {"wi": "experts/wi/factors/0/kernel", "wo": "experts/wo/kernel"}
     layer: moe.MoE1D | moe.MoE2D
     if not config.expert_y:
         layer = moe.MoE1D(mesh, d_model, num_experts=config.expert_x, router=router, **options)
-        return layer, {**paths, "gate": "router/kernel"}
+        return layer, ONE_LEVEL_PATHS
     layer = moe.MoE2D(
         mesh,
         d_model,
@@ -59,7 +89,7 @@ def layer_of(
         routers=(router, router),
         **options,
     )
-    return layer, {**paths, "gate": "outer_router/kernel", "inner_gate": "inner_router/kernel"}
+    return layer, TWO_LEVEL_PATHS
 
 
 def setup(arguments: argparse.Namespace) -> Step:
@@ -68,9 +98,19 @@ def setup(arguments: argparse.Namespace) -> Step:
     if arguments.group_size:
         config = dataclasses.replace(config, group_size=arguments.group_size)
     mesh = mtf.Mesh(arguments.mesh, LAYOUTS["two levels" if config.expert_y else "one level"])
-    layer, paths = layer_of(mesh, config, DISPATCHES[arguments.dispatch])
+    layer: moe.MoE1D | moe.MoE2D | moe.DroplessMoE
+    if arguments.choices:
+        dropless = arguments.dispatch == DROPLESS
+        layer, paths = chosen_layer(mesh, config, arguments.choices, dropless=dropless)
+    else:
+        layer, paths = layer_of(mesh, config, DISPATCHES[arguments.dispatch])
     mtf.initialize(layer)
     values = parameters(config)
+    if arguments.imbalanced:
+        # All tokens choose expert 0; where they have a second choice, it is expert 1.
+        values["x"] = np.abs(values["x"])
+        values["gate"] = np.zeros_like(values["gate"])
+        values["gate"][:, 0] = 1.0
     variables = layer.named_variables()
     for name, path in paths.items():
         value = mtf.import_tf_tensor(mesh, values[name], variables[path].shape)
@@ -108,6 +148,8 @@ if __name__ == "__main__":
     parser.add_argument("--config", default="2d_4x4_g256", choices=CONFIGS)
     parser.add_argument("--group_size", type=int, help="instead of the configuration's")
     parser.add_argument("--mesh", default="data:1,model:1")
-    parser.add_argument("--dispatch", default="gather", choices=DISPATCHES)
+    parser.add_argument("--dispatch", default="gather", choices=[*DISPATCHES, DROPLESS])
+    parser.add_argument("--choices", type=int, help="experts a token chooses, see chosen_layer")
+    parser.add_argument("--imbalanced", action="store_true", help="all tokens to the same experts")
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

@@ -51,6 +51,7 @@ def _mixtures() -> Iterator[Case]:
             ),
             ("one level, outer batch", mixtures.LAYOUT, BOTH_AXES, mixtures.one_level),
             ("two levels", mixtures.LAYOUT, BOTH_AXES, mixtures.two_levels),
+            ("dropless", ON_DATA, ONE_AXIS, mixtures.dropless),
         ):
             yield Case(f"{mesh_shape} {name}", mesh_shape, layout, shape, make, _mix)
 

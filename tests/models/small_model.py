@@ -43,6 +43,7 @@ def small_model(
     *,
     dropout_rate: float = 0.0,
     rematerialise: bool = False,
+    scan_blocks: int | None = None,
     tied_softmax: bool = True,
     **options: Any,
 ) -> DecoderOnly:
@@ -56,6 +57,7 @@ def small_model(
         layers=[attention, feed_forward],
         transforms=with_dropout(dropout_rate),
         rematerialise=rematerialise,
+        scan_blocks=scan_blocks,
     )
     embedding = TokenEmbedding(d_model=16, max_length=16, tied_softmax=tied_softmax)
     model = DecoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack, **options)

@@ -224,6 +224,12 @@ CONTRACTIONS = [
         (ABC, BC),
     ),
     OpCase(
+        "grouped_matmul",
+        lambda x, kernels, sizes: mtf.grouped_matmul(x, kernels, mtf.abs(sizes) % 2),
+        (AB, "c:8;b:8;d:8", "int c:8"),
+        (DATA_MODEL, "c:data;d:model", "a:data;c:model"),
+    ),
+    OpCase(
         "sparse_softmax_cross_entropy",
         lambda x, ids: mtf.sparse_softmax_cross_entropy(x, mtf.abs(ids) % 8, C),
         (ABC, f"int {AB}"),

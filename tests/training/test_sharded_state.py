@@ -16,10 +16,11 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.models import FiniteCheck
+from mtfrun.models import FiniteCheck, Model
 from mtfrun.rundir import Checkpoints
 from mtfrun.training import TrainState, train_steps_function
 from tests.collectives import collectives_of
+from tests.models.small_model import small_model
 from tests.training.toy_model import Bigram, batches
 
 LAYOUT = "batch:data;d_ff:model"
@@ -32,18 +33,26 @@ STEPS = 20
 Collectives = dict[str, dict[str, Any]]
 
 OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
-    "adam": lambda: optim.Adam(0.05, weight_decay=0.1, exclude_from_weight_decay=["softmax"]),
+    "adam": lambda: optim.Adam(0.05, weight_decay=0.1, exclude_from_weight_decay=["embedding"]),
     "adafactor": lambda: optim.Adafactor(0.05, beta1=0.9, min_dim_size_to_factor=8),
     "momentum": lambda: optim.Momentum(0.05, weight_decay=0.1),
     "sgd": lambda: optim.Sgd(0.05),
 }
 
+MODELS: dict[str, Callable[[mtf.Mesh], Model]] = {
+    "bigram": Bigram,
+    # Adafactor updates its projections of one shape together, and stores factors of {heads, d_kv}.
+    "transformer": functools.partial(small_model, tied_softmax=False),
+    "transformer in a loop": functools.partial(small_model, scan_blocks=1),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How the toy model is trained, besides its layout."""
+    """How a small model is trained, besides its layout."""
 
     optimizer: str = "adam"
+    model: str = "bigram"
     mesh_shape: str = MESH
     microbatches: int = 1
     clip_norm: float | None = 0.5
@@ -55,7 +64,7 @@ def make_state(setting: Setting, rule: str) -> TrainState:
     """Returns an initialised state under LAYOUT and a further rule, or none."""
     mesh = mtf.Mesh(setting.mesh_shape, f"{LAYOUT};{rule}")
     state = TrainState(
-        Bigram(mesh),
+        MODELS[setting.model](mesh),
         OPTIMIZERS[setting.optimizer](),
         mesh,
         seed=3,
@@ -99,6 +108,10 @@ SETTINGS = [
     (ALL, "slots:data", True),
     (Setting(average_decay=0.9), "weights:data", True),
     (Setting(microbatches=2, mesh_shape="data:8,model:1"), "weights:data", True),
+    (Setting("adafactor", "transformer"), "slots:data", False),
+    (Setting("adafactor", "transformer", microbatches=2), "weights:data", True),
+    (Setting("adafactor", "transformer in a loop"), "weights:data", True),
+    (Setting("adam", "transformer in a loop", average_decay=0.9), "slots:data", True),
     (Setting("momentum"), "slots:data", True),
     (Setting("momentum"), "weights:data;slots:model", True),
     (Setting("sgd", clip_norm=None), "slots:data", True),

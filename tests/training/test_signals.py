@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pathlib
 import signal
@@ -143,3 +144,16 @@ def test_a_signal_of_another_process_stops_this_one_too(monkeypatch: pytest.Monk
         with pytest.raises(Stopped):
             stop.check()
         assert stop.received == signal.SIGTERM
+
+
+def test_another_thread_handles_no_signals() -> None:
+    """Python allows handlers in the main thread only."""
+    former = signal.getsignal(signal.SIGTERM)
+
+    def inside() -> None:
+        with StopSignals() as stop:
+            assert signal.getsignal(signal.SIGTERM) is former
+            assert stop.agree() is None
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(inside).result()

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mtfrun.conversion.gin_text import GinFile
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 
@@ -25,10 +27,6 @@ class Family(Protocol):
     def architectures(self) -> Sequence[str]:
         """The classes of models, in "architectures" of config.json, that are supported."""
 
-    @property
-    def pad_id(self) -> int:
-        """The id that fills up rows of ids: 0, or -1 for models of which every id is a token."""
-
     def title(self, settings: Settings) -> str:
         """Returns the name for users, "T5 1.1"."""
 
@@ -39,11 +37,14 @@ class Family(Protocol):
         is a tensor like all others.
         """
 
+    def processor(self, folder: Folder, settings: Settings) -> Processor:
+        """Returns what prepares the inputs; `TextFamily` has that of texts."""
+
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds model and data of a configuration to a gin file: includes, macros, parameters.
 
         The file includes defaults.gin already; `data_text.py` has the data of texts. The importer
-        adds the vocabulary of texts.
+        adds the vocabulary of texts, or the size of images.
 
         Raises:
           ConversionError: a setting is not supported; its name and value are in the message.

@@ -15,6 +15,7 @@ from mtfrun.rundir.regular_files import is_regular, open_regular
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 

@@ -14,9 +14,9 @@ from mtfrun.conversion.hugging_face.family import Family
 from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX, SINGLE, Folder
 from mtfrun.conversion.hugging_face.known_families import family_of
 from mtfrun.conversion.hugging_face.origin import origin_files, origin_record
+from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
 from mtfrun.conversion.importer import Imported
 
 _MODEL = "model/"
@@ -41,15 +41,15 @@ class HuggingFaceImporter:
         settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
         table = family.table(settings)
         table.check_names(settings.tensors, path)
-        tokenizer = read_tokenizer(folder, settings, family.pad_id)
-        notes = [note for note in (tokenizer.note,) if note]
+        processor = family.processor(folder, settings)
+        notes = [*processor.notes]
         if _CODE in settings.values:
             notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
-        _config(folder, settings, family, tokenizer, path)  # for its errors
+        _config(folder, settings, family, processor, path)  # for its errors
         return Imported(
-            lambda directory: _config(folder, settings, family, tokenizer, directory),
+            lambda directory: _config(folder, settings, family, processor, directory),
             lambda variables: _values(folder, table, variables),
-            files=origin_files(folder, table, tokenizer),
+            files=origin_files(folder, table, processor),
             record=origin_record(folder, copies),
             notes=notes,
         )
@@ -59,7 +59,7 @@ def _config(
     folder: Folder,
     settings: Settings,
     family: Family,
-    tokenizer: Tokenizer,
+    processor: Processor,
     directory: pathlib.Path,
 ) -> str:
     """Returns the text of config.gin of the run in `directory`."""
@@ -74,14 +74,7 @@ def _config(
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     family.write_gin(settings, file)
-    if tokenizer.pad_id:
-        file.bind(
-            "transformer.TokenEmbedding",
-            {"padding_id": tokenizer.pad_id},
-            comment="rows are filled up with it, for 0 is a token",
-        )
-    file.gap()
-    tokenizer.write_gin(file, directory)
+    processor.write_gin(file, directory)
     return file.text()
 
 

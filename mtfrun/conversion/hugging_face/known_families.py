@@ -12,6 +12,7 @@ from mtfrun.conversion.hugging_face.families import (
     Llama,
     Mistral,
     Qwen2,
+    ResNet,
     SwitchTransformers,
 )
 from mtfrun.conversion.hugging_face.family import Family
@@ -26,6 +27,7 @@ FAMILIES: Sequence[Family] = (
     Llama(),
     Mistral(),
     Qwen2(),
+    ResNet(),
 )
 
 

@@ -11,10 +11,17 @@ from typing import Any
 import numpy as np
 
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, INDEX, Folder
+from mtfrun.conversion.hugging_face.folder import (
+    CONFIG,
+    GENERATION_CONFIG,
+    INDEX,
+    PREPROCESSOR_CONFIG,
+    Folder,
+)
+from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.safetensors_file import file_content, read_header
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY, Tokenizer
+from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY
 from mtfrun.conversion.run_writer import RECORD
 
 ORIGIN = "origin"
@@ -65,10 +72,10 @@ def origin_record(folder: Folder, copies: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def origin_files(folder: Folder, table: TensorTable, tokenizer: Tokenizer) -> dict[str, bytes]:
+def origin_files(folder: Folder, table: TensorTable, processor: Processor) -> dict[str, bytes]:
     """Returns the files that a run directory keeps of a folder, by their names in it."""
-    files = {f"{DIRECTORY}/{name}": content for name, content in tokenizer.files.items()}
-    for name in (CONFIG, GENERATION_CONFIG, INDEX):
+    files = {f"{DIRECTORY}/{name}": content for name, content in processor.files.items()}
+    for name in (CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, INDEX):
         if folder.has(name):
             files[f"{ORIGIN}/{name}"] = folder.bytes_of(name)
     kept = {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)}

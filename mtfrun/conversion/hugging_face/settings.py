@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
@@ -39,6 +39,15 @@ class Settings:
             raise self.error(name, "must be an integer of at least 1")
         return value
 
+    def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
+        """Returns a list of integers of at least 1, which is not empty."""
+        value = self._value(name, _MISSING if default is None else list(default))
+        if type(value) is not list or not value:
+            raise self.error(name, "must be a list of integers")
+        if any(type(item) is not int or item < 1 for item in value):
+            raise self.error(name, "must be integers of at least 1")
+        return list(value)
+
     def number(self, name: str, default: float | None = None) -> float:
         """Returns a number."""
         value = self._value(name, _MISSING if default is None else default)
@@ -64,14 +73,16 @@ class Settings:
         """Returns an integer, None where it is missing or null."""
         return None if self.values.get(name) is None else self.integer(name)
 
-    def require(self, name: str, *allowed: object) -> None:
+    def require(self, name: str, allowed: object, *others: object) -> None:
         """Raises ConversionError unless a setting is missing, null, or one of the values.
 
         For settings that change what a model computes, of which one value is supported.
         """
         value = self.values.get(name)
-        if value is not None and value not in allowed:
-            raise self.error(name, f"is not supported; supported: {', '.join(map(repr, allowed))}")
+        supported = (allowed, *others)
+        if value is not None and value not in supported:
+            names = ", ".join(map(repr, supported))
+            raise self.error(name, f"is not supported; supported: {names}")
 
     def error(self, name: str, problem: str) -> ConversionError:
         """Returns the error of a setting."""

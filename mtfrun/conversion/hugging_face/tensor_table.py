@@ -107,6 +107,30 @@ class VocabularyRows:
 
 
 @dataclasses.dataclass(frozen=True)
+class Permuted:
+    """The same dimensions in another order: filters of convolutions.
+
+    Attributes:
+      axes: of the folder's tensor, in the order of our dimensions.
+    """
+
+    axes: tuple[int, ...]
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        """Returns the arrays in our order."""
+        values = []
+        for value, shape in zip(theirs, shapes, strict=True):
+            if value.ndim != len(self.axes):
+                raise _Misshaped(value.shape, shape)
+            values.append(reshaped(value.transpose(self.axes), shape))
+        return values
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the arrays in the order of the folder."""
+        return [value.transpose(np.argsort(self.axes)) for value in ours]
+
+
+@dataclasses.dataclass(frozen=True)
 class Stacked:
     """Several tensors of the folder, one variable of ours with one more dimension: experts.
 

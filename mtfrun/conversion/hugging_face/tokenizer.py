@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.folder import Folder
@@ -34,7 +34,7 @@ class Tokenizer:
       file: the parameter that names the file, and the name of the file; None for none.
       files: the contents of all files of the tokenizer by name.
       pad_id: that of the vocabulary: 0, or -1 where id 0 is a token.
-      note: what the user must know of it; "" for nothing.
+      notes: lines about what the user must know.
     """
 
     reference: str
@@ -42,17 +42,24 @@ class Tokenizer:
     file: tuple[str, str] | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     pad_id: int = 0
-    note: str = ""
+    notes: Sequence[str] = ()
 
-    def write_gin(self, gin_file: GinFile, directory: pathlib.Path) -> None:
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         """Adds the vocabulary to a gin file of the run in `directory`."""
-        gin_file.macro("VOCABULARY", Reference(self.reference))
+        if self.pad_id:
+            file.bind(
+                "transformer.TokenEmbedding",
+                {"padding_id": self.pad_id},
+                comment="rows are filled up with it, for 0 is a token",
+            )
+        file.gap()
+        file.macro("VOCABULARY", Reference(self.reference))
         parameters = dict(self.parameters)
         if self.file is not None:
             name, file_name = self.file
             parameters[name] = str(directory / DIRECTORY / file_name)
         if parameters:
-            gin_file.bind(self.reference.strip("@()"), parameters)
+            file.bind(self.reference.strip("@()"), parameters)
 
 
 def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer:
@@ -61,7 +68,7 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
     Args:
       folder: has the files.
       settings: the configuration.
-      pad_id: of ids in decimals, see `Family.pad_id`.
+      pad_id: of ids in decimals, see `TextFamily`.
     """
     files = {name: folder.bytes_of(name) for name in FILES if folder.has(name)}
     for name in _SENTENCEPIECE:
@@ -81,7 +88,7 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
         },
         files=files,
         pad_id=pad_id,
-        note="there is no tokenizer: texts are ids in decimals, separated by spaces",
+        notes=["there is no tokenizer: texts are ids in decimals, separated by spaces"],
     )
 
 

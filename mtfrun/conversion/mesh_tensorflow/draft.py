@@ -12,6 +12,32 @@ from mtfrun.conversion.gin_text import GinFile
 from mtfrun.conversion.mesh_tensorflow.old_gin import MacroName, read_gin_file
 from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as ReadReference
 
+# What our classes have if nothing is bound to it.
+_DEFAULTS = {
+    "transformer.DecoderOnly.prefix": False,
+    "transformer.DecoderOnly.loss_on_targets_only": False,
+    "transformer.FeedForward.use_bias": False,
+    "transformer.FeedForward.activation": "@mtf.relu",
+    "transformer.GatedFeedForward.activation": "@mtf.gelu",
+    "transformer.RMSNorm.epsilon": 1e-6,
+    "transformer.LayerNorm.epsilon": 1e-6,
+    "transformer.RelativePositionBias.num_buckets": 32,
+    "transformer.TokenEmbedding.position": "@transformer.PositionalEmbedding",
+    "transformer.TokenEmbedding.tied_softmax": True,
+    "transformer.TokenLoss.label_smoothing": 0.0,
+    "transformer.TokenLoss.z_loss": 0.0,
+    "moe.Experts.activations": ["@mtf.relu"],
+    "moe.Experts.dropout_rate": 0.0,
+    "moe.Switch.z_loss": 0.0,
+    "moe.Top2.z_loss": 0.0,
+    "moe.Top2.second_expert_loss": False,
+    "moe.Threshold.threshold": 0.2,
+    "moe.Random.threshold": 0.2,
+    "decoding.Search.beam_size": 1,
+    "decoding.Search.alpha": 0.6,
+    "decoding.Search.temperature": 0.0,
+    "decoding.Search.top_k": 0,
+}
 _SHIPPED = Path(mtfrun.__file__).absolute().parent / "gin"
 
 
@@ -45,6 +71,10 @@ class Draft:
             block[name] = (value, comment)
             comment = ""
 
+    def has(self, target: str) -> bool:
+        """Returns whether a parameter of a class is bound."""
+        return bool(self._bindings.get(target))
+
     def text(self) -> str:
         """Returns the text of the file."""
         included: dict[str, Any] = {}
@@ -58,10 +88,16 @@ class Draft:
                 file.macro(name, value, comment)
         for target, block in self._bindings.items():
             for name, (value, comment) in block.items():
-                key = f"{target}.{name}"
-                if key not in included or included[key] != _plain(value):
+                if _included_value(included, target, name) != _plain(value):
                     file.bind(target, {name: value}, comment=comment)
         return file.text()
+
+
+def _included_value(included: Mapping[str, Any], target: str, name: str) -> Any:
+    """Returns the value of a parameter by included files, or its default; ... for none."""
+    unscoped = f"{target.rpartition('/')[2]}.{name}"
+    default = _DEFAULTS.get(unscoped, ...)
+    return included.get(f"{target}.{name}", included.get(unscoped, default))
 
 
 def _plain(value: Any) -> Any:

@@ -117,41 +117,6 @@ MEANINGLESS: Mapping[str, str] = {
 """Reasons by "class.parameter", or "class.*" for all parameters."""
 
 CALLABLES = frozenset(
-    """
-    SelfAttention LocalSelfAttention EncDecAttention DenseReluDense MoE1D HeterogeneousMoE1D
-    ExpertsSelfAttention ExpertsEncDecAttention Synthesizer TransparentEncDecAttention
-    TalkingHeadsSelfAttention TalkingHeadsEncDecAttention GeneralBilinearSelfAttention
-    GeneralBilinearEncDecAttention BranchedSelfAttention BranchedEncDecAttention Conv1DLayer
-    SeparableConv1DLayer Conv1DLocalAttn LightweightConv1DLocalAttn DynamicConv1DLocalAttn
-    LocalConvAttnBlock ParallelLayer ProductKeyValueMemory GatedLinearUnitLayer
-    EncoderConvolutionalLayer DecoderAttentionLayer DecoderConvolutionalLayer DenseReluDenseFixup
-    SelfAttentionFixup EncDecAttentionFixup LayerStack ReversibleLayerStack UTLayerStack
-    FunnelTransformerLayerStack make_layer_stack make_bitransformer make_bi_student_teacher
-    Unitransformer Bitransformer BitransformerFunnel StudentTeacher Bitransformer.decode
-    Unitransformer.sample_autoregressive Unitransformer.beam_search VocabEmbedding
-    FactorizedVocabEmbedding AdaptiveVocabEmbedding AdaptiveSoftmaxVocabEmbedding
-    MixtureOfSoftmaxes Mixtape get_vocab_embedding_cls adaptive_softmax_loss_fn
-    enc_dec_attention enc_dec_attention_bias relative_position_spans sublayer_call_layer
-    sublayer_mask_padding sublayer_rms_norm sublayer_legacy_rms_norm
-    sublayer_legacy_final_rms_norm sublayer_rms_norm_subsampled sublayer_scale_norm
-    sublayer_residual sublayer_dropout sublayer_annealed_dropout
-    sublayer_clip_activation_gradient sublayer_legacy_dropout sublayer_rezero
-    sublayer_true_layer_norm sublayer_fixup_scale sublayer_fixup_shift clip_activation_gradient
-    SgdOptimizer MomentumOptimizer AdamWeightDecayOptimizer AdafactorOptimizer
-    AdafactorWithMultiLRSchedule AdamWithMultiLRSchedule compute_lr_for_step
-    adafactor_decay_rate_pow product_learning_rate linear_decay linear_warmup truncated_rsqrt
-    constant constant_learning_rate linear_decay_learning_rate learning_rate_schedule_noam
-    slanted_triangular shift_targets reduce_ensemble_logits reduce_ensemble_logits_select
-    reduce_ensemble_logits_mean_prob reduce_ensemble_logits_mean_logit variable_filter_max_size
-    flexible_ckpt_init_mapping unit_scaling_convention serialize_num_microbatches
-    get_variable_dtype run tpu_estimator_model_fn denoise iid_noise_mask regular_noise_mask
-    random_spans_noise_mask random_prefix_noise_mask random_spans_helper
-    random_spans_tokens_length random_spans_targets_length noise_token_to_sentinel
-    noise_span_to_sentinel nonnoise_span_to_sentinel noise_span_to_unique_sentinel
-    nonnoise_span_to_unique_sentinel drop_noise_tokens drop_nonnoise_tokens permute_noise_tokens
-    noise_token_to_gathered_token noise_token_to_random_token
-    noise_token_to_random_token_or_sentinel sentinel_id split_tokens_to_random_length
-    concatenate_and_split_to_fixed_length filter_by_string_length
-    """.split()
+    ["SelfAttention", "LocalSelfAttention", "EncDecAttention", "DenseReluDense", "MoE1D", "HeterogeneousMoE1D", "ExpertsSelfAttention", "ExpertsEncDecAttention", "Synthesizer", "TransparentEncDecAttention", "TalkingHeadsSelfAttention", "TalkingHeadsEncDecAttention", "GeneralBilinearSelfAttention", "GeneralBilinearEncDecAttention", "BranchedSelfAttention", "BranchedEncDecAttention", "Conv1DLayer", "SeparableConv1DLayer", "Conv1DLocalAttn", "LightweightConv1DLocalAttn", "DynamicConv1DLocalAttn", "LocalConvAttnBlock", "ParallelLayer", "ProductKeyValueMemory", "GatedLinearUnitLayer", "EncoderConvolutionalLayer", "DecoderAttentionLayer", "DecoderConvolutionalLayer", "DenseReluDenseFixup", "SelfAttentionFixup", "EncDecAttentionFixup", "LayerStack", "ReversibleLayerStack", "UTLayerStack", "FunnelTransformerLayerStack", "make_layer_stack", "make_bitransformer", "make_bi_student_teacher", "Unitransformer", "Bitransformer", "BitransformerFunnel", "StudentTeacher", "Bitransformer.decode", "Unitransformer.sample_autoregressive", "Unitransformer.beam_search", "VocabEmbedding", "FactorizedVocabEmbedding", "AdaptiveVocabEmbedding", "AdaptiveSoftmaxVocabEmbedding", "MixtureOfSoftmaxes", "Mixtape", "get_vocab_embedding_cls", "adaptive_softmax_loss_fn", "enc_dec_attention", "enc_dec_attention_bias", "relative_position_spans", "sublayer_call_layer", "sublayer_mask_padding", "sublayer_rms_norm", "sublayer_legacy_rms_norm", "sublayer_legacy_final_rms_norm", "sublayer_rms_norm_subsampled", "sublayer_scale_norm", "sublayer_residual", "sublayer_dropout", "sublayer_annealed_dropout", "sublayer_clip_activation_gradient", "sublayer_legacy_dropout", "sublayer_rezero", "sublayer_true_layer_norm", "sublayer_fixup_scale", "sublayer_fixup_shift", "clip_activation_gradient", "SgdOptimizer", "MomentumOptimizer", "AdamWeightDecayOptimizer", "AdafactorOptimizer", "AdafactorWithMultiLRSchedule", "AdamWithMultiLRSchedule", "compute_lr_for_step", "adafactor_decay_rate_pow", "product_learning_rate", "linear_decay", "linear_warmup", "truncated_rsqrt", "constant", "constant_learning_rate", "linear_decay_learning_rate", "learning_rate_schedule_noam", "slanted_triangular", "shift_targets", "reduce_ensemble_logits", "reduce_ensemble_logits_select", "reduce_ensemble_logits_mean_prob", "reduce_ensemble_logits_mean_logit", "variable_filter_max_size", "flexible_ckpt_init_mapping", "unit_scaling_convention", "serialize_num_microbatches", "get_variable_dtype", "run", "tpu_estimator_model_fn", "denoise", "iid_noise_mask", "regular_noise_mask", "random_spans_noise_mask", "random_prefix_noise_mask", "random_spans_helper", "random_spans_tokens_length", "random_spans_targets_length", "noise_token_to_sentinel", "noise_span_to_sentinel", "nonnoise_span_to_sentinel", "noise_span_to_unique_sentinel", "nonnoise_span_to_unique_sentinel", "drop_noise_tokens", "drop_nonnoise_tokens", "permute_noise_tokens", "noise_token_to_gathered_token", "noise_token_to_random_token", "noise_token_to_random_token_or_sentinel", "sentinel_id", "split_tokens_to_random_length", "concatenate_and_split_to_fixed_length", "filter_by_string_length"]
 )
 """The classes and functions of both packages that a configuration may, or may not, call."""

@@ -143,6 +143,11 @@ class OldConfig:
         for key in self._bindings_of(selector, parameter, scope):
             self._without_meaning[key] = why
 
+    def ignore_in_scope(self, target: str, why: str, scope: str) -> None:
+        """Counts a parameter that is bound in this very scope as without meaning here."""
+        selector, _, parameter = target.rpartition(".")
+        self._without_meaning[Key((scope, selector, parameter))] = why
+
     def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
         """Counts all parameters of classes or functions as without meaning here."""
         names = set(selectors)

@@ -14,6 +14,7 @@ from mtfrun.data.images.image_files import encoded_image, read_image
 from mtfrun.data.images.image_folders import ImageFolders
 from mtfrun.data.images.image_rows import IMAGES, Augmentation, CroppedRows, PixelRows
 from mtfrun.data.images.image_source import ImageExample, ImageSource
+from mtfrun.data.images.no_images import NoImages
 from mtfrun.data.images.rand_augment import RandAugment
 from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImage, Window
 from mtfrun.data.images.tfds_images import TfdsImages
@@ -32,6 +33,7 @@ __all__ = [
     "ImageExample",
     "ImageFolders",
     "ImageSource",
+    "NoImages",
     "PixelCache",
     "PixelImage",
     "PixelRows",

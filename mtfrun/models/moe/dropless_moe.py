@@ -35,6 +35,8 @@ class DroplessMoE(Mixture):
       num_experts, router, experts, loss_coef: see `MoE1D`.
       round_factor: on several devices the slots of all experts together in a round, relative to the
         choices of all tokens.
+      routes_padding: padding visits experts as well, and counts in the losses of the gate, as in
+        transformers. The outputs of all other tokens are the same.
     """
 
     short_name = "moe_1d"
@@ -50,11 +52,13 @@ class DroplessMoE(Mixture):
         experts: Callable[..., Experts] = Experts,
         loss_coef: float = 1e-2,
         round_factor: float = 1.25,
+        routes_padding: bool = False,
     ) -> None:
         super().__init__(
             mesh, d_model, loss_coef=loss_coef, experts_of_levels={"level_1": num_experts}
         )
         self._round_factor = round_factor
+        self._routes_padding = routes_padding
         self._experts = mtf.Dimension("experts", num_experts)
         self._experts_unsplit = mtf.Dimension("experts_unsplit", num_experts)
         self.router = router(mesh, d_model, self._experts_unsplit, dtypes)
@@ -67,7 +71,8 @@ class DroplessMoE(Mixture):
         """
         *outer, batch, length, _ = x.shape.dims
         tokens = mtf.combined_dimension([batch, length])
-        y = self._mixture(mtf.reshape(x, [*outer, tokens, self._d_model]), call.nonpadding, call)
+        nonpadding = None if self._routes_padding else call.nonpadding
+        y = self._mixture(mtf.reshape(x, [*outer, tokens, self._d_model]), nonpadding, call)
         return mtf.reshape(y, self._output_shape(x))
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:

@@ -7,6 +7,7 @@ from mtfrun.models.resnet.blocks import (
     BottleneckBlock,
     ConvolutionNorm,
     ResidualBlock,
+    StridedFirstBottleneckBlock,
 )
 from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, ImageClassifier
 from mtfrun.models.resnet.cutmix import cut_rectangles, paste_previous, uncut_fraction
@@ -30,6 +31,7 @@ __all__ = [
     "ResNet",
     "ResidualBlock",
     "SmallImageStem",
+    "StridedFirstBottleneckBlock",
     "augment",
     "beta_quantiles",
     "cut_into_blocks",

@@ -23,6 +23,8 @@ class Backbone:
       stage_sizes: the number of blocks of each stage.
       widths: the width of the blocks of each stage.
       norm: the class of all norms; with gin, `layers.BatchNorm.momentum` is that of their averages.
+      stem_width: the channels of the stem; None: the first of `widths`.
+      first_stride: of the first stage; that of the others is 2.
       init_zero: whether residual blocks are initialised to the identity.
       rematerialise: whether the values inside of residual blocks are computed again in the backward
         pass instead of stored: less memory, the time of one more forward pass.
@@ -33,6 +35,8 @@ class Backbone:
     stage_sizes: Sequence[int] = (3, 3, 3)
     widths: Sequence[int] = (16, 32, 64)
     norm: Callable[..., BatchNorm] = BatchNorm
+    stem_width: int | None = None
+    first_stride: int = 1
     init_zero: bool = True
     rematerialise: bool = False
 
@@ -40,6 +44,11 @@ class Backbone:
         for name in ("stem", "block", "norm"):
             if not callable(getattr(self, name)):
                 raise InputError(f"{name}={getattr(self, name)!r} must be a class")
+        if (self.stem_width is not None and self.stem_width < 1) or self.first_stride < 1:
+            raise InputError(
+                f"stem_width={self.stem_width} and first_stride={self.first_stride} must be at "
+                "least 1"
+            )
         sizes, widths = self.stage_sizes, self.widths
         if not (_are_sizes(sizes) and _are_sizes(widths) and len(sizes) == len(widths)):
             raise InputError(
@@ -62,13 +71,14 @@ class Backbone:
           blocking: the blocks that images are cut into.
           dtypes: of variables and of activations.
         """
-        filters = mtf.Dimension("filters", self.widths[0])
+        filters = mtf.Dimension("filters", self.stem_width or self.widths[0])
         stem = self.stem(mesh, channels, filters, blocking, dtypes, norm=self.norm)
         stages: list[list[ResidualBlock]] = []
         for stage, (num_blocks, width) in enumerate(
             zip(self.stage_sizes, self.widths, strict=True)
         ):
             stages.append([])
+            stride = 2 if stage else self.first_stride
             for i in range(num_blocks):
                 block = self.block(
                     mesh,
@@ -76,7 +86,7 @@ class Backbone:
                     width,
                     blocking,
                     dtypes,
-                    stride=2 if stage and i == 0 else 1,
+                    stride=1 if i else stride,
                     init_zero=self.init_zero,
                     norm=self.norm,
                 )

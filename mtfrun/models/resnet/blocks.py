@@ -149,8 +149,7 @@ class BasicBlock(ResidualBlock):
 class BottleneckBlock(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions to four times the width; the 3x3 one has the stride.
 
-    This is ResNet-50 v1.5: in He et al. the first convolution has the stride.
-    https://github.com/facebookarchive/fb.resnet.torch#notes
+    This is ResNet-50 v1.5: https://github.com/facebookarchive/fb.resnet.torch#notes
     """
 
     expansion = 4
@@ -163,3 +162,13 @@ class BottleneckBlock(ResidualBlock):
             (inner, inner, {"stride": stride}),
             (inner, self.output_dim, {"size": 1, "init_zero": init_zero}),
         ]
+
+
+class StridedFirstBottleneckBlock(BottleneckBlock):
+    """A bottleneck whose first convolution has the stride; He et al. 2015, section 4.1."""
+
+    def _plan(
+        self, inputs: mtf.Dimension, inner: mtf.Dimension, *, stride: int, init_zero: bool
+    ) -> Sequence[tuple[mtf.Dimension, mtf.Dimension, dict[str, Any]]]:
+        first, second, last = super()._plan(inputs, inner, stride=1, init_zero=init_zero)
+        return [(*first[:2], {**first[2], "stride": stride}), second, last]

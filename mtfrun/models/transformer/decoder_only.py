@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
@@ -96,6 +96,11 @@ class DecoderOnly(TokenModel):
     def reads_prompts_at_once(self) -> bool:
         """Whether prompts must be read in one pass, because their ids see each other."""
         return self._prefix
+
+    @property
+    def logits_features(self) -> Sequence[Collection[str]]:
+        """The targets, or the ids that the model reads instead of them."""
+        return [["targets"], ["inputs"]]
 
     @property
     def predicts_first_id(self) -> bool:

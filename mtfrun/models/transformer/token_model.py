@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.layers import Collector, Metric
+from mtfrun.layers import Collector, Metric, depends_on_padding
 from mtfrun.models.model import Loss, TextModel
 from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
@@ -95,6 +95,11 @@ class TokenModel(TextModel):
 
         The call is that of the model, without masks; by default there is no noise either.
         """
+
+    def allows_padding(self, length: int) -> bool:
+        """Returns whether all layers ignore padding, and there are positions for the length."""
+        has_positions = self.position is None or length <= self.position.max_length
+        return has_positions and not depends_on_padding(self)
 
     def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
         """Returns the weight {batch, length} of every position in the loss, float32."""

@@ -33,6 +33,7 @@ GATES: dict[str, moe.Gate] = {
     "batch_prioritized": moe.BatchPrioritized(),
     "expert_choice": moe.ExpertChoice(),
     "top_n": moe.TopN(num_experts=3),
+    "top_k": moe.TopK(z_loss=0.01),
     "top_2_random": moe.Top2(),
     "switch_sampled": moe.Switch(policy_training=moe.Sample(0.5)),
 }
@@ -83,6 +84,13 @@ def two_levels(mesh: mtf.Mesh, *, gate: moe.Gate = TOP_2, **options: Any) -> moe
         "capacity": CAPACITY,
     }
     return moe.MoE2D(mesh, D_MODEL, **{**defaults, **options})
+
+
+def dropless(mesh: mtf.Mesh, *, gate: moe.Gate = TOP_2, **options: Any) -> moe.DroplessMoE:
+    """Returns a mixture of four experts without a capacity."""
+    router = functools.partial(moe.Router, gate=gate)
+    defaults = {"num_experts": 4, "router": router, "experts": EXPERTS}
+    return moe.DroplessMoE(mesh, D_MODEL, **{**defaults, **options})
 
 
 def run(

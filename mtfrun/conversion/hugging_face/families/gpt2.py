@@ -21,12 +21,13 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     row,
 )
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _FEED_FORWARD = "FeedForward"
 _SOFTMAX = "lm_head.weight"
 
 
-class GPT2:
+class GPT2(TextFamily):
     """Learned positions, layer norms, biases; matrices are [in, out], and one has three parts."""
 
     model_types: ClassVar[Sequence[str]] = ("gpt2",)

@@ -19,11 +19,12 @@ from mtfrun.conversion.hugging_face.families.gpt2 import (
 )
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import Matrix, Row, Same, TensorTable, row
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _GLOBAL, _LOCAL = "global", "local"
 
 
-class GPTNeo:
+class GPTNeo(TextFamily):
     """GPT-2 whose layers attend to everything or to a window, with logits that are not scaled."""
 
     model_types: ClassVar[Sequence[str]] = ("gpt_neo",)

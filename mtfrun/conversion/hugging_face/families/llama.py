@@ -25,13 +25,14 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     VocabularyRows,
     row,
 )
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _FEED_FORWARD = "GatedFeedForward"
 
 
-class Llama:
+class Llama(TextFamily):
     """Llama 1, 2 and 3, and models of its form.
 
     Attributes:

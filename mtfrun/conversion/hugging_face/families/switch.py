@@ -21,6 +21,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     TensorTable,
     row,
 )
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _SUBLAYERS = {
     "encoder": ("SelfAttention",),
@@ -28,12 +29,11 @@ _SUBLAYERS = {
 }
 
 
-class SwitchTransformers:
+class SwitchTransformers(TextFamily):
     """Encoder-decoders of T5 1.0 whose blocks have a mixture of experts at equal distances."""
 
     model_types: ClassVar[Sequence[str]] = ("switch_transformers",)
     architectures: ClassVar[Sequence[str]] = ("SwitchTransformersForConditionalGeneration",)
-    pad_id: ClassVar[int] = 0
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
@@ -69,6 +69,7 @@ class SwitchTransformers:
                 "num_experts": settings.integer("num_experts"),
                 "router": Reference("@moe.Router"),
                 "experts": Reference("@moe.Experts"),
+                "routes_padding": True,
                 "loss_coef": settings.number("router_aux_loss_coef", 0.001),
             },
         )

@@ -14,11 +14,12 @@ from mtfrun.conversion.hugging_face.families import t5_tensors
 from mtfrun.conversion.hugging_face.families.t5_settings import num_blocks, write_encoder_decoder
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import Row, TensorTable
+from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _TIED = "tie_word_embeddings"
 
 
-class T5:
+class T5(TextFamily):
     """Encoder-decoders with logits by distance, and RMS norms before their sublayers."""
 
     model_types: ClassVar[Sequence[str]] = ("t5", "mt5")
@@ -26,7 +27,6 @@ class T5:
         "T5ForConditionalGeneration",
         "MT5ForConditionalGeneration",
     )
-    pad_id: ClassVar[int] = 0
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""

@@ -59,4 +59,6 @@ class TopK:
             )
         ]
         choices = dispatch_in_order(candidates, context)
-        return make_routing(choices, probabilities, loss, context, logits=logits, z_loss=self.z_loss)
+        return make_routing(
+            choices, probabilities, loss, context, logits=logits, z_loss=self.z_loss
+        )

@@ -1,4 +1,4 @@
-"""Tests of mtfrun.cli.terminal.caching_progress."""
+"""Tests of mtfrun.api.caching_progress."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mtfrun.cli.terminal.caching_progress import caching_progress
+from mtfrun.api.caching_progress import caching_progress
 from mtfrun.data.cache_progress import Building, present_progress
 
 

@@ -1,0 +1,23 @@
+"""What families of language models share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.conversion.hugging_face.settings import Settings
+from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
+
+
+class TextFamily:
+    """A family whose inputs are the ids of a tokenizer.
+
+    Attributes:
+      pad_id: the id that fills up rows of ids: 0, or -1 for models of which every id is a token.
+    """
+
+    pad_id: ClassVar[int] = 0
+
+    def processor(self, folder: Folder, settings: Settings) -> Tokenizer:
+        """Returns the tokenizer."""
+        return read_tokenizer(folder, settings, self.pad_id)

@@ -1,0 +1,141 @@
+"""Logits of features that the user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from mtfrun import mtf
+from mtfrun.data.prompting import bucket
+from mtfrun.errors import InputError
+from mtfrun.experiment.experiment import Experiment
+
+# Features by name.
+Features = Mapping[str, npt.ArrayLike]
+
+# The dimensions of a feature that the user may choose.
+_FREE = ("batch", "length")
+
+
+class Logits:
+    """Computes the logits of an experiment's model.
+
+    A program is compiled for every shape of the features. Where the model allows it, ids are padded
+    to the next power of two, so that a program serves several lengths. If the mesh splits a batch
+    into more parts than it has rows, rows of zeros are added.
+
+    Args:
+      experiment: has the model, and the data, which says what the dimensions of features are.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._model = experiment.model
+        self._program = mtf.function(self._model.logits)
+
+    def __call__(self, features: Features) -> np.ndarray:
+        """Returns logits, float32: [batch, length, vocab] of targets, or [batch, classes].
+
+        Args:
+          features: by name: ids [batch, length], 0 is padding, or images [batch, rows, cols,
+            channels], uint8 or floats that are normalised already.
+
+        Raises:
+          InputError: a feature is missing, or one has another type or shape.
+        """
+        self._check_names(features)
+        arrays = {name: self._array(name, values) for name, values in features.items()}
+        batches = {array.shape[0] for array in arrays.values()}
+        if len(batches) > 1:
+            shapes = ", ".join(f'"{name}" {list(x.shape)}' for name, x in arrays.items())
+            raise InputError(f"all features must have the same number of rows: {shapes}")
+        (batch,) = batches
+        rows = self._experiment.rows_for(batch)
+        laid_out = {name: self._laid_out(name, x, rows) for name, x in arrays.items()}
+        logits: np.ndarray = mtf.to_numpy(self._program(laid_out))[:batch]
+        if logits.ndim == 2:
+            return logits
+        ids = arrays["targets" if "targets" in arrays else "inputs"]
+        return logits[:, : ids.shape[1]]
+
+    def _check_names(self, features: Features) -> None:
+        choices = self._model.logits_features
+        optional = set(self._model.optional_features or ())
+        if any(set(needed) <= set(features) <= {*needed, *optional} for needed in choices):
+            return
+        wanted = " or ".join(" and ".join(map(_quoted, needed)) for needed in choices)
+        more = ", ".join(map(_quoted, sorted(optional)))
+        raise InputError(
+            f"logits of {type(self._model).__name__} need {wanted}, not "
+            + (", ".join(map(_quoted, features)) or "nothing")
+            + f"; it also reads {more}" * bool(more)
+        )
+
+    def _array(self, name: str, values: npt.ArrayLike) -> np.ndarray:
+        """Returns the values of a feature, ids as int32.
+
+        Raises:
+          InputError: they have another type or shape.
+        """
+        try:
+            array = np.asarray(values)
+        except ValueError:
+            raise InputError(
+                f'feature "{name}" has rows of unequal lengths: add zeros at their ends'
+            ) from None
+        dims = self._dims(name)
+        fits = array.ndim == len(dims) and all(
+            dim.name in _FREE or dim.size == size
+            for dim, size in zip(dims, array.shape, strict=True)
+        )
+        if not fits or not array.size:
+            wanted = ", ".join(d.name if d.name in _FREE else str(d.size) for d in dims)
+            raise InputError(f'feature "{name}" has sizes {list(array.shape)}, not [{wanted}]')
+        return self._ids(name, array) if dims[-1].name == "length" else _pixels(name, array)
+
+    def _dims(self, name: str) -> mtf.Shape:
+        """Returns the dimensions of a feature; that of a feature which the data lacks are ids."""
+        ids = mtf.Shape([mtf.Dimension(dim, 1) for dim in _FREE])
+        return self._experiment.data.shapes(1).get(name, ids)
+
+    def _ids(self, name: str, array: np.ndarray) -> np.ndarray:
+        tables = self._model.vocabulary_sizes
+        variables = self._model.named_variables()
+        limit = max(
+            (variables[path].shape.get_dim_by_name("vocab").size for path in tables), default=None
+        )
+        if array.dtype.kind not in "iu" or (limit and np.abs(array).max() >= limit):
+            raise InputError(
+                f'feature "{name}" must be ids, integers below {limit}: it has {array.dtype}, '
+                f"{array.min()} to {array.max()}"
+            )
+        return array.astype(np.int32)
+
+    def _laid_out(self, name: str, array: np.ndarray, rows: int) -> mtf.Tensor:
+        """Returns a feature on the mesh, with rows, and positions of ids, of zeros."""
+        dims = [mtf.Dimension("batch", rows), *self._dims(name).dims[1:]]
+        if dims[-1].name == "length":
+            dims[-1] = mtf.Dimension("length", self._padded(array.shape[1]))
+        padding = [(0, dim.size - size) for dim, size in zip(dims, array.shape, strict=True)]
+        return mtf.import_tf_tensor(self._experiment.mesh, np.pad(array, padding), dims)
+
+    def _padded(self, length: int) -> int:
+        padded = bucket(length)
+        return padded if self._model.allows_padding(padded) else length
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _pixels(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+        raise InputError(
+            f'feature "{name}" is {array.dtype}: pixels are integers from 0 to 255, or floats that '
+            "are normalised already"
+        )
+    return array.astype(np.uint8)
