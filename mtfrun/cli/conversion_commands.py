@@ -15,6 +15,8 @@ from mtfrun.configuration.checks import check_taken
 from mtfrun.conversion import (
     ConversionError,
     check_new,
+    export_safetensors,
+    export_tensorflow,
     importer_for,
     replaced_directory,
     values_of_run,
@@ -63,9 +65,23 @@ def _export_hugging_face(
     export_folder(directory, values_of_run(run, _step(flags)).values, origin, _max_bytes(flags))
 
 
+def _export_safetensors(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    export_safetensors(directory, values_of_run(run, _step(flags)), _max_bytes(flags))
+
+
+def _export_tensorflow(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    export_tensorflow(directory, values_of_run(run, _step(flags)))
+
+
 # By --format.
 _EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path], None]] = {
     "huggingface": _export_hugging_face,
+    "safetensors": _export_safetensors,
+    "tensorflow": _export_tensorflow,
 }
 
 
