@@ -4,6 +4,7 @@ from mtfrun.conversion.hugging_face.export import export_folder as export_folder
 from mtfrun.conversion.hugging_face.hugging_face_importer import (
     HuggingFaceImporter as HuggingFaceImporter,
 )
+from mtfrun.conversion.hugging_face.origin import keep_origin as keep_origin
 from mtfrun.conversion.hugging_face.origin import read_origin as read_origin
 
-__all__ = ["HuggingFaceImporter", "export_folder", "read_origin"]
+__all__ = ["HuggingFaceImporter", "export_folder", "keep_origin", "read_origin"]
