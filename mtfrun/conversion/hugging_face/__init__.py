@@ -1,4 +1,4 @@
-"""Models of Hugging Face: folders of transformers, in and out."""
+"""Folders of Hugging Face: config.json, safetensors, tokenizers; import and export."""
 
 from mtfrun.conversion.hugging_face.export import export_folder as export_folder
 from mtfrun.conversion.hugging_face.hugging_face_importer import (
