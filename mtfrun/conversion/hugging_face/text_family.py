@@ -7,6 +7,7 @@ from typing import ClassVar
 from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
+from mtfrun.conversion.model_description import ModelDescription
 
 
 class TextFamily:
@@ -17,6 +18,10 @@ class TextFamily:
     """
 
     pad_id: ClassVar[int] = 0
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns None, where this is not replaced: only models that were imported are exported."""
+        return None
 
     def processor(self, folder: Folder, settings: Settings) -> Tokenizer:
         """Returns the tokenizer."""

@@ -111,7 +111,7 @@ class Llama(TextFamily):
 
     def windows(self, settings: Settings) -> Sequence[bool]:
         """Returns of every layer whether it attends to a window only."""
-        return [False] * settings.integer("num_hidden_layers")
+        return [False] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
         """Returns the positions that a query of such a layer sees; None where there are none."""
@@ -193,7 +193,7 @@ class Mistral(Llama):
     def windows(self, settings: Settings) -> Sequence[bool]:
         """Returns of every layer whether it attends to a window only."""
         is_local = self.window(settings) is not None
-        return [is_local] * settings.integer("num_hidden_layers")
+        return [is_local] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
         """Returns the positions that a query sees."""
@@ -218,7 +218,7 @@ class Qwen2(Llama):
 
     def windows(self, settings: Settings) -> Sequence[bool]:
         """Returns of every layer whether it attends to a window only."""
-        number = settings.integer("num_hidden_layers")
+        number = settings.count("num_hidden_layers")
         if self.window(settings) is None:
             return [False] * number
         kinds = settings.values.get("layer_types")
@@ -227,7 +227,7 @@ class Qwen2(Llama):
             if type(first) is not int:
                 raise settings.error("max_window_layers", "must be an integer")
             return [layer >= first for layer in range(number)]
-        if not isinstance(kinds, list) or not set(kinds) <= {_FULL, _SLIDING}:
+        if not isinstance(kinds, list) or any(kind not in (_FULL, _SLIDING) for kind in kinds):
             raise settings.error("layer_types", f"must be a list of {_FULL} and {_SLIDING}")
         if len(kinds) != number:
             raise settings.error("layer_types", f"must have {number} entries")
