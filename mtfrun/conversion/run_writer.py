@@ -21,6 +21,9 @@ from mtfrun.rundir import RunDirectory, package_versions
 RECORD = "import.json"
 """The file of a run directory that says where its model comes from."""
 
+CONFIG = "imported.gin"
+"""The configuration as it was imported, beside config.gin, which training replaces."""
+
 # Returns the variables of training by checkpoint path, without storage, for a gin file.
 Build = Callable[[pathlib.Path], Mapping[str, mtf.Variable]]
 
@@ -96,7 +99,9 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     variables = build(directory / "config.gin")
     if imported.values is not None:
         _save(run, imported.step, dict(imported.values(variables)), variables)
-    run.write_config(imported.config(target))
+    text = imported.config(target)
+    run.write_config(text)
+    (directory / CONFIG).write_text(text, encoding="utf-8")
     record = json.dumps(dict(imported.record), indent=1) + "\n"
     (directory / RECORD).write_text(record, encoding="utf-8")
 

@@ -10,6 +10,7 @@ from mtfrun.conversion.hugging_face.families import (
     GPTNeo,
     Llama,
     Mistral,
+    Mixtral,
     Qwen2,
     ResNet,
     SwitchTransformers,
@@ -25,6 +26,7 @@ FAMILIES: Sequence[Family] = (
     GPTNeo(),
     Llama(),
     Mistral(),
+    Mixtral(),
     Qwen2(),
     ResNet(),
 )

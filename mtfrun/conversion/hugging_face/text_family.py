@@ -12,6 +12,7 @@ from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.conversion.hugging_face.generation import Generation, read_generation
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
+from mtfrun.conversion.model_description import ModelDescription
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,10 @@ class TextFamily:
     """
 
     pad_id: ClassVar[int] = 0
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns None, where this is not replaced: only models that were imported are exported."""
+        return None
 
     def processor(self, folder: Folder, settings: Settings) -> TextProcessor:
         """Returns the tokenizer, and settings of decoding."""

@@ -23,7 +23,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
 )
 from mtfrun.conversion.hugging_face.text_family import TextFamily
 
-_FEED_FORWARD = "FeedForward"
+_FEED_FORWARD = "transformer.FeedForward"
 _SOFTMAX = "lm_head.weight"
 
 

@@ -86,7 +86,7 @@ def _blocks(settings: Settings) -> Blocks:
     kinds = _kinds(settings, number + 1)
     if len(kinds) != number:
         raise settings.error("attention_types", f"must describe {number} layers")
-    return Blocks([kind == _LOCAL for kind in kinds], "FeedForward")
+    return Blocks([kind == _LOCAL for kind in kinds], "transformer.FeedForward")
 
 
 def _kinds(settings: Settings, most: int) -> list[str]:

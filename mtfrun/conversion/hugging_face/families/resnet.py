@@ -20,6 +20,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     TensorTable,
     row,
 )
+from mtfrun.conversion.model_description import ModelDescription
 
 # The folder has filters [outputs, inputs, rows, columns].
 _FILTER = Permuted((2, 3, 1, 0))
@@ -45,6 +46,10 @@ class ResNet:
     def ties(self, settings: Settings) -> Mapping[str, str]:
         """Returns none."""
         return {}
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns None: a model must have been imported to be exported."""
+        return None
 
     def processor(self, folder: Folder, settings: Settings) -> ImageProcessor:
         """Returns size and normalisation of images."""
