@@ -79,6 +79,10 @@ def _text(imported: Imported) -> str:
             "AdamWeightDecayOptimizer.exclude_from_weight_decay = ['norm', '^encoder.*/q$']\n",
             ["optim.Adam:", "weight_decay = 0.1", "bias_correction = False", "attention/query$"],
         ),
+        (
+            "run.optimizer = @optimize.MomentumOptimizer\nMomentumOptimizer.momentum = 0.8\n",
+            ["optim.Momentum:", "momentum = 0.8", "delayed = True"],
+        ),
         ("run.variable_filter = 'DenseReluDense'\n", ["frozen = [", "embedding/table$"]),
         ("Bitransformer.decode.beam_size = 4\n", ["decoding.Search:\n    beam_size = 4"]),
         (
