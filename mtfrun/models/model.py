@@ -90,6 +90,11 @@ class Model(mtf.Module, abc.ABC):
         return layers.updated_paths(self)
 
     @property
+    def num_ids(self) -> int | None:
+        """The number of ids that can be predicted: logits beyond are padding. None for images."""
+        return None
+
+    @property
     def vocabulary_sizes(self) -> Mapping[str, int]:
         """The vocabulary size, by the paths of the variables with a dimension "vocab".
 

@@ -53,6 +53,11 @@ class TokenModel(TextModel):
         self.softmax = TokenSoftmax(mesh, self._num_classes, self.vocab, width, dtypes, tied=tied)
 
     @property
+    def num_ids(self) -> int:
+        """The number of ids that can be predicted."""
+        return self._num_classes
+
+    @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
         """The model's own metrics and those of its layers, such as a mixture's load."""
         return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
