@@ -73,6 +73,7 @@ def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
       ConversionError: it cannot be written.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -83,6 +84,10 @@ def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not target.exists():
+            for parent in missing:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
 
 
 def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, build: Build) -> None:

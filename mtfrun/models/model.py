@@ -90,17 +90,17 @@ class Model(mtf.Module, abc.ABC):
         return layers.updated_paths(self)
 
     @property
-    def num_ids(self) -> int | None:
-        """The number of ids that can be predicted: logits beyond are padding. None for images."""
-        return None
-
-    @property
     def vocabulary_sizes(self) -> Mapping[str, int]:
         """The vocabulary size, by the paths of the variables with a dimension "vocab".
 
         The dimension may be larger, with padding at its end.
         """
         return {}
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many of its logits can be predicted; those behind them are padding. None: all."""
+        return None
 
     @abc.abstractmethod
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:

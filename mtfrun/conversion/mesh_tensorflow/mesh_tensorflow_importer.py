@@ -86,7 +86,10 @@ def _config(
     mesh = read_mesh(old, lengths)
     write_model(model, draft, mesh.microbatches)
     draft.macro("ACTIVATION_DTYPE", old.get("get_variable_dtype.activation_dtype", "float32"))
-    write_data(old, draft, lengths, model.model_type)
+    row_lengths = lengths
+    if model.model_type == "lm":
+        row_lengths = {"targets": lengths["targets"]}
+    write_data(old, draft, row_lengths, model.row_form)
     _write_vocabulary(draft, checkpoint)
     write_mesh(old, mesh, draft)
     train_steps = _write_loop(old, draft, mesh.batch_size * max(lengths.values()))

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from mtfrun.conversion.gin_text import Reference
+from mtfrun.conversion.mesh_tensorflow.data import RowForm
 from mtfrun.conversion.mesh_tensorflow.draft import Draft
 from mtfrun.conversion.mesh_tensorflow.layers import OldStack, Parameters, read_stack
 from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig
@@ -48,6 +49,14 @@ class OldModel:
     def is_language_model(self) -> bool:
         """Whether it has one stack."""
         return self.model_type in LANGUAGE_MODELS
+
+    @property
+    def row_form(self) -> RowForm:
+        """What its rows are."""
+        if not self.is_language_model:
+            return RowForm.PAIRS
+        reads_pairs = self.model_type == "delimited_lm" or any(self.of_model.values())
+        return RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
 
     def patterns(self) -> VariablePatterns:
         """Returns the translation of patterns of variables' names."""

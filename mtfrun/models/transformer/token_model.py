@@ -53,11 +53,6 @@ class TokenModel(TextModel):
         self.softmax = TokenSoftmax(mesh, self._num_classes, self.vocab, width, dtypes, tied=tied)
 
     @property
-    def num_ids(self) -> int:
-        """The number of ids that can be predicted."""
-        return self._num_classes
-
-    @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
         """The model's own metrics and those of its layers, such as a mixture's load."""
         return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
@@ -69,6 +64,11 @@ class TokenModel(TextModel):
         if self.softmax.kernel is not self.embedding.table:
             sizes["softmax/kernel"] = self._vocabulary_size
         return sizes
+
+    @property
+    def num_classes(self) -> int:
+        """The number of ids, without those that only pad "vocab"."""
+        return self._num_classes
 
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
