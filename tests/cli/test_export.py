@@ -110,7 +110,7 @@ def test_a_fine_tuned_model_is_exported_only_if_it_computes_as_the_imported_one(
         "--gin_file=data/tsv_pairs.gin",
         f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
         *("--gin.INPUTS_LENGTH=16", "--gin.TARGETS_LENGTH=16", "--gin.BATCH_SIZE=8"),
-        *("--gin.TRAIN_STEPS=1", "--gin.LEARNING_RATE=0.1"),
+        *("--gin.TRAIN_STEPS=2", "--gin.LEARNING_RATE=0.1"),
     ]
     run, other = tmp_path / "run", tmp_path / "other"
     assert succeeded(mtfrun_here("train", *data, f"--model_dir={run}")) == []

@@ -2,7 +2,7 @@
 
     python transformers_process.py FOLDER FEATURES.npz LOGITS.npy CLASS
 
-Loads a folder as transformers does, and writes the logits of the features.
+Loads a folder as transformers does, in float32, and writes the logits of the features.
 """
 
 import sys
@@ -16,7 +16,7 @@ def main() -> None:
     """Writes the logits of one folder."""
     folder, features, target, model_class = sys.argv[1:]
     model, report = getattr(transformers, model_class).from_pretrained(
-        folder, output_loading_info=True
+        folder, output_loading_info=True, dtype=torch.float32
     )
     problems = {name: value for name, value in report.items() if value}
     assert not problems, problems

@@ -8,7 +8,6 @@ from mtfrun.conversion.hugging_face.settings import Settings
 # The tanh form of gelu has several names: transformers/activations.py.
 ACTIVATIONS = {
     "relu": "mtf.relu",
-    "gelu": "mtf.exact_gelu",
     "gelu_new": "mtf.gelu",
     "gelu_pytorch_tanh": "mtf.gelu",
     "gelu_fast": "mtf.gelu",
