@@ -222,7 +222,8 @@ class DecodingGraph:
         filled = (found.scores > EMPTY_BELOW) & (found.finished | ~any_finished)
         best = tf.argsort(tf.cast(~filled, tf.int32), stable=True)[:, :number]
         is_output, scores, finished, ids = (
-            tf.gather(x, best, batch_dims=1) for x in (filled, found.scores, found.finished, found.ids)
+            tf.gather(x, best, batch_dims=1)
+            for x in (filled, found.scores, found.finished, found.ids)
         )
         positions = tf.range(self.table.longest_output)
         source = tf.minimum(rows.prefix[:, None] + positions, self.table.longest - 1)
