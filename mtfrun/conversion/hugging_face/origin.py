@@ -46,6 +46,7 @@ class Origin:
       copies: names of tensors that equal another one, by its name.
       files: contents by name: config.json, generation_config.json, a tokenizer.
       kept: tensors without a meaning for the model, by name.
+      keeps_files: an export has the same files of weights, unless the user wants other sizes.
     """
 
     shards: Mapping[str, Mapping[str, str]]
@@ -53,6 +54,7 @@ class Origin:
     copies: Mapping[str, str]
     files: Mapping[str, bytes]
     kept: Mapping[str, np.ndarray]
+    keeps_files: bool = True
 
     @property
     def dtypes(self) -> dict[str, str]:

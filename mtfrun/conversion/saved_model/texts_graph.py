@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,17 @@ def encoder_of(vocabulary: Vocabulary) -> Encoder | None:
 def decoder_of(vocabulary: Vocabulary, *, continuing: bool) -> Decoder | None:
     """Returns `vocabulary.decode`, or `decode_continuation`, likewise."""
     del vocabulary, continuing
+
+
+@functools.singledispatch
+def labels_of(vocabulary: Vocabulary) -> Mapping[str, int] | None:
+    """Returns the ids of all texts of a vocabulary of labels; None for running text."""
+    del vocabulary
+
+
+@labels_of.register
+def _(vocabulary: LabelVocabulary) -> Mapping[str, int]:
+    return {label: int(vocabulary.encode(label)[0]) for label in vocabulary.labels}
 
 
 def replaced(texts: tf.Tensor) -> tf.Tensor:
