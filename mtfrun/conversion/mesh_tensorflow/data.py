@@ -62,7 +62,6 @@ def _targets_length(old: OldConfig) -> int:
 
 def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], rows: RowForm) -> None:
     """Adds the data to a file: the form of the rows, and the place where the texts are named."""
-    names = _names_of_data(old)
     objective = _objective(old, draft)
     if rows is RowForm.TEXTS:
         draft.macro("SEQUENCE_LENGTH", lengths["targets"])
@@ -86,8 +85,6 @@ def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], rows: R
     is_text = objective is not None or rows is RowForm.TEXTS
     example = "data/text_files.gin" if is_text else "data/tsv_pairs.gin"
     comment = f"or a file of data behind this one: --gin_file={example}"
-    if names:
-        comment = f"the original's: {', '.join(names)}; {comment}"
     draft.macro("TRAINING_DATA", Reference("@data.NoSource()"), comment)
     draft.bind("data.Task", {"source": Reference("%TRAINING_DATA")})
 
@@ -101,7 +98,7 @@ def _is_packed(old: OldConfig) -> bool:
     return packed
 
 
-def _names_of_data(old: OldConfig) -> list[str]:
+def names_of_data(old: OldConfig) -> list[str]:
     """Returns the names of the original's data, and counts what makes it as without meaning."""
     names: list[str] = []
     for target in _FUNCTIONS:
