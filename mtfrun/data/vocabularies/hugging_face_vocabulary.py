@@ -130,6 +130,11 @@ class HuggingFaceVocabulary(Vocabulary):
         """Hexadecimal SHA-256 of the file and the arguments."""
         return self._fingerprint
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The tokenizer.json."""
+        return [self._file]
+
     def __repr__(self) -> str:
         end_token, unknown_token = self._arguments
         return f"HuggingFaceVocabulary({self._file!r}, {end_token!r}, {unknown_token!r})"
