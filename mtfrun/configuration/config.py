@@ -169,6 +169,35 @@ def operative_config_text() -> str:
     return str(gin.operative_config_str(max_line_length=100))
 
 
+def operative_parameters() -> dict[str, dict[str, Any]]:
+    """Returns the same by "scope/module.Class" and the argument's name.
+
+    Macros have their values; references are texts, such as "@encoder/transformer.Stack".
+    """
+    statements = Statements()
+    statements.add_text(operative_config_text())
+    macros = {b.scope: b.value for b in statements.bindings if b.selector == MACRO}
+    parameters: dict[str, dict[str, Any]] = {}
+    for binding in statements.bindings:
+        if binding.selector != MACRO:
+            target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
+            value = _without_macros(binding.value, macros)
+            parameters.setdefault(target, {})[binding.parameter] = value
+    return parameters
+
+
+def _without_macros(value: Any, macros: Mapping[str, Any]) -> Any:
+    if isinstance(value, Reference):
+        if value.selector == MACRO:
+            return _without_macros(macros[value.scopes[-1]], macros)
+        return "@" + "/".join([*value.scopes, value.selector]) + "()" * value.called
+    if isinstance(value, dict):
+        return {name: _without_macros(item, macros) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_macros(item, macros) for item in value)
+    return value
+
+
 def as_markdown(text: str) -> str:
     """Returns a configuration as a Markdown code block."""
     return "".join(f"    {line}\n" for line in text.splitlines())

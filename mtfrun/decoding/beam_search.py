@@ -60,12 +60,15 @@ class BeamSearch:
         rows are extended until the last one has ended, and the hypotheses after the best one depend
         on the other rows of the batch.
       num_prefilter: see `grow_topk`.
+      as_transformers: end hypotheses by the rules of transformers' search with `early_stopping`, see
+        `Search`.
     """
 
     alpha: float = 0.6
     stop_early: bool = True
     independent_rows: bool = True
     num_prefilter: int = 0
+    as_transformers: bool = False
 
     def __call__(
         self,
@@ -104,7 +107,8 @@ class BeamSearch:
         start = start_of(decoder, prompts, limits, longest_prompt=longest_prompt, end_id=end_id)
         loop = _Loop(self, prompts, start, beam, vocab, limits, end_id)
         last = over_positions(start, prompts.shape[1], loop.first(), loop.advance)
-        return _result(last.active, last.finished, beam)
+        result = _result(last.active, last.finished, beam)
+        return loop.with_ends(result) if self.as_transformers else result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +152,8 @@ class _Loop:
         position = progress.position
         logits, state = step(progress.previous, position, progress.state)
         candidates = self._candidates(position, progress.active, logits)
-        # Continuations of the beams that start at -INFINITY must not become finished beams.
-        possible = mtf.greater(candidates.log_probs, -INFINITY / 2)
-        ended = candidates._replace(finished=mtf.logical_and(candidates.finished, possible))
         active, chosen = grow_active(candidates, self.beam)
+        ended = candidates._replace(finished=self._ended(candidates, position))
         finished = grow_finished(progress.finished, ended)
         if self.search.independent_rows:
             active, finished = _where(
@@ -190,10 +192,37 @@ class _Loop:
         ends = is_end(self.start, candidates.token, position, self.end_id)
         return candidates._replace(finished=ends)
 
+    def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
+        """Returns the hypotheses; those that the limit has ended are not finished."""
+        *_, length = hypotheses.ids.shape
+        is_end_id = mtf.equal(hypotheses.ids, self.end_id)
+        if self.start.known is not None:
+            positions = mtf.range(self.prompts.mesh, length)
+            is_new = mtf.greater_equal(
+                positions, self.start.known, output_shape=[*self.start.known.shape, length]
+            )
+            is_end_id = mtf.logical_and(is_end_id, is_new)
+        has_end = mtf.reduce_any(is_end_id, reduced_dim=length)
+        return hypotheses._replace(finished=mtf.logical_and(hypotheses.finished, has_end))
+
+    def _ended(self, candidates: Candidates, position: mtf.Tensor) -> mtf.Tensor:
+        """Returns which candidates {batch, double_beam} may take a place of the finished beams."""
+        # Continuations of the beams that start at -INFINITY must not become finished beams.
+        possible = mtf.greater(candidates.log_probs, -INFINITY / 2)
+        if not self.search.as_transformers:
+            return mtf.logical_and(candidates.finished, possible)
+        is_at_limit = mtf.greater_equal(position + 1, self.limits)
+        ended = mtf.logical_or(candidates.finished, is_at_limit)
+        rank = mtf.range(self.prompts.mesh, candidates.scores.shape[1])
+        return mtf.logical_and(mtf.logical_and(ended, possible), mtf.less(rank, self.beam.size))
+
     def _unfinished_rows(
         self, position: mtf.Tensor, active: Active, finished: Finished
     ) -> mtf.Tensor:
         """Returns {batch} bool: whether a row needs another step."""
+        if self.search.as_transformers:
+            has_place = mtf.reduce_any(mtf.logical_not(finished.flags), reduced_dim=self.beam)
+            return mtf.logical_and(mtf.less(position, self.limits), has_place)
         return is_unfinished(
             position,
             active,

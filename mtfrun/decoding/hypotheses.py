@@ -41,6 +41,5 @@ def n_best(
       ids: [beam, length].
       scores, finished: [beam].
     """
-    # In a row with a finished sequence, the places of unfinished ones are empty.
-    filled = (scores > EMPTY_BELOW) & (finished | ~finished.any())
-    return [(ids[i], float(scores[i]), bool(finished[i])) for i in np.flatnonzero(filled)]
+    filled = np.flatnonzero(scores > EMPTY_BELOW)
+    return [(ids[i], float(scores[i]), bool(finished[i])) for i in filled]

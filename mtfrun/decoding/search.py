@@ -23,6 +23,10 @@ class Search:
       alpha: the exponent of a beam search's length penalty; 0 for no penalty, larger values favour
         long outputs. The length does not include the prompt.
       stop_early: end a beam search when no active beam can beat the finished ones.
+      as_transformers: end the hypotheses of a beam search by the rules of transformers with
+        `early_stopping`: an end counts only if its hypothesis is among the `beam_size` best of the
+        step, a row is done when it has `beam_size` finished hypotheses, and those that the limit of
+        their length has ended compete with the finished ones by their scores.
       temperature: 0 takes the most likely token each time, 1 draws from the model's distribution.
       top_k: the number of most likely tokens among which is drawn; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have this probability; 1
@@ -33,6 +37,7 @@ class Search:
     beam_size: int = 1
     alpha: float = 0.6
     stop_early: bool = True
+    as_transformers: bool = False
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -98,7 +103,9 @@ class Search:
         batch = prompts.shape[0]
         beam = mtf.Dimension("beam", self.beam_size)
         if self.beam_size > 1:
-            beam_search = BeamSearch(self.alpha, self.stop_early)
+            beam_search = BeamSearch(
+                self.alpha, self.stop_early, as_transformers=self.as_transformers
+            )
             return beam_search(
                 decoder_for(beam),
                 prompts,

@@ -58,7 +58,7 @@ class Logits:
         if logits.ndim == 2:
             return logits
         ids = arrays["targets" if "targets" in arrays else "inputs"]
-        return logits[:, : ids.shape[1]]
+        return logits[:, : ids.shape[1], : self._model.num_classes]
 
     def _check_names(self, features: Features) -> None:
         choices = self._model.logits_features

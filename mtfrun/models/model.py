@@ -97,6 +97,11 @@ class Model(mtf.Module, abc.ABC):
         """
         return {}
 
+    @property
+    def num_classes(self) -> int | None:
+        """How many of its logits can be predicted; those behind them are padding. None: all."""
+        return None
+
     @abc.abstractmethod
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the loss of a batch.

@@ -150,7 +150,8 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
       paths: those of all variables of the model, in the model's order, which says which number a
         sublayer has in its block.
     """
-    sources = [Source(re.escape(_own_name(path)))]
+    # Also as `mtfrun export --format=tensorflow` writes it.
+    sources = [Source(re.escape(_own_name(path))), Source(re.escape(path))]
     for row in _TABLE:
         match = re.fullmatch(row.path, path)
         if match:

@@ -39,6 +39,29 @@ def test_attention_is_the_formula_without_a_scale() -> None:
     assert_close(mtf.to_numpy(output), _attention(q, k, v, bias[:, np.newaxis]))
 
 
+def test_projections_have_biases_and_logits_a_scale_where_heads_say_so() -> None:
+    mesh, width = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 6)
+    heads = layers.AttentionHeads(
+        2, d_kv=4, scaled_logits=True, use_bias=True, use_output_bias=True
+    )
+    attention = layers.MultiHeadAttention(mesh, width, heads=heads)
+    mtf.initialize(attention, seed=0)
+    for variable in attention.named_variables().values():
+        value = RNG.normal(size=variable.shape.to_integer_list).astype(np.float32)
+        mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
+    x = RNG.normal(size=[5, 6]).astype(np.float32)
+    own = mtf.import_tf_tensor(mesh, x, [LENGTH, width])
+    output = attention.over_sequences(own, own, layers.NO_BIAS, layers.Call())
+    values = mtf.to_numpy(attention.named_variables())
+    q, k, v = (
+        np.einsum("lm,mhk->hlk", x, values[name]) + values[f"{name}_bias"][:, np.newaxis]
+        for name in ("query", "key", "value")
+    )
+    mixed = _attention(q / 2.0, k, v, np.zeros([5, 5]))
+    expected = np.einsum("hlk,hkm->lm", mixed, values["output"]) + values["output_bias"]
+    assert_close(mtf.to_numpy(output), expected)
+
+
 def test_heads_may_share_keys_and_values() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     q = RNG.normal(size=[2, 3, 5, 4]).astype(np.float32)

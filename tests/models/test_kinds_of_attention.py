@@ -24,6 +24,10 @@ HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
 ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
 TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
 ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
+BIASED_HEADS = t.AttentionHeads(
+    4, num_memory_heads=2, d_kv=4, scaled_logits=True, use_bias=True, use_output_bias=True
+)
+YARN = t.RotaryPositions(100.0, t.YarnScaling(factor=2.0, original_length=8))
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 
 # (options of self-attention, options of the stack, the model's position class)
@@ -40,6 +44,16 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "grouped, relative, rotary": (
         functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS, rotary=True),
         {"relative_bias": RELATIVE},
+        None,
+    ),
+    "grouped, scaled, with biases": (
+        functools.partial(t.SelfAttention, heads=BIASED_HEADS, rotary=YARN),
+        {},
+        None,
+    ),
+    "local, with biases": (
+        functools.partial(t.LocalSelfAttention, heads=BIASED_HEADS, rotary=YARN, window=3),
+        {},
         None,
     ),
     "local, relative": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ Slots: TypeAlias = tuple[list[str], list[str] | None]
     ],
 )
 def test_the_heads_of_a_projection_are_one_side(
-    sizes: dict[str, int], query_slots: Slots, memory_slots: Slots
+    sizes: dict[str, Any], query_slots: Slots, memory_slots: Slots
 ) -> None:
     d_model = mtf.Dimension("d_model", 512)
     heads = layers.AttentionHeads(**sizes)

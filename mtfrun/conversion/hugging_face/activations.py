@@ -8,7 +8,6 @@ from mtfrun.conversion.hugging_face.settings import Settings
 # The tanh form of gelu has several names: transformers/activations.py.
 ACTIVATIONS = {
     "relu": "mtf.relu",
-    "gelu": "mtf.exact_gelu",
     "gelu_new": "mtf.gelu",
     "gelu_pytorch_tanh": "mtf.gelu",
     "gelu_fast": "mtf.gelu",
@@ -39,3 +38,9 @@ def activation(settings: Settings, setting: str, name: str) -> Reference:
     if name not in ACTIVATIONS:
         raise settings.error(setting, f"is not supported; supported: {', '.join(ACTIVATIONS)}")
     return Reference(f"@{ACTIVATIONS[name]}")
+
+
+def name_of_activation(reference: object) -> str | None:
+    """Returns the name of transformers for a reference "@mtf.gelu"; None where it has none."""
+    names = {f"@{ours}": theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    return names.get(reference) if isinstance(reference, str) else None

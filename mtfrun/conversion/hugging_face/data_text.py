@@ -8,6 +8,7 @@ from mtfrun.conversion.gin_text import GinFile, Reference
 def write_pairs(file: GinFile) -> None:
     """Makes pairs of texts the data, for encoder-decoders."""
     file.include("data/pairs.gin")
+    file.bind("decoding.Search", {"as_transformers": True})
     _write_source(file, "data/tsv_pairs.gin")
 
 

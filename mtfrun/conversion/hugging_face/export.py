@@ -9,16 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX, SINGLE
+from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX
 from mtfrun.conversion.hugging_face.known_families import family_of
 from mtfrun.conversion.hugging_face.origin import Origin
-from mtfrun.conversion.hugging_face.safetensors_file import DTYPES, write_file
+from mtfrun.conversion.hugging_face.safetensors_file import DTYPES
 from mtfrun.conversion.hugging_face.settings import Settings
-from mtfrun.conversion.hugging_face.shards import shards_by_size
+from mtfrun.conversion.hugging_face.shards import MAX_SHARD_BYTES, shards_by_size, write_shards
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
-
-MAX_SHARD_BYTES = 50 * 10**9
-"""The size of the largest file, by default: that of transformers 5."""
 
 
 def export_folder(
@@ -26,8 +23,8 @@ def export_folder(
     values: Mapping[str, np.ndarray],
     origin: Origin,
     max_shard_bytes: int | None = None,
-) -> list[str]:
-    """Writes the files of a model for transformers into a directory, and returns their names.
+) -> None:
+    """Writes the files of a model for transformers into a directory.
 
     Values that were imported and not changed have the bytes that they had.
 
@@ -36,7 +33,7 @@ def export_folder(
       values: of the model's variables, by path.
       origin: the configuration, the types, and further files.
       max_shard_bytes: the size of the largest file; None for the files of the origin, or if it has
-        none, `MAX_SHARD_BYTES`.
+        none, 50 GB.
 
     Raises:
       ConversionError: the model is not that of the configuration.
@@ -45,19 +42,15 @@ def export_folder(
     settings = Settings(json.loads(origin.files[CONFIG]), CONFIG, names)
     table = family_of(settings).table(settings)
     tensors = _tensors(table, values, origin)
-    reuse = max_shard_bytes is None and bool(origin.shards)
+    reuse = max_shard_bytes is None and origin.keeps_files
     if reuse:
         shards = {file: {n: tensors[n] for n in names} for file, names in origin.shards.items()}
     else:
         shards = shards_by_size(tensors, max_shard_bytes or MAX_SHARD_BYTES)
     files = {name: content for name, content in origin.files.items() if name != INDEX or reuse}
-    if list(shards) != [SINGLE] and INDEX not in files:
-        files[INDEX] = _index(shards).encode()
+    write_shards(directory, shards, origin.metadata)
     for name, content in files.items():
-        (directory / name).write_bytes(content)
-    for name, shard in shards.items():
-        write_file(directory / name, shard, origin.metadata)
-    return sorted([*files, *shards])
+        (directory / name).write_bytes(content)  # also the index, if the files are the origin's
 
 
 def _tensors(
@@ -78,16 +71,3 @@ def _tensors(
         for name, value in tensors.items()
     }
     return {**tensors, **origin.kept}
-
-
-def _index(shards: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Returns the text of the index of several files."""
-    tensors = [value for shard in shards.values() for value in shard.values()]
-    index = {
-        "metadata": {
-            "total_parameters": sum(value.size for value in tensors),
-            "total_size": sum(value.nbytes for value in tensors),
-        },
-        "weight_map": {name: file for file, shard in shards.items() for name in shard},
-    }
-    return json.dumps(index, indent=2, sort_keys=True) + "\n"

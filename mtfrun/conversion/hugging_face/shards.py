@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from mtfrun.conversion.hugging_face.folder import SINGLE
+from mtfrun.conversion.hugging_face.folder import INDEX, SINGLE
+from mtfrun.conversion.hugging_face.safetensors_file import write_file
+
+MAX_SHARD_BYTES = 50 * 10**9
+"""The size of the largest file, by default: that of transformers 5."""
+
+Shards = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def shards_by_size(
@@ -43,3 +51,30 @@ def shards_by_size(
         f"{stem}-{number:05d}-of-{len(parts):05d}.{suffix}": part
         for number, part in enumerate(parts, 1)
     }
+
+
+def write_shards(directory: pathlib.Path, shards: Shards, metadata: Mapping[str, str]) -> None:
+    """Writes files of tensors, and the index of several, in the form of transformers.
+
+    Args:
+      directory: exists.
+      shards: the tensors of every file.
+      metadata: texts for the headers of the files.
+    """
+    if list(shards) != [SINGLE]:
+        (directory / INDEX).write_text(_index(shards), encoding="utf-8")
+    for name, shard in shards.items():
+        write_file(directory / name, shard, metadata)
+
+
+def _index(shards: Shards) -> str:
+    """Returns the text of the index of several files."""
+    tensors = [value for shard in shards.values() for value in shard.values()]
+    index = {
+        "metadata": {
+            "total_parameters": sum(value.size for value in tensors),
+            "total_size": sum(value.nbytes for value in tensors),
+        },
+        "weight_map": {name: file for file, shard in shards.items() for name in shard},
+    }
+    return json.dumps(index, indent=2, sort_keys=True) + "\n"

@@ -222,12 +222,11 @@ class DecodingGraph:
     ) -> Outputs:
         """Returns the best hypotheses of every row, without prefix and end."""
         number = self._decoding.num_outputs
-        # As `decoding.n_best`: of a row with a finished output, unfinished places are empty.
-        any_finished = tf.reduce_any(found.finished, axis=-1, keepdims=True)
-        filled = (found.scores > EMPTY_BELOW) & (found.finished | ~any_finished)
+        filled = found.scores > EMPTY_BELOW  # as `decoding.n_best`
         best = tf.argsort(tf.cast(~filled, tf.int32), stable=True)[:, :number]
         is_output, scores, finished, ids = (
-            tf.gather(x, best, batch_dims=1) for x in (filled, found.scores, found.finished, found.ids)
+            tf.gather(x, best, batch_dims=1)
+            for x in (filled, found.scores, found.finished, found.ids)
         )
         positions = tf.range(self.table.longest_output)
         source = tf.minimum(rows.prefix[:, None] + positions, self.table.longest - 1)

@@ -65,6 +65,11 @@ class TokenModel(TextModel):
             sizes["softmax/kernel"] = self._vocabulary_size
         return sizes
 
+    @property
+    def num_classes(self) -> int:
+        """The number of ids, without those that only pad "vocab"."""
+        return self._num_classes
+
     def loss(
         self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
     ) -> Loss:

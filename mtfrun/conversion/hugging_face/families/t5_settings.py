@@ -9,8 +9,8 @@ from mtfrun.conversion.hugging_face.settings import Settings
 
 def num_blocks(settings: Settings) -> tuple[int, int]:
     """Returns the numbers of blocks of the encoder and of the decoder."""
-    of_encoder = settings.integer("num_layers")
-    return of_encoder, settings.optional_integer("num_decoder_layers") or of_encoder
+    of_encoder = settings.count("num_layers")
+    return of_encoder, settings.count("num_decoder_layers", of_encoder)
 
 
 def write_encoder_decoder(

@@ -1,0 +1,75 @@
+"""Rotary positions and their scalings, against numbers of their formulas and of transformers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtfrun import layers, mtf
+from mtfrun.errors import InputError
+from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
+
+D_KV, LENGTH = mtf.Dimension("d_kv", 16), mtf.Dimension("length", 5)
+# The numbers below have six digits, relative to each frequency.
+SIX_DIGITS = 1e-5
+
+# (positions, frequencies, magnitude): those of transformers 5.24 for heads of 16.
+SCALED = {
+    "linear": (
+        layers.RotaryPositions(10000.0, layers.LinearScaling(3.0)),
+        [0.333333, 0.105409, 0.0333333, 0.0105409, 0.00333333, 0.00105409, 3.33333e-4, 1.05409e-4],
+        1.0,
+    ),
+    "llama 3": (
+        layers.RotaryPositions(500.0, layers.Llama3Scaling(8.0, 1.0, 4.0, 16)),
+        [0.576056, 0.0804229, 0.0264343, 0.0121562, 0.00559017, 0.00257071, 0.00118218, 5.4364e-4],
+        1.0,
+    ),
+    "yarn": (
+        layers.RotaryPositions(1000.0, layers.YarnScaling(4.0, 64, 1.0, 4.0)),
+        [1.0, 0.421697, 0.111142, 0.0187474, 0.00790569, 0.0033338, 0.00140585, 5.92843e-4],
+        1.138629436111989,
+    ),
+    "yarn with a ramp between pairs and a magnitude": (
+        layers.RotaryPositions(
+            1000.0,
+            layers.YarnScaling(
+                4.0, 64, 1.0, 4.0, whole_pairs=False, attention_factor=0.9634746568860826
+            ),
+        ),
+        [1.0, 0.421697, 0.10161, 0.0187474, 0.00790569, 0.0033338, 0.00140585, 5.92843e-4],
+        0.9634746568860826,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_scaled_frequencies_are_those_of_transformers(name: str) -> None:
+    positions, frequencies, magnitude = SCALED[name]
+    np.testing.assert_allclose(positions.frequencies(16), frequencies, rtol=SIX_DIGITS)
+    assert positions.magnitude == pytest.approx(magnitude)
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_vectors_are_rotated_by_position_times_frequency(name: str) -> None:
+    positions, _, magnitude = SCALED[name]
+    mesh = mtf.Mesh(ONE_DEVICE)
+    x = np.random.default_rng(0).normal(size=[5, 16]).astype(np.float32)
+    rotated = layers.rotate(
+        mtf.import_tf_tensor(mesh, x, [LENGTH, D_KV]), mtf.range(mesh, LENGTH), D_KV, positions
+    )
+    angle = np.arange(5)[:, np.newaxis] * positions.frequencies(16)
+    turned = (x[:, :8] + 1j * x[:, 8:]) * np.exp(1j * angle) * magnitude
+    expected = np.concatenate([turned.real, turned.imag], axis=1)
+    assert_close(mtf.to_numpy(rotated), expected, FLOAT32_OP_TOLERANCE)
+
+
+def test_sizes_and_factors_without_a_meaning_are_refused() -> None:
+    with pytest.raises(mtf.ShapeError, match="need an even d_kv, not 3"):
+        layers.RotaryPositions().frequencies(3)
+    with pytest.raises(InputError, match="factor=0 of a rotary scaling must be positive"):
+        layers.LinearScaling(0)
+    with pytest.raises(InputError, match=r"low_frequency_factor=4\.0 must be positive and below"):
+        layers.Llama3Scaling(low_frequency_factor=4.0)
+    with pytest.raises(InputError, match=r"slow_turns=64\.0 must be positive and at most"):
+        layers.YarnScaling(slow_turns=64.0)
