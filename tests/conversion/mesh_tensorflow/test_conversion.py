@@ -178,7 +178,7 @@ decoder/make_layer_stack.layers = [
     ('a', {layer}.SelfAttention), ('c', {layer}.EncDecAttention), ('b', {layer}.DenseReluDense)]
 make_bitransformer.encoder_name = 'decoder'
 """
-    assert "shared_layers = True" in _text(_imported(text, tmp_path))
+    assert "model = @ported.SharedLayersEncoderDecoder" in _text(_imported(text, tmp_path))
 
 
 @pytest.mark.parametrize("text", ["run.mesh_shape = 'four'\n", "run.batch_size = ('rows', 3)\n"])
