@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -45,13 +44,24 @@ def test_safetensors_hold_all_variables_by_path(
     assert Folder(tmp_path / "all").metadata["global_step"] == "2"
 
 
+def test_a_checkpoint_of_tensorflow_holds_all_variables_by_path(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    _export(language_model_run, tmp_path / "checkpoint", "tensorflow")
+    reader = tf.train.load_checkpoint(str(tmp_path / "checkpoint"))
+    assert reader.get_tensor("global_step") == 2
+    values = values_of_run(RunDirectory(language_model_run)).values
+    assert set(reader.get_variable_to_shape_map()) == {*values, "global_step"}
+    for path, value in values.items():
+        np.testing.assert_array_equal(reader.get_tensor(path), value)
+
+
+@pytest.mark.slow
 def test_a_run_may_begin_with_a_checkpoint_that_was_exported_for_tensorflow(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     target = tmp_path / "checkpoint"
     _export(language_model_run, target, "tensorflow")
-    reader = tf.train.load_checkpoint(str(target))
-    assert reader.get_tensor("global_step") == 2
     prompt = ["--prompt=line", "--decode_length=4"]
     decoded = succeeded(mtfrun_here("decode", f"--model_dir={language_model_run}", *prompt))
     flags = [f"--gin_file={language_model_run / 'config.gin'}"]
@@ -60,10 +70,10 @@ def test_a_run_may_begin_with_a_checkpoint_that_was_exported_for_tensorflow(
 
 
 def test_a_model_that_transformers_lacks_is_refused_in_one_line(
-    untouched_runs: Callable[[str], pathlib.Path], tmp_path: pathlib.Path
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    run, target = untouched_runs("encoder-decoder"), tmp_path / "target"
-    flags = [f"--model_dir={run}", f"--to={target}", "--format=huggingface"]
+    target = tmp_path / "target"
+    flags = [f"--model_dir={language_model_run}", f"--to={target}", "--format=huggingface"]
     assert "none that transformers has" in error_line(mtfrun_here("export", *flags))
     assert list(tmp_path.iterdir()) == []
 

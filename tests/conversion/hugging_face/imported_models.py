@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -95,7 +96,8 @@ def logits_of_transformers(
       model_class: "AutoModelForSeq2SeqLM".
     """
     inputs, outputs = folder.with_suffix(".features.npz"), folder.with_suffix(".logits.npy")
-    np.savez(inputs, **features)
+    arrays: dict[str, Any] = dict(features)
+    np.savez(inputs, **arrays)
     script = pathlib.Path(__file__).parents[1] / "transformers_process.py"
     command = [sys.executable, str(script), str(folder), str(inputs), str(outputs), model_class]
     process = subprocess.run(command, capture_output=True, timeout=300)
