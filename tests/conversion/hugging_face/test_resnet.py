@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from mtfrun.conversion import values_of_run
 from mtfrun.rundir import RunDirectory
+from tests.cli.command import environment
 from tests.conversion.hugging_face.image_runs import (
     BATCH_AND_CHANNELS,
     ONE_DEVICE,
@@ -23,6 +26,7 @@ from tests.conversion.hugging_face.imported_models import (
     assert_same_folder,
     exported,
     imported,
+    imported_folder,
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
@@ -77,3 +81,32 @@ def test_a_step_of_training_is_that_of_one_device(
     for path, expected in results[0].items():
         assert not np.array_equal(expected, before[path]), path
         assert_close(results[1][path], expected, FLOAT32_MODEL_TOLERANCE)
+
+
+def _transformers(*arguments: str) -> None:
+    program = str(pathlib.Path(__file__).with_name("transformers_images.py"))
+    process = subprocess.run(
+        [sys.executable, program, *arguments], env=environment(), capture_output=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr.decode()
+
+
+@pytest.mark.slow
+def test_transformers_loads_what_is_exported(
+    models: Mapping[str, Imported], tmp_path: pathlib.Path
+) -> None:
+    _transformers("make", str(tmp_path))
+    folders = sorted(path for path in tmp_path.iterdir())
+    tuned = trained_one_step(models["resnet_basic"], tmp_path / "tuned", ONE_DEVICE)
+    runs = [imported_folder(path.name, path) for path in folders]
+    targets = [exported(run) for run in runs]
+    for target, folder in zip(targets, folders, strict=True):
+        assert_same_folder(target, folder)
+    runs.append(Imported("tuned", tmp_path, tuned))
+    targets.append(exported(runs[-1]))
+    _transformers("logits", *map(str, targets))
+    for run, target in zip(runs, targets, strict=True):
+        expected = np.load(target / "logits.npy")
+        channels = 1 if run.name.startswith("no shortcut") else 3
+        images = np.random.default_rng(0).standard_normal([2, channels, 48, 64]).astype(np.float32)
+        assert_close(logits(run, images.transpose(0, 2, 3, 1)), expected, LOGITS_TOLERANCE)
