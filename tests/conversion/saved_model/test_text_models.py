@@ -53,7 +53,7 @@ def _trained(flags: list[str], directory: pathlib.Path) -> pathlib.Path:
 
 
 def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.Path) -> None:
-    flags = [*tiny_experiment(tmp_path), "--gin.SEQUENCE_LENGTH=16"]
+    flags = [*tiny_experiment(tmp_path), "--gin.SEQUENCE_LENGTH=16", "--gin.NUM_LAYERS=1"]
     run = _trained(flags, tmp_path)
     directory = exported(run, tmp_path / "saved")
     requests = [
