@@ -50,6 +50,7 @@ def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | No
       tensorflow_text: whether operations of tensorflow_text may be used.
     """
     del vocabulary, tensorflow_text
+    return None
 
 
 @functools.singledispatch
@@ -58,12 +59,14 @@ def decoder_of(
 ) -> Decoder | None:
     """Returns the decoder of a vocabulary, for texts that continue others or not, likewise."""
     del vocabulary, continuing, tensorflow_text
+    return None
 
 
 @functools.singledispatch
 def labels_of(vocabulary: Vocabulary) -> Mapping[str, int] | None:
     """Returns the ids of all texts of a vocabulary of labels; None for running text."""
     del vocabulary
+    return None
 
 
 @labels_of.register

@@ -120,9 +120,7 @@ def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
     return pixels[top : top + rows, left : left + cols]
 
 
-def _scaled(
-    pixels: np.ndarray, size: tuple[int, int], box: Box | None = None
-) -> np.ndarray:
+def _scaled(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:
     """Returns pixels [rows, cols, channels] scaled to another number of rows and columns.
 
     Args:
