@@ -95,6 +95,7 @@ def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @has_transformers
 @pytest.mark.parametrize(
     ("form", "kind"), [("byt5", "T5ForConditionalGeneration"), ("llama", "LlamaForCausalLM")]
