@@ -95,6 +95,10 @@ def read_model(old: OldConfig) -> OldModel:
     )
     if old.get("get_vocab_embedding_cls.cls", None) is not None:
         old.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
+    for name, value in (("bos_id", 0), ("eos_id", 1)):
+        if old.has(f"shift_targets.{name}"):
+            why = "decoders begin with id 0, and texts end with id 1"
+            old.require(f"shift_targets.{name}", [value], why, default=value)
     old.require("run.ensemble_inputs", [None], "ensembles are not supported", default=None)
     of_model: Parameters = {}
     if model_type in LANGUAGE_MODELS:

@@ -151,6 +151,11 @@ class HuggingFaceVocabulary(Vocabulary):
         """Hexadecimal SHA-256 of the file and the arguments."""
         return self._fingerprint
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The tokenizer.json."""
+        return [self._file]
+
     def __repr__(self) -> str:
         settings = [repr(self._file), *map(repr, self._arguments[:2])]
         if len(self._begin_ids):

@@ -50,6 +50,25 @@ class _Loaded(NamedTuple):
     removes_spaces: bool
 
 
+class SentencePieceModels(NamedTuple):
+    """The content of a model's file, and models made of it, for other programs.
+
+    Attributes:
+      encoder: the content.
+      continuing_encoder: encodes without a space before the text.
+      decoder: decodes sentinels as well.
+      continuing_decoder: decodes sentinels as well, and keeps a space at the beginning.
+      removes_spaces: see `_Loaded`; the encoder puts a space there again, so that it encodes
+        continuations that begin with white space.
+    """
+
+    encoder: bytes
+    continuing_encoder: bytes
+    decoder: bytes
+    continuing_decoder: bytes
+    removes_spaces: bool
+
+
 class SentencePieceVocabulary(Vocabulary):
     """The pieces of a SentencePiece model, then `extra_ids` sentinels, as T5 numbers them.
 
@@ -152,6 +171,26 @@ class SentencePieceVocabulary(Vocabulary):
         settings = f" {self._extra_ids}" + " begin" * self._puts_begin
         return hashlib.sha256(self._loaded.proto + settings.encode()).hexdigest()
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The model."""
+        return [self._file]
+
+    @functools.cached_property
+    def models(self) -> SentencePieceModels:
+        """The models that encode and decode."""
+        continuing = self._parsed()
+        continuing.normalizer_spec.add_dummy_prefix = False
+        continuing_encoder = continuing.SerializeToString()
+        continuing.normalizer_spec.remove_extra_whitespaces = False
+        return SentencePieceModels(
+            self._loaded.proto,
+            continuing_encoder,
+            self._with_sentinels(self._parsed()),
+            self._with_sentinels(continuing),
+            removes_spaces=self._loaded.removes_spaces,
+        )
+
     def __repr__(self) -> str:
         settings = [repr(self._file), f"extra_ids={self._extra_ids}"]
         if self._size is not None:
@@ -234,30 +273,22 @@ class SentencePieceVocabulary(Vocabulary):
 
     @functools.cached_property
     def _continuing_encoder(self) -> sentencepiece.SentencePieceProcessor:
-        """Encodes without a space before the text."""
-        model = self._parsed()
-        model.normalizer_spec.add_dummy_prefix = False
-        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+        return sentencepiece.SentencePieceProcessor(model_proto=self.models.continuing_encoder)
 
     @functools.cached_property
     def _decoder(self) -> sentencepiece.SentencePieceProcessor:
-        """Decodes sentinels as well."""
-        return self._decoder_of(self._parsed())
+        return sentencepiece.SentencePieceProcessor(model_proto=self.models.decoder)
 
     @functools.cached_property
     def _continuing_decoder(self) -> sentencepiece.SentencePieceProcessor:
-        """Decodes sentinels as well, and keeps a space at the beginning."""
-        model = self._parsed()
-        model.normalizer_spec.add_dummy_prefix = False
-        model.normalizer_spec.remove_extra_whitespaces = False
-        return self._decoder_of(model)
+        return sentencepiece.SentencePieceProcessor(model_proto=self.models.continuing_decoder)
 
-    def _decoder_of(self, model: Any) -> sentencepiece.SentencePieceProcessor:
-        """Returns a processor of a model, after the sentinels are added to it."""
+    def _with_sentinels(self, model: Any) -> bytes:
+        """Returns a model to which the sentinels are added."""
         kind = _PROTOS.ModelProto.SentencePiece.USER_DEFINED
         for number in reversed(range(self._extra_ids)):
             model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)
-        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+        return bytes(model.SerializeToString())
 
     @functools.cached_property
     def _loaded(self) -> _Loaded:

@@ -76,6 +76,11 @@ class Vocabulary(abc.ABC):
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of all that determines the ids of a text."""
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The paths of the files that it reads."""
+        return ()
+
     @abc.abstractmethod
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the int32 ids of `text`, without an end id."""
