@@ -12,7 +12,7 @@ Imported, they learn to spell numbers:
 
     mtfrun import --from=/tmp/byt5 --model_dir=/tmp/byt5_run
     mtfrun train --gin_file=/tmp/byt5_run/config.gin $FLAGS \
-        --gin.TRAIN_STEPS=600 --gin.BATCH_SIZE=64 --model_dir=/tmp/byt5_tuned
+        --gin.TRAIN_STEPS=1000 --gin.BATCH_SIZE=64 --model_dir=/tmp/byt5_tuned
     mtfrun export --model_dir=/tmp/byt5_tuned --to=/tmp/byt5_out --format=huggingface
 
     mtfrun import --from=/tmp/llama --model_dir=/tmp/llama_run
