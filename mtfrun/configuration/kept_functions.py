@@ -22,7 +22,7 @@ class _KeptFunction(ConfigurableReference):  # type: ignore[misc]
     """
 
     def __init__(self, reference: ConfigurableReference) -> None:
-        vars(self).update(vars(reference))
+        self.__dict__.update(vars(reference))
 
     def __eq__(self, other: object) -> bool:
         """Returns whether they are the same in a gin file; gin asks before it writes one."""

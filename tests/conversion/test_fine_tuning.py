@@ -66,7 +66,7 @@ def _python(*arguments: str | pathlib.Path) -> str:
 
 
 # Steps, and rows of a step; a row of the language model holds two pairs.
-LENGTHS = {"byt5": (600, 64), "llama": (1500, 32)}
+LENGTHS = {"byt5": (1000, 64), "llama": (1500, 32)}
 
 
 def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
@@ -95,6 +95,7 @@ def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @has_transformers
 @pytest.mark.parametrize(
     ("form", "kind"), [("byt5", "T5ForConditionalGeneration"), ("llama", "LlamaForCausalLM")]
