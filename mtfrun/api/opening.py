@@ -23,9 +23,7 @@ def trained_run(model_dir: str) -> RunDirectory:
     return run
 
 
-def opened(
-    run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False
-) -> Built:
+def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False) -> Built:
     """Returns the objects of the named gin files, or of the run's configuration if there are none.
 
     Args:

@@ -13,6 +13,7 @@ ACTIVATIONS = {
     "gelu_fast": "mtf.gelu",
     "gelu_accurate": "mtf.gelu",
     "gelu_python_tanh": "mtf.gelu",
+    "gelu": "mtf.exact_gelu",
     "gelu_python": "mtf.exact_gelu",
     "quick_gelu": "mtf.sigmoid_gelu",
     "silu": "mtf.swish",

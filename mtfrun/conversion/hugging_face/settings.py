@@ -43,6 +43,13 @@ class Settings:
             raise self.error(name, "must be an integer of at least 1, and no impossible size")
         return value
 
+    def non_negative(self, name: str, default: int) -> int:
+        """Returns an integer of at least 0."""
+        value = self._value(name, default)
+        if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
+            raise self.error(name, "must be an integer of at least 0")
+        return value
+
     def count(self, name: str, default: int | None = None) -> int:
         """Returns the number of modules that have tensors: layers, experts.
 

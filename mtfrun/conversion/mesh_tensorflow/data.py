@@ -14,6 +14,7 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
 _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dataset_fn")
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
+_MAX_CALLS = 8
 _SEARCHES = "Bitransformer.decode", "Unitransformer.sample_autoregressive"
 
 
@@ -62,7 +63,6 @@ def _targets_length(old: OldConfig) -> int:
 
 def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], rows: RowForm) -> None:
     """Adds the data to a file: the form of the rows, and the place where the texts are named."""
-    names = _names_of_data(old)
     objective = _objective(old, draft)
     if rows is RowForm.TEXTS:
         draft.macro("SEQUENCE_LENGTH", lengths["targets"])
@@ -86,8 +86,6 @@ def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], rows: R
     is_text = objective is not None or rows is RowForm.TEXTS
     example = "data/text_files.gin" if is_text else "data/tsv_pairs.gin"
     comment = f"or a file of data behind this one: --gin_file={example}"
-    if names:
-        comment = f"the original's: {', '.join(names)}; {comment}"
     draft.macro("TRAINING_DATA", Reference("@data.NoSource()"), comment)
     draft.bind("data.Task", {"source": Reference("%TRAINING_DATA")})
 
@@ -101,7 +99,7 @@ def _is_packed(old: OldConfig) -> bool:
     return packed
 
 
-def _names_of_data(old: OldConfig) -> list[str]:
+def names_of_data(old: OldConfig) -> list[str]:
     """Returns the names of the original's data, and counts what makes it as without meaning."""
     names: list[str] = []
     for target in _FUNCTIONS:
@@ -112,7 +110,7 @@ def _names_of_data(old: OldConfig) -> list[str]:
             functions = [value]
         for function in functions:
             name = short_name(function.name)
-            old.ignore_calls_of([name], _WHY)
+            _ignore_calls(old, function)
             task = old.parameters_of(name).get("mixture_or_task_name")
             if isinstance(task, str):
                 names.append(task)
@@ -121,6 +119,15 @@ def _names_of_data(old: OldConfig) -> list[str]:
         if value is not None:
             old.ignore(target, _WHY)
     return list(dict.fromkeys(names))
+
+
+def _ignore_calls(old: OldConfig, function: OldReference, depth: int = 0) -> None:
+    """Counts the parameters of a function of data, and of those that they refer to."""
+    name = short_name(function.name)
+    old.ignore_calls_of([name], _WHY)
+    for value in old.parameters_of(name).values():
+        if isinstance(value, OldReference) and depth < _MAX_CALLS:
+            _ignore_calls(old, value, depth + 1)
 
 
 def _objective(old: OldConfig, draft: Draft) -> Reference | None:

@@ -197,9 +197,7 @@ class DecodingGraph:
         missing = self.table.longest - ids.shape[-1]
         return _Found(tf.pad(ids, [[0, 0], [0, 0], [0, missing]]), scores, finished)
 
-    def _features(
-        self, shape: DecodingShape, rows: Rows, lines: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def _features(self, shape: DecodingShape, rows: Rows, lines: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the features [rows, length] of a batch, as `Prompting.features` does."""
         size, lengths = self._decoding.rows, dict(shape.lengths)
         padding = self._decoding.prompting.features([], size, lengths)
@@ -217,9 +215,7 @@ class DecodingGraph:
             features[TARGETS] = tf.where(ids == form.mask, 0, ids)
         return features
 
-    def _outputs(
-        self, found: _Found, rows: Rows, read: tf.Tensor, truncated: tf.Tensor
-    ) -> Outputs:
+    def _outputs(self, found: _Found, rows: Rows, read: tf.Tensor, truncated: tf.Tensor) -> Outputs:
         """Returns the best hypotheses of every row, without prefix and end."""
         number = self._decoding.num_outputs
         filled = found.scores > EMPTY_BELOW  # as `decoding.n_best`

@@ -111,9 +111,7 @@ class LogitsGraph:
         return [mtf.transpose(logits, [batch, length, self._model.vocab]).value]
 
 
-def logits_signatures(
-    experiment: Experiment, model: TextModel, rows: int
-) -> dict[str, Signature]:
+def logits_signatures(experiment: Experiment, model: TextModel, rows: int) -> dict[str, Signature]:
     """Returns the signature of every choice of features that the model has logits for."""
     return {
         "logits" if "targets" in names else "next_logits": LogitsGraph(

@@ -29,8 +29,12 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
     prompting = inference.prompting
     graph = DecodingGraph(inference)
     by_ids = _of_ids(graph)
-    encoder = encoder_of(prompting.prompt_vocabulary)
-    decoder = decoder_of(prompting.output_vocabulary, continuing=prompting.continues)
+    encoder = encoder_of(prompting.prompt_vocabulary, tensorflow_text=tensorflow_text)
+    decoder = decoder_of(
+        prompting.output_vocabulary,
+        continuing=prompting.continues,
+        tensorflow_text=tensorflow_text,
+    )
     signatures = {"decode": by_ids, "decode_ids": by_ids}
     if encoder is not None and decoder is not None:
         signatures["decode"] = _of_texts(graph, encoder, decoder)
@@ -52,7 +56,8 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
         "pad_id": prompting.output_vocabulary.pad_id,
     }
     vocabularies = [prompting.prompt_vocabulary, prompting.output_vocabulary]
-    return Served(signatures, "decode", settings, vocabularies)
+    converters = [converter for converter in (encoder, decoder) if converter is not None]
+    return Served(signatures, "decode", settings, vocabularies, converters)
 
 
 def _of_ids(graph: DecodingGraph) -> Signature:
