@@ -1,9 +1,10 @@
-"""GPT-2, GPT-Neo, Llama, Mistral and Qwen2 compute what transformers does, and leave unchanged."""
+"""Decoder-only models compute what transformers does, and leave unchanged."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import json
 import pathlib
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 
 from mtfrun.api.build import Built
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.conversion.hugging_face.safetensors_file import write_file
 from mtfrun.experiment import Logits
 from tests.cli.command import mtfrun_here, succeeded
 from tests.conversion.hugging_face.imported_models import (
     BFLOAT16_TOLERANCE,
+    FOLDERS,
     LOGITS_TOLERANCE,
     LOSS_TOLERANCE,
     Imported,
@@ -30,7 +34,7 @@ from tests.conversion.hugging_face.imported_models import (
 )
 from tests.layouts import ONE_DEVICE, assert_close
 
-NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "qwen2"]
+NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
 # The one with most parts that others lack.
 FIRST = "gpt_neo"
 QUICK = [pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in NAMES]
@@ -81,6 +85,30 @@ def test_tensors_of_two_bytes_are_imported_and_given_back(
     logits = Logits(model.opened().experiment)({"inputs": model.case["inputs"]})
     assert_close(logits, model.case["logits"], BFLOAT16_TOLERANCE)
     assert_same_tensors(exported(model), model.folder)
+
+
+@pytest.mark.slow
+def test_experts_in_one_tensor_are_imported_and_given_back(tmp_path: pathlib.Path) -> None:
+    source = Folder(FOLDERS / "mixtral")
+    tensors = {name: stored.read() for name, stored in source.tensors.items()}
+    for layer in range(source.config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}"
+        ours, theirs = f"{prefix}.block_sparse_moe", f"{prefix}.mlp"
+        tensors[f"{theirs}.gate.weight"] = tensors.pop(f"{ours}.gate.weight")
+        w1, w2, w3 = (
+            np.stack([tensors.pop(f"{ours}.experts.{i}.{name}.weight") for i in range(4)])
+            for name in ("w1", "w2", "w3")
+        )
+        tensors[f"{theirs}.experts.gate_up_proj"] = np.concatenate([w1, w3], axis=1)
+        tensors[f"{theirs}.experts.down_proj"] = w2
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_file(folder / "model.safetensors", tensors, source.metadata)
+    (folder / "config.json").write_text(json.dumps(source.config))
+    model = imported_folder("mixtral", folder)
+    logits = Logits(model.opened().experiment)({"inputs": model.case["inputs"]})
+    assert_close(logits, model.case["logits"], LOGITS_TOLERANCE)
+    assert_same_tensors(exported(model), folder)
 
 
 @pytest.mark.slow
