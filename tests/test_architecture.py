@@ -59,6 +59,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "sources": {"builders"},
     },
     "mtfrun.models": {"moe": {"transformer"}},
+    "mtfrun.models.moe": {"dropless": {"dispatch", "gates"}},
     "mtfrun.mtf.ops": {"spatial": {"indexing"}},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mtfrun import mtf
 from mtfrun.api.build import Built, build
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
@@ -22,8 +23,13 @@ def trained_run(model_dir: str) -> RunDirectory:
     return run
 
 
-def opened(run: RunDirectory | None, settings: Settings) -> Built:
+def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False) -> Built:
     """Returns the objects of the named gin files, or of the run's configuration if there are none.
+
+    Args:
+      run: has the configuration.
+      settings: the gin files and bindings.
+      on_one_device: whether the mesh is one device, whatever the configuration says.
 
     Raises:
       ConfigError: a setting is invalid.
@@ -34,6 +40,8 @@ def opened(run: RunDirectory | None, settings: Settings) -> Built:
         run_config = run.config_path
     with config.exclusive():
         bindings = settings.parse(run_config)
+        if on_one_device:
+            config.rebind(mtf.Mesh, shape="data:1", layout="", devices=None)
         built = build()
         check_taken(bindings, config.operative_config_text())
     return built

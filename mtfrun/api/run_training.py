@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from mtfrun.api.recorded_training import as_text, recorded
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
+from mtfrun.conversion.hugging_face import keep_origin
 from mtfrun.experiment import Training
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
@@ -96,6 +98,9 @@ def run_training(
             stack.enter_context(recorded(run, texts, command, finished_steps))
             if choices.restart:
                 _restart(run)
+            start = prepared.built.experiment.warm_start
+            if start is not None and run.checkpoints().latest() is None:
+                keep_origin(start.path, pathlib.Path(run.path))
 
         processes.by_first(begin)
         return training.run(

@@ -19,10 +19,11 @@ from mtfrun.api.build import Built
 from mtfrun.api.caching_progress import caching_progress
 from mtfrun.api.opening import opened, restored, trained_run
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
-from mtfrun.api.settings import Settings
 from mtfrun.cli import conversion_commands, data_commands, vocab_commands
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.inference import chosen_settings
+from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.output_lines import json_line, text_line
@@ -39,7 +40,7 @@ from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
 @terminable()  # until the loop of training handles signals itself: caches may be built before
 def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains, or with --dry_run prints a description of the run."""
-    preparation = prepared(_settings(flags), planned=flags.dry_run)
+    preparation = prepared(settings_of(flags), planned=flags.dry_run)
     if flags.dry_run:
         print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
@@ -82,10 +83,7 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
 def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Decodes prompts or classifies images and writes one line each, in order."""
     run, built = _open(flags, command)
-    settings = {name: getattr(flags, name) for name in _SETTINGS}
-    inference = built.experiment.inference.with_settings(
-        {name: value for name, value in settings.items() if value is not None}
-    )
+    inference = built.experiment.inference.with_settings(chosen_settings(flags))
     inputs = inference.read(FlagSource(flags))
     (step,) = _restored(flags, built.experiment, run)
     if flags.interactive:
@@ -128,11 +126,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
 }
 # The exit code if a model's numbers are not finite.
 NON_FINITE = 3
-# Flags of `decode` that are settings of an Inference.
-_SETTINGS = (
-    *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
-    *("decode_length", "seed"),
-)
 
 
 def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -153,11 +146,6 @@ def _print_once(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _settings(flags: argparse.Namespace) -> Settings:
-    """Returns the gin files and bindings of the flags."""
-    return Settings(flags.gin_file, flags.bindings, flags.gin_search_paths, flags.gin_allow_imports)
-
-
 def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
     """Raises UsageError unless the mesh has the devices that the flags give."""
     of_each = flags.devices_per_process
@@ -172,7 +160,7 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
 def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
     run = None if flags.model_dir is None else trained_run(flags.model_dir)
-    built = opened(run, _settings(flags))
+    built = opened(run, settings_of(flags))
     _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
         _record_where_possible(run, command)

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.api.build import ROOTS, build
+from mtfrun.api.opening import opened, restored
+from mtfrun.cli.flags.inference import chosen_settings
+from mtfrun.cli.gin_settings import settings_of
+from mtfrun.cli.origin_of_run import origin_of_run
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.conversion import (
-    ConversionError,
     check_new,
     export_safetensors,
     export_tensorflow,
@@ -22,7 +25,8 @@ from mtfrun.conversion import (
     values_of_run,
     write_run,
 )
-from mtfrun.conversion.hugging_face import export_folder, read_origin
+from mtfrun.conversion.hugging_face import export_folder
+from mtfrun.conversion.saved_model import export_saved_model, served
 from mtfrun.experiment import Training
 from mtfrun.planning import parse_size
 from mtfrun.rundir import RunDirectory
@@ -56,13 +60,18 @@ def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def _export_hugging_face(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    origin = read_origin(pathlib.Path(run.path))
-    if origin is None:
-        raise ConversionError(
-            f"{run.path} was not imported from a folder of Hugging Face: export it with "
-            "--format=safetensors"
-        )
+    origin = origin_of_run(run, flags.gin_allow_imports)
     export_folder(directory, values_of_run(run, _step(flags)).values, origin, _max_bytes(flags))
+
+
+def _export_saved_model(
+    flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
+) -> None:
+    built = opened(run, settings_of(flags), on_one_device=True)
+    inference = built.experiment.inference.with_settings(chosen_settings(flags))
+    step = restored(built.experiment, run, _step(flags))
+    offered = served(inference, tensorflow_text=flags.tensorflow_text)
+    export_saved_model(directory, built.experiment, step, offered)
 
 
 def _export_safetensors(
@@ -80,6 +89,7 @@ def _export_tensorflow(
 # By --format.
 _EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path], None]] = {
     "huggingface": _export_hugging_face,
+    "saved_model": _export_saved_model,
     "safetensors": _export_safetensors,
     "tensorflow": _export_tensorflow,
 }

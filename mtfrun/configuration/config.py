@@ -15,6 +15,7 @@ from mtfrun.configuration.checks import check_bindings, target_of
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import explain, explain_missing, public_names
 from mtfrun.configuration.foreign import check_foreign, with_record
+from mtfrun.configuration.kept_functions import with_kept_functions
 from mtfrun.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
 
 T = TypeVar("T")
@@ -108,6 +109,8 @@ def parse(
     with _explained(statements.imports):
         gin.finalize()
     _remove_unused(used)
+    for arguments in _Bindings.by_target.values():
+        arguments.update({name: with_kept_functions(value) for name, value in arguments.items()})
     return statements.bindings
 
 
@@ -167,6 +170,35 @@ def config_text(allowed_imports: Sequence[str] = ()) -> str:
 def operative_config_text() -> str:
     """Returns the arguments of all classes and functions that were called, defaults included."""
     return str(gin.operative_config_str(max_line_length=100))
+
+
+def operative_parameters() -> dict[str, dict[str, Any]]:
+    """Returns the same by "scope/module.Class" and the argument's name.
+
+    Macros have their values; references are texts, such as "@encoder/transformer.Stack".
+    """
+    statements = Statements()
+    statements.add_text(operative_config_text())
+    macros = {b.scope: b.value for b in statements.bindings if b.selector == MACRO}
+    parameters: dict[str, dict[str, Any]] = {}
+    for binding in statements.bindings:
+        if binding.selector != MACRO:
+            target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
+            value = _without_macros(binding.value, macros)
+            parameters.setdefault(target, {})[binding.parameter] = value
+    return parameters
+
+
+def _without_macros(value: Any, macros: Mapping[str, Any]) -> Any:
+    if isinstance(value, Reference):
+        if value.selector == MACRO:
+            return _without_macros(macros[value.scopes[-1]], macros)
+        return "@" + "/".join([*value.scopes, value.selector]) + "()" * value.called
+    if isinstance(value, dict):
+        return {name: _without_macros(item, macros) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_without_macros(item, macros) for item in value)
+    return value
 
 
 def as_markdown(text: str) -> str:

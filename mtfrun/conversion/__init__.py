@@ -13,6 +13,7 @@ from mtfrun.conversion.gin_text import Reference as Reference
 from mtfrun.conversion.importer import Imported as Imported
 from mtfrun.conversion.importer import Importer as Importer
 from mtfrun.conversion.importers import importer_for as importer_for
+from mtfrun.conversion.model_description import ModelDescription as ModelDescription
 from mtfrun.conversion.plain_files import export_safetensors as export_safetensors
 from mtfrun.conversion.plain_files import export_tensorflow as export_tensorflow
 from mtfrun.conversion.run_values import values_of_run as values_of_run
@@ -25,6 +26,7 @@ __all__ = [
     "GinFile",
     "Imported",
     "Importer",
+    "ModelDescription",
     "Reference",
     "check_new",
     "export_safetensors",

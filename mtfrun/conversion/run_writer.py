@@ -21,6 +21,12 @@ from mtfrun.rundir import RunDirectory, package_versions
 RECORD = "import.json"
 """The file of a run directory that says where its model comes from."""
 
+ORIGIN = "origin"
+"""The directory of files of a run that say what was imported."""
+
+CONFIG = "imported.gin"
+"""There the configuration as it was imported; training replaces config.gin."""
+
 # Returns the variables of training by checkpoint path, without storage, for a gin file.
 Build = Callable[[pathlib.Path], Mapping[str, mtf.Variable]]
 
@@ -67,6 +73,7 @@ def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
       ConversionError: it cannot be written.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -77,6 +84,10 @@ def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not target.exists():
+            for parent in missing:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
 
 
 def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, build: Build) -> None:
@@ -91,7 +102,10 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     variables = build(directory / "config.gin")
     if imported.values is not None:
         _save(run, imported.step, dict(imported.values(variables)), variables)
-    run.write_config(imported.config(target))
+    text = imported.config(target)
+    run.write_config(text)
+    (directory / ORIGIN).mkdir(exist_ok=True)
+    (directory / ORIGIN / CONFIG).write_text(text, encoding="utf-8")
     record = json.dumps(dict(imported.record), indent=1) + "\n"
     (directory / RECORD).write_text(record, encoding="utf-8")
 

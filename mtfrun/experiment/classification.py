@@ -76,9 +76,9 @@ class Classification(Inference):
         Raises:
           NonFiniteError: a probability is not a number.
         """
-        names = self._data.label_names
+        names = self.data.label_names
         predictions: list[Prediction] = []
-        for batch in _batches(images, self._rows):
+        for batch in _batches(images, self.rows):
             probabilities, labels = self._best(batch)
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True):
                 top = [LabelProbability(names[i], p) for i, p in zip(*row, strict=True)]
@@ -90,7 +90,7 @@ class Classification(Inference):
     def read(self, source: Source) -> Images:
         """Returns the images of a source, a split of the data or files."""
         if source.split is None:
-            return source.images(self._data.read_image)
+            return source.images(self.data.read_image)
         return self._images_of_split(source.split)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
@@ -109,7 +109,8 @@ class Classification(Inference):
         ]
 
     @functools.cached_property
-    def _data(self) -> ImageData:
+    def data(self) -> ImageData:
+        """The data, which says what images are."""
         return required(self.experiment.data, ImageData, type(self).__name__, _REMEDY)
 
     @functools.cached_property
@@ -117,30 +118,32 @@ class Classification(Inference):
         return required(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
 
     def _images_of_split(self, split: str) -> Images:
-        names = self._data.label_names
+        names = self.data.label_names
 
         def labelled() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
-            for index, (image, label) in enumerate(self._data.images(split)):
+            for index, (image, label) in enumerate(self.data.images(split)):
                 yield image, {"split": split, "index": index, "true_label": names[label]}
 
-        return Images(len(self._data.rows(split)), labelled())
+        return Images(len(self.data.rows(split)), labelled())
 
     def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Returns probabilities and numbers of the best classes, each [images, top]."""
-        shape = self._data.shapes(self._rows)[IMAGES]
+        shape = self.data.shapes(self.rows)[IMAGES]
         batch = np.zeros(shape.to_integer_list, np.uint8)
         batch[: len(images)] = images
-        top = self._program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
+        top = self.program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
         probabilities, labels = (x[: len(images)] for x in mtf.to_numpy(top))
         self.experiment.require_finite(probabilities, "probabilities")
         return probabilities, labels
 
     @functools.cached_property
-    def _rows(self) -> int:
+    def rows(self) -> int:
+        """Number of images of a batch."""
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
-    def _program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
+    def program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
+        """The function from images {batch, ...} to probabilities and classes {batch, top}."""
         return mtf.function(self._top)
 
     def _top(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:

@@ -19,7 +19,7 @@ from mtfrun.mtf.layout import (
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.microbatches import serialize_training_step
 from mtfrun.mtf.module import Module, assign_paths, initialize
-from mtfrun.mtf.ops.barrier import optimization_barrier
+from mtfrun.mtf.ops.barrier import computed_after, optimization_barrier
 from mtfrun.mtf.ops.binary import (
     add,
     add_n,
@@ -221,6 +221,7 @@ __all__ = [
     "cast",
     "combined_dimension",
     "concat",
+    "computed_after",
     "constant",
     "conv1d",
     "conv2d",

@@ -36,6 +36,17 @@ MIXTURES: dict[str, Counts] = {
 }
 
 
+# A round of the loop, forward, and in the backward pass forward again and backward.
+DROPLESS = {
+    ("all-to-all", "data", (4, 2, 30, 6)): 6,
+    # The router's logits of all tokens, and the gradients of the weights of both choices.
+    ("all-gather", "data", (96, 4)): 1,
+    ("all-gather", "data", (2, 48)): 2,
+    # The tokens of the fullest expert, and the gradient of the router.
+    ("all-reduce", "data", ()): 1,
+    ("all-reduce", "data", (6, 4)): 1,
+}
+
 EDGES = ("all-gather", "model", "2,8,1,4,4")
 BLOCKS = {
     # Two convolutions. Forward, their inputs are gathered: every device makes its part of the
@@ -69,7 +80,8 @@ QUICK_MESH = "data:2,model:2"
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     """The collectives of every case on 2 x 2 devices."""
-    names = [*(f"{QUICK_MESH} {case}" for case in MIXTURES), *BLOCKS, *ATTENTION]
+    mixtures = [f"{QUICK_MESH} {case}" for case in (*MIXTURES, "dropless")]
+    names = [*mixtures, *BLOCKS, *ATTENTION]
     return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), names)
 
 
@@ -82,6 +94,14 @@ def _assert_moves_by_all_to_alls_alone(programs: Programs, mesh_shape: str, case
 @pytest.mark.parametrize("case", MIXTURES)
 def test_tokens_move_by_all_to_alls_alone(programs: Programs, case: str) -> None:
     _assert_moves_by_all_to_alls_alone(programs, QUICK_MESH, case)
+
+
+def test_without_a_capacity_tokens_move_in_rounds(programs: Programs) -> None:
+    moved = collections.Counter(
+        (kind, ",".join(axes), tuple(sizes))
+        for kind, axes, sizes in programs[f"{QUICK_MESH} dropless"]
+    )
+    assert moved == DROPLESS
 
 
 @pytest.mark.slow

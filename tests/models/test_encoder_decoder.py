@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.models.transformer import EncoderDecoder, SequenceCall, TokenEmbedding
+from mtfrun.errors import InputError
+from mtfrun.models.transformer import EncoderDecoder, SequenceCall, Stack, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import (
     BATCH,
@@ -117,3 +121,40 @@ def test_an_encoder_decoder_attention_without_an_encoder_is_refused() -> None:
     x = mtf.zeros(mesh, "batch:2;length:3;d_model:16")
     with pytest.raises(ValueError, match="needs an encoder's output"):
         model.decoder_stack(x, SequenceCall())
+
+
+def test_shared_layers_have_the_variables_and_gradients_of_both_stacks() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    shared = small_encoder_decoder(mesh, shared_layers=True)
+    separate = small_encoder_decoder(mesh)
+    variables, copies = shared.named_variables(), separate.named_variables()
+    decoder_only = [path for path in variables if path.startswith("decoder_stack/blocks/")]
+    assert decoder_only
+    assert all("/encoder_decoder_attention/" in path for path in decoder_only)
+    in_both = [path for path in copies if path not in variables]
+    origins = {path: path.replace("decoder_stack", "encoder_stack") for path in in_both}
+    for path, copy in copies.items():
+        mtf.assign(copy, mtf.read_variable(variables[origins.get(path, path)]))
+
+    def loss_and_gradients(model: EncoderDecoder, features: dict[str, mtf.Tensor]) -> Any:
+        def total() -> mtf.Tensor:
+            return model.loss(features, training=True, key=mtf.random_key(0)).total
+
+        return mtf.value_and_gradients(total, model.named_variables())
+
+    (loss, gradients), (expected, of_copies) = (
+        mtf.to_numpy(mtf.function(functools.partial(loss_and_gradients, model))(rows))
+        for model, rows in ((m, on_mesh(mesh, pairs())) for m in (shared, separate))
+    )
+    assert_close(loss, expected, FLOAT32_MODEL_TOLERANCE)
+    for path, origin in origins.items():
+        of_copies[origin] = of_copies[origin] + of_copies.pop(path)
+    for path, gradient in gradients.items():
+        assert_close(gradient, of_copies[path], FLOAT32_MODEL_TOLERANCE)
+    assert_steps_equal_whole_rows(shared, mesh, None)
+
+
+def test_stacks_of_different_depth_cannot_share_layers() -> None:
+    stack = functools.partial(Stack, num_layers=2)
+    with pytest.raises(InputError, match="stacks of 1 and 2 blocks cannot share layers"):
+        small_encoder_decoder(mtf.Mesh(ONE_DEVICE), encoder=stack, shared_layers=True)

@@ -270,6 +270,24 @@ def test_inputs_are_seen_whole_and_targets_causally() -> None:
     assert mtf.to_numpy(loss.weight) == 3.0
 
 
+def test_the_prefix_may_have_the_padding_behind_the_targets() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    rows = np.asarray([[7, 8, END, 5, END, 0, 0, 0]], np.int32)
+    # Inputs, the position that reads their end, and all padding.
+    in_prefix = np.asarray([[1, 1, 1, 1, 0, 1, 1, 1]], np.int32)
+    with_padding, plain = _model(mesh, prefix_has_padding=True), _model(mesh)
+    logits, explicit, without = (
+        mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
+        for model, features in (
+            (with_padding, {"targets": rows}),
+            (plain, {"targets": rows, "targets_prefix": in_prefix}),
+            (plain, {"targets": rows}),
+        )
+    )
+    assert_close(logits, explicit, FLOAT32_MODEL_TOLERANCE)
+    assert np.abs(logits - without).max() > 1e-3
+
+
 @pytest.mark.parametrize("mesh_shape", MESHES)
 def test_packed_pairs_have_the_logits_that_they_have_alone(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)

@@ -70,6 +70,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
             moe.MoE1D, num_experts=4, experts=EXPERTS, capacity=moe.Capacity(group_size=24)
         ),
     ),
+    "grouped, experts without a capacity": (
+        functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS),
+        {},
+        t.PositionalEmbedding,
+        functools.partial(moe.DroplessMoE, num_experts=4, experts=EXPERTS),
+    ),
     "two levels of experts": (
         ATTENTION,
         {},

@@ -56,13 +56,14 @@ class ScaledByMean(Sublayer):
         return layers.recomputed(lambda x, _: mtf.sin(x * self.kernel) * self.mean, x, call)
 
 
-def _stack(mesh: mtf.Mesh, **options: Any) -> Stack:
-    mixture = functools.partial(
-        moe.MoE1D,
-        num_experts=4,
-        experts=functools.partial(moe.Experts, hidden_size=8),
-        capacity=moe.Capacity(group_size=6),
-    )
+EXPERTS = functools.partial(moe.Experts, hidden_size=8, dropout_rate=0.25)
+LIMITED = functools.partial(
+    moe.MoE1D, num_experts=4, experts=EXPERTS, capacity=moe.Capacity(group_size=6)
+)
+DROPLESS = functools.partial(moe.DroplessMoE, num_experts=4, experts=EXPERTS)
+
+
+def _stack(mesh: mtf.Mesh, *, mixture: Any = LIMITED, **options: Any) -> Stack:
     stack = Stack(
         mesh,
         WIDTH,
@@ -120,8 +121,8 @@ def _results(mesh_shape: str, *, training: bool = True, **options: Any) -> dict[
 
 
 @functools.cache
-def _unrolled(training: bool) -> dict[str, Any]:
-    return _results(ONE_DEVICE, training=training)
+def _unrolled(training: bool, mixture: Any = LIMITED) -> dict[str, Any]:
+    return _results(ONE_DEVICE, training=training, mixture=mixture)
 
 
 def _assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -145,6 +146,14 @@ def test_a_loop_changes_neither_gradients_nor_noise_nor_what_layers_collect(
     for path in ("x", "encoder", "bias", "blocks/0/scaled_by_mean/layer/kernel"):
         assert np.abs(expected[f"gradient of {path}"]).max() > 0.0
     _assert_same(_results(mesh_shape, scan_blocks=scan_blocks), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_loop_changes_nothing_where_no_token_is_dropped(mesh_shape: str, training: bool) -> None:
+    results = _results(mesh_shape, training=training, scan_blocks=2, mixture=DROPLESS)
+    _assert_same(results, _unrolled(training, DROPLESS))
 
 
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])

@@ -233,6 +233,12 @@ CONTROL = [
     OpCase("while_loop_with_a_constant", _loop_with_a_constant, (AB,), differentiable=False),
     OpCase("while_loop_with_accumulators", _loop_with_accumulators, (AB,), differentiable=False),
     OpCase(
+        "computed_after",
+        lambda x: mtf.computed_after(_loop(x)[1], [x, 2.0 * x]),
+        (AB,),
+        differentiable=False,
+    ),
+    OpCase(
         "recompute_grad",
         lambda x: mtf.recompute_grad(lambda y: mtf.tanh(mtf.softmax(y, B)), [x]),
         (AB,),

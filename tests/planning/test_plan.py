@@ -13,6 +13,10 @@ from tests.collectives import collectives_of
 WORKER = "tests.planning.plan_worker"
 LM = ["--gin_file=runs/quickstart.gin", "--gin.LAYOUT='batch:data;heads:model;d_ff:model'"]
 MIXTURE = ["--gin_file=runs/moe_quickstart.gin", "--gin_file=layouts/moe_2d_2x2.gin"]
+DROPLESS = [
+    *("--gin_file=runs/quickstart.gin", "--gin_file=models/moe_dropless_tiny.gin"),
+    "--gin.LAYOUT='batch:data;experts:data;expert_hidden:model;heads:model'",
+]
 DIGITS = ["--gin_file=runs/digits.gin", "--gin.LAYOUT='batch:data;filters:model'"]
 SMALL = [*LM, *TINY]
 SPREAD = [*SMALL, "--gin.LAYOUT='batch:data;heads:model;weights:data'"]
@@ -35,6 +39,7 @@ SAME = {
     "2x2 microbatches": ("data:2,model:2", MICROBATCHES),
     "2x2 mixture": ("data:2,model:2", [*MIXTURE, "--gin.BATCH_SIZE=8"]),
     "4x2 mixture": ("data:4,model:2", [*MIXTURE, "--gin.BATCH_SIZE=16"]),
+    "4x2 mixture without a capacity": ("data:4,model:2", [*DROPLESS, "--gin.BATCH_SIZE=16"]),
     "8x1 digits": ("data:8,model:1", DIGITS),
     "2x2 digits": ("data:2,model:2", DIGITS),
 }
@@ -47,6 +52,7 @@ MEASURED = {
     "2x2 rematerialised": ("data:2,model:2", [*LONG, "--gin.REMATERIALISE=True"]),
     "2x2 wide": ("data:2,model:2", WIDE),
     "2x2 mixture": ("data:2,model:2", [*MIXTURE, "--gin.BATCH_SIZE=64"]),
+    "2x2 mixture without a capacity": ("data:2,model:2", [*DROPLESS, "--gin.BATCH_SIZE=64"]),
 }
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.inference import add_inference_flags, chosen_settings
 
 FORMATS = ("huggingface", "safetensors", "saved_model", "tensorflow")
 """The values of export's --format."""
@@ -28,10 +29,12 @@ Writes the model of a run for other programs.
 
   mtfrun export --model_dir=/tmp/run --to=/models/mine --format=huggingface
   mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=saved_model --beam_size=4
 
 huggingface: a folder that transformers loads, for models of the families that import knows.
 safetensors: model.safetensors, all variables by their path, for any model.
-saved_model: a SavedModel with signatures, for tf.saved_model.load and servers.
+saved_model: a SavedModel that answers as `mtfrun decode` does on one device, with the settings of
+  the configuration or of the flags below; for tf.saved_model.load and servers, without mtfrun.
 tensorflow: a checkpoint of TensorFlow, all variables by their path, for any model.
 
 --to must be a new directory; it appears when it is complete."""
@@ -65,6 +68,13 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
         "the files that were imported",
         metavar="SIZE",
     )
+    add(
+        "--tensorflow_text",
+        action="store_true",
+        help="of a saved_model with a SentencePiece vocabulary: texts in and out as well; whoever "
+        "loads it must import tensorflow_text before",
+    )
+    add_inference_flags(parser)
 
 
 def _check_export(flags: argparse.Namespace) -> None:
@@ -76,6 +86,9 @@ def _check_export(flags: argparse.Namespace) -> None:
         raise UsageError(f"export needs --format=, one of {', '.join(FORMATS)}")
     if flags.checkpoint != "latest" and not flags.checkpoint.isdecimal():
         raise UsageError(f"--checkpoint={flags.checkpoint} is neither a step nor latest")
+    if flags.format != "saved_model":
+        for name in [*chosen_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:
+            raise UsageError(f"--{name} is for --format=saved_model: leave it out")
 
 
 IMPORT = Command("import", _IMPORT, _add_import_flags, _check_import)

@@ -6,6 +6,7 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.inference import add_inference_flags
 from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import add_output_flags, check_files, check_run
 
@@ -52,24 +53,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         choices=("jsonl", "text"),
         help="text: outputs or labels alone, a line each",
     )
-    add("--beam_size", type=int, help="beams of a beam search; 1 for none", metavar="N")
-    add("--num_outputs", type=int, help="outputs for each prompt, up to beam_size", metavar="N")
-    add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
-    add("--temperature", type=float, help="0 takes the most likely token each time", metavar="T")
-    add(
-        "--top_k",
-        type=int,
-        help="sample among the K most likely tokens; of images: number of labels",
-        metavar="K",
-    )
-    add(
-        "--top_p",
-        type=float,
-        help="sample among the fewest tokens of this total probability",
-        metavar="P",
-    )
-    add("--decode_length", type=int, help="largest number of new tokens for a prompt", metavar="N")
-    add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+    add_inference_flags(parser)
     add_process_flags(parser)
 
 

@@ -4,6 +4,16 @@ from mtfrun.conversion.hugging_face.export import export_folder as export_folder
 from mtfrun.conversion.hugging_face.hugging_face_importer import (
     HuggingFaceImporter as HuggingFaceImporter,
 )
+from mtfrun.conversion.hugging_face.made_here import made_here as made_here
+from mtfrun.conversion.hugging_face.origin import Origin as Origin
+from mtfrun.conversion.hugging_face.origin import keep_origin as keep_origin
 from mtfrun.conversion.hugging_face.origin import read_origin as read_origin
 
-__all__ = ["HuggingFaceImporter", "export_folder", "read_origin"]
+__all__ = [
+    "HuggingFaceImporter",
+    "Origin",
+    "export_folder",
+    "keep_origin",
+    "made_here",
+    "read_origin",
+]

@@ -38,3 +38,9 @@ def activation(settings: Settings, setting: str, name: str) -> Reference:
     if name not in ACTIVATIONS:
         raise settings.error(setting, f"is not supported; supported: {', '.join(ACTIVATIONS)}")
     return Reference(f"@{ACTIVATIONS[name]}")
+
+
+def name_of_activation(reference: object) -> str | None:
+    """Returns the name of transformers for a reference "@mtf.gelu"; None where it has none."""
+    names = {f"@{ours}": theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    return names.get(reference) if isinstance(reference, str) else None

@@ -42,7 +42,7 @@ def export_folder(
     settings = Settings(json.loads(origin.files[CONFIG]), CONFIG, names)
     table = family_of(settings).table(settings)
     tensors = _tensors(table, values, origin)
-    reuse = max_shard_bytes is None and bool(origin.shards)
+    reuse = max_shard_bytes is None and origin.keeps_files
     if reuse:
         shards = {file: {n: tensors[n] for n in names} for file, names in origin.shards.items()}
     else:

@@ -14,6 +14,7 @@ from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
+from mtfrun.conversion.model_description import ModelDescription
 
 
 class Family(Protocol):
@@ -48,6 +49,13 @@ class Family(Protocol):
 
         Raises:
           ConversionError: a setting is not supported; its name and value are in the message.
+        """
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns the configuration of a model that was not imported; None if it is none of these.
+
+        It may be wrong about settings that the family does not have: the caller compares the model
+        with that of `write_gin`.
         """
 
     def table(self, settings: Settings) -> TensorTable:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.safetensors_file import Header, StoredTensor, read_header
+from mtfrun.conversion.hugging_face.strict_json import parse_json
 from mtfrun.rundir.regular_files import is_regular, open_regular
 
 CONFIG = "config.json"
@@ -18,6 +18,12 @@ GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+# Files of configurations are of some kilobytes, tokenizers of some megabytes.
+_LARGEST_FILE = 500_000_000
+_LARGEST_JSON = 50_000_000
+# Of programs that load weights by running the code in a file.
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +44,9 @@ class Folder:
         """Returns the content of a file.
 
         Raises:
-          ConversionError: it cannot be read.
+          ConversionError: it cannot be read, or is too large.
         """
-        try:
-            with open_regular(self.path / name) as file:
-                return file.read()
-        except OSError as error:
-            raise ConversionError(f"{self.path / name}: {error.strerror}") from error
+        return self._read(name, _LARGEST_FILE)
 
     def json_of(self, name: str) -> dict[str, Any]:
         """Returns the JSON object in a file.
@@ -53,8 +55,10 @@ class Folder:
           ConversionError: it cannot be read, or holds something else.
         """
         try:
-            content = json.loads(self.bytes_of(name))
-        except (ValueError, RecursionError) as error:
+            content = parse_json(self._read(name, _LARGEST_JSON))
+        except ConversionError:
+            raise
+        except ValueError as error:
             raise ConversionError(f"{self.path / name} is no JSON: {error}") from error
         if not isinstance(content, dict):
             raise ConversionError(f"{self.path / name} is no JSON object")
@@ -76,8 +80,18 @@ class Folder:
 
     @functools.cached_property
     def tensors(self) -> Mapping[str, StoredTensor]:
-        """All tensors by name."""
-        return {name: t for tensors in self.shards.values() for name, t in tensors.items()}
+        """All tensors by name.
+
+        Raises:
+          ConversionError: two files have a tensor of one name.
+        """
+        tensors: dict[str, StoredTensor] = {}
+        for stored in self.shards.values():
+            for name, tensor in stored.items():
+                if name in tensors:
+                    raise ConversionError(f"{tensors[name].file} and {tensor.file} have {name}")
+                tensors[name] = tensor
+        return tensors
 
     @functools.cached_property
     def metadata(self) -> Mapping[str, str]:
@@ -92,12 +106,9 @@ class Folder:
         weight_map = self.json_of(INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise ConversionError(f"{self.path / INDEX} has no weight_map")
-        files = dict.fromkeys(sorted(str(name) for name in weight_map.values()))
-        for name in files:
-            if pathlib.PurePath(name).name != name or not name.endswith(".safetensors"):
-                raise ConversionError(
-                    f"{self.path / INDEX} names {name!r}, which is no file of the folder"
-                )
+        for name in weight_map.values():
+            self._check_shard(name)
+        files = dict.fromkeys(sorted(weight_map.values()))
         headers = {name: self._header(name) for name in files}
         for tensor, name in weight_map.items():
             if tensor not in headers[name].tensors:
@@ -106,23 +117,80 @@ class Folder:
                 )
         return headers
 
+    def _check_shard(self, name: Any) -> None:
+        """Raises ConversionError unless an entry of the index is the name of a file of weights."""
+        if type(name) is not str or pathlib.PurePath(name).name != name:
+            raise ConversionError(
+                f"{self.path / INDEX} names {name!r:.80}, which is no file of the folder"
+            )
+        if name.endswith(_PICKLES):
+            raise pickle_error(self.path / name)
+        if not name.endswith(".safetensors"):
+            raise ConversionError(
+                f"{self.path / INDEX} names {name!r:.80}, which is no safetensors"
+            )
+
     def _single(self) -> str:
         if self.has(SINGLE):
             return SINGLE
-        pickles = sorted(p.name for p in self.path.glob("*.bin")) or [
-            p.name for p in self.path.glob("*.pt")
-        ]
+        pickles = sorted(path.name for path in self.path.iterdir() if is_pickle(path))
         if pickles:
-            raise ConversionError(
-                f"{self.path / pickles[0]} is a pickle file, which can run any code when it is "
-                f"read: convert it to safetensors first; there is no {SINGLE}"
-            )
+            raise pickle_error(self.path / pickles[0])
         raise ConversionError(f"{self.path} has no weights: there is no {SINGLE} and no {INDEX}")
 
     def _header(self, name: str) -> Header:
         path = self.path / name
+        self._check_place(name)
         try:
             with open_regular(path) as file:
                 return read_header(path, file)
         except OSError as error:
             raise ConversionError(f"{path}: {error.strerror}") from error
+
+    def _read(self, name: str, largest: int) -> bytes:
+        """Returns the content of a file of at most so many bytes."""
+        path = self.path / name
+        self._check_place(name)
+        try:
+            with open_regular(path) as file:
+                content = file.read(largest + 1)
+        except OSError as error:
+            raise ConversionError(f"{path}: {error.strerror}") from error
+        if len(content) > largest:
+            raise ConversionError(
+                f"{path} has more than {largest} bytes: it is no file of its name"
+            )
+        return content
+
+    def _check_place(self, name: str) -> None:
+        """Raises ConversionError if a file is a link to another place.
+
+        The caches of huggingface_hub are of such links: snapshots/REVISION/config.json is one to
+        blobs/HASH beside "snapshots".
+        """
+        try:
+            folder = self.path.resolve()
+            target = (folder / name).resolve()
+        except (OSError, RuntimeError, ValueError):
+            return  # opening it says what is wrong
+        places = [folder]
+        if folder.parent.name == "snapshots":
+            places.append(folder.parents[1] / "blobs")
+        if not any(target.is_relative_to(place) for place in places):
+            raise ConversionError(
+                f"{self.path / name} is a link to {target}, outside of the folder: copy the file "
+                "into it"
+            )
+
+
+def is_pickle(path: pathlib.Path) -> bool:
+    """Returns whether a file has the name of one that runs code when it is read."""
+    return path.name.endswith(_PICKLES)
+
+
+def pickle_error(path: pathlib.Path) -> ConversionError:
+    """Returns the error of such a file."""
+    return ConversionError(
+        f"{path} is a pickle file, which can run any code when it is read: convert it to "
+        "safetensors first"
+    )

@@ -9,19 +9,28 @@ from collections.abc import Mapping
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import GinFile
 from mtfrun.conversion.hugging_face.family import Family
-from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX, SINGLE, Folder
+from mtfrun.conversion.hugging_face.folder import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    Folder,
+    is_pickle,
+    pickle_error,
+)
 from mtfrun.conversion.hugging_face.known_families import family_of
 from mtfrun.conversion.hugging_face.origin import origin_files, origin_record
 from mtfrun.conversion.hugging_face.processor import Processor
+from mtfrun.conversion.hugging_face.safetensors_file import FLOATS
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.conversion.importer import Imported
 
 _MODEL = "model/"
 # Fields that make transformers run Python code of the folder.
-_CODE = "auto_map"
+_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
 class HuggingFaceImporter:
@@ -30,10 +39,12 @@ class HuggingFaceImporter:
     def recognises(self, path: pathlib.Path) -> bool:
         """Returns whether a folder has a config.json or weights."""
         folder = Folder(path)
-        return any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))
+        return is_pickle(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))
 
     def read(self, path: pathlib.Path, *, partial: bool) -> Imported:
         """Returns the model of a folder; its tensors are read when their values are asked for."""
+        if is_pickle(path):
+            raise pickle_error(path)
         folder = Folder(path)
         settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
         family = family_of(settings)
@@ -41,10 +52,12 @@ class HuggingFaceImporter:
         settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
         table = family.table(settings)
         table.check_names(settings.tensors, path)
+        _check_types(folder, table)
         processor = family.processor(folder, settings)
         notes = [*processor.notes]
-        if _CODE in settings.values:
-            notes.append(f"{_CODE} in {CONFIG} names Python code of the folder: it is not run")
+        code = [name for name in _CODE if name in settings.values]
+        if code:
+            notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
         _config(folder, settings, family, processor, path)  # for its errors
         return Imported(
             lambda directory: _config(folder, settings, family, processor, directory),
@@ -89,6 +102,18 @@ def _values(
     }
     values = table.to_ours(lambda name: folder.tensors[name].read(), shapes, folder.path)
     return {f"{_MODEL}{path}": value.astype(np.float32) for path, value in values.items()}
+
+
+def _check_types(folder: Folder, table: TensorTable) -> None:
+    """Raises ConversionError unless all tensors of the model are of types that import keeps."""
+    for entry in table.rows:
+        for name in entry.names:
+            dtype = folder.tensors[name].dtype
+            if dtype not in FLOATS:
+                raise ConversionError(
+                    f"{folder.path}: {name} has type {dtype}: only {', '.join(FLOATS)} are "
+                    "supported; quantised weights must be converted to one of these first"
+                )
 
 
 def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:

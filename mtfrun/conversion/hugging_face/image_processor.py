@@ -27,7 +27,7 @@ class ImageProcessor:
     Attributes:
       size: rows and columns.
       resize: the length to which the shorter side is scaled before the centre is cut out.
-      mean: of the pixels, 0 to 255, by channel.
+      mean: of the pixels, 0 to 255: a number for each channel, or one for all.
       stddev: likewise.
       notes: lines about what the user must know.
       files: none; the folder's file is kept with its configuration.
@@ -35,8 +35,8 @@ class ImageProcessor:
 
     size: int
     resize: int
-    mean: Sequence[float]
-    stddev: Sequence[float]
+    mean: Sequence[float] | float
+    stddev: Sequence[float] | float
     notes: Sequence[str] = ()
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class ImageProcessor:
         # Not by the macros of models/resnet.gin: files of data set these to their own.
         file.bind(
             "resnet.ImageInput",
-            {"mean": list(self.mean), "stddev": list(self.stddev)},
+            {"mean": self.mean, "stddev": self.stddev},
             comment="of the pixels that the model was trained on",
         )
 
@@ -67,8 +67,8 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
         return ImageProcessor(
             _SIZE,
             round(_SIZE * 256 / 224),
-            [round(255 * mean, 4) for mean in _MEAN] if is_colour else [127.5] * channels,
-            [round(255 * stddev, 4) for stddev in _STDDEV] if is_colour else [127.5] * channels,
+            _divided(_MEAN, 1 / 255) if is_colour else 127.5,
+            _divided(_STDDEV, 1 / 255) if is_colour else 127.5,
             [f"there is no {PREPROCESSOR_CONFIG}: see resnet.ImageInput in config.gin"],
         )
     where = str(folder.path / PREPROCESSOR_CONFIG)
@@ -77,7 +77,8 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
     scale = settings.number("rescale_factor", 1 / 255)
     if not settings.flag("do_rescale", default=True):
         scale = 1.0
-    mean, stddev = [0.0] * channels, [1.0] * channels
+    mean: Sequence[float] = [0.0]
+    stddev: Sequence[float] = [1.0]
     if settings.flag("do_normalize", default=True):
         mean = _per_channel(settings, "image_mean", channels, 0.5)
         stddev = _per_channel(settings, "image_std", channels, 0.5)
@@ -87,8 +88,8 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
     return ImageProcessor(
         size,
         resize,
-        [_rounded(value / scale) for value in mean],
-        [_rounded(value / scale) for value in stddev],
+        _divided(mean, scale),
+        _divided(stddev, scale),
         notes,
     )
 
@@ -124,17 +125,18 @@ def _side(settings: Settings, name: str, default: int) -> int:
 
 
 def _per_channel(settings: Settings, name: str, channels: int, default: float) -> list[float]:
-    """Returns a number for every channel, of a list or of one number for all."""
+    """Returns a number for every channel, or one for all."""
     values = settings.values.get(name)
     values = default if values is None else values
-    numbers = list(values) if type(values) is list else [values] * channels
+    numbers = list(values) if type(values) is list else [values]
     if not all(type(x) in (int, float) and math.isfinite(x) for x in numbers):
         raise settings.error(name, "must be a list of numbers")
-    if len(numbers) != channels:
+    if len(numbers) not in (1, channels):
         raise settings.error(name, f"must have {channels} numbers, one for each channel")
     return [float(x) for x in numbers]
 
 
-def _rounded(value: float) -> float:
-    """Returns a number without the digits that a product of rounded numbers adds."""
-    return float(f"{value:.10g}")
+def _divided(numbers: Sequence[float], scale: float) -> list[float] | float:
+    """Returns numbers / scale, without the digits of its rounding; one of one number."""
+    quotients = [float(f"{number / scale:.10g}") for number in numbers]
+    return quotients if len(quotients) > 1 else quotients[0]

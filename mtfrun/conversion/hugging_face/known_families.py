@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.families import (
     GPT2,
     T5,
     GPTNeo,
     Llama,
     Mistral,
+    Mixtral,
     Qwen2,
     ResNet,
     SwitchTransformers,
@@ -26,6 +26,7 @@ FAMILIES: Sequence[Family] = (
     GPTNeo(),
     Llama(),
     Mistral(),
+    Mixtral(),
     Qwen2(),
     ResNet(),
 )
@@ -46,13 +47,15 @@ def family_of(settings: Settings) -> Family:
             f"is not supported{did_you_mean(kind, by_type)}; supported: {', '.join(by_type)}",
         )
     if settings.values.get("quantization_config") is not None:
-        raise ConversionError(
-            f"{settings.where}: quantization_config: quantised weights are not supported; convert "
-            "them to float32, bfloat16 or float16 first"
+        raise settings.error(
+            "quantization_config",
+            "is not supported: convert the weights to float32, bfloat16 or float16 first",
         )
     family = by_type[kind]
     architectures = settings.values.get("architectures") or [family.architectures[0]]
-    if not any(name in family.architectures for name in architectures):
+    if type(architectures) is not list or not any(
+        name in family.architectures for name in architectures
+    ):
         raise settings.error(
             "architectures", f"is not supported; supported: {', '.join(family.architectures)}"
         )

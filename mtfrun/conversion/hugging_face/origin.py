@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,10 +23,9 @@ from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.safetensors_file import file_content, read_header
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY
-from mtfrun.conversion.run_writer import RECORD
-
-ORIGIN = "origin"
-"""The directory of files of a run that an export gives back as they were."""
+from mtfrun.conversion.run_writer import CONFIG as IMPORTED
+from mtfrun.conversion.run_writer import ORIGIN, RECORD
+from mtfrun.rundir import atomic_write
 
 FORMAT = "huggingface"
 """The format in import.json."""
@@ -44,6 +44,7 @@ class Origin:
       copies: names of tensors that equal another one, by its name.
       files: contents by name: config.json, generation_config.json, a tokenizer.
       kept: tensors without a meaning for the model, by name.
+      keeps_files: an export has the same files of weights, unless the user wants other sizes.
     """
 
     shards: Mapping[str, Mapping[str, str]]
@@ -51,6 +52,7 @@ class Origin:
     copies: Mapping[str, str]
     files: Mapping[str, bytes]
     kept: Mapping[str, np.ndarray]
+    keeps_files: bool = True
 
     @property
     def dtypes(self) -> dict[str, str]:
@@ -101,13 +103,33 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
             for place in (directory / ORIGIN, directory / DIRECTORY)
             if place.is_dir()
             for path in sorted(place.iterdir())
-            if path.name != _KEPT
+            if path.name not in (_KEPT, IMPORTED)
         }
         return Origin(
             record["shards"], record["metadata"], record["copies"], files, _kept(directory)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(f"{directory / RECORD} is damaged: {error}; import again") from error
+
+
+def keep_origin(source: str | None, directory: pathlib.Path) -> None:
+    """Copies what a run keeps of its folder to a run that begins with its values.
+
+    So a run that was trained further can be exported, also without the one that was imported.
+
+    Args:
+      source: the run directory, or another checkpoint, that a new run begins with; None for none.
+      directory: of the new run.
+    """
+    origin = pathlib.Path(source or "").expanduser()
+    record = origin / RECORD
+    if not source or not record.is_file() or (directory / RECORD).exists():
+        return
+    for name in (ORIGIN, DIRECTORY):
+        if (origin / name).is_dir():
+            shutil.copytree(origin / name, directory / name, dirs_exist_ok=True)
+    # Last: an export takes the files for whole if there is a record.
+    atomic_write(directory / RECORD, record.read_text(encoding="utf-8"))
 
 
 def _kept(directory: pathlib.Path) -> dict[str, np.ndarray]:

@@ -10,13 +10,14 @@ import io
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from mtfrun.conversion.errors import ConversionError
+from mtfrun.conversion.hugging_face.strict_json import parse_json
 
 # As the library that everybody uses.
 LONGEST_HEADER = 100_000_000
@@ -37,6 +38,9 @@ DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
 }
 """The types of numpy by their names in headers."""
+
+FLOATS = ("F32", "BF16", "F16")
+"""The types of weights, all of which float32 holds."""
 
 _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 # The order of types in a file: that of the library, the widest first.
@@ -59,16 +63,19 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     begin: int
 
+    @property
+    def size(self) -> int:
+        """The number of its bytes."""
+        return math.prod(self.shape) * int(np.dtype(DTYPES[self.dtype]).itemsize)
+
     def read(self) -> np.ndarray:
         """Returns the value, in the type of the file."""
-        dtype = np.dtype(DTYPES[self.dtype])
-        count = math.prod(self.shape)
         with self.file.open("rb") as file:
             file.seek(self.begin)
-            content = file.read(count * dtype.itemsize)
-        if len(content) != count * dtype.itemsize:
+            content = file.read(self.size)
+        if len(content) != self.size:
             raise ConversionError(f"{self.file} was truncated while it was read")
-        return np.frombuffer(content, dtype).reshape(self.shape)
+        return np.frombuffer(content, DTYPES[self.dtype]).reshape(self.shape)
 
 
 class Header(NamedTuple):
@@ -103,16 +110,37 @@ def read_header(path: pathlib.Path, open_file: BinaryIO) -> Header:
             "safetensors file; copy it again"
         )
     try:
-        content = json.loads(open_file.read(length))
+        content = parse_json(open_file.read(length))
         metadata = content.pop(_METADATA, {})
         tensors = {
             name: _stored(path, name, entry, 8 + length, size) for name, entry in content.items()
         }
+        texts = {str(key): str(value) for key, value in dict(metadata or {}).items()}
     except ConversionError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConversionError(f"{path}: its header is damaged; copy it again") from error
-    return Header(tensors, {str(key): str(value) for key, value in dict(metadata or {}).items()})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConversionError(f"{path}: its header is damaged: {error}; copy it again") from error
+    _check_order(path, list(tensors.values()), 8 + length, size)
+    return Header(tensors, texts)
+
+
+def _check_order(
+    path: pathlib.Path, tensors: Sequence[StoredTensor], start: int, size: int
+) -> None:
+    """Raises ConversionError unless every byte after the header is part of one tensor.
+
+    As the library asks for: with overlaps a small file would stand for much memory, and bytes
+    between tensors would be lost.
+    """
+    end = start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.size)):
+        if tensor.begin != end:
+            raise ConversionError(
+                f"{path}: its tensors overlap, or there are bytes between them; copy it again"
+            )
+        end += tensor.size
+    if end != size:
+        raise ConversionError(f"{path} has {size - end} bytes after its last tensor; copy it again")
 
 
 def _stored(path: pathlib.Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
@@ -120,12 +148,13 @@ def _stored(path: pathlib.Path, name: str, entry: Any, start: int, size: int) ->
     dtype = entry["dtype"]
     if dtype not in DTYPES:
         raise ConversionError(
-            f"{path}: {name} has type {dtype}, which is not supported: float32, float16 and "
+            f"{path}: {name} has type {dtype!r:.20}, which is not supported: float32, float16 and "
             "bfloat16 are; quantised weights must be converted to one of these first"
         )
     shape = tuple(entry["shape"])
     begin, end = entry["data_offsets"]
-    if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+    numbers = (*shape, begin, end)
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise ConversionError(f"{path}: {name} has impossible sizes; copy it again")
     if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize or start + end > size:
         raise ConversionError(

@@ -10,6 +10,10 @@ from mtfrun.conversion.errors import ConversionError
 from mtfrun.errors import did_you_mean
 
 _MISSING = object()
+# Of a rate, a scale or a base; larger ones are no numbers of float32.
+_LARGEST_NUMBER = 1e30
+# Of a size: no dimension of an array is larger.
+_LARGEST_INTEGER = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +39,25 @@ class Settings:
           ConversionError: it is missing, without a default, or something else.
         """
         value = self._value(name, _MISSING if default is None else default)
-        if type(value) is not int or value < 1:
-            raise self.error(name, "must be an integer of at least 1")
+        if type(value) is not int or not 1 <= value <= _LARGEST_INTEGER:
+            raise self.error(name, "must be an integer of at least 1, and no impossible size")
+        return value
+
+    def non_negative(self, name: str, default: int) -> int:
+        """Returns an integer of at least 0."""
+        value = self._value(name, default)
+        if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
+            raise self.error(name, "must be an integer of at least 0")
+        return value
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """Returns the number of modules that have tensors: layers, experts.
+
+        There are no more than tensors, so that no list of names gets longer than the folder.
+        """
+        value = self.integer(name, default)
+        if self.tensors and value > len(self.tensors):
+            raise self.error(name, f"is more than the {len(self.tensors)} tensors of the folder")
         return value
 
     def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
@@ -51,7 +72,7 @@ class Settings:
     def number(self, name: str, default: float | None = None) -> float:
         """Returns a number."""
         value = self._value(name, _MISSING if default is None else default)
-        if type(value) not in (int, float):
+        if type(value) not in (int, float) or not abs(value) < _LARGEST_NUMBER:
             raise self.error(name, "must be a number")
         return float(value)
 
@@ -86,7 +107,9 @@ class Settings:
 
     def error(self, name: str, problem: str) -> ConversionError:
         """Returns the error of a setting."""
-        return ConversionError(f"{self.where}: {name}={self.values.get(name)!r} {problem}")
+        text = repr(self.values.get(name))
+        text = f"{text[:80]}..." if len(text) > 80 else text
+        return ConversionError(f"{self.where}: {name}={text} {problem}")
 
     def _value(self, name: str, default: object) -> Any:
         value = self.values.get(name)

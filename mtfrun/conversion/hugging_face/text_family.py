@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from mtfrun.conversion.gin_text import GinFile
 from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.conversion.hugging_face.generation import Generation, read_generation
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
+from mtfrun.conversion.model_description import ModelDescription
+
+
+@dataclasses.dataclass(frozen=True)
+class TextProcessor:
+    """A tokenizer, and settings of decoding.
+
+    Attributes:
+      tokenizer: texts to ids and back.
+      generation: of outputs.
+    """
+
+    tokenizer: Tokenizer
+    generation: Generation
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The files of the tokenizer."""
+        return self.tokenizer.files
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of both."""
+        return [*self.tokenizer.notes, *self.generation.notes]
+
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
+        """Adds both to a gin file."""
+        self.tokenizer.write_gin(file, directory)
+        self.generation.write_gin(file)
 
 
 class TextFamily:
@@ -18,6 +52,12 @@ class TextFamily:
 
     pad_id: ClassVar[int] = 0
 
-    def processor(self, folder: Folder, settings: Settings) -> Tokenizer:
-        """Returns the tokenizer."""
-        return read_tokenizer(folder, settings, self.pad_id)
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns None, where this is not replaced: only models that were imported are exported."""
+        return None
+
+    def processor(self, folder: Folder, settings: Settings) -> TextProcessor:
+        """Returns the tokenizer, and settings of decoding."""
+        return TextProcessor(
+            read_tokenizer(folder, settings, self.pad_id), read_generation(folder, settings)
+        )

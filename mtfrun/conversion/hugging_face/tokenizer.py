@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from mtfrun import data
+from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.conversion.hugging_face.settings import Settings
+from mtfrun.conversion.hugging_face.special_tokens import SpecialTokens
+from mtfrun.errors import InputError
 
 DIRECTORY = "tokenizer"
 """Where the files of a tokenizer are in a run directory."""
 
-_SENTENCEPIECE = ("spiece.model", "sentencepiece.model")
+_SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
+_TOKENIZER = "tokenizer.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+_CHAT_TEMPLATE = "chat_template.jinja"
 # Files that belong to a tokenizer, which an export gives back.
 FILES = (
     *_SENTENCEPIECE,
-    _TOKENIZER_CONFIG,
-    *("tokenizer.model", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja"),
+    *(_TOKENIZER, _TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", _CHAT_TEMPLATE),
 )
+_Made = TypeVar("_Made", bound=data.Vocabulary)
+
+# The ids of T5's sentinels, where tokenizer_config.json says nothing.
+_EXTRA_IDS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Tokenizer:
         parameters = dict(self.parameters)
         if self.file is not None:
             name, file_name = self.file
-            parameters[name] = str(directory / DIRECTORY / file_name)
+            parameters = {name: str(directory / DIRECTORY / file_name), **parameters}
         if parameters:
             file.bind(self.reference.strip("@()"), parameters)
 
@@ -68,33 +78,127 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
     Args:
       folder: has the files.
       settings: the configuration.
-      pad_id: of ids in decimals, see `TextFamily`.
+      pad_id: of the model, see `TextFamily`.
+
+    Raises:
+      ConversionError: a file is damaged, or belongs to another model.
     """
     files = {name: folder.bytes_of(name) for name in FILES if folder.has(name)}
-    for name in _SENTENCEPIECE:
-        if name in files:
-            file = ("sentencepiece_model_file", name)
-            return Tokenizer("@data.SentencePieceVocabulary()", {}, file, files)
-    if _TOKENIZER_CONFIG in files:
-        kind = folder.json_of(_TOKENIZER_CONFIG).get("tokenizer_class")
-        if kind == "ByT5Tokenizer":
-            return Tokenizer("@data.ByteVocabulary()", files=files)
+    config = folder.json_of(_TOKENIZER_CONFIG) if _TOKENIZER_CONFIG in files else {}
+    tokens = SpecialTokens.of(folder, settings, config)
+    sentencepiece = next((name for name in _SENTENCEPIECE if name in files), None)
+    if config.get("tokenizer_class") == "ByT5Tokenizer":
+        tokenizer = _bytes(settings)
+    elif sentencepiece is not None and not (_TOKENIZER in files and tokens.are_added):
+        tokenizer = _sentencepiece(folder, sentencepiece, settings, tokens, pad_id)
+    elif _TOKENIZER in files:
+        tokenizer = _tokenizer_json(folder, settings, tokens, pad_id)
+    else:
+        tokenizer = _ids(settings, pad_id, "merges.txt" in files or "vocab.txt" in files)
+    notes = list(tokenizer.notes)
+    if _CHAT_TEMPLATE in files or config.get("chat_template") is not None:
+        notes.append("the chat template is not used: prompts are texts as they are")
+    if "auto_map" in config:
+        notes.append(f"auto_map in {_TOKENIZER_CONFIG}: no code of the folder is run")
+    return dataclasses.replace(tokenizer, files=files, notes=notes)
+
+
+def _bytes(settings: Settings) -> Tokenizer:
+    """Returns the vocabulary of ByT5."""
+    size = settings.integer("vocab_size")
+    try:
+        is_usual = size == data.ByteVocabulary(size=size).size == data.ByteVocabulary().size
+    except InputError as error:
+        raise settings.error("vocab_size", f"is too small: {error}") from error
+    return Tokenizer("@data.ByteVocabulary()", {} if is_usual else {"size": size})
+
+
+def _sentencepiece(
+    folder: Folder, name: str, settings: Settings, tokens: SpecialTokens, pad_id: int
+) -> Tokenizer:
+    """Returns the vocabulary of a SentencePiece model: T5's, or one like Llama's."""
+    size = settings.integer("vocab_size")
+    parameters: dict[str, object] = {"extra_ids": 0, "size": size}
+    if pad_id:
+        parameters["pad_id"] = pad_id
+    path = str(folder.path / name)
+
+    def vocabulary() -> data.SentencePieceVocabulary:
+        return _checked(lambda: data.SentencePieceVocabulary(path, **parameters))  # type: ignore[arg-type]
+
+    pieces = vocabulary().unpadded_size
+    if pad_id == 0:
+        # mT5's model has the sentinels among its pieces.
+        default = _EXTRA_IDS if pieces + _EXTRA_IDS <= size else 0
+        parameters["extra_ids"] = tokens.extra_ids(default)
+    elif tokens.puts_begin(default=True):
+        parameters["puts_begin"] = True
+    end_id = vocabulary().end_id
+    notes = []
+    if tokens.end_id is not None and end_id != tokens.end_id:
+        notes.append(f"texts end with id {end_id} of {name}, not with eos_token_id={tokens.end_id}")
     return Tokenizer(
-        "@data.IdVocabulary()",
-        {
-            "size": settings.integer("vocab_size"),
-            "end_id": _end_id(settings, pad_id),
-            "pad_id": pad_id,
-        },
-        files=files,
+        "@data.SentencePieceVocabulary()",
+        parameters,
+        ("sentencepiece_model_file", name),
         pad_id=pad_id,
-        notes=["there is no tokenizer: texts are ids in decimals, separated by spaces"],
+        notes=notes,
     )
+
+
+def _tokenizer_json(
+    folder: Folder, settings: Settings, tokens: SpecialTokens, pad_id: int
+) -> Tokenizer:
+    """Returns the vocabulary of a tokenizer.json."""
+    parameters: dict[str, object] = {"size": settings.integer("vocab_size")}
+    if pad_id:
+        parameters["pad_id"] = pad_id
+    path = str(folder.path / _TOKENIZER)
+    content = folder.json_of(_TOKENIZER)
+    end_token = tokens.end_token(content)
+    if end_token is not None:
+        parameters["end_token"] = end_token
+    begin_token = tokens.begin_token(content)
+    if begin_token is not None:
+        parameters["begin_token"] = begin_token
+    _checked(lambda: data.HuggingFaceVocabulary(path, **parameters))  # type: ignore[arg-type]
+    return Tokenizer(
+        "@data.HuggingFaceVocabulary()",
+        parameters,
+        ("tokenizer_file", _TOKENIZER),
+        pad_id=pad_id,
+    )
+
+
+def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # noqa: FBT001
+    """Returns the vocabulary of ids in decimals."""
+    note = "there is no tokenizer: texts are ids in decimals, separated by spaces"
+    if has_old_files:
+        note = (
+            f"there is no {_TOKENIZER}, which transformers makes of the other files with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...): texts are ids in decimals"
+        )
+    parameters = {
+        "size": settings.integer("vocab_size"),
+        "end_id": _end_id(settings, pad_id),
+        "pad_id": pad_id,
+    }
+    return Tokenizer("@data.IdVocabulary()", parameters, pad_id=pad_id, notes=[note])
 
 
 def _end_id(settings: Settings, pad_id: int) -> int | None:
     """Returns the id that ends a text, the first of several; None where none does."""
     value = settings.values.get("eos_token_id")
-    candidates = value if isinstance(value, list) else [value]
     size = settings.integer("vocab_size")
+    candidates = value if isinstance(value, list) else [value]
     return next((x for x in candidates if type(x) is int and pad_id < x < size), None)
+
+
+def _checked(make: Callable[[], _Made]) -> _Made:
+    """Returns the vocabulary that `make` returns, after it was read."""
+    try:
+        vocabulary = make()
+        _ = vocabulary.size
+    except InputError as error:
+        raise ConversionError(str(error)) from error
+    return vocabulary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,16 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
 _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dataset_fn")
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
+_MAX_CALLS = 8
 _SEARCHES = "Bitransformer.decode", "Unitransformer.sample_autoregressive"
+
+
+class RowForm(enum.Enum):
+    """What a row of the data is."""
+
+    TEXTS = enum.auto()
+    PAIRS = enum.auto()
+    PAIRS_IN_A_ROW = enum.auto()
 
 
 def read_lengths(old: OldConfig) -> dict[str, int]:
@@ -51,32 +61,31 @@ def _targets_length(old: OldConfig) -> int:
     return targets - 1 if density == 0.5 and targets > lengths(tokens)[0] else targets
 
 
-def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], model_type: str) -> None:
+def write_data(old: OldConfig, draft: Draft, lengths: Mapping[str, int], rows: RowForm) -> None:
     """Adds the data to a file: the form of the rows, and the place where the texts are named."""
-    names = _names_of_data(old)
     objective = _objective(old, draft)
-    if model_type == "lm":
+    if rows is RowForm.TEXTS:
         draft.macro("SEQUENCE_LENGTH", lengths["targets"])
         draft.bind("experiment.Experiment", {"data": Reference("@data.LanguageModelData()")})
-    elif model_type == "delimited_lm":
+    elif rows is RowForm.PAIRS_IN_A_ROW:
         draft.include("data/pairs.gin", "data/delimited_pairs.gin")
         draft.macro("SEQUENCE_LENGTH", sum(lengths.values()))
-    elif objective is not None:
-        draft.include("data/span_corruption.gin")
-        draft.macro("OBJECTIVE", objective)
+        if "inputs" not in lengths:
+            inputs = (lengths["targets"] + 1) // 2
+            lengths = {"inputs": inputs, "targets": lengths["targets"] - inputs}
     else:
-        draft.include("data/pairs.gin")
-    if model_type == "bitransformer":
+        draft.include("data/pairs.gin" if objective is None else "data/span_corruption.gin")
         draft.macro("SEQUENCE_LENGTH", max(lengths.values()))
-    if model_type != "lm":
+        if objective is not None:
+            draft.macro("OBJECTIVE", objective)
+    if rows is not RowForm.TEXTS:
         draft.macro("INPUTS_LENGTH", lengths["inputs"])
         draft.macro("TARGETS_LENGTH", lengths["targets"])
-        if objective is None:
+        if objective is None or rows is RowForm.PAIRS_IN_A_ROW:
             draft.macro("PACKED", _is_packed(old), "several pairs a row")
-    example = "data/text_files.gin" if objective or model_type == "lm" else "data/tsv_pairs.gin"
-    comment = f"or add --gin_file={example}, or another file of data, behind this one"
-    if names:
-        comment = f"here the original had {', '.join(names)}; {comment}"
+    is_text = objective is not None or rows is RowForm.TEXTS
+    example = "data/text_files.gin" if is_text else "data/tsv_pairs.gin"
+    comment = f"or a file of data behind this one: --gin_file={example}"
     draft.macro("TRAINING_DATA", Reference("@data.NoSource()"), comment)
     draft.bind("data.Task", {"source": Reference("%TRAINING_DATA")})
 
@@ -90,7 +99,7 @@ def _is_packed(old: OldConfig) -> bool:
     return packed
 
 
-def _names_of_data(old: OldConfig) -> list[str]:
+def names_of_data(old: OldConfig) -> list[str]:
     """Returns the names of the original's data, and counts what makes it as without meaning."""
     names: list[str] = []
     for target in _FUNCTIONS:
@@ -101,7 +110,7 @@ def _names_of_data(old: OldConfig) -> list[str]:
             functions = [value]
         for function in functions:
             name = short_name(function.name)
-            old.ignore_calls_of([name], _WHY)
+            _ignore_calls(old, function)
             task = old.parameters_of(name).get("mixture_or_task_name")
             if isinstance(task, str):
                 names.append(task)
@@ -110,6 +119,15 @@ def _names_of_data(old: OldConfig) -> list[str]:
         if value is not None:
             old.ignore(target, _WHY)
     return list(dict.fromkeys(names))
+
+
+def _ignore_calls(old: OldConfig, function: OldReference, depth: int = 0) -> None:
+    """Counts the parameters of a function of data, and of those that they refer to."""
+    name = short_name(function.name)
+    old.ignore_calls_of([name], _WHY)
+    for value in old.parameters_of(name).values():
+        if isinstance(value, OldReference) and depth < _MAX_CALLS:
+            _ignore_calls(old, value, depth + 1)
 
 
 def _objective(old: OldConfig, draft: Draft) -> Reference | None:

@@ -15,6 +15,8 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as ReadReference
 # What our classes have if nothing is bound to it.
 _DEFAULTS = {
     "transformer.DecoderOnly.prefix": False,
+    "transformer.DecoderOnly.prefix_has_padding": False,
+    "transformer.EncoderDecoder.shared_layers": False,
     "transformer.DecoderOnly.loss_on_targets_only": False,
     "transformer.FeedForward.use_bias": False,
     "transformer.FeedForward.activation": "@mtf.relu",
@@ -54,6 +56,7 @@ class Draft:
     header: list[str]
     _includes: list[str] = dataclasses.field(default_factory=list)
     _macros: dict[str, tuple[Any, str]] = dataclasses.field(default_factory=dict)
+    _gaps: set[str] = dataclasses.field(default_factory=set)
     _bindings: dict[str, dict[str, tuple[Any, str]]] = dataclasses.field(default_factory=dict)
 
     def include(self, *names: str) -> None:
@@ -63,6 +66,10 @@ class Draft:
     def macro(self, name: str, value: object, comment: str = "") -> None:
         """Sets a macro."""
         self._macros[name] = (value, comment)
+
+    def gap(self) -> None:
+        """Leaves a line empty after the macros so far."""
+        self._gaps.update(list(self._macros)[-1:])
 
     def bind(self, target: str, parameters: Mapping[str, object], comment: str = "") -> None:
         """Binds parameters of a class; the comment is about the first of them."""
@@ -83,9 +90,14 @@ class Draft:
                 included[statement.name] = _plain(statement.value)
         file = GinFile(self.header)
         file.include(*self._includes)
+        written = False
         for name, (value, comment) in self._macros.items():
             if name not in included or included[name] != _plain(value):
                 file.macro(name, value, comment)
+                written = True
+            if name in self._gaps and written:
+                file.gap()
+                written = False
         for target, block in self._bindings.items():
             for name, (value, comment) in block.items():
                 if _included_value(included, target, name) != _plain(value):

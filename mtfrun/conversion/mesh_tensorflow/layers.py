@@ -10,6 +10,8 @@ from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.mixtures import mixture
 from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, short_name
 from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
+from mtfrun.models import moe, transformer
+from mtfrun.models.transformer.residual_transforms import distinct_names
 
 Parameters = dict[str, Any]
 
@@ -45,6 +47,7 @@ class OldStack:
     """A stack in our terms.
 
     Attributes:
+      name: in the original's variables.
       scope: "encoder", "decoder" or "".
       has_encoder: whether the model is an encoder-decoder, whose padding is set to 0.
       num_layers: the number of blocks.
@@ -56,6 +59,7 @@ class OldStack:
         for none.
     """
 
+    name: str
     scope: str
     has_encoder: bool
     num_layers: int = 6
@@ -66,9 +70,22 @@ class OldStack:
     relative_buckets: int | None = None
 
 
-def read_stack(old: OldConfig, scope: str, *, has_encoder: bool) -> OldStack:
+def sublayer_paths(stack: OldStack) -> list[str]:
+    """Returns the paths of the sublayers of all blocks here, in their order."""
+    packages = {"transformer": transformer, "moe": moe}
+    names = [reference.removeprefix("@").split(".") for reference in stack.layers]
+    classes = [getattr(packages[package], name) for package, name in names]
+    ours = "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
+    return [
+        f"{ours}/blocks/{block}/{name}/"
+        for block in range(stack.num_layers)
+        for name in distinct_names(classes)
+    ]
+
+
+def read_stack(old: OldConfig, name: str, scope: str) -> OldStack:
     """Returns the stack of a scope; what is not supported is counted by `old`."""
-    stack = OldStack(scope, has_encoder)
+    stack = OldStack(name, scope, has_encoder=bool(scope))
     stack.num_layers = old.get("make_layer_stack.num_layers", 6, scope=scope)
     stack.block_scope = old.get("make_layer_stack.block_scope", default=True, scope=scope)
     for i, entry in enumerate(old.get("make_layer_stack.layers", [], scope=scope)):
@@ -164,7 +181,11 @@ def _self_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Par
         stack.relative_buckets = buckets
     if kind == "bias":
         parameters[cls]["relative_bias"] = Reference("@transformer.RelativePositionBias")
-        parameters["transformer.RelativePositionBias"] = {"num_buckets": buckets}
+        heads = parameters["transformer.AttentionHeads"]["num_heads"]
+        parameters["transformer.RelativePositionBias"] = {
+            "num_heads": heads,
+            "num_buckets": buckets,
+        }
     for name in ("length_encoder", "length_decoder"):
         old.require(
             f"SelfAttention.hyperprompt_{name}",

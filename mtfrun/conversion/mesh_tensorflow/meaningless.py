@@ -17,6 +17,8 @@ _INITIAL = "initial values, which the checkpoint or the paper's initialisation o
 _TPU = "for TPUs of Google Cloud only"
 _SUMMARIES = "evaluations are written to the run directory and to TensorBoard"
 _RESUME = "the position in the data is part of every checkpoint"
+_LENGTH = "outputs end at the length of Decoding.max_length"
+_WARM_START = "WarmStart.variables of mtfrun selects variables"
 _VOCABULARY = "belongs to the vocabulary, which VOCABULARY names"
 _DATA = (
     "belongs to the original's reading of data, which TRAINING_DATA and the files of data replace"
@@ -49,12 +51,12 @@ MEANINGLESS: Mapping[str, str] = {
     "get_variable_dtype.slice_dtype": "variables are float32, as in all training of the original",
     "rewrite_stack_variables.*": _GRAPH,
     "tpu_estimator_model_fn.hierarchical_tiling_spec": _TPU,
-    "tpu_estimator_model_fn.init_variable_filter": "WarmStart.variables of mtfrun selects variables",
+    "tpu_estimator_model_fn.init_variable_filter": _WARM_START,
     "tpu_estimator_model_fn.init_checkpoint": "INIT_CHECKPOINT is the checkpoint to start from",
     "tpu_estimator_model_fn.model_info_file": "`mtfrun plan` describes the program",
     "tpu_estimator_model_fn.tpu_summaries": _SUMMARIES,
     "tpu_estimator_model_fn.weight_decay_checkpoint": "the original does not read it",
-    "should_load_variable.*": "WarmStart.variables of mtfrun selects variables",
+    "should_load_variable.*": _WARM_START,
     "init_checkpoint_variable_mapping.*": "mtfrun knows the names of the original's variables",
     "VarianceScalingInitializer.*": _INITIAL,
     "make_bitransformer.bitransformer_cls": "the class of all encoder-decoders",
@@ -78,12 +80,14 @@ MEANINGLESS: Mapping[str, str] = {
     "compute_log_likelihoods.*": _SCORES,
     "save_scores.*": _SCORES,
     "save_scores_to_tfrecords.*": _SCORES,
-    "Bitransformer.decode.decode_length_multiplier": "outputs end at the length of Decoding.max_length",
-    "Bitransformer.decode.decode_length_constant": "outputs end at the length of Decoding.max_length",
-    "Unitransformer.sample_autoregressive.max_steps": "outputs end at the length of Decoding.max_length",
+    "Bitransformer.decode.decode_length_multiplier": _LENGTH,
+    "Bitransformer.decode.decode_length_constant": _LENGTH,
+    "Unitransformer.sample_autoregressive.max_steps": _LENGTH,
     "Unitransformer.sample_autoregressive.has_partial_sequences": "prompts may be empty",
-    "Unitransformer.sample_autoregressive.remove_partial_sequences": "outputs never repeat the prompt",
+    "Unitransformer.sample_autoregressive.remove_partial_sequences": "outputs have no prompt",
     "Vocabulary.*": _VOCABULARY,
+    "SentencePieceVocabulary.*": _VOCABULARY,
+    "get_sentencepiece_model_path.*": _VOCABULARY,
     "get_vocabulary.*": _VOCABULARY,
     "get_t2t_vocabulary.*": _VOCABULARY,
     "get_tfds_vocabulary.*": _VOCABULARY,
@@ -112,6 +116,8 @@ MEANINGLESS: Mapping[str, str] = {
     "random_spans_helper.extra_tokens_per_span_inputs": "a span has one sentinel",
     "random_spans_helper.extra_tokens_per_span_targets": "a span has one sentinel",
     "random_spans_helper.verbose": "prints only",
+    "denoise.input_feature_key": "the stream of texts has one feature",
+    "denoise.passthrough_feature_keys": "the stream of texts has one feature",
     "greedy_decode.*": "Search and Decoding have the settings of decoding",
 }
 """Reasons by "class.parameter", or "class.*" for all parameters."""

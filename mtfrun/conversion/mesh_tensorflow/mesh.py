@@ -123,5 +123,5 @@ def _batch_size(old: OldConfig, length: int, replicas: int) -> int:
         raise ConversionError(
             f"run.batch_size={batch!r}: the method is none of {', '.join(_METHODS)}"
         )
-    sequences = value if method.startswith("sequences") else value // length
+    sequences = int(value) if method.startswith("sequences") else int(value) // length
     return max(1, sequences * (replicas if method.endswith("replica") else 1))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.importer import Imported
-from mtfrun.conversion.mesh_tensorflow.data import read_lengths, write_data, write_decoding
+from mtfrun.conversion.mesh_tensorflow.data import (
+    names_of_data,
+    read_lengths,
+    write_data,
+    write_decoding,
+)
 from mtfrun.conversion.mesh_tensorflow.draft import Draft
 from mtfrun.conversion.mesh_tensorflow.mesh import read_mesh, write_mesh
 from mtfrun.conversion.mesh_tensorflow.old_checkpoint import OldCheckpoint
@@ -25,6 +31,7 @@ from mtfrun.conversion.mesh_tensorflow.schedules import write_schedule
 # The original trains on so many tokens, of the longest feature, unless it is told otherwise.
 _TRAIN_TOKENS = 2**36
 _NAMED = 3
+_COMMENT_WIDTH = 96
 
 
 class MeshTensorFlowImporter:
@@ -68,27 +75,27 @@ def _config(
 ) -> str:
     """Returns the text of config.gin of the run in `directory`."""
     source = run.config.parent if run.is_operative else run.config
-    draft = Draft(
-        [
-            f"Mesh TensorFlow's {model.model_type}, imported from {source}.",
-            "",
-            f"Train on:  mtfrun train --gin_file={directory / 'config.gin'} --gin_file=... \\",
-            "               --model_dir=...",
-        ]
-    )
+    draft = Draft(_header(old, model, source, directory))
     draft.include("defaults.gin")
     if checkpoint is not None:
         draft.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
         old.ignore("run.init_checkpoint", "the checkpoint that is imported replaces it")
     else:
         draft.macro("INIT_CHECKPOINT", old.get("run.init_checkpoint", None))
+    draft.gap()
     lengths = read_lengths(old)
     mesh = read_mesh(old, lengths)
     write_model(model, draft, mesh.microbatches)
     draft.macro("ACTIVATION_DTYPE", old.get("get_variable_dtype.activation_dtype", "float32"))
-    write_data(old, draft, lengths, model.model_type)
+    draft.gap()
+    row_lengths = lengths
+    if model.model_type == "lm":
+        row_lengths = {"targets": lengths["targets"]}
+    write_data(old, draft, row_lengths, model.row_form)
     _write_vocabulary(draft, checkpoint)
+    draft.gap()
     write_mesh(old, mesh, draft)
+    draft.gap()
     train_steps = _write_loop(old, draft, mesh.batch_size * max(lengths.values()))
     rate = write_schedule(old, draft, train_steps)
     write_optimizer(old, draft, rate, model.patterns())
@@ -97,12 +104,29 @@ def _config(
     return draft.text()
 
 
+def _header(
+    old: OldConfig, model: OldModel, source: pathlib.Path, directory: pathlib.Path
+) -> list[str]:
+    """Returns the lines of the comment at the top."""
+    title = f"Mesh TensorFlow's {model.model_type}, imported from {source}."
+    lines = [title, ""]
+    names = names_of_data(old)
+    if names:
+        text = f"The original's data, which TRAINING_DATA takes the place of: {', '.join(names)}."
+        lines += [*textwrap.wrap(text, _COMMENT_WIDTH), ""]
+    return [
+        *lines,
+        f"Train on:  mtfrun train --gin_file={directory / 'config.gin'} --gin_file=... \\",
+        "               --model_dir=...",
+    ]
+
+
 def _write_vocabulary(draft: Draft, checkpoint: OldCheckpoint | None) -> None:
     """Adds ids in decimals as the vocabulary, where it is known how many there are."""
     size = None if checkpoint is None else checkpoint.vocabulary_size
     if size is None:
         return
-    comment = "or the original's: @data.SentencePieceVocabulary(), as data/sentencepiece.gin says"
+    comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
     draft.macro("VOCABULARY", Reference("@data.IdVocabulary()"), comment)
     draft.bind("data.IdVocabulary", {"size": size})
 

@@ -48,8 +48,8 @@ def mixture(old: OldConfig, scope: str, activation: Activation) -> dict[str, Par
     gate = old.require(
         "MoE1D.moe_gating", list(_GATES), f"only {', '.join(_GATES)}", default="top_2", scope=scope
     )
-    for name, gates in _READ_BY.items():
-        if gate not in gates:
+    for name, readers in _READ_BY.items():
+        if gate not in readers:
             old.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
     for name, allowed, why in (
         ("output_dim", None, "the output has the size of the input"),
@@ -117,8 +117,8 @@ def _router(old: OldConfig, scope: str, gate: str) -> tuple[Parameters, dict[str
     elif noise == "input_dropout":
         router["input_noise"] = Reference("@moe.InputDropout()")
         classes["moe.InputDropout"] = {"rate": get("switch_dropout", 0.1)}
-    for name, policy in (("switch_jitter", "input_jitter"), ("switch_dropout", "input_dropout")):
-        if noise != policy:
+    for name, reader in (("switch_jitter", "input_jitter"), ("switch_dropout", "input_dropout")):
+        if noise != reader:
             old.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
     return router, classes
 

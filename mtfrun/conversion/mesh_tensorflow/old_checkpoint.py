@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,15 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.mesh_tensorflow.layers import OldStack
-from mtfrun.rundir.foreign_names import is_bookkeeping, slot_names, sources_of
+from mtfrun.conversion.mesh_tensorflow.layers import OldStack, sublayer_paths
+from mtfrun.rundir.foreign_names import Source, is_bookkeeping, slot_names, sources_of
 from mtfrun.rundir.warm_start import find_source, fitted_value
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _STEP = "global_step"
+# Logits by distance of grouped heads, which are one dimension here.
+_GROUPED_BIAS = re.compile(r"/relative_attention_bias")
+_GROUPED_BIAS_DIMS = ("heads", "query_heads", "buckets")
 _EMBEDDING = re.compile(r".*/embedding")
 
 
@@ -25,14 +28,15 @@ class OldCheckpoint:
 
     Args:
       prefix: of its files' names.
-      stacks: by the name that they have in variables.
+      stacks: of the configuration.
 
     Raises:
       ConversionError: it cannot be read.
     """
 
-    def __init__(self, prefix: Path, stacks: Mapping[str, OldStack]) -> None:
+    def __init__(self, prefix: Path, stacks: Sequence[OldStack]) -> None:
         self._prefix = prefix
+        self._stacks = stacks
         try:
             self._reader = tf.train.load_checkpoint(str(prefix))
         except (tf.errors.OpError, ValueError, OSError) as error:
@@ -72,11 +76,13 @@ class OldCheckpoint:
             for path, variable in variables.items()
             if path.startswith(_MODEL)
         }
+        # Layers that a decoder shares with its encoder have no variables of its own.
+        order = [path for stack in self._stacks for path in sublayer_paths(stack)]
         values: dict[str, np.ndarray] = {}
         used: set[str] = set()
         missing: list[str] = []
         for path, variable in paths.items():
-            match = find_source(sources_of(path, paths), list(self._names))
+            match = find_source(sources_of(path, [*order, *paths]), list(self._names))
             if match is None:
                 raise ConversionError(f"{self._prefix} has no variable for {path}")
             usual, source = match
@@ -99,14 +105,18 @@ class OldCheckpoint:
             )
         unused = [n for n in self._names if n not in used and not is_bookkeeping(n)]
         if unused:
-            names = ", ".join(self._names[n] for n in unused[:3])
+            first = ", ".join(self._names[n] for n in unused[:3])
             raise ConversionError(
-                f"{self._prefix} has {len(unused)} variables that the configuration does not: {names}"
+                f"{self._prefix} has {len(unused)} variables that the configuration has not: "
+                f"{first}"
             )
         return values
 
-    def _fitted(self, usual: str, source: object, path: str, variable: mtf.Variable) -> np.ndarray:
-        value = fitted_value(self._tensor(usual), source, variable.shape)  # type: ignore[arg-type]
+    def _fitted(self, usual: str, source: Source, path: str, variable: mtf.Variable) -> np.ndarray:
+        stored = self._tensor(usual)
+        if _GROUPED_BIAS.search(usual) and stored.ndim == len(_GROUPED_BIAS_DIMS):
+            stored = stored.reshape(-1, stored.shape[-1])
+        value = fitted_value(stored, source, variable.shape)
         if isinstance(value, str):
             raise ConversionError(f"{path}: {self._names[usual]} of {self._prefix} is {value}")
         return value.astype(np.float32) if value.dtype != np.float32 else value
@@ -121,30 +131,27 @@ class OldCheckpoint:
         return value
 
 
-def _usual_name(name: str, stacks: Mapping[str, OldStack]) -> str:
+def _usual_name(name: str, stacks: Sequence[OldStack]) -> str:
     """Returns the name that a variable has where layers and stacks have no names of their own."""
-    for stack_name, stack in stacks.items():
-        if not name.startswith(f"{stack_name}/"):
-            continue
-        rest = name.removeprefix(f"{stack_name}/")
+    for stack in stacks:
         usual = {"encoder": "encoder", "decoder": "decoder"}.get(stack.scope, "transformer")
-        match = re.match(r"block_(\d+)/([^/]+)/" if stack.block_scope else r"([^/]+)/", rest)
-        if match:
-            rest = _usual_layer(match, stack) + rest[match.end() :]
-        return f"{usual}/{rest}"
+        path = name.removeprefix(f"{stack.name}/")
+        is_of_decoder = path.startswith(("logits/", "embedding", "positional_embedding"))
+        if path == name or (is_of_decoder and stack.scope == "encoder"):
+            continue
+        match = re.match(r"block_(\d+)/([^/]+)/" if stack.block_scope else r"layer_(\d+)/", path)
+        if match is None:
+            return f"{usual}/{path}"
+        block, layer = _place(match, stack)
+        # Two stacks of one name share the layers that the first one has.
+        if layer is not None:
+            return f"{usual}/block_{block:03d}/layer_{layer:03d}/{path[match.end() :]}"
     return name
 
 
-def _usual_layer(match: re.Match[str], stack: OldStack) -> str:
-    """Returns "block_000/layer_001/" for what a pattern has found."""
-    if stack.block_scope:
-        block, layer = int(match[1]), match[2]
-    else:
-        number = re.fullmatch(r"layer_(\d+)", match[1])
-        if number is None:
-            return match[0]
-        block, index = divmod(int(number[1]), len(stack.names))
-        return f"block_{block:03d}/layer_{index:03d}/"
-    if layer not in stack.names:
-        return match[0]
-    return f"block_{block:03d}/layer_{stack.names.index(layer):03d}/"
+def _place(match: re.Match[str], stack: OldStack) -> tuple[int, int | None]:
+    """Returns the numbers of a block and of a layer in it; None for another stack's layer."""
+    if not stack.block_scope:
+        return divmod(int(match[1]), len(stack.names))
+    layer = stack.names.index(match[2]) if match[2] in stack.names else None
+    return int(match[1]), layer

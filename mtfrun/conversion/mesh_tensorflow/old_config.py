@@ -156,9 +156,12 @@ class OldConfig:
                 self._without_meaning.setdefault(key, why)
 
     def parameters_of(self, selector: str) -> dict[str, Any]:
-        """Returns the parameters that are bound, without scopes; counts nothing."""
+        """Returns the parameters that are bound, without scopes; counts nothing.
+
+        A macro that another file may define stays as it is.
+        """
         return {
-            key[2]: self._resolved(value)
+            key[2]: self._resolved(value, lenient=True)
             for key, value in self._values.items()
             if key[1] == selector
         }
@@ -220,21 +223,23 @@ class OldConfig:
             if key in self._values:
                 yield key
 
-    def _resolved(self, value: Any, depth: int = 0) -> Any:
+    def _resolved(self, value: Any, depth: int = 0, *, lenient: bool = False) -> Any:
         """Returns a value with its macros replaced."""
         if isinstance(value, MacroName):
             key = Key(("", "", value.name))
             if key not in self._values:
+                if lenient:
+                    return value
                 raise ConversionError(
                     f"the configuration uses %{value.name}, which it never defines"
                 )
             if depth > _MAX_MACROS:
                 raise ConversionError(f"%{value.name} is defined by itself")
-            return self._resolved(self._values[key], depth + 1)
+            return self._resolved(self._values[key], depth + 1, lenient=lenient)
         if isinstance(value, dict):
-            return {k: self._resolved(v, depth) for k, v in value.items()}
+            return {k: self._resolved(v, depth, lenient=lenient) for k, v in value.items()}
         if isinstance(value, list) or type(value) is tuple:
-            return type(value)(self._resolved(item, depth) for item in value)
+            return type(value)(self._resolved(item, depth, lenient=lenient) for item in value)
         return value
 
 

@@ -96,7 +96,7 @@ def _included(path: Path, name: str, place: str) -> Path:
         if is_regular(directory / name):
             return directory / name
     raise ConversionError(
-        f"{place}: the included file {name} is in none of the directories above {path}: put it there"
+        f"{place}: the included file {name} is in no directory above {path}: put it there"
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from mtfrun.conversion.gin_text import Reference
+from mtfrun.conversion.mesh_tensorflow.data import RowForm
 from mtfrun.conversion.mesh_tensorflow.draft import Draft
 from mtfrun.conversion.mesh_tensorflow.layers import OldStack, Parameters, read_stack
 from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig
 from mtfrun.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
 LANGUAGE_MODELS = ("lm", "delimited_lm")
+_WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
 _MACROS = {
     ("transformer.AttentionHeads", "num_heads"): "NUM_HEADS",
     ("transformer.AttentionHeads", "d_kv"): "D_KV",
@@ -33,13 +36,13 @@ class OldModel:
 
     Attributes:
       model_type: "bitransformer", "lm" or "delimited_lm".
-      stacks: by the name that they have in variables of the original.
+      stacks: the encoder and the decoder, or the only one.
       embedding, loss: the parameters of TokenEmbedding and TokenLoss.
       of_model: the parameters of the model's class.
     """
 
     model_type: str
-    stacks: dict[str, OldStack]
+    stacks: Sequence[OldStack]
     embedding: Parameters
     loss: Parameters
     of_model: Parameters
@@ -49,19 +52,27 @@ class OldModel:
         """Whether it has one stack."""
         return self.model_type in LANGUAGE_MODELS
 
+    @property
+    def row_form(self) -> RowForm:
+        """What its rows are."""
+        if not self.is_language_model:
+            return RowForm.PAIRS
+        reads_pairs = self.model_type == "delimited_lm" or any(self.of_model.values())
+        return RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
+
     def patterns(self) -> VariablePatterns:
         """Returns the translation of patterns of variables' names."""
-        classes = {cls for stack in self.stacks.values() for cls in stack.parameters}
-        if any(stack.relative_buckets is not None for stack in self.stacks.values()):
+        classes = {cls for stack in self.stacks for cls in stack.parameters}
+        if any(stack.relative_buckets is not None for stack in self.stacks):
             classes.add("transformer.RelativePositionBias")
         if self.embedding["position"] == Reference("@transformer.PositionalEmbedding"):
             classes.add("transformer.PositionalEmbedding")
         if not self.embedding["tied_softmax"]:
             classes.add("transformer.TokenSoftmax")
-        ours = {
-            name: "encoder_stack" if stack.scope == "encoder" else "decoder_stack"
-            for name, stack in self.stacks.items()
-        }
+        ours = [
+            (stack.name, "encoder_stack" if stack.scope == "encoder" else "decoder_stack")
+            for stack in self.stacks
+        ]
         return VariablePatterns(classes, ours)
 
 
@@ -84,26 +95,27 @@ def read_model(old: OldConfig) -> OldModel:
     )
     if old.get("get_vocab_embedding_cls.cls", None) is not None:
         old.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
+    for name, value in (("bos_id", 0), ("eos_id", 1)):
+        if old.has(f"shift_targets.{name}"):
+            why = "decoders begin with id 0, and texts end with id 1"
+            old.require(f"shift_targets.{name}", [value], why, default=value)
     old.require("run.ensemble_inputs", [None], "ensembles are not supported", default=None)
     of_model: Parameters = {}
     if model_type in LANGUAGE_MODELS:
         name = old.get("Unitransformer.name", "transformer")
-        stacks = {name: read_stack(old, "", has_encoder=False)}
+        stacks = [read_stack(old, name, "")]
         of_model = _language_model(old)
         scope = ""
     else:
         stacks, scope = _two_stacks(old), "decoder"
+        if stacks[0].name == stacks[1].name:
+            of_model["shared_layers"] = True
     embedding = _embedding(old, scope)
     return OldModel(model_type, stacks, embedding, _loss(old, scope), of_model)
 
 
-def _two_stacks(old: OldConfig) -> dict[str, OldStack]:
+def _two_stacks(old: OldConfig) -> list[OldStack]:
     """Returns the encoder and the decoder."""
-    names = [old.get(f"make_bitransformer.{s}_name", s) for s in ("encoder", "decoder")]
-    if names[0] == names[1]:
-        why = "encoder and decoder with the same variables are not supported"
-        old.refuse("make_bitransformer.encoder_name", why)
-        names = ["encoder", "decoder"]
     old.require(
         "Bitransformer.shared_embedding",
         [True],
@@ -127,15 +139,30 @@ def _two_stacks(old: OldConfig) -> dict[str, OldStack]:
         if old.get(key, None, scope="encoder") != old.get(key, None, scope="decoder"):
             old.refuse(key, "encoder and decoder differ: not supported", scope="encoder")
     _require_plain(old, "encoder")
-    return {
-        name: read_stack(old, scope, has_encoder=True)
-        for name, scope in zip(names, ("encoder", "decoder"), strict=True)
-    }
+    stacks = [
+        read_stack(old, old.get(f"make_bitransformer.{scope}_name", scope), scope)
+        for scope in ("encoder", "decoder")
+    ]
+    if stacks[0].name == stacks[1].name:
+        _check_shared(old, *stacks)
+    return stacks
+
+
+def _check_shared(old: OldConfig, encoder: OldStack, decoder: OldStack) -> None:
+    """Counts two stacks with the same variables as not supported, unless their layers fit."""
+    layers = [dict(zip(s.names, s.layers, strict=True)) for s in (encoder, decoder)]
+    fits = all(layers[1].get(name) == cls for name, cls in layers[0].items())
+    if not fits or encoder.num_layers != decoder.num_layers or not encoder.block_scope:
+        why = "an encoder shares variables with a decoder that has the same layers by name only"
+        old.refuse("make_bitransformer.encoder_name", why)
 
 
 def _language_model(old: OldConfig) -> Parameters:
+    prefix = old.get("Unitransformer.input_full_attention", default=False)
     return {
-        "prefix": old.get("Unitransformer.input_full_attention", default=False),
+        "prefix": prefix,
+        # Rows that are not packed have no mask of padding in the original.
+        "prefix_has_padding": prefix,
         "loss_on_targets_only": old.get("Unitransformer.loss_on_targets_only", default=False),
     }
 
@@ -197,15 +224,17 @@ def _loss(old: OldConfig, scope: str) -> Parameters:
 
 def write_model(model: OldModel, draft: Draft, microbatches: int) -> None:
     """Adds the model to a file."""
-    stacks = list(model.stacks.values())
+    stacks = model.stacks
     if model.is_language_model:
         draft.include("models/decoder_only.gin")
         draft.bind("transformer.DecoderOnly", model.of_model)
     elif any(stack.relative_buckets is None for stack in stacks):
         draft.include("models/encoder_decoder.gin")
+        draft.bind("transformer.EncoderDecoder", model.of_model)
     else:
         is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
         draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
+        draft.bind("transformer.EncoderDecoder", model.of_model)
     _write_stacks(model, draft)
     embedding = dict(model.embedding)
     draft.macro("D_MODEL", embedding.pop("d_model"))
@@ -235,8 +264,11 @@ def _write_loss(model: OldModel, draft: Draft, microbatches: int) -> None:
 
 def _write_stacks(model: OldModel, draft: Draft) -> None:
     """Adds the parameters of the layers, without a scope where all stacks have the same."""
-    stacks = list(model.stacks.values())
+    stacks = model.stacks
     macros: dict[str, Any] = {}
+    if not any(cls in stack.parameters for stack in stacks for cls in _WITH_D_FF):
+        sizes = (stack.parameters.get("moe.Experts") for stack in stacks)
+        macros["D_FF"] = next((size["hidden_size"] for size in sizes if size), 0)
     numbers = [stack.num_layers for stack in stacks]
     draft.macro("NUM_LAYERS", numbers[0])
     for stack in stacks:
@@ -264,7 +296,7 @@ def _write_parameter(
     cls: str,
     name: str,
     values: dict[int, Any],
-    stacks: list[OldStack],
+    stacks: Sequence[OldStack],
 ) -> None:
     """Adds one parameter of the classes of several stacks."""
     macro = _MACROS.get((cls, name))
@@ -280,7 +312,7 @@ def _write_parameter(
 
 def _write_relative_bias(model: OldModel, draft: Draft) -> None:
     """Adds the logits by distance that the blocks of a stack share."""
-    stacks = list(model.stacks.values())
+    stacks = model.stacks
     buckets = [stack.relative_buckets for stack in stacks]
     if all(number is None for number in buckets):
         return

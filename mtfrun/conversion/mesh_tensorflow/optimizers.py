@@ -62,7 +62,7 @@ def _adafactor(
         draft.bind("optim.ParameterScale", _without(scale, {"minimum": 1e-3, "exclude": []}))
     if parameters["parameter_scale"] and not draft.has("optim.ParameterScale"):
         del parameters["parameter_scale"]
-    defaults = {
+    defaults: dict[str, Any] = {
         "decay_rate": None,
         "beta1": 0.0,
         "epsilon1": 1e-30,
@@ -86,7 +86,7 @@ def _decay_rate(old: OldConfig, draft: Draft) -> Reference | None:
     return Reference("@decay_rate/optim.Shifted()")
 
 
-def _adam(old: OldConfig, draft: Draft, patterns: VariablePatterns) -> tuple[str, dict[str, Any]]:
+def _adam(old: OldConfig, _: Draft, patterns: VariablePatterns) -> tuple[str, dict[str, Any]]:
     def get(name: str, default: Any) -> Any:
         return old.get(f"AdamWeightDecayOptimizer.{name}", default)
 
@@ -105,13 +105,12 @@ def _adam(old: OldConfig, draft: Draft, patterns: VariablePatterns) -> tuple[str
     return "optim.Adam", _without(parameters, defaults)
 
 
-def _momentum(
-    old: OldConfig, draft: Draft, patterns: VariablePatterns
-) -> tuple[str, dict[str, Any]]:
-    return "optim.Momentum", {"momentum": old.get("MomentumOptimizer.momentum", 0.9)}
+def _momentum(old: OldConfig, *_: object) -> tuple[str, dict[str, Any]]:
+    momentum = old.get("MomentumOptimizer.momentum", 0.9)
+    return "optim.Momentum", {"momentum": momentum, "delayed": True}
 
 
-def _sgd(old: OldConfig, draft: Draft, patterns: VariablePatterns) -> tuple[str, dict[str, Any]]:
+def _sgd(*_: object) -> tuple[str, dict[str, Any]]:
     return "optim.Sgd", {}
 
 

@@ -11,11 +11,15 @@ from typing import Any
 
 from mtfrun.conversion.mesh_tensorflow.old_gin import MacroName, Reference, Statement
 
-_ATTENTION, _FEED_FORWARD = Reference("SelfAttention", False), Reference("DenseReluDense", False)
-_TO_ENCODER = Reference("EncDecAttention", False)
+
+def _reference(name: str) -> Reference:
+    return Reference(name, called=False)
+
+
+_ATTENTION, _FEED_FORWARD = _reference("SelfAttention"), _reference("DenseReluDense")
+_TO_ENCODER = _reference("EncDecAttention")
 _NORM, _CALL, _DROPOUT, _RESIDUAL = (
-    Reference(f"sublayer_{name}", False)
-    for name in ("rms_norm", "call_layer", "dropout", "residual")
+    _reference(f"sublayer_{name}") for name in ("rms_norm", "call_layer", "dropout", "residual")
 )
 _LAYOUT = "ensemble:ensemble,batch:batch,d_ff:model,heads:model,vocab:model,experts:batch"
 
@@ -47,10 +51,10 @@ _VALUES: dict[str, Any] = {
     "LocalSelfAttention.dropout_rate": MacroName("dropout_rate"),
     "sublayer_dropout.dropout_rate": MacroName("dropout_rate"),
     "run.sequence_length": {"inputs": 512, "targets": 512},
-    "run.optimizer": Reference("AdafactorOptimizer", False),
+    "run.optimizer": _reference("AdafactorOptimizer"),
     "run.layout_rules": _LAYOUT,
-    "run.learning_rate_schedule": Reference("learning_rate_schedule_noam", False),
-    "run.mesh_shape": Reference("tpu_mesh_shape", True),
+    "run.learning_rate_schedule": _reference("learning_rate_schedule_noam"),
+    "run.mesh_shape": Reference("tpu_mesh_shape", called=True),
     "serialize_num_microbatches.tokens_per_microbatch_per_replica": 2048,
     "get_variable_dtype.activation_dtype": "bfloat16",
 }

@@ -101,11 +101,11 @@ class VariablePatterns:
     Attributes:
       classes: our classes that the model has, also PositionalEmbedding, and TokenSoftmax for a
         kernel of its own.
-      stacks: their names in the original by ours: {"encoder": "encoder_stack"}.
+      stacks: pairs of their names in the original and ours: ("encoder", "encoder_stack").
     """
 
     classes: Collection[str]
-    stacks: dict[str, str]
+    stacks: Sequence[tuple[str, str]]
 
     def translated(
         self, old: OldConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
@@ -120,7 +120,7 @@ class VariablePatterns:
         """
         expressions = [re.escape(p) if is_text else p for p in patterns]
         try:
-            selected = [self._selects(expressions, *kind) for kind in self._kinds()]
+            selected = [self._selects(expressions, examples) for _, examples in self._kinds()]
         except re.error as error:
             old.refuse(target, f"no regular expression: {error}")
             return []
@@ -146,19 +146,19 @@ class VariablePatterns:
                 continue
             if not kind.in_stack:
                 prefix = "^" if "softmax" in kind.pattern or "position" in kind.pattern else ""
-                is_language_model = "transformer" in self.stacks
+                is_language_model = len(self.stacks) == 1
                 examples = [
                     e for e in kind.examples if e.startswith("transformer/") == is_language_model
                 ]
                 kinds.append((prefix + kind.pattern, examples))
                 continue
-            for old_name, ours in self.stacks.items():
+            for old_name, ours in self.stacks:
                 examples = [f"{old_name}/{example}" for example in kind.examples]
                 kinds.append((f"^{ours}/.*{kind.pattern}", examples))
         return kinds
 
     @staticmethod
-    def _selects(expressions: Sequence[str], ours: str, examples: Sequence[str]) -> bool | None:
+    def _selects(expressions: Sequence[str], examples: Sequence[str]) -> bool | None:
         """Returns whether a kind is selected; None for a part of it."""
         found = {any(re.search(e, name) for e in expressions) for name in examples}
         return found.pop() if len(found) == 1 else None

@@ -38,8 +38,8 @@ class Outputs(NamedTuple):
     truncated: tf.Tensor
 
 
-class _Rows(NamedTuple):
-    """Rows that are decoded.
+class Rows(NamedTuple):
+    """Rows made of prompts.
 
     Attributes:
       ids: int32 [batch, width], padded.
@@ -73,10 +73,15 @@ class DecodingGraph:
 
     Args:
       decoding: on one device, restored.
+
+    Attributes:
+      table: what happens to rows.
+      num_ids: the size of the vocabulary of prompts.
     """
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
+        self.num_ids = decoding.prompting.prompt_vocabulary.size
         self._form = decoding.prompting.form
         self.table: RowTable = row_table(decoding)
         self._pad_id = decoding.prompting.output_vocabulary.pad_id
@@ -89,18 +94,18 @@ class DecodingGraph:
           ids: int32 [batch, length], without an end, padded on the right with anything.
           lengths: int32 [batch], the ids of each prompt.
         """
-        rows = self._rows(ids, lengths)
+        rows = self.rows(ids, lengths)
         if not self._decoding.predicts_first_id:
             check = tf.debugging.assert_positive(
                 rows.prefix, "a prompt is empty, and the model does not predict a first token"
             )
             with tf.control_dependencies([check]):
-                rows = _Rows(*map(tf.identity, rows))
+                rows = Rows(*map(tf.identity, rows))
         found = self._decoded(rows)
         read = tf.minimum(lengths, self._form.longest)
         return self._outputs(found, rows, read, lengths - read)
 
-    def _rows(self, ids: tf.Tensor, lengths: tf.Tensor) -> _Rows:
+    def rows(self, ids: tf.Tensor, lengths: tf.Tensor) -> Rows:
         """Returns the rows of prompts, cut off as `RowForm.ids` does it."""
         form = self._form
         kept = tf.minimum(lengths, form.longest)
@@ -114,7 +119,7 @@ class DecodingGraph:
         row_ids = tf.where(positions < kept[:, None], row_ids, form.padding)
         for i, number in enumerate(form.after):
             row_ids = tf.where(positions == kept[:, None] + i, number, row_ids)
-        return _Rows(
+        return Rows(
             row_ids,
             kept + len(form.after),
             *(
@@ -123,7 +128,7 @@ class DecodingGraph:
             ),
         )
 
-    def _decoded(self, rows: _Rows) -> _Found:
+    def _decoded(self, rows: Rows) -> _Found:
         """Returns the hypotheses, program by program, in the batches of `Decoding`."""
         # Rows of a program follow each other, those of the shortest prefix first.
         key = rows.program * (int(self.table.prefix.max()) + 1) + rows.prefix
@@ -140,7 +145,7 @@ class DecodingGraph:
         return found
 
     def _decoded_by(
-        self, shape: DecodingShape, rows: _Rows, lines: tf.Tensor, found: _Found
+        self, shape: DecodingShape, rows: Rows, lines: tf.Tensor, found: _Found
     ) -> _Found:
         """Returns the hypotheses so far and those of the rows of one program, `lines`."""
         size, number = self._decoding.rows, tf.size(lines)
@@ -163,7 +168,7 @@ class DecodingGraph:
         )
         return found
 
-    def _batch(self, shape: DecodingShape, rows: _Rows, lines: tf.Tensor) -> _Found:
+    def _batch(self, shape: DecodingShape, rows: Rows, lines: tf.Tensor) -> _Found:
         """Returns the hypotheses of a full batch, of which the first rows are `lines`."""
         size, mesh = self._decoding.rows, self._decoding.experiment.mesh
         batch = mtf.Dimension("batch", size)
@@ -192,9 +197,7 @@ class DecodingGraph:
         missing = self.table.longest - ids.shape[-1]
         return _Found(tf.pad(ids, [[0, 0], [0, 0], [0, missing]]), scores, finished)
 
-    def _features(
-        self, shape: DecodingShape, rows: _Rows, lines: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def _features(self, shape: DecodingShape, rows: Rows, lines: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the features [rows, length] of a batch, as `Prompting.features` does."""
         size, lengths = self._decoding.rows, dict(shape.lengths)
         padding = self._decoding.prompting.features([], size, lengths)
@@ -212,9 +215,7 @@ class DecodingGraph:
             features[TARGETS] = tf.where(ids == form.mask, 0, ids)
         return features
 
-    def _outputs(
-        self, found: _Found, rows: _Rows, read: tf.Tensor, truncated: tf.Tensor
-    ) -> Outputs:
+    def _outputs(self, found: _Found, rows: Rows, read: tf.Tensor, truncated: tf.Tensor) -> Outputs:
         """Returns the best hypotheses of every row, without prefix and end."""
         number = self._decoding.num_outputs
         filled = found.scores > EMPTY_BELOW  # as `decoding.n_best`

@@ -38,6 +38,9 @@ def export_saved_model(
     root.variables_by_path = {
         path: variable.variable for path, variable in experiment.model.named_variables().items()
     }
+    root.converters = list(offered.converters)
+    files = {file: None for vocabulary in offered.vocabularies for file in vocabulary.files}
+    root.assets = [tf.saved_model.Asset(str(pathlib.Path(file).expanduser())) for file in files]
     functions = {}
     # Signatures may share a function, which is traced once.
     traced: dict[int, tf.types.experimental.ConcreteFunction] = {}

@@ -35,12 +35,14 @@ class Served(NamedTuple):
       default: the name of the one that requests without a name mean.
       settings: further facts for people and clients, as JSON.
       vocabularies: whose files are among the assets.
+      converters: what the signatures use besides the model's variables.
     """
 
     signatures: Mapping[str, Signature]
     default: str
     settings: Mapping[str, Any]
     vocabularies: Sequence[Vocabulary] = ()
+    converters: Sequence[tf.Module] = ()
 
 
 @functools.singledispatch

@@ -7,27 +7,47 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from mtfrun.conversion.saved_model.decoding_graph import DecodingGraph, Outputs
+from mtfrun.conversion.saved_model.id_inputs import ID_INPUTS, checked
+from mtfrun.conversion.saved_model.label_graph import LabelGraph
+from mtfrun.conversion.saved_model.logits_graph import LogitsGraph, logits_signatures
 from mtfrun.conversion.saved_model.signatures import Served, Signature, served
 from mtfrun.conversion.saved_model.texts_graph import (
     Decoder,
     Encoder,
     decoder_of,
     encoder_of,
+    labels_of,
     replaced,
 )
 from mtfrun.experiment import Decoding
+from mtfrun.experiment.inference import required
+from mtfrun.models import TextModel
 
 
 @served.register
 def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
     prompting = inference.prompting
     graph = DecodingGraph(inference)
-    by_ids = _of_ids(graph, prompting.prompt_vocabulary.size)
-    encoder = encoder_of(prompting.prompt_vocabulary)
-    decoder = decoder_of(prompting.output_vocabulary, continuing=prompting.continues)
+    by_ids = _of_ids(graph)
+    encoder = encoder_of(prompting.prompt_vocabulary, tensorflow_text=tensorflow_text)
+    decoder = decoder_of(
+        prompting.output_vocabulary,
+        continuing=prompting.continues,
+        tensorflow_text=tensorflow_text,
+    )
     signatures = {"decode": by_ids, "decode_ids": by_ids}
     if encoder is not None and decoder is not None:
         signatures["decode"] = _of_texts(graph, encoder, decoder)
+    model = required(inference.experiment.model, TextModel, "--format=saved_model", "set it")
+    signatures |= logits_signatures(inference.experiment, model, inference.rows)
+    labels = labels_of(prompting.output_vocabulary)
+    if labels is not None:
+        logits = LogitsGraph(inference.experiment, model, model.required_features, inference.rows)
+        classifier = LabelGraph(graph, logits, labels)
+        signatures["classify_ids"] = classifier.of_ids()
+        signatures["classify"] = (
+            classifier.of_ids() if encoder is None else classifier.of_texts(encoder)
+        )
     settings = {
         "longest_prompt": prompting.form.longest,
         "longest_output": graph.table.longest_output,
@@ -36,33 +56,18 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
         "pad_id": prompting.output_vocabulary.pad_id,
     }
     vocabularies = [prompting.prompt_vocabulary, prompting.output_vocabulary]
-    return Served(signatures, "decode", settings, vocabularies)
+    converters = [converter for converter in (encoder, decoder) if converter is not None]
+    return Served(signatures, "decode", settings, vocabularies, converters)
 
 
-def _of_ids(graph: DecodingGraph, size: int) -> Signature:
-    """Returns the signature of prompts that are ids, below `size`."""
+def _of_ids(graph: DecodingGraph) -> Signature:
+    """Returns the signature of prompts that are ids."""
 
     def decode_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        checks = [
-            tf.debugging.assert_non_negative(lengths, "lengths must not be negative"),
-            tf.debugging.assert_less_equal(
-                lengths, tf.shape(ids)[1], "lengths must be at most the number of columns of ids"
-            ),
-            tf.debugging.assert_less(
-                _within(ids, lengths), size, f"ids must be below {size}, the vocabulary's size"
-            ),
-            tf.debugging.assert_non_negative(_within(ids, lengths), "ids must not be negative"),
-        ]
-        with tf.control_dependencies(checks):
-            ids, lengths = tf.identity(ids), tf.identity(lengths)
-        outputs = graph(ids, lengths)
+        outputs = graph(*checked(ids, lengths, graph.num_ids))
         return {"ids": outputs.ids, "lengths": outputs.lengths, **_numbers(outputs)}
 
-    inputs = [
-        tf.TensorSpec([None, None], tf.int32, "ids"),
-        tf.TensorSpec([None], tf.int32, "lengths"),
-    ]
-    return Signature(inputs, decode_ids, "ids of prompts, without an end, to ids of outputs")
+    return Signature(ID_INPUTS, decode_ids, "ids of prompts, without an end, to ids of outputs")
 
 
 def _of_texts(graph: DecodingGraph, encoder: Encoder, decoder: Decoder) -> Signature:
@@ -98,8 +103,3 @@ def _numbers(outputs: Outputs) -> dict[str, tf.Tensor]:
         "output_tokens": outputs.tokens[:, 0],
         "finished": outputs.finished[:, 0],
     }
-
-
-def _within(ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    """Returns the ids, 0 for padding."""
-    return tf.where(tf.sequence_mask(lengths, tf.shape(ids)[1]), ids, 0)

@@ -1,9 +1,10 @@
-"""Texts to ids and back as operations of TensorFlow, which every program has."""
+"""Texts to ids and back as operations of TensorFlow."""
 
 from __future__ import annotations
 
+import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,23 +25,50 @@ class GraphIds(NamedTuple):
     lengths: tf.Tensor
 
 
-Encoder = Callable[[tf.Tensor], GraphIds]
-"""Returns the ids of texts, strings [texts] of any bytes."""
+class Encoder(tf.Module, abc.ABC):  # type: ignore[misc]
+    """Texts to ids, as `Vocabulary.encode`."""
 
-Decoder = Callable[[tf.Tensor], tf.Tensor]
-"""Returns the texts [texts] of ids, int32 [texts, length], which have no end."""
+    @abc.abstractmethod
+    def __call__(self, texts: tf.Tensor) -> GraphIds:
+        """Returns the ids of texts, strings [texts] of any bytes."""
+
+
+class Decoder(tf.Module, abc.ABC):  # type: ignore[misc]
+    """Ids to texts, as `Vocabulary.decode` or `decode_continuation`."""
+
+    @abc.abstractmethod
+    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the texts [texts] of ids, int32 [texts, length], without an end."""
 
 
 @functools.singledispatch
-def encoder_of(vocabulary: Vocabulary) -> Encoder | None:
-    """Returns `vocabulary.encode` as operations of TensorFlow, None if it has no such form."""
+def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | None:
+    """Returns the encoder of a vocabulary, None if it has none.
+
+    Args:
+      vocabulary: of prompts.
+      tensorflow_text: whether operations of tensorflow_text may be used.
+    """
+    del vocabulary, tensorflow_text
+
+
+@functools.singledispatch
+def decoder_of(
+    vocabulary: Vocabulary, *, continuing: bool, tensorflow_text: bool
+) -> Decoder | None:
+    """Returns the decoder of a vocabulary, for texts that continue others or not, likewise."""
+    del vocabulary, continuing, tensorflow_text
+
+
+@functools.singledispatch
+def labels_of(vocabulary: Vocabulary) -> Mapping[str, int] | None:
+    """Returns the ids of all texts of a vocabulary of labels; None for running text."""
     del vocabulary
 
 
-@functools.singledispatch
-def decoder_of(vocabulary: Vocabulary, *, continuing: bool) -> Decoder | None:
-    """Returns `vocabulary.decode`, or `decode_continuation`, likewise."""
-    del vocabulary, continuing
+@labels_of.register
+def _(vocabulary: LabelVocabulary) -> Mapping[str, int]:
+    return {label: int(vocabulary.encode(label)[0]) for label in vocabulary.labels}
 
 
 def replaced(texts: tf.Tensor) -> tf.Tensor:
@@ -50,44 +78,69 @@ def replaced(texts: tf.Tensor) -> tf.Tensor:
     )
 
 
-@encoder_of.register
-def _(vocabulary: ByteVocabulary) -> Encoder:
-    # The first byte's id, whatever the vocabulary is.
-    offset = int(vocabulary.encode(b"\0")[0])
+class _ByteEncoder(Encoder):
+    """Bytes to ids."""
 
-    def encode(texts: tf.Tensor) -> GraphIds:
+    def __init__(self, vocabulary: ByteVocabulary) -> None:
+        super().__init__()
+        self._offset = int(vocabulary.encode(b"\0")[0])
+
+    def __call__(self, texts: tf.Tensor) -> GraphIds:
+        """Returns the ids of texts."""
         lengths = tf.strings.length(texts)
-        longest = tf.maximum(tf.reduce_max(lengths, axis=0), 1)
+        longest = tf.maximum(tf.reduce_max(lengths), 1)
         values = tf.io.decode_raw(texts, tf.uint8, fixed_length=longest)
-        return GraphIds(tf.cast(values, tf.int32) + offset, lengths)
+        return GraphIds(tf.cast(values, tf.int32) + self._offset, lengths)
 
-    return encode
+
+class _ByteDecoder(Decoder):
+    """Ids to bytes."""
+
+    def __init__(self, vocabulary: ByteVocabulary) -> None:
+        super().__init__()
+        offset = int(vocabulary.encode(b"\0")[0])
+        # A byte that never occurs in UTF-8 stands for ids that are no bytes.
+        texts = np.full([vocabulary.size], b"\xff", object)
+        texts[offset : offset + 256] = [bytes([value]) for value in range(256)]
+        texts[vocabulary.pad_id] = b""
+        self._text_of_id = tuple(texts)
+
+    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the texts of ids."""
+        texts = tf.gather(tf.constant(list(self._text_of_id)), ids)
+        return replaced(tf.strings.reduce_join(texts, axis=-1))
+
+
+class _LabelDecoder(Decoder):
+    """The first id to a label."""
+
+    def __init__(self, vocabulary: LabelVocabulary) -> None:
+        super().__init__()
+        self._pad_id = vocabulary.pad_id
+        self._text_of_id = tuple(
+            vocabulary.decode([number]).encode() for number in range(vocabulary.size)
+        )
+
+    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the labels of ids; a model may have more ids than there are labels."""
+        first = ids[:, 0]
+        number = tf.where(first < len(self._text_of_id), first, self._pad_id)
+        return tf.gather(tf.constant(list(self._text_of_id)), number)
+
+
+@encoder_of.register
+def _(vocabulary: ByteVocabulary, *, tensorflow_text: bool) -> Encoder:
+    del tensorflow_text
+    return _ByteEncoder(vocabulary)
 
 
 @decoder_of.register
-def _(vocabulary: ByteVocabulary, *, continuing: bool) -> Decoder:
-    del continuing
-    offset = int(vocabulary.encode(b"\0")[0])
-    # A byte that never occurs in UTF-8 stands for ids that are no bytes.
-    text_of_id = np.full([vocabulary.size], b"\xff", object)
-    text_of_id[offset : offset + 256] = [bytes([value]) for value in range(256)]
-    text_of_id[vocabulary.pad_id] = b""
-
-    def decode(ids: tf.Tensor) -> tf.Tensor:
-        table = tf.constant(text_of_id.tolist())
-        return replaced(tf.strings.reduce_join(tf.gather(table, ids), axis=-1))
-
-    return decode
+def _(vocabulary: ByteVocabulary, *, continuing: bool, tensorflow_text: bool) -> Decoder:
+    del continuing, tensorflow_text
+    return _ByteDecoder(vocabulary)
 
 
 @decoder_of.register
-def _(vocabulary: LabelVocabulary, *, continuing: bool) -> Decoder:
-    del continuing
-    text_of_id = [vocabulary.decode([number]).encode() for number in range(vocabulary.size)]
-
-    def decode(ids: tf.Tensor) -> tf.Tensor:
-        # A model may have more ids than there are labels.
-        number = tf.where(ids[:, 0] < len(text_of_id), ids[:, 0], vocabulary.pad_id)
-        return tf.gather(tf.constant(text_of_id), number)
-
-    return decode
+def _(vocabulary: LabelVocabulary, *, continuing: bool, tensorflow_text: bool) -> Decoder:
+    del continuing, tensorflow_text
+    return _LabelDecoder(vocabulary)

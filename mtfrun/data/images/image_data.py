@@ -191,10 +191,15 @@ class ImageData(Data):
         return rows, cols
 
     @property
-    def _crop_of_evaluation(self) -> Crop:
+    def centre_crop(self) -> CentreCrop | None:
+        """The window of an image in evaluation and classification; None for the whole image."""
         if self.image_size is None:
-            return WholeImage()
+            return None
         return CentreCrop(self.image_size, self.resize or round(self.image_size * _RESIZE))
+
+    @property
+    def _crop_of_evaluation(self) -> Crop:
+        return self.centre_crop or WholeImage()
 
     def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
         has_one_size = self.source.size[0] is not None

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.images.scaling import fitted
 from mtfrun.data.images.stored_image import EncodedImage
 
 FORMATS = ("PNG", "JPEG")
@@ -48,7 +49,7 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
     rows, cols, channels = size
     image, _ = _opened(read_file(path), channels, path)
     if image.size != (cols, rows):
-        image = ImageOps.fit(image, (cols, rows), Image.Resampling.BICUBIC)
+        image = fitted(image, (rows, cols), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(rows, cols, channels)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from mtfrun.data.images.scaling import Box, scaled
+
 _JPEG = b"\xff\xd8"
 # JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size for less time.
 _RATIOS = (8, 4, 2)
@@ -119,7 +121,7 @@ def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
 
 
 def _scaled(
-    pixels: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+    pixels: np.ndarray, size: tuple[int, int], box: Box | None = None
 ) -> np.ndarray:
     """Returns pixels [rows, cols, channels] scaled to another number of rows and columns.
 
@@ -132,5 +134,5 @@ def _scaled(
     if (rows, cols) == size:
         return pixels
     image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    scaled = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box)
-    return np.asarray(scaled).reshape(*size, channels)
+    image = scaled(image, size, Image.Resampling.BILINEAR, box)
+    return np.asarray(image).reshape(*size, channels)

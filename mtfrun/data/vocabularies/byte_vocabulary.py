@@ -7,13 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtfrun.data.vocabularies.vocabulary import EncodedTexts, Vocabulary, before_end
+from mtfrun.data.vocabularies.vocabulary import (
+    EncodedTexts,
+    Vocabulary,
+    before_end,
+    model_size,
+)
 
 
 class ByteVocabulary(Vocabulary):
     """UTF-8 bytes as ids of ByT5: 0 is padding, 1 the end, 2 unknown, and b + 3 the byte b.
 
-    The 259 ids are padded to 384 so that a mesh axis can divide the vocabulary.
+    The 259 ids are padded to 384, as in ByT5, so that a mesh axis can divide the vocabulary.
 
     The sentinels of span corruption are the last 100 ids of bytes from the end, 258, 257, ..., 159:
     ByT5 was trained with them, not with ids of their own (section 3.1 of the paper: "we find it
@@ -22,6 +27,9 @@ class ByteVocabulary(Vocabulary):
     trained.
 
     Source: Xue et al. 2021, "ByT5", https://arxiv.org/abs/2105.13626.
+
+    Args:
+      size: the number of ids of a model, at least 259.
 
     >>> vocabulary = ByteVocabulary()
     >>> vocabulary.encode("né").tolist()
@@ -34,7 +42,6 @@ class ByteVocabulary(Vocabulary):
     [258, 257, 256]
     """
 
-    size = 384
     pad_id = 0
     end_id = 1
     unknown_id = 2
@@ -43,6 +50,14 @@ class ByteVocabulary(Vocabulary):
     _last_byte_id = 258
     _num_sentinels = 100
     _invalid_byte = 0xFF  # never occurs in UTF-8, so that it decodes to the replacement character
+
+    def __init__(self, size: int = 384) -> None:
+        self._size = model_size("a vocabulary of bytes", self._last_byte_id + 1, size)
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return self._size
 
     @property
     def sentinels(self) -> np.ndarray:
@@ -62,7 +77,7 @@ class ByteVocabulary(Vocabulary):
         return hashlib.sha256(f"ByteVocabulary {self.size}".encode()).hexdigest()
 
     def __repr__(self) -> str:
-        return "ByteVocabulary()"
+        return f"ByteVocabulary({'' if self.size == 384 else self.size})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of the bytes of `text`."""

@@ -17,6 +17,8 @@ from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
     Vocabulary,
     before_end,
+    check_pad_id,
+    model_size,
     padded_size,
     read_vocabulary_file,
 )
@@ -38,11 +40,11 @@ class HuggingFaceVocabulary(Vocabulary):
 
     Needs the extra: pip install 'mtfrun[tokenizers]'.
 
-    Ids are those of the file. Models take id 0 for padding, so that id 0 must be a special token:
-    <pad> in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece
-    of text, as in GPT-2's and Qwen's ("!"), the file is refused: that piece would be taken for
-    padding. No tokens are added before or after a text except the end. The sentinels are the added
-    tokens <extra_id_0>, <extra_id_1>, ... The size is padded to a multiple of 128.
+    Ids are those of the file. Where models take id 0 for padding, it must be a special token: <pad>
+    in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of text,
+    as in GPT-2's and Qwen's ("!"), models need `TokenEmbedding.padding_id` -1, and this class the
+    same `pad_id`. No tokens are added before or after a text except `begin_token` and the end. The
+    sentinels are the added tokens <extra_id_0>, <extra_id_1>, ...
 
     `bytes_per_id` follows the file's decoder: bytes for byte-level tokenizers and for byte
     fallback, a space for each mark of one. What the normalizer changed is counted as `decode`
@@ -53,21 +55,30 @@ class HuggingFaceVocabulary(Vocabulary):
       end_token: the special token that ends a text; by default the first of </s>, <|endoftext|>,
         <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] that the file has.
       unknown_token: by default the model's, else <unk>, [UNK] or <|unk|>, else that of id 0.
+      begin_token: the special token before every text that continues no other; None for none.
+      size: the number of ids of a model that was made for this tokenizer; by default the ids,
+        rounded up to a multiple of 128.
+      pad_id: the id of padding, 0, or -1 where 0 is a token.
 
     Attributes:
       unpadded_size: number of ids of the file; the ids from there on only pad.
     """
-
-    pad_id = 0
 
     def __init__(
         self,
         tokenizer_file: str,
         end_token: str | None = None,
         unknown_token: str | None = None,
+        *,
+        begin_token: str | None = None,
+        size: int | None = None,
+        pad_id: int = 0,
     ):
         self._file = tokenizer_file
-        self._arguments = (end_token, unknown_token)
+        self._pad_id = check_pad_id(type(self).__name__, pad_id)
+        self._arguments: tuple[str | None, ...] = (end_token, unknown_token)
+        if begin_token is not None:
+            self._arguments += (begin_token,)
         content = read_vocabulary_file(
             tokenizer_file, "HuggingFaceVocabulary.tokenizer_file", "save_pretrained writes one"
         )
@@ -76,23 +87,32 @@ class HuggingFaceVocabulary(Vocabulary):
         self._added = {
             token["content"]: token["id"] for token in self._settings.get("added_tokens") or []
         }
-        self._check_padding()
+        if pad_id == 0:
+            self._check_padding()
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         self.unpadded_size = max(self._tokens.values()) + 1
+        self._size = model_size(tokenizer_file, self.unpadded_size, size)
         model_token = (self._settings.get("model") or {}).get("unk_token")
         self._end_id = self._first_id("end_token", end_token, _END_TOKENS)
         if unknown_token is None and not self._tokens.keys() & {model_token, *_UNKNOWN_TOKENS}:
-            self._unknown_id = self.pad_id
+            self._unknown_id = 0
         else:
             names = (model_token, *_UNKNOWN_TOKENS)
             self._unknown_id = self._first_id("unknown_token", unknown_token, names)
+        begin = () if begin_token is None else (self._first_id("begin_token", begin_token, ()),)
+        self._begin_ids = np.array(begin, np.int32)
         if self._end_id == self.pad_id:
             raise self._lacks("end_token", f'"{end_token}" is padding')
 
     @property
     def size(self) -> int:
-        """Number of ids, a multiple of 128."""
-        return padded_size(self.unpadded_size)
+        """Number of ids, a multiple of 128 where none is given."""
+        return self._size
+
+    @property
+    def pad_id(self) -> int:
+        """The id of padding."""
+        return self._pad_id
 
     @property
     def end_id(self) -> int:
@@ -119,9 +139,10 @@ class HuggingFaceVocabulary(Vocabulary):
         bytes_per_id = np.zeros([self.size], np.int32)
         decoder = _Decoder(self._settings)
         for token, number in self._tokens.items():
-            if number and token not in self._added:
+            if number != self.pad_id and token not in self._added:
                 bytes_per_id[number] = decoder.bytes_of(token)
-        bytes_per_id[self._unknown_id] = 0
+        if self._unknown_id == self.pad_id or self._unknown_id:
+            bytes_per_id[self._unknown_id] = 0
         bytes_per_id[self._end_id] = -int(decoder.space_before_text)
         return bytes_per_id
 
@@ -130,12 +151,27 @@ class HuggingFaceVocabulary(Vocabulary):
         """Hexadecimal SHA-256 of the file and the arguments."""
         return self._fingerprint
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The tokenizer.json."""
+        return [self._file]
+
     def __repr__(self) -> str:
-        end_token, unknown_token = self._arguments
-        return f"HuggingFaceVocabulary({self._file!r}, {end_token!r}, {unknown_token!r})"
+        settings = [repr(self._file), *map(repr, self._arguments[:2])]
+        if len(self._begin_ids):
+            settings.append(f"begin_token={self._arguments[2]!r}")
+        if self._size != padded_size(self.unpadded_size):
+            settings.append(f"size={self._size}")
+        if self._pad_id:
+            settings.append(f"pad_id={self._pad_id}")
+        return f"HuggingFaceVocabulary({', '.join(settings)})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text."""
+        return np.concatenate([self._begin_ids, self.encode_continuation(text)])
+
+    def encode_continuation(self, text: str | bytes) -> np.ndarray:
+        """Returns the ids of a text that continues another one: nothing is put before it."""
         return np.array(
             self._tokenizer.encode(_as_text(text), add_special_tokens=False).ids, np.int32
         )
@@ -145,16 +181,19 @@ class HuggingFaceVocabulary(Vocabulary):
         encoded = self._tokenizer.encode_batch_fast(
             [_as_text(text) for text in texts], add_special_tokens=False
         )
-        lengths = np.array([len(encoding.ids) for encoding in encoded], np.int64)
+        begin = len(self._begin_ids)
+        lengths = np.array([begin + len(encoding.ids) for encoding in encoded], np.int64)
         ids = np.zeros([lengths.sum()], np.int32)
         for encoding, end in zip(encoded, np.cumsum(lengths), strict=True):
-            ids[end - len(encoding.ids) : end] = encoding.ids
+            first = end - len(encoding.ids)
+            ids[first:end] = encoding.ids
+            ids[first - begin : first] = self._begin_ids
         return EncodedTexts(ids, lengths)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text before the first end id; ids that the file lacks become unknown."""
         array = before_end(ids, self.end_id)
-        array = array[array != self.pad_id]
+        array = array[~np.isin(array, [self.pad_id, *self._begin_ids])]
         has_token = (array >= 0) & (array < self.unpadded_size)
         array = np.where(has_token, array, self.unknown_id)
         return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))

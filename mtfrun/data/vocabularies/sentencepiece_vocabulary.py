@@ -17,7 +17,8 @@ from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
     Vocabulary,
     before_end,
-    padded_size,
+    check_pad_id,
+    model_size,
     read_vocabulary_file,
 )
 
@@ -49,6 +50,25 @@ class _Loaded(NamedTuple):
     removes_spaces: bool
 
 
+class SentencePieceModels(NamedTuple):
+    """The content of a model's file, and models made of it, for other programs.
+
+    Attributes:
+      encoder: the content.
+      continuing_encoder: encodes without a space before the text.
+      decoder: decodes sentinels as well.
+      continuing_decoder: decodes sentinels as well, and keeps a space at the beginning.
+      removes_spaces: see `_Loaded`; the encoder puts a space there again, so that it encodes
+        continuations that begin with white space.
+    """
+
+    encoder: bytes
+    continuing_encoder: bytes
+    decoder: bytes
+    continuing_decoder: bytes
+    removes_spaces: bool
+
+
 class SentencePieceVocabulary(Vocabulary):
     """The pieces of a SentencePiece model, then `extra_ids` sentinels, as T5 numbers them.
 
@@ -75,15 +95,29 @@ class SentencePieceVocabulary(Vocabulary):
 
     Args:
       sentencepiece_model_file: the model; `mtfrun vocab train` makes one. Its padding must be id 0,
-        as in T5's, whose end is 1 and unknown 2.
+        as in T5's, whose end is 1 and unknown 2, unless `pad_id` is -1.
       extra_ids: number of sentinels.
+      size: the number of ids of a model that was made for this vocabulary; by default the ids,
+        rounded up to a multiple of 128.
+      pad_id: -1 for models of which id 0 is a token, such as Llama's; it is the unknown one.
+      puts_begin: whether texts begin with the id for that of the file, as Llama's do: not those
+        that continue others.
     """
 
-    pad_id = 0
-
-    def __init__(self, sentencepiece_model_file: str, extra_ids: int = 100):
+    def __init__(
+        self,
+        sentencepiece_model_file: str,
+        extra_ids: int = 100,
+        size: int | None = None,
+        pad_id: int = 0,
+        *,
+        puts_begin: bool = False,
+    ):
         if extra_ids < 0:
             raise DataError(f"{type(self).__name__}.extra_ids={extra_ids} must be at least 0")
+        self._size = size
+        self._pad_id = check_pad_id(type(self).__name__, pad_id)
+        self._puts_begin = puts_begin
         self._file = sentencepiece_model_file
         self._extra_ids = extra_ids
 
@@ -94,8 +128,13 @@ class SentencePieceVocabulary(Vocabulary):
 
     @property
     def size(self) -> int:
-        """Number of ids, a multiple of 128."""
-        return padded_size(self.unpadded_size)
+        """Number of ids, a multiple of 128 where none is given."""
+        return model_size(self._file, self.unpadded_size, self._size)
+
+    @property
+    def pad_id(self) -> int:
+        """The id of padding."""
+        return self._pad_id
 
     @property
     def end_id(self) -> int:
@@ -129,14 +168,43 @@ class SentencePieceVocabulary(Vocabulary):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the model and the number of extra ids."""
-        return hashlib.sha256(self._loaded.proto + f" {self._extra_ids}".encode()).hexdigest()
+        settings = f" {self._extra_ids}" + " begin" * self._puts_begin
+        return hashlib.sha256(self._loaded.proto + settings.encode()).hexdigest()
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The model."""
+        return [self._file]
+
+    @functools.cached_property
+    def models(self) -> SentencePieceModels:
+        """The models that encode and decode."""
+        continuing = self._parsed()
+        continuing.normalizer_spec.add_dummy_prefix = False
+        continuing_encoder = continuing.SerializeToString()
+        continuing.normalizer_spec.remove_extra_whitespaces = False
+        return SentencePieceModels(
+            self._loaded.proto,
+            continuing_encoder,
+            self._with_sentinels(self._parsed()),
+            self._with_sentinels(continuing),
+            removes_spaces=self._loaded.removes_spaces,
+        )
 
     def __repr__(self) -> str:
-        return f"SentencePieceVocabulary({self._file!r}, extra_ids={self._extra_ids})"
+        settings = [repr(self._file), f"extra_ids={self._extra_ids}"]
+        if self._size is not None:
+            settings.append(f"size={self._size}")
+        if self._pad_id:
+            settings.append(f"pad_id={self._pad_id}")
+        if self._puts_begin:
+            settings.append("puts_begin=True")
+        return f"SentencePieceVocabulary({', '.join(settings)})"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text."""
-        return self._encode(text, is_continuation=False)
+        ids = self._encode(text, is_continuation=False)
+        return np.concatenate([self._begin_ids, ids])
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text that continues another one, without a space before it."""
@@ -144,7 +212,7 @@ class SentencePieceVocabulary(Vocabulary):
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         """Returns the ids of many texts, made on all processors."""
-        if not texts or any(_SENTINEL_START in text for text in texts):
+        if not texts or self._puts_begin or any(_SENTINEL_START in text for text in texts):
             return super().encode_texts(texts)
         encoded = self._loaded.processor.EncodeAsNumpy(list(texts))
         lengths = np.array([len(ids) for ids in encoded], np.int64)
@@ -188,47 +256,50 @@ class SentencePieceVocabulary(Vocabulary):
         self, decoder: sentencepiece.SentencePieceProcessor, ids: Sequence[int] | np.ndarray
     ) -> str:
         array = before_end(ids, self.end_id)
-        array = array[array != self.pad_id]
+        array = array[~np.isin(array, [self.pad_id, *self._begin_ids])]
         has_piece = (array >= 0) & (array < self.unpadded_size)
         return str(decoder.decode(np.where(has_piece, array, self.unknown_id).tolist()))
 
     @functools.cached_property
+    def _begin_ids(self) -> np.ndarray:
+        """int32 ids before a text, one or none."""
+        begin_id = int(self._loaded.processor.bos_id())
+        if self._puts_begin and begin_id < 0:
+            raise DataError(
+                f"{self._file} has no id for the beginning of a text: set "
+                "SentencePieceVocabulary.puts_begin = False"
+            )
+        return np.array([begin_id] * self._puts_begin, np.int32)
+
+    @functools.cached_property
     def _continuing_encoder(self) -> sentencepiece.SentencePieceProcessor:
-        """Encodes without a space before the text."""
-        model = self._parsed()
-        model.normalizer_spec.add_dummy_prefix = False
-        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+        return sentencepiece.SentencePieceProcessor(model_proto=self.models.continuing_encoder)
 
     @functools.cached_property
     def _decoder(self) -> sentencepiece.SentencePieceProcessor:
-        """Decodes sentinels as well."""
-        return self._decoder_of(self._parsed())
+        return sentencepiece.SentencePieceProcessor(model_proto=self.models.decoder)
 
     @functools.cached_property
     def _continuing_decoder(self) -> sentencepiece.SentencePieceProcessor:
-        """Decodes sentinels as well, and keeps a space at the beginning."""
-        model = self._parsed()
-        model.normalizer_spec.add_dummy_prefix = False
-        model.normalizer_spec.remove_extra_whitespaces = False
-        return self._decoder_of(model)
+        return sentencepiece.SentencePieceProcessor(model_proto=self.models.continuing_decoder)
 
-    def _decoder_of(self, model: Any) -> sentencepiece.SentencePieceProcessor:
-        """Returns a processor of a model, after the sentinels are added to it."""
+    def _with_sentinels(self, model: Any) -> bytes:
+        """Returns a model to which the sentinels are added."""
         kind = _PROTOS.ModelProto.SentencePiece.USER_DEFINED
         for number in reversed(range(self._extra_ids)):
             model.pieces.add(piece=f"{_SPACE}<extra_id_{number}>", score=0.0, type=kind)
-        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+        return bytes(model.SerializeToString())
 
     @functools.cached_property
     def _loaded(self) -> _Loaded:
-        return _load(self._file)
+        return _load(self._file, self._pad_id)
 
     def _parsed(self) -> Any:
         """Returns the model as a new protocol buffer, which is not kept: it cannot be pickled."""
         return _PROTOS.ModelProto.FromString(self._loaded.proto)
 
 
-def _load(name: str) -> _Loaded:
+def _load(name: str, pad_id: int) -> _Loaded:
     """Returns the content of a file.
 
     Raises:
@@ -243,7 +314,10 @@ def _load(name: str) -> _Loaded:
         raise _damaged(name) from error
     if not processor.get_piece_size():
         raise _damaged(name)
-    for what, number in (("pad", processor.pad_id()), ("eos", processor.eos_id())):
+    ids = [("eos", processor.eos_id())]
+    if pad_id == 0:
+        ids.insert(0, ("pad", processor.pad_id()))
+    for what, number in ids:
         if number < 0 or (what == "pad" and number != 0):
             raise DataError(
                 f"{name}: models take id 0 for padding and need an id that ends a text, and its "

@@ -76,6 +76,11 @@ class Vocabulary(abc.ABC):
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of all that determines the ids of a text."""
 
+    @property
+    def files(self) -> Sequence[str]:
+        """The paths of the files that it reads."""
+        return ()
+
     @abc.abstractmethod
     def encode(self, text: str | bytes) -> np.ndarray:
         """Returns the int32 ids of `text`, without an end id."""
@@ -123,6 +128,32 @@ def padded_size(ids: int) -> int:
     32128
     """
     return -(-ids // 128) * 128
+
+
+def model_size(name: str, ids: int, size: int | None) -> int:
+    """Returns the number of ids of a vocabulary: `size`, by default `padded_size(ids)`.
+
+    Args:
+      name: of the file, for the message.
+      ids: that the file has.
+      size: of the table of a model.
+
+    Raises:
+      DataError: the table is too small.
+    """
+    if size is not None and size < ids:
+        raise DataError(
+            f"{name} has {ids} ids, more than size={size}, the ids that the model knows: choose "
+            "the file that belongs to the model"
+        )
+    return padded_size(ids) if size is None else size
+
+
+def check_pad_id(name: str, pad_id: int) -> int:
+    """Returns the id of padding, after checking that models know it."""
+    if pad_id not in (0, -1):
+        raise DataError(f"{name}.pad_id={pad_id} must be 0, or -1 where 0 is a token")
+    return pad_id
 
 
 def before_end(ids: Sequence[int] | np.ndarray, end_id: int) -> np.ndarray:

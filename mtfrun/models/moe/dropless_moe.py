@@ -20,7 +20,8 @@ class DroplessMoE(Mixture):
 
     "Dropless", as in MegaBlocks, Gale et al. 2022, arXiv:2211.15841. The output of a token depends
     on this token alone: it is the same in training, in evaluation, and in a step of decoding. Any
-    gate can choose the experts; the losses of gates are those of one group of all tokens of a call.
+    gate by which tokens choose experts will do (`TopK`, `Switch`, `Top2`, ...), and its losses are
+    those of one group of all tokens of a call.
 
     One device sorts the choices of all tokens by expert and computes as many rows as there are
     choices; the time grows with the tokens and not with the imbalance, and so does the memory. On

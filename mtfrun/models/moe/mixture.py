@@ -41,11 +41,6 @@ class Mixture(Sublayer):
         self._experts_of_levels = experts_of_levels
 
     @property
-    def depends_on_padding(self) -> bool:
-        """True: padding makes groups larger, and with them the capacity of experts."""
-        return True
-
-    @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
         """Those of every level, and the tokens by the number of experts that they visit."""
         shapes = {

@@ -66,6 +66,11 @@ class MoE1D(Mixture):
         self.router = router(mesh, d_model, experts_unsplit, dtypes)
         self.experts = experts(mesh, [self._experts], d_model, dtypes)
 
+    @property
+    def depends_on_padding(self) -> bool:
+        """True: padding makes groups larger, and with them the capacity of experts."""
+        return True
+
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {outer..., batch, length, n} for x {outer..., batch, length, d_model}.
 

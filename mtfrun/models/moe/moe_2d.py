@@ -79,6 +79,11 @@ class MoE2D(Mixture):
         )
         self.experts = experts(mesh, [expert_y, expert_x], d_model, dtypes)
 
+    @property
+    def depends_on_padding(self) -> bool:
+        """True: padding makes groups larger, and with them the capacity of experts."""
+        return True
+
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {[outer,] batch, length, n} for x {[outer,] batch, length, d_model}.
 

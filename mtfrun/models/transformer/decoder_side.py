@@ -207,7 +207,9 @@ class StackDecoder:
         state = self.stack.initial_state(self._batch, memory_length, self.call)
         ids = mtf.slice(self.targets, 0, number, "length")
         ids = decoder_inputs(ids, length, None) if self.reads_start else mtf.abs(ids)
-        return self.stack.prefill(self.embed(ids, None), state, call)[1]
+        x, state = self.stack.prefill(self.embed(ids, None), state, call)
+        # DTensor refuses a program with a loop that computes nothing needed: the last attention's.
+        return mtf.computed_after(x, state) if self.targets.mesh.is_distributed else state
 
     def _positions_read(self, longest: int) -> int:
         """Returns how many positions are read in one pass: all where the mesh splits the length.

@@ -42,6 +42,8 @@ class EncoderDecoder(TokenModel):
       embedding: how ids become vectors, and vectors logits.
       inputs_vocabulary_size: the number of input ids, which then have an embedding of their own;
         None for one embedding of inputs and targets.
+      shared_layers: sublayers of one name, transforms and relative bias have the same variables in
+        the encoder and the decoder; Raffel et al. 2020, arXiv:1910.10683, section 3.2.2.
       shift_across_segments: see `DecoderOnly`.
       loss: of the targets.
       dtypes: of variables and of activations.
@@ -64,6 +66,7 @@ class EncoderDecoder(TokenModel):
         decoder: Callable[..., Stack],
         embedding: TokenEmbedding = TokenEmbedding(),
         inputs_vocabulary_size: int | None = None,
+        shared_layers: bool = False,
         shift_across_segments: bool = False,
         loss: TokenLoss = TokenLoss(),
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -77,6 +80,8 @@ class EncoderDecoder(TokenModel):
             self.inputs_embedding = Embedding(mesh, inputs_vocab, embedding.width, dtypes)
         self.encoder_stack = encoder(mesh, embedding.width, dtypes)
         self.decoder_stack = decoder(mesh, embedding.width, dtypes)
+        if shared_layers:
+            self.decoder_stack.share_layers(self.encoder_stack)
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:

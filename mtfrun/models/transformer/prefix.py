@@ -20,15 +20,23 @@ def is_delimited_input(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor
     return mtf.equal(mtf.mod(ends, 2), 0)
 
 
-def prefix_of_delimited(targets: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+def prefix_of_delimited(
+    targets: mtf.Tensor, length: mtf.Dimension, *, with_padding: bool = False
+) -> mtf.Tensor:
     """Returns {..., length} bool: the positions that see each other; see `is_delimited_input`.
 
     Those are the positions that predict inputs, and the one that reads their end and predicts the
-    first target; padding is excluded.
+    first target.
+
+    Args:
+      targets, length: see `is_delimited_input`.
+      with_padding: padding after the last end counts as inputs do, so that all positions see it;
+        otherwise it is excluded.
     """
     inside = mtf.cast(is_delimited_input(targets, length), tf.int32)
     reads_inputs = mtf.maximum(inside, mtf.shift(inside, 1, length, wrap=False))
-    return mtf.logical_and(mtf.greater(reads_inputs, 0), mtf.not_equal(targets, 0))
+    reads = mtf.greater(reads_inputs, 0)
+    return reads if with_padding else mtf.logical_and(reads, mtf.not_equal(targets, 0))
 
 
 def prefix_of_prompts(prompts: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:

@@ -88,6 +88,27 @@ class Stack(Sublayer):
             add_transforms(self, transforms.final, mesh, d_model, dtypes, prefix="final_")
         )
 
+    def share_layers(self, other: Stack) -> None:
+        """Takes the sublayers of another stack's blocks that have the same names here.
+
+        Their variables are those of the other stack, and so are those of the transforms and of the
+        relative bias.
+
+        Raises:
+          InputError: the other stack has another number of blocks.
+        """
+        if len(self.blocks) != len(other.blocks):
+            raise InputError(
+                f"stacks of {len(self.blocks)} and {len(other.blocks)} blocks cannot share layers:"
+                " give both the same Stack.num_layers"
+            )
+        for block, of_other in zip(self.blocks, other.blocks, strict=True):
+            block.update({name: of_other[name] for name in block if name in of_other})
+        for name in (*self._initial, *self._final):
+            setattr(self, name, getattr(other, name, getattr(self, name)))
+        if self.relative_bias is not None and other.relative_bias is not None:
+            self.relative_bias = other.relative_bias
+
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         x, call = self._begin(x, call)

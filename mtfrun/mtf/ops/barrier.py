@@ -1,7 +1,10 @@
-"""A barrier to XLA's rewriting of expressions."""
+"""What a program computes apart from what its results need: barriers and order."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 from mtfrun.mtf.compiler import is_traced_for_xla
@@ -20,3 +23,14 @@ def optimization_barrier(x: TensorLike) -> Tensor:
         return x
     (value,) = xla.optimization_barrier(x.value)
     return Tensor(x.mesh, value, x.shape)
+
+
+def computed_after(first: TensorLike, tensors: Any) -> Any:
+    """Returns tensors, in any structure, that are computed after another one, which is kept.
+
+    A program otherwise leaves out what none of its results needs.
+    """
+    with tf.control_dependencies([as_tensor(first).value]):
+        return tf.nest.map_structure(
+            lambda x: Tensor(x.mesh, tf.identity(x.value), x.shape), tensors
+        )

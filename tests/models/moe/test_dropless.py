@@ -29,7 +29,11 @@ EXPERTS, HIDDEN = 4, 10
 RELU, SWIGLU = (mtf.relu,), (mtf.swish, None)
 # How many experts a token chooses, and whether their weights add up to 1.
 SWITCH, MIXTRAL = moe.Switch(), moe.TopK(2)
-GATES = {"switch": (SWITCH, 1, False), "mixtral": (MIXTRAL, 2, True), "3": (moe.TopK(3), 3, True)}
+GATES: dict[str, tuple[moe.Gate, int, bool]] = {
+    "switch": (SWITCH, 1, False),
+    "mixtral": (MIXTRAL, 2, True),
+    "3": (moe.TopK(3), 3, True),
+}
 # The experts that all tokens choose; random for "even".
 BALANCES: dict[str, list[int]] = {"even": [], "one": [2], "two": [3, 0], "three": [1, 2, 3]}
 ACTIVATIONS = {"relu": RELU, "swiglu": SWIGLU}
@@ -145,10 +149,7 @@ MESHES = [
     if ("8" not in mesh_shape or "experts:data" not in layout)
     if ("model:4" not in mesh_shape or "expert_hidden" not in layout)
 ]
-QUICK_MESHES = {
-    ("switch", "one", "data:4,model:2", f"{ON_DATA};expert_hidden:model"),
-    ("mixtral", "even", "data:4,model:2", ON_DATA),
-}
+QUICK_MESHES = {("switch", "one", "data:4,model:2", f"{ON_DATA};expert_hidden:model")}
 
 
 @pytest.mark.parametrize("gate, balance, mesh_shape, layout", _parameters(MESHES, QUICK_MESHES))
@@ -194,6 +195,7 @@ def test_it_is_a_mixture_with_room_for_all_and_has_its_variables(mesh_shape: str
     assert actual.loss > 0.0
 
 
+@pytest.mark.slow
 def test_top_1_without_normalisation_is_switch() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     expected = run(functools.partial(dropless, gate=moe.Switch()), mesh)
@@ -202,6 +204,7 @@ def test_top_1_without_normalisation_is_switch() -> None:
     assert_close(actual.loss, expected.loss)
 
 
+@pytest.mark.slow
 def test_noise_of_the_router_is_for_training_only() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     router = functools.partial(moe.Router, gate=SWITCH, input_noise=moe.Jitter(0.5))
@@ -211,7 +214,7 @@ def test_noise_of_the_router_is_for_training_only() -> None:
         assert np.array_equal(plain.output, noisy.output) != training
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_token_alone_has_the_output_that_it_has_among_others(jit_compile: bool) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     layer = dropless(mesh, gate=MIXTRAL)

@@ -32,7 +32,8 @@ ONE_LEVEL = functools.partial(
 TWO_LEVELS = functools.partial(
     moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, capacity=moe.Capacity(group_size=12)
 )
-MIXTURES = {"one level": ONE_LEVEL, "two levels": TWO_LEVELS}
+DROPLESS = functools.partial(moe.DroplessMoE, num_experts=4, experts=EXPERTS)
+MIXTURES = {"one level": ONE_LEVEL, "two levels": TWO_LEVELS, "dropless": DROPLESS}
 
 
 def _model(
@@ -89,6 +90,10 @@ CASES = [
     pytest.param("two levels", ONE_DEVICE, True, 1, marks=pytest.mark.slow),
     pytest.param("one level", "data:2,model:1", False, 2, marks=pytest.mark.slow),
     pytest.param("two levels", "data:2,model:2", False, 2, marks=pytest.mark.slow),
+    pytest.param("dropless", "data:2,model:2", False, 1, marks=pytest.mark.slow),
+    pytest.param("dropless", "data:2,model:2", True, 1, marks=pytest.mark.slow),
+    pytest.param("dropless", ONE_DEVICE, True, 1, marks=pytest.mark.slow),
+    pytest.param("dropless", "data:2,model:1", False, 2, marks=pytest.mark.slow),
 ]
 
 
@@ -104,7 +109,12 @@ def test_training_is_the_same_everywhere(
 
 
 @pytest.mark.parametrize(
-    "mixture", ["one level", pytest.param("two levels", marks=pytest.mark.slow)]
+    "mixture",
+    [
+        "one level",
+        pytest.param("two levels", marks=pytest.mark.slow),
+        pytest.param("dropless", marks=pytest.mark.slow),
+    ],
 )
 def test_bfloat16_stays_near_float32(mixture: str) -> None:
     exact, rounded = _history(mixture, ONE_DEVICE), _history(mixture, ONE_DEVICE, dtype="bfloat16")
@@ -151,7 +161,8 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
 ) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     large = moe.Capacity(evaluation=8.0, second_level=8.0, group_size=8)
-    model = _model(mesh, mixture, capacity=large)
+    options: dict[str, Any] = {} if mixture == "dropless" else {"capacity": large}
+    model = _model(mesh, mixture, **options)
     targets = packed_rows()["targets"][:, :4]
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
     logits = logits_step_by_step(model, mesh, {}, targets)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mtfrun.conversion.gin_text import GinFile, Reference
-from mtfrun.models import transformer
+from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
 
 
@@ -20,7 +20,7 @@ class Blocks:
 
     Attributes:
       windows: of every layer, whether it attends to a window only.
-      feed_forward: the name of the class of the other sublayer, "GatedFeedForward".
+      feed_forward: the name of the class of the other sublayer, "transformer.GatedFeedForward".
     """
 
     windows: Sequence[bool]
@@ -37,13 +37,13 @@ class Blocks:
     def sublayers(self) -> list[str]:
         """The names of the classes of a block."""
         windows = self.windows[: self.layers_of_block]
-        attentions = ["LocalSelfAttention" if window else "SelfAttention" for window in windows]
+        attentions = [f"transformer.{_attention(window)}" for window in windows]
         return [name for attention in attentions for name in (attention, self.feed_forward)]
 
     def paths(self, layer: int) -> tuple[str, str]:
         """Returns the paths of the two sublayers of a layer."""
         block, place = divmod(layer, self.layers_of_block)
-        names = distinct_names([getattr(transformer, name) for name in self.sublayers])
+        names = distinct_names([_class(name) for name in self.sublayers])
         first, second = names[2 * place : 2 * place + 2]
         return (
             f"decoder_stack/blocks/{block}/{first}",
@@ -55,5 +55,16 @@ class Blocks:
         comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
         file.macro("NUM_LAYERS", len(self.windows) // self.layers_of_block, comment)
         if any(self.windows):
-            layers = [Reference(f"@transformer.{name}") for name in self.sublayers]
+            layers = [Reference(f"@{name}") for name in self.sublayers]
             file.bind("transformer.Stack", {"layers": layers})
+
+
+def _attention(is_local: bool) -> str:
+    return "LocalSelfAttention" if is_local else "SelfAttention"
+
+
+def _class(name: str) -> type:
+    """Returns the class of a name, "moe.DroplessMoE"."""
+    module, _, class_name = name.partition(".")
+    cls: type = getattr({"moe": moe, "transformer": transformer}[module], class_name)
+    return cls

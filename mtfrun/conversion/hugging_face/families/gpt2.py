@@ -23,7 +23,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
 )
 from mtfrun.conversion.hugging_face.text_family import TextFamily
 
-_FEED_FORWARD = "FeedForward"
+_FEED_FORWARD = "transformer.FeedForward"
 _SOFTMAX = "lm_head.weight"
 
 
@@ -77,7 +77,7 @@ class GPT2(TextFamily):
         return TensorTable(rows, [r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias"])
 
     def _blocks(self, settings: Settings) -> Blocks:
-        return Blocks([False] * settings.integer("n_layer"), _FEED_FORWARD)
+        return Blocks([False] * settings.count("n_layer"), _FEED_FORWARD)
 
 
 def write_sizes(

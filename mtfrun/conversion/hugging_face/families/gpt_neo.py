@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -81,25 +82,30 @@ class GPTNeo(TextFamily):
 
 
 def _blocks(settings: Settings) -> Blocks:
-    kinds = _kinds(settings)
-    if len(kinds) != settings.integer("num_layers"):
-        raise settings.error(
-            "attention_types", f"must describe {settings.integer('num_layers')} layers"
-        )
-    return Blocks([kind == _LOCAL for kind in kinds], "FeedForward")
+    number = settings.count("num_layers")
+    kinds = _kinds(settings, number + 1)
+    if len(kinds) != number:
+        raise settings.error("attention_types", f"must describe {number} layers")
+    return Blocks([kind == _LOCAL for kind in kinds], "transformer.FeedForward")
 
 
-def _kinds(settings: Settings) -> list[str]:
-    """Returns "global" or "local" for every layer, of [[[kinds in turn], how often], ...]."""
+def _kinds(settings: Settings, most: int) -> list[str]:
+    """Returns "global" or "local" for every layer, of [[[kinds in turn], how often], ...].
+
+    Args:
+      settings: the configuration.
+      most: no more than so many are returned.
+    """
     name = "attention_types"
     types = settings.values.get(name)
     if types is None:
         types = [[[_GLOBAL, _LOCAL], 12]]
     try:
-        kinds = [kind for in_turn, times in types for _ in range(times) for kind in in_turn]
+        all_kinds = (kind for in_turn, times in types for _ in range(times) for kind in in_turn)
+        kinds = list(itertools.islice(all_kinds, most))
     except (TypeError, ValueError) as error:
         raise settings.error(name, "must be a list of [[kinds in turn], how often]") from error
-    if not set(kinds) <= {_GLOBAL, _LOCAL}:
+    if any(kind not in (_GLOBAL, _LOCAL) for kind in kinds):
         raise settings.error(name, f"must be of the kinds {_GLOBAL} and {_LOCAL}")
     return kinds
 

@@ -29,7 +29,6 @@ from mtfrun.conversion.hugging_face.text_family import TextFamily
 
 _EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
-_FEED_FORWARD = "GatedFeedForward"
 
 
 class Llama(TextFamily):
@@ -37,12 +36,16 @@ class Llama(TextFamily):
 
     Attributes:
       rotary_base: where a configuration has none.
+      shipped_file: the gin file of models of this form.
+      sublayer: the class of its feed-forward layers.
     """
 
     model_types: ClassVar[Sequence[str]] = ("llama",)
     architectures: ClassVar[Sequence[str]] = ("LlamaForCausalLM",)
     pad_id: ClassVar[int] = -1
     rotary_base: ClassVar[float] = 10000.0
+    shipped_file: ClassVar[str] = "models/llama.gin"
+    sublayer: ClassVar[str] = "transformer.GatedFeedForward"
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users."""
@@ -54,8 +57,8 @@ class Llama(TextFamily):
         return {_SOFTMAX: _EMBEDDING} if is_tied else {}
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds models/llama.gin, sizes, and what differs."""
-        file.include("models/llama.gin")
+        """Adds the shipped file, sizes, and what differs."""
+        file.include(self.shipped_file)
         write_texts(file)
         file.gap()
         heads = settings.integer("num_attention_heads")
@@ -108,7 +111,7 @@ class Llama(TextFamily):
 
     def windows(self, settings: Settings) -> Sequence[bool]:
         """Returns of every layer whether it attends to a window only."""
-        return [False] * settings.integer("num_hidden_layers")
+        return [False] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
         """Returns the positions that a query of such a layer sees; None where there are none."""
@@ -123,7 +126,7 @@ class Llama(TextFamily):
         if settings.flag("mlp_bias", default=False):
             parameters["use_bias"] = True
         if parameters:
-            file.bind(f"transformer.{_FEED_FORWARD}", parameters)
+            file.bind(self.sublayer, parameters)
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         """Yields the tensors of a feed-forward layer, without its norm.
@@ -143,7 +146,7 @@ class Llama(TextFamily):
         return bool(self.ties(settings)) and _SOFTMAX not in settings.tensors
 
     def _blocks(self, settings: Settings) -> Blocks:
-        return Blocks(self.windows(settings), _FEED_FORWARD)
+        return Blocks(self.windows(settings), self.sublayer)
 
     def _write_window(self, settings: Settings, file: GinFile) -> None:
         if not any(self.windows(settings)):
@@ -190,7 +193,7 @@ class Mistral(Llama):
     def windows(self, settings: Settings) -> Sequence[bool]:
         """Returns of every layer whether it attends to a window only."""
         is_local = self.window(settings) is not None
-        return [is_local] * settings.integer("num_hidden_layers")
+        return [is_local] * settings.count("num_hidden_layers")
 
     def window(self, settings: Settings) -> int | None:
         """Returns the positions that a query sees."""
@@ -215,7 +218,7 @@ class Qwen2(Llama):
 
     def windows(self, settings: Settings) -> Sequence[bool]:
         """Returns of every layer whether it attends to a window only."""
-        number = settings.integer("num_hidden_layers")
+        number = settings.count("num_hidden_layers")
         if self.window(settings) is None:
             return [False] * number
         kinds = settings.values.get("layer_types")
@@ -224,7 +227,7 @@ class Qwen2(Llama):
             if type(first) is not int:
                 raise settings.error("max_window_layers", "must be an integer")
             return [layer >= first for layer in range(number)]
-        if not isinstance(kinds, list) or not set(kinds) <= {_FULL, _SLIDING}:
+        if not isinstance(kinds, list) or any(kind not in (_FULL, _SLIDING) for kind in kinds):
             raise settings.error("layer_types", f"must be a list of {_FULL} and {_SLIDING}")
         if len(kinds) != number:
             raise settings.error("layer_types", f"must have {number} entries")

@@ -20,6 +20,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     TensorTable,
     row,
 )
+from mtfrun.conversion.model_description import ModelDescription
 
 # The folder has filters [outputs, inputs, rows, columns].
 _FILTER = Permuted((2, 3, 1, 0))
@@ -39,12 +40,16 @@ class ResNet:
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users, such as "ResNet-50"."""
-        layers = sum(settings.integers("depths", _DEPTHS)) * (3 if _is_bottleneck(settings) else 2)
+        layers = sum(_depths(settings)) * (3 if _is_bottleneck(settings) else 2)
         return f"ResNet-{layers + 2}"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         """Returns none."""
         return {}
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns None: a model must have been imported to be exported."""
+        return None
 
     def processor(self, folder: Folder, settings: Settings) -> ImageProcessor:
         """Returns size and normalisation of images."""
@@ -57,7 +62,7 @@ class ResNet:
         file.gap()
         file.macro("BLOCK", Reference(f"@resnet.{_block(settings)}"))
         file.macro("STEM", Reference("@resnet.LargeImageStem"))
-        file.macro("STAGE_SIZES", settings.integers("depths", _DEPTHS))
+        file.macro("STAGE_SIZES", _depths(settings))
         file.macro("WIDTHS", _widths(settings))
         file.gap()
         file.macro(
@@ -82,8 +87,8 @@ class ResNet:
         channels = settings.integer("embedding_size", 64)
         stride = 2 if settings.flag("downsample_in_first_stage", default=False) else 1
         convolutions = 3 if _is_bottleneck(settings) else 2
-        sizes = settings.integers("hidden_sizes", _HIDDEN_SIZES)
-        for stage, depth in enumerate(settings.integers("depths", _DEPTHS)):
+        sizes = _hidden_sizes(settings)
+        for stage, depth in enumerate(_depths(settings)):
             for block in range(depth):
                 theirs = f"resnet.encoder.stages.{stage}.layers.{block}"
                 ours = f"stages/{stage}/{block}"
@@ -100,6 +105,8 @@ class ResNet:
 # The values of a configuration that leaves them out.
 _DEPTHS = (3, 4, 6, 3)
 _HIDDEN_SIZES = (256, 512, 1024, 2048)
+# A configuration with more classes names them.
+_MOST_UNNAMED = 1000
 
 
 def _convolution(theirs: str, ours: str) -> list[Row]:
@@ -117,6 +124,22 @@ def _convolution(theirs: str, ours: str) -> list[Row]:
             for name, path in norm.items()
         ),
     ]
+
+
+def _depths(settings: Settings) -> list[int]:
+    """Returns the number of blocks of each stage."""
+    depths = settings.integers("depths", _DEPTHS)
+    if settings.tensors and sum(depths) > len(settings.tensors):
+        raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
+    return depths
+
+
+def _hidden_sizes(settings: Settings) -> list[int]:
+    """Returns the output channels of each stage."""
+    sizes = settings.integers("hidden_sizes", _HIDDEN_SIZES)
+    if len(sizes) != len(_depths(settings)):
+        raise settings.error("hidden_sizes", "must have as many numbers as depths")
+    return sizes
 
 
 def _is_bottleneck(settings: Settings) -> bool:
@@ -137,11 +160,9 @@ def _widths(settings: Settings) -> list[int]:
     """Returns the width of the blocks of each stage.
 
     Raises:
-      ConversionError: there is not one for each stage, or it is not a whole number.
+      ConversionError: it is not a whole number.
     """
-    sizes = settings.integers("hidden_sizes", _HIDDEN_SIZES)
-    if len(sizes) != len(settings.integers("depths", _DEPTHS)):
-        raise settings.error("hidden_sizes", "must have as many numbers as depths")
+    sizes = _hidden_sizes(settings)
     if not _is_bottleneck(settings):
         return sizes
     if any(size % _EXPANSION for size in sizes):
@@ -153,7 +174,10 @@ def _labels(settings: Settings) -> list[str]:
     """Returns the names of the classes, in the order of their numbers."""
     names = settings.values.get("id2label")
     if names is None:  # which transformers leaves out if there are two of these names
-        return [f"LABEL_{number}" for number in range(settings.integer("num_labels", 2))]
+        number = settings.integer("num_labels", 2)
+        if number > _MOST_UNNAMED:
+            raise settings.error("num_labels", "needs id2label, the names of the classes")
+        return [f"LABEL_{i}" for i in range(number)]
     if type(names) is not dict or set(names) != {str(number) for number in range(len(names))}:
         raise settings.error("id2label", "must name the classes 0, 1, 2, ...")
     return [str(names[str(number)]) for number in range(len(names))]

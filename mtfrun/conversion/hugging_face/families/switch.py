@@ -66,7 +66,7 @@ class SwitchTransformers(TextFamily):
         file.bind(
             "moe.DroplessMoE",
             {
-                "num_experts": settings.integer("num_experts"),
+                "num_experts": settings.count("num_experts"),
                 "router": Reference("@moe.Router"),
                 "experts": Reference("@moe.Experts"),
                 "routes_padding": True,
@@ -96,7 +96,7 @@ class SwitchTransformers(TextFamily):
             stack: _Periods.of(settings, stack, number)
             for stack, number in zip(_SUBLAYERS, blocks, strict=True)
         }
-        num_experts = settings.integer("num_experts")
+        num_experts = settings.count("num_experts")
 
         def place(stack: str, block: int, sublayer: str) -> str:
             return periods[stack].place(stack, block, sublayer)

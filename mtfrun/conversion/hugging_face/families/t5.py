@@ -9,14 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile, Reference
-from mtfrun.conversion.hugging_face.activations import activation
+from mtfrun.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.conversion.hugging_face.families import t5_tensors
 from mtfrun.conversion.hugging_face.families.t5_settings import num_blocks, write_encoder_decoder
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import Row, TensorTable
 from mtfrun.conversion.hugging_face.text_family import TextFamily
+from mtfrun.conversion.model_description import ModelDescription
 
 _TIED = "tie_word_embeddings"
+# The activations of our layers.
+_DEFAULTS = {"FeedForward": "@mtf.relu", "GatedFeedForward": "@mtf.gelu"}
 
 
 class T5(TextFamily):
@@ -41,6 +44,48 @@ class T5(TextFamily):
             names.append(t5_tensors.SOFTMAX)
         return dict.fromkeys(names, t5_tensors.EMBEDDING)
 
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns the configuration of an encoder-decoder; None for other models."""
+        shapes = model.shapes
+        query = shapes.get("encoder_stack/blocks/0/self_attention/layer/attention/query", ())
+        is_gated = any("gated_feed_forward" in path for path in shapes)
+        layer = "GatedFeedForward" if is_gated else "FeedForward"
+        function = model.parameter(f"encoder/transformer.{layer}", "activation")
+        name = name_of_activation(function or _DEFAULTS[layer])
+        bias = "encoder/transformer.RelativePositionBias"
+        if len(query) != 3 or name is None or model.parameter(bias, "max_distance") is None:
+            return None
+        d_model, num_heads, d_kv = query
+        is_tied = "softmax/kernel" not in shapes
+        hidden = "gated_feed_forward/layer/wi_0" if is_gated else "feed_forward/layer/wi"
+        values = {
+            "architectures": ["T5ForConditionalGeneration"],
+            "model_type": "t5",
+            "vocab_size": model.vocabulary_sizes["embedding/table"],
+            "d_model": d_model,
+            "num_heads": num_heads,
+            "d_kv": d_kv,
+            "d_ff": shapes.get(f"encoder_stack/blocks/0/{hidden}/kernel", (0, 0))[-1],
+            "num_layers": model.num_blocks("encoder_stack"),
+            "num_decoder_layers": model.num_blocks("decoder_stack"),
+            "feed_forward_proj": "gated-" * is_gated + ("gelu" if name == "gelu_new" else name),
+            "dense_act_fn": name,
+            "is_gated_act": is_gated,
+            "relative_attention_num_buckets": model.parameter(bias, "num_buckets"),
+            "relative_attention_max_distance": model.parameter(bias, "max_distance"),
+            "layer_norm_epsilon": model.parameter("encoder/transformer.RMSNorm", "epsilon"),
+            "dropout_rate": model.parameter("encoder/transformer.SublayerDropout", "rate"),
+            "tie_word_embeddings": is_tied,
+            "scale_decoder_outputs": is_tied
+            and model.parameter("transformer.TokenEmbedding", "scaled_softmax"),
+            **{"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
+            "is_encoder_decoder": True,
+            "dtype": "float32",
+        }
+        # Only the softmax is looked for, and their number.
+        tensors = [*shapes, *([] if is_tied else [t5_tensors.SOFTMAX])]
+        return Settings(values, "the model", frozenset(tensors))
+
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/t5.1.1.gin or t5.1.0.gin, sizes, and what differs."""
         is_gated, is_tied = _is_gated(settings), _is_tied(settings)
@@ -53,7 +98,8 @@ class T5(TextFamily):
         if of_decoder != of_encoder:
             file.bind("decoder/transformer.Stack", {"num_layers": of_decoder})
         layer = "GatedFeedForward" if is_gated else "FeedForward"
-        file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
+        if _activation(settings) != _DEFAULTS[layer]:
+            file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
 
     def table(self, settings: Settings) -> TensorTable:
         """Returns the tensors."""

@@ -9,8 +9,8 @@ from mtfrun.conversion.hugging_face.settings import Settings
 
 def num_blocks(settings: Settings) -> tuple[int, int]:
     """Returns the numbers of blocks of the encoder and of the decoder."""
-    of_encoder = settings.integer("num_layers")
-    return of_encoder, settings.optional_integer("num_decoder_layers") or of_encoder
+    of_encoder = settings.count("num_layers")
+    return of_encoder, settings.count("num_decoder_layers", of_encoder)
 
 
 def write_encoder_decoder(
@@ -29,6 +29,9 @@ def write_encoder_decoder(
     settings.require("decoder_start_token_id", 0)
     file.include(model)
     write_pairs(file)
+    longest = settings.integer("n_positions", 512)
+    file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
+    file.macro("TARGETS_LENGTH", longest)
     file.gap()
     file.macro("NUM_LAYERS", num_blocks(settings)[0])
     file.macro("D_MODEL", settings.integer("d_model"))

@@ -173,8 +173,8 @@ def _sum_of_rounds(
             return [i + 1, *map(mtf.add, sums, terms)]
 
         first = mtf.constant(rounds.mesh, 0, dtype=tf.int32)
-        _, *sums = mtf.while_loop(lambda i, *_: mtf.less(i, rounds), body, [first, *zeros])
-        return sums
+        variables = [first, *zeros]
+        return list(mtf.while_loop(lambda i, *_: mtf.less(i, rounds), body, variables))[1:]
 
     def forward(*inputs: mtf.Tensor) -> mtf.Tensor:
         zeros = mtf.zeros(rounds.mesh, output_shape, inputs[0].dtype)

@@ -1,0 +1,72 @@
+"""Writes a small model with random weights as transformers saves it, to try `mtfrun import`.
+
+    pip install 'mtfrun[interoperability]'
+    python docs/random_models.py byt5 /tmp/byt5
+    python docs/random_models.py llama /tmp/llama
+
+byt5 is an encoder-decoder of ByT5's form, llama a language model of Llama's form; both read bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+from transformers import (
+    ByT5Tokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+# Bytes and special ids, rounded up as in ByT5.
+VOCABULARY_SIZE = 384
+
+
+def byt5(directory: str) -> None:
+    """Writes 0.9 million parameters: two blocks on each side."""
+    config = T5Config(
+        vocab_size=VOCABULARY_SIZE,
+        d_model=128,
+        d_kv=32,
+        d_ff=256,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+        tokenizer_class="ByT5Tokenizer",
+    )
+    model = T5ForConditionalGeneration(config)
+    # A softmax of its own, as in ByT5's files; transformers 5 makes models that tie it.
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY_SIZE, 128) * 128**-0.5)
+    model.save_pretrained(directory)
+    ByT5Tokenizer().save_pretrained(directory)
+
+
+def llama(directory: str) -> None:
+    """Writes 0.7 million parameters: three blocks, queries in groups of two."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    ByT5Tokenizer().save_pretrained(directory)
+
+
+MODELS: dict[str, Callable[[str], None]] = {"byt5": byt5, "llama": llama}
+
+if __name__ == "__main__":
+    name, path = sys.argv[1:]
+    torch.manual_seed(0)
+    MODELS[name](path)

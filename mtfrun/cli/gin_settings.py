@@ -1,0 +1,12 @@
+"""The gin files and bindings of a command line."""
+
+from __future__ import annotations
+
+import argparse
+
+from mtfrun.api.settings import Settings
+
+
+def settings_of(flags: argparse.Namespace) -> Settings:
+    """Returns the gin files and bindings of the flags."""
+    return Settings(flags.gin_file, flags.bindings, flags.gin_search_paths, flags.gin_allow_imports)

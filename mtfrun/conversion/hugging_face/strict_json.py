@@ -1,0 +1,37 @@
+"""JSON that means the same to every reader."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+def parse_json(content: bytes) -> Any:
+    """Returns the value of a JSON text in UTF-8.
+
+    Two entries of one name, of which readers take one or the other, are an error, and so are NaN
+    and Infinity, which are no JSON.
+
+    Raises:
+      ValueError: the text is no such JSON; the message says why, in one line.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no UTF-8") from error
+    except RecursionError as error:
+        raise ValueError("its values are too deep in each other") from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in values if names.count(name) > 1)
+        raise ValueError(f"it has {name!r:.80} twice")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
