@@ -72,7 +72,11 @@ def test_bfloat16_activations_give_logits_near_those_of_float32(
     model = import_once(name)
     built = model.opened(ACTIVATION_DTYPE="bfloat16")
     logits = Logits(built.experiment)({"inputs": model.case["inputs"]})
-    assert_close(logits, model.case["logits"], BFLOAT16_TOLERANCE)
+    expected = model.case["logits"]
+    error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
+    # Of those of GPT-Neo, which multiplies unscaled queries and keys, transformers' own bfloat16
+    # loses 0.028, and of the others 0.009 to 0.020.
+    assert 0.0 < error < (0.03 if name == "gpt_neo" else BFLOAT16_TOLERANCE)
 
 
 @pytest.mark.slow
@@ -121,7 +125,7 @@ def test_padding_before_a_text_changes_nothing(
     rows, length = ids.shape
     features = {
         "inputs": np.pad(ids, [(0, 0), (3, 0)]),
-        "targets_segmentation": np.tile(np.arange(length + 3) >= 3, [rows, 1]),
+        "targets_segmentation": np.tile([0] * 3 + [1] * length, [rows, 1]),
         "targets_position": np.tile(np.maximum(np.arange(length + 3) - 3, 0), [rows, 1]),
     }
     assert_close(Logits(model.opened().experiment)(features)[:, 3:], expected, LOGITS_TOLERANCE)
@@ -134,7 +138,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
 ) -> None:
     model = import_once(name)
     for number in range(40):
-        text = b" ".join(map(_text, model.case["inputs"] + number))
+        text = b" ".join(map(_text, (model.case["inputs"] + number) % 160))
         (tmp_path / f"{number}.txt").write_bytes(text)
     process = mtfrun_here(
         "verify",
