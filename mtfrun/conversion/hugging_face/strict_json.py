@@ -5,6 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from mtfrun.errors import InputError
+
+
+class NoJsonError(InputError):
+    """A text is no JSON; the reader adds the file to the message."""
+
 
 def parse_json(content: bytes) -> Any:
     """Returns the value of a JSON text in UTF-8.
@@ -19,9 +25,9 @@ def parse_json(content: bytes) -> Any:
         text = content.decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is no UTF-8") from error
+        raise NoJsonError(f"byte {error.start} is no UTF-8") from error
     except RecursionError as error:
-        raise ValueError("its values are too deep in each other") from error
+        raise NoJsonError("its values are too deep in each other") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -29,9 +35,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in values if names.count(name) > 1)
-        raise ValueError(f"it has {name!r:.80} twice")
+        raise NoJsonError(f"it has {name!r:.80} twice")
     return values
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise NoJsonError(f"{name} is no number")

@@ -41,10 +41,10 @@ class HuggingFaceVocabulary(Vocabulary):
     Needs the extra: pip install 'mtfrun[tokenizers]'.
 
     Ids are those of the file. Where models take id 0 for padding, it must be a special token: <pad>
-    in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of text,
-    as in GPT-2's and Qwen's ("!"), models need `TokenEmbedding.padding_id` -1, and this class the
-    same `pad_id`. No tokens are added before or after a text except `begin_token` and the end. The
-    sentinels are the added tokens <extra_id_0>, <extra_id_1>, ...
+    in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of
+    text, as in GPT-2's and Qwen's ("!"), models need `TokenEmbedding.padding_id` -1, and this class
+    the same `pad_id`. No tokens are added before or after a text except `begin_token` and the end.
+    The sentinels are the added tokens <extra_id_0>, <extra_id_1>, ...
 
     `bytes_per_id` follows the file's decoder: bytes for byte-level tokenizers and for byte
     fallback, a space for each mark of one. What the normalizer changed is counted as `decode`
