@@ -60,8 +60,8 @@ class BeamSearch:
         rows are extended until the last one has ended, and the hypotheses after the best one depend
         on the other rows of the batch.
       num_prefilter: see `grow_topk`.
-      as_transformers: end hypotheses by the rules of transformers' search with `early_stopping`, see
-        `Search`.
+      as_transformers: end hypotheses by the rules of transformers' search with `early_stopping`;
+        see `Search`.
     """
 
     alpha: float = 0.6

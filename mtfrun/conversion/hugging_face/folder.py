@@ -10,7 +10,7 @@ from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.safetensors_file import Header, StoredTensor, read_header
-from mtfrun.conversion.hugging_face.strict_json import parse_json
+from mtfrun.conversion.hugging_face.strict_json import JsonError, parse_json
 from mtfrun.rundir.regular_files import is_regular, open_regular
 
 CONFIG = "config.json"
@@ -56,9 +56,7 @@ class Folder:
         """
         try:
             content = parse_json(self._read(name, _LARGEST_JSON))
-        except ConversionError:
-            raise
-        except ValueError as error:
+        except JsonError as error:
             raise ConversionError(f"{self.path / name} is no JSON: {error}") from error
         if not isinstance(content, dict):
             raise ConversionError(f"{self.path / name} is no JSON object")

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 from mtfrun.errors import InputError
 
 
-class NoJsonError(InputError):
-    """A text is no JSON; the reader adds the file to the message."""
+class JsonError(InputError):
+    """A text is no JSON; the message says why, without the name of the file."""
 
 
 def parse_json(content: bytes) -> Any:
@@ -19,15 +19,19 @@ def parse_json(content: bytes) -> Any:
     and Infinity, which are no JSON.
 
     Raises:
-      ValueError: the text is no such JSON; the message says why, in one line.
+      JsonError: the text is no such JSON.
     """
     try:
         text = content.decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise NoJsonError(f"byte {error.start} is no UTF-8") from error
+        raise JsonError(f"byte {error.start} is no UTF-8") from error
     except RecursionError as error:
-        raise NoJsonError("its values are too deep in each other") from error
+        raise JsonError("its values are too deep in each other") from error
+    except JsonError:
+        raise
+    except ValueError as error:  # of the syntax, or of an integer of too many digits
+        raise JsonError(str(error)) from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -35,9 +39,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         name = next(name for name in values if names.count(name) > 1)
-        raise NoJsonError(f"it has {name!r:.80} twice")
+        raise JsonError(f"it has {name!r:.80} twice")
     return values
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise NoJsonError(f"{name} is no number")
+    raise JsonError(f"{name} is no number")

@@ -25,7 +25,7 @@ def exported(model_dir: pathlib.Path, target: pathlib.Path, *flags: str) -> path
 
 
 def responses(
-    directory: pathlib.Path, requests: Sequence[dict[str, Any]], *modules: str
+    directory: pathlib.Path, requests: Sequence[object], *modules: str
 ) -> list[dict[str, Any]]:
     """Returns the responses to requests, in order."""
     process = subprocess.run(

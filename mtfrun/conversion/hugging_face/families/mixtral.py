@@ -50,7 +50,7 @@ class Mixtral(Mistral):
             # transformers' loss is the number of choices where the load is uniform, and a mean over
             # all layers; ours is 1, and a sum over them.
             coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
-            layers = settings.integer("num_hidden_layers")
+            layers = settings.count("num_hidden_layers")
             comment = "that of all layers in transformers, for each of them"
             file.macro("BALANCE_LOSS", coefficient / layers, comment)
         noise = settings.number("router_jitter_noise", 0.0)
