@@ -12,7 +12,7 @@ Imported, they learn to spell numbers:
 
     mtfrun import --from=/tmp/byt5 --model_dir=/tmp/byt5_run
     mtfrun train --gin_file=/tmp/byt5_run/config.gin $FLAGS \
-        --gin.TRAIN_STEPS=1000 --gin.BATCH_SIZE=64 --model_dir=/tmp/byt5_tuned
+        --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=64 --model_dir=/tmp/byt5_tuned
     mtfrun export --model_dir=/tmp/byt5_tuned --to=/tmp/byt5_out --format=huggingface
 
     mtfrun import --from=/tmp/llama --model_dir=/tmp/llama_run
@@ -20,10 +20,10 @@ Imported, they learn to spell numbers:
         --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=32 --model_dir=/tmp/llama_tuned
     mtfrun export --model_dir=/tmp/llama_tuned --to=/tmp/llama_out --format=huggingface
 
-BYT5_RESULT
-The language model spells 99.8 % of 512 held-out numbers without any mistake, after nine minutes of
-CPU time, evaluations included (16 minutes beside other programs). Transformers loads the
-folders and gives the same answers.
+The encoder-decoder spells all of 512 held-out numbers without any mistake after 500 of these steps,
+four minutes beside other programs on two cores. The language model spells 99.8 % of them after all
+steps: nine minutes of CPU time, evaluations included, sixteen beside other programs. Transformers
+loads the folders and gives the same answers.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def byt5(directory: str) -> None:
         num_heads=4,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
+        tie_word_embeddings=False,  # no factor before the softmax
         decoder_start_token_id=0,
         tokenizer_class="ByT5Tokenizer",
     )

@@ -66,7 +66,7 @@ def _python(*arguments: str | pathlib.Path) -> str:
 
 
 # Steps, and rows of a step; a row of the language model holds two pairs.
-LENGTHS = {"byt5": (1000, 64), "llama": (1500, 32)}
+LENGTHS = {"byt5": (1500, 64), "llama": (1500, 32)}
 
 
 def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
