@@ -11,7 +11,7 @@ from mtfrun.api.build import ROOTS, build
 from mtfrun.configuration import config
 from mtfrun.conversion import ConversionError, ModelDescription
 from mtfrun.conversion.hugging_face import Origin, made_here, read_origin
-from mtfrun.conversion.run_writer import CONFIG
+from mtfrun.conversion.run_writer import CONFIG, ORIGIN
 from mtfrun.rundir import RunDirectory
 
 
@@ -31,7 +31,7 @@ def origin_of_run(run: RunDirectory, allowed_imports: Sequence[str]) -> Origin:
     """
     directory = pathlib.Path(run.path)
     origin = read_origin(directory)
-    if origin is not None and run.read_config() == _text(directory / CONFIG):
+    if origin is not None and run.read_config() == _text(directory / ORIGIN / CONFIG):
         return origin
     model = _described(pathlib.Path(run.config_path), allowed_imports)
     start = model.parameter("rundir.WarmStart", "path")
@@ -39,7 +39,8 @@ def origin_of_run(run: RunDirectory, allowed_imports: Sequence[str]) -> Origin:
         directory = pathlib.Path(start).expanduser()
         origin = read_origin(directory)
     if origin is not None:
-        model.check_computes_as(_described(directory / CONFIG, []), f"{directory / CONFIG}")
+        imported = directory / ORIGIN / CONFIG
+        model.check_computes_as(_described(imported, []), str(imported))
         return origin
     origin, text = made_here(model)
     with tempfile.TemporaryDirectory() as temporary:

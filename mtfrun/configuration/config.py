@@ -15,6 +15,7 @@ from mtfrun.configuration.checks import check_bindings, target_of
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import explain, explain_missing, public_names
 from mtfrun.configuration.foreign import check_foreign, with_record
+from mtfrun.configuration.kept_functions import with_kept_functions
 from mtfrun.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
 
 T = TypeVar("T")
@@ -108,6 +109,8 @@ def parse(
     with _explained(statements.imports):
         gin.finalize()
     _remove_unused(used)
+    for arguments in _Bindings.by_target.values():
+        arguments.update({name: with_kept_functions(value) for name, value in arguments.items()})
     return statements.bindings
 
 

@@ -20,14 +20,15 @@ def importer_for(path: pathlib.Path) -> Importer:
     Raises:
       ConversionError: there is nothing, or nothing that can be imported.
     """
+    # Before anything else: the path of a checkpoint is the beginning of its files' names.
+    for importer in IMPORTERS:
+        if importer.recognises(path):
+            return importer
     try:
         path.stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConversionError(f"--from={path}: {reason}; name a folder with a model") from error
-    for importer in IMPORTERS:
-        if importer.recognises(path):
-            return importer
     raise ConversionError(
         f"--from={path}: neither a folder of Hugging Face (config.json, *.safetensors) nor a run "
         "of Mesh TensorFlow (operative_config.gin)"

@@ -21,8 +21,11 @@ from mtfrun.rundir import RunDirectory, package_versions
 RECORD = "import.json"
 """The file of a run directory that says where its model comes from."""
 
+ORIGIN = "origin"
+"""The directory of files of a run that say what was imported."""
+
 CONFIG = "imported.gin"
-"""The configuration as it was imported, beside config.gin, which training replaces."""
+"""There the configuration as it was imported; training replaces config.gin."""
 
 # Returns the variables of training by checkpoint path, without storage, for a gin file.
 Build = Callable[[pathlib.Path], Mapping[str, mtf.Variable]]
@@ -101,7 +104,8 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
         _save(run, imported.step, dict(imported.values(variables)), variables)
     text = imported.config(target)
     run.write_config(text)
-    (directory / CONFIG).write_text(text, encoding="utf-8")
+    (directory / ORIGIN).mkdir(exist_ok=True)
+    (directory / ORIGIN / CONFIG).write_text(text, encoding="utf-8")
     record = json.dumps(dict(imported.record), indent=1) + "\n"
     (directory / RECORD).write_text(record, encoding="utf-8")
 

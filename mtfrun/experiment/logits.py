@@ -15,8 +15,8 @@ from mtfrun.experiment.experiment import Experiment
 # Features by name.
 Features = Mapping[str, npt.ArrayLike]
 
-# The dimensions of a feature that the user may choose.
-_FREE = ("batch", "length")
+# The dimensions of a feature that the user may choose: models of images average over all positions.
+_FREE = ("batch", "length", "rows", "cols")
 
 
 class Logits:
@@ -97,7 +97,7 @@ class Logits:
 
     def _dims(self, name: str) -> mtf.Shape:
         """Returns the dimensions of a feature; that of a feature which the data lacks are ids."""
-        ids = mtf.Shape([mtf.Dimension(dim, 1) for dim in _FREE])
+        ids = mtf.convert_to_shape("batch:1;length:1")
         return self._experiment.data.shapes(1).get(name, ids)
 
     def _ids(self, name: str, array: np.ndarray) -> np.ndarray:
@@ -115,7 +115,10 @@ class Logits:
 
     def _laid_out(self, name: str, array: np.ndarray, rows: int) -> mtf.Tensor:
         """Returns a feature on the mesh, with rows, and positions of ids, of zeros."""
-        dims = [mtf.Dimension("batch", rows), *self._dims(name).dims[1:]]
+        sizes = [rows, *array.shape[1:]]
+        dims = [
+            mtf.Dimension(dim.name, size) for dim, size in zip(self._dims(name), sizes, strict=True)
+        ]
         if dims[-1].name == "length":
             dims[-1] = mtf.Dimension("length", self._padded(array.shape[1]))
         padding = [(0, dim.size - size) for dim, size in zip(dims, array.shape, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.optim.partition import matching_paths
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.slot_optimizer import SlotOptimizer
@@ -18,6 +19,7 @@ def momentum_update(
     *,
     momentum: float,
     nesterov: bool,
+    delayed: bool = False,
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Returns the new parameter and the new velocity.
 
@@ -28,8 +30,13 @@ def momentum_update(
 
     With `nesterov`, momentum * velocity + learning_rate * gradient is subtracted, with the new
     velocity: equations 3 and 4 there, written for the point at which the gradient is computed.
+
+    With `delayed`, the velocity before the update is subtracted: every gradient has its first
+    effect in the next step.
     """
     step = learning_rate * gradient
+    if delayed:
+        return parameter - velocity, velocity * momentum + step
     velocity = velocity * momentum + step
     return parameter - (velocity * momentum + step if nesterov else velocity), velocity
 
@@ -47,6 +54,7 @@ class Momentum(SlotOptimizer):
         momentum: float = 0.9,
         *,
         nesterov: bool = False,
+        delayed: bool = False,
         weight_decay: float = 0.0,
         exclude_from_weight_decay: Sequence[str] = (),
         learning_rate_factors: Mapping[str, float] | None = None,
@@ -57,11 +65,16 @@ class Momentum(SlotOptimizer):
           learning_rate: a number or a schedule.
           momentum: decay of the velocity.
           nesterov: use Nesterov's form.
+          delayed: subtract the velocity before the update. Mesh TensorFlow's program does, whose
+            two assignments have no order: with resource variables it reads the velocity first.
           weight_decay: times the parameter, added to the gradient.
           exclude_from_weight_decay: patterns of the paths of variables without weight decay.
           learning_rate_factors: factors of the learning rate by pattern of the variable's path.
         """
         super().__init__(learning_rate, learning_rate_factors)
+        if delayed and nesterov:
+            raise InputError("Momentum: nesterov=True and delayed=True exclude each other")
+        self._delayed = delayed
         self._momentum = momentum
         self._nesterov = nesterov
         self._weight_decay = weight_decay
@@ -97,5 +110,6 @@ class Momentum(SlotOptimizer):
                 self._scaled(learning_rate, path),
                 momentum=self._momentum,
                 nesterov=self._nesterov,
+                delayed=self._delayed,
             )
         return updates

@@ -24,6 +24,7 @@ from mtfrun.ported.multihead_attention import (
     multihead_encdec_attention_incremental,
     multihead_self_attention_incremental,
 )
+from mtfrun.ported.old_transformers import PaddedPrefixDecoderOnly, SharedLayersEncoderDecoder
 from mtfrun.ported.regularization import (
     annealed_dropout,
     clip_activation_gradient,
@@ -44,7 +45,9 @@ __all__ = [
     "AttentionParams",
     "CompressedSelfAttention",
     "MaskedLocalAttention",
+    "PaddedPrefixDecoderOnly",
     "SeedResNet",
+    "SharedLayersEncoderDecoder",
     "annealed_dropout",
     "attention_bias_local_2d_block",
     "attention_bias_local_block",

@@ -197,6 +197,19 @@ def test_threads_compile_and_decode_at_once(language_model: Run, encoder_decoder
     assert answers == [run.decode(prompts, **settings) for run, settings in uses]
 
 
+@pytest.mark.slow
+def test_threads_take_turns_on_a_mesh(language_model: Run) -> None:
+    on_mesh = mtfrun.load(language_model.model_dir, mesh="data:2,model:2")
+    uses: list[Callable[[], object]] = [
+        lambda: on_mesh.score(PAIRS),
+        lambda: on_mesh.logits({"targets": [[5, 6, 7]]}).tolist(),
+    ]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(use) for use in uses * 3]
+        answers = [result.result() for result in results]
+    assert answers == [use() for use in uses] * 3
+
+
 def test_programs_are_compiled_once(language_model: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     uses: list[Callable[[], object]] = [
         lambda: language_model.decode(PROMPTS, **BEAMS),

@@ -65,20 +65,26 @@ def _python(*arguments: str | pathlib.Path) -> str:
     return process.stdout
 
 
+# Steps, and rows of a step; a row of the language model holds two pairs.
+LENGTHS = {"byt5": (1000, 64), "llama": (1500, 32)}
+
+
 def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
     """Returns a run that began with the random weights of a folder, as docs/random_models.py."""
     _python("docs/random_models.py", form, directory / "made")
     flags = [f"--from={directory / 'made'}", f"--model_dir={directory / 'imported'}"]
     assert mtfrun_here("import", *flags).returncode == 0
+    train_steps, batch_size = LENGTHS[form]
     # A language model reads both texts in one row.
     rows = ["data/delimited_pairs.gin"] if form == "llama" else []
     return mtfrun.train(
         [str(directory / "imported/config.gin"), "data/number_words.gin", *rows],
         model_dir=directory / "tuned",
-        TRAIN_STEPS=600,
-        BATCH_SIZE=64,
+        TRAIN_STEPS=train_steps,
+        BATCH_SIZE=batch_size,
         LEARNING_RATE=0.03,
-        EVAL_EVERY=600,
+        WARMUP_STEPS=200,
+        EVAL_EVERY=None,
         gin_params=[
             "Evaluation.max_batches = 4",
             "DecodedPairs.num_decodes = 1024",
@@ -89,6 +95,7 @@ def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @has_transformers
 @pytest.mark.parametrize(
     ("form", "kind"), [("byt5", "T5ForConditionalGeneration"), ("llama", "LlamaForCausalLM")]

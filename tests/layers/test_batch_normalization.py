@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf
 from mtfrun.errors import InputError
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
 SHAPE = mtf.convert_to_shape("batch:8;row_blocks:2;rows:3;columns:4;channels:4")
 CHANNELS = SHAPE.dims[-1]
@@ -168,3 +168,15 @@ def test_a_bias_of_another_shape_than_the_scale_is_an_error() -> None:
     mesh = mtf.Mesh()
     with pytest.raises(mtf.ShapeError, match="the scale has the shape"):
         mtf.batch_normalize(mtf.zeros(mesh, SHAPE), mtf.ones(mesh, [CHANNELS]), mtf.zeros(mesh, []))
+
+
+def test_an_unbiased_moving_variance_is_that_of_torch() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE, "")
+    norm = layers.BatchNorm(mesh, [CHANNELS], momentum=0.75, unbiased=True)
+    mtf.initialize(norm)
+    call, collector = _train_call()
+    x = _batch(0)
+    norm(mtf.import_tf_tensor(mesh, x, SHAPE), call)
+    average = dict(collector.contents.updates)["moving_variance"]
+    expected = 0.75 + 0.25 * x.var((0, 1, 2, 3), ddof=1)
+    assert_close(mtf.to_numpy(average), expected)

@@ -26,7 +26,12 @@ BATCH, INPUTS_LENGTH, TARGETS_LENGTH = 8, 10, 6
 
 
 def small_encoder_decoder(
-    mesh: mtf.Mesh, *, dropout_rate: float = 0.0, rematerialise: bool = False, **options: Any
+    mesh: mtf.Mesh,
+    *,
+    dropout_rate: float = 0.0,
+    rematerialise: bool = False,
+    cls: type[EncoderDecoder] = EncoderDecoder,
+    **options: Any,
 ) -> EncoderDecoder:
     """Returns an initialised model of one layer each; `options` are those of EncoderDecoder."""
     heads = AttentionHeads(num_heads=4, d_kv=4)
@@ -41,7 +46,7 @@ def small_encoder_decoder(
         "encoder": functools.partial(stack, layers=[attention, feed_forward]),
         "decoder": functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
     } | options
-    model = EncoderDecoder(mesh, VOCABULARY, **settings)
+    model = cls(mesh, VOCABULARY, **settings)
     mtf.initialize(model, seed=2)
     return model
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models.transformer import EncoderDecoder, SequenceCall, Stack, TokenEmbedding
+from mtfrun.ported import SharedLayersEncoderDecoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import (
     BATCH,
@@ -125,7 +126,7 @@ def test_an_encoder_decoder_attention_without_an_encoder_is_refused() -> None:
 
 def test_shared_layers_have_the_variables_and_gradients_of_both_stacks() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    shared = small_encoder_decoder(mesh, shared_layers=True)
+    shared = small_encoder_decoder(mesh, cls=SharedLayersEncoderDecoder)
     separate = small_encoder_decoder(mesh)
     variables, copies = shared.named_variables(), separate.named_variables()
     decoder_only = [path for path in variables if path.startswith("decoder_stack/blocks/")]
@@ -157,4 +158,4 @@ def test_shared_layers_have_the_variables_and_gradients_of_both_stacks() -> None
 def test_stacks_of_different_depth_cannot_share_layers() -> None:
     stack = functools.partial(Stack, num_layers=2)
     with pytest.raises(InputError, match="stacks of 1 and 2 blocks cannot share layers"):
-        small_encoder_decoder(mtf.Mesh(ONE_DEVICE), encoder=stack, shared_layers=True)
+        small_encoder_decoder(mtf.Mesh(ONE_DEVICE), encoder=stack, cls=SharedLayersEncoderDecoder)

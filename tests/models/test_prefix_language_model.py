@@ -47,14 +47,19 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
 }
 
 
-def _model(mesh: mtf.Mesh, kind: str = "relative", **options: Any) -> t.DecoderOnly:
+def _model(
+    mesh: mtf.Mesh,
+    kind: str = "relative",
+    cls: type[t.DecoderOnly] = t.DecoderOnly,
+    **options: Any,
+) -> t.DecoderOnly:
     attention, stack_options, position = KINDS[kind]
     layers = [
         attention,
         functools.partial(t.FeedForward, d_ff=32),
     ]
     stack = functools.partial(t.Stack, num_layers=2, layers=layers, **stack_options)
-    model = t.DecoderOnly(
+    model = cls(
         mesh,
         VOCABULARY,
         embedding=t.TokenEmbedding(16, max_length=16, position=position, tied_softmax=False),
@@ -275,7 +280,7 @@ def test_the_prefix_may_have_the_padding_behind_the_targets() -> None:
     rows = np.asarray([[7, 8, END, 5, END, 0, 0, 0]], np.int32)
     # Inputs, the position that reads their end, and all padding.
     in_prefix = np.asarray([[1, 1, 1, 1, 0, 1, 1, 1]], np.int32)
-    with_padding, plain = _model(mesh, prefix_has_padding=True), _model(mesh)
+    with_padding, plain = _model(mesh, cls=ported.PaddedPrefixDecoderOnly), _model(mesh)
     logits, explicit, without = (
         mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
         for model, features in (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from mtfrun import mtf, optim
+from mtfrun.errors import InputError
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.optim.updates import make_variables, run_updates
 
@@ -52,3 +54,16 @@ def test_weight_decay_is_added_to_the_gradient_except_for_excluded_paths() -> No
     after = run_updates(optimizer, variables, gradients)
     assert_close(after["w"][0], start - 0.1 * (1.0 + 0.5 * start))
     assert_close(after["norm/scale"][0], start - 0.1)
+
+
+def test_a_delayed_velocity_is_that_of_the_step_before() -> None:
+    gradients = np.array([[1.0], [2.0], [4.0]], np.float32)
+    variables = make_variables(mtf.Mesh(ONE_DEVICE), {"w": np.zeros([1], np.float32)}, {"w": ["a"]})
+    after = run_updates(optim.Momentum(0.1, 0.5, delayed=True), variables, {"w": gradients})
+    # Velocities 0, 0.1, 0.25.
+    assert_close(after["w"][:, 0], [0.0, -0.1, -0.35])
+
+
+def test_a_delayed_velocity_is_not_nesterov_s() -> None:
+    with pytest.raises(InputError, match="exclude each other"):
+        optim.Momentum(0.1, nesterov=True, delayed=True)

@@ -8,7 +8,6 @@ from mtfrun.conversion.gin_text import GinFile, Reference
 def write_pairs(file: GinFile) -> None:
     """Makes pairs of texts the data, for encoder-decoders."""
     file.include("data/pairs.gin")
-    file.bind("decoding.Search", {"as_transformers": True})
     _write_source(file, "data/tsv_pairs.gin")
 
 
@@ -21,6 +20,7 @@ def _write_source(file: GinFile, example: str) -> None:
     file.macro(
         "TRAINING_DATA",
         Reference("@data.NoSource()"),
-        f"or add --gin_file={example}, or another file of data, behind this one",
+        f"none yet: add --gin_file={example}, or another file of data, behind this one",
     )
     file.bind("data.Task", {"source": Reference("%TRAINING_DATA")})
+    file.bind("decoding.Search", {"as_transformers": True})

@@ -23,11 +23,9 @@ from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.safetensors_file import file_content, read_header
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY
-from mtfrun.conversion.run_writer import RECORD
+from mtfrun.conversion.run_writer import CONFIG as IMPORTED
+from mtfrun.conversion.run_writer import ORIGIN, RECORD
 from mtfrun.rundir import atomic_write
-
-ORIGIN = "origin"
-"""The directory of files of a run that an export gives back as they were."""
 
 FORMAT = "huggingface"
 """The format in import.json."""
@@ -105,7 +103,7 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
             for place in (directory / ORIGIN, directory / DIRECTORY)
             if place.is_dir()
             for path in sorted(place.iterdir())
-            if path.name != _KEPT
+            if path.name not in (_KEPT, IMPORTED)
         }
         return Origin(
             record["shards"], record["metadata"], record["copies"], files, _kept(directory)

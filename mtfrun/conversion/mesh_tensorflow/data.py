@@ -14,6 +14,7 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
 _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dataset_fn")
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
+_MAX_CALLS = 8
 _SEARCHES = "Bitransformer.decode", "Unitransformer.sample_autoregressive"
 
 
@@ -109,7 +110,7 @@ def names_of_data(old: OldConfig) -> list[str]:
             functions = [value]
         for function in functions:
             name = short_name(function.name)
-            old.ignore_calls_of([name], _WHY)
+            _ignore_calls(old, function)
             task = old.parameters_of(name).get("mixture_or_task_name")
             if isinstance(task, str):
                 names.append(task)
@@ -118,6 +119,15 @@ def names_of_data(old: OldConfig) -> list[str]:
         if value is not None:
             old.ignore(target, _WHY)
     return list(dict.fromkeys(names))
+
+
+def _ignore_calls(old: OldConfig, function: OldReference, depth: int = 0) -> None:
+    """Counts the parameters of a function of data, and of those that they refer to."""
+    name = short_name(function.name)
+    old.ignore_calls_of([name], _WHY)
+    for value in old.parameters_of(name).values():
+        if isinstance(value, OldReference) and depth < _MAX_CALLS:
+            _ignore_calls(old, value, depth + 1)
 
 
 def _objective(old: OldConfig, draft: Draft) -> Reference | None:

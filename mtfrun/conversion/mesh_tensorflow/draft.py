@@ -14,10 +14,6 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as ReadReference
 
 # What our classes have if nothing is bound to it.
 _DEFAULTS = {
-    "transformer.DecoderOnly.prefix": False,
-    "transformer.DecoderOnly.prefix_has_padding": False,
-    "transformer.EncoderDecoder.shared_layers": False,
-    "transformer.DecoderOnly.loss_on_targets_only": False,
     "transformer.FeedForward.use_bias": False,
     "transformer.FeedForward.activation": "@mtf.relu",
     "transformer.GatedFeedForward.activation": "@mtf.gelu",

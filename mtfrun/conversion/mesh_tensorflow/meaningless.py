@@ -86,6 +86,8 @@ MEANINGLESS: Mapping[str, str] = {
     "Unitransformer.sample_autoregressive.has_partial_sequences": "prompts may be empty",
     "Unitransformer.sample_autoregressive.remove_partial_sequences": "outputs have no prompt",
     "Vocabulary.*": _VOCABULARY,
+    "SentencePieceVocabulary.*": _VOCABULARY,
+    "get_sentencepiece_model_path.*": _VOCABULARY,
     "get_vocabulary.*": _VOCABULARY,
     "get_t2t_vocabulary.*": _VOCABULARY,
     "get_tfds_vocabulary.*": _VOCABULARY,
@@ -114,6 +116,8 @@ MEANINGLESS: Mapping[str, str] = {
     "random_spans_helper.extra_tokens_per_span_inputs": "a span has one sentinel",
     "random_spans_helper.extra_tokens_per_span_targets": "a span has one sentinel",
     "random_spans_helper.verbose": "prints only",
+    "denoise.input_feature_key": "the stream of texts has one feature",
+    "denoise.passthrough_feature_keys": "the stream of texts has one feature",
     "greedy_decode.*": "Search and Decoding have the settings of decoding",
 }
 """Reasons by "class.parameter", or "class.*" for all parameters."""

@@ -53,6 +53,11 @@ class OldModel:
         return self.model_type in LANGUAGE_MODELS
 
     @property
+    def shares_layers(self) -> bool:
+        """Whether the decoder has the variables of the encoder."""
+        return len({stack.name for stack in self.stacks}) < len(self.stacks)
+
+    @property
     def row_form(self) -> RowForm:
         """What its rows are."""
         if not self.is_language_model:
@@ -95,6 +100,10 @@ def read_model(old: OldConfig) -> OldModel:
     )
     if old.get("get_vocab_embedding_cls.cls", None) is not None:
         old.refuse("get_vocab_embedding_cls.cls", "only VocabEmbedding is supported")
+    for name, value in (("bos_id", 0), ("eos_id", 1)):
+        if old.has(f"shift_targets.{name}"):
+            why = "decoders begin with id 0, and texts end with id 1"
+            old.require(f"shift_targets.{name}", [value], why, default=value)
     old.require("run.ensemble_inputs", [None], "ensembles are not supported", default=None)
     of_model: Parameters = {}
     if model_type in LANGUAGE_MODELS:
@@ -104,8 +113,6 @@ def read_model(old: OldConfig) -> OldModel:
         scope = ""
     else:
         stacks, scope = _two_stacks(old), "decoder"
-        if stacks[0].name == stacks[1].name:
-            of_model["shared_layers"] = True
     embedding = _embedding(old, scope)
     return OldModel(model_type, stacks, embedding, _loss(old, scope), of_model)
 
@@ -157,8 +164,6 @@ def _language_model(old: OldConfig) -> Parameters:
     prefix = old.get("Unitransformer.input_full_attention", default=False)
     return {
         "prefix": prefix,
-        # Rows that are not packed have no mask of padding in the original.
-        "prefix_has_padding": prefix,
         "loss_on_targets_only": old.get("Unitransformer.loss_on_targets_only", default=False),
     }
 
@@ -221,16 +226,28 @@ def _loss(old: OldConfig, scope: str) -> Parameters:
 def write_model(model: OldModel, draft: Draft, microbatches: int) -> None:
     """Adds the model to a file."""
     stacks = model.stacks
+    parts: Parameters = {
+        "embedding": Reference("@transformer.TokenEmbedding()"),
+        "loss": Reference("@transformer.TokenLoss()"),
+        "dtypes": Reference("@mtf.DTypePolicy()"),
+    }
     if model.is_language_model:
         draft.include("models/decoder_only.gin")
-        draft.bind("transformer.DecoderOnly", model.of_model)
+        cls = "transformer.DecoderOnly"
+        if model.of_model["prefix"]:
+            cls = "ported.PaddedPrefixDecoderOnly"
+        parts["stack"] = Reference("@transformer.Stack")
+        _write_class(draft, cls, parts, model.of_model)
     elif any(stack.relative_buckets is None for stack in stacks):
         draft.include("models/encoder_decoder.gin")
-        draft.bind("transformer.EncoderDecoder", model.of_model)
     else:
         is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
         draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
-        draft.bind("transformer.EncoderDecoder", model.of_model)
+    if model.shares_layers:
+        stacks_of = {
+            name: Reference(f"@{name}/transformer.Stack") for name in ("encoder", "decoder")
+        }
+        _write_class(draft, "ported.SharedLayersEncoderDecoder", {**parts, **stacks_of}, {})
     _write_stacks(model, draft)
     embedding = dict(model.embedding)
     draft.macro("D_MODEL", embedding.pop("d_model"))
@@ -240,6 +257,12 @@ def write_model(model: OldModel, draft: Draft, microbatches: int) -> None:
     comment = "the original's softmax is over all rows of the table"
     draft.bind("transformer.TokenEmbedding", {"masks_padding": False}, comment)
     _write_loss(model, draft, microbatches)
+
+
+def _write_class(draft: Draft, cls: str, parts: Parameters, settings: Parameters) -> None:
+    """Makes a class the model; the shipped files say the parts of their own classes only."""
+    draft.bind("experiment.Experiment", {"model": Reference(f"@{cls}")})
+    draft.bind(cls, {**parts, **{name: value for name, value in settings.items() if value}})
 
 
 def _write_loss(model: OldModel, draft: Draft, microbatches: int) -> None:

@@ -106,7 +106,8 @@ def _adam(old: OldConfig, _: Draft, patterns: VariablePatterns) -> tuple[str, di
 
 
 def _momentum(old: OldConfig, *_: object) -> tuple[str, dict[str, Any]]:
-    return "optim.Momentum", {"momentum": old.get("MomentumOptimizer.momentum", 0.9)}
+    momentum = old.get("MomentumOptimizer.momentum", 0.9)
+    return "optim.Momentum", {"momentum": momentum, "delayed": True}
 
 
 def _sgd(*_: object) -> tuple[str, dict[str, Any]]:

@@ -42,8 +42,6 @@ class EncoderDecoder(TokenModel):
       embedding: how ids become vectors, and vectors logits.
       inputs_vocabulary_size: the number of input ids, which then have an embedding of their own;
         None for one embedding of inputs and targets.
-      shared_layers: sublayers of one name, transforms and relative bias have the same variables in
-        the encoder and the decoder; Raffel et al. 2020, arXiv:1910.10683, section 3.2.2.
       shift_across_segments: see `DecoderOnly`.
       loss: of the targets.
       dtypes: of variables and of activations.
@@ -57,6 +55,9 @@ class EncoderDecoder(TokenModel):
         "targets_position",
     )
 
+    # Whether the decoder's sublayers are the encoder's where both have one of a name.
+    shares_layers: ClassVar[bool] = False
+
     def __init__(
         self,
         mesh: mtf.Mesh,
@@ -66,7 +67,6 @@ class EncoderDecoder(TokenModel):
         decoder: Callable[..., Stack],
         embedding: TokenEmbedding = TokenEmbedding(),
         inputs_vocabulary_size: int | None = None,
-        shared_layers: bool = False,
         shift_across_segments: bool = False,
         loss: TokenLoss = TokenLoss(),
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
@@ -80,7 +80,7 @@ class EncoderDecoder(TokenModel):
             self.inputs_embedding = Embedding(mesh, inputs_vocab, embedding.width, dtypes)
         self.encoder_stack = encoder(mesh, embedding.width, dtypes)
         self.decoder_stack = decoder(mesh, embedding.width, dtypes)
-        if shared_layers:
+        if self.shares_layers:
             self.decoder_stack.share_layers(self.encoder_stack)
 
     @property

@@ -6,7 +6,11 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -74,11 +78,32 @@ def imported_folder(name: str, folder: pathlib.Path) -> Imported:
 
 def exported(model: Imported, *flags: str) -> pathlib.Path:
     """Exports a run as a folder of Hugging Face."""
-    target = model.run.with_name(f"{model.run.name}_exported")
+    target = pathlib.Path(tempfile.mkdtemp(dir=model.run.parent))
     arguments = [f"--model_dir={model.run}", f"--to={target}", "--format=huggingface", *flags]
     process = mtfrun_here("export", *arguments)
     assert process.returncode == 0, process.stderr.decode()
     return target
+
+
+def logits_of_transformers(
+    folder: pathlib.Path, features: Mapping[str, np.ndarray], model_class: str
+) -> np.ndarray:
+    """Returns what transformers computes with a folder, in a process of its own.
+
+    Args:
+      folder: has config.json and the weights, which must be all that the model needs.
+      features: arguments of the model by name.
+      model_class: "AutoModelForSeq2SeqLM".
+    """
+    inputs, outputs = folder.with_suffix(".features.npz"), folder.with_suffix(".logits.npy")
+    arrays: dict[str, Any] = dict(features)
+    np.savez(inputs, **arrays)
+    script = pathlib.Path(__file__).parents[1] / "transformers_process.py"
+    command = [sys.executable, str(script), str(folder), str(inputs), str(outputs), model_class]
+    process = subprocess.run(command, capture_output=True, timeout=300)
+    assert process.returncode == 0, process.stderr.decode()
+    logits: np.ndarray = np.load(outputs)
+    return logits
 
 
 def assert_same_folder(target: pathlib.Path, folder: pathlib.Path) -> None:

@@ -1,17 +1,20 @@
-"""T5 and Switch Transformers of Hugging Face compute what transformers does, and leave as they came."""
+"""T5 and Switch Transformers compute what transformers does, and leave as they came."""
 
 from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mtfrun.conversion import values_of_run
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.rundir import RunDirectory
 from tests.cli.command import mtfrun_here, succeeded
 from tests.conversion.hugging_face.imported_models import (
-    BFLOAT16_TOLERANCE,
     LOGITS_TOLERANCE,
     LOSS_TOLERANCE,
     SCORE_TOLERANCE,
@@ -23,6 +26,7 @@ from tests.conversion.hugging_face.imported_models import (
     imported,
     imported_folder,
     logits_and_loss,
+    logits_of_transformers,
     pairs_of,
     sum_of_log_probabilities,
 )
@@ -80,7 +84,8 @@ def test_greedy_and_beam_search_find_what_transformers_finds(
         expected = sum_of_log_probabilities(
             lambda ids: logits_and_loss(built, {"inputs": inputs, "targets": ids})[0], theirs
         )
-        scores = [record.fields["outputs"][0]["score"] for record in records]
+        fields: list[Any] = [record.fields["outputs"] for record in records]
+        scores = [outputs[0]["score"] for outputs in fields]
         assert_close(scores, expected, SCORE_TOLERANCE)
 
 
@@ -96,11 +101,36 @@ def test_tensors_of_two_bytes_are_imported_and_given_back(
 ) -> None:
     cast_folder("t5_v1_0", tmp_path / "folder", dtype)
     model = imported_folder("t5_v1_0", tmp_path / "folder")
+    values = values_of_run(RunDirectory(model.run)).values
+    stored = Folder(model.folder).tensors["encoder.final_layer_norm.weight"].read()
+    assert_close(values["encoder_stack/final_norm/scale"], stored.astype(np.float32), 0.0)
+    assert_same_tensors(exported(model), model.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_computes_the_same_with_an_export(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    case = model.case
+    folder = exported(model, "--max_shard_size=64KB")
+    features = {key: case[key] for key in ("inputs", "attention_mask", "labels")}
+    features["input_ids"] = features.pop("inputs")
+    logits = logits_of_transformers(folder, features, "AutoModelForSeq2SeqLM")
+    assert_close(logits, case["logits"], LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_bfloat16_computes_in_float32_what_transformers_does(tmp_path: pathlib.Path) -> None:
+    cast_folder("t5_v1_1", tmp_path / "folder", "bfloat16")
+    model = imported_folder("t5_v1_1", tmp_path / "folder")
     case = model.case
     inputs, targets = pairs_of(case)
     logits, _ = logits_and_loss(model.opened(), {"inputs": inputs, "targets": targets})
-    assert_close(logits[..., : case["logits"].shape[-1]], case["logits"], BFLOAT16_TOLERANCE)
-    assert_same_tensors(exported(model), model.folder)
+    theirs = {key: case[key] for key in ("attention_mask", "labels")} | {"input_ids": inputs}
+    expected = logits_of_transformers(model.folder, theirs, "AutoModelForSeq2SeqLM")
+    assert_close(logits[..., : expected.shape[-1]], expected, LOGITS_TOLERANCE)
 
 
 @pytest.mark.slow
@@ -142,7 +172,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     assert report["equal"], report
 
 
-def _inputs(case: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _inputs(case: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return case["inputs"], case["attention_mask"]
 
 

@@ -22,6 +22,7 @@ LLAMA = {
     "max_position_embeddings": 64,
 }
 MISTRAL = {**LLAMA, "model_type": "mistral"}
+MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 6}
 QWEN2 = {**LLAMA, "model_type": "qwen2"}
 GPT2 = {"model_type": "gpt2", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
 GPT_NEO = {
@@ -87,6 +88,17 @@ LAYERS = """transformer.Stack:
         ({**LLAMA, "max_position_embeddings": 131072}, ["SEQUENCE_LENGTH = 1024"]),
         # What transformers takes where a configuration says nothing.
         (MISTRAL, ["window = 4096"]),
+        (MIXTRAL, ["NUM_EXPERTS = 6", "EXPERTS_PER_TOKEN = 2", "ROTARY_BASE = 1000000.0"]),
+        ({**MIXTRAL, "router_jitter_noise": 0.1}, ["@moe.Jitter()", "epsilon = 0.1"]),
+        ({**MIXTRAL, "hidden_act": "gelu"}, ["activations = [@mtf.exact_gelu, None]"]),
+        (
+            {**MIXTRAL, "output_router_logits": True, "router_aux_loss_coef": 0.5},
+            ["BALANCE_LOSS = 0.25  # that of all layers"],
+        ),
+        (
+            {**MIXTRAL, "sliding_window": 9},
+            ["layers = [@transformer.LocalSelfAttention, @moe.DroplessMoE]", "window = 9"],
+        ),
         ({**QWEN2, "max_window_layers": 2}, ["use_output_bias = False"]),
         (
             {**QWEN2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
@@ -115,7 +127,7 @@ def test_a_gin_file_says_what_a_configuration_says(
 
 
 def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
-    for values in (LLAMA, {**MISTRAL, "sliding_window": None}, QWEN2, GPT2):
+    for values in (LLAMA, {**MISTRAL, "sliding_window": None}, MIXTRAL, QWEN2, GPT2):
         assert "layers" not in _gin(values)
 
 
@@ -158,16 +170,19 @@ def test_what_is_not_supported_is_refused_by_name(values: dict[str, Any], messag
     [([0], 1), ([1, 1, 1], 1), ([0, 1, 0, 1], 2), ([0, 0, 1], 3), ([0, 1, 1, 0, 1, 1], 3)],
 )
 def test_blocks_have_as_few_layers_as_make_them_equal(windows: list[int], size: int) -> None:
-    assert Blocks([bool(window) for window in windows], "FeedForward").layers_of_block == size
+    assert (
+        Blocks([bool(window) for window in windows], "transformer.FeedForward").layers_of_block
+        == size
+    )
 
 
 def test_layers_have_the_paths_of_their_sublayers() -> None:
-    blocks = Blocks([False, True, False, True], "FeedForward")
+    blocks = Blocks([False, True, False, True], "transformer.FeedForward")
     assert blocks.paths(3) == (
         "decoder_stack/blocks/1/local_self_attention",
         "decoder_stack/blocks/1/feed_forward_1",
     )
-    assert Blocks([False, False], "FeedForward").paths(1) == (
+    assert Blocks([False, False], "transformer.FeedForward").paths(1) == (
         "decoder_stack/blocks/1/self_attention",
         "decoder_stack/blocks/1/feed_forward",
     )

@@ -1,9 +1,10 @@
-"""GPT-2, GPT-Neo, Llama, Mistral and Qwen2 compute what transformers does, and leave unchanged."""
+"""Decoder-only models compute what transformers does, and leave unchanged."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import json
 import pathlib
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 
 from mtfrun.api.build import Built
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.conversion.hugging_face.safetensors_file import write_file
 from mtfrun.experiment import Logits
 from tests.cli.command import mtfrun_here, succeeded
 from tests.conversion.hugging_face.imported_models import (
     BFLOAT16_TOLERANCE,
+    FOLDERS,
     LOGITS_TOLERANCE,
     LOSS_TOLERANCE,
     Imported,
@@ -30,7 +34,7 @@ from tests.conversion.hugging_face.imported_models import (
 )
 from tests.layouts import ONE_DEVICE, assert_close
 
-NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "qwen2"]
+NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
 # The one with most parts that others lack.
 FIRST = "gpt_neo"
 QUICK = [pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in NAMES]
@@ -68,7 +72,11 @@ def test_bfloat16_activations_give_logits_near_those_of_float32(
     model = import_once(name)
     built = model.opened(ACTIVATION_DTYPE="bfloat16")
     logits = Logits(built.experiment)({"inputs": model.case["inputs"]})
-    assert_close(logits, model.case["logits"], BFLOAT16_TOLERANCE)
+    expected = model.case["logits"]
+    error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
+    # Of those of GPT-Neo, which multiplies unscaled queries and keys, transformers' own bfloat16
+    # loses 0.028, and of the others 0.009 to 0.020.
+    assert 0.0 < error < (0.03 if name == "gpt_neo" else BFLOAT16_TOLERANCE)
 
 
 @pytest.mark.slow
@@ -84,6 +92,30 @@ def test_tensors_of_two_bytes_are_imported_and_given_back(
 
 
 @pytest.mark.slow
+def test_experts_in_one_tensor_are_imported_and_given_back(tmp_path: pathlib.Path) -> None:
+    source = Folder(FOLDERS / "mixtral")
+    tensors = {name: stored.read() for name, stored in source.tensors.items()}
+    for layer in range(source.config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}"
+        ours, theirs = f"{prefix}.block_sparse_moe", f"{prefix}.mlp"
+        tensors[f"{theirs}.gate.weight"] = tensors.pop(f"{ours}.gate.weight")
+        w1, w2, w3 = (
+            np.stack([tensors.pop(f"{ours}.experts.{i}.{name}.weight") for i in range(4)])
+            for name in ("w1", "w2", "w3")
+        )
+        tensors[f"{theirs}.experts.gate_up_proj"] = np.concatenate([w1, w3], axis=1)
+        tensors[f"{theirs}.experts.down_proj"] = w2
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_file(folder / "model.safetensors", tensors, source.metadata)
+    (folder / "config.json").write_text(json.dumps(source.config))
+    model = imported_folder("mixtral", folder)
+    logits = Logits(model.opened().experiment)({"inputs": model.case["inputs"]})
+    assert_close(logits, model.case["logits"], LOGITS_TOLERANCE)
+    assert_same_tensors(exported(model), folder)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_before_a_text_changes_nothing(
     name: str, import_once: Callable[[str], Imported]
@@ -93,7 +125,7 @@ def test_padding_before_a_text_changes_nothing(
     rows, length = ids.shape
     features = {
         "inputs": np.pad(ids, [(0, 0), (3, 0)]),
-        "targets_segmentation": np.tile(np.arange(length + 3) >= 3, [rows, 1]),
+        "targets_segmentation": np.tile([0] * 3 + [1] * length, [rows, 1]),
         "targets_position": np.tile(np.maximum(np.arange(length + 3) - 3, 0), [rows, 1]),
     }
     assert_close(Logits(model.opened().experiment)(features)[:, 3:], expected, LOGITS_TOLERANCE)
@@ -106,7 +138,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
 ) -> None:
     model = import_once(name)
     for number in range(40):
-        text = b" ".join(map(_text, model.case["inputs"] + number))
+        text = b" ".join(map(_text, (model.case["inputs"] + number) % 160))
         (tmp_path / f"{number}.txt").write_bytes(text)
     process = mtfrun_here(
         "verify",

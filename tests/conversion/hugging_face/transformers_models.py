@@ -113,6 +113,23 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         },
         False,
     ),
+    "mixtral, one expert a token": (
+        "Mixtral",
+        {**SIZES, "num_local_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
+        False,
+    ),
+    "mixtral, a window, three experts a token": (
+        "Mixtral",
+        {
+            **SIZES,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "sliding_window": 7,
+            "hidden_act": "gelu",
+        },
+        False,
+    ),
+    "mixtral, version 4": ("Mixtral", {**SIZES, "num_local_experts": 4}, True),
     "gpt2, relu": (
         "GPT2",
         {**GPT2_SIZES, "n_inner": 40, "activation_function": "relu", "layer_norm_epsilon": 1e-3},

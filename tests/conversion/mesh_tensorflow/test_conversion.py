@@ -79,6 +79,10 @@ def _text(imported: Imported) -> str:
             "AdamWeightDecayOptimizer.exclude_from_weight_decay = ['norm', '^encoder.*/q$']\n",
             ["optim.Adam:", "weight_decay = 0.1", "bias_correction = False", "attention/query$"],
         ),
+        (
+            "run.optimizer = @optimize.MomentumOptimizer\nMomentumOptimizer.momentum = 0.8\n",
+            ["optim.Momentum:", "momentum = 0.8", "delayed = True"],
+        ),
         ("run.variable_filter = 'DenseReluDense'\n", ["frozen = [", "embedding/table$"]),
         ("Bitransformer.decode.beam_size = 4\n", ["decoding.Search:\n    beam_size = 4"]),
         (
@@ -152,6 +156,20 @@ def test_bindings_without_meaning_have_a_reason(tmp_path: pathlib.Path) -> None:
     assert lists["taken over"]["num_layers"] == "2"
 
 
+def test_what_makes_the_original_s_data_has_no_meaning(tmp_path: pathlib.Path) -> None:
+    text = """
+run.vocabulary = @sentencepiece_vocabulary.SentencePieceVocabulary()
+SentencePieceVocabulary.sentencepiece_model_file = @mine.model_path()
+model_path.name = 'c4'
+run.train_dataset_fn = @mine.rows
+rows.seed = 1
+"""
+    lists = _lists(_imported(text, tmp_path))
+    assert not lists["not supported"]
+    for name in ("model_path.name", "rows.seed"):
+        assert "TRAINING_DATA and VOCABULARY" in lists["without meaning here"][name]
+
+
 def test_shared_layers_are_taken_over(tmp_path: pathlib.Path) -> None:
     layer = "@transformer_layers"
     text = f"""
@@ -160,7 +178,7 @@ decoder/make_layer_stack.layers = [
     ('a', {layer}.SelfAttention), ('c', {layer}.EncDecAttention), ('b', {layer}.DenseReluDense)]
 make_bitransformer.encoder_name = 'decoder'
 """
-    assert "shared_layers = True" in _text(_imported(text, tmp_path))
+    assert "model = @ported.SharedLayersEncoderDecoder" in _text(_imported(text, tmp_path))
 
 
 @pytest.mark.parametrize("text", ["run.mesh_shape = 'four'\n", "run.batch_size = ('rows', 3)\n"])

@@ -192,3 +192,15 @@ def test_stage_sizes_that_do_not_fit_the_widths_are_an_error(stage_sizes: Any) -
 def test_one_number_as_widths_is_an_error() -> None:
     with pytest.raises(InputError, match=r"stage_sizes=\[1\] and widths=16 must be lists"):
         Backbone(stage_sizes=[1], widths=16)  # type: ignore[arg-type]
+
+
+def test_a_stem_has_its_own_width_and_the_first_stage_its_own_stride() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE, "")
+    backbone = Backbone(stage_sizes=[2], widths=[4], stem_width=6, first_stride=2)
+    _, ((first, second),) = backbone.layers(
+        mesh, mtf.Dimension("channels", 3), Blocking(), mtf.DTypePolicy()
+    )
+    assert first.shortcut is not None and second.shortcut is None
+    assert first.shortcut.convolution.kernel.shape.to_integer_list == [1, 1, 6, 4]
+    with pytest.raises(InputError, match="stem_width=0 and first_stride=1 must be at least 1"):
+        Backbone(stem_width=0)

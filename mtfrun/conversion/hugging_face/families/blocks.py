@@ -9,6 +9,8 @@ from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
 
+_GLOBAL, _LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
@@ -37,7 +39,7 @@ class Blocks:
     def sublayers(self) -> list[str]:
         """The names of the classes of a block."""
         windows = self.windows[: self.layers_of_block]
-        attentions = [f"transformer.{_attention(window)}" for window in windows]
+        attentions = [_LOCAL if window else _GLOBAL for window in windows]
         return [name for attention in attentions for name in (attention, self.feed_forward)]
 
     def paths(self, layer: int) -> tuple[str, str]:
@@ -57,10 +59,6 @@ class Blocks:
         if any(self.windows):
             layers = [Reference(f"@{name}") for name in self.sublayers]
             file.bind("transformer.Stack", {"layers": layers})
-
-
-def _attention(is_local: bool) -> str:
-    return "LocalSelfAttention" if is_local else "SelfAttention"
 
 
 def _class(name: str) -> type:

@@ -44,7 +44,7 @@ class Mixtral(Mistral):
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         """Adds the number of experts, the noise and the loss of the router."""
         choices = settings.integer("num_experts_per_tok", 2)
-        file.macro("NUM_EXPERTS", settings.integer("num_local_experts", 8))
+        file.macro("NUM_EXPERTS", settings.count("num_local_experts", 8))
         file.macro("EXPERTS_PER_TOKEN", choices)
         if settings.flag("output_router_logits", default=False):
             # transformers' loss is the number of choices where the load is uniform, and a mean over
@@ -75,7 +75,7 @@ class Mixtral(Mistral):
             return
         mixture = f"{theirs}.block_sparse_moe"
         yield row(f"{mixture}.gate.weight", f"{ours}/router/kernel", Matrix())
-        numbers = range(settings.integer("num_local_experts", 8))
+        numbers = range(settings.count("num_local_experts", 8))
         for name, path in zip(_NAMES, paths, strict=True):
             names = [f"{mixture}.experts.{number}.{name}.weight" for number in numbers]
             yield row(names, path, Stacked(Matrix()))

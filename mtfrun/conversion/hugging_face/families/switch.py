@@ -72,6 +72,7 @@ class SwitchTransformers(TextFamily):
                 "routes_padding": True,
                 "loss_coef": settings.number("router_aux_loss_coef", 0.001),
             },
+            comment="transformers drops tokens beyond expert_capacity, here none is dropped",
         )
         router: dict[str, object] = {"gate": Reference("@moe.Switch()")}
         noise = settings.number("router_jitter_noise", 0.01)
@@ -145,15 +146,11 @@ class _Periods:
     @classmethod
     def of(cls, settings: Settings, stack: str, blocks: int) -> _Periods:
         """Returns those of the encoder or the decoder, with `blocks` blocks of theirs."""
-        # The configuration computes the step from the number of blocks with experts; see
+        # Without a step, the configuration computes it from the number of blocks with experts; see
         # transformers/models/switch_transformers/configuration_switch_transformers.py.
-        number = settings.values.get(f"num_sparse_{stack}_layers")
-        if type(number) is int and number > 0:
-            step = blocks // number
-        elif number == 0:
-            step = blocks
-        else:
-            step = settings.integer(f"{stack}_sparse_step", 1)
+        number = settings.non_negative(f"num_sparse_{stack}_layers", 3)
+        by_number = blocks // number if number else blocks
+        step = settings.non_negative(f"{stack}_sparse_step", by_number)
         sparse = tuple(step > 0 and (step == 1 or i % step == 1) for i in range(blocks))
         length = step if step > 0 and blocks % step == 0 else blocks
         return cls(length, sparse[:length], _SUBLAYERS[stack])

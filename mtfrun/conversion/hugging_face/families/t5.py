@@ -82,8 +82,9 @@ class T5(TextFamily):
             "is_encoder_decoder": True,
             "dtype": "float32",
         }
-        tensors = frozenset() if is_tied else frozenset([t5_tensors.SOFTMAX])
-        return Settings(values, "the model", tensors)
+        # Only the softmax is looked for, and their number.
+        tensors = [*shapes, *([] if is_tied else [t5_tensors.SOFTMAX])]
+        return Settings(values, "the model", frozenset(tensors))
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/t5.1.1.gin or t5.1.0.gin, sizes, and what differs."""

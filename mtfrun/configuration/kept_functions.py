@@ -1,0 +1,66 @@
+"""Functions that a configuration names, with the arguments that it gives them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gin.config import ConfigurableReference
+
+import gin
+
+
+class _KeptFunction(ConfigurableReference):  # type: ignore[misc]
+    """`@function` in a value of the configuration.
+
+    When gin passes the value to a class, the function takes its arguments from the configuration
+    once and for all. gin's own references take them at every call, from the configuration of that
+    moment: an activation or a preprocessor is called long after another run was loaded.
+    """
+
+    def __init__(self, reference: ConfigurableReference) -> None:
+        self.__dict__.update(vars(reference))
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether they are the same in a gin file; gin asks before it writes one."""
+        return isinstance(other, ConfigurableReference) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __deepcopy__(self, memo: object) -> Callable[..., Any]:
+        """Returns the function, which gin asks for in this way."""
+        scope = gin.config_scope(self.scopes) if self.scopes else contextlib.nullcontext()
+        with scope:
+            arguments = gin.get_bindings(self.configurable.selector)
+        return _bound(self.configurable.wrapped, arguments)
+
+
+def with_kept_functions(value: Any) -> Any:
+    """Returns a value of a configuration whose functions keep their arguments."""
+    if isinstance(value, ConfigurableReference):
+        is_function = not value.evaluate and not inspect.isclass(value.configurable.wrapped)
+        return _KeptFunction(value) if is_function else value
+    if isinstance(value, dict):
+        return {with_kept_functions(k): with_kept_functions(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(with_kept_functions, value))
+    return value
+
+
+def _bound(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[..., Any]:
+    """Returns a function with some arguments, in whose place a caller may give others."""
+    if not arguments:
+        return function
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind_partial(*args).arguments
+        kept = {name: value for name, value in arguments.items() if name not in given}
+        return function(*args, **{**kept, **kwargs})
+
+    return call

@@ -1,0 +1,31 @@
+"""Transformers that compute what those of Mesh TensorFlow compute."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mtfrun.models.transformer import DecoderOnly, EncoderDecoder
+
+
+class PaddedPrefixDecoderOnly(DecoderOnly):
+    """`DecoderOnly` whose prefix has the padding behind the last target.
+
+    Rows that are not packed have no mask of padding in Mesh TensorFlow's language models, which
+    take what follows an even number of ends for inputs. So every position of a prefix language
+    model sees the padding, in training and evaluation.
+    """
+
+    prefix_has_padding: ClassVar[bool] = True
+
+
+class SharedLayersEncoderDecoder(EncoderDecoder):
+    """`EncoderDecoder` whose stacks have the same variables, but for the attention to the encoder.
+
+    Sublayers of one name, transforms and relative bias are those of the encoder: Raffel et al.
+    2020, arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`.
+
+    Raises:
+      InputError: the stacks have different numbers of blocks.
+    """
+
+    shares_layers: ClassVar[bool] = True

@@ -1,0 +1,137 @@
+"""The command export: plain files of any model, and folders for transformers of some."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun.conversion import values_of_run
+from mtfrun.conversion.hugging_face.folder import Folder
+from mtfrun.rundir import RunDirectory
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_pairs_experiment
+from tests.conversion.hugging_face.imported_models import (
+    LOGITS_TOLERANCE,
+    Imported,
+    logits_and_loss,
+    logits_of_transformers,
+)
+from tests.layouts import assert_close
+
+
+def _export(run: pathlib.Path, target: pathlib.Path, form: str, *flags: str) -> None:
+    arguments = [f"--model_dir={run}", f"--to={target}", f"--format={form}", *flags]
+    process = mtfrun_here("export", *arguments)
+    assert process.returncode == 0, process.stderr.decode()
+
+
+def test_safetensors_hold_all_variables_by_path(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    _export(language_model_run, tmp_path / "all", "safetensors")
+    _export(language_model_run, tmp_path / "parts", "safetensors", "--max_shard_size=20KB")
+    values = values_of_run(RunDirectory(language_model_run)).values
+    for name, number in (("all", 1), ("parts", None)):
+        folder = Folder(tmp_path / name)
+        assert number is None or len(folder.shards) == number
+        assert set(folder.tensors) == set(values)
+        for path, stored in folder.tensors.items():
+            np.testing.assert_array_equal(stored.read(), values[path])
+    assert len(Folder(tmp_path / "parts").shards) > 1
+    assert Folder(tmp_path / "all").metadata["global_step"] == "2"
+
+
+def test_a_checkpoint_of_tensorflow_holds_all_variables_by_path(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    _export(language_model_run, tmp_path / "checkpoint", "tensorflow")
+    reader = tf.train.load_checkpoint(str(tmp_path / "checkpoint"))
+    assert reader.get_tensor("global_step") == 2
+    values = values_of_run(RunDirectory(language_model_run)).values
+    assert set(reader.get_variable_to_shape_map()) == {*values, "global_step"}
+    for path, value in values.items():
+        np.testing.assert_array_equal(reader.get_tensor(path), value)
+
+
+@pytest.mark.slow
+def test_a_run_may_begin_with_a_checkpoint_that_was_exported_for_tensorflow(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    target = tmp_path / "checkpoint"
+    _export(language_model_run, target, "tensorflow")
+    prompt = ["--prompt=line", "--decode_length=4"]
+    decoded = succeeded(mtfrun_here("decode", f"--model_dir={language_model_run}", *prompt))
+    flags = [f"--gin_file={language_model_run / 'config.gin'}"]
+    flags.append(f"--gin.INIT_CHECKPOINT='{target}'")
+    assert succeeded(mtfrun_here("decode", *flags, *prompt)) == decoded
+
+
+def test_a_model_that_transformers_lacks_is_refused_in_one_line(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    target = tmp_path / "target"
+    flags = [f"--model_dir={language_model_run}", f"--to={target}", "--format=huggingface"]
+    assert "none that transformers has" in error_line(mtfrun_here("export", *flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_holds_something_is_refused(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    flags = [f"--model_dir={language_model_run}", f"--to={tmp_path}", "--format=safetensors"]
+    assert "is not empty" in error_line(mtfrun_here("export", *flags))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_t5_that_was_trained_here_is_loaded_by_transformers(
+    version: str, tmp_path: pathlib.Path
+) -> None:
+    flags = tiny_pairs_experiment(tmp_path)
+    flags[1] = f"--gin_file=models/t5.{version}.tiny.gin"
+    run, target = tmp_path / "run", tmp_path / "target"
+    assert succeeded(mtfrun_here("train", *flags, f"--model_dir={run}")) == []
+    _export(run, target, "huggingface")
+    assert json.loads((target / "config.json").read_text())["vocab_size"] == 384
+    inputs, targets = np.array([[50, 60, 70, 1]]), np.array([[80, 90, 1]])
+    model = Imported("", target, run)
+    logits, _ = logits_and_loss(model.opened(), {"inputs": inputs, "targets": targets})
+    theirs = {"input_ids": inputs, "labels": targets}
+    expected = logits_of_transformers(target, theirs, "AutoModelForSeq2SeqLM")
+    assert_close(logits, expected, LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_model_is_exported_only_if_it_computes_as_the_imported_one(
+    tmp_path: pathlib.Path,
+) -> None:
+    source = pathlib.Path(__file__).parents[1] / "oracle" / "hf" / "t5_v1_1"
+    imported = tmp_path / "imported"
+    process = mtfrun_here("import", f"--from={source}", f"--model_dir={imported}")
+    assert process.returncode == 0, process.stderr.decode()
+    (tmp_path / "pairs.tsv").write_text("\n".join(f"{i} 5 6\t7 {i}" for i in range(3, 153)))
+    data = [
+        f"--gin_file={imported / 'config.gin'}",
+        "--gin_file=data/tsv_pairs.gin",
+        f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
+        *("--gin.INPUTS_LENGTH=16", "--gin.TARGETS_LENGTH=16", "--gin.BATCH_SIZE=8"),
+        *("--gin.TRAIN_STEPS=2", "--gin.LEARNING_RATE=0.1"),
+    ]
+    run, other = tmp_path / "run", tmp_path / "other"
+    assert succeeded(mtfrun_here("train", *data, f"--model_dir={run}")) == []
+    _export(run, tmp_path / "target", "huggingface")
+    ours, theirs = Folder(tmp_path / "target").tensors, Folder(source).tensors
+    assert {name: (t.dtype, t.shape) for name, t in ours.items()} == {
+        name: (t.dtype, t.shape) for name, t in theirs.items()
+    }
+    assert any(np.any(ours[name].read() != theirs[name].read()) for name in theirs)
+    change = "--gin.GatedFeedForward.activation=@mtf.relu"
+    assert succeeded(mtfrun_here("train", *data, change, f"--model_dir={other}")) == []
+    flags = [f"--model_dir={other}", f"--to={tmp_path / 'refused'}", "--format=huggingface"]
+    line = error_line(mtfrun_here("export", *flags))
+    assert "GatedFeedForward.activation='@mtf.relu'" in line
