@@ -47,11 +47,21 @@ _DCT = "INTEGER_ACCURATE"
 def _png(content: tf.Tensor, channels: int) -> tf.Tensor:
     """Returns a PNG file's pixels, transparent ones on white."""
     pixels = tf.cast(tf.io.decode_png(content, 4), tf.int32)
-    colour, alpha = pixels[..., :3], pixels[..., 3:]
+    colour, alpha = pixels[..., :3], tf.where(_lacks_alpha(content), 255, pixels[..., 3:])
     # Pillow's alpha_composite: 7 bits after the point, and x / 255 by two shifts.
     x = 128 * (colour * alpha + 255 * (255 - alpha)) + (128 << 7)
     opaque = ((x // 256 + x) // 256) // 128
     return _in_channels(tf.cast(opaque, tf.uint8), channels)
+
+
+def _lacks_alpha(content: tf.Tensor) -> tf.Tensor:
+    """Returns whether a PNG file has less than 8 bits and no chunk of transparency.
+
+    TensorFlow gives such a file an alpha of 2**bits - 1, which is not opaque.
+    """
+    depth = tf.io.decode_raw(tf.strings.substr(content, 24, 1), tf.uint8)[0]
+    without = tf.strings.regex_replace(content, "tRNS", "", replace_global=False)
+    return (depth < 8) & tf.equal(tf.strings.length(without), tf.strings.length(content))
 
 
 def _in_channels(colour: tf.Tensor, channels: int) -> tf.Tensor:

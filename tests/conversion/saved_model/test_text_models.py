@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.P
     flags = [*tiny_experiment(tmp_path), "--gin.SEQUENCE_LENGTH=16", "--gin.NUM_LAYERS=1"]
     run = _trained(flags, tmp_path)
     directory = exported(run, tmp_path / "saved")
-    requests = [
+    requests: list[dict[str, Any]] = [
         {"instances": [as_json(prompt) for prompt in PROMPTS]},
         {"signature_name": "decode", "inputs": {"prompts": ["one"]}},
         {"signature_name": "decode_ids", "inputs": {"ids": [[114, 0]], "lengths": [3]}},
@@ -110,7 +111,10 @@ def test_texts_get_labels_with_probabilities(tmp_path: pathlib.Path) -> None:
     directory = exported(run, tmp_path / "saved")
     prompts = [b"text 3", b"", b"z" * 90]
     instances = [as_json(prompt) for prompt in prompts]
-    requests = [{"instances": instances}, {"signature_name": "classify", "instances": instances}]
+    requests: list[dict[str, Any]] = [
+        {"instances": instances},
+        {"signature_name": "classify", "instances": instances},
+    ]
     by_decode, by_classify = responses(directory, requests)
     expected = decoded(run, tmp_path / "prompts.txt", prompts)
     assert lines_of(by_decode["predictions"], prompts) == expected
