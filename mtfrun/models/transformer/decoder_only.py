@@ -10,6 +10,7 @@ from mtfrun import mtf
 from mtfrun.decoding import Decoder
 from mtfrun.errors import InputError
 from mtfrun.models.transformer.decoder_side import (
+    PromptReading,
     StackDecoder,
     causal_bias,
     decoder_inputs,
@@ -189,7 +190,5 @@ class DecoderOnly(TokenModel):
             embed=lambda ids, positions: embed(ids, positions, self.embedding, self.position, call),
             classify=self.softmax.for_steps(call),
             dtype=self._activation,
-            reads_prompts=True,
-            in_prefix=in_prefix,
-            reads_start=self._reads_start,
+            reading=PromptReading(at_once=True, in_prefix=in_prefix, reads_start=self._reads_start),
         ).decoder()

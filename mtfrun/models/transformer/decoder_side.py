@@ -92,24 +92,37 @@ def _shift(x: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class StackDecoder:
-    """Makes a `Decoder` of a stack: steps over one position, and a pass that reads prompts.
+class PromptReading:
+    """How a decoder reads prompts.
 
     Attributes:
-      stack: of causal sublayers.
-      targets: {batch..., length} the prompts, 0 after them; without `reads_prompts` only the shape
-        is used.
-      beam: the dimension of the hypotheses of a row, if there is one.
-      call: of all steps; masks and progress are added to it.
-      embed: see `Embed`.
-      classify: returns the logits of the stack's output.
-      dtype: of masks.
-      reads_prompts: prompts are read in one pass if all sublayers have a `prefill`; an end among
+      at_once: prompts are read in one pass if all sublayers have a `prefill`; an end among
         their ids ends nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other, all of which read ids of the prompt. It can read them in one pass only.
       reads_start: whether position 0 of the stack reads 0, and position i the id before position
         i of the targets. Otherwise ids are read at their own positions, one place earlier.
+    """
+
+    at_once: bool = False
+    in_prefix: mtf.Tensor | None = None
+    reads_start: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class StackDecoder:
+    """Makes a `Decoder` of a stack: steps over one position, and a pass that reads prompts.
+
+    Attributes:
+      stack: of causal sublayers.
+      targets: {batch..., length} the prompts, and padding after them; unless they are read at once
+        only the shape is used.
+      beam: the dimension of the hypotheses of a row, if there is one.
+      call: of all steps; masks and progress are added to it.
+      embed: see `Embed`.
+      classify: returns the logits of the stack's output.
+      dtype: of masks.
+      reading: of the prompts; by default steps read them.
     """
 
     stack: Stack
@@ -119,9 +132,7 @@ class StackDecoder:
     embed: Embed
     classify: Callable[[mtf.Tensor], mtf.Tensor]
     dtype: tf.DType
-    reads_prompts: bool = False
-    in_prefix: mtf.Tensor | None = None
-    reads_start: bool = True
+    reading: PromptReading = PromptReading()
 
     def decoder(self) -> Decoder:
         """Returns the decoder before position 0.
@@ -129,7 +140,7 @@ class StackDecoder:
         Raises:
           InputError: a sublayer of a prefix language model has no `prefill`.
         """
-        if self.in_prefix is not None:
+        if self.reading.in_prefix is not None:
             self._check_prefill()
         return self._decoder(None, None, self._length.size)
 
@@ -165,18 +176,18 @@ class StackDecoder:
             call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
             x, state = self.stack.step(self.embed(ids, reading), state, call)
             logits = self.classify(x)
-            if not self.reads_start:  # nothing precedes the first id
+            if not self.reading.reads_start:  # nothing precedes the first id
                 logits = mtf.where(mtf.less(reading, 0), 0.0, logits, output_shape=logits.shape)
             return logits, state
 
-        can_prefill = self.reads_prompts and self.stack.can_prefill(self.call)
+        can_prefill = self.reading.at_once and self.stack.can_prefill(self.call)
         return Decoder(
             step,
             state,
             functools.partial(self._decoder, first_state, prompt_lengths),
             self._after_prompts if can_prefill else None,
-            prefix=self.in_prefix is not None,
-            given_ends=self.reads_prompts,
+            prefix=self.reading.in_prefix is not None,
+            given_ends=self.reading.at_once,
         )
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
@@ -195,10 +206,10 @@ class StackDecoder:
             mtf.Dimension(name, number) for name in ("length", "memory_length")
         )
         progress = DecodingProgress(prompt_lengths=self._lengths_read(prompt_lengths))
-        if self.in_prefix is None:
+        if self.reading.in_prefix is None:
             bias, nonpadding = causal_bias(self.targets.mesh, length, None), None
         else:
-            in_prefix = mtf.slice(self.in_prefix, 0, number, "length")
+            in_prefix = mtf.slice(self.reading.in_prefix, 0, number, "length")
             bias = prefix_bias(length, in_prefix, None)
             nonpadding = mtf.to_float(in_prefix)
         call = dataclasses.replace(
@@ -206,7 +217,7 @@ class StackDecoder:
         )
         state = self.stack.initial_state(self._batch, memory_length, self.call)
         ids = mtf.slice(self.targets, 0, number, "length")
-        ids = decoder_inputs(ids, length, None) if self.reads_start else mtf.abs(ids)
+        ids = decoder_inputs(ids, length, None) if self.reading.reads_start else mtf.abs(ids)
         x, state = self.stack.prefill(self.embed(ids, None), state, call)
         # DTensor refuses a program with a loop that computes nothing needed: the last attention's.
         return mtf.computed_after(x, state) if self.targets.mesh.is_distributed else state
@@ -221,16 +232,16 @@ class StackDecoder:
         memory_length = mtf.Dimension("memory_length", length.size)
         if any(self.targets.mesh.num_splits(dim) > 1 for dim in (length, memory_length)):
             return length.size
-        return min(longest + (self.in_prefix is not None), length.size)
+        return min(longest + (self.reading.in_prefix is not None), length.size)
 
     @property
     def _offset(self) -> int:
         """How many positions a target is behind the one at which the id before it is read."""
-        return 0 if self.reads_start else 1
+        return 0 if self.reading.reads_start else 1
 
     def _lengths_read(self, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor | None:
         """Returns how many positions of the stack are read at once; of prompts, the last id not."""
-        if prompt_lengths is None or self.reads_start:
+        if prompt_lengths is None or self.reading.reads_start:
             return prompt_lengths
         return mtf.maximum(prompt_lengths - self._offset, 0)
 
