@@ -93,10 +93,11 @@ def _shift(x: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class PromptReading:
-    """How a decoder reads the ids of prompts.
+    """How a decoder reads prompts.
 
     Attributes:
-      at_once: in one pass if all sublayers have a `prefill`; an end among the ids ends nothing.
+      at_once: prompts are read in one pass if all sublayers have a `prefill`; an end among
+        their ids ends nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other, all of which read ids of the prompt. It can read them in one pass only.
       reads_start: whether position 0 of the stack reads 0, and position i the id before position
@@ -114,14 +115,14 @@ class StackDecoder:
 
     Attributes:
       stack: of causal sublayers.
-      targets: {batch..., length} the prompts, 0 after them; of prompts that are not read at once
+      targets: {batch..., length} the prompts, and padding after them; unless they are read at once
         only the shape is used.
       beam: the dimension of the hypotheses of a row, if there is one.
       call: of all steps; masks and progress are added to it.
       embed: see `Embed`.
       classify: returns the logits of the stack's output.
       dtype: of masks.
-      reading: how the ids of prompts are read.
+      reading: of the prompts; by default steps read them.
     """
 
     stack: Stack
