@@ -40,6 +40,8 @@ FIRST = "gpt_neo"
 QUICK = [pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in NAMES]
 MESH = "data:2,model:2"
 MESHES = [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)]
+# transformers itself differs by 0.0219 for this model in bfloat16: weights of experts change.
+BFLOAT16_TOLERANCE_OF_EXPERTS = 0.025
 PROGRAM = pathlib.Path(__file__).with_name("transformers_models.py")
 
 
@@ -72,7 +74,8 @@ def test_bfloat16_activations_give_logits_near_those_of_float32(
     model = import_once(name)
     built = model.opened(ACTIVATION_DTYPE="bfloat16")
     logits = Logits(built.experiment)({"inputs": model.case["inputs"]})
-    assert_close(logits, model.case["logits"], BFLOAT16_TOLERANCE)
+    tolerance = BFLOAT16_TOLERANCE_OF_EXPERTS if name == "mixtral" else BFLOAT16_TOLERANCE
+    assert_close(logits, model.case["logits"], tolerance)
 
 
 @pytest.mark.slow
