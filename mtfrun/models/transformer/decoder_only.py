@@ -49,8 +49,6 @@ class DecoderOnly(TokenModel):
       embedding: how ids become vectors, and vectors logits.
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       prefix: this is a prefix language model.
-      prefix_has_padding: in training and evaluation the padding of rows of one document belongs to
-        the prefix, which every position sees, as in Mesh TensorFlow.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
       loss: of the targets.
@@ -66,6 +64,9 @@ class DecoderOnly(TokenModel):
     )
     pairs_needed_by: ClassVar[str] = "prefix=True or loss_on_targets_only=True"
 
+    # Whether the padding of rows of one document belongs to the prefix.
+    prefix_has_padding: ClassVar[bool] = False
+
     def __init__(
         self,
         mesh: mtf.Mesh,
@@ -74,7 +75,6 @@ class DecoderOnly(TokenModel):
         embedding: TokenEmbedding = TokenEmbedding(),
         stack: Callable[..., Stack] = Stack,
         prefix: bool = False,
-        prefix_has_padding: bool = False,
         shift_across_segments: bool = False,
         loss: TokenLoss = TokenLoss(),
         loss_on_targets_only: bool = False,
@@ -87,7 +87,6 @@ class DecoderOnly(TokenModel):
                 "reads_start=False is for language models without prefix and shift_across_segments"
             )
         self._prefix = prefix
-        self._prefix_has_padding = prefix_has_padding
         self._loss_on_targets_only = loss_on_targets_only
         self._shift_across_segments = shift_across_segments
         self.decoder_stack = stack(mesh, embedding.width, dtypes)
@@ -129,7 +128,7 @@ class DecoderOnly(TokenModel):
             in_prefix = features.get("targets_prefix")
             if in_prefix is None:
                 in_prefix = prefix_of_delimited(
-                    targets, length, with_padding=self._prefix_has_padding
+                    targets, length, with_padding=self.prefix_has_padding
                 )
             bias = prefix_bias(length, in_prefix, segments)
         else:

@@ -40,6 +40,9 @@ FIRST = "gpt_neo"
 QUICK = [pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in NAMES]
 MESH = "data:2,model:2"
 MESHES = [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)]
+# Where transformers' own bfloat16 loses more: 0.028 for unscaled products of queries and keys, 0.022
+# for weights of experts; 0.009 to 0.020 for the others.
+BFLOAT16_TOLERANCES = {"gpt_neo": 0.03, "mixtral": 0.025}
 PROGRAM = pathlib.Path(__file__).with_name("transformers_models.py")
 
 
@@ -74,9 +77,7 @@ def test_bfloat16_activations_give_logits_near_those_of_float32(
     logits = Logits(built.experiment)({"inputs": model.case["inputs"]})
     expected = model.case["logits"]
     error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
-    # Of those of GPT-Neo, which multiplies unscaled queries and keys, transformers' own bfloat16
-    # loses 0.028, and of the others 0.009 to 0.020.
-    assert 0.0 < error < (0.03 if name == "gpt_neo" else BFLOAT16_TOLERANCE)
+    assert 0.0 < error < BFLOAT16_TOLERANCES.get(name, BFLOAT16_TOLERANCE)
 
 
 @pytest.mark.slow
