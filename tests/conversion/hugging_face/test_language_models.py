@@ -40,8 +40,8 @@ FIRST = "gpt_neo"
 QUICK = [pytest.param(name, marks=[] if name == FIRST else [pytest.mark.slow]) for name in NAMES]
 MESH = "data:2,model:2"
 MESHES = [ONE_DEVICE, pytest.param(MESH, marks=pytest.mark.slow)]
-# Where transformers' own bfloat16 loses more: 0.028 for unscaled products of queries and keys, 0.022
-# for weights of experts; 0.009 to 0.020 for the others.
+# Where transformers' own bfloat16 loses more: 0.028 for unscaled products of queries and keys,
+# 0.022 for weights of experts; 0.009 to 0.020 for the others.
 BFLOAT16_TOLERANCES = {"gpt_neo": 0.03, "mixtral": 0.025}
 PROGRAM = pathlib.Path(__file__).with_name("transformers_models.py")
 
