@@ -126,7 +126,7 @@ def test_padding_before_a_text_changes_nothing(
     rows, length = ids.shape
     features = {
         "inputs": np.pad(ids, [(0, 0), (3, 0)]),
-        "targets_segmentation": np.tile([0] * 3 + [1] * length, [rows, 1]),
+        "targets_segmentation": np.tile((np.arange(length + 3) >= 3).astype(np.int32), [rows, 1]),
         "targets_position": np.tile(np.maximum(np.arange(length + 3) - 3, 0), [rows, 1]),
     }
     assert_close(Logits(model.opened().experiment)(features)[:, 3:], expected, LOGITS_TOLERANCE)

@@ -12,7 +12,11 @@ from typing import ClassVar
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.activations import activation
 from mtfrun.conversion.hugging_face.families import t5_tensors
-from mtfrun.conversion.hugging_face.families.t5_settings import num_blocks, write_encoder_decoder
+from mtfrun.conversion.hugging_face.families.t5_settings import (
+    UNTIED_BUT_SCALED,
+    num_blocks,
+    write_encoder_decoder,
+)
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import (
     Matrix,
@@ -54,6 +58,8 @@ class SwitchTransformers(TextFamily):
         softmax = {"tied_softmax": is_tied}
         if is_tied:
             softmax["scaled_softmax"] = settings.flag("tie_word_embeddings", default=True)
+        elif settings.flag("tie_word_embeddings", default=True):
+            raise settings.error("tie_word_embeddings", UNTIED_BUT_SCALED)
         write_encoder_decoder(settings, file, "models/t5.1.0.gin", softmax)
         function = activation(settings, "dense_act_fn", settings.text("dense_act_fn", "relu"))
         for stack, blocks in zip(_SUBLAYERS, num_blocks(settings), strict=True):

@@ -11,7 +11,11 @@ from typing import ClassVar
 from mtfrun.conversion.gin_text import GinFile, Reference
 from mtfrun.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.conversion.hugging_face.families import t5_tensors
-from mtfrun.conversion.hugging_face.families.t5_settings import num_blocks, write_encoder_decoder
+from mtfrun.conversion.hugging_face.families.t5_settings import (
+    UNTIED_BUT_SCALED,
+    num_blocks,
+    write_encoder_decoder,
+)
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tensor_table import Row, TensorTable
 from mtfrun.conversion.hugging_face.text_family import TextFamily
@@ -92,6 +96,8 @@ class T5(TextFamily):
         softmax = {"tied_softmax": is_tied}
         if is_tied:
             softmax["scaled_softmax"] = _is_scaled(settings)
+        elif _is_scaled(settings):
+            raise settings.error("scale_decoder_outputs", UNTIED_BUT_SCALED)
         model = "models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin"
         write_encoder_decoder(settings, file, model, softmax)
         of_encoder, of_decoder = num_blocks(settings)

@@ -6,6 +6,11 @@ from mtfrun.conversion.gin_text import GinFile
 from mtfrun.conversion.hugging_face.data_text import write_pairs
 from mtfrun.conversion.hugging_face.settings import Settings
 
+UNTIED_BUT_SCALED = (
+    "scales the logits of a softmax of its own, lm_head, which is not supported: train with "
+    "tie_word_embeddings=false, or without lm_head"
+)
+
 
 def num_blocks(settings: Settings) -> tuple[int, int]:
     """Returns the numbers of blocks of the encoder and of the decoder."""
