@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from mtfrun.cli import commands
+from mtfrun.api import run_training
 from tests.cli.command import error_line, mtfrun, mtfrun_here, tiny_experiment
 
 
@@ -55,7 +55,7 @@ def test_training_prints_its_devices_before_its_first_step(
 def test_a_gpu_that_is_not_used_is_a_warning_of_train(
     run_copy: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "unused_gpu", lambda: "there is a GPU")
+    monkeypatch.setattr(run_training, "unused_gpu", lambda: "there is a GPU")
     flags = [*tiny_experiment(tmp_path), f"--model_dir={run_copy}"]
     process = mtfrun_here("train", *flags)
     assert process.returncode == 0

@@ -16,7 +16,6 @@ from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import to_int32
 from mtfrun.mtf.ops.lift import transposed
 from mtfrun.mtf.ops.reductions import cumsum, reduce_sum
-from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -25,7 +24,6 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 _MAX_TILE_ROWS = 128
 
 
-@named
 def grouped_matmul(x: TensorLike, kernels: TensorLike, sizes: TensorLike) -> Tensor:
     """Returns every row of x times the matrix of its group.
 
