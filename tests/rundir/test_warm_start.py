@@ -252,4 +252,5 @@ def test_a_sublayers_number_comes_from_its_place_in_the_block() -> None:
     ]
     sources = sources_of(paths[4], paths)
     assert any("block_001/layer_001" in source.pattern for source in sources)
-    assert [source.entry for source in sources if "layer_norm_scale" in source.pattern] == ["4"]
+    t2t = "transformer/decoder/layer_norm_scale"
+    assert [source.entry for source in sources if source.pattern == t2t] == ["4"]
