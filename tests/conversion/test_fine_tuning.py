@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pathlib
 import subprocess
@@ -44,11 +43,6 @@ with torch.no_grad():
 answers = tokenizer.batch_decode(outputs, skip_special_tokens=True)
 print(json.dumps({"answers": answers, "logits": logits.tolist()}))
 """
-
-has_transformers = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("torch", "transformers"))),
-    reason="needs the extra `interoperability`",
-)
 
 
 def _python(*arguments: str | pathlib.Path) -> str:
@@ -96,7 +90,6 @@ def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@has_transformers
 @pytest.mark.parametrize(
     ("form", "kind"), [("byt5", "T5ForConditionalGeneration"), ("llama", "LlamaForCausalLM")]
 )

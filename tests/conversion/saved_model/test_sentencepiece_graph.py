@@ -41,7 +41,6 @@ print("equal")
 @pytest.mark.slow
 def test_ids_and_texts_are_those_of_the_vocabulary(tmp_path: pathlib.Path) -> None:
     # In a process of its own: tensorflow_text registers operations.
-    pytest.importorskip("tensorflow_text")
     path = tmp_path / "small.model"
     path.write_bytes(t5_like_model())
     process = subprocess.run(
