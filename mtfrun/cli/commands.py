@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from mtfrun import mtf, processes
@@ -19,19 +19,18 @@ from mtfrun.api.build import Built
 from mtfrun.api.caching_progress import caching_progress
 from mtfrun.api.opening import opened, restored, trained_run
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
-from mtfrun.cli import conversion_commands, data_commands, vocab_commands
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.command import Function
 from mtfrun.cli.flags.inference import chosen_settings
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.output_lines import json_line, text_line
-from mtfrun.cli.plan import describe_dry_run, plan
+from mtfrun.cli.plan import describe_dry_run
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
-from mtfrun.cli.verify import verify
 from mtfrun.experiment import Experiment, Inference
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
@@ -110,29 +109,15 @@ def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace, Sequence[str]], int]] = {
-    "train": train,
-    "eval": evaluate,
-    "decode": decode,
-    "score": score,
-    "import": conversion_commands.import_model,
-    "export": conversion_commands.export_model,
-    "plan": plan,
-    "verify": verify,
-    "data cache": data_commands.cache,
-    "data show": data_commands.show,
-    "data stats": data_commands.stats,
-    "vocab train": vocab_commands.train,
-}
 # The exit code if a model's numbers are not finite.
 NON_FINITE = 3
 
 
-def run_command(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    """Runs the command of `flags` and returns its exit code."""
+def run_command(function: Function, flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Runs a command that imports TensorFlow and returns its exit code."""
     try:
         with caching_progress():  # any command may need a cache that does not exist yet
-            return COMMANDS[flags.command](flags, command)
+            return function(flags, command)
     except NonFiniteError as error:
         if flags.debug:
             traceback.print_exc()

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from mtfrun import processes
 from mtfrun.cli.errors import is_input_error
-from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.flags import COMMANDS, parse_flags
+from mtfrun.cli.flags.command import Command
 from mtfrun.cli.joining import joined, may_follow
-from mtfrun.cli.launch.command import launch
 from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.cli.program_dump import program_dump
 from mtfrun.cli.terminal.standard_error import unfailing_stderr
@@ -96,27 +96,27 @@ def _parsed(arguments: list[str]) -> int:
     for name in configured.gin_file:
         require_gin_file(name, configured.gin_search_paths)
     command = ["mtfrun", *arguments]
-    if flags.command == "launch":
-        return launch(flags, command)
+    called = COMMANDS[flags.command]
+    if not called.imports_tensorflow:
+        return called.load()(flags, command)
     command = end_with_launcher() or command
     with contextlib.ExitStack() as stack:
         stack.enter_context(joined(flags))
         if flags.command == "plan" or (flags.command == "train" and flags.dry_run):
             flags.program_dump = stack.enter_context(program_dump())
-        return _run(flags, command)
+        return _run(called, flags, command)
 
 
-def _run(flags: argparse.Namespace, command: list[str]) -> int:
-    """Runs the command of `flags`."""
-    # TensorFlow takes seconds to import: --help and the errors of flags do without it.
+def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
+    """Runs a command that needs TensorFlow, which takes seconds to import."""
     with contextlib.nullcontext() if flags.debug else quiet_import():
-        import tensorflow as tf  # noqa: PLC0415 - see above
+        import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
 
         from mtfrun.cli import commands  # noqa: PLC0415 - imports TensorFlow
 
         # CUDA logs a missing device as an error, which `quiet_import` drops.
         tf.config.list_physical_devices()
-    return commands.run_command(flags, command)
+    return commands.run_command(called.load(), flags, command)
 
 
 if __name__ == "__main__":

@@ -415,7 +415,7 @@ def test_too_little_memory_is_one_line(
     def train(flags: object, command: object) -> int:
         raise MemoryError("Unable to allocate 13.6 PiB for an array")
 
-    monkeypatch.setitem(commands.COMMANDS, "train", train)
+    monkeypatch.setattr(commands, "train", train)
     assert _refused(capsys, LM) == (
         "not enough memory: Unable to allocate 13.6 PiB for an array; make the model or the batch "
         "smaller"

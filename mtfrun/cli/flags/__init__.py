@@ -1,5 +1,5 @@
-"""The flags of the commands, and their help texts; imports no TensorFlow."""
+"""The commands: their flags, and their help texts; imports no TensorFlow."""
 
-from mtfrun.cli.flags.parse import parse_flags
+from mtfrun.cli.flags.parse import COMMANDS, parse_flags
 
-__all__ = ["parse_flags"]
+__all__ = ["COMMANDS", "parse_flags"]

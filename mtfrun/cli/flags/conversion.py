@@ -91,5 +91,6 @@ def _check_export(flags: argparse.Namespace) -> None:
             raise UsageError(f"--{name} is for --format=saved_model: leave it out")
 
 
-IMPORT = Command("import", _IMPORT, _add_import_flags, _check_import)
-EXPORT = Command("export", _EXPORT, _add_export_flags, _check_export)
+_MODULE = "mtfrun.cli.conversion_commands"
+IMPORT = Command("import", _IMPORT, _add_import_flags, _check_import, f"{_MODULE}:import_model")
+EXPORT = Command("export", _EXPORT, _add_export_flags, _check_export, f"{_MODULE}:export_model")

@@ -6,7 +6,7 @@ import argparse
 import re
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.flags.command import Command, needs_command, no_flags
+from mtfrun.cli.flags.command import Command, command_word, no_flags
 
 _DATA = """\
 Commands about the data of a configuration. They build no model and use no device.
@@ -96,9 +96,10 @@ def _check_show(flags: argparse.Namespace) -> None:
         raise UsageError("--html needs a name")
 
 
+_MODULE = "mtfrun.cli.data_commands"
 DATA = (
-    Command("data", _DATA, no_flags, needs_command("data cache, data show or data stats")),
-    Command("data cache", _DATA_CACHE, _add_cache_flags, _check_cache),
-    Command("data show", _DATA_SHOW, _add_show_flags, _check_show),
-    Command("data stats", _DATA_STATS, no_flags, _check),
+    command_word("data", _DATA, "data cache, data show or data stats"),
+    Command("data cache", _DATA_CACHE, _add_cache_flags, _check_cache, f"{_MODULE}:cache"),
+    Command("data show", _DATA_SHOW, _add_show_flags, _check_show, f"{_MODULE}:show"),
+    Command("data stats", _DATA_STATS, no_flags, _check, f"{_MODULE}:stats"),
 )

@@ -70,4 +70,4 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("--interactive answers on the terminal: leave --output out")
 
 
-DECODE = Command("decode", _DESCRIPTION, _add_flags, _check)
+DECODE = Command("decode", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:decode")

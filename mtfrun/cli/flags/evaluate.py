@@ -46,4 +46,4 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("--continuous evaluates all checkpoints: leave --checkpoint out")
 
 
-EVAL = Command("eval", _DESCRIPTION, _add_flags, _check)
+EVAL = Command("eval", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:evaluate")

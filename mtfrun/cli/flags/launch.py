@@ -86,4 +86,12 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("launch itself gives --num_processes, --process_id and --coordinator")
 
 
-LAUNCH = Command("launch", _DESCRIPTION, _add_flags, _check, is_configured=False)
+LAUNCH = Command(
+    "launch",
+    _DESCRIPTION,
+    _add_flags,
+    _check,
+    "mtfrun.cli.launch.command:launch",
+    imports_tensorflow=False,
+    is_configured=False,
+)

@@ -42,8 +42,8 @@ not a number; 4 where another process of the run has ended; 5 where verify finds
 6 where plan finds too little memory; 128 + number for a signal; 1 for a defect, with its
 traceback."""
 
-# In the order of the help text.
-_COMMANDS = {
+# By name, in the order of the help text.
+COMMANDS = {
     command.name: command
     for command in (
         *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT),
@@ -92,7 +92,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
         flags.bindings.append((f"--skip_bad_records={flags.skip_bad_records}", binding))
     flags.launched = None if launched is None else parse_flags(launched)
     check_shared(flags)
-    _COMMANDS[flags.command].check(flags)
+    COMMANDS[flags.command].check(flags)
     return flags
 
 
@@ -142,7 +142,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     subparsers = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     commands = {}
-    for command in _COMMANDS.values():
+    for command in COMMANDS.values():
         parser = subparsers.add_parser(
             command.name,
             help=command.description.split("\n")[0].rstrip("."),

@@ -88,4 +88,4 @@ def _check_search(flags: argparse.Namespace) -> None:
             raise UsageError(f"--{name} describes one mesh: leave it out with {word}")
 
 
-PLAN = Command("plan", _DESCRIPTION, _add_flags, _check)
+PLAN = Command("plan", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.plan:plan")

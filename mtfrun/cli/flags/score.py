@@ -36,4 +36,4 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("score needs pairs: --input=FILE")
 
 
-SCORE = Command("score", _DESCRIPTION, _add_flags, _check)
+SCORE = Command("score", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:score")

@@ -69,4 +69,4 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
 
 
-TRAIN = Command("train", _DESCRIPTION, _add_flags, _check)
+TRAIN = Command("train", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.commands:train")

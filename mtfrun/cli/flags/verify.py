@@ -103,4 +103,4 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError(f"--tolerance={flags.tolerance} must be a number of at least 0")
 
 
-VERIFY = Command("verify", _DESCRIPTION, _add_flags, _check)
+VERIFY = Command("verify", _DESCRIPTION, _add_flags, _check, "mtfrun.cli.verify:verify")

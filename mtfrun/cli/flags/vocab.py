@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.flags.command import Command, needs_command, no_flags
+from mtfrun.cli.flags.command import Command, command_word
 
 _VOCAB = """\
 Makes vocabularies.
@@ -82,6 +82,12 @@ def _check_train(flags: argparse.Namespace) -> None:
 
 
 VOCAB = (
-    Command("vocab", _VOCAB, no_flags, needs_command("vocab train")),
-    Command("vocab train", _VOCAB_TRAIN, _add_train_flags, _check_train),
+    command_word("vocab", _VOCAB, "vocab train"),
+    Command(
+        "vocab train",
+        _VOCAB_TRAIN,
+        _add_train_flags,
+        _check_train,
+        "mtfrun.cli.vocab_commands:train",
+    ),
 )
