@@ -13,8 +13,11 @@ import pytest
 from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 
-# The marker of tests that need GPUs.
-GPU = "gpu"
+# Markers of tests that run only if they are chosen.
+CHOSEN = {
+    "gpu": "needs GPUs; run by bin/test --gpu",
+    "faults": "repeats a fault many times; run by bin/test --faults",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,7 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     The process that only distributes tests to workers (`-n`) does not load it: it starts sooner,
     and the messages that TensorFlow prints when it is loaded do not follow the summary.
     """
-    config.addinivalue_line("markers", f"{GPU}: needs GPUs; run by bin/test --gpu")
+    for marker, description in CHOSEN.items():
+        config.addinivalue_line("markers", f"{marker}: {description}")
     hide_gpus()
     # No deadline, since other programs share the machine; the same examples in every run.
     hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -38,13 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the tests that need GPUs, unless they are chosen by their marker."""
-    if GPU in config.getoption("markexpr"):
-        return
-    on_gpus = [item for item in items if item.get_closest_marker(GPU)]
-    if on_gpus:
-        config.hook.pytest_deselected(items=on_gpus)
-        items[:] = [item for item in items if item not in on_gpus]
+    """Leaves out the tests of `CHOSEN`, except of a marker that is chosen."""
+    left_out = [marker for marker in CHOSEN if marker not in config.getoption("markexpr")]
+    deselected = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]
 
 
 def _make_cache_directory(config: pytest.Config) -> None:

@@ -1,0 +1,41 @@
+"""Leaves out what has passed on this commit, and reports what all have found."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults import results
+
+_MARKER = "faults"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the long tests that have passed on this commit before."""
+    if config.getoption("markexpr") != _MARKER:
+        return
+    passed = {line["test"] for line in results.passed()}
+    again = [item for item in items if item.nodeid in passed]
+    if again:
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in again]
+
+
+class Recorder:
+    """Records in the process that reports, which gets the results of all of them."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Adds a long test that has passed."""
+        if report.when == "call" and report.passed and _MARKER in report.keywords:
+            results.add(report.nodeid, report.duration, report.user_properties)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Prints what has passed on this commit, in this call or in former ones."""
+        terminalreporter.section(f"faults survived on {results.commit()}, from {results.PATH}")
+        for row in results.table():
+            terminalreporter.line(row)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Adds the recorder where the long tests are chosen."""
+    if config.getoption("markexpr") == _MARKER and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder(), "faults recorder")

@@ -1,0 +1,153 @@
+"""Commands in processes that are forked from one that has imported TensorFlow.
+
+A command starts in milliseconds instead of the seconds of that import, and is a process of its own
+all the same: it has its own files, signals, limits and threads, and can be killed. TensorFlow has
+started no thread when it is forked, which `_run` checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from tests.cli.command import ROOT
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.cli.command"])  # which imports TensorFlow and all commands
+# Seconds after which a process that has not ended fails a test; others may use the machine.
+PATIENCE = 300.0
+_POLL_SECS = 0.002
+
+Preparation = Callable[[], object]
+"""Called in the process before the command: it installs faults. It is pickled."""
+
+
+class ForkedCommand:
+    """A command `mtfrun ...` that runs in a process of its own.
+
+    Args:
+      arguments: of the command.
+      output: a new directory for what it prints.
+      prepare: called in the process before the command.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], output: pathlib.Path, prepare: Preparation | None = None
+    ):
+        output.mkdir(parents=True)
+        self._stderr, self._stdout = output / "stderr", output / "stdout"
+        self._process = _FORKS.Process(
+            target=_run, args=(list(arguments), self._stdout, self._stderr, prepare), daemon=True
+        )
+        self._process.start()
+
+    @property
+    def stderr(self) -> str:
+        """What it has printed on standard error so far."""
+        return _text(self._stderr)
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed on standard output so far."""
+        return _text(self._stdout)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return not self._process.is_alive()
+
+    def wait_for(self, condition: Callable[[str], bool]) -> bool:
+        """Waits until standard error fulfils a condition; False if the process ends before."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition(self.stderr):
+            if self.has_ended:
+                return condition(self.stderr)
+            assert time.monotonic() < deadline, self.stderr
+            time.sleep(_POLL_SECS)
+        return True
+
+    def send(self, number: int) -> None:
+        """Sends a signal, if the process has not ended."""
+        assert self._process.pid is not None
+        # It is not reaped before `wait`, so that nothing else has its number.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+
+    def wait(self, secs: float = PATIENCE) -> int:
+        """Returns the exit code, -number if a signal has killed it."""
+        self._process.join(secs)
+        assert self._process.exitcode is not None, f"not ended after {secs} s\n{self.stderr}"
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """Kills the process, if it has not ended, and waits for its end."""
+        self._process.kill()
+        self._process.join()
+
+
+def finished(
+    arguments: Sequence[str], output: pathlib.Path, prepare: Preparation | None = None
+) -> ForkedCommand:
+    """Returns a command that has ended with exit code 0."""
+    with running(arguments, output, prepare) as command:
+        assert command.wait() == 0, command.stderr
+    return command
+
+
+@contextlib.contextmanager
+def running(
+    arguments: Sequence[str], output: pathlib.Path, prepare: Preparation | None = None
+) -> Iterator[ForkedCommand]:
+    """Runs a command in the block; it is killed at the end."""
+    command = ForkedCommand(arguments, output, prepare)
+    try:
+        yield command
+    finally:
+        command.kill()
+
+
+def _run(
+    arguments: list[str],
+    stdout: pathlib.Path,
+    stderr: pathlib.Path,
+    prepare: Preparation | None,
+) -> None:
+    """Runs a command in this process, which is new."""
+    from mtfrun.cli.main import main  # noqa: PLC0415 - imported before; named here for its file
+
+    _check_new_process(main.__code__.co_filename)
+    for descriptor, path in ((1, stdout), (2, stderr)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, descriptor)
+        os.close(file)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(ROOT)
+    if prepare is not None:
+        prepare()
+    sys.exit(main(arguments))
+
+
+def _check_new_process(main_file: str) -> None:
+    """Raises unless the process has one thread, and this checkout's program."""
+    (threads,) = (
+        int(line.split()[1])
+        for line in pathlib.Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("Threads:")
+    )
+    assert threads == 1, f"{threads} threads were there before the process was forked"
+    assert pathlib.Path(main_file).is_relative_to(ROOT), main_file
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""

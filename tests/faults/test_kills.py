@@ -1,0 +1,126 @@
+"""A run that is killed at any moment ends, once it is started again, as if nothing had happened."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import random
+import re
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mtfrun.rundir import RunDirectory
+from tests.faults.forked import finished, running
+from tests.faults.outcome import Outcome, leftovers, outcome
+from tests.faults.training_run import MESHES, SAVES, TrainingRun
+
+KILLS = 50
+# A fifth of the kills comes before the first step; seconds, of which a start takes one or more.
+_STARTS, _START_SECS = 5, 1.0
+# Seconds after a step, which takes milliseconds: within steps, points, saves and evaluations.
+_STEP_SECS = 0.03
+
+_STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
+_GOING_ON = re.compile(r"^going on from step (\d+) of ", re.MULTILINE)
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingRun], Outcome]:
+    """A function that returns what a run ends with if nothing happens to it."""
+
+    @functools.cache
+    def train(run: TrainingRun) -> Outcome:
+        directory = tmp_path_factory.mktemp("undisturbed")
+        finished(run.command(directory, directory / "run"), directory / "output")
+        return outcome(directory / "run")
+
+    return train
+
+
+def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record) -> pathlib.Path:
+    """Trains a run that is killed once, and then to its end; returns its directory."""
+    rng = random.Random(f"{run} {number}")
+    directory.mkdir(exist_ok=True)
+    model_dir = directory / "run"
+    arguments = run.command(directory, model_dir)
+    with running(arguments, directory / "killed") as command:
+        if number % _STARTS == 0:
+            time.sleep(rng.uniform(0.0, _START_SECS))
+        else:
+            step = rng.randrange(run.steps)
+            command.wait_for(lambda text: _last_step(text) >= step)
+            time.sleep(rng.uniform(0.0, _STEP_SECS))
+        command.send(signal.SIGKILL)
+        assert command.wait() in (-signal.SIGKILL, 0)
+        reached = _last_step(command.stderr)
+    saved = RunDirectory(model_dir).checkpoints().latest()
+    unfinished = list((model_dir / "checkpoints").glob(".*.partial")) if saved else []
+    resumed = finished(arguments, directory / "resumed").stderr
+    going_on = _GOING_ON.search(resumed)
+    if saved is None or saved == run.steps:
+        assert going_on is None, resumed
+    else:
+        assert going_on is not None and int(going_on[1]) == saved, resumed
+    for name, value in {"at": reached, "from": saved, "saving": len(unfinished)}.items():
+        record(name, value)
+    return model_dir
+
+
+def _last_step(stderr: str) -> int:
+    """Returns the last step that a run has printed; 0 for none."""
+    return max((int(step) for step in _STEP.findall(stderr)), default=0)
+
+
+def _check_kill(
+    run: TrainingRun,
+    number: int,
+    undisturbed: Callable[[TrainingRun], Outcome],
+    directory: pathlib.Path,
+    record: Record,
+) -> None:
+    """Raises unless a killed run ends with the numbers and files of an undisturbed one."""
+    model_dir = _kill(run, number, directory, record)
+    assert outcome(model_dir) == undisturbed(run)
+    assert leftovers(model_dir) == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", range(KILLS))
+@pytest.mark.parametrize("saves", SAVES)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_killed_run_ends_with_the_same_bits(
+    mesh: str,
+    saves: str,
+    number: int,
+    undisturbed: Callable[[TrainingRun], Outcome],
+    tmp_path: pathlib.Path,
+    record_property: Record,
+) -> None:
+    run = TrainingRun(mesh=mesh, saves=saves)
+    _check_kill(run, number, undisturbed, tmp_path, record_property)
+
+
+@pytest.mark.parametrize("saves", SAVES)
+def test_some_killed_runs_end_with_the_same_bits(
+    saves: str,
+    undisturbed: Callable[[TrainingRun], Outcome],
+    tmp_path: pathlib.Path,
+    record_property: Record,
+) -> None:
+    for number in range(3):
+        run = TrainingRun(steps=60, saves=saves)
+        _check_kill(run, number, undisturbed, tmp_path / str(number), record_property)
+
+
+def test_a_killed_run_on_a_mesh_ends_with_the_same_bits(
+    undisturbed: Callable[[TrainingRun], Outcome],
+    tmp_path: pathlib.Path,
+    record_property: Record,
+) -> None:
+    run = TrainingRun(steps=30, mesh="2x2", saves=SAVES[-1])
+    _check_kill(run, 1, undisturbed, tmp_path, record_property)
