@@ -24,7 +24,8 @@ _STARTS, _START_SECS = 5, 1.0
 _STEP_SECS = 0.03
 
 _STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
-_GOING_ON = re.compile(r"^going on from step (\d+) of ", re.MULTILINE)
+GOING_ON = re.compile(r"^going on from step (\d+) of ", re.MULTILINE)
+"""Where a run says that it goes on from a checkpoint."""
 
 Record = Callable[[str, object], None]
 
@@ -61,12 +62,12 @@ def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record
     saved = RunDirectory(model_dir).checkpoints().latest()
     unfinished = list((model_dir / "checkpoints").glob(".*.partial")) if saved else []
     resumed = finished(arguments, directory / "resumed").stderr
-    going_on = _GOING_ON.search(resumed)
+    going_on = GOING_ON.search(resumed)
     if saved is None or saved == run.steps:
         assert going_on is None, resumed
     else:
         assert going_on is not None and int(going_on[1]) == saved, resumed
-    for name, value in {"at": reached, "from": saved, "saving": len(unfinished)}.items():
+    for name, value in {"at": reached, "from": saved or 0, "saving": len(unfinished)}.items():
         record(name, value)
     return model_dir
 

@@ -1,0 +1,127 @@
+"""What a test changes in the process of a command, before it runs; see `forked.Preparation`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Announce:
+    """Creates a file when a function is called for the n-th time, and then calls it.
+
+    Attributes:
+      target: "package.module:Class.method" or "package.module:function".
+      call: n, from 1.
+      file: is created.
+    """
+
+    target: str
+    call: int
+    file: str
+
+    def __call__(self) -> None:
+        """Replaces the function by one that announces the call."""
+        calls = 0
+
+        def announcing(function: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(function)
+            def announced(*arguments: Any, **options: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls == self.call:
+                    pathlib.Path(self.file).touch()
+                return function(*arguments, **options)
+
+            return announced
+
+        replace(self.target, announcing)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowDisk:
+    """Makes every forced write to the disk take some seconds more.
+
+    Attributes:
+      secs: of each.
+    """
+
+    secs: float
+
+    def __call__(self) -> None:
+        """Replaces `os.fsync`."""
+
+        def slowed(function: Callable[[int], None]) -> Callable[[int], None]:
+            def fsync(descriptor: int) -> None:
+                time.sleep(self.secs)
+                function(descriptor)
+
+            return fsync
+
+        replace("os:fsync", slowed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """Several preparations, one after the other."""
+
+    preparations: Sequence[Callable[[], object]]
+
+    def __call__(self) -> None:
+        """Calls them."""
+        for preparation in self.preparations:
+            preparation()
+
+
+@dataclasses.dataclass(frozen=True)
+class FailingWrites:
+    """Makes calls fail with an error of the system, from the n-th on, below a directory.
+
+    For errors that a test cannot cause, such as that of a quota, from which root is exempt.
+
+    Attributes:
+      number: of the error, such as errno.EDQUOT.
+      directory: where; other files are not touched.
+      first: the forced write from which on they fail, from 1.
+    """
+
+    number: int
+    directory: str
+    first: int = 1
+
+    def __call__(self) -> None:
+        """Replaces `os.fsync`, which is where network file systems report a quota."""
+        lock = threading.Lock()
+        calls = 0
+
+        def failing(function: Callable[[int], None]) -> Callable[[int], None]:
+            def fsync(descriptor: int) -> None:
+                nonlocal calls
+                path = os.readlink(f"/proc/self/fd/{descriptor}")
+                if path.startswith(self.directory) and not pathlib.Path(path).is_dir():
+                    with lock:
+                        calls += 1
+                    if calls >= self.first:
+                        raise OSError(self.number, os.strerror(self.number))
+                function(descriptor)
+
+            return fsync
+
+        replace("os:fsync", failing)
+
+
+def replace(target: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replaces a function, "module:name" or "module:Class.name", by what `wrapper` makes of it."""
+    module, _, names = target.partition(":")
+    *owners, name = names.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, name, wrapper(getattr(owner, name)))

@@ -1,0 +1,239 @@
+"""Files of checkpoints that are cut, changed or lost are found; nothing is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+import tensorflow as tf
+
+from mtfrun.rundir import Checkpoints, DamagedCheckpointError, Manifest
+from tests.cli.command import error_line, mtfrun_here, succeeded
+from tests.faults.forked import finished
+from tests.faults.training_run import TrainingRun
+
+CUTS, FLIPS = 10, 50
+RUN = TrainingRun(steps=30)
+NEWEST, OLDER, OLDEST = 30, 20, 10
+KINDS = ("data", "index", "manifest")
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, list[str]]:
+    """A run with checkpoints of three steps, and the arguments of the command that trained it."""
+    directory = tmp_path_factory.mktemp("trained")
+    arguments = RUN.command(directory, directory / "run")
+    finished(arguments, directory / "output")
+    return directory / "run", arguments
+
+
+@pytest.fixture
+def run(trained: tuple[pathlib.Path, list[str]], tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of that run, for one test."""
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def _file(run: pathlib.Path, kind: str, step: int = NEWEST) -> pathlib.Path:
+    """Returns a file of a checkpoint: the largest one of its data, its index, its manifest."""
+    directory = run / "checkpoints"
+    if kind == "data":
+        return max(directory.glob(f"ckpt-{step}.data-*"), key=lambda path: path.stat().st_size)
+    return directory / f"ckpt-{step}.{'json' if kind == 'manifest' else kind}"
+
+
+def _contents(run: pathlib.Path) -> dict[str, str]:
+    """Returns the hash of every checkpoint file by name."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (run / "checkpoints").iterdir()
+    }
+
+
+def _variables(manifest: Manifest) -> dict[str, tf.Variable]:
+    """Returns variables of zeros that fit a checkpoint."""
+    return {
+        path: tf.Variable(tf.zeros(spec.shape, spec.dtype))
+        for path, spec in manifest.variables.items()
+    }
+
+
+class Damages:
+    """Damages the newest checkpoint of a run, again and again, and checks what is restored.
+
+    Args:
+      run: its directory; put back after each damage.
+      caplog: of the test.
+    """
+
+    def __init__(self, run: pathlib.Path, caplog: pytest.LogCaptureFixture):
+        self._run = run
+        self._caplog = caplog
+        self._checkpoints = Checkpoints(run / "checkpoints")
+        self._variables = _variables(self._checkpoints.verify(OLDER))
+        self._good = {step: self._restored(step) for step in (OLDER, NEWEST)}
+
+    def _restored(self, step: int | None) -> tuple[int, list[bytes]]:
+        for variable in self._variables.values():
+            variable.assign(tf.zeros_like(variable))
+        manifest = self._checkpoints.restore(step, self._variables)
+        return manifest.step, [variable.numpy().tobytes() for variable in self._variables.values()]
+
+    def check(self, path: pathlib.Path, content: bytes | None, *, harmless: bool = False) -> None:
+        """Replaces or deletes a file; raises unless the older checkpoint is restored, in one line.
+
+        Args:
+          path: of the newest checkpoint.
+          content: the new one; None deletes the file.
+          harmless: the new content means the same: the newest checkpoint is restored.
+        """
+        former = path.read_bytes()
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        before = _contents(self._run)
+        self._caplog.clear()
+        assert self._restored(None) == self._good[NEWEST if harmless else OLDER]
+        messages = [record.getMessage() for record in self._caplog.records]
+        assert len(messages) == (not harmless), messages
+        assert all(f"going on from step {OLDER}" in m and "\n" not in m for m in messages)
+        assert _contents(self._run) == before
+        path.write_bytes(former)
+
+    def cut(self, kind: str, count: int) -> None:
+        """Cuts a file at `count` offsets, 0 and the last but one included."""
+        path = _file(self._run, kind)
+        content = path.read_bytes()
+        for number in range(count):
+            start = content[: number * (len(content) - 1) // (count - 1)]
+            self.check(path, start, harmless=_same_json(content, start))
+
+    def flip(self, kind: str, count: int) -> None:
+        """Changes one bit of one byte, at `count` random offsets."""
+        path = _file(self._run, kind)
+        content = path.read_bytes()
+        rng = random.Random(f"{kind} {count}")
+        for offset in rng.sample(range(len(content)), count):
+            changed = bytearray(content)
+            changed[offset] ^= 1 << rng.randrange(8)
+            self.check(path, bytes(changed), harmless=_same_json(content, bytes(changed)))
+
+
+def _same_json(content: bytes, changed: bytes) -> bool:
+    """Returns whether both are the same JSON: another kind of white space."""
+    try:
+        return bool(json.loads(content) == json.loads(changed))
+    except ValueError:
+        return False
+
+
+@pytest.fixture
+def damages(run: pathlib.Path, caplog: pytest.LogCaptureFixture) -> Damages:
+    """The damages of a copy of the run."""
+    return Damages(run, caplog)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cut_and_every_changed_bit_is_found(
+    kind: str, damages: Damages, record_property: Record
+) -> None:
+    damages.cut(kind, CUTS)
+    damages.flip(kind, FLIPS)
+    record_property("cuts", CUTS)
+    record_property("bits", FLIPS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_cuts_and_changed_bits_are_found(kind: str, damages: Damages) -> None:
+    damages.cut(kind, 3)
+    damages.flip(kind, 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_file_is_found(kind: str, run: pathlib.Path, damages: Damages) -> None:
+    damages.check(_file(run, kind), None)
+
+
+def _damaged(run: pathlib.Path, kind: str, steps: tuple[int, ...]) -> None:
+    """Damages one file of each of several checkpoints."""
+    for step in steps:
+        path = _file(run, kind, step)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_when_all_are_damaged_no_run_begins_again(kind: str, run: pathlib.Path) -> None:
+    _damaged(run, kind, (NEWEST, OLDER, OLDEST))
+    before = _contents(run)
+    checkpoints = Checkpoints(run / "checkpoints")
+    with pytest.raises(DamagedCheckpointError, match="every checkpoint in .* is damaged") as caught:
+        checkpoints.restore(None, {})
+    assert "\n" not in str(caught.value)
+    assert checkpoints.clean() == []
+    assert _contents(run) == before
+
+
+def _commands(run: pathlib.Path, train: list[str]) -> Iterator[list[str]]:
+    yield ["eval", f"--model_dir={run}"]
+    yield [*train[:-1], f"--model_dir={run}"]
+
+
+def test_commands_say_in_one_line_that_all_are_damaged(
+    run: pathlib.Path, trained: tuple[pathlib.Path, list[str]]
+) -> None:
+    _damaged(run, "data", (NEWEST, OLDER, OLDEST))
+    before = _contents(run)
+    for command in _commands(run, trained[1]):
+        assert "every checkpoint in" in error_line(mtfrun_here(*command))
+        assert _contents(run) == before
+
+
+def test_commands_go_on_from_an_older_checkpoint(
+    run: pathlib.Path, trained: tuple[pathlib.Path, list[str]]
+) -> None:
+    _damaged(run, "index", (NEWEST,))
+    evaluation, train = _commands(run, trained[1])
+    process = mtfrun_here(*evaluation)
+    (values,) = succeeded(process)
+    assert values["step"] == OLDER
+    (line,) = process.stderr.decode().splitlines()
+    assert f"going on from step {OLDER}" in line
+    process = mtfrun_here(*train)
+    succeeded(process)
+    assert f"going on from step {OLDER} of {run}" in process.stderr.decode()
+    assert Checkpoints(run / "checkpoints").verify(NEWEST).step == NEWEST
+
+
+def test_a_lost_manifest_of_the_newest_step_stops_training_and_is_said_to_readers(
+    run: pathlib.Path, trained: tuple[pathlib.Path, list[str]]
+) -> None:
+    _file(run, "manifest").unlink()
+    before = _contents(run)
+    evaluation, train = _commands(run, trained[1])
+    line = error_line(mtfrun_here(*train))
+    assert f"has complete data of step {NEWEST} without ckpt-{NEWEST}.json" in line
+    process = mtfrun_here(*evaluation)
+    (values,) = succeeded(process)
+    assert values["step"] == OLDER
+    (line,) = process.stderr.decode().splitlines()
+    assert f"ckpt-{NEWEST}.json" in line and f"step {OLDER}" in line
+    assert _contents(run) == before
+
+
+def test_cut_files_of_every_kind_are_left_alone_by_the_next_start(run: pathlib.Path) -> None:
+    for kind in KINDS:
+        os.truncate(_file(run, kind), 5)
+    before = _contents(run)
+    assert Checkpoints(run / "checkpoints").clean() == []
+    assert _contents(run) == before

@@ -1,0 +1,132 @@
+"""A checkpoint of any mesh is restored onto any other to the bit, and goes on with its numbers."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.api.run_training import TrainChoices, prepared, run_training
+from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.gin_settings import settings_of
+from mtfrun.rundir import RunDirectory
+from mtfrun.training import TrainState
+from tests.cli.command import tiny_experiment
+from tests.layouts import ONE_DEVICE
+from tests.training.toy_run import curve
+
+MESHES = [
+    ONE_DEVICE,
+    "data:2,model:1",
+    "data:1,model:2",
+    "data:2,model:2",
+    "data:4,model:1",
+    "data:1,model:4",
+]
+BEFORE, MORE = 10, 20
+# Of the losses of the steps after the restoration, relative to those of one device.
+LOSS_TOLERANCE = 1e-5
+
+Record = Callable[[str, object], None]
+# Bytes of variables, by path.
+Values = dict[str, bytes]
+
+
+class Runs:
+    """Runs of a tiny language model in this process.
+
+    Args:
+      directory: where they are.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        self._directory = directory
+        self.begun = functools.cache(self._begun)
+        self.losses_of_one_device = functools.cache(self._losses_of_one_device)
+
+    def _begun(self, mesh: str) -> tuple[pathlib.Path, Values]:
+        """Returns the run of the first steps on a mesh, and the variables at its end."""
+        model_dir = self._directory / f"begun {mesh}"
+        _, ended = self.train(mesh, model_dir, BEFORE)
+        return model_dir, ended
+
+    def _losses_of_one_device(self) -> dict[int, float]:
+        """Returns the losses of a run that was not moved."""
+        model_dir = self._directory / "unmoved"
+        self.train(ONE_DEVICE, model_dir, BEFORE + MORE)
+        return curve(str(model_dir))
+
+    def train(self, mesh: str, model_dir: pathlib.Path, steps: int) -> tuple[Values, Values]:
+        """Trains a run to a step, and returns the variables at the beginning and at the end."""
+        arguments = [
+            "train",
+            *tiny_experiment(self._directory),
+            "--gin.NUM_LAYERS=1",
+            "--gin.AVERAGE_DECAY=0.9",
+            # The schedule depends on the number of all steps.
+            f"--gin.CosineDecay.total_steps={BEFORE + MORE}",
+            f"--gin.TRAIN_STEPS={steps}",
+            "--gin.EVAL_EVERY=None",
+            "--gin.Evaluation.max_batches=1",
+            f"--gin.MESH_SHAPE='{mesh}'",
+            f"--model_dir={model_dir}",
+        ]
+        preparation = prepared(settings_of(parse_flags(arguments)))
+        run, state = RunDirectory(model_dir), preparation.training.state
+        state.initialize()
+        if run.checkpoints().latest() is not None:
+            run.checkpoints().restore(None, state.storage())
+        begun = _values(state)
+        run_training(preparation, run, ["mtfrun", *arguments], TrainChoices())
+        return begun, _values(state)
+
+
+def _values(state: TrainState) -> Values:
+    """Returns the bytes of all variables of a state."""
+    return {path: v.tobytes() for path, v in mtf.to_numpy(state.named_variables()).items()}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The runs that the tests of this file move; each is trained once."""
+    return Runs(tmp_path_factory.mktemp("runs"))
+
+
+def _check_move(source: str, target: str, runs: Runs, model_dir: pathlib.Path) -> float:
+    """Moves a run to another mesh, and returns the largest relative difference of its losses."""
+    directory, expected = runs.begun(source)
+    shutil.copytree(directory, model_dir)
+    begun, _ = runs.train(target, model_dir, BEFORE + MORE)
+    assert begun == expected
+    assert len(begun) > 20 and any(path.startswith("averages/") for path in begun)
+    steps = range(BEFORE + 1, BEFORE + MORE + 1)
+    losses, unmoved = curve(str(model_dir)), runs.losses_of_one_device()
+    assert list(unmoved) == list(range(1, BEFORE + MORE + 1))
+    assert set(steps) <= set(losses)
+    return max(abs(losses[step] / unmoved[step] - 1) for step in steps)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("target", MESHES)
+@pytest.mark.parametrize("source", MESHES)
+def test_a_run_goes_on_on_any_mesh(
+    source: str, target: str, runs: Runs, tmp_path: pathlib.Path, record_property: Record
+) -> None:
+    difference = _check_move(source, target, runs, tmp_path / "run")
+    record_property("largest difference of a loss", difference)
+    assert difference <= LOSS_TOLERANCE
+
+
+def test_a_run_goes_on_on_another_mesh(runs: Runs, tmp_path: pathlib.Path) -> None:
+    difference = _check_move(ONE_DEVICE, "data:2,model:2", runs, tmp_path / "run")
+    assert 0 < difference <= LOSS_TOLERANCE
+
+
+def test_the_numbers_of_a_run_that_stays_are_the_same(runs: Runs, tmp_path: pathlib.Path) -> None:
+    assert _check_move(ONE_DEVICE, ONE_DEVICE, runs, tmp_path / "run") == 0.0
+    assert np.isfinite(list(runs.losses_of_one_device().values())).all()
