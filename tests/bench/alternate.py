@@ -37,6 +37,8 @@ class Subject:
 def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[str, Result]:
     """Returns per subject its times in ms, the medians of its rounds, peak memory, first step.
 
+    `times_ms` are of the clock, `cpu_ms` of all processors in the subject's process.
+
     In every round each subject in turn runs `steps` steps; the first round is a warm-up and is
     dropped.
     """
@@ -44,7 +46,7 @@ def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[s
     with contextlib.ExitStack() as stack:
         processes = {subject.name: stack.enter_context(_start(subject)) for subject in subjects}
         for name, process in processes.items():
-            results[name] = {**_read(process), "times_ms": [], "round_medians_ms": []}
+            results[name] = {**_read(process), "times_ms": [], "cpu_ms": [], "round_medians_ms": []}
         for number in range(rounds + 1):
             for name, process in processes.items():
                 assert process.stdin is not None
@@ -54,6 +56,8 @@ def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[s
                 results[name]["peak_mb"] = answer["peak_mb"]
                 if number:
                     results[name]["times_ms"] += answer["times_ms"]
+                    # Workers of other checkouts may be older.
+                    results[name]["cpu_ms"] += answer.get("cpu_ms", [])
                     results[name]["round_medians_ms"].append(statistics.median(answer["times_ms"]))
     return results
 

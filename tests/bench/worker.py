@@ -31,13 +31,14 @@ def serve(setup: Callable[[], Step], started: float) -> None:
     end = time.time()
     _print(first_step_s=end - started, compile_s=end - set_up, first_loss=loss)
     for line in sys.stdin:
-        times = []
+        times, cpu_times = [], []
         for _ in range(int(line)):
-            begin = time.perf_counter()
+            begin, cpu_begin = time.perf_counter(), time.process_time()
             step()
             times.append((time.perf_counter() - begin) * 1e3)
+            cpu_times.append((time.process_time() - cpu_begin) * 1e3)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-        _print(times_ms=times, peak_mb=peak_mb)
+        _print(times_ms=times, cpu_ms=cpu_times, peak_mb=peak_mb)
 
 
 def _print(**values: object) -> None:

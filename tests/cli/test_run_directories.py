@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
-import resource
 import shutil
 from typing import Any
 
@@ -141,20 +140,3 @@ def test_evaluation_works_without_a_directory_of_commands(run: pathlib.Path) -> 
     assert values["step"] == 2
     (line,) = process.stderr.decode().splitlines()
     assert line.startswith(f"mtfrun: warning: cannot write in {run}/commands: File exists; not")
-
-
-def test_a_full_disk_is_one_line_and_leaves_no_file(
-    flags: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, hard))
-    try:
-        process = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert process.returncode == 2
-    assert process.stderr.decode().splitlines()[-1] == (
-        f"mtfrun: error: cannot save step 1 in {tmp_path}/run/checkpoints: File too large; free"
-        " space or name another --model_dir, earlier checkpoints are untouched"
-    )
-    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

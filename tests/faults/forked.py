@@ -62,6 +62,12 @@ class ForkedCommand:
         """Whether the process has ended."""
         return not self._process.is_alive()
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def wait_for(self, condition: Callable[[str], bool]) -> bool:
         """Waits until standard error fulfils a condition; False if the process ends before."""
         deadline = time.monotonic() + PATIENCE
@@ -74,10 +80,9 @@ class ForkedCommand:
 
     def send(self, number: int) -> None:
         """Sends a signal, if the process has not ended."""
-        assert self._process.pid is not None
         # It is not reaped before `wait`, so that nothing else has its number.
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._process.pid, number)
+            os.kill(self.pid, number)
 
     def wait(self, secs: float = PATIENCE) -> int:
         """Returns the exit code, -number if a signal has killed it."""

@@ -9,7 +9,7 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -104,7 +104,7 @@ class FailingWrites:
         def failing(function: Callable[[int], None]) -> Callable[[int], None]:
             def fsync(descriptor: int) -> None:
                 nonlocal calls
-                path = os.readlink(f"/proc/self/fd/{descriptor}")
+                path = str(pathlib.Path(f"/proc/self/fd/{descriptor}").readlink())
                 if path.startswith(self.directory) and not pathlib.Path(path).is_dir():
                     with lock:
                         calls += 1
@@ -125,3 +125,36 @@ def replace(target: str, wrapper: Callable[[Callable[..., Any]], Callable[..., A
     for part in owners:
         owner = getattr(owner, part)
     setattr(owner, name, wrapper(getattr(owner, name)))
+
+
+@dataclasses.dataclass(frozen=True)
+class FailingSummaries:
+    """Makes TensorFlow report an error of the system whenever summaries are flushed."""
+
+    number: int
+
+    def __call__(self) -> None:
+        """Replaces the method of TensorFlow's writer."""
+
+        def failing(_: Callable[..., None]) -> Callable[..., None]:
+            def flush(_: object) -> None:
+                import tensorflow as tf  # noqa: PLC0415 - in the command's process
+
+                raise tf.errors.ResourceExhaustedError(
+                    None, None, f"events; {os.strerror(self.number)}"
+                )
+
+            return flush
+
+        replace("tensorflow:io.TFRecordWriter.flush", failing)
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """Sets environment variables."""
+
+    values: Mapping[str, str]
+
+    def __call__(self) -> None:
+        """Sets them."""
+        os.environ.update(self.values)

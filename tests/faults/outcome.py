@@ -35,16 +35,23 @@ class Outcome:
     checkpoints: tuple[str, ...]
 
 
-def outcome(model_dir: pathlib.Path) -> Outcome:
-    """Returns the outcome of a run, whose files are compared with their hashes."""
+def outcome(model_dir: pathlib.Path, *, with_curves: bool = True) -> Outcome:
+    """Returns the outcome of a run, whose files are compared with their hashes.
+
+    Args:
+      model_dir: of the run.
+      with_curves: False for a run whose summaries could not be written: it has no curves and loss.
+    """
     checkpoints = RunDirectory(model_dir).checkpoints()
     step = checkpoints.latest()
     assert step is not None, f"no checkpoint in {model_dir}"
-    curves = {**_curves(model_dir, "train"), **_curves(model_dir, "eval")}
+    curves = {}
+    if with_curves:
+        curves = {**_curves(model_dir, "train"), **_curves(model_dir, "eval")}
     directory = model_dir / "checkpoints"
     return Outcome(
         step,
-        curves["train/loss", step],
+        curves["train/loss", step] if with_curves else "",
         curves,
         checkpoints.read(step, lambda manifest: _hashes(directory, manifest)),
         tuple(sorted(path.name for path in directory.iterdir())),
@@ -77,8 +84,8 @@ def _hashes(directory: pathlib.Path, manifest: Manifest) -> dict[str, str]:
 
 def leftovers(model_dir: pathlib.Path) -> list[str]:
     """Returns the names of files below a run that are being written, or that no manifest names."""
-    partial = [path for path in model_dir.rglob("*.partial")]
-    temporary = [path for path in model_dir.rglob("*_temp*")]
+    partial = model_dir.rglob("*.partial")
+    temporary = model_dir.rglob("*_temp*")
     directory = model_dir / "checkpoints"
     checkpoints = RunDirectory(model_dir).checkpoints(max_to_keep=None)
     named = {f"ckpt-{step}.json" for step in checkpoints.steps()}

@@ -177,7 +177,9 @@ def test_when_all_are_damaged_no_run_begins_again(kind: str, run: pathlib.Path) 
     _damaged(run, kind, (NEWEST, OLDER, OLDEST))
     before = _contents(run)
     checkpoints = Checkpoints(run / "checkpoints")
-    with pytest.raises(DamagedCheckpointError, match="every checkpoint in .* is damaged") as caught:
+    with pytest.raises(
+        DamagedCheckpointError, match=r"every checkpoint in .* is damaged"
+    ) as caught:
         checkpoints.restore(None, {})
     assert "\n" not in str(caught.value)
     assert checkpoints.clean() == []

@@ -24,7 +24,7 @@ _STARTS, _START_SECS = 5, 1.0
 _STEP_SECS = 0.03
 
 _STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
-GOING_ON = re.compile(r"^going on from step (\d+) of ", re.MULTILINE)
+GOING_ON = re.compile(r"going on from step (\d+) of ")
 """Where a run says that it goes on from a checkpoint."""
 
 Record = Callable[[str, object], None]

@@ -11,9 +11,7 @@ from tests.layouts import ONE_DEVICE
 
 MESHES = {"one device": ONE_DEVICE, "2x2": "data:2,model:2"}
 # Asynchronous saves, if this version has them.
-HAS_ASYNCHRONOUS = "asynchronous" in {
-    field.name for field in dataclasses.fields(CheckpointOptions)
-}
+HAS_ASYNCHRONOUS = "asynchronous" in {field.name for field in dataclasses.fields(CheckpointOptions)}
 SAVES = ["synchronous", *(["asynchronous"] if HAS_ASYNCHRONOUS else [])]
 
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -119,45 +114,3 @@ def test_options_must_be_positive_whole_numbers(name: str) -> None:
         settings: dict[str, Any] = {"train_steps": 1, name: value}
         with pytest.raises(ValueError, match=f"^{name} is"):
             TrainOptions(**settings)
-
-
-def start(model_dir: pathlib.Path, steps: int) -> subprocess.Popen[bytes]:
-    """Starts training in another process."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.toy_run", str(model_dir), str(steps)],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def wait_for_checkpoint(model_dir: pathlib.Path, process: subprocess.Popen[bytes]) -> None:
-    """Waits until the other process has saved a checkpoint."""
-    deadline = time.monotonic() + 120
-    while not RunDirectory(str(model_dir)).checkpoints().steps():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_a_killed_run_is_resumed_with_the_same_numbers(tmp_path: pathlib.Path) -> None:
-    process = start(tmp_path / "killed", 100_000)
-    wait_for_checkpoint(tmp_path / "killed", process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    reached = RunDirectory(str(tmp_path / "killed")).checkpoints().latest()
-    assert reached is not None
-    steps = reached + 5
-    killed, _ = toy_train(str(tmp_path / "killed"), options(steps))
-    uninterrupted, _ = toy_train(str(tmp_path / "uninterrupted"), options(steps))
-    for path, value in parameters(uninterrupted).items():
-        np.testing.assert_array_equal(parameters(killed)[path], value, err_msg=path)
-    assert curve(str(tmp_path / "killed")) == curve(str(tmp_path / "uninterrupted"))
-
-
-def test_sigterm_finishes_the_steps_and_saves(tmp_path: pathlib.Path) -> None:
-    process = start(tmp_path, 100_000)
-    wait_for_checkpoint(tmp_path, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
-    steps = RunDirectory(str(tmp_path)).checkpoints().steps()
-    assert max(curve(str(tmp_path))) == max(steps)

@@ -1,11 +1,7 @@
-"""Training of the toy model in a run directory; also a program, for tests that kill it.
-
-python -m tests.training.toy_run MODEL_DIR TRAIN_STEPS [MESH_SHAPE]
-"""
+"""Training of the toy model in a run directory."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,7 +15,6 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.training import (
     Action,
     ActionContext,
-    CheckpointOptions,
     TrainOptions,
     TrainResult,
     TrainState,
@@ -76,16 +71,3 @@ def curve(model_dir: str, tag: str = "loss", split: str = "train") -> dict[int, 
 def parameters(state: TrainState) -> dict[str, np.ndarray]:
     """Returns all values that training changes."""
     return mtf.to_numpy(state.named_variables())
-
-
-if __name__ == "__main__":
-    toy_train(
-        sys.argv[1],
-        TrainOptions(
-            train_steps=int(sys.argv[2]),
-            iterations_per_loop=2,
-            log_every_steps=1,
-            checkpoints=CheckpointOptions(every_steps=4),
-        ),
-        mesh_shape=sys.argv[3] if len(sys.argv) > 3 else "data:1,model:1",
-    )

@@ -6,12 +6,16 @@ import dataclasses
 import heapq
 import io
 import re
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import sentencepiece
 
 from mtfrun.data.errors import DataError
+
+T = TypeVar("T")
 
 # SentencePiece leaves longer sentences out.
 _MAX_SENTENCE_BYTES = 4096
@@ -94,6 +98,10 @@ def train_sentencepiece(texts: Iterable[bytes], training: SentencePieceTraining)
     sample = sample_of(sentences(texts), training.max_bytes)
     if not sample:
         raise DataError("there is no text to train a vocabulary on: choose another source or split")
+    return _interruptible(lambda: _train(sample, training))
+
+
+def _train(sample: list[bytes], training: SentencePieceTraining) -> TrainedModel:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -116,6 +124,30 @@ def train_sentencepiece(texts: Iterable[bytes], training: SentencePieceTraining)
     except RuntimeError as error:
         raise DataError(_remedy(str(error), training)) from error
     return TrainedModel(model.getvalue(), sample)
+
+
+def _interruptible(function: Callable[[], T]) -> T:
+    """Returns the function's result; meanwhile this thread handles signals.
+
+    Python calls the handlers of signals in the main thread, between bytecodes: if that was in
+    SentencePiece's code, they would wait until it returns, which takes minutes. What a handler
+    raises ends the wait; the thread ends with the process.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="SentencePiece", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def sentences(texts: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,0 +1,170 @@
+"""On a disk that takes no more, commands end with one line, and what was there remains."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from mtfrun.rundir import RunDirectory
+from tests.faults.disks import FAULTS, faulty_disk, may_mount, size_of
+from tests.faults.forked import ForkedCommand, Preparation, finished, running
+from tests.faults.hooks import Environment, FailingSummaries, Several
+from tests.faults.outcome import Outcome, leftovers, outcome
+from tests.faults.training_run import TrainingRun
+
+BEGUN, RUN = TrainingRun(steps=20), TrainingRun(steps=60)
+# One schedule of both, and no checkpoint that is deleted.
+FLAGS = ["--gin.CosineDecay.total_steps=60", "--gin.CheckpointOptions.max_to_keep=None"]
+# The default suite has one of each kind of write.
+QUICK = {"checkpoints": "full", "summaries": "limit of a file", "caches": "full", "decodes": "full"}
+Record = Callable[[str, object], None]
+
+
+class Runs(NamedTuple):
+    """What the tests begin with.
+
+    Attributes:
+      directory: of the texts, and of the run "begun".
+      undisturbed: the outcome of the whole run.
+    """
+
+    directory: pathlib.Path
+    undisturbed: Outcome
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A run that has begun, and the outcome of an undisturbed one."""
+    directory = tmp_path_factory.mktemp("runs")
+    for run in (BEGUN, RUN):
+        model_dir = directory / str(run.steps)
+        command = [*run.command(directory, model_dir), *FLAGS]
+        finished(command, directory / f"printed {run.steps}")
+    return Runs(directory, outcome(directory / str(RUN.steps)))
+
+
+def cases(kind: str) -> list[object]:
+    """Returns the faults as parameters of a test; one of them is in the default suite."""
+    return [
+        pytest.param(fault, marks=[] if QUICK[kind] == fault else [pytest.mark.faults])
+        for fault in FAULTS
+    ]
+
+
+def _failed(
+    arguments: list[str], output: pathlib.Path, prepare: Preparation | None, fault: str
+) -> str:
+    """Returns the only line about an error of a command that ends with exit code 2."""
+    with running(arguments, output, prepare) as command:
+        assert command.wait() == 2, command.stderr
+    lines = command.stderr.splitlines()
+    assert "Traceback" not in command.stderr
+    (line,) = [line for line in lines if line.startswith("mtfrun: error: ")]
+    assert line == lines[-1]
+    assert os.strerror(FAULTS[fault]) in line
+    return line
+
+
+@pytest.mark.parametrize("fault", cases("checkpoints"))
+def test_checkpoints_are_kept_and_training_goes_on_when_there_is_room(
+    fault: str, runs: Runs, tmp_path: pathlib.Path, record_property: Record
+) -> None:
+    model_dir = tmp_path / "run"
+    shutil.copytree(runs.directory / str(BEGUN.steps), model_dir)
+    checkpoints = RunDirectory(model_dir).checkpoints()
+    command = [*RUN.command(runs.directory, model_dir), *FLAGS]
+    # Room for two more checkpoints, or for no file of data.
+    of_save = size_of(model_dir / "checkpoints") // len(checkpoints.steps())
+    largest = max(path.stat().st_size for path in (model_dir / "checkpoints").iterdir())
+    room = largest - 1 if fault == "limit of a file" else size_of(model_dir) + 3 * of_save
+    with faulty_disk(fault, model_dir, room) as prepare:
+        line = _failed(command, tmp_path / "failed", prepare, fault)
+    record_property("mounted", may_mount())
+    record_property("checkpoints before and after", f"2 and {len(checkpoints.steps())}")
+    assert str(model_dir) in line
+    assert checkpoints.steps()[:2] == [10, 20]
+    for step in checkpoints.steps():
+        checkpoints.verify(step)
+    assert leftovers(model_dir) == []
+    finished(command, tmp_path / "resumed")
+    assert outcome(model_dir).variables == runs.undisturbed.variables
+
+
+@pytest.mark.parametrize("fault", cases("summaries"))
+def test_a_run_goes_on_without_summaries(fault: str, runs: Runs, tmp_path: pathlib.Path) -> None:
+    model_dir = tmp_path / "run"
+    (model_dir / "train").mkdir(parents=True)
+    command = [*RUN.command(runs.directory, model_dir), *FLAGS]
+    largest = max(path.stat().st_size for path in (runs.directory / "60" / "checkpoints").iterdir())
+    events = sum(path.stat().st_size for path in (runs.directory / "60" / "train").iterdir())
+    assert largest < events, "the limit hits the summaries, not the checkpoints"
+    room = (largest + events) // 2
+    with faulty_disk(fault, model_dir / "train", room if fault != "full" else 8192) as prepare:
+        if fault == "quota":
+            prepare = FailingSummaries(FAULTS[fault])
+        with running(command, tmp_path / "output", prepare) as process:
+            assert process.wait() == 0, process.stderr
+        _check_summary_lines(process, model_dir, fault)
+    assert outcome_of_variables(model_dir) == runs.undisturbed.variables
+
+
+def _check_summary_lines(process: ForkedCommand, model_dir: pathlib.Path, fault: str) -> None:
+    lines = [line for line in process.stderr.splitlines() if "cannot write" in line]
+    directories = {"train", "eval"} if fault == "quota" else {"train"}
+    assert len(lines) == len(directories), process.stderr
+    for line, name in zip(sorted(lines), sorted(directories), strict=True):
+        assert f"{model_dir}/{name}" in line and os.strerror(FAULTS[fault]) in line
+        assert "the run goes on without them" in line
+
+
+def outcome_of_variables(model_dir: pathlib.Path) -> dict[str, str]:
+    """Returns the hashes of the variables of a run that has no curves."""
+    return outcome(model_dir, with_curves=False).variables
+
+
+@pytest.mark.parametrize("fault", cases("caches"))
+def test_a_cache_that_cannot_be_written_is_one_line_and_no_file(
+    fault: str, runs: Runs, tmp_path: pathlib.Path
+) -> None:
+    caches, texts = tmp_path / "caches", tmp_path / "texts"
+    caches.mkdir()
+    texts.mkdir()
+    command = RUN.command(texts, tmp_path / "run")
+    with (texts / "train.txt").open("a") as file:
+        file.write("more text\n" * 20_000)
+    with faulty_disk(fault, caches, 16_384) as prepare:
+        environment = Environment({"MTFRUN_CACHE_DIR": str(caches)})
+        steps: list[Preparation] = [environment, *([prepare] if prepare else [])]
+        line = _failed(command, tmp_path / "failed", Several(steps), fault)
+        files = [path for path in caches.rglob("*") if path.is_file() and path.suffix != ".lock"]
+        assert files == []
+    assert f"{caches}" in line and "MTFRUN_CACHE_DIR" in line
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    # Once there is room, the run needs nothing but to be started again.
+    finished(command, tmp_path / "again", Environment({"MTFRUN_CACHE_DIR": str(caches)}))
+
+
+@pytest.mark.parametrize("fault", cases("decodes"))
+def test_decodes_that_cannot_be_written_are_one_line_and_the_old_file_remains(
+    fault: str, runs: Runs, tmp_path: pathlib.Path
+) -> None:
+    output, prompts = tmp_path / "output", tmp_path / "prompts"
+    output.mkdir()
+    (output / "answers.jsonl").write_text("old\n")
+    prompts.write_text("the quick\n" * 64)
+    command = [
+        "decode",
+        f"--model_dir={runs.directory / str(BEGUN.steps)}",
+        f"--input={prompts}",
+        f"--output={output / 'answers.jsonl'}",
+    ]
+    with faulty_disk(fault, output, 8192) as prepare:
+        line = _failed(command, tmp_path / "failed", prepare, fault)
+        assert (output / "answers.jsonl").read_text() == "old\n"
+        assert [path.name for path in output.iterdir()] == ["answers.jsonl"]
+    assert str(output / "answers.jsonl") in line
