@@ -21,11 +21,13 @@ class Announce:
       target: "package.module:Class.method" or "package.module:function".
       call: n, from 1.
       file: is created.
+      secs: to wait between both.
     """
 
     target: str
     call: int
     file: str
+    secs: float = 0.0
 
     def __call__(self) -> None:
         """Replaces the function by one that announces the call."""
@@ -38,6 +40,7 @@ class Announce:
                 calls += 1
                 if calls == self.call:
                     pathlib.Path(self.file).touch()
+                    time.sleep(self.secs)
                 return function(*arguments, **options)
 
             return announced

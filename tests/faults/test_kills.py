@@ -14,6 +14,7 @@ import pytest
 
 from mtfrun.rundir import RunDirectory
 from tests.faults.forked import finished, running
+from tests.faults.hooks import Announce
 from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.training_run import MESHES, SAVES, TrainingRun
 
@@ -125,3 +126,25 @@ def test_a_killed_run_on_a_mesh_ends_with_the_same_bits(
 ) -> None:
     run = TrainingRun(steps=30, mesh="2x2", saves=SAVES[-1])
     _check_kill(run, 1, undisturbed, tmp_path, record_property)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("evaluation", [1, 2])
+def test_a_run_killed_in_an_evaluation_evaluates_again(
+    evaluation: int, undisturbed: Callable[[TrainingRun], Outcome], tmp_path: pathlib.Path
+) -> None:
+    """In the middle and at the end: the checkpoint of that step has been saved before."""
+    run = TrainingRun(steps=60)
+    begun = tmp_path / "begun"
+    announce = Announce(
+        "mtfrun.experiment.evaluation:Evaluation.__call__", evaluation, str(begun), secs=60.0
+    )
+    command = run.command(tmp_path, tmp_path / "run")
+    with running(command, tmp_path / "killed", announce) as process:
+        while not begun.exists():
+            assert not process.has_ended, process.stderr
+            time.sleep(0.01)
+        process.send(signal.SIGKILL)
+        process.wait()
+    finished(command, tmp_path / "resumed")
+    assert outcome(tmp_path / "run") == undisturbed(run)
