@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf, optim, training
+from mtfrun import mtf, optim, processes, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
@@ -151,6 +151,10 @@ class _Evaluating(training.Action):
         self._evaluation = evaluation
         self._summaries = summaries
         self._averaged = averaged
+
+    def is_missing(self, step: int) -> bool:
+        newest = processes.by_first(self._summaries.newest_step)
+        return newest is None or newest < step
 
     def __call__(self, context: training.ActionContext) -> None:
         context.check_signals()

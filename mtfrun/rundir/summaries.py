@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
@@ -82,6 +84,21 @@ class Summaries:
             ),
         )
         self._write(step, summary)
+
+    def newest_step(self) -> int | None:
+        """Returns the newest step of which the directory has values; None without any.
+
+        As TensorBoard does, it leaves out what restarts have discarded. All files are read.
+        """
+        steps: set[int] = set()
+        for path in sorted(self._directory.glob("events.out.tfevents.*")):
+            with contextlib.suppress(OSError, tf.errors.OpError):
+                for event in LegacyEventFileLoader(str(path)).Load():
+                    if event.HasField("summary"):
+                        steps.add(event.step)
+                    elif event.session_log.status == SessionLog.START:
+                        steps = {step for step in steps if step < event.step}
+        return max(steps, default=None)
 
     def flush(self) -> None:
         """Makes everything written so far visible to readers."""

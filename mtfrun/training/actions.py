@@ -80,6 +80,14 @@ class Action(abc.ABC):
     def __call__(self, context: ActionContext) -> None:
         """Performs the action."""
 
+    def is_missing(self, step: int) -> bool:
+        """Returns whether the call that was due at `step` has to be made up for.
+
+        Asked where a run goes on from the checkpoint of that step, which was saved before the other
+        actions were called: the process may have been killed within one. By default none is.
+        """
+        return False
+
 
 def check_actions(actions: Sequence[Action]) -> None:
     """Raises InputError unless all are actions that will be due."""
@@ -126,6 +134,25 @@ class DueActions:
         for index, is_due in enumerate(due):
             if is_due:
                 self._call(index, context)
+
+    def missing(self, step: int, *, is_last: bool) -> list[int]:
+        """Returns which actions were due at the step that a run goes on from, and not finished.
+
+        Args:
+          step: of the checkpoint.
+          is_last: whether training had ended at it.
+        """
+        indices = []
+        for index, (action, every) in enumerate(self._actions):
+            by_steps = every.next_step(step - 1) == step  # what is due by time comes again soon
+            if (by_steps or (is_last and action.at_end)) and action.is_missing(step):
+                indices.append(index)
+        return indices
+
+    def call_missing(self, context: ActionContext, *, is_last: bool) -> None:
+        """Calls what `missing` returns."""
+        for index in self.missing(context.step, is_last=is_last):
+            self._call(index, context)
 
     def call_at_end(self, context: ActionContext) -> None:
         """Calls the actions that are due at the end and were not called at its step."""

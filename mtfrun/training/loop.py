@@ -86,14 +86,16 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         stack.callback(infeed.close)
-        if first_step >= options.train_steps:
+        is_finished = first_step >= options.train_steps
+        if is_finished:
             progress.note(f"already finished at step {first_step}; raise TRAIN_STEPS to go on")
-            return TrainResult(first_step, {}, None)
+            if not loop.is_any_missing(first_step):
+                return TrainResult(first_step, {}, None)
         summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         signals = stack.enter_context(StopSignals())
         for tag, text in (texts or {}).items():
             summaries.text(tag, text, first_step)
-        if first_step:
+        if first_step and not is_finished:
             progress.note(f"going on from step {first_step} of {run.path}")
         elif loop.warm_start is not None:
             progress.note(f"warm start: {loop.warm_start}")
@@ -176,6 +178,10 @@ class _Loop:
                 request_stop=self._request_stop,
             )
 
+        if step:
+            self._actions.call_missing(context(), is_last=step >= self._options.train_steps)
+        if step >= self._options.train_steps:
+            return TrainResult(step, self._values, signals.agree())
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
@@ -196,6 +202,10 @@ class _Loop:
                 break
         self._actions.call_at_end(context())
         return TrainResult(step, self._values, signals.agree())
+
+    def is_any_missing(self, step: int) -> bool:
+        """Returns whether an action that was due at `step`, the last one, has to be made up for."""
+        return bool(self._actions.missing(step, is_last=True))
 
     def _request_stop(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason

@@ -50,6 +50,7 @@ class Gate(training.Action):
         self.every_steps = every_steps
         self._arrived: queue.Queue[float] = queue.Queue()
         self._opened: queue.Queue[None] = queue.Queue()
+        self._is_closed = False
 
     def __call__(self, context: training.ActionContext) -> None:
         """Waits until the next request."""
@@ -57,10 +58,11 @@ class Gate(training.Action):
         self._opened.get()
 
     def next(self) -> float:
-        """Returns the loss after the next steps."""
-        loss = self._arrived.get()
-        self._opened.put(None)
-        return loss
+        """Returns the loss after the next steps; between two calls the loop waits."""
+        if self._is_closed:
+            self._opened.put(None)
+        self._is_closed = True
+        return self._arrived.get()
 
 
 def setup(arguments: argparse.Namespace) -> Step:

@@ -235,3 +235,29 @@ def test_the_clock_of_the_first_process_decides_what_is_due(
     action = Recording(every_secs=1e9)
     toy_train(str(tmp_path), _options(4), actions=[action])
     assert action.steps == [1, 2, 4]
+
+
+class MissingOnce(Recording):
+    """Was not finished at the steps of `missing`, when the process was killed."""
+
+    missing: tuple[int, ...] = ()
+
+    def is_missing(self, step: int) -> bool:
+        return step in self.missing
+
+
+def test_what_a_kill_has_left_undone_is_made_up_for(tmp_path: pathlib.Path) -> None:
+    toy_train(str(tmp_path), _options(4))
+    undone, done = MissingOnce(every_steps=2), MissingOnce(every_steps=2)
+    not_due = MissingOnce(every_steps=3)
+    undone.missing = not_due.missing = (4,)
+    toy_train(str(tmp_path), _options(6), actions=[undone, done, not_due])
+    assert (undone.steps, done.steps, not_due.steps) == ([4, 6], [6], [6])
+
+
+def test_a_finished_run_makes_up_for_what_was_due_at_its_end(tmp_path: pathlib.Path) -> None:
+    toy_train(str(tmp_path), _options(5))
+    undone, done = MissingOnce(at_end=True), MissingOnce(at_end=True)
+    undone.missing = (5,)
+    _, result = toy_train(str(tmp_path), _options(5), actions=[undone, done])
+    assert (undone.steps, done.steps, result.step) == ([5], [], 5)
