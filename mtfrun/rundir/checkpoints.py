@@ -313,6 +313,7 @@ class Checkpoints:
 
     def _read_newest(self, reader: Callable[[Manifest], T]) -> T:
         """Returns `reader(manifest)` of the newest good checkpoint; see `read`."""
+        self._warn_of_newer_data()
         damages = []
         for step in reversed(self.steps()):
             before = self._identity(step)
@@ -337,6 +338,19 @@ class Checkpoints:
                 " restore a copy of it, or name an empty --model_dir to start again"
             )
         raise RunDirError(self._no_checkpoint())
+
+    def _warn_of_newer_data(self) -> None:
+        """Warns if there are complete data newer than every manifest: see leftovers.py."""
+        lost, newest = lost_manifests(self._directory), self.latest()
+        if newest is not None and lost and max(lost.values()) > newest:
+            step = max(lost.values())
+            logging.warning(
+                "%s has complete data of step %d without ckpt-%d.json: going on from step %d",
+                self._directory,
+                step,
+                step,
+                newest,
+            )
 
     def _verified(self, step: int) -> Manifest:
         """Returns the manifest of `step`, whose files are compared with it."""
