@@ -100,8 +100,9 @@ def test_a_run_goes_on_without_summaries(fault: str, runs: Runs, tmp_path: pathl
     model_dir = tmp_path / "run"
     (model_dir / "train").mkdir(parents=True)
     command = [*RUN.command(runs.directory, model_dir), *FLAGS]
-    largest = max(path.stat().st_size for path in (runs.directory / "60" / "checkpoints").iterdir())
-    events = sum(path.stat().st_size for path in (runs.directory / "60" / "train").iterdir())
+    undisturbed = runs.directory / str(RUN.steps)
+    largest = max(path.stat().st_size for path in (undisturbed / "checkpoints").iterdir())
+    events = sum(path.stat().st_size for path in (undisturbed / "train").iterdir())
     assert largest < events, "the limit hits the summaries, not the checkpoints"
     room = (largest + events) // 2
     with faulty_disk(fault, model_dir / "train", room if fault != "full" else 8192) as prepare:
