@@ -8,6 +8,7 @@ started no thread when it is forked, which `_run` checks.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -134,6 +135,8 @@ def _run(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Added by what the imports above have logged; a command imports without a word.
+    logging.getLogger().handlers.clear()
     os.chdir(ROOT)
     if prepare is not None:
         prepare()
