@@ -9,15 +9,19 @@ import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from mtfrun.rundir.atomic import atomic_replace
-from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import read_record, record_command
 from mtfrun.rundir.regular_files import is_directory
-from mtfrun.rundir.summaries import Summaries
+from mtfrun.rundir.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from mtfrun.rundir.checkpoints import Checkpoints
+    from mtfrun.rundir.summaries import Summaries
 
 CHECKPOINTS = "checkpoints"
 """Name of the directory of a run's checkpoints."""
@@ -120,6 +124,8 @@ class RunDirectory:
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         """Returns the checkpoints of the run."""
+        from mtfrun.rundir.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
+
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
 
     def set_checkpoints_aside(self) -> str | None:
@@ -154,7 +160,13 @@ class RunDirectory:
 
     def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
         """Returns a writer of TensorBoard values in the subdirectory `train` or `eval`."""
+        from mtfrun.rundir.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
+
         return Summaries(self._path / name, resumed_step=resumed_step)
+
+    def record(self) -> RunRecord:
+        """Returns the record of the run's state and evaluations."""
+        return RunRecord(self.path)
 
     def write_config(self, text: str) -> None:
         """Replaces `config.gin`."""

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from mtfrun import __version__
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.checkpoints import CHECKPOINTS
 from mtfrun.cli.flags.conversion import EXPORT, IMPORT
 from mtfrun.cli.flags.data import DATA
 from mtfrun.cli.flags.decode import DECODE
@@ -48,6 +49,7 @@ COMMANDS = {
     for command in (
         *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT),
         *(LAUNCH, PLAN, VERIFY),
+        *CHECKPOINTS,
         *DATA,
         *VOCAB,
     )
