@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mtfrun import mtf, processes
 from mtfrun.api.build import Built, build
+from mtfrun.api.misfit import Configured, FormerConfig, explained_misfits
 from mtfrun.api.recorded_training import as_text, recorded
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
@@ -45,11 +46,13 @@ class Prepared(NamedTuple):
       built: the experiment and its evaluation.
       training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
+      configured: explains checkpoints that do not fit.
     """
 
     built: Built
     training: Training
     texts: Mapping[str, str]
+    configured: Configured
 
 
 def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
@@ -73,7 +76,8 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
         }
-    return Prepared(built, training, texts)
+        configured = Configured(texts["config"], bindings)
+    return Prepared(built, training, texts, configured)
 
 
 def run_training(
@@ -89,7 +93,9 @@ def run_training(
     for warning in [*misspelt_rules(prepared.built.experiment.mesh), *([gpu] if gpu else [])]:
         _print_once(f"mtfrun: warning: {warning}")
     texts = {**prepared.texts, "command": as_text(command)}
+    former = FormerConfig(run.path, processes.by_first(lambda: FormerConfig.of(run.path).text))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(explained_misfits(prepared.configured, former))
 
         def begin() -> None:
             run.prepare()

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, nearest, reason
+from mtfrun.rundir.fit import MisfitError
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
 from mtfrun.rundir.leftovers import list_names, list_steps, lost_manifests
 from mtfrun.rundir.regular_files import is_directory, is_special
@@ -109,9 +110,11 @@ class WarmStart:
         values, report = self._newest_values(self.path, variables, vocabulary_sizes or {})
         problems = report.problems()
         if problems and self.strict:
-            raise RunDirError(
-                f"{self.path} does not fit the model: it {problems}. Use the model's own"
-                " configuration, or take what fits with WarmStart.strict=False"
+            raise MisfitError(
+                self.path,
+                problems,
+                ["model"],
+                "use its own configuration, or take what fits with --gin.WarmStart.strict=False",
             )
         if not values:
             raise RunDirError(f"nothing fits the model's variables: {report}")

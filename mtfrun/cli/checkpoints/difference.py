@@ -14,6 +14,7 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.rundir import Checkpoints, Manifest
 from mtfrun.rundir.checkpoint_values import CheckpointValues
+from mtfrun.rundir.manifest import VariableSpec
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
 _AT_STEP = re.compile(r"(.*)@(\d+)", re.DOTALL)
@@ -44,27 +45,19 @@ class _Stored(NamedTuple):
 def diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Prints the differences of two checkpoints."""
     first, second = (_stored(name, flags.model_dir) for name in (flags.first, flags.second))
-    chosen = re.compile(flags.match)
-    paths = [
-        [path for path in stored.manifest.variables if chosen.search(path)]
-        for stored in (first, second)
-    ]
-    if not any(paths):
-        raise UsageError(f"--match={flags.match} is in the path of none of the variables")
     print(f"A: {first.name}\nB: {second.name}")
-    for title, own, other in (("A", *paths), ("B", *reversed(paths))):
-        for path in own:
-            if path not in other:
-                spec = (first if title == "A" else second).manifest.variables[path]
-                print(f"only in {title}: {path}, {spec}")
+    saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
+    if not any(saved):
+        raise UsageError(f"--match={flags.match} is in the path of none of the variables")
+    for title, (own, other) in {"A": saved, "B": saved[::-1]}.items():
+        for path in sorted(own.keys() - other.keys()):
+            print(f"only in {title}: {path}, {own[path]}")
     common = []
-    for path in paths[0]:
-        if path in paths[1]:
-            specs = [stored.manifest.variables[path] for stored in (first, second)]
-            if specs[0].shape == specs[1].shape:
-                common.append(path)
-            else:
-                print(f"other shape: {path} is {specs[0]} in A, {specs[1]} in B")
+    for path in sorted(saved[0].keys() & saved[1].keys()):
+        if saved[0][path].shape == saved[1][path].shape:
+            common.append(path)
+        else:
+            print(f"other shape: {path} is {saved[0][path]} in A, {saved[1][path]} in B")
     values = [CheckpointValues(stored.directory, stored.manifest) for stored in (first, second)]
     differences = sorted(
         (difference(path, values[0][path], values[1][path]) for path in common),
@@ -73,6 +66,15 @@ def diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
     for line in _lines(differences, flags.rows):
         print(line)
     return 0
+
+
+def _variables(stored: _Stored, match: str, *, with_slots: bool) -> dict[str, VariableSpec]:
+    """Returns the variables of a checkpoint that are compared: those of the model, or all."""
+    return {
+        path: spec
+        for path, spec in sorted(stored.manifest.variables.items())
+        if re.search(match, path) and (with_slots or match or path.startswith("model/"))
+    }
 
 
 def difference(path: str, first: np.ndarray, second: np.ndarray) -> Difference:

@@ -23,6 +23,8 @@ from mtfrun.rundir.manifest import VariableSpec
 from mtfrun.rundir.stored_checkpoints import DIMENSIONS, CheckpointDirectory, StoredCheckpoint
 
 _MODEL = "model/"
+# What --norms adds: the root of the mean square, and the largest absolute value.
+_NORMS = ("rms", "largest")
 # Bits of an element; of the types whose name does not end in them.
 _BITS = {"bool": 8}
 
@@ -66,20 +68,15 @@ def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     cells = [
         [
             row.path,
+            *map(number_text, row.norms.values()),
+            bytes_text(row.bytes),
             row.shape,
             row.dtype,
-            bytes_text(row.bytes),
-            *map(number_text, row.norms.values()),
         ]
         for row in rows
     ]
-    headings = [
-        "variable",
-        "dimensions",
-        "type",
-        "size",
-        *(["rms", "largest"] if flags.norms else []),
-    ]
+    norm_names = list(_NORMS) if flags.norms else []
+    headings = ["variable", *norm_names, "size", "dimensions", "type"]
     for line in table_lines(headings, cells, terminal_columns()):
         print(line)
     for line in _totals(manifest):
@@ -134,7 +131,7 @@ def _norms(
     for path in paths:
         value = np.abs(np.asarray(values[path]).astype(np.float64))
         rms = float(np.sqrt(np.mean(np.square(value)))) if value.size else 0.0
-        yield path, {"rms": rms, "largest": float(value.max(initial=0.0))}
+        yield path, dict(zip(_NORMS, (rms, float(value.max(initial=0.0))), strict=True))
 
 
 def _record(

@@ -64,8 +64,9 @@ Compares the variables of two checkpoints, of one or of two runs.
 A checkpoint is a run directory, for its newest good one, or DIRECTORY@STEP, or a step of
 --model_dir. Variables that only one has and those of different shapes come first; then those whose
 values differ, with the largest absolute difference and the relative one, the norm of the difference
-over the norm of the first value, largest first. --match=REGEX compares the variables in whose path
-the expression is found, --rows=N prints so many of them (20 by default, 0 for all)."""
+over the norm of the first value, largest first. The variables are those of the model; --slots adds
+the optimizer's and the averages, --match=REGEX takes those in whose path the expression is found.
+--rows=N prints so many that differ (20 by default, 0 for all)."""
 
 _AVERAGE = """\
 Averages the weights of several checkpoints of a run, into a new run directory.
@@ -129,6 +130,7 @@ def _add_diff_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="A", help="DIRECTORY, DIRECTORY@STEP or a step")
     parser.add_argument("second", metavar="B", help="the same")
     _add_match(parser)
+    parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
     parser.add_argument("--rows", type=int, default=20, help="lines of values", metavar="N")
 
 

@@ -15,8 +15,10 @@ from mtfrun.cli.flags.decode import DECODE
 from mtfrun.cli.flags.evaluate import EVAL
 from mtfrun.cli.flags.launch import LAUNCH, LAUNCHED
 from mtfrun.cli.flags.plan import PLAN
+from mtfrun.cli.flags.runs import RUNS
 from mtfrun.cli.flags.score import SCORE
 from mtfrun.cli.flags.shared import GIN_HELP, add_shared_flags, check_shared
+from mtfrun.cli.flags.sweep import SWEEP
 from mtfrun.cli.flags.train import TRAIN
 from mtfrun.cli.flags.verify import VERIFY
 from mtfrun.cli.flags.vocab import VOCAB
@@ -49,6 +51,7 @@ COMMANDS = {
     for command in (
         *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT),
         *(LAUNCH, PLAN, VERIFY),
+        *(SWEEP, RUNS),
         *CHECKPOINTS,
         *DATA,
         *VOCAB,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 _NUMBER = re.compile(r"[*]?[-+]?[\d.,]+(e[-+]?\d+)?( ?[kMGT]?B?| [\w.]+/s|%)?|nan|inf|-?")
 _GAP = "  "
 # A column of text is cut down to so many characters before others are left out.
-_LEAST_WIDTH = 24
+_LEAST_WIDTH = 40
 
 
 def terminal_columns() -> int | None:
@@ -32,8 +32,8 @@ def table_lines(
 ) -> list[str]:
     """Returns a heading and a line for every row, in aligned columns.
 
-    Columns of numbers stand to the right. In a narrow terminal the longest texts are cut in their
-    middle, then the last columns are left out, which a last line says.
+    Columns of numbers stand to the right. In a narrow terminal the longest texts are cut, paths of
+    variables at their start, then the last columns are left out, which a last line says.
 
     Args:
       headings: of the columns, the most important ones first.
@@ -65,14 +65,16 @@ def table_lines(
 
 
 def shortened(text: str, width: int) -> str:
-    """Returns a text of at most so many characters, with an ellipsis in its middle.
+    """Returns a text of at most so many characters, with an ellipsis where some are missing.
 
-    >>> shortened("decoder_stack/blocks/0/norm/scale", 20)
-    'decoder_s…norm/scale'
+    Of a path the end remains, of other texts both ends.
+
+    >>> shortened("blocks/0/norm/scale", 14), shortened("a long sentence", 8)
+    ('…/0/norm/scale', 'a l…ence')
     """
     if len(text) <= width:
         return text
-    end = width // 2
+    end = width - 1 if "/" in text else width // 2
     return f"{text[: width - end - 1]}…{text[len(text) - end :]}"
 
 
