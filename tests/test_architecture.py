@@ -53,7 +53,12 @@ LEVELS = {
 
 # Which of its siblings a sub-package imports. Those that are not listed import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
-    "mtfrun.cli": {"launch": {"flags"}},
+    "mtfrun.cli": {
+        "checkpoints": {"terminal"},
+        "launch": {"flags"},
+        "runs": {"terminal"},
+        "sweep": {"launch", "runs", "terminal"},
+    },
     "mtfrun.data": {
         "images": {"builders"},
         "objectives": {"vocabularies"},

@@ -76,7 +76,7 @@ class Grid:
         for flag, text in bindings:
             name, _, values = (part.strip() for part in text.partition("="))
             texts = alternatives(flag, values)
-            checked = [_checked(flag, name, value) for value in texts]
+            checked = [_checked(flag, name, value, values) for value in texts]
             if len(checked) == 1:
                 fixed.append((name, checked[0]))
                 continue
@@ -163,21 +163,21 @@ def alternatives(flag: str, text: str) -> list[str]:
     return texts
 
 
-def _checked(flag: str, name: str, value: str) -> str:
-    """Returns a value as gin writes it, so that equal ones are equal texts.
+def _checked(flag: str, name: str, value: str, text: str) -> str:
+    """Returns a value, of all those in a text, as gin writes it: equal ones are equal texts.
 
     Raises:
       UsageError: it is no gin value.
     """
     statements = Statements()
     try:
-        statements.add_flag(f"--gin.{name}={value}", f"{name} = {value}")
-    except ConfigError as error:
-        if f"--gin.{name}={value}" == flag:
+        statements.add_flag(flag, f"{name} = {value}")
+    except ConfigError:
+        if text == value:
             raise
         raise UsageError(
-            f"{flag}: a comma outside of quotes separates alternatives, and {value} is none: "
-            f"{str(error).removeprefix(f'--gin.{name}={value}: ')}"
+            f"{flag}: a comma separates alternatives, of which {value} is no gin value; one text "
+            f"needs quotes within quotes: --gin.{name}=\"'{text}'\""
         ) from None
     return gin_text(statements.bindings[0].value)
 

@@ -71,7 +71,7 @@ class SweepRecord:
             changes.append(f"varied {_listed(self.varied)} -> {_listed(command.varied)}")
         if changes:
             raise UsageError(
-                f"{directory} has the sweep of another command: {'; '.join(changes)}; give the same "
+                f"{directory} has the sweep of another command: {'; '.join(changes)}; give that "
                 "command, or name another --model_dir"
             )
         varied = {
