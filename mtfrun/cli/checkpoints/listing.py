@@ -51,7 +51,7 @@ def show_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
                 str(step),
                 time_text(checkpoint.time),
                 bytes_text(checkpoint.bytes) if checkpoint.manifest else "-",
-                value + "*" if step == best else value,
+                value + ("*" if step == best else " " * bool(own)),
                 "damaged" if checkpoint.damages else "good",
                 metadata.get("mesh", "-"),
             ]

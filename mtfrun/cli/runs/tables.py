@@ -13,7 +13,6 @@ from mtfrun.errors import did_you_mean
 from mtfrun.rundir.metric_order import is_lower_better
 
 _LOSS = "loss"
-_BEST = "*"
 
 
 def metric_of(summaries: Sequence[RunSummary], name: str | None) -> str:
@@ -45,7 +44,7 @@ def sweep_table(
     rows = []
     for index, summary in enumerate(summaries):
         values = [summary.config.get(name, "-") for name in varied]
-        marked = _number(summary.last(metric)) + _BEST * (index == best)
+        marked = _number(summary.last(metric)) + _mark(index, best)
         finals = [_number(summary.last(other)) for other in others]
         rows.append([*values, summary.state, _step(summary), marked, *finals])
     return table_lines([*varied, "state", "step", metric, *others], rows, columns)
@@ -62,18 +61,18 @@ def runs_table(
     best = _best_of([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []
     for index, (summary, own) in enumerate(zip(summaries, bests, strict=True)):
-        mark = _BEST * (index == best)
+        mark = _mark(index, best)
         rows.append(
             [
                 summary.name,
                 summary.state,
                 _step(summary),
-                "-" if own is None else _number(own.metrics[metric]) + mark,
+                ("-" if own is None else _number(own.metrics[metric])) + mark,
                 "-" if own is None else str(own.step),
                 _number(summary.last(metric)),
                 _speed(summary),
                 "-" if summary.status is None else time_text(summary.status.time),
-                *(_short(summary.config.get(name)) for name in varied),
+                *(summary.config.get(name, "-") for name in varied),
             ]
         )
     title = f"best {metric}"
@@ -83,7 +82,8 @@ def runs_table(
 
 def error_lines(summaries: Sequence[RunSummary]) -> list[str]:
     """Returns a line with the error of every run that has one."""
-    return [f"{s.name}: {s.state}: {s.error}" for s in summaries if s.error]
+    # Without the remedies that follow; the whole line is in status.json.
+    return [f"{s.name}: {s.state}: {s.error.partition('; ')[0]}" for s in summaries if s.error]
 
 
 def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
@@ -117,6 +117,11 @@ def _best_of(values: Sequence[float], metric: str) -> int | None:
     return choose(finite, key=lambda index: values[index], default=None)
 
 
+def _mark(index: int, best: int | None) -> str:
+    """Returns what follows a number in a column in which the best one is marked."""
+    return "" if best is None else "*" if index == best else " "
+
+
 def _step(summary: RunSummary) -> str:
     total = summary.status.train_steps if summary.status else None
     return f"{summary.step}/{total}" if total is not None else str(summary.step)
@@ -137,7 +142,3 @@ def _number(value: float) -> str:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _short(text: str | None) -> str:
-    return "-" if text is None else text

@@ -87,7 +87,8 @@ def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSumm
     summary = summary_of(directory / run.name, run.name)
     # A configuration that was refused is recorded nowhere.
     summary = dataclasses.replace(summary, config=run.values)
-    if trainer.codes.get(run.name) and summary.state == "waiting":
+    has_failed = trainer.codes.get(run.name) and not trainer.was_stopped(run.name)
+    if has_failed and summary.state == "waiting":
         error = error_of(directory / run.name) or ""
         summary = dataclasses.replace(summary, state="failed", error=error)
     return summary

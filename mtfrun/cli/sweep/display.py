@@ -49,11 +49,10 @@ class Display:
         if self._stream.isatty():
             self._bars[name] = tqdm(
                 total=1,
-                desc=shortened(name, _LONGEST_NAME),
+                desc=f"{shortened(name, _LONGEST_NAME)}: starting",
                 file=self._stream,
                 leave=False,
-                bar_format="{desc}: {percentage:3.0f}% |{bar:20}| {postfix}",
-                postfix="starting",
+                bar_format="{percentage:3.0f}% |{bar:15}| {desc}",
             )
         else:
             self.note(f"[{number}/{self._count}] {name}: starting")
@@ -66,7 +65,7 @@ class Display:
         bar = self._bars.get(name)
         if bar is not None:
             bar.total, bar.n = status.train_steps, status.step
-            bar.set_postfix_str(text)
+            bar.set_description_str(f"{shortened(name, _LONGEST_NAME)}: {text}")
         elif self._clock() - self._lines[name] >= _LINE_SECS:
             self._lines[name] = self._clock()
             self.note(f"{name}: {text}")
@@ -76,4 +75,5 @@ class Display:
         bar = self._bars.pop(name, None)
         if bar is not None:
             bar.close()
+            self._stream.write("\r")  # tqdm leaves the cursor behind the bar
         self.note(f"[{number}/{self._count}] {name}: {text}")

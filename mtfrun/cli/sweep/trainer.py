@@ -80,6 +80,10 @@ class Trainer:
                 for _, process in self._slots.values():  # after an error of this program
                     process.terminate()
 
+    def was_stopped(self, name: str) -> bool:
+        """Returns whether a run has ended because of a signal to this process."""
+        return self.signal is not None and self.codes.get(name) == 128 + self.signal
+
     def _start(self, run: TrainedRun) -> None:
         slot = next(i for i in range(self._jobs) if i not in self._slots)
         run.directory.mkdir(parents=True, exist_ok=True)
@@ -120,10 +124,11 @@ class Trainer:
         if code == 0:
             last = summary.last(self._metric)
             return f"finished, step {summary.step}, {self._metric} {number_text(last)}"
-        if self.signal is not None and summary.state == "stopped":
-            return f"stopped and saved at step {summary.step}"
+        if self.was_stopped(run.name):
+            is_saved = summary.state == "stopped"
+            return f"stopped and saved at step {summary.step}" if is_saved else "stopped"
         error = error_of(run.directory) or f"ended with exit code {code}"
-        return f"failed: {error} (output: {run.directory / LOG})"
+        return f"failed: {error.partition('; ')[0]} (all of its output: {run.directory / LOG})"
 
     @contextlib.contextmanager
     def _signals_forwarded(self) -> Iterator[None]:

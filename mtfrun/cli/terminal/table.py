@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"[*]?[-+]?[\d.,]+(e[-+]?\d+)?( ?[kMGT]?B?| [\w.]+/s|%)?|nan|inf|-?")
+_NUMBER = re.compile(
+    r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s|%)?|nan|inf|-?)[ *]?"
+)
 _GAP = "  "
 # A column of text is cut down to so many characters before others are left out.
 _LEAST_WIDTH = 40
