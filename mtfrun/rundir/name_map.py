@@ -125,7 +125,6 @@ def _expanded(entry: Any, match: re.Match[str], what: str) -> Source:
         if number is not None:
             int(number)
     except (re.error, IndexError, ValueError) as error:
-        raise RunDirError(
-            f"{what}: {error}; groups are \\1, \\2, and an entry is a number"
-        ) from None
+        remedy = "a group of the expression is \\1, and an entry is a number"
+        raise RunDirError(f"{what}: {error}; {remedy}") from None
     return Source(texts["name"], texts.get("entry"), texts.get("dims"))

@@ -19,6 +19,8 @@ from mtfrun.cli.sweep.display import Display
 from mtfrun.cli.terminal.table import number_text
 from mtfrun.rundir import RunRecord
 
+PROGRAM = (sys.executable, "-m", "mtfrun")
+
 LOG = "sweep.log"
 """The file in a run directory with the output of its trainings."""
 
@@ -55,13 +57,16 @@ class Trainer:
       codes: the exit codes of the runs that have ended, by name.
     """
 
-    def __init__(self, jobs: int, display: Display, metric: str) -> None:
-        """Stores the number of runs at a time, the display, and the metric that it shows."""
+    def __init__(
+        self, jobs: int, display: Display, metric: str, program: Sequence[str] = PROGRAM
+    ) -> None:
+        """Stores the number of runs at a time, the display, its metric, and what starts a run."""
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
         self._jobs = jobs
         self._display = display
         self._metric = metric
+        self._program = program
         self._slots: dict[int, tuple[TrainedRun, subprocess.Popen[bytes]]] = {}
 
     def train(self, runs: Sequence[TrainedRun]) -> None:
@@ -87,7 +92,7 @@ class Trainer:
     def _start(self, run: TrainedRun) -> None:
         slot = next(i for i in range(self._jobs) if i not in self._slots)
         run.directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "mtfrun", *run.arguments]
+        command = [*self._program, *run.arguments]
         environment = {
             **os.environ,
             **environment_of_child(["mtfrun", *run.arguments]),

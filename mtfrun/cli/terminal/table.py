@@ -9,9 +9,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-_NUMBER = re.compile(
-    r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s|%)?|nan|inf|-?)[ *]?"
-)
+# Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
+_NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")
 _GAP = "  "
 # A column of text is cut down to so many characters before others are left out.
 _LEAST_WIDTH = 40
