@@ -7,6 +7,8 @@ from mtfrun.rundir.checkpoints import Checkpoints as Checkpoints
 from mtfrun.rundir.errors import DamagedCheckpointError as DamagedCheckpointError
 from mtfrun.rundir.errors import DeletedCheckpointError as DeletedCheckpointError
 from mtfrun.rundir.errors import RunDirError as RunDirError
+from mtfrun.rundir.hparams import recorded_hparams as recorded_hparams
+from mtfrun.rundir.hparams import write_hparams as write_hparams
 from mtfrun.rundir.lock import writer_lock as writer_lock
 from mtfrun.rundir.manifest import Manifest as Manifest
 from mtfrun.rundir.manifest import VariableSpec as VariableSpec
@@ -31,7 +33,9 @@ __all__ = [
     "atomic_open",
     "atomic_write",
     "package_versions",
+    "recorded_hparams",
     "remove_outputs_in_progress",
+    "write_hparams",
     "write_metrics",
     "writer_lock",
 ]
