@@ -110,7 +110,7 @@ class Evaluation:
                 texts |= measured.texts
                 images |= measured.images
         if summaries is not None:
-            write_metrics(summaries, metrics, step)
+            write_metrics(summaries, metrics, step, with_pictures=True)
             for tag, text in texts.items():
                 summaries.text(tag, text, step)
             for tag, image in images.items():
