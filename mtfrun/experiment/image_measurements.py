@@ -46,7 +46,7 @@ class LabelledImages(Measurement):
         _data(self)
 
     def __call__(self, evaluated: Evaluated) -> Measured:
-        """Returns a grid of the images."""
+        """Returns a grid of the images, and their predictions."""
         if not self.num_images or not evaluated.is_shown:
             return Measured()
         examples: list[tuple[np.ndarray, dict[str, object]]]
@@ -64,7 +64,11 @@ class LabelledImages(Measurement):
             )
             for (image, label), record in zip(self._first, records, strict=True)
         ]
-        return Measured(images={"predictions": pictures.image_grid(labelled)})
+        saved = [
+            {"index": i, "true_label": names[label], **record.fields}
+            for i, ((_, label), record) in enumerate(zip(self._first, records, strict=True))
+        ]
+        return Measured(images={"predictions": pictures.image_grid(labelled)}, records=saved)
 
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf, optim, training
+from mtfrun import mtf, optim, pictures, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
@@ -126,13 +126,34 @@ class Training:
                 run,
                 options,
                 actions=[
-                    _Evaluating(self._evaluation, summaries, averaged, self._evaluate_every_steps),
+                    _DrawingMesh(self.experiment.mesh),
+                    _Evaluating(
+                        self._evaluation, run, summaries, averaged, self._evaluate_every_steps
+                    ),
                     *self._actions,
                 ],
                 warm_start=self.experiment.warm_start,
                 texts=texts,
                 metadata=metadata,
             )
+
+
+class _DrawingMesh(training.Action):
+    """Shows the devices of the mesh, and the dimensions that are split over them."""
+
+    at_start = True
+
+    def __init__(self, mesh: mtf.Mesh):
+        self._mesh = mesh
+
+    def __call__(self, context: training.ActionContext) -> None:
+        axes = {axis.name: axis.size for axis in self._mesh.shape}
+        figure = pictures.mesh_devices(
+            axes,
+            dict(self._mesh.layout),
+            title=f"mesh {self._mesh.shape.to_string}: {self._mesh.describe_devices()}",
+        )
+        context.summaries.image("mesh/devices", pictures.as_pixels(figure), context.step)
 
 
 class _Evaluating(training.Action):
@@ -143,19 +164,23 @@ class _Evaluating(training.Action):
     def __init__(
         self,
         evaluation: Evaluation,
+        run: RunDirectory,
         summaries: Summaries,
         averaged: Callable[[], contextlib.AbstractContextManager[None]],
         every_steps: int | None,
     ):
         self.every_steps = every_steps
         self._evaluation = evaluation
+        self._run = run
         self._summaries = summaries
         self._averaged = averaged
 
     def __call__(self, context: training.ActionContext) -> None:
         context.check_signals()
         with self._averaged():
-            metrics = self._evaluation(context.step, self._summaries, context.check_signals)
+            metrics = self._evaluation(
+                context.step, self._summaries, context.check_signals, self._run
+            )
         # The others are in TensorBoard only.
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
         values = [f"{name} {value:.4f}" for name, value in brief.items()]

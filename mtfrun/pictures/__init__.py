@@ -5,7 +5,7 @@ from mtfrun.pictures.canvas import as_pixels, as_svg
 from mtfrun.pictures.confusion_matrix import confusion_matrix
 from mtfrun.pictures.expert_loads import expert_loads
 from mtfrun.pictures.labelled_images import LabelledImage, image_grid
-from mtfrun.pictures.layer_names import layer_name
+from mtfrun.pictures.layer_names import layer_name, layer_names
 from mtfrun.pictures.mesh_devices import MOST_DEVICES, DeviceBar, mesh_devices
 from mtfrun.pictures.token_experts import token_experts
 from mtfrun.pictures.tokens import visible
@@ -21,6 +21,7 @@ __all__ = [
     "expert_loads",
     "image_grid",
     "layer_name",
+    "layer_names",
     "mesh_devices",
     "token_experts",
     "visible",

@@ -9,6 +9,7 @@ import numpy as np
 from mtfrun.pictures.canvas import (
     SEQUENTIAL,
     TEXT,
+    WIDTH,
     as_pixels,
     new_figure,
     placed_axes,
@@ -17,8 +18,8 @@ from mtfrun.pictures.canvas import (
     shortened,
 )
 
-# Pixels of a cell, of a map's title and axis, and of the legend.
-_CELL, _TITLE, _AXIS, _RIGHT = 17, 26, 24, 62
+# Bounds of the pixels of a cell, and those of a map's title, an axis, and the legend.
+_LEAST_CELL, _MOST_CELL, _TITLE, _AXIS, _RIGHT = 10, 24, 24, 20, 50
 _MOST_TOKEN = 8
 
 
@@ -37,9 +38,10 @@ def attention_maps(
     rows, columns = ([plain(shortened(t, _MOST_TOKEN)) for t in x] for x in (queries, keys))
     widths = [round(6.6 * max(map(len, names))) + 12 for names in (rows, columns)]
     left, bottom = widths[0] + _AXIS, widths[1] + _AXIS
-    width, height = _CELL * len(keys), _CELL * len(queries)
+    cell = min(max((WIDTH - left - _RIGHT) / len(keys), _LEAST_CELL), _MOST_CELL)
+    width, height = round(cell * len(keys)), round(cell * len(queries))
     map_height = _TITLE + height + bottom
-    figure = new_figure(max(left + width + _RIGHT, 300), map_height * len(weights))
+    figure = new_figure(max(left + width + _RIGHT, WIDTH), map_height * len(weights))
     for i, (head, of_head) in enumerate(weights.items()):
         top = i * map_height + _TITLE
         axes = placed_axes(figure, left, top, width, height)
@@ -47,7 +49,7 @@ def attention_maps(
         axes.set_title(plain(head), fontsize=points(12), color=TEXT, loc="left")
         axes.set_xticks(range(len(columns)), columns, rotation=90, family="DejaVu Sans Mono")
         axes.set_yticks(range(len(rows)), rows, family="DejaVu Sans Mono")
-        axes.tick_params(labelsize=points(10), colors=TEXT, length=2)
+        axes.tick_params(labelsize=points(min(11, cell)), colors=TEXT, length=2)
         axes.set_xlabel("attended to", fontsize=points(11), color=TEXT)
         axes.set_ylabel("attends", fontsize=points(11), color=TEXT)
         legend = placed_axes(figure, left + width + 10, top, 12, height)

@@ -1,7 +1,7 @@
 """Figures whose units are pixels, without matplotlib's global state.
 
-TensorBoard shows a picture in a card of about 400 pixels, which it is scaled to fit: pictures are
-about as wide, so that their letters stay legible.
+TensorBoard scales every picture to the width of its cards, without smoothing: letters are legible
+in pictures that have this width.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 480
-"""The usual width of a picture in pixels."""
+WIDTH = 350
+"""The width of TensorBoard's cards in pixels."""
 
 TEXT = "#222222"
 # Okabe & Ito 2008, "Color universal design": told apart by people with any colour vision.

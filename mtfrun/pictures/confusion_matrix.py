@@ -9,6 +9,7 @@ import numpy as np
 from mtfrun.pictures.canvas import (
     RIGHT,
     TEXT,
+    WIDTH,
     WRONG,
     as_pixels,
     new_figure,
@@ -19,11 +20,11 @@ from mtfrun.pictures.canvas import (
 )
 
 # Bounds of the side of the matrix and of a cell, in pixels.
-_MOST_SIDE, _MOST_CELL = 640, 48
+_MOST_SIDE, _MOST_CELL = 640, 72
 # Least size of cells with counts, and of cells with names of classes.
 _NUMBERED, _NAMED = 22, 9
-_MOST_NAME = 18
-_TOP, _RIGHT_MARGIN = 30, 16
+_MOST_NAME = 14
+_TOP, _RIGHT_MARGIN = 28, 12
 
 
 def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarray:
@@ -38,13 +39,16 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
       label_names: names of the classes.
     """
     classes = len(label_names)
-    cell = min(_MOST_SIDE / classes, _MOST_CELL if classes < 8 else 38)
-    side = max(round(cell * classes), 160)
-    is_named = cell >= _NAMED
+    is_named = _MOST_SIDE / classes >= _NAMED
     names = [plain(shortened(name, _MOST_NAME)) for name in label_names] if is_named else []
-    size = min(11.0, cell)
-    margin = 44 + round(0.62 * size * max(map(len, names), default=0))
-    figure = new_figure(margin + side + _RIGHT_MARGIN, _TOP + side + margin)
+    longest = max(map(len, names), default=0)
+    margin = 36 + round(7 * longest)
+    # In the width of a card, unless the cells would be too small for their numbers.
+    cell = max((WIDTH - margin - _RIGHT_MARGIN) / classes, min(_NUMBERED, _MOST_SIDE / classes))
+    side = round(min(cell, _MOST_CELL) * classes)
+    cell, size = side / classes, min(11.0, cell) if is_named else 11.0
+    width = max(margin + side + _RIGHT_MARGIN, WIDTH)
+    figure = new_figure(width, _TOP + side + margin)
     axes = placed_axes(figure, margin, _TOP, side, side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(_colours(np.sqrt(shares)), interpolation="nearest" if cell >= 2 else "antialiased")
@@ -53,7 +57,7 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
     axes.set_ylabel("true class", fontsize=points(12), color=TEXT)
     axes.tick_params(labelsize=points(size), colors=TEXT, length=2)
     if is_named:
-        turned = 90 if max(map(len, names)) > 3 else 0
+        turned = 90 if longest > 3 else 0
         axes.set_xticks(range(classes), names, rotation=turned)
         axes.set_yticks(range(classes), names)
     if cell >= _NUMBERED:
@@ -66,7 +70,7 @@ def confusion_matrix(counts: np.ndarray, label_names: Sequence[str]) -> np.ndarr
                     ha="center",
                     va="center",
                     color=colour,
-                    fontsize=points(max(9.0, cell / 3)),
+                    fontsize=points(min(max(10.0, cell / 3), 14.0)),
                 )
     return as_pixels(figure)
 

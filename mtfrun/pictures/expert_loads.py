@@ -19,7 +19,7 @@ from mtfrun.pictures.canvas import (
 )
 
 # Pixels of a row of the map, of the text above and below it, and of the legend at the right.
-_ROW, _TOP, _BOTTOM, _RIGHT = 28, 34, 44, 62
+_ROW, _TOP, _BOTTOM, _RIGHT = 28, 30, 40, 48
 # Least width of a cell with a number, and of one with its expert's number below it.
 _NUMBERED, _LABELLED = 24, 16
 _MOST_HEIGHT = 1200
@@ -38,15 +38,15 @@ def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
       layers: the names of the rows.
     """
     rows, experts = loads.shape
-    names = [plain(shortened(name, 24)) for name in layers]
-    left = 34 + round(6.6 * max(map(len, names)))
+    names = [plain(shortened(name, 20)) for name in layers]
+    left = 14 + round(6.4 * max(map(len, names)))
     height = min(_ROW * rows, _MOST_HEIGHT)
     figure = new_figure(WIDTH, _TOP + height + _BOTTOM)
     axes = placed_axes(figure, left, _TOP, WIDTH - left - _RIGHT, height)
     image = axes.imshow(
         loads, cmap=SEQUENTIAL, vmin=0.0, vmax=_BUSY, aspect="auto", interpolation="nearest"
     )
-    small, normal = points(10), points(11)
+    small, normal = points(10.5), points(12)
     axes.set_title("load of experts (1: an equal share)", fontsize=normal, color=TEXT)
     axes.set_xlabel("expert", fontsize=normal, color=TEXT)
     cell = (WIDTH - left - _RIGHT) / experts

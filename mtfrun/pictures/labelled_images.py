@@ -21,9 +21,9 @@ from mtfrun.pictures.canvas import (
     shortened,
 )
 
-_COLUMNS = 5
+_COLUMNS = 4
 # The side of an image, the space between two, and the height of a line, in pixels.
-_IMAGE, _GAP, _LINE = 80, 14, 14
+_IMAGE, _GAP, _LINE = 72, 12, 14
 _TOP = 26
 _MOST_NAME = 13
 
@@ -55,8 +55,8 @@ def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
     figure = new_figure(WIDTH, _TOP + rows * row_height)
     texts = pixel_axes(figure)
     right = sum(image.label == image.true_label for image in images)
-    title = f"{right} of {len(images)} right: predicted class and its probability, true class"
-    texts.text(_GAP, 16, title, fontsize=points(11), color=TEXT)
+    title = f"{right} of {len(images)} right"
+    texts.text(_GAP, 16, title, fontsize=points(12), color=TEXT)
     for i, image in enumerate(images):
         x = _GAP + i % _COLUMNS * (_IMAGE + _GAP)
         y = _TOP + i // _COLUMNS * row_height

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 # The most devices that are drawn along a side; the others are counted.
 MOST_DEVICES = 8
-_MARGIN, _LINE, _LEFT, _HEAD = 12, 18, 92, 22
+_MARGIN, _LINE, _LEFT, _HEAD = 10, 18, 72, 22
 _MOST_CELL, _BAR, _GAP = 96, 12, 8
 
 
@@ -47,6 +48,7 @@ def mesh_devices(
     bars: Sequence[DeviceBar] = (),
     full_bar: int = 1,
     lines: Sequence[str] = (),
+    width: int = WIDTH,
 ) -> Figure:
     """Returns a figure with a box for every device: a row for each place along the first axis.
 
@@ -59,29 +61,32 @@ def mesh_devices(
       bars: the parts of what a device holds, drawn into every box.
       full_bar: bytes of a bar as wide as the box.
       lines: below the picture.
+      width: in pixels.
     """
     rows_axis, *column_axes = mesh
     num_rows, num_columns = mesh[rows_axis], math.prod(mesh[axis] for axis in column_axes)
     rows, columns = min(num_rows, MOST_DEVICES), min(num_columns, MOST_DEVICES)
-    cell = min(_MOST_CELL, (WIDTH - _LEFT - _MARGIN) / columns - _GAP)
+    cell = min(_MOST_CELL, (width - _LEFT - _MARGIN) / columns - _GAP)
     height_of_cell = max(34, 22 + len(bars) * (_BAR + 2))
+    titles = _wrapped([title], width)
     above = [_axis_text(axis, mesh[axis], layout) for axis in column_axes] or ["one column"]
+    above = _wrapped(above, width)
     below = [_axis_text(rows_axis, num_rows, layout, downwards=True)]
     hidden = num_rows * num_columns - rows * columns
     below += [f"and {hidden:,} more devices"] * bool(hidden)
-    below += [*_unsplit(mesh, layout), *lines]
-    legend = len(bars) * _LINE + _GAP * bool(bars)
-    top = _MARGIN + _LINE * (1 + len(above)) + legend + _HEAD
+    below = _wrapped([*below, *_unsplit(mesh, layout), *lines], width)
+    legend_top = _MARGIN + _LINE * len(titles)
+    above_top = legend_top + len(bars) * _LINE + _GAP * bool(bars)
+    top = above_top + _LINE * len(above) + _HEAD
     bottom = top + rows * (height_of_cell + _GAP)
-    figure = new_figure(WIDTH, bottom + _LINE * len(below) + _MARGIN)
+    figure = new_figure(width, bottom + _LINE * len(below) + _MARGIN)
     axes = pixel_axes(figure)
-    _write(axes, _MARGIN, _MARGIN + 12, title, bold=True)
+    _write_lines(axes, titles, _MARGIN, bold=True)
     for i, bar in enumerate(bars):
-        y = _MARGIN + _LINE * (i + 1)
+        y = legend_top + _LINE * i
         draw_box(axes, (_MARGIN, y + 2, 12, 12), PALETTE[i])
         _write(axes, _MARGIN + 18, y + 12, f"{bar.name}: {bar.num_bytes:,} bytes")
-    for i, text in enumerate(above):
-        _write(axes, _LEFT, _MARGIN + legend + _LINE * (i + 1) + 12, text)
+    _write_lines(axes, above, above_top)
     for column in range(columns):
         place = ", ".join(map(str, _places(column, [mesh[axis] for axis in column_axes]))) or "0"
         if len(column_axes) == 1 and cell > 60:
@@ -94,9 +99,19 @@ def mesh_devices(
             x = _LEFT + column * (cell + _GAP)
             device = row * num_columns + column
             _device(axes, (x, y, cell, height_of_cell), device, bars, full_bar)
-    for i, line in enumerate(below):
-        _write(axes, _MARGIN, bottom + _LINE * (i + 1) - 2, line)
+    _write_lines(axes, below, bottom + 4)
     return figure
+
+
+def _wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Returns lines that fit into a width in pixels."""
+    characters = (width - 2 * _MARGIN) // 7
+    return [part for line in lines for part in textwrap.wrap(line, characters)]
+
+
+def _write_lines(axes: Axes, lines: Sequence[str], top: float, *, bold: bool = False) -> None:
+    for i, line in enumerate(lines):
+        _write(axes, _MARGIN, top + _LINE * i + 12, line, bold=bold)
 
 
 def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bool = False) -> str:

@@ -47,7 +47,7 @@ def token_experts(
     height = _TOP + legend_rows * 18 + len(experts) * layer_height + _MARGIN
     figure = new_figure(WIDTH, height)
     axes = pixel_axes(figure)
-    title = "the expert that each token visits first; – none"
+    title = "the expert that each token visits first; - none"
     axes.text(_MARGIN, 16, title, fontsize=points(12), color=TEXT)
     axes.text(_MARGIN, _TOP + 11, "expert", fontsize=points(11), color=TEXT)
     step = (WIDTH - _LEGEND_LEFT - _MARGIN) / _LEGEND_COLUMNS
@@ -71,7 +71,7 @@ def token_experts(
                 color="black" if _is_light(colours[expert]) or expert < 0 else "white",
                 family="DejaVu Sans Mono",
             )
-            number = str(expert) if expert >= 0 else "–"
+            number = str(expert) if expert >= 0 else "-"
             axes.text(middle, y + _BOX + 10, number, ha="center", fontsize=points(9), color=TEXT)
         top += lines * _LINE
     return as_pixels(figure)

@@ -11,6 +11,8 @@ from mtfrun.planning.collectives import group_collectives
 from mtfrun.planning.plan import AVERAGES, PARAMETERS, SLOTS, Plan
 from mtfrun.planning.resources import Resources
 
+_SVG_WIDTH = 800  # pixels
+
 
 def picture_as_text(plan: Plan, resources: Resources) -> list[str]:
     """Returns lines with a cell for each device, and the bytes that it holds and sends."""
@@ -41,6 +43,7 @@ def picture_as_svg(plan: Plan, resources: Resources) -> str:
         bars=[pictures.DeviceBar(name, num_bytes) for name, num_bytes in _parts(plan)],
         full_bar=_full_bar(plan, resources),
         lines=[f"{sent:,} bytes sent a step over {axes}" for axes, sent in _sent(plan)],
+        width=_SVG_WIDTH,
     )
     return pictures.as_svg(figure)
 

@@ -37,11 +37,12 @@ def write_metrics(
             continue
         relative = shares * len(shares)
         summaries.histogram(f"{name}/histogram", relative, step)
-        path = "/".join(layer).strip("/")
-        levels.setdefault((level, len(shares)), {})[pictures.layer_name(path)] = relative
+        levels.setdefault((level, len(shares)), {})["/".join(layer).strip("/")] = relative
     if not with_pictures:
         return
     for (level, experts), rows in levels.items():
         tag = f"routing/{level}/{experts}_experts"
-        image = pictures.expert_loads(np.stack(list(rows.values())), list(rows))
+        image = pictures.expert_loads(
+            np.stack(list(rows.values())), pictures.layer_names(list(rows))
+        )
         summaries.image(tag, image, step)

@@ -176,6 +176,8 @@ class _Loop:
                 request_stop=self._request_stop,
             )
 
+        if step == 0:
+            self._actions.call_at_start(context())
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
