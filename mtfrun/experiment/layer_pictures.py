@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,13 +58,13 @@ class LayerPictures(Measurement):
         """Returns the pictures."""
         if not self.num_tokens or not evaluated.is_shown:
             return Measured()
-        recorded: Recorded = mtf.to_numpy(self._program(self._features))
+        recorded = mtf.to_numpy(self._program(self._features))
         images = {**self._attention(recorded), **self._experts(recorded)}
         has_maps = recorded.self_attention or recorded.memory_attention
         return Measured(images=images, texts={} if has_maps else {"attention": _NO_MAPS})
 
     @functools.cached_property
-    def _program(self):  # type: ignore[no-untyped-def]
+    def _program(self) -> Callable[[Mapping[str, mtf.Tensor]], Recorded]:
         model = required(self.experiment.model, TokenModel, "LayerPictures", "")
 
         def recorded(features: Mapping[str, mtf.Tensor]) -> Recorded:
@@ -91,8 +92,8 @@ class LayerPictures(Measurement):
         mesh = self.experiment.mesh
         return {n: mtf.import_tf_tensor(mesh, x, shapes[n]) for n, x in self._arrays.items()}
 
-    def _attention(self, recorded: Recorded) -> dict[str, np.ndarray]:
-        """Returns pictures of attention by tag."""
+    def _attention(self, recorded: Any) -> dict[str, np.ndarray]:
+        """Returns pictures of attention by tag; `recorded` is a `Recorded` of arrays."""
         images: dict[str, np.ndarray] = {}
         for tag, weights in (
             ("attention", recorded.self_attention),
@@ -113,8 +114,8 @@ class LayerPictures(Measurement):
         of_heads = weights.reshape(len(weights), -1, *weights.shape[-2:])[0]
         return {f"head {i}": x[:queries, :keys] for i, x in enumerate(of_heads[: self.num_heads])}
 
-    def _experts(self, recorded: Recorded) -> dict[str, np.ndarray]:
-        """Returns pictures of the experts of tokens by tag."""
+    def _experts(self, recorded: Any) -> dict[str, np.ndarray]:
+        """Returns pictures of the experts of tokens by tag; see `_attention`."""
         levels: dict[tuple[str, int], dict[str, np.ndarray]] = {}
         for stack in (True, False):
             paths = [path for path in recorded.experts if path.startswith(_ENCODER) == stack]
@@ -141,8 +142,8 @@ class LayerPictures(Measurement):
         ids = self._arrays[name][0].tolist()
         vocabulary = self.experiment.data.vocabularies[name]
         texts = [pictures.visible(vocabulary.token_text(abs(i))) for i in ids]
-        model = self.experiment.model
-        if name == TARGETS and getattr(model, "predicts_first_id"):  # noqa: B009
+        model = required(self.experiment.model, TokenModel, "LayerPictures", "")
+        if name == TARGETS and model.predicts_first_id:
             # A decoder reads the id before the one that it predicts.
             texts = [_START, *texts[:-1]]
             positions = self._arrays.get("targets_position")

@@ -151,9 +151,9 @@ class _DrawingMesh(training.Action):
         figure = pictures.mesh_devices(
             axes,
             dict(self._mesh.layout),
-            title=f"mesh {self._mesh.shape.to_string}: {self._mesh.describe_devices()}",
+            title=self._mesh.describe_devices(),
         )
-        context.summaries.image("mesh/devices", pictures.as_pixels(figure), context.step)
+        context.summaries.image("mesh", pictures.as_pixels(figure), context.step)
 
 
 class _Evaluating(training.Action):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,7 +83,7 @@ def as_pixels(figure: Figure) -> np.ndarray:
     """Returns a figure as uint8 [height, width, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # without types
     canvas.draw()
     return np.array(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
