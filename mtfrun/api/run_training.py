@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtfrun import mtf, processes
 from mtfrun.api.build import Built, build
@@ -20,7 +20,7 @@ from mtfrun.conversion.hugging_face import keep_origin
 from mtfrun.experiment import Training
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, recorded_hparams
 from mtfrun.training import TrainResult
 
 
@@ -47,12 +47,14 @@ class Prepared(NamedTuple):
       training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
       configured: explains checkpoints that do not fit.
+      hparams: what distinguishes runs, see `config.hyperparameters`.
     """
 
     built: Built
     training: Training
     texts: Mapping[str, str]
     configured: Configured
+    hparams: Mapping[str, Any]
 
 
 def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
@@ -77,7 +79,8 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "config": config.config_text(settings.allowed_imports),
         }
         configured = Configured(texts["config"], bindings)
-    return Prepared(built, training, texts, configured)
+        hparams = config.hyperparameters(bindings)
+    return Prepared(built, training, texts, configured, hparams)
 
 
 def run_training(
@@ -109,6 +112,7 @@ def run_training(
                 keep_origin(start.path, pathlib.Path(run.path))
 
         processes.by_first(begin)
+        stack.enter_context(recorded_hparams(run.path, prepared.hparams))
         return training.run(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},

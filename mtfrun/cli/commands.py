@@ -61,7 +61,7 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
         if run is not None and processes.by_first(run.is_writable):
             summaries = stack.enter_context(run.summaries("eval"))
         for step in _restored(flags, built, run):
-            metrics = built.evaluation(step, summaries)
+            metrics = built.evaluation(step, summaries, run=None if summaries is None else run)
             for line in routing_table(metrics):
                 _print_once(line)
             non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]

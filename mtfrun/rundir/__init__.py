@@ -18,9 +18,11 @@ from mtfrun.rundir.run_record import RunRecord as RunRecord
 from mtfrun.rundir.run_record import State as State
 from mtfrun.rundir.run_record import Status as Status
 
-# These import TensorFlow.
+# These import TensorFlow or TensorBoard.
 if TYPE_CHECKING:
     from mtfrun.rundir.checkpoints import Checkpoints as Checkpoints
+    from mtfrun.rundir.hparams import recorded_hparams as recorded_hparams
+    from mtfrun.rundir.hparams import write_hparams as write_hparams
     from mtfrun.rundir.metric_charts import write_metrics as write_metrics
     from mtfrun.rundir.summaries import Summaries as Summaries
     from mtfrun.rundir.warm_start import WarmStart as WarmStart
@@ -46,7 +48,9 @@ __all__ = [
     "atomic_open",
     "atomic_write",
     "package_versions",
+    "recorded_hparams",
     "remove_outputs_in_progress",
+    "write_hparams",
     "write_metrics",
     "writer_lock",
 ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from absl import logging
+
+from mtfrun import processes
 from mtfrun.rundir.atomic import atomic_replace
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
@@ -58,13 +62,27 @@ class RunDirectory:
 
     @property
     def decodes_path(self) -> str:
-        """The directory of decoded texts."""
+        """The directory of the outputs of evaluations."""
         return str(self._path / "decodes")
 
     @property
     def config_path(self) -> str:
         """The gin configuration of `train`, which `eval` and `decode` read."""
         return str(self._path / "config.gin")
+
+    def write_decodes(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
+        """Writes the outputs of an evaluation to `decodes/eval_STEP.jsonl`, in the first process.
+
+        If that fails, a warning says so: a run is worth more than its decodes.
+        """
+        path = pathlib.Path(self.decodes_path, f"eval_{step}.jsonl")
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        if not processes.is_first():
+            return
+        try:
+            _replace(path, "".join(lines))
+        except RunDirError as error:
+            logging.warning("%s", error)
 
     def prepare(self) -> None:
         """Creates the directory with its parents, and makes sure that it can be written.

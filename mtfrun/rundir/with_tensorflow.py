@@ -1,4 +1,4 @@
-"""The names of `mtfrun.rundir` that import TensorFlow, which takes seconds: when they are used."""
+"""The names of `mtfrun.rundir` that import TensorFlow or TensorBoard: when they are used."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 _MODULES = {
     "Checkpoints": "checkpoints",
     "Summaries": "summaries",
+    "recorded_hparams": "hparams",
+    "write_hparams": "hparams",
     "WarmStart": "warm_start",
     "WarmStartReport": "warm_start",
     "write_metrics": "metric_charts",
