@@ -42,8 +42,9 @@ class Change:
 def values_of(text: str) -> dict[str, str]:
     """Returns the values in a recorded configuration by the names of its bindings.
 
-    >>> values_of("optim.Adam.learning_rate = %LEARNING_RATE")
-    {'optim.Adam.learning_rate': '%LEARNING_RATE'}
+    Examples:
+      >>> values_of("optim.Adam.learning_rate = %LEARNING_RATE")
+      {'optim.Adam.learning_rate': '%LEARNING_RATE'}
 
     Raises:
       ConfigError: it is no gin file.

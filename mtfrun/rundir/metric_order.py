@@ -13,7 +13,8 @@ _LOWER_IS_BETTER = re.compile(
 def is_lower_better(metric: str) -> bool:
     """Returns whether the best value of a metric is the smallest one, by its name.
 
-    >>> is_lower_better("eval/loss"), is_lower_better("accuracy"), is_lower_better("bleu")
-    (True, False, False)
+    Examples:
+      >>> is_lower_better("eval/loss"), is_lower_better("accuracy"), is_lower_better("bleu")
+      (True, False, False)
     """
     return bool(_LOWER_IS_BETTER.search(metric.lower()))

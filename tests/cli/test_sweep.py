@@ -121,6 +121,11 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
     assert read == first
     more = SweepRecord.of(["a.gin"], _grid("--gin.X=2,4", "--gin.Y=3"))
     assert read.continued(more, tmp_path).varied == {"X": ["1", "2", "4"]}
+    # The names of runs do not depend on the order of flags.
+    two = SweepRecord.of([], _grid("--gin.A=1,2", "--gin.B=3,4"))
+    swapped = _grid("--gin.B=3,4", "--gin.A=1,2")
+    order = two.continued(SweepRecord.of([], swapped), tmp_path).varied
+    assert swapped.ordered(order).runs() == _grid("--gin.A=1,2", "--gin.B=3,4").runs()
     for flags, files, message in [
         (["--gin.X=1,2", "--gin.Y=4"], ["a.gin"], "Y 3 -> 4"),
         (["--gin.X=1,2"], ["a.gin"], "Y 3 -> (none)"),

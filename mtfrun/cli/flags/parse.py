@@ -41,7 +41,8 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
 mtfrun COMMAND --help explains a command.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers;
+not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers, or
+checkpoints verify a damaged file;
 6 where plan finds too little memory; 128 + number for a signal; 1 for a defect, with its
 traceback."""
 

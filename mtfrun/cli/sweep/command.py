@@ -15,6 +15,7 @@ from mtfrun.cli.runs.summary import RunSummary, summary_of
 from mtfrun.cli.runs.tables import metric_of, sweep_table
 from mtfrun.cli.sweep.display import Display
 from mtfrun.cli.sweep.grid import Grid, GridRun
+from mtfrun.cli.sweep.hparams import describe_sweep
 from mtfrun.cli.sweep.record import NAME, SweepRecord
 from mtfrun.cli.sweep.trainer import TrainedRun, Trainer, error_of
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
@@ -32,7 +33,7 @@ def sweep(flags: argparse.Namespace, command: Sequence[str]) -> int:
     record, former = SweepRecord.of(flags.gin_file, grid), SweepRecord.read(directory)
     if former is not None:
         record = former.continued(record, directory)
-    runs = grid.runs()
+    runs = grid.ordered(record.varied).runs()
     if flags.dry_run:
         _print_plan(runs, directory)
         return 0
@@ -76,6 +77,9 @@ def _report(
     for line in sweep_table(summaries, varied, metric, terminal_columns()):
         print(line)
     print(f"TensorBoard: tensorboard --logdir {shlex.quote(str(directory))}", flush=True)
+    others = dict.fromkeys(name for summary in summaries for name in summary.metrics)
+    if others and trainer.codes:
+        describe_sweep(directory, [r.values for r in runs], list(dict.fromkeys([metric, *others])))
     if trainer.signal is not None:
         print(f"mtfrun: stopped; to go on: {shlex.join(command)}", file=sys.stderr, flush=True)
         return 128 + trainer.signal

@@ -97,6 +97,11 @@ class Grid:
             )
         return cls(tuple(fixed), tuple(varied))
 
+    def ordered(self, names: Iterable[str]) -> Grid:
+        """Returns the same grid with what varies in another order."""
+        by_name = {v.name: v for v in self.varied}
+        return dataclasses.replace(self, varied=tuple(by_name[name] for name in names))
+
     def runs(self) -> list[GridRun]:
         """Returns all combinations; the last parameter changes fastest."""
         names = [v.name for v in self.varied]
@@ -138,8 +143,9 @@ class Grid:
 def alternatives(flag: str, text: str) -> list[str]:
     """Returns the texts between the commas outside of brackets and quotes, by Python's tokens.
 
-    >>> alternatives("--gin.X", "0.01,0.03"), alternatives("--gin.X", "[1,2],'a,b'")
-    (['0.01', '0.03'], ['[1,2]', "'a,b'"])
+    Examples:
+      >>> alternatives("--gin.X", "0.01,0.03"), alternatives("--gin.X", "[1,2],'a,b'")
+      (['0.01', '0.03'], ['[1,2]', "'a,b'"])
 
     Raises:
       UsageError: a bracket or a quote is open, or nothing stands before or after a comma.

@@ -74,9 +74,9 @@ class SweepRecord:
                 f"{directory} has the sweep of another command: {'; '.join(changes)}; give that "
                 "command, or name another --model_dir"
             )
-        varied = {
-            name: list(dict.fromkeys([*self.varied[name], *values]))
-            for name, values in command.varied.items()
+        varied = {  # in the order of the first command, which the names of runs have
+            name: list(dict.fromkeys([*values, *command.varied[name]]))
+            for name, values in self.varied.items()
         }
         return dataclasses.replace(self, varied=varied)
 

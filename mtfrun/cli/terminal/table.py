@@ -70,8 +70,9 @@ def shortened(text: str, width: int) -> str:
 
     Of a path the end remains, of other texts both ends.
 
-    >>> shortened("blocks/0/norm/scale", 14), shortened("a long sentence", 8)
-    ('…/0/norm/scale', 'a l…ence')
+    Examples:
+      >>> shortened("blocks/0/norm/scale", 14), shortened("a long sentence", 8)
+      ('…/0/norm/scale', 'a l…ence')
     """
     if len(text) <= width:
         return text
@@ -82,8 +83,9 @@ def shortened(text: str, width: int) -> str:
 def number_text(value: float) -> str:
     """Returns a metric with four decimals or digits.
 
-    >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
-    ('2.3026', '1.234e-05', '123457')
+    Examples:
+      >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
+      ('2.3026', '1.234e-05', '123457')
     """
     if value and abs(value) < 1e-3:
         return f"{value:.3e}"
@@ -93,8 +95,9 @@ def number_text(value: float) -> str:
 def bytes_text(count: int) -> str:
     """Returns a size with a unit.
 
-    >>> bytes_text(999), bytes_text(2_340_000)
-    ('999 B', '2.3 MB')
+    Examples:
+      >>> bytes_text(999), bytes_text(2_340_000)
+      ('999 B', '2.3 MB')
     """
     size, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
