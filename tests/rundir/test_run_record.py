@@ -58,6 +58,14 @@ def test_evaluations_after_an_older_checkpoint_replace_later_ones(tmp_path: path
     assert [(e.step, e.metrics["loss"]) for e in record.evaluations()] == [(10, 3.0), (20, 2.0)]
 
 
+def test_a_run_that_begins_again_forgets_its_evaluations(tmp_path: pathlib.Path) -> None:
+    record = RunRecord(tmp_path)
+    record.add_evaluation(10, {"loss": 1.0})
+    record.add_evaluation(0, {})
+    assert [e.metrics for e in record.evaluations()] == [{}]
+    assert best_of(record.evaluations(), "loss", is_lower_better=True) is None
+
+
 def test_the_best_is_the_first_of_the_finite_ones(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
     for step, value in enumerate([2.0, math.nan, 1.0, 1.0, 3.0]):

@@ -17,7 +17,7 @@ from mtfrun.cli.sweep.display import Display
 from mtfrun.cli.sweep.grid import Grid, GridRun
 from mtfrun.cli.sweep.hparams import describe_sweep
 from mtfrun.cli.sweep.record import NAME, SweepRecord
-from mtfrun.cli.sweep.trainer import TrainedRun, Trainer, error_of
+from mtfrun.cli.sweep.trainer import TrainedRun, Trainer
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.rundir import RunDirectory, writer_lock
 
@@ -91,9 +91,8 @@ def _summary(run: GridRun, directory: pathlib.Path, trainer: Trainer) -> RunSumm
     summary = summary_of(directory / run.name, run.name)
     # A configuration that was refused is recorded nowhere.
     summary = dataclasses.replace(summary, config=run.values)
-    has_failed = trainer.codes.get(run.name) and not trainer.was_stopped(run.name)
-    if has_failed and summary.state == "waiting":
-        error = error_of(directory / run.name) or ""
+    error = trainer.errors.get(run.name)
+    if error is not None and summary.state == "waiting":
         summary = dataclasses.replace(summary, state="failed", error=error)
     return summary
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from mtfrun.cli.launch.gpus import gpus_of_process
 from mtfrun.cli.launch.launched import environment_of_child
@@ -46,6 +47,20 @@ class TrainedRun:
     arguments: Sequence[str]
 
 
+class _Child(NamedTuple):
+    """A run that is trained.
+
+    Attributes:
+      run: the run.
+      process: that trains it.
+      start: where its output begins in the log.
+    """
+
+    run: TrainedRun
+    process: subprocess.Popen[bytes]
+    start: int
+
+
 class Trainer:
     """Trains runs as child processes, at most `jobs` at a time, until all have ended.
 
@@ -55,6 +70,7 @@ class Trainer:
     Attributes:
       signal: the number of the first signal, or None.
       codes: the exit codes of the runs that have ended, by name.
+      errors: the errors of those that have failed.
     """
 
     def __init__(
@@ -63,11 +79,12 @@ class Trainer:
         """Stores the number of runs at a time, the display, its metric, and what starts a run."""
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
+        self.errors: dict[str, str] = {}
         self._jobs = jobs
         self._display = display
         self._metric = metric
         self._program = program
-        self._slots: dict[int, tuple[TrainedRun, subprocess.Popen[bytes]]] = {}
+        self._slots: dict[int, _Child] = {}
 
     def train(self, runs: Sequence[TrainedRun]) -> None:
         """Trains all runs; those that fail do not end the others."""
@@ -82,8 +99,8 @@ class Trainer:
                     time.sleep(_POLL_SECS)
                     self._poll()
             finally:
-                for _, process in self._slots.values():  # after an error of this program
-                    process.terminate()
+                for child in self._slots.values():  # after an error of this program
+                    child.process.terminate()
 
     def was_stopped(self, name: str) -> bool:
         """Returns whether a run has ended because of a signal to this process."""
@@ -99,6 +116,7 @@ class Trainer:
             **gpus_of_process(slot, self._jobs, os.environ),
         }
         with (run.directory / LOG).open("ab") as log:
+            start = log.tell()
             process = subprocess.Popen(
                 command,
                 env=environment,
@@ -107,13 +125,15 @@ class Trainer:
                 stderr=log,
                 start_new_session=True,
             )
-        self._slots[slot] = run, process
+        self._slots[slot] = _Child(run, process, start)
+        if self.signal is not None:  # it came between the two lines above
+            process.send_signal(self.signal)
         self._display.started(run.number, run.name)
 
     def _poll(self) -> None:
         """Shows how far the runs are, and frees the slots of those that have ended."""
-        for slot, (run, process) in list(self._slots.items()):
-            code = process.poll()
+        for slot, child in list(self._slots.items()):
+            run, code = child.run, child.process.poll()
             if code is None:
                 status = RunRecord(run.directory).status()
                 if status is not None and status.state == "running":
@@ -121,10 +141,11 @@ class Trainer:
                 continue
             del self._slots[slot]
             self.codes[run.name] = code if code >= 0 else 128 - code
-            self._display.ended(run.number, run.name, self._outcome(run, code))
+            self._display.ended(run.number, run.name, self._outcome(child, code))
 
-    def _outcome(self, run: TrainedRun, code: int) -> str:
+    def _outcome(self, child: _Child, code: int) -> str:
         """Returns how a run has ended, as a line."""
+        run = child.run
         summary = summary_of(run.directory, run.name)
         if code == 0:
             last = summary.last(self._metric)
@@ -132,7 +153,8 @@ class Trainer:
         if self.was_stopped(run.name):
             is_saved = summary.state == "stopped"
             return f"stopped and saved at step {summary.step}" if is_saved else "stopped"
-        error = error_of(run.directory) or f"ended with exit code {code}"
+        how = f"ended with exit code {code}" if code > 0 else f"ended by signal {-code}"
+        error = self.errors[run.name] = _last_error(run.directory / LOG, child.start) or how
         return f"failed: {error.partition('; ')[0]} (all of its output: {run.directory / LOG})"
 
     @contextlib.contextmanager
@@ -145,8 +167,8 @@ class Trainer:
                     "mtfrun: the runs finish their step, save and end; again to end them at once"
                 )
             self.signal = self.signal or number
-            for _, process in self._slots.values():
-                process.send_signal(number)
+            for child in self._slots.values():
+                child.process.send_signal(number)
 
         numbers = [n for n in _FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
         former = {number: signal.signal(number, forward) for number in numbers}
@@ -157,10 +179,10 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def error_of(directory: pathlib.Path) -> str | None:
-    """Returns the error that the last training of a run has printed; None without one."""
+def _last_error(log: pathlib.Path, start: int) -> str | None:
+    """Returns the last error in a log from a position on; None without one."""
     with contextlib.suppress(OSError):
-        text = (directory / LOG).read_text(encoding="utf-8", errors="replace")
+        text = log.read_bytes()[start:].decode("utf-8", "replace")
         errors = [line for line in text.splitlines() if line.startswith(_ERROR)]
         return errors[-1].removeprefix(_ERROR) if errors else None
     return None
