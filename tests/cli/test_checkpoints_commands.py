@@ -60,10 +60,10 @@ def test_a_list_has_step_size_mesh_metric_and_damage(run_copy: pathlib.Path) -> 
     lines = _checkpoints("list", run_copy)
     assert lines[1].split()[-2] == "damaged"
     assert lines[3].startswith("step 1: ckpt-1.index has 0 bytes, ")
-    (rows,) = succeeded(mtfrun_here("checkpoints", "list", f"--model_dir={run_copy}", "--json"))
-    first_row, second_row = list(rows)  # type: ignore[misc]
-    assert (first_row["state"], second_row["state"]) == ("damaged", "good")  # type: ignore[index]
-    assert second_row["metrics"]["loss"] > 0  # type: ignore[index]
+    (rows,) = _checkpoints("list", run_copy, "--json")
+    first_row, second_row = json.loads(rows)
+    assert (first_row["state"], second_row["state"]) == ("damaged", "good")
+    assert second_row["metrics"]["loss"] > 0
 
 
 def test_unknown_metrics_and_directories_are_one_line(

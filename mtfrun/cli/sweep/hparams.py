@@ -24,10 +24,10 @@ def describe_sweep(
       metrics: of the evaluations, the most important one first.
     """
     with quiet_import():
-        from mtfrun.rundir.hparams import Metric, write_experiment  # noqa: PLC0415 - see above
+        from mtfrun.rundir.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
 
     values = [{name: _python(text) for name, text in run.items()} for run in runs]
-    write_experiment(str(directory), values, [Metric(name, "eval") for name in metrics])
+    write_hparams(str(directory), values, [Metric(name, "eval") for name in metrics])
 
 
 def _python(text: str) -> Any:
