@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_is_seen(run_copy: pathlib.Path) -> None:
 
 def test_what_differs_is_read_of_the_configurations(runs: pathlib.Path) -> None:
     paths = list(find_runs(runs))
-    assert [path.relative_to(runs).as_posix() for path in paths] == ["a", "c", "d", "below/b"]
+    assert [path.relative_to(runs).as_posix() for path in paths] == ["a", "below/b", "c", "d"]
     summaries = [summary_of(path, path.name) for path in paths]
     assert differing(summaries) == ["LEARNING_RATE"]
     (runs / "a" / "config.gin").write_text("this is no gin file (")

@@ -153,6 +153,8 @@ def alternatives(flag: str, text: str) -> list[str]:
     depth, commas = 0, []
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.ERRORTOKEN and token.string in ("'", '"'):
+                raise SyntaxError("a quote is left open")  # as Python 3.12 does
             if token.type == tokenize.OP:
                 depth += (token.string in _OPENING) - (token.string in _CLOSING)
                 if token.string == "," and depth == 0:
