@@ -198,6 +198,8 @@ def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> N
     assert board == f"TensorBoard: tensorboard --logdir {tmp_path}/sweep"
     record = (tmp_path / "sweep" / "LEARNING_RATE=0.3" / "commands" / "0001.txt").read_text()
     assert "mtfrun train " in record and "--gin.LEARNING_RATE=0.3" in record
+    (hparams,) = (tmp_path / "sweep").glob("events.*.hparams")
+    assert b"LEARNING_RATE" in hparams.read_bytes() and b"eval loss" in hparams.read_bytes()
     # Nothing is left to do, and another command is not mixed in.
     again = mtfrun_here(*command)
     assert again.stdout == process.stdout
