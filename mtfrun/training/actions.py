@@ -70,11 +70,13 @@ class Action(abc.ABC):
         class or on the object, as the next two.
       every_secs: seconds between two calls; None for no calls by time.
       at_end: called when training ends, after a signal too, unless it was called at that step.
+      at_start: called before the first step of a new run, at step 0, after a warm start.
     """
 
     every_steps: int | None = None
     every_secs: float | None = None
     at_end: bool = False
+    at_start: bool = False
 
     @abc.abstractmethod
     def __call__(self, context: ActionContext) -> None:
@@ -90,7 +92,8 @@ def check_actions(actions: Sequence[Action]) -> None:
                 "file actions = [@my_module.MyAction()]"
             )
         check_intervals(action, action.every_steps, action.every_secs)
-        if action.every_steps is None and action.every_secs is None and not action.at_end:
+        is_due = action.at_start or action.at_end
+        if action.every_steps is None and action.every_secs is None and not is_due:
             raise InputError(
                 f"{type(action).__name__} is never due: give it every_steps, every_secs or at_end"
             )
@@ -125,6 +128,12 @@ class DueActions:
         )
         for index, is_due in enumerate(due):
             if is_due:
+                self._call(index, context)
+
+    def call_at_start(self, context: ActionContext) -> None:
+        """Calls the actions that are due before the first step."""
+        for index, (action, _) in enumerate(self._actions):
+            if action.at_start:
                 self._call(index, context)
 
     def call_at_end(self, context: ActionContext) -> None:
