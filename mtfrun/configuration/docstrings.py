@@ -7,7 +7,7 @@ import re
 import textwrap
 from typing import Any
 
-_SECTION = re.compile(r"^(?:Args|Attributes):\n((?:[ ]+.*\n|\n)*)", re.MULTILINE)
+_SECTION = re.compile(r"^(Args|Attributes):\n((?:[ ]+.*\n|\n)*)", re.MULTILINE)
 _ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*(?:\n[ ]+.*)*)", re.MULTILINE)
 
 
@@ -25,7 +25,6 @@ def parameter_docs(target: Any) -> dict[str, str]:
     if inspect.isclass(target):
         classes = [cls for cls in reversed(target.__mro__) if cls is not object]
         constructors = [vars(cls).get("__init__") for cls in classes]
-        # Some classes say of their attributes that they are the arguments.
         texts = [item.__doc__ for item in (*classes, *constructors) if item is not None]
     docs: dict[str, str] = {}
     for text in filter(None, texts):
@@ -49,7 +48,8 @@ def _entries(docstring: str) -> dict[str, str]:
     {'a': 'two numbers.', 'b': 'two numbers.'}
     """
     entries = {}
-    for section in _SECTION.findall(inspect.cleandoc(docstring) + "\n"):
+    # Some classes say of their attributes that they are the arguments: these come last.
+    for _, section in sorted(_SECTION.findall(inspect.cleandoc(docstring) + "\n"), reverse=True):
         for names, text in _ENTRY.findall(textwrap.dedent(section)):
             for name in names.split(", "):
                 entries[name.lstrip("*")] = " ".join(text.split())

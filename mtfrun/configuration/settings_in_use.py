@@ -84,9 +84,7 @@ def signature_of(function: Any) -> list[inspect.Parameter]:
     """Returns the parameters of a class or function that gin can bind."""
     try:
         # gin's subclasses have a signature of their own, their __init__ has that of the class.
-        signature = inspect.signature(
-            function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
-        )
+        signature = inspect.signature(function.__init__ if inspect.isclass(function) else function)
     except ValueError:  # exceptions and others that are written in C
         return []
     parameters = [p for p in signature.parameters.values() if p.name != "self"]

@@ -11,6 +11,7 @@ from mtfrun.rundir.lock import writer_lock as writer_lock
 from mtfrun.rundir.manifest import Manifest as Manifest
 from mtfrun.rundir.manifest import VariableSpec as VariableSpec
 from mtfrun.rundir.metric_charts import write_metrics as write_metrics
+from mtfrun.rundir.records import Setup as Setup
 from mtfrun.rundir.records import package_versions as package_versions
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
 from mtfrun.rundir.summaries import Summaries as Summaries
@@ -24,6 +25,7 @@ __all__ = [
     "Manifest",
     "RunDirError",
     "RunDirectory",
+    "Setup",
     "Summaries",
     "VariableSpec",
     "WarmStart",

@@ -90,7 +90,7 @@ def _lines(
         for difference in own:
             for sign, value in zip("-+", difference.values, strict=True):
                 lines.append(shortened(f"{sign}   {difference.name} = {value}"))
-    for sign, own_owners, others in (("-", *owners), ("+", *reversed(owners))):
-        if alone := sorted(own_owners - others):
-            lines += ["", *wrapped(", ".join(alone), first=f"{sign} uses ", other="    ")]
+    for sign, alone in (("-", owners[0] - owners[1]), ("+", owners[1] - owners[0])):
+        if alone:
+            lines += ["", *wrapped(", ".join(sorted(alone)), first=f"{sign} uses ", other="    ")]
     return lines
