@@ -90,12 +90,19 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.interactive:
         _converse(inference)
         return 0
+    truncated = 0
     with _output(flags.output) as file:
         for record in inference.records(inputs, decoding_progress(len(inputs))):
+            truncated += bool(record.fields.get("truncated_tokens"))
             if flags.format == "text":
                 file.write(text_line(record.texts[0]))
             else:
                 file.write(json_line(record, step))
+    if truncated:
+        _print_once(
+            f"mtfrun: warning: {truncated} prompt(s) have more tokens than the model reads: some "
+            "of them were cut off; truncated_tokens in the output counts them"
+        )
     return 0
 
 

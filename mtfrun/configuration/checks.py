@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
+import importlib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
 from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import exported_names
 from mtfrun.configuration.files import shipped_files_with
+from mtfrun.configuration.foreign import PUBLISHING
 from mtfrun.configuration.ranges import range_of
 from mtfrun.configuration.spelling import gin_spelling
 from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
@@ -27,6 +31,9 @@ from mtfrun.errors import did_you_mean
 _Target = tuple[str, Any]
 # A call: the scopes in which it happens, and the class or function.
 _Call = tuple[tuple[str, ...], Any]
+
+_LISTS = (Sequence, Mapping, list, tuple, dict)
+_PLAIN = (int, float, bool, str, type(None))
 
 # The largest depth of calls whose results are arguments of other calls: gin computes them
 # recursively. Models need about ten.
@@ -108,8 +115,10 @@ def _remedy(name: str, macros: Iterable[str]) -> str:
     hint = did_you_mean(name, macros)
     if hint:
         return hint
-    files = ", ".join(shipped_files_with(name))
-    return f"; it has one in {files}" if files else "; give it one in a gin file"
+    files = shipped_files_with(name)
+    if "defaults.gin" in files:
+        return "; it has one in defaults.gin: write --gin_file=defaults.gin before other files"
+    return f"; it has one in {', '.join(files)}" if files else "; give it one in a gin file"
 
 
 def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target]:
@@ -227,7 +236,12 @@ def _check_value(
     if isinstance(value, Reference):
         return
     name = f"{binding.selector}.{binding.parameter}"
-    allowed = _plain_types(function, binding.parameter)
+    options = _options(function, binding.parameter)
+    if isinstance(value, str | int | float) and options and not any(map(_may_be_plain, options)):
+        is_list = {typing.get_origin(option) for option in options} <= {None, *_LISTS}
+        form = f"a list: [{value!r}]" if is_list else f"a reference{_as_reference(value)}"
+        raise ConfigError(f"{place}: {name} is {value!r}: it must be {form}")
+    allowed = options if all(option in _PLAIN for option in options) else ()
     accepts_int = float in allowed and type(value) is int
     if allowed and type(value) not in allowed and not accepts_int:
         names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
@@ -284,8 +298,27 @@ def _as_type(value: Any, allowed: Sequence[type]) -> str:
     return ""
 
 
-def _plain_types(function: Any, parameter: str) -> tuple[type, ...]:
-    """Returns the types that the annotation of a parameter allows; none if they are not plain."""
+def _may_be_plain(option: Any) -> bool:
+    """Returns whether a text or a number may have a type: None, lists and functions do not."""
+    if option is type(None) or typing.get_origin(option) in (Callable, *_LISTS):
+        return False
+    return not (isinstance(option, type) and option.__module__.partition(".")[0] == "mtfrun")
+
+
+def _as_reference(value: Any) -> str:
+    """Returns how references are written, with the name of mtfrun that is nearest to a text."""
+    names = {}
+    for path in PUBLISHING:
+        module = importlib.import_module(path)
+        for name in exported_names(module):
+            called = "()" * isinstance(getattr(module, name), type)
+            names[name.lower()] = f"@{path.rpartition('.')[2]}.{name}{called}"
+    near = difflib.get_close_matches(str(value).lower(), names, n=1)
+    return f", such as {names[near[0]]}" if near else ": @module.Class() or @module.function"
+
+
+def _options(function: Any, parameter: str) -> tuple[Any, ...]:
+    """Returns the types of the annotation of a parameter; none if it cannot be read."""
     target = function
     if isinstance(function, type):
         target = target.__init__
@@ -296,6 +329,4 @@ def _plain_types(function: Any, parameter: str) -> tuple[type, ...]:
     is_union = (
         isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     )
-    options = typing.get_args(annotation) if is_union else (annotation,)
-    plain = (int, float, bool, str, type(None))
-    return options if all(option in plain for option in options) else ()
+    return typing.get_args(annotation) if is_union else (annotation,)

@@ -71,7 +71,7 @@ def better_flag(flag: str) -> str | None:
     ('--gin.USE_AVERAGES=True', '--gin_param="Adam.beta1 = [\'a\', \'b\']"')
     """
     match = _FLAG.fullmatch(flag)
-    if match is None or not match[2]:
+    if match is None or not match[2] or match[2].startswith("--"):
         return None
     prefix, name, equals, text = match.groups()
     value = gin_spelling(text)

@@ -177,7 +177,8 @@ class Statements:
                 self.sources[name] = SourceFile(path, path.read_text("utf-8"))
             except UnicodeDecodeError as error:
                 raise ConfigError(
-                    f"{short_path(path)} is no gin file: it is not UTF-8 ({error.reason})"
+                    f"{short_path(path)} is no gin file: it is not UTF-8 ({error.reason}); "
+                    "--gin_file names a text such as runs/quickstart.gin"
                 ) from None
         return self.sources[name]
 
@@ -370,6 +371,8 @@ def _constant_hint(message: str) -> str:
 def _value_hint(flag: str) -> str:
     """Returns how the value of a flag is written, as far as that can be guessed."""
     better = better_flag(flag) if len(flag) <= 200 else None
+    if better is None and "=" not in flag.partition("=")[2] and flag.startswith("--gin_"):
+        return ': write "NAME = value"'
     if better is None:
         return " (is a bracket or a quote left open?)" if re.search(r"[\[({'\"]", flag) else ""
     return f": values are written as in Python, in quotes for the shell: {better}"

@@ -116,8 +116,8 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.DROPOUT_RATE=1.5",
-            "--gin.DROPOUT_RATE=1.5: transformer.FeedForward.dropout_rate is 1.5: it must be at "
-            "least 0 and less than 1",
+            "--gin.DROPOUT_RATE=1.5: transformer.SelfAttention.dropout_rate is 1.5: it must be "
+            "at least 0 and less than 1",
         ),
         (
             "--gin.LAYOUT='heads:modle'",
@@ -218,8 +218,7 @@ def test_one_number_instead_of_a_list_of_stages_is_one_line(
     files = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
     flags = ["train", "--dry_run", *(f"--gin_file={file}" for file in files)]
     assert _refused(capsys, [*flags, "--gin.STAGE_SIZES=3"]) == (
-        "stage_sizes=3 and widths=[16, 32, 64] must be lists of integers, one for each stage, of "
-        "at least 1"
+        "--gin.STAGE_SIZES=3: resnet.Backbone.stage_sizes is 3: it must be a list: [3]"
     )
 
 

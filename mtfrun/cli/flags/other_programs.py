@@ -128,9 +128,9 @@ def unknown_answer(
     """
     first = unknown[0]
     if not first.startswith("-"):
-        return (
-            word_answer(first) or f"{command} takes no word {first!r}, only flags: --model_dir=..."
-        )
+        if "--prompt" in flags_of[command] and not Path(first).exists():
+            return f"{command} takes no words: write --prompt={shlex.quote(first)}"
+        return word_answer(first) or f"{command} takes no words such as {first!r}, only flags"
     flag, equals, value = first.partition("=")
     if not equals and len(unknown) > 1 and not unknown[1].startswith("--"):
         value = unknown[1]

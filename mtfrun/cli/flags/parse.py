@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
@@ -63,7 +65,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
-        raise UsageError(f"{message} ({self.prog} --help explains)")
+        match = re.fullmatch(r"argument (?:\S+/)?(\S+): (.*)", message)
+        if match is None:
+            raise UsageError(f"{message} ({self.prog} --help explains)")
+        flag, problem = match.groups()
+        if problem == "expected one argument":
+            raise UsageError(f"{flag} needs a value: {flag}=...")
+        if problem.startswith("ignored explicit argument"):
+            raise UsageError(f"{flag} takes no value: write {flag} alone")
+        if wrong := re.fullmatch(r"invalid (int|float) value: '(.*)'", problem):
+            kind = "a whole number" if wrong[1] == "int" else "a number"
+            raise UsageError(f"{flag}={wrong[2]}: it must be {kind}")
+        if wrong := re.fullmatch(r"invalid choice: '(.*)' \(choose from (.*)\)", problem):
+            choices = wrong[2].replace("'", "")
+            raise UsageError(f"{flag}={wrong[1]}: choose one of {choices}")
+        raise UsageError(f"{flag}: {problem} ({self.prog} --help explains)")
 
 
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
@@ -85,11 +101,13 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     command = next((a for a in plain if not a.startswith("-")), None)
     if command is not None and command not in commands:
         raise UsageError(_no_command(command, commands))
-    if command is not None:
+    if command is not None and "--version" not in plain:
+        plain.remove(command)
+        plain = [command, *plain]  # flags of all commands may stand before it
         plain = with_plain_switches(plain, _switches(commands[command]))
     flags, unknown = root.parse_known_args(plain)
     if flags.command is None:
-        root.error("no command; there are " + ", ".join(commands))
+        root.error(_without_command(plain, commands))
     if COMMANDS[flags.command].takes_words:
         # argparse takes no words after flags if their number is not fixed.
         flags.words = [word for word in unknown if not word.startswith("-")]
@@ -102,6 +120,14 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     check_shared(flags)
     COMMANDS[flags.command].check(flags)
     return flags
+
+
+def _without_command(arguments: Sequence[str], commands: Collection[str]) -> str:
+    """Returns the message about arguments without a command."""
+    if not arguments:
+        return f"no command; there are {', '.join(commands)}"
+    flags = shlex.join(arguments)
+    return f"no command: write mtfrun train {flags if len(flags) <= 200 else '...'}"
 
 
 def _no_command(word: str, commands: Collection[str]) -> str:
