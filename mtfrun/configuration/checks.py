@@ -238,7 +238,7 @@ def _check_value(
     name = f"{binding.selector}.{binding.parameter}"
     options = _options(function, binding.parameter)
     if isinstance(value, str | int | float) and options and not any(map(_may_be_plain, options)):
-        is_list = {typing.get_origin(option) for option in options} <= {None, *_LISTS}
+        is_list = {typing.get_origin(o) for o in options if o is not type(None)} <= {*_LISTS}
         form = f"a list: [{value!r}]" if is_list else f"a reference{_as_reference(value)}"
         raise ConfigError(f"{place}: {name} is {value!r}: it must be {form}")
     allowed = options if all(option in _PLAIN for option in options) else ()
