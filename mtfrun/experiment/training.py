@@ -52,6 +52,9 @@ class Training:
         experiment.check_batch(batch_size)
         if evaluate_every_steps is not None:
             check_count("evaluate_every_steps", evaluate_every_steps)
+        for shape in experiment.feature_shapes(batch_size).values():
+            batch = shape.get_dim_by_name("batch")
+            training.check_microbatches(batch, options.microbatches, experiment.mesh)
         training.check_actions(actions)
         self.experiment = experiment
         self.options = options
