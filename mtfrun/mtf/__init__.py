@@ -51,7 +51,7 @@ from mtfrun.mtf.ops.constants import (
     zeros_like,
 )
 from mtfrun.mtf.ops.contraction import einsum, matmul
-from mtfrun.mtf.ops.control import while_loop
+from mtfrun.mtf.ops.control import cond, while_loop
 from mtfrun.mtf.ops.cross_entropy import (
     CrossEntropy,
     sparse_cross_entropy,
@@ -222,6 +222,7 @@ __all__ = [
     "combined_dimension",
     "computed_after",
     "concat",
+    "cond",
     "constant",
     "conv1d",
     "conv2d",

@@ -11,13 +11,16 @@ from mtfrun import mtf, optim
 from mtfrun.errors import InputError
 from mtfrun.layers import Metric
 from mtfrun.models.model import Loss
+from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.state import TrainState
 
 Features = Mapping[str, mtf.Tensor]
 Gradients = dict[str, mtf.Tensor]
 
 # Entries of the history besides the model's own metrics.
-LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", "grad_norm", "objective"
+LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", GRADIENT, "objective"
+# The sums of `Norms.squares`, if there are any.
+NORMS = "norms"
 # Of every trainable variable, followed by its path.
 GRADIENT_OF = "gradient of "
 
@@ -27,6 +30,7 @@ def train_steps_function(
     *,
     microbatches: int = 1,
     clip_norm: float | None = None,
+    norms: Norms | None = None,
     with_gradients: bool = False,
     jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
@@ -34,13 +38,14 @@ def train_steps_function(
 
     Its arguments are features {steps, batch, ...} and a scalar, the number of steps to run, so that
     a shorter last call uses the same program. It returns the history {steps} of every metric of the
-    model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
+    model and of "learning_rate", "norm/gradient" (before clipping) and "objective" (what is
     differentiated, per unit of weight); entries of steps that were not run are zero.
 
     Args:
       state: what is trained.
       microbatches: parts of a batch that are computed one after the other.
       clip_norm: the largest norm of all gradients together; None does not limit it.
+      norms: further norms, whose squares are the entry "norms" of the history; None for none.
       with_gradients: whether the history also has the gradients, before clipping, by
         `GRADIENT_OF` and the path: {steps, ...} as large as all parameters for every step.
       jit_compile: whether XLA compiles the function.
@@ -52,6 +57,8 @@ def train_steps_function(
         zeros = mtf.zeros(state.mesh, [steps_dim])
         history = state.model.no_metrics(state.mesh, [steps_dim])
         history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
+        if norms is not None:
+            history[NORMS] = Metric(mtf.zeros(state.mesh, [steps_dim, norms.dim]), zeros)
         if with_gradients:
             for path, variable in state.trainable.items():
                 none = mtf.zeros(state.mesh, [steps_dim, *variable.shape], variable.dtype)
@@ -59,7 +66,7 @@ def train_steps_function(
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics, gradients = _train_step(state, batch, microbatches, clip_norm)
+            metrics, gradients = _train_step(state, batch, microbatches, clip_norm, norms)
             if with_gradients:
                 metrics |= gradients
             is_step = mtf.equal(positions, i)
@@ -81,13 +88,18 @@ def train_steps_function(
 
 
 def _train_step(
-    state: TrainState, batch: Features, microbatches: int, clip_norm: float | None
+    state: TrainState,
+    batch: Features,
+    microbatches: int,
+    clip_norm: float | None,
+    norms: Norms | None,
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
     """Updates the state by one batch and returns the metrics, and the gradients before clipping.
 
     Every variable is read first and assigned last, see `optim.Optimizer`.
     """
     step = mtf.read_variable(state.step)
+    before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
     loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
     before_clipping = gradients
     if clip_norm is None:
@@ -101,15 +113,20 @@ def _train_step(
         values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
     if state.average is not None:
         updates |= state.average.update(values, step)
+    one = mtf.ones_like(norm)
+    of_norms = {}
+    if norms is not None:
+        squares = norms.squares(step, before_clipping, before, values)
+        of_norms[NORMS] = Metric(squares, one)
     for variable, value in updates.items():
         mtf.assign(variable, value)
     mtf.assign(state.step, step + 1)
-    one = mtf.ones_like(norm)
     metrics = {
         **loss.metrics,
         OBJECTIVE: Metric(loss.total, loss.weight),
         LEARNING_RATE: Metric(learning_rate, one),
         GRAD_NORM: Metric(norm, one),
+        **of_norms,
     }
     return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
 

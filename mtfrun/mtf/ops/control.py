@@ -1,4 +1,4 @@
-"""A while loop over named tensors."""
+"""A while loop over named tensors, and a choice between two functions of them."""
 
 from __future__ import annotations
 
@@ -70,6 +70,40 @@ def while_loop(
         **kwargs,
     )
     return _named(variables, values[spare:])[:num_loop_vars]
+
+
+def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+    """Returns true_fn() where `pred` holds, else false_fn(); only one of them is computed.
+
+    Args:
+      pred: a bool scalar, the same on all devices.
+      true_fn: returns a nested structure of tensors. It may use tensors from outside; variables
+        are read before.
+      false_fn: returns the same structure, with the same shapes and types.
+
+    Raises:
+      ShapeError: the shapes differ.
+    """
+    results: list[Any] = []
+
+    def branch(fn: Callable[[], Any]) -> Callable[[], list[tf.Tensor]]:
+        def values() -> list[tf.Tensor]:
+            result = tf.nest.map_structure(as_tensor, fn())
+            results.append(result)
+            # Laid out in both branches, as the results of a program must be.
+            return [x.mesh.constrain(x.value, x.shape) for x in tf.nest.flatten(result)]
+
+        return values
+
+    chosen = tf.cond(pred.value, branch(true_fn), branch(false_fn))
+    shapes = [[x.shape for x in tf.nest.flatten(result)] for result in results]
+    if shapes[0] != shapes[1]:
+        raise ShapeError(f"the branches of cond return {shapes[0]} and {shapes[1]}")
+    tensors = [
+        Tensor(x.mesh, value, x.shape)
+        for x, value in zip(tf.nest.flatten(results[0]), chosen, strict=True)
+    ]
+    return tf.nest.pack_sequence_as(results[0], tensors)
 
 
 def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:
