@@ -156,6 +156,7 @@ from mtfrun.mtf.ops.structure import (
 )
 from mtfrun.mtf.planned import planned_meshes
 from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
+from mtfrun.mtf.products import ProductCount, counting_products
 from mtfrun.mtf.random import (
     Key,
     Within,

@@ -31,6 +31,7 @@ def train_steps_function(
     microbatches: int = 1,
     clip_norm: float | None = None,
     norms: Norms | None = None,
+    products: mtf.ProductCount | None = None,
     with_gradients: bool = False,
     jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
@@ -46,12 +47,18 @@ def train_steps_function(
       microbatches: parts of a batch that are computed one after the other.
       clip_norm: the largest norm of all gradients together; None does not limit it.
       norms: further norms, whose squares are the entry "norms" of the history; None for none.
+      products: takes the products of a forward pass over a batch when the function is traced.
       with_gradients: whether the history also has the gradients, before clipping, by
         `GRADIENT_OF` and the path: {steps, ...} as large as all parameters for every step.
       jit_compile: whether XLA compiles the function.
     """
 
+    def loss_and_gradients(batch: Features, step: mtf.Tensor) -> tuple[Loss, Gradients]:
+        return _loss_and_gradients(state, batch, step, microbatches, products)
+
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
+        if products is not None:
+            products.clear()
         steps_dim = next(iter(features.values())).shape[0]
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
         zeros = mtf.zeros(state.mesh, [steps_dim])
@@ -66,7 +73,7 @@ def train_steps_function(
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics, gradients = _train_step(state, batch, microbatches, clip_norm, norms)
+            metrics, gradients = _train_step(state, batch, loss_and_gradients, clip_norm, norms)
             if with_gradients:
                 metrics |= gradients
             is_step = mtf.equal(positions, i)
@@ -90,7 +97,7 @@ def train_steps_function(
 def _train_step(
     state: TrainState,
     batch: Features,
-    microbatches: int,
+    loss_and_gradients: Callable[[Features, mtf.Tensor], tuple[Loss, Gradients]],
     clip_norm: float | None,
     norms: Norms | None,
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
@@ -100,7 +107,7 @@ def _train_step(
     """
     step = mtf.read_variable(state.step)
     before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
-    loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
+    loss, gradients = loss_and_gradients(batch, step)
     before_clipping = gradients
     if clip_norm is None:
         norm = optim.global_norm(gradients)
@@ -132,7 +139,11 @@ def _train_step(
 
 
 def _loss_and_gradients(
-    state: TrainState, batch: Features, step: mtf.Tensor, microbatches: int
+    state: TrainState,
+    batch: Features,
+    step: mtf.Tensor,
+    microbatches: int,
+    products: mtf.ProductCount | None = None,
 ) -> tuple[Loss, Gradients]:
     """Returns the loss of the batch and the gradients of its mean, total / weight."""
 
@@ -142,7 +153,8 @@ def _loss_and_gradients(
         key = mtf.random_key(state.seed, step, microbatch)
 
         def value() -> tuple[mtf.Tensor, Loss]:
-            loss = state.model.loss(features, training=True, key=key)
+            with mtf.counting_products(products, microbatches):
+                loss = state.model.loss(features, training=True, key=key)
             return objective(loss), loss
 
         (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)

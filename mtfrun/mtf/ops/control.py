@@ -10,6 +10,7 @@ import tensorflow as tf
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.constants import zeros
+from mtfrun.mtf.products import counting_products, repeated
 from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -20,6 +21,7 @@ def while_loop(
     inputs: Any,
     num_loop_vars: int | None = None,
     has_accumulators: bool = False,
+    rounds: int = 1,
     **kwargs: Any,
 ) -> Any:
     """Returns the loop variables after body_fn has been applied as long as cond_fn holds.
@@ -35,6 +37,8 @@ def while_loop(
         stored the others in variables, which is not needed.)
       has_accumulators: body_fn returns further tensors after the loop variables. They are summed
         over the rounds and returned after the loop variables. body_fn is then traced twice.
+      rounds: how many there are, as far as it is known: how often the products of body_fn count,
+        see `counting_products`.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
 
     Returns:
@@ -44,7 +48,8 @@ def while_loop(
       ShapeError: body_fn changes a shape or the number of loop variables.
     """
     number = len(inputs)
-    sums = _traced(body_fn, inputs)[number:] if has_accumulators else []
+    with counting_products(None):
+        sums = _traced(body_fn, inputs)[number:] if has_accumulators else []
     variables = [*inputs, *tf.nest.map_structure(_zeros, sums)] if sums else inputs
     variables = tf.nest.map_structure(as_tensor, variables)
     initial = tf.nest.flatten(variables)
@@ -52,7 +57,8 @@ def while_loop(
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
         before = _laid_out(_named(variables, values))
         passed_on = {id(x.value) for x in tf.nest.flatten(before)}
-        results = list(body_fn(*before[:number]))
+        with repeated(rounds):
+            results = list(body_fn(*before[:number]))
         _require_number(results, len(variables), has_accumulators)
         results[number:] = tf.nest.map_structure(_plus, list(before[number:]), results[number:])
         # The layout of a loop variable must be the same in every round.
