@@ -1,5 +1,6 @@
 """Layers: variables and the pure functions that use them."""
 
+from mtfrun.layers.activation_scale import ActivationScale
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_bias import (
     NO_BIAS,
@@ -68,6 +69,7 @@ from mtfrun.layers.rotary_scaling import (
 )
 
 __all__ = [
+    "ActivationScale",
     "MASKED",
     "NO_BIAS",
     "AttentionBias",

@@ -158,6 +158,9 @@ class _Loop:
         self._pace = Pace(options.secs_per_loop, self._reporting.rate)
         self._features: Features = {}  # of the last visit
         self._last_index = 0  # of its last step
+        self._batch_at = mtf.function(
+            lambda features, i: {n: mtf.gather(x, i, x.shape[0]) for n, x in features.items()}
+        )
         self._visits = 0
         self._device_secs = 0.0  # of the last visit
         self._values: Mapping[str, float] = {}  # the newest point of the curves
@@ -184,12 +187,15 @@ class _Loop:
                 step=step,
                 values=self._values,
                 state=self._state,
+                batch=self._last_batch,
                 summaries=summaries,
                 note=progress.note,
                 check_signals=signals.check,
                 request_stop=self._request_stop,
             )
 
+        if step == 0:
+            self._actions.call_at_start(context())
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
@@ -272,6 +278,11 @@ class _Loop:
         history: History = mtf.to_numpy(self._steps_function(features, num_steps))
         self._device_secs = self._clock() - start
         return {**with_norms(history, self._norms), **padding_history(self._padding())}
+
+    def _last_batch(self) -> Features:
+        index = mtf.constant(self._state.mesh, self._last_index, dtype=tf.int32)
+        batch: Features = self._batch_at(self._features, index)
+        return batch
 
     def _padding(self) -> list[Padding]:
         """Returns the padding of the last batches, over the rows of all processes."""

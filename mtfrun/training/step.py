@@ -53,8 +53,8 @@ def train_steps_function(
       jit_compile: whether XLA compiles the function.
     """
 
-    def loss_and_gradients(batch: Features, step: mtf.Tensor) -> tuple[Loss, Gradients]:
-        return _loss_and_gradients(state, batch, step, microbatches, products)
+    def of_batch(batch: Features, step: mtf.Tensor) -> tuple[Loss, Gradients]:
+        return loss_and_gradients(state, batch, step, microbatches, products)
 
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
         if products is not None:
@@ -73,7 +73,7 @@ def train_steps_function(
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics, gradients = _train_step(state, batch, loss_and_gradients, clip_norm, norms)
+            metrics, gradients = _train_step(state, batch, of_batch, clip_norm, norms)
             if with_gradients:
                 metrics |= gradients
             is_step = mtf.equal(positions, i)
@@ -97,7 +97,7 @@ def train_steps_function(
 def _train_step(
     state: TrainState,
     batch: Features,
-    loss_and_gradients: Callable[[Features, mtf.Tensor], tuple[Loss, Gradients]],
+    of_batch: Callable[[Features, mtf.Tensor], tuple[Loss, Gradients]],
     clip_norm: float | None,
     norms: Norms | None,
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
@@ -107,7 +107,7 @@ def _train_step(
     """
     step = mtf.read_variable(state.step)
     before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
-    loss, gradients = loss_and_gradients(batch, step)
+    loss, gradients = of_batch(batch, step)
     before_clipping = gradients
     if clip_norm is None:
         norm = optim.global_norm(gradients)
@@ -138,14 +138,22 @@ def _train_step(
     return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
 
 
-def _loss_and_gradients(
+def loss_and_gradients(
     state: TrainState,
     batch: Features,
     step: mtf.Tensor,
     microbatches: int,
     products: mtf.ProductCount | None = None,
 ) -> tuple[Loss, Gradients]:
-    """Returns the loss of the batch and the gradients of its mean, total / weight."""
+    """Returns the loss of the batch and the gradients of its mean, total / weight.
+
+    Args:
+      state: what is trained.
+      batch: features {batch, ...}.
+      step: from which the noise is drawn.
+      microbatches: parts that are computed one after the other.
+      products: takes the products of the forward pass.
+    """
 
     def part(
         features: Features, microbatch: int | mtf.Tensor, objective: Callable[[Loss], mtf.Tensor]
