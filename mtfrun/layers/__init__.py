@@ -69,9 +69,9 @@ from mtfrun.layers.rotary_scaling import (
 )
 
 __all__ = [
-    "ActivationScale",
     "MASKED",
     "NO_BIAS",
+    "ActivationScale",
     "AttentionBias",
     "AttentionHeads",
     "BatchNorm",

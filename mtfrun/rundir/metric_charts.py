@@ -19,7 +19,7 @@ _LOAD = "load"
 def write_metrics(
     summaries: Summaries, values: Mapping[str, float], step: int, tasks: Collection[str] = ()
 ) -> None:
-    """Writes all numbers as scalars, the first time with their charts, and the loads of experts too.
+    """Writes all numbers as scalars, and the first time the charts of the page Custom Scalars.
 
     For every layer and level the greatest and the least load, and a histogram of the experts'
     shares times their number (1: an equal share); for every level a heat map, a row for each layer

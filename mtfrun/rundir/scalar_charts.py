@@ -48,6 +48,9 @@ _CATEGORIES: dict[str, dict[str, str]] = {
         "memory (GB)": "perf/.+_gb",
     },
 }
+# Those of an evaluation; the others also have curves of it, but are charts of the training, so that
+# they come after these on the page.
+_OF_EVALUATION = ("Learning", "Tasks", "Predictions")
 # Tags with a chart of their own elsewhere.
 _TASK_CHARTS = {"loss", "accuracy", "perplexity", "bits_per_byte"}
 
@@ -55,8 +58,10 @@ _TASK_CHARTS = {"loss", "accuracy", "perplexity", "bits_per_byte"}
 def scalar_charts(tags: Collection[str]) -> layout_pb2.Layout:
     """Returns the charts that have one of the tags of a run."""
     layout = layout_pb2.Layout()
+    is_training = "learning_rate" in tags
     for category, charts in _CATEGORIES.items():
-        patterns = _with_curves(charts, tags)
+        is_here = is_training or category in _OF_EVALUATION
+        patterns = _with_curves(charts, tags) if is_here else {}
         if patterns:
             multiline = [
                 layout_pb2.Chart(

@@ -13,7 +13,7 @@ class Description(NamedTuple):
     text: str
 
 
-# By a pattern of the tag. A group "what" of the pattern is the title if there is none.
+# By a pattern of the tag, whose groups may stand in the title and in the text.
 _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "loss",
@@ -37,14 +37,14 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "loss/bits_per_byte",
         "bits per byte",
-        "Cross entropy in bits, divided by the bytes of text that the targets stand for: comparable "
-        "between vocabularies.",
+        "Cross entropy in bits, divided by the bytes of text that the targets stand for: it can be "
+        "compared between vocabularies.",
     ),
     (
         r"loss/order_(?P<order>\d+)_entropy",
         "order-{order} entropy (bits)",
-        "Entropy of a byte of the split given the {order} bytes before it, in bits: what a table of "
-        "counts would reach, a baseline for the bits per byte.",
+        "Entropy of a byte of the split given the {order} bytes before it, in bits: what a table "
+        "of counts would reach, a baseline for the bits per byte.",
     ),
     (
         "accuracy/top_5_accuracy",
@@ -65,7 +65,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "decodes/(?P<what>.+)",
-        "",
+        "{what}",
         "A metric of the predictions of the evaluation's examples against their targets.",
     ),
     (
@@ -110,7 +110,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "perf/host_memory_gb",
         "host memory (GB)",
-        "Resident memory of the (first) process, 10^9 bytes. On CPU meshes it has the parameters.",
+        "Resident memory of the (first) process, 10^9 bytes. On CPUs the parameters are in it.",
     ),
     (
         "perf/device_memory_gb",
@@ -146,8 +146,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "norm/update(/(?P<module>.+))?",
         "update norm {module}",
-        "Root of the sum of squares of what the last step has added to the parameters. Of the order "
-        "of a thousandth of the parameter norm is usual; a hundredth is much.",
+        "Root of the sum of squares of what the last step has added to the parameters. About a "
+        "thousandth of the parameter norm is usual; a hundredth is much.",
     ),
     (
         "moe/(?P<layer>.+)/dropped",
@@ -202,12 +202,12 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "weights/(?P<what>.+)",
-        "",
+        "{what}",
         "Distribution of the entries of this variable.",
     ),
     (
         "gradients/(?P<what>.+)",
-        "",
+        "{what}",
         "Distribution of the entries of the gradient of this variable, before clipping, for the "
         "batch of the last step and the weights after it.",
     ),
@@ -220,7 +220,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "decodes",
         "Inputs of the split, what the model makes of them, and their targets.",
     ),
-    ("layers/(?P<what>.+)", "", "A measurement of this layer; its class says what it is."),
+    ("layers/(?P<what>.+)", "{what}", "A measurement of this layer; its class says what it is."),
 )
 _OWN = "A value of this run's own classes; the class or the action that writes it says what it is."
 _TASK = re.compile(r"tasks(?P<group>_\w+)?/(?P<task>[^/]+)/(?P<tag>.+)")
@@ -237,8 +237,7 @@ def description_of(tag: str) -> Description:
     for pattern, title, text in _TABLE:
         if match := re.fullmatch(pattern, tag):
             words = {name: word or "" for name, word in match.groupdict().items()}
-            shown = title.format(**words) if title else words["what"].replace("_", " ")
-            return Description(shown.strip(), text.format(**words))
+            return Description(title.format(**words).strip(), text.format(**words))
     if match := _TASK.fullmatch(tag):
         group = (match["group"] or "")[1:]
         inner = description_of(f"{group}/{match['tag']}" if group else match["tag"])

@@ -70,7 +70,8 @@ class Norms:
         is_point = mtf.logical_or(
             mtf.equal(finished % self._every_steps, 0), mtf.equal(finished, self._last_step)
         )
-        return mtf.cond(is_point, sums, lambda: mtf.zeros(step.mesh, [self.dim]))
+        squares: mtf.Tensor = mtf.cond(is_point, sums, lambda: mtf.zeros(step.mesh, [self.dim]))
+        return squares
 
     def by_tag(self, squares: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the norms [steps] by tag from `squares` [steps, norms] of several steps.
