@@ -35,8 +35,9 @@ def parameter_docs(target: Any) -> dict[str, str]:
 def first_sentence(text: str) -> str:
     """Returns a text up to its first full stop or semicolon.
 
-    >>> first_sentence("Which are saved; None for all. By default all.")
-    'Which are saved'
+    Examples:
+      >>> first_sentence("Which are saved; None for all. By default all.")
+      'Which are saved'
     """
     return re.split(r"[.;](?= |$)", text, maxsplit=1)[0]
 
@@ -44,8 +45,9 @@ def first_sentence(text: str) -> str:
 def _entries(docstring: str) -> dict[str, str]:
     r"""Returns the entries of the sections Args and Attributes.
 
-    >>> _entries("Does.\n\nArgs:\n  a, b: two\n    numbers.\n\nRaises:\n  ValueError: never.")
-    {'a': 'two numbers.', 'b': 'two numbers.'}
+    Examples:
+      >>> _entries("Does.\n\nArgs:\n  a, b: two\n    numbers.\n\nRaises:\n  ValueError: never.")
+      {'a': 'two numbers.', 'b': 'two numbers.'}
     """
     entries = {}
     # Some classes say of their attributes that they are the arguments: these come last.

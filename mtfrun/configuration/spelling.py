@@ -20,10 +20,11 @@ _FLAG = re.compile(r"(--gin\.|--gin_param=|--gin_bindings=|)([^=]*?)( *= *)(.*)"
 def gin_spelling(text: str) -> str | None:
     """Returns the gin value that a text seems to mean; None for an open bracket.
 
-    >>> [gin_spelling(text) for text in ("true", "3", "test", "a,b", "[1,b]", "Adam()")]
-    ['True', '3', "'test'", "['a', 'b']", "[1, 'b']", '@Adam()']
-    >>> gin_spelling("data:2,model:2")
-    "'data:2,model:2'"
+    Examples:
+      >>> [gin_spelling(text) for text in ("true", "3", "test", "a,b", "[1,b]", "Adam()")]
+      ['True', '3', "'test'", "['a', 'b']", "[1, 'b']", '@Adam()']
+      >>> gin_spelling("data:2,model:2")
+      "'data:2,model:2'"
     """
     text = text.strip()
     if text.lower() in _CONSTANTS:
@@ -57,8 +58,9 @@ def gin_flag(name: str, text: str) -> str | None:
 
     It can be pasted into a shell; None where the text cannot be understood.
 
-    >>> gin_flag("SEED", "1"), gin_flag("EVAL_SPLIT", "test")
-    ('--gin.SEED=1', '--gin.EVAL_SPLIT="\'test\'"')
+    Examples:
+      >>> gin_flag("SEED", "1"), gin_flag("EVAL_SPLIT", "test")
+      ('--gin.SEED=1', '--gin.EVAL_SPLIT="\'test\'"')
     """
     value = gin_spelling(text)
     return None if value is None else f"--gin.{name}={_in_shell(value)}"
@@ -67,8 +69,9 @@ def gin_flag(name: str, text: str) -> str | None:
 def better_flag(flag: str) -> str | None:
     r"""Returns a flag whose value gin cannot read as it seems to be meant, None if it is unclear.
 
-    >>> better_flag("--gin.USE_AVERAGES=true"), better_flag("--gin_param=Adam.beta1 = a,b")
-    ('--gin.USE_AVERAGES=True', '--gin_param="Adam.beta1 = [\'a\', \'b\']"')
+    Examples:
+      >>> better_flag("--gin.USE_AVERAGES=true"), better_flag("--gin_param=Adam.beta1 = a,b")
+      ('--gin.USE_AVERAGES=True', '--gin_param="Adam.beta1 = [\'a\', \'b\']"')
     """
     match = _FLAG.fullmatch(flag)
     if match is None or not match[2] or match[2].startswith("--"):

@@ -217,5 +217,8 @@ def _process(arguments: list[str]) -> _Process:
             file.seek(0)
             texts.append(file.read().decode())
     return _Process(
-        os.waitstatus_to_exitcode(status), *texts, cpu_secs=usage.ru_utime + usage.ru_stime
+        os.waitstatus_to_exitcode(status),
+        texts[0],
+        texts[1],
+        cpu_secs=usage.ru_utime + usage.ru_stime,
     )

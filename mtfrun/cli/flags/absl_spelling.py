@@ -12,8 +12,9 @@ _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 def with_two_dashes(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments with -flag as --flag.
 
-    >>> with_two_dashes(["-gin_file=a.gin", "-gin.SEED=1", "-n", "2", "-"])
-    ['--gin_file=a.gin', '--gin.SEED=1', '-n', '2', '-']
+    Examples:
+      >>> with_two_dashes(["-gin_file=a.gin", "-gin.SEED=1", "-n", "2", "-"])
+      ['--gin_file=a.gin', '--gin.SEED=1', '-n', '2', '-']
     """
     return [f"-{text}" if _ONE_DASH.match(text) else text for text in arguments]
 
@@ -21,8 +22,9 @@ def with_two_dashes(arguments: Sequence[str]) -> list[str]:
 def with_plain_switches(arguments: Sequence[str], switches: Collection[str]) -> list[str]:
     """Returns the arguments with --switch=true as --switch, without --noswitch, --switch=false.
 
-    >>> with_plain_switches(["--debug=true", "--noprofile", "--json=0"], ["debug", "profile"])
-    ['--debug', '--json=0']
+    Examples:
+      >>> with_plain_switches(["--debug=true", "--noprofile", "--json=0"], ["debug", "profile"])
+      ['--debug', '--json=0']
     """
     plain = []
     for text in arguments:

@@ -40,6 +40,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   tensorboard --logdir /tmp/run
   mtfrun import --from=/models/t5-small --model_dir=/tmp/t5
   mtfrun export --model_dir=/tmp/t5 --to=/models/mine --format=huggingface
+  mtfrun config show --gin_file=runs/quickstart.gin
   mtfrun data show --gin_file=runs/quickstart.gin
   mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
   mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.1 --model_dir=/tmp/sweep
