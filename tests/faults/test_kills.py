@@ -129,11 +129,14 @@ def test_a_killed_run_on_a_mesh_ends_with_the_same_bits(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("evaluation", [1, 2])
+@pytest.mark.parametrize("evaluation", [2, 3])
 def test_a_run_killed_in_an_evaluation_evaluates_again(
     evaluation: int, undisturbed: Callable[[TrainingRun], Outcome], tmp_path: pathlib.Path
 ) -> None:
-    """In the middle and at the end: the checkpoint of that step has been saved before."""
+    """In the middle and at the end, after the one before the first step.
+
+    The checkpoint of that step has been saved before.
+    """
     run = TrainingRun(steps=60)
     begun = tmp_path / "begun"
     announce = Announce(

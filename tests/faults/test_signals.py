@@ -67,6 +67,7 @@ PHASES = {
     "evaluation": Phase(
         "mtfrun.experiment.evaluation:Evaluation.__call__",
         [*_TRAIN, "--gin.TRAIN_STEPS=5", "--gin.EVAL_EVERY=4"],
+        call=2,  # the first is before the first step
     ),
     "saving": Phase(
         "mtfrun.rundir.checkpoints:Checkpoints.save",

@@ -122,19 +122,3 @@ def test_a_disk_that_fills_unflushed_is_noticed_at_the_end(
     with Summaries(tmp_path) as writer:
         writer.text("samples", "x" * 100_000, 1)
     assert len(caplog.records) == 1
-
-
-def test_the_newest_step_is_that_of_values_which_no_restart_has_discarded(
-    tmp_path: pathlib.Path,
-) -> None:
-    assert Summaries(tmp_path / "none").newest_step() is None
-    with Summaries(tmp_path, resumed_step=0) as writer:
-        for step in (1, 7, 9):
-            writer.scalars({"loss": 1.0}, step)
-    assert Summaries(tmp_path).newest_step() == 9
-    with Summaries(tmp_path, resumed_step=7) as writer:
-        writer.scalars({"loss": 1.0}, 8)
-    assert Summaries(tmp_path).newest_step() == 8
-    (newest,) = sorted(tmp_path.iterdir())[-1:]
-    newest.write_bytes(newest.read_bytes()[:-3])  # of a process that was killed
-    assert Summaries(tmp_path).newest_step() == 7

@@ -31,15 +31,16 @@ class ByteVocabulary(Vocabulary):
     Args:
       size: the number of ids of a model, at least 259.
 
-    >>> vocabulary = ByteVocabulary()
-    >>> vocabulary.encode("né").tolist()
-    [113, 198, 172]
-    >>> vocabulary.decode([113, 198, 172, 1, 113])
-    'né'
-    >>> vocabulary.decode([113, 198, 300])  # half a character, and an id that is no byte
-    'n\ufffd\ufffd'
-    >>> vocabulary.sentinels[:3].tolist()
-    [258, 257, 256]
+    Examples:
+      >>> vocabulary = ByteVocabulary()
+      >>> vocabulary.encode("né").tolist()
+      [113, 198, 172]
+      >>> vocabulary.decode([113, 198, 172, 1, 113])
+      'né'
+      >>> vocabulary.decode([113, 198, 300])  # half a character, and an id that is no byte
+      'n\ufffd\ufffd'
+      >>> vocabulary.sentinels[:3].tolist()
+      [258, 257, 256]
     """
 
     pad_id = 0
@@ -96,6 +97,13 @@ class ByteVocabulary(Vocabulary):
         array = array[array != self.pad_id]
         data = np.where(self._is_byte(array), array - self._first_byte_id, self._invalid_byte)
         return data.astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def _token_text(self, token: int) -> str:
+        """Returns an ASCII character, another byte in hexadecimal, "" for other ids."""
+        if not self._first_byte_id <= token <= self._last_byte_id:
+            return ""
+        byte = token - self._first_byte_id
+        return chr(byte) if byte < 128 else f"\\x{byte:02x}"
 
     def _is_byte(self, ids: np.ndarray) -> np.ndarray:
         return (ids >= self._first_byte_id) & (ids <= self._last_byte_id)

@@ -107,6 +107,16 @@ class Vocabulary(abc.ABC):
         ids = np.concatenate(encoded) if encoded else np.zeros([0], np.int32)
         return EncodedTexts(ids, lengths)
 
+    def token_text(self, token: int) -> str:
+        """Returns the text of one id, for people; special ids have a name such as "<pad>"."""
+        if token == self.pad_id:
+            return "<pad>"
+        return "</s>" if token == self.end_id else self._token_text(token) or f"<{token}>"
+
+    def _token_text(self, token: int) -> str:
+        """Returns the text of an id; "" if it has none."""
+        return self.decode([token])
+
     def sentinel(self, number: int) -> int:
         """Returns the id of the sentinel of a number.
 
@@ -124,8 +134,9 @@ class Vocabulary(abc.ABC):
 def padded_size(ids: int) -> int:
     """Returns the least multiple of 128 that is at least `ids`, so that a mesh axis can divide it.
 
-    >>> padded_size(32_100)
-    32128
+    Examples:
+      >>> padded_size(32_100)
+      32128
     """
     return -(-ids // 128) * 128
 
