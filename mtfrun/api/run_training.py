@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mtfrun import mtf, processes
+from mtfrun import mtf, processes, progress
 from mtfrun.api.build import Built, build
 from mtfrun.api.recorded_training import as_text, recorded
 from mtfrun.api.settings import Settings
@@ -64,11 +63,15 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
     """
     with config.exclusive():
         bindings = settings.parse()
-        with mtf.planned_meshes() if planned else contextlib.nullcontext():
+        with (
+            mtf.planned_meshes() if planned else contextlib.nullcontext(),
+            progress.waiting("building the model and its data"),
+        ):
             built = build()
             training = config.configured(Training, *built)
         check_taken(bindings, config.operative_config_text())
-        built.evaluation.check_split()
+        with progress.waiting("reading the first batch to evaluate"):
+            built.evaluation.check_split()
         texts = {
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
@@ -87,7 +90,7 @@ def run_training(
     training = prepared.training
     gpu = unused_gpu()
     for warning in [*misspelt_rules(prepared.built.experiment.mesh), *([gpu] if gpu else [])]:
-        _print_once(f"mtfrun: warning: {warning}")
+        progress.note(progress.warning(warning))
     texts = {**prepared.texts, "command": as_text(command)}
     with contextlib.ExitStack() as stack:
 
@@ -115,9 +118,4 @@ def _restart(run: RunDirectory) -> None:
     """Moves the run's checkpoints aside, so that training begins at step 0."""
     directory = run.set_checkpoints_aside()
     if directory is not None:
-        print(f"mtfrun: beginning again; the old checkpoints are in {directory}", file=sys.stderr)
-
-
-def _print_once(line: str) -> None:
-    if processes.is_first():
-        print(line, file=sys.stderr, flush=True)
+        progress.note(f"mtfrun: beginning again; the old checkpoints are in {directory}")

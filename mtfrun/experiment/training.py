@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf, optim, training
+from mtfrun import mtf, optim, progress, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.header import header_of
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
 from mtfrun.rundir import RunDirectory, Summaries, package_versions
 from mtfrun.training.checks import check_count
@@ -130,9 +131,13 @@ class Training:
                     *self._actions,
                 ],
                 warm_start=self.experiment.warm_start,
-                texts=texts,
+                description=training.Description(texts or {}, header_of(self, run)),
                 metadata=metadata,
             )
+
+
+# Metrics whose best value is shown in a colour, and the sign with which larger is better.
+_DIRECTIONS = {"loss": -1.0, "accuracy": 1.0}
 
 
 class _Evaluating(training.Action):
@@ -151,6 +156,7 @@ class _Evaluating(training.Action):
         self._evaluation = evaluation
         self._summaries = summaries
         self._averaged = averaged
+        self._best: dict[str, float] = {}
 
     def __call__(self, context: training.ActionContext) -> None:
         context.check_signals()
@@ -158,5 +164,16 @@ class _Evaluating(training.Action):
             metrics = self._evaluation(context.step, self._summaries, context.check_signals)
         # The others are in TensorBoard only.
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
-        values = [f"{name} {value:.4f}" for name, value in brief.items()]
-        context.note("  ".join([f"eval step {context.step}", *values]))
+        fields: list[tuple[str, progress.Style | None]] = [(f"eval step {context.step}", "bold")]
+        for name, value in brief.items():
+            fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
+        context.note(progress.laid_out(fields, indent=4))
+
+    def _is_best(self, name: str, value: float) -> bool:
+        """Returns whether a loss or accuracy is better than all before, in this process."""
+        sign = _DIRECTIONS.get(name)
+        if sign is None:
+            return False
+        best = self._best.get(name)
+        self._best[name] = sign * value if best is None else max(best, sign * value)
+        return best is not None and sign * value > best

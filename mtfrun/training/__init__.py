@@ -1,7 +1,7 @@
 """Training: the state, the compiled step, the loop around it, and its actions."""
 
 from mtfrun.training.actions import Action, ActionContext, check_actions
-from mtfrun.training.loop import TrainResult, train
+from mtfrun.training.loop import Description, TrainResult, train
 from mtfrun.training.options import CheckpointOptions, TrainOptions
 from mtfrun.training.saving import Metadata
 from mtfrun.training.state import TrainState
@@ -11,6 +11,7 @@ __all__ = [
     "Action",
     "ActionContext",
     "CheckpointOptions",
+    "Description",
     "Metadata",
     "TrainOptions",
     "TrainResult",

@@ -12,6 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
 from mtfrun.errors import InputError
+from mtfrun.progress import waiting
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
 from mtfrun.training.curves import Curves, History, examples_seen, padding_history
@@ -26,6 +27,20 @@ from mtfrun.training.step import OBJECTIVE, Features, train_steps_function
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is shown of a training.
+
+    Attributes:
+      texts: Markdown by tag, for TensorBoard: the configuration, the command.
+      header: lines by their labels, printed when there is data and before the first step; a line
+        about that step is added.
+    """
+
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    header: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +66,7 @@ def train(
     *,
     actions: Sequence[Action] = (),
     warm_start: WarmStarting | None = None,
-    texts: Mapping[str, str] | None = None,
+    description: Description | None = None,
     metadata: Metadata | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
@@ -71,7 +86,7 @@ def train(
       actions: called periodically, after checkpoints that are due at the same step.
       warm_start: called if the run has no checkpoint yet; it may set the variables, and returns a
         report to print, or None.
-      texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
+      description: what is shown of the training before its first step.
       metadata: more of the checkpoints' manifests.
       clock: returns the time in seconds.
 
@@ -91,12 +106,16 @@ def train(
             return TrainResult(first_step, {}, None)
         summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         signals = stack.enter_context(StopSignals())
-        for tag, text in (texts or {}).items():
+        description = description or Description()
+        for tag, text in description.texts.items():
             summaries.text(tag, text, first_step)
+        start = f"step {first_step:,} of {options.train_steps:,}"
         if first_step:
-            progress.note(f"going on from step {first_step} of {run.path}")
+            start = f"going on from {start}"
         elif loop.warm_start is not None:
-            progress.note(f"warm start: {loop.warm_start}")
+            start += f", warm start: {loop.warm_start}"
+        lines = {**description.header, "start": start}
+        loop.announce = lambda: progress.header(lines)
         return loop.run(progress, summaries, signals)
 
 
@@ -148,13 +167,15 @@ class _Loop:
         self._visits = 0
         self._values: Mapping[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
-        self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
+        self.announce: Callable[[], None] = lambda: None  # called before the first step
         self.warm_start: object = None
 
     def restore(self, warm_start: WarmStarting | None) -> int:
         """Initialises the state, or restores the newest good checkpoint, and returns its step."""
-        self._state.initialize()
-        step = self._saving.restore()
+        with waiting("initialising the variables"):
+            self._state.initialize()
+        with waiting("restoring the newest checkpoint"):
+            step = self._saving.restore()
         if step is None and warm_start is not None:
             model = self._state.model
             self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
@@ -163,7 +184,6 @@ class _Loop:
     def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
         """Visits the devices until the last step, or until a signal or an action ends training."""
         step = self._state.finished_steps
-        self._note = progress.note
 
         def context() -> ActionContext:
             return ActionContext(
@@ -179,6 +199,7 @@ class _Loop:
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
+            signals.finishing = f"step {step + count:,}"
             with self._profiled():
                 history = self._visit(count)
             secs, waited = self._clock() - start, self._infeed.wait_secs - waited
@@ -189,6 +210,7 @@ class _Loop:
             self._write_points(points, step, progress, summaries)
             progress.advance(count)
             summaries.flush()
+            signals.finishing = None
             self._actions.call(before, context())
             reason = self._agreed_reason_to_stop()
             if reason is not None:
@@ -238,18 +260,23 @@ class _Loop:
     def _visit(self, count: int) -> History:
         """Trains for `count` steps and returns their history as numpy arrays."""
         self._features = {}  # frees their memory before the next ones are made
-        features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
+        reading = waiting("reading the first batches")
+        with contextlib.nullcontext() if self._visits else reading:
+            features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
             raise InputError(
                 "the training data has come to an end: Data.train must return endless batches"
             )
         self._features, self._last_index = features, count - 1
-        if not self._visits:
-            # Not before, so that data that cannot be read are an error of one line.
-            self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
+        is_first = not self._visits
+        if is_first:
+            # Not before, so that data that cannot be read are an error of one line.
+            self.announce()
         self._visits += 1
-        history: History = mtf.to_numpy(self._steps_function(features, num_steps))
+        compiling = waiting("compiling the training step", "compiled the training step")
+        with compiling if is_first else contextlib.nullcontext():
+            history: History = mtf.to_numpy(self._steps_function(features, num_steps))
         return {**history, **padding_history(self._padding())}
 
     def _padding(self) -> list[Padding]:

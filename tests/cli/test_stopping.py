@@ -103,7 +103,9 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     train = [*flags, "--gin.TRAIN_STEPS=9", "--gin.EVAL_EVERY=2", f"--model_dir={tmp_path}/run"]
     process = mtfrun_here("train", *train)
     assert process.returncode == code, process.stderr.decode()
-    assert process.stderr.decode().splitlines()[-1] == "mtfrun: stopped and saved at step 2"
+    assert process.stderr.decode().splitlines()[-1] == (
+        "mtfrun: stopped and saved at step 2; the same command goes on"
+    )
     assert len(calls) == 4
     assert RunDirectory(tmp_path / "run").checkpoints().steps() == [2]
 

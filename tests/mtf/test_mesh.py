@@ -154,7 +154,7 @@ def test_values_are_on_the_devices_that_are_named() -> None:
     parts = dtensor.unpack(x.value)
     assert [part.device[-5:] for part in parts] == ["CPU:5", "CPU:2"]
     assert mesh.describe_devices() == "mesh data:2 on CPU:5, CPU:2 (simulated)"
-    assert mtf.Mesh(devices=["CPU:0"]).describe_devices() == "devices: CPU:0"
+    assert mtf.Mesh(devices=["CPU:0"]).describe_devices() == "CPU:0"
     mesh = mtf.Mesh("data:2,model:2")
     assert mesh.describe_devices() == "mesh data:2,model:2 on CPU:0..3 (simulated)"
 
@@ -194,7 +194,7 @@ def test_a_mesh_of_one_device_without_a_name_hides_no_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = _Machine(monkeypatch)
-    assert mtf.Mesh().describe_devices() == "devices: GPU:0"
+    assert mtf.Mesh().describe_devices() == "GPU:0"
     assert machine.visible["GPU"] == ["gpu 0", "gpu 1"]
 
 

@@ -77,7 +77,11 @@ import hashlib, sys
 from mtfrun.rundir import atomic_open, remove_outputs_in_progress
 from mtfrun.training.signals import handled
 with (
-    handled(lambda number, frame: None, before_exit=remove_outputs_in_progress),
+    handled(
+        lambda number, frame: None,
+        acknowledgement=lambda: "stopping",
+        before_exit=remove_outputs_in_progress,
+    ),
     atomic_open(sys.argv[1]) as file,
 ):
     file.write("half")
