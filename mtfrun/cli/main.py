@@ -112,7 +112,7 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
     """Runs a command that needs TensorFlow, which takes seconds to import."""
     with contextlib.ExitStack() as stack:
         if "tensorflow" not in sys.modules:
-            stack.enter_context(_starting(says_so=flags.command == "train"))
+            stack.enter_context(_starting(says_so=flags.command == "train" and not flags.dry_run))
         if not flags.debug:
             stack.enter_context(quiet_import())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it

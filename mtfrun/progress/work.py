@@ -56,9 +56,7 @@ def working(
       stream: by default standard error.
       clock: returns seconds.
     """
-    work = Work(
-        text, total, unit, done=done, has_lines=has_lines, stream=stream or sys.stderr, clock=clock
-    )
+    work = Work(text, total, unit, done=done, has_lines=has_lines, stream=stream, clock=clock)
     _present.append(work)
     try:
         yield work
@@ -84,13 +82,13 @@ class Work:
     def __init__(
         self,
         text: str,
-        total: float | None,
-        unit: str,
+        total: float | None = None,
+        unit: str = "",
         *,
-        done: float,
-        has_lines: bool,
-        stream: TextIO,
-        clock: Callable[[], float],
+        done: float = 0,
+        has_lines: bool = True,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.text = text
         self.done = done
@@ -98,7 +96,7 @@ class Work:
         self._unit = unit
         self._first = done
         self._has_lines = has_lines
-        self._stream = stream
+        self._stream = stream = stream or sys.stderr
         self._clock = clock
         self._start = self._last_line = clock()
         self._detail = ""

@@ -210,7 +210,6 @@ class _Loop:
             self._write_points(points, step, progress, summaries)
             progress.advance(count)
             summaries.flush()
-            signals.finishing = None
             self._actions.call(before, context())
             reason = self._agreed_reason_to_stop()
             if reason is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Mapping
 from typing import TextIO
@@ -40,7 +39,6 @@ class Progress:
         self._stream = stream or sys.stderr
         self._first_step = first_step
         self._train_steps = train_steps
-        self._stack = contextlib.ExitStack()
         self._work: progress.Work | None = None
 
     def header(self, labelled: Mapping[str, str]) -> None:
@@ -52,7 +50,7 @@ class Progress:
     def advance(self, steps: int) -> None:
         """Advances the bar, which appears at the first call: compiling tells nothing of the end."""
         if self._work is None:
-            work = progress.working(
+            self._work = progress.Work(
                 "training",
                 self._train_steps,
                 "steps",
@@ -60,7 +58,6 @@ class Progress:
                 has_lines=False,
                 stream=self._stream,
             )
-            self._work = self._stack.enter_context(work)
         else:
             self._work.advance(steps)
 
@@ -94,7 +91,8 @@ class Progress:
 
     def close(self) -> None:
         """Removes the bar."""
-        self._stack.close()
+        if self._work is not None:
+            self._work.close()
 
 
 def _short(number: float) -> str:

@@ -69,9 +69,9 @@ class StopSignals:
 
     def _acknowledgement(self) -> str:
         work = present_work()
-        if self.finishing is not None:
-            return f"finishing {self.finishing}, saving"
-        return f"interrupted while {work}, saving" if work else "saving"
+        if work is not None:
+            return f"interrupted while {work}, saving"
+        return f"finishing {self.finishing}, saving" if self.finishing else "saving"
 
     def _record(self, number: int, _: FrameType | None) -> None:
         self._recorded = self._recorded or number

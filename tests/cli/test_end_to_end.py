@@ -56,7 +56,7 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
     assert header == {
         "run": str(trained),
         "devices": f"CPU:0, {len(os.sched_getaffinity(0))} cores",
-        "model": "DecoderOnly, 9,632 parameters; Adafactor",
+        "model": "DecoderOnly, 10,832 parameters; Adafactor",
         "data": "LanguageModelData of TextFiles",
         "vocabulary": "ByteVocabulary, 384 ids",
         "batch": "8 rows of 32: 256 tokens a step; 768 tokens in all",
@@ -82,8 +82,8 @@ def test_a_new_run_starts_from_another_ones_checkpoint(
     path = trained / "checkpoints/ckpt-2"
     process = mtfrun_here("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
     assert process.returncode == 0, process.stderr.decode()
-    start = header_of(process)["start"]
-    assert re.fullmatch(rf"step 0 of 1, warm start: \d+ variables from {path}", start)
+    origin = header_of(process)["start"]
+    assert re.fullmatch(rf"step 0 of 1, warm start: \d+ variables from {path}", origin)
 
 
 def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None:

@@ -54,9 +54,9 @@ def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
     succeeded(process)
     lines = process.stderr.decode().splitlines()
     assert lines[0] == f"mtfrun: beginning again; the old checkpoints are in {run}/checkpoints.1"
-    start = header_of(process)["start"]
-    assert start.startswith("step 0 of 1, warm start: ")
-    assert start.endswith(f" variables from {language_model_run}/checkpoints/ckpt-2")
+    origin = header_of(process)["start"]
+    assert origin.startswith("step 0 of 1, warm start: ")
+    assert origin.endswith(f" variables from {language_model_run}/checkpoints/ckpt-2")
     assert files(run / "checkpoints.1") == before
     assert [path.name for path in run.glob("checkpoints/*.json")] == ["ckpt-1.json"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,7 +12,7 @@ from mtfrun.progress import work as work_module
 from tests.progress.terminals import terminal, without_colours
 
 
-def _lines(states: list[tuple[float, float]], total: float | None, unit: str) -> list[str]:
+def _lines(states: Sequence[tuple[float, float]], total: float | None, unit: str) -> list[str]:
     """Returns what is printed into a pipe if so much is done at a time in seconds."""
     stream, now = io.StringIO(), [0.0]
     with progress.working("counting", total, unit, stream=stream, clock=lambda: now[0]) as work:

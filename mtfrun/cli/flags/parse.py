@@ -8,7 +8,9 @@ from typing import NoReturn
 
 from mtfrun import __version__
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.flags.completion import COMPLETION
 from mtfrun.cli.flags.conversion import EXPORT, IMPORT
+from mtfrun.cli.flags.curves import CURVES
 from mtfrun.cli.flags.data import DATA
 from mtfrun.cli.flags.decode import DECODE
 from mtfrun.cli.flags.evaluate import EVAL
@@ -34,6 +36,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun export --model_dir=/tmp/t5 --to=/models/mine --format=huggingface
   mtfrun data show --gin_file=runs/quickstart.gin
   mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
+  source <(mtfrun completion bash)      completes commands, flags and gin files; zsh, fish as well
 
 mtfrun COMMAND --help explains a command.
 
@@ -48,6 +51,7 @@ COMMANDS = {
     for command in (
         *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT),
         *(LAUNCH, PLAN, VERIFY),
+        *(CURVES, COMPLETION),
         *DATA,
         *VOCAB,
     )
@@ -155,6 +159,11 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         add_shared_flags(parser, is_configured=command.is_configured)
         commands[command.name] = parser
     return root, commands
+
+
+def command_parsers() -> dict[str, Parser]:
+    """Returns the parser of every command by its name."""
+    return _parsers()[1]
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
