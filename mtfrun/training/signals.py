@@ -87,16 +87,16 @@ def handled(
     """Calls `handler` for SIGTERM, SIGINT and SIGHUP in the block; a second one ends the process.
 
     Python calls handlers between bytecodes only: they wait for native code to return, which may
-    take minutes. A thread receives the numbers of the signals too. At the first it prints a line
-    at once, and it ends the process at the second SIGTERM or SIGINT, without delay, with the exit
-    code 128 + number. SIGHUP is never the
-    second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP that is
-    ignored, as with `nohup`, remains ignored. In another thread than the main one, where Python
-    allows no handlers, it does nothing.
+    take minutes. A thread receives the numbers of the signals too. The first one is acknowledged by
+    a line at once, in the handler or in the thread, whichever runs first. The thread ends the
+    process at the second SIGTERM or SIGINT, without delay, with the exit code 128 + number. SIGHUP
+    is never the second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP
+    that is ignored, as with `nohup`, remains ignored. In another thread than the main one, where
+    Python allows no handlers, it does nothing.
 
     Args:
       handler: called in the main thread.
-      acknowledgement: called in the thread; returns what happens now: "finishing step 120, saving".
+      acknowledgement: returns what happens now: "finishing step 120, saving".
       before_exit: called in the thread before a second signal ends the process; no block is left
         then, so that nothing else removes temporary files.
     """
@@ -108,12 +108,16 @@ def handled(
         numbers.append(signal.SIGHUP)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    watcher = threading.Thread(
-        target=_watch, args=[reader, acknowledgement, before_exit], daemon=True
-    )
+    acknowledge = _Acknowledge(acknowledgement)
+
+    def acknowledged(number: int, frame: FrameType | None) -> None:
+        acknowledge()
+        handler(number, frame)
+
+    watcher = threading.Thread(target=_watch, args=[reader, acknowledge, before_exit], daemon=True)
     watcher.start()
     former_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    former_handlers = {number: signal.signal(number, handler) for number in numbers}
+    former_handlers = {number: signal.signal(number, acknowledged) for number in numbers}
     try:
         yield
     finally:
@@ -126,9 +130,19 @@ def handled(
         os.close(reader)
 
 
-def _watch(
-    reader: int, acknowledgement: Callable[[], str], before_exit: Callable[[], object]
-) -> None:
+class _Acknowledge:
+    """Prints a line at the first call, from whatever thread."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        self._text = text
+        self._first = threading.Lock()  # is never released
+
+    def __call__(self) -> None:
+        if self._first.acquire(blocking=False):
+            _print_at_once(f"mtfrun: {self._text()}; again to stop now")
+
+
+def _watch(reader: int, acknowledge: Callable[[], None], before_exit: Callable[[], object]) -> None:
     """Reads the numbers of signals from a pipe until one of them is 0."""
     signals = 0
     while (byte := os.read(reader, 1)) != _NO_SIGNAL:
@@ -139,8 +153,7 @@ def _watch(
             finally:
                 os._exit(128 + number)
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if not signals:
-                _print_at_once(f"mtfrun: {acknowledgement()}; again to stop now")
+            acknowledge()
             signals += 1
 
 

@@ -1,4 +1,4 @@
-"""What needs no TensorFlow answers at once. CPU seconds are measured: others may use the machine."""
+"""What needs no TensorFlow answers at once; CPU seconds count, for others may use the machine."""
 
 from __future__ import annotations
 

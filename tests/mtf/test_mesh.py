@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.mtf.devices import unused_gpu
+from mtfrun.mtf.devices import describe_hardware, unused_gpu
 
 
 def test_a_mesh_of_one_device_uses_no_dtensor() -> None:
@@ -188,6 +189,16 @@ def test_a_mesh_of_one_device_runs_on_the_one_that_is_named(
     mesh = mtf.Mesh(devices=[name])
     assert mesh.devices == [name] and machine.visible["GPU"] == visible
     assert mesh.is_on_cpu == (name == "CPU:0")
+
+
+def test_the_hardware_of_devices_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3})
+    assert describe_hardware(["CPU:0", "CPU:1"]) == "2 cores"
+    _Machine(monkeypatch)
+    details: dict[str, Any] = {"gpu 0": {"device_name": "NVIDIA H100 80GB HBM3"}, "gpu 1": {}}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda x: details[x])
+    assert describe_hardware(["GPU:0", "GPU:1"]) == "NVIDIA H100 80GB HBM3"
+    assert describe_hardware(["GPU:1"]) == ""
 
 
 def test_a_mesh_of_one_device_without_a_name_hides_no_device(
