@@ -48,6 +48,6 @@ def test_answers_are_printed_as_text_of_a_few_lines(tmp_path: pathlib.Path) -> N
     file = tmp_path / "answers.jsonl"
     file.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     printed = _called("print_answers", str(file)).stdout
-    assert printed.startswith("    def f(x):\n        return x\n\n    import a\n    a\n")
+    assert printed.startswith("\n    def f(x):\n        return x\n\n    import a\n    a\n")
     assert printed.count("    ...\n") == 2
     assert all(len(line) <= 60 for line in printed.splitlines())

@@ -137,7 +137,8 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
 def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
     run = None if flags.model_dir is None else trained_run(flags.model_dir)
-    built = opened(run, settings_of(flags))
+    with progress.waiting("building the model and its data"):
+        built = opened(run, settings_of(flags))
     _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
         _record_where_possible(run, command)

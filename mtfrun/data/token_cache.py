@@ -181,7 +181,7 @@ def _write_texts(
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     expected = task.source.expected_bytes(split)
     with (
-        progress.working(f"caching {task.title} {split}", expected, "B") as caching,
+        progress.Work(f"caching {task.title} {split}", expected, "B") as caching,
         _Writer(work, directory, vocabularies) as writer,
     ):
         for chunk in _chunks(task, split, features):

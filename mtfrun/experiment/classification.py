@@ -16,7 +16,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, required
 from mtfrun.models import ImageModel
-from mtfrun.progress import working
+from mtfrun.progress import Work
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
 
@@ -103,7 +103,7 @@ class Classification(Inference):
                 fields_of_images.append(fields)
                 yield image
 
-        with working("classifying", len(inputs), "images") as work:
+        with Work("classifying", len(inputs), "images") as work:
 
             def report(done: int) -> None:
                 work.move_to(done)

@@ -17,7 +17,7 @@ from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Inference, Progress, Record, Source, required
 from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
-from mtfrun.progress import working
+from mtfrun.progress import Work
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
 
@@ -151,7 +151,7 @@ class Decoding(Inference):
         batches = list(self._batches(rows))
         threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
         with (
-            working("decoding", len(prompts), "prompts") as work,
+            Work("decoding", len(prompts), "prompts") as work,
             mapping(threads) as map_batches,
         ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)

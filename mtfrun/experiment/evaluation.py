@@ -131,7 +131,7 @@ class Evaluation:
             for name, data in self._experiment.data.by_task().items()
         }
         batches = sum(infeed.batches_left or 0 for infeed in infeeds.values())
-        with progress.working(f"evaluating step {step}", batches, "batches") as evaluating:
+        with progress.Work(f"evaluating step {step}", batches, "batches") as evaluating:
             begun = itertools.count()
 
             def begin_batch() -> None:

@@ -12,7 +12,7 @@ from mtfrun.data import TARGETS, PromptLimits, ScoredRow, TextData, padded
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import required
 from mtfrun.models import TextModel
-from mtfrun.progress import working
+from mtfrun.progress import Work
 
 
 class Score(NamedTuple):
@@ -66,7 +66,7 @@ class Scoring:
         for i, row in enumerate(rows):
             by_lengths.setdefault(tuple(row.lengths.items()), []).append(i)
         scores: dict[int, Score] = {}
-        with working("scoring", len(pairs), "pairs") as work:
+        with Work("scoring", len(pairs), "pairs") as work:
             for lengths, lines in by_lengths.items():
                 for start in range(0, len(lines), self._batch_size):
                     batch = lines[start : start + self._batch_size]

@@ -3,7 +3,7 @@
 from mtfrun.progress.lines import error, note, print_line, warning
 from mtfrun.progress.screen import Style, is_terminal, laid_out, styled
 from mtfrun.progress.waiting import waiting
-from mtfrun.progress.work import Work, present_work, working
+from mtfrun.progress.work import Work, present_work
 
 __all__ = [
     "Style",
@@ -17,5 +17,4 @@ __all__ = [
     "styled",
     "waiting",
     "warning",
-    "working",
 ]

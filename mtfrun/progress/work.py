@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
@@ -30,22 +30,17 @@ _MOST_COLUMNS, _FREE_COLUMNS = 100, 4
 _present: list[Work] = []
 
 
-@contextlib.contextmanager
-def working(
-    text: str,
-    total: float | None = None,
-    unit: str = "",
-    *,
-    done: float = 0,
-    has_lines: bool = True,
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Work]:
-    """Shows how far the work inside the block is: of several processes, the first one.
+def present_work() -> str | None:
+    """Returns the text of the innermost work that is being done, in any thread."""
+    return _present[-1].text if _present else None
+
+
+class Work:
+    """Shows how far the work in a `with` block is: of several processes, the first one.
 
     On a terminal a bar, which is removed at the end; in a pipe a line every ten seconds at first,
     later less often, and one at the end, so that quick work prints nothing. Whoever knows the work
-    calls `Work.advance` or `Work.move_to`.
+    calls `advance` or `move_to`.
 
     Args:
       text: what is being done: "evaluating step 100".
@@ -55,24 +50,6 @@ def working(
       has_lines: whether lines are printed in a pipe.
       stream: by default standard error.
       clock: returns seconds.
-    """
-    work = Work(text, total, unit, done=done, has_lines=has_lines, stream=stream, clock=clock)
-    _present.append(work)
-    try:
-        yield work
-        work.finish()
-    finally:
-        _present.remove(work)
-        work.close()
-
-
-def present_work() -> str | None:
-    """Returns the text of the innermost work that is being done, in any thread."""
-    return _present[-1].text if _present else None
-
-
-class Work:
-    """Work that is being done, see `working`.
 
     Attributes:
       text: what is being done.
@@ -103,6 +80,21 @@ class Work:
         self._bar: tqdm[object] | None = None
         if is_terminal(stream) and processes.is_first():
             self._bar = self._new_bar()
+
+    def __enter__(self) -> Work:
+        _present.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _present.remove(self)
+        if kind is None:
+            self.finish()
+        self.close()
 
     def advance(self, amount: float = 1) -> None:
         """Says that so much more is done."""

@@ -15,7 +15,7 @@ from tests.progress.terminals import terminal, without_colours
 def _lines(states: Sequence[tuple[float, float]], total: float | None, unit: str) -> list[str]:
     """Returns what is printed into a pipe if so much is done at a time in seconds."""
     stream, now = io.StringIO(), [0.0]
-    with progress.working("counting", total, unit, stream=stream, clock=lambda: now[0]) as work:
+    with progress.Work("counting", total, unit, stream=stream, clock=lambda: now[0]) as work:
         for now[0], done in states:
             work.move_to(done)
     return stream.getvalue().splitlines()
@@ -50,7 +50,7 @@ def test_without_a_total_there_is_no_remaining_time() -> None:
 
 def test_work_that_was_partly_done_before_has_the_remaining_time_of_the_rest() -> None:
     stream, now = io.StringIO(), [0.0]
-    with progress.working(
+    with progress.Work(
         "counting", 100, "rows", done=80, stream=stream, clock=lambda: now[0]
     ) as work:
         now[0] = 10.0
@@ -65,7 +65,7 @@ def test_a_terminal_has_a_bar_that_fits_and_is_removed(
     monkeypatch.setattr(work_module, "_BAR_DELAY_SECS", 0.0)
     with (
         terminal(columns) as (screen, written),
-        progress.working("counting", 200, "rows", stream=screen.stream) as work,
+        progress.Work("counting", 200, "rows", stream=screen.stream) as work,
     ):
         work.move_to(50, "7 bad")
         progress.note("a line", screen.stream)
@@ -81,7 +81,7 @@ def test_a_dumb_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     now = [0.0]
     with terminal() as (screen, written):
-        work_of = progress.working("counting", 4, stream=screen.stream, clock=lambda: now[0])
+        work_of = progress.Work("counting", 4, stream=screen.stream, clock=lambda: now[0])
         with work_of as work:
             now[0] = 10.0
             work.advance()
@@ -90,10 +90,10 @@ def test_a_dumb_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_innermost_work_is_present() -> None:
     assert progress.present_work() is None
-    with progress.working("outer"):
-        with progress.working("inner"):
+    with progress.Work("outer"):
+        with progress.Work("inner"):
             assert progress.present_work() == "inner"
         assert progress.present_work() == "outer"
-        with pytest.raises(ValueError, match="ended"), progress.working("inner"):
+        with pytest.raises(ValueError, match="ended"), progress.Work("inner"):
             raise ValueError("ended")
     assert progress.present_work() is None

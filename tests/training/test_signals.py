@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.progress import working
+from mtfrun.progress import Work
 from mtfrun.training import signals
 from mtfrun.training.signals import Stopped, StopSignals
 
@@ -89,7 +89,7 @@ def test_the_acknowledgement_says_what_is_interrupted() -> None:
     with StopSignals() as stop:
         stop.finishing = "step 120"
         assert stop._acknowledgement() == "finishing step 120, saving"
-        with working("evaluating step 100"):
+        with Work("evaluating step 100"):
             assert stop._acknowledgement() == "interrupted while evaluating step 100, saving"
 
 

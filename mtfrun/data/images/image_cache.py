@@ -194,7 +194,7 @@ def _built(
                     caching.move_to(num_bytes, f"{len(labels):,} images")
                 yield example
 
-        with progress.working(f"caching {source.title} {split}", None, "B") as caching:
+        with progress.Work(f"caching {source.title} {split}", None, "B") as caching:
             write(work, directory, noted(caching))
         if not labels:
             raise DataError(f'split "{split}" of {source} holds no images; choose another')

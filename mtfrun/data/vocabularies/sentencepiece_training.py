@@ -101,7 +101,7 @@ def train_sentencepiece(
     Raises:
       DataError: there is no text, or too little for the size.
     """
-    with progress.working("reading texts", expected_bytes, "B") as reading:
+    with progress.Work("reading texts", expected_bytes, "B") as reading:
         sample = sample_of(sentences(_noted(texts, reading)), training.max_bytes)
     if not sample:
         raise DataError("there is no text to train a vocabulary on: choose another source or split")
