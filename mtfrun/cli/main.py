@@ -17,7 +17,7 @@ from mtfrun.cli.flags.command import Command
 from mtfrun.cli.joining import joined, may_follow
 from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.cli.program_dump import program_dump
-from mtfrun.cli.terminal.standard_error import unfailing_stderr
+from mtfrun.cli.terminal.standard_error import unfailing, unfailing_stderr
 from mtfrun.cli.terminal.standard_output import discard, named_stdout
 from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
 from mtfrun.configuration.files import require_gin_file
@@ -137,7 +137,7 @@ def _starting(*, says_so: bool) -> Iterator[None]:
     # `quiet_import` redirects the descriptor of standard error.
     with (
         open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,  # noqa: PTH123
-        progress.waiting(text, stream=stream),
+        progress.waiting(text, stream=unfailing(stream)),
     ):
         yield
 
