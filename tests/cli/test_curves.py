@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from mtfrun.cli.curves import chosen_steps, curve_table
 from mtfrun.rundir.written_curves import read_curves
 from tests.cli.command import error_line, mtfrun_here
 
 
 def test_the_numbers_of_training_and_evaluations_stand_in_one_table(
-    language_model_run: pathlib.Path,
+    language_model_run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     process = mtfrun_here("curves", f"--model_dir={language_model_run}")
     assert process.returncode == 0, process.stderr.decode()
     heading, *rows = process.stdout.decode().splitlines()
@@ -26,7 +29,10 @@ def test_the_numbers_of_training_and_evaluations_stand_in_one_table(
     assert "-" in rows[0].split() and f"{evaluation[2]:.4f}" in rows[1].split()
 
 
-def test_a_table_has_so_many_rows_with_the_evaluations_among_them() -> None:
+def test_a_table_has_so_many_rows_with_the_evaluations_among_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     train = {"loss": {step: 1.0 / step for step in range(100, 10_001, 100)}}
     evaluation = {"loss": {2100: 0.5, 10_000: 0.25}, "mnli/f1": {2100: 0.5}}
     heading, *rows = curve_table(train, evaluation, 6)
