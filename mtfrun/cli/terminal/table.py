@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"[*]?[-+]?[\d.,]+(e[-+]?\d+)?( ?[kMGT]?B?| [\w.]+/s|%)?|nan|inf|-?")
+# Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
+_NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")
 _GAP = "  "
 # A column of text is cut down to so many characters before others are left out.
-_LEAST_WIDTH = 24
+_LEAST_WIDTH = 40
 
 
 def terminal_columns() -> int | None:
@@ -32,8 +33,8 @@ def table_lines(
 ) -> list[str]:
     """Returns a heading and a line for every row, in aligned columns.
 
-    Columns of numbers stand to the right. In a narrow terminal the longest texts are cut in their
-    middle, then the last columns are left out, which a last line says.
+    Columns of numbers stand to the right. In a narrow terminal the longest texts are cut, paths of
+    variables at their start, then the last columns are left out, which a last line says.
 
     Args:
       headings: of the columns, the most important ones first.
@@ -65,22 +66,26 @@ def table_lines(
 
 
 def shortened(text: str, width: int) -> str:
-    """Returns a text of at most so many characters, with an ellipsis in its middle.
+    """Returns a text of at most so many characters, with an ellipsis where some are missing.
 
-    >>> shortened("decoder_stack/blocks/0/norm/scale", 20)
-    'decoder_s…norm/scale'
+    Of a path the end remains, of other texts both ends.
+
+    Examples:
+      >>> shortened("blocks/0/norm/scale", 14), shortened("a long sentence", 8)
+      ('…/0/norm/scale', 'a l…ence')
     """
     if len(text) <= width:
         return text
-    end = width // 2
+    end = width - 1 if "/" in text else width // 2
     return f"{text[: width - end - 1]}…{text[len(text) - end :]}"
 
 
 def number_text(value: float) -> str:
     """Returns a metric with four decimals or digits.
 
-    >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
-    ('2.3026', '1.234e-05', '123457')
+    Examples:
+      >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
+      ('2.3026', '1.234e-05', '123457')
     """
     if value and abs(value) < 1e-3:
         return f"{value:.3e}"
@@ -90,8 +95,9 @@ def number_text(value: float) -> str:
 def bytes_text(count: int) -> str:
     """Returns a size with a unit.
 
-    >>> bytes_text(999), bytes_text(2_340_000)
-    ('999 B', '2.3 MB')
+    Examples:
+      >>> bytes_text(999), bytes_text(2_340_000)
+      ('999 B', '2.3 MB')
     """
     size, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
