@@ -31,6 +31,7 @@ LEVELS = {
     "quiet": -2,  # one file, for the import of TensorFlow
     "processes": -1,  # without TensorFlow
     "configuration": -1,  # without TensorFlow
+    "progress": 0,  # without TensorFlow
     "pictures": -1,  # without TensorFlow
     "mtf": 0,
     "layers": 1,

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from mtfrun.api.build import Built
-from mtfrun.api.caching_progress import caching_progress
 from mtfrun.api.opening import Opened, opened, restored, trained_run
 from mtfrun.api.run import Run
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
@@ -28,7 +27,7 @@ def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
     """Trains and returns the run; see `mtfrun.train`."""
     run = RunDirectory(model_dir)
     command = ["mtfrun", "train", *settings.as_flags(), f"--model_dir={model_dir}"]
-    with one_line_errors(), caching_progress():
+    with one_line_errors():
         preparation = prepared(settings)
         result = run_training(preparation, run, command, choices)
     if result.signal is not None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.api.build import Built
-from mtfrun.api.caching_progress import caching_progress
 from mtfrun.configuration.one_line import one_line_errors
 from mtfrun.data import ImageData
 from mtfrun.errors import InputError
@@ -193,7 +192,7 @@ class Run:
         Raises:
           InputError: the split has no batch, or its data cannot be read.
         """
-        with self._in_use(), caching_progress():
+        with self._in_use():
             evaluation = self._evaluation if split is None else self._evaluation_of(split)
             evaluation.check_split()
             return evaluation(self.step)

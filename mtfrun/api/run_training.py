@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mtfrun import mtf, processes
+from mtfrun import mtf, processes, progress
 from mtfrun.api.build import Built, build
 from mtfrun.api.misfit import Configured, FormerConfig, explained_misfits
 from mtfrun.api.recorded_training import as_text, recorded, setup_of
@@ -69,11 +68,15 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
     """
     with config.exclusive():
         bindings = settings.parse()
-        with mtf.planned_meshes() if planned else contextlib.nullcontext():
+        with (
+            mtf.planned_meshes() if planned else contextlib.nullcontext(),
+            progress.waiting("building the model and its data"),
+        ):
             built = build()
             training = config.configured(Training, *built)
         check_taken(bindings, config.operative_config_text())
-        built.evaluation.check_split()
+        with progress.waiting("reading the first batch to evaluate"):
+            built.evaluation.check_split()
         texts = {
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
@@ -94,7 +97,7 @@ def run_training(
     training = prepared.training
     gpu = unused_gpu()
     for warning in [*misspelt_rules(prepared.built.experiment.mesh), *([gpu] if gpu else [])]:
-        _print_once(f"mtfrun: warning: {warning}")
+        progress.note(progress.warning(warning))
     texts = {**prepared.texts, "command": as_text(command)}
     former = FormerConfig(run.path, processes.by_first(lambda: FormerConfig.of(run.path).text))
     with contextlib.ExitStack() as stack:
@@ -130,9 +133,4 @@ def _restart(run: RunDirectory) -> None:
     if record.evaluations():
         record.add_evaluation(0, {})  # those before it are no longer the run's
     if directory is not None:
-        print(f"mtfrun: beginning again; the old checkpoints are in {directory}", file=sys.stderr)
-
-
-def _print_once(line: str) -> None:
-    if processes.is_first():
-        print(line, file=sys.stderr, flush=True)
+        progress.note(f"mtfrun: beginning again; the old checkpoints are in {directory}")

@@ -14,8 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from mtfrun import mtf, processes
-from mtfrun.api.caching_progress import caching_progress
+from mtfrun import mtf, processes, progress
 from mtfrun.api.opening import Opened, opened, restored, trained_run
 from mtfrun.api.recorded_training import setup_of
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
@@ -28,7 +27,6 @@ from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText
 from mtfrun.cli.output_lines import json_line, text_line
 from mtfrun.cli.plan import describe_dry_run
-from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
@@ -47,7 +45,7 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile)
     result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
     if result.signal is not None:
-        _print_once(f"mtfrun: stopped and saved at step {result.step}")
+        progress.note(f"mtfrun: stopped and saved at step {result.step}; the same command goes on")
         return 128 + result.signal
     return 0
 
@@ -65,16 +63,17 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
         for step in _restored(flags, built, run):
             metrics = built.evaluation(step, summaries, run=None if summaries is None else run)
             for line in routing_table(metrics):
-                _print_once(line)
+                progress.note(line)
             non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
             fields = {"step": step, **metrics, **dict.fromkeys(non_finite)}
             if processes.is_first():
                 print(json.dumps(fields, allow_nan=False), flush=True)
             if non_finite:
-                _print_once(
-                    f"mtfrun: error: step {step}: {', '.join(non_finite[:3])} "
+                line = progress.error(
+                    f"step {step}: {', '.join(non_finite[:3])} "
                     "infinite or not a number, null in the line above"
                 )
+                progress.note(line)
                 code = NON_FINITE
     return code
 
@@ -91,17 +90,18 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
         return 0
     truncated = 0
     with _output(flags.output) as file:
-        for record in inference.records(inputs, decoding_progress(len(inputs))):
+        for record in inference.records(inputs):
             truncated += bool(record.fields.get("truncated_tokens"))
             if flags.format == "text":
                 file.write(text_line(record.texts[0]))
             else:
                 file.write(json_line(record, step))
     if truncated:
-        _print_once(
-            f"mtfrun: warning: {truncated} prompt(s) have more tokens than the model reads: some "
+        line = progress.warning(
+            f"{truncated} prompt(s) have more tokens than the model reads: some "
             "of them were cut off; truncated_tokens in the output counts them"
         )
+        progress.note(line)
     return 0
 
 
@@ -124,19 +124,12 @@ NON_FINITE = 3
 def run_command(function: Function, flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Runs a command that imports TensorFlow and returns its exit code."""
     try:
-        with caching_progress():  # any command may need a cache that does not exist yet
-            return function(flags, command)
+        return function(flags, command)
     except NonFiniteError as error:
         if flags.debug:
             traceback.print_exc()
-        _print_once(f"mtfrun: error: {error}")
+        progress.note(progress.error(str(error)))
         return NON_FINITE
-
-
-def _print_once(line: str) -> None:
-    """Prints a line on standard error, of several processes in the first one only."""
-    if processes.is_first():
-        print(line, file=sys.stderr, flush=True)
 
 
 def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
@@ -153,7 +146,8 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
 def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Opened]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
     run = None if flags.model_dir is None else trained_run(flags.model_dir)
-    built = opened(run, settings_of(flags))
+    with progress.waiting("building the model and its data"):
+        built = opened(run, settings_of(flags))
     _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
         setup = setup_of(built.experiment, config.config_text(flags.gin_allow_imports))
@@ -194,7 +188,7 @@ def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Set
         run.record_command(command, setup)
     except RunDirError as error:
         problem, _, _ = str(error).partition("; ")
-        print(f"mtfrun: warning: {problem}; nothing is recorded there", file=sys.stderr)
+        progress.print_line(progress.warning(f"{problem}; nothing is recorded there"))
 
 
 @contextlib.contextmanager

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from mtfrun import processes
+from mtfrun import __version__, processes, progress
 from mtfrun.cli.errors import is_input_error
 from mtfrun.cli.flags import COMMANDS, parse_flags
 from mtfrun.cli.flags.command import Command
 from mtfrun.cli.joining import joined, may_follow
 from mtfrun.cli.launch.launched import end_with_launcher
 from mtfrun.cli.program_dump import program_dump
-from mtfrun.cli.terminal.standard_error import unfailing_stderr
+from mtfrun.cli.terminal.standard_error import unfailing, unfailing_stderr
 from mtfrun.cli.terminal.standard_output import discard, named_stdout
 from mtfrun.cli.terminal.warnings_as_lines import warnings_as_lines
 from mtfrun.configuration.files import require_gin_file
@@ -66,7 +67,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
         if processes.fail(line):  # not if the first process prints the same error
             if debug:
                 traceback.print_exc()
-            print(f"mtfrun: error: {line}", file=sys.stderr, flush=True)
+            progress.print_line(progress.error(line))
     else:
         code = FAILED
         # It may end this process: an error of TensorFlow because of a process that was lost.
@@ -109,7 +110,11 @@ def _parsed(arguments: list[str]) -> int:
 
 def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
     """Runs a command that needs TensorFlow, which takes seconds to import."""
-    with contextlib.nullcontext() if flags.debug else quiet_import():
+    with contextlib.ExitStack() as stack:
+        if "tensorflow" not in sys.modules:
+            stack.enter_context(_starting(says_so=flags.command == "train" and not flags.dry_run))
+        if not flags.debug:
+            stack.enter_context(quiet_import())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
 
         from mtfrun.cli import commands  # noqa: PLC0415 - imports TensorFlow
@@ -117,6 +122,24 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
         # CUDA logs a missing device as an error, which `quiet_import` drops.
         tf.config.list_physical_devices()
     return commands.run_command(called.load(), flags, command)
+
+
+@contextlib.contextmanager
+def _starting(*, says_so: bool) -> Iterator[None]:
+    """Shows that TensorFlow is being imported: on a terminal with the elapsed time.
+
+    Args:
+      says_so: whether to print a line in a pipe as well, for commands that take long.
+    """
+    text = f"mtfrun {__version__}: starting TensorFlow"
+    if says_so and not progress.is_terminal():
+        progress.note(text)
+    # `quiet_import` redirects the descriptor of standard error.
+    with (
+        open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,  # noqa: PTH123
+        progress.waiting(text, stream=unfailing(stream)),
+    ):
+        yield
 
 
 if __name__ == "__main__":

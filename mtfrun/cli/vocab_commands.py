@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from mtfrun.api.build import ROOTS
 from mtfrun.cli.terminal.terminable import terminable
@@ -15,8 +13,6 @@ from mtfrun.experiment import Experiment
 from mtfrun.experiment.experiment import ALL_DATA
 from mtfrun.experiment.inference import required
 from mtfrun.rundir import atomic_open
-
-EVERY_SECS = 10.0
 
 
 @terminable()
@@ -34,38 +30,10 @@ def train(flags: argparse.Namespace, _: Sequence[str]) -> int:
     required(data, Data, "Experiment.data", ALL_DATA)
     texts = data.source_texts(flags.split, flags.features.split(","))
     with atomic_open(flags.output) as file:  # before the training, which takes longer
-        model = train_sentencepiece(with_progress(texts), training)
+        model = train_sentencepiece(texts, training, data.expected_bytes(flags.split))
         file.buffer.write(model.proto)
     print(
         f"{flags.output}: {model.num_pieces:,} pieces, {model.characters_per_token:.2f} characters "
         f"a token on {model.num_bytes / 1e6:.1f} MB of text"
     )
     return 0
-
-
-def with_progress(
-    texts: Iterable[bytes], clock: Callable[[], float] = time.monotonic
-) -> Iterator[bytes]:
-    """Yields the texts and says on standard error how many bytes were read.
-
-    At most every ten seconds; and at the end, for training takes longer than reading.
-
-    Args:
-      texts: to be yielded.
-      clock: returns seconds.
-    """
-    num_bytes = 0
-    start = last = clock()
-    for text in texts:
-        yield text
-        num_bytes += len(text)
-        now = clock()
-        if now - last >= EVERY_SECS:
-            last = now
-            print(f"read {num_bytes / 1e6:.1f} MB of text", file=sys.stderr, flush=True)
-    secs = clock() - start
-    print(
-        f"read {num_bytes / 1e6:.1f} MB of text in {secs:.0f} s; training",
-        file=sys.stderr,
-        flush=True,
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -83,16 +85,47 @@ class Batches(Iterator[Batch]):
         return {name: count * per_row for (name, per_row), count in named}
 
 
-def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> Iterator[Batch]:
-    """Yields every row once, in order; rows of padding fill up the last batch.
+class CountedBatches(Iterator[Batch]):
+    """Batches that end, whose number is known: `operator.length_hint` says how many are left.
+
+    Args:
+      batches: the batches.
+      count: how many there are.
+    """
+
+    def __init__(self, batches: Iterable[Batch], count: int):
+        self._batches = iter(batches)
+        self._left = count
+
+    @classmethod
+    def chained(cls, parts: Sequence[Iterator[Batch]]) -> CountedBatches:
+        """Returns the batches of all parts, one after the other."""
+        return cls(itertools.chain.from_iterable(parts), sum(map(operator.length_hint, parts)))
+
+    def __next__(self) -> Batch:
+        """Returns the next batch."""
+        batch = next(self._batches)
+        self._left -= 1
+        return batch
+
+    def __length_hint__(self) -> int:
+        return self._left
+
+
+def every_row(rows: Rows, batch: int, max_rows: int | None = None) -> CountedBatches:
+    """Returns every row once, in order; rows of padding fill up the last batch.
 
     With `max_rows` only those that are `chosen`.
     """
     numbers = chosen(len(rows), max_rows)
-    for first in range(0, len(numbers), batch):
+
+    def taken(first: int) -> Batch:
         some = numbers[first : first + batch]
         values = rows.take(Selection(some, np.zeros_like(some)))
-        yield {name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()}
+        return {name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()}
+
+    starts = range(0, len(numbers), batch)
+    return CountedBatches(map(taken, starts), len(starts))
 
 
 def chosen(count: int, limit: int | None) -> np.ndarray:

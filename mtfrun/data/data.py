@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 import itertools
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data.batches import Batches
+from mtfrun.data.batches import Batches, CountedBatches
 from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, Feature
@@ -77,7 +78,9 @@ class Data(abc.ABC):
 
         By default the first ones. Batches that hold rows of similar length only may be more.
         """
-        return itertools.islice(self.evaluation(batch, split=split), max_batches)
+        batches = self.evaluation(batch, split=split)
+        first = itertools.islice(batches, max_batches)
+        return CountedBatches(first, min(max_batches, operator.length_hint(batches)))
 
     def by_task(self) -> Mapping[str, Data]:
         """Returns the data of every task that is evaluated by itself, by the task's name.
@@ -149,6 +152,10 @@ class Data(abc.ABC):
             f"{type(self).__name__} has no texts to train a vocabulary on: choose data made of a "
             "task, such as @data.LanguageModelData()"
         )
+
+    def expected_bytes(self, split: str) -> int | None:
+        """Returns about how many bytes `source_texts` has in all, None if that is not known."""
+        return None
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:
         """Returns the shape {batch, ...} of every feature of a batch of training."""

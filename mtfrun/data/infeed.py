@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -103,6 +104,11 @@ class Infeed:
             raise TypeError("only data.Batches have a position")
         self.close()
         self._batches.position = self._position = position
+
+    @property
+    def batches_left(self) -> int | None:
+        """How many batches have not been read, of data that end; None if that is not known."""
+        return operator.length_hint(self._batches) or None
 
     def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
         """Returns the features {steps, [outer_batch,] batch, ...} of the next batches.

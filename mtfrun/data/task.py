@@ -92,8 +92,8 @@ class Task:
 
     @property
     def title(self) -> str:
-        """The name, by default that of the source's class."""
-        return self.name or type(self.source).__name__
+        """The name, by default that of the source."""
+        return self.name or self.source.title
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
         """Returns the vocabulary of "inputs" or "targets".

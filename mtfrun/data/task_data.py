@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mtfrun.data.batches import Batches, chosen, every_row
+from mtfrun.data.batches import Batches, CountedBatches, chosen, every_row
 from mtfrun.data.cache_choice import EVERY_CACHE, CacheChoice, Cached
 from mtfrun.data.data import TextData
 from mtfrun.data.errors import DataError
@@ -149,6 +149,12 @@ class TaskData(TextData):
         texts = (row for task in self.task.tasks for row in task.texts(split, chosen))
         return itertools.chain.from_iterable(texts)
 
+    def expected_bytes(self, split: str) -> int | None:
+        """Returns the sum over the sources of all tasks."""
+        sizes = [task.source.expected_bytes(split) for task in self.task.tasks]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
     def text(self, split: str) -> bytes:
         """Returns the targets of a split, one document after the other."""
         if not self.has_text:
@@ -204,7 +210,7 @@ class TaskData(TextData):
         tasks = self.task.tasks
         # In a list, so that a split that cannot be read is an error now.
         batches = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
-        return itertools.chain.from_iterable(batches)
+        return CountedBatches.chained(batches)
 
     @abc.abstractmethod
     def _rows(self, task: Task, split: str) -> Rows:

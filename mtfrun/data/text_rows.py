@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mtfrun.data.batches import chosen, filled
+from mtfrun.data.batches import CountedBatches, chosen, filled
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.gather import Layout, Texts, lay_out
@@ -202,8 +202,8 @@ class PaddedRows(TextRows):
         return self._layouts.densities(self._examples, len(self))
 
 
-def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> Iterator[Batch]:
-    """Yields every example once, in batches of examples of similar length, the shortest first.
+def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> CountedBatches:
+    """Returns every example once, in batches of examples of similar length, the shortest first.
 
     Features are as long as the longest text of the batch needs, rounded up by `bucket`: a program
     is compiled for each combination of lengths. Rows of zeros fill up its last batch. With
@@ -218,15 +218,20 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
     combinations, of_example = np.unique(buckets, axis=0, return_inverse=True)
     examples = numbers[np.argsort(of_example.reshape(-1), kind="stable")]
     stops = np.cumsum(np.bincount(of_example.reshape(-1)))
-    for combination, group in zip(
-        combinations.tolist(), np.split(examples, stops[:-1]), strict=True
-    ):
-        lengths = dict(zip(names, combination, strict=True))
-        for first in range(0, group.size, batch):
-            values = rows.take_short(group[first : first + batch], lengths)
-            yield {
-                name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()
-            }
+    parts = [
+        (dict(zip(names, combination, strict=True)), group[first : first + batch])
+        for combination, group in zip(
+            combinations.tolist(), np.split(examples, stops[:-1]), strict=True
+        )
+        for first in range(0, group.size, batch)
+    ]
+
+    def taken(part: tuple[Mapping[str, int], np.ndarray]) -> Batch:
+        lengths, some = part
+        values = rows.take_short(some, lengths)
+        return {name: filled(value, batch, rows.padding_of(name)) for name, value in values.items()}
+
+    return CountedBatches(map(taken, parts), len(parts))
 
 
 class _Examples(abc.ABC):

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mtfrun import progress
 from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
-from mtfrun.data.cache_progress import Building, present_progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
 
@@ -179,24 +179,19 @@ def _write_texts(
 ) -> dict[str, Any]:
     """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts and hashes."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
-    progress = present_progress()
-    expected = None if progress is None else task.source.expected_bytes(split)
-    try:
-        with _Writer(work, directory, vocabularies) as writer:
-            for chunk in _chunks(task, split, features):
-                writer.write(chunk)
-                if progress is not None:
-                    counts = (writer.examples, writer.text_bytes)
-                    progress(Building(task.title, split, *counts, expected))
-            if not writer.tokens:
-                raise DataError(
-                    f'split "{split}" of {task.source} holds nothing; choose another source or '
-                    "split"
-                )
-            return {**writer.finish(), "grain": importlib.metadata.version("grain")}
-    finally:
-        if progress is not None:
-            progress(None)
+    expected = task.source.expected_bytes(split)
+    with (
+        progress.Work(f"caching {task.title} {split}", expected, "B") as caching,
+        _Writer(work, directory, vocabularies) as writer,
+    ):
+        for chunk in _chunks(task, split, features):
+            writer.write(chunk)
+            caching.move_to(writer.text_bytes, f"{writer.examples:,} examples")
+        if not writer.tokens:
+            raise DataError(
+                f'split "{split}" of {task.source} holds nothing; choose another source or split'
+            )
+        return {**writer.finish(), "grain": importlib.metadata.version("grain")}
 
 
 class _Chunk(NamedTuple):

@@ -16,6 +16,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Images, Inference, Progress, Record, Source, required
 from mtfrun.models import ImageModel
+from mtfrun.progress import Work
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
 
@@ -102,7 +103,14 @@ class Classification(Inference):
                 fields_of_images.append(fields)
                 yield image
 
-        predictions = self(pixels(), progress)
+        with Work("classifying", len(inputs), "images") as work:
+
+            def report(done: int) -> None:
+                work.move_to(done)
+                if progress is not None:
+                    progress(done)
+
+            predictions = self(pixels(), report)
         return [
             _record(fields, prediction)
             for fields, prediction in zip(fields_of_images, predictions, strict=True)

@@ -17,6 +17,7 @@ from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import Inference, Progress, Record, Source, required
 from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
+from mtfrun.progress import Work
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
 
@@ -149,7 +150,10 @@ class Decoding(Inference):
             )
         batches = list(self._batches(rows))
         threads = number_of_threads(self.experiment.mesh, self.concurrent_batches)
-        with mapping(threads) as map_batches:
+        with (
+            Work("decoding", len(prompts), "prompts") as work,
+            mapping(threads) as map_batches,
+        ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)
             for batch, (ids, scores, finished) in zip(batches, results, strict=True):
                 for i, line in enumerate(batch.lines):
@@ -157,6 +161,7 @@ class Decoding(Inference):
                     answers[line] = self._answer(
                         prompts[line], rows[line], hypotheses[: self.num_outputs]
                     )
+                work.move_to(len(answers))
                 if progress is not None:
                     progress(len(answers))
         return [answers[line] for line in range(len(prompts))]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mtfrun import evaluation
+from mtfrun import evaluation, progress
 from mtfrun.data import DataError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
@@ -106,7 +107,7 @@ class Evaluation:
           before_batch: called before every batch; may raise to stop.
           run: where decodes and predictions are kept; None keeps none.
         """
-        own, metrics = self._own_metrics(before_batch)
+        own, metrics = self._own_metrics(step, before_batch)
         is_finite = all(map(math.isfinite, own.values.values()))
         evaluated = Evaluated(
             own.values, own.tables, summaries is not None, progress=lambda _: before_batch()
@@ -116,7 +117,8 @@ class Evaluation:
         records: list[Mapping[str, object]] = []
         for measurement in self._measurements:
             if is_finite or not measurement.uses_model:
-                measured = measurement(evaluated)
+                with progress.waiting(f"measuring {type(measurement).__name__}"):
+                    measured = measurement(evaluated)
                 metrics |= measured.metrics
                 texts |= measured.texts
                 images |= measured.images
@@ -136,18 +138,27 @@ class Evaluation:
         return metrics
 
     def _own_metrics(
-        self, before_batch: Callable[[], None]
+        self, step: int, before_batch: Callable[[], None]
     ) -> tuple[evaluation.Measured, dict[str, float]]:
         """Returns the model's metrics over all examples, and with them those of every task."""
-        sums = {
-            name: self._evaluator.sums(
-                self._experiment.evaluation_infeed(
-                    self._batch_size, self._split, self._max_batches, data=data
-                ),
-                before_batch,
+        infeeds = {
+            name: self._experiment.evaluation_infeed(
+                self._batch_size, self._split, self._max_batches, data=data
             )
             for name, data in self._experiment.data.by_task().items()
         }
+        batches = sum(infeed.batches_left or 0 for infeed in infeeds.values())
+        with progress.Work(f"evaluating step {step}", batches, "batches") as evaluating:
+            begun = itertools.count()
+
+            def begin_batch() -> None:
+                before_batch()
+                evaluating.move_to(next(begun))
+
+            sums = {
+                name: self._evaluator.sums(infeed, begin_batch) for name, infeed in infeeds.items()
+            }
+            evaluating.advance()
         own = self._evaluator.means(evaluation.Sums.over(sums.values()))
         metrics = dict(own.values)
         for name, of_task in sums.items():

@@ -12,6 +12,7 @@ from mtfrun.data import TARGETS, PromptLimits, ScoredRow, TextData, padded
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.inference import required
 from mtfrun.models import TextModel
+from mtfrun.progress import Work
 
 
 class Score(NamedTuple):
@@ -65,12 +66,14 @@ class Scoring:
         for i, row in enumerate(rows):
             by_lengths.setdefault(tuple(row.lengths.items()), []).append(i)
         scores: dict[int, Score] = {}
-        for lengths, lines in by_lengths.items():
-            for start in range(0, len(lines), self._batch_size):
-                batch = lines[start : start + self._batch_size]
-                log_probs = self._batch([rows[i].features for i in batch], dict(lengths))
-                for i, log_probs_of_row in zip(batch, log_probs, strict=True):
-                    scores[i] = self._score(rows[i], log_probs_of_row)
+        with Work("scoring", len(pairs), "pairs") as work:
+            for lengths, lines in by_lengths.items():
+                for start in range(0, len(lines), self._batch_size):
+                    batch = lines[start : start + self._batch_size]
+                    log_probs = self._batch([rows[i].features for i in batch], dict(lengths))
+                    for i, log_probs_of_row in zip(batch, log_probs, strict=True):
+                        scores[i] = self._score(rows[i], log_probs_of_row)
+                    work.move_to(len(scores))
         return [scores[i] for i in range(len(rows))]
 
     def _score(self, row: ScoredRow, log_probs: np.ndarray) -> Score:

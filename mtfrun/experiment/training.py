@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf, optim, pictures, processes, training
+from mtfrun import mtf, optim, pictures, processes, progress, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.header import header_of
 from mtfrun.experiment.recording import Recording
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
 from mtfrun.rundir import RunDirectory, Summaries, package_versions
@@ -144,7 +145,7 @@ class Training:
                     recording,
                 ],
                 warm_start=self.experiment.warm_start,
-                texts=texts,
+                description=training.Description(texts or {}, header_of(self, run)),
                 metadata=metadata,
             )
         recording.ended(result)
@@ -169,6 +170,10 @@ class _DrawingMesh(training.Action):
         context.summaries.image("mesh", pictures.as_pixels(figure), context.step)
 
 
+# Metrics whose best value is shown in a colour, and the sign with which larger is better.
+_DIRECTIONS = {"loss": -1.0, "accuracy": 1.0}
+
+
 class _Evaluating(training.Action):
     """Evaluates before, during and after training, in the context `averaged`; a signal ends it."""
 
@@ -189,6 +194,7 @@ class _Evaluating(training.Action):
         self._summaries = summaries
         self._record = run.record()
         self._averaged = averaged
+        self._best: dict[str, float] = {}
 
     def is_missing(self, step: int) -> bool:
         steps = processes.by_first(lambda: [e.step for e in self._record.evaluations()])
@@ -204,5 +210,16 @@ class _Evaluating(training.Action):
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
         if processes.is_first():
             self._record.add_evaluation(context.step, brief)
-        values = [f"{name} {value:.4f}" for name, value in brief.items()]
-        context.note("  ".join([f"eval step {context.step}", *values]))
+        fields: list[tuple[str, progress.Style | None]] = [(f"eval step {context.step}", "bold")]
+        for name, value in brief.items():
+            fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
+        context.note(progress.laid_out(fields, indent=4))
+
+    def _is_best(self, name: str, value: float) -> bool:
+        """Returns whether a loss or accuracy is better than all before, in this process."""
+        sign = _DIRECTIONS.get(name)
+        if sign is None:
+            return False
+        best = self._best.get(name)
+        self._best[name] = sign * value if best is None else max(best, sign * value)
+        return best is not None and sign * value > best

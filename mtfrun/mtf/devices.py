@@ -73,6 +73,23 @@ def describe_devices(names: Sequence[str]) -> str:
     return text + " (simulated)" * simulated
 
 
+def describe_hardware(names: Sequence[str]) -> str:
+    """Returns what the devices are: "NVIDIA H100 80GB HBM3", or "2 cores" for CPUs.
+
+    Nothing where TensorFlow does not know.
+    """
+    kind = _kind(names[0])
+    if kind == "CPU":
+        count = len(os.sched_getaffinity(0))
+        return f"{count} core" + "s" * (count != 1)
+    physical = tf.config.list_physical_devices(kind)
+    models = [
+        tf.config.experimental.get_device_details(physical[_number(name)]).get("device_name", "")
+        for name in names
+    ]
+    return ", ".join(sorted({model for model in models if model}))
+
+
 def nvidia_traces() -> list[str]:
     """Returns the signs of an NVIDIA GPU on this machine: device files, or `nvidia-smi`."""
     files = sorted(str(path) for path in pathlib.Path("/dev").glob("nvidia[0-9]*"))

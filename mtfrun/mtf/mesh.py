@@ -134,10 +134,10 @@ class Mesh:
         return self.devices[0].startswith("CPU")
 
     def describe_devices(self) -> str:
-        """Returns a text such as "devices: GPU:0" or "mesh data:2,model:1 on GPU:0..1"."""
+        """Returns a text such as "GPU:0" or "mesh data:2,model:1 on GPU:0..1"."""
         names = describe_devices(self.devices)
         if self.size == 1:
-            return f"devices: {names}"
+            return names
         count = processes.count()
         of_each = f" of each of {count} processes" if count > 1 else ""
         return f"mesh {self.shape.to_string.replace(';', ',')} on {names}{of_each}"

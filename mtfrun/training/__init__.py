@@ -2,7 +2,7 @@
 
 from mtfrun.training.actions import Action, ActionContext, check_actions
 from mtfrun.training.histograms import Histograms
-from mtfrun.training.loop import TrainResult, train
+from mtfrun.training.loop import Description, TrainResult, train
 from mtfrun.training.options import CheckpointOptions, TrainOptions
 from mtfrun.training.saving import Metadata
 from mtfrun.training.state import TrainState
@@ -12,6 +12,7 @@ __all__ = [
     "Action",
     "ActionContext",
     "CheckpointOptions",
+    "Description",
     "Histograms",
     "Metadata",
     "TrainOptions",

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
 from mtfrun.errors import InputError
+from mtfrun.progress import waiting
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
 from mtfrun.training.curves import (
@@ -39,6 +40,20 @@ WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
 
 
 @dataclasses.dataclass(frozen=True)
+class Description:
+    """What is shown of a training.
+
+    Attributes:
+      texts: Markdown by tag, for TensorBoard: the configuration, the command.
+      header: lines by their labels, printed when there is data and before the first step; a line
+        about that step is added.
+    """
+
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    header: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainResult:
     """Result of a call of `train`.
 
@@ -61,7 +76,7 @@ def train(
     *,
     actions: Sequence[Action] = (),
     warm_start: WarmStarting | None = None,
-    texts: Mapping[str, str] | None = None,
+    description: Description | None = None,
     metadata: Metadata | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainResult:
@@ -81,7 +96,7 @@ def train(
       actions: called periodically, after checkpoints that are due at the same step.
       warm_start: called if the run has no checkpoint yet; it may set the variables, and returns a
         report to print, or None.
-      texts: Markdown texts by tag, for TensorBoard: the configuration, the command.
+      description: what is shown of the training before its first step.
       metadata: more of the checkpoints' manifests.
       clock: returns the time in seconds.
 
@@ -103,12 +118,16 @@ def train(
                 return TrainResult(first_step, {}, None)
         summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         signals = stack.enter_context(StopSignals())
-        for tag, text in (texts or {}).items():
+        description = description or Description()
+        for tag, text in description.texts.items():
             summaries.text(tag, text, first_step)
-        if first_step and not is_finished:
-            progress.note(f"going on from step {first_step} of {run.path}")
+        start = f"step {first_step:,} of {options.train_steps:,}"
+        if first_step:
+            start = f"going on from {start}"
         elif loop.warm_start is not None:
-            progress.note(f"warm start: {loop.warm_start}")
+            start += f", warm start: {loop.warm_start}"
+        lines = {**description.header, "start": start}
+        loop.announce = lambda: progress.header(lines)
         return loop.run(progress, summaries, signals)
 
 
@@ -169,13 +188,16 @@ class _Loop:
         self._device_secs = 0.0  # of the last visit
         self._values: Mapping[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
+        self.announce: Callable[[], None] = lambda: None  # called before the first step
         self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
         self.warm_start: object = None
 
     def restore(self, warm_start: WarmStarting | None) -> int:
         """Initialises the state, or restores the newest good checkpoint, and returns its step."""
-        self._state.initialize()
-        step = self._saving.restore()
+        with waiting("initialising the variables"):
+            self._state.initialize()
+        with waiting("restoring the newest checkpoint"):
+            step = self._saving.restore()
         if step is None and warm_start is not None:
             model = self._state.model
             self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
@@ -207,6 +229,7 @@ class _Loop:
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
+            signals.finishing = f"step {step + count:,}"
             with self._profiled():
                 history = self._visit(count)
             secs, waited = self._clock() - start, self._infeed.wait_secs - waited
@@ -275,20 +298,25 @@ class _Loop:
     def _visit(self, count: int) -> History:
         """Trains for `count` steps and returns their history as numpy arrays."""
         self._features = {}  # frees their memory before the next ones are made
-        features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
+        reading = waiting("reading the first batches")
+        with contextlib.nullcontext() if self._visits else reading:
+            features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
             raise InputError(
                 "the training data has come to an end: Data.train must return endless batches"
             )
         self._features, self._last_index = features, count - 1
-        if not self._visits:
-            # Not before, so that data that cannot be read are an error of one line.
-            self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
+        is_first = not self._visits
+        if is_first:
+            # Not before, so that data that cannot be read are an error of one line.
+            self.announce()
         self._visits += 1
-        start = self._clock()
-        history: History = mtf.to_numpy(self._steps_function(features, num_steps))
-        self._device_secs = self._clock() - start
+        compiling = waiting("compiling the training step", "compiled the training step")
+        with compiling if is_first else contextlib.nullcontext():
+            start = self._clock()
+            history: History = mtf.to_numpy(self._steps_function(features, num_steps))
+            self._device_secs = self._clock() - start
         return {**with_norms(history, self._norms), **padding_history(self._padding())}
 
     def _last_batch(self) -> Features:

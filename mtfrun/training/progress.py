@@ -1,4 +1,4 @@
-"""Progress line and progress bar of training."""
+"""Header, progress line and progress bar of training."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from tqdm import tqdm
-
-from mtfrun import processes
+from mtfrun import progress
 from mtfrun.models import Reporting
+from mtfrun.progress.lines import duration
 from mtfrun.training.pace import DATA_WAIT
 
 # The least share of the time that a line mentions.
 _LEAST_WAIT = 0.01
+_LABEL_WIDTH = 12
+_INDENT = 4
 
 
 class Progress:
@@ -36,50 +37,62 @@ class Progress:
     ):
         self._reporting = reporting
         self._stream = stream or sys.stderr
+        self._first_step = first_step
         self._train_steps = train_steps
-        self._bar = tqdm(
-            total=train_steps,
-            initial=first_step,
-            unit="step",
-            file=self._stream,
-            disable=not (self._stream.isatty() and processes.is_first()),
-            leave=False,
-        )
+        self._work: progress.Work | None = None
+
+    def header(self, labelled: Mapping[str, str]) -> None:
+        """Prints a line for each text, after its label."""
+        for label, text in labelled.items():
+            name = progress.styled(f"{label:<{_LABEL_WIDTH}}", "bold", self._stream)
+            self.note(f"{name}{text}")
 
     def advance(self, steps: int) -> None:
-        """Advances the bar."""
-        self._bar.update(steps)
+        """Advances the bar, which appears at the first call: compiling tells nothing of the end."""
+        if self._work is None:
+            self._work = progress.Work(
+                "training",
+                self._train_steps,
+                "steps",
+                done=self._first_step + steps,
+                has_lines=False,
+                stream=self._stream,
+            )
+        else:
+            self._work.advance(steps)
 
     def line(self, step: int, values: Mapping[str, float]) -> None:
         """Prints "step 300/2000  loss 2.31  lr 1e-03  41.2k tok/s  eta 1:20".
 
         If the devices wait for data 1 % of the time or more, "data wait 12%" stands before the eta.
         """
-        parts = [f"step {step}/{self._train_steps}"]
-        parts += [
-            f"{name} {values[name]:.4f}" for name in self._reporting.progress if name in values
+        fields: list[tuple[str, progress.Style | None]] = [
+            (f"step {step}/{self._train_steps}", "bold")
         ]
-        parts.append(f"lr {values['learning_rate']:.2e}")
+        fields += [
+            (f"{name} {values[name]:.4f}", None)
+            for name in self._reporting.progress
+            if name in values
+        ]
+        fields.append((f"lr {values['learning_rate']:.2e}", None))
         rate = values.get("perf/steps_per_sec", 0.0)
         if self._reporting.rate in values:
             speed = _short(values[self._reporting.rate])
-            parts.append(f"{speed} {self._reporting.short_unit}/s")
+            fields.append((f"{speed} {self._reporting.short_unit}/s", None))
         if values.get(DATA_WAIT, 0.0) >= _LEAST_WAIT:
-            parts.append(f"data wait {values[DATA_WAIT]:.0%}")
+            fields.append((f"data wait {values[DATA_WAIT]:.0%}", "yellow"))
         if rate:
-            parts.append(f"eta {_duration((self._train_steps - step) / rate)}")
-        self.note("  ".join(parts))
+            fields.append((f"eta {duration((self._train_steps - step) / rate)}", None))
+        self.note(progress.laid_out(fields, indent=_INDENT, stream=self._stream))
 
     def note(self, text: str) -> None:
         """Prints a line above the bar; of several processes only the first one does."""
-        if not processes.is_first():
-            return
-        tqdm.write(text, file=self._stream)
-        self._stream.flush()
+        progress.note(text, self._stream)
 
     def close(self) -> None:
         """Removes the bar."""
-        self._bar.close()
+        if self._work is not None:
+            self._work.close()
 
 
 def _short(number: float) -> str:
@@ -88,10 +101,3 @@ def _short(number: float) -> str:
         if number >= size:
             return f"{number / size:.1f}{letter}"
     return f"{number:.0f}"
-
-
-def _duration(secs: float) -> str:
-    """Returns "1:20" for 80 seconds."""
-    minutes, seconds = divmod(round(secs), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 from mtfrun import processes
+from mtfrun.progress import is_terminal, present_work
 
+_STANDARD_ERROR = 2
+# To the first column, then "Erase in Display", ECMA-48, section 8.3.39: bars and "^C" disappear.
+_CLEAR_BELOW = "\r\x1b[J"
 # Ends the thread that reads the numbers of signals.
 _NO_SIGNAL = b"\0"
 
@@ -24,20 +29,22 @@ class Stopped(Exception):
 class StopSignals:
     """Records SIGTERM, SIGINT and SIGHUP inside the block, so that work can be finished and saved.
 
-    See `handled` for the effect of a second signal.
+    See `handled` for the effect of a second signal, and for the line that acknowledges the first.
 
     Attributes:
+      finishing: what is finished after a signal, for that line: "step 120".
       received: the number of the first signal when `agree` was last called, or None. Of several
         processes it is the same in all.
     """
 
     def __init__(self) -> None:
+        self.finishing: str | None = None
         self.received: int | None = None
         self._recorded: int | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> StopSignals:
-        self._stack.enter_context(handled(self._record))
+        self._stack.enter_context(handled(self._record, acknowledgement=self._acknowledgement))
         return self
 
     def __exit__(
@@ -60,25 +67,36 @@ class StopSignals:
         if self.agree() is not None:
             raise Stopped
 
+    def _acknowledgement(self) -> str:
+        work = present_work()
+        if work is not None:
+            return f"interrupted while {work}, saving"
+        return f"finishing {self.finishing}, saving" if self.finishing else "saving"
+
     def _record(self, number: int, _: FrameType | None) -> None:
         self._recorded = self._recorded or number
 
 
 @contextlib.contextmanager
 def handled(
-    handler: Handler, *, before_exit: Callable[[], object] = lambda: None
+    handler: Handler,
+    *,
+    acknowledgement: Callable[[], str],
+    before_exit: Callable[[], object] = lambda: None,
 ) -> Iterator[None]:
     """Calls `handler` for SIGTERM, SIGINT and SIGHUP in the block; a second one ends the process.
 
     Python calls handlers between bytecodes only: they wait for native code to return, which may
-    take minutes. A thread receives the numbers of the signals too, and ends the process at the
-    second SIGTERM or SIGINT, without delay, with the exit code 128 + number. SIGHUP is never the
-    second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP that is
-    ignored, as with `nohup`, remains ignored. In another thread than the main one, where Python
-    allows no handlers, it does nothing.
+    take minutes. A thread receives the numbers of the signals too. The first one is acknowledged by
+    a line at once, in the handler or in the thread, whichever runs first. The thread ends the
+    process at the second SIGTERM or SIGINT, without delay, with the exit code 128 + number. SIGHUP
+    is never the second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP
+    that is ignored, as with `nohup`, remains ignored. In another thread than the main one, where
+    Python allows no handlers, it does nothing.
 
     Args:
       handler: called in the main thread.
+      acknowledgement: returns what happens now: "finishing step 120, saving".
       before_exit: called in the thread before a second signal ends the process; no block is left
         then, so that nothing else removes temporary files.
     """
@@ -90,12 +108,16 @@ def handled(
         numbers.append(signal.SIGHUP)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    watcher = threading.Thread(
-        target=_exit_at_second_signal, args=[reader, before_exit], daemon=True
-    )
+    acknowledge = _Acknowledge(acknowledgement)
+
+    def acknowledged(number: int, frame: FrameType | None) -> None:
+        acknowledge()
+        handler(number, frame)
+
+    watcher = threading.Thread(target=_watch, args=[reader, acknowledge, before_exit], daemon=True)
     watcher.start()
     former_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    former_handlers = {number: signal.signal(number, handler) for number in numbers}
+    former_handlers = {number: signal.signal(number, acknowledged) for number in numbers}
     try:
         yield
     finally:
@@ -108,7 +130,19 @@ def handled(
         os.close(reader)
 
 
-def _exit_at_second_signal(reader: int, before_exit: Callable[[], object]) -> None:
+class _Acknowledge:
+    """Prints a line at the first call, from whatever thread."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        self._text = text
+        self._first = threading.Lock()  # is never released
+
+    def __call__(self) -> None:
+        if self._first.acquire(blocking=False):
+            _print_at_once(f"mtfrun: {self._text()}; again to stop now")
+
+
+def _watch(reader: int, acknowledge: Callable[[], None], before_exit: Callable[[], object]) -> None:
     """Reads the numbers of signals from a pipe until one of them is 0."""
     signals = 0
     while (byte := os.read(reader, 1)) != _NO_SIGNAL:
@@ -118,4 +152,18 @@ def _exit_at_second_signal(reader: int, before_exit: Callable[[], object]) -> No
                 before_exit()
             finally:
                 os._exit(128 + number)
-        signals += number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            acknowledge()
+            signals += 1
+
+
+def _print_at_once(line: str) -> None:
+    """Prints a line on standard error, of several processes in the first one only.
+
+    Past `sys.stderr`, whose lock the interrupted code may hold; over a bar, which is drawn anew.
+    """
+    if not processes.is_first():
+        return
+    clear = _CLEAR_BELOW if is_terminal(sys.__stderr__) else ""
+    with contextlib.suppress(OSError):  # the terminal was closed
+        os.write(_STANDARD_ERROR, f"{clear}{line}\n".encode())

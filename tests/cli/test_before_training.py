@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from mtfrun.cli.main import main
+from mtfrun.progress import work
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
+from tests.progress.terminals import without_colours
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,12 @@ def test_lines_of_evaluations_stand_above_the_progress_bar(
 ) -> None:
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(work, "_BAR_DELAY_SECS", 0.0)
     train = ["train", *flags, f"--model_dir={tmp_path}/run", "--gin.EVAL_EVERY=1"]
     assert main(train) == 0
-    lines = terminal.getvalue().split("\n")
-    assert any("step/s" in line for line in lines), "there is a bar"
+    lines = without_colours(terminal.getvalue()).split("\n")
+    assert any("of 2 steps  eta" in line for line in lines), "there is a bar"
     evaluations = [line for line in lines if "eval step" in line]
     assert len(evaluations) == 3  # at steps 0, 1 and 2
     for line in evaluations:

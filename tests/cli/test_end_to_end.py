@@ -14,11 +14,13 @@ import sys
 import numpy as np
 import pytest
 
+from mtfrun import __version__
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import (
     ROOT,
     environment,
     error_line,
+    header_of,
     mtfrun,
     mtfrun_here,
     succeeded,
@@ -47,10 +49,25 @@ def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathl
 
 def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: list[str]) -> None:
     process = mtfrun("train", *flags, f"--model_dir={trained}", "--gin.TRAIN_STEPS=3")
+    assert process.returncode == 0, process.stderr.decode()
     lines = process.stderr.decode().splitlines()
-    assert [line.split("  ")[0] for line in lines] == [
-        f"going on from step 2 of {trained}",
-        "devices: CPU:0",
+    assert lines[0] == f"mtfrun {__version__}: starting TensorFlow"
+    header = header_of(process)
+    assert header == {
+        "run": str(trained),
+        "devices": f"CPU:0, {len(os.sched_getaffinity(0))} cores",
+        "model": "DecoderOnly, 10,832 parameters; Adafactor",
+        "data": "LanguageModelData of TextFiles",
+        "vocabulary": "ByteVocabulary, 384 ids",
+        "batch": "8 rows of 32: 256 tokens a step; 768 tokens in all",
+        "curves": header["curves"],
+        "start": "going on from step 2 of 3",
+    }
+    assert header["curves"].endswith(f"tensorboard --logdir {trained}")
+    assert re.fullmatch(r"compiled the training step in \d+ s", lines[len(header) + 2])
+    after = [line.split("  ")[0] for line in lines[len(header) + 1 :]]
+    assert [after[0], *after[2:]] == [
+        "compiling the training step",
         "step 3/3",
         "eval step 3",
     ]
@@ -65,8 +82,8 @@ def test_a_new_run_starts_from_another_ones_checkpoint(
     path = trained / "checkpoints/ckpt-2"
     process = mtfrun_here("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
     assert process.returncode == 0, process.stderr.decode()
-    first_line = process.stderr.decode().splitlines()[0]
-    assert re.fullmatch(rf"warm start: \d+ variables from {path}", first_line)
+    origin = header_of(process)["start"]
+    assert re.fullmatch(rf"step 0 of 1, warm start: \d+ variables from {path}", origin)
 
 
 def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None:
@@ -241,10 +258,11 @@ def test_a_signal_saves_and_the_run_goes_on(
         text=True,
     )
     assert process.stderr is not None
-    assert process.stderr.readline() == "devices: CPU:0\n"
-    assert process.stderr.readline().startswith("step 1/100000")
+    while not (line := process.stderr.readline()).startswith("step 1/100000"):
+        assert line, "the process ended too early"
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)
+    assert re.search(r"^mtfrun: finishing step \d+, saving; again to stop now$", stderr, re.M)
     assert process.returncode == code, stderr
     stopped = re.search(r"stopped and saved at step (\d+)", stderr)
     assert stopped and (run / f"checkpoints/ckpt-{stopped[1]}.json").exists()

@@ -32,8 +32,8 @@ FILES = {
 VERBOSE_DECODE = [
     sys.executable,
     "-c",
-    "import sys; from mtfrun.cli import main; from mtfrun.cli.terminal import decoding_progress; "
-    "decoding_progress.EVERY_SECS = 0.0; sys.exit(main.main())",
+    "import sys; from mtfrun.cli import main; from mtfrun.progress import work; "
+    "work.LINE_SECS = 0.0; sys.exit(main.main())",
     "decode",
 ]
 
@@ -164,10 +164,10 @@ def test_a_signal_leaves_no_file_under_the_final_name(
     )
     assert process.stderr is not None
     line = process.stderr.readline()
-    while b"decoded" not in line:
+    while b"decoding" not in line:
         assert line, "the process ended too early"
         line = process.stderr.readline()
-    done, total = map(int, line.split()[1].split(b"/"))
+    done, total = (int(x) for x in line.replace(b",", b"").split() if x.isdigit())
     assert 0 < done < total == 20_000, "the process is in the middle of the file"
     assert list(tmp_path.glob(".answers.jsonl.*"))
     process.send_signal(number)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
+from tests.cli.command import error_line, header_of, mtfrun_here, succeeded, tiny_experiment
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,9 @@ def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
     succeeded(process)
     lines = process.stderr.decode().splitlines()
     assert lines[0] == f"mtfrun: beginning again; the old checkpoints are in {run}/checkpoints.1"
-    assert lines[1].startswith("warm start: ")
-    assert lines[1].endswith(f" variables from {language_model_run}/checkpoints/ckpt-2")
-    assert lines[2] == "devices: CPU:0"
-    assert lines[3].startswith("step 1/1  loss ")
+    origin = header_of(process)["start"]
+    assert origin.startswith("step 0 of 1, warm start: ")
+    assert origin.endswith(f" variables from {language_model_run}/checkpoints/ckpt-2")
     assert files(run / "checkpoints.1") == before
     assert [path.name for path in run.glob("checkpoints/*.json")] == ["ckpt-1.json"]
 

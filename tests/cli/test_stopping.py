@@ -42,19 +42,36 @@ def _signalling(
     return wrapped
 
 
+def _without_progress(process: subprocess.CompletedProcess[bytes]) -> list[bytes]:
+    """Returns the lines on standard error but for those of work that took long enough for some."""
+    lines = process.stderr.splitlines()
+    return [x for x in lines if not x.startswith((b"decoding: ", b"scoring: ", b"evaluating "))]
+
+
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_an_evaluation_ends_between_batches(
-    number: int, code: int, language_model_run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    number: int,
+    code: int,
+    language_model_run: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(Infeed, "next", _signalling(Infeed.next, number, 2, calls))
     process = mtfrun_here("eval", f"--model_dir={language_model_run}")
-    assert (process.returncode, process.stdout, process.stderr) == (code, b"", b"")
+    assert (process.returncode, process.stdout, _without_progress(process)) == (code, b"", [])
     assert len(calls) == 2
+    acknowledged = capfd.readouterr().err
+    assert "mtfrun: interrupted while evaluating step 2, stopping; again to stop now\n" in (
+        acknowledged
+    )
 
 
 def test_decoding_ends_between_batches_and_leaves_no_file(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    language_model_run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     calls: list[int] = []
     search = _signalling(Decoding._search_batch, signal.SIGTERM, 2, calls)
@@ -70,7 +87,8 @@ def test_decoding_ends_between_batches_and_leaves_no_file(
         f"--output={output}",
     ]
     process = mtfrun_here(*decode)
-    assert (process.returncode, process.stderr) == (143, b"")
+    assert (process.returncode, _without_progress(process)) == (143, [])
+    assert "mtfrun: interrupted while decoding, stopping; again" in capfd.readouterr().err
     assert len(calls) == 2 and list(output.parent.iterdir()) == []
 
 
@@ -82,7 +100,7 @@ def test_scoring_ends_between_batches(
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("the\tquick\n" * 40)
     process = mtfrun_here("score", f"--model_dir={language_model_run}", f"--input={pairs}")
-    assert (process.returncode, process.stdout, process.stderr) == (130, b"", b"")
+    assert (process.returncode, process.stdout, _without_progress(process)) == (130, b"", [])
     assert len(calls) == 2
 
 
@@ -103,7 +121,9 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     train = [*flags, "--gin.TRAIN_STEPS=9", "--gin.EVAL_EVERY=2", f"--model_dir={tmp_path}/run"]
     process = mtfrun_here("train", *train)
     assert process.returncode == code, process.stderr.decode()
-    assert process.stderr.decode().splitlines()[-1] == "mtfrun: stopped and saved at step 2"
+    assert process.stderr.decode().splitlines()[-1] == (
+        "mtfrun: stopped and saved at step 2; the same command goes on"
+    )
     assert len(calls) == 4
     assert RunDirectory(tmp_path / "run").checkpoints().steps() == [2]
 

@@ -34,7 +34,7 @@ def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
     process = mtfrun_here("verify", *_wrong_layer(tmp_path), MESH)
     assert process.returncode == NOT_EQUAL, process.stderr.decode()
     reference, mesh = process.stdout.decode().split("\n\n")
-    assert reference.startswith("one device      devices: CPU:0\nlosses          ")
+    assert reference.startswith("one device      CPU:0\nlosses          ")
     assert mesh.startswith("mesh data:2,model:2 on CPU:0..3 (simulated)\n  layout          batch:")
     assert "\n  initial values  0\n" in mesh
     heading, listed = mesh.split("computation:\n")

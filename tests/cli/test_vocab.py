@@ -6,7 +6,6 @@ import pathlib
 
 import pytest
 
-from mtfrun.cli.vocab_commands import with_progress
 from mtfrun.data import SentencePieceVocabulary
 from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
 
@@ -132,16 +131,3 @@ def test_data_without_texts_is_refused(tmp_path: pathlib.Path) -> None:
 def test_the_command_has_two_words() -> None:
     assert "vocab needs a command: vocab train" in error_line(mtfrun_here("vocab"))
     assert "did you mean 'vocab train'?" in error_line(mtfrun_here("vocab", "trian"))
-
-
-def test_progress_is_said_every_ten_seconds_and_at_the_end(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    times = iter([0.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0, 25.0])  # seconds
-    texts = [b"x" * 500_000] * 6
-    assert list(with_progress(texts, clock=lambda: next(times))) == texts
-    assert capsys.readouterr().err.splitlines() == [
-        "read 1.5 MB of text",
-        "read 3.0 MB of text",
-        "read 3.0 MB of text in 25 s; training",
-    ]

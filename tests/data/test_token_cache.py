@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from mtfrun.data import token_cache as cache_module
-from mtfrun.data.cache_progress import Building, building_progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.task import Fields, Task
@@ -30,6 +29,7 @@ from mtfrun.data.token_cache import (
     open_cache,
 )
 from mtfrun.data.vocabularies import ByteVocabulary, Vocabulary
+from mtfrun.progress import work
 
 TARGETS_ONLY = ("targets",)
 PAIRS = ("inputs", "targets")
@@ -385,14 +385,17 @@ def test_a_long_text_is_not_held_in_memory(tmp_path: Path, is_whole: bool) -> No
     assert peak < MEMORY
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
-    stages: list[Building | None] = []
-    with building_progress(stages.append):
-        open_cache(task_of(documents(b"ab", b"c"), tmp_path), "train", TARGETS_ONLY)
-    building = Building("task", "train", 2, num_bytes=3)
-    assert stages == [building, None]
-    open_cache(task_of(documents(b"ab", b"c"), tmp_path, version=1), "train", TARGETS_ONLY)
-    assert len(stages) == 2
+def test_progress_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(work, "LINE_SECS", 0.0)
+    texts = documents(b"ab" * 1_000_000, b"c" * 500_000)
+    open_cache(task_of(texts, tmp_path), "train", TARGETS_ONLY)
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "caching task train: 2.5 MB, 2 examples"
+    assert last.startswith("caching task train: 2.5 MB, 2 examples in 0:")
+    open_cache(task_of(texts, tmp_path), "train", TARGETS_ONLY)
+    assert capsys.readouterr().err == ""
 
 
 def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:

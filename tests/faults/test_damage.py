@@ -213,7 +213,7 @@ def test_commands_go_on_from_an_older_checkpoint(
     assert f"going on from step {OLDER}" in line
     process = mtfrun_here(*train)
     succeeded(process)
-    assert f"going on from step {OLDER} of {run}" in process.stderr.decode()
+    assert f"going on from step {OLDER} of " in process.stderr.decode()
     assert Checkpoints(run / "checkpoints").verify(NEWEST).step == NEWEST
 
 

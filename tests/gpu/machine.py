@@ -78,8 +78,8 @@ def count() -> int:
 
 
 def devices(number: int) -> str:
-    """Returns the line that training prints about its devices, on a mesh data:NUMBER if several."""
+    """Returns what training prints of its devices, on a mesh data:NUMBER if several."""
     if number == 1:
-        return f"devices: {KIND}:0"
+        return f"devices     {KIND}:0"
     simulated = " (simulated)" if KIND == "CPU" else ""
     return f"on {KIND}:0..{number - 1}{simulated}"

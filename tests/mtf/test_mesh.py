@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.mtf.devices import unused_gpu
+from mtfrun.mtf.devices import describe_hardware, unused_gpu
 
 
 def test_a_mesh_of_one_device_uses_no_dtensor() -> None:
@@ -154,7 +155,7 @@ def test_values_are_on_the_devices_that_are_named() -> None:
     parts = dtensor.unpack(x.value)
     assert [part.device[-5:] for part in parts] == ["CPU:5", "CPU:2"]
     assert mesh.describe_devices() == "mesh data:2 on CPU:5, CPU:2 (simulated)"
-    assert mtf.Mesh(devices=["CPU:0"]).describe_devices() == "devices: CPU:0"
+    assert mtf.Mesh(devices=["CPU:0"]).describe_devices() == "CPU:0"
     mesh = mtf.Mesh("data:2,model:2")
     assert mesh.describe_devices() == "mesh data:2,model:2 on CPU:0..3 (simulated)"
 
@@ -190,11 +191,21 @@ def test_a_mesh_of_one_device_runs_on_the_one_that_is_named(
     assert mesh.is_on_cpu == (name == "CPU:0")
 
 
+def test_the_hardware_of_devices_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3})
+    assert describe_hardware(["CPU:0", "CPU:1"]) == "2 cores"
+    _Machine(monkeypatch)
+    details: dict[str, Any] = {"gpu 0": {"device_name": "NVIDIA H100 80GB HBM3"}, "gpu 1": {}}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda x: details[x])
+    assert describe_hardware(["GPU:0", "GPU:1"]) == "NVIDIA H100 80GB HBM3"
+    assert describe_hardware(["GPU:1"]) == ""
+
+
 def test_a_mesh_of_one_device_without_a_name_hides_no_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = _Machine(monkeypatch)
-    assert mtf.Mesh().describe_devices() == "devices: GPU:0"
+    assert mtf.Mesh().describe_devices() == "GPU:0"
     assert machine.visible["GPU"] == ["gpu 0", "gpu 1"]
 
 

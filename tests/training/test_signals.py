@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mtfrun.progress import Work
 from mtfrun.training import signals
 from mtfrun.training.signals import Stopped, StopSignals
 
@@ -53,7 +54,8 @@ def _busy(
 def _started(processes: list[subprocess.Popen[str]], program: list[str]) -> subprocess.Popen[str]:
     """Starts a Python program with its arguments and waits until it has printed "busy"."""
     command = [sys.executable, "-c", *program]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
     processes.append(process)
     assert process.stdout is not None and process.stdout.readline() == "busy\n"
     return process
@@ -72,12 +74,35 @@ def test_the_second_signal_ends_native_code_within_a_second(
     assert process.wait(timeout=1.0) == 128 + second
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_acknowledged_while_native_code_runs(
+    number: int, processes: list[subprocess.Popen[str]]
+) -> None:
+    process = _busy(processes, 1, 2_000_000_000)
+    process.send_signal(number)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "mtfrun: saving; again to stop now\n"
+    assert process.poll() is None
+
+
+def test_the_acknowledgement_says_what_is_interrupted() -> None:
+    with StopSignals() as stop:
+        stop.finishing = "step 120"
+        assert stop._acknowledgement() == "finishing step 120, saving"
+        with Work("evaluating step 100"):
+            assert stop._acknowledgement() == "interrupted while evaluating step 100, saving"
+
+
 WRITING = """
 import hashlib, sys
 from mtfrun.rundir import atomic_open, remove_outputs_in_progress
 from mtfrun.training.signals import handled
 with (
-    handled(lambda number, frame: None, before_exit=remove_outputs_in_progress),
+    handled(
+        lambda number, frame: None,
+        acknowledgement=lambda: "stopping",
+        before_exit=remove_outputs_in_progress,
+    ),
     atomic_open(sys.argv[1]) as file,
 ):
     file.write("half")

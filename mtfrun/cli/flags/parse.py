@@ -12,8 +12,10 @@ from mtfrun import __version__
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.absl_spelling import with_plain_switches, with_two_dashes
 from mtfrun.cli.flags.checkpoints import CHECKPOINTS
+from mtfrun.cli.flags.completion import COMPLETION
 from mtfrun.cli.flags.config import CONFIG
 from mtfrun.cli.flags.conversion import EXPORT, IMPORT
+from mtfrun.cli.flags.curves import CURVES
 from mtfrun.cli.flags.data import DATA
 from mtfrun.cli.flags.decode import DECODE
 from mtfrun.cli.flags.evaluate import EVAL
@@ -43,6 +45,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun config show --gin_file=runs/quickstart.gin
   mtfrun data show --gin_file=runs/quickstart.gin
   mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
+  source <(mtfrun completion bash)      completes commands, flags and gin files; zsh, fish as well
   mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.1 --model_dir=/tmp/sweep
   mtfrun runs /tmp/sweep
   mtfrun checkpoints list --model_dir=/tmp/run
@@ -60,6 +63,7 @@ COMMANDS = {
     for command in (
         *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT),
         *(LAUNCH, PLAN, VERIFY),
+        *(CURVES, COMPLETION),
         *(SWEEP, RUNS),
         *CHECKPOINTS,
         *CONFIG,
@@ -240,6 +244,11 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         add_shared_flags(parser, is_configured=command.is_configured)
         commands[command.name] = parser
     return root, commands
+
+
+def command_parsers() -> dict[str, Parser]:
+    """Returns the parser of every command by its name."""
+    return _parsers()[1]
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

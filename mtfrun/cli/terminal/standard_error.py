@@ -27,11 +27,16 @@ def unfailing_stderr() -> Iterator[None]:
         # Open until the end of the program.
         sys.stderr = open(_STANDARD_ERROR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     else:
-        sys.stderr = _Unfailing(former)
+        sys.stderr = unfailing(former)
     try:
         yield
     finally:
         sys.stderr = former
+
+
+def unfailing(stream: TextIO) -> Any:
+    """Returns a stream that drops text that cannot be written to another one."""
+    return _Unfailing(stream)
 
 
 class _Unfailing:

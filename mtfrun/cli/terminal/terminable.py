@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from mtfrun.progress import present_work
 from mtfrun.rundir import remove_outputs_in_progress
 from mtfrun.training.signals import handled
 
@@ -42,9 +43,16 @@ def terminable() -> Iterator[None]:
     former_hook, sys.unraisablehook = sys.unraisablehook, hook
     former_alarm = signal.signal(signal.SIGALRM, stop_again)
     try:
-        with handled(stop, before_exit=remove_outputs_in_progress):
+        with handled(
+            stop, acknowledgement=_acknowledgement, before_exit=remove_outputs_in_progress
+        ):
             yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former_alarm)
         sys.unraisablehook = former_hook
+
+
+def _acknowledgement() -> str:
+    work = present_work()
+    return f"interrupted while {work}, stopping" if work else "stopping"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 from collections.abc import Iterator
+
+from mtfrun.progress import error, print_line, warning
 
 
 @contextlib.contextmanager
@@ -28,6 +29,6 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
-        kind = "error" if record.levelno >= logging.ERROR else "warning"
         text = " ".join(record.getMessage().split())
-        print(f"mtfrun: {kind}: {text}", file=sys.stderr, flush=True)
+        kind = error if record.levelno >= logging.ERROR else warning
+        print_line(kind(text))

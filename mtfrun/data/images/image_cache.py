@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from mtfrun import progress
 from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
-from mtfrun.data.cache_progress import Building, present_progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import size_of
 from mtfrun.data.images.image_source import ImageExample, ImageSource
@@ -183,23 +183,19 @@ def _built(
     def build(work: Path) -> dict[str, Any]:
         labels: list[int] = []
         digest = hashlib.sha256()
-        progress = present_progress()
 
-        def noted() -> Iterator[ImageExample]:
+        def noted(caching: progress.Work) -> Iterator[ImageExample]:
             num_bytes = 0
             for example in source.examples(split):
                 labels.append(example.label)
                 digest.update(example.content)
                 num_bytes += len(example.content)
-                if progress is not None and len(labels) % _IMAGES_PER_REPORT == 0:
-                    progress(Building(type(source).__name__, split, len(labels), num_bytes))
+                if len(labels) % _IMAGES_PER_REPORT == 0:
+                    caching.move_to(num_bytes, f"{len(labels):,} images")
                 yield example
 
-        try:
-            write(work, directory, noted())
-        finally:
-            if progress is not None:
-                progress(None)
+        with progress.Work(f"caching {source.title} {split}", None, "B") as caching:
+            write(work, directory, noted(caching))
         if not labels:
             raise DataError(f'split "{split}" of {source} holds no images; choose another')
         array = np.array(labels, np.int32)

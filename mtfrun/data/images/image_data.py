@@ -155,8 +155,8 @@ class ImageData(Data):
 
     @property
     def cached_tasks(self) -> Sequence[str]:
-        """The name of the source's class."""
-        return [type(self.source).__name__]
+        """The name of the source."""
+        return [self.source.title]
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
         """Yields the cache of the images, as they are before they are cropped and augmented."""

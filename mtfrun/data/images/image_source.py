@@ -44,6 +44,11 @@ class ImageSource(abc.ABC):
         """The name of every class."""
 
     @property
+    def title(self) -> str:
+        """A short name, for messages."""
+        return type(self).__name__
+
+    @property
     @abc.abstractmethod
     def splits(self) -> tuple[str, ...]:
         """The names of the splits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ class TfdsImages(ImageSource, PreparedSource):
 
     def __str__(self) -> str:
         return f'TFDS dataset "{self.name}"'
+
+    @property
+    def title(self) -> str:
+        """The name of the dataset, without its configuration and version."""
+        return re.split("[/:]", self.name)[0]
 
     @property
     def size(self) -> ImageSize:

@@ -57,6 +57,11 @@ class Source(abc.ABC):
           DataError: there is no such split, or no file.
         """
 
+    @property
+    def title(self) -> str:
+        """A short name, for messages and the names of caches."""
+        return type(self).__name__
+
     def expected_bytes(self, split: str) -> int | None:
         """Returns about how many bytes of text `split` has, for progress; None if not known."""
         return None

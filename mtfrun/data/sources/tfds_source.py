@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class Tfds(Source, PreparedSource):
 
     def __str__(self) -> str:
         return f"Tfds({self.name!r})"
+
+    @property
+    def title(self) -> str:
+        """The name of the dataset, without its configuration and version."""
+        return re.split("[/:]", self.name)[0]
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import sentencepiece
 
+from mtfrun import progress
 from mtfrun.data.errors import DataError
 
 T = TypeVar("T")
@@ -89,19 +90,38 @@ class TrainedModel:
         self.characters_per_token = num_characters / max(1, num_ids)
 
 
-def train_sentencepiece(texts: Iterable[bytes], training: SentencePieceTraining) -> TrainedModel:
+def train_sentencepiece(
+    texts: Iterable[bytes],
+    training: SentencePieceTraining,
+    expected_bytes: int | None = None,
+) -> TrainedModel:
     """Returns a model of the texts.
+
+    Args:
+      texts: all of which are read.
+      training: how it is trained.
+      expected_bytes: about how long the texts are together, for the remaining time.
 
     Raises:
       DataError: there is no text, or too little for the size.
     """
-    sample = sample_of(sentences(texts), training.max_bytes)
+    with progress.Work("reading texts", expected_bytes, "B") as reading:
+        sample = sample_of(sentences(_noted(texts, reading)), training.max_bytes)
     if not sample:
         raise DataError("there is no text to train a vocabulary on: choose another source or split")
-    return _interruptible(lambda: _train(sample, training))
+    pieces = f"{training.size:,} pieces from {sum(map(len, sample)) / 1e6:.1f} MB of text"
+    with progress.waiting(f"training {pieces}", f"trained {pieces}"):
+        return _interruptible(lambda: TrainedModel(_trained(sample, training), sample))
 
 
-def _train(sample: list[bytes], training: SentencePieceTraining) -> TrainedModel:
+def _noted(texts: Iterable[bytes], reading: progress.Work) -> Iterator[bytes]:
+    for text in texts:
+        yield text
+        reading.advance(len(text))
+
+
+def _trained(sample: list[bytes], training: SentencePieceTraining) -> bytes:
+    """Returns the content of the model's file."""
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -123,7 +143,7 @@ def _train(sample: list[bytes], training: SentencePieceTraining) -> TrainedModel
         )
     except RuntimeError as error:
         raise DataError(_remedy(str(error), training)) from error
-    return TrainedModel(model.getvalue(), sample)
+    return model.getvalue()
 
 
 def _interruptible(function: Callable[[], T]) -> T:

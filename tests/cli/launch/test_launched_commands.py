@@ -36,7 +36,7 @@ def test_two_processes_print_what_one_does(name: str, language_model_run: pathli
     two = mtfrun("launch", "-n", "2", "--devices_per_process=1", "--", *arguments, stdin=stdin)
     assert (one.returncode, two.returncode) == (0, 0), two.stderr.decode()
     # On a busy machine there is a line of progress.
-    lines_of_two = [x for x in two.stderr.splitlines() if not x.startswith(b"decoded ")]
+    lines_of_two = [x for x in two.stderr.splitlines() if not x.startswith(b"decoding: ")]
     assert lines_of_two == one.stderr.splitlines()
     if "--interactive" in flags:
         assert two.stdout == one.stdout

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import DataError, ImageData, ImageFolders, TfdsImages
-from mtfrun.data.cache_progress import Building, building_progress
 from mtfrun.data.images import (
     CentreCrop,
     Window,
@@ -19,6 +18,7 @@ from mtfrun.data.images import (
     open_encoded_cache,
     open_pixel_cache,
 )
+from mtfrun.progress import work
 from tests.data.images.photos import save_folders
 
 NAMES = ("a", "b")
@@ -147,12 +147,13 @@ def test_evaluation_and_single_files_have_the_same_pixels(tmp_path: pathlib.Path
         assert np.abs(pixels[2:-2, 2:-2, 0] - np.asarray(expected, int)[2:-2, 2:-2]).max() <= 4
 
 
-def test_progress_is_told(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_cache, "_IMAGES_PER_REPORT", 2)
-    stages: list[Building | None] = []
-    with building_progress(stages.append):
-        cache = open_pixel_cache(TfdsImages("digits"), "test", str(tmp_path))
-    reports = [stage for stage in stages if stage is not None]
-    assert [report.examples for report in reports] == list(range(2, len(cache) + 1, 2))
-    assert reports[-1].num_bytes == 8 * 8 * reports[-1].examples
-    assert stages[-1] is None
+def test_progress_is_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(image_cache, "_IMAGES_PER_REPORT", 125)
+    monkeypatch.setattr(work, "LINE_SECS", 0.0)
+    monkeypatch.setattr(work, "_SHARE_BETWEEN_LINES", 0.0)
+    open_pixel_cache(TfdsImages("digits"), "test", str(tmp_path))
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert lines == [f"caching digits test: 0.0 MB, {n} images" for n in (125, 250, 375)]
+    assert last.startswith("caching digits test: 0.0 MB, 375 images in 0:")

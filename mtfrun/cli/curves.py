@@ -1,0 +1,75 @@
+"""The command `curves`: a run's curves in numbers."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+
+from mtfrun import progress
+from mtfrun.cli.terminal.table import table_lines, terminal_columns
+from mtfrun.rundir import RunDirectory, RunDirError
+from mtfrun.rundir.written_curves import Curves, read_curves
+
+# In this order, before others by name. Numbers of single tasks and layers have a "/".
+_TRAIN_TAGS = ("loss", "accuracy")
+_EVAL_TAGS = ("loss", "accuracy", "bits_per_byte", "perplexity")
+
+
+def curves(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Prints a table of steps."""
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    with progress.waiting("reading the curves"):
+        train, evaluations = (read_curves(f"{run.path}/{name}") for name in ("train", "eval"))
+    if not any((*train.values(), *evaluations.values())):
+        raise RunDirError(f"{run.path} has no curves yet: train writes them every LOG_EVERY steps")
+    for line in curve_table(train, evaluations, flags.rows):
+        print(line)
+    return 0
+
+
+def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
+    """Returns a heading and a line for each of at most `rows` steps, evenly chosen.
+
+    The steps of evaluations come first, and the first and last step are among them.
+    """
+    columns = {f"train {tag}": train[tag] for tag in _TRAIN_TAGS if tag in train}
+    others = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_TAGS)
+    columns |= {
+        f"eval {tag}": evaluations[tag] for tag in (*_EVAL_TAGS, *others) if tag in evaluations
+    }
+    all_steps = {step for curve in columns.values() for step in curve}
+    of_evaluations = {step for curve in evaluations.values() for step in curve}
+    steps = chosen_steps(all_steps, of_evaluations, rows)
+    texts = [
+        [f"{step:,}", *(_number(curve.get(step)) for curve in columns.values())] for step in steps
+    ]
+    return table_lines(["step", *columns], texts, terminal_columns())
+
+
+def chosen_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> list[int]:
+    """Returns at most `count` steps, as evenly apart as possible, the first and last included.
+
+    Where two are as good, one of the preferred.
+
+    >>> chosen_steps([1, 100, 200, 300, 400, 500], [300], 3)
+    [1, 300, 500]
+    """
+    ordered, preferred = sorted(steps), set(preferred)
+    if len(ordered) <= count:
+        return ordered
+    first, last = ordered[0], ordered[-1]
+    wanted = [first + (last - first) * i / (count - 1) for i in range(count)]
+    tolerance = (last - first) / (count - 1) / 2
+    result = {first, last}
+    for place in wanted[1:-1]:
+        near = [step for step in preferred if abs(step - place) < tolerance] or ordered
+        result.add(min(near, key=lambda step: abs(step - place)))
+    return sorted(result)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if not math.isfinite(value) or abs(value) < 1e4 else f"{value:.4g}"

@@ -1,0 +1,105 @@
+"""What is said of a training before its first step."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from mtfrun import mtf
+from mtfrun.data import Data
+from mtfrun.mtf.devices import describe_hardware
+from mtfrun.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from mtfrun.experiment.training import Training
+
+_MOST_TASKS = 3
+
+
+def header_of(training: Training, run: RunDirectory) -> dict[str, str]:
+    """Returns lines by their labels."""
+    experiment = training.experiment
+    return {
+        "run": run.path,
+        "devices": _devices(experiment.mesh),
+        "model": _model(training),
+        "data": _data(experiment.data),
+        **_vocabulary(experiment.data),
+        "batch": _batch(training),
+        "curves": tensorboard_command(run.path),
+    }
+
+
+def tensorboard_command(directory: str) -> str:
+    """Returns a command that can be pasted into any shell of this machine.
+
+    The program of this Python's environment; by its name alone if that is found.
+    """
+    program = pathlib.Path(sys.executable).parent / "tensorboard"
+    if shutil.which("tensorboard") == str(program):
+        program = pathlib.Path("tensorboard")
+    return shlex.join([str(program), "--logdir", directory])
+
+
+def _devices(mesh: mtf.Mesh) -> str:
+    hardware = describe_hardware(mesh.devices)
+    return mesh.describe_devices() + f", {hardware}" * bool(hardware)
+
+
+def _model(training: Training) -> str:
+    state = training.state
+    variables = [v for v in state.model.named_variables().values() if v.trainable]
+    parameters = sum(variable.shape.size for variable in variables)
+    frozen = len(variables) - len(state.trainable)
+    return (
+        f"{type(state.model).__name__}, {parameters:,} parameters"
+        + f", {frozen} of {len(variables)} variables frozen" * bool(frozen)
+        + f"; {type(state.optimizer).__name__}"
+    )
+
+
+def _data(data: Data) -> str:
+    tasks = list(data.cached_tasks)
+    more = f" and {len(tasks) - _MOST_TASKS} more" if len(tasks) > _MOST_TASKS else ""
+    of_tasks = f" of {', '.join(tasks[:_MOST_TASKS])}{more}" if tasks else ""
+    return type(data).__name__ + of_tasks
+
+
+def _vocabulary(data: Data) -> dict[str, str]:
+    """Returns the vocabularies of ids, and the numbers of classes; nothing for other data."""
+    lines = {}
+    ids = {name: f"{type(v).__name__}, {v.size:,} ids" for name, v in data.vocabularies.items()}
+    if ids:
+        lines["vocabulary"] = _once(ids)
+    if data.class_names:
+        lines["classes"] = _once({name: f"{len(x):,}" for name, x in data.class_names.items()})
+    return lines
+
+
+def _once(texts: dict[str, str]) -> str:
+    """Returns the text that all names have, or each after its name."""
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{name}: {text}" for name, text in texts.items())
+
+
+def _batch(training: Training) -> str:
+    data, options = training.experiment.data, training.options
+    unit = training.state.model.reporting.unit
+    row, per_step = data.tokens_per_row, training.tokens_per_step
+    total = options.train_steps * per_step
+    of_row = f"{training.batch_size} rows of {row}: " if row > 1 else ""
+    parts = f", in {options.microbatches} microbatches" if options.microbatches > 1 else ""
+    return f"{of_row}{per_step:,} {unit} a step{parts}; {_rounded(total)} {unit} in all"
+
+
+def _rounded(count: int) -> str:
+    """Returns "4.1 million" for 4,096,000."""
+    for size, word in ((10**9, "billion"), (10**6, "million")):
+        if count >= size:
+            digits = 1 if count < 100 * size else 0
+            return f"{count / size:.{digits}f} {word}"
+    return f"{count:,}"

@@ -1,0 +1,20 @@
+"""What a person sees while a program works: bars, elapsed times, lines, colours."""
+
+from mtfrun.progress.lines import error, note, print_line, warning
+from mtfrun.progress.screen import Style, is_terminal, laid_out, styled
+from mtfrun.progress.waiting import waiting
+from mtfrun.progress.work import Work, present_work
+
+__all__ = [
+    "Style",
+    "Work",
+    "error",
+    "is_terminal",
+    "laid_out",
+    "note",
+    "present_work",
+    "print_line",
+    "styled",
+    "waiting",
+    "warning",
+]

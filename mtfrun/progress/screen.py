@@ -1,0 +1,72 @@
+"""Whether a stream is a terminal, its colours, and lines that fit it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Literal, TextIO
+
+Style = Literal["bold", "dim", "red", "yellow", "green"]
+
+# Parameters of "Select Graphic Rendition", ECMA-48, section 8.3.117.
+_CODES: dict[Style, int] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
+_SEPARATOR = "  "
+_DEFAULT_SIZE = os.terminal_size((80, 24))
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Returns whether lines of a stream, by default standard error, can be written over.
+
+    Not in a pipe or a file, and not on a terminal with TERM=dumb, such as that of Emacs.
+    """
+    stream = sys.stderr if stream is None else stream
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
+    """Returns a text in a colour, or as it is where the stream, by default stderr, shows none.
+
+    Nor does it if NO_COLOR is set to anything, see https://no-color.org.
+    """
+    if not is_terminal(stream) or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
+
+
+def laid_out(
+    fields: Iterable[tuple[str, Style | None]],
+    *,
+    indent: int = 0,
+    stream: TextIO | None = None,
+) -> str:
+    """Returns fields with two spaces between them, on a terminal in lines that fit it.
+
+    Args:
+      fields: a text and its style, or None for plain.
+      indent: spaces before the second and further lines.
+      stream: by default standard error. In a pipe all is one line.
+    """
+    # The last column is left free, for a terminal may wrap there.
+    columns = terminal_size(stream).columns - 1 if is_terminal(stream) else sys.maxsize
+    lines: list[str] = []
+    width = columns  # so that the first field begins a line
+    for text, style in fields:
+        shown = text if style is None else styled(text, style, stream)
+        if width + len(_SEPARATOR) + len(text) > columns or not lines:
+            start = " " * indent if lines else ""
+            lines.append(start + shown)
+            width = len(start) + len(text)
+        else:
+            lines[-1] += _SEPARATOR + shown
+            width += len(_SEPARATOR) + len(text)
+    return "\n".join(lines)
+
+
+def terminal_size(stream: TextIO | None = None) -> os.terminal_size:
+    """Returns columns and lines of the terminal of a stream, by default standard error."""
+    stream = sys.stderr if stream is None else stream
+    try:
+        return os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # ValueError: it was closed
+        return _DEFAULT_SIZE

@@ -1,0 +1,55 @@
+"""The command `curves`."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.cli.curves import chosen_steps, curve_table
+from mtfrun.rundir.written_curves import read_curves
+from tests.cli.command import error_line, mtfrun_here
+
+
+def test_the_numbers_of_training_and_evaluations_stand_in_one_table(
+    language_model_run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    process = mtfrun_here("curves", f"--model_dir={language_model_run}")
+    assert process.returncode == 0, process.stderr.decode()
+    heading, *rows = process.stdout.decode().splitlines()
+    names = heading.split("  ")
+    assert names[0] == "step" and {"train loss", "eval loss"} <= set(map(str.strip, names))
+    train = read_curves(language_model_run / "train")["loss"]
+    evaluation = read_curves(language_model_run / "eval")["loss"]
+    assert list(train) == [1, 2] and list(evaluation) == [2]
+    assert [row.split()[:2] for row in rows] == [
+        [str(step), f"{loss:.4f}"] for step, loss in train.items()
+    ]
+    assert "-" in rows[0].split() and f"{evaluation[2]:.4f}" in rows[1].split()
+
+
+def test_a_table_has_so_many_rows_with_the_evaluations_among_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    train = {"loss": {step: 1.0 / step for step in range(100, 10_001, 100)}}
+    evaluation = {"loss": {2100: 0.5, 10_000: 0.25}, "mnli/f1": {2100: 0.5}}
+    heading, *rows = curve_table(train, evaluation, 6)
+    assert heading.split() == ["step", "train", "loss", "eval", "loss"]
+    assert [row.split()[0] for row in rows] == ["100", "2,100", "4,100", "6,000", "8,000", "10,000"]
+
+
+def test_the_first_and_last_step_are_chosen() -> None:
+    assert chosen_steps(range(1000), [], 2) == [0, 999]
+    assert chosen_steps([5], [5], 2) == [5]
+    assert len(chosen_steps(range(1000), range(0, 1000, 2), 7)) == 7
+
+
+def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:
+    line = error_line(mtfrun_here("curves", f"--model_dir={tmp_path}"))
+    assert f"{tmp_path} has no curves yet" in line
+    assert "--rows=1 must be at least 2" in error_line(
+        mtfrun_here("curves", f"--model_dir={tmp_path}", "--rows=1")
+    )
+    assert "--model_dir=DIR" in error_line(mtfrun_here("curves"))

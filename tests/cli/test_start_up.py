@@ -1,0 +1,51 @@
+"""What needs no TensorFlow answers at once; CPU seconds count, for others may use the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.command import ROOT, environment
+
+HEAVY = ("tensorflow", "numpy", "gin", "tensorboard")
+
+
+def _cpu_secs(*arguments: str) -> float:
+    """Returns the CPU seconds of the process `mtfrun ...`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtfrun", *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("arguments", "most"),
+    [
+        (["--version"], 0.5),
+        (["train", "--help"], 0.3),
+        (["completion", "bash", "--line=mtfrun train --gin_file=r"], 0.3),
+    ],
+)
+def test_it_answers_at_once(arguments: list[str], most: float) -> None:
+    # The least of three: an emptied cache of files is no matter of the program.
+    assert min(_cpu_secs(*arguments) for _ in range(3)) < most
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from mtfrun.cli.main import main; main(['train', '--help']); "
+        f"print([x for x in {HEAVY} if x in sys.modules], file=sys.stderr)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert process.stderr == "[]\n"

@@ -1,0 +1,55 @@
+"""What training says before its first step, of kinds of data that the commands' tests lack."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from mtfrun.data import ByteVocabulary, IdVocabulary
+from mtfrun.experiment import header
+
+
+def _data(**attributes: Any) -> Any:
+    nothing: dict[str, Any] = {"vocabularies": {}, "class_names": {}, "cached_tasks": []}
+    return types.SimpleNamespace(**{**nothing, **attributes})
+
+
+def test_a_mixture_names_its_first_tasks() -> None:
+    tasks = [f"task_{i}" for i in range(5)]
+    assert header._data(_data(cached_tasks=tasks)).endswith("of task_0, task_1, task_2 and 2 more")
+    assert header._data(_data(cached_tasks=tasks[:2])).endswith("of task_0, task_1")
+    assert header._data(_data()) == "SimpleNamespace"
+
+
+def test_vocabularies_are_named_once_or_by_feature() -> None:
+    shared, other = ByteVocabulary(), IdVocabulary(50)
+    of_pairs = _data(vocabularies={"inputs": shared, "targets": shared})
+    assert header._vocabulary(of_pairs) == {"vocabulary": "ByteVocabulary, 384 ids"}
+    of_two = _data(vocabularies={"inputs": shared, "targets": other})
+    assert header._vocabulary(of_two) == {
+        "vocabulary": f"inputs: ByteVocabulary, 384 ids; targets: IdVocabulary, {other.size} ids"
+    }
+    assert header._vocabulary(_data(class_names={"labels": ["a"] * 1000})) == {"classes": "1,000"}
+    assert header._vocabulary(_data()) == {}
+
+
+def test_large_numbers_of_tokens_are_rounded() -> None:
+    rounded = [header._rounded(x) for x in (999_999, 4_096_000, 123_456_789, 2_500_000_000)]
+    assert rounded == ["999,999", "4.1 million", "123 million", "2.5 billion"]
+
+
+def test_tensorboard_is_called_by_its_path_unless_the_shell_finds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    programs = pathlib.Path(sys.executable).parent
+    monkeypatch.setenv("PATH", "/nowhere")
+    words = shlex.split(header.tensorboard_command("/tmp/my run"))
+    assert words == [str(programs / "tensorboard"), "--logdir", "/tmp/my run"]
+    assert pathlib.Path(words[0]).exists()
+    monkeypatch.setenv("PATH", str(programs))
+    assert header.tensorboard_command("/tmp/run") == "tensorboard --logdir /tmp/run"
