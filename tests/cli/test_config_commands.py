@@ -177,10 +177,10 @@ def test_what_show_prints_is_what_training_uses(tmp_path: pathlib.Path) -> None:
     shown = {(s["owner"], s["name"]): s["value"] for s in _json("show", *flags)}
     operative = (run / "operative_config.gin").read_text()
     compared = 0
-    values = dict(re.findall(r"^([\w./]+) = (.*)$", operative, re.MULTILINE))
+    values: dict[str, str] = dict(re.findall(r"^([\w./]+) = (.*)$", operative, re.MULTILINE))
     for (owner, name), value in shown.items():
         used = values.get(f"{owner}.{name}", "")
-        used = values.get(used.removeprefix("%"), used)  # a macro, or a value
+        used = values.get(used.removeprefix("%")) or used  # a macro, or a value
         if value is not None and re.match(r"[\w']", used):
             assert used == value, f"{owner}.{name}"
             compared += 1

@@ -219,6 +219,5 @@ def _process(arguments: list[str]) -> _Process:
         for file in (stdout, stderr):
             file.seek(0)
             texts.append(file.read().decode())
-    return _Process(
-        os.waitstatus_to_exitcode(status), *texts, cpu_secs=usage.ru_utime + usage.ru_stime
-    )
+    cpu_secs = usage.ru_utime + usage.ru_stime
+    return _Process(os.waitstatus_to_exitcode(status), texts[0], texts[1], cpu_secs)
