@@ -184,16 +184,38 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
 
     Macros have their values; references are texts, such as "@encoder/transformer.Stack".
     """
-    statements = Statements()
-    statements.add_text(operative_config_text())
-    macros = {b.scope: b.value for b in statements.bindings if b.selector == MACRO}
+    bindings = _operative_bindings()
+    macros = _macros(bindings)
     parameters: dict[str, dict[str, Any]] = {}
-    for binding in statements.bindings:
+    for binding in bindings:
         if binding.selector != MACRO:
             target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
             value = _without_macros(binding.value, macros)
             parameters.setdefault(target, {})[binding.parameter] = value
     return parameters
+
+
+def hyperparameters(bindings: Sequence[Binding]) -> dict[str, Any]:
+    """Returns what distinguishes runs: the macros in use, and the parameters that flags have set.
+
+    References are texts, as in `operative_parameters`.
+
+    Args:
+      bindings: those that `parse` has returned.
+    """
+    macros = _macros(_operative_bindings())
+    flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
+    return {name: _without_macros(value, macros) for name, value in {**macros, **flags}.items()}
+
+
+def _operative_bindings() -> list[Binding]:
+    statements = Statements()
+    statements.add_text(operative_config_text())
+    return statements.bindings
+
+
+def _macros(bindings: Sequence[Binding]) -> dict[str, Any]:
+    return {b.scope: b.value for b in bindings if b.selector == MACRO}
 
 
 def _without_macros(value: Any, macros: Mapping[str, Any]) -> Any:

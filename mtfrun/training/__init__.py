@@ -1,6 +1,7 @@
 """Training: the state, the compiled step, the loop around it, and its actions."""
 
 from mtfrun.training.actions import Action, ActionContext, check_actions
+from mtfrun.training.histograms import Histograms
 from mtfrun.training.loop import TrainResult, train
 from mtfrun.training.options import CheckpointOptions, TrainOptions
 from mtfrun.training.saving import Metadata
@@ -11,6 +12,7 @@ __all__ = [
     "Action",
     "ActionContext",
     "CheckpointOptions",
+    "Histograms",
     "Metadata",
     "TrainOptions",
     "TrainResult",

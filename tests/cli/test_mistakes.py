@@ -118,14 +118,11 @@ FILES_AND_DEVICES = [
     _slow(
         "train QUICK NEW --gin.Mesh.devices=\"['GPU:7']\"", "no device 'GPU:7'; this machine has"
     ),
-    _slow(
-        "train QUICK NEW --gin.MESH_SHAPE=\"'data:1,model:3'\"",
-        "make its size 3 or 6, or change the mesh",
-    ),
+    _slow("train QUICK NEW --gin.MESH_SHAPE=\"'data:1,model:3'\"", "use the sizes in brackets"),
 ]
 RUNS_AND_DATA = [
     _slow("eval --model_dir=/tmp/none/at/all", "check its name, or make it with `mtfrun train"),
-    _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 1, 2"),
+    _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 2"),
     _slow("data show QUICK --split=tset", "did you mean 'test'"),
     _slow("train --gin_file=runs/digits.gin --gin_file=models/lm_tiny.gin NEW", "or another Exper"),
     _slow("train QUICK --gin_file=models/resnet20.gin NEW", "--gin_file=data/digits.gin"),
@@ -219,5 +216,9 @@ def _process(arguments: list[str]) -> _Process:
         for file in (stdout, stderr):
             file.seek(0)
             texts.append(file.read().decode())
-    cpu_secs = usage.ru_utime + usage.ru_stime
-    return _Process(os.waitstatus_to_exitcode(status), texts[0], texts[1], cpu_secs)
+    return _Process(
+        os.waitstatus_to_exitcode(status),
+        texts[0],
+        texts[1],
+        cpu_secs=usage.ru_utime + usage.ru_stime,
+    )

@@ -11,6 +11,7 @@ from typing import NoReturn
 from mtfrun import __version__
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.absl_spelling import with_plain_switches, with_two_dashes
+from mtfrun.cli.flags.checkpoints import CHECKPOINTS
 from mtfrun.cli.flags.config import CONFIG
 from mtfrun.cli.flags.conversion import EXPORT, IMPORT
 from mtfrun.cli.flags.data import DATA
@@ -19,8 +20,10 @@ from mtfrun.cli.flags.evaluate import EVAL
 from mtfrun.cli.flags.launch import LAUNCH, LAUNCHED
 from mtfrun.cli.flags.other_programs import run_mode_answer, unknown_answer, word_answer
 from mtfrun.cli.flags.plan import PLAN
+from mtfrun.cli.flags.runs import RUNS
 from mtfrun.cli.flags.score import SCORE
 from mtfrun.cli.flags.shared import GIN_HELP, add_shared_flags, check_shared
+from mtfrun.cli.flags.sweep import SWEEP
 from mtfrun.cli.flags.train import TRAIN
 from mtfrun.cli.flags.verify import VERIFY
 from mtfrun.cli.flags.vocab import VOCAB
@@ -40,13 +43,16 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun config show --gin_file=runs/quickstart.gin
   mtfrun data show --gin_file=runs/quickstart.gin
   mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
+  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.1 --model_dir=/tmp/sweep
+  mtfrun runs /tmp/sweep
+  mtfrun checkpoints list --model_dir=/tmp/run
 
 mtfrun COMMAND --help explains a command.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers;
-6 where plan finds too little memory; 128 + number for a signal; 1 for a defect, with its
-traceback."""
+not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers, or
+checkpoints verify a damaged file; 6 where plan finds too little memory; 128 + number for a signal;
+1 for a defect, with its traceback."""
 
 # By name, in the order of the help text.
 COMMANDS = {
@@ -54,6 +60,8 @@ COMMANDS = {
     for command in (
         *(TRAIN, EVAL, DECODE, SCORE, IMPORT, EXPORT),
         *(LAUNCH, PLAN, VERIFY),
+        *(SWEEP, RUNS),
+        *CHECKPOINTS,
         *CONFIG,
         *DATA,
         *VOCAB,
