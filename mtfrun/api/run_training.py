@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mtfrun import mtf, processes
 from mtfrun.api.build import Built, build
 from mtfrun.api.misfit import Configured, FormerConfig, explained_misfits
-from mtfrun.api.recorded_training import as_text, recorded
+from mtfrun.api.recorded_training import as_text, recorded, setup_of
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
@@ -104,7 +104,9 @@ def run_training(
             run.prepare()
             stack.enter_context(run.lock())
             finished_steps = lambda: training.state.finished_steps  # noqa: E731
-            stack.enter_context(recorded(run, texts, command, finished_steps))
+            setup = setup_of(prepared.built.experiment, prepared.texts["config"])
+            operative_config = prepared.texts["operative_config"]
+            stack.enter_context(recorded(run, setup, operative_config, command, finished_steps))
             if choices.restart:
                 _restart(run)
             start = prepared.built.experiment.warm_start

@@ -17,6 +17,7 @@ from typing import TextIO
 from mtfrun import mtf, processes
 from mtfrun.api.caching_progress import caching_progress
 from mtfrun.api.opening import Opened, opened, restored, trained_run
+from mtfrun.api.recorded_training import setup_of
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
 from mtfrun.cli.continuous import each_restored, steps_as_they_appear
 from mtfrun.cli.errors import UsageError
@@ -30,9 +31,10 @@ from mtfrun.cli.plan import describe_dry_run
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
+from mtfrun.configuration import config
 from mtfrun.experiment import Inference
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
+from mtfrun.rundir import RunDirectory, RunDirError, Setup, atomic_open
 
 
 @terminable()  # until the loop of training handles signals itself: caches may be built before
@@ -87,12 +89,19 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.interactive:
         _converse(inference)
         return 0
+    truncated = 0
     with _output(flags.output) as file:
         for record in inference.records(inputs, decoding_progress(len(inputs))):
+            truncated += bool(record.fields.get("truncated_tokens"))
             if flags.format == "text":
                 file.write(text_line(record.texts[0]))
             else:
                 file.write(json_line(record, step))
+    if truncated:
+        _print_once(
+            f"mtfrun: warning: {truncated} prompt(s) have more tokens than the model reads: some "
+            "of them were cut off; truncated_tokens in the output counts them"
+        )
     return 0
 
 
@@ -147,7 +156,8 @@ def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirecto
     built = opened(run, settings_of(flags))
     _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
-        _record_where_possible(run, command)
+        setup = setup_of(built.experiment, config.config_text(flags.gin_allow_imports))
+        _record_where_possible(run, command, setup)
     return run, built
 
 
@@ -178,10 +188,10 @@ def _converse(inference: Inference) -> None:
             print(text_line(output), end="", flush=True)
 
 
-def _record_where_possible(run: RunDirectory, command: Sequence[str]) -> None:
+def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Setup) -> None:
     """Records a command that only reads the run, unless the directory cannot be written."""
     try:
-        run.record_command(command)
+        run.record_command(command, setup)
     except RunDirError as error:
         problem, _, _ = str(error).partition("; ")
         print(f"mtfrun: warning: {problem}; nothing is recorded there", file=sys.stderr)

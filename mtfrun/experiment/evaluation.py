@@ -33,6 +33,11 @@ class Evaluation:
         random choice that is the same every time.
       measurements: measurements besides the model's own metrics, in order: classes, each called
         with the experiment and the split.
+      at_start: whether training evaluates a new run before its first step, so that curves begin
+        with the initial weights, or those of a warm start.
+
+    Attributes:
+      at_start: the argument.
     """
 
     def __init__(
@@ -42,8 +47,11 @@ class Evaluation:
         split: str = "validation",
         max_batches: int | None = None,
         measurements: Sequence[Callable[[Experiment, str], Measurement]] = (),
+        *,
+        at_start: bool = True,
     ):
         experiment.check_batch(batch_size)
+        self.at_start = at_start
         self._experiment = experiment
         self._batch_size = batch_size
         self._split = split
@@ -118,7 +126,8 @@ class Evaluation:
         if run is not None and records:
             run.write_decodes(step, records)
         if summaries is not None:
-            write_metrics(summaries, metrics, step, with_pictures=True)
+            tasks = self._experiment.data.by_task()
+            write_metrics(summaries, metrics, step, tasks=tasks, with_pictures=True)
             for tag, text in texts.items():
                 summaries.text(tag, text, step)
             for tag, image in images.items():

@@ -29,7 +29,8 @@ class Training:
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: of moving averages of the weights; None for none.
-      evaluate_every_steps: steps between evaluations; None evaluates at the end only.
+      evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
+        `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
 
     Attributes:
@@ -52,6 +53,9 @@ class Training:
         experiment.check_batch(batch_size)
         if evaluate_every_steps is not None:
             check_count("evaluate_every_steps", evaluate_every_steps)
+        for shape in experiment.feature_shapes(batch_size).values():
+            batch = shape.get_dim_by_name("batch")
+            training.check_microbatches(batch, options.microbatches, experiment.mesh)
         training.check_actions(actions)
         self.experiment = experiment
         self.options = options
@@ -166,7 +170,7 @@ class _DrawingMesh(training.Action):
 
 
 class _Evaluating(training.Action):
-    """Evaluates during and after training, in the context `averaged`; a signal ends it."""
+    """Evaluates before, during and after training, in the context `averaged`; a signal ends it."""
 
     at_end = True
 
@@ -179,6 +183,7 @@ class _Evaluating(training.Action):
         every_steps: int | None,
     ):
         self.every_steps = every_steps
+        self.at_start = evaluation.at_start
         self._evaluation = evaluation
         self._run = run
         self._summaries = summaries

@@ -1,5 +1,6 @@
 """Layers: variables and the pure functions that use them."""
 
+from mtfrun.layers.activation_scale import ActivationScale
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_bias import (
     NO_BIAS,
@@ -71,6 +72,7 @@ from mtfrun.layers.rotary_scaling import (
 __all__ = [
     "MASKED",
     "NO_BIAS",
+    "ActivationScale",
     "AttentionBias",
     "AttentionHeads",
     "BatchNorm",

@@ -11,6 +11,7 @@ from mtfrun.rundir.errors import RunDirError as RunDirError
 from mtfrun.rundir.lock import writer_lock as writer_lock
 from mtfrun.rundir.manifest import Manifest as Manifest
 from mtfrun.rundir.manifest import VariableSpec as VariableSpec
+from mtfrun.rundir.records import Setup as Setup
 from mtfrun.rundir.records import package_versions as package_versions
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
 from mtfrun.rundir.run_record import Evaluated as Evaluated
@@ -39,6 +40,7 @@ __all__ = [
     "RunDirError",
     "RunDirectory",
     "RunRecord",
+    "Setup",
     "State",
     "Status",
     "Summaries",

@@ -19,7 +19,7 @@ from mtfrun.rundir.atomic import atomic_replace
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
-from mtfrun.rundir.records import read_record, record_command
+from mtfrun.rundir.records import Setup, read_record, record_command
 from mtfrun.rundir.regular_files import is_directory
 from mtfrun.rundir.run_record import RunRecord
 
@@ -198,9 +198,9 @@ class RunDirectory:
         """Replaces `operative_config.gin`: the values in use, defaults included."""
         _replace(self._path / "operative_config.gin", text)
 
-    def record_command(self, arguments: Sequence[str]) -> str:
-        """Writes the command line to the next `commands/0001.txt` and returns its path."""
-        return record_command(self._path / "commands", arguments)
+    def record_command(self, arguments: Sequence[str], setup: Setup | None = None) -> str:
+        """Writes what reproduces a command to the next `commands/0001.json`; returns its path."""
+        return record_command(self._path / "commands", arguments, setup)
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

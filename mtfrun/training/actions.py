@@ -13,6 +13,7 @@ from mtfrun.rundir import Summaries
 from mtfrun.training.checks import check_intervals
 from mtfrun.training.signals import Stopped
 from mtfrun.training.state import TrainState
+from mtfrun.training.step import Features
 from mtfrun.training.triggers import Every
 
 
@@ -24,6 +25,7 @@ class ActionContext:
       step: finished steps.
       values: the newest point of the curves, by tag; empty before this process has reached one.
       state: the model with its weights, the optimizer, averages.
+      batch: returns the features {batch, ...} of the last step, which some step must precede.
       summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
       note: prints a line above the progress bar.
       check_signals: to be called between pieces of long work; after a signal it raises Stopped,
@@ -35,6 +37,7 @@ class ActionContext:
     step: int
     values: Mapping[str, float]
     state: TrainState
+    batch: Callable[[], Features]
     summaries: Summaries
     note: Callable[[str], None]
     check_signals: Callable[[], None]

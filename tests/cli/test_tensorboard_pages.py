@@ -8,6 +8,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -109,7 +110,7 @@ def test_the_projector_has_the_vectors_and_the_names_of_ids(
     config = server.get("projector/info", run="rate_0.01/eval")
     (table,) = config["embeddings"]
     assert table["tensorShape"] == [100, 16] and table["tensorName"] == "embedding/table"
-    query = {"run": "rate_0.01/eval", "name": "embedding/table"}
+    query: dict[str, Any] = {"run": "rate_0.01/eval", "name": "embedding/table"}
     assert len(server.get_bytes("projector/tensor", num_rows="100", **query)) == 4 * 100 * 16
     names = server.get_bytes("projector/metadata", num_rows="101", **query).decode().splitlines()
     assert names[:4] == ["token\tid", "<pad>\t0", "</s>\t1", "<2>\t2"]

@@ -79,7 +79,7 @@ class Stack(Sublayer):
         names = distinct_names(layers)
         self.blocks = [
             {
-                name: TransformedLayer(layer, transforms.layer, mesh, d_model, dtypes)
+                name: TransformedLayer(layer, transforms.of_sublayer, mesh, d_model, dtypes)
                 for name, layer in zip(names, layers, strict=True)
             }
             for _ in range(num_layers)
