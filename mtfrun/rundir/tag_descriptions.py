@@ -220,6 +220,18 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "decodes",
         "Inputs of the split, what the model makes of them, and their targets.",
     ),
+    (
+        "(.*/)?confusion_matrix",
+        "confusion matrix",
+        "How often each class (row) was predicted as each class (column).",
+    ),
+    ("(.*/)?predictions", "predictions", "Images of the split with predicted and true labels."),
+    (
+        "routing/.+",
+        "load of experts",
+        "A row for each layer, a column for each expert: black is idle, white an equal share, red "
+        "twice as much or more.",
+    ),
     ("layers/(?P<what>.+)", "{what}", "A measurement of this layer; its class says what it is."),
 )
 _OWN = "A value of this run's own classes; the class or the action that writes it says what it is."
@@ -229,10 +241,11 @@ _TASK = re.compile(r"tasks(?P<group>_\w+)?/(?P<task>[^/]+)/(?P<tag>.+)")
 def description_of(tag: str) -> Description:
     """Returns what is said about a tag.
 
-    >>> description_of("norm/update/embedding").title
-    'update norm embedding'
-    >>> description_of("tasks/spell/loss").title
-    'spell: loss (nats)'
+    Examples:
+      >>> description_of("norm/update/embedding").title
+      'update norm embedding'
+      >>> description_of("tasks/spell/loss").title
+      'spell: loss (nats)'
     """
     for pattern, title, text in _TABLE:
         if match := re.fullmatch(pattern, tag):

@@ -26,7 +26,7 @@ from tests.cli.command import (
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
 
-SAME_TAGS = {"loss", "accuracy", "perplexity"}
+SAME_TAGS = {"loss", "accuracy", "loss/perplexity"}
 
 
 @pytest.fixture(scope="module")
