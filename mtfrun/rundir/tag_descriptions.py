@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from mtfrun.rundir.metric_tags import tag_of
+
 
 class Description(NamedTuple):
     """A title, and Markdown that says what is shown, in which unit, and how to read it."""
@@ -253,7 +255,7 @@ def description_of(tag: str) -> Description:
             return Description(title.format(**words).strip(), text.format(**words))
     if match := _TASK.fullmatch(tag):
         group = (match["group"] or "")[1:]
-        inner = description_of(f"{group}/{match['tag']}" if group else match["tag"])
+        inner = description_of(f"{group}/{match['tag']}" if group else tag_of(match["tag"]))
         return Description(
             f"{match['task']}: {inner.title}", f"Of the task `{match['task']}` alone: {inner.text}"
         )
