@@ -195,6 +195,8 @@ class _Loop:
             )
 
         if step == 0:
+            # Data that cannot be read are an error at once, not after an evaluation.
+            self._infeed.check(1, self._options.iterations_per_loop)
             self._actions.call_at_start(context())
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
