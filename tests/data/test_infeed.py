@@ -179,12 +179,11 @@ def test_an_error_of_the_data_is_raised_by_next_after_the_batches_before_it() ->
 
 
 def test_a_check_raises_the_error_of_the_first_batch_and_consumes_none() -> None:
-    def broken() -> Iterator[Batch]:
+    def broken(_: int) -> Batch:
         raise DataError("broken")
-        yield {}
 
     with pytest.raises(DataError, match="broken"):
-        infeed(broken()).check(1, 4)
+        infeed(map(broken, [0])).check(1, 4)
     feed, expected = infeed(DATA.train(8, seed=0)), infeed(DATA.train(8, seed=0))
     feed.check(1, 4)
     assert feed.position == 0
