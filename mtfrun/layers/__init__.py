@@ -54,6 +54,7 @@ from mtfrun.layers.losses import (
 from mtfrun.layers.multihead_attention import MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
 from mtfrun.layers.recompute import differentiated, recomputed
+from mtfrun.layers.recorder import Recorded, Recorder
 from mtfrun.layers.relative_position import (
     RelativeLogits,
     RelativePositionBias,
@@ -100,6 +101,8 @@ __all__ = [
     "PositionalEmbedding",
     "RMSNorm",
     "Reach",
+    "Recorded",
+    "Recorder",
     "RelativeLogits",
     "RelativePositionBias",
     "RotaryPositions",

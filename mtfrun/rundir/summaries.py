@@ -24,7 +24,8 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util import tensor_util
 
 from mtfrun import processes
-from mtfrun.rundir.errors import reason
+from mtfrun.rundir.atomic import atomic_replace
+from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.tag_descriptions import description_of
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
@@ -117,6 +118,18 @@ class Summaries:
             ),
         )
         self._write(step, summary)
+
+    def files(self, texts: Mapping[str, str]) -> None:
+        """Replaces files of plugins such as the projector, by their path in the directory."""
+        if self._failed or not processes.is_first():
+            return
+        for path, text in texts.items():
+            try:
+                with atomic_replace(self._directory / path) as file:
+                    file.write(text)
+            except RunDirError as error:
+                self._give_up(error)
+                return
 
     def flush(self) -> None:
         """Makes everything written so far visible to readers."""

@@ -6,7 +6,7 @@ from mtfrun.training.loop import TrainResult, train
 from mtfrun.training.options import CheckpointOptions, TrainOptions
 from mtfrun.training.saving import Metadata
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import train_steps_function
+from mtfrun.training.step import check_microbatches, train_steps_function
 
 __all__ = [
     "Action",
@@ -18,6 +18,7 @@ __all__ = [
     "TrainResult",
     "TrainState",
     "check_actions",
+    "check_microbatches",
     "train",
     "train_steps_function",
 ]

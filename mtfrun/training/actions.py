@@ -95,7 +95,8 @@ def check_actions(actions: Sequence[Action]) -> None:
                 "file actions = [@my_module.MyAction()]"
             )
         check_intervals(action, action.every_steps, action.every_secs)
-        if action.every_steps is None and action.every_secs is None and not action.at_end:
+        is_due = action.at_start or action.at_end
+        if action.every_steps is None and action.every_secs is None and not is_due:
             raise InputError(
                 f"{type(action).__name__} is never due: give it every_steps, every_secs or at_end"
             )

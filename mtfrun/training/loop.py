@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -305,6 +307,17 @@ class _Loop:
             return
         tf.profiler.experimental.start(self._run.path + "/train")
         try:
-            yield
+            # The visit counts as one step of the profiler, `_r`: it is one program.
+            with tf.profiler.experimental.Trace("visit", step_num=self._visits, _r=1):
+                yield
         finally:
             tf.profiler.experimental.stop()
+        look = f"tensorboard --logdir={shlex.quote(self._run.path)}"
+        self._note(f"profiled: look at it with {look}, page Profile; {_how_to_show_profiles()}")
+
+
+def _how_to_show_profiles() -> str:
+    """Returns what TensorBoard needs for the page Profile."""
+    if importlib.util.find_spec("xprof") is not None:
+        return "its plugin xprof is installed"
+    return "install its plugin first: pip install 'mtfrun[profile]'"

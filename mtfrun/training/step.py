@@ -216,6 +216,16 @@ def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
     return {path: gradient for path, gradient in gradients.items() if gradient is not None}
 
 
+def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:
+    """Raises InputError unless every device can split its part of a batch."""
+    devices = mesh.num_splits(batch)
+    if batch.size % (microbatches * devices):
+        raise InputError(
+            f"batch {batch.size} cannot be split into {microbatches} microbatches on {devices} "
+            f"devices: use a multiple of {microbatches * devices}"
+        )
+
+
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
     """Returns {..., batch, microbatches, ...}; every device splits its own examples.
 
@@ -223,11 +233,6 @@ def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
       InputError: the batch cannot be split like that.
     """
     batch = x.shape.get_dim_by_name("batch")
-    devices = x.mesh.num_splits(batch)
-    if batch.size % (parts.size * devices):
-        raise InputError(
-            f"batch {batch.size} cannot be split into {parts.size} microbatches on {devices} "
-            f"devices: use a multiple of {parts.size * devices}"
-        )
+    check_microbatches(batch, parts.size, x.mesh)
     part = mtf.Dimension(batch.name, batch.size // parts.size)
     return mtf.replace_dimensions(x, batch, [part, parts])
