@@ -196,9 +196,10 @@ class _Loop:
                 request_stop=self._request_stop,
             )
 
+        # First, so that data that cannot be read are an error of one line.
+        self._infeed.check(1, self._options.iterations_per_loop)
+        progress.note(self._state.mesh.describe_devices())
         if step == 0:
-            # Data that cannot be read are an error at once, not after an evaluation.
-            self._infeed.check(1, self._options.iterations_per_loop)
             self._actions.call_at_start(context())
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
@@ -273,9 +274,6 @@ class _Loop:
                 "the training data has come to an end: Data.train must return endless batches"
             )
         self._features, self._last_index = features, count - 1
-        if not self._visits:
-            # Not before, so that data that cannot be read are an error of one line.
-            self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
         start = self._clock()

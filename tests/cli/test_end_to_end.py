@@ -242,6 +242,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "devices: CPU:0\n"
+    assert process.stderr.readline().startswith("eval step 0  loss ")
     assert process.stderr.readline().startswith("step 1/100000")
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)
