@@ -231,9 +231,20 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "routing/.+",
         "load of experts",
-        "A row for each layer, a column for each expert: black is idle, white an equal share, red "
-        "twice as much or more.",
+        "The share of the tokens of every expert, a column, in every layer, a row, times the "
+        "number of experts: 1 is an equal share.",
     ),
+    (
+        "experts_of_tokens/(?P<level>.+)",
+        "experts of tokens, {level}",
+        "The experts that the tokens of a sample visit, by layer.",
+    ),
+    (
+        "(?P<what>attention(_to_encoder)?)(/(?P<layer>.+))?",
+        "{what} {layer}",
+        "Where the positions of a sample, rows, look: the weights of every head.",
+    ),
+    ("mesh", "mesh", "The devices, and the dimensions that the layout splits over their axes."),
     ("layers/(?P<what>.+)", "{what}", "A measurement of this layer; its class says what it is."),
 )
 _OWN = "A value of this run's own classes; the class or the action that writes it says what it is."
