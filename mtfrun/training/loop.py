@@ -218,6 +218,9 @@ class _Loop:
                 request_stop=self._request_stop,
             )
 
+        # First, so that data that cannot be read are an error of one line.
+        self._infeed.check(1, self._options.iterations_per_loop)
+        progress.note(self._state.mesh.describe_devices())
         if step == 0:
             self._actions.call_at_start(context())
         while step < self._options.train_steps and signals.agree() is None:

@@ -28,7 +28,7 @@ from tests.cli.command import (
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
 
-SAME_TAGS = {"loss", "accuracy", "perplexity"}
+SAME_METRICS = {"loss", "accuracy", "perplexity"}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_eval_prints_one_object_for_each_checkpoint(trained: pathlib.Path) -> No
     steps = sorted(int(re.findall(r"\d+", p.name)[0]) for p in trained.glob("checkpoints/*.json"))
     evaluations = succeeded(mtfrun_here("eval", f"--model_dir={trained}", "--checkpoint=all"))
     assert [line["step"] for line in evaluations] == steps
-    assert {"step", "bits_per_byte", *SAME_TAGS} <= set(evaluations[0])
+    assert {"step", "bits_per_byte", *SAME_METRICS} <= set(evaluations[0])
     (first,) = succeeded(mtfrun_here("eval", f"--model_dir={trained}", f"--checkpoint={steps[0]}"))
     assert first == evaluations[0]
 
