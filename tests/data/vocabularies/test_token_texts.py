@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import pathlib
+
+import sentencepiece
 
 from mtfrun.data import ByteVocabulary, IdVocabulary, LabelVocabulary, SentencePieceVocabulary
 from mtfrun.experiment.markdown_table import markdown_table
-
-MODEL = pathlib.Path(__file__).parents[2] / "oracle"
 
 
 def test_special_ids_and_bytes_have_a_text() -> None:
@@ -19,13 +20,11 @@ def test_special_ids_and_bytes_have_a_text() -> None:
 
 
 def test_pieces_show_the_space_before_them(tmp_path: pathlib.Path) -> None:
-    import sentencepiece  # noqa: PLC0415
-
     prefix = tmp_path / "model"
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["the quick brown fox jumps over the lazy dog"] * 20),
         model_prefix=str(prefix),
-        vocab_size=40,
+        vocab_size=30,
         pad_id=0,
         eos_id=1,
         unk_id=2,
@@ -41,8 +40,6 @@ def test_pieces_show_the_space_before_them(tmp_path: pathlib.Path) -> None:
 def test_cells_of_tables_show_texts_as_they_are() -> None:
     table = markdown_table(["input"], [["a|b `c`\n  <d> "], ["x" * 2000]])
     first, second = table.splitlines()[2:]
-    assert (
-        first == "| a&#124;b &#96;c&#96;<br>&nbsp;&nbsp;&lt;d&gt;&nbsp; |" or first.count("|") == 2
-    )
+    assert first.startswith("| a&#124;b &#96;c&#96;<br>&nbsp;") and first.count("|") == 2
     assert "<br>" in first and "\n" not in first and "&nbsp;" in first
-    assert second.endswith("… (2,000 characters) |") and len(second) < 1100
+    assert html.unescape(second).endswith("(2,000 characters) |") and len(second) < 1100
