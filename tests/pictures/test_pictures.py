@@ -62,7 +62,7 @@ def test_attention_maps_have_a_map_for_every_head() -> None:
     two = pictures.attention_maps({"head 0": weights, "head 5": weights}, TOKENS, TOKENS)
     assert two.shape[0] == 2 * one.shape[0] and two.shape[1] == one.shape[1]
     flat = pictures.attention_maps({"head 0": weights * 0}, TOKENS, TOKENS)
-    assert (one != flat).any(axis=2).sum() > len(TOKENS) * 200, "the diagonal is lit"
+    assert (one != flat).any(axis=2).sum() > len(TOKENS) * 100, "the diagonal is lit"
 
 
 def test_a_mesh_has_its_devices_its_axes_and_what_they_split() -> None:
