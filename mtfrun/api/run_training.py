@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mtfrun import mtf, processes, progress
 from mtfrun.api.build import Built, build
@@ -20,6 +20,7 @@ from mtfrun.experiment import Training
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory, recorded_hparams
+from mtfrun.rundir.hparams import Metric
 from mtfrun.training import TrainResult
 
 
@@ -53,7 +54,7 @@ class Prepared(NamedTuple):
     training: Training
     texts: Mapping[str, str]
     configured: Configured
-    hparams: Mapping[str, Any]
+    hparams: config.Hyperparameters
 
 
 def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
@@ -82,7 +83,7 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "config": config.config_text(settings.allowed_imports),
         }
         configured = Configured(texts["config"], bindings)
-        hparams = config.hyperparameters(bindings)
+        hparams = config.hyperparameters(bindings, settings.files)
     return Prepared(built, training, texts, configured, hparams)
 
 
@@ -117,13 +118,25 @@ def run_training(
                 keep_origin(start.path, pathlib.Path(run.path))
 
         processes.by_first(begin)
-        stack.enter_context(recorded_hparams(run.path, prepared.hparams))
+        hparams = prepared.hparams
+        stack.enter_context(
+            recorded_hparams(
+                run.path, hparams.values, metrics=_metrics(prepared), first=hparams.own
+            )
+        )
         return training.run(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
             profile=choices.profile,
             accept_changes=choices.accept_changes,
         )
+
+
+def _metrics(prepared: Prepared) -> list[Metric]:
+    """Returns the model's own numbers in evaluation and training: columns of a table of runs."""
+    shapes = prepared.built.experiment.model.metric_shapes
+    names = [name for name, shape in shapes.items() if not shape and "/" not in name]
+    return [Metric(name, group) for group in ("eval", "train") for name in names]
 
 
 def _restart(run: RunDirectory) -> None:
