@@ -15,8 +15,11 @@ from mtfrun.api.recorded_training import as_text, recorded
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
+from mtfrun.configuration.numbers import numbers_of_training
 from mtfrun.conversion.hugging_face import keep_origin
+from mtfrun.data import Data
 from mtfrun.experiment import Training
+from mtfrun.experiment.trained_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory
@@ -29,7 +32,8 @@ class TrainChoices:
 
     Attributes:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: go on although the data have changed since the checkpoint.
+      accept_changes: go on although the data or the configuration have changed since the
+        checkpoint.
       profile: record a trace of some steps.
     """
 
@@ -45,11 +49,13 @@ class Prepared(NamedTuple):
       built: the experiment and its evaluation.
       training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
+      numbers: the parameters that change the numbers of the training.
     """
 
     built: Built
     training: Training
     texts: Mapping[str, str]
+    numbers: NumbersOfTraining
 
 
 def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
@@ -73,7 +79,10 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
         }
-    return Prepared(built, training, texts)
+        # Data of a class of the user's own that has no fingerprint.
+        with_data = type(built.experiment.data).fingerprint is Data.fingerprint
+        numbers = numbers_of_training(with_data=with_data)
+    return Prepared(built, training, texts, numbers)
 
 
 def run_training(
@@ -108,6 +117,7 @@ def run_training(
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
             profile=choices.profile,
             accept_changes=choices.accept_changes,
+            numbers=prepared.numbers,
         )
 
 

@@ -8,7 +8,9 @@ modules only if --gin_allow_imports names them.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
@@ -202,8 +204,28 @@ def _unlisted_module(target: object, published: set[int], allowed: Sequence[str]
 
 def _published() -> set[int]:
     """Returns the identities of the objects that mtfrun publishes for configurations."""
-    modules = map(importlib.import_module, _PUBLISHING)
-    return {id(getattr(module, name)) for module in modules for name in exported_names(module)}
+    return {id(value) for _, value in _publications()}
+
+
+@functools.cache
+def published_names() -> Mapping[tuple[str, str], str]:
+    """Returns the names of the classes and functions that mtfrun publishes for configurations.
+
+    By module and name in it: ("mtfrun.models.transformer.stack", "Stack") is "transformer.Stack".
+    """
+    return {
+        (value.__module__, value.__qualname__): name
+        for name, value in _publications()
+        if inspect.isclass(value) or inspect.isfunction(value)
+    }
+
+
+def _publications() -> Iterator[tuple[str, Any]]:
+    """Yields the objects that mtfrun publishes for configurations, with their names."""
+    for path in _PUBLISHING:
+        module = importlib.import_module(path)
+        for name in exported_names(module):
+            yield f"{path.rpartition('.')[2]}.{name}", getattr(module, name)
 
 
 def _all(statements: Statements) -> Iterator[SourceStatement]:

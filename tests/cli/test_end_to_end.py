@@ -47,7 +47,8 @@ def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> pathl
 
 def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: list[str]) -> None:
     process = mtfrun("train", *flags, f"--model_dir={trained}", "--gin.TRAIN_STEPS=3")
-    lines = process.stderr.decode().splitlines()
+    note, *lines = process.stderr.decode().splitlines()
+    assert note.endswith("with it optim.CosineDecay.total_steps 2 -> 3")
     assert [line.split("  ")[0] for line in lines] == [
         f"going on from step 2 of {trained}",
         "devices: CPU:0",
