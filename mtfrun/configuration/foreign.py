@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from gin import config_parser
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import explain, exported_names
-from mtfrun.configuration.statements import SourceStatement, Statements
+from mtfrun.configuration.statements import SourceStatement, Statements, shortened
 
 FLAG = "--gin_allow_imports"
 
@@ -169,6 +169,9 @@ def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
         module = importlib.import_module(statement.module)
     except ImportError as error:
         raise explain(error, imports, entry.place) or error from None
+    except RecursionError:
+        name = shortened(statement.module)
+        raise ConfigError(f"{entry.place}: no module {name!r}") from None
     if statement.is_from or statement.alias:
         return module
     return importlib.import_module(statement.bound_name())

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, processes, training
+from mtfrun.configuration.one_line import escaped
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.trained_configuration import (
@@ -130,7 +131,7 @@ class Training:
             fits = manifest.variables == describe(self.state.storage())
             for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
                 if processes.is_first():
-                    print(f"mtfrun: note: {note}", file=sys.stderr, flush=True)
+                    print(f"mtfrun: note: {escaped(note)}", file=sys.stderr, flush=True)
 
         metadata = training.Metadata({**trained_with.metadata(), DATA: fingerprint_of(data)}, check)
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)

@@ -46,7 +46,7 @@ class RunDirectory:
                 " train in a local or mounted directory and copy it there"
             )
         # Path.expanduser raises an error for unknown users, and Path.absolute keeps "..".
-        self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+        self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100
         self._path = pathlib.Path(self.path)
 
     def __repr__(self) -> str:

@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from mtfrun.configuration.one_line import escaped
+
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
@@ -29,5 +31,5 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
         kind = "error" if record.levelno >= logging.ERROR else "warning"
-        text = " ".join(record.getMessage().split())
+        text = escaped(" ".join(record.getMessage().split()))
         print(f"mtfrun: {kind}: {text}", file=sys.stderr, flush=True)

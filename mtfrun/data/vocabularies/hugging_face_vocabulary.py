@@ -90,6 +90,8 @@ class HuggingFaceVocabulary(Vocabulary):
         if pad_id == 0:
             self._check_padding()
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        if not self._tokens:
+            raise DataError(f"{tokenizer_file} has no token: it is no tokenizer of a model")
         self.unpadded_size = max(self._tokens.values()) + 1
         self._size = model_size(tokenizer_file, self.unpadded_size, size)
         model_token = (self._settings.get("model") or {}).get("unk_token")
