@@ -8,6 +8,8 @@ import os
 import stat
 from pathlib import Path
 
+from mtfrun.data.errors import DataError
+
 
 def file_state(path: Path) -> str:
     """Returns the size of a file and the time of its last change, for people and comparisons."""
@@ -21,7 +23,12 @@ def absolute_path(name: str) -> Path:
     """Returns an absolute path, in which `~` is the home directory.
 
     `~name` of a user who does not exist is the name of a file: `Path.expanduser` raises an error.
+
+    Raises:
+      DataError: it is no name of a file.
     """
+    if not isinstance(name, str | os.PathLike) or "\0" in os.fspath(name):
+        raise DataError(f"{name!r} is no name of a file: give a text, without NUL")
     return Path(os.path.expanduser(name)).absolute()
 
 

@@ -88,6 +88,8 @@ def matches(patterns: Patterns) -> dict[str, str]:
       DataError: a pattern matches no file.
     """
     names: dict[str, str] = {}
+    if not isinstance(patterns, str | Sequence):
+        raise DataError(f"{patterns!r} is no pattern: give the names of files, such as 'a/*.txt'")
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         # Removes ".." without following symbolic links, as `Path.resolve` would.
         pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100
