@@ -264,6 +264,14 @@ class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
         if self._strings > _MOST_STRINGS:
             self._raise_syntax_error(f"More than {_MOST_STRINGS} strings in a row")
 
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        key, value = super()._parse_dict_item()
+        try:
+            hash(key)
+        except TypeError:
+            self._raise_syntax_error(f"{key!r} cannot be a key")
+        return key, value
+
 
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
     """Makes References, without looking anything up, and lists them with their lines.

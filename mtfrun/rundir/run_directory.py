@@ -37,6 +37,9 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Stores the path, in which `~` is the home directory; nothing is read or created."""
+        if not isinstance(path, str | os.PathLike):
+            # What argparse makes of --model_dir=--.
+            raise RunDirError("--model_dir is no name of a directory: give one, such as /tmp/run")
         text = os.fspath(path)
         if not text.strip():
             raise RunDirError("--model_dir is empty: name a directory for the run")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import hypothesis
 import pytest
@@ -24,6 +25,12 @@ PIECES = [
     *(b"\x7f\xff\xff\xff", b"\x80\x00\x00\x00", b"cposix\nsystem\n(S'touch pwned'\ntR."),
 ]
 KINDS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
+
+
+def some_quick(names: Iterable[str], quick: Collection[str]) -> list[Any]:
+    """Returns parameters of a test, of which those that are not `quick` are slow."""
+    assert set(quick) <= set(names)
+    return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names]
 
 
 @strategies.composite
@@ -59,6 +66,8 @@ def fuzz(
     @hypothesis.settings(
         max_examples=count,
         database=None,
+        deadline=None,
+        derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),
         phases=[hypothesis.Phase.generate],
     )

@@ -10,7 +10,7 @@ from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.one_line import one_line
-from tests.faults.fuzzing import CPU_SECS, cpu_limit
+from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
 DEEP = 100_000
 BEFORE = """from __gin__ import dynamic_registration
@@ -56,6 +56,8 @@ TEXTS = {
     "half a pair": "SEED = '\\ud800'",
 }
 
+QUICK = {"nested lists", "a million digits", "doubling", "the file itself", "a device", "NUL"}
+
 
 def refusal(path: pathlib.Path) -> str:
     """Returns the line with which a configuration of a run directory is refused."""
@@ -76,7 +78,7 @@ def directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathli
     return here
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", some_quick(TEXTS, QUICK))
 def test_one_line_and_nothing_else(name: str, directory: pathlib.Path) -> None:
     path = directory / "config.gin"
     path.write_text(BEFORE + TEXTS[name], encoding="utf-8")
