@@ -37,7 +37,7 @@ FORMAT = 1
 _LONGEST_REASON = 200
 # RuntimeError: what array_record raises; the last two: what numpy raises for headers of arrays.
 _DAMAGE_ERRORS = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError),
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, OverflowError),
     *(SyntaxError, tokenize.TokenError),
 )
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
