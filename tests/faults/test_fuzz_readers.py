@@ -8,6 +8,7 @@ import io
 import json
 import pathlib
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -169,6 +170,7 @@ def test_token_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
     fuzz(count, damaged([valid]), read)
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # headers of Python 2
 @pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("name", ["manifest.json", "labels.npy"])
 def test_image_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
@@ -186,6 +188,7 @@ def test_image_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
     fuzz(count, damaged([valid]), read)
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # headers of Python 2
 @pytest.mark.parametrize("count", KINDS)
 def test_plans_of_rows(count: int, tmp_path: pathlib.Path) -> None:
     plan = Plan(np.arange(3), np.array([0, 1, 3]))
@@ -205,6 +208,7 @@ def test_plans_of_rows(count: int, tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("kind", ["sentencepiece", "hugging_face"])
 def test_vocabularies(kind: str, count: int, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "vocabulary"
+    make: Callable[[str], data.Vocabulary]
     if kind == "sentencepiece":
         make, valid = data.SentencePieceVocabulary, _sentencepiece(tmp_path)
     else:
@@ -235,7 +239,7 @@ TOKENIZER = {
 def _sentencepiece(directory: pathlib.Path) -> bytes:
     from sentencepiece import sentencepiece_model_pb2 as pb2  # noqa: PLC0415
 
-    model = pb2.ModelProto()
+    model = pb2.ModelProto()  # type: ignore[attr-defined]
     for piece, kind in (("<pad>", 3), ("</s>", 3), ("<unk>", 2), ("a", 1), ("b", 1), ("\u2581", 1)):
         model.pieces.add(piece=piece, score=0.0, type=kind)
     model.trainer_spec.unk_id, model.trainer_spec.pad_id = 2, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -33,6 +34,14 @@ def refused(read: Callable[[], object]) -> str:
 
 def link_to_zeros(path: str) -> None:
     pathlib.Path(path).symlink_to("/dev/zero")
+
+
+def _drain(source: data.Source) -> int:
+    return drained(source.examples("train"))
+
+
+def _size(vocabulary: Callable[[str], data.Vocabulary], name: str) -> int:
+    return vocabulary(name).size
 
 
 def drained(examples: Iterable[object]) -> int:
@@ -90,14 +99,14 @@ def test_names_that_are_no_files_of_texts(kind: str, tmp_path: pathlib.Path) -> 
     os.mkfifo(tmp_path / "pipe")
     for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
         source = getattr(data, kind)({"train": name})
-        refused(lambda source=source: drained(source.examples("train")))
+        refused(functools.partial(_drain, source))
 
 
 @pytest.mark.parametrize("kind", ["SentencePieceVocabulary", "HuggingFaceVocabulary"])
 def test_names_that_are_no_vocabularies(kind: str, tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
-        refused(lambda name=name: getattr(data, kind)(name).size)
+        refused(functools.partial(_size, getattr(data, kind), name))
 
 
 MODELS = {
@@ -174,7 +183,7 @@ def _plain_png() -> bytes:
     return file.getvalue()
 
 
-IMAGES = {
+IMAGES: dict[str, Callable[[], bytes]] = {
     "2^62 pixels": lambda: _png(2**31 - 1, 2**31 - 1, b""),
     "a bomb": lambda: _png(13_000, 13_000, zlib.compress(bytes(13_000 * 39_001), 9)),
     "no pixel": lambda: _png(0, 0, b""),

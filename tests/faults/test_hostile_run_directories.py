@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_a_forged_file(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "victim"]
 
 
-FORGED = {
+FORGED: dict[str, dict[str, Any]] = {
     "a path out of the directory": {"files": {"../../victim": None}},
     "an absolute path": {"files": {"/etc/passwd": None}},
     "another checkpoint's file": {"files": {"ckpt-1.index": None}},
