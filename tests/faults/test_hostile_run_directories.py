@@ -20,7 +20,7 @@ from tests.faults.fuzzing import some_quick
 VICTIM = "untouched\n"
 WALL_SECS = 120
 
-FORGERIES: dict[str, Callable[[pathlib.Path, pathlib.Path], None]] = {
+FORGERIES: dict[str, Callable[[pathlib.Path, pathlib.Path], object]] = {
     "a pipe": lambda path, _: os.mkfifo(path),
     "a directory": lambda path, _: path.mkdir(),
     "a link to a victim": lambda path, victim: path.symlink_to(victim),
