@@ -70,7 +70,7 @@ def _export_saved_model(
 ) -> None:
     built = opened(run, settings_of(flags), on_one_device=True)
     inference = built.experiment.inference.with_settings(chosen_settings(flags))
-    step = restored(built.experiment, run, _step(flags))
+    step = restored(built, run, _step(flags))
     offered = served(inference, tensorflow_text=flags.tensorflow_text)
     export_saved_model(directory, built.experiment, step, offered)
 

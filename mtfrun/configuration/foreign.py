@@ -24,9 +24,7 @@ from mtfrun.configuration.statements import SourceStatement, Statements, shorten
 FLAG = "--gin_allow_imports"
 
 _OWN = ("mtfrun",)
-# The modules whose exports configurations may use. Other modules of mtfrun have functions that
-# write files and run commands.
-_PUBLISHING = (
+PUBLISHING = (
     "mtfrun.data",
     "mtfrun.decoding",
     "mtfrun.evaluation",
@@ -43,6 +41,8 @@ _PUBLISHING = (
     "mtfrun.rundir.warm_start",
     "mtfrun.training",
 )
+"""The modules whose exports configurations may use. Other modules of mtfrun have functions that
+write files and run commands."""
 # gin's own, by the only name that gin gives it.
 _BUILTIN = ("gin.macro", "gin.constant", "gin.singleton")
 _DYNAMIC_REGISTRATION = "__gin__.dynamic_registration"
@@ -225,7 +225,7 @@ def published_names() -> Mapping[tuple[str, str], str]:
 
 def _publications() -> Iterator[tuple[str, Any]]:
     """Yields the objects that mtfrun publishes for configurations, with their names."""
-    for path in _PUBLISHING:
+    for path in PUBLISHING:
         module = importlib.import_module(path)
         for name in exported_names(module):
             yield f"{path.rpartition('.')[2]}.{name}", getattr(module, name)

@@ -183,7 +183,9 @@ class Experiment:
             f"model/{path}": VariableSpec(tuple(x.stored_shape.to_integer_list), x.dtype.name)
             for path, x in self.model.named_variables().items()
         }
-        check_fit(f"{run.path}/ckpt-{manifest.step}", manifest.variables, specs, subset=True)
+        check_fit(
+            f"{run.path}/checkpoints/ckpt-{manifest.step}", manifest.variables, specs, subset=True
+        )
 
     def restore_without_run(self) -> int:
         """Initialises the model from `warm_start` and returns the step of its checkpoint.

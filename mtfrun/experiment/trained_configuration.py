@@ -83,10 +83,7 @@ class TrainedWith:
         if changed:
             what = f"the configuration has changed since {checkpoint}: {_listed(changed)}"
             if not fits:
-                raise InputError(
-                    f"{what}: it does not fit the model's variables: restore it, or name another "
-                    "--model_dir"
-                )
+                return notes  # the restoration says what does not fit, and why
             if not accept_changes:
                 raise InputError(f"{what}: restore it, or go on with --accept_changes")
             notes.append(what)

@@ -13,6 +13,7 @@ from mtfrun.rundir import Summaries
 from mtfrun.training.checks import check_intervals
 from mtfrun.training.signals import Stopped
 from mtfrun.training.state import TrainState
+from mtfrun.training.step import Features
 from mtfrun.training.triggers import Every
 
 
@@ -24,6 +25,7 @@ class ActionContext:
       step: finished steps.
       values: the newest point of the curves, by tag; empty before this process has reached one.
       state: the model with its weights, the optimizer, averages.
+      batch: returns the features {batch, ...} of the last step, which some step must precede.
       summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
       note: prints a line above the progress bar.
       check_signals: to be called between pieces of long work; after a signal it raises Stopped,
@@ -35,6 +37,7 @@ class ActionContext:
     step: int
     values: Mapping[str, float]
     state: TrainState
+    batch: Callable[[], Features]
     summaries: Summaries
     note: Callable[[str], None]
     check_signals: Callable[[], None]
@@ -70,11 +73,13 @@ class Action(abc.ABC):
         class or on the object, as the next two.
       every_secs: seconds between two calls; None for no calls by time.
       at_end: called when training ends, after a signal too, unless it was called at that step.
+      at_start: called before the first step of a new run, at step 0, after a warm start.
     """
 
     every_steps: int | None = None
     every_secs: float | None = None
     at_end: bool = False
+    at_start: bool = False
 
     @abc.abstractmethod
     def __call__(self, context: ActionContext) -> None:
@@ -90,7 +95,8 @@ def check_actions(actions: Sequence[Action]) -> None:
                 "file actions = [@my_module.MyAction()]"
             )
         check_intervals(action, action.every_steps, action.every_secs)
-        if action.every_steps is None and action.every_secs is None and not action.at_end:
+        is_due = action.at_start or action.at_end
+        if action.every_steps is None and action.every_secs is None and not is_due:
             raise InputError(
                 f"{type(action).__name__} is never due: give it every_steps, every_secs or at_end"
             )
@@ -125,6 +131,12 @@ class DueActions:
         )
         for index, is_due in enumerate(due):
             if is_due:
+                self._call(index, context)
+
+    def call_at_start(self, context: ActionContext) -> None:
+        """Calls the actions that are due before the first step."""
+        for index, (action, _) in enumerate(self._actions):
+            if action.at_start:
                 self._call(index, context)
 
     def call_at_end(self, context: ActionContext) -> None:

