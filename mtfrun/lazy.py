@@ -93,7 +93,8 @@ def train(
       model_dir: the directory of the run.
       mesh, layout, gin_params, gin_search_paths: see `load`.
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: go on although the data have changed since the checkpoint.
+      accept_changes: go on although the data or the configuration have changed since the
+        checkpoint.
       profile: record a trace of some steps in `model_dir`.
       **bindings: see `load`.
 

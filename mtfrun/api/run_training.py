@@ -15,8 +15,11 @@ from mtfrun.api.recorded_training import as_text, recorded, setup_of
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
+from mtfrun.configuration.numbers import numbers_of_training
 from mtfrun.conversion.hugging_face import keep_origin
+from mtfrun.data import Data
 from mtfrun.experiment import Training
+from mtfrun.experiment.trained_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory, recorded_hparams
@@ -30,7 +33,8 @@ class TrainChoices:
 
     Attributes:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: go on although the data have changed since the checkpoint.
+      accept_changes: go on although the data or the configuration have changed since the
+        checkpoint.
       profile: record a trace of some steps.
     """
 
@@ -46,6 +50,7 @@ class Prepared(NamedTuple):
       built: the experiment and its evaluation.
       training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
+      numbers: the parameters that change the numbers of the training.
       configured: explains checkpoints that do not fit.
       hparams: what distinguishes runs, see `config.hyperparameters`.
     """
@@ -53,6 +58,7 @@ class Prepared(NamedTuple):
     built: Built
     training: Training
     texts: Mapping[str, str]
+    numbers: NumbersOfTraining
     configured: Configured
     hparams: config.Hyperparameters
 
@@ -82,9 +88,12 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
         }
+        # Data of a class of the user's own that has no fingerprint.
+        with_data = type(built.experiment.data).fingerprint is Data.fingerprint
+        numbers = numbers_of_training(with_data=with_data)
         configured = Configured(texts["config"], bindings)
         hparams = config.hyperparameters(bindings, settings.files)
-    return Prepared(built, training, texts, configured, hparams)
+    return Prepared(built, training, texts, numbers, configured, hparams)
 
 
 def run_training(
@@ -129,6 +138,7 @@ def run_training(
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
             profile=choices.profile,
             accept_changes=choices.accept_changes,
+            numbers=prepared.numbers,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ from mtfrun.rundir import RunDirectory
 @terminable()
 def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Makes a run directory of what is at --from, and says what was not taken over."""
-    source = pathlib.Path(flags.source).expanduser()
+    source = pathlib.Path(os.path.expanduser(flags.source))
     imported = importer_for(source).read(source, partial=flags.partial)
     run = write_run(imported, flags.model_dir, _variables_of)
     for note in imported.notes:
@@ -47,7 +48,7 @@ def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
 @terminable()
 def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Writes the model of a run to --to."""
-    target = pathlib.Path(flags.to).expanduser()
+    target = pathlib.Path(os.path.expanduser(flags.to))
     check_new(target, "--to")
     run = RunDirectory(flags.model_dir)
     run.require()

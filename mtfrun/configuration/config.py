@@ -14,10 +14,11 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 import gin
 from mtfrun.configuration.checks import check_bindings, target_of
 from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.errors import explain, explain_missing, public_names
+from mtfrun.configuration.errors import explain, explain_call, explain_missing, public_names
 from mtfrun.configuration.foreign import check_foreign, with_record
 from mtfrun.configuration.kept_functions import with_kept_functions
 from mtfrun.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
+from mtfrun.errors import InputError
 
 T = TypeVar("T")
 
@@ -125,11 +126,13 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
     """Returns `cls(*args)` with all other arguments from the configuration."""
     try:
         return cast(T, gin.get_configurable(cls)(*args))
-    except TypeError as error:
-        missing = explain_missing(error)
-        if missing is None:
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        explained = explain_missing(error) or explain_call(error)
+        if explained is None:
             raise
-        raise missing from None
+        raise explained from error
 
 
 def argument(cls: Callable[..., object], name: str, default: object = None) -> Any:

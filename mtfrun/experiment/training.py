@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, pictures, processes, progress, training
+from mtfrun.configuration.one_line import escaped
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.header import header_of
 from mtfrun.experiment.recording import Recording
+from mtfrun.experiment.trained_configuration import (
+    NumbersOfTraining,
+    TrainedWith,
+    run_versions,
+)
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
-from mtfrun.rundir import RunDirectory, Summaries, package_versions
+from mtfrun.rundir import Manifest, RunDirectory, Summaries
+from mtfrun.rundir.manifest import describe
 from mtfrun.training.checks import check_count
 
 
@@ -105,6 +113,7 @@ class Training:
         texts: Mapping[str, str] | None = None,
         profile: bool = False,
         accept_changes: bool = False,
+        numbers: NumbersOfTraining | None = None,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 
@@ -112,17 +121,25 @@ class Training:
           run: where checkpoints and summaries are written.
           texts: Markdown for TensorBoard, by tag.
           profile: records a trace, even if `options` does not ask for one.
-          accept_changes: goes on although the data, but for their vocabularies, have changed since
-            the checkpoint.
+          accept_changes: goes on although the data, but for their vocabularies, or the
+            configuration have changed since the checkpoint.
+          numbers: the parameters of the configuration that change the numbers of the training, to
+            be compared with those of the checkpoint; None if they are not known.
 
         Raises:
-          DataError: the data have changed since the checkpoint.
+          InputError: the data or the configuration have changed since the checkpoint.
         """
         data = self.experiment.data
-        metadata = training.Metadata(
-            {"versions": package_versions(), DATA: fingerprint_of(data)},
-            lambda manifest: check_same_data(manifest, data, accept_changes=accept_changes),
-        )
+        trained_with = TrainedWith(numbers, self.options.train_steps, run_versions())
+
+        def check(manifest: Manifest) -> None:
+            check_same_data(manifest, data, accept_changes=accept_changes)
+            fits = manifest.variables == describe(self.state.storage())
+            for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
+                if processes.is_first():
+                    print(f"mtfrun: note: {escaped(note)}", file=sys.stderr, flush=True)
+
+        metadata = training.Metadata({**trained_with.metadata(), DATA: fingerprint_of(data)}, check)
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         recording = Recording(run.record(), self.state, options.train_steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -241,6 +242,21 @@ class Checkpoints:
                     break
         raise deleted
 
+    def manifest(self, step: int | None) -> Manifest | None:
+        """Returns the manifest of a step, the newest for None, without reading the data.
+
+        None where there is none, or it is damaged: `restore` says so, or takes another one.
+        """
+        chosen = self.latest() if step is None else step
+        try:
+            if chosen is None:
+                return None
+            manifest = manifests.read_manifest(self._directory, chosen)
+            _check_claims(manifest)
+            return manifest
+        except (RunDirError, FileNotFoundError):
+            return None
+
     def verify(self, step: int) -> Manifest:
         """Returns the manifest of `step` if all its files are as they were saved, or raises."""
         return self.read(step, lambda manifest: manifest)
@@ -342,6 +358,7 @@ class Checkpoints:
         """Returns the manifest of `step`, whose files are compared with it."""
         manifest = manifests.read_manifest(self._directory, step)
         manifests.check_files(self._directory, manifest)
+        _check_claims(manifest)
         return manifest
 
     @contextlib.contextmanager
@@ -389,6 +406,21 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     path.replace(atomic.temporary_path(path))
         remove_leftovers(self._directory)
+
+
+def _check_claims(manifest: Manifest) -> None:
+    """Raises DamagedCheckpointError if the variables are larger than the files that hold them."""
+    claimed = 0
+    for path, spec in manifest.variables.items():
+        try:
+            claimed += math.prod(spec.shape) * tf.as_dtype(spec.dtype).size
+        except TypeError:
+            raise DamagedCheckpointError(f"the type of {path} is {spec.dtype!r}") from None
+    saved = sum(record.bytes for record in manifest.files.values())
+    if claimed > saved:
+        raise DamagedCheckpointError(
+            f"its variables need {claimed} bytes, and its files have {saved}"
+        )
 
 
 def _choose(steps: list[int]) -> str:

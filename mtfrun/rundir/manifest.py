@@ -19,6 +19,8 @@ FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]*)"
 """A number in a name, without leading zeros."""
 MANIFEST_NAME = re.compile(rf"ckpt-({STEP})\.json")
+PREFIX = re.compile(rf"ckpt-({STEP})(?:\.[0-9]+)?")
+"""The beginning of the names of the files of a save."""
 DATA_NAME = re.compile(
     rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)"
     r"\.(index|data-[0-9]{5}-of-[0-9]{5})(\.tempstate[0-9]+)?"

@@ -54,7 +54,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept_changes",
         action="store_true",
-        help="go on although the data have changed since the checkpoint",
+        help="go on although the data or the configuration have changed since the checkpoint",
     )
     add_process_flags(parser)
 
