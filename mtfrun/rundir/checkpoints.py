@@ -23,15 +23,14 @@ from mtfrun.rundir.errors import (
     reason,
 )
 from mtfrun.rundir.fit import check_fit
-from mtfrun.rundir.leftovers import files_of_save, list_steps, lost_manifests, remove_leftovers
+from mtfrun.rundir.leftovers import list_steps, lost_manifests, remove_leftovers
 from mtfrun.rundir.manifest import Manifest
+from mtfrun.rundir.save import Save
 
 T = TypeVar("T")
 
 # How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
-# What processes tell each other during a save.
-_PREFIX, _SAVED = "prefix of the save", "step is saved"
 
 
 class Checkpoints:
@@ -82,64 +81,27 @@ class Checkpoints:
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Saves the variables and returns the manifest's path.
+        """Saves the variables and returns the manifest's path; see `start_save`."""
+        return self.start_save(step, variables, metadata=metadata).wait()
+
+    def start_save(
+        self,
+        step: int,
+        variables: Mapping[str, Any],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Save:
+        """Copies the variables and returns their save, which a thread finishes.
 
         A step saved before is replaced, and stays complete until the new files are. Then the oldest
-        checkpoints above `max_to_keep` are deleted. 100 MB take about half a second.
+        checkpoints that `keeping` does not keep are deleted. 100 MB take about half a second.
 
         Args:
           step: number of finished training steps.
           variables: raw tf.Variables or DVariables by path.
           metadata: JSON values for the manifest: position in the data, mesh, layout, versions.
-
-        Raises:
-          RunDirError: the files cannot be written; those of this attempt are removed.
         """
-        json_metadata = manifests.check_metadata(metadata or {})
-        target = manifests.manifest_path(self._directory, step)
-        if not processes.is_first():
-            with self._save_errors(step):
-                self._write_variables(processes.agree("", _PREFIX), variables)
-            processes.barrier(_SAVED)
-            return str(target)
-        prefix = None
-        try:
-            # As long as the manifest is unfinished the data may be removed, see leftovers.py.
-            with self._save_errors(step), atomic.atomic_replace(target) as file:
-                atomic.sync_directory(self._directory)
-                prefix = processes.agree(self._free_prefix(step), _PREFIX)
-                self._write_variables(prefix, variables)
-                files = {
-                    name: manifests.record_file(self._directory / name)
-                    for name in files_of_save(self._directory, prefix)
-                }
-                atomic.sync_directory(self._directory)
-                specs = manifests.describe(variables)
-                manifest = Manifest(int(step), prefix, specs, files, json_metadata)
-                file.write(manifests.manifest_text(manifest))
-        except BaseException:
-            if prefix is not None:
-                remove_leftovers(self._directory, prefix)
-            raise
-        self._prune(step)
-        processes.barrier(_SAVED)
-        return str(target)
-
-    def _write_variables(self, prefix: str, variables: Mapping[str, Any]) -> None:
-        """Writes the data of a save; returns when those of all processes are there."""
-        tf.train.Checkpoint(variables=dict(variables)).write(str(self._directory / prefix))
-        processes.barrier("variables are written")
-
-    @contextlib.contextmanager
-    def _save_errors(self, step: int) -> Iterator[None]:
-        """Turns a failure to write in the block into a RunDirError."""
-        try:
-            yield
-        except (OSError, tf.errors.OpError, RunDirError) as error:
-            raise RunDirError(
-                f"cannot save step {step} in {self._directory}: {_system_reason(error)};"
-                " free space or name another --model_dir, earlier checkpoints are untouched"
-            ) from error
+        return Save(self._directory, step, variables, metadata or {}, lambda: self._prune(step))
 
     def restore(
         self,
@@ -371,14 +333,6 @@ class Checkpoints:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def _free_prefix(self, step: int) -> str:
-        """Returns `ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
-        prefix, attempt = f"ckpt-{step}", 0
-        while files_of_save(self._directory, prefix):
-            attempt += 1
-            prefix = f"ckpt-{step}.{attempt}"
-        return prefix
-
     def _prune(self, saved: int) -> None:
         """Deletes the oldest checkpoints, and the files that step `saved` has replaced."""
         if self._max_to_keep is not None:
@@ -394,11 +348,6 @@ class Checkpoints:
 def _choose(steps: list[int]) -> str:
     """Returns the remedy that lists `steps`; "" without any."""
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
-
-
-def _system_reason(error: BaseException) -> str:
-    """Returns why a save failed: the system error that caused `error`, if one did."""
-    return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
 def _read(prefix: str, what: str, **objects: Any) -> None:
