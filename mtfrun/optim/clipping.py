@@ -11,10 +11,14 @@ from mtfrun.errors import InputError
 from mtfrun.optim.scalar_math import maximum
 
 
+def half_squares(tensors: Mapping[str, mtf.Tensor]) -> dict[str, mtf.Tensor]:
+    """Returns half of the sum of the squares of all entries of each tensor, in float32."""
+    return {path: mtf.l2_loss(mtf.cast(x, tf.float32)) for path, x in tensors.items()}
+
+
 def global_norm(tensors: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns the root of the sum of the squares of all entries of all tensors, in float32."""
-    halves = [mtf.l2_loss(mtf.cast(x, tf.float32)) for x in tensors.values()]
-    return mtf.sqrt(2.0 * mtf.add_n(halves))
+    return mtf.sqrt(2.0 * mtf.add_n(list(half_squares(tensors).values())))
 
 
 def clip_by_global_norm(

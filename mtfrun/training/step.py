@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +18,9 @@ Gradients = dict[str, mtf.Tensor]
 
 # Entries of the history besides the model's own metrics.
 LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", "grad_norm", "objective"
+# 1 in a step whose update was skipped; 1 + the place among the trainable variables of the first one
+# whose gradient is not finite, 0 where all are.
+SKIPPED, NON_FINITE_GRADIENT = "skipped_steps", "non_finite_gradient"
 # Of every trainable variable, followed by its path.
 GRADIENT_OF = "gradient of "
 
@@ -27,6 +30,7 @@ def train_steps_function(
     *,
     microbatches: int = 1,
     clip_norm: float | None = None,
+    skip_non_finite: bool = False,
     with_gradients: bool = False,
     jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
@@ -35,12 +39,15 @@ def train_steps_function(
     Its arguments are features {steps, batch, ...} and a scalar, the number of steps to run, so that
     a shorter last call uses the same program. It returns the history {steps} of every metric of the
     model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
-    differentiated, per unit of weight); entries of steps that were not run are zero.
+    differentiated, per unit of weight), and of SKIPPED and NON_FINITE_GRADIENT; entries of steps
+    that were not run are zero.
 
     Args:
       state: what is trained.
       microbatches: parts of a batch that are computed one after the other.
       clip_norm: the largest norm of all gradients together; None does not limit it.
+      skip_non_finite: whether a step changes nothing but the number of finished steps if its loss,
+        the norm of its gradients, or anything that it would assign is not finite.
       with_gradients: whether the history also has the gradients, before clipping, by
         `GRADIENT_OF` and the path: {steps, ...} as large as all parameters for every step.
       jit_compile: whether XLA compiles the function.
@@ -51,7 +58,8 @@ def train_steps_function(
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
         zeros = mtf.zeros(state.mesh, [steps_dim])
         history = state.model.no_metrics(state.mesh, [steps_dim])
-        history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
+        own = (OBJECTIVE, LEARNING_RATE, GRAD_NORM, SKIPPED, NON_FINITE_GRADIENT)
+        history |= {name: Metric(zeros, zeros) for name in own}
         if with_gradients:
             for path, variable in state.trainable.items():
                 none = mtf.zeros(state.mesh, [steps_dim, *variable.shape], variable.dtype)
@@ -59,7 +67,9 @@ def train_steps_function(
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics, gradients = _train_step(state, batch, microbatches, clip_norm)
+            metrics, gradients = _train_step(
+                state, batch, microbatches, clip_norm, skip_non_finite=skip_non_finite
+            )
             if with_gradients:
                 metrics |= gradients
             is_step = mtf.equal(positions, i)
@@ -81,7 +91,12 @@ def train_steps_function(
 
 
 def _train_step(
-    state: TrainState, batch: Features, microbatches: int, clip_norm: float | None
+    state: TrainState,
+    batch: Features,
+    microbatches: int,
+    clip_norm: float | None,
+    *,
+    skip_non_finite: bool,
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
     """Updates the state by one batch and returns the metrics, and the gradients before clipping.
 
@@ -96,22 +111,62 @@ def _train_step(
         gradients, norm = optim.clip_by_global_norm(gradients, clip_norm)
     learning_rate = state.optimizer.learning_rate(step)
     updates = state.optimizer.update(gradients, step)
-    values = {path: updates[variable] for path, variable in state.trainable.items()}
+    values = {
+        path: mtf.cast(updates[variable], variable.dtype)
+        for path, variable in state.trainable.items()
+    }
     for path, variable in state.model.updated_variables().items():
         values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
     if state.average is not None:
         updates |= state.average.update(values, step)
+    one = mtf.ones_like(norm)
+    skipped = mtf.zeros_like(norm)
+    if skip_non_finite:
+        # Slots and averages are finite where the gradients and the new values are.
+        is_finite = _all_finite([loss.total, norm, learning_rate, *values.values()])
+        # A selection, which no NaN passes, and not a condition around the assignments: it is the
+        # same program on all devices, and changes no bit of an update that is applied.
+        updates = {
+            variable: mtf.where(
+                is_finite,
+                mtf.cast(value, variable.dtype),
+                mtf.read_variable(variable),
+                output_shape=value.shape,
+            )
+            for variable, value in updates.items()
+        }
+        skipped = 1.0 - mtf.to_float(is_finite)
     for variable, value in updates.items():
         mtf.assign(variable, value)
     mtf.assign(state.step, step + 1)
-    one = mtf.ones_like(norm)
     metrics = {
         **loss.metrics,
         OBJECTIVE: Metric(loss.total, loss.weight),
         LEARNING_RATE: Metric(learning_rate, one),
         GRAD_NORM: Metric(norm, one),
+        SKIPPED: Metric(skipped, one),
+        NON_FINITE_GRADIENT: Metric(_first_non_finite(before_clipping), one),
     }
     return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
+
+
+def _all_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
+    """Returns whether all entries of all tensors of floating types are finite, a bool scalar."""
+    floating = [x for x in tensors if x.dtype.is_floating]
+    return mtf.reduce_all(mtf.stack([mtf.reduce_all(mtf.is_finite(x)) for x in floating], "all"))
+
+
+def _first_non_finite(gradients: Gradients) -> mtf.Tensor:
+    """Returns 1 + the place of the first gradient that is not finite; 0.0 if all are finite.
+
+    A sum of squares is the same on all devices, and is not finite if an entry on any of them is
+    not. The optimizer's norm needs these sums too: each is computed once.
+    """
+    squares = mtf.stack(list(optim.half_squares(gradients).values()), "gradients")
+    none = float(squares.shape.size + 1)
+    places = mtf.to_float(mtf.range(squares.mesh, squares.shape[0], tf.int32)) + 1.0
+    first = mtf.reduce_min(mtf.where(mtf.is_finite(squares), none, places))
+    return mtf.where(mtf.equal(first, none), 0.0, first)
 
 
 def _loss_and_gradients(
