@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun import mtf
+from mtfrun import mtf, processes
 from mtfrun.api.build import Built, build
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
@@ -47,15 +47,18 @@ def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool 
     return built
 
 
-def restored(experiment: Experiment, run: RunDirectory | None, step: int | None) -> int:
+def restored(experiment: Experiment, run: RunDirectory | None, checkpoint: int | str | None) -> int:
     """Restores a model and returns the step of its checkpoint.
 
     Args:
       experiment: has the model.
       run: has the checkpoints; without one the model begins with `Experiment.warm_start`.
-      step: of the checkpoint; None for the newest.
+      checkpoint: a step, "best", or "latest" or None for the newest.
 
     Raises:
       RunDirError: there is no such checkpoint, or it does not fit the model.
     """
-    return experiment.restore_without_run() if run is None else experiment.restore(run, step)
+    if run is None:
+        return experiment.restore_without_run()
+    step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))
+    return experiment.restore(run, step)

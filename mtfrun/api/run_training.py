@@ -31,11 +31,13 @@ class TrainChoices:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
       accept_changes: go on although the data have changed since the checkpoint.
       profile: record a trace of some steps.
+      max_hours: after which training saves and ends; None for no limit.
     """
 
     restart: bool = False
     accept_changes: bool = False
     profile: bool = False
+    max_hours: float | None = None
 
 
 class Prepared(NamedTuple):
@@ -107,6 +109,7 @@ def run_training(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
             profile=choices.profile,
+            max_hours=choices.max_hours,
             accept_changes=choices.accept_changes,
         )
 

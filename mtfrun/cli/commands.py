@@ -43,7 +43,7 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.dry_run:
         print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
-    choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile)
+    choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile, flags.max_hours)
     result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
     if result.signal is not None:
         _print_once(f"mtfrun: stopped and saved at step {result.step}")
@@ -163,8 +163,7 @@ def _restored(
         steps = processes.by_first(run.checkpoints().steps)
         yield from each_restored(run, steps, functools.partial(experiment.restore, run))
     else:
-        step = None if flags.checkpoint == "latest" else int(flags.checkpoint)
-        yield restored(experiment, run, step)
+        yield restored(experiment, run, flags.checkpoint)
 
 
 def _converse(inference: Inference) -> None:

@@ -80,6 +80,7 @@ class Training:
             state,
             microbatches=options.microbatches,
             clip_norm=options.clip_norm,
+            skip_non_finite=options.skips,
             jit_compile=options.uses_xla(state.mesh),
         )
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
@@ -98,6 +99,7 @@ class Training:
         *,
         texts: Mapping[str, str] | None = None,
         profile: bool = False,
+        max_hours: float | None = None,
         accept_changes: bool = False,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
@@ -106,6 +108,7 @@ class Training:
           run: where checkpoints and summaries are written.
           texts: Markdown for TensorBoard, by tag.
           profile: records a trace, even if `options` does not ask for one.
+          max_hours: after which training saves and ends; None for no limit.
           accept_changes: goes on although the data, but for their vocabularies, have changed since
             the checkpoint.
 
@@ -128,6 +131,7 @@ class Training:
                 actions=[
                     _Evaluating(self._evaluation, summaries, averaged, self._evaluate_every_steps),
                     *self._actions,
+                    *([] if max_hours is None else [training.MaxHours(max_hours)]),
                 ],
                 warm_start=self.experiment.warm_start,
                 texts=texts,
@@ -136,7 +140,10 @@ class Training:
 
 
 class _Evaluating(training.Action):
-    """Evaluates during and after training, in the context `averaged`; a signal ends it."""
+    """Evaluates during and after training, in the context `averaged`; a signal ends it.
+
+    It reports its metrics as "eval/loss".
+    """
 
     at_end = True
 
@@ -160,3 +167,5 @@ class _Evaluating(training.Action):
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
         values = [f"{name} {value:.4f}" for name, value in brief.items()]
         context.note("  ".join([f"eval step {context.step}", *values]))
+        measured = {f"eval/{name}": value for name, value in brief.items()}
+        context.measurements.add(context.step, measured)

@@ -3,6 +3,11 @@
 from mtfrun.rundir.atomic import atomic_open as atomic_open
 from mtfrun.rundir.atomic import atomic_write as atomic_write
 from mtfrun.rundir.atomic import remove_outputs_in_progress as remove_outputs_in_progress
+from mtfrun.rundir.best import HIGHEST as HIGHEST
+from mtfrun.rundir.best import LOWEST as LOWEST
+from mtfrun.rundir.best import MODES as MODES
+from mtfrun.rundir.best import Best as Best
+from mtfrun.rundir.best import is_better as is_better
 from mtfrun.rundir.checkpoints import Checkpoints as Checkpoints
 from mtfrun.rundir.errors import DamagedCheckpointError as DamagedCheckpointError
 from mtfrun.rundir.errors import DeletedCheckpointError as DeletedCheckpointError
@@ -12,24 +17,33 @@ from mtfrun.rundir.manifest import Manifest as Manifest
 from mtfrun.rundir.manifest import VariableSpec as VariableSpec
 from mtfrun.rundir.metric_charts import write_metrics as write_metrics
 from mtfrun.rundir.records import package_versions as package_versions
+from mtfrun.rundir.rotation import KEPT as KEPT
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory
+from mtfrun.rundir.save import Save as Save
 from mtfrun.rundir.summaries import Summaries as Summaries
 from mtfrun.rundir.warm_start import WarmStart as WarmStart
 from mtfrun.rundir.warm_start import WarmStartReport as WarmStartReport
 
 __all__ = [
+    "HIGHEST",
+    "KEPT",
+    "LOWEST",
+    "MODES",
+    "Best",
     "Checkpoints",
     "DamagedCheckpointError",
     "DeletedCheckpointError",
     "Manifest",
     "RunDirError",
     "RunDirectory",
+    "Save",
     "Summaries",
     "VariableSpec",
     "WarmStart",
     "WarmStartReport",
     "atomic_open",
     "atomic_write",
+    "is_better",
     "package_versions",
     "remove_outputs_in_progress",
     "write_metrics",

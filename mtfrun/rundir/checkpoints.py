@@ -14,8 +14,8 @@ from absl import logging
 
 from mtfrun import processes
 from mtfrun.errors import InputError
-from mtfrun.rundir import atomic
 from mtfrun.rundir import manifest as manifests
+from mtfrun.rundir.best import Best, read_best, write_best
 from mtfrun.rundir.errors import (
     DamagedCheckpointError,
     DeletedCheckpointError,
@@ -25,16 +25,23 @@ from mtfrun.rundir.errors import (
 from mtfrun.rundir.fit import check_fit
 from mtfrun.rundir.leftovers import list_steps, lost_manifests, remove_leftovers
 from mtfrun.rundir.manifest import Manifest
+from mtfrun.rundir.rotation import delete_old
 from mtfrun.rundir.save import Save
 
 T = TypeVar("T")
+
+BEST, LATEST = "best", "latest"
+"""Names of checkpoints besides their steps."""
 
 # How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
 
 
 class Checkpoints:
-    """The checkpoints of one run: `ckpt-300.*` by step, of which the newest `max_to_keep` are kept.
+    """The checkpoints of one run: `ckpt-300.*` by step.
+
+    A save deletes those before the newest `max_to_keep`, except the best one, which `set_best` has
+    named, and those whose metadata say that they are `KEPT`.
 
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
     for bit onto any other, or onto plain variables. A checkpoint exists once its manifest
@@ -54,7 +61,7 @@ class Checkpoints:
 
         Args:
           directory: where the checkpoints are.
-          max_to_keep: how many to keep; None keeps all of them.
+          max_to_keep: how many of the newest to keep; None keeps all of them.
 
         Raises:
           RunDirError: `max_to_keep` is below 1.
@@ -73,6 +80,41 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Returns the greatest of `steps()`, or None where there is no checkpoint."""
         return max(self.steps(), default=None)
+
+    def best(self) -> Best | None:
+        """Returns the best checkpoint; None where none was named, or it is not there any more.
+
+        Raises:
+          RunDirError: its record is damaged.
+        """
+        best = read_best(self._directory)
+        return best if best is not None and best.step in self.steps() else None
+
+    def set_best(self, best: Best) -> None:
+        """Names the best checkpoint, which must exist; only the holder of the run's lock may."""
+        write_best(self._directory, best)
+
+    def named_step(self, name: int | str | None) -> int | None:
+        """Returns the step that a user's name of a checkpoint means.
+
+        Args:
+          name: a step, its digits, "best", or "latest" or None for the newest good one, for which
+            None is returned.
+
+        Raises:
+          RunDirError: it is the best one, and none is recorded.
+        """
+        if name is None or name == LATEST:
+            return None
+        if name != BEST:
+            return int(name)
+        best = self.best()
+        if best is None:
+            raise RunDirError(
+                f"{self._directory} has no best checkpoint: train with"
+                " training.CheckpointOptions.best_metric = 'eval/loss', or choose a step"
+            )
+        return best.step
 
     def save(
         self,
@@ -93,15 +135,16 @@ class Checkpoints:
     ) -> Save:
         """Copies the variables and returns their save, which a thread finishes.
 
-        A step saved before is replaced, and stays complete until the new files are. Then the oldest
-        checkpoints that `keeping` does not keep are deleted. 100 MB take about half a second.
+        A step saved before is replaced, and stays complete until the new files are. Then older
+        checkpoints are deleted, see above. 100 MB take about half a second.
 
         Args:
           step: number of finished training steps.
           variables: raw tf.Variables or DVariables by path.
           metadata: JSON values for the manifest: position in the data, mesh, layout, versions.
         """
-        return Save(self._directory, step, variables, metadata or {}, lambda: self._prune(step))
+        delete = functools.partial(delete_old, self._directory, step, self._max_to_keep)
+        return Save(self._directory, step, variables, metadata or {}, after=delete)
 
     def restore(
         self,
@@ -332,17 +375,6 @@ class Checkpoints:
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns
-
-    def _prune(self, saved: int) -> None:
-        """Deletes the oldest checkpoints, and the files that step `saved` has replaced."""
-        if self._max_to_keep is not None:
-            older_steps = [step for step in self.steps() if step != saved]
-            for step in older_steps[: max(0, len(older_steps) + 1 - self._max_to_keep)]:
-                # The manifest first: without it there is no checkpoint, whatever files it leaves.
-                path = manifests.manifest_path(self._directory, step)
-                with contextlib.suppress(OSError):
-                    path.replace(atomic.temporary_path(path))
-        remove_leftovers(self._directory)
 
 
 def _choose(steps: list[int]) -> str:

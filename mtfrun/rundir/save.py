@@ -40,6 +40,9 @@ class Save:
       variables: raw tf.Variables or DVariables by path.
       metadata: JSON values for the manifest.
       after: called at the end in the thread of the first process.
+
+    Attributes:
+      step: the argument.
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class Save:
         step: int,
         variables: Mapping[str, Any],
         metadata: Mapping[str, Any],
+        *,
         after: Callable[[], object],
     ) -> None:
         self._directory = directory
-        self._step = step
+        self.step = step
         self._metadata = manifests.check_metadata(metadata)
         self._after = after
         self._snapshot = Snapshot(variables)
@@ -102,7 +106,7 @@ class Save:
             self._thread.join()
         with processes.together(_SAVED):
             self._raise_error()
-        return str(manifests.manifest_path(self._directory, self._step))
+        return str(manifests.manifest_path(self._directory, self.step))
 
     def abandon(self) -> None:
         """Waits for this process's thread alone; of several processes none finishes the save."""
@@ -134,7 +138,7 @@ class Save:
         directory = self._directory
         try:
             # As long as the manifest is unfinished the data may be removed, see leftovers.py.
-            target = manifests.manifest_path(directory, self._step)
+            target = manifests.manifest_path(directory, self.step)
             with self._save_errors(), atomic.atomic_replace(target) as file:
                 atomic.sync_directory(directory)
                 self._write_part()
@@ -146,7 +150,7 @@ class Save:
                 }
                 atomic.sync_directory(directory)
                 manifest = Manifest(
-                    int(self._step), self._prefix, self._snapshot.specs, files, self._metadata
+                    int(self.step), self._prefix, self._snapshot.specs, files, self._metadata
                 )
                 file.write(manifests.manifest_text(manifest))
         except BaseException as error:
@@ -166,7 +170,7 @@ class Save:
         self._has_written.set()
         self._may_finish.wait()
         if self._has_failed_elsewhere:
-            raise RunDirError(f"another process could not save step {self._step}")
+            raise RunDirError(f"another process could not save step {self.step}")
         parts = [self._part(index) for index, has_part in enumerate(self._has_part) if has_part]
         merge(parts, self._directory / self._prefix)
 
@@ -176,10 +180,10 @@ class Save:
 
     def _free_prefix(self) -> str:
         """Returns `ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
-        prefix, attempt = f"ckpt-{self._step}", 0
+        prefix, attempt = f"ckpt-{self.step}", 0
         while files_of_save(self._directory, prefix):
             attempt += 1
-            prefix = f"ckpt-{self._step}.{attempt}"
+            prefix = f"ckpt-{self.step}.{attempt}"
         return prefix
 
     @contextlib.contextmanager
@@ -189,7 +193,7 @@ class Save:
             yield
         except (OSError, tf.errors.OpError, RunDirError) as error:
             raise RunDirError(
-                f"cannot save step {self._step} in {self._directory}: {_system_reason(error)};"
+                f"cannot save step {self.step} in {self._directory}: {_system_reason(error)};"
                 " free space or name another --model_dir, earlier checkpoints are untouched"
             ) from error
 

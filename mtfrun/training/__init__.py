@@ -1,8 +1,11 @@
 """Training: the state, the compiled step, the loop around it, and its actions."""
 
 from mtfrun.training.actions import Action, ActionContext, check_actions
+from mtfrun.training.early_stopping import EarlyStopping
 from mtfrun.training.loop import TrainResult, train
-from mtfrun.training.options import CheckpointOptions, TrainOptions
+from mtfrun.training.max_hours import MaxHours
+from mtfrun.training.measurements import Measurements
+from mtfrun.training.options import CheckpointOptions, StepOptions, TrainOptions
 from mtfrun.training.saving import Metadata
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import train_steps_function
@@ -11,7 +14,11 @@ __all__ = [
     "Action",
     "ActionContext",
     "CheckpointOptions",
+    "EarlyStopping",
+    "MaxHours",
+    "Measurements",
     "Metadata",
+    "StepOptions",
     "TrainOptions",
     "TrainResult",
     "TrainState",

@@ -11,7 +11,7 @@ import numpy as np
 from mtfrun.data import Padding
 from mtfrun.errors import InputError
 from mtfrun.models.means import means
-from mtfrun.training.step import GRAD_NORM, LEARNING_RATE
+from mtfrun.training.step import GRAD_NORM, LEARNING_RATE, NON_FINITE_GRADIENT, SKIPPED
 
 
 class HostMetric(Protocol):
@@ -31,6 +31,8 @@ History: TypeAlias = Mapping[str, HostMetric]
 PADDING = "data/padding_fraction"
 EXAMPLES_SEEN = "data/examples_seen"
 
+# What the loop itself reads of a step.
+_NOT_CURVES = (SKIPPED, NON_FINITE_GRADIENT)
 # Values of a step, not means over examples.
 _LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
 
@@ -83,11 +85,15 @@ class Curves:
         """Yields (step, values) of every window that ends among the `count` steps after `step`.
 
         Metrics are weighted means over the window, one value for every entry of a vector; learning
-        rate and gradient norm are those of its last step.
+        rate and gradient norm are those of its last step. Steps whose update was skipped are left
+        out, except for their learning rate.
         """
         for i in range(count):
             after = step + i + 1
+            is_skipped = SKIPPED in history and history[SKIPPED].total[i] > 0
             for name, metric in history.items():
+                if name in _NOT_CURVES or (is_skipped and name != LEARNING_RATE):
+                    continue
                 total = np.asarray(metric.total[i], np.float64)
                 weight = float(metric.weight[i])
                 if name in _LAST_VALUES:

@@ -27,7 +27,7 @@ could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", default="latest", help="latest (default), all, or a step", metavar="C"
+        "--checkpoint", default="latest", help="latest (default), best, all, or a step", metavar="C"
     )
     parser.add_argument(
         "--continuous",
@@ -39,7 +39,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
-    check_run(flags, "latest", "all")
+    check_run(flags, "latest", "best", "all")
     if flags.continuous and flags.model_dir is None:
         raise UsageError("--continuous is about a run: give its --model_dir")
     if flags.continuous and flags.checkpoint != "latest":
