@@ -19,7 +19,12 @@ from mtfrun.api.build import Built
 from mtfrun.api.caching_progress import caching_progress
 from mtfrun.api.opening import opened, restored, trained_run
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
-from mtfrun.cli.continuous import each_restored, steps_as_they_appear
+from mtfrun.cli.continuous import (
+    SUMMARIES,
+    each_restored,
+    steps_as_they_appear,
+    wait_for_checkpoint,
+)
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Function
 from mtfrun.cli.flags.inference import chosen_settings
@@ -54,13 +59,17 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
 @terminable()
 def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Evaluates checkpoints and prints one JSON object each, with null for non-finite metrics."""
+    if flags.continuous:
+        wait_for_checkpoint(RunDirectory(flags.model_dir), flags.timeout_secs)
     run, built = _open(flags, command)
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
         # All have them or none: samples are only decoded if they are shown.
         if run is not None and processes.by_first(run.is_writable):
-            summaries = stack.enter_context(run.summaries("eval"))
+            summaries = stack.enter_context(
+                run.summaries(SUMMARIES if flags.continuous else "eval")
+            )
         for step in _restored(flags, built.experiment, run):
             metrics = built.evaluation(step, summaries)
             for line in routing_table(metrics):
@@ -158,10 +167,11 @@ def _restored(
     """Yields the step of every checkpoint that the flags name, after it was restored."""
     if run is not None and flags.command == "eval" and flags.continuous:
         restore = functools.partial(experiment.restore, run)
-        yield from each_restored(run, steps_as_they_appear(run), restore)
+        steps = steps_as_they_appear(run, flags.timeout_secs)
+        yield from each_restored(run, steps, restore, leave_out_damaged=True)
     elif run is not None and flags.checkpoint == "all":
-        steps = processes.by_first(run.checkpoints().steps)
-        yield from each_restored(run, steps, functools.partial(experiment.restore, run))
+        saved = processes.by_first(run.checkpoints().steps)
+        yield from each_restored(run, saved, functools.partial(experiment.restore, run))
     else:
         yield restored(experiment, run, flags.checkpoint)
 

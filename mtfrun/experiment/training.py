@@ -13,7 +13,7 @@ from mtfrun import mtf, optim, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
-from mtfrun.rundir import RunDirectory, Summaries, package_versions
+from mtfrun.rundir import TRAIN_STEPS, RunDirectory, Summaries, package_versions
 from mtfrun.training.checks import check_count
 
 
@@ -117,7 +117,11 @@ class Training:
         """
         data = self.experiment.data
         metadata = training.Metadata(
-            {"versions": package_versions(), DATA: fingerprint_of(data)},
+            {
+                "versions": package_versions(),
+                DATA: fingerprint_of(data),
+                TRAIN_STEPS: self.options.train_steps,
+            },
             lambda manifest: check_same_data(manifest, data, accept_changes=accept_changes),
         )
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)

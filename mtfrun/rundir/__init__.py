@@ -8,6 +8,7 @@ from mtfrun.rundir.best import LOWEST as LOWEST
 from mtfrun.rundir.best import MODES as MODES
 from mtfrun.rundir.best import Best as Best
 from mtfrun.rundir.best import is_better as is_better
+from mtfrun.rundir.checkpoints import TRAIN_STEPS as TRAIN_STEPS
 from mtfrun.rundir.checkpoints import Checkpoints as Checkpoints
 from mtfrun.rundir.errors import DamagedCheckpointError as DamagedCheckpointError
 from mtfrun.rundir.errors import DeletedCheckpointError as DeletedCheckpointError
@@ -29,6 +30,7 @@ __all__ = [
     "KEPT",
     "LOWEST",
     "MODES",
+    "TRAIN_STEPS",
     "Best",
     "Checkpoints",
     "DamagedCheckpointError",

@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import tensorflow as tf
 from absl import logging
 
 from mtfrun import processes
@@ -20,15 +19,18 @@ from mtfrun.rundir.errors import (
     DamagedCheckpointError,
     DeletedCheckpointError,
     RunDirError,
-    reason,
 )
 from mtfrun.rundir.fit import check_fit
 from mtfrun.rundir.leftovers import list_steps, lost_manifests, remove_leftovers
 from mtfrun.rundir.manifest import Manifest
 from mtfrun.rundir.rotation import delete_old
 from mtfrun.rundir.save import Save
+from mtfrun.rundir.snapshot import read_variables
 
 T = TypeVar("T")
+
+TRAIN_STEPS = "train_steps"
+"""Entry of a manifest: the number of steps after which training is done."""
 
 BEST, LATEST = "best", "latest"
 """Names of checkpoints besides their steps."""
@@ -80,6 +82,22 @@ class Checkpoints:
     def latest(self) -> int | None:
         """Returns the greatest of `steps()`, or None where there is no checkpoint."""
         return max(self.steps(), default=None)
+
+    def identity(self, step: int) -> tuple[int, int] | None:
+        """Returns numbers that differ for every manifest of a step; None where there is none."""
+        try:
+            status = manifests.manifest_path(self._directory, step).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def is_of_last_step(self, step: int) -> bool:
+        """Returns whether a checkpoint says that training has reached its last step."""
+        try:
+            metadata = manifests.read_manifest(self._directory, step).metadata
+        except (RunDirError, FileNotFoundError):
+            return False
+        return TRAIN_STEPS in metadata and step >= int(metadata[TRAIN_STEPS])
 
     def best(self) -> Best | None:
         """Returns the best checkpoint; None where none was named, or it is not there any more.
@@ -178,7 +196,7 @@ class Checkpoints:
             name = f"{self._directory}/ckpt-{manifest.step}"
             check_fit(name, manifest.variables, manifests.describe(wanted), subset=subset)
             path = str(self._directory / manifest.prefix)
-            _read(path, f"the variables of {name}", variables=wanted)
+            read_variables(path, f"the variables of {name}", wanted)
             return manifest
 
         return self.read(step, read)
@@ -210,7 +228,7 @@ class Checkpoints:
         """
 
         def choose() -> list[Any]:
-            return self._read_alone(step, lambda x: [x.step, self._identity(x.step)])
+            return self._read_alone(step, lambda x: [x.step, self.identity(x.step)])
 
         for attempt in range(_ATTEMPTS):
             chosen, identity = processes.by_first(choose, "choice of a checkpoint")
@@ -224,7 +242,7 @@ class Checkpoints:
         raise AssertionError("unreachable")
 
     def _is_same(self, step: int, identity: list[int] | None) -> bool:
-        return identity is None or self._identity(step) == tuple(identity)
+        return identity is None or self.identity(step) == tuple(identity)
 
     def _shared_manifest(self, step: int) -> Manifest:
         try:
@@ -300,7 +318,7 @@ class Checkpoints:
 
     def _read_step(self, step: int, reader: Callable[[Manifest], T]) -> T:
         """Returns `reader(manifest)` of one step; see `read`."""
-        before = self._identity(step)
+        before = self.identity(step)
         steps = self.steps()
         if step not in steps:
             where = f"no checkpoint of step {step} in {self._directory}"
@@ -320,7 +338,7 @@ class Checkpoints:
         """Returns `reader(manifest)` of the newest good checkpoint; see `read`."""
         damages = []
         for step in reversed(self.steps()):
-            before = self._identity(step)
+            before = self.identity(step)
             try:
                 with self._watched(step, before):
                     manifest = self._verified(step)
@@ -359,7 +377,7 @@ class Checkpoints:
         try:
             yield
         except (RunDirError, FileNotFoundError) as error:
-            if before is not None and self._identity(step) == before:
+            if before is not None and self.identity(step) == before:
                 raise
             steps = self.steps()
             change = "replaced" if step in steps else "deleted"
@@ -368,28 +386,7 @@ class Checkpoints:
                 f" {_choose(steps) or self._no_checkpoint()}"
             ) from error
 
-    def _identity(self, step: int) -> tuple[int, int] | None:
-        """Returns numbers that differ for every manifest of a step; None where there is none."""
-        try:
-            status = manifests.manifest_path(self._directory, step).stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
-
 
 def _choose(steps: list[int]) -> str:
     """Returns the remedy that lists `steps`; "" without any."""
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
-
-
-def _read(prefix: str, what: str, **objects: Any) -> None:
-    """Restores `objects` from the TensorFlow checkpoint `prefix`; all of them must be there."""
-    try:
-        status = tf.train.Checkpoint(**objects).read(prefix)
-        status.assert_existing_objects_matched()
-        # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
-        status.expect_partial()
-    except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
-        raise RunDirError(
-            f"cannot restore {what}: {reason(error)}; use the configuration it was saved with"
-        ) from error

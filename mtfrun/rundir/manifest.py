@@ -28,7 +28,18 @@ DATA_NAME = re.compile(
 _BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Types of the entries that training reads; other entries may be anything.
-_METADATA = {"seed": int, "mesh": str, "layout": str, "versions": dict, "data_position": int}
+_METADATA = {
+    "seed": int,
+    "mesh": str,
+    "layout": str,
+    "versions": dict,
+    "data_position": int,
+    "train_steps": int,
+    "skipped_steps": int,
+    "skipped_in_a_row": int,
+    "last_kept": float,
+    "kept": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Copies of variables on the host, and their writing as a checkpoint of TensorFlow."""
+"""Writing of copies of variables as a checkpoint of TensorFlow, and reading of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from mtfrun import mtf, processes
+from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.manifest import VariableSpec, describe
 
 # What tf.train.Checkpoint(variables={path: variable}) calls its parts.
@@ -81,6 +82,23 @@ def merge(parts: Sequence[pathlib.Path], prefix: pathlib.Path) -> None:
         destination_prefix=str(prefix),
         delete_old_dirs=True,
     )
+
+
+def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
+    """Restores variables by path from the checkpoint `prefix`; all of them must be there.
+
+    Raises:
+      RunDirError: they cannot be restored; `what` names them.
+    """
+    try:
+        status = tf.train.Checkpoint(**{_ROOT: dict(variables)}).read(prefix)
+        status.assert_existing_objects_matched()
+        # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
+        status.expect_partial()
+    except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
+        raise RunDirError(
+            f"cannot restore {what}: {reason(error)}; use the configuration it was saved with"
+        ) from error
 
 
 def _key(path: str) -> str:

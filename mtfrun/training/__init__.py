@@ -2,6 +2,7 @@
 
 from mtfrun.training.actions import Action, ActionContext, check_actions
 from mtfrun.training.early_stopping import EarlyStopping
+from mtfrun.training.export_best import ExportBest
 from mtfrun.training.loop import TrainResult, train
 from mtfrun.training.max_hours import MaxHours
 from mtfrun.training.measurements import Measurements
@@ -15,6 +16,7 @@ __all__ = [
     "ActionContext",
     "CheckpointOptions",
     "EarlyStopping",
+    "ExportBest",
     "MaxHours",
     "Measurements",
     "Metadata",
