@@ -86,9 +86,15 @@ def test_a_step_that_is_saved_again_is_evaluated_again(tmp_path: pathlib.Path) -
 
 
 def test_the_first_checkpoint_is_waited_for_while_a_process_trains(tmp_path: pathlib.Path) -> None:
-    run, slept = _Run(tmp_path, []), []
+    run = _Run(tmp_path, [])
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        run.saved.append(1)
+
     with run.lock():
-        wait_for_checkpoint(run, None, lambda secs: (slept.append(secs), run.saved.append(1)))
+        wait_for_checkpoint(run, None, sleep)
     assert len(slept) == 1
     run.saved.clear()
     wait_for_checkpoint(run, None, slept.append)
