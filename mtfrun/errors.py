@@ -17,8 +17,9 @@ class InputError(ValueError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns ", did you mean 'x'?" for the known name nearest to `name`, or "".
 
-    >>> did_you_mean("modle", ["data", "model"])
-    ", did you mean 'model'?"
+    Examples:
+      >>> did_you_mean("modle", ["data", "model"])
+      ", did you mean 'model'?"
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else ""

@@ -118,8 +118,9 @@ def train(
 def configs() -> dict[str, GinHeader]:
     """Returns what the header of every shipped gin file says, by the file's name.
 
-    >>> configs()["runs/quickstart.gin"].command
-    'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
+    Examples:
+      >>> configs()["runs/quickstart.gin"].command
+      'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
     """
     return shipped_headers()
 

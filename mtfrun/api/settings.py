@@ -61,9 +61,9 @@ def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:
 
     A text that begins with @ or % is a reference, as in a gin file.
 
-    >>> literal_bindings({"TRAIN_STEPS": 100, "VOCABULARY": "@data.ByteVocabulary()"})
-    [('TRAIN_STEPS=100', 'TRAIN_STEPS = 100'), \
-('VOCABULARY=@data.ByteVocabulary()', 'VOCABULARY = @data.ByteVocabulary()')]
+    Examples:
+      >>> literal_bindings({"BATCH_SIZE": 8, "TASK": "@data.Task()"})
+      [('BATCH_SIZE=8', 'BATCH_SIZE = 8'), ('TASK=@data.Task()', 'TASK = @data.Task()')]
 
     Raises:
       ConfigError: a value has no form in gin.

@@ -131,10 +131,11 @@ class GinFile:
 def gin_value(value: object) -> str:
     """Returns a value as gin writes it.
 
-    >>> gin_value(["a", 1, Reference("@mtf.relu")])
-    '["a", 1, @mtf.relu]'
-    >>> gin_value({"inputs": (1e-6, None)})
-    '{"inputs": (1e-06, None)}'
+    Examples:
+      >>> gin_value(["a", 1, Reference("@mtf.relu")])
+      '["a", 1, @mtf.relu]'
+      >>> gin_value({"inputs": (1e-6, None)})
+      '{"inputs": (1e-06, None)}'
     """
     if isinstance(value, Reference):
         return str(value)

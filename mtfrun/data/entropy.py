@@ -20,10 +20,11 @@ def conditional_entropy(text: bytes, order: int) -> float:
     estimated from the text itself, not counting the table. So it is a lower bound of what such a
     table reaches on unseen text, and the lower the shorter the text is.
 
-    >>> conditional_entropy(b"aabb" * 100, 0)
-    1.0
-    >>> conditional_entropy(b"abab" * 100, 1)
-    0.0
+    Examples:
+      >>> conditional_entropy(b"aabb" * 100, 0)
+      1.0
+      >>> conditional_entropy(b"abab" * 100, 1)
+      0.0
 
     Raises:
       DataError: the order is not in 0..7, or the text is not longer than it.

@@ -48,8 +48,9 @@ def packed_features(length: int, name: str = TARGETS) -> dict[str, Feature]:
 def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
     """Returns {outer_batch, batch, ...} for {batch, ...}: the same rows along two dimensions.
 
-    >>> split_batch(mtf.convert_to_shape("batch:8;length:128"), 2)
-    Shape(outer_batch:2;batch:4;length:128)
+    Examples:
+      >>> split_batch(mtf.convert_to_shape("batch:8;length:128"), 2)
+      Shape(outer_batch:2;batch:4;length:128)
 
     Raises:
       DataError: the outer batch does not divide the batch.

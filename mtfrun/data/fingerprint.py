@@ -56,8 +56,9 @@ def short_json(value: object) -> object:
 def changes(saved: object, present: object, name: str = "") -> Iterator[Change]:
     """Yields the entries in which two fingerprints differ.
 
-    >>> list(changes({"length": 8, "packed": True}, {"length": 9, "packed": True}))
-    [Change(name='length', old='8', new='9')]
+    Examples:
+      >>> list(changes({"length": 8, "packed": True}, {"length": 9, "packed": True}))
+      [Change(name='length', old='8', new='9')]
     """
     if isinstance(saved, Mapping) and isinstance(present, Mapping):
         yield from _changes_of_entries(saved, present, name)

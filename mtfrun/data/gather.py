@@ -47,11 +47,12 @@ def lay_out(
 ) -> Layout:
     """Returns rows of texts from a sequence of tokens.
 
-    >>> texts = Texts(np.array([0, 2, 5]), np.array([2, 3, 2]), np.array([2, 5, 9]))
-    >>> tokens = np.array([8, 1, 6, 7, 1, 4, 5, 3, 1])
-    >>> layout = lay_out(tokens, texts, np.array([2, 1]), 6)
-    >>> layout.ids.tolist(), layout.segmentation.tolist()
-    ([[8, 1, 6, 7, 1, 0], [4, 1, 0, 0, 0, 0]], [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0]])
+    Examples:
+      >>> texts = Texts(np.array([0, 2, 5]), np.array([2, 3, 2]), np.array([2, 5, 9]))
+      >>> tokens = np.array([8, 1, 6, 7, 1, 4, 5, 3, 1])
+      >>> layout = lay_out(tokens, texts, np.array([2, 1]), 6)
+      >>> layout.ids.tolist(), layout.segmentation.tolist()
+      ([[8, 1, 6, 7, 1, 0], [4, 1, 0, 0, 0, 0]], [[1, 1, 2, 2, 2, 0], [1, 1, 0, 0, 0, 0]])
 
     Args:
       tokens: [tokens] of all texts.

@@ -24,8 +24,9 @@ class ProportionalToExamples:
       maximum: limit of that product, so that a large task does not displace the small ones.
       temperature: 1 mixes in proportion to sizes; the higher it is, the more equal are the rates.
 
-    >>> ProportionalToExamples(maximum=10_000, temperature=2.0)(1_000_000)
-    100.0
+    Examples:
+      >>> ProportionalToExamples(maximum=10_000, temperature=2.0)(1_000_000)
+      100.0
     """
 
     scale: float = 1.0
@@ -156,8 +157,9 @@ def feature_length(lengths: Mapping[str, int], feature: str) -> int:
     Raises:
       DataError: there is none of that name.
 
-    >>> feature_length({"inputs": 512, "targets": 114}, "targets")
-    114
+    Examples:
+      >>> feature_length({"inputs": 512, "targets": 114}, "targets")
+      114
     """
     if feature not in lengths:
         raise DataError(

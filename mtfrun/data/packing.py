@@ -59,9 +59,10 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     examples are dealt out to as many rows as their tokens need, so that all rows are about equally
     full in the two scarcest features, see `_deal`. What does not fit is packed again.
 
-    >>> plan = pack(np.array([[3], [7], [5], [5]]), [10])
-    >>> [sorted(x.tolist()) for x in np.split(plan.examples, plan.row_starts[1:-1])]
-    [[0, 1], [2, 3]]
+    Examples:
+      >>> plan = pack(np.array([[3], [7], [5], [5]]), [10])
+      >>> [sorted(x.tolist()) for x in np.split(plan.examples, plan.row_starts[1:-1])]
+      [[0, 1], [2, 3]]
 
     Args:
       lengths: [examples, features] tokens of every text, at least 1. Those that are longer than the

@@ -25,8 +25,9 @@ class Padding(NamedTuple):
 def padding_of(batch: Batch) -> Padding:
     """Returns the positions of inputs and targets; no positions for batches without text.
 
-    >>> padding_of({"targets": np.array([[5, 1, 0, 0]])})
-    Padding(empty=2, positions=4)
+    Examples:
+      >>> padding_of({"targets": np.array([[5, 1, 0, 0]])})
+      Padding(empty=2, positions=4)
     """
     empty = positions = 0
     for name in (INPUTS, TARGETS):
@@ -45,9 +46,10 @@ def occupied(features: Batch, name: str) -> np.ndarray:
     but for targets with gaps: those of a masked language model, which has a target for some of its
     inputs only.
 
-    >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}
-    >>> occupied(batch, "targets").tolist()
-    [[True, True, True, False]]
+    Examples:
+      >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}
+      >>> occupied(batch, "targets").tolist()
+      [[True, True, True, False]]
     """
     ids = features[name]
     segmentation = features.get(f"{name}_segmentation")

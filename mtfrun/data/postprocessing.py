@@ -14,8 +14,9 @@ class LabelNumber:
     Attributes:
       labels: the texts, in the order of their numbers.
 
-    >>> LabelNumber(["no", "yes"])(" yes")
-    1
+    Examples:
+      >>> LabelNumber(["no", "yes"])(" yes")
+      1
     """
 
     labels: Sequence[str]
@@ -33,8 +34,9 @@ class Number:
     Attributes:
       default: for a text that is no finite number.
 
-    >>> Number()("2.6"), Number()("two")
-    (2.6, -1.0)
+    Examples:
+      >>> Number()("2.6"), Number()("two")
+      (2.6, -1.0)
     """
 
     default: float = -1.0

@@ -383,8 +383,9 @@ def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray
 def bucket(length: int, longest: int | None = None) -> int:
     """Returns the least power of two, 16 or more, that is at least `length`; at most `longest`.
 
-    >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
-    [16, 32, 100, 100]
+    Examples:
+      >>> [bucket(n, 100) for n in (1, 17, 65, 100)]
+      [16, 32, 100, 100]
     """
     size = SHORTEST_ROW
     while size < length:

@@ -27,8 +27,9 @@ def split_of(name: str) -> str:
 
     The name alone decides (SHA-256): adding or removing documents moves no other document.
 
-    >>> [split_of(name) for name in ("types", "import", "strings")]
-    ['train', 'validation', 'test']
+    Examples:
+      >>> [split_of(name) for name in ("types", "import", "strings")]
+      ['train', 'validation', 'test']
     """
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     return split_of_fraction(int.from_bytes(digest[:8], "big") / 2**64)
@@ -47,8 +48,9 @@ def record_selector(split: str) -> Callable[[bytes], bool]:
     It is quicker than `split_of`: CRC-32 of the record's first 64 KiB, spread by a multiplication,
     because records that differ in a few bits only have checksums that do as well.
 
-    >>> [list(map(record_selector(split), (b"red", b"blue", b"tea"))) for split in SPLITS]
-    [[True, False, False], [False, True, False], [False, False, True]]
+    Examples:
+      >>> [list(map(record_selector(split), (b"red", b"blue", b"tea"))) for split in SPLITS]
+      [[True, False, False], [False, True, False], [False, False, True]]
     """
     first, end = (int(share * 2**32) for share in _RANGES[split])
     crc32 = zlib.crc32

@@ -385,8 +385,9 @@ def _bounds(cache: TokenCache, examples: np.ndarray, column: int) -> tuple[np.nd
 def _places(counts: np.ndarray) -> np.ndarray:
     """Returns 0, 1, ..., count - 1 for every count, one after the other.
 
-    >>> _places(np.array([2, 0, 3])).tolist()
-    [0, 1, 0, 1, 2]
+    Examples:
+      >>> _places(np.array([2, 0, 3])).tolist()
+      [0, 1, 0, 1, 2]
     """
     places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return places

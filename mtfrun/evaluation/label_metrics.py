@@ -32,8 +32,9 @@ class BinaryF1:
 def mean_f1(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
     """Returns "mean_f1", the mean of the F1 of every class among the targets.
 
-    >>> mean_f1([0, 0, 1, 1], [0, 0, 1, 0])["mean_f1"] == (0.8 + 2 / 3) / 2
-    True
+    Examples:
+      >>> mean_f1([0, 0, 1, 1], [0, 0, 1, 0])["mean_f1"] == (0.8 + 2 / 3) / 2
+      True
     """
     classes = dict.fromkeys(targets)
     return {"mean_f1": float(np.mean([_f1_of(x, targets, predictions) for x in classes]))}

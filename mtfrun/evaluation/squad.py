@@ -24,8 +24,9 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
       targets: the answer, or the answers, to every question.
       predictions: one for each.
 
-    >>> squad([["the Nile", "Nile river"]], ["Nile!"])
-    {'em': 1.0, 'f1': 1.0}
+    Examples:
+      >>> squad([["the Nile", "Nile river"]], ["Nile!"])
+      {'em': 1.0, 'f1': 1.0}
     """
     exact, overlap = [], []
     for answers, prediction in zip(targets, predictions, strict=True):

@@ -23,8 +23,9 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
     """Returns "exact_match", the share of predictions that equal their target.
 
-    >>> exact_match(["two", "three"], ["two", "tree"])
-    {'exact_match': 0.5}
+    Examples:
+      >>> exact_match(["two", "three"], ["two", "tree"])
+      {'exact_match': 0.5}
     """
     pairs = zip(targets, predictions, strict=True)
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
@@ -33,8 +34,9 @@ def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dic
 def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
     """Returns the share of the targets' tokens that are at the same position in the prediction.
 
-    >>> token_accuracy([np.array([5, 6, 8, 9, 4])], [np.array([5, 6, 7, 9])])
-    0.6
+    Examples:
+      >>> token_accuracy([np.array([5, 6, 8, 9, 4])], [np.array([5, 6, 7, 9])])
+      0.6
     """
     pairs = list(zip(targets, predictions, strict=True))
     correct = sum(int(np.sum(a[: len(b)] == b[: len(a)])) for a, b in pairs)

@@ -51,8 +51,9 @@ class Measured:
 def named_by_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
     """Returns metrics, texts or images of a task by the names "task/name"; as they are for "".
 
-    >>> named_by_task("mnli", {"f1": 0.5})
-    {'mnli/f1': 0.5}
+    Examples:
+      >>> named_by_task("mnli", {"f1": 0.5})
+      {'mnli/f1': 0.5}
     """
     return {f"{task}/{name}" if task else name: value for name, value in values.items()}
 

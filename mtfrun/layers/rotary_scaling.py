@@ -151,8 +151,9 @@ class YarnScaling:
 def yarn_magnitude(factor: float, share: float = 1.0) -> float:
     """Returns 0.1 * share * ln(factor) + 1, and 1 for factors up to 1.
 
-    >>> yarn_magnitude(1.0), round(yarn_magnitude(4.0), 4)
-    (1.0, 1.1386)
+    Examples:
+      >>> yarn_magnitude(1.0), round(yarn_magnitude(4.0), 4)
+      (1.0, 1.1386)
     """
     return 1.0 if factor <= 1.0 else 0.1 * share * math.log(factor) + 1.0
 

@@ -24,8 +24,9 @@ def means(
     likely tokens that are as hard to guess; not with `with_perplexity` False, for models of other
     data than tokens.
 
-    >>> means({"loss": 8.0, "accuracy": 3.0}, {"loss": 4.0, "accuracy": 4.0})
-    {'loss': 2.0, 'accuracy': 0.75, 'perplexity': 7.38905609893065}
+    Examples:
+      >>> means({"loss": 8.0, "accuracy": 3.0}, {"loss": 4.0, "accuracy": 4.0})
+      {'loss': 2.0, 'accuracy': 0.75, 'perplexity': 7.38905609893065}
     """
     values = metric_tags.entries(
         {name: total / max(weights[name], 1e-9) for name, total in totals.items()}

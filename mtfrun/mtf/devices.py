@@ -61,8 +61,9 @@ def _needs_start(shape: Shape, kind: str) -> bool:
 def describe_devices(names: Sequence[str]) -> str:
     """Returns a short form of device names: "GPU:0", or "CPU:0..3 (simulated)".
 
-    >>> describe_devices(["GPU:0", "GPU:1"]), describe_devices(["GPU:1", "GPU:0"])
-    ('GPU:0..1', 'GPU:1, GPU:0')
+    Examples:
+      >>> describe_devices(["GPU:0", "GPU:1"]), describe_devices(["GPU:1", "GPU:0"])
+      ('GPU:0..1', 'GPU:1, GPU:0')
     """
     numbers = list(map(_number, names))
     text = ", ".join(names)

@@ -15,8 +15,9 @@ class Dimension(NamedTuple):
       name: the name.
       size: the number of entries.
 
-    >>> Dimension("batch", 8)
-    Dimension(name='batch', size=8)
+    Examples:
+      >>> Dimension("batch", 8)
+      Dimension(name='batch', size=8)
     """
 
     name: str
@@ -37,8 +38,9 @@ def convert_to_dimension(d: DimensionLike) -> Dimension:
     Raises:
       ShapeError: `d` is anything else, or its size is below 1.
 
-    >>> convert_to_dimension("heads:4")
-    Dimension(name='heads', size=4)
+    Examples:
+      >>> convert_to_dimension("heads:4")
+      Dimension(name='heads', size=4)
     """
     if isinstance(d, str):
         match = _TEXT.match(d)

@@ -20,8 +20,9 @@ class DTypePolicy:
       master: the type of parameters and optimizer slots.
       activation: the type of activations.
 
-    >>> DTypePolicy(activation="bfloat16").activation.name
-    'bfloat16'
+    Examples:
+      >>> DTypePolicy(activation="bfloat16").activation.name
+      'bfloat16'
     """
 
     master: tf.DType | str = tf.float32

@@ -121,8 +121,9 @@ class VarianceScaling:
       mode: "fan_in", "fan_out" or "fan_avg".
       distribution: "normal", "truncated_normal" or "uniform".
 
-    >>> VarianceScaling()([Dimension("d_model", 16)], [Dimension("d_ff", 64)])
-    RandomNormal(stddev=0.25, mean=0.0)
+    Examples:
+      >>> VarianceScaling()([Dimension("d_model", 16)], [Dimension("d_ff", 64)])
+      RandomNormal(stddev=0.25, mean=0.0)
     """
 
     scale: float = 1.0

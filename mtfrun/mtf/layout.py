@@ -21,8 +21,9 @@ class LayoutRules(Mapping[str, str]):
     Two names are reserved: the rule "slots:data" splits the slots of optimizers over the axis
     `data` (ZeRO-1), "weights:data" the variables as well, between their uses (FSDP); `Mesh.spread`.
 
-    >>> LayoutRules([("batch", "data"), ("d_ff", "model")])["d_ff"]
-    'model'
+    Examples:
+      >>> LayoutRules([("batch", "data"), ("d_ff", "model")])["d_ff"]
+      'model'
 
     Raises:
       LayoutError: one tensor dimension has two mesh axes.
@@ -67,8 +68,9 @@ def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:
 
     A text is "dimension:axis" pairs separated by `;`, `,`, `.` or spaces.
 
-    >>> convert_to_layout_rules("batch:data;heads:model")
-    LayoutRules(batch:data;heads:model)
+    Examples:
+      >>> convert_to_layout_rules("batch:data;heads:model")
+      LayoutRules(batch:data;heads:model)
     """
     if isinstance(x, LayoutRules):
         return x
@@ -96,8 +98,9 @@ def tensor_dim_to_mesh_dim_size(
 ) -> int:
     """Returns the number of parts that a layout splits a dimension into; 1 where it is not split.
 
-    >>> tensor_dim_to_mesh_dim_size("batch:data", "data:4;model:2", "batch:8")
-    4
+    Examples:
+      >>> tensor_dim_to_mesh_dim_size("batch:data", "data:4;model:2", "batch:8")
+      4
     """
     axis = convert_to_layout_rules(layout).get(convert_to_dimension(tensor_dim).name)
     sizes = {dim.name: dim.size for dim in convert_to_shape(mesh_shape)}

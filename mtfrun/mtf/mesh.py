@@ -69,9 +69,10 @@ class Mesh:
     Raises:
       LayoutError: a rule names an axis that the mesh does not have, or a device does not exist.
 
-    >>> mesh = Mesh("data:1,model:1", "batch:data;heads:model")
-    >>> mesh.axis_of(Dimension("heads", 4))
-    'model'
+    Examples:
+      >>> mesh = Mesh("data:1,model:1", "batch:data;heads:model")
+      >>> mesh.axis_of(Dimension("heads", 4))
+      'model'
     """
 
     def __init__(

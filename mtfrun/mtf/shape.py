@@ -15,13 +15,14 @@ from mtfrun.mtf.errors import ShapeError
 class Shape:
     """An ordered set of dimensions with distinct names; immutable and hashable.
 
-    >>> shape = Shape([Dimension("batch", 8), Dimension("length", 128)])
-    >>> shape.size
-    1024
-    >>> shape - Dimension("batch", 8)
-    Shape(length:128)
-    >>> Dimension("length", 128) in shape
-    True
+    Examples:
+      >>> shape = Shape([Dimension("batch", 8), Dimension("length", 128)])
+      >>> shape.size
+      1024
+      >>> shape - Dimension("batch", 8)
+      Shape(length:128)
+      >>> Dimension("length", 128) in shape
+      True
 
     Args:
       dims: dimensions, or pairs or texts that describe them.
@@ -156,8 +157,9 @@ def convert_to_shape(x: ShapeLike) -> Shape:
 
     A text is "name:size" pairs separated by `;`, `,`, `.` or spaces, as in Mesh TensorFlow.
 
-    >>> convert_to_shape("batch:8;length:128")
-    Shape(batch:8;length:128)
+    Examples:
+      >>> convert_to_shape("batch:8;length:128")
+      Shape(batch:8;length:128)
     """
     if isinstance(x, Shape):
         return x
@@ -174,8 +176,9 @@ def convert_to_shape(x: ShapeLike) -> Shape:
 def anonymous_shape(shape: ShapeLike) -> Shape:
     """Returns a shape of the same sizes whose names have no layout rule.
 
-    >>> anonymous_shape("batch:8;length:128")
-    Shape(_anonymous_0:8;_anonymous_1:128)
+    Examples:
+      >>> anonymous_shape("batch:8;length:128")
+      Shape(_anonymous_0:8;_anonymous_1:128)
     """
     sizes = convert_to_shape(shape).to_integer_list
     return Shape(Dimension(f"_anonymous_{i}", size) for i, size in enumerate(sizes))
@@ -184,8 +187,9 @@ def anonymous_shape(shape: ShapeLike) -> Shape:
 def combined_dimension(dims: Sequence[DimensionLike], name: str | None = None) -> Dimension:
     """Returns a dimension with the total size of several, called `name` or as the first of them.
 
-    >>> combined_dimension(["rows:3", "columns:4"])
-    Dimension(name='rows', size=12)
+    Examples:
+      >>> combined_dimension(["rows:3", "columns:4"])
+      Dimension(name='rows', size=12)
     """
     shape = Shape(dims)
     if not shape.ndims:

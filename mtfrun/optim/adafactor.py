@@ -26,8 +26,9 @@ _MAX_STACK = 1 << 25
 class PowerDecay:
     """beta2_t = 1 - t ** -exponent for update number t = step + 1: 0 at first (section 7.2).
 
-    >>> [round(PowerDecay()(step), 4) for step in (0, 1, 99)]
-    [0.0, 0.4257, 0.9749]
+    Examples:
+      >>> [round(PowerDecay()(step), 4) for step in (0, 1, 99)]
+      [0.0, 0.4257, 0.9749]
 
     Attributes:
       exponent: of the formula.
@@ -46,8 +47,9 @@ class AdamDecay:
 
     With it the average is Adam's, bias correction included (section 7.1); t = step + 1.
 
-    >>> [round(AdamDecay(0.9)(step), 4) for step in (0, 1, 99)]
-    [0.0, 0.4737, 0.9]
+    Examples:
+      >>> [round(AdamDecay(0.9)(step), 4) for step in (0, 1, 99)]
+      [0.0, 0.4737, 0.9]
 
     Attributes:
       beta2: of the formula.
@@ -83,9 +85,10 @@ def factored_sides(
     A variable is factored if its two largest sides, not counting stacked dimensions, have at least
     `min_dim_size` entries each; with None, none is. Of equal sides the first counts as the larger.
 
-    >>> sides = [mtf.convert_to_shape(dims) for dims in ("d_model:256", "heads:8;d_kv:64")]
-    >>> factored_sides(sides, min_dim_size=128)
-    (Shape(heads:8;d_kv:64), Shape(d_model:256))
+    Examples:
+      >>> sides = [mtf.convert_to_shape(dims) for dims in ("d_model:256", "heads:8;d_kv:64")]
+      >>> factored_sides(sides, min_dim_size=128)
+      (Shape(heads:8;d_kv:64), Shape(d_model:256))
     """
     factored = [mtf.Shape(d for d in side if d.name not in stacked_dim_names) for side in sides]
     largest_first = sorted(

@@ -4,9 +4,10 @@ A schedule is called with the global step, 0 for the first update, and returns t
 (or a factor of it). For an integer it returns a float, for a scalar tensor a scalar tensor (or a
 float, if the value does not depend on the step). Schedules can be composed:
 
-    >>> schedule = Product([0.5, LinearWarmup(1000), TruncatedRsqrt(1000)])
-    >>> [round(schedule(step), 5) for step in (0, 500, 1000, 4000)]
-    [0.0, 0.00791, 0.01581, 0.00791]
+Examples:
+      >>> schedule = Product([0.5, LinearWarmup(1000), TruncatedRsqrt(1000)])
+      >>> [round(schedule(step), 5) for step in (0, 500, 1000, 4000)]
+      [0.0, 0.00791, 0.01581, 0.00791]
 
 In the formulas `t` is the step.
 """
@@ -49,8 +50,9 @@ def _require_fraction(schedule: object, name: str) -> None:
 class Constant:
     """The same `value` at every step.
 
-    >>> Constant(0.1)(1000)
-    0.1
+    Examples:
+      >>> Constant(0.1)(1000)
+      0.1
 
     Attributes:
       value: the learning rate.
@@ -67,8 +69,9 @@ class Constant:
 class LinearWarmup:
     """min(1, t / warmup_steps): rises from 0 to 1, then remains 1.
 
-    >>> [LinearWarmup(100)(step) for step in (0, 25, 100, 1000)]
-    [0.0, 0.25, 1.0, 1.0]
+    Examples:
+      >>> [LinearWarmup(100)(step) for step in (0, 25, 100, 1000)]
+      [0.0, 0.25, 1.0, 1.0]
 
     Attributes:
       warmup_steps: steps until the value is 1.
@@ -88,8 +91,9 @@ class LinearWarmup:
 class TruncatedRsqrt:
     """1 / sqrt(max(t, warmup_steps)): constant at first, then falling.
 
-    >>> [TruncatedRsqrt(100)(step) for step in (0, 100, 400)]
-    [0.1, 0.1, 0.05]
+    Examples:
+      >>> [TruncatedRsqrt(100)(step) for step in (0, 100, 400)]
+      [0.1, 0.1, 0.05]
 
     Attributes:
       warmup_steps: steps until the value falls.
@@ -109,8 +113,9 @@ class TruncatedRsqrt:
 class LinearDecay:
     """min(1, (total_steps - t) / (fraction * total_steps)): 1, then a line to 0 at `total_steps`.
 
-    >>> [LinearDecay(1000, fraction=0.5)(step) for step in (0, 500, 750, 1000, 2000)]
-    [1.0, 1.0, 0.5, 0.0, 0.0]
+    Examples:
+      >>> [LinearDecay(1000, fraction=0.5)(step) for step in (0, 500, 750, 1000, 2000)]
+      [1.0, 1.0, 0.5, 0.0, 0.0]
 
     Attributes:
       total_steps: steps until the value is 0.
@@ -141,8 +146,9 @@ class CosineDecay:
     Half a period from 1 to `minimum`, then constant. Loshchilov & Hutter 2017, "SGDR", equation 5,
     without restarts: https://arxiv.org/abs/1608.03983
 
-    >>> [round(CosineDecay(100)(step), 6) for step in (0, 50, 100, 1000)]
-    [1.0, 0.5, 0.0, 0.0]
+    Examples:
+      >>> [round(CosineDecay(100)(step), 6) for step in (0, 50, 100, 1000)]
+      [1.0, 0.5, 0.0, 0.0]
 
     Attributes:
       total_steps: steps until the value is `minimum`.
@@ -172,8 +178,9 @@ class SlantedTriangular:
     from maximum / ratio to maximum and back. Howard & Ruder 2018, "Universal language model
     fine-tuning", equation 3: https://arxiv.org/abs/1801.06146
 
-    >>> [SlantedTriangular(100, ratio=10)(step) for step in (0, 10, 55, 100, 200)]
-    [0.001, 0.01, 0.0055, 0.001, 0.001]
+    Examples:
+      >>> [SlantedTriangular(100, ratio=10)(step) for step in (0, 10, 55, 100, 200)]
+      [0.001, 0.01, 0.0055, 0.001, 0.001]
 
     Attributes:
       total_steps: steps until p is 0 again.
@@ -213,8 +220,9 @@ class SlantedTriangular:
 class Product:
     """The product of schedules and numbers.
 
-    >>> Product([0.5, LinearWarmup(100), Constant(0.1)])(50)
-    0.025
+    Examples:
+      >>> Product([0.5, LinearWarmup(100), Constant(0.1)])(50)
+      0.025
 
     Attributes:
       factors: schedules and numbers.
@@ -238,8 +246,9 @@ class Shifted:
 
     For fine-tuning, where the first step is that of the checkpoint.
 
-    >>> Shifted(LinearWarmup(100), start_step=5000)(5050)
-    0.5
+    Examples:
+      >>> Shifted(LinearWarmup(100), start_step=5000)(5050)
+      0.5
 
     Attributes:
       schedule: any schedule.
@@ -265,9 +274,10 @@ def noam(
     The schedule of T5's pre-training: `TruncatedRsqrt(warmup_steps)` times
     `LinearDecay(total_steps, decay_fraction)`; with a `decay_fraction` of 0 there is no decay.
 
-    >>> schedule = noam(total_steps=1000, warmup_steps=100)
-    >>> [round(schedule(step), 5) for step in (0, 100, 400, 900, 950)]
-    [0.1, 0.1, 0.05, 0.03333, 0.01622]
+    Examples:
+      >>> schedule = noam(total_steps=1000, warmup_steps=100)
+      >>> [round(schedule(step), 5) for step in (0, 100, 400, 900, 950)]
+      [0.1, 0.1, 0.05, 0.03333, 0.01622]
     """
     factors: list[Schedule | float] = [multiplier, TruncatedRsqrt(warmup_steps)]
     if decay_fraction:

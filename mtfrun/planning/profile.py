@@ -26,8 +26,9 @@ class Curve:
     Attributes:
       points: pairs (size, seconds), in ascending order of the sizes.
 
-    >>> Curve(((0, 1.0), (10, 2.0))).secs(5), Curve(((0, 1.0), (10, 2.0))).secs(30)
-    (1.5, 4.0)
+    Examples:
+      >>> Curve(((0, 1.0), (10, 2.0))).secs(5), Curve(((0, 1.0), (10, 2.0))).secs(30)
+      (1.5, 4.0)
     """
 
     points: tuple[tuple[float, float], ...]

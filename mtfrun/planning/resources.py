@@ -32,8 +32,9 @@ def parse_size(text: str) -> int:
     Raises:
       InputError: it is no such text.
 
-    >>> parse_size("1.5GB"), parse_size("2KiB")
-    (1500000000, 2048)
+    Examples:
+      >>> parse_size("1.5GB"), parse_size("2KiB")
+      (1500000000, 2048)
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or not float(match[1]):

@@ -18,8 +18,9 @@ _ATTEMPT_SECS = 5.0
 class Address(NamedTuple):
     """A host and a port.
 
-    >>> str(Address.parse("node0:8476"))
-    'node0:8476'
+    Examples:
+      >>> str(Address.parse("node0:8476"))
+      'node0:8476'
     """
 
     host: str

@@ -83,7 +83,8 @@ def this_process() -> str:
 def process_name(index: int, count: int, place: str) -> str:
     """Returns the name of a process in messages.
 
-    >>> process_name(1, 4, "pid 300 on node7")
-    'process 1 of 4 (pid 300 on node7)'
+    Examples:
+      >>> process_name(1, 4, "pid 300 on node7")
+      'process 1 of 4 (pid 300 on node7)'
     """
     return f"process {index} of {count} ({place})"

@@ -13,8 +13,9 @@ _ENTRY = re.compile(r"(.*)/(\d+)")
 def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
     """Returns every entry of a vector "load" as "load/0", "load/1", ..., and numbers unchanged.
 
-    >>> entries({"loss": 2.0, "load": np.array([0.25, 0.75])})
-    {'loss': 2.0, 'load/0': 0.25, 'load/1': 0.75}
+    Examples:
+      >>> entries({"loss": 2.0, "load": np.array([0.25, 0.75])})
+      {'loss': 2.0, 'load/0': 0.25, 'load/1': 0.75}
     """
     named: dict[str, float] = {}
     for name, value in values.items():
@@ -29,8 +30,9 @@ def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
 def vectors(named: Mapping[str, float]) -> dict[str, np.ndarray]:
     """Returns the vectors whose entries `entries` named; numbers are left out.
 
-    >>> vectors({"loss": 2.0, "load/0": 0.25, "load/1": 0.75})
-    {'load': array([0.25, 0.75])}
+    Examples:
+      >>> vectors({"loss": 2.0, "load/0": 0.25, "load/1": 0.75})
+      {'load': array([0.25, 0.75])}
     """
     entries_by_name: dict[str, list[float]] = {}
     for name, value in named.items():

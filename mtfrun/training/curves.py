@@ -54,8 +54,9 @@ def padding_history(padding: Sequence[Padding]) -> History:
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
     """Returns the curves of the numbers of examples by the name of their task, "" for a single one.
 
-    >>> examples_seen({"spell": 64.0})
-    {'data/examples_seen/spell': 64.0}
+    Examples:
+      >>> examples_seen({"spell": 64.0})
+      {'data/examples_seen/spell': 64.0}
     """
     return {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in examples.items()}
 

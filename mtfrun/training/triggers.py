@@ -15,9 +15,10 @@ class Every:
         for never.
       clock: returns the time in seconds.
 
-    >>> every = Every(steps=10)
-    >>> every.next_step(13), every.is_due(19, 20), every.is_due(20, 29)
-    (20, True, False)
+    Examples:
+      >>> every = Every(steps=10)
+      >>> every.next_step(13), every.is_due(19, 20), every.is_due(20, 29)
+      (20, True, False)
     """
 
     def __init__(

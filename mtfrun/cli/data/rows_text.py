@@ -74,8 +74,9 @@ def describe_value(value: Value) -> str:
 def printable(text: str) -> str:
     r"""Returns a text without characters that a terminal obeys or does not show.
 
-    >>> printable("a\n\x1b[1m")
-    'a\\n\\x1b[1m'
+    Examples:
+      >>> printable("a\n\x1b[1m")
+      'a\\n\\x1b[1m'
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
@@ -83,8 +84,9 @@ def printable(text: str) -> str:
 def columns_of(text: str) -> int:
     """Returns the columns of a terminal that a printable text takes.
 
-    >>> columns_of("né"), columns_of("語")
-    (2, 2)
+    Examples:
+      >>> columns_of("né"), columns_of("語")
+      (2, 2)
     """
     return sum(_columns_of_character(character) for character in text)
 

@@ -19,9 +19,10 @@ def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list
 
     A character of several ids stands at the last of them, with "" at the others.
 
-    >>> from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
-    >>> token_texts(ByteVocabulary(), [113, 198, 172, 1, 258, 113])
-    ['n', '', 'é', '<end>', '<extra_id_0>', 'n']
+    Examples:
+      >>> from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
+      >>> token_texts(ByteVocabulary(), [113, 198, 172, 1, 258, 113])
+      ['n', '', 'é', '<end>', '<extra_id_0>', 'n']
     """
     names = _SpecialNames(vocabulary)
     numbers = [int(number) for number in ids]

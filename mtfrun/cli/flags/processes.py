@@ -92,8 +92,9 @@ def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
 def first_host(nodes: str) -> str:
     """Returns the first host of a list as SLURM abbreviates it.
 
-    >>> first_host("node[003-005,17],login1"), first_host("a1,b2"), first_host("r[1-2]n[4,6]-ib")
-    ('node003', 'a1', 'r1n4-ib')
+    Examples:
+      >>> first_host("node[003-005,17],login1"), first_host("a1,b2"), first_host("r[1-2]n[4,6]-ib")
+      ('node003', 'a1', 'r1n4-ib')
     """
     match = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     name = match[0] if match else nodes

@@ -21,8 +21,9 @@ def gpus_of_process(
       environment: CUDA_VISIBLE_DEVICES there names the GPUs to share; all without it.
       devices: the folder of device files.
 
-    >>> gpus_of_process(1, 2, {"CUDA_VISIBLE_DEVICES": "0,3,5,6"})
-    {'CUDA_VISIBLE_DEVICES': '5,6'}
+    Examples:
+      >>> gpus_of_process(1, 2, {"CUDA_VISIBLE_DEVICES": "0,3,5,6"})
+      {'CUDA_VISIBLE_DEVICES': '5,6'}
     """
     if _VARIABLE in environment:
         names = [name.strip() for name in environment[_VARIABLE].split(",") if name.strip()]

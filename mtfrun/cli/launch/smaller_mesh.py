@@ -40,8 +40,9 @@ def smaller_meshes(
       num_processes: the number of all processes.
       remaining: the most processes that there may be.
 
-    >>> [m.mesh for m in smaller_meshes({"data": 4, "model": 2}, "data", 4, 2)]
-    ['data:2,model:2', 'data:1,model:2']
+    Examples:
+      >>> [m.mesh for m in smaller_meshes({"data": 4, "model": 2}, "data", 4, 2)]
+      ['data:2,model:2', 'data:1,model:2']
     """
     for number in range(remaining, 0, -1):
         if sizes[axis] * number % num_processes == 0:

@@ -60,10 +60,11 @@ class Account:
 def short_name(name: str) -> str:
     """Returns the name of a class or function without its modules.
 
-    >>> short_name("mesh_tensorflow.transformer.transformer_layers.SelfAttention")
-    'SelfAttention'
-    >>> short_name("transformer.Bitransformer.decode")
-    'Bitransformer.decode'
+    Examples:
+      >>> short_name("mesh_tensorflow.transformer.transformer_layers.SelfAttention")
+      'SelfAttention'
+      >>> short_name("transformer.Bitransformer.decode")
+      'Bitransformer.decode'
     """
     parts = name.split(".")
     return ".".join(parts[-2:] if len(parts) > 1 and parts[-2] in _WITH_METHODS else parts[-1:])

@@ -57,7 +57,9 @@ class LogitsGraph:
         return Signature(inputs, logits, about)
 
     def __call__(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns logits [batch, length, vocab], float32; traced once for all sizes.
+        """Returns logits [batch, length, vocab], float32, without padding of the vocabulary.
+
+        Traced once for all sizes.
 
         Args:
           features: int32 [batch, length], padded with 0; the logits' length is that of the targets.
@@ -85,7 +87,7 @@ class LogitsGraph:
         ]
         logits = branches[0]() if len(branches) == 1 else tf.switch_case(number, branches)
         name = "targets" if "targets" in features else self.names[0]
-        return logits[:, : tf.shape(features[name])[1]]
+        return logits[:, : tf.shape(features[name])[1], : self._model.num_classes]
 
     def _padded_to(self, length: int, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns the logits of features of which each is padded to `length` or its longest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from typing import Any
 
@@ -25,8 +26,8 @@ class _SentencePieceEncoder(Encoder):
         super().__init__()
         self._text = _tensorflow_text()
         models = vocabulary.models
-        self._first = self._text.SentencepieceTokenizer(models.encoder)
-        self._continuing = self._text.SentencepieceTokenizer(models.continuing_encoder)
+        self._first = _tokenizer(models.encoder)
+        self._continuing = _tokenizer(models.continuing_encoder)
         self._removes_spaces = models.removes_spaces
         self._pad_id = vocabulary.pad_id
         self._sentinels = tuple(vocabulary.sentinels.tolist())
@@ -74,7 +75,7 @@ class _SentencePieceDecoder(Decoder):
         super().__init__()
         models = vocabulary.models
         model = models.continuing_decoder if continuing else models.decoder
-        self._tokenizer = _tensorflow_text().SentencepieceTokenizer(model)
+        self._tokenizer = _tokenizer(model)
         self._size = vocabulary.unpadded_size
         self._pad_id, self._unknown_id = vocabulary.pad_id, vocabulary.unknown_id
 
@@ -94,6 +95,16 @@ def _(
     vocabulary: SentencePieceVocabulary, *, continuing: bool, tensorflow_text: bool
 ) -> Decoder | None:
     return _SentencePieceDecoder(vocabulary, continuing=continuing) if tensorflow_text else None
+
+
+def _tokenizer(model: bytes) -> Any:
+    """Returns the tokenizer of tensorflow_text for a SentencePiece model.
+
+    A program that loads a SavedModel shares tokenizers of one name. By default all have the same
+    name; this one says which model it is.
+    """
+    name = f"sentencepiece_{hashlib.sha256(model).hexdigest()}"
+    return _tensorflow_text().SentencepieceTokenizer(model, name=name)
 
 
 def _tensorflow_text() -> Any:

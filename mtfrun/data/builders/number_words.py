@@ -72,10 +72,11 @@ def is_held_out(number: int) -> bool:
 def spell(number: int) -> str:
     """Returns an integer from 0 to 999,999 in English words.
 
-    >>> spell(999_999)
-    'nine hundred ninety-nine thousand nine hundred ninety-nine'
-    >>> spell(40_013), spell(0)
-    ('forty thousand thirteen', 'zero')
+    Examples:
+      >>> spell(999_999)
+      'nine hundred ninety-nine thousand nine hundred ninety-nine'
+      >>> spell(40_013), spell(0)
+      ('forty thousand thirteen', 'zero')
     """
     if not 0 <= number <= LARGEST:
         raise InputError(f"number={number} must be between 0 and {LARGEST}")

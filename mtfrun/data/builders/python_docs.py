@@ -53,8 +53,9 @@ def distinct_topics(topics: Mapping[str, str]) -> dict[str, str]:
     other trained on, the held-out loss would measure memorisation. The first paragraph, a heading,
     is not compared.
 
-    >>> list(distinct_topics({"a": "A\n\none two", "b": "B\n\none two\n\nthree"}))
-    ['b']
+    Examples:
+      >>> list(distinct_topics({"a": "A\n\none two", "b": "B\n\none two\n\nthree"}))
+      ['b']
     """
     longest_first = sorted(topics, key=lambda name: (-len(topics[name]), name))
     seen: set[str] = set()

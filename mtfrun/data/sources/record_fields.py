@@ -17,8 +17,9 @@ class BadRecordError(Exception):
 def by_our_name(fields: FieldNames) -> dict[str, str]:
     """Returns {our name: name in the data}.
 
-    >>> by_our_name(["a"]), by_our_name({"inputs": "question"})
-    ({'a': 'a'}, {'inputs': 'question'})
+    Examples:
+      >>> by_our_name(["a"]), by_our_name({"inputs": "question"})
+      ({'a': 'a'}, {'inputs': 'question'})
     """
     return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
 
@@ -28,8 +29,9 @@ def text_of_value(value: object) -> bytes | None:
 
     Numbers are decimals, truth values are JSON's words. Bytes are taken as they are.
 
-    >>> [text_of_value(value) for value in ("é", b"\xff", 12, 0.5, True, ["a"])]
-    [b'\xc3\xa9', b'\xff', b'12', b'0.5', b'true', None]
+    Examples:
+      >>> [text_of_value(value) for value in ("é", b"\xff", 12, 0.5, True, ["a"])]
+      [b'\xc3\xa9', b'\xff', b'12', b'0.5', b'true', None]
     """
     if isinstance(value, bytes):
         return value

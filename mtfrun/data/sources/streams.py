@@ -76,8 +76,9 @@ def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 
     A line that is longer than LONGEST_PART comes in parts, all but the last of which are not whole.
 
-    >>> list(lines([b"one\ntw", b"o\r\n\n", b"three"]))
-    [(b'one', True), (b'two', True), (b'', True), (b'three', True)]
+    Examples:
+      >>> list(lines([b"one\ntw", b"o\r\n\n", b"three"]))
+      [(b'one', True), (b'two', True), (b'', True), (b'three', True)]
     """
     pending = b""
     for block in contents:
@@ -137,8 +138,9 @@ def character_start(text: bytes, position: int) -> int:
 
     `position` itself where the text is not UTF-8.
 
-    >>> character_start("a\u20acb".encode(), 3), character_start(b"a\x80\x80\x80\x80\x80", 5)
-    (1, 5)
+    Examples:
+      >>> character_start("a\u20acb".encode(), 3), character_start(b"a\x80\x80\x80\x80\x80", 5)
+      (1, 5)
     """
     # The bytes of a character after its first, at most three, are 10xxxxxx.
     for start in range(position, max(position - 4, -1), -1):

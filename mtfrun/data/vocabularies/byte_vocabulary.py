@@ -31,15 +31,16 @@ class ByteVocabulary(Vocabulary):
     Args:
       size: the number of ids of a model, at least 259.
 
-    >>> vocabulary = ByteVocabulary()
-    >>> vocabulary.encode("né").tolist()
-    [113, 198, 172]
-    >>> vocabulary.decode([113, 198, 172, 1, 113])
-    'né'
-    >>> vocabulary.decode([113, 198, 300])  # half a character, and an id that is no byte
-    'n\ufffd\ufffd'
-    >>> vocabulary.sentinels[:3].tolist()
-    [258, 257, 256]
+    Examples:
+      >>> vocabulary = ByteVocabulary()
+      >>> vocabulary.encode("né").tolist()
+      [113, 198, 172]
+      >>> vocabulary.decode([113, 198, 172, 1, 113])
+      'né'
+      >>> vocabulary.decode([113, 198, 300])  # half a character, and an id that is no byte
+      'n\ufffd\ufffd'
+      >>> vocabulary.sentinels[:3].tolist()
+      [258, 257, 256]
     """
 
     pad_id = 0

@@ -23,12 +23,13 @@ class IdVocabulary(Vocabulary):
     Raises:
       DataError: a text has something else, or an id is out of range.
 
-    >>> IdVocabulary(160).encode("24 145 84").tolist()
-    [24, 145, 84]
-    >>> IdVocabulary(160).decode([24, 145, 1, 0, 0])
-    '24 145'
-    >>> IdVocabulary(160, None, pad_id=-1).decode([24, 0, 1, -1])
-    '24 0 1'
+    Examples:
+      >>> IdVocabulary(160).encode("24 145 84").tolist()
+      [24, 145, 84]
+      >>> IdVocabulary(160).decode([24, 145, 1, 0, 0])
+      '24 145'
+      >>> IdVocabulary(160, None, pad_id=-1).decode([24, 0, 1, -1])
+      '24 0 1'
     """
 
     unknown_id = 2

@@ -22,11 +22,12 @@ class LabelVocabulary(Vocabulary):
     Raises:
       DataError: there is none, or one twice.
 
-    >>> vocabulary = LabelVocabulary(["animal", "plant"])
-    >>> vocabulary.encode("plant").tolist()
-    [4]
-    >>> vocabulary.decode([4, 1])
-    'plant'
+    Examples:
+      >>> vocabulary = LabelVocabulary(["animal", "plant"])
+      >>> vocabulary.encode("plant").tolist()
+      [4]
+      >>> vocabulary.decode([4, 1])
+      'plant'
     """
 
     pad_id = 0

@@ -124,8 +124,9 @@ def sentences(texts: Iterable[bytes]) -> Iterator[bytes]:
     They end behind a line where possible, else at a space, which is left out: SentencePiece puts
     one before every part.
 
-    >>> list(sentences([b"a line\nanother", b""]))
-    [b'a line\nanother']
+    Examples:
+      >>> list(sentences([b"a line\nanother", b""]))
+      [b'a line\nanother']
     """
     for text in texts:
         begin = 0

@@ -124,8 +124,9 @@ class Vocabulary(abc.ABC):
 def padded_size(ids: int) -> int:
     """Returns the least multiple of 128 that is at least `ids`, so that a mesh axis can divide it.
 
-    >>> padded_size(32_100)
-    32128
+    Examples:
+      >>> padded_size(32_100)
+      32128
     """
     return -(-ids // 128) * 128
 

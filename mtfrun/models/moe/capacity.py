@@ -92,8 +92,9 @@ def num_groups(tokens: int, group_size: int) -> int:
     The least number from tokens // group_size on that divides the tokens: a property of the
     configuration alone, so that no mesh changes which tokens compete.
 
-    >>> num_groups(4096, 1024), num_groups(18, 8), num_groups(5, 8)
-    (4, 2, 1)
+    Examples:
+      >>> num_groups(4096, 1024), num_groups(18, 8), num_groups(5, 8)
+      (4, 2, 1)
     """
     groups = max(1, tokens // group_size)
     while tokens % groups:

@@ -55,8 +55,9 @@ def previous_in_batch(x: mtf.Tensor) -> mtf.Tensor:
 def beta_quantiles(alpha: float, count: int) -> np.ndarray:
     """Returns the medians of `count` equally probable parts of Beta(alpha, alpha), float32.
 
-    >>> beta_quantiles(1.0, 4).tolist()
-    [0.125, 0.375, 0.625, 0.875]
+    Examples:
+      >>> beta_quantiles(1.0, 4).tolist()
+      [0.125, 0.375, 0.625, 0.875]
     """
     # With s = x**alpha the density x**(alpha - 1) * (1 - x)**(alpha - 1) dx is finite up to 1/2,
     # (1 - s**(1 / alpha))**(alpha - 1) ds / alpha; beyond it the distribution is symmetric.

@@ -1,0 +1,111 @@
+"""The pages: their links have targets, and their commands have flags and files that exist."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from mtfrun.cli.flags import parse_flags
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+SHIPPED = {path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin")}
+# Code: fenced, or indented by four spaces behind an empty line or more code.
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_GIN_NAME = re.compile(r"`((?:runs|models|data|layouts)/[\w.]+\.gin)`")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def anchors(text: str) -> set[str]:
+    """Returns the anchors of the headings of a page, as mkdocs and GitHub name them."""
+    titles = re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE)
+    plain = [re.sub(r"[^\w\s-]", "", title).strip().lower() for title in titles]
+    return {re.sub(r"[-\s]+", "-", title) for title in plain}
+
+
+def code_lines(text: str) -> list[str]:
+    """Returns the lines of code of a page, those that a backslash continues joined."""
+    lines: list[str] = []
+    fenced = False
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            lines.append(line.strip())
+    return "\n".join(lines).replace("\\\n", " ").split("\n")
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yields the commands of a page, with the variables that it has set."""
+    code = "\n".join(code_lines(text))
+    variables = dict(re.findall(r'^(\w+)="([^"]*)"$', code, re.MULTILINE))
+    for line in code.split("\n"):
+        if re.match(r"mtfrun [a-z]", line) and "..." not in line:
+            yield re.sub(r"\$(\w+)", lambda name: variables.get(name[1], name[0]), line)
+
+
+@every_page
+def test_links_have_targets(page: pathlib.Path) -> None:
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in _LINK.findall(text):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+@every_page
+def test_links_of_pages_stay_in_the_site(page: pathlib.Path) -> None:
+    if page.parent.name == "docs":
+        links = _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
+        assert [link for link in links if link.startswith("..")] == []
+
+
+@every_page
+def test_commands_have_flags_that_exist(page: pathlib.Path) -> None:
+    for command in commands(page.read_text(encoding="utf-8")):
+        words = shlex.split(command, comments=True)[1:]
+        words = words[: words.index("|")] if "|" in words else words
+        flags = parse_flags([word for word in words if word != ">"])
+        for file in (flags.launched or flags).gin_file:
+            folder = file.partition("/")[0]
+            if folder in ("runs", "models", "layouts"):
+                assert file in SHIPPED, command
+
+
+@every_page
+def test_gin_files_exist(page: pathlib.Path) -> None:
+    if page.name != "CHANGELOG.md":  # which also names those of former versions
+        names = set(_GIN_NAME.findall(page.read_text(encoding="utf-8")))
+        assert names <= SHIPPED
+
+
+def test_commands_and_anchors_are_found() -> None:
+    text = (
+        '# A: the `b`\n\n    F="--gin_file=runs/x.gin"\n    mtfrun train $F \\\n        --debug\n'
+    )
+    assert list(commands(text)) == ["mtfrun train --gin_file=runs/x.gin  --debug"]
+    assert anchors(text) == {"a-the-b"}
+    pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    assert len(list(commands(pages["README.md"]))) > 20
+    assert len(list(commands(pages["your_own_data.md"]))) > 10
+
+
+@pytest.mark.slow
+def test_the_site_is_built() -> None:
+    built = subprocess.run([ROOT / "bin" / "docs"], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    site = ROOT / "build" / "site"
+    assert (site / "index.html").exists()
+    reference = (site / "reference" / "mtf.html").read_text(encoding="utf-8")
+    assert "mtfrun.mtf.einsum" in reference and "reduced_dims" in reference
