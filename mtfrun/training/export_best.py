@@ -70,9 +70,9 @@ class ExportBest(Action):
             while is_running:
                 is_running = processes.by_first(export.is_running, "export")
                 context.check_signals()
+            line = processes.by_first(export.finish, "end of the export")
         finally:
-            export.stop()
-        line = processes.by_first(export.finish, "end of the export")
+            export.close()
         if line:
             context.note(line)
 
@@ -126,8 +126,9 @@ class _Export:
             self._process.wait(_POLL_SECS)
         return self._process.poll() is None
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Ends a process that still runs; it removes what it has written."""
+        self._errors.close()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait()

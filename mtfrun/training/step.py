@@ -105,10 +105,11 @@ def _train_step(
     step = mtf.read_variable(state.step)
     loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
     before_clipping = gradients
-    if clip_norm is None:
-        norm = optim.global_norm(gradients)
-    else:
-        gradients, norm = optim.clip_by_global_norm(gradients, clip_norm)
+    # Once: on a mesh every sum is a collective.
+    halves = optim.half_squares(gradients)
+    norm = optim.norm_of(halves)
+    if clip_norm is not None:
+        gradients, norm = optim.clip_by_global_norm(gradients, clip_norm, norm)
     learning_rate = state.optimizer.learning_rate(step)
     updates = state.optimizer.update(gradients, step)
     values = {
@@ -145,7 +146,7 @@ def _train_step(
         LEARNING_RATE: Metric(learning_rate, one),
         GRAD_NORM: Metric(norm, one),
         SKIPPED: Metric(skipped, one),
-        NON_FINITE_GRADIENT: Metric(_first_non_finite(before_clipping), one),
+        NON_FINITE_GRADIENT: Metric(_first_non_finite(halves), one),
     }
     return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
 
@@ -156,13 +157,14 @@ def _all_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
     return mtf.reduce_all(mtf.stack([mtf.reduce_all(mtf.is_finite(x)) for x in floating], "all"))
 
 
-def _first_non_finite(gradients: Gradients) -> mtf.Tensor:
+def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns 1 + the place of the first gradient that is not finite; 0.0 if all are finite.
 
-    A sum of squares is the same on all devices, and is not finite if an entry on any of them is
-    not. The optimizer's norm needs these sums too: each is computed once.
+    Args:
+      halves: `optim.half_squares` of the gradients, which are the same on all devices, and not
+        finite if an entry on any of them is not.
     """
-    squares = mtf.stack(list(optim.half_squares(gradients).values()), "gradients")
+    squares = mtf.stack(list(halves.values()), "gradients")
     none = float(squares.shape.size + 1)
     places = mtf.to_float(mtf.range(squares.mesh, squares.shape[0], tf.int32)) + 1.0
     first = mtf.reduce_min(mtf.where(mtf.is_finite(squares), none, places))
