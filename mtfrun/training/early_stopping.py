@@ -54,8 +54,9 @@ class EarlyStopping(Action):
         if best is None:
             reason = f"{self.metric} was not finite {len(later)} times"
         else:
+            by = f" by {self.min_delta:g}" if self.min_delta else ""
             reason = (
-                f"{self.metric} was best at step {best[0]} ({best[1]:.6g}), and not better in "
+                f"{self.metric} was best at step {best[0]} ({best[1]:.6g}), and not better{by} in "
                 f"{len(later)} evaluations since"
             )
         context.request_stop(f"{reason} (EarlyStopping)")
