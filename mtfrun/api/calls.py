@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 
+from mtfrun.api.build import Built
 from mtfrun.api.caching_progress import caching_progress
-from mtfrun.api.opening import opened, restored, trained_run
+from mtfrun.api.opening import Opened, opened, restored, trained_run
 from mtfrun.api.run import Run
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
 from mtfrun.api.settings import Settings, literal_bindings
@@ -19,8 +20,8 @@ def load(model_dir: str | None, settings: Settings, checkpoint: int | str | None
     with one_line_errors():
         run = None if model_dir is None else trained_run(model_dir)
         built = opened(run, settings)
-        step = restored(built.experiment, run, checkpoint)
-    return Run(built, step, None if run is None else run.path)
+        step = restored(built, run, checkpoint)
+    return Run(Built(built.experiment, built.evaluation), step, None if run is None else run.path)
 
 
 def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
@@ -34,7 +35,7 @@ def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
         # Training has held it back until a checkpoint was saved.
         signal.raise_signal(result.signal)
     with one_line_errors():
-        step = restored(preparation.built.experiment, run, None)
+        step = restored(Opened(*preparation.built, preparation.configured), run, None)
     return Run(preparation.built, step, run.path)
 
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mtfrun import mtf, processes
-from mtfrun.api.build import Built, build
+from mtfrun.api.build import build
+from mtfrun.api.misfit import Configured, explained_misfits
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
-from mtfrun.experiment import Experiment
+from mtfrun.experiment import Evaluation, Experiment
 from mtfrun.rundir import RunDirectory
+
+
+class Opened(NamedTuple):
+    """The objects of a run, and the configuration that they were built from.
+
+    Attributes:
+      experiment, evaluation: see `Built`.
+      configured: explains checkpoints that do not fit.
+    """
+
+    experiment: Experiment
+    evaluation: Evaluation
+    configured: Configured
 
 
 def trained_run(model_dir: str) -> RunDirectory:
@@ -23,7 +39,7 @@ def trained_run(model_dir: str) -> RunDirectory:
     return run
 
 
-def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False) -> Built:
+def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool = False) -> Opened:
     """Returns the objects of the named gin files, or of the run's configuration if there are none.
 
     Args:
@@ -44,21 +60,24 @@ def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool 
             config.rebind(mtf.Mesh, shape="data:1", layout="", devices=None)
         built = build()
         check_taken(bindings, config.operative_config_text())
-    return built
+        configured = Configured(config.config_text(settings.allowed_imports), bindings)
+    return Opened(*built, configured)
 
 
-def restored(experiment: Experiment, run: RunDirectory | None, checkpoint: int | str | None) -> int:
+def restored(opened: Opened, run: RunDirectory | None, checkpoint: int | str | None) -> int:
     """Restores a model and returns the step of its checkpoint.
 
     Args:
-      experiment: has the model.
+      opened: has the experiment with the model.
       run: has the checkpoints; without one the model begins with `Experiment.warm_start`.
       checkpoint: a step, "best", or "latest" or None for the newest.
 
     Raises:
       RunDirError: there is no such checkpoint, or it does not fit the model.
     """
-    if run is None:
-        return experiment.restore_without_run()
-    step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))
-    return experiment.restore(run, step)
+    experiment = opened.experiment
+    with explained_misfits(opened.configured):
+        if run is None:
+            return experiment.restore_without_run()
+        step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))
+        return experiment.restore(run, step)

@@ -6,15 +6,17 @@ import contextlib
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from mtfrun.rundir import RunDirectory, atomic_write
+from mtfrun.experiment import Experiment
+from mtfrun.rundir import RunDirectory, Setup, atomic_write
 
 
 @contextlib.contextmanager
 def recorded(
     run: RunDirectory,
-    texts: Mapping[str, str],
+    setup: Setup,
+    operative_config: str,
     command: Sequence[str],
     finished_steps: Callable[[], int],
 ) -> Iterator[None]:
@@ -25,16 +27,17 @@ def recorded(
 
     Args:
       run: a run whose lock is held.
-      texts: the texts of "config" and "operative_config".
+      setup: the configuration, and what the command runs with.
+      operative_config: the arguments of all classes and functions that were called.
       command: the command line.
       finished_steps: returns the number of finished steps of the state that is trained.
     """
     files = [pathlib.Path(run.config_path), pathlib.Path(run.path, "operative_config.gin")]
     former = {path: path.read_bytes() for path in files if path.is_file()}
     first_step = run.checkpoints().latest() or 0
-    run.write_config(texts["config"])
-    run.write_operative_config(texts["operative_config"])
-    record = run.record_command(command)
+    run.write_config(setup.configuration)
+    run.write_operative_config(operative_config)
+    record = run.record_command(command, setup)
     try:
         yield
     except Exception:
@@ -43,6 +46,18 @@ def recorded(
                 _restore(path, former.get(path))
             _restore(pathlib.Path(record), None)
         raise
+
+
+def setup_of(experiment: Experiment, configuration: str) -> Setup:
+    """Returns what a command about an experiment runs with, for its record."""
+    mesh = experiment.mesh
+    return Setup(
+        configuration,
+        experiment.seed,
+        mesh=mesh.shape.to_string,
+        layout=mesh.layout.to_string,
+        devices=mesh.describe_devices(),
+    )
 
 
 def as_text(command: Sequence[str]) -> str:

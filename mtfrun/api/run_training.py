@@ -7,11 +7,12 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtfrun import mtf, processes
 from mtfrun.api.build import Built, build
-from mtfrun.api.recorded_training import as_text, recorded
+from mtfrun.api.misfit import Configured, FormerConfig, explained_misfits
+from mtfrun.api.recorded_training import as_text, recorded, setup_of
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
@@ -19,7 +20,7 @@ from mtfrun.conversion.hugging_face import keep_origin
 from mtfrun.experiment import Training
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, recorded_hparams
 from mtfrun.training import TrainResult
 
 
@@ -47,11 +48,15 @@ class Prepared(NamedTuple):
       built: the experiment and its evaluation.
       training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
+      configured: explains checkpoints that do not fit.
+      hparams: what distinguishes runs, see `config.hyperparameters`.
     """
 
     built: Built
     training: Training
     texts: Mapping[str, str]
+    configured: Configured
+    hparams: Mapping[str, Any]
 
 
 def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
@@ -75,7 +80,9 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
         }
-    return Prepared(built, training, texts)
+        configured = Configured(texts["config"], bindings)
+        hparams = config.hyperparameters(bindings)
+    return Prepared(built, training, texts, configured, hparams)
 
 
 def run_training(
@@ -91,13 +98,17 @@ def run_training(
     for warning in [*misspelt_rules(prepared.built.experiment.mesh), *([gpu] if gpu else [])]:
         _print_once(f"mtfrun: warning: {warning}")
     texts = {**prepared.texts, "command": as_text(command)}
+    former = FormerConfig(run.path, processes.by_first(lambda: FormerConfig.of(run.path).text))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(explained_misfits(prepared.configured, former))
 
         def begin() -> None:
             run.prepare()
             stack.enter_context(run.lock())
             finished_steps = lambda: training.state.finished_steps  # noqa: E731
-            stack.enter_context(recorded(run, texts, command, finished_steps))
+            setup = setup_of(prepared.built.experiment, prepared.texts["config"])
+            operative_config = prepared.texts["operative_config"]
+            stack.enter_context(recorded(run, setup, operative_config, command, finished_steps))
             if choices.restart:
                 _restart(run)
             start = prepared.built.experiment.warm_start
@@ -105,6 +116,7 @@ def run_training(
                 keep_origin(start.path, pathlib.Path(run.path))
 
         processes.by_first(begin)
+        stack.enter_context(recorded_hparams(run.path, prepared.hparams))
         return training.run(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
@@ -117,6 +129,9 @@ def run_training(
 def _restart(run: RunDirectory) -> None:
     """Moves the run's checkpoints aside, so that training begins at step 0."""
     directory = run.set_checkpoints_aside()
+    record = run.record()
+    if record.evaluations():
+        record.add_evaluation(0, {})  # those before it are no longer the run's
     if directory is not None:
         print(f"mtfrun: beginning again; the old checkpoints are in {directory}", file=sys.stderr)
 

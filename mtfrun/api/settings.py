@@ -27,12 +27,14 @@ class Settings:
       bindings: pairs of what errors call a binding, such as a flag, and its text in gin.
       search_paths: directories in which gin files are searched for.
       allowed_imports: modules that the configuration in a run directory may use besides mtfrun's.
+      modules: modules that are imported, whose classes and functions bindings may name.
     """
 
     files: Sequence[str] = ()
     bindings: Sequence[tuple[str, str]] = ()
     search_paths: Sequence[str] = ()
     allowed_imports: Sequence[str] = ()
+    modules: Sequence[str] = ()
 
     def parse(self, run_config: str | None = None) -> list[Binding]:
         """Makes the files gin's configuration, or `run_config`, the file of a run, if not None.
@@ -45,6 +47,7 @@ class Settings:
             search_paths=self.search_paths,
             roots=ROOTS,
             allowed_imports=None if run_config is None else self.allowed_imports,
+            modules=self.modules,
         )
 
     def as_flags(self) -> list[str]:

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from mtfrun import mtf, processes
-from mtfrun.api.build import Built
 from mtfrun.api.caching_progress import caching_progress
-from mtfrun.api.opening import opened, restored, trained_run
+from mtfrun.api.opening import Opened, opened, restored, trained_run
+from mtfrun.api.recorded_training import setup_of
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
 from mtfrun.cli.continuous import (
     SUMMARIES,
@@ -36,9 +36,10 @@ from mtfrun.cli.plan import describe_dry_run
 from mtfrun.cli.terminal.decoding_progress import decoding_progress
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
-from mtfrun.experiment import Experiment, Inference
+from mtfrun.configuration import config
+from mtfrun.experiment import Inference
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
+from mtfrun.rundir import RunDirectory, RunDirError, Setup, atomic_open
 
 
 @terminable()  # until the loop of training handles signals itself: caches may be built before
@@ -67,11 +68,10 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
         summaries = None
         # All have them or none: samples are only decoded if they are shown.
         if run is not None and processes.by_first(run.is_writable):
-            summaries = stack.enter_context(
-                run.summaries(SUMMARIES if flags.continuous else "eval")
-            )
-        for step in _restored(flags, built.experiment, run):
-            metrics = built.evaluation(step, summaries)
+            name = SUMMARIES if flags.continuous else "eval"
+            summaries = stack.enter_context(run.summaries(name))
+        for step in _restored(flags, built, run):
+            metrics = built.evaluation(step, summaries, run=None if summaries is None else run)
             for line in routing_table(metrics):
                 _print_once(line)
             non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -93,16 +93,23 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
     run, built = _open(flags, command)
     inference = built.experiment.inference.with_settings(chosen_settings(flags))
     inputs = inference.read(FlagSource(flags))
-    (step,) = _restored(flags, built.experiment, run)
+    (step,) = _restored(flags, built, run)
     if flags.interactive:
         _converse(inference)
         return 0
+    truncated = 0
     with _output(flags.output) as file:
         for record in inference.records(inputs, decoding_progress(len(inputs))):
+            truncated += bool(record.fields.get("truncated_tokens"))
             if flags.format == "text":
                 file.write(text_line(record.texts[0]))
             else:
                 file.write(json_line(record, step))
+    if truncated:
+        _print_once(
+            f"mtfrun: warning: {truncated} prompt(s) have more tokens than the model reads: some "
+            "of them were cut off; truncated_tokens in the output counts them"
+        )
     return 0
 
 
@@ -111,7 +118,7 @@ def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
     pairs = read_pairs(flags.input)
     run, built = _open(flags, command)
-    (step,) = _restored(flags, built.experiment, run)
+    (step,) = _restored(flags, built, run)
     with _output(flags.output) as file:
         for record in built.experiment.inference.scores(pairs):
             file.write(json_line(record, step))
@@ -151,29 +158,28 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
         )
 
 
-def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Built]:
+def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirectory | None, Opened]:
     """Returns the run of --model_dir, None without it, and the objects of its configuration."""
     run = None if flags.model_dir is None else trained_run(flags.model_dir)
     built = opened(run, settings_of(flags))
     _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
-        _record_where_possible(run, command)
+        setup = setup_of(built.experiment, config.config_text(flags.gin_allow_imports))
+        _record_where_possible(run, command, setup)
     return run, built
 
 
-def _restored(
-    flags: argparse.Namespace, experiment: Experiment, run: RunDirectory | None
-) -> Iterator[int]:
+def _restored(flags: argparse.Namespace, built: Opened, run: RunDirectory | None) -> Iterator[int]:
     """Yields the step of every checkpoint that the flags name, after it was restored."""
+    restore = functools.partial(restored, built, run)
     if run is not None and flags.command == "eval" and flags.continuous:
-        restore = functools.partial(experiment.restore, run)
-        steps = steps_as_they_appear(run, flags.timeout_secs)
-        yield from each_restored(run, steps, restore, leave_out_damaged=True)
+        appearing = steps_as_they_appear(run, flags.timeout_secs)
+        yield from each_restored(run, appearing, restore, leave_out_damaged=True)
     elif run is not None and flags.checkpoint == "all":
-        saved = processes.by_first(run.checkpoints().steps)
-        yield from each_restored(run, saved, functools.partial(experiment.restore, run))
+        steps = processes.by_first(run.checkpoints().steps)
+        yield from each_restored(run, steps, restore)
     else:
-        yield restored(experiment, run, flags.checkpoint)
+        yield restored(built, run, flags.checkpoint)
 
 
 def _converse(inference: Inference) -> None:
@@ -190,10 +196,10 @@ def _converse(inference: Inference) -> None:
             print(text_line(output), end="", flush=True)
 
 
-def _record_where_possible(run: RunDirectory, command: Sequence[str]) -> None:
+def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Setup) -> None:
     """Records a command that only reads the run, unless the directory cannot be written."""
     try:
-        run.record_command(command)
+        run.record_command(command, setup)
     except RunDirError as error:
         problem, _, _ = str(error).partition("; ")
         print(f"mtfrun: warning: {problem}; nothing is recorded there", file=sys.stderr)

@@ -69,7 +69,7 @@ def _export_saved_model(
 ) -> None:
     built = opened(run, settings_of(flags), on_one_device=True)
     inference = built.experiment.inference.with_settings(chosen_settings(flags))
-    step = restored(built.experiment, run, flags.checkpoint)
+    step = restored(built, run, flags.checkpoint)
     offered = served(inference, tensorflow_text=flags.tensorflow_text)
     export_saved_model(directory, built.experiment, step, offered)
 

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: success. 2: bad input, one line on standard error. 3: a model's numbers are infinite or not a
     number, one line. 4: another process of the run has ended, one line. 5: `verify` found unequal
-    numbers. 6: `plan` found too little memory. 1: an unexpected error, with its traceback.
-    128 + number: a signal.
+    numbers, or `checkpoints verify` a damaged file. 6: `plan` found too little memory. 1: an
+    unexpected error, with its traceback. 128 + number: a signal.
     """
     with unfailing_stderr(), warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))

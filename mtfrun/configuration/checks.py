@@ -7,15 +7,23 @@ from the references, starting at the classes that the program calls.
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import difflib
+import importlib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
 from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import exported_names
 from mtfrun.configuration.files import shipped_files_with
+from mtfrun.configuration.foreign import PUBLISHING
+from mtfrun.configuration.ranges import range_of
+from mtfrun.configuration.spelling import gin_spelling
 from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
 from mtfrun.errors import did_you_mean
 
@@ -23,6 +31,9 @@ from mtfrun.errors import did_you_mean
 _Target = tuple[str, Any]
 # A call: the scopes in which it happens, and the class or function.
 _Call = tuple[tuple[str, ...], Any]
+
+_LISTS = (Sequence, Mapping, list, tuple, dict)
+_PLAIN = (int, float, bool, str, type(None))
 
 # The largest depth of calls whose results are arguments of other calls: gin computes them
 # recursively. Models need about ten.
@@ -45,7 +56,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     """
     last = {(_target(binding), binding.parameter): binding for binding in bindings}
     _check_macros_exist(bindings, last.values())
-    _check_cycles(last.values(), _calls(last.values(), roots))
+    _check_cycles(last.values(), calls_of(last.values(), roots))
     used = _reachable(last.values(), roots)
     # A user who replaces the optimizer need not unbind the parameters of the one in defaults.gin: a
     # binding in a file may also be used by a reference that a later binding has replaced.
@@ -54,7 +65,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
         if target not in (used if binding.from_flag else once_used):
             raise ConfigError(_unused(binding, target, used))
         if target in used and target[1] != MACRO:
-            _check_type(binding, target[1], last)
+            _check_value(binding, target[1], last)
     return used
 
 
@@ -104,17 +115,19 @@ def _remedy(name: str, macros: Iterable[str]) -> str:
     hint = did_you_mean(name, macros)
     if hint:
         return hint
-    files = ", ".join(shipped_files_with(name))
-    return f"; it has one in {files}" if files else "; give it one in a gin file"
+    files = shipped_files_with(name)
+    if "defaults.gin" in files:
+        return "; it has one in defaults.gin: write --gin_file=defaults.gin before other files"
+    return f"; it has one in {', '.join(files)}" if files else "; give it one in a gin file"
 
 
 def _reachable(bindings: Iterable[Binding], roots: Iterable[Any]) -> set[_Target]:
     """Returns the targets that take effect when the program calls the roots."""
-    calls = _calls(bindings, roots)
-    return {(scope, call[1]) for call in calls for scope in _scopes_of(call)}
+    calls = calls_of(bindings, roots)
+    return {(scope, call[1]) for call in calls for scope in scopes_of(call)}
 
 
-def _calls(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, None]:
+def calls_of(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, None]:
     """Returns the calls that may follow when the program calls the roots, in a fixed order."""
     references: dict[_Target, list[Reference]] = {}
     for binding in bindings:
@@ -126,12 +139,12 @@ def _calls(bindings: Iterable[Binding], roots: Iterable[Any]) -> dict[_Call, Non
         if call in calls:
             continue
         calls[call] = None
-        for scope in _scopes_of(call):
+        for scope in scopes_of(call):
             queue.extend(_call_of(ref, call) for ref in references.get((scope, call[1]), ()))
     return calls
 
 
-def _scopes_of(call: _Call) -> list[str]:
+def scopes_of(call: _Call) -> list[str]:
     """Returns the scopes whose bindings apply to a call: in a/b those of "", of a and of a/b."""
     scopes = call[0]
     return ["/".join(scopes[:i]) for i in range(len(scopes) + 1)]
@@ -155,7 +168,7 @@ def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
     def needed(call: _Call) -> Iterator[tuple[Binding, _Call]]:
         """Yields the calls whose results are arguments of this one, with the argument's binding."""
         effective: dict[str, Binding] = {}
-        for scope in _scopes_of(call):
+        for scope in scopes_of(call):
             effective |= arguments.get((scope, call[1]), {})
         for binding in effective.values():
             for reference in binding.references():
@@ -215,29 +228,97 @@ def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
     return f"{binding.place}: {binding.name} has no effect: {remedy}"
 
 
-def _check_type(
+def _check_value(
     binding: Binding, function: Any, last: Mapping[tuple[_Target, str], Binding]
 ) -> None:
-    """Raises ConfigError if a literal does not fit a parameter of a plain type."""
-    value, place = binding.value, binding.place
+    """Raises ConfigError if a literal does not fit a parameter: its plain type, or its range."""
+    value, place = _resolved(binding.value, binding.place, last)
+    if isinstance(value, Reference):
+        return
+    name = f"{binding.selector}.{binding.parameter}"
+    options = _options(function, binding.parameter)
+    if isinstance(value, str | int | float) and options and not any(map(_may_be_plain, options)):
+        is_list = {typing.get_origin(o) for o in options if o is not type(None)} <= {*_LISTS}
+        form = f"a list: [{value!r}]" if is_list else f"a reference{_as_reference(value)}"
+        raise ConfigError(f"{place}: {name} is {value!r}: it must be {form}")
+    allowed = options if all(option in _PLAIN for option in options) else ()
+    accepts_int = float in allowed and type(value) is int
+    if allowed and type(value) not in allowed and not accepts_int:
+        names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
+        raise ConfigError(
+            f"{place}: {name} is {value!r}: it must be {names}{_as_type(value, allowed)}"
+        )
+    numbers = range_of(function.__module__, binding.parameter)
+    if numbers is None:
+        return
+    for number, number_place in _numbers(value, place, last):
+        if number not in numbers:
+            part = repr(value) if number is value else f"{binding.value_text}, with {number!r}"
+            raise ConfigError(f"{number_place}: {name} is {part}: it must be {numbers}")
+
+
+def _resolved(
+    value: Any, place: str, last: Mapping[tuple[_Target, str], Binding]
+) -> tuple[Any, str]:
+    """Returns the value of a macro and what has set it, other values as they are."""
     while isinstance(value, Reference) and value.selector == MACRO:
         macro = last.get(((value.scopes[-1], MACRO), "value"))
         if macro is None:
-            return
+            break
         value, place = macro.value, macro.place
-    allowed = _plain_types(function, binding.parameter)
-    if not allowed or isinstance(value, Reference):
-        return
-    accepts_int = float in allowed and type(value) is int
-    if type(value) not in allowed and not accepts_int:
-        names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
-        raise ConfigError(
-            f"{place}: {binding.selector}.{binding.parameter} is {value!r}: it must be {names}"
-        )
+    return value, place
 
 
-def _plain_types(function: Any, parameter: str) -> tuple[type, ...]:
-    """Returns the types that the annotation of a parameter allows; none if they are not plain."""
+def _numbers(
+    value: Any, place: str, last: Mapping[tuple[_Target, str], Binding]
+) -> Iterator[tuple[float, str]]:
+    """Yields the number that a value is, or those in a list or dictionary, and their places."""
+    value, place = _resolved(value, place, last)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item, place, last)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value, place
+
+
+def _as_type(value: Any, allowed: Sequence[type]) -> str:
+    """Returns how a value of a wrong type is written, where it seems clear what is meant."""
+    if isinstance(value, float) and int in allowed and value.is_integer():
+        return f"; write {int(value)}"
+    if value in (0, 1) and bool in allowed:
+        return f"; write {bool(value)}"
+    if isinstance(value, str):
+        text = gin_spelling(value)
+        with contextlib.suppress(ValueError, SyntaxError):
+            literal = ast.literal_eval(text or value)
+            if type(literal) in allowed:
+                return f"; write {literal!r}, without quotes"
+    return ""
+
+
+def _may_be_plain(option: Any) -> bool:
+    """Returns whether a text or a number may have a type: None, lists and functions do not."""
+    if option is type(None) or typing.get_origin(option) in (Callable, *_LISTS):
+        return False
+    return not (isinstance(option, type) and option.__module__.partition(".")[0] == "mtfrun")
+
+
+def _as_reference(value: Any) -> str:
+    """Returns how references are written, with the name of mtfrun that is nearest to a text."""
+    names = {}
+    for path in PUBLISHING:
+        module = importlib.import_module(path)
+        for name in exported_names(module):
+            called = "()" * isinstance(getattr(module, name), type)
+            names[name.lower()] = f"@{path.rpartition('.')[2]}.{name}{called}"
+    near = difflib.get_close_matches(str(value).lower(), names, n=1)
+    return f", such as {names[near[0]]}" if near else ": @module.Class() or @module.function"
+
+
+def _options(function: Any, parameter: str) -> tuple[Any, ...]:
+    """Returns the types of the annotation of a parameter; none if it cannot be read."""
     target = function
     if isinstance(function, type):
         target = target.__init__
@@ -248,6 +329,4 @@ def _plain_types(function: Any, parameter: str) -> tuple[type, ...]:
     is_union = (
         isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
     )
-    options = typing.get_args(annotation) if is_union else (annotation,)
-    plain = (int, float, bool, str, type(None))
-    return options if all(option in plain for option in options) else ()
+    return typing.get_args(annotation) if is_union else (annotation,)

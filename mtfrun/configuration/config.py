@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ def parse(
     search_paths: Sequence[str] = (),
     roots: Sequence[type],
     allowed_imports: Sequence[str] | None = None,
+    modules: Sequence[str] = (),
 ) -> list[Binding]:
     """Makes files and flags gin's configuration and returns their bindings, in that order.
 
@@ -78,6 +80,7 @@ def parse(
       roots: the classes that the program calls.
       allowed_imports: prefixes of the modules that files from a run directory may import besides
         mtfrun's; None for files that the user names, which are code.
+      modules: names of modules that are imported, and whose classes and functions flags may name.
 
     Raises:
       ConfigError: one line, with the place and the nearest valid name.
@@ -88,7 +91,7 @@ def parse(
         statements.add_file(name, search_paths)
     for flag, text in flags:
         statements.add_flag(flag, text)
-    if allowed_imports is None or allowed_imports:
+    if allowed_imports is None or allowed_imports or modules:
         _import_from_the_working_directory()
     if allowed_imports is not None:
         check_foreign(statements, allowed_imports, statements.sources[files[0]].text)
@@ -100,6 +103,10 @@ def parse(
     for root in roots:
         parent, _, module = _EXPERIMENT.rpartition(".")
         _register(f"from {parent} import {module}", f"{module}.{root.__name__}")
+    for module in modules:
+        with _explained(statements.imports, f"--module_import={module}"):
+            importlib.import_module(module)
+        statements.imports.setdefault(module, module)
     names = public_names(statements.imports)
     for flag, text in flags:
         _register_named(statements, flag, names)
@@ -177,16 +184,38 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
 
     Macros have their values; references are texts, such as "@encoder/transformer.Stack".
     """
-    statements = Statements()
-    statements.add_text(operative_config_text())
-    macros = {b.scope: b.value for b in statements.bindings if b.selector == MACRO}
+    bindings = _operative_bindings()
+    macros = _macros(bindings)
     parameters: dict[str, dict[str, Any]] = {}
-    for binding in statements.bindings:
+    for binding in bindings:
         if binding.selector != MACRO:
             target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
             value = _without_macros(binding.value, macros)
             parameters.setdefault(target, {})[binding.parameter] = value
     return parameters
+
+
+def hyperparameters(bindings: Sequence[Binding]) -> dict[str, Any]:
+    """Returns what distinguishes runs: the macros in use, and the parameters that flags have set.
+
+    References are texts, as in `operative_parameters`.
+
+    Args:
+      bindings: those that `parse` has returned.
+    """
+    macros = _macros(_operative_bindings())
+    flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
+    return {name: _without_macros(value, macros) for name, value in {**macros, **flags}.items()}
+
+
+def _operative_bindings() -> list[Binding]:
+    statements = Statements()
+    statements.add_text(operative_config_text())
+    return statements.bindings
+
+
+def _macros(bindings: Sequence[Binding]) -> dict[str, Any]:
+    return {b.scope: b.value for b in bindings if b.selector == MACRO}
 
 
 def _without_macros(value: Any, macros: Mapping[str, Any]) -> Any:

@@ -18,6 +18,15 @@ from mtfrun.errors import did_you_mean
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
 _ImportedModules = Mapping[str, str]
 
+# Shipped files that give a value to parameters that a configuration often lacks.
+_FILES_WITH = {
+    "Experiment.mesh": "defaults.gin",
+    "Experiment.model": "models/lm_small.gin",
+    "Experiment.data": "defaults.gin",
+    "Task.source": "data/text_files.gin",
+    "ImageData.source": "data/digits.gin",
+}
+
 
 def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> ConfigError | None:
     """Returns the error for the user, or None if the exception is not one of gin's.
@@ -47,9 +56,11 @@ def explain_missing(error: Exception) -> ConfigError | None:
         return None
     names = missing[1].replace("'", "")
     first = names.split(",")[0]
+    name = f"{call[1].rpartition('.')[2]}.{first}"
+    files = _FILES_WITH.get(name)
+    has_one = f", or name a file that does: --gin_file={files}" if files else ""
     return ConfigError(
-        f"{call[1]} needs a value for {names}: bind {call[1]}.{first} in a gin file "
-        '(include "defaults.gin" has one for the experiment)'
+        f"{call[1]} needs a value for {names}: bind {call[1]}.{first} in a gin file{has_one}"
     )
 
 

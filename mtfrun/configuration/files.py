@@ -35,7 +35,7 @@ def require_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
         searched = ", ".join(["the working directory", *search_paths, "the files of the package"])
         raise ConfigError(
             f"gin file {name} does not exist (searched: {searched})"
-            f"{did_you_mean(name, [*shipped_gin_files(), *_neighbours(name)])}"
+            f"{did_you_mean(name, [*shipped_gin_files(), *neighbours(name)])}"
         )
     return path
 
@@ -52,7 +52,7 @@ def shipped_files_with(macro: str) -> list[str]:
     return [n for n in names if binding.search(Path(SHIPPED, n).read_text("utf-8"))]
 
 
-def _neighbours(name: str) -> list[str]:
+def neighbours(name: str) -> list[str]:
     """Returns the paths of what lies in the directory in which a file is missing."""
     try:
         return [str(path) for path in Path(name).parent.iterdir()]

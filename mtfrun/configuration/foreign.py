@@ -22,9 +22,7 @@ from mtfrun.configuration.statements import SourceStatement, Statements
 FLAG = "--gin_allow_imports"
 
 _OWN = ("mtfrun",)
-# The modules whose exports configurations may use. Other modules of mtfrun have functions that
-# write files and run commands.
-_PUBLISHING = (
+PUBLISHING = (
     "mtfrun.data",
     "mtfrun.decoding",
     "mtfrun.evaluation",
@@ -41,6 +39,8 @@ _PUBLISHING = (
     "mtfrun.rundir.warm_start",
     "mtfrun.training",
 )
+"""The modules whose exports configurations may use. Other modules of mtfrun have functions that
+write files and run commands."""
 # gin's own, by the only name that gin gives it.
 _BUILTIN = ("gin.macro", "gin.constant", "gin.singleton")
 _DYNAMIC_REGISTRATION = "__gin__.dynamic_registration"
@@ -202,7 +202,7 @@ def _unlisted_module(target: object, published: set[int], allowed: Sequence[str]
 
 def _published() -> set[int]:
     """Returns the identities of the objects that mtfrun publishes for configurations."""
-    modules = map(importlib.import_module, _PUBLISHING)
+    modules = map(importlib.import_module, PUBLISHING)
     return {id(getattr(module, name)) for module in modules for name in exported_names(module)}
 
 

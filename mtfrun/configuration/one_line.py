@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import os
 import re
 from collections.abc import Iterator
 
+from mtfrun.configuration.files import neighbours
 from mtfrun.errors import InputError
 
 # What gin appends to the message of every exception that passes one of its wrappers.
@@ -19,11 +22,26 @@ def one_line(error: BaseException) -> str:
     """Returns the message of an error without line ends, and without what gin added to it."""
     if isinstance(error, OSError) and error.strerror:
         prefix = f"{error.filename}: " if error.filename else ""
-        return f"{prefix}{error.strerror}"
+        return f"{prefix}{error.strerror}{_path_hint(error)}"
     if isinstance(error, MemoryError):
         text = " ".join(str(error).split())
         return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
     return " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
+
+
+def _path_hint(error: OSError) -> str:
+    """Returns what to do about a path that does not exist or is a directory, "" for others."""
+    if not isinstance(error.filename, str | bytes):
+        return ""
+    path = os.fsdecode(error.filename)
+    if isinstance(error, IsADirectoryError):
+        return ": name a file in it"
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    folder, name = os.path.split(path)
+    names = [os.path.basename(other) for other in neighbours(path)]  # noqa: PTH119 - of texts
+    near = difflib.get_close_matches(name, names, n=1)
+    return f", did you mean {os.path.join(folder, near[0])!r}?" if near else "; check the path"  # noqa: PTH118
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ import os
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from gin import config_parser
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.files import SHIPPED, require_gin_file
+from mtfrun.configuration.spelling import better_flag
 
 MACRO = "gin.macro"
 
@@ -71,6 +72,11 @@ class Binding:
     def references(self) -> Iterator[Reference]:
         """Yields all references in the value."""
         yield from _references(self.value)
+
+    @property
+    def value_text(self) -> str:
+        """The right side of the binding."""
+        return value_text(self.value)
 
 
 class SourceStatement(NamedTuple):
@@ -171,7 +177,8 @@ class Statements:
                 self.sources[name] = SourceFile(path, path.read_text("utf-8"))
             except UnicodeDecodeError as error:
                 raise ConfigError(
-                    f"{short_path(path)} is no gin file: it is not UTF-8 ({error.reason})"
+                    f"{short_path(path)} is no gin file: it is not UTF-8 ({error.reason}); "
+                    "--gin_file names a text such as runs/quickstart.gin"
                 ) from None
         return self.sources[name]
 
@@ -194,6 +201,12 @@ class Statements:
         for entry in self.files[-1]:
             self._add(entry._replace(place="configuration"), from_flag=False)
 
+    def add_shipped_file(self, name: str) -> None:
+        """Reads a file of the package, without the files that it includes."""
+        source = SourceFile(SHIPPED / name, Path(SHIPPED, name).read_text("utf-8"))
+        for entry in _parse(source.open(), name):
+            self._add(entry, from_flag=False)
+
     def _add(self, entry: SourceStatement, *, from_flag: bool) -> None:
         statement, place, _ = entry
         if isinstance(statement, config_parser.ImportStatement):
@@ -212,6 +225,23 @@ class Statements:
             self.bindings.append(
                 Binding(scope, selector, parameter, statement.value, place, from_flag)
             )
+
+
+def value_text(value: Any, macros: Mapping[str, Binding] | None = None) -> str:
+    """Returns a value as gin writes it, with the values of macros in their place if given."""
+    if isinstance(value, Reference):
+        if value.selector == MACRO:
+            macro = (macros or {}).get(value.scopes[-1])
+            return f"%{value.scopes[-1]}" if macro is None else value_text(macro.value, macros)
+        return "@" + "/".join([*value.scopes, value.selector]) + "()" * value.called
+    if isinstance(value, dict):
+        items = [f"{value_text(k, macros)}: {value_text(v, macros)}" for k, v in value.items()]
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(value_text(item, macros) for item in value) + "]"
+    if isinstance(value, tuple):
+        return "(" + "".join(f"{value_text(item, macros)}, " for item in value).rstrip(" ") + ")"
+    return repr(value)
 
 
 def short_path(path: str | os.PathLike[str]) -> str:
@@ -293,7 +323,7 @@ def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
         hint = _constant_hint(error.msg)
         if is_flag:
             raise ConfigError(
-                f"{shortened(source)}: not a gin value{hint or _quotes_hint(source)}"
+                f"{shortened(source)}: not a gin value{_value_hint(source) or hint}"
             ) from None
         line = shortened((error.text or "").strip())
         text = f"{message.rstrip('.')}: {line}{hint}"
@@ -301,7 +331,7 @@ def _parsed(text: Any, source: str) -> tuple[_Delegate, list[Any]]:
     except tokenize.TokenError as error:
         if is_flag:
             raise ConfigError(
-                f"{shortened(source)}: not a gin value{_quotes_hint(source)}"
+                f"{shortened(source)}: not a gin value{_value_hint(source)}"
             ) from None
         message, (line, _) = error.args
         raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
@@ -338,11 +368,14 @@ def _constant_hint(message: str) -> str:
     return f": write {name}, as in Python, for {token[1]}" if token and name else ""
 
 
-def _quotes_hint(flag: str) -> str:
-    name, _, value = flag.partition("=")
-    if not value or len(flag) > 200:
-        return ""
-    return f"; a string needs quotes within quotes: {name}=\"'{value}'\""
+def _value_hint(flag: str) -> str:
+    """Returns how the value of a flag is written, as far as that can be guessed."""
+    better = better_flag(flag) if len(flag) <= 200 else None
+    if better is None and "=" not in flag.partition("=")[2] and flag.startswith("--gin_"):
+        return ': write "NAME = value"'
+    if better is None:
+        return " (is a bracket or a quote left open?)" if re.search(r"[\[({'\"]", flag) else ""
+    return f": values are written as in Python, in quotes for the shell: {better}"
 
 
 def _references(value: Any) -> Iterator[Reference]:

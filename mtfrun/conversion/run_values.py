@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun.rundir import Manifest, RunDirectory
+from mtfrun.rundir.checkpoint_values import CheckpointValues
 
 _MODEL, _AVERAGES = "model/", "averages/"
 
@@ -45,7 +45,7 @@ def values_of_run(
     directory = pathlib.Path(run.path, "checkpoints")
 
     def read(manifest: Manifest) -> RunValues:
-        reader = tf.train.load_checkpoint(str(directory / manifest.prefix))
+        stored = CheckpointValues(directory, manifest)
         values = {}
         for path in manifest.variables:
             if not path.startswith(_MODEL):
@@ -53,8 +53,7 @@ def values_of_run(
             name = path.removeprefix(_MODEL)
             average = _AVERAGES + name
             source = average if use_averages and average in manifest.variables else path
-            key = f"variables/{source.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
-            values[name] = reader.get_tensor(key)
+            values[name] = stored[source]
         return RunValues(manifest.step, values)
 
     return checkpoints.read(checkpoints.named_step(checkpoint), read)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from mtfrun import evaluation
 from mtfrun.data import DataError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
-from mtfrun.rundir import Summaries, write_metrics
+from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 
 
 class Evaluation:
@@ -33,6 +33,11 @@ class Evaluation:
         random choice that is the same every time.
       measurements: measurements besides the model's own metrics, in order: classes, each called
         with the experiment and the split.
+      at_start: whether training evaluates a new run before its first step, so that curves begin
+        with the initial weights, or those of a warm start.
+
+    Attributes:
+      at_start: the argument.
     """
 
     def __init__(
@@ -42,8 +47,11 @@ class Evaluation:
         split: str = "validation",
         max_batches: int | None = None,
         measurements: Sequence[Callable[[Experiment, str], Measurement]] = (),
+        *,
+        at_start: bool = True,
     ):
         experiment.check_batch(batch_size)
+        self.at_start = at_start
         self._experiment = experiment
         self._batch_size = batch_size
         self._split = split
@@ -86,6 +94,7 @@ class Evaluation:
         step: int,
         summaries: Summaries | None = None,
         before_batch: Callable[[], None] = lambda: None,
+        run: RunDirectory | None = None,
     ) -> dict[str, float]:
         """Returns the metrics for the model's present weights.
 
@@ -95,6 +104,7 @@ class Evaluation:
           step: of the weights, under which metrics, texts and images are written.
           summaries: where they are written; None writes nothing.
           before_batch: called before every batch; may raise to stop.
+          run: where decodes and predictions are kept; None keeps none.
         """
         own, metrics = self._own_metrics(before_batch)
         is_finite = all(map(math.isfinite, own.values.values()))
@@ -103,14 +113,21 @@ class Evaluation:
         )
         texts: dict[str, str] = {}
         images: dict[str, np.ndarray] = {}
+        records: list[Mapping[str, object]] = []
         for measurement in self._measurements:
             if is_finite or not measurement.uses_model:
                 measured = measurement(evaluated)
                 metrics |= measured.metrics
                 texts |= measured.texts
                 images |= measured.images
+                records += [{"split": self._split, **record} for record in measured.records]
+                if summaries is not None:
+                    summaries.files(measured.files)
+        if run is not None and records:
+            run.write_decodes(step, records)
         if summaries is not None:
-            write_metrics(summaries, metrics, step)
+            tasks = self._experiment.data.by_task()
+            write_metrics(summaries, metrics, step, tasks=tasks, with_pictures=True)
             for tag, text in texts.items():
                 summaries.text(tag, text, step)
             for tag, image in images.items():

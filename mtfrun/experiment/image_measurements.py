@@ -9,9 +9,9 @@ from typing import cast
 
 import numpy as np
 
+from mtfrun import pictures
 from mtfrun.data import ImageData
 from mtfrun.errors import InputError
-from mtfrun.evaluation import LabelledImage, confusion_matrix_image, image_grid
 from mtfrun.experiment.inference import Images, required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -26,7 +26,7 @@ class ConfusionMatrix(Measurement):
         if CONFUSION_MATRIX not in evaluated.tables or not evaluated.is_shown:
             return Measured()
         data = _data(self)
-        image = confusion_matrix_image(evaluated.tables[CONFUSION_MATRIX], data.label_names)
+        image = pictures.confusion_matrix(evaluated.tables[CONFUSION_MATRIX], data.label_names)
         return Measured(images={CONFUSION_MATRIX: image})
 
 
@@ -46,7 +46,7 @@ class LabelledImages(Measurement):
         _data(self)
 
     def __call__(self, evaluated: Evaluated) -> Measured:
-        """Returns a grid of the images."""
+        """Returns a grid of the images, and their predictions."""
         if not self.num_images or not evaluated.is_shown:
             return Measured()
         examples: list[tuple[np.ndarray, dict[str, object]]]
@@ -56,7 +56,7 @@ class LabelledImages(Measurement):
         )
         names = _data(self).label_names
         labelled = [
-            LabelledImage(
+            pictures.LabelledImage(
                 image,
                 names[label],
                 str(record.fields["label"]),
@@ -64,7 +64,11 @@ class LabelledImages(Measurement):
             )
             for (image, label), record in zip(self._first, records, strict=True)
         ]
-        return Measured(images={"predictions": image_grid(labelled)})
+        saved = [
+            {"index": i, "true_label": names[label], **record.fields}
+            for i, ((_, label), record) in enumerate(zip(self._first, records, strict=True))
+        ]
+        return Measured(images={"predictions": pictures.image_grid(labelled)}, records=saved)
 
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -41,11 +41,16 @@ class Measured:
       metrics: numbers by name, which are printed and drawn as curves.
       texts: Markdown that TensorBoard shows, by tag.
       images: uint8 [height, width, 3] that TensorBoard shows, by tag.
+      records: outputs of the model with what they are compared to, one JSON object each, which the
+        run directory keeps.
+      files: texts by their path in the directory of the evaluation's summaries.
     """
 
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     images: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    records: Sequence[Mapping[str, object]] = ()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def named_by_task(task: str, values: Mapping[str, T]) -> dict[str, T]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun import evaluation
 from mtfrun.data import TextData, conditional_entropy
 from mtfrun.data.task import Metrics
 from mtfrun.errors import InputError
-from mtfrun.experiment.inference import required
+from mtfrun.experiment.inference import Record, required
+from mtfrun.experiment.markdown_table import markdown_table
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement, named_by_task
 
-# Number of decodes that TensorBoard shows.
-SHOWN_DECODES = 10
+# Number of decodes that TensorBoard shows, and that a file of the run directory has.
+SHOWN_DECODES, SAVED_DECODES = 10, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +85,13 @@ class DecodedPairs(Measurement):
             return Measured()
         metrics: dict[str, float] = {}
         texts: dict[str, str] = {}
+        saved: list[Mapping[str, object]] = []
         for name, pairs in self._pairs.items():
             measured = self._measured(self._parts[name], pairs, evaluated)
             metrics |= named_by_task(name, measured.metrics)
             texts |= named_by_task(name, measured.texts)
-        return Measured(metrics, texts)
+            saved += [{"task": name, **record} if name else record for record in measured.records]
+        return Measured(metrics, texts, records=saved)
 
     def _measured(
         self, data: TextData, pairs: Sequence[tuple[bytes, bytes]], evaluated: Evaluated
@@ -109,9 +111,16 @@ class DecodedPairs(Measurement):
             [encode(text) for text in targets], [encode(text) for text in outputs]
         )
         inputs = [text.decode("utf-8", "replace") for text, _ in pairs]
-        first = zip(inputs[:SHOWN_DECODES], outputs, targets, strict=False)
-        shown = [f"{_shown(x, y)}\n\nreference: {_preformatted(target)}" for x, y, target in first]
-        return Measured(metrics, texts={"decodes": "\n\n".join(shown)})
+        rows = [
+            [x, target, output, "yes" if output == target else "no"]
+            for x, target, output in zip(inputs, targets, outputs, strict=True)
+        ]
+        shown = markdown_table(["input", "target", "output", "equal"], rows[:SHOWN_DECODES])
+        saved = [
+            {"input": x, "target": target, "output": output, **_numbers(record)}
+            for (x, target, output, _), record in zip(rows[:SAVED_DECODES], records, strict=False)
+        ]
+        return Measured(metrics, texts={"decodes": shown}, records=saved)
 
     @property
     def _data(self) -> TextData:
@@ -152,14 +161,17 @@ class Samples(Measurement):
         records = self.experiment.inference.records(
             [prompt.encode() for prompt in self.prompts], evaluated.progress
         )
-        shown = [_shown(x, y.texts[0]) for x, y in zip(self.prompts, records, strict=True)]
-        return Measured(texts={"samples": "\n\n".join(shown)})
+        rows = [[x, y.texts[0]] for x, y in zip(self.prompts, records, strict=True)]
+        saved = [
+            {"input": prompt, "output": output, **_numbers(record)}
+            for (prompt, output), record in zip(rows, records, strict=True)
+        ]
+        return Measured(
+            texts={"samples": markdown_table(["prompt", "output"], rows)}, records=saved
+        )
 
 
-def _shown(prompt: str, output: str) -> str:
-    """Returns a prompt and an output as Markdown."""
-    return f"**{html.escape(prompt)}**\n\n{_preformatted(output)}"
-
-
-def _preformatted(text: str) -> str:
-    return f"<pre>{html.escape(text)}</pre>"
+def _numbers(record: Record) -> dict[str, object]:
+    """Returns what a record has beside the texts: scores, numbers of tokens, all outputs."""
+    texts = ("prompt", "output")
+    return {name: value for name, value in record.fields.items() if name not in texts}

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from mtfrun import mtf, optim, training
+from mtfrun import mtf, optim, pictures, processes, training
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.recording import Recording
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
 from mtfrun.rundir import TRAIN_STEPS, RunDirectory, Summaries, package_versions
 from mtfrun.training.checks import check_count
@@ -28,7 +29,8 @@ class Training:
       batch_size: rows of a step, over all devices and microbatches.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: of moving averages of the weights; None for none.
-      evaluate_every_steps: steps between evaluations; None evaluates at the end only.
+      evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
+        `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
 
     Attributes:
@@ -51,6 +53,9 @@ class Training:
         experiment.check_batch(batch_size)
         if evaluate_every_steps is not None:
             check_count("evaluate_every_steps", evaluate_every_steps)
+        for shape in experiment.feature_shapes(batch_size).values():
+            batch = shape.get_dim_by_name("batch")
+            training.check_microbatches(batch, options.microbatches, experiment.mesh)
         training.check_actions(actions)
         self.experiment = experiment
         self.options = options
@@ -126,27 +131,56 @@ class Training:
         )
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
-        with run.summaries("eval", resumed_step=run.checkpoints().latest() or 0) as summaries:
-            return training.train(
+        recording = Recording(run.record(), self.state, options.train_steps)
+        with (
+            run.summaries("eval", resumed_step=run.checkpoints().latest() or 0) as summaries,
+            recording.errors(),
+        ):
+            evaluating = _Evaluating(
+                self._evaluation, run, summaries, averaged, self._evaluate_every_steps
+            )
+            result = training.train(
                 self.state,
                 self.experiment.train_infeed(self.batch_size),
                 run,
                 options,
                 actions=[
-                    _Evaluating(self._evaluation, summaries, averaged, self._evaluate_every_steps),
+                    _DrawingMesh(self.experiment.mesh),
+                    evaluating,
                     *self._actions,
+                    recording,
                     *([] if max_hours is None else [training.MaxHours(max_hours)]),
                 ],
                 warm_start=self.experiment.warm_start,
                 texts=texts,
                 metadata=metadata,
             )
+        recording.ended(result)
+        return result
+
+
+class _DrawingMesh(training.Action):
+    """Shows the devices of the mesh, and the dimensions that are split over them."""
+
+    at_start = True
+
+    def __init__(self, mesh: mtf.Mesh):
+        self._mesh = mesh
+
+    def __call__(self, context: training.ActionContext) -> None:
+        axes = {axis.name: axis.size for axis in self._mesh.shape}
+        figure = pictures.mesh_devices(
+            axes,
+            dict(self._mesh.layout),
+            title=self._mesh.describe_devices(),
+        )
+        context.summaries.image("mesh", pictures.as_pixels(figure), context.step)
 
 
 class _Evaluating(training.Action):
-    """Evaluates during and after training, in the context `averaged`; a signal ends it.
+    """Evaluates before, during and after training, in the context `averaged`; a signal ends it.
 
-    It reports its metrics as "eval/loss".
+    It measures "eval/loss" and the others.
     """
 
     at_end = True
@@ -154,21 +188,29 @@ class _Evaluating(training.Action):
     def __init__(
         self,
         evaluation: Evaluation,
+        run: RunDirectory,
         summaries: Summaries,
         averaged: Callable[[], contextlib.AbstractContextManager[None]],
         every_steps: int | None,
     ):
         self.every_steps = every_steps
+        self.at_start = evaluation.at_start
         self._evaluation = evaluation
+        self._run = run
         self._summaries = summaries
+        self._record = run.record()
         self._averaged = averaged
 
     def __call__(self, context: training.ActionContext) -> None:
         context.check_signals()
         with self._averaged():
-            metrics = self._evaluation(context.step, self._summaries, context.check_signals)
+            metrics = self._evaluation(
+                context.step, self._summaries, context.check_signals, self._run
+            )
         # The others are in TensorBoard only.
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
+        if processes.is_first():
+            self._record.add_evaluation(context.step, brief)
         values = [f"{name} {value:.4f}" for name, value in brief.items()]
         context.note("  ".join([f"eval step {context.step}", *values]))
         measured = {f"eval/{name}": value for name, value in brief.items()}

@@ -1,5 +1,6 @@
 """Layers: variables and the pure functions that use them."""
 
+from mtfrun.layers.activation_scale import ActivationScale
 from mtfrun.layers.attention import dot_product_attention
 from mtfrun.layers.attention_bias import (
     NO_BIAS,
@@ -53,6 +54,7 @@ from mtfrun.layers.losses import (
 from mtfrun.layers.multihead_attention import MultiHeadAttention
 from mtfrun.layers.normalization import LayerNorm, RMSNorm, layer_norm, rms_norm
 from mtfrun.layers.recompute import differentiated, recomputed
+from mtfrun.layers.recorder import Recorded, Recorder
 from mtfrun.layers.relative_position import (
     RelativeLogits,
     RelativePositionBias,
@@ -70,6 +72,7 @@ from mtfrun.layers.rotary_scaling import (
 __all__ = [
     "MASKED",
     "NO_BIAS",
+    "ActivationScale",
     "AttentionBias",
     "AttentionHeads",
     "BatchNorm",
@@ -98,6 +101,8 @@ __all__ = [
     "PositionalEmbedding",
     "RMSNorm",
     "Reach",
+    "Recorded",
+    "Recorder",
     "RelativeLogits",
     "RelativePositionBias",
     "RotaryPositions",

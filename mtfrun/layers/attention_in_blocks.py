@@ -166,7 +166,8 @@ class _Passes:
             ]
 
         start = [mtf.zeros(mesh, query.shape, query.dtype), mtf.zeros(mesh, rows)]
-        mixed, log_sums = _loop(mesh, 0, self.queries.number.size, attend, start)
+        number_of_queries = self.queries.number.size
+        mixed, log_sums = _loop(mesh, 0, number_of_queries, attend, start, number_of_queries)
         return mixed, log_sums
 
     def _summed(self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor) -> list[mtf.Tensor]:
@@ -198,7 +199,8 @@ class _Passes:
         mesh = query.mesh
         zeros = [mtf.zeros(mesh, rows), mtf.zeros(mesh, query.shape)]
         first, last = _seen(i, self.queries, self.memory, self.reach)
-        return _loop(mesh, first, last, add, [zeros[0] + _LOWEST, *zeros])
+        rounds = _most_seen(self.queries, self.memory, self.reach)
+        return _loop(mesh, first, last, add, [zeros[0] + _LOWEST, *zeros], rounds)
 
     def backward(
         self,
@@ -357,17 +359,33 @@ def _seen(
     return first, last
 
 
+def _most_seen(own: Blocks, other: Blocks, reach: Reach) -> int:
+    """Returns the most blocks of `other` that a block of `own` reaches."""
+    if reach.before is None or reach.after is None:
+        return other.number.size
+    reached = own.block.size + reach.before + reach.after
+    return min(other.number.size, 1 - (-reached // other.block.size))
+
+
 def _loop(
     mesh: mtf.Mesh,
     first: mtf.Tensor | int,
     last: mtf.Tensor | int,
     body: Callable[..., Any],
     start: Sequence[mtf.Tensor],
+    rounds: int = 1,
 ) -> list[mtf.Tensor]:
-    """Returns the variables of a loop over first, first + 1, ..., last - 1; one round at a time."""
+    """Returns the variables of a loop over first, first + 1, ..., last - 1; one round at a time.
+
+    `rounds`: see `mtf.while_loop`.
+    """
     index = mtf.constant(mesh, first, dtype=tf.int32) if isinstance(first, int) else first
     after: list[mtf.Tensor]
     _, *after = mtf.while_loop(
-        lambda index, *_: mtf.less(index, last), body, [index, *start], parallel_iterations=1
+        lambda index, *_: mtf.less(index, last),
+        body,
+        [index, *start],
+        rounds=rounds,
+        parallel_iterations=1,
     )
     return after

@@ -9,6 +9,7 @@ from typing import TypeVar
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers.collector import Collector
+from mtfrun.layers.recorder import Recorder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Call:
       path_number: takes the path of a module of the first block and returns, in a loop over
         blocks, the number of the path that it has in this round's block, an int32 scalar; see
         `looped`. None outside of loops.
+      recorder: takes inner values of layers, for pictures; None, as in training, for none.
     """
 
     training: bool = False
     key: mtf.Key | None = None
     collector: Collector | None = None
     path_number: Callable[[str], mtf.Tensor] | None = None
+    recorder: Recorder | None = None
 
     def key_of(self, module: mtf.Module) -> mtf.Key:
         """Returns the key of a module's noise.

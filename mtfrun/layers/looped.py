@@ -151,6 +151,7 @@ class _Loop:
             body,
             [first, x, list(weights), stored],
             has_accumulators=self._call.collector is not None,
+            rounds=self._number,
             parallel_iterations=1,
         )
         return y, stored, collected

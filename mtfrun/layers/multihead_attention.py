@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -151,7 +151,10 @@ class MultiHeadAttention(mtf.Module):
             bias, noise = bias.map(groups.part), noise and noise.map(groups.part)
         else:
             keys, values = (rename_length_to_memory_length(y) for y in (keys, values))
-        mixed = self._mixed(query, KeysAndValues(keys, values), whole, bias, noise)
+        record = None
+        if call.recorder is not None and groups is None:
+            record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
+        mixed = self._mixed(query, KeysAndValues(keys, values), whole, bias, noise, record)
         if groups is not None:
             mixed = groups.returned(mixed, length)
         return self._output(mixed, x.shape, groups)
@@ -163,18 +166,28 @@ class MultiHeadAttention(mtf.Module):
         memory_length: mtf.Dimension,
         bias: AttentionBias,
         noise: WeightNoise | None,
+        record: Callable[[mtf.Tensor], None] | None,
     ) -> mtf.Tensor:
-        """Returns the values by weight, of a device's heads: at once, or in blocks."""
+        """Returns the values by weight, of a device's heads: at once, or in blocks.
+
+        `record` is given the weights where they are computed at once.
+        """
         length = query.shape.dims[-2]
         if self._block_length is None or self._block_length >= max(length.size, memory_length.size):
             logits = [*(query.shape - self._d_kv), memory_length]
+
+            def recorded(weights: mtf.Tensor) -> mtf.Tensor:
+                if record is not None:
+                    record(weights)
+                return weights if noise is None else noise(weights)
+
             return dot_product_attention(
                 query,
                 *memory,
                 memory_length=memory_length,
                 d_kv=self._d_kv,
                 bias=bias.value(query.dtype, logits),
-                drop=noise,
+                drop=recorded,
             )
         return attention_in_blocks(
             query,

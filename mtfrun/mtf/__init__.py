@@ -51,7 +51,7 @@ from mtfrun.mtf.ops.constants import (
     zeros_like,
 )
 from mtfrun.mtf.ops.contraction import einsum, matmul
-from mtfrun.mtf.ops.control import while_loop
+from mtfrun.mtf.ops.control import cond, while_loop
 from mtfrun.mtf.ops.cross_entropy import (
     CrossEntropy,
     sparse_cross_entropy,
@@ -156,6 +156,7 @@ from mtfrun.mtf.ops.structure import (
 )
 from mtfrun.mtf.planned import planned_meshes
 from mtfrun.mtf.porting import convert_to_dimension, convert_to_shape
+from mtfrun.mtf.products import ProductCount, counting_products
 from mtfrun.mtf.random import (
     Key,
     Within,
@@ -195,6 +196,7 @@ __all__ = [
     "LayoutRules",
     "Mesh",
     "Module",
+    "ProductCount",
     "Shape",
     "ShapeError",
     "ShapeLike",
@@ -224,6 +226,7 @@ __all__ = [
     "combined_dimension",
     "computed_after",
     "concat",
+    "cond",
     "constant",
     "conv1d",
     "conv2d",
@@ -238,6 +241,7 @@ __all__ = [
     "convert_to_layout_rules",
     "convert_to_shape",
     "cos",
+    "counting_products",
     "cumsum",
     "custom_gradient",
     "cwise",

@@ -29,9 +29,6 @@ from mtfrun.rundir.snapshot import read_variables
 
 T = TypeVar("T")
 
-TRAIN_STEPS = "train_steps"
-"""Entry of a manifest: the number of steps after which training is done."""
-
 BEST, LATEST = "best", "latest"
 """Names of checkpoints besides their steps."""
 
@@ -97,7 +94,7 @@ class Checkpoints:
             metadata = manifests.read_manifest(self._directory, step).metadata
         except (RunDirError, FileNotFoundError):
             return False
-        return TRAIN_STEPS in metadata and step >= int(metadata[TRAIN_STEPS])
+        return manifests.TRAIN_STEPS in metadata and step >= int(metadata[manifests.TRAIN_STEPS])
 
     def best(self) -> Best | None:
         """Returns the best checkpoint; None where none was named, or it is not there any more.

@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtfrun.errors import InputError
@@ -27,6 +27,9 @@ DATA_NAME = re.compile(
 
 _BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+TRAIN_STEPS = "train_steps"
+"""Entry of a manifest: the number of steps after which training is done."""
+
 # Types of the entries that training reads; other entries may be anything.
 _METADATA = {
     "seed": int,
@@ -34,7 +37,7 @@ _METADATA = {
     "layout": str,
     "versions": dict,
     "data_position": int,
-    "train_steps": int,
+    TRAIN_STEPS: int,
     "skipped_steps": int,
     "skipped_in_a_row": int,
     "last_kept": float,
@@ -157,24 +160,42 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
 
 
 def check_files(directory: pathlib.Path, manifest: Manifest) -> None:
-    """Raises DamagedCheckpointError unless every file of the manifest has its size and hash.
+    """Raises DamagedCheckpointError unless every file of the manifest has its size and hash."""
+    for damage in damaged_files(directory, manifest):
+        raise DamagedCheckpointError(damage)
+
+
+def damaged_files(
+    directory: pathlib.Path, manifest: Manifest, *, with_hashes: bool = True
+) -> Iterator[str]:
+    """Yields a line for every file of the manifest that has another size or hash.
 
     Sizes are compared first: that detects truncated and missing files without reading any.
+
+    Args:
+      directory: of the files.
+      manifest: has their sizes and hashes.
+      with_hashes: whether to read the files.
     """
+    of_right_size = []
     for name, record in manifest.files.items():
         try:
             size = (directory / name).stat().st_size
         except OSError as error:
-            raise DamagedCheckpointError(f"{name}: {reason(error)}") from error
-        if size != record.bytes:
-            raise DamagedCheckpointError(f"{name} has {size} bytes, {record.bytes} were saved")
-    for name, record in manifest.files.items():
+            yield f"{name}: {reason(error)}"
+            continue
+        if size == record.bytes:
+            of_right_size.append(name)
+        else:
+            yield f"{name} has {size} bytes, {record.bytes} were saved"
+    for name in of_right_size if with_hashes else ():
         try:
             digest = _sha256(directory / name)
         except OSError as error:
-            raise DamagedCheckpointError(f"{name}: {reason(error)}") from error
-        if digest != record.sha256:
-            raise DamagedCheckpointError(f"{name} has changed since it was saved (SHA-256 differs)")
+            yield f"{name}: {reason(error)}"
+            continue
+        if digest != manifest.files[name].sha256:
+            yield f"{name} has changed since it was saved (SHA-256 differs)"
 
 
 def _parse(content: dict[str, Any], expected_step: int) -> Manifest:

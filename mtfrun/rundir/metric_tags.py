@@ -1,13 +1,33 @@
-"""Names of the entries of metrics that are vectors."""
+"""Names of metrics, and the tags under which TensorBoard groups them.
+
+A tag's group is its part before the first "/". At the top are "loss", "accuracy" and
+"learning_rate"; evaluations have the same tags as training, so that their curves overlay.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 _ENTRY = re.compile(r"(.*)/(\d+)")
+# The measurements of mixtures, "path/level_1/load/3", "path/visits/0", and of residual streams.
+_LOAD = re.compile(r"(.+)/(level_\d+)/load/(\d+)")
+_LEVEL = re.compile(r"(.+)/(level_\d+)/(dropped|entropy|balance_loss|greatest_load|least_load)")
+_VISITS = re.compile(r"(.+)/visits/(\d+)")
+_ACTIVATION = re.compile(r"(.+)/activation/(rms|max)")
+_IMAGE_ACTIVATION = re.compile(r"activation/(\d+)/(\d+)/(rms|max)")
+_LAYER = re.compile(r"(.*/)?blocks/\d+/.+")
+# The groups of metrics that are not at the top.
+_GROUPS = {
+    "objective": "loss",
+    "perplexity": "loss",
+    "bits_per_byte": "loss",
+    r"order_\d+_entropy": "loss",
+    "top_5_accuracy": "accuracy",
+    "token_accuracy|exact_match|bleu|chrf|rouge.*|em|f1|mean_f1|.*_correlation": "decodes",
+}
 
 
 def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
@@ -41,3 +61,48 @@ def vectors(named: Mapping[str, float]) -> dict[str, np.ndarray]:
         if match and int(match[2]) == len(entries_by_name.get(match[1], [])):
             entries_by_name.setdefault(match[1], []).append(value)
     return {name: np.array(entries) for name, entries in entries_by_name.items()}
+
+
+def tag_of(name: str, tasks: Collection[str] = ()) -> str:
+    """Returns the tag of a metric.
+
+    Args:
+      name: of the metric, of one of the tasks "task/metric".
+      tasks: the names of the tasks of a mixture of data.
+
+    >>> tag_of("loss"), tag_of("perplexity"), tag_of("spell/loss", ["spell"])
+    ('loss', 'loss/perplexity', 'tasks/spell/loss')
+    >>> tag_of("decoder_stack/blocks/1/moe_2d/layer/level_1/dropped")
+    'moe/decoder/block_1/moe_2d/level_1/dropped'
+    """
+    task, _, metric = name.partition("/")
+    if metric and task in tasks:
+        tag = tag_of(metric)
+        group = tag.partition("/")[0]
+        # Those of single layers, which are many, apart.
+        is_of_layer = group in ("moe", "moe_load", "layers")
+        return f"tasks_{group}/{task}/{tag[len(group) + 1 :]}" if is_of_layer else f"tasks/{name}"
+    for pattern, group in _GROUPS.items():
+        if re.fullmatch(pattern, name):
+            return f"{group}/{name}"
+    if match := _LOAD.fullmatch(name):
+        return f"moe_load/{layer_name(match[1])}/{match[2]}/expert_{match[3]}"
+    if match := _VISITS.fullmatch(name):
+        return f"moe_load/{layer_name(match[1])}/visits_{match[2]}"
+    if match := _LEVEL.fullmatch(name):
+        return f"moe/{layer_name(match[1])}/{match[2]}/{match[3]}"
+    if match := _ACTIVATION.fullmatch(name):
+        return f"activations/{layer_name(match[1])}/{match[2]}"
+    if match := _IMAGE_ACTIVATION.fullmatch(name):
+        return f"activations/stage_{match[1]}/block_{match[2]}/{match[3]}"
+    return f"layers/{layer_name(name)}" if _LAYER.fullmatch(name) else name
+
+
+def layer_name(path: str) -> str:
+    """Returns a short name of a layer's path.
+
+    >>> layer_name("decoder_stack/blocks/1/moe_2d/layer")
+    'decoder/block_1/moe_2d'
+    """
+    path = re.sub(r"(^|/)blocks/(\d+)", r"\1block_\2", path)
+    return re.sub(r"_stack/", "/", path).removesuffix("/layer")

@@ -3,39 +3,72 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
 import shlex
 import socket
-import time
+import sys
 from collections.abc import Sequence
 
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.regular_files import read_regular_text
+from mtfrun.rundir.working_tree import working_tree
 
-_PACKAGES = ("mtfrun", "tensorflow", "tensorflow-datasets", "gin-config", "numpy")
+_PACKAGES = ("tensorflow", "tensorflow-datasets", "gin-config", "numpy")
 
 
-def record_command(directory: str | os.PathLike[str], arguments: Sequence[str]) -> str:
-    """Writes the command line to the next `directory/0001.txt` and returns its path.
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a command ran with.
 
-    The file is a shell script; comments above the command have time, host, working directory and
-    package versions.
+    Attributes:
+      configuration: the text of one gin file that has all bindings.
+      seed: of initial values, noise and the order of the data.
+      mesh: its axes, "data:2;model:1".
+      layout: its rules.
+      devices: a text that names them.
+    """
+
+    configuration: str
+    seed: int
+    mesh: str
+    layout: str
+    devices: str
+
+
+def record_command(
+    directory: str | os.PathLike[str], arguments: Sequence[str], setup: Setup | None = None
+) -> str:
+    """Writes all that is needed to reproduce a command, and returns the path.
+
+    The file is the next `directory/0001.json`: one JSON object with the command as a list and as it
+    is typed in a shell, date, host, process, working directory, versions, the commit and the diff
+    of the working directory where it is in a git repository, and the fields of the `setup`.
     """
     path = _next_file(pathlib.Path(directory))
-    when = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    place = pathlib.Path.cwd()
+    record = {
+        "command": list(arguments),
+        "shell": shlex.join(arguments),
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "directory": str(place),
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version(), **package_versions()},
+        "git": working_tree(place),
+        **(dataclasses.asdict(setup) if setup is not None else {}),
+    }
     try:
-        atomic_write(
-            path,
-            f"# {when} on {socket.gethostname()}, process {os.getpid()}\n"
-            f"# in {shlex.quote(str(pathlib.Path.cwd()))}\n"
-            f"# python {platform.python_version()}, {versions}\n"
-            f"{shlex.join(arguments)}\n",
-        )
+        # Bytes that are not UTF-8 become surrogates in Python, and escapes in JSON.
+        text = json.dumps({k: v for k, v in record.items() if v is not None}, indent=1)
+        atomic_write(path, f"{text}\n")
     except BaseException:
         # Otherwise the empty file that has reserved the number would remain.
         with contextlib.suppress(OSError):
@@ -46,13 +79,11 @@ def record_command(directory: str | os.PathLike[str], arguments: Sequence[str]) 
 
 def package_versions() -> dict[str, str]:
     """Returns the versions of the packages that a run's results depend on, if installed."""
-    versions = {}
+    # The package was imported before its modules; to import it here would be a cycle.
+    versions = {"mtfrun": str(sys.modules["mtfrun"].__version__)}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            # For example mtfrun itself, run from its source tree.
-            continue
     return versions
 
 
@@ -76,9 +107,9 @@ def _next_file(directory: pathlib.Path) -> pathlib.Path:
     """Creates an empty file with the first free number: no two processes get the same."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        number = 1 + sum(path.name.endswith(".txt") for path in directory.iterdir())
+        number = 1 + sum(path.name.endswith(".json") for path in directory.iterdir())
         while True:
-            path = directory / f"{number:04d}.txt"
+            path = directory / f"{number:04d}.json"
             try:
                 with path.open("x"):
                     return path

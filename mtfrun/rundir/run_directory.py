@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
+from absl import logging
+
+from mtfrun import processes
 from mtfrun.rundir.atomic import atomic_replace
-from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
-from mtfrun.rundir.records import read_record, record_command
+from mtfrun.rundir.records import Setup, read_record, record_command
 from mtfrun.rundir.regular_files import is_directory
-from mtfrun.rundir.summaries import Summaries
+from mtfrun.rundir.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from mtfrun.rundir.checkpoints import Checkpoints
+    from mtfrun.rundir.summaries import Summaries
 
 CHECKPOINTS = "checkpoints"
 """Name of the directory of a run's checkpoints."""
@@ -54,13 +62,27 @@ class RunDirectory:
 
     @property
     def decodes_path(self) -> str:
-        """The directory of decoded texts."""
+        """The directory of the outputs of evaluations."""
         return str(self._path / "decodes")
 
     @property
     def config_path(self) -> str:
         """The gin configuration of `train`, which `eval` and `decode` read."""
         return str(self._path / "config.gin")
+
+    def write_decodes(self, step: int, records: Sequence[Mapping[str, object]]) -> None:
+        """Writes the outputs of an evaluation to `decodes/eval_STEP.jsonl`, in the first process.
+
+        If that fails, a warning says so: a run is worth more than its decodes.
+        """
+        path = pathlib.Path(self.decodes_path, f"eval_{step}.jsonl")
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        if not processes.is_first():
+            return
+        try:
+            _replace(path, "".join(lines))
+        except RunDirError as error:
+            logging.warning("%s", error)
 
     def prepare(self) -> None:
         """Creates the directory with its parents, and makes sure that it can be written.
@@ -120,6 +142,8 @@ class RunDirectory:
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
         """Returns the checkpoints of the run."""
+        from mtfrun.rundir.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
+
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
 
     def set_checkpoints_aside(self) -> str | None:
@@ -154,7 +178,13 @@ class RunDirectory:
 
     def summaries(self, name: str, *, resumed_step: int | None = None) -> Summaries:
         """Returns a writer of TensorBoard values in the subdirectory `train` or `eval`."""
+        from mtfrun.rundir.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
+
         return Summaries(self._path / name, resumed_step=resumed_step)
+
+    def record(self) -> RunRecord:
+        """Returns the record of the run's state and evaluations."""
+        return RunRecord(self.path)
 
     def write_config(self, text: str) -> None:
         """Replaces `config.gin`."""
@@ -168,9 +198,9 @@ class RunDirectory:
         """Replaces `operative_config.gin`: the values in use, defaults included."""
         _replace(self._path / "operative_config.gin", text)
 
-    def record_command(self, arguments: Sequence[str]) -> str:
-        """Writes the command line to the next `commands/0001.txt` and returns its path."""
-        return record_command(self._path / "commands", arguments)
+    def record_command(self, arguments: Sequence[str], setup: Setup | None = None) -> str:
+        """Writes what reproduces a command to the next `commands/0001.json`; returns its path."""
+        return record_command(self._path / "commands", arguments, setup)
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

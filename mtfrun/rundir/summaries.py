@@ -15,6 +15,8 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
@@ -22,13 +24,20 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util import tensor_util
 
 from mtfrun import processes
-from mtfrun.rundir.errors import reason
+from mtfrun.rundir.atomic import atomic_replace
+from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.tag_descriptions import description_of
 
 _EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
 
 
 class Summaries:
     """Writes scalars, text, histograms and images of one directory, `train` or `eval`.
+
+    Attributes:
+      has_layout: whether `layout` was called.
+
+    Every tag has a title and a description, see `tag_descriptions`.
 
     The file is created at the first value. If the disk is full or not writable, one warning says so
     and later summaries are dropped: a run is worth more than its charts.
@@ -52,12 +61,27 @@ class Summaries:
         self._resumed_step = resumed_step
         self._writer: tf.io.TFRecordWriter | None = None
         self._failed = False
+        self._described: set[str] = set()  # tags in the file
+        self.has_layout = False
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
         """Writes one number per tag."""
         summary = Summary()
         for tag, value in values.items():
             summary.MergeFrom(scalar_pb(tag, float(value)))
+        self._write(step, summary)
+
+    def layout(self, layout: layout_pb2.Layout, step: int) -> None:
+        """Writes the charts of the page Custom Scalars."""
+        summary = Summary()
+        self.has_layout = True
+        summary.value.add(
+            tag=layout_metadata.CONFIG_SUMMARY_TAG,
+            metadata=layout_metadata.create_summary_metadata(),
+            tensor=tensor_util.make_tensor_proto(
+                np.array(layout.SerializeToString(), dtype=np.object_)
+            ),
+        )
         self._write(step, summary)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
@@ -67,6 +91,18 @@ class Summaries:
     def histogram(self, tag: str, values: Any, step: int) -> None:
         """Writes the distribution of all elements of an array."""
         self._write(step, histogram_pb(tag, np.asarray(values)))
+
+    def buckets(self, tag: str, buckets: np.ndarray, step: int) -> None:
+        """Writes a distribution that was counted elsewhere.
+
+        Args:
+          tag: of the histogram.
+          buckets: float64 [buckets, 3]: from, to, and the number of elements in between.
+          step: finished steps.
+        """
+        summary = histogram_pb(tag, [])
+        summary.value[0].tensor.CopyFrom(tensor_util.make_tensor_proto(buckets, np.float64))
+        self._write(step, summary)
 
     def image(self, tag: str, pixels: Any, step: int) -> None:
         """Writes an image: uint8 [height, width, channels], 1, 3 or 4 channels."""
@@ -82,6 +118,18 @@ class Summaries:
             ),
         )
         self._write(step, summary)
+
+    def files(self, texts: Mapping[str, str]) -> None:
+        """Replaces files of plugins such as the projector, by their path in the directory."""
+        if self._failed or not processes.is_first():
+            return
+        for path, text in texts.items():
+            try:
+                with atomic_replace(self._directory / path) as file:
+                    file.write(text)
+            except RunDirError as error:
+                self._give_up(error)
+                return
 
     def flush(self) -> None:
         """Makes everything written so far visible to readers."""
@@ -113,12 +161,26 @@ class Summaries:
         try:
             if self._writer is None:
                 self._writer = self._open()
+            self._describe(summary)
             event = Event(wall_time=time.time(), step=int(step), summary=summary)
             self._writer.write(event.SerializeToString())
         except (OSError, tf.errors.OpError) as error:
             self._give_up(error)
 
+    def _describe(self, summary: Summary) -> None:
+        """Gives the tags that are new in the file a title and a description.
+
+        TensorBoard keeps those of the first value of a tag.
+        """
+        for value in summary.value:
+            if value.tag not in self._described:
+                self._described.add(value.tag)
+                title, text = description_of(value.tag)
+                value.metadata.display_name = value.metadata.display_name or title
+                value.metadata.summary_description = value.metadata.summary_description or text
+
     def _open(self) -> tf.io.TFRecordWriter:
+        self._described.clear()
         self._directory.mkdir(parents=True, exist_ok=True)
         writer = tf.io.TFRecordWriter(str(self._directory / self._file_name()))
         first = Event(wall_time=time.time(), file_version="brain.Event:2")

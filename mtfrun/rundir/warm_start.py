@@ -14,10 +14,14 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, nearest, reason
+from mtfrun.rundir.fit import MisfitError
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
 from mtfrun.rundir.leftovers import list_names, list_steps, lost_manifests
+from mtfrun.rundir.name_map import Names, own_sources, read_names
 from mtfrun.rundir.regular_files import is_directory, is_special
 from mtfrun.rundir.run_directory import CHECKPOINTS
+
+_NAMES = "WarmStart.names"
 
 _NAMED = 3
 """How many variables of each kind a report names; a wrong model differs in hundreds."""
@@ -67,14 +71,18 @@ class WarmStart:
         the checkpoint are used, except those of optimizers.
       variables: a regular expression; variables in whose path it is not found keep their random
         initial values. With it, unused variables are no error.
+      names: the names of variables in the checkpoint where they are others than those that mtfrun
+        knows, by our path or by a regular expression of paths, see `name_map.Names`; or the path of
+        a JSON file that has them. `mtfrun checkpoints show` lists our paths, after "model/".
 
     Raises:
-      RunDirError: `variables` is not a regular expression.
+      RunDirError: `variables` is not a regular expression, or `names` cannot be used.
     """
 
     path: str | None = None
     strict: bool = True
     variables: str = ""
+    names: Names | str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -83,6 +91,8 @@ class WarmStart:
             raise RunDirError(
                 f"WarmStart.variables={self.variables!r} is no regular expression: {error}"
             ) from None
+        if self.names is not None:
+            object.__setattr__(self, "names", read_names(self.names, _NAMES))
 
     def __call__(
         self,
@@ -109,9 +119,11 @@ class WarmStart:
         values, report = self._newest_values(self.path, variables, vocabulary_sizes or {})
         problems = report.problems()
         if problems and self.strict:
-            raise RunDirError(
-                f"{self.path} does not fit the model: it {problems}. Use the model's own"
-                " configuration, or take what fits with WarmStart.strict=False"
+            raise MisfitError(
+                self.path,
+                problems,
+                ["model"],
+                "use its own configuration, or take what fits with --gin.WarmStart.strict=False",
             )
         if not values:
             raise RunDirError(f"nothing fits the model's variables: {report}")
@@ -145,10 +157,13 @@ class WarmStart:
         names = list(reader.get_variable_to_shape_map())
         values, matched, missing, misshaped = {}, {}, [], {}
         used = set()
+        assert not isinstance(self.names, str)  # they have been read
+        own = own_sources(self.names or {}, variables, names, _NAMES)
         for path, variable in variables.items():
             if not re.search(self.variables, path):
                 continue
-            match = find_source(sources_of(path, variables), names)
+            sources = [own[path]] if path in own else sources_of(path, variables)
+            match = find_source(sources, names)
             if match is None:
                 missing.append(path)
                 continue

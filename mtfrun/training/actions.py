@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mtfrun import processes
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunDirectory, Summaries
+from mtfrun.rundir import Summaries
 from mtfrun.training.checks import check_intervals
 from mtfrun.training.measurements import Measurements, check_measured
 from mtfrun.training.signals import Stopped
 from mtfrun.training.state import TrainState
+from mtfrun.training.step import Features
 from mtfrun.training.triggers import Every
 
 
@@ -22,10 +23,10 @@ class ActionContext:
     """State of training at a call of an action, and what the action may ask for.
 
     Attributes:
-      run: its directory.
       step: finished steps.
       values: the newest point of the curves, by tag; empty before this process has reached one.
       state: the model with its weights, the optimizer, averages.
+      batch: returns the features {batch, ...} of the last step, which some step must precede.
       summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
       note: prints a line above the progress bar.
       measurements: what actions have measured, such as "eval/loss"; an action adds its own:
@@ -37,10 +38,10 @@ class ActionContext:
         is the reason, which is printed.
     """
 
-    run: RunDirectory
     step: int
     values: Mapping[str, float]
     state: TrainState
+    batch: Callable[[], Features]
     summaries: Summaries
     note: Callable[[str], None]
     measurements: Measurements
@@ -78,8 +79,9 @@ class Action(abc.ABC):
         class or on the object, as the next two.
       every_secs: seconds between two calls; None for no calls by time.
       on_metric: name of a measurement, such as "eval/loss", after which it is called; or None.
-      at_start: called before the first step, with no point of the curves, in a run that goes on.
+      on_resume: called before the first step of a process in which a run goes on.
       at_end: called when training ends, after a signal too, unless it was called at that step.
+      at_start: called before the first step of a new run, at step 0, after a warm start.
       after_saving: whether it is called only once the newest checkpoint is complete, and the best
         one recorded.
     """
@@ -87,9 +89,10 @@ class Action(abc.ABC):
     every_steps: int | None = None
     every_secs: float | None = None
     on_metric: str | None = None
-    at_start: bool = False
+    on_resume: bool = False
     at_end: bool = False
     after_saving: bool = False
+    at_start: bool = False
 
     @abc.abstractmethod
     def __call__(self, context: ActionContext) -> None:
@@ -106,7 +109,8 @@ def check_actions(actions: Sequence[Action]) -> None:
             )
         check_intervals(action, action.every_steps, action.every_secs)
         triggers = (action.every_steps, action.every_secs, action.on_metric)
-        if triggers == (None,) * 3 and not action.at_start and not action.at_end:
+        is_due = action.at_start or action.at_end or action.on_resume
+        if triggers == (None,) * 3 and not is_due:
             raise InputError(
                 f"{type(action).__name__} is never due: give it every_steps, every_secs, on_metric "
                 "or at_end"
@@ -147,12 +151,12 @@ class DueActions:
         steps = [every.next_step(step) for _, every in self._actions]
         return min((s for s in steps if s is not None), default=None)
 
-    def call_at_start(self, context: ActionContext) -> None:
-        """Calls the actions that are due before the first step of this process."""
-        for index, (action, _) in enumerate(self._actions):
-            if action.at_start:
-                self._call(index, context)
-        self._last_steps = [None] * len(self._actions)
+    def call_on_resume(self, context: ActionContext) -> None:
+        """Calls the actions that are due before the first step of a process that goes on."""
+        for action, _ in self._actions:
+            if action.on_resume:
+                with contextlib.suppress(Stopped):
+                    action(context)
 
     def call(self, before: int, context: ActionContext) -> None:
         """Calls the actions that became due between step `before` and that of `context`."""
@@ -162,6 +166,12 @@ class DueActions:
         )
         for index, is_due in enumerate(due):
             if is_due or self._has_news(index, context):
+                self._call(index, context)
+
+    def call_at_start(self, context: ActionContext) -> None:
+        """Calls the actions that are due before the first step."""
+        for index, (action, _) in enumerate(self._actions):
+            if action.at_start:
                 self._call(index, context)
 
     def call_at_end(self, context: ActionContext) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from mtfrun.data import Padding
 from mtfrun.errors import InputError
 from mtfrun.models.means import means
-from mtfrun.training.step import GRAD_NORM, LEARNING_RATE, NON_FINITE_GRADIENT, SKIPPED
+from mtfrun.training.norms import Norms
+from mtfrun.training.step import LEARNING_RATE, NON_FINITE_GRADIENT, NORMS, SKIPPED
 
 
 class HostMetric(Protocol):
@@ -33,8 +34,8 @@ EXAMPLES_SEEN = "data/examples_seen"
 
 # What the loop itself reads of a step.
 _NOT_CURVES = (SKIPPED, NON_FINITE_GRADIENT)
-# Values of a step, not means over examples.
-_LAST_VALUES = (LEARNING_RATE, GRAD_NORM)
+# Values of a step, not means over examples: the names begin so.
+_LAST_VALUES = (LEARNING_RATE, "norm/")
 
 
 @dataclasses.dataclass
@@ -49,6 +50,14 @@ def padding_history(padding: Sequence[Padding]) -> History:
     """Returns the share of padding in the batch of every step; nothing for data without text."""
     empty, positions = np.array(padding, np.float64).reshape(-1, 2).T
     return {PADDING: _Counted(empty, positions)} if positions.any() else {}
+
+
+def with_norms(history: History, norms: Norms) -> History:
+    """Returns a history with norms in the place of the sums that the devices have computed."""
+    others = {name: metric for name, metric in history.items() if name != NORMS}
+    sums = history[NORMS]
+    named = norms.by_tag(sums.total)
+    return {**others, **{tag: _Counted(x, sums.weight) for tag, x in named.items()}}
 
 
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
@@ -86,8 +95,8 @@ class Curves:
         """Yields (step, values) of every window that ends among the `count` steps after `step`.
 
         Metrics are weighted means over the window, one value for every entry of a vector; learning
-        rate and gradient norm are those of its last step. Steps whose update was skipped are left
-        out, except for their learning rate.
+        rate and norms are those of its last step. Steps whose update was skipped are left out,
+        except for their learning rate.
         """
         for i in range(count):
             after = step + i + 1
@@ -97,7 +106,7 @@ class Curves:
                     continue
                 total = np.asarray(metric.total[i], np.float64)
                 weight = float(metric.weight[i])
-                if name in _LAST_VALUES:
+                if name.startswith(_LAST_VALUES):
                     self._totals[name], self._weights[name] = total, weight
                 else:
                     self._totals[name] = self._totals.get(name, np.float64(0.0)) + total

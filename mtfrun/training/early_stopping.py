@@ -36,7 +36,7 @@ class EarlyStopping(Action):
     min_delta: float = 0.0
     mode: str = LOWEST
 
-    at_start = True
+    on_resume = True
 
     def __post_init__(self) -> None:
         check_count("EarlyStopping.patience", self.patience)

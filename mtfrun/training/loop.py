@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -14,11 +16,19 @@ from mtfrun.data import Infeed, Padding
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
-from mtfrun.training.curves import Curves, History, examples_seen, padding_history
+from mtfrun.training.curves import (
+    Curves,
+    History,
+    examples_seen,
+    padding_history,
+    with_norms,
+)
 from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.machine import Machine
 from mtfrun.training.measurements import Measurements
+from mtfrun.training.norms import Norms
 from mtfrun.training.options import TrainOptions
-from mtfrun.training.pace import Pace
+from mtfrun.training.pace import STEPS_PER_SEC, Pace
 from mtfrun.training.progress import Progress
 from mtfrun.training.saving import Metadata, Saving
 from mtfrun.training.signals import StopSignals
@@ -126,11 +136,16 @@ class _Loop:
             options.train_steps,
             with_perplexity=self._reporting.with_perplexity,
         )
+        self._norms = Norms(state.trainable, options.log_every_steps, options.train_steps)
+        products = mtf.ProductCount()
+        self._machine = Machine(state.mesh, products)
         self._steps_function = train_steps_function(
             state,
             microbatches=options.microbatches,
             clip_norm=options.clip_norm,
             skip_non_finite=options.skips,
+            norms=self._norms,
+            products=products,
             jit_compile=options.uses_xla(state.mesh),
         )
         self._guard = FiniteGuard(state, run, skips=options.skips)
@@ -148,7 +163,11 @@ class _Loop:
         self._pace = Pace(options.secs_per_loop, self._reporting.rate)
         self._features: Features = {}  # of the last visit
         self._last_index = 0  # of its last step
+        self._batch_at = mtf.function(
+            lambda features, i: {n: mtf.gather(x, i, x.shape[0]) for n, x in features.items()}
+        )
         self._visits = 0
+        self._device_secs = 0.0  # of the last visit
         self._values: dict[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
         self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
@@ -171,10 +190,10 @@ class _Loop:
 
         def context() -> ActionContext:
             return ActionContext(
-                run=self._run,
                 step=step,
                 values=self._values,
                 state=self._state,
+                batch=self._last_batch,
                 summaries=summaries,
                 note=progress.note,
                 measurements=measurements,
@@ -182,11 +201,14 @@ class _Loop:
                 request_stop=self._request_stop,
             )
 
-        self._actions.call_at_start(context())
-        reason = self._agreed_reason_to_stop()
-        if reason is not None:
-            progress.note(f"already ended at step {step}: {reason}")
-            return TrainResult(step, {}, None)
+        if step == 0:
+            self._actions.call_at_start(context())
+        else:
+            self._actions.call_on_resume(context())
+            reason = self._agreed_reason_to_stop()
+            if reason is not None:
+                progress.note(f"already ended at step {step}: {reason}")
+                return TrainResult(step, {}, None)
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
@@ -196,13 +218,16 @@ class _Loop:
             skipped = self._guard.check_steps(step, history, count, self._features)
             if skipped is not None:
                 progress.note(skipped)
-            self._pace.add(count, float(history[OBJECTIVE].weight[:count].sum()), secs, waited)
+            units = float(history[OBJECTIVE].weight[:count].sum())
+            self._pace.add(count, units, secs, waited, self._device_secs)
             before, step = step, step + count
             points = list(self._curves.add(before, history, count))
+            start = self._clock()
             self._write_points(points, step, progress, summaries)
             progress.advance(count)
             summaries.flush()
             self._saving.poll()
+            self._pace.add_host_secs(self._clock() - start)
             self._actions.call(before, context())
             reason = self._agreed_reason_to_stop()
             if reason is not None:
@@ -242,8 +267,10 @@ class _Loop:
         """
         for step, point in points:
             seen = examples_seen(self._infeed.examples_seen(visited - step))
+            rates = self._pace.rates()
+            rates |= {**self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
+            self._values = {**point, **rates, **seen}
             skipped = self._guard.skipped_until(step)
-            self._values = {**point, **self._pace.rates(), **seen}
             if skipped is not None:
                 self._values[SKIPPED] = float(skipped)
             write_metrics(summaries, self._values, step)
@@ -276,8 +303,15 @@ class _Loop:
             self._note(self._state.mesh.describe_devices())
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         self._visits += 1
+        start = self._clock()
         history: History = mtf.to_numpy(self._steps_function(features, num_steps))
-        return {**history, **padding_history(self._padding())}
+        self._device_secs = self._clock() - start
+        return {**with_norms(history, self._norms), **padding_history(self._padding())}
+
+    def _last_batch(self) -> Features:
+        index = mtf.constant(self._state.mesh, self._last_index, dtype=tf.int32)
+        batch: Features = self._batch_at(self._features, index)
+        return batch
 
     def _padding(self) -> list[Padding]:
         """Returns the padding of the last batches, over the rows of all processes."""
@@ -298,6 +332,17 @@ class _Loop:
             return
         tf.profiler.experimental.start(self._run.path + "/train")
         try:
-            yield
+            # The visit counts as one step of the profiler, `_r`: it is one program.
+            with tf.profiler.experimental.Trace("visit", step_num=self._visits, _r=1):
+                yield
         finally:
             tf.profiler.experimental.stop()
+        look = f"tensorboard --logdir={shlex.quote(self._run.path)}"
+        self._note(f"profiled: look at it with {look}, page Profile; {_how_to_show_profiles()}")
+
+
+def _how_to_show_profiles() -> str:
+    """Returns what TensorBoard needs for the page Profile."""
+    if importlib.util.find_spec("xprof") is not None:
+        return "its plugin xprof is installed"
+    return "install its plugin first: pip install 'mtfrun[profile]'"

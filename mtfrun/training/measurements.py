@@ -1,4 +1,4 @@
-"""What actions have measured in a run, by step: the file evaluations.jsonl."""
+"""What actions have measured in a run, by step: the file measurements.jsonl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtfrun.rundir.regular_files import read_regular_text
 # Called with a step and the values by name.
 Added: TypeAlias = Callable[[int, Mapping[str, float]], object]
 
-FILE = "evaluations.jsonl"
+FILE = "measurements.jsonl"
 """One JSON object a line: {"step": 500, "eval/loss": 2.5}; null where a value is not finite."""
 
 
@@ -33,11 +33,15 @@ class Measurements:
       first_step: of this process.
       added: called with the step and the values that were added.
 
+    Attributes:
+      run: the argument.
+
     Raises:
       InputError: the file is damaged.
     """
 
     def __init__(self, run: RunDirectory, first_step: int, added: Added) -> None:
+        self.run = run
         self._path = pathlib.Path(run.path, FILE)
         self._first_step = first_step
         lines: dict[str, dict[str, float | None]] = processes.by_first(self._read, FILE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 DATA_WAIT = "perf/data_wait_fraction"
+_DEVICE, _HOST = "perf/device_fraction", "perf/host_fraction"
+STEPS_PER_SEC = "perf/steps_per_sec"
 
 
 class Pace:
@@ -29,8 +31,23 @@ class Pace:
             return 1
         return max(1, min(most, int(self._visit_secs / self._secs_per_step)))
 
-    def add(self, steps: int, units: float, secs: float, wait_secs: float = 0.0) -> None:
-        """Adds a visit of so many steps, units of data and seconds, some of them without data."""
+    def add(
+        self,
+        steps: int,
+        units: float,
+        secs: float,
+        wait_secs: float = 0.0,
+        device_secs: float = 0.0,
+    ) -> None:
+        """Adds a visit.
+
+        Args:
+          steps: that it had.
+          units: of data in them.
+          secs: of all of it.
+          wait_secs: of them, until there were data.
+          device_secs: of them, in which the devices computed.
+        """
         secs = max(secs, 1e-9)
         self._visits += 1
         if self._visits > 1:
@@ -41,19 +58,29 @@ class Pace:
         self._units += units
         self._secs += secs
         self._wait_secs += wait_secs
+        self._device_secs += device_secs
+
+    def add_host_secs(self, secs: float) -> None:
+        """Adds time after a visit in which the host wrote its results."""
+        self._secs += secs
 
     def rates(self) -> dict[str, float]:
         """Returns steps and units per second since the start of the window, by tag.
 
-        And the share of the time in which the devices waited for data.
+        And three shares of this time, which add up to 1: waiting for data, computing on the
+        devices, and work of the host. Actions, such as evaluations, are not part of it.
         """
+        waiting = min(1.0, self._wait_secs / self._secs)
+        computing = min(1.0 - waiting, self._device_secs / self._secs)
         return {
-            "perf/steps_per_sec": self._steps / self._secs,
+            STEPS_PER_SEC: self._steps / self._secs,
             self._rate: self._units / self._secs,
-            DATA_WAIT: min(1.0, self._wait_secs / self._secs),
+            DATA_WAIT: waiting,
+            _DEVICE: computing,
+            _HOST: 1.0 - waiting - computing,
         }
 
     def start_window(self) -> None:
         """Starts the window over which the speed is measured."""
         self._steps, self._units = 0, 0.0
-        self._secs = self._wait_secs = 0.0
+        self._secs = self._wait_secs = self._device_secs = 0.0

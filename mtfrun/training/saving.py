@@ -21,6 +21,7 @@ from mtfrun.rundir import (
     Save,
     is_better,
 )
+from mtfrun.rundir.stored_checkpoints import DIMENSIONS
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
@@ -134,7 +135,7 @@ class Saving(Action):
           InputError: the metric of the options should be among what was measured, and is not.
         """
         metric, mode = self._options.best_metric, self._options.best_mode
-        if metric is None:
+        if metric is None or step == 0:  # an untrained model is no checkpoint
             return
         check_measured("CheckpointOptions.best_metric", metric, measured.keys())
         value = float(measured.get(metric, math.nan))
@@ -185,6 +186,10 @@ class Saving(Action):
             **self._metadata.values,
             "mesh": mesh.shape.to_string,
             "layout": mesh.layout.to_string,
+            DIMENSIONS: {
+                path: " ".join(variable.shape.dimension_names)
+                for path, variable in self._state.named_variables().items()
+            },
             "seed": self._state.seed,
             _POSITION: self._infeed.position,
             _SUMS: self._curves.sums(),

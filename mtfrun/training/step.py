@@ -11,16 +11,19 @@ from mtfrun import mtf, optim
 from mtfrun.errors import InputError
 from mtfrun.layers import Metric
 from mtfrun.models.model import Loss
+from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.state import TrainState
 
 Features = Mapping[str, mtf.Tensor]
 Gradients = dict[str, mtf.Tensor]
 
 # Entries of the history besides the model's own metrics.
-LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", "grad_norm", "objective"
+LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", GRADIENT, "objective"
 # 1 in a step whose update was skipped; 1 + the place among the trainable variables of the first one
 # whose gradient is not finite, 0 where all are.
 SKIPPED, NON_FINITE_GRADIENT = "skipped_steps", "non_finite_gradient"
+# The sums of `Norms.squares`, if there are any.
+NORMS = "norms"
 # Of every trainable variable, followed by its path.
 GRADIENT_OF = "gradient of "
 
@@ -31,6 +34,8 @@ def train_steps_function(
     microbatches: int = 1,
     clip_norm: float | None = None,
     skip_non_finite: bool = False,
+    norms: Norms | None = None,
+    products: mtf.ProductCount | None = None,
     with_gradients: bool = False,
     jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], dict[str, Metric]]:
@@ -38,7 +43,7 @@ def train_steps_function(
 
     Its arguments are features {steps, batch, ...} and a scalar, the number of steps to run, so that
     a shorter last call uses the same program. It returns the history {steps} of every metric of the
-    model and of "learning_rate", "grad_norm" (before clipping) and "objective" (what is
+    model and of "learning_rate", "norm/gradient" (before clipping) and "objective" (what is
     differentiated, per unit of weight), and of SKIPPED and NON_FINITE_GRADIENT; entries of steps
     that were not run are zero.
 
@@ -48,18 +53,27 @@ def train_steps_function(
       clip_norm: the largest norm of all gradients together; None does not limit it.
       skip_non_finite: whether a step changes nothing but the number of finished steps if its loss,
         the norm of its gradients, or anything that it would assign is not finite.
+      norms: further norms, whose squares are the entry "norms" of the history; None for none.
+      products: takes the products of a forward pass over a batch when the function is traced.
       with_gradients: whether the history also has the gradients, before clipping, by
         `GRADIENT_OF` and the path: {steps, ...} as large as all parameters for every step.
       jit_compile: whether XLA compiles the function.
     """
 
+    def of_batch(batch: Features, step: mtf.Tensor) -> tuple[Loss, Gradients]:
+        return loss_and_gradients(state, batch, step, microbatches, products)
+
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
+        if products is not None:
+            products.clear()
         steps_dim = next(iter(features.values())).shape[0]
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
         zeros = mtf.zeros(state.mesh, [steps_dim])
         history = state.model.no_metrics(state.mesh, [steps_dim])
         own = (OBJECTIVE, LEARNING_RATE, GRAD_NORM, SKIPPED, NON_FINITE_GRADIENT)
         history |= {name: Metric(zeros, zeros) for name in own}
+        if norms is not None:
+            history[NORMS] = Metric(mtf.zeros(state.mesh, [steps_dim, norms.dim]), zeros)
         if with_gradients:
             for path, variable in state.trainable.items():
                 none = mtf.zeros(state.mesh, [steps_dim, *variable.shape], variable.dtype)
@@ -68,7 +82,7 @@ def train_steps_function(
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
             metrics, gradients = _train_step(
-                state, batch, microbatches, clip_norm, skip_non_finite=skip_non_finite
+                state, batch, of_batch, clip_norm, norms, skip_non_finite=skip_non_finite
             )
             if with_gradients:
                 metrics |= gradients
@@ -93,8 +107,9 @@ def train_steps_function(
 def _train_step(
     state: TrainState,
     batch: Features,
-    microbatches: int,
+    of_batch: Callable[[Features, mtf.Tensor], tuple[Loss, Gradients]],
     clip_norm: float | None,
+    norms: Norms | None,
     *,
     skip_non_finite: bool,
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
@@ -103,7 +118,8 @@ def _train_step(
     Every variable is read first and assigned last, see `optim.Optimizer`.
     """
     step = mtf.read_variable(state.step)
-    loss, gradients = _loss_and_gradients(state, batch, step, microbatches)
+    before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
+    loss, gradients = of_batch(batch, step)
     before_clipping = gradients
     # Once: on a mesh every sum is a collective.
     halves = optim.half_squares(gradients)
@@ -121,6 +137,10 @@ def _train_step(
     if state.average is not None:
         updates |= state.average.update(values, step)
     one = mtf.ones_like(norm)
+    of_norms = {}
+    if norms is not None:
+        squares = norms.squares(step, before_clipping, before, values)
+        of_norms[NORMS] = Metric(squares, one)
     skipped = mtf.zeros_like(norm)
     if skip_non_finite:
         # Slots and averages are finite where the gradients and the new values are.
@@ -147,6 +167,7 @@ def _train_step(
         GRAD_NORM: Metric(norm, one),
         SKIPPED: Metric(skipped, one),
         NON_FINITE_GRADIENT: Metric(_first_non_finite(halves), one),
+        **of_norms,
     }
     return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
 
@@ -171,10 +192,22 @@ def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     return mtf.where(mtf.equal(first, none), 0.0, first)
 
 
-def _loss_and_gradients(
-    state: TrainState, batch: Features, step: mtf.Tensor, microbatches: int
+def loss_and_gradients(
+    state: TrainState,
+    batch: Features,
+    step: mtf.Tensor,
+    microbatches: int,
+    products: mtf.ProductCount | None = None,
 ) -> tuple[Loss, Gradients]:
-    """Returns the loss of the batch and the gradients of its mean, total / weight."""
+    """Returns the loss of the batch and the gradients of its mean, total / weight.
+
+    Args:
+      state: what is trained.
+      batch: features {batch, ...}.
+      step: from which the noise is drawn.
+      microbatches: parts that are computed one after the other.
+      products: takes the products of the forward pass.
+    """
 
     def part(
         features: Features, microbatch: int | mtf.Tensor, objective: Callable[[Loss], mtf.Tensor]
@@ -182,7 +215,8 @@ def _loss_and_gradients(
         key = mtf.random_key(state.seed, step, microbatch)
 
         def value() -> tuple[mtf.Tensor, Loss]:
-            loss = state.model.loss(features, training=True, key=key)
+            with mtf.counting_products(products, microbatches):
+                loss = state.model.loss(features, training=True, key=key)
             return objective(loss), loss
 
         (_, loss), gradients = mtf.value_and_gradients(value, state.trainable)
@@ -236,6 +270,16 @@ def _all_present(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
     return {path: gradient for path, gradient in gradients.items() if gradient is not None}
 
 
+def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:
+    """Raises InputError unless every device can split its part of a batch."""
+    devices = mesh.num_splits(batch)
+    if batch.size % (microbatches * devices):
+        raise InputError(
+            f"batch {batch.size} cannot be split into {microbatches} microbatches on {devices} "
+            f"devices: use a multiple of {microbatches * devices}"
+        )
+
+
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
     """Returns {..., batch, microbatches, ...}; every device splits its own examples.
 
@@ -243,11 +287,6 @@ def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
       InputError: the batch cannot be split like that.
     """
     batch = x.shape.get_dim_by_name("batch")
-    devices = x.mesh.num_splits(batch)
-    if batch.size % (parts.size * devices):
-        raise InputError(
-            f"batch {batch.size} cannot be split into {parts.size} microbatches on {devices} "
-            f"devices: use a multiple of {parts.size * devices}"
-        )
+    check_microbatches(batch, parts.size, x.mesh)
     part = mtf.Dimension(batch.name, batch.size // parts.size)
     return mtf.replace_dimensions(x, batch, [part, parts])

@@ -6,7 +6,6 @@ import concurrent.futures
 import importlib
 import json
 import pathlib
-import shlex
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -73,8 +72,7 @@ def test_training_leaves_what_the_command_leaves(language_model: Run) -> None:
     directory = pathlib.Path(language_model.model_dir)
     names = {path.name for path in directory.iterdir()}
     assert names >= {"checkpoints", "config.gin", "operative_config.gin", "commands", "train"}
-    recorded = (directory / "commands/0001.txt").read_text().splitlines()
-    program, *arguments = shlex.split(next(x for x in recorded if x.startswith("mtfrun ")))
+    program, *arguments = json.loads((directory / "commands/0001.json").read_text())["command"]
     assert program == "mtfrun"
     process = mtfrun_here(*arguments)
     assert succeeded(process) == []

@@ -47,7 +47,7 @@ def test_lines_of_evaluations_stand_above_the_progress_bar(
     lines = terminal.getvalue().split("\n")
     assert any("step/s" in line for line in lines), "there is a bar"
     evaluations = [line for line in lines if "eval step" in line]
-    assert len(evaluations) == 2
+    assert len(evaluations) == 3  # at steps 0, 1 and 2
     for line in evaluations:
         # What a terminal shows: the bar was erased before the line begins.
         *_, bar, text = line.split("\r")

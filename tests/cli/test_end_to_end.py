@@ -74,8 +74,11 @@ def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None
     assert (
         "Adafactor.min_dim_size_to_factor = 128" in (trained / "operative_config.gin").read_text()
     )
-    command = (trained / "commands/0001.txt").read_text().splitlines()[-1]
-    assert command.startswith("mtfrun train --gin_file=defaults.gin ")
+    record = json.loads((trained / "commands/0001.json").read_text())
+    assert record["shell"].startswith("mtfrun train --gin_file=defaults.gin ")
+    assert record["configuration"] == (trained / "config.gin").read_text()
+    assert (record["seed"], record["mesh"]) == (0, "data:1;model:1")
+    assert record["devices"] == "devices: CPU:0"
 
 
 def test_eval_prints_one_object_for_each_checkpoint(trained: pathlib.Path) -> None:

@@ -78,22 +78,22 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "--gin.D_MODEL='wide'",
             "--gin.D_MODEL='wide': transformer.TokenEmbedding.d_model is 'wide': it must be int",
         ),
-        ("--gin.D_KV=-1", "dimension 'd_kv' must have a size of at least 1, got -1"),
-        ("--gin.D_KV=0", "dimension 'd_kv' must have a size of at least 1, got 0"),
-        ("--gin.NUM_HEADS=0", "dimension 'heads' must have a size of at least 1, got 0"),
+        (
+            "--gin.D_KV=-1",
+            "--gin.D_KV=-1: transformer.AttentionHeads.d_kv is -1: it must be at least 1",
+        ),
         (
             "--gin.LAYOUT=None",
             "None is not a layout: write 'dimension:axis;dimension:axis' or \"\"",
         ),
         (
             "--gin.MESH_SHAPE=data:2,model:1",
-            "--gin.MESH_SHAPE=data:2,model:1: not a gin value; a string needs quotes within "
-            "quotes: --gin.MESH_SHAPE=\"'data:2,model:1'\"",
+            "--gin.MESH_SHAPE=data:2,model:1: not a gin value: values are written as in "
+            "Python, in quotes for the shell: --gin.MESH_SHAPE=\"'data:2,model:1'\"",
         ),
         (
             "--gin.TRAIN_STEPS=[1",
-            "--gin.TRAIN_STEPS=[1: not a gin value; a string needs quotes within quotes: "
-            "--gin.TRAIN_STEPS=\"'[1'\"",
+            "--gin.TRAIN_STEPS=[1: not a gin value (is a bracket or a quote left open?)",
         ),
         (
             "--gin.Adam.beta1=0.5",
@@ -114,7 +114,11 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "--gin.TRAIN_STEPS=%gin.REQUIRED",
             "configuration: TRAIN_STEPS must be given a value",
         ),
-        ("--gin.DROPOUT_RATE=1.5", "dropout_rate=1.5 must be in [0, 1)"),
+        (
+            "--gin.DROPOUT_RATE=1.5",
+            "--gin.DROPOUT_RATE=1.5: transformer.SelfAttention.dropout_rate is 1.5: it must be "
+            "at least 0 and less than 1",
+        ),
         (
             "--gin.LAYOUT='heads:modle'",
             "layout rule heads:modle names a mesh axis that does not exist (the mesh is "
@@ -126,12 +130,9 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "model:3 (510 or 513): use the sizes in brackets, or change the mesh or the rules",
         ),
         (
-            "--gin.BATCH_SIZE=0",
-            "dimension 'batch' must have a size of at least 1, got 0",
-        ),
-        (
             "--gin.USE_AVERAGES=true",
-            "--gin.USE_AVERAGES=true: not a gin value: write True, as in Python, for true",
+            "--gin.USE_AVERAGES=true: not a gin value: values are written as in Python, in quotes "
+            "for the shell: --gin.USE_AVERAGES=True",
         ),
         (
             f"--gin.SEED={10**30}",
@@ -146,7 +147,6 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "--gin.BATCH_SIZE=9999999999999",
             "dimension 'batch' must have a size of at most 2147483647, got 9999999999999",
         ),
-        ("--gin.SEED=-1", "Experiment.seed=-1 must be at least 0"),
         (
             "--gin.D_MODEL=%D_MODEL",
             "--gin.D_MODEL=%D_MODEL: the value of D_MODEL depends on itself: give it another one",
@@ -218,8 +218,7 @@ def test_one_number_instead_of_a_list_of_stages_is_one_line(
     files = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
     flags = ["train", "--dry_run", *(f"--gin_file={file}" for file in files)]
     assert _refused(capsys, [*flags, "--gin.STAGE_SIZES=3"]) == (
-        "stage_sizes=3 and widths=[16, 32, 64] must be lists of integers, one for each stage, of "
-        "at least 1"
+        "--gin.STAGE_SIZES=3: resnet.Backbone.stage_sizes is 3: it must be a list: [3]"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import mtfrun
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.main import main
 from tests.cli.command import ROOT
 
@@ -20,6 +21,40 @@ def test_gin_flags_become_bindings_in_their_order() -> None:
     flags = parse_flags([*RUN, "--gin.A=1", "--gin_file=b.gin", "--gin.B.c='x=y'"])
     assert flags.gin_file == ["a.gin", "b.gin"]
     assert flags.bindings == [("--gin.A=1", "A = 1"), ("--gin.B.c='x=y'", "B.c = 'x=y'")]
+
+
+def test_flags_of_t5_and_t5x_are_those_of_mtfrun() -> None:
+    flags = parse_flags(
+        [
+            *RUN,
+            *("--gin_bindings=A = 1", "--gin_param=B = 2", "--gin_bindings=C = 3"),
+            *("--gin_location_prefix=/a,/b", "--gin_search_paths=/c"),
+            *("--module_import=my.tasks", "--module_import=others"),
+            "--t5_tfds_data_dir=/data",
+        ]
+    )
+    assert [text for _, text in flags.bindings] == [
+        *("A = 1", "B = 2", "C = 3", "TFDS_DATA_DIR = '/data'")
+    ]
+    assert flags.gin_search_paths == ["/c", "/a", "/b"]
+    settings = settings_of(flags)
+    assert settings.modules == settings.allowed_imports == ["my.tasks", "others"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "-gin_file=a.gin", "-model_dir", "/tmp/x", "-gin.A=1", "--dry_run=true"],
+        ["train", "--gin_file", "a.gin", "--model_dir=/tmp/x", "--gin.A", "1", "-dry_run"],
+        ["--gin_file=a.gin", "--gin.A=1", "--dry_run=1", "train", "--model_dir=/tmp/x"],
+        [*RUN, "--gin.A=1", "--dry_run", "--norestart", "--profile=false", "--nodebug"],
+    ],
+)
+def test_flags_are_taken_as_absl_takes_them(arguments: list[str]) -> None:
+    flags = parse_flags(arguments)
+    assert (flags.gin_file, flags.model_dir) == (["a.gin"], "/tmp/x")
+    assert flags.bindings == [("--gin.A=1", "A = 1")]
+    assert (flags.dry_run, flags.restart, flags.profile) == (True, False, False)
 
 
 def test_search_paths_are_split() -> None:
@@ -45,7 +80,10 @@ def test_search_paths_are_split() -> None:
         (["decode", "--model_dir=x", "--prompt=a", "--checkpoint=all"], "nor latest"),
         (["decode", "--model_dir=x", "--interactive", "--output=a"], "leave --output out"),
         ([*RUN, "--gin.TRAIN_STEPS"], "needs a name and a value"),
-        (["decode", "--model_dir=x", "--prompt=a", "--top_k=many"], "invalid int value"),
+        (
+            ["decode", "--model_dir=x", "--prompt=a", "--top_k=many"],
+            "--top_k=many: it must be a whole number",
+        ),
         (["eval", "--model_dir=/tmp/caf\udce9"], "the path is not UTF-8, which TensorFlow needs"),
     ],
 )

@@ -51,7 +51,7 @@ def _trained(model_dir: pathlib.Path, *mesh: str) -> Results:
     ]
     process = mtfrun_here("train", *flags, f"--model_dir={model_dir}")
     assert process.returncode == 0, process.stderr.decode()
-    curves = {tag: curve(str(model_dir), tag) for tag in ("loss", "grad_norm")}
+    curves = {tag: curve(str(model_dir), tag) for tag in ("loss", "norm/gradient")}
     assert all(list(points) == list(range(1, STEPS + 1)) for points in curves.values())
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={model_dir}"))
     return {tag: list(points.values()) for tag, points in curves.items()}, metrics

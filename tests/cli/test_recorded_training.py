@@ -8,10 +8,10 @@ import shlex
 import pytest
 
 from mtfrun.api.recorded_training import as_text, recorded
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, Setup
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
-TEXTS = {"config": "NEW = 1\n", "operative_config": "NEW = 2\n"}
+SETUP = Setup("NEW = 1\n", seed=3, mesh="data:1", layout="", devices="devices: CPU:0")
 
 
 def _files(run: pathlib.Path) -> dict[str, bytes]:
@@ -24,7 +24,7 @@ def test_a_configuration_that_does_not_fit_is_recorded_nowhere(
     run_copy: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     before = _files(run_copy)
-    assert {"config.gin", "operative_config.gin", "commands/0001.txt"} <= set(before)
+    assert {"config.gin", "operative_config.gin", "commands/0001.json"} <= set(before)
     flags = [*tiny_experiment(tmp_path), f"--model_dir={run_copy}", "--gin.D_MODEL=8"]
     assert "does not fit the model's variables" in error_line(mtfrun_here("train", *flags))
     assert _files(run_copy) == before
@@ -43,10 +43,10 @@ def test_an_error_after_the_first_step_leaves_the_records(
 ) -> None:
     run = RunDirectory(tmp_path)
     run.write_config("OLD = 1\n")
-    with pytest.raises(error), recorded(run, TEXTS, ["mtfrun", "train"], lambda: 1):
+    with pytest.raises(error), recorded(run, SETUP, "NEW = 2\n", ["mtfrun"], lambda: 1):
         raise error("of the second step")
     assert run.read_config() == "NEW = 1\n"
-    assert set(_files(tmp_path)) == {"config.gin", "operative_config.gin", "commands/0001.txt"}
+    assert set(_files(tmp_path)) == {"config.gin", "operative_config.gin", "commands/0001.json"}
 
 
 def test_a_command_reads_as_it_is_typed() -> None:

@@ -42,7 +42,7 @@ def _train(
     else:
         process = mtfrun("launch", "-n", str(processes), "--", *arguments)
     assert process.returncode == 0, process.stderr.decode()
-    names = {"train": ("loss", "grad_norm"), "eval": ("loss",)}
+    names = {"train": ("loss", "norm/gradient"), "eval": ("loss",)}
     return {
         f"{folder}/{tag}": list(curve(str(model_dir), tag, folder).values())
         for folder, tags in names.items()

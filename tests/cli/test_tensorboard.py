@@ -1,9 +1,10 @@
-"""A real TensorBoard server shows the events of a run."""
+"""A real TensorBoard server shows the events of a run, read by both of its loaders."""
 
 from __future__ import annotations
 
 import json
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,52 @@ import pytest
 
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 
+SETTINGS = """
+from __gin__ import dynamic_registration
+from mtfrun import experiment
+from mtfrun import training
+from mtfrun.models import transformer
+
+experiment.Training.actions = [@training.Histograms()]
+training.Histograms.every_steps = 2
+transformer.StackTransforms.activation_scale = True
+"""
+
+OF_BOTH = {"loss", "accuracy", "loss/perplexity"}
+OF_TRAINING = {
+    "learning_rate",
+    "loss/objective",
+    "data/examples_seen",
+    "data/padding_fraction",
+    "perf/data_wait_fraction",
+    "perf/device_fraction",
+    "perf/host_fraction",
+    "perf/host_memory_gb",
+    "perf/model_tflop_per_sec",
+    "perf/peak_fraction",
+    "perf/steps_per_sec",
+    "perf/tokens_per_sec",
+    *(
+        f"norm/{kind}{module}"
+        for kind in ("gradient", "parameter", "update")
+        for module in ("", "/decoder_stack", "/embedding", "/position")
+    ),
+}
+_MIXTURE = "decoder/block_1/moe_1d"
+OF_LAYERS = {
+    *(
+        f"moe/{_MIXTURE}/level_1/{name}"
+        for name in ("dropped", "entropy", "balance_loss", "greatest_load", "least_load")
+    ),
+    f"moe_load/{_MIXTURE}/level_1/expert_3",
+    f"moe_load/{_MIXTURE}/visits_1",
+    *(
+        f"activations/decoder/block_0/{layer}/{name}"
+        for layer in ("self_attention", "feed_forward")
+        for name in ("rms", "max")
+    ),
+}
+
 
 class _Server:
     """TensorBoard's answers over HTTP."""
@@ -28,12 +75,12 @@ class _Server:
     def get(self, path: str, **query: str) -> Any:
         """Returns the JSON of a page."""
         url = f"{self._base}/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             return json.load(response)
 
     def wait_for(self, path: str, runs: set[str]) -> Any:
         """Returns the JSON of a page about runs, once all of them are in it."""
-        for _ in range(240):
+        for _ in range(600):
             try:
                 page = self.get(path)
                 if runs <= set(page):
@@ -46,60 +93,125 @@ class _Server:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run of two steps, whose evaluation decodes a sample."""
+    """A run of two steps of a mixture of experts, with everything that is written on request."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    flags = tiny_experiment(tmp_path_factory.mktemp("texts"))
-    samples = '--gin.Samples.prompts=["the "]'
-    succeeded(mtfrun_here("train", *flags, samples, f"--model_dir={run}"))
+    settings = tmp_path_factory.mktemp("gin") / "settings.gin"
+    settings.write_text(SETTINGS)
+    flags = [
+        *tiny_experiment(tmp_path_factory.mktemp("texts")),
+        "--gin_file=models/moe_1d_tiny.gin",
+        f"--gin_file={settings}",
+        '--gin.Samples.prompts=["the "]',
+    ]
+    succeeded(mtfrun_here("train", *flags, f"--model_dir={run}"))
     return run
 
 
-@pytest.fixture(scope="module")
-def server(run: pathlib.Path) -> Iterator[_Server]:
+@pytest.fixture(scope="module", params=["true", "false"], ids=["fast", "slow"])
+def server(run: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[_Server]:
+    """A server with the loader of its data server, or with that in Python."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "tensorboard.main", "--logdir", str(run)),
-            *("--port", str(port), "--host=127.0.0.1"),
+            *("--port", str(port), "--host=127.0.0.1", f"--load_fast={request.param}"),
         ],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
     try:
-        yield _Server(port)
+        server = _Server(port)
+        server.wait_for("scalars/tags", {"train", "eval"})
+        yield server
     finally:
         process.terminate()
         process.wait()
 
 
-def test_train_and_eval_have_the_same_tags(server: _Server) -> None:
-    tags = server.wait_for("scalars/tags", {"train", "eval"})
-    assert set(tags["train"]) >= {
-        "loss",
-        "accuracy",
-        "perplexity",
-        "learning_rate",
-        "grad_norm",
-        "perf/steps_per_sec",
-        "perf/tokens_per_sec",
-    }
-    assert set(tags["eval"]) >= {"loss", "accuracy", "perplexity", "bits_per_byte"}
+def test_train_and_eval_have_the_same_tags_and_each_its_description(server: _Server) -> None:
+    tags = server.get("scalars/tags")
+    assert set(tags["train"]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
+    assert set(tags["eval"]) >= OF_BOTH | OF_LAYERS | {"loss/bits_per_byte"}
+    top = {tag for of_run in tags.values() for tag in of_run if "/" not in tag}
+    assert top == {"loss", "accuracy", "learning_rate"}
+    for of_run in tags.values():
+        for tag, shown in of_run.items():
+            assert "own classes" not in shown["description"], tag
+            assert shown["displayName"] and len(shown["description"]) > 20, tag
+    assert tags["train"]["perf/host_memory_gb"]["displayName"] == "host memory (GB)"
 
 
-def test_curves_have_the_values_that_eval_prints(server: _Server, run: pathlib.Path) -> None:
-    server.wait_for("scalars/tags", {"train", "eval"})
+def test_time_series_has_the_descriptions_too(server: _Server) -> None:
+    tags = server.get("timeseries/tags")["scalars"]
+    assert set(tags["tagDescriptions"]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
+
+
+def test_evaluation_begins_before_the_first_step(server: _Server, run: pathlib.Path) -> None:
     points = server.get("scalars/scalars", run="train", tag="loss")
     assert [step for _, step, _ in points] == [1, 2]
-    (shown,) = server.get("scalars/scalars", run="eval", tag="bits_per_byte")
+    before, after = server.get("scalars/scalars", run="eval", tag="loss/bits_per_byte")
     (printed,) = succeeded(mtfrun_here("eval", f"--model_dir={run}"))
-    assert shown[1] == printed["step"] == 2
-    assert shown[2] == pytest.approx(printed["bits_per_byte"], rel=1e-5)
+    assert (before[1], after[1]) == (0, 2) and printed["step"] == 2
+    assert before[2] != after[2] == pytest.approx(printed["bits_per_byte"], rel=1e-5)
+
+
+def test_values_have_their_units(server: _Server) -> None:
+    def last(tag: str) -> float:
+        value: float = server.get("scalars/scalars", run="train", tag=tag)[-1][2]
+        return value
+
+    shares = [last(f"perf/{name}_fraction") for name in ("data_wait", "device", "host")]
+    assert min(shares) >= 0 and sum(shares) == pytest.approx(1.0, abs=1e-5)
+    assert 0.05 < last("perf/host_memory_gb") < 100
+    assert 0 < last("perf/peak_fraction") < 1
+    whole, *modules = (
+        last(f"norm/parameter{name}") for name in ("", "/decoder_stack", "/embedding", "/position")
+    )
+    assert whole**2 == pytest.approx(sum(x**2 for x in modules), rel=1e-4)
+
+
+def test_custom_charts_overlay_training_and_evaluation(server: _Server) -> None:
+    layout = server.get("custom_scalars/layout")
+    charts = {
+        category["title"]: {
+            chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]
+        }
+        for category in layout["category"]
+    }
+    assert list(charts) == ["Learning", "Mixture of experts", "Norms", "Activations", "Speed"]
+    assert charts["Learning"].keys() >= {"loss", "accuracy", "learning rate", "perplexity"}
+    # Every curve of every run is in a chart, but for what only the page Scalars has.
+    patterns = [tag for category in charts.values() for (tag,) in category.values()]
+    for of_run in server.get("scalars/tags").values():
+        drawn = {tag for tag in of_run if any(re.match(pattern, tag) for pattern in patterns)}
+        others = {tag for tag in of_run if tag not in drawn}
+        assert all(
+            tag.startswith(("data/", "loss/objective", "perf/steps")) or "/visits_" in tag
+            for tag in others
+        )
+    for split in ("train", "eval"):
+        (tag,) = charts["Learning"]["loss"]
+        page = server.get("custom_scalars/scalars", run=split, tag=tag)
+        assert page["regex_valid"] and list(page["tag_to_events"]) == ["loss"]
+
+
+def test_histograms_of_weights_gradients_and_loads(server: _Server) -> None:
+    tags = server.get("histograms/tags")["train"]
+    path = "decoder/block_0/feed_forward/layer/wi/kernel"
+    for tag, entries in (
+        (f"weights/{path}", 16 * 32),
+        (f"gradients/{path}", 16 * 32),
+        (f"moe_load/{_MIXTURE}/level_1/load", 4),
+    ):
+        assert len(tags[tag]["description"]) > 20
+        *_, (_, step, buckets) = server.get("histograms/histograms", run="train", tag=tag)
+        assert step == 2 and sum(count for _, _, count in buckets) == entries
 
 
 def test_configuration_command_and_samples_are_shown_as_text(server: _Server) -> None:
-    tags = server.wait_for("text/tags", {"train", "eval"})
+    tags = server.get("text/tags")
     assert set(tags["train"]) == {"config", "operative_config", "command"}
     assert tags["eval"] == ["samples"]
     (config,) = server.get("text/text", run="train", tag="operative_config")

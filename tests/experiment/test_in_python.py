@@ -18,15 +18,17 @@ from mtfrun.models.transformer import (
     Stack,
     TokenEmbedding,
 )
-from mtfrun.rundir import RunDirectory
+from mtfrun.rundir import RunDirectory, WarmStart
 from tests.layouts import ONE_DEVICE
 
 
-def _experiment(text_file: pathlib.Path) -> Experiment:
+def language_model(
+    text_file: pathlib.Path, *, dropout_rate: float = 0.0, warm_start: WarmStart | None = None
+) -> Experiment:
     """Returns a language model of one layer and the text of a file, as both splits."""
     layers = [
         functools.partial(SelfAttention, heads=AttentionHeads(num_heads=2, d_kv=8)),
-        functools.partial(FeedForward, d_ff=32),
+        functools.partial(FeedForward, d_ff=32, dropout_rate=dropout_rate),
     ]
     model = functools.partial(
         DecoderOnly,
@@ -35,13 +37,13 @@ def _experiment(text_file: pathlib.Path) -> Experiment:
     )
     source = data.TextFiles({"train": str(text_file), "validation": str(text_file)})
     rows = data.LanguageModelData(data.Task(source, data.ByteVocabulary()), length=16)
-    return Experiment(mtf.Mesh(ONE_DEVICE), model, rows)
+    return Experiment(mtf.Mesh(ONE_DEVICE), model, rows, warm_start=warm_start)
 
 
 def test_an_experiment_is_trained_evaluated_restored_and_decoded(tmp_path: pathlib.Path) -> None:
     text_file = tmp_path / "text.txt"
     text_file.write_text("abc" * 200)
-    experiment = _experiment(text_file)
+    experiment = language_model(text_file)
     evaluation = Evaluation(experiment, batch_size=4)
     options = training.TrainOptions(train_steps=20)
     trainer = Training(experiment, evaluation, optim.Adam(learning_rate=0.03), options, 8)
@@ -57,6 +59,6 @@ def test_an_experiment_is_trained_evaluated_restored_and_decoded(tmp_path: pathl
     with pytest.raises(InputError, match="DecoderOnly is trained and evaluated only: "):
         experiment.inference.records([b"abc"])
 
-    restored = _experiment(text_file)
+    restored = language_model(text_file)
     assert restored.restore(run, None) == 20
     assert Evaluation(restored, batch_size=4)(20) == pytest.approx(metrics, rel=1e-6)

@@ -83,7 +83,15 @@ def test_the_text_has_a_cell_for_each_device(plan: Plan) -> None:
 def test_the_drawing_has_a_box_for_each_device_and_bars_within_it(plan: Plan) -> None:
     memory = 4 * plan.peak_bytes
     root = ElementTree.fromstring(picture_as_svg(plan, Resources(device_memory=memory)))
-    boxes = [x for x in root if x.get("fill") == "none"]
-    bars = [float(x.get("width", "")) for x in root if x.get("height") == "14"]
-    assert len(boxes) == 8 and len(bars) == 8 * 4
-    assert 0 < sum(bars[:4]) <= 84 / 4 + 1  # a quarter of the memory is used
+    widths = {}
+    for group in root.iter("{http://www.w3.org/2000/svg}g"):
+        name = group.get("id") or ""
+        if name.startswith(("device_", "bar_")):
+            corners = group[0].get("d", "").replace("M", "").replace("z", "").split("L")
+            sides = [float(corner.split()[0]) for corner in corners]
+            widths[name] = max(sides) - min(sides)
+    assert sum(name.startswith("device_") for name in widths) == 8 and len(widths) == 8 * (1 + 4)
+    used = sum(width for name, width in widths.items() if name.startswith("bar_0_"))
+    assert 0.2 < used / widths["device_0"] < 0.26  # a quarter of the memory
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "→ model (2): splits d_ff" in texts and "↓ data (4): splits batch" in texts

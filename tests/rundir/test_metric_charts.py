@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.rundir import Summaries, write_metrics
-from mtfrun.rundir.metric_charts import heat_map
 from mtfrun.rundir.metric_tags import entries, vectors
 
 
@@ -32,12 +31,6 @@ def test_vectors_come_back_from_the_names_of_their_entries() -> None:
     np.testing.assert_array_equal(named_vectors["visits"], values["visits"])
 
 
-def test_a_heat_map_is_black_for_idle_white_for_equal_and_red_for_busy_experts() -> None:
-    pixels = heat_map(np.array([[0.0, 1.0, 3.0]]))
-    assert pixels.shape == (16, 48, 3)
-    np.testing.assert_array_equal(pixels[0, ::16], [[0, 0, 0], [255, 255, 255], [255, 0, 0]])
-
-
 def test_loads_become_scalars_histograms_and_one_heat_map_a_level(tmp_path: pathlib.Path) -> None:
     values = {
         "loss": 1.0,
@@ -45,7 +38,7 @@ def test_loads_become_scalars_histograms_and_one_heat_map_a_level(tmp_path: path
         **{f"blocks/{i}/level_2/load/{e}": 0.25 for i in range(2) for e in range(4)},
     }
     with Summaries(tmp_path) as summaries:
-        write_metrics(summaries, values, 7)
+        write_metrics(summaries, values, 7, with_pictures=True)
     (path,) = tmp_path.iterdir()
     tags: dict[str, str] = {}
     for record in tf.compat.v1.io.tf_record_iterator(str(path)):
@@ -56,14 +49,28 @@ def test_loads_become_scalars_histograms_and_one_heat_map_a_level(tmp_path: path
         "routing/level_2/4_experts",
     }
     assert sum(plugin == "histograms" for plugin in tags.values()) == 4
-    assert {tag for tag, plugin in tags.items() if plugin == "scalars"} == set(values)
+    assert {tag for tag, plugin in tags.items() if plugin == "scalars"} == {
+        "loss",
+        *(
+            f"{group}/block_{i}/level_{level}/{name}"
+            for i in range(2)
+            for level, experts in ((1, 2), (2, 4))
+            for group, names in (
+                ("moe", ["greatest_load", "least_load"]),
+                ("moe_load", [f"expert_{e}" for e in range(experts)]),
+            )
+            for name in names
+        ),
+    }
 
 
 def test_loads_that_are_not_finite_are_scalars_without_charts(tmp_path: pathlib.Path) -> None:
     values = {f"blocks/0/level_1/load/{e}": share for e, share in enumerate((np.nan, 0.5))}
     with Summaries(tmp_path) as summaries:
-        write_metrics(summaries, values, 7)
+        write_metrics(summaries, values, 7, with_pictures=True)
     (path,) = tmp_path.iterdir()
     records = list(tf.compat.v1.io.tf_record_iterator(str(path)))
     events = [tf.compat.v1.Event.FromString(record) for record in records]
-    assert [value.tag for event in events for value in event.summary.value] == list(values)
+    tags = {value.tag for event in events for value in event.summary.value}
+    assert tags >= {f"moe_load/block_0/level_1/expert_{e}" for e in range(2)}
+    assert not any("greatest" in tag or tag.endswith("/load") for tag in tags)

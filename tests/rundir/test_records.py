@@ -2,43 +2,78 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import pathlib
-import shlex
+import platform
 import subprocess
+from typing import Any
 
 import pytest
 
-from mtfrun.rundir import RunDirectory, RunDirError, package_versions
+import mtfrun
+from mtfrun.rundir import RunDirectory, RunDirError, Setup, package_versions
+
+SETUP = Setup("SEED = 7\n", seed=7, mesh="data:2", layout="batch:data", devices="mesh on CPU:0..1")
 
 
-def test_commands_are_numbered_and_run_in_a_shell_as_they_are(tmp_path: pathlib.Path) -> None:
+def _record(path: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(pathlib.Path(path).read_text())
+    return record
+
+
+def test_commands_are_numbered_and_can_be_pasted_into_a_shell(tmp_path: pathlib.Path) -> None:
     run = RunDirectory(tmp_path)
     arguments = ["printf", "%s\\n", "--gin_param=NAME = 'two words'", "$HOME", 'a"b']
-    assert run.record_command(["mtfrun", "train"]) == str(tmp_path / "commands" / "0001.txt")
+    assert run.record_command(["mtfrun", "train"]) == str(tmp_path / "commands" / "0001.json")
     path = run.record_command(arguments)
-    assert pathlib.Path(path).name == "0002.txt"
-    text = pathlib.Path(path).read_text()
-    comments, command = text.splitlines()[:-1], text.splitlines()[-1]
-    assert shlex.split(command) == arguments
-    assert all(line.startswith("# ") for line in comments)
-    assert f"tensorflow {package_versions()['tensorflow']}" in comments[-1]
-    shell = subprocess.run(["sh", path], capture_output=True, text=True, check=True)
+    assert pathlib.Path(path).name == "0002.json"
+    record = _record(path)
+    assert record["command"] == arguments
+    shell = subprocess.run(["sh", "-c", record["shell"]], capture_output=True, text=True)
     assert shell.stdout.splitlines() == arguments[2:]
+
+
+def test_a_record_has_what_reproduces_a_command(tmp_path: pathlib.Path) -> None:
+    before = datetime.datetime.now().astimezone().replace(microsecond=0)
+    record = _record(RunDirectory(tmp_path).record_command(["mtfrun"], SETUP))
+    assert {name: record[name] for name in ("configuration", "seed", "mesh")} == {
+        "configuration": "SEED = 7\n",
+        "seed": 7,
+        "mesh": "data:2",
+    }
+    assert (record["layout"], record["devices"]) == ("batch:data", "mesh on CPU:0..1")
+    assert record["versions"]["mtfrun"] == mtfrun.__version__
+    assert record["versions"]["python"] == platform.python_version()
+    assert record["versions"]["tensorflow"] == package_versions()["tensorflow"]
+    assert record["directory"] == str(pathlib.Path.cwd()) and record["host"]
+    assert before <= datetime.datetime.fromisoformat(record["date"])
+
+
+def test_a_record_without_git_has_no_commit(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    run = RunDirectory(tmp_path / "run")
+    assert "git" not in _record(run.record_command(["mtfrun"]))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "git" not in _record(run.record_command(["mtfrun"]))
 
 
 def test_a_number_is_never_used_twice(tmp_path: pathlib.Path) -> None:
     run = RunDirectory(tmp_path)
     for _ in range(3):
         run.record_command(["one"])
-    (tmp_path / "commands" / "0001.txt").unlink()
-    assert pathlib.Path(run.record_command(["two"])).name == "0004.txt"
-    assert "one" in (tmp_path / "commands" / "0003.txt").read_text()
+    (tmp_path / "commands" / "0001.json").unlink()
+    assert pathlib.Path(run.record_command(["two"])).name == "0004.json"
+    assert _record(str(tmp_path / "commands" / "0003.json"))["command"] == ["one"]
 
 
 def test_arguments_that_are_not_utf8_are_kept(tmp_path: pathlib.Path) -> None:
     path = RunDirectory(tmp_path).record_command(["mtfrun", os.fsdecode(b"--input=\xff")])
-    assert b"--input=\xff" in pathlib.Path(path).read_bytes()
+    assert os.fsencode(_record(path)["command"][1]) == b"--input=\xff"
 
 
 def test_the_configuration_reads_back(tmp_path: pathlib.Path) -> None:

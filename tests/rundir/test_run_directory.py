@@ -31,7 +31,7 @@ def test_files_have_their_names(tmp_path: pathlib.Path) -> None:
         run.write_config("")
         run.record_command(["mtfrun"])
     assert run.decodes_path == str(tmp_path / "decodes")
-    assert {"checkpoints/ckpt-3.json", "config.gin", "commands/0001.txt", ".lock"} <= {
+    assert {"checkpoints/ckpt-3.json", "config.gin", "commands/0001.json", ".lock"} <= {
         str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")
     }
     assert len(list(tmp_path.glob("eval/events.out.tfevents.*"))) == 1
@@ -97,7 +97,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(
         run.prepare()
     assert not run.is_writable()
     with pytest.raises(
-        RunDirError, match=r"cannot write \S+/commands/0001.txt: File too large; fr"
+        RunDirError, match=r"cannot write \S+/commands/0001.json: File too large; fr"
     ):
         run.record_command(["mtfrun"])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -19,6 +19,7 @@ from mtfrun.data import Infeed
 from mtfrun.models import FiniteCheck, Model
 from mtfrun.rundir import Checkpoints
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.norms import Norms
 from tests.collectives import collectives_of
 from tests.models.small_model import small_model
 from tests.training.toy_model import Bigram, batches
@@ -76,12 +77,15 @@ def make_state(setting: Setting, rule: str) -> TrainState:
 
 
 def train(state: TrainState, setting: Setting, steps: int) -> np.ndarray:
-    """Returns the losses of all steps."""
+    """Returns the losses of all steps; the program computes norms too, as that of a run."""
     infeed = Infeed(
         batches(batch=16), state.mesh, {"targets": mtf.convert_to_shape("batch:16;length:6")}
     )
     run = train_steps_function(
-        state, microbatches=setting.microbatches, clip_norm=setting.clip_norm
+        state,
+        microbatches=setting.microbatches,
+        clip_norm=setting.clip_norm,
+        norms=Norms(state.trainable, every_steps=1, last_step=steps),
     )
     features = infeed.next(steps)
     assert features is not None

@@ -110,7 +110,7 @@ def test_gradients_are_those_before_clipping() -> None:
     for name, gradient in gradients.items():
         np.testing.assert_array_equal(gradient, history[None][name].total[0])
     norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients.values()))
-    assert_close(history[None]["grad_norm"].total[0], norm, FLOAT32_MODEL_TOLERANCE)
+    assert_close(history[None]["norm/gradient"].total[0], norm, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_training_lowers_the_loss() -> None:
@@ -141,7 +141,7 @@ def test_clipping_bounds_what_the_optimizer_sees() -> None:
     history = _one_step(state, clip_norm=0.01)
     after = mtf.to_numpy(state.model.named_variables())
     change = np.sqrt(sum(np.sum((after[path] - before[path]) ** 2) for path in before))
-    assert history["grad_norm"].total[0] > 0.01
+    assert history["norm/gradient"].total[0] > 0.01
     assert_close(change, np.float32(0.01), FLOAT32_MODEL_TOLERANCE)
 
 

@@ -6,7 +6,11 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
-from mtfrun.cli.flags.inference import add_inference_flags, chosen_settings
+from mtfrun.cli.flags.inference import (
+    add_inference_flags,
+    check_inference,
+    chosen_settings,
+)
 
 FORMATS = ("huggingface", "safetensors", "saved_model", "tensorflow")
 """The values of export's --format."""
@@ -86,6 +90,7 @@ def _check_export(flags: argparse.Namespace) -> None:
         raise UsageError(f"export needs --format=, one of {', '.join(FORMATS)}")
     if flags.checkpoint not in ("latest", "best") and not flags.checkpoint.isdecimal():
         raise UsageError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
+    check_inference(flags)
     if flags.format != "saved_model":
         for name in [*chosen_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:
             raise UsageError(f"--{name} is for --format=saved_model: leave it out")

@@ -6,7 +6,7 @@ import argparse
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
-from mtfrun.cli.flags.inference import add_inference_flags
+from mtfrun.cli.flags.inference import add_inference_flags, check_inference
 from mtfrun.cli.flags.processes import add_process_flags, check_processes
 from mtfrun.cli.flags.run import add_output_flags, check_files, check_run
 
@@ -61,6 +61,7 @@ def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     check_run(flags, "latest", "best")
     check_files(flags)
+    check_inference(flags)
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
     if sum(sources) != 1:
         raise UsageError(

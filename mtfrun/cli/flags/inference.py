@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from mtfrun.cli.errors import UsageError
+from mtfrun.configuration.ranges import range_of
+
 INFERENCE_SETTINGS = (
     *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
     *("decode_length", "seed"),
@@ -33,6 +36,14 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--decode_length", type=int, help="largest number of new tokens for a prompt", metavar="N")
     add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+
+
+def check_inference(flags: argparse.Namespace) -> None:
+    """Raises UsageError for numbers that the settings cannot be."""
+    for name, value in chosen_settings(flags).items():
+        allowed = range_of("mtfrun", name)
+        if allowed is not None and value not in allowed:
+            raise UsageError(f"--{name}={value}: it must be {allowed}")
 
 
 def chosen_settings(flags: argparse.Namespace) -> dict[str, Any]:

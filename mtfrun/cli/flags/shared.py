@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from typing import Any
 
 from mtfrun.cli.errors import UsageError
@@ -18,19 +19,30 @@ configuration:
     --gin.MESH_SHAPE="'data:2,model:2'"            a string needs quotes within quotes
     --gin.FeedForward.d_ff=512                     a parameter of a class or function
     --gin_param="Training.optimizer = @Adam()"     the same, as gin writes it
+
+  `mtfrun config list` lists the files of the package, `mtfrun config show` all settings of a run.
+  As in T5 and T5X: --gin_bindings is --gin_param, --gin_location_prefix=DIR,DIR searches gin files
+  there too, --module_import=MODULE imports a module whose classes flags may then name, and
+  --tfds_data_dir=DIR is --gin.TFDS_DATA_DIR="'DIR'". -flag and --flag=VALUE may be written too.
 """
 
 
 def add_shared_flags(parser: argparse.ArgumentParser, *, is_configured: bool = True) -> None:
     """Adds the flags that every command has, to its help text too if it `is_configured`."""
 
-    def add(name: str, **options: Any) -> None:
+    def add(*names: str, **options: Any) -> None:
         hidden = {} if is_configured else {"help": argparse.SUPPRESS}
-        parser.add_argument(name, **{**options, **hidden})
+        parser.add_argument(*names, **{**options, **hidden})
 
     add("--model_dir", help="the directory of the run", metavar="DIR")
     add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
-    add("--gin_param", action="append", default=[], help="a gin binding; repeatable", metavar="B")
+    add(
+        *("--gin_param", "--gin_bindings"),
+        action="append",
+        default=[],
+        help="a gin binding; repeatable",
+        metavar="B",
+    )
     add(
         "--gin_search_paths",
         action="append",
@@ -53,23 +65,54 @@ def add_shared_flags(parser: argparse.ArgumentParser, *, is_configured: bool = T
         "out, with a warning that counts them",
         metavar="N",
     )
+    _add_flags_of_t5(add)
     parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
+
+
+def _add_flags_of_t5(add: Callable[..., None]) -> None:
+    """Adds flags that T5 and T5X have; their aliases are the second names of ours."""
+    add(
+        "--gin_location_prefix",
+        action="append",
+        default=[],
+        help="as in T5: directories of gin files, separated by commas; repeatable",
+        metavar="DIRS",
+    )
+    add(
+        "--module_import",
+        action="append",
+        default=[],
+        help="as in T5: a module, which is imported; flags may name its classes; repeatable",
+        metavar="MODULE",
+    )
+    add(
+        *("--tfds_data_dir", "--t5_tfds_data_dir"),
+        help="as in T5X: the directory of TFDS datasets, the same as --gin.TFDS_DATA_DIR=\"'DIR'\"",
+        metavar="DIR",
+    )
 
 
 def check_shared(flags: argparse.Namespace) -> None:
     """Splits the flags that are lists, and raises UsageError for values that cannot be used."""
     flags.gin_search_paths = [
-        path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path
+        *(path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path),
+        *(path for paths in flags.gin_location_prefix for path in paths.split(",") if path),
     ]
     flags.gin_allow_imports = [
         name for names in flags.gin_allow_imports for name in names.split(",") if name
     ]
-    for name in flags.gin_allow_imports:
-        if not all(map(str.isidentifier, name.split("."))):
-            raise UsageError(
-                f"--gin_allow_imports={name}: not the name of a module; write --gin_allow_imports="
-                "my_models,my_data.text"
-            )
+    flags.module_import = [
+        name for names in flags.module_import for name in names.split(",") if name
+    ]
+    for flag, names in (
+        ("--gin_allow_imports", flags.gin_allow_imports),
+        ("--module_import", flags.module_import),
+    ):
+        for name in names:
+            if not all(map(str.isidentifier, name.split("."))):
+                raise UsageError(
+                    f"{flag}={name}: not the name of a module; write {flag}=my_models,my_data.text"
+                )
     _check_model_dir(flags.model_dir)
 
 

@@ -77,6 +77,8 @@ def _check_train(flags: argparse.Namespace) -> None:
         raise UsageError("vocab train reads no run: leave --model_dir out")
     if flags.size is None:
         raise UsageError("vocab train needs the number of pieces: --size=8000")
+    if flags.size < 1:
+        raise UsageError(f"--size={flags.size}: it must be at least 1")
     if not flags.output:
         raise UsageError("vocab train needs a file to write: --output=vocab.model")
 

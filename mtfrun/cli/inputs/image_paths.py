@@ -12,7 +12,9 @@ import os
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import read_lines
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""What the names of image files end with."""
+
 _LIST_SUFFIX = ".txt"
 
 
@@ -42,9 +44,9 @@ def _paths(part: str) -> list[str]:
     if part == "-" or (part.endswith(_LIST_SUFFIX) and os.path.isfile(part)):
         return [os.fsdecode(line) for line in read_lines(part) if line]
     if os.path.isdir(part):
-        names = [name for name in os.listdir(part) if name.lower().endswith(_SUFFIXES)]
+        names = [name for name in os.listdir(part) if name.lower().endswith(IMAGE_SUFFIXES)]
         if not names:
-            raise UsageError(f"the folder {part} holds no {', '.join(_SUFFIXES)} file")
+            raise UsageError(f"the folder {part} holds no {', '.join(IMAGE_SUFFIXES)} file")
         return [os.path.join(part, name) for name in sorted(names)]
     if glob.has_magic(part) and not os.path.exists(part):
         matches = sorted(filter(os.path.isfile, glob.glob(part, recursive=True)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mtfrun.cli.errors import UsageError
-from mtfrun.cli.inputs.image_paths import image_paths
+from mtfrun.cli.inputs.image_paths import IMAGE_SUFFIXES, image_paths
 from mtfrun.cli.inputs.prompts import prompt_bytes, read_prompts
 from mtfrun.experiment import Images
 
@@ -31,8 +31,18 @@ class FlagSource:
         return path.removeprefix(_SPLIT) if path.startswith(_SPLIT) else None
 
     def texts(self) -> list[bytes]:
-        """Returns the prompts; of --interactive none."""
-        if self._flags.input is not None:
+        """Returns the prompts; of --interactive none.
+
+        Raises:
+          UsageError: the input is for models of images.
+        """
+        path = self._flags.input
+        if self.split is not None or (path or "").lower().endswith(IMAGE_SUFFIXES):
+            raise UsageError(
+                f"--input={path} is for models of images, and this one reads text: give a file "
+                "with a prompt a line, or --prompt=TEXT"
+            )
+        if path is not None:
             return read_prompts(self._flags.input)
         return [prompt_bytes(text) for text in self._flags.prompt]
 

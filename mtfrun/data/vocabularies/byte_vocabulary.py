@@ -98,5 +98,12 @@ class ByteVocabulary(Vocabulary):
         data = np.where(self._is_byte(array), array - self._first_byte_id, self._invalid_byte)
         return data.astype(np.uint8).tobytes().decode("utf-8", "replace")
 
+    def _token_text(self, token: int) -> str:
+        """Returns an ASCII character, another byte in hexadecimal, "" for other ids."""
+        if not self._first_byte_id <= token <= self._last_byte_id:
+            return ""
+        byte = token - self._first_byte_id
+        return chr(byte) if byte < 128 else f"\\x{byte:02x}"
+
     def _is_byte(self, ids: np.ndarray) -> np.ndarray:
         return (ids >= self._first_byte_id) & (ids <= self._last_byte_id)

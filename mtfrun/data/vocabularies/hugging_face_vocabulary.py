@@ -198,6 +198,10 @@ class HuggingFaceVocabulary(Vocabulary):
         array = np.where(has_token, array, self.unknown_id)
         return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))
 
+    def _token_text(self, token: int) -> str:
+        """Returns the token of an id, as the tokenizer's file writes it."""
+        return str(self._tokenizer.id_to_token(token) or "") if token >= 0 else ""
+
     def _check_padding(self) -> None:
         token = self._tokenizer.id_to_token(self.pad_id)
         unknown = (self._settings.get("model") or {}).get("unk_token")

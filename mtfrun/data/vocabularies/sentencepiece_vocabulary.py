@@ -226,6 +226,11 @@ class SentencePieceVocabulary(Vocabulary):
         """Returns the text that continues another one; a space at its beginning is kept."""
         return self._decode(self._continuing_decoder, ids)
 
+    def _token_text(self, token: int) -> str:
+        """Returns the piece of an id, in which "▁" is a space."""
+        pieces = self._decoder.get_piece_size()
+        return str(self._decoder.id_to_piece(token)) if 0 <= token < pieces else ""
+
     def _encode(self, text: str | bytes, *, is_continuation: bool) -> np.ndarray:
         """Returns the ids of a text, of which sentinels are a part."""
         # A lone surrogate, which JSON may contain, has no UTF-8: three bytes, which become U+FFFD.

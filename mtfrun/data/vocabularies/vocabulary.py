@@ -107,6 +107,16 @@ class Vocabulary(abc.ABC):
         ids = np.concatenate(encoded) if encoded else np.zeros([0], np.int32)
         return EncodedTexts(ids, lengths)
 
+    def token_text(self, token: int) -> str:
+        """Returns the text of one id, for people; special ids have a name such as "<pad>"."""
+        if token == self.pad_id:
+            return "<pad>"
+        return "</s>" if token == self.end_id else self._token_text(token) or f"<{token}>"
+
+    def _token_text(self, token: int) -> str:
+        """Returns the text of an id; "" if it has none."""
+        return self.decode([token])
+
     def sentinel(self, number: int) -> int:
         """Returns the id of the sentinel of a number.
 

@@ -38,6 +38,6 @@ def map_chunks(
 
     zeros = mtf.zeros(x.mesh, (x.shape - d_model) + output_dim, x.dtype)
     first = [mtf.constant(x.mesh, 0, dtype=tf.int32), zeros]
-    _, y = mtf.while_loop(lambda i, _: mtf.less(i, number), advance, first)
+    _, y = mtf.while_loop(lambda i, _: mtf.less(i, number), advance, first, rounds=number)
     y = mtf.slice(mtf.replace_dimensions(y, [chunks, chunk], padded), 0, length.size, padded.name)
     return mtf.rename_dimension(y, padded.name, length.name)

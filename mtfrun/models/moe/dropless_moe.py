@@ -108,6 +108,8 @@ class DroplessMoE(Mixture):
                 {"level_1": level_metrics(routing, importance)},
                 visits_metric(visits, importance),
             )
+        if call.recorder is not None:
+            call.recorder.add_experts(self, "level_1", routing.first_expert())
         if not x.mesh.is_distributed:
             rows = mtf.reshape(x, [group, self._d_model])
             y = apply_to_sorted_rows(self.experts, rows, routing, self._experts, call)

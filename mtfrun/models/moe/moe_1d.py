@@ -128,6 +128,8 @@ class MoE1D(Mixture):
                 {"level_1": level_metrics(routing, importance)},
                 visits_metric(visits, importance),
             )
+        if call.recorder is not None:
+            call.recorder.add_experts(self, "level_1", routing.first_expert())
         inputs = self._dispatch.to_slots(
             x, routing, mtf.Shape([routing.experts, *outer, groups, capacity, self._d_model])
         )

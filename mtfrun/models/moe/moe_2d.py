@@ -154,4 +154,7 @@ class MoE2D(Mixture):
                 },
                 visits_metric(mixture.visits(), importance),
             )
+        if call.recorder is not None:
+            call.recorder.add_experts(self, "level_1", mixture.outer.first_expert())
+            call.recorder.add_experts(self, "level_2", mixture.first_expert())
         return mixture.output

@@ -115,19 +115,43 @@ class TwoLevels(NamedTuple):
 
     def visits(self) -> mtf.Tensor:
         """Returns how many experts a token visits: {outer_batch, groups_x, group_size_x}."""
-        visits_of_slots = mtf.add_n([choice.dispatched for choice in self.inner.choices])
-        visits_of_slots = mtf.reshape(visits_of_slots, self.slots_by_expert)
-        visits_of_slots = mtf.reshape(visits_of_slots, self.slots_by_group)
+        visits = mtf.add_n([choice.dispatched for choice in self.inner.choices])
+        return mtf.add_n(self._of_choices(visits))
+
+    def first_expert(self) -> mtf.Tensor:
+        """Returns the first expert that a token visits, -1 for none, int32.
+
+        {outer_batch, groups_x, group_size_x}, its number among the experts of all expert_x.
+        """
+        of_slots = mtf.to_float(self.inner.first_expert()) + 1.0  # 0 for none
+        first = mtf.to_int32(mtf.zeros_like(self.outer.choices[0].dispatched)) - 1
+        for choice, number in reversed(
+            list(zip(self.outer.choices, self._of_choices(of_slots), strict=True))
+        ):
+            expert = choice.expert * self.inner.experts.size + mtf.to_int32(number) - 1
+            first = mtf.where(mtf.greater(number, 0.0), expert, first)
+        return first
+
+    def _of_choices(self, of_slots: mtf.Tensor) -> list[mtf.Tensor]:
+        """Returns the values of the slots of every choice of a token; 0 where it has none.
+
+        Args:
+          of_slots: {expert_x, groups_y, group_size_y} float32.
+
+        Returns:
+          {outer_batch, groups_x, group_size_x} for each choice of level x.
+        """
+        of_slots = mtf.reshape(mtf.reshape(of_slots, self.slots_by_expert), self.slots_by_group)
         last_slot = self.outer.capacity.size - 1
-        visits = []
+        values = []
         for choice in self.outer.choices:
             indices = [
                 (self.outer.experts, choice.expert),
                 (self.outer.capacity, mtf.minimum(choice.position, last_slot)),
             ]
             shape = choice.dispatched.shape
-            visits.append(choice.dispatched * mtf.gather_rows(visits_of_slots, indices, shape))
-        return mtf.add_n(visits)
+            values.append(choice.dispatched * mtf.gather_rows(of_slots, indices, shape))
+        return values
 
 
 def two_levels(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Call, Dense, recomputed
+from mtfrun.layers import ActivationScale, Call, Dense, recomputed
 from mtfrun.models.resnet.backbone import Backbone
 from mtfrun.models.resnet.blocks import Blocking
 from mtfrun.models.resnet.classifier import ImageClassifier
@@ -53,16 +55,22 @@ class ResNet(ImageClassifier):
         self._blocking = blocking
         self._rematerialise = backbone.rematerialise
         self.stem, self.stages = backbone.layers(mesh, channels, blocking, dtypes)
+        self.activation = [
+            [ActivationScale() for _ in stage] if backbone.activation_scale else []
+            for stage in self.stages
+        ]
         self.softmax = Dense(mesh, [self.stages[-1][-1].output_dim], [self._classes])
 
     def _classify(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = self.stem(cut_into_blocks(images, self._blocking), call)
-        for stage in self.stages:
-            for block in stage:
+        for stage, activation in zip(self.stages, self.activation, strict=True):
+            for block, scale in itertools.zip_longest(stage, activation):
                 if self._rematerialise and call.training:
                     x = recomputed(block, x, call)
                 else:
                     x = block(x, call)
+                if scale is not None:
+                    x = scale(x, call)
         batch, *_, filters = x.shape.dims
         # In float32, as the logits: a mean over many positions would lose digits in bfloat16.
         mean = mtf.reduce_mean(mtf.to_float(x), output_shape=mtf.Shape([batch, filters]))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Dropout, RMSNorm
+from mtfrun.layers import ActivationScale, Dropout, RMSNorm
 from mtfrun.models.transformer.sequence_call import SequenceCall
 
 
@@ -105,11 +105,19 @@ class StackTransforms:
       initial: of the input.
       layer: around every sublayer, which is called in the place of `CallLayer`.
       final: of the output.
+      activation_scale: whether the residual stream is measured after every sublayer, see
+        `layers.ActivationScale`: "activations/" in TensorBoard.
     """
 
     initial: Sequence[TransformClass] = (SublayerDropout,)
     layer: Sequence[TransformClass] = (RMSNorm, CallLayer, SublayerDropout, Residual)
     final: Sequence[TransformClass] = (RMSNorm, SublayerDropout)
+    activation_scale: bool = False
+
+    @property
+    def of_sublayer(self) -> Sequence[TransformClass]:
+        """Those around every sublayer, and the measurement."""
+        return (*self.layer, ActivationScale) if self.activation_scale else self.layer
 
 
 def add_transforms(

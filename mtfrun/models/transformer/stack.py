@@ -79,7 +79,7 @@ class Stack(Sublayer):
         names = distinct_names(layers)
         self.blocks = [
             {
-                name: TransformedLayer(layer, transforms.layer, mesh, d_model, dtypes)
+                name: TransformedLayer(layer, transforms.of_sublayer, mesh, d_model, dtypes)
                 for name, layer in zip(names, layers, strict=True)
             }
             for _ in range(num_layers)
@@ -112,7 +112,8 @@ class Stack(Sublayer):
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         """Returns {batch..., length, d_model} for x of the same shape."""
         x, call = self._begin(x, call)
-        if self._scan_blocks is not None:
+        # What a loop computes inside cannot be recorded.
+        if self._scan_blocks is not None and call.recorder is None:
             x = self._in_loop(x, call, self._scan_blocks)
             return self._transformed(self._final, x, call)
         for block in self.blocks:

@@ -14,6 +14,7 @@ from mtfrun.mtf.ops.lift import laid_out
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
 from mtfrun.mtf.porting import named
+from mtfrun.mtf.products import count_product
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -97,10 +98,13 @@ def _without_private_dims(x: Tensor, output_shape: Shape, others: Sequence[Tenso
 
 def _product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
     """Returns the einsum of two tensors."""
+    dims = union(x.shape, y.shape)
+    if len(dims) > len(shape):  # otherwise a multiplication by element
+        count_product(2 * dims.size, x.dtype)
     product = _batched_matmul(x, y, shape)
     if product is not None:
         return product
-    letters = dict(zip(union(x.shape, y.shape), string.ascii_letters, strict=False))
+    letters = dict(zip(dims, string.ascii_letters, strict=False))
 
     def term(dims: Shape) -> str:
         return "".join(letters[dim] for dim in dims)

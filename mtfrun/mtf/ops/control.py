@@ -1,4 +1,4 @@
-"""A while loop over named tensors."""
+"""A while loop over named tensors, and a choice between two functions of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.constants import zeros
+from mtfrun.mtf.products import counting_products, repeated
 from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -20,6 +21,7 @@ def while_loop(
     inputs: Any,
     num_loop_vars: int | None = None,
     has_accumulators: bool = False,
+    rounds: int = 1,
     **kwargs: Any,
 ) -> Any:
     """Returns the loop variables after body_fn has been applied as long as cond_fn holds.
@@ -35,6 +37,8 @@ def while_loop(
         stored the others in variables, which is not needed.)
       has_accumulators: body_fn returns further tensors after the loop variables. They are summed
         over the rounds and returned after the loop variables. body_fn is then traced twice.
+      rounds: how many there are, as far as it is known: how often the products of body_fn count,
+        see `counting_products`.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
 
     Returns:
@@ -44,7 +48,8 @@ def while_loop(
       ShapeError: body_fn changes a shape or the number of loop variables.
     """
     number = len(inputs)
-    sums = _traced(body_fn, inputs)[number:] if has_accumulators else []
+    with counting_products(None):
+        sums = _traced(body_fn, inputs)[number:] if has_accumulators else []
     variables = [*inputs, *tf.nest.map_structure(_zeros, sums)] if sums else inputs
     variables = tf.nest.map_structure(as_tensor, variables)
     initial = tf.nest.flatten(variables)
@@ -52,7 +57,8 @@ def while_loop(
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
         before = _laid_out(_named(variables, values))
         passed_on = {id(x.value) for x in tf.nest.flatten(before)}
-        results = list(body_fn(*before[:number]))
+        with repeated(rounds):
+            results = list(body_fn(*before[:number]))
         _require_number(results, len(variables), has_accumulators)
         results[number:] = tf.nest.map_structure(_plus, list(before[number:]), results[number:])
         # The layout of a loop variable must be the same in every round.
@@ -70,6 +76,40 @@ def while_loop(
         **kwargs,
     )
     return _named(variables, values[spare:])[:num_loop_vars]
+
+
+def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+    """Returns true_fn() where `pred` holds, else false_fn(); only one of them is computed.
+
+    Args:
+      pred: a bool scalar, the same on all devices.
+      true_fn: returns a nested structure of tensors. It may use tensors from outside; variables
+        are read before.
+      false_fn: returns the same structure, with the same shapes and types.
+
+    Raises:
+      ShapeError: the shapes differ.
+    """
+    results: list[Any] = []
+
+    def branch(fn: Callable[[], Any]) -> Callable[[], list[tf.Tensor]]:
+        def values() -> list[tf.Tensor]:
+            result = tf.nest.map_structure(as_tensor, fn())
+            results.append(result)
+            # Laid out in both branches, as the results of a program must be.
+            return [x.mesh.constrain(x.value, x.shape) for x in tf.nest.flatten(result)]
+
+        return values
+
+    chosen = tf.cond(pred.value, branch(true_fn), branch(false_fn))
+    shapes = [[x.shape for x in tf.nest.flatten(result)] for result in results]
+    if shapes[0] != shapes[1]:
+        raise ShapeError(f"the branches of cond return {shapes[0]} and {shapes[1]}")
+    tensors = [
+        Tensor(x.mesh, value, x.shape)
+        for x, value in zip(tf.nest.flatten(results[0]), chosen, strict=True)
+    ]
+    return tf.nest.pack_sequence_as(results[0], tensors)
 
 
 def _named(variables: Any, values: Sequence[tf.Tensor]) -> Any:

@@ -16,6 +16,7 @@ from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.elementwise import to_int32
 from mtfrun.mtf.ops.lift import transposed
 from mtfrun.mtf.ops.reductions import cumsum, reduce_sum
+from mtfrun.mtf.products import count_product, counting_products
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -49,10 +50,13 @@ def grouped_matmul(x: TensorLike, kernels: TensorLike, sizes: TensorLike) -> Ten
     """
     x, kernels, sizes = as_tensor(x), as_tensor(kernels), as_tensor(sizes)
     rows, groups, inner, columns = _dims(x, kernels, sizes)
+    # Of what the result needs: of each row one product.
+    count_product(2 * rows.size * inner.size * columns.size, x.dtype)
     if x.mesh.is_distributed:
         group_of_row = _group_of_row(sizes, groups, rows)
         is_group = one_hot(group_of_row, groups, dtype=x.dtype)
-        return einsum([x, is_group, kernels], [rows, *columns])
+        with counting_products(None):
+            return einsum([x, is_group, kernels], [rows, *columns])
     x = transposed(x, Shape([rows, *inner]))
     kernels = transposed(kernels, Shape([groups, *inner, *columns]))
     form = _Tiles if is_traced_for_xla(x.mesh) else _Pieces

@@ -57,8 +57,8 @@ class Imported:
         run = trained_run(str(self.run))
         settings = Settings(bindings=literal_bindings({"MESH_SHAPE": mesh, **bindings}))
         built = opened(run, settings)
-        restored(built.experiment, run, None)
-        return built
+        restored(built, run, None)
+        return Built(built.experiment, built.evaluation)
 
 
 def imported(name: str, directory: pathlib.Path) -> Imported:

@@ -37,6 +37,7 @@ from mtfrun.mtf.ops.spatial.windows import (
     without_skipped_entries,
 )
 from mtfrun.mtf.ops.structure import reshape
+from mtfrun.mtf.products import count_product
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -165,6 +166,8 @@ def _convolution(
     wide, windows = with_halos(wide, parts, part_blocks, windows)
     value = convolve_valid(wide, filter, windows)
     y = laid_out(x, value, resized(wide.shape, value, out))
+    # Every result is a sum over the filter's places and the channels.
+    count_product(2 * y.shape.size * filter.shape.size // out.size, x.dtype)
     return split_spatial_again(y, spatial)
 
 

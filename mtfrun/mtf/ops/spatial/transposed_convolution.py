@@ -25,6 +25,7 @@ from mtfrun.mtf.ops.spatial.windows import (
     split_spatial_as_blocks,
 )
 from mtfrun.mtf.ops.structure import transpose
+from mtfrun.mtf.products import count_product
 from mtfrun.mtf.shape import Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
@@ -96,6 +97,8 @@ def _transposed(
     spatial = x.shape.dims[-n - 1 : -1]
     out = filter.shape[-2]
     strides = spatial_strides(strides, n)
+    # Every entry of x is multiplied with the filter of its channel.
+    count_product(2 * x.shape.size * filter.shape.size // filter.shape[-1].size, x.dtype)
     wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
     value_shape, cuts = [], []
     for dim, block, size, stride in zip(

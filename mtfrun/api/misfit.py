@@ -1,0 +1,93 @@
+"""The explanation of a checkpoint that does not fit a model, by the configurations of both."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.differences import changes_of_variables, described
+from mtfrun.configuration.statements import Binding
+from mtfrun.rundir import RunDirError
+from mtfrun.rundir.fit import MisfitError
+from mtfrun.rundir.regular_files import read_regular_text
+
+_CONFIG = "config.gin"
+
+
+@dataclasses.dataclass(frozen=True)
+class Configured:
+    """The configuration that objects were built from.
+
+    Attributes:
+      text: as a run directory records it.
+      bindings: of files and flags, with their places.
+    """
+
+    text: str
+    bindings: Sequence[Binding]
+
+
+@dataclasses.dataclass(frozen=True)
+class FormerConfig:
+    """The configuration of a run before a training has replaced it.
+
+    Attributes:
+      run: the absolute path of the run directory.
+      text: of its config.gin; None if it has none.
+    """
+
+    run: str
+    text: str | None
+
+    @classmethod
+    def of(cls, run: str) -> FormerConfig:
+        """Returns that of a run directory."""
+        return cls(run, _read(pathlib.Path(run)))
+
+
+@contextlib.contextmanager
+def explained_misfits(configured: Configured, former: FormerConfig | None = None) -> Iterator[None]:
+    """Explains a MisfitError that is raised inside by the lines of the configuration that differ.
+
+    Args:
+      configured: the present configuration.
+      former: that of a run whose config.gin has been replaced.
+
+    Raises:
+      RunDirError: the explanation, where there is one; else the error as it is.
+    """
+    try:
+        yield
+    except MisfitError as error:
+        explanation = _explanation(error, configured, former)
+        if not explanation:
+            raise
+        raise RunDirError(
+            f"{error.name} does not fit the model, whose configuration has changed: {explanation}; "
+            f"{error.remedy}"
+        ) from error
+
+
+def _explanation(error: MisfitError, configured: Configured, former: FormerConfig | None) -> str:
+    """Returns the lines that differ; "" if the former ones are unknown or explain nothing."""
+    path = pathlib.Path(error.name)
+    for directory in (path, path.parent, path.parent.parent):
+        is_former = former is not None and str(directory) == former.run
+        text = former.text if former is not None and is_former else _read(directory)
+        if text is not None:
+            try:
+                found = changes_of_variables(text, configured.text, error.parts)
+            except ConfigError:  # not a file that gin has written
+                return ""
+            return described(found, configured.bindings) if found else ""
+    return ""
+
+
+def _read(directory: pathlib.Path) -> str | None:
+    try:
+        return read_regular_text(directory / _CONFIG)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,118 @@
+"""The command `checkpoints diff`. Importing this module imports TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.table import table_lines, terminal_columns
+from mtfrun.rundir import Checkpoints, Manifest
+from mtfrun.rundir.checkpoint_values import CheckpointValues
+from mtfrun.rundir.manifest import VariableSpec
+from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+
+_AT_STEP = re.compile(r"(.*)@(\d+)", re.DOTALL)
+
+
+class Difference(NamedTuple):
+    """The difference of the two values of a variable.
+
+    Attributes:
+      path: of the variable.
+      largest: the largest absolute difference.
+      relative: the norm of the difference over that of the first value; infinite if that is zero.
+    """
+
+    path: str
+    largest: float
+    relative: float
+
+
+class _Stored(NamedTuple):
+    """A checkpoint to be compared."""
+
+    name: str
+    directory: pathlib.Path
+    manifest: Manifest
+
+
+def diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Prints the differences of two checkpoints."""
+    first, second = (_stored(name, flags.model_dir) for name in (flags.first, flags.second))
+    print(f"A: {first.name}\nB: {second.name}")
+    saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
+    if not any(saved):
+        raise UsageError(f"--match={flags.match} is in the path of none of the variables")
+    for title, (own, other) in {"A": saved, "B": saved[::-1]}.items():
+        for path in sorted(own.keys() - other.keys()):
+            print(f"only in {title}: {path}, {own[path]}")
+    common = []
+    for path in sorted(saved[0].keys() & saved[1].keys()):
+        if saved[0][path].shape == saved[1][path].shape:
+            common.append(path)
+        else:
+            print(f"other shape: {path} is {saved[0][path]} in A, {saved[1][path]} in B")
+    values = [CheckpointValues(stored.directory, stored.manifest) for stored in (first, second)]
+    differences = sorted(
+        (difference(path, values[0][path], values[1][path]) for path in common),
+        key=lambda d: (-d.relative, d.path),
+    )
+    for line in _lines(differences, flags.rows):
+        print(line)
+    return 0
+
+
+def _variables(stored: _Stored, match: str, *, with_slots: bool) -> dict[str, VariableSpec]:
+    """Returns the variables of a checkpoint that are compared: those of the model, or all."""
+    return {
+        path: spec
+        for path, spec in sorted(stored.manifest.variables.items())
+        if re.search(match, path) and (with_slots or match or path.startswith("model/"))
+    }
+
+
+def difference(path: str, first: np.ndarray, second: np.ndarray) -> Difference:
+    """Returns the difference of two values of the same shape."""
+    a, b = np.asarray(first).astype(np.float64), np.asarray(second).astype(np.float64)
+    if np.array_equal(a, b, equal_nan=True):
+        return Difference(path, 0.0, 0.0)
+    change = b - a
+    norm = float(np.linalg.norm(a.ravel()))
+    relative = float(np.linalg.norm(change.ravel())) / norm if norm else np.inf
+    return Difference(path, float(np.abs(change).max(initial=0.0)), relative)
+
+
+def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
+    """Yields the table of the variables that differ, and how many are equal."""
+    # What is not a number differs, and is shown first.
+    changed = sorted((d for d in differences if d.relative), key=lambda d: d.relative == d.relative)
+    shown = changed[:most] if most else changed
+    if shown:
+        rows = [[d.path, f"{d.relative:.3g}", f"{d.largest:.3g}"] for d in shown]
+        yield from table_lines(("variable", "relative", "largest"), rows, terminal_columns())
+    if len(shown) < len(changed):
+        yield f"and {len(changed) - len(shown)} more: --rows=0 prints all"
+    yield f"{len(changed)} variables differ, {len(differences) - len(changed)} are equal"
+
+
+def _stored(name: str, model_dir: str | None) -> _Stored:
+    """Returns the checkpoint of a directory, DIRECTORY@STEP, or a step of --model_dir.
+
+    Raises:
+      RunDirError: there is none, or it is damaged.
+    """
+    match = _AT_STEP.fullmatch(name)
+    step: int | None = None
+    if name.isdecimal() and model_dir is not None:
+        name, step = model_dir, int(name)
+    elif match and not pathlib.Path(name).exists():
+        name, step = match[1], int(match[2])
+    directory = CheckpointDirectory.of(name)
+    manifest = Checkpoints(directory.path).read(step, lambda manifest: manifest)
+    return _Stored(f"{directory.run}@{manifest.step}", directory.path, manifest)

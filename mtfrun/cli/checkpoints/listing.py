@@ -1,0 +1,105 @@
+"""The command `checkpoints list`. Without TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.table import (
+    bytes_text,
+    number_text,
+    table_lines,
+    terminal_columns,
+    time_text,
+)
+from mtfrun.errors import did_you_mean
+from mtfrun.rundir import RunRecord
+from mtfrun.rundir.metric_order import is_lower_better
+from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
+
+_LOSS = "loss"
+
+
+def show_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Prints a table of the checkpoints of a run, or a JSON array."""
+    directory = CheckpointDirectory.of(flags.model_dir)
+    evaluations = {e.step: e.metrics for e in RunRecord(directory.run).evaluations()}
+    metric = _metric(flags.metric, evaluations)
+    values = {
+        step: metrics[metric]
+        for step, metrics in evaluations.items()
+        if metric in metrics and math.isfinite(metrics[metric])
+    }
+    checkpoints = list(directory.read_all())
+    if flags.json:
+        print(json.dumps([_as_json(checkpoint, evaluations) for checkpoint in checkpoints]))
+        return 0
+    own = {c.step: values[c.step] for c in checkpoints if c.step in values}
+    choose = min if is_lower_better(metric) else max
+    best = choose(own, key=lambda step: own[step], default=None)
+    rows = []
+    for checkpoint in checkpoints:
+        step = checkpoint.step
+        value = number_text(own[step]) if step in own else "-"
+        metadata = checkpoint.manifest.metadata if checkpoint.manifest else {}
+        rows.append(
+            [
+                str(step),
+                time_text(checkpoint.time),
+                bytes_text(checkpoint.bytes) if checkpoint.manifest else "-",
+                value + ("*" if step == best else " " * bool(own)),
+                "damaged" if checkpoint.damages else "good",
+                metadata.get("mesh", "-"),
+            ]
+        )
+    headings = ("step", "saved", "size", metric, "state", "mesh")
+    for line in table_lines(headings, rows, terminal_columns()):
+        print(line)
+    for line in _notes(directory, checkpoints):
+        print(line)
+    return 0
+
+
+def _metric(name: str | None, evaluations: Mapping[int, Mapping[str, float]]) -> str:
+    """Returns the metric of the table.
+
+    Raises:
+      UsageError: no evaluation has it.
+    """
+    known = dict.fromkeys(name for metrics in evaluations.values() for name in metrics)
+    if name is not None and name not in known:
+        hint = did_you_mean(name, known) or f"; there are {', '.join(known) or 'none'}"
+        raise UsageError(f"--metric={name}: no evaluation of this run has it{hint}")
+    return name or (_LOSS if _LOSS in known or not known else next(iter(known)))
+
+
+def _notes(directory: CheckpointDirectory, checkpoints: Sequence[StoredCheckpoint]) -> list[str]:
+    """Returns a line for every damage, and for complete data without a manifest."""
+    notes = [f"step {c.step}: {damage}" for c in checkpoints for damage in c.damages]
+    notes += [
+        f"step {step}: {prefix}.* are complete, but ckpt-{step}.json is missing: put it back from "
+        "a copy"
+        for prefix, step in directory.lost().items()
+    ]
+    return notes
+
+
+def _as_json(
+    checkpoint: StoredCheckpoint, evaluations: Mapping[int, Mapping[str, float]]
+) -> dict[str, object]:
+    metadata = checkpoint.manifest.metadata if checkpoint.manifest else {}
+    metrics = evaluations.get(checkpoint.step, {})
+    return {
+        "step": checkpoint.step,
+        "saved": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(checkpoint.time)),
+        "bytes": checkpoint.bytes,
+        "mesh": metadata.get("mesh"),
+        "layout": metadata.get("layout"),
+        "state": "damaged" if checkpoint.damages else "good",
+        "damages": list(checkpoint.damages),
+        "metrics": {name: x if math.isfinite(x) else None for name, x in metrics.items()},
+    }

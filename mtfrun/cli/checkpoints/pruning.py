@@ -1,0 +1,62 @@
+"""The command `checkpoints prune`. Without TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.table import bytes_text
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.pruning import delete_checkpoints
+from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+
+
+def prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Deletes checkpoints, or with --dry_run says which ones it would delete."""
+    directory = CheckpointDirectory.of(flags.model_dir)
+    run = RunDirectory(directory.run)
+    with contextlib.nullcontext() if flags.dry_run else run.lock():
+        if flags.dry_run and run.is_training():
+            raise UsageError(f"{run.path} is being trained: wait until it has ended")
+        steps = _chosen(directory, flags.steps, flags.keep)
+        stored = {step: directory.read(step, with_hashes=False) for step in steps}
+        if not flags.dry_run:
+            delete_checkpoints(directory.path, steps)
+    verb = "would delete" if flags.dry_run else "deleted"
+    for step, checkpoint in stored.items():
+        print(f"{verb} step {step}, {bytes_text(checkpoint.bytes if checkpoint else 0)}")
+    freed = sum(checkpoint.bytes for checkpoint in stored.values() if checkpoint)
+    remaining = [step for step in directory.steps() if step not in steps]
+    print(
+        f"{verb} {len(steps)} of {len(steps) + len(remaining)} checkpoints, {bytes_text(freed)}; "
+        f"left: {', '.join(map(str, remaining))}"
+    )
+    return 0
+
+
+def _chosen(
+    directory: CheckpointDirectory, steps: Sequence[int] | None, keep: int | None
+) -> list[int]:
+    """Returns the steps to be deleted: those that are named, or all but the newest.
+
+    Raises:
+      UsageError: the newest good one is named, or there is none.
+    """
+    for step in steps or ():
+        directory.require(step)
+    newest_good = directory.newest_good()
+    if newest_good is None:
+        raise UsageError(
+            f"no checkpoint of {directory.run} is good, so that none is deleted: see "
+            f"`mtfrun checkpoints verify --model_dir={directory.run}`"
+        )
+    if steps is None:
+        return [step for step in directory.steps()[: -(keep or 1)] if step != newest_good]
+    if newest_good in steps:
+        raise UsageError(
+            f"step {newest_good} is the newest good checkpoint of {directory.run}, which is never "
+            "deleted: leave it out of --steps, or remove the whole directory yourself"
+        )
+    return list(steps)

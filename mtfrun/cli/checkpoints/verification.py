@@ -1,0 +1,40 @@
+"""The command `checkpoints verify`. Without TensorFlow; nothing is changed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mtfrun.cli.terminal.table import bytes_text
+from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+
+DAMAGED = 5
+"""The exit code if a file is not as it was saved."""
+
+
+def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Compares the files of one or all checkpoints with their hashes, and prints a line for each.
+
+    Those of a damaged checkpoint name the files.
+    """
+    directory = CheckpointDirectory.of(flags.model_dir)
+    if flags.checkpoint is not None:
+        directory.require(int(flags.checkpoint))
+    steps = directory.steps() if flags.checkpoint is None else [int(flags.checkpoint)]
+    code = 0
+    for step in steps:
+        stored = directory.read(step, with_hashes=True)
+        if stored is None:
+            print(f"step {step}: deleted by the training meanwhile", flush=True)
+            continue
+        for damage in stored.damages:
+            print(f"step {step}: damaged: {damage}", flush=True)
+            code = DAMAGED
+        if stored.manifest is not None and not stored.damages:
+            files = len(stored.manifest.files)
+            print(f"step {step}: good, {files} files, {bytes_text(stored.bytes)}", flush=True)
+    if flags.checkpoint is None:
+        for prefix, step in directory.lost().items():
+            print(f"step {step}: damaged: ckpt-{step}.json is missing, {prefix}.* are there")
+            code = DAMAGED
+    return code

@@ -1,0 +1,1 @@
+"""The commands `config ...`, which look at configurations."""

@@ -1,0 +1,191 @@
+"""The command `config explain`. Importing this module imports TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mtfrun import experiment  # noqa: F401 - whose classes are explained
+from mtfrun.cli.config_commands.text import wrapped
+from mtfrun.cli.errors import UsageError
+from mtfrun.configuration.docstrings import parameter_docs, summary
+from mtfrun.configuration.files import shipped_gin_files
+from mtfrun.configuration.headers import shipped_headers
+from mtfrun.configuration.settings_in_use import default_text, published_names, signature_of
+from mtfrun.configuration.statements import MACRO, Binding, Statements
+from mtfrun.errors import did_you_mean
+
+
+class Explanation(NamedTuple):
+    """What is known of a name.
+
+    Attributes:
+      name: as gin files write it.
+      kind: "macro", "class", "function" or "parameter".
+      text: the docstring, or the meaning of a macro.
+      parameters: the default and the meaning of each parameter of a class or function.
+      default: of a parameter, as Python writes it; None if there is none.
+      set_by: the lines of the package that set it, "place: value".
+      used_by: the parameters that are bound to a macro.
+    """
+
+    name: str
+    kind: str
+    text: str
+    parameters: Mapping[str, tuple[str | None, str]] = {}
+    default: str | None = None
+    set_by: Sequence[str] = ()
+    used_by: Sequence[str] = ()
+
+
+def explain(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    """Prints what is known of the name `flags.words[0]`."""
+    del command
+    (name,) = flags.words
+    explanations = explained(name.lstrip("@%").removesuffix("()"))
+    if flags.json:
+        print(json.dumps([explanation._asdict() for explanation in explanations], indent=1))
+    else:
+        print("\n\n".join("\n".join(_lines(explanation)) for explanation in explanations))
+    return 0
+
+
+def explained(name: str) -> list[Explanation]:
+    """Returns what is known of a name: several, if classes have parameters of the same name.
+
+    Raises:
+      UsageError: nothing has the name.
+    """
+    bindings = _shipped_bindings()
+    targets = _published()
+    macros = {binding.scope for binding in bindings if binding.selector == MACRO}
+    if name in macros:
+        return [_macro(name, bindings)]
+    named = [full for full in targets if name in (full, full.partition(".")[2])]
+    if named:
+        # Two packages export some classes; one name of each is enough.
+        of_definition = {id(targets[full]): full for full in named}
+        return [_target(full, targets[full], bindings) for full in of_definition.values()]
+    owner, _, parameter = name.rpartition(".")
+    owners = {id(targets[full]): full for full in targets if _has(targets[full], parameter)}
+    chosen = [full for full in owners.values() if not owner or _is_called(full, owner)]
+    if chosen:
+        return [_parameter(full, targets[full], parameter, bindings) for full in chosen]
+    raise UsageError(f"nothing is called {name}{_nearest(name, macros, targets)}")
+
+
+def _nearest(name: str, macros: set[str], targets: Mapping[str, Any]) -> str:
+    owner, _, parameter = name.rpartition(".")
+    own = [full for full in targets if owner and _is_called(full, owner)]
+    if own:  # a class that exists, without this parameter
+        known = [p.name for p in signature_of(targets[own[0]])]
+        return did_you_mean(parameter, known) or f"; {own[0]} has {', '.join(known) or 'none'}"
+    shorts = {full.partition(".")[2] for full in targets}
+    parameters = {p.name for target in targets.values() for p in signature_of(target)}
+    names = {*macros, *targets} if owner else {*macros, *shorts, *parameters}
+    return did_you_mean(name, sorted(names)) or "; mtfrun config list lists the gin files"
+
+
+def _is_called(full: str, name: str) -> bool:
+    return name in (full, full.partition(".")[2])
+
+
+def _has(target: Any, parameter: str) -> bool:
+    return any(p.name == parameter for p in signature_of(target))
+
+
+def _published() -> dict[str, Any]:
+    """Returns the classes and functions of mtfrun by their names in gin files."""
+    targets = {}
+    for definition, name in published_names().items():
+        module, _, attribute = definition.rpartition(".")
+        target = getattr(importlib.import_module(module), attribute, None)
+        if target is not None:
+            targets[name] = target
+    return targets
+
+
+def _shipped_bindings() -> list[Binding]:
+    statements = Statements()
+    for name in shipped_gin_files():
+        statements.add_shipped_file(name)
+    return statements.bindings
+
+
+def _macro(name: str, bindings: Sequence[Binding]) -> Explanation:
+    meanings = dict.fromkeys(
+        _meaning(name, names.split(", "), meaning)
+        for header in shipped_headers().values()
+        for names, meaning in header.overridden.items()
+        if name in names.split(", ")
+    )
+    set_by = [
+        f"{b.place}: {b.value_text}" for b in bindings if b.selector == MACRO and b.scope == name
+    ]
+    used_by = {
+        b.name: None
+        for b in bindings
+        for reference in b.references()
+        if reference.selector == MACRO and reference.scopes == (name,)
+    }
+    return Explanation(name, "macro", "\n".join(meanings), set_by=set_by, used_by=list(used_by))
+
+
+def _meaning(name: str, names: Sequence[str], text: str) -> str:
+    """Returns what the header of a file says of one of several macros, their meanings in order."""
+    parts = text.split(", ")
+    return parts[names.index(name)] if len(parts) == len(names) else text
+
+
+def _target(name: str, target: Any, bindings: Sequence[Binding]) -> Explanation:
+    docs = parameter_docs(target)
+    parameters = {
+        p.name: (default_text(target, p), docs.get(p.name, "")) for p in signature_of(target)
+    }
+    kind = "class" if inspect.isclass(target) else "function"
+    set_by = [
+        f"{b.place}: {b.name} = {b.value_text}" for b in bindings if _is_called(name, b.selector)
+    ]
+    return Explanation(name, kind, inspect.getdoc(target) or "", parameters, set_by=set_by)
+
+
+def _parameter(name: str, target: Any, parameter: str, bindings: Sequence[Binding]) -> Explanation:
+    (signature,) = (p for p in signature_of(target) if p.name == parameter)
+    set_by = [
+        f"{b.place}: {b.name} = {b.value_text}"
+        for b in bindings
+        if b.parameter == parameter and _is_called(name, b.selector)
+    ]
+    return Explanation(
+        f"{name}.{parameter}",
+        "parameter",
+        parameter_docs(target).get(parameter, "") or f"Of: {summary(target)}",
+        default=default_text(target, signature) or "none, it must be given",
+        set_by=set_by,
+    )
+
+
+def _lines(explanation: Explanation) -> list[str]:
+    lines = [f"{explanation.name} ({explanation.kind})"]
+    if explanation.kind in ("class", "function"):
+        lines += [f"    {line}".rstrip() for line in explanation.text.splitlines()]
+    else:
+        for line in explanation.text.splitlines():
+            lines += wrapped(line, first="    ")
+    if explanation.default is not None:
+        lines += wrapped(explanation.default, first="  default: ", other="    ")
+    if explanation.parameters:
+        lines.append("  defaults:")
+        for name, (default, _) in explanation.parameters.items():
+            text = "none, it must be given" if default is None else default
+            lines += wrapped(f"{name} = {text}", first="    ", other="      ")
+    for title, items in (("used by", explanation.used_by), ("set by", explanation.set_by)):
+        if items:
+            lines.append(f"  {title}:")
+            for item in items:
+                lines += wrapped(item, first="    ", other="      ")
+    return lines

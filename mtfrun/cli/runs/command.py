@@ -1,0 +1,61 @@
+"""The command `runs`. Without TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.runs.summary import RunSummary, differing, find_runs, summary_of
+from mtfrun.cli.runs.tables import as_json, error_lines, metric_of, runs_table
+from mtfrun.cli.terminal.table import terminal_columns
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.metric_order import is_lower_better
+
+
+def runs(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    """Prints a table of the runs at and below a directory, or a JSON array."""
+    above = RunDirectory(flags.directory)
+    above.require()
+    directory = pathlib.Path(above.path)
+    summaries = []
+    for path in find_runs(directory):
+        relative = path.relative_to(directory).as_posix()
+        summaries.append(summary_of(path, directory.name if relative == "." else relative))
+    if not summaries:
+        raise UsageError(f"{directory} has no run directory: name one, or a directory above some")
+    metric = metric_of(summaries, flags.metric)
+    varied = differing(summaries)
+    summaries.sort(key=_sort_key(flags.sort or "metric", metric))
+    if flags.json:
+        print(json.dumps([as_json(summary, varied) for summary in summaries], allow_nan=False))
+        return 0
+    for line in runs_table(summaries, varied, metric, terminal_columns()):
+        print(line)
+    for line in error_lines(summaries):
+        print(line)
+    return 0
+
+
+def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
+    """Returns the key of an order: the best, newest and fastest runs come first."""
+
+    def by_metric(summary: RunSummary) -> tuple[bool, float, str]:
+        best = summary.best(metric)
+        value = math.nan if best is None else best.metrics[metric]
+        sign = 1.0 if is_lower_better(metric) else -1.0
+        return math.isnan(value), sign * value if math.isfinite(value) else 0.0, summary.name
+
+    keys: dict[str, Callable[[RunSummary], Any]] = {
+        "metric": by_metric,
+        "name": lambda s: s.name,
+        "state": lambda s: (s.state, s.name),
+        "step": lambda s: (-s.step, s.name),
+        "date": lambda s: (-s.status.time if s.status else 0.0, s.name),
+        "speed": lambda s: (-(s.status.speed or 0.0) if s.status else 0.0, s.name),
+    }
+    return keys[name]

@@ -1,0 +1,38 @@
+"""The description of a sweep for TensorBoard's HParams page."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtfrun.quiet import quiet_import
+
+
+def describe_sweep(
+    directory: pathlib.Path, runs: Sequence[Mapping[str, str]], metrics: Sequence[str]
+) -> None:
+    """Writes which parameters vary, over which values, and which metrics count.
+
+    TensorBoard's library imports TensorFlow, which takes seconds: this is called once the runs have
+    ended. Until then the page has what each run says of itself.
+
+    Args:
+      directory: has the directories of the runs.
+      runs: the values of the parameters that vary, as gin writes them, by name.
+      metrics: of the evaluations, the most important one first.
+    """
+    with quiet_import():
+        from mtfrun.rundir.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
+
+    values = [{name: _python(text) for name, text in run.items()} for run in runs]
+    write_hparams(str(directory), values, [Metric(name, "eval") for name in metrics])
+
+
+def _python(text: str) -> Any:
+    """Returns a value as a run records it: references remain texts."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,93 @@
+"""The record of a sweep in its directory, which says whether a command goes on with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from mtfrun.cli.errors import UsageError
+from mtfrun.cli.sweep.grid import Grid
+from mtfrun.rundir import atomic_write
+from mtfrun.rundir.regular_files import read_regular_text
+
+NAME = "sweep.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRecord:
+    """What all runs of a sweep share, and what varies.
+
+    Attributes:
+      files: the gin files.
+      fixed: values by the name of the binding.
+      varied: alternatives by the name of the binding.
+    """
+
+    files: Sequence[str]
+    fixed: Mapping[str, str]
+    varied: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, files: Sequence[str], grid: Grid) -> SweepRecord:
+        """Returns the record of a command line."""
+        varied = {v.name: list(v.values) for v in grid.varied}
+        return cls(list(files), dict(grid.fixed), varied)
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> SweepRecord | None:
+        """Returns the record in a directory; None without one.
+
+        Raises:
+          UsageError: it cannot be read.
+        """
+        path = directory / NAME
+        try:
+            return cls(**json.loads(read_regular_text(path)))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(
+                f"{path} is no record of a sweep ({error}): name another --model_dir"
+            ) from error
+
+    def write(self, directory: pathlib.Path) -> None:
+        """Writes the record."""
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def continued(self, command: SweepRecord, directory: pathlib.Path) -> SweepRecord:
+        """Returns the record of a sweep that a command goes on with; it may add alternatives.
+
+        Raises:
+          UsageError: something else has changed.
+        """
+        changes = _changes(
+            {**self.fixed, "gin files": _listed(self.files)},
+            {**command.fixed, "gin files": _listed(command.files)},
+        )
+        if self.varied.keys() != command.varied.keys():
+            changes.append(f"varied {_listed(self.varied)} -> {_listed(command.varied)}")
+        if changes:
+            raise UsageError(
+                f"{directory} has the sweep of another command: {'; '.join(changes)}; give that "
+                "command, or name another --model_dir"
+            )
+        varied = {  # in the order of the first command, which the names of runs have
+            name: list(dict.fromkeys([*values, *command.varied[name]]))
+            for name, values in self.varied.items()
+        }
+        return dataclasses.replace(self, varied=varied)
+
+
+def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} {old.get(name, '(none)')} -> {new.get(name, '(none)')}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,188 @@
+"""The processes that train the runs of a sweep, a few at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mtfrun.cli.launch.gpus import gpus_of_process
+from mtfrun.cli.launch.launched import environment_of_child
+from mtfrun.cli.runs.summary import summary_of
+from mtfrun.cli.sweep.display import Display
+from mtfrun.cli.terminal.table import number_text
+from mtfrun.rundir import RunRecord
+
+PROGRAM = (sys.executable, "-m", "mtfrun")
+
+LOG = "sweep.log"
+"""The file in a run directory with the output of its trainings."""
+
+_POLL_SECS = 0.2
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ERROR = "mtfrun: error: "
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run to be trained.
+
+    Attributes:
+      number: in the sweep, from 1.
+      name: for the display.
+      directory: of the run.
+      arguments: of `mtfrun`: "train" and its flags.
+    """
+
+    number: int
+    name: str
+    directory: pathlib.Path
+    arguments: Sequence[str]
+
+
+class _Child(NamedTuple):
+    """A run that is trained.
+
+    Attributes:
+      run: the run.
+      process: that trains it.
+      start: where its output begins in the log.
+    """
+
+    run: TrainedRun
+    process: subprocess.Popen[bytes]
+    start: int
+
+
+class Trainer:
+    """Trains runs as child processes, at most `jobs` at a time, until all have ended.
+
+    Each has a session of its own: Ctrl-C on a terminal reaches this process alone, which forwards
+    it, so that they save and end; no further run is started then. A second one ends them at once.
+
+    Attributes:
+      signal: the number of the first signal, or None.
+      codes: the exit codes of the runs that have ended, by name.
+      errors: the errors of those that have failed.
+    """
+
+    def __init__(
+        self, jobs: int, display: Display, metric: str, program: Sequence[str] = PROGRAM
+    ) -> None:
+        """Stores the number of runs at a time, the display, its metric, and what starts a run."""
+        self.signal: int | None = None
+        self.codes: dict[str, int] = {}
+        self.errors: dict[str, str] = {}
+        self._jobs = jobs
+        self._display = display
+        self._metric = metric
+        self._program = program
+        self._slots: dict[int, _Child] = {}
+
+    def train(self, runs: Sequence[TrainedRun]) -> None:
+        """Trains all runs; those that fail do not end the others."""
+        waiting = list(runs)
+        with self._signals_forwarded():
+            try:
+                while waiting or self._slots:
+                    while waiting and len(self._slots) < self._jobs and self.signal is None:
+                        self._start(waiting.pop(0))
+                    if self.signal is not None:
+                        waiting.clear()
+                    time.sleep(_POLL_SECS)
+                    self._poll()
+            finally:
+                for child in self._slots.values():  # after an error of this program
+                    child.process.terminate()
+
+    def was_stopped(self, name: str) -> bool:
+        """Returns whether a run has ended because of a signal to this process."""
+        return self.signal is not None and self.codes.get(name) == 128 + self.signal
+
+    def _start(self, run: TrainedRun) -> None:
+        slot = next(i for i in range(self._jobs) if i not in self._slots)
+        run.directory.mkdir(parents=True, exist_ok=True)
+        command = [*self._program, *run.arguments]
+        environment = {
+            **os.environ,
+            **environment_of_child(["mtfrun", *run.arguments]),
+            **gpus_of_process(slot, self._jobs, os.environ),
+        }
+        with (run.directory / LOG).open("ab") as log:
+            start = log.tell()
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._slots[slot] = _Child(run, process, start)
+        if self.signal is not None:  # it came between the two lines above
+            process.send_signal(self.signal)
+        self._display.started(run.number, run.name)
+
+    def _poll(self) -> None:
+        """Shows how far the runs are, and frees the slots of those that have ended."""
+        for slot, child in list(self._slots.items()):
+            run, code = child.run, child.process.poll()
+            if code is None:
+                status = RunRecord(run.directory).status()
+                if status is not None and status.state == "running":
+                    self._display.advanced(run.name, status)
+                continue
+            del self._slots[slot]
+            self.codes[run.name] = code if code >= 0 else 128 - code
+            self._display.ended(run.number, run.name, self._outcome(child, code))
+
+    def _outcome(self, child: _Child, code: int) -> str:
+        """Returns how a run has ended, as a line."""
+        run = child.run
+        summary = summary_of(run.directory, run.name)
+        if code == 0:
+            last = summary.last(self._metric)
+            return f"finished, step {summary.step}, {self._metric} {number_text(last)}"
+        if self.was_stopped(run.name):
+            is_saved = summary.state == "stopped"
+            return f"stopped and saved at step {summary.step}" if is_saved else "stopped"
+        how = f"ended with exit code {code}" if code > 0 else f"ended by signal {-code}"
+        error = self.errors[run.name] = _last_error(run.directory / LOG, child.start) or how
+        return f"failed: {error.partition('; ')[0]} (all of its output: {run.directory / LOG})"
+
+    @contextlib.contextmanager
+    def _signals_forwarded(self) -> Iterator[None]:
+        """Forwards signals to the runs; one that is ignored, as with `nohup`, remains so."""
+
+        def forward(number: int, _frame: object) -> None:
+            if self.signal is None and self._slots:
+                self._display.note(
+                    "mtfrun: the runs finish their step, save and end; again to end them at once"
+                )
+            self.signal = self.signal or number
+            for child in self._slots.values():
+                child.process.send_signal(number)
+
+        numbers = [n for n in _FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
+        former = {number: signal.signal(number, forward) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def _last_error(log: pathlib.Path, start: int) -> str | None:
+    """Returns the last error in a log from a position on; None without one."""
+    with contextlib.suppress(OSError):
+        text = log.read_bytes()[start:].decode("utf-8", "replace")
+        errors = [line for line in text.splitlines() if line.startswith(_ERROR)]
+        return errors[-1].removeprefix(_ERROR) if errors else None
+    return None

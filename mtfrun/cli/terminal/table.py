@@ -1,0 +1,116 @@
+"""Tables of text that fit the terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+
+# Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
+_NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")
+_GAP = "  "
+# A column of text is cut down to so many characters before others are left out.
+_LEAST_WIDTH = 40
+
+
+def terminal_columns() -> int | None:
+    """Returns the columns of the terminal of standard output; None for a file or pipe.
+
+    The variable COLUMNS sets them for those too.
+    """
+    if (sys.stdout is not None and sys.stdout.isatty()) or os.environ.get(
+        "COLUMNS", ""
+    ).isdecimal():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def table_lines(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], columns: int | None
+) -> list[str]:
+    """Returns a heading and a line for every row, in aligned columns.
+
+    Columns of numbers stand to the right. In a narrow terminal the longest texts are cut, paths of
+    variables at their start, then the last columns are left out, which a last line says.
+
+    Args:
+      headings: of the columns, the most important ones first.
+      rows: texts, one for each heading.
+      columns: of the terminal; None for any number.
+    """
+    cells = [list(headings), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    most = columns or sum(widths) + len(_GAP) * len(widths)
+    while _total(widths) > most and max(widths) > _LEAST_WIDTH:
+        widest = widths.index(max(widths))
+        widths[widest] = max(_LEAST_WIDTH, widths[widest] - (_total(widths) - most))
+    shown = len(widths)
+    while shown > 1 and _total(widths[:shown]) > most:
+        shown -= 1
+    to_the_right = [all(_NUMBER.fullmatch(row[i]) for row in rows) for i in range(shown)]
+    lines = []
+    for row in cells:
+        texts = [shortened(text, width) for text, width in zip(row[:shown], widths, strict=False)]
+        aligned = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(texts, widths, to_the_right, strict=False)
+        ]
+        lines.append(_GAP.join(aligned).rstrip())
+    if shown < len(widths):
+        left_out = ", ".join(headings[shown:])
+        lines.append(shortened(f"(too narrow for: {left_out})", most))
+    return lines
+
+
+def shortened(text: str, width: int) -> str:
+    """Returns a text of at most so many characters, with an ellipsis where some are missing.
+
+    Of a path the end remains, of other texts both ends.
+
+    Examples:
+      >>> shortened("blocks/0/norm/scale", 14), shortened("a long sentence", 8)
+      ('…/0/norm/scale', 'a l…ence')
+    """
+    if len(text) <= width:
+        return text
+    end = width - 1 if "/" in text else width // 2
+    return f"{text[: width - end - 1]}…{text[len(text) - end :]}"
+
+
+def number_text(value: float) -> str:
+    """Returns a metric with four decimals or digits.
+
+    Examples:
+      >>> number_text(2.30259), number_text(0.00001234), number_text(123456.7)
+      ('2.3026', '1.234e-05', '123457')
+    """
+    if value and abs(value) < 1e-3:
+        return f"{value:.3e}"
+    return f"{value:.0f}" if abs(value) >= 1e5 else f"{value:.4f}"
+
+
+def bytes_text(count: int) -> str:
+    """Returns a size with a unit.
+
+    Examples:
+      >>> bytes_text(999), bytes_text(2_340_000)
+      ('999 B', '2.3 MB')
+    """
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def time_text(secs: float) -> str:
+    """Returns a time since 1970 as "2026-11-26 13:05", in the local time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(secs))
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)

@@ -1,0 +1,179 @@
+"""The lines in which two recorded configurations differ. Nothing is imported that they name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
+
+# The parameters of classes that the program calls, whose values make the variables of a part of a
+# checkpoint. A part is explained by the first entry that has changed.
+_SOURCES = {
+    "model": (("Experiment.model",), ("Experiment.data",)),
+    "optimizer": (("Training.optimizer", "Training.frozen"),),
+    "averages": (("Training.average_decay",),),
+}
+# Parameters on which no variable depends, and so nothing below them.
+_WITHOUT_VARIABLES = ("learning_rate",)
+# How many changes a line names.
+_MOST_CHANGES = 4
+_LONGEST_VALUE = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A binding whose value differs.
+
+    Attributes:
+      name: of the macro or parameter, as a gin file has it.
+      old, new: its values as gin writes them; None where it has none.
+    """
+
+    name: str
+    old: str | None
+    new: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} {_short(self.old)} -> {_short(self.new)}"
+
+
+def values_of(text: str) -> dict[str, str]:
+    """Returns the values in a recorded configuration by the names of its bindings.
+
+    Examples:
+      >>> values_of("optim.Adam.learning_rate = %LEARNING_RATE")
+      {'optim.Adam.learning_rate': '%LEARNING_RATE'}
+
+    Raises:
+      ConfigError: it is no gin file.
+    """
+    return {binding.name: gin_text(binding.value) for binding in _bindings(text)}
+
+
+def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
+    """Returns what differs between two results of `values_of`."""
+    return [
+        Change(name, old.get(name), new.get(name))
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> list[Change]:
+    """Returns what may explain that a model has other variables than it had.
+
+    Args:
+      old_text, new_text: recorded configurations.
+      parts: of the checkpoint, whose variables differ: "model", "optimizer", "averages".
+    """
+    old, new = _bindings(old_text), _bindings(new_text)
+    changed = [
+        change
+        for change in changes(values_of(old_text), values_of(new_text))
+        # Rates do not change variables, whatever else they do.
+        if not (_is_fraction(change.old) and _is_fraction(change.new))
+    ]
+    explaining: dict[str, Change] = {}
+    for part in parts:
+        for sources in _SOURCES.get(part, ()):
+            names = _names_below(old, sources) | _names_below(new, sources)
+            found = {change.name: change for change in changed if change.name in names}
+            explaining |= found
+            if found:
+                break
+    return list(explaining.values())
+
+
+def described(found: Sequence[Change], present: Sequence[Binding]) -> str:
+    """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); and 2 more".
+
+    Args:
+      found: the changes.
+      present: the bindings of the new configuration, which have the places.
+    """
+    texts = []
+    for change in found[:_MOST_CHANGES]:
+        # The flag that has set it, and the line of a file that it overrides.
+        own = [binding for binding in present if _is_of(binding, change.name)]
+        places = [b.place for b in own if not b.from_flag][-1:] + [
+            b.place for b in own if b.from_flag
+        ][-1:]
+        where = f" ({', '.join(places)})" if places else ""
+        texts.append(f"{change}{where}")
+    if len(found) > _MOST_CHANGES:
+        texts.append(f"and {len(found) - _MOST_CHANGES} more")
+    return "; ".join(texts)
+
+
+def gin_text(value: Any) -> str:
+    """Returns a value of a binding as gin writes it."""
+    if isinstance(value, Reference):
+        if value.selector == MACRO:
+            return f"%{value.scopes[-1]}"
+        return "@" + "/".join([*value.scopes, value.selector]) + "()" * value.called
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{gin_text(k)}: {gin_text(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(gin_text, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(gin_text, value))}{',' * (len(value) == 1)})"
+    return repr(value)
+
+
+def _bindings(text: str) -> list[Binding]:
+    statements = Statements()
+    statements.add_text(text)
+    return statements.bindings
+
+
+def _names_below(bindings: Sequence[Binding], sources: Sequence[str]) -> set[str]:
+    """Returns the names of parameters, and of all bindings that their values refer to."""
+    below: dict[str, list[Binding]] = {}  # by the name of a macro, or of a class without its module
+    for binding in bindings:
+        key = binding.scope if binding.selector == MACRO else _last(binding.selector)
+        below.setdefault(key, []).append(binding)
+    queue = [b for b in bindings if any(b.name.endswith(source) for source in sources)]
+    names: set[str] = set()
+    while queue:
+        binding = queue.pop()
+        if binding.name in names or binding.parameter in _WITHOUT_VARIABLES:
+            continue
+        names.add(binding.name)
+        for target in _targets(binding):
+            queue += below.get(target, [])
+    return names
+
+
+def _targets(binding: Binding) -> Iterator[str]:
+    for reference in binding.references():
+        is_macro = reference.selector == MACRO
+        yield reference.scopes[-1] if is_macro else _last(reference.selector)
+
+
+def _is_of(binding: Binding, name: str) -> bool:
+    """Returns whether a binding of a user is that of a name, which may have more of the module."""
+    return name == binding.name or (
+        binding.selector != MACRO
+        and name.endswith(f"{_last(binding.selector)}.{binding.parameter}")
+        and name.startswith(f"{binding.scope}/" * bool(binding.scope))
+    )
+
+
+def _last(selector: str) -> str:
+    return selector.rpartition(".")[2]
+
+
+def _is_fraction(text: str | None) -> bool:
+    """Returns whether a value is a number with a fraction."""
+    try:
+        return text is not None and not float(text).is_integer()
+    except ValueError:
+        return False
+
+
+def _short(text: str | None) -> str:
+    if text is None:
+        return "(default)"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

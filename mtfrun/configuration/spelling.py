@@ -1,0 +1,100 @@
+"""The spelling of gin's values, which is Python's, for what users of other programs type."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+
+# Other languages' names of Python's constants.
+_CONSTANTS = {
+    **dict.fromkeys(("true", "yes", "on"), "True"),
+    **dict.fromkeys(("false", "no", "off"), "False"),
+    **dict.fromkeys(("null", "none", "nil"), "None"),
+}
+_CALL = re.compile(r"@?([A-Za-z_][\w./]*)\(\)")
+_SAFE_IN_A_SHELL = re.compile(r"[\w@%.:,/+=-]+", re.ASCII)
+_FLAG = re.compile(r"(--gin\.|--gin_param=|--gin_bindings=|)([^=]*?)( *= *)(.*)", re.DOTALL)
+
+
+def gin_spelling(text: str) -> str | None:
+    """Returns the gin value that a text seems to mean; None for an open bracket.
+
+    Examples:
+      >>> [gin_spelling(text) for text in ("true", "3", "test", "a,b", "[1,b]", "Adam()")]
+      ['True', '3', "'test'", "['a', 'b']", "[1, 'b']", '@Adam()']
+      >>> gin_spelling("data:2,model:2")
+      "'data:2,model:2'"
+    """
+    text = text.strip()
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
+    if text.startswith(("@", "%")):
+        return text
+    if (call := _CALL.fullmatch(text)) is not None:
+        return f"@{call[1]}()"
+    if _is_literal(text) and "," not in text:
+        return text
+    if text[:1] + text[-1:] in ("[]", "()"):
+        return _list_spelling(text[1:-1])
+    if any(text.count(left) != text.count(right) for left, right in ("[]", "()", "{}")):
+        return None
+    # The axes of meshes and the rules of layouts are texts with commas.
+    if "," in text and not re.search(r"[:;{}\[\]()]", text):
+        return _list_spelling(text)
+    return text if _is_literal(text) else repr(text)
+
+
+def _list_spelling(items: str) -> str | None:
+    """Returns the list of items that are separated by commas, without lists among them."""
+    if re.search(r"[\[\](){}'\"]", items):
+        return f"[{items}]" if _is_literal(f"[{items}]") else None
+    spelled = [gin_spelling(item) for item in items.split(",") if item.strip()]
+    return None if None in spelled else f"[{', '.join(map(str, spelled))}]"
+
+
+def gin_flag(name: str, text: str) -> str | None:
+    r"""Returns the flag that gives a macro or a parameter what a text seems to mean.
+
+    It can be pasted into a shell; None where the text cannot be understood.
+
+    Examples:
+      >>> gin_flag("SEED", "1"), gin_flag("EVAL_SPLIT", "test")
+      ('--gin.SEED=1', '--gin.EVAL_SPLIT="\'test\'"')
+    """
+    value = gin_spelling(text)
+    return None if value is None else f"--gin.{name}={_in_shell(value)}"
+
+
+def better_flag(flag: str) -> str | None:
+    r"""Returns a flag whose value gin cannot read as it seems to be meant, None if it is unclear.
+
+    Examples:
+      >>> better_flag("--gin.USE_AVERAGES=true"), better_flag("--gin_param=Adam.beta1 = a,b")
+      ('--gin.USE_AVERAGES=True', '--gin_param="Adam.beta1 = [\'a\', \'b\']"')
+    """
+    match = _FLAG.fullmatch(flag)
+    if match is None or not match[2] or match[2].startswith("--"):
+        return None
+    prefix, name, equals, text = match.groups()
+    value = gin_spelling(text)
+    if value is None or value == text.strip():
+        return None
+    if prefix in ("--gin.", ""):
+        return f"{prefix}{name}={_in_shell(value)}"
+    return prefix + _in_shell(f"{name}{equals}{value}")
+
+
+def _in_shell(text: str) -> str:
+    """Returns a text in quotes, where a shell needs them."""
+    if _SAFE_IN_A_SHELL.fullmatch(text):
+        return text
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
+
+
+def _is_literal(text: str) -> bool:
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True

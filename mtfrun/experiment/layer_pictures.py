@@ -1,0 +1,152 @@
+"""Pictures of what the layers of a Transformer do with a text: attention, experts of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtfrun import mtf, pictures
+from mtfrun.data import INPUTS, TARGETS, TextData
+from mtfrun.errors import InputError
+from mtfrun.experiment.inference import required
+from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
+from mtfrun.layers import Recorded, Recorder
+from mtfrun.models.transformer import SequenceCall, TokenModel
+
+_START = "<s>"  # what the first position of a decoder reads
+_ENCODER = "encoder_stack/"
+_NO_MAPS = (
+    "There are no maps of attention: the weights are never all computed at once. Attention runs in "
+    "blocks (`block_length` below the length), or `length` is split over devices."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPictures(Measurement):
+    """Pictures of what a Transformer does with the first text of a split.
+
+    For each layer of `layers`: the weights of its attention, and, if it is a mixture of experts,
+    the expert that each token visits first. Needs a program of its own, which reads one text.
+
+    Attributes:
+      num_tokens: length of the part of the text that is read; 0 for no pictures.
+      num_attending: how many of these tokens a map of attention has; that of an encoder, whose
+        tokens attend to later ones too, is a part of the whole.
+      num_heads: heads of every layer whose attention is drawn.
+      layers: numbers of the layers, negative ones from the end.
+    """
+
+    num_tokens: int = 0
+    num_attending: int = 20
+    num_heads: int = 2
+    layers: Sequence[int] = (0, -1)
+
+    def __post_init__(self) -> None:
+        for name in ("num_tokens", "num_attending", "num_heads"):
+            if getattr(self, name) < 0:
+                raise InputError(f"LayerPictures.{name}={getattr(self, name)} must be at least 0")
+        if self.num_tokens:
+            remedy = "set LayerPictures.num_tokens to 0"
+            required(self.experiment.data, TextData, "LayerPictures", remedy)
+            required(self.experiment.model, TokenModel, "LayerPictures", remedy)
+
+    def __call__(self, evaluated: Evaluated) -> Measured:
+        """Returns the pictures."""
+        if not self.num_tokens or not evaluated.is_shown:
+            return Measured()
+        recorded = mtf.to_numpy(self._program(self._features))
+        images = {**self._attention(recorded), **self._experts(recorded)}
+        has_maps = recorded.self_attention or recorded.memory_attention
+        return Measured(images=images, texts={} if has_maps else {"attention": _NO_MAPS})
+
+    @functools.cached_property
+    def _program(self) -> Callable[[Mapping[str, mtf.Tensor]], Recorded]:
+        model = required(self.experiment.model, TokenModel, "LayerPictures", "")
+
+        def recorded(features: Mapping[str, mtf.Tensor]) -> Recorded:
+            recorder = Recorder()
+            model.logits(features, SequenceCall(recorder=recorder))
+            return recorder.contents
+
+        return mtf.function(recorded)
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Features [rows, length] of the first text; more rows if the mesh splits a batch."""
+        data = next(iter(self.experiment.data.by_task().values()))
+        rows = self.experiment.rows_for(1)
+        batch = next(iter(data.evaluation(rows, split=self.split)))
+        names = self.experiment.feature_shapes(rows)
+        return {name: np.asarray(batch[name])[:, : self.num_tokens] for name in names}
+
+    @functools.cached_property
+    def _features(self) -> dict[str, mtf.Tensor]:
+        shapes = {
+            name: mtf.Shape([mtf.Dimension("batch", len(x)), mtf.Dimension("length", x.shape[1])])
+            for name, x in self._arrays.items()
+        }
+        mesh = self.experiment.mesh
+        return {n: mtf.import_tf_tensor(mesh, x, shapes[n]) for n, x in self._arrays.items()}
+
+    def _attention(self, recorded: Any) -> dict[str, np.ndarray]:
+        """Returns pictures of attention by tag; `recorded` is a `Recorded` of arrays."""
+        images: dict[str, np.ndarray] = {}
+        for tag, weights in (
+            ("attention", recorded.self_attention),
+            ("attention_to_encoder", recorded.memory_attention),
+        ):
+            for stack in (True, False):  # the encoder's, the decoder's
+                paths = [path for path in weights if path.startswith(_ENCODER) == stack]
+                for path in self._chosen(paths):
+                    queries = self._tokens(INPUTS if stack else TARGETS)
+                    keys = queries if tag == "attention" else self._tokens(INPUTS)
+                    name = f"{tag}/{pictures.layer_name(path)}".replace(" ", "_")
+                    heads = self._heads(weights[path], len(queries), len(keys))
+                    images[name] = pictures.attention_maps(heads, queries, keys)
+        return images
+
+    def _heads(self, weights: np.ndarray, queries: int, keys: int) -> dict[str, np.ndarray]:
+        """Returns the first weights [queries, keys] of the first text, by head."""
+        of_heads = weights.reshape(len(weights), -1, *weights.shape[-2:])[0]
+        return {f"head {i}": x[:queries, :keys] for i, x in enumerate(of_heads[: self.num_heads])}
+
+    def _experts(self, recorded: Any) -> dict[str, np.ndarray]:
+        """Returns pictures of the experts of tokens by tag; see `_attention`."""
+        levels: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+        for stack in (True, False):
+            paths = [path for path in recorded.experts if path.startswith(_ENCODER) == stack]
+            name = INPUTS if stack else TARGETS
+            for path in self._chosen(paths):
+                for level, experts in recorded.experts[path].items():
+                    shape = self.experiment.model.metric_shapes[f"{path}/{level}/load"]
+                    rows = levels.setdefault((f"{level}/{name}", shape.size), {})
+                    rows[pictures.layer_name(path)] = experts.reshape(self._arrays[name].shape)[0]
+        return {
+            f"experts_of_tokens/{tag}".removesuffix("/targets"): pictures.token_experts(
+                self._tokens(tag.split("/")[1], self.num_tokens), of_layers, number
+            )
+            for (tag, number), of_layers in levels.items()
+        }
+
+    def _chosen(self, paths: Sequence[str]) -> list[str]:
+        """Returns the paths of the layers that are drawn."""
+        numbers = {i % len(paths) for i in self.layers if -len(paths) <= i < len(paths)}
+        return [paths[i] for i in sorted(numbers)]
+
+    def _tokens(self, name: str, count: int | None = None) -> list[str]:
+        """Returns the texts of the first ids that the model reads of a feature."""
+        ids = self._arrays[name][0].tolist()
+        vocabulary = self.experiment.data.vocabularies[name]
+        texts = [pictures.visible(vocabulary.token_text(abs(i))) for i in ids]
+        model = required(self.experiment.model, TokenModel, "LayerPictures", "")
+        if name == TARGETS and model.predicts_first_id:
+            # A decoder reads the id before the one that it predicts.
+            texts = [_START, *texts[:-1]]
+            positions = self._arrays.get("targets_position")
+            for i in np.flatnonzero(positions[0] == 0) if positions is not None else []:
+                texts[i] = _START
+        return texts[: self.num_attending if count is None else count]

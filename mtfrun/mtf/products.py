@@ -1,0 +1,77 @@
+"""Counting of the floating point operations of products while a function is traced."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+
+class ProductCount:
+    """Floating point operations of matrix products and convolutions, two for each multiplication.
+
+    They are those of the whole computation, over all devices, however they are split.
+
+    Attributes:
+      by_dtype: their number by the name of the type of the factors.
+    """
+
+    def __init__(self) -> None:
+        self.by_dtype: dict[str, int] = {}
+        self._rounds = 1
+
+    def clear(self) -> None:
+        """Begins again, as a function does that is traced again."""
+        self.by_dtype.clear()
+
+    @property
+    def total(self) -> int:
+        """Those of all types."""
+        return sum(self.by_dtype.values())
+
+    @contextlib.contextmanager
+    def repeated(self, rounds: int) -> Iterator[None]:
+        """Returns a context in which everything counts `rounds` times, as in the body of a loop."""
+        before, self._rounds = self._rounds, self._rounds * rounds
+        try:
+            yield
+        finally:
+            self._rounds = before
+
+    def add(self, flops: int, dtype: tf.DType) -> None:
+        """Adds a product."""
+        self.by_dtype[dtype.name] = self.by_dtype.get(dtype.name, 0) + self._rounds * flops
+
+
+_COUNT: contextvars.ContextVar[ProductCount | None] = contextvars.ContextVar(
+    "product_count", default=None
+)
+
+
+@contextlib.contextmanager
+def counting_products(count: ProductCount | None, rounds: int = 1) -> Iterator[None]:
+    """Returns a context in which products are added to a count when they are traced.
+
+    Each counts `rounds` times. None counts nothing, also where an outer context counts.
+    """
+    token = _COUNT.set(count)
+    try:
+        with contextlib.nullcontext() if count is None else count.repeated(rounds):
+            yield
+    finally:
+        _COUNT.reset(token)
+
+
+def count_product(flops: int, dtype: tf.DType) -> None:
+    """Adds a product to the count of the context, if there is one."""
+    count = _COUNT.get()
+    if count is not None:
+        count.add(flops, dtype)
+
+
+def repeated(rounds: int) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which products count `rounds` times."""
+    count = _COUNT.get()
+    return contextlib.nullcontext() if count is None else count.repeated(rounds)

@@ -1,0 +1,126 @@
+"""Figures whose units are pixels, without matplotlib's global state.
+
+TensorBoard scales every picture to the width of its cards, without smoothing: letters are legible
+in pictures that have this width.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 350
+"""The width of TensorBoard's cards in pixels."""
+
+TEXT = "#222222"
+# Okabe & Ito 2008, "Color universal design": told apart by people with any colour vision.
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#0072B2", "#D55E00", "#999999")
+RIGHT, WRONG = "#0072B2", "#D55E00"
+"""The colours of correct and of incorrect predictions."""
+
+SEQUENTIAL = "cividis"
+"""The colour map of numbers: its lightness grows evenly for people with any colour vision."""
+
+_DPI = 100
+_FONT = "DejaVu Sans"  # comes with matplotlib
+
+
+def points(pixels: float) -> float:
+    """Returns a size in points, which matplotlib counts in."""
+    return pixels * 72 / _DPI
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Returns an empty white figure of so many pixels."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+
+
+def pixel_axes(figure: Figure) -> Axes:
+    """Returns axes over a whole figure whose units are pixels, from the upper left corner."""
+    width, height = (_DPI * inches for inches in figure.get_size_inches())
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    return axes
+
+
+def placed_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Returns axes whose corner and size are pixels, from the upper left corner."""
+    total_width, total_height = (_DPI * inches for inches in figure.get_size_inches())
+    return figure.add_axes(
+        (
+            left / total_width,
+            1.0 - (top + height) / total_height,
+            width / total_width,
+            height / total_height,
+        )
+    )
+
+
+def draw_box(
+    axes: Axes, box: tuple[float, float, float, float], colour: str, name: str | None = None
+) -> None:
+    """Draws a filled rectangle (left, top, width, height); `name` is its id in SVG."""
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+
+    x, y, width, height = box
+    patch = Rectangle((x, y), width, height, facecolor=colour, edgecolor="#666666", lw=0.7)
+    patch.set_gid(name)
+    axes.add_patch(patch)
+
+
+def as_pixels(figure: Figure) -> np.ndarray:
+    """Returns a figure as uint8 [height, width, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    canvas: Any = FigureCanvasAgg(figure)  # without types
+    canvas.draw()
+    return np.array(np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
+def as_svg(figure: Figure) -> str:
+    """Returns a figure as SVG whose texts are texts; the same figure gives the same bytes."""
+    from matplotlib import rc_context  # noqa: PLC0415
+
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtfrun"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def plain(text: str) -> str:
+    """Returns a text as matplotlib shows it unchanged: it would take "$...$" for a formula.
+
+    A character that the font does not have becomes a box.
+    """
+    known = _characters()
+    shown = "".join(c if ord(c) in known else "\N{WHITE SQUARE}" for c in text)
+    return shown.replace("$", r"\$")
+
+
+def shortened(text: str, length: int) -> str:
+    """Returns a text of at most `length` characters, its end replaced by an ellipsis.
+
+    >>> shortened("a name that has no end", 10)
+    'a name th…'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    """Returns the code points that the font has."""
+    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415
+
+    return frozenset(get_font(findfont(_FONT)).get_charmap())

@@ -1,0 +1,166 @@
+"""What a training says about itself in its run directory, to be read without TensorFlow.
+
+`status.json` is replaced every few seconds and at the end; `evaluations.jsonl` gets a line with
+every evaluation. TensorBoard's files have the same numbers and more, and take seconds to read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+from absl import logging
+
+from mtfrun.rundir.atomic import atomic_write
+from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.regular_files import read_regular_text
+
+State = Literal["running", "finished", "stopped", "failed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """The state of a training when it was written.
+
+    Attributes:
+      state: "running"; "finished"; "stopped" by a signal, after a save; "failed" by an error.
+      step: finished steps.
+      train_steps: the step at which training ends.
+      values: the newest point of the curves, by tag; NaN for what is not finite.
+      speed: units of data a second; None before it is known.
+      unit: what `speed` counts, such as "tok".
+      error: the line of the error of a failed training.
+      time: when it was written, in seconds since 1970.
+    """
+
+    state: State
+    step: int
+    train_steps: int
+    values: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    speed: float | None = None
+    unit: str = ""
+    error: str | None = None
+    time: float = dataclasses.field(default_factory=time.time)
+
+
+class Evaluated(NamedTuple):
+    """The result of an evaluation during training.
+
+    Attributes:
+      step: finished steps.
+      metrics: by name; NaN for what is not finite.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+class RunRecord:
+    """The two files of one run directory. Only the holder of the run's lock may write.
+
+    A failure to write is a warning, once: a run is worth more than its record.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """Stores the directory; nothing is read or created."""
+        self._status_path = pathlib.Path(directory, "status.json")
+        self._evaluations_path = pathlib.Path(directory, "evaluations.jsonl")
+        self._has_warned = False
+
+    def write_status(self, status: Status) -> None:
+        """Replaces the status."""
+        fields = {**dataclasses.asdict(status), "values": _as_json(status.values)}
+        try:
+            atomic_write(self._status_path, json.dumps(fields, indent=1) + "\n")
+        except RunDirError as error:
+            self._warn(error)
+
+    def add_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends the metrics of an evaluation."""
+        line = json.dumps({"step": step, **_as_json(metrics)}) + "\n"
+        try:
+            with self._evaluations_path.open("ab") as file:
+                # A process that was killed may have left a part of a line.
+                file.write(
+                    line.encode() if _ends_line(self._evaluations_path) else b"\n" + line.encode()
+                )
+        except OSError as error:
+            self._warn(error)
+
+    def status(self) -> Status | None:
+        """Returns the newest status; None without one that can be read."""
+        try:
+            fields = json.loads(read_regular_text(self._status_path))
+            status = Status(**{**fields, "values": _from_json(fields["values"])})
+            is_valid = status.state in get_args(State) and all(
+                isinstance(number, int) for number in (status.step, status.train_steps)
+            )
+            return status if is_valid else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def evaluations(self) -> list[Evaluated]:
+        """Returns the evaluations by ascending step; lines that cannot be read are left out.
+
+        Of a training that went on from an older checkpoint, later lines replace those of their step
+        and of later steps.
+        """
+        try:
+            lines = read_regular_text(self._evaluations_path).splitlines()
+        except (OSError, UnicodeDecodeError):
+            return []
+        evaluations: list[Evaluated] = []
+        for line in lines:
+            evaluated = _parsed(line)
+            if evaluated is not None:
+                while evaluations and evaluations[-1].step >= evaluated.step:
+                    evaluations.pop()
+                evaluations.append(evaluated)
+        return evaluations
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
+            logging.warning("cannot record the state of the run: %s", reason(error))
+            self._has_warned = True
+
+
+def best_of(
+    evaluations: Sequence[Evaluated], metric: str, *, is_lower_better: bool
+) -> Evaluated | None:
+    """Returns the first evaluation with the best finite value of a metric; None without any."""
+    finite = [e for e in evaluations if math.isfinite(e.metrics.get(metric, math.nan))]
+    choose = min if is_lower_better else max
+    return choose(finite, key=lambda e: e.metrics[metric], default=None)
+
+
+def _ends_line(path: pathlib.Path) -> bool:
+    """Returns whether a file is empty or ends in a line end."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _parsed(line: str) -> Evaluated | None:
+    try:
+        fields = json.loads(line)
+        step = fields.pop("step")
+        return Evaluated(step, _from_json(fields)) if isinstance(step, int) else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _as_json(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Returns numbers as JSON has them: null for what is not finite."""
+    return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
+
+
+def _from_json(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: math.nan if x is None else float(x) for name, x in values.items()}

@@ -1,0 +1,98 @@
+"""The memory that a run takes, and the floating point operations that it does a second."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import resource
+import socket
+import sys
+import time
+
+import tensorflow as tf
+
+from mtfrun import mtf, processes
+
+HOST_MEMORY = "perf/host_memory_gb"
+DEVICE_MEMORY = "perf/device_memory_gb"
+DEVICE_MEMORY_PEAK = "perf/device_memory_peak_gb"
+MODEL_SPEED = "perf/model_tflop_per_sec"
+PEAK_FRACTION = "perf/peak_fraction"
+
+# The backward pass has two products for each one of the forward pass.
+_PASSES = 3
+_GB, _TERA = 1e9, 1e12
+# Rows of the square matrices by which the peak is measured, and the number of products; the fastest
+# counts, for other programs only add time.
+_ROWS_CPU, _ROWS_ACCELERATOR, _PRODUCTS = 1024, 4096, 4
+
+
+class Machine:
+    """Measures what a run takes of its machine. Of several processes all make one.
+
+    Args:
+      mesh: of the model.
+      products: those of a forward pass, once the step has been traced.
+    """
+
+    def __init__(self, mesh: mtf.Mesh, products: mtf.ProductCount):
+        self._mesh = mesh
+        self._products = products
+        hosts = len(set(processes.gather(socket.gethostname(), "host")))
+        # Simulated devices share the processor of their host.
+        self._units = hosts if mesh.is_on_cpu else mesh.size
+
+    def memory(self) -> dict[str, float]:
+        """Returns the memory in use by tag, in 10^9 bytes; of accelerators that of the first."""
+        values = {HOST_MEMORY: _resident_bytes() / _GB}
+        if not self._mesh.is_on_cpu:
+            device = tf.config.experimental.get_memory_info(self._mesh.devices[0])
+            values[DEVICE_MEMORY] = device["current"] / _GB
+            values[DEVICE_MEMORY_PEAK] = device["peak"] / _GB
+        return values
+
+    def speed(self, steps_per_sec: float) -> dict[str, float]:
+        """Returns the model's operations a second by tag, and their share of the peak.
+
+        The products of the forward pass times three: for a Transformer the 6 N + 12 L H Q T
+        operations a token of Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B,
+        which do not depend on rematerialisation. The peak is that of products of square matrices of
+        the type that most of the model's products have, on all devices; it is measured once.
+        Nothing is returned for a model without products, and no share in other processes than the
+        first.
+        """
+        if not self._products.total:
+            return {}
+        per_sec = _PASSES * self._products.total * steps_per_sec
+        values = {MODEL_SPEED: per_sec / _TERA}
+        if processes.is_first():
+            by_dtype = self._products.by_dtype
+            dtype = max(by_dtype, key=by_dtype.__getitem__)
+            rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR
+            peak = self._units * _products_per_sec(self._mesh.devices[0], dtype, rows)
+            values[PEAK_FRACTION] = per_sec / peak
+        return values
+
+
+@functools.cache
+def _products_per_sec(device: str, dtype: str, rows: int) -> float:
+    """Returns the floating point operations a second of products of square matrices."""
+    with tf.device(device):
+        x = tf.fill([rows, rows], tf.constant(1.0 / rows, dtype))
+        secs = []
+        for _ in range(_PRODUCTS):
+            start = time.perf_counter()
+            # A number that depends on all of it, so that the device has finished.
+            tf.reduce_sum(tf.matmul(x, x)[0]).numpy()
+            secs.append(time.perf_counter() - start)
+    return 2.0 * rows**3 / max(min(secs), 1e-9)
+
+
+def _resident_bytes() -> int:
+    """Returns the memory of this process; where the system does not tell, the most so far."""
+    statm = pathlib.Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

@@ -1,0 +1,93 @@
+"""Norms of gradients, parameters and updates, whole and by module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+
+# The norm of all gradients together before clipping, which every step computes.
+GRADIENT = "norm/gradient"
+_KINDS = ("gradient", "parameter", "update")
+
+
+class Norms:
+    """Computes norms on the devices, at the steps whose point of the curves has them.
+
+    A norm is the root of the sum of the squares of all entries of the trained variables: of their
+    gradients before clipping, of their values before the step, and of the differences that the
+    step makes. A module is the first part of a variable's path, such as "embedding" or "decoder".
+    Every device squares the entries that it holds; only sums are exchanged.
+
+    Args:
+      paths: of the trained variables.
+      every_steps: the norms are those of steps whose number is a multiple of it,
+      last_step: and of this step.
+
+    Attributes:
+      dim: the dimension of the results: for every kind of norm its modules.
+    """
+
+    def __init__(self, paths: Iterable[str], every_steps: int, last_step: int):
+        self._paths: dict[str, list[str]] = {}
+        for path in paths:
+            self._paths.setdefault(path.partition("/")[0], []).append(path)
+        self._every_steps = every_steps
+        self._last_step = last_step
+        self.dim = mtf.Dimension("norms", len(_KINDS) * len(self._paths))
+
+    def squares(
+        self,
+        step: mtf.Tensor,
+        gradients: Mapping[str, mtf.Tensor],
+        before: Mapping[str, mtf.Tensor],
+        after: Mapping[str, mtf.Tensor],
+    ) -> mtf.Tensor:
+        """Returns half the sums of squares {norms}, float32; zeros at steps without a point.
+
+        Args:
+          step: finished steps before this one, a scalar.
+          gradients: by path.
+          before: the values of the variables before the step.
+          after: their values after it.
+        """
+
+        def sums() -> mtf.Tensor:
+            updates = {path: _float32(after[path]) - _float32(x) for path, x in before.items()}
+            return mtf.stack(
+                [
+                    mtf.add_n([mtf.l2_loss(_float32(values[path])) for path in paths])
+                    for values in (gradients, before, updates)
+                    for paths in self._paths.values()
+                ],
+                self.dim.name,
+            )
+
+        finished = step + 1
+        is_point = mtf.logical_or(
+            mtf.equal(finished % self._every_steps, 0), mtf.equal(finished, self._last_step)
+        )
+        squares: mtf.Tensor = mtf.cond(is_point, sums, lambda: mtf.zeros(step.mesh, [self.dim]))
+        return squares
+
+    def by_tag(self, squares: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the norms [steps] by tag from `squares` [steps, norms] of several steps.
+
+        Without the one of all gradients, which every step has; a model of one module has no others.
+        """
+        by_kind = np.reshape(squares, [len(squares), len(_KINDS), len(self._paths)])
+        tags: dict[str, np.ndarray] = {}
+        for k, kind in enumerate(_KINDS):
+            if f"norm/{kind}" != GRADIENT:
+                tags[f"norm/{kind}"] = np.sqrt(2.0 * by_kind[:, k].sum(axis=-1))
+            if len(self._paths) > 1:
+                for m, module in enumerate(self._paths):
+                    tags[f"norm/{kind}/{module}"] = np.sqrt(2.0 * by_kind[:, k, m])
+        return tags
+
+
+def _float32(x: mtf.Tensor) -> mtf.Tensor:
+    return mtf.cast(x, tf.float32)

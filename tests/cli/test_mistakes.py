@@ -1,0 +1,224 @@
+"""Sixty mistakes that people make: each is answered with one line that has the remedy.
+
+Every row is a command line in a process of its own, as a user starts it, and a pattern of the
+remedy. The exit code is 2, nothing is printed on standard output, and nothing is left behind. The
+CPU time of the process is limited, which other programs on the machine hardly change; the time on
+the clock is that of any test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import sys
+import tempfile
+
+import pytest
+
+from tests.cli.command import ROOT, environment
+
+# CPU seconds of all threads: the import of TensorFlow takes about 5 of them.
+QUICK_CPU_SECS, CPU_SECS = 5.0, 12.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """A command line, and the remedy that is expected.
+
+    Attributes:
+      typed: what follows "mtfrun"; QUICK, NEW and others are replaced, see `_replaced`.
+      remedy: a regular expression that the line has.
+      quick: whether it is answered without TensorFlow.
+      in_default_suite: whether it is tested in every test run.
+    """
+
+    typed: str
+    remedy: str
+    quick: bool = True
+    in_default_suite: bool = False
+
+
+def _slow(typed: str, remedy: str, *, in_default_suite: bool = False) -> Mistake:
+    return Mistake(typed, remedy, quick=False, in_default_suite=in_default_suite)
+
+
+def _default(typed: str, remedy: str) -> Mistake:
+    return Mistake(typed, remedy, in_default_suite=True)
+
+
+COMMANDS = [
+    _default("trian QUICK NEW", "did you mean 'train'"),
+    Mistake("data sohw QUICK", "did you mean 'data show'"),
+    Mistake("QUICK NEW", "write mtfrun train --gin_file=runs/quickstart.gin --model_dir="),
+    _default("train runs/quickstart.gin NEW", "write --gin_file=runs/quickstart.gin"),
+    Mistake("runs/quickstart.gin", "write --gin_file=runs/quickstart.gin, after a command"),
+    Mistake("eval RUN", "write --model_dir=RUN"),
+    Mistake("decode --model_dir=RUN 'Once upon'", "write --prompt='Once upon'"),
+    Mistake("launch -n 2 train QUICK NEW", "mtfrun launch -n 2 -- train"),
+    Mistake("train QUICK", "needs a directory for the run: --model_dir="),
+    Mistake("config diff runs/quickstart.gin", "mtfrun config diff runs/quickstart.gin /tmp/run"),
+]
+FLAGS = [
+    _default("train QUICK --modle_dir=/tmp/x", "did you mean '--model_dir'"),
+    Mistake("train QUICK --model-dir=/tmp/x", "write --model_dir"),
+    Mistake("train QUICK --output_dir=/tmp/x", "write --model_dir=/tmp/x"),
+    _default("train QUICK NEW --steps=100", r"--gin\.TRAIN_STEPS=100"),
+    Mistake("train QUICK NEW --lr 0.1", r"--gin\.LEARNING_RATE=0\.1"),
+    Mistake("train QUICK NEW TRAIN_STEPS=100", r"write --gin\.TRAIN_STEPS=100"),
+    Mistake("train QUICK NEW --checkpoint=5", "eval, decode, score.* have it"),
+    Mistake("train QUICK NEW --num_processes=2", r"mtfrun launch -n N -- \.\.\."),
+    Mistake("decode --model_dir=RUN --prompt", r"--prompt needs a value"),
+    Mistake("decode --model_dir=RUN --prompt=x --top_k=many", "--top_k=many: .* a whole number"),
+    Mistake("export --model_dir=RUN --to=/tmp/x --format=onnx", "choose one of huggingface, "),
+    Mistake("eval --model_dir=RUN --checkpoint=last", "neither a step nor latest nor all"),
+]
+OF_T5 = [
+    _default("--run_mode=train QUICK NEW", "mtfrun train --gin_file=runs/quickstart.gin --model_d"),
+    Mistake("train --run_mode=infer --model_dir=RUN", "mtfrun decode --model_dir=RUN"),
+    _default("train QUICK NEW --tpu=local --gcp_project=x", r"leave it out: .*--gin\.MESH_SHAPE="),
+    Mistake("train QUICK NEW --seqio_additional_cache_dirs=/x", r"\$MTFRUN_CACHE_DIR"),
+    Mistake("train NEW --gin_location_prefix=/none --gin_file=m.gin", "searched: .*/none"),
+    _slow("train QUICK NEW --module_import=my_taks", "no module 'my_taks'"),
+    _slow("train QUICK NEW --gin_bindings=TRAIN_STEP=3", "did you mean 'TRAIN_STEPS'"),
+]
+GIN = [
+    _default("train QUICK NEW --gin.TRAIN_STEPS", r"--gin\.TRAIN_STEPS=100"),
+    _slow("train QUICK NEW --gin.TRAIN_STEP=14", "'TRAIN_STEPS'", in_default_suite=True),
+    _slow("train QUICK NEW --gin.FeedForward.dff=3", "did you mean 'd_ff'"),
+    _slow("train QUICK NEW --gin.FeedForwrd.d_ff=3", "did you mean 'FeedForward'"),
+    _slow("train QUICK NEW --gin.USE_AVERAGES=true", r"--gin\.USE_AVERAGES=True$"),
+    _slow("train QUICK NEW --gin.EVAL_SPLIT=test", "--gin\\.EVAL_SPLIT=\"'test'\"$"),
+    _slow("train QUICK NEW --gin.Samples.prompts=a,b", "prompts=\"\\['a', 'b'\\]\"$"),
+    _slow("train QUICK NEW --gin.TRAIN_STEPS=1e4", "must be int; write 10000"),
+    _slow("train QUICK NEW --gin.D_MODEL=[64", "a bracket .* left open"),
+    _slow("train QUICK NEW --gin.Training.optimizer=\"'adam'\"", r"such as @optim\.Adam\(\)"),
+    _slow("train QUICK NEW --gin.Adam.beta1=0.5", "nothing in this configuration refers to Adam"),
+]
+VALUES = [
+    _slow("train QUICK NEW --gin.LEARNING_RATE=-0.1", r"=-0\.1: optim\.Product.*at least 0$"),
+    _slow("train QUICK NEW --gin.D_MODEL=0", r"d_model is 0: it must be at least 1"),
+    _slow("train QUICK NEW --gin.NUM_HEADS=0", r"num_heads is 0: it must be at least 1"),
+    _slow("train QUICK NEW --gin.DROPOUT_RATE=1.0", "dropout_rate is 1.0: .* less than 1"),
+    _slow("train QUICK NEW --gin.BATCH_SIZE=0", "batch_size is 0: it must be at least 1"),
+    _slow("train QUICK NEW --gin.MICROBATCHES=3", "use a multiple of 3"),
+    _default(
+        "decode --model_dir=RUN --prompt=x --temperature=-1", "--temperature=-1.0: .* least 0"
+    ),
+    Mistake("decode --model_dir=RUN --prompt=x --beam_size=0", "--beam_size=0: .*at least 1"),
+]
+FILES_AND_DEVICES = [
+    _default("train --gin_file=runs/quikstart.gin NEW", "did you mean 'runs/quickstart.gin'"),
+    _slow("train --gin_file=BINARY NEW", "no gin file: .* a text such as runs/quickstart.gin"),
+    Mistake("train --gin_file=/tmp NEW", "is a directory: name a file in it"),
+    _slow("train --gin_file=models/lm_tiny.gin NEW", "write --gin_file=defaults.gin before"),
+    _slow("train QUICK --model_dir=gs://b/run", "train in a local or mounted directory"),
+    _slow(
+        "train QUICK NEW --gin.Mesh.devices=\"['GPU:7']\"", "no device 'GPU:7'; this machine has"
+    ),
+    _slow("train QUICK NEW --gin.MESH_SHAPE=\"'data:1,model:3'\"", "use the sizes in brackets"),
+]
+RUNS_AND_DATA = [
+    _slow("eval --model_dir=/tmp/none/at/all", "check its name, or make it with `mtfrun train"),
+    _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 2"),
+    _slow("data show QUICK --split=tset", "did you mean 'test'"),
+    _slow("train --gin_file=runs/digits.gin --gin_file=models/lm_tiny.gin NEW", "or another Exper"),
+    _slow("train QUICK --gin_file=models/resnet20.gin NEW", "--gin_file=data/digits.gin"),
+    _slow("decode --gin_file=runs/digits.gin --prompt=x", "give images with --input=FILE"),
+    _slow("decode --model_dir=RUN --input=photo.png", "give a file with a prompt a line"),
+    _slow("decode --model_dir=RUN --input=RUN/config.gim", "did you mean 'RUN/config.gin'"),
+]
+ALL = [*COMMANDS, *FLAGS, *OF_T5, *GIN, *VALUES, *FILES_AND_DEVICES, *RUNS_AND_DATA]
+
+
+def test_there_are_sixty_mistakes_ten_of_them_in_every_test_run() -> None:
+    assert len({mistake.typed for mistake in ALL}) == len(ALL) >= 60
+    assert 10 <= sum(mistake.in_default_suite for mistake in ALL) <= 12
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(mistake, marks=[] if mistake.in_default_suite else pytest.mark.slow)
+        for mistake in ALL
+    ],
+    ids=[mistake.typed for mistake in ALL],
+)
+def test_a_mistake_is_answered_with_its_remedy(
+    mistake: Mistake, request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> None:
+    words = {"QUICK": "--gin_file=runs/quickstart.gin", "NEW": f"--model_dir={tmp_path}/new"}
+    if "RUN" in mistake.typed:
+        words["RUN"] = str(_run(mistake, request, tmp_path))
+    (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
+    words["BINARY"] = str(tmp_path / "binary.gin")
+
+    process = _process(shlex.split(_replaced(mistake.typed, words)))
+
+    assert process.code == 2, process.stderr
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("mtfrun: error: ") and len(line) < 600
+    assert re.search(_replaced(mistake.remedy, words), line), line
+    assert process.cpu_secs <= (QUICK_CPU_SECS if mistake.quick else CPU_SECS)
+    assert not (tmp_path / "new" / "config.gin").exists()
+
+
+def _run(mistake: Mistake, request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> pathlib.Path:
+    """Returns a run; where its flags are refused without TensorFlow, its directory suffices."""
+    if not mistake.quick:
+        run: pathlib.Path = request.getfixturevalue("language_model_run")
+        return run
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def _replaced(text: str, words: dict[str, str]) -> str:
+    """Returns a text with words in capitals replaced; those of gin's macros are longer."""
+    return re.sub(r"\b[A-Z]+\b", lambda match: words.get(match[0], match[0]), text)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    """A finished process.
+
+    Attributes:
+      code: its exit code.
+      stdout, stderr: what it printed.
+      cpu_secs: user and system time of all its threads.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+    cpu_secs: float
+
+
+def _process(arguments: list[str]) -> _Process:
+    """Returns the finished process `mtfrun ARGUMENTS`, with the CPU time that was its own."""
+    command = [sys.executable, "-m", "mtfrun", *arguments]
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        actions = [
+            (os.POSIX_SPAWN_DUP2, stdout.fileno(), 1),
+            (os.POSIX_SPAWN_DUP2, stderr.fileno(), 2),
+        ]
+        env = {**environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+        pid = os.posix_spawn(
+            sys.executable,
+            command,
+            env,
+            file_actions=actions,
+        )
+        _, status, usage = os.wait4(pid, 0)
+        texts = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return _Process(
+        os.waitstatus_to_exitcode(status),
+        texts[0],
+        texts[1],
+        cpu_secs=usage.ru_utime + usage.ru_stime,
+    )

@@ -1,0 +1,78 @@
+"""Differences of recorded configurations, and those that explain other variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtfrun.configuration.differences import (
+    Change,
+    changes,
+    changes_of_variables,
+    described,
+    values_of,
+)
+from mtfrun.configuration.statements import Statements
+
+CONFIG = """
+D_MODEL = {d_model}
+DROPOUT_RATE = {dropout}
+TRAIN_STEPS = {steps}
+LEARNING_RATE = 0.1
+experiment.Experiment.model = @transformer.DecoderOnly
+experiment.Experiment.data = @data.LanguageModelData()
+experiment.Training.optimizer = @optim.Adafactor()
+experiment.Training.average_decay = {decay}
+transformer.DecoderOnly.stack = @transformer.Stack()
+transformer.Stack.d_model = %D_MODEL
+transformer.Stack.dropout_rate = %DROPOUT_RATE
+optim.Adafactor.learning_rate = @optim.CosineDecay()
+optim.Adafactor.beta1 = {beta1}
+optim.CosineDecay.total_steps = %TRAIN_STEPS
+data.LanguageModelData.length = {length}
+"""
+SAME = {"d_model": 64, "dropout": 0.1, "steps": 10, "decay": None, "beta1": None, "length": 32}
+
+
+def _text(**changed: object) -> str:
+    return CONFIG.format(**{**SAME, **changed})
+
+
+def test_values_are_compared_as_gin_writes_them() -> None:
+    old, new = values_of("A = [1,2]\nB = 'x'\nC = 1"), values_of("A = [1, 2]\nB = 'y'\nD = %A")
+    assert changes(old, new) == [
+        Change("B", "'x'", "'y'"),
+        Change("C", "1", None),
+        Change("D", None, "%A"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "names"),
+    [
+        ("model", {"d_model": 128, "steps": 20}, ["D_MODEL"]),
+        ("model", {"d_model": 128, "dropout": 0.2}, ["D_MODEL"]),
+        ("model", {"length": 64, "steps": 20}, ["data.LanguageModelData.length"]),
+        # The data explain the model only where nothing of its own has changed.
+        ("model", {"length": 64, "d_model": 128}, ["D_MODEL"]),
+        ("optimizer", {"beta1": 0.9, "steps": 20}, ["optim.Adafactor.beta1"]),
+        ("averages", {"decay": 0.99, "d_model": 128}, ["experiment.Training.average_decay"]),
+        ("model", {"steps": 20}, []),
+        ("optimizer", {"steps": 20}, []),
+    ],
+)
+def test_what_makes_the_variables_of_a_part_explains_them(
+    part: str, changed: dict[str, object], names: list[str]
+) -> None:
+    found = changes_of_variables(_text(), _text(**changed), [part])
+    assert [change.name for change in found] == names
+
+
+def test_a_change_is_described_with_its_file_and_its_flag() -> None:
+    statements = Statements()
+    statements.add_text("D_MODEL = 32")
+    statements.add_flag("--gin.D_MODEL=64", "D_MODEL = 64")
+    statements.add_flag("--gin.D_MODEL=128", "D_MODEL = 128")
+    text = described([Change("D_MODEL", "64", "128")], statements.bindings)
+    assert text == "D_MODEL 64 -> 128 (configuration, --gin.D_MODEL=128)"
+    many = [Change(f"X{i}", "1", None) for i in range(6)]
+    assert described(many, []).endswith("X3 1 -> (default); and 2 more")
