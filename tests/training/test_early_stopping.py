@@ -84,7 +84,7 @@ def test_a_metric_that_is_not_measured_is_an_error(tmp_path: pathlib.Path) -> No
 def test_settings_are_checked() -> None:
     for settings in ({"patience": 0}, {"min_delta": -1.0}, {"mode": "best"}):
         with pytest.raises(InputError, match="EarlyStopping"):
-            EarlyStopping(**settings)  # type: ignore[arg-type]
+            EarlyStopping(**settings)
     with pytest.raises(InputError, match="max_hours is 0"):
         MaxHours(0)
 
