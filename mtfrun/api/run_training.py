@@ -36,11 +36,13 @@ class TrainChoices:
       accept_changes: go on although the data or the configuration have changed since the
         checkpoint.
       profile: record a trace of some steps.
+      max_hours: after which training saves and ends; None for no limit.
     """
 
     restart: bool = False
     accept_changes: bool = False
     profile: bool = False
+    max_hours: float | None = None
 
 
 class Prepared(NamedTuple):
@@ -137,6 +139,7 @@ def run_training(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
             profile=choices.profile,
+            max_hours=choices.max_hours,
             accept_changes=choices.accept_changes,
             numbers=prepared.numbers,
         )

@@ -62,7 +62,7 @@ def _export_hugging_face(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
     origin = origin_of_run(run, flags.gin_allow_imports)
-    export_folder(directory, values_of_run(run, _step(flags)).values, origin, _max_bytes(flags))
+    export_folder(directory, values_of_run(run, flags.checkpoint).values, origin, _max_bytes(flags))
 
 
 def _export_saved_model(
@@ -70,7 +70,7 @@ def _export_saved_model(
 ) -> None:
     built = opened(run, settings_of(flags), on_one_device=True)
     inference = built.experiment.inference.with_settings(chosen_settings(flags))
-    step = restored(built, run, _step(flags))
+    step = restored(built, run, flags.checkpoint)
     offered = served(inference, tensorflow_text=flags.tensorflow_text)
     export_saved_model(directory, built.experiment, step, offered)
 
@@ -78,13 +78,13 @@ def _export_saved_model(
 def _export_safetensors(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    export_safetensors(directory, values_of_run(run, _step(flags)), _max_bytes(flags))
+    export_safetensors(directory, values_of_run(run, flags.checkpoint), _max_bytes(flags))
 
 
 def _export_tensorflow(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    export_tensorflow(directory, values_of_run(run, _step(flags)))
+    export_tensorflow(directory, values_of_run(run, flags.checkpoint))
 
 
 # By --format.
@@ -94,10 +94,6 @@ _EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path]
     "safetensors": _export_safetensors,
     "tensorflow": _export_tensorflow,
 }
-
-
-def _step(flags: argparse.Namespace) -> int | None:
-    return None if flags.checkpoint == "latest" else int(flags.checkpoint)
 
 
 def _max_bytes(flags: argparse.Namespace) -> int | None:

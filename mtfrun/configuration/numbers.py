@@ -31,6 +31,7 @@ NEUTRAL: Mapping[str, frozenset[str]] = {
             "iterations_per_loop",
             "jit_compile",
             "log_every_steps",
+            "on_nan",
             "profile",
             "secs_per_loop",
             "train_steps",

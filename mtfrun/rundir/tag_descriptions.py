@@ -135,6 +135,11 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "Training examples so far, repetitions included.",
     ),
     (
+        "skipped_steps",
+        "skipped updates",
+        "Updates so far that `TrainOptions.on_nan` has left out, as they were not finite.",
+    ),
+    (
         "norm/gradient(/(?P<module>.+))?",
         "gradient norm {module}",
         "Root of the sum of squares of the gradients before clipping, at the last step. Sudden "

@@ -26,6 +26,7 @@ from mtfrun.training.curves import (
 )
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.machine import Machine
+from mtfrun.training.measurements import Measurements
 from mtfrun.training.norms import Norms
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import STEPS_PER_SEC, Pace
@@ -33,7 +34,7 @@ from mtfrun.training.progress import Progress
 from mtfrun.training.saving import Metadata, Saving
 from mtfrun.training.signals import StopSignals
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import OBJECTIVE, Features, train_steps_function
+from mtfrun.training.step import OBJECTIVE, SKIPPED, Features, train_steps_function
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
@@ -111,6 +112,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         stack.callback(infeed.close)
+        stack.callback(loop.close)
         if first_step >= options.train_steps:
             progress.note(f"already finished at step {first_step}; raise TRAIN_STEPS to go on")
             return TrainResult(first_step, {}, None)
@@ -160,11 +162,12 @@ class _Loop:
             state,
             microbatches=options.microbatches,
             clip_norm=options.clip_norm,
+            skip_non_finite=options.skips,
             norms=self._norms,
             products=products,
             jit_compile=options.uses_xla(state.mesh),
         )
-        self._guard = FiniteGuard(state, run)
+        self._guard = FiniteGuard(state, run, skips=options.skips)
         self._saving = Saving(
             state,
             infeed,
@@ -175,7 +178,7 @@ class _Loop:
             check=self._check_variables,
             metadata=metadata,
         )
-        self._actions = DueActions([self._saving, *actions], clock)
+        self._actions = DueActions([self._saving, *actions], clock, self._saving.finish)
         self._pace = Pace(options.secs_per_loop, self._reporting.rate)
         self._features: Features = {}  # of the last visit
         self._last_index = 0  # of its last step
@@ -184,7 +187,7 @@ class _Loop:
         )
         self._visits = 0
         self._device_secs = 0.0  # of the last visit
-        self._values: Mapping[str, float] = {}  # the newest point of the curves
+        self._values: dict[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
         self.announce: Callable[[], None] = lambda: None  # called before the first step
         self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
@@ -205,6 +208,7 @@ class _Loop:
         """Visits the devices until the last step, or until a signal or an action ends training."""
         step = self._state.finished_steps
         self._note = progress.note
+        measurements = Measurements(self._run, step, self._note_measured)
 
         def context() -> ActionContext:
             return ActionContext(
@@ -214,6 +218,7 @@ class _Loop:
                 batch=self._last_batch,
                 summaries=summaries,
                 note=progress.note,
+                measurements=measurements,
                 check_signals=signals.check,
                 request_stop=self._request_stop,
             )
@@ -223,6 +228,12 @@ class _Loop:
         progress.note(self._state.mesh.describe_devices())
         if step == 0:
             self._actions.call_at_start(context())
+        else:
+            self._actions.call_on_resume(context())
+            reason = self._agreed_reason_to_stop()
+            if reason is not None:
+                progress.note(f"already ended at step {step}: {reason}")
+                return TrainResult(step, {}, None)
         while step < self._options.train_steps and signals.agree() is None:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
@@ -230,7 +241,9 @@ class _Loop:
             with self._profiled():
                 history = self._visit(count)
             secs, waited = self._clock() - start, self._infeed.wait_secs - waited
-            self._guard.check_steps(step, history, count, self._features)
+            skipped = self._guard.check_steps(step, history, count, self._features)
+            if skipped is not None:
+                progress.note(skipped)
             units = float(history[OBJECTIVE].weight[:count].sum())
             self._pace.add(count, units, secs, waited, self._device_secs)
             before, step = step, step + count
@@ -239,6 +252,7 @@ class _Loop:
             self._write_points(points, step, progress, summaries)
             progress.advance(count)
             summaries.flush()
+            self._saving.poll()
             self._pace.add_host_secs(self._clock() - start)
             self._actions.call(before, context())
             reason = self._agreed_reason_to_stop()
@@ -246,10 +260,20 @@ class _Loop:
                 progress.note(f"ending at step {step}: {reason}")
                 break
         self._actions.call_at_end(context())
+        self._saving.finish()
         return TrainResult(step, self._values, signals.agree())
+
+    def close(self) -> None:
+        """Waits for what an error has left in progress."""
+        self._saving.close()
 
     def _request_stop(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
+
+    def _note_measured(self, step: int, values: Mapping[str, float]) -> None:
+        """Keeps the checkpoint of this step if it is the best."""
+        self._actions.check_measured(values.keys())
+        self._saving.consider_best(step, values)
 
     def _agreed_reason_to_stop(self) -> str | None:
         """Returns why an action, in any process, has asked to stop."""
@@ -272,6 +296,9 @@ class _Loop:
             rates = self._pace.rates()
             rates |= {**self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
             self._values = {**point, **rates, **seen}
+            skipped = self._guard.skipped_until(step)
+            if skipped is not None:
+                self._values[SKIPPED] = float(skipped)
             write_metrics(summaries, self._values, step)
             progress.line(step, self._values)
         if points:
