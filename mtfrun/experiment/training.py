@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -139,8 +138,7 @@ class Training:
             check_same_data(manifest, data, accept_changes=accept_changes)
             fits = manifest.variables == describe(self.state.storage())
             for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
-                if processes.is_first():
-                    print(f"mtfrun: note: {escaped(note)}", file=sys.stderr, flush=True)
+                progress.note(f"mtfrun: note: {escaped(note)}")
 
         kept = {DATA: fingerprint_of(data), TRAIN_STEPS: self.options.train_steps}
         metadata = training.Metadata({**trained_with.metadata(), **kept}, check)
