@@ -126,9 +126,8 @@ def train(
             start = f"going on from {start}"
         elif loop.warm_start is not None:
             start += f", warm start: {loop.warm_start}"
-        lines = {**description.header, "start": start}
-        loop.announce = lambda: progress.header(lines)
-        return loop.run(progress, summaries, signals)
+        header = {**description.header, "start": start}
+        return loop.run(progress, summaries, signals, header)
 
 
 class _Loop:
@@ -189,7 +188,6 @@ class _Loop:
         self._device_secs = 0.0  # of the last visit
         self._values: dict[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
-        self.announce: Callable[[], None] = lambda: None  # called before the first step
         self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
         self.warm_start: object = None
 
@@ -204,7 +202,13 @@ class _Loop:
             self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
         return step or 0
 
-    def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
+    def run(
+        self,
+        progress: Progress,
+        summaries: Summaries,
+        signals: StopSignals,
+        header: Mapping[str, str],
+    ) -> TrainResult:
         """Visits the devices until the last step, or until a signal or an action ends training."""
         step = self._state.finished_steps
         self._note = progress.note
@@ -224,8 +228,9 @@ class _Loop:
             )
 
         # First, so that data that cannot be read are an error of one line.
-        self._infeed.check(1, self._options.iterations_per_loop)
-        progress.note(self._state.mesh.describe_devices())
+        with waiting("reading the first batches"):
+            self._infeed.check(1, self._options.iterations_per_loop)
+        progress.header(header)
         if step == 0:
             self._actions.call_at_start(context())
         else:
@@ -318,9 +323,7 @@ class _Loop:
     def _visit(self, count: int) -> History:
         """Trains for `count` steps and returns their history as numpy arrays."""
         self._features = {}  # frees their memory before the next ones are made
-        reading = waiting("reading the first batches")
-        with contextlib.nullcontext() if self._visits else reading:
-            features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
+        features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
             raise InputError(
                 "the training data has come to an end: Data.train must return endless batches"
@@ -328,9 +331,6 @@ class _Loop:
         self._features, self._last_index = features, count - 1
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         is_first = not self._visits
-        if is_first:
-            # Not before, so that data that cannot be read are an error of one line.
-            self.announce()
         self._visits += 1
         compiling = waiting("compiling the training step", "compiled the training step")
         with compiling if is_first else contextlib.nullcontext():
