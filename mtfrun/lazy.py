@@ -22,7 +22,7 @@ _importing = threading.Lock()
 def load(
     model_dir: str | os.PathLike[str] | None,
     *,
-    checkpoint: int | None = None,
+    checkpoint: int | str | None = None,
     mesh: str | None = None,
     layout: str | None = None,
     gin_files: str | Sequence[str] = (),
@@ -42,7 +42,8 @@ def load(
     Args:
       model_dir: the directory of the run, also one that `mtfrun import` has made; None for a model
         of `gin_files` that begins with the checkpoint INIT_CHECKPOINT.
-      checkpoint: a step; None for the newest.
+      checkpoint: a step; "best" for the one that `CheckpointOptions.best_metric` has chosen; None
+        for the newest.
       mesh: the axes of the devices, such as "data:2,model:2"; None for the configuration's.
       layout: rules such as "batch:data;heads:model"; None for the configuration's.
       gin_files: names of gin files, in the place of the configuration in the directory.
@@ -93,7 +94,8 @@ def train(
       model_dir: the directory of the run.
       mesh, layout, gin_params, gin_search_paths: see `load`.
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: go on although the data have changed since the checkpoint.
+      accept_changes: go on although the data or the configuration have changed since the
+        checkpoint.
       profile: record a trace of some steps in `model_dir`.
       **bindings: see `load`.
 

@@ -14,7 +14,7 @@ from mtfrun.configuration.one_line import one_line_errors
 from mtfrun.rundir import RunDirectory
 
 
-def load(model_dir: str | None, settings: Settings, checkpoint: int | None) -> Run:
+def load(model_dir: str | None, settings: Settings, checkpoint: int | str | None) -> Run:
     """Returns the run of a directory; see `mtfrun.load`."""
     with one_line_errors():
         run = None if model_dir is None else trained_run(model_dir)

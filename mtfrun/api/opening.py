@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mtfrun import mtf
+from mtfrun import mtf, processes
 from mtfrun.api.build import build
 from mtfrun.api.misfit import Configured, explained_misfits
 from mtfrun.api.settings import Settings
@@ -64,17 +64,20 @@ def opened(run: RunDirectory | None, settings: Settings, *, on_one_device: bool 
     return Opened(*built, configured)
 
 
-def restored(opened: Opened, run: RunDirectory | None, step: int | None) -> int:
+def restored(opened: Opened, run: RunDirectory | None, checkpoint: int | str | None) -> int:
     """Restores a model and returns the step of its checkpoint.
 
     Args:
       opened: has the experiment with the model.
       run: has the checkpoints; without one the model begins with `Experiment.warm_start`.
-      step: of the checkpoint; None for the newest.
+      checkpoint: a step, "best", or "latest" or None for the newest.
 
     Raises:
       RunDirError: there is no such checkpoint, or it does not fit the model.
     """
     experiment = opened.experiment
     with explained_misfits(opened.configured):
-        return experiment.restore_without_run() if run is None else experiment.restore(run, step)
+        if run is None:
+            return experiment.restore_without_run()
+        step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))
+        return experiment.restore(run, step)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mtfrun import mtf, processes, progress
 from mtfrun.api.build import Built, build
@@ -15,11 +15,15 @@ from mtfrun.api.recorded_training import as_text, recorded, setup_of
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
+from mtfrun.configuration.numbers import numbers_of_training
 from mtfrun.conversion.hugging_face import keep_origin
+from mtfrun.data import Data
 from mtfrun.experiment import Training
+from mtfrun.experiment.trained_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory, recorded_hparams
+from mtfrun.rundir.hparams import Metric
 from mtfrun.training import TrainResult
 
 
@@ -29,13 +33,16 @@ class TrainChoices:
 
     Attributes:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: go on although the data have changed since the checkpoint.
+      accept_changes: go on although the data or the configuration have changed since the
+        checkpoint.
       profile: record a trace of some steps.
+      max_hours: after which training saves and ends; None for no limit.
     """
 
     restart: bool = False
     accept_changes: bool = False
     profile: bool = False
+    max_hours: float | None = None
 
 
 class Prepared(NamedTuple):
@@ -45,6 +52,7 @@ class Prepared(NamedTuple):
       built: the experiment and its evaluation.
       training: of the experiment.
       texts: "config" and "operative_config", which the run directory records.
+      numbers: the parameters that change the numbers of the training.
       configured: explains checkpoints that do not fit.
       hparams: what distinguishes runs, see `config.hyperparameters`.
     """
@@ -52,8 +60,9 @@ class Prepared(NamedTuple):
     built: Built
     training: Training
     texts: Mapping[str, str]
+    numbers: NumbersOfTraining
     configured: Configured
-    hparams: Mapping[str, Any]
+    hparams: config.Hyperparameters
 
 
 def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
@@ -81,9 +90,12 @@ def prepared(settings: Settings, *, planned: bool = False) -> Prepared:
             "operative_config": config.operative_config_text(),
             "config": config.config_text(settings.allowed_imports),
         }
+        # Data of a class of the user's own that has no fingerprint.
+        with_data = type(built.experiment.data).fingerprint is Data.fingerprint
+        numbers = numbers_of_training(with_data=with_data)
         configured = Configured(texts["config"], bindings)
-        hparams = config.hyperparameters(bindings)
-    return Prepared(built, training, texts, configured, hparams)
+        hparams = config.hyperparameters(bindings, settings.files)
+    return Prepared(built, training, texts, numbers, configured, hparams)
 
 
 def run_training(
@@ -117,13 +129,27 @@ def run_training(
                 keep_origin(start.path, pathlib.Path(run.path))
 
         processes.by_first(begin)
-        stack.enter_context(recorded_hparams(run.path, prepared.hparams))
+        hparams = prepared.hparams
+        stack.enter_context(
+            recorded_hparams(
+                run.path, hparams.values, metrics=_metrics(prepared), first=hparams.own
+            )
+        )
         return training.run(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
             profile=choices.profile,
+            max_hours=choices.max_hours,
             accept_changes=choices.accept_changes,
+            numbers=prepared.numbers,
         )
+
+
+def _metrics(prepared: Prepared) -> list[Metric]:
+    """Returns the model's own numbers in evaluation and training: columns of a table of runs."""
+    shapes = prepared.built.experiment.model.metric_shapes
+    names = [name for name, shape in shapes.items() if not shape and "/" not in name]
+    return [Metric(name, group) for group in ("eval", "train") for name in names]
 
 
 def _restart(run: RunDirectory) -> None:

@@ -18,7 +18,12 @@ from mtfrun import mtf, processes, progress
 from mtfrun.api.opening import Opened, opened, restored, trained_run
 from mtfrun.api.recorded_training import setup_of
 from mtfrun.api.run_training import TrainChoices, prepared, run_training
-from mtfrun.cli.continuous import each_restored, steps_as_they_appear
+from mtfrun.cli.continuous import (
+    SUMMARIES,
+    each_restored,
+    steps_as_they_appear,
+    wait_for_checkpoint,
+)
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Function
 from mtfrun.cli.flags.inference import chosen_settings
@@ -42,7 +47,7 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.dry_run:
         print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
-    choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile)
+    choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile, flags.max_hours)
     result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
     if result.signal is not None:
         progress.note(f"mtfrun: stopped and saved at step {result.step}; the same command goes on")
@@ -53,13 +58,16 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
 @terminable()
 def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Evaluates checkpoints and prints one JSON object each, with null for non-finite metrics."""
+    if flags.continuous:
+        wait_for_checkpoint(RunDirectory(flags.model_dir), flags.timeout_secs)
     run, built = _open(flags, command)
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
         # All have them or none: samples are only decoded if they are shown.
         if run is not None and processes.by_first(run.is_writable):
-            summaries = stack.enter_context(run.summaries("eval"))
+            name = SUMMARIES if flags.continuous else "eval"
+            summaries = stack.enter_context(run.summaries(name))
         for step in _restored(flags, built, run):
             metrics = built.evaluation(step, summaries, run=None if summaries is None else run)
             for line in routing_table(metrics):
@@ -159,13 +167,13 @@ def _restored(flags: argparse.Namespace, built: Opened, run: RunDirectory | None
     """Yields the step of every checkpoint that the flags name, after it was restored."""
     restore = functools.partial(restored, built, run)
     if run is not None and flags.command == "eval" and flags.continuous:
-        yield from each_restored(run, steps_as_they_appear(run), restore)
+        appearing = steps_as_they_appear(run, flags.timeout_secs)
+        yield from each_restored(run, appearing, restore, leave_out_damaged=True)
     elif run is not None and flags.checkpoint == "all":
         steps = processes.by_first(run.checkpoints().steps)
         yield from each_restored(run, steps, restore)
     else:
-        step = None if flags.checkpoint == "latest" else int(flags.checkpoint)
-        yield restore(step)
+        yield restored(built, run, flags.checkpoint)
 
 
 def _converse(inference: Inference) -> None:

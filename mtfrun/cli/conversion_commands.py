@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ from mtfrun.rundir import RunDirectory
 @terminable()
 def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Makes a run directory of what is at --from, and says what was not taken over."""
-    source = pathlib.Path(flags.source).expanduser()
+    source = pathlib.Path(os.path.expanduser(flags.source))
     imported = importer_for(source).read(source, partial=flags.partial)
     run = write_run(imported, flags.model_dir, _variables_of)
     for note in imported.notes:
@@ -47,7 +48,7 @@ def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
 @terminable()
 def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Writes the model of a run to --to."""
-    target = pathlib.Path(flags.to).expanduser()
+    target = pathlib.Path(os.path.expanduser(flags.to))
     check_new(target, "--to")
     run = RunDirectory(flags.model_dir)
     run.require()
@@ -61,7 +62,7 @@ def _export_hugging_face(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
     origin = origin_of_run(run, flags.gin_allow_imports)
-    export_folder(directory, values_of_run(run, _step(flags)).values, origin, _max_bytes(flags))
+    export_folder(directory, values_of_run(run, flags.checkpoint).values, origin, _max_bytes(flags))
 
 
 def _export_saved_model(
@@ -69,7 +70,7 @@ def _export_saved_model(
 ) -> None:
     built = opened(run, settings_of(flags), on_one_device=True)
     inference = built.experiment.inference.with_settings(chosen_settings(flags))
-    step = restored(built, run, _step(flags))
+    step = restored(built, run, flags.checkpoint)
     offered = served(inference, tensorflow_text=flags.tensorflow_text)
     export_saved_model(directory, built.experiment, step, offered)
 
@@ -77,13 +78,13 @@ def _export_saved_model(
 def _export_safetensors(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    export_safetensors(directory, values_of_run(run, _step(flags)), _max_bytes(flags))
+    export_safetensors(directory, values_of_run(run, flags.checkpoint), _max_bytes(flags))
 
 
 def _export_tensorflow(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    export_tensorflow(directory, values_of_run(run, _step(flags)))
+    export_tensorflow(directory, values_of_run(run, flags.checkpoint))
 
 
 # By --format.
@@ -93,10 +94,6 @@ _EXPORTS: Mapping[str, Callable[[argparse.Namespace, RunDirectory, pathlib.Path]
     "safetensors": _export_safetensors,
     "tensorflow": _export_tensorflow,
 }
-
-
-def _step(flags: argparse.Namespace) -> int | None:
-    return None if flags.checkpoint == "latest" else int(flags.checkpoint)
 
 
 def _max_bytes(flags: argparse.Namespace) -> int | None:

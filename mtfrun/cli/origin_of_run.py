@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def origin_of_run(run: RunDirectory, allowed_imports: Sequence[str]) -> Origin:
     model = _described(pathlib.Path(run.config_path), allowed_imports)
     start = model.parameter("rundir.WarmStart", "path")
     if origin is None and start:
-        directory = pathlib.Path(start).expanduser()
+        directory = pathlib.Path(os.path.expanduser(start))
         origin = read_origin(directory)
     if origin is not None:
         imported = directory / ORIGIN / CONFIG

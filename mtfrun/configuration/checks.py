@@ -39,6 +39,9 @@ _PLAIN = (int, float, bool, str, type(None))
 # recursively. Models need about ten.
 _MAX_CALLS = 64
 
+# The largest number of values within a value; gin copies them at every call.
+_MOST_PARTS = 100_000
+
 # The heading of a class or function that was called, in gin's operative configuration.
 _CALLED = re.compile(r"^# Parameters for (?:.*/)?(.*):$", re.MULTILINE)
 
@@ -57,6 +60,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     last = {(_target(binding), binding.parameter): binding for binding in bindings}
     _check_macros_exist(bindings, last.values())
     _check_cycles(last.values(), calls_of(last.values(), roots))
+    _check_sizes(last.values())
     used = _reachable(last.values(), roots)
     # A user who replaces the optimizer need not unbind the parameters of the one in defaults.gin: a
     # binding in a file may also be used by a reference that a later binding has replaced.
@@ -196,6 +200,29 @@ def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
                 )
             elif inner not in checked:
                 path[inner] = needed(inner)
+
+
+def _check_sizes(bindings: Iterable[Binding]) -> None:
+    """Raises ConfigError if a value is too large once its macros have their values.
+
+    n macros that are lists of the next one twice are a value of 2^n parts. There are no cycles.
+    """
+    macros = {binding.scope: binding for binding in bindings if binding.selector == MACRO}
+    sizes: dict[str, int] = {}
+
+    def size_of(binding: Binding) -> int:
+        size = binding.num_parts()
+        for reference in binding.references():
+            if reference.selector == MACRO and (name := reference.scopes[-1]) in macros:
+                if name not in sizes:
+                    sizes[name] = size_of(macros[name])
+                size += sizes[name]
+        if size > _MOST_PARTS:
+            raise ConfigError(f"{binding.place}: {binding.name} has more than {_MOST_PARTS} parts")
+        return size
+
+    for binding in bindings:
+        size_of(binding)
 
 
 def _cycle_text(cycle: Sequence[_Call]) -> str:

@@ -7,17 +7,18 @@ import copy
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import gin
 from mtfrun.configuration.checks import check_bindings, target_of
 from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.errors import explain, explain_missing, public_names
+from mtfrun.configuration.errors import explain, explain_call, explain_missing, public_names
 from mtfrun.configuration.foreign import check_foreign, with_record
 from mtfrun.configuration.kept_functions import with_kept_functions
 from mtfrun.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
+from mtfrun.errors import InputError
 
 T = TypeVar("T")
 
@@ -125,11 +126,13 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
     """Returns `cls(*args)` with all other arguments from the configuration."""
     try:
         return cast(T, gin.get_configurable(cls)(*args))
-    except TypeError as error:
-        missing = explain_missing(error)
-        if missing is None:
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        explained = explain_missing(error) or explain_call(error)
+        if explained is None:
             raise
-        raise missing from None
+        raise explained from error
 
 
 def argument(cls: Callable[..., object], name: str, default: object = None) -> Any:
@@ -195,17 +198,31 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
     return parameters
 
 
-def hyperparameters(bindings: Sequence[Binding]) -> dict[str, Any]:
-    """Returns what distinguishes runs: the macros in use, and the parameters that flags have set.
+class Hyperparameters(NamedTuple):
+    """What distinguishes runs.
 
-    References are texts, as in `operative_parameters`.
+    Attributes:
+      values: of the macros in use, and of the parameters that flags have set, by name; references
+        are texts, as in `operative_parameters`.
+      own: the names of those that flags, or the gin files that the user has named, have set.
+    """
+
+    values: Mapping[str, Any]
+    own: Collection[str]
+
+
+def hyperparameters(bindings: Sequence[Binding], files: Sequence[str]) -> Hyperparameters:
+    """Returns the hyperparameters of the objects that were built.
 
     Args:
       bindings: those that `parse` has returned.
+      files: the names of its gin files.
     """
     macros = _macros(_operative_bindings())
     flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
-    return {name: _without_macros(value, macros) for name, value in {**macros, **flags}.items()}
+    values = {name: _without_macros(value, macros) for name, value in {**macros, **flags}.items()}
+    own = {b.name for b in bindings if b.from_flag or b.place.rpartition(":")[0] in files}
+    return Hyperparameters(values, own & values.keys())
 
 
 def _operative_bindings() -> list[Binding]:

@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +18,11 @@ from mtfrun.configuration.statements import short_path
 from mtfrun.errors import did_you_mean
 
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
+_CALL = re.compile(r"\n\s+(?:.*\n\s+)*?In call to configurable '(.*?)'")
+# Top-level modules whose frames say nothing about a module of the user's.
+_LIBRARIES = frozenset({"gin", "mtfrun", "numpy", "tensorflow", *sys.stdlib_module_names}) - {
+    "__main__"
+}
 _ImportedModules = Mapping[str, str]
 
 # Shipped files that give a value to parameters that a configuration often lacks.
@@ -44,7 +51,33 @@ def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> Co
         match = re.search(pattern, first_line)
         if match:
             return ConfigError(f"{where}: {explanation(match, imports)}")
-    return None
+    if is_of_own_module(error):
+        return None
+    return ConfigError(f"{where}: not a configuration: {first_line or type(error).__name__}")
+
+
+def is_of_own_module(error: Exception) -> bool:
+    """Returns whether an exception has passed a module of the user's, who needs its traceback."""
+    modules = (
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+    return not _LIBRARIES.issuperset(str(module).partition(".")[0] for module in modules)
+
+
+def explain_call(error: Exception) -> ConfigError | None:
+    """Returns the error of a class of mtfrun that was called with values of wrong kinds.
+
+    None for an exception of a module of the user's.
+    """
+    call = _CALL.search(str(error))
+    if call is None or is_of_own_module(error):
+        return None
+    kind = type(error).__name__
+    reason = str(error)[: call.start()].split("\n")[0].strip()
+    return ConfigError(
+        f"{call[1]} cannot be made of the values that the configuration gives it: {kind}: "
+        f"{reason}; --debug shows where"
+    )
 
 
 def explain_missing(error: Exception) -> ConfigError | None:

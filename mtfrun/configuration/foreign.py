@@ -8,7 +8,9 @@ modules only if --gin_allow_imports names them.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 from gin import config_parser
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import explain, exported_names
-from mtfrun.configuration.statements import SourceStatement, Statements
+from mtfrun.configuration.statements import SourceStatement, Statements, shortened
 
 FLAG = "--gin_allow_imports"
 
@@ -167,6 +169,9 @@ def _imported(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
         module = importlib.import_module(statement.module)
     except ImportError as error:
         raise explain(error, imports, entry.place) or error from None
+    except RecursionError:
+        name = shortened(statement.module)
+        raise ConfigError(f"{entry.place}: no module {name!r}") from None
     if statement.is_from or statement.alias:
         return module
     return importlib.import_module(statement.bound_name())
@@ -202,8 +207,28 @@ def _unlisted_module(target: object, published: set[int], allowed: Sequence[str]
 
 def _published() -> set[int]:
     """Returns the identities of the objects that mtfrun publishes for configurations."""
-    modules = map(importlib.import_module, PUBLISHING)
-    return {id(getattr(module, name)) for module in modules for name in exported_names(module)}
+    return {id(value) for _, value in _publications()}
+
+
+@functools.cache
+def published_names() -> Mapping[tuple[str, str], str]:
+    """Returns the names of the classes and functions that mtfrun publishes for configurations.
+
+    By module and name in it: ("mtfrun.models.transformer.stack", "Stack") is "transformer.Stack".
+    """
+    return {
+        (value.__module__, value.__qualname__): name
+        for name, value in _publications()
+        if inspect.isclass(value) or inspect.isfunction(value)
+    }
+
+
+def _publications() -> Iterator[tuple[str, Any]]:
+    """Yields the objects that mtfrun publishes for configurations, with their names."""
+    for path in PUBLISHING:
+        module = importlib.import_module(path)
+        for name in exported_names(module):
+            yield f"{path.rpartition('.')[2]}.{name}", getattr(module, name)
 
 
 def _all(statements: Statements) -> Iterator[SourceStatement]:

@@ -18,8 +18,35 @@ _GIN_SUFFIX = re.compile(
 )
 
 
+# Characters of a line, of which the last ones are shown too: the remedy stands there.
+_LONGEST, _END = 2000, 400
+
+
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error without line ends, and without what gin added to it."""
+    """Returns the message of an error in one line, without what gin added to it.
+
+    What is no character to print, such as a sequence that changes a terminal, is escaped.
+    """
+    text = escaped(_text(error))
+    if len(text) > _LONGEST:
+        return f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
+    return text
+
+
+def escaped(text: str) -> str:
+    r"""Returns a text with escapes in the place of characters that are not printed.
+
+    >>> escaped("a \x1b[31mb")
+    'a \\x1b[31mb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
+def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         prefix = f"{error.filename}: " if error.filename else ""
         return f"{prefix}{error.strerror}{_path_hint(error)}"

@@ -21,6 +21,12 @@ MACRO = "gin.macro"
 
 # Values of a deeper nesting exceed what Python's own functions for copying and printing can do.
 _MAX_DEPTH = 64
+# Strings that follow each other are one string; gin's parser is quadratic in their number.
+_MOST_STRINGS = 1000
+# gin parses a file as often as it is included: n files that include the next one twice are 2^n.
+_MOST_FILES = 500
+_MOST_INCLUDED = 64
+_MOST_BYTES = 1 << 20
 # TensorFlow, numpy and JSON readers have no larger integers.
 _INTEGERS = range(-(2**63), 2**63)
 # Other languages' names of Python's constants.
@@ -72,6 +78,10 @@ class Binding:
     def references(self) -> Iterator[Reference]:
         """Yields all references in the value."""
         yield from _references(self.value)
+
+    def num_parts(self) -> int:
+        """Returns the number of values in the value, itself and references included."""
+        return _num_parts(self.value)
 
     @property
     def value_text(self) -> str:
@@ -146,11 +156,21 @@ class Statements:
           including: the files by way of which this one is included.
 
         Raises:
-          ConfigError: a syntax error, a file that does not exist or includes itself.
+          ConfigError: a syntax error, a file that does not exist or includes itself, or too many.
         """
         source = self._source(name, search_paths)
         if source.path in including:
             raise ConfigError(f"gin file {short_path(source.path)} includes itself")
+        if len(including) > _MOST_INCLUDED:
+            raise ConfigError(
+                f"gin file {short_path(source.path)} is included by way of more than "
+                f"{_MOST_INCLUDED} others"
+            )
+        if len(self.files) >= _MOST_FILES:
+            raise ConfigError(
+                f"gin file {short_path(source.path)} is one of more than {_MOST_FILES} that are "
+                "included: put their statements into one"
+            )
         statements: list[SourceStatement] = []
         self.files.append(statements)
         for entry in _parse(source.open(), short_path(source.path)):
@@ -169,12 +189,17 @@ class Statements:
         """Returns a file of a name.
 
         Raises:
-          ConfigError: it does not exist, or is not UTF-8.
+          ConfigError: it does not exist, is not UTF-8, or is too large.
         """
         if name not in self.sources:
             path = require_gin_file(name, search_paths)
+            with path.open("rb") as file:
+                content = file.read(_MOST_BYTES + 1)
+            if len(content) > _MOST_BYTES:
+                raise ConfigError(f"{short_path(path)} is no gin file: it is larger than 1 MiB")
             try:
-                self.sources[name] = SourceFile(path, path.read_text("utf-8"))
+                text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
+                self.sources[name] = SourceFile(path, text)
             except UnicodeDecodeError as error:
                 raise ConfigError(
                     f"{short_path(path)} is no gin file: it is not UTF-8 ({error.reason}); "
@@ -257,6 +282,27 @@ def shortened(flag: str) -> str:
     return flag if len(flag) <= 200 else f"{flag[:200]}..."
 
 
+class _Parser(config_parser.ConfigParser):  # type: ignore[misc]
+    """gin's parser, which refuses long rows of strings."""
+
+    _strings = 0
+
+    def _advance_one_token(self) -> None:
+        super()._advance_one_token()
+        is_string = self._current_token.type == tokenize.STRING
+        self._strings = self._strings + 1 if is_string else 0
+        if self._strings > _MOST_STRINGS:
+            self._raise_syntax_error(f"More than {_MOST_STRINGS} strings in a row")
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        key, value = super()._parse_dict_item()
+        try:
+            hash(key)
+        except TypeError:
+            self._raise_syntax_error(f"{key!r} cannot be a key")
+        return key, value
+
+
 class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
     """Makes References, without looking anything up, and lists them with their lines.
 
@@ -265,7 +311,7 @@ class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
 
     def __init__(self, text: Any) -> None:
         self.references: list[tuple[int, Reference]] = []
-        self.parser = config_parser.ConfigParser(text, self)
+        self.parser = _Parser(text, self)
 
     def configurable_reference(
         self,
@@ -293,7 +339,7 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
     # which binding a reference belongs to.
     starts = [statement.location.line_num for statement in statements]
     ends = [*starts[1:], sys.maxsize]
-    for statement, start, end in zip(statements, starts, ends, strict=True):
+    for statement, start, end in zip(statements, starts, ends, strict=False):
         place = shortened(source) if isinstance(text, str) else f"{source}:{start}"
         if isinstance(statement, config_parser.BindingStatement):
             _check_value(statement.value, place)
@@ -345,9 +391,9 @@ def _check_value(value: Any, place: str) -> None:
             return
         for item in items:
             if isinstance(item, int) and item not in _INTEGERS:
-                raise ConfigError(
-                    f"{place}: an integer does not fit 64 bits: {shortened(str(item))}"
-                )
+                # Python refuses to write more than 4300 digits in decimals, for their time.
+                digits = str(item) if item.bit_length() < 10_000 else hex(item)
+                raise ConfigError(f"{place}: an integer does not fit 64 bits: {shortened(digits)}")
         items = [part for item in items for part in _parts(item)]
     if items:
         raise ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep")
@@ -376,6 +422,10 @@ def _value_hint(flag: str) -> str:
     if better is None:
         return " (is a bracket or a quote left open?)" if re.search(r"[\[({'\"]", flag) else ""
     return f": values are written as in Python, in quotes for the shell: {better}"
+
+
+def _num_parts(value: Any) -> int:
+    return 1 + sum(map(_num_parts, _parts(value)))
 
 
 def _references(value: Any) -> Iterator[Reference]:

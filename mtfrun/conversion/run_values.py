@@ -27,13 +27,13 @@ class RunValues(NamedTuple):
 
 
 def values_of_run(
-    run: RunDirectory, step: int | None = None, *, use_averages: bool = True
+    run: RunDirectory, checkpoint: int | str | None = None, *, use_averages: bool = True
 ) -> RunValues:
     """Returns the values of a run's model.
 
     Args:
       run: the directory.
-      step: of the checkpoint; None for the newest good one.
+      checkpoint: a step, "best", or "latest" or None for the newest good one.
       use_averages: take the averages of the weights, if there are any.
 
     Raises:
@@ -56,4 +56,4 @@ def values_of_run(
             values[name] = stored[source]
         return RunValues(manifest.step, values)
 
-    return checkpoints.read(step, read)
+    return checkpoints.read(checkpoints.named_step(checkpoint), read)

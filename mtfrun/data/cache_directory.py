@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import absolute_path
 
 MANIFEST = "manifest.json"
 
@@ -21,7 +22,7 @@ MANIFEST = "manifest.json"
 def resolve_cache_dir(cache_dir: str | None) -> Path:
     """Returns `cache_dir`, else $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun."""
     chosen = cache_dir or os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
-    return Path(chosen).expanduser().absolute()
+    return absolute_path(chosen)
 
 
 def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> Path:

@@ -138,6 +138,10 @@ class Infeed:
             for name, array in visit.arrays.items()
         }
 
+    def check(self, steps: int, capacity: int) -> None:
+        """Waits until the batches of the next call of `next` are read; raises what it would."""
+        self._ahead().check(steps, capacity)
+
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
         """Returns the examples of every task before the position, `steps_ago` batches earlier.
 
@@ -252,6 +256,13 @@ class _Stacker:
     def begin(self, steps: int, capacity: int) -> None:
         """Begins to stack the batches of another call of these sizes."""
         self._begun = self._executor.submit(self._read, steps, capacity)
+
+    def check(self, steps: int, capacity: int) -> None:
+        """Waits for the batches of the next call; raises what reading them has raised."""
+        if self._begun is None:
+            self.begin(steps, capacity)
+        assert self._begun is not None
+        self._begun.result()
 
     def stop(self) -> None:
         """Ends the threads, after the batch that is read."""

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+# What numpy and its readers of zip files raise for damaged ones; RuntimeError: an encrypted one.
+_DAMAGE_ERRORS = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 # Version of the algorithm, part of the names of stored plans: another one makes other rows.
 VERSION = 1
 # Of the order in which texts of equal length are put into rows.
@@ -97,7 +104,7 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
       make: makes the plan.
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    with contextlib.suppress(*_DAMAGE_ERRORS):
         with path.open("rb") as file, np.load(file) as stored:
             plan = Plan(stored["examples"], stored["row_starts"])
         if plan.examples.size == examples == plan.row_starts[-1]:

@@ -34,6 +34,8 @@ from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
 if TYPE_CHECKING:
     from mtfrun.data.task import Task
 
+# What a manifest raises that is not what was written; the last two: nested too deeply, infinity.
+_DAMAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError)
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 1
 TOKENS = "tokens.bin"
@@ -82,13 +84,14 @@ class TokenCache:
                 ENDS: _HEADER_BYTES + 8 * shape[0] * shape[1],
             }
             for name, size in sizes.items():
+                str(manifest["sha256"][name])  # for `fingerprint`
                 actual = (directory / name).stat().st_size
                 if actual != size:
                     raise DataError(f"{name} has {actual} bytes instead of {size}")
             # Plain arrays: the class memmap makes every access slower.
             tokens = np.asarray(np.memmap(directory / TOKENS, dtype, "r"))
             ends = np.asarray(np.memmap(directory / ENDS, "<i8", "r", _HEADER_BYTES, shape))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _DAMAGE_ERRORS as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise DataError(
                 f"the cache {directory} is damaged ({reason}): remove the directory, and it is "

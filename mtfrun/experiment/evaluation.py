@@ -18,6 +18,7 @@ from mtfrun.data import DataError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
+from mtfrun.training.checks import check_count
 
 
 class Evaluation:
@@ -56,6 +57,8 @@ class Evaluation:
         self._experiment = experiment
         self._batch_size = batch_size
         self._split = split
+        if max_batches is not None:
+            check_count("Evaluation.max_batches", max_batches)
         self._max_batches = max_batches
         self._measurements = [measurement(experiment, split) for measurement in measurements]
         self._evaluator = evaluation.Evaluator(

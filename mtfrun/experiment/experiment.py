@@ -14,7 +14,8 @@ from mtfrun.experiment.inference import Inference, TrainingOnly, required
 from mtfrun.experiment.model_and_data import check_features, check_rows
 from mtfrun.experiment.trained_data import check_same_vocabularies
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
-from mtfrun.rundir import RunDirectory, RunDirError, WarmStart
+from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec, WarmStart
+from mtfrun.rundir.fit import check_fit
 
 ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
@@ -153,8 +154,9 @@ class Experiment:
         Raises:
           DataError: it was trained with another vocabulary.
         """
-        mtf.initialize(self.model, self.seed)
         named = self.model.named_variables()
+        self._check_fit(run, step)
+        mtf.initialize(self.model, self.seed)
         variables = {f"model/{path}": variable.variable for path, variable in named.items()}
         averages = {}
         if self.use_averages:
@@ -167,6 +169,23 @@ class Experiment:
             check=lambda manifest: check_same_vocabularies(manifest, self.data),
         )
         return manifest.step
+
+    def _check_fit(self, run: RunDirectory, step: int | None) -> None:
+        """Raises RunDirError if the model does not fit, before it needs memory; see `restore`.
+
+        A configuration from elsewhere may claim a model of any size.
+        """
+        manifest = run.checkpoints().manifest(step)
+        if manifest is None:
+            return
+        check_same_vocabularies(manifest, self.data)
+        specs = {
+            f"model/{path}": VariableSpec(tuple(x.stored_shape.to_integer_list), x.dtype.name)
+            for path, x in self.model.named_variables().items()
+        }
+        check_fit(
+            f"{run.path}/checkpoints/ckpt-{manifest.step}", manifest.variables, specs, subset=True
+        )
 
     def restore_without_run(self) -> int:
         """Initialises the model from `warm_start` and returns the step of its checkpoint.

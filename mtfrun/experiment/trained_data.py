@@ -38,8 +38,8 @@ def check_same_data(manifest: Manifest, data: Data, *, accept_changes: bool) -> 
 
 
 def _saved(manifest: Manifest) -> Mapping[str, object]:
-    saved: Mapping[str, object] = manifest.metadata.get(DATA, {})
-    return saved
+    saved = manifest.metadata.get(DATA)
+    return saved if isinstance(saved, Mapping) else {}
 
 
 def _name(manifest: Manifest) -> str:

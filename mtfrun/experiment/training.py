@@ -10,12 +10,19 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, pictures, processes, progress, training
+from mtfrun.configuration.one_line import escaped
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.header import header_of
 from mtfrun.experiment.recording import Recording
+from mtfrun.experiment.trained_configuration import (
+    NumbersOfTraining,
+    TrainedWith,
+    run_versions,
+)
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
-from mtfrun.rundir import RunDirectory, Summaries, package_versions
+from mtfrun.rundir import TRAIN_STEPS, Manifest, RunDirectory, Summaries
+from mtfrun.rundir.manifest import describe
 from mtfrun.training.checks import check_count
 
 
@@ -86,6 +93,7 @@ class Training:
             state,
             microbatches=options.microbatches,
             clip_norm=options.clip_norm,
+            skip_non_finite=options.skips,
             jit_compile=options.uses_xla(state.mesh),
         )
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
@@ -104,7 +112,9 @@ class Training:
         *,
         texts: Mapping[str, str] | None = None,
         profile: bool = False,
+        max_hours: float | None = None,
         accept_changes: bool = False,
+        numbers: NumbersOfTraining | None = None,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 
@@ -112,17 +122,26 @@ class Training:
           run: where checkpoints and summaries are written.
           texts: Markdown for TensorBoard, by tag.
           profile: records a trace, even if `options` does not ask for one.
-          accept_changes: goes on although the data, but for their vocabularies, have changed since
-            the checkpoint.
+          max_hours: after which training saves and ends; None for no limit.
+          accept_changes: goes on although the data, but for their vocabularies, or the
+            configuration have changed since the checkpoint.
+          numbers: the parameters of the configuration that change the numbers of the training, to
+            be compared with those of the checkpoint; None if they are not known.
 
         Raises:
-          DataError: the data have changed since the checkpoint.
+          InputError: the data or the configuration have changed since the checkpoint.
         """
         data = self.experiment.data
-        metadata = training.Metadata(
-            {"versions": package_versions(), DATA: fingerprint_of(data)},
-            lambda manifest: check_same_data(manifest, data, accept_changes=accept_changes),
-        )
+        trained_with = TrainedWith(numbers, self.options.train_steps, run_versions())
+
+        def check(manifest: Manifest) -> None:
+            check_same_data(manifest, data, accept_changes=accept_changes)
+            fits = manifest.variables == describe(self.state.storage())
+            for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
+                progress.note(f"mtfrun: note: {escaped(note)}")
+
+        kept = {DATA: fingerprint_of(data), TRAIN_STEPS: self.options.train_steps}
+        metadata = training.Metadata({**trained_with.metadata(), **kept}, check)
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         recording = Recording(run.record(), self.state, options.train_steps)
@@ -143,6 +162,7 @@ class Training:
                     evaluating,
                     *self._actions,
                     recording,
+                    *([] if max_hours is None else [training.MaxHours(max_hours)]),
                 ],
                 warm_start=self.experiment.warm_start,
                 description=training.Description(texts or {}, header_of(self, run)),
@@ -175,7 +195,10 @@ _DIRECTIONS = {"loss": -1.0, "accuracy": 1.0}
 
 
 class _Evaluating(training.Action):
-    """Evaluates before, during and after training, in the context `averaged`; a signal ends it."""
+    """Evaluates before, during and after training, in the context `averaged`; a signal ends it.
+
+    It measures "eval/loss" and the others.
+    """
 
     at_end = True
 
@@ -214,6 +237,8 @@ class _Evaluating(training.Action):
         for name, value in brief.items():
             fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
         context.note(progress.laid_out(fields, indent=4))
+        measured = {f"eval/{name}": value for name, value in brief.items()}
+        context.measurements.add(context.step, measured)
 
     def _is_best(self, name: str, value: float) -> bool:
         """Returns whether a loss or accuracy is better than all before, in this process."""

@@ -167,6 +167,7 @@ from mtfrun.mtf.random import (
     text_number,
 )
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
+from mtfrun.mtf.shards import Shard, owned_shards
 from mtfrun.mtf.tensor import Tensor, TensorLike
 from mtfrun.mtf.transfer import import_tf_tensor, to_numpy
 from mtfrun.mtf.variables import (
@@ -199,6 +200,7 @@ __all__ = [
     "Shape",
     "ShapeError",
     "ShapeLike",
+    "Shard",
     "Tensor",
     "TensorLike",
     "Variable",
@@ -295,6 +297,7 @@ __all__ = [
     "ones",
     "ones_like",
     "optimization_barrier",
+    "owned_shards",
     "pad",
     "planned_meshes",
     "pool_tensor_1d",

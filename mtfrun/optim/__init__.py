@@ -2,7 +2,7 @@
 
 from mtfrun.optim.adafactor import Adafactor, AdamDecay, ParameterScale, PowerDecay
 from mtfrun.optim.adam import Adam
-from mtfrun.optim.clipping import clip_by_global_norm, global_norm
+from mtfrun.optim.clipping import clip_by_global_norm, global_norm, half_squares, norm_of
 from mtfrun.optim.momentum import Momentum
 from mtfrun.optim.optimizer import Optimizer
 from mtfrun.optim.partition import PatternError, trainable_variables
@@ -47,6 +47,8 @@ __all__ = [
     "average_decay",
     "clip_by_global_norm",
     "global_norm",
+    "half_squares",
     "noam",
+    "norm_of",
     "trainable_variables",
 ]

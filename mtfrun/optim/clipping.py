@@ -11,14 +11,23 @@ from mtfrun.errors import InputError
 from mtfrun.optim.scalar_math import maximum
 
 
+def half_squares(tensors: Mapping[str, mtf.Tensor]) -> dict[str, mtf.Tensor]:
+    """Returns half of the sum of the squares of all entries of each tensor, in float32."""
+    return {path: mtf.l2_loss(mtf.cast(x, tf.float32)) for path, x in tensors.items()}
+
+
 def global_norm(tensors: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
     """Returns the root of the sum of the squares of all entries of all tensors, in float32."""
-    halves = [mtf.l2_loss(mtf.cast(x, tf.float32)) for x in tensors.values()]
-    return mtf.sqrt(2.0 * mtf.add_n(halves))
+    return norm_of(half_squares(tensors))
+
+
+def norm_of(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+    """Returns the global norm of tensors from their `half_squares`."""
+    return mtf.sqrt(2.0 * mtf.add_n(list(halves.values())))
 
 
 def clip_by_global_norm(
-    gradients: Mapping[str, mtf.Tensor], max_norm: float
+    gradients: Mapping[str, mtf.Tensor], max_norm: float, norm: mtf.Tensor | None = None
 ) -> tuple[dict[str, mtf.Tensor], mtf.Tensor]:
     """Returns the gradients, scaled by a common factor to a norm of at most `max_norm`, and a norm.
 
@@ -26,12 +35,18 @@ def clip_by_global_norm(
     al. 2013, algorithm 1, https://arxiv.org/abs/1211.5063). If an entry is not finite, neither is
     the norm.
 
+    Args:
+      gradients: by path.
+      max_norm: the largest norm of the result.
+      norm: of the gradients, where it is known.
+
     Raises:
       InputError: `max_norm` is not positive.
     """
     if not max_norm > 0:
         raise InputError(f"max_norm is {max_norm}; it must be positive")
-    norm = global_norm(gradients)
+    if norm is None:
+        norm = global_norm(gradients)
     scale = mtf.divide(max_norm, maximum(norm, max_norm))
     clipped = {path: x * mtf.cast(scale, x.dtype) for path, x in gradients.items()}
     return clipped, norm

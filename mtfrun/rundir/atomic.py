@@ -32,6 +32,8 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     Raises:
       RunDirError: the file cannot be written (disk full, not permitted, a directory of that name).
     """
+    if "\0" in os.fspath(path):
+        raise RunDirError(f"cannot write {os.fspath(path)!r}: a name of a file has no NUL")
     path = pathlib.Path(path)
     if path.is_relative_to("/dev") or is_special(path):
         with _write_errors(path, path), path.open("w", encoding="utf-8") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,28 +15,34 @@ from absl import logging
 
 from mtfrun import processes
 from mtfrun.errors import InputError
-from mtfrun.rundir import atomic
 from mtfrun.rundir import manifest as manifests
+from mtfrun.rundir.best import Best, read_best, write_best
 from mtfrun.rundir.errors import (
     DamagedCheckpointError,
     DeletedCheckpointError,
     RunDirError,
-    reason,
 )
 from mtfrun.rundir.fit import check_fit
-from mtfrun.rundir.leftovers import files_of_save, list_steps, lost_manifests, remove_leftovers
+from mtfrun.rundir.leftovers import list_steps, lost_manifests, remove_leftovers
 from mtfrun.rundir.manifest import Manifest
+from mtfrun.rundir.rotation import delete_old
+from mtfrun.rundir.save import Save
+from mtfrun.rundir.snapshot import read_variables
 
 T = TypeVar("T")
 
+BEST, LATEST = "best", "latest"
+"""Names of checkpoints besides their steps."""
+
 # How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
-# What processes tell each other during a save.
-_PREFIX, _SAVED = "prefix of the save", "step is saved"
 
 
 class Checkpoints:
-    """The checkpoints of one run: `ckpt-300.*` by step, of which the newest `max_to_keep` are kept.
+    """The checkpoints of one run: `ckpt-300.*` by step.
+
+    A save deletes those before the newest `max_to_keep`, except the best one, which `set_best` has
+    named, and those whose metadata say that they are `KEPT`.
 
     Tensors are written by `tf.train.Checkpoint`, so a checkpoint saved from one mesh restores bit
     for bit onto any other, or onto plain variables. A checkpoint exists once its manifest
@@ -55,7 +62,7 @@ class Checkpoints:
 
         Args:
           directory: where the checkpoints are.
-          max_to_keep: how many to keep; None keeps all of them.
+          max_to_keep: how many of the newest to keep; None keeps all of them.
 
         Raises:
           RunDirError: `max_to_keep` is below 1.
@@ -75,6 +82,57 @@ class Checkpoints:
         """Returns the greatest of `steps()`, or None where there is no checkpoint."""
         return max(self.steps(), default=None)
 
+    def identity(self, step: int) -> tuple[int, int] | None:
+        """Returns numbers that differ for every manifest of a step; None where there is none."""
+        try:
+            status = manifests.manifest_path(self._directory, step).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def is_of_last_step(self, step: int) -> bool:
+        """Returns whether a checkpoint says that training has reached its last step."""
+        try:
+            metadata = manifests.read_manifest(self._directory, step).metadata
+        except (RunDirError, FileNotFoundError):
+            return False
+        return manifests.TRAIN_STEPS in metadata and step >= int(metadata[manifests.TRAIN_STEPS])
+
+    def best(self) -> Best | None:
+        """Returns the best checkpoint; None where none was named, or it is not there any more.
+
+        Raises:
+          RunDirError: its record is damaged.
+        """
+        best = read_best(self._directory)
+        return best if best is not None and best.step in self.steps() else None
+
+    def set_best(self, best: Best) -> None:
+        """Names the best checkpoint, which must exist; only the holder of the run's lock may."""
+        write_best(self._directory, best)
+
+    def named_step(self, name: int | str | None) -> int | None:
+        """Returns the step that a user's name of a checkpoint means.
+
+        Args:
+          name: a step, its digits, "best", or "latest" or None for the newest good one, for which
+            None is returned.
+
+        Raises:
+          RunDirError: it is the best one, and none is recorded.
+        """
+        if name is None or name == LATEST:
+            return None
+        if name != BEST:
+            return int(name)
+        best = self.best()
+        if best is None:
+            raise RunDirError(
+                f"{self._directory} has no best checkpoint: train with"
+                " training.CheckpointOptions.best_metric = 'eval/loss', or choose a step"
+            )
+        return best.step
+
     def save(
         self,
         step: int,
@@ -82,64 +140,28 @@ class Checkpoints:
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Saves the variables and returns the manifest's path.
+        """Saves the variables and returns the manifest's path; see `start_save`."""
+        return self.start_save(step, variables, metadata=metadata).wait()
 
-        A step saved before is replaced, and stays complete until the new files are. Then the oldest
-        checkpoints above `max_to_keep` are deleted. 100 MB take about half a second.
+    def start_save(
+        self,
+        step: int,
+        variables: Mapping[str, Any],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Save:
+        """Copies the variables and returns their save, which a thread finishes.
+
+        A step saved before is replaced, and stays complete until the new files are. Then older
+        checkpoints are deleted, see above. 100 MB take about half a second.
 
         Args:
           step: number of finished training steps.
           variables: raw tf.Variables or DVariables by path.
           metadata: JSON values for the manifest: position in the data, mesh, layout, versions.
-
-        Raises:
-          RunDirError: the files cannot be written; those of this attempt are removed.
         """
-        json_metadata = manifests.check_metadata(metadata or {})
-        target = manifests.manifest_path(self._directory, step)
-        if not processes.is_first():
-            with self._save_errors(step):
-                self._write_variables(processes.agree("", _PREFIX), variables)
-            processes.barrier(_SAVED)
-            return str(target)
-        prefix = None
-        try:
-            # As long as the manifest is unfinished the data may be removed, see leftovers.py.
-            with self._save_errors(step), atomic.atomic_replace(target) as file:
-                atomic.sync_directory(self._directory)
-                prefix = processes.agree(self._free_prefix(step), _PREFIX)
-                self._write_variables(prefix, variables)
-                files = {
-                    name: manifests.record_file(self._directory / name)
-                    for name in files_of_save(self._directory, prefix)
-                }
-                atomic.sync_directory(self._directory)
-                specs = manifests.describe(variables)
-                manifest = Manifest(int(step), prefix, specs, files, json_metadata)
-                file.write(manifests.manifest_text(manifest))
-        except BaseException:
-            if prefix is not None:
-                remove_leftovers(self._directory, prefix)
-            raise
-        self._prune(step)
-        processes.barrier(_SAVED)
-        return str(target)
-
-    def _write_variables(self, prefix: str, variables: Mapping[str, Any]) -> None:
-        """Writes the data of a save; returns when those of all processes are there."""
-        tf.train.Checkpoint(variables=dict(variables)).write(str(self._directory / prefix))
-        processes.barrier("variables are written")
-
-    @contextlib.contextmanager
-    def _save_errors(self, step: int) -> Iterator[None]:
-        """Turns a failure to write in the block into a RunDirError."""
-        try:
-            yield
-        except (OSError, tf.errors.OpError, RunDirError) as error:
-            raise RunDirError(
-                f"cannot save step {step} in {self._directory}: {_system_reason(error)};"
-                " free space or name another --model_dir, earlier checkpoints are untouched"
-            ) from error
+        delete = functools.partial(delete_old, self._directory, step, self._max_to_keep)
+        return Save(self._directory, step, variables, metadata or {}, after=delete)
 
     def restore(
         self,
@@ -173,7 +195,7 @@ class Checkpoints:
             name = f"{self._directory}/ckpt-{manifest.step}"
             check_fit(name, manifest.variables, manifests.describe(wanted), subset=subset)
             path = str(self._directory / manifest.prefix)
-            _read(path, f"the variables of {name}", variables=wanted)
+            read_variables(path, f"the variables of {name}", wanted)
             return manifest
 
         return self.read(step, read)
@@ -205,7 +227,7 @@ class Checkpoints:
         """
 
         def choose() -> list[Any]:
-            return self._read_alone(step, lambda x: [x.step, self._identity(x.step)])
+            return self._read_alone(step, lambda x: [x.step, self.identity(x.step)])
 
         for attempt in range(_ATTEMPTS):
             chosen, identity = processes.by_first(choose, "choice of a checkpoint")
@@ -219,7 +241,7 @@ class Checkpoints:
         raise AssertionError("unreachable")
 
     def _is_same(self, step: int, identity: list[int] | None) -> bool:
-        return identity is None or self._identity(step) == tuple(identity)
+        return identity is None or self.identity(step) == tuple(identity)
 
     def _shared_manifest(self, step: int) -> Manifest:
         try:
@@ -240,6 +262,21 @@ class Checkpoints:
                 if step is not None and step not in self.steps():
                     break
         raise deleted
+
+    def manifest(self, step: int | None) -> Manifest | None:
+        """Returns the manifest of a step, the newest for None, without reading the data.
+
+        None where there is none, or it is damaged: `restore` says so, or takes another one.
+        """
+        chosen = self.latest() if step is None else step
+        try:
+            if chosen is None:
+                return None
+            manifest = manifests.read_manifest(self._directory, chosen)
+            _check_claims(manifest)
+            return manifest
+        except (RunDirError, FileNotFoundError):
+            return None
 
     def verify(self, step: int) -> Manifest:
         """Returns the manifest of `step` if all its files are as they were saved, or raises."""
@@ -295,7 +332,7 @@ class Checkpoints:
 
     def _read_step(self, step: int, reader: Callable[[Manifest], T]) -> T:
         """Returns `reader(manifest)` of one step; see `read`."""
-        before = self._identity(step)
+        before = self.identity(step)
         steps = self.steps()
         if step not in steps:
             where = f"no checkpoint of step {step} in {self._directory}"
@@ -316,7 +353,7 @@ class Checkpoints:
         self._warn_of_newer_data()
         damages = []
         for step in reversed(self.steps()):
-            before = self._identity(step)
+            before = self.identity(step)
             try:
                 with self._watched(step, before):
                     manifest = self._verified(step)
@@ -356,6 +393,7 @@ class Checkpoints:
         """Returns the manifest of `step`, whose files are compared with it."""
         manifest = manifests.read_manifest(self._directory, step)
         manifests.check_files(self._directory, manifest)
+        _check_claims(manifest)
         return manifest
 
     @contextlib.contextmanager
@@ -368,7 +406,7 @@ class Checkpoints:
         try:
             yield
         except (RunDirError, FileNotFoundError) as error:
-            if before is not None and self._identity(step) == before:
+            if before is not None and self.identity(step) == before:
                 raise
             steps = self.steps()
             change = "replaced" if step in steps else "deleted"
@@ -377,52 +415,22 @@ class Checkpoints:
                 f" {_choose(steps) or self._no_checkpoint()}"
             ) from error
 
-    def _identity(self, step: int) -> tuple[int, int] | None:
-        """Returns numbers that differ for every manifest of a step; None where there is none."""
+
+def _check_claims(manifest: Manifest) -> None:
+    """Raises DamagedCheckpointError if the variables are larger than the files that hold them."""
+    claimed = 0
+    for path, spec in manifest.variables.items():
         try:
-            status = manifests.manifest_path(self._directory, step).stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
-
-    def _free_prefix(self, step: int) -> str:
-        """Returns `ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""
-        prefix, attempt = f"ckpt-{step}", 0
-        while files_of_save(self._directory, prefix):
-            attempt += 1
-            prefix = f"ckpt-{step}.{attempt}"
-        return prefix
-
-    def _prune(self, saved: int) -> None:
-        """Deletes the oldest checkpoints, and the files that step `saved` has replaced."""
-        if self._max_to_keep is not None:
-            older_steps = [step for step in self.steps() if step != saved]
-            for step in older_steps[: max(0, len(older_steps) + 1 - self._max_to_keep)]:
-                # The manifest first: without it there is no checkpoint, whatever files it leaves.
-                path = manifests.manifest_path(self._directory, step)
-                with contextlib.suppress(OSError):
-                    path.replace(atomic.temporary_path(path))
-        remove_leftovers(self._directory)
+            claimed += math.prod(spec.shape) * tf.as_dtype(spec.dtype).size
+        except TypeError:
+            raise DamagedCheckpointError(f"the type of {path} is {spec.dtype!r}") from None
+    saved = sum(record.bytes for record in manifest.files.values())
+    if claimed > saved:
+        raise DamagedCheckpointError(
+            f"its variables need {claimed} bytes, and its files have {saved}"
+        )
 
 
 def _choose(steps: list[int]) -> str:
     """Returns the remedy that lists `steps`; "" without any."""
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
-
-
-def _system_reason(error: BaseException) -> str:
-    """Returns why a save failed: the system error that caused `error`, if one did."""
-    return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)
-
-
-def _read(prefix: str, what: str, **objects: Any) -> None:
-    """Restores `objects` from the TensorFlow checkpoint `prefix`; all of them must be there."""
-    try:
-        status = tf.train.Checkpoint(**objects).read(prefix)
-        status.assert_existing_objects_matched()
-        # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
-        status.expect_partial()
-    except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
-        raise RunDirError(
-            f"cannot restore {what}: {reason(error)}; use the configuration it was saved with"
-        ) from error

@@ -1,9 +1,8 @@
 """Hyperparameters of runs, for the HParams page of TensorBoard.
 
-A run writes its own values (`recorded_hparams`), which is enough for a table of one run or of a
-directory of runs: TensorBoard collects the parameters and all metrics. The directory of a sweep
-says more (`write_hparams`): which parameters vary, over which values, and which metrics count.
-Runs themselves do not say it, since TensorBoard would read only one of them for a whole directory.
+A run writes its values, and a description: which of them and which metrics the table shows first.
+TensorBoard reads one description for all runs that it shows, any of them. So the directory of a
+sweep has one for all its runs, which then have none of their own.
 """
 
 from __future__ import annotations
@@ -11,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from absl import logging
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams import api_pb2, summary_v2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.hparams.summary import session_end_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mtfrun import processes
+from mtfrun.rundir.atomic import temporary_path
 from mtfrun.rundir.errors import reason
 
 # The values that TensorBoard knows; it has no integers.
@@ -56,7 +57,13 @@ def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
 
 
 @contextlib.contextmanager
-def recorded_hparams(directory: str, hparams: Mapping[str, Any]) -> Iterator[None]:
+def recorded_hparams(
+    directory: str,
+    hparams: Mapping[str, Any],
+    *,
+    metrics: Sequence[Metric] = (),
+    first: Collection[str] = (),
+) -> Iterator[None]:
     """Writes the hyperparameters of a run, and whether the block has ended or failed.
 
     They replace those that an earlier part of the run has written. If the files cannot be written,
@@ -65,12 +72,18 @@ def recorded_hparams(directory: str, hparams: Mapping[str, Any]) -> Iterator[Non
     Args:
       directory: of the run, in which `train` and `eval` have the curves.
       hparams: by name, see `as_hparams`.
+      metrics: columns of the table, unless the directory around this one has a description.
+      first: names of the hyperparameters that are shown first.
     """
     start = time.time()
+    values = as_hparams(hparams)
     # Runs of equal values are rows of their own: by default TensorBoard would show their mean.
     trial = str(pathlib.Path(directory).absolute())
-    summary = summary_v2.hparams_pb(as_hparams(hparams), trial, start_time_secs=start)
-    path = _replace_events(directory, [summary])
+    summaries = [summary_v2.hparams_pb(values, trial, start_time_secs=start)]
+    if not _files(pathlib.Path(trial).parent):
+        # Without domains, which would hide runs that have other values.
+        summaries.append(_description(dict.fromkeys(values), metrics, first))
+    path = _replace_events(directory, summaries)
     status = api_pb2.STATUS_FAILURE
     try:
         yield
@@ -88,7 +101,7 @@ def write_hparams(
     """Describes the runs in the directories below one: their parameters and their metrics.
 
     Every parameter that varies is listed, with its values, or with the interval of more than ten
-    numbers. Parameters that all runs share are left out.
+    numbers. Parameters that all runs share are left out. Call it before the runs, or after them.
 
     Args:
       directory: has the directories of the runs.
@@ -99,13 +112,35 @@ def write_hparams(
     for run in runs:
         for name, value in as_hparams(run).items():
             values.setdefault(name, []).append(value)
-    hparams = [
-        summary_v2.HParam(name, _domain(own))
+    domains = {
+        name: _domain(own)
         for name, own in values.items()
         if len({(type(value), value) for value in own}) > 1 or len(own) < len(runs)
-    ]
-    shown = [summary_v2.Metric(m.tag, m.group, display_name=f"{m.group} {m.tag}") for m in metrics]
-    _replace_events(directory, [summary_v2.hparams_config_pb(hparams, shown)])
+    }
+    if _replace_events(directory, [_description(domains, metrics, domains)]) is None:
+        return
+    for path in pathlib.Path(directory).iterdir():
+        for file in _files(path):
+            _remove_description(file)
+
+
+def _description(
+    domains: Mapping[str, summary_v2.Domain | None],
+    metrics: Sequence[Metric],
+    first: Collection[str],
+) -> Summary:
+    """Returns which parameters and metrics the table has."""
+    content = plugin_data_pb2.HParamsPluginData()
+    summary = summary_v2.hparams_config_pb(
+        [summary_v2.HParam(name, domain) for name, domain in domains.items()],
+        [summary_v2.Metric(m.tag, m.group, display_name=f"{m.group} {m.tag}") for m in metrics],
+    )
+    content.ParseFromString(summary.value[0].metadata.plugin_data.content)
+    for info in content.experiment.hparam_infos:
+        # TensorBoard sorts by this, then by name, and shows the first five.
+        info.differs = info.name in first
+    summary.value[0].metadata.plugin_data.content = content.SerializeToString()
+    return summary
 
 
 def _domain(values: Sequence[HParam]) -> summary_v2.Domain | None:
@@ -127,15 +162,38 @@ def _replace_events(directory: str, summaries: Sequence[Summary]) -> pathlib.Pat
     if not processes.is_first():
         return None
     # TensorBoard reads nothing older after a file's last event: the newer one needs a later name.
-    path = pathlib.Path(directory, f"events.out.tfevents.{time.time_ns() // 1000:016d}{_SUFFIX}")
+    folder = pathlib.Path(directory)
+    path = folder / f"events.out.tfevents.{time.time_ns() // 1000:016d}{_SUFFIX}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(f"events.out.tfevents.*{_SUFFIX}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in _files(folder):
             old.unlink()
     except OSError as error:
         _warn(path, error)
         return None
     return path if _append(path, summaries, is_new=True) else None
+
+
+def _files(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Returns our files in a directory."""
+    return list(directory.glob(f"events.out.tfevents.*{_SUFFIX}"))
+
+
+def _remove_description(path: pathlib.Path) -> None:
+    """Removes the description from the file of a run."""
+    try:
+        events = [
+            event
+            for event in LegacyEventFileLoader(str(path)).Load()
+            if not any(value.tag == metadata.EXPERIMENT_TAG for value in event.summary.value)
+        ]
+        replacement = temporary_path(path)
+        with replacement.open("xb") as file:
+            for event in events:
+                RecordWriter(file).write(event.SerializeToString())
+        replacement.replace(path)
+    except OSError as error:
+        _warn(path, error)
 
 
 def _append(path: pathlib.Path, summaries: Sequence[Summary], *, is_new: bool = False) -> bool:

@@ -19,6 +19,8 @@ FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]*)"
 """A number in a name, without leading zeros."""
 MANIFEST_NAME = re.compile(rf"ckpt-({STEP})\.json")
+PREFIX = re.compile(rf"ckpt-({STEP})(?:\.[0-9]+)?")
+"""The beginning of the names of the files of a save."""
 DATA_NAME = re.compile(
     rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)"
     r"\.(index|data-[0-9]{5}-of-[0-9]{5})(\.tempstate[0-9]+)?"
@@ -27,8 +29,22 @@ DATA_NAME = re.compile(
 
 _BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+TRAIN_STEPS = "train_steps"
+"""Entry of a manifest: the number of steps after which training is done."""
+
 # Types of the entries that training reads; other entries may be anything.
-_METADATA = {"seed": int, "mesh": str, "layout": str, "versions": dict, "data_position": int}
+_METADATA = {
+    "seed": int,
+    "mesh": str,
+    "layout": str,
+    "versions": dict,
+    "data_position": int,
+    TRAIN_STEPS: int,
+    "skipped_steps": int,
+    "skipped_in_a_row": int,
+    "last_kept": float,
+    "kept": bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,10 +70,11 @@ def tag_of(name: str, tasks: Collection[str] = ()) -> str:
       name: of the metric, of one of the tasks "task/metric".
       tasks: the names of the tasks of a mixture of data.
 
-    >>> tag_of("loss"), tag_of("perplexity"), tag_of("spell/loss", ["spell"])
-    ('loss', 'loss/perplexity', 'tasks/spell/loss')
-    >>> tag_of("decoder_stack/blocks/1/moe_2d/layer/level_1/dropped")
-    'moe/decoder/block_1/moe_2d/level_1/dropped'
+    Examples:
+      >>> tag_of("loss"), tag_of("perplexity"), tag_of("spell/loss", ["spell"])
+      ('loss', 'loss/perplexity', 'tasks/spell/loss')
+      >>> tag_of("decoder_stack/blocks/1/moe_2d/layer/level_1/dropped")
+      'moe/decoder/block_1/moe_2d/level_1/dropped'
     """
     task, _, metric = name.partition("/")
     if metric and task in tasks:
@@ -101,8 +102,9 @@ def tag_of(name: str, tasks: Collection[str] = ()) -> str:
 def layer_name(path: str) -> str:
     """Returns a short name of a layer's path.
 
-    >>> layer_name("decoder_stack/blocks/1/moe_2d/layer")
-    'decoder/block_1/moe_2d'
+    Examples:
+      >>> layer_name("decoder_stack/blocks/1/moe_2d/layer")
+      'decoder/block_1/moe_2d'
     """
     path = re.sub(r"(^|/)blocks/(\d+)", r"\1block_\2", path)
     return re.sub(r"_stack/", "/", path).removesuffix("/layer")

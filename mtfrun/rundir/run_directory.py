@@ -45,6 +45,9 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Stores the path, in which `~` is the home directory; nothing is read or created."""
+        if not isinstance(path, str | os.PathLike):
+            # What argparse makes of --model_dir=--.
+            raise RunDirError("--model_dir is no name of a directory: give one, such as /tmp/run")
         text = os.fspath(path)
         if not text.strip():
             raise RunDirError("--model_dir is empty: name a directory for the run")
@@ -54,7 +57,7 @@ class RunDirectory:
                 " train in a local or mounted directory and copy it there"
             )
         # Path.expanduser raises an error for unknown users, and Path.absolute keeps "..".
-        self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+        self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100
         self._path = pathlib.Path(self.path)
 
     def __repr__(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from mtfrun.rundir.metric_tags import tag_of
+
 
 class Description(NamedTuple):
     """A title, and Markdown that says what is shown, in which unit, and how to read it."""
@@ -133,6 +135,11 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "Training examples so far, repetitions included.",
     ),
     (
+        "skipped_steps",
+        "skipped updates",
+        "Updates so far that `TrainOptions.on_nan` has left out, as they were not finite.",
+    ),
+    (
         "norm/gradient(/(?P<module>.+))?",
         "gradient norm {module}",
         "Root of the sum of squares of the gradients before clipping, at the last step. Sudden "
@@ -220,6 +227,29 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "decodes",
         "Inputs of the split, what the model makes of them, and their targets.",
     ),
+    (
+        "(.*/)?confusion_matrix",
+        "confusion matrix",
+        "How often each class (row) was predicted as each class (column).",
+    ),
+    ("(.*/)?predictions", "predictions", "Images of the split with predicted and true labels."),
+    (
+        "routing/.+",
+        "load of experts",
+        "The share of the tokens of every expert, a column, in every layer, a row, times the "
+        "number of experts: 1 is an equal share.",
+    ),
+    (
+        "experts_of_tokens/(?P<level>.+)",
+        "experts of tokens, {level}",
+        "The experts that the tokens of a sample visit, by layer.",
+    ),
+    (
+        "(?P<what>attention(_to_encoder)?)(/(?P<layer>.+))?",
+        "{what} {layer}",
+        "Where the positions of a sample, rows, look: the weights of every head.",
+    ),
+    ("mesh", "mesh", "The devices, and the dimensions that the layout splits over their axes."),
     ("layers/(?P<what>.+)", "{what}", "A measurement of this layer; its class says what it is."),
 )
 _OWN = "A value of this run's own classes; the class or the action that writes it says what it is."
@@ -229,10 +259,11 @@ _TASK = re.compile(r"tasks(?P<group>_\w+)?/(?P<task>[^/]+)/(?P<tag>.+)")
 def description_of(tag: str) -> Description:
     """Returns what is said about a tag.
 
-    >>> description_of("norm/update/embedding").title
-    'update norm embedding'
-    >>> description_of("tasks/spell/loss").title
-    'spell: loss (nats)'
+    Examples:
+      >>> description_of("norm/update/embedding").title
+      'update norm embedding'
+      >>> description_of("tasks/spell/loss").title
+      'spell: loss (nats)'
     """
     for pattern, title, text in _TABLE:
         if match := re.fullmatch(pattern, tag):
@@ -240,7 +271,7 @@ def description_of(tag: str) -> Description:
             return Description(title.format(**words).strip(), text.format(**words))
     if match := _TASK.fullmatch(tag):
         group = (match["group"] or "")[1:]
-        inner = description_of(f"{group}/{match['tag']}" if group else match["tag"])
+        inner = description_of(f"{group}/{match['tag']}" if group else tag_of(match["tag"]))
         return Description(
             f"{match['task']}: {inner.title}", f"Of the task `{match['task']}` alone: {inner.text}"
         )

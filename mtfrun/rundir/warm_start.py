@@ -17,6 +17,7 @@ from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.fit import MisfitError
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
 from mtfrun.rundir.leftovers import list_names, list_steps, lost_manifests
+from mtfrun.rundir.manifest import PREFIX
 from mtfrun.rundir.name_map import Names, own_sources, read_names
 from mtfrun.rundir.regular_files import is_directory, is_special
 from mtfrun.rundir.run_directory import CHECKPOINTS
@@ -64,9 +65,10 @@ class WarmStart:
     """Sets a model's variables to the values in a checkpoint of mtfrun or Mesh TensorFlow.
 
     Attributes:
-      path: a checkpoint without the suffix of its files' names, such as "/models/model.ckpt-1000";
-        or a run directory of mtfrun, or its directory of checkpoints, for the newest good one; or a
-        directory with a "checkpoint" file that names the newest; None for no warm start.
+      path: a checkpoint without the suffix of its files' names, such as "/models/model.ckpt-1000",
+        whose files are compared with their hashes if it has a manifest; or a run directory of
+        mtfrun, or its directory of checkpoints, for the newest good one; or a directory with a
+        "checkpoint" file that names the newest; None for no warm start.
       strict: raise unless every variable of the model is in the checkpoint, and all variables of
         the checkpoint are used, except those of optimizers.
       variables: a regular expression; variables in whose path it is not found keep their random
@@ -136,11 +138,13 @@ class WarmStart:
         self, path: str, variables: Mapping[str, mtf.Variable], vocabulary_sizes: Mapping[str, int]
     ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
         """Returns `_values` of the checkpoint that `path` names, or of the newest one in it."""
-        directory = _checkpoint_directory(path)
+        directory, step = _checkpoint_directory(path), None
+        if directory is None:
+            directory, step = _checkpoint_with_manifest(path)
         if directory is None:
             return self._values(_prefix(path), variables, vocabulary_sizes)
         return Checkpoints(directory).read(
-            None,
+            step,
             lambda manifest: self._values(
                 str(directory / manifest.prefix), variables, vocabulary_sizes
             ),
@@ -248,6 +252,15 @@ def _checkpoint_directory(path: str) -> pathlib.Path | None:
         if list_steps(directory) or lost_manifests(directory):
             return directory
     return None
+
+
+def _checkpoint_with_manifest(path: str) -> tuple[pathlib.Path | None, int | None]:
+    """Returns the directory and the step of a checkpoint of mtfrun, whose hashes are known."""
+    match = PREFIX.fullmatch(pathlib.Path(path).name)
+    directory = pathlib.Path(path).parent
+    if match is None or int(match[1]) not in list_steps(directory):
+        return None, None
+    return directory, int(match[1])
 
 
 def _prefix(path: str) -> str:

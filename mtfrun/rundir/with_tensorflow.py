@@ -6,6 +6,7 @@ import importlib
 
 _MODULES = {
     "Checkpoints": "checkpoints",
+    "Save": "save",
     "Summaries": "summaries",
     "recorded_hparams": "hparams",
     "write_hparams": "hparams",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mtfrun import processes
 from mtfrun.errors import InputError
 from mtfrun.rundir import Summaries
 from mtfrun.training.checks import check_intervals
+from mtfrun.training.measurements import Measurements, check_measured
 from mtfrun.training.signals import Stopped
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import Features
@@ -28,6 +29,9 @@ class ActionContext:
       batch: returns the features {batch, ...} of the last step, which some step must precede.
       summaries: the training curves in TensorBoard: `summaries.scalars({"mine": 1.0}, step)`.
       note: prints a line above the progress bar.
+      measurements: what actions have measured, such as "eval/loss"; an action adds its own:
+        `measurements.add(step, {"mine/score": 0.5})`. Others are called after it
+        (`Action.on_metric`), and the best checkpoint may be chosen by it.
       check_signals: to be called between pieces of long work; after a signal it raises Stopped,
         which ends the action, not the run: the loop saves and stops.
       request_stop: ends training at this step, after the other actions that are due; its argument
@@ -40,6 +44,7 @@ class ActionContext:
     batch: Callable[[], Features]
     summaries: Summaries
     note: Callable[[str], None]
+    measurements: Measurements
     check_signals: Callable[[], None]
     request_stop: Callable[[str], None]
 
@@ -48,9 +53,10 @@ class Action(abc.ABC):
     """Something that the training loop does periodically, in the order in which actions are listed.
 
     It is due at every multiple of `every_steps`, exactly, and at the first visit of the host after
-    `every_secs`, counted from the start or from when it was last due. With both, whichever comes
-    first. A signal does not change this, see `ActionContext.check_signals`. An action must not
-    change the model or the optimizer: the checkpoint of its step has been saved before.
+    `every_secs`, counted from the start or from when it was last due; and after a measurement that
+    an action before it has reported. With several of these, whichever comes first. A signal does
+    not change this, see `ActionContext.check_signals`. An action must not change the model or the
+    optimizer: the checkpoint of its step has been saved before.
 
     Of several processes each calls it, at the same steps: what uses tensors must run in all of
     them, what writes a file only where `processes.is_first()`.
@@ -72,13 +78,20 @@ class Action(abc.ABC):
       every_steps: steps between two calls; None for no calls by steps. A subclass sets it, on the
         class or on the object, as the next two.
       every_secs: seconds between two calls; None for no calls by time.
+      on_metric: name of a measurement, such as "eval/loss", after which it is called; or None.
+      on_resume: called before the first step of a process in which a run goes on.
       at_end: called when training ends, after a signal too, unless it was called at that step.
       at_start: called before the first step of a new run, at step 0, after a warm start.
+      after_saving: whether it is called only once the newest checkpoint is complete, and the best
+        one recorded.
     """
 
     every_steps: int | None = None
     every_secs: float | None = None
+    on_metric: str | None = None
+    on_resume: bool = False
     at_end: bool = False
+    after_saving: bool = False
     at_start: bool = False
 
     @abc.abstractmethod
@@ -103,10 +116,12 @@ def check_actions(actions: Sequence[Action]) -> None:
                 "file actions = [@my_module.MyAction()]"
             )
         check_intervals(action, action.every_steps, action.every_secs)
-        is_due = action.at_start or action.at_end
-        if action.every_steps is None and action.every_secs is None and not is_due:
+        triggers = (action.every_steps, action.every_secs, action.on_metric)
+        is_due = action.at_start or action.at_end or action.on_resume
+        if triggers == (None,) * 3 and not is_due:
             raise InputError(
-                f"{type(action).__name__} is never due: give it every_steps, every_secs or at_end"
+                f"{type(action).__name__} is never due: give it every_steps, every_secs, on_metric "
+                "or at_end"
             )
 
 
@@ -116,20 +131,40 @@ class DueActions:
     Args:
       actions: in the order of calls.
       clock: returns the time in seconds.
+      finish_saving: called before actions with `after_saving`.
     """
 
-    def __init__(self, actions: Sequence[Action], clock: Callable[[], float]):
+    def __init__(
+        self,
+        actions: Sequence[Action],
+        clock: Callable[[], float],
+        finish_saving: Callable[[], object] = lambda: None,
+    ):
         check_actions(actions)
+        self._finish_saving = finish_saving
         self._actions = [
             (action, Every(steps=action.every_steps, secs=action.every_secs, clock=clock))
             for action in actions
         ]
         self._last_steps: list[int | None] = [None] * len(actions)  # of their calls
 
+    def check_measured(self, names: Collection[str]) -> None:
+        """Raises InputError if an action waits for a metric that should be among `names`."""
+        for action, _ in self._actions:
+            if action.on_metric is not None:
+                check_measured(f"{type(action).__name__}.metric", action.on_metric, names)
+
     def next_step(self, step: int) -> int | None:
         """Returns the next step after `step` at which an action is due by steps, or None."""
         steps = [every.next_step(step) for _, every in self._actions]
         return min((s for s in steps if s is not None), default=None)
+
+    def call_on_resume(self, context: ActionContext) -> None:
+        """Calls the actions that are due before the first step of a process that goes on."""
+        for action, _ in self._actions:
+            if action.on_resume:
+                with contextlib.suppress(Stopped):
+                    action(context)
 
     def call(self, before: int, context: ActionContext) -> None:
         """Calls the actions that became due between step `before` and that of `context`."""
@@ -138,7 +173,7 @@ class DueActions:
             [every.is_due(before, context.step) for _, every in self._actions], "due actions"
         )
         for index, is_due in enumerate(due):
-            if is_due:
+            if is_due or self._has_news(index, context):
                 self._call(index, context)
 
     def missing(self, step: int, *, is_last: bool) -> list[int]:
@@ -169,11 +204,23 @@ class DueActions:
     def call_at_end(self, context: ActionContext) -> None:
         """Calls the actions that are due at the end and were not called at its step."""
         for index, (action, _) in enumerate(self._actions):
-            if action.at_end and self._last_steps[index] != context.step:
+            if self._last_steps[index] != context.step and (
+                action.at_end or self._has_news(index, context)
+            ):
                 self._call(index, context)
+
+    def _has_news(self, index: int, context: ActionContext) -> bool:
+        """Returns whether the metric that an action waits for was reported at this step."""
+        action, _ = self._actions[index]
+        if action.on_metric is None:
+            return False
+        history = context.measurements.history(action.on_metric)
+        return bool(history) and history[-1][0] == context.step
 
     def _call(self, index: int, context: ActionContext) -> None:
         self._last_steps[index] = context.step
         action, _ = self._actions[index]
+        if action.after_saving:
+            self._finish_saving()
         with contextlib.suppress(Stopped):
             action(context)

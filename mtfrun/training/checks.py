@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from mtfrun.errors import InputError
 
@@ -27,3 +28,15 @@ def check_positive(name: str, value: float) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value <= 0:
         raise InputError(f"{name} is {value!r}: it must be a positive number")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raises InputError unless `value` is a finite number of at least 0."""
+    if value != 0:
+        check_positive(name, value)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises InputError unless `value` is one of the choices."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}: it must be {' or '.join(map(repr, choices))}")

@@ -12,7 +12,7 @@ from mtfrun.data import Padding
 from mtfrun.errors import InputError
 from mtfrun.models.means import means
 from mtfrun.training.norms import Norms
-from mtfrun.training.step import LEARNING_RATE, NORMS
+from mtfrun.training.step import LEARNING_RATE, NON_FINITE_GRADIENT, NORMS, SKIPPED
 
 
 class HostMetric(Protocol):
@@ -32,6 +32,8 @@ History: TypeAlias = Mapping[str, HostMetric]
 PADDING = "data/padding_fraction"
 EXAMPLES_SEEN = "data/examples_seen"
 
+# What the loop itself reads of a step.
+_NOT_CURVES = (SKIPPED, NON_FINITE_GRADIENT)
 # Values of a step, not means over examples: the names begin so.
 _LAST_VALUES = (LEARNING_RATE, "norm/")
 
@@ -93,11 +95,15 @@ class Curves:
         """Yields (step, values) of every window that ends among the `count` steps after `step`.
 
         Metrics are weighted means over the window, one value for every entry of a vector; learning
-        rate and norms are those of its last step.
+        rate and norms are those of its last step. Steps whose update was skipped are left out,
+        except for their learning rate.
         """
         for i in range(count):
             after = step + i + 1
+            is_skipped = SKIPPED in history and history[SKIPPED].total[i] > 0
             for name, metric in history.items():
+                if name in _NOT_CURVES or (is_skipped and name != LEARNING_RATE):
+                    continue
                 total = np.asarray(metric.total[i], np.float64)
                 weight = float(metric.weight[i])
                 if name.startswith(_LAST_VALUES):

@@ -26,6 +26,7 @@ from mtfrun.training.curves import (
 )
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.machine import Machine
+from mtfrun.training.measurements import Measurements
 from mtfrun.training.norms import Norms
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import STEPS_PER_SEC, Pace
@@ -33,7 +34,7 @@ from mtfrun.training.progress import Progress
 from mtfrun.training.saving import Metadata, Saving
 from mtfrun.training.signals import StopSignals
 from mtfrun.training.state import TrainState
-from mtfrun.training.step import OBJECTIVE, Features, train_steps_function
+from mtfrun.training.step import OBJECTIVE, SKIPPED, Features, train_steps_function
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
@@ -111,6 +112,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.callback(progress.close)
         stack.callback(infeed.close)
+        stack.callback(loop.close)
         is_finished = first_step >= options.train_steps
         if is_finished:
             progress.note(f"already finished at step {first_step}; raise TRAIN_STEPS to go on")
@@ -126,9 +128,8 @@ def train(
             start = f"going on from {start}"
         elif loop.warm_start is not None:
             start += f", warm start: {loop.warm_start}"
-        lines = {**description.header, "start": start}
-        loop.announce = lambda: progress.header(lines)
-        return loop.run(progress, summaries, signals)
+        header = {**description.header, "start": start}
+        return loop.run(progress, summaries, signals, header)
 
 
 class _Loop:
@@ -162,11 +163,12 @@ class _Loop:
             state,
             microbatches=options.microbatches,
             clip_norm=options.clip_norm,
+            skip_non_finite=options.skips,
             norms=self._norms,
             products=products,
             jit_compile=options.uses_xla(state.mesh),
         )
-        self._guard = FiniteGuard(state, run)
+        self._guard = FiniteGuard(state, run, skips=options.skips)
         self._saving = Saving(
             state,
             infeed,
@@ -177,7 +179,7 @@ class _Loop:
             check=self._check_variables,
             metadata=metadata,
         )
-        self._actions = DueActions([self._saving, *actions], clock)
+        self._actions = DueActions([self._saving, *actions], clock, self._saving.finish)
         self._pace = Pace(options.secs_per_loop, self._reporting.rate)
         self._features: Features = {}  # of the last visit
         self._last_index = 0  # of its last step
@@ -186,9 +188,8 @@ class _Loop:
         )
         self._visits = 0
         self._device_secs = 0.0  # of the last visit
-        self._values: Mapping[str, float] = {}  # the newest point of the curves
+        self._values: dict[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
-        self.announce: Callable[[], None] = lambda: None  # called before the first step
         self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
         self.warm_start: object = None
 
@@ -203,10 +204,17 @@ class _Loop:
             self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
         return step or 0
 
-    def run(self, progress: Progress, summaries: Summaries, signals: StopSignals) -> TrainResult:
+    def run(
+        self,
+        progress: Progress,
+        summaries: Summaries,
+        signals: StopSignals,
+        header: Mapping[str, str],
+    ) -> TrainResult:
         """Visits the devices until the last step, or until a signal or an action ends training."""
         step = self._state.finished_steps
         self._note = progress.note
+        measurements = Measurements(self._run, step, self._note_measured)
 
         def context() -> ActionContext:
             return ActionContext(
@@ -216,14 +224,25 @@ class _Loop:
                 batch=self._last_batch,
                 summaries=summaries,
                 note=progress.note,
+                measurements=measurements,
                 check_signals=signals.check,
                 request_stop=self._request_stop,
             )
 
+        # First, so that data that cannot be read are an error of one line.
+        with waiting("reading the first batches"):
+            self._infeed.check(1, self._options.iterations_per_loop)
+        progress.header(header)
         if step == 0:
             self._actions.call_at_start(context())
         else:
+            # First what a kill has left undone: its measurements belong to this step.
             self._actions.call_missing(context(), is_last=step >= self._options.train_steps)
+            self._actions.call_on_resume(context())
+            reason = self._agreed_reason_to_stop()
+            if reason is not None:
+                progress.note(f"already ended at step {step}: {reason}")
+                return TrainResult(step, {}, None)
         if step >= self._options.train_steps:
             return TrainResult(step, self._values, signals.agree())
         while step < self._options.train_steps and signals.agree() is None:
@@ -233,7 +252,9 @@ class _Loop:
             with self._profiled():
                 history = self._visit(count)
             secs, waited = self._clock() - start, self._infeed.wait_secs - waited
-            self._guard.check_steps(step, history, count, self._features)
+            skipped = self._guard.check_steps(step, history, count, self._features)
+            if skipped is not None:
+                progress.note(skipped)
             units = float(history[OBJECTIVE].weight[:count].sum())
             self._pace.add(count, units, secs, waited, self._device_secs)
             before, step = step, step + count
@@ -242,6 +263,7 @@ class _Loop:
             self._write_points(points, step, progress, summaries)
             progress.advance(count)
             summaries.flush()
+            self._saving.poll()
             self._pace.add_host_secs(self._clock() - start)
             self._actions.call(before, context())
             reason = self._agreed_reason_to_stop()
@@ -249,14 +271,24 @@ class _Loop:
                 progress.note(f"ending at step {step}: {reason}")
                 break
         self._actions.call_at_end(context())
+        self._saving.finish()
         return TrainResult(step, self._values, signals.agree())
 
     def is_any_missing(self, step: int) -> bool:
         """Returns whether an action that was due at `step`, the last one, has to be made up for."""
         return bool(self._actions.missing(step, is_last=True))
 
+    def close(self) -> None:
+        """Waits for what an error has left in progress."""
+        self._saving.close()
+
     def _request_stop(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
+
+    def _note_measured(self, step: int, values: Mapping[str, float]) -> None:
+        """Keeps the checkpoint of this step if it is the best."""
+        self._actions.check_measured(values.keys())
+        self._saving.consider_best(step, values)
 
     def _agreed_reason_to_stop(self) -> str | None:
         """Returns why an action, in any process, has asked to stop."""
@@ -279,6 +311,9 @@ class _Loop:
             rates = self._pace.rates()
             rates |= {**self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
             self._values = {**point, **rates, **seen}
+            skipped = self._guard.skipped_until(step)
+            if skipped is not None:
+                self._values[SKIPPED] = float(skipped)
             write_metrics(summaries, self._values, step)
             progress.line(step, self._values)
         if points:
@@ -298,9 +333,7 @@ class _Loop:
     def _visit(self, count: int) -> History:
         """Trains for `count` steps and returns their history as numpy arrays."""
         self._features = {}  # frees their memory before the next ones are made
-        reading = waiting("reading the first batches")
-        with contextlib.nullcontext() if self._visits else reading:
-            features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
+        features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
             raise InputError(
                 "the training data has come to an end: Data.train must return endless batches"
@@ -308,9 +341,6 @@ class _Loop:
         self._features, self._last_index = features, count - 1
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         is_first = not self._visits
-        if is_first:
-            # Not before, so that data that cannot be read are an error of one line.
-            self.announce()
         self._visits += 1
         compiling = waiting("compiling the training step", "compiled the training step")
         with compiling if is_first else contextlib.nullcontext():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -46,10 +47,12 @@ class Machine:
     def memory(self) -> dict[str, float]:
         """Returns the memory in use by tag, in 10^9 bytes; of accelerators that of the first."""
         values = {HOST_MEMORY: _resident_bytes() / _GB}
-        if not self._mesh.is_on_cpu:
-            device = tf.config.experimental.get_memory_info(self._mesh.devices[0])
-            values[DEVICE_MEMORY] = device["current"] / _GB
-            values[DEVICE_MEMORY_PEAK] = device["peak"] / _GB
+        # Not every kind of device reports its memory.
+        with contextlib.suppress(ValueError, tf.errors.OpError):
+            if not self._mesh.is_on_cpu:
+                device = tf.config.experimental.get_memory_info(self._mesh.devices[0])
+                values[DEVICE_MEMORY] = device["current"] / _GB
+                values[DEVICE_MEMORY_PEAK] = device["peak"] / _GB
         return values
 
     def speed(self, steps_per_sec: float) -> dict[str, float]:
@@ -66,13 +69,18 @@ class Machine:
             return {}
         per_sec = _PASSES * self._products.total * steps_per_sec
         values = {MODEL_SPEED: per_sec / _TERA}
-        if processes.is_first():
-            by_dtype = self._products.by_dtype
-            dtype = max(by_dtype, key=by_dtype.__getitem__)
-            rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR
-            peak = self._units * _products_per_sec(self._mesh.devices[0], dtype, rows)
-            values[PEAK_FRACTION] = per_sec / peak
+        # A device whose memory is full has no place for the measurement.
+        with contextlib.suppress(tf.errors.ResourceExhaustedError):
+            if processes.is_first():
+                values[PEAK_FRACTION] = per_sec / self._peak()
         return values
+
+    def _peak(self) -> float:
+        """Returns the operations a second that all devices reach."""
+        by_dtype = self._products.by_dtype
+        dtype = max(by_dtype, key=by_dtype.__getitem__)
+        rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR
+        return self._units * _products_per_sec(self._mesh.devices[0], dtype, rows)
 
 
 @functools.cache

@@ -5,53 +5,111 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.training.checks import check_count, check_intervals, check_positive
+from mtfrun.rundir import LOWEST, MODES
+from mtfrun.training.checks import check_choice, check_count, check_intervals, check_positive
+
+STOP, SKIP = "stop", "skip"
+"""What `TrainOptions.on_nan` may be."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """When checkpoints are saved and how many are kept. The last step is always saved.
+    """When checkpoints are saved and which are kept. The last step is always saved.
+
+    A checkpoint is deleted if it is not among the newest `max_to_keep`, was not kept for its hour,
+    and is not the best.
 
     Attributes:
       every_steps: steps between checkpoints; None saves none by steps.
       every_secs: seconds between checkpoints; None saves none by time. With both, whichever comes
         first.
-      max_to_keep: how many to keep; None keeps all.
+      max_to_keep: how many of the newest to keep; None keeps all.
+      keep_every_hours: keep one checkpoint of every so many hours for good; None for none.
+      best_metric: name of a measurement, such as "eval/loss". The checkpoint of the best one is
+        kept until there is a better one, and is what `--checkpoint=best` means; a step with a
+        better value that is not due to be saved is saved. None for none.
+      best_mode: whether the "lowest" or the "highest" value is the best.
+      asynchronous: whether training goes on while a checkpoint is written, from a copy of the
+        variables in the memory of the host. Otherwise it waits.
 
     Raises:
-      InputError: a number below 1.
+      InputError: a number below 1, or a value that does not exist.
     """
 
     every_steps: int | None = 1000
     every_secs: float | None = 600.0
     max_to_keep: int | None = 3
+    keep_every_hours: float | None = None
+    best_metric: str | None = None
+    best_mode: str = LOWEST
+    asynchronous: bool = True
 
     def __post_init__(self) -> None:
         check_intervals(self, self.every_steps, self.every_secs)
         if self.max_to_keep is not None:
             check_count("CheckpointOptions.max_to_keep", self.max_to_keep)
+        if self.keep_every_hours is not None:
+            check_positive("CheckpointOptions.keep_every_hours", self.keep_every_hours)
+        check_choice("CheckpointOptions.best_mode", self.best_mode, MODES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step is computed and applied.
+
+    Attributes:
+      microbatches: number of equal parts of a batch that are processed one after the other to save
+        memory; their gradients are summed, and divided once by the weight of the batch.
+      clip_norm: largest global norm of the gradients; None does not clip.
+      on_nan: what follows if the loss, the norm of the gradients or a new value of a weight is not
+        finite. "stop" ends training. "skip" leaves out the update: weights, slots and averages stay
+        as they were, the step counts and the data go on. The curve "skipped_steps" counts them, and
+        more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
+      jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
+        CPUs that is slower, and on several GPUs nothing has been tried.
+
+    Raises:
+      InputError: a number is not positive or not whole, or `on_nan` is none of its values.
+    """
+
+    microbatches: int = 1
+    clip_norm: float | None = None
+    on_nan: str = STOP
+    jit_compile: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_count("microbatches", self.microbatches)
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+        check_choice("TrainOptions.on_nan", self.on_nan, (STOP, SKIP))
+
+    @property
+    def skips(self) -> bool:
+        """Whether updates that are not finite are skipped."""
+        return self.on_nan == SKIP
+
+    def uses_xla(self, mesh: mtf.Mesh) -> bool:
+        """Returns whether XLA compiles the steps on a mesh."""
+        if self.jit_compile is None:
+            return not mesh.is_on_cpu and not mesh.is_distributed
+        return self.jit_compile
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """How long and how to train.
+class TrainOptions(StepOptions):
+    """How long and how to train, and how to compute the steps: see `StepOptions` for the others.
 
     Attributes:
       train_steps: total number of optimizer updates, those before a resumption included.
       iterations_per_loop: largest number of steps on the devices between two visits of the host.
       secs_per_loop: approximate largest time of these steps in seconds; a signal waits as long.
       log_every_steps: steps between two points of the curves, which are means over these steps.
-      checkpoints: when checkpoints are saved.
-      microbatches: number of equal parts of a batch that are processed one after the other to save
-        memory; their gradients are summed, and divided once by the weight of the batch.
-      clip_norm: largest global norm of the gradients; None does not clip.
-      jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
-        CPUs that is slower, and on several GPUs nothing has been tried.
+      checkpoints: when checkpoints are saved, and which are kept.
       profile: record a profiler trace of one visit, the third of this process: the first one
         compiles, the second one measures a step.
 
     Raises:
-      InputError: a value is not positive, or a number of steps or parts is not an integer.
+      InputError: a value is not positive, or a number of steps is not an integer.
     """
 
     train_steps: int
@@ -59,22 +117,11 @@ class TrainOptions:
     secs_per_loop: float = 5.0
     log_every_steps: int = 100
     checkpoints: CheckpointOptions = CheckpointOptions()
-    microbatches: int = 1
-    clip_norm: float | None = None
-    jit_compile: bool | None = None
     profile: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("train_steps", self.train_steps)
         check_count("iterations_per_loop", self.iterations_per_loop)
         check_positive("secs_per_loop", self.secs_per_loop)
         check_count("log_every_steps", self.log_every_steps)
-        check_count("microbatches", self.microbatches)
-        if self.clip_norm is not None:
-            check_positive("clip_norm", self.clip_norm)
-
-    def uses_xla(self, mesh: mtf.Mesh) -> bool:
-        """Returns whether XLA compiles the steps on a mesh."""
-        if self.jit_compile is None:
-            return not mesh.is_on_cpu and not mesh.is_distributed
-        return self.jit_compile

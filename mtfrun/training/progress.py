@@ -10,6 +10,7 @@ from mtfrun import progress
 from mtfrun.models import Reporting
 from mtfrun.progress.lines import duration
 from mtfrun.training.pace import DATA_WAIT
+from mtfrun.training.step import SKIPPED
 
 # The least share of the time that a line mentions.
 _LEAST_WAIT = 0.01
@@ -64,7 +65,8 @@ class Progress:
     def line(self, step: int, values: Mapping[str, float]) -> None:
         """Prints "step 300/2000  loss 2.31  lr 1e-03  41.2k tok/s  eta 1:20".
 
-        If the devices wait for data 1 % of the time or more, "data wait 12%" stands before the eta.
+        If updates were skipped, "skipped 2" stands after the learning rate; if the devices wait for
+        data 1 % of the time or more, "data wait 12%" before the eta.
         """
         fields: list[tuple[str, progress.Style | None]] = [
             (f"step {step}/{self._train_steps}", "bold")
@@ -75,6 +77,8 @@ class Progress:
             if name in values
         ]
         fields.append((f"lr {values['learning_rate']:.2e}", None))
+        if values.get(SKIPPED):
+            fields.append((f"skipped {values[SKIPPED]:.0f}", "yellow"))
         rate = values.get("perf/steps_per_sec", 0.0)
         if self._reporting.rate in values:
             speed = _short(values[self._reporting.rate])

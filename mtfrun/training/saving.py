@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import logging
 
 from mtfrun import processes
 from mtfrun.data import Infeed
-from mtfrun.rundir import Manifest, RunDirectory, RunDirError
+from mtfrun.rundir import (
+    KEPT,
+    Best,
+    Manifest,
+    RunDirectory,
+    RunDirError,
+    Save,
+    is_better,
+)
 from mtfrun.rundir.stored_checkpoints import DIMENSIONS
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.measurements import check_measured
 from mtfrun.training.options import CheckpointOptions
 from mtfrun.training.state import TrainState
 
-# Entries of a manifest: the sums of the next point of the curves; the examples consumed.
-_SUMS, _POSITION = "curve_sums", "data_position"
+# Entries of a manifest: the sums of the next point of the curves; the examples consumed; when the
+# newest checkpoint that is kept for good was saved, or else the run began, in seconds of the epoch.
+_SUMS, _POSITION, _LAST_KEPT = "curve_sums", "data_position", "last_kept"
+_SECS_PER_HOUR = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +52,16 @@ class Metadata:
 class Saving(Action):
     """Saves the state, the position in the data and the sums of the curves, also at the end.
 
+    A save goes on in a thread while the next steps run. Its error is raised by `poll`, `finish` or
+    the next save, whichever comes first; the next save waits for it.
+
     Args:
       state: what is trained.
       infeed: its position is saved.
       run: where checkpoints go.
-      options: when to save, and how many to keep.
+      options: when and how to save, and what to keep.
       curves: whose sums since the last point are saved.
-      guard: checks the restored variables; its `good_step` is set.
+      guard: checks the restored variables; its `good_step` is set, and its counts are saved.
       check: called with the step before it is saved; raises NonFiniteError.
       metadata: more of the manifests.
     """
@@ -65,12 +84,18 @@ class Saving(Action):
         self.every_secs = options.every_secs
         self._state = state
         self._infeed = infeed
+        self._options = options
         self._checkpoints = run.checkpoints(max_to_keep=options.max_to_keep)
         self._curves = curves
         self._guard = guard
         self._check = check
         self._metadata = metadata
-        self._saved_step: int | None = None
+        self._save: Save | None = None  # in progress
+        self._saved_step: int | None = None  # of the newest checkpoint, which may be in progress
+        self._last_kept = time.time()
+        self._best: Best | None = None
+        self._is_best_recorded = True
+        guard.finish_saving = self._settle
 
     def restore(self) -> int | None:
         """Restores the newest good checkpoint and returns its step; None if there is none."""
@@ -90,6 +115,9 @@ class Saving(Action):
             )
         self._infeed.position = manifest.metadata[_POSITION]
         self._curves.restore(manifest.metadata.get(_SUMS, {}))
+        self._guard.restore_counts(manifest.metadata)
+        self._last_kept = float(manifest.metadata.get(_LAST_KEPT, self._last_kept))
+        self._restore_best()
         # Random numbers must not change in the middle of a run, even if the configuration does.
         self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
         self._saved_step = manifest.step
@@ -97,10 +125,61 @@ class Saving(Action):
         return manifest.step
 
     def __call__(self, context: ActionContext) -> None:
-        """Saves `context.step`, unless that checkpoint was restored."""
-        step = context.step
+        """Saves `context.step`, unless that checkpoint was restored or saved before."""
+        self._start(context.step)
+
+    def consider_best(self, step: int, measured: Mapping[str, float]) -> None:
+        """Keeps the checkpoint of `step`, the present one, if it is the best by what was measured.
+
+        Raises:
+          InputError: the metric of the options should be among what was measured, and is not.
+        """
+        metric, mode = self._options.best_metric, self._options.best_mode
+        if metric is None or step == 0:  # an untrained model is no checkpoint
+            return
+        check_measured("CheckpointOptions.best_metric", metric, measured.keys())
+        value = float(measured.get(metric, math.nan))
+        if math.isfinite(value) and (
+            self._best is None or is_better(value, self._best.value, mode)
+        ):
+            self._start(step)
+            self._best, self._is_best_recorded = Best(step, metric, value, mode), False
+            if self._save is None:
+                self._record_best()
+
+    def poll(self) -> None:
+        """Ends a save that is complete; raises its error."""
+        if self._save is not None and self._save.is_finished():
+            self.finish()
+
+    def finish(self) -> None:
+        """Waits for the save in progress; raises its error."""
+        save, self._save = self._save, None
+        if save is None:
+            return
+        save.wait()
+        self._guard.good_step = save.step
+        processes.note_saved(save.step)
+        self._record_best()
+
+    def close(self) -> None:
+        """Waits for the thread of a save that an error has left in progress."""
+        save, self._save = self._save, None
+        if save is not None:
+            save.abandon()
+
+    def _settle(self) -> None:
+        """Waits for the save in progress before another error is raised."""
+        try:
+            self.finish()
+        except RunDirError as error:
+            logging.warning("%s", error)
+
+    def _start(self, step: int) -> None:
+        """Begins to save a step, after the save before has ended."""
         if self._saved_step == step:
             return
+        self.finish()
         self._check(step)
         mesh = self._state.mesh
         metadata = {
@@ -114,7 +193,43 @@ class Saving(Action):
             "seed": self._state.seed,
             _POSITION: self._infeed.position,
             _SUMS: self._curves.sums(),
+            **self._guard.counts(),
+            **self._kept_entries(),
         }
-        self._checkpoints.save(step, self._state.storage(), metadata=metadata)
-        self._saved_step = self._guard.good_step = step
-        processes.note_saved(step)
+        self._save = self._checkpoints.start_save(step, self._state.storage(), metadata=metadata)
+        self._saved_step = step
+        if not self._options.asynchronous:
+            self.finish()
+
+    def _kept_entries(self) -> dict[str, object]:
+        """Returns the entries of a manifest by which a checkpoint is kept for good."""
+        hours = self._options.keep_every_hours
+        if hours is None:
+            return {}
+        now = time.time()
+        is_kept = now - self._last_kept >= hours * _SECS_PER_HOUR
+        if is_kept:
+            self._last_kept = now
+        return {_LAST_KEPT: self._last_kept, **({KEPT: True} if is_kept else {})}
+
+    def _restore_best(self) -> None:
+        """Reads which checkpoint is the best by the metric of the options."""
+        options = self._options
+        if options.best_metric is None:
+            return
+        fields = processes.by_first(self._recorded_best)
+        if fields is not None:
+            self._best = Best(**fields)
+
+    def _recorded_best(self) -> dict[str, Any] | None:
+        best = self._checkpoints.best()
+        wanted = (self._options.best_metric, self._options.best_mode)
+        is_same = best is not None and (best.metric, best.mode) == wanted
+        return dataclasses.asdict(best) if best is not None and is_same else None
+
+    def _record_best(self) -> None:
+        """Records the best checkpoint, which is complete."""
+        if self._best is not None and not self._is_best_recorded:
+            self._is_best_recorded = True
+            best = self._best
+            processes.by_first(lambda: self._checkpoints.set_best(best))

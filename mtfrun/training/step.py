@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +19,9 @@ Gradients = dict[str, mtf.Tensor]
 
 # Entries of the history besides the model's own metrics.
 LEARNING_RATE, GRAD_NORM, OBJECTIVE = "learning_rate", GRADIENT, "objective"
+# 1 in a step whose update was skipped; 1 + the place among the trainable variables of the first one
+# whose gradient is not finite, 0 where all are.
+SKIPPED, NON_FINITE_GRADIENT = "skipped_steps", "non_finite_gradient"
 # The sums of `Norms.squares`, if there are any.
 NORMS = "norms"
 # Of every trainable variable, followed by its path.
@@ -30,6 +33,7 @@ def train_steps_function(
     *,
     microbatches: int = 1,
     clip_norm: float | None = None,
+    skip_non_finite: bool = False,
     norms: Norms | None = None,
     products: mtf.ProductCount | None = None,
     with_gradients: bool = False,
@@ -40,12 +44,15 @@ def train_steps_function(
     Its arguments are features {steps, batch, ...} and a scalar, the number of steps to run, so that
     a shorter last call uses the same program. It returns the history {steps} of every metric of the
     model and of "learning_rate", "norm/gradient" (before clipping) and "objective" (what is
-    differentiated, per unit of weight); entries of steps that were not run are zero.
+    differentiated, per unit of weight), and of SKIPPED and NON_FINITE_GRADIENT; entries of steps
+    that were not run are zero.
 
     Args:
       state: what is trained.
       microbatches: parts of a batch that are computed one after the other.
       clip_norm: the largest norm of all gradients together; None does not limit it.
+      skip_non_finite: whether a step changes nothing but the number of finished steps if its loss,
+        the norm of its gradients, or anything that it would assign is not finite.
       norms: further norms, whose squares are the entry "norms" of the history; None for none.
       products: takes the products of a forward pass over a batch when the function is traced.
       with_gradients: whether the history also has the gradients, before clipping, by
@@ -63,7 +70,8 @@ def train_steps_function(
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
         zeros = mtf.zeros(state.mesh, [steps_dim])
         history = state.model.no_metrics(state.mesh, [steps_dim])
-        history |= {name: Metric(zeros, zeros) for name in (OBJECTIVE, LEARNING_RATE, GRAD_NORM)}
+        own = (OBJECTIVE, LEARNING_RATE, GRAD_NORM, SKIPPED, NON_FINITE_GRADIENT)
+        history |= {name: Metric(zeros, zeros) for name in own}
         if norms is not None:
             history[NORMS] = Metric(mtf.zeros(state.mesh, [steps_dim, norms.dim]), zeros)
         if with_gradients:
@@ -73,7 +81,9 @@ def train_steps_function(
 
         def body(i: mtf.Tensor, history: dict[str, Metric]) -> tuple[mtf.Tensor, dict[str, Metric]]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            metrics, gradients = _train_step(state, batch, of_batch, clip_norm, norms)
+            metrics, gradients = _train_step(
+                state, batch, of_batch, clip_norm, norms, skip_non_finite=skip_non_finite
+            )
             if with_gradients:
                 metrics |= gradients
             is_step = mtf.equal(positions, i)
@@ -100,6 +110,8 @@ def _train_step(
     of_batch: Callable[[Features, mtf.Tensor], tuple[Loss, Gradients]],
     clip_norm: float | None,
     norms: Norms | None,
+    *,
+    skip_non_finite: bool,
 ) -> tuple[dict[str, Metric], dict[str, Metric]]:
     """Updates the state by one batch and returns the metrics, and the gradients before clipping.
 
@@ -109,13 +121,17 @@ def _train_step(
     before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
     loss, gradients = of_batch(batch, step)
     before_clipping = gradients
-    if clip_norm is None:
-        norm = optim.global_norm(gradients)
-    else:
-        gradients, norm = optim.clip_by_global_norm(gradients, clip_norm)
+    # Once: on a mesh every sum is a collective.
+    halves = optim.half_squares(gradients)
+    norm = optim.norm_of(halves)
+    if clip_norm is not None:
+        gradients, norm = optim.clip_by_global_norm(gradients, clip_norm, norm)
     learning_rate = state.optimizer.learning_rate(step)
     updates = state.optimizer.update(gradients, step)
-    values = {path: updates[variable] for path, variable in state.trainable.items()}
+    values = {
+        path: mtf.cast(updates[variable], variable.dtype)
+        for path, variable in state.trainable.items()
+    }
     for path, variable in state.model.updated_variables().items():
         values[path] = updates[variable] = mtf.cast(loss.updates[path], variable.dtype)
     if state.average is not None:
@@ -125,6 +141,22 @@ def _train_step(
     if norms is not None:
         squares = norms.squares(step, before_clipping, before, values)
         of_norms[NORMS] = Metric(squares, one)
+    skipped = mtf.zeros_like(norm)
+    if skip_non_finite:
+        # Slots and averages are finite where the gradients and the new values are.
+        is_finite = _all_finite([loss.total, norm, learning_rate, *values.values()])
+        # A selection, which no NaN passes, and not a condition around the assignments: it is the
+        # same program on all devices, and changes no bit of an update that is applied.
+        updates = {
+            variable: mtf.where(
+                is_finite,
+                mtf.cast(value, variable.dtype),
+                mtf.read_variable(variable),
+                output_shape=value.shape,
+            )
+            for variable, value in updates.items()
+        }
+        skipped = 1.0 - mtf.to_float(is_finite)
     for variable, value in updates.items():
         mtf.assign(variable, value)
     mtf.assign(state.step, step + 1)
@@ -133,9 +165,31 @@ def _train_step(
         OBJECTIVE: Metric(loss.total, loss.weight),
         LEARNING_RATE: Metric(learning_rate, one),
         GRAD_NORM: Metric(norm, one),
+        SKIPPED: Metric(skipped, one),
+        NON_FINITE_GRADIENT: Metric(_first_non_finite(halves), one),
         **of_norms,
     }
     return metrics, {GRADIENT_OF + path: Metric(g, one) for path, g in before_clipping.items()}
+
+
+def _all_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
+    """Returns whether all entries of all tensors of floating types are finite, a bool scalar."""
+    floating = [x for x in tensors if x.dtype.is_floating]
+    return mtf.reduce_all(mtf.stack([mtf.reduce_all(mtf.is_finite(x)) for x in floating], "all"))
+
+
+def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+    """Returns 1 + the place of the first gradient that is not finite; 0.0 if all are finite.
+
+    Args:
+      halves: `optim.half_squares` of the gradients, which are the same on all devices, and not
+        finite if an entry on any of them is not.
+    """
+    squares = mtf.stack(list(halves.values()), "gradients")
+    none = float(squares.shape.size + 1)
+    places = mtf.to_float(mtf.range(squares.mesh, squares.shape[0], tf.int32)) + 1.0
+    first = mtf.reduce_min(mtf.where(mtf.is_finite(squares), none, places))
+    return mtf.where(mtf.equal(first, none), 0.0, first)
 
 
 def loss_and_gradients(

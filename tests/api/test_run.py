@@ -141,7 +141,7 @@ def test_logits_do_not_depend_on_padding_and_on_other_rows(language_model: Run) 
 @pytest.mark.parametrize("mesh", ["data:2,model:2", pytest.param("data:4", marks=pytest.mark.slow)])
 def test_a_run_on_a_mesh_has_the_same_logits(language_model: Run, mesh: str) -> None:
     settings = {"layout": "batch:data"} if "model" not in mesh else {}
-    on_mesh = mtfrun.load(language_model.model_dir, mesh=mesh, **settings)  # type: ignore[arg-type]
+    on_mesh = mtfrun.load(language_model.model_dir, mesh=mesh, **settings)
     assert on_mesh.mesh.size == 4
     features = {"targets": np.arange(4, 24).reshape(1, 20)}
     expected = language_model.logits(features)

@@ -25,7 +25,7 @@ class TensorBoard:
     def __init__(self, port: int) -> None:
         self._base = f"http://127.0.0.1:{port}/data/plugin"
 
-    def get_bytes(self, path: str, body: dict[str, Any] | None = None, **query: str) -> bytes:
+    def get_bytes(self, path: str, body: dict[str, Any] | None = None, /, **query: str) -> bytes:
         """Returns the content of a page; with a body, of a POST request."""
         url = f"{self._base}/{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
@@ -34,7 +34,7 @@ class TensorBoard:
             content: bytes = response.read()
             return content
 
-    def get(self, path: str, body: dict[str, Any] | None = None, **query: str) -> Any:
+    def get(self, path: str, body: dict[str, Any] | None = None, /, **query: str) -> Any:
         """Returns the JSON of a page."""
         return json.loads(self.get_bytes(path, body, **query))
 

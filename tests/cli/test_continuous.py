@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from mtfrun.cli.continuous import each_restored, steps_as_they_appear
+from mtfrun.cli.continuous import each_restored, steps_as_they_appear, wait_for_checkpoint
 from mtfrun.rundir import DamagedCheckpointError, RunDirectory
+
+LAST_STEP = 100
 
 
 class _Run(RunDirectory):
@@ -26,6 +28,12 @@ class _Run(RunDirectory):
     def steps(self) -> list[int]:
         return list(self.saved)
 
+    def identity(self, step: int) -> int:
+        return step
+
+    def is_of_last_step(self, step: int) -> bool:
+        return step == LAST_STEP
+
 
 def test_new_checkpoints_are_evaluated_until_training_has_ended(tmp_path: pathlib.Path) -> None:
     run = _Run(tmp_path, [10])
@@ -41,13 +49,56 @@ def test_new_checkpoints_are_evaluated_until_training_has_ended(tmp_path: pathli
             run.saved.append(30)  # the last one, and training ends
             lock.__exit__(None, None, None)
 
-    assert list(steps_as_they_appear(run, sleep)) == [10, 20, 30]
+    assert list(steps_as_they_appear(run, sleep=sleep)) == [10, 20, 30]
     assert len(slept) == 3
 
 
 def test_without_training_every_checkpoint_is_evaluated_once(tmp_path: pathlib.Path) -> None:
     run = _Run(tmp_path, [1, 2, 3])
-    assert list(steps_as_they_appear(run, lambda seconds: None)) == [1, 2, 3]
+    assert list(steps_as_they_appear(run, sleep=lambda seconds: None)) == [1, 2, 3]
+
+
+def test_with_a_time_out_an_interrupted_run_is_waited_for(tmp_path: pathlib.Path) -> None:
+    """No process trains; after the time-out, or after the last step, nothing is waited for."""
+    run, now = _Run(tmp_path, [10]), [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] == 30.0:
+            run.saved.append(20)
+
+    appearing = steps_as_they_appear(run, 50.0, sleep, lambda: now[0])
+    assert list(appearing) == [10, 20]
+    assert now[0] == 80.0
+    run.saved.append(LAST_STEP)
+    assert list(steps_as_they_appear(run, 50.0, sleep, lambda: now[0])) == [10, 20, LAST_STEP]
+    assert now[0] == 80.0
+
+
+def test_a_step_that_is_saved_again_is_evaluated_again(tmp_path: pathlib.Path) -> None:
+    variable = tf.Variable(0.0)
+    checkpoints = RunDirectory(tmp_path).checkpoints()
+    checkpoints.save(1, {"x": variable})
+    appearing = steps_as_they_appear(RunDirectory(tmp_path))
+    assert next(appearing) == 1
+    checkpoints.save(1, {"x": variable})
+    assert list(appearing) == [1]
+
+
+def test_the_first_checkpoint_is_waited_for_while_a_process_trains(tmp_path: pathlib.Path) -> None:
+    run = _Run(tmp_path, [])
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        run.saved.append(1)
+
+    with run.lock():
+        wait_for_checkpoint(run, None, sleep)
+    assert len(slept) == 1
+    run.saved.clear()
+    wait_for_checkpoint(run, None, slept.append)
+    assert len(slept) == 1, "nothing trains: the command says what is missing"
 
 
 def test_a_checkpoint_that_the_trainer_deletes_is_left_out(
@@ -94,3 +145,10 @@ def test_a_checkpoint_that_is_damaged_is_an_error(tmp_path: pathlib.Path) -> Non
     )
     with pytest.raises(DamagedCheckpointError):
         next(restored)
+    left_out = each_restored(
+        RunDirectory(tmp_path),
+        [1],
+        lambda step: checkpoints.restore(step, {"x": variable}),
+        leave_out_damaged=True,
+    )
+    assert list(left_out) == []

@@ -71,7 +71,10 @@ def test_search_paths_are_split() -> None:
         (["train"], "train needs a configuration"),
         (["train", "--gin_file=a.gin"], "train needs a directory for the run"),
         (["eval"], "eval needs the directory of a run"),
-        (["eval", "--model_dir=x", "--checkpoint=last"], "neither a step nor latest nor all"),
+        (
+            ["eval", "--model_dir=x", "--checkpoint=last"],
+            "neither a step nor latest nor best nor all",
+        ),
         (["decode", "--model_dir=x"], "decode needs prompts"),
         (["decode", "--model_dir=x", "--prompt=a", "--input=b"], "decode needs prompts"),
         (["decode", "--model_dir=x", "--prompt=a", "--checkpoint=all"], "nor latest"),

@@ -178,6 +178,22 @@ def test_an_error_of_the_data_is_raised_by_next_after_the_batches_before_it() ->
             feed.next(1)
 
 
+def test_a_check_raises_the_error_of_the_first_batch_and_consumes_none() -> None:
+    def broken(_: int) -> Batch:
+        raise DataError("broken")
+
+    with pytest.raises(DataError, match="broken"):
+        infeed(map(broken, [0])).check(1, 4)
+    feed, expected = infeed(DATA.train(8, seed=0)), infeed(DATA.train(8, seed=0))
+    feed.check(1, 4)
+    assert feed.position == 0
+    for steps in (1, 2):
+        fed, batches = feed.next(steps, 4), expected.next(steps, 4)
+        assert fed is not None and batches is not None
+        for name, tensor in fed.items():
+            np.testing.assert_array_equal(mtf.to_numpy(tensor), mtf.to_numpy(batches[name]))
+
+
 def test_the_next_batches_are_read_while_the_caller_works() -> None:
     batch = next(DATA.train(8, seed=0))
     delay = 0.1

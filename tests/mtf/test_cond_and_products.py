@@ -41,8 +41,16 @@ def test_cond_computes_one_branch_under_every_layout(mesh_shape: str) -> None:
 def test_branches_of_other_shapes_are_an_error() -> None:
     mesh = mtf.Mesh()
     x = mtf.ones(mesh, [BATCH])
+
+    @mtf.function
+    def chosen(x: mtf.Tensor) -> mtf.Tensor:
+        result: mtf.Tensor = mtf.cond(
+            mtf.equal(mtf.reduce_sum(x), 0.0), lambda: x, lambda: mtf.ones(mesh, [D_FF])
+        )
+        return result
+
     with pytest.raises(mtf.ShapeError, match="branches of cond"):
-        mtf.cond(mtf.constant(mesh, True, dtype=tf.bool), lambda: x, lambda: mtf.ones(mesh, [D_FF]))
+        chosen(x)
 
 
 def _count(mesh_shape: str) -> dict[str, mtf.ProductCount]:

@@ -44,6 +44,7 @@ NO_OPERATIONS = {
         "to_numpy",
         "value_and_gradients",
     ],
+    "of other functions; test_cond_and_products.py runs them": ["cond", "counting_products"],
     "the names of operations": ["binary_reduction_fn", "reduction_fn"],
     "a key, which every random operation takes, and the number of its text": [
         "random_key",

@@ -60,6 +60,28 @@ def test_a_run_that_goes_on_replaces_its_own_values_only(tmp_path: pathlib.Path)
     assert len(list(tmp_path.iterdir())) == 2 and other.exists()
 
 
+def test_one_description_holds_for_all_runs_of_a_directory(tmp_path: pathlib.Path) -> None:
+    first, later = str(tmp_path / "first"), str(tmp_path / "later")
+    with recorded_hparams(first, {"B": 1, "A": 2}, metrics=[Metric("loss", "eval")], first=["B"]):
+        own = metadata.parse_experiment_plugin_data(
+            _content(tmp_path / "first", metadata.EXPERIMENT_TAG)
+        )
+        assert [(info.name, info.differs) for info in own.hparam_infos] == [
+            ("B", True),
+            ("A", False),
+        ]
+        assert [metric.name.tag for metric in own.metric_infos] == ["loss"]
+        write_hparams(str(tmp_path), [{"B": 1}, {"B": 2}], [Metric("accuracy", "eval")])
+    with recorded_hparams(later, {"B": 2}, metrics=[Metric("loss", "eval")]):
+        pass
+    for name, value in (("first", 1.0), ("later", 2.0)):
+        tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["tensors"]
+        assert metadata.EXPERIMENT_TAG not in tags
+        assert _hparams(tmp_path / name)["B"] == value
+        assert _status(tmp_path / name) == api_pb2.STATUS_SUCCESS
+    _content(tmp_path, metadata.EXPERIMENT_TAG)
+
+
 def test_a_directory_that_cannot_be_written_is_a_warning(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -90,7 +90,12 @@ def test_an_infinite_gradient_is_found_in_its_step(tmp_path: pathlib.Path) -> No
     guard.check_steps(10, history, 2, {})
     with pytest.raises(NonFiniteError, match="the norm of the gradients of step 13 is not finite"):
         guard.check_steps(10, history, 3, {})
-    assert _written(tmp_path / "nan_step_13.json") == {"step": 13, "variable": None, "rows": {}}
+    assert _written(tmp_path / "nan_step_13.json") == {
+        "step": 13,
+        "variable": None,
+        "gradient": None,
+        "rows": {},
+    }
 
 
 class _HostMetric:

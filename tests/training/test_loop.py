@@ -58,7 +58,7 @@ def test_points_are_means_over_windows(tmp_path: pathlib.Path) -> None:
 
 def test_the_usual_tags_are_written(tmp_path: pathlib.Path) -> None:
     toy_train(str(tmp_path), options(2))
-    tags = ("loss", "perplexity", "learning_rate", "norm/gradient")
+    tags = ("loss", "loss/perplexity", "learning_rate", "norm/gradient")
     rates = ("perf/steps_per_sec", "perf/tokens_per_sec", "perf/data_wait_fraction")
     for tag in (*tags, *rates, "data/padding_fraction"):
         assert list(curve(str(tmp_path), tag)) == [1, 2], tag

@@ -44,6 +44,7 @@ def toy_train(
     options: TrainOptions,
     *,
     mesh_shape: str = "data:1,model:1",
+    model: Callable[[mtf.Mesh], Bigram] = Bigram,
     optimizer: optim.Optimizer | None = None,
     actions: Sequence[Action] = (),
     data: Iterator[Batch] | None = None,
@@ -53,7 +54,7 @@ def toy_train(
     """Trains, under the run's lock, and returns the final state and the result."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     optimizer = optim.Adam(learning_rate=0.05) if optimizer is None else optimizer
-    state = TrainState(Bigram(mesh), optimizer, mesh, seed=7, average_decay=average_decay)
+    state = TrainState(model(mesh), optimizer, mesh, seed=7, average_decay=average_decay)
     shape = mtf.convert_to_shape("batch:8;length:6")
     infeed = Infeed(batches() if data is None else data, mesh, {"targets": shape})
     run = RunDirectory(model_dir)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun import experiment  # noqa: F401 - whose classes are explained
-from mtfrun.cli.config_commands.text import wrapped
+from mtfrun.cli.config_commands.text import narrowed, wrapped
 from mtfrun.cli.errors import UsageError
 from mtfrun.configuration.docstrings import parameter_docs, summary
 from mtfrun.configuration.files import shipped_gin_files
@@ -172,7 +172,7 @@ def _parameter(name: str, target: Any, parameter: str, bindings: Sequence[Bindin
 def _lines(explanation: Explanation) -> list[str]:
     lines = [f"{explanation.name} ({explanation.kind})"]
     if explanation.kind in ("class", "function"):
-        lines += [f"    {line}".rstrip() for line in explanation.text.splitlines()]
+        lines += narrowed(explanation.text, indent="    ")
     else:
         for line in explanation.text.splitlines():
             lines += wrapped(line, first="    ")
@@ -180,9 +180,12 @@ def _lines(explanation: Explanation) -> list[str]:
         lines += wrapped(explanation.default, first="  default: ", other="    ")
     if explanation.parameters:
         lines.append("  defaults:")
-        for name, (default, _) in explanation.parameters.items():
+        for name, (default, meaning) in explanation.parameters.items():
             text = "none, it must be given" if default is None else default
             lines += wrapped(f"{name} = {text}", first="    ", other="      ")
+            # That of the constructor is not part of the docstring of a class.
+            if meaning and f"{name}:" not in explanation.text:
+                lines += wrapped(meaning, first="        ")
     for title, items in (("used by", explanation.used_by), ("set by", explanation.set_by)):
         if items:
             lines.append(f"  {title}:")

@@ -6,6 +6,9 @@ import textwrap
 
 WIDTH = 80
 
+# The shortest lines of docstrings that were ended because the next word did not fit.
+_FULL_LINE = 88
+
 
 def wrapped(text: str, *, first: str = "", other: str | None = None) -> list[str]:
     """Returns the words of a text as lines of at most WIDTH characters, at least one line.
@@ -28,3 +31,20 @@ def wrapped(text: str, *, first: str = "", other: str | None = None) -> list[str
 def shortened(line: str) -> str:
     """Returns a line without what does not fit WIDTH."""
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
+
+
+def narrowed(docstring: str, indent: str) -> list[str]:
+    """Returns the lines of a docstring, which may have 100 characters, as lines of WIDTH."""
+    lines: list[str] = []
+    for line in docstring.splitlines():
+        words = line.split()
+        last = lines[-1].rpartition("\n")[2] if lines else ""
+        if words and len(last) + 1 + len(words[0]) > _FULL_LINE:
+            lines[-1] += f"\n{line}"  # a part of the same paragraph
+        else:
+            lines.append(line)
+    narrow = []
+    for line in lines:
+        own = indent + line[: len(line) - len(line.lstrip())]
+        narrow += wrapped(line.strip(), first=own)
+    return narrow

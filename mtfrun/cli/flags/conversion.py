@@ -65,7 +65,7 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--to", help="the directory to write, which must be new", metavar="DIR")
     add("--format", choices=FORMATS, help="see above", metavar="FORMAT")
-    add("--checkpoint", default="latest", help="latest (default) or a step", metavar="C")
+    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
     add(
         "--max_shard_size",
         help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, or "
@@ -88,8 +88,8 @@ def _check_export(flags: argparse.Namespace) -> None:
         raise UsageError("export needs a directory to write: --to=/models/mine")
     if flags.format is None:
         raise UsageError(f"export needs --format=, one of {', '.join(FORMATS)}")
-    if flags.checkpoint != "latest" and not flags.checkpoint.isdecimal():
-        raise UsageError(f"--checkpoint={flags.checkpoint} is neither a step nor latest")
+    if flags.checkpoint not in ("latest", "best") and not flags.checkpoint.isdecimal():
+        raise UsageError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
     check_inference(flags)
     if flags.format != "saved_model":
         for name in [*chosen_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:

@@ -59,7 +59,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
-    check_run(flags, "latest")
+    check_run(flags, "latest", "best")
     check_files(flags)
     check_inference(flags)
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]

@@ -16,7 +16,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
         help="where to write; - (default) is standard output",
         metavar="FILE",
     )
-    add("--checkpoint", default="latest", help="latest (default) or a step", metavar="C")
+    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
 
 
 def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:

@@ -30,7 +30,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
-    check_run(flags, "latest")
+    check_run(flags, "latest", "best")
     check_files(flags)
     if flags.input is None:
         raise UsageError("score needs pairs: --input=FILE")

@@ -120,7 +120,7 @@ def _check_model_dir(name: str | None) -> None:
     """Raises UsageError for a directory that TensorFlow cannot open: its paths must be UTF-8."""
     try:
         # pathlib's expanduser raises for the name of an unknown user.
-        os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100, PTH111
+        os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100
     except UnicodeEncodeError:
         raise UsageError(
             f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
@@ -28,9 +29,12 @@ save a checkpoint and exit with 143, 130 or 129; the same command continues from
 immediately. --restart begins again at step 0 and deletes nothing: existing checkpoints are moved to
 --model_dir/checkpoints.1 (.2, ...).
 
+--max_hours=11.5 saves and ends in time for a queue that allows 12 hours.
+
 Training ends with exit code 3, and saves nothing, if the loss, the norm of the gradients or a
 variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
 --model_dir has the step, the first such variable and the rows of the step's batch.
+--gin.ON_NAN="'skip'" leaves such updates out instead, unless more than 10 follow one another.
 
 `mtfrun launch -n 2 -- train ...` trains as two processes; on several machines each runs
 
@@ -52,9 +56,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
     )
     parser.add_argument(
+        "--max_hours",
+        type=float,
+        help="save and end after so many hours, with exit code 0; the same command goes on",
+        metavar="HOURS",
+    )
+    parser.add_argument(
         "--accept_changes",
         action="store_true",
-        help="go on although the data have changed since the checkpoint",
+        help="go on although the data or the configuration have changed since the checkpoint",
     )
     add_process_flags(parser)
 
@@ -65,6 +75,8 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.dry_run and flags.num_processes > 1:
         raise UsageError("--dry_run describes a run of any mesh in one process: leave others out")
+    if flags.max_hours is not None and not 0 < flags.max_hours < math.inf:
+        raise UsageError(f"--max_hours={flags.max_hours:g} must be more than 0")
     if flags.model_dir is None and not flags.dry_run:
         raise UsageError("train needs a directory for the run: --model_dir=/tmp/run")
 

@@ -191,7 +191,7 @@ class Launcher:
 
 def newest_step(model_dir: str | None) -> int | None:
     """Returns the step of the newest checkpoint of a run, by the names of files, or None."""
-    folder = pathlib.Path(model_dir or os.devnull).expanduser() / "checkpoints"
+    folder = pathlib.Path(os.path.expanduser(model_dir or os.devnull)) / "checkpoints"
     with contextlib.suppress(OSError):
         matches = [_MANIFEST.fullmatch(path.name) for path in folder.iterdir()]
         return max((int(match[1]) for match in matches if match), default=None)

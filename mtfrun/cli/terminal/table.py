@@ -60,8 +60,8 @@ def table_lines(
         ]
         lines.append(_GAP.join(aligned).rstrip())
     if shown < len(widths):
-        left_out = ", ".join(headings[shown:])
-        lines.append(shortened(f"(too narrow for: {left_out})", most))
+        note = f"(too narrow for: {', '.join(headings[shown:])})"
+        lines.append(note if len(note) <= most else f"{note[: most - 4]}...)")
     return lines
 
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from mtfrun.configuration.one_line import escaped
 from mtfrun.progress import error, print_line, warning
 
 
@@ -29,6 +30,6 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
-        text = " ".join(record.getMessage().split())
+        text = escaped(" ".join(record.getMessage().split()))
         kind = error if record.levelno >= logging.ERROR else warning
         print_line(kind(text))

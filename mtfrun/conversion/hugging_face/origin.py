@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -121,7 +122,7 @@ def keep_origin(source: str | None, directory: pathlib.Path) -> None:
       source: the run directory, or another checkpoint, that a new run begins with; None for none.
       directory: of the new run.
     """
-    origin = pathlib.Path(source or "").expanduser()
+    origin = pathlib.Path(os.path.expanduser(source or ""))
     record = origin / RECORD
     if not source or not record.is_file() or (directory / RECORD).exists():
         return

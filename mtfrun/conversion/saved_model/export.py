@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 
 import tensorflow as tf
@@ -40,7 +41,9 @@ def export_saved_model(
     }
     root.converters = list(offered.converters)
     files = {file: None for vocabulary in offered.vocabularies for file in vocabulary.files}
-    root.assets = [tf.saved_model.Asset(str(pathlib.Path(file).expanduser())) for file in files]
+    root.assets = [
+        tf.saved_model.Asset(str(pathlib.Path(os.path.expanduser(file)))) for file in files
+    ]
     functions = {}
     # Signatures may share a function, which is traced once.
     traced: dict[int, tf.types.experimental.ConcreteFunction] = {}

@@ -15,12 +15,13 @@ import tensorflow_datasets as tfds
 from mtfrun.data.builders.prepared_files import PreparedFiles
 from mtfrun.data.builders.silence import silent_tfds
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import absolute_path
 
 
 def resolve_data_dir(data_dir: str | None) -> Path:
     """Returns `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's own rule)."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(chosen).expanduser().absolute()
+    return absolute_path(chosen)
 
 
 def prepare(

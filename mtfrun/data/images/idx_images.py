@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import file_state
+from mtfrun.data.file_state import absolute_path, file_state
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 
 # Prefixes of the files' names; "t10k" stands for 10,000 test images.
@@ -20,6 +20,7 @@ _PREFIXES = {"train": "train", "test": "t10k"}
 _IMAGES, _LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 # An IDX file begins with two zeros, the type, 8 for uint8, and the number of dimensions.
 _UINT8 = 8
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ class IdxImages(ImageSource):
         return {"source": type(self).__name__, "num_classes": self.num_classes, "files": files}
 
     def _path(self, split: str, name: str) -> str:
-        directory = Path(self.directory).expanduser().absolute()
+        directory = absolute_path(self.directory)
         return str(directory / f"{_PREFIXES[split]}-{name}")
 
 
@@ -98,10 +99,13 @@ def read_idx(path: str, num_dims: int) -> np.ndarray:
       DataError: there is no such file, or it is not an IDX file.
     """
     sizes = _sizes(path, num_dims)
-    content = _read(path)
+    expected = math.prod(sizes)
+    # One byte more, of which a compressed file may make any number.
+    content = _read(path, _header_bytes(num_dims) + expected + 1)
     count = len(content) - _header_bytes(num_dims)
-    if count != math.prod(sizes):
-        raise DataError(f"{path} has {count} bytes of data, not {sizes}: damaged")
+    if count != expected:
+        actual = "more" if count > expected else count
+        raise DataError(f"{path} has {actual} bytes of data, not {sizes}: damaged")
     return np.frombuffer(content, np.uint8, offset=_header_bytes(num_dims)).reshape(sizes)
 
 
@@ -117,12 +121,16 @@ def _header_bytes(num_dims: int) -> int:
     return 4 + 4 * num_dims
 
 
-def _read(path: str, size: int = -1) -> bytes:
-    """Returns the first bytes of a file, compressed or not, by default all."""
+def _read(path: str, size: int) -> bytes:
+    """Returns the first bytes of a file, compressed or not."""
     existing = _existing(path)
     try:
         with gzip.open(existing) if existing.suffix == ".gz" else existing.open("rb") as file:
-            return file.read(size)
+            content = bytearray()
+            # In blocks: a call with the size that a forged header claims would ask for its memory.
+            while block := file.read(min(_BLOCK_BYTES, size - len(content))):
+                content += block
+            return bytes(content)
     except EOFError as error:
         raise DataError(f"{existing} is truncated: download it again") from error
     except (OSError, zlib.error) as error:
@@ -137,6 +145,6 @@ def _existing(path: str) -> Path:
       DataError: there is neither.
     """
     for candidate in (Path(path), Path(f"{path}.gz")):
-        if candidate.exists():
+        if candidate.is_file():
             return candidate
-    raise DataError(f"cannot read {path} or {path}.gz: No such file or directory")
+    raise DataError(f"cannot read {path} or {path}.gz: No such file")

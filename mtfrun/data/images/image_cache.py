@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import math
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImag
 FORMAT = 1
 # Characters of a reason in a message.
 _LONGEST_REASON = 200
+# RuntimeError: what array_record raises; the last two: what numpy raises for headers of arrays.
+_DAMAGE_ERRORS = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, OverflowError),
+    *(SyntaxError, tokenize.TokenError),
+)
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
 
 
@@ -126,8 +132,7 @@ def _reading(directory: Path) -> Iterator[None]:
     """Turns what damaged files raise into a DataError about the cache."""
     try:
         yield
-    # RuntimeError: what array_record raises.
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except _DAMAGE_ERRORS as error:
         raise DataError(
             f"the cache {directory} is damaged ({str(error)[:_LONGEST_REASON]}): remove the "
             "directory, and it is built anew"

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import regular_content
 from mtfrun.data.images.scaling import fitted
 from mtfrun.data.images.stored_image import EncodedImage
 
@@ -89,7 +90,7 @@ def read_file(path: str) -> bytes:
       DataError: there is none, or it cannot be read.
     """
     try:
-        return Path(path).read_bytes()
+        return regular_content(Path(path))
     except FileNotFoundError:
         raise DataError(f"no image {path}: check its name") from None
     except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import file_state
+from mtfrun.data.file_state import absolute_path, file_state
 from mtfrun.data.images.checked_images import ImageFile, checked_images
 from mtfrun.data.images.image_files import read_file
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
@@ -80,13 +80,13 @@ class ImageFolders(ImageSource):
             if not first:
                 raise DataError("ImageFolders.directory is an empty mapping: name a split")
             first = next(iter(first.values()))
-        return tuple(path.name for path in _class_folders(Path(first).expanduser().absolute()))
+        return tuple(path.name for path in _class_folders(absolute_path(first)))
 
     def _paths(self, split: str) -> Iterator[tuple[str, Path]]:
         """Yields (class, path) of the images of a split, sorted."""
         is_mapping = isinstance(self.directory, Mapping)
         chosen = self.directory[split] if isinstance(self.directory, Mapping) else self.directory
-        directory = Path(chosen).expanduser().absolute()
+        directory = absolute_path(chosen)
         for folder in _class_folders(directory):
             if folder.name not in self.label_names:
                 raise DataError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.file_state import file_state
+from mtfrun.data.file_state import absolute_path, file_state
 from mtfrun.data.sources.source import Source
 from mtfrun.data.sources.streams import is_compressed
 from mtfrun.data.splits import SHARES, SPLITS, record_selector
@@ -88,9 +88,11 @@ def matches(patterns: Patterns) -> dict[str, str]:
       DataError: a pattern matches no file.
     """
     names: dict[str, str] = {}
+    if not isinstance(patterns, str | Sequence):
+        raise DataError(f"{patterns!r} is no pattern: give the names of files, such as 'a/*.txt'")
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         # Removes ".." without following symbolic links, as `Path.resolve` would.
-        pattern = os.path.abspath(Path(pattern).expanduser())  # noqa: PTH100
+        pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100
         root = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] or "/"
         # `Path.glob` would match hidden files as well.
         found = glob.glob(pattern, recursive=True)  # noqa: PTH207

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.file_state import file_state
+from mtfrun.data.file_state import absolute_path, file_state
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.streams import naming_the_file
 from mtfrun.data.splits import SPLITS, split_of
@@ -79,7 +79,7 @@ class LibreOfficeHelp(Source):
         return {"source": type(self).__name__, "part": split, "settings": settings, "files": digest}
 
     def _text(self, language: str) -> Path:
-        return Path(self.directory).expanduser() / language / "text"
+        return absolute_path(self.directory) / language / "text"
 
     def _names(self) -> list[str]:
         """Returns the paths below `_text` of the files that both languages have, sorted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -90,6 +91,8 @@ class HuggingFaceVocabulary(Vocabulary):
         if pad_id == 0:
             self._check_padding()
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        if not self._tokens:
+            raise DataError(f"{tokenizer_file} has no token: it is no tokenizer of a model")
         self.unpadded_size = max(self._tokens.values()) + 1
         self._size = model_size(tokenizer_file, self.unpadded_size, size)
         model_token = (self._settings.get("model") or {}).get("unk_token")
@@ -172,15 +175,16 @@ class HuggingFaceVocabulary(Vocabulary):
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text that continues another one: nothing is put before it."""
-        return np.array(
-            self._tokenizer.encode(_as_text(text), add_special_tokens=False).ids, np.int32
-        )
+        with _panics_as_errors():
+            encoding = self._tokenizer.encode(_as_text(text), add_special_tokens=False)
+        return np.array(encoding.ids, np.int32)
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         """Returns the ids of many texts, made on all processors."""
-        encoded = self._tokenizer.encode_batch_fast(
-            [_as_text(text) for text in texts], add_special_tokens=False
-        )
+        with _panics_as_errors():
+            encoded = self._tokenizer.encode_batch_fast(
+                [_as_text(text) for text in texts], add_special_tokens=False
+            )
         begin = len(self._begin_ids)
         lengths = np.array([begin + len(encoding.ids) for encoding in encoded], np.int64)
         ids = np.zeros([lengths.sum()], np.int32)
@@ -196,7 +200,8 @@ class HuggingFaceVocabulary(Vocabulary):
         array = array[~np.isin(array, [self.pad_id, *self._begin_ids])]
         has_token = (array >= 0) & (array < self.unpadded_size)
         array = np.where(has_token, array, self.unknown_id)
-        return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))
+        with _panics_as_errors():
+            return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))
 
     def _token_text(self, token: int) -> str:
         """Returns the token of an id, as the tokenizer's file writes it."""
@@ -304,6 +309,21 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer, settings
+
+
+@contextlib.contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """Turns a panic of the package, which is no Exception, into a DataError.
+
+    A regular expression in the file may need more steps than the package allows.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        line = " ".join(str(error).split())
+        raise DataError(f"the tokenizer cannot read a text: {line}; choose another one") from error
 
 
 def _as_text(text: str | bytes) -> str:

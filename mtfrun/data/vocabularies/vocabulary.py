@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import abc
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import absolute_path, regular_content
 
 NO_END = -2
 """The end id of vocabularies without one: no id equals it."""
@@ -181,8 +180,7 @@ def read_vocabulary_file(name: str, argument: str, remedy: str) -> bytes:
       DataError: it cannot be read; the message names the argument.
     """
     try:
-        # Path.expanduser raises an error for unknown users.
-        return Path(os.path.expanduser(name)).read_bytes()  # noqa: PTH111
+        return regular_content(absolute_path(name))
     except (OSError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{argument}: cannot read {name}: {reason}; {remedy}") from error

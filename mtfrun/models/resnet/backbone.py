@@ -28,8 +28,6 @@ class Backbone:
       init_zero: whether residual blocks are initialised to the identity.
       rematerialise: whether the values inside of residual blocks are computed again in the backward
         pass instead of stored: less memory, the time of one more forward pass.
-      activation_scale: whether the output of every block is measured, see
-        `layers.ActivationScale`: "activations/" in TensorBoard.
     """
 
     stem: Callable[..., mtf.Module] = SmallImageStem
@@ -41,7 +39,6 @@ class Backbone:
     first_stride: int = 1
     init_zero: bool = True
     rematerialise: bool = False
-    activation_scale: bool = False
 
     def __post_init__(self) -> None:
         for name in ("stem", "block", "norm"):

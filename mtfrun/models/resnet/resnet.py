@@ -30,6 +30,8 @@ class ResNet(ImageClassifier):
       image_input: normalises images, and augments them in training.
       loss: the loss and its metrics.
       dtypes: of variables and of activations.
+      activation_scale: whether the output of every block is measured, see
+        `layers.ActivationScale`: "activations/" in TensorBoard.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ResNet(ImageClassifier):
         image_input: ImageInput = ImageInput(),
         loss: ImageLoss = ImageLoss(),
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        activation_scale: bool = False,
     ) -> None:
         super().__init__(num_classes, image_input, loss)
         rows, cols, channels = image.dims
@@ -56,8 +59,7 @@ class ResNet(ImageClassifier):
         self._rematerialise = backbone.rematerialise
         self.stem, self.stages = backbone.layers(mesh, channels, blocking, dtypes)
         self.activation = [
-            [ActivationScale() for _ in stage] if backbone.activation_scale else []
-            for stage in self.stages
+            [ActivationScale() for _ in stage] if activation_scale else [] for stage in self.stages
         ]
         self.softmax = Dense(mesh, [self.stages[-1][-1].output_dim], [self._classes])
 

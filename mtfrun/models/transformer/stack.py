@@ -24,6 +24,9 @@ from mtfrun.models.transformer.sequence_call import SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer
 from mtfrun.models.transformer.transformed_layer import SublayerClass, TransformedLayer
 
+# More would take hours to build, whatever their size.
+_MOST_LAYERS = 10_000
+
 
 class Stack(Sublayer):
     """Transforms, `num_layers` blocks of the sublayers in `layers`, and transforms again.
@@ -62,6 +65,8 @@ class Stack(Sublayer):
         scan_blocks: int | None = None,
     ) -> None:
         super().__init__()
+        if num_layers > _MOST_LAYERS:
+            raise InputError(f"Stack.num_layers={num_layers} is more than {_MOST_LAYERS}")
         if num_layers < 1 or not layers:
             raise InputError(
                 f"a stack needs at least one block and one layer class, got num_layers={num_layers}"

@@ -103,8 +103,9 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
 
     chosen = tf.cond(pred.value, branch(true_fn), branch(false_fn))
     shapes = [[x.shape for x in tf.nest.flatten(result)] for result in results]
-    if shapes[0] != shapes[1]:
-        raise ShapeError(f"the branches of cond return {shapes[0]} and {shapes[1]}")
+    # Outside of `mtf.function` only one branch is called.
+    if shapes[0] != shapes[-1]:
+        raise ShapeError(f"the branches of cond return {shapes[0]} and {shapes[-1]}")
     tensors = [
         Tensor(x.mesh, value, x.shape)
         for x, value in zip(tf.nest.flatten(results[0]), chosen, strict=True)

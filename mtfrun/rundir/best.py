@@ -1,0 +1,79 @@
+"""The record of the best checkpoint of a run, `best.json` beside the checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+
+from mtfrun.errors import InputError
+from mtfrun.rundir import atomic
+from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.regular_files import read_regular_text
+
+LOWEST, HIGHEST = "lowest", "highest"
+MODES = (LOWEST, HIGHEST)
+"""Which value of a metric is the best."""
+
+
+def is_better(value: float, other: float, mode: str) -> bool:
+    """Returns whether a value of a metric is better than another one; NaN never is.
+
+    >>> is_better(1.0, 2.0, "lowest"), is_better(1.0, 2.0, "highest")
+    (True, False)
+    """
+    return value < other if mode == LOWEST else value > other
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best checkpoint so far.
+
+    Attributes:
+      step: of the checkpoint.
+      metric: by which it is the best, such as "eval/loss".
+      value: of the metric at that step.
+      mode: whether the "lowest" or the "highest" value is the best.
+    """
+
+    step: int
+    metric: str
+    value: float
+    mode: str = LOWEST
+
+    def __post_init__(self) -> None:
+        kinds = {"step": int, "metric": str, "value": float, "mode": str}
+        for name, kind in kinds.items():
+            if type(getattr(self, name)) is not kind:
+                raise InputError(f"{name} is {getattr(self, name)!r}, not {kind.__name__}")
+        if self.step < 0 or not math.isfinite(self.value) or self.mode not in MODES:
+            raise InputError("a value is out of its range")
+
+
+def read_best(directory: pathlib.Path) -> Best | None:
+    """Returns the record in a directory of checkpoints, None where there is none.
+
+    Raises:
+      RunDirError: it is not what was written.
+    """
+    path = _path(directory)
+    try:
+        return Best(**json.loads(read_regular_text(path)))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunDirError(
+            f"{path} is damaged: {reason(error)}; name a step, or remove the file: the next better "
+            "evaluation writes another"
+        ) from error
+
+
+def write_best(directory: pathlib.Path, best: Best) -> None:
+    """Replaces the record."""
+    with atomic.atomic_replace(_path(directory)) as file:
+        file.write(json.dumps(dataclasses.asdict(best)) + "\n")
+
+
+def _path(directory: pathlib.Path) -> pathlib.Path:
+    return directory / "best.json"

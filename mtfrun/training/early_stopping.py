@@ -1,0 +1,82 @@
+"""The end of training once a measurement does not get better any more."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from mtfrun.rundir import LOWEST, MODES, is_better
+from mtfrun.training.actions import Action, ActionContext
+from mtfrun.training.checks import check_choice, check_count, check_not_negative
+
+
+@dataclasses.dataclass
+class EarlyStopping(Action):
+    """Ends training after `patience` measurements in a row that are not better than the best one.
+
+    It counts those of earlier processes of the run too: training that has ended does not begin
+    again, unless `patience` has grown. In a gin file:
+
+        experiment.Training.actions = [@training.EarlyStopping()]
+        training.EarlyStopping.patience = 5
+
+    Attributes:
+      metric: name of the measurement; "eval/loss" is the loss of the evaluations.
+      patience: number of measurements.
+      min_delta: by how much a better one must differ from the best one before.
+      mode: whether the "lowest" or the "highest" value is the best.
+
+    Raises:
+      InputError: `patience` is not positive, `min_delta` negative, or `mode` another word.
+    """
+
+    metric: str = "eval/loss"
+    patience: int = 3
+    min_delta: float = 0.0
+    mode: str = LOWEST
+
+    on_resume = True
+
+    def __post_init__(self) -> None:
+        check_count("EarlyStopping.patience", self.patience)
+        check_not_negative("EarlyStopping.min_delta", self.min_delta)
+        check_choice("EarlyStopping.mode", self.mode, MODES)
+        self.on_metric = self.metric
+
+    def __call__(self, context: ActionContext) -> None:
+        """Asks for the end of training if the measurements up to now say so."""
+        history = context.measurements.history(self.metric)
+        best = best_of(history, self.min_delta, self.mode)
+        later = [step for step, _ in history if best is None or step > best[0]]
+        if len(later) < self.patience:
+            return
+        if best is None:
+            reason = f"{self.metric} was not finite {len(later)} times"
+        else:
+            by = f" by {self.min_delta:g}" if self.min_delta else ""
+            reason = (
+                f"{self.metric} was best at step {best[0]} ({best[1]:.6g}), and not better{by} in "
+                f"{len(later)} evaluations since"
+            )
+        context.request_stop(f"{reason} (EarlyStopping)")
+
+
+def best_of(
+    history: Sequence[tuple[int, float]], min_delta: float, mode: str
+) -> tuple[int, float] | None:
+    """Returns the step and the value that no later value is better than by `min_delta`.
+
+    None if no value is finite.
+
+    >>> best_of([(1, 2.0), (2, 1.95), (3, 1.5), (4, 1.6)], 0.1, "lowest")
+    (3, 1.5)
+    """
+    sign = -1.0 if mode == LOWEST else 1.0
+    best: tuple[int, float] | None = None
+    for step, value in history:
+        if math.isfinite(value) and (
+            best is None or is_better(value, best[1] + sign * min_delta, mode)
+        ):
+            best = (step, value)
+    return best

@@ -1,0 +1,255 @@
+"""Readers of prompts, manifests, images and caches answer any bytes with a value or one line."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import json
+import pathlib
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from mtfrun import data
+from mtfrun.cli.inputs.prompts import read_pairs, read_prompts
+from mtfrun.data.images.idx_images import read_idx
+from mtfrun.data.images.image_cache import PixelCache
+from mtfrun.data.images.image_files import encoded_image, size_of
+from mtfrun.data.packing import Plan, stored_plan
+from mtfrun.data.token_cache import TokenCache
+from mtfrun.errors import InputError
+from mtfrun.rundir import Checkpoints
+from mtfrun.rundir.manifest import _digest, read_manifest
+from tests.faults.fuzzing import KINDS, damaged, fuzz
+
+JSONL = [
+    b'{"input": "the quick", "target": "brown fox"}\n{"input": "a\\tb", "target": "c"}\n',
+    b'{"inputs": "x", "targets": "y", "more": [1, {"a": null}]}\n"a prompt"\n',
+]
+TSV = [b"the quick\tbrown fox\na\tb\r\n", b"no tab\n\t\n"]
+
+
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("name", ["x.jsonl", "x.tsv", "x.txt"])
+def test_prompts_and_pairs(name: str, count: int, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / name
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        prompts = read_prompts(str(path))
+        assert all(isinstance(prompt, bytes) for prompt in prompts)
+        assert len(read_pairs(str(path))) == len(prompts)
+
+    fuzz(count, damaged(JSONL if name == "x.jsonl" else TSV), read)
+
+
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("name", ["x.jsonl", "x.tsv", "x.txt", "x.jsonl.gz"])
+def test_sources(name: str, count: int, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / name
+    source = {"x.tsv": data.Tsv, "x.txt": data.TextLines}.get(name, data.JsonLines)
+    valid = TSV if name == "x.tsv" else JSONL
+    if name.endswith(".gz"):
+        valid = [gzip.compress(content, mtime=0) for content in valid]
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        for example in source({"train": str(path)}).examples("train"):
+            assert example
+
+    fuzz(count, damaged(valid), read)
+
+
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("is_signed", [False, True], ids=["any hash", "its hash"])
+def test_manifests(is_signed: bool, count: int, tmp_path: pathlib.Path) -> None:
+    variables = {"a/kernel": tf.Variable(tf.zeros([2, 3])), "step": tf.Variable(3)}
+    Checkpoints(tmp_path).save(3, variables, metadata={"seed": 1, "mesh": "data:1", "layout": ""})
+    path = tmp_path / "ckpt-3.json"
+    text = path.read_bytes()
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("ckpt-3.[id]*") if p != path}
+
+    def read(content: bytes) -> None:
+        path.write_bytes(_signed(content) if is_signed else content)
+        read_manifest(tmp_path, 3)
+        Checkpoints(tmp_path).verify(3)
+
+    pieces = [b'"../../x"', b'"ckpt-3.index"', b'"bytes": 1e400', b"-1", b"true", b"[[[[]]]]"]
+    fuzz(count, damaged([text], pieces), read)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def _signed(content: bytes) -> bytes:
+    """Returns a manifest with the hash that its changed content should have."""
+    try:
+        fields = json.loads(content)
+        del fields["sha256"]
+        return json.dumps({**fields, "sha256": _digest(fields)}).encode()
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return content
+
+
+@functools.cache
+def _images() -> list[bytes]:
+    images = []
+    for mode, size in (
+        ("RGB", (5, 4)),
+        ("L", (3, 3)),
+        ("RGBA", (2, 2)),
+        ("P", (4, 4)),
+        ("I;16", (2, 2)),
+    ):
+        file = io.BytesIO()
+        Image.new(mode, size).save(file, "PNG")
+        images.append(file.getvalue())
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "JPEG")
+    return [*images, file.getvalue()]
+
+
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("is_checked", [False, True], ids=["any checksum", "its checksums"])
+def test_images(is_checked: bool, count: int) -> None:
+    def read(content: bytes) -> None:
+        content = _with_checksums(content) if is_checked else content
+        image = encoded_image(content, 3, "image")
+        assert size_of(image.content) == image.size == encoded_image(content, 1, "image").size
+
+    fuzz(count, damaged(_images()), read)
+
+
+def _with_checksums(content: bytes) -> bytes:
+    """Returns a PNG file whose chunks have the checksums of their damaged content."""
+    result, position = content[:8], 8
+    while position + 8 <= len(content):
+        size = min(int.from_bytes(content[position : position + 4], "big"), len(content))
+        chunk = content[position + 4 : position + 8 + size]
+        result += content[position : position + 4] + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+        position += 12 + size
+    return result
+
+
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files(suffix: str, count: int, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "images"
+    header = b"\x00\x00\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 2, 3))
+    valid = [header + bytes(range(12))]
+    if suffix:
+        valid = [gzip.compress(content, mtime=0) for content in valid]
+
+    def read(content: bytes) -> None:
+        pathlib.Path(f"{path}{suffix}").write_bytes(content)
+        assert read_idx(str(path), 3).ndim == 3
+
+    fuzz(count, damaged(valid), read)
+
+
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("name", ["manifest.json", "ends.npy", "tokens.bin"])
+def test_token_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "texts.txt").write_text("a\nbc\n")
+    source = data.TextLines({"train": str(tmp_path / "texts.txt")})
+    task = data.Task(source, data.ByteVocabulary(), cache_dir=str(tmp_path))
+    rows = data.LanguageModelData(task, length=8)
+    next(iter(rows.train(1, seed=0)))
+    (manifest,) = tmp_path.glob("**/manifest.json")
+    directory = manifest.parent
+    valid = (directory / name).read_bytes()
+
+    def read(content: bytes) -> None:
+        (directory / name).write_bytes(content)
+        cache = TokenCache.open(directory)
+        assert len(cache.fingerprint) == 64 and len(cache.lengths) == len(cache)
+
+    fuzz(count, damaged([valid]), read)
+
+
+@pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # headers of Python 2
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("name", ["manifest.json", "labels.npy"])
+def test_image_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
+    np.save(tmp_path / "labels.npy", np.arange(2, dtype=np.int32))
+    (tmp_path / "images.bin").write_bytes(bytes(24))
+    manifest = {"images": 2, "size": [2, 2, 3], "sha256": "0" * 64}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    valid = (tmp_path / name).read_bytes()
+
+    def read(content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        cache = PixelCache(tmp_path)
+        assert len(cache) == len(cache.pixels)
+
+    fuzz(count, damaged([valid]), read)
+
+
+@pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # headers of Python 2
+@pytest.mark.parametrize("count", KINDS)
+def test_plans_of_rows(count: int, tmp_path: pathlib.Path) -> None:
+    plan = Plan(np.arange(3), np.array([0, 1, 3]))
+    stored_plan(tmp_path, "x", 3, lambda: plan)
+    (path,) = tmp_path.glob("plan-*.npz")
+    valid = path.read_bytes()
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        stored = stored_plan(tmp_path, "x", 3, lambda: plan)
+        assert stored.examples.size == 3 == stored.row_starts[-1]
+
+    fuzz(count, damaged([valid]), read)
+
+
+@pytest.mark.parametrize("count", KINDS)
+@pytest.mark.parametrize("kind", ["sentencepiece", "hugging_face"])
+def test_vocabularies(kind: str, count: int, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "vocabulary"
+    make: Callable[[str], data.Vocabulary]
+    if kind == "sentencepiece":
+        make, valid = data.SentencePieceVocabulary, _sentencepiece(tmp_path)
+    else:
+        make, valid = data.HuggingFaceVocabulary, json.dumps(TOKENIZER).encode()
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        vocabulary = make(str(path))
+        assert vocabulary.size > 0
+        vocabulary.encode(b"a b")
+
+    fuzz(count, damaged([valid]), read)
+
+
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "normalizer": {"type": "Replace", "pattern": {"Regex": "(a|b)*c"}, "content": "x"},
+    "pre_tokenizer": {"type": "Whitespace"},
+    "model": {
+        "type": "WordLevel",
+        "vocab": {"<pad>": 0, "a": 1, "</s>": 2, "<unk>": 3},
+        "unk_token": "<unk>",
+    },
+}
+
+
+def _sentencepiece(directory: pathlib.Path) -> bytes:
+    from sentencepiece import sentencepiece_model_pb2 as pb2  # noqa: PLC0415
+
+    model = pb2.ModelProto()  # type: ignore[attr-defined]
+    for piece, kind in (("<pad>", 3), ("</s>", 3), ("<unk>", 2), ("a", 1), ("b", 1), ("\u2581", 1)):
+        model.pieces.add(piece=piece, score=0.0, type=kind)
+    model.trainer_spec.unk_id, model.trainer_spec.pad_id = 2, 0
+    model.trainer_spec.eos_id, model.trainer_spec.bos_id = 1, -1
+    return bytes(model.SerializeToString())
+
+
+def test_the_fuzzer_notices_errors_and_hangs() -> None:
+    def fails(content: bytes) -> None:
+        raise InputError("one line") if len(content) < 30 else TypeError("a defect")
+
+    with pytest.raises(TypeError, match="a defect"):
+        fuzz(20, damaged([b"x" * 50]), fails)

@@ -1,0 +1,245 @@
+"""Datasets and vocabularies that are made to do harm: one line in time, with bounded memory."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import json
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+
+import pytest
+from PIL import Image
+
+from mtfrun import data
+from mtfrun.configuration.one_line import one_line
+from mtfrun.errors import InputError
+from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
+
+DEEP = 100_000
+
+
+def refused(read: Callable[[], object]) -> str:
+    """Returns the line with which data is refused."""
+    with cpu_limit(CPU_SECS), pytest.raises((InputError, OSError)) as caught:
+        read()
+    line = one_line(caught.value)
+    assert line.isprintable() and len(line) < 2100
+    return line
+
+
+def link_to_zeros(path: str) -> None:
+    pathlib.Path(path).symlink_to("/dev/zero")
+
+
+def _drain(source: data.Source) -> int:
+    return drained(source.examples("train"))
+
+
+def _size(vocabulary: Callable[[str], data.Vocabulary], name: str) -> int:
+    return vocabulary(name).size
+
+
+def drained(examples: Iterable[object]) -> int:
+    return sum(1 for _ in examples)
+
+
+JSONL = {
+    "nested lists": b'{"text": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "nested objects": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+    "a list": b"[1, 2]",
+    "null": b'{"text": null}',
+    "no object": b"3",
+    "open": b'{"text": "a',
+    "NUL": b'{"text": "a"}\x00',
+    "UTF-16": '{"text": "a"}'.encode("utf-16"),
+    "any bytes": bytes(range(256)) * 10,
+}
+
+
+@pytest.mark.parametrize("name", some_quick(JSONL, {"nested lists", "any bytes"}))
+def test_json_lines(name: str, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(JSONL[name])
+    source = data.JsonLines({"train": str(path)})
+    assert f"{path}:1: " in refused(lambda: drained(source.examples("train")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.tsv.gz"])
+def test_a_line_without_an_end_is_not_held_in_memory(name: str, tmp_path: pathlib.Path) -> None:
+    content = b"\x00" * 300_000_000
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    kind = data.Tsv if "tsv" in name else data.JsonLines
+    line = refused(lambda: drained(kind({"train": str(path)}).examples("train")))
+    assert "a line of more than 64 MiB" in line
+
+
+NAMES = [
+    "/dev/zero",
+    "/dev/stdin",
+    "/proc/self/mem",
+    "~nobody_here/x",
+    "-rf",
+    "",
+    "a\x00b",
+    "\x1b[2J",
+]
+SOURCES = ["TextFiles", "TextLines", "TextParagraphs", "JsonLines", "Tsv", "Parquet"]
+QUICK_SOURCES = {"TextLines"}
+
+
+@pytest.mark.parametrize("kind", some_quick(SOURCES, QUICK_SOURCES))
+def test_names_that_are_no_files_of_texts(kind: str, tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
+        source = getattr(data, kind)({"train": name})
+        refused(functools.partial(_drain, source))
+
+
+@pytest.mark.parametrize("kind", ["SentencePieceVocabulary", "HuggingFaceVocabulary"])
+def test_names_that_are_no_vocabularies(kind: str, tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
+        refused(functools.partial(_size, getattr(data, kind), name))
+
+
+MODELS = {
+    "nothing": b"",
+    "zeros": b"\0" * 1000,
+    "a length that is too long": b"\x0a" + b"\xff" * 9 + b"\x01",
+    "nested lists": b"[" * DEEP,
+    "no token": b'{"model": {"type": "BPE", "vocab": {}, "merges": []}}',
+    "an id of 2^70": b'{"model": {"type": "WordLevel", "vocab": {"a": 1180591620717411303424}}}',
+    "a negative id": b'{"model": {"type": "WordLevel", "vocab": {"a": -1}, "unk_token": "a"}}',
+}
+
+
+@pytest.mark.parametrize("kind", ["SentencePieceVocabulary", "HuggingFaceVocabulary"])
+def test_vocabularies_that_are_none(kind: str, tmp_path: pathlib.Path) -> None:
+    for name, content in MODELS.items():
+        (tmp_path / "model").write_bytes(content)
+        line = refused(lambda: getattr(data, kind)(str(tmp_path / "model")).size)
+        assert line, name
+
+
+def _idx(*sizes: int) -> bytes:
+    return struct.pack(">BBBB", 0, 0, 8, len(sizes)) + struct.pack(f">{len(sizes)}I", *sizes)
+
+
+IDX = {
+    "2^96 bytes": (_idx(2**32 - 1, 2**32 - 1, 2**32 - 1), _idx(2**32 - 1)),
+    "2^60 bytes": (_idx(2**20, 2**20, 2**20), _idx(2**20)),
+    "0 modulo 2^64": (_idx(2**31, 2**31, 4), _idx(2**31)),
+    "another number of labels": (_idx(2, 2, 2) + bytes(8), _idx(3) + bytes(3)),
+    "a label that is no class": (_idx(2, 2, 2) + bytes(8), _idx(2) + b"\xff\xff"),
+    "a header of one byte": (b"\0", b"\0"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("name", IDX)
+def test_idx_files(name: str, suffix: str, tmp_path: pathlib.Path) -> None:
+    for file, content in zip(("images-idx3", "labels-idx1"), IDX[name], strict=True):
+        content = gzip.compress(content) if suffix else content
+        (tmp_path / f"train-{file}-ubyte{suffix}").write_bytes(content)
+    refused(lambda: drained(data.IdxImages(str(tmp_path)).examples("train")))
+
+
+def test_a_compressed_idx_file_is_read_no_further_than_its_header_says(
+    tmp_path: pathlib.Path,
+) -> None:
+    images = gzip.compress(_idx(2, 2, 2) + bytes(50_000_000), 1)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(images)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(_idx(2) + b"\0\1"))
+    line = refused(lambda: drained(data.IdxImages(str(tmp_path)).examples("train")))
+    assert "has more bytes of data" in line
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_zeros])
+def test_idx_files_that_are_none(make: Callable[[str], None], tmp_path: pathlib.Path) -> None:
+    for file in ("images-idx3", "labels-idx1"):
+        make(str(tmp_path / f"train-{file}-ubyte"))
+    refused(lambda: drained(data.IdxImages(str(tmp_path)).examples("train")))
+
+
+def _png(width: int, height: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, text in [(b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")]:
+        content += struct.pack(">I", len(text)) + kind + text
+        content += struct.pack(">I", zlib.crc32(kind + text))
+    return content
+
+
+def _plain_png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG")
+    return file.getvalue()
+
+
+IMAGES: dict[str, Callable[[], bytes]] = {
+    "2^62 pixels": lambda: _png(2**31 - 1, 2**31 - 1, b""),
+    "a bomb": lambda: _png(13_000, 13_000, zlib.compress(bytes(13_000 * 39_001), 9)),
+    "no pixel": lambda: _png(0, 0, b""),
+    "a bomb of a text": lambda: _png(
+        *(4, 4, zlib.compress(bytes(52))),
+        (b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000), 9)),
+    ),
+    "a program": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n(x) (w) file",
+    "a part": lambda: _plain_png()[:-40],
+}
+
+
+@pytest.mark.parametrize("name", some_quick(IMAGES, {"2^62 pixels", "a program"}))
+def test_images(name: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.png").write_bytes(IMAGES[name]())
+    folders = data.ImageFolders({"train": str(tmp_path)})
+    refused(lambda: drained(folders.examples("train")))
+
+
+def test_folders_with_links_to_themselves_are_read_once(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.png").write_bytes(_plain_png())
+    (tmp_path / "cat/again").symlink_to(tmp_path)
+    (tmp_path / "cat/up").symlink_to("..")
+    with cpu_limit(CPU_SECS):
+        assert drained(data.ImageFolders({"train": str(tmp_path)}).examples("train")) == 1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, link_to_zeros])
+def test_images_that_are_no_files(make: Callable[[str], None], tmp_path: pathlib.Path) -> None:
+    (tmp_path / "cat").mkdir()
+    make(str(tmp_path / "cat/1.png"))
+    folders = data.ImageFolders({"train": str(tmp_path)})
+    refused(lambda: drained(folders.examples("train")))
+
+
+PLAIN_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+
+
+def test_a_regular_expression_that_explodes_ends(tmp_path: pathlib.Path) -> None:
+    model = {"type": "WordLevel", "vocab": {"<pad>": 0, "a": 1, "</s>": 2, "<unk>": 3}}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "<pad>", "special": True, **PLAIN_TOKEN}],
+        "normalizer": {"type": "Replace", "pattern": {"Regex": "(a|a)*(a|a)*b$"}, "content": "x"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": "(a+)+$"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        "model": {**model, "unk_token": "<unk>"},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with cpu_limit(CPU_SECS):
+        vocabulary = data.HuggingFaceVocabulary(str(tmp_path / "tokenizer.json"))
+        with pytest.raises(data.DataError, match="the tokenizer cannot read a text"):
+            vocabulary.encode(b"a" * 60 + b"!")

@@ -1,0 +1,224 @@
+"""`on_nan = "skip"` leaves out exactly the updates that are not finite."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.data import Batch, Batches, Rows, Selection
+from mtfrun.errors import InputError
+from mtfrun.models import NonFiniteError
+from mtfrun.rundir import RunDirectory
+from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
+from mtfrun.training.finite import MOST_SKIPPED_IN_A_ROW
+from mtfrun.training.step import NON_FINITE_GRADIENT, SKIPPED
+from tests.layouts import LAYOUTS, QUICK_LAYOUTS
+from tests.training.poisoned_model import IN_GRADIENT, IN_LOSS, NAMED, Poisoned, poisoned
+from tests.training.toy_run import LAYOUT, curve, parameters, toy_train
+
+STEPS = 6
+OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
+    "adam": lambda: optim.Adam(learning_rate=0.05),
+    "adafactor": lambda: optim.Adafactor(learning_rate=0.05),
+}
+SPLIT_STORAGE = f"{LAYOUT};weights:data"
+CASES = [
+    *((shape, LAYOUT, "adam", 1, None) for shape in QUICK_LAYOUTS),
+    ("data:2,model:2", SPLIT_STORAGE, "adafactor", 2, 1.0),
+]
+SLOW_CASES = [
+    *(
+        (shape, LAYOUT, name, parts, 1.0)
+        for shape in LAYOUTS
+        for name in OPTIMIZERS
+        for parts in (1, 2)
+    ),
+    *(
+        ("data:4,model:1", SPLIT_STORAGE, name, parts, None)
+        for name in OPTIMIZERS
+        for parts in (1, 2)
+    ),
+]
+
+
+def _features(mesh: mtf.Mesh, ids: np.ndarray) -> dict[str, mtf.Tensor]:
+    shape = mtf.convert_to_shape(f"steps:{len(ids)};batch:16;length:6")
+    return {"targets": mtf.import_tf_tensor(mesh, ids, shape)}
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "layout", "optimizer", "microbatches", "clip_norm"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)],
+)
+def test_a_skipped_update_is_one_that_was_left_out(
+    mesh_shape: str, layout: str, optimizer: str, microbatches: int, clip_norm: float | None
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, layout)
+    state = TrainState(Poisoned(mesh), OPTIMIZERS[optimizer](), mesh, seed=7, average_decay=0.9)
+    run = train_steps_function(
+        state, microbatches=microbatches, clip_norm=clip_norm, skip_non_finite=True
+    )
+    clean = poisoned(np.random.default_rng(0).integers(1, 14, (STEPS, 16, 6)), {})
+    places = {2: IN_LOSS, 4: IN_GRADIENT}
+
+    def count(number: int) -> mtf.Tensor:
+        return mtf.constant(mesh, number, dtype=tf.int32)
+
+    state.initialize()
+    initial = parameters(state)
+    history = mtf.to_numpy(run(_features(mesh, poisoned(clean, places)), count(STEPS)))
+    values = parameters(state)
+    assert history[SKIPPED].total.tolist() == [0, 0, 1, 0, 1, 0]
+    gradient = list(state.trainable).index(NAMED.removeprefix("model/"))
+    assert history[NON_FINITE_GRADIENT].total[[0, 1, 3, 4, 5]].tolist() == [
+        0,
+        0,
+        0,
+        gradient + 1,
+        0,
+    ]
+
+    # The same program, without the poisoned batches; only the step is counted.
+    for path, variable in state.named_variables().items():
+        mtf.assign(variable, mtf.import_tf_tensor(mesh, initial[path], variable.shape))
+    for step in range(STEPS):
+        if step in places:
+            mtf.assign(state.step, mtf.constant(mesh, step + 1, dtype=tf.int64))
+        else:
+            later = np.roll(clean, -step, axis=0)
+            run(_features(mesh, later), count(1))
+    expected = parameters(state)
+    assert {p for p in values if values[p].tobytes() != expected[p].tobytes()} == set()
+    assert all(np.isfinite(value).all() for value in values.values())
+
+
+class _Sequences(Rows):
+    def __init__(self, ids: np.ndarray):
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def take(self, selection: Selection) -> Batch:
+        return {"targets": self._ids[selection.rows]}
+
+
+class _InOrder(Batches):
+    """Batches of given ids [steps, batch, length], in their order, endlessly."""
+
+    def __init__(self, ids: np.ndarray):
+        super().__init__([_Sequences(ids.reshape(-1, ids.shape[-1]))], ids.shape[1], seed=0)
+        self._batches = ids
+
+    def __next__(self) -> Batch:
+        index = self.position // self.batch % len(self._batches)
+        super().__next__()
+        return {"targets": self._batches[index]}
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+
+def _data(places: Mapping[int, int]) -> _InOrder:
+    """Returns batches, poisoned at the steps of `places`, counted from 1."""
+    ids = np.random.default_rng(0).integers(1, 14, (40, 8, 6))
+    return _InOrder(poisoned(ids, {step - 1: poison for step, poison in places.items()}))
+
+
+def _options(train_steps: int, on_nan: str, log_every_steps: int = 2) -> TrainOptions:
+    return TrainOptions(
+        train_steps,
+        iterations_per_loop=3,
+        log_every_steps=log_every_steps,
+        checkpoints=CheckpointOptions(every_steps=5, max_to_keep=None),
+        on_nan=on_nan,
+    )
+
+
+def test_skipped_steps_are_counted_on_the_line_in_the_curve_and_in_the_manifest(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _data({3: IN_LOSS, 4: IN_GRADIENT, 7: IN_GRADIENT})
+    options = _options(10, "skip")
+    state, _ = toy_train(str(tmp_path), options, model=Poisoned, data=data)
+    errors = capsys.readouterr().err
+    assert "step 3: the loss is not finite, its update was skipped" in errors
+    assert f"step 7: the gradient of {NAMED} is not finite, its update was skipped" in errors
+    assert "skipped 3" in next(line for line in errors.splitlines() if line.startswith("step 8/"))
+    assert curve(str(tmp_path), SKIPPED) == {2: 0, 4: 2, 6: 2, 8: 3, 10: 3}
+    losses = curve(str(tmp_path))
+    assert np.isfinite(list(losses.values())).all()
+    assert 4 not in losses, "both steps of the window were skipped"
+    manifest = RunDirectory(tmp_path).checkpoints().verify(10)
+    assert manifest.metadata["skipped_steps"] == 3
+    report = json.loads((tmp_path / "nan_step_7.json").read_text())
+    assert report["gradient"] == NAMED and len(report["rows"]["targets"]) == 8
+    assert all(np.isfinite(value).all() for value in parameters(state).values())
+
+
+def test_an_interrupted_run_counts_the_same(tmp_path: pathlib.Path) -> None:
+    places = {4: IN_LOSS, 5: IN_LOSS, 6: IN_LOSS, 9: IN_GRADIENT}
+    whole, _ = toy_train(
+        str(tmp_path / "a"), _options(12, "skip", 1), model=Poisoned, data=_data(places)
+    )
+    for last in (5, 12):
+        halves, _ = toy_train(
+            str(tmp_path / "b"), _options(last, "skip", 1), model=Poisoned, data=_data(places)
+        )
+    expected, values = parameters(whole), parameters(halves)
+    assert all(values[path].tobytes() == expected[path].tobytes() for path in expected)
+    assert curve(str(tmp_path / "a"), SKIPPED) == curve(str(tmp_path / "b"), SKIPPED)
+
+
+def test_too_many_in_a_row_end_training(tmp_path: pathlib.Path) -> None:
+    """The series goes on over a resumption."""
+    first = 4
+    places = dict.fromkeys(range(first, 40), IN_GRADIENT)
+    toy_train(str(tmp_path), _options(8, "skip"), model=Poisoned, data=_data(places))
+    last = first + MOST_SKIPPED_IN_A_ROW
+    expected = (
+        rf"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row was skipped, as the gradient of {NAMED} of "
+        rf"step {last} is not finite; the last good checkpoint is step 10"
+    )
+    with pytest.raises(NonFiniteError, match=expected):
+        toy_train(str(tmp_path), _options(40, "skip"), model=Poisoned, data=_data(places))
+
+
+@pytest.mark.parametrize("mesh_shape", QUICK_LAYOUTS)
+def test_stop_names_the_gradient_that_is_not_finite_on_one_device(
+    tmp_path: pathlib.Path, mesh_shape: str
+) -> None:
+    with pytest.raises(NonFiniteError, match=f"the gradient of {NAMED} of step 7 is not finite"):
+        toy_train(
+            str(tmp_path),
+            _options(10, "stop"),
+            model=Poisoned,
+            data=_data({7: IN_GRADIENT}),
+            mesh_shape=mesh_shape,
+        )
+    report = json.loads((tmp_path / "nan_step_7.json").read_text())
+    assert report["gradient"] == NAMED
+    assert RunDirectory(tmp_path).checkpoints().steps() == [5]
+
+
+def test_a_new_weight_that_is_not_finite_is_skipped(tmp_path: pathlib.Path) -> None:
+    """The gradients are finite, the learning rate makes the weights infinite."""
+    state, _ = toy_train(
+        str(tmp_path), _options(3, "skip"), optimizer=optim.Sgd(learning_rate=3e38 * 100)
+    )
+    untrained = TrainState(Poisoned(state.mesh), optim.Sgd(0.1), state.mesh, seed=7)
+    untrained.initialize()
+    before, after = parameters(untrained), parameters(state)
+    assert all(before[path].tobytes() == after[path].tobytes() for path in before if path != "step")
+    assert after["step"] == 3
+
+
+def test_another_word_is_refused() -> None:
+    with pytest.raises(InputError, match="on_nan is 'ignore': it must be 'stop' or 'skip'"):
+        TrainOptions(10, on_nan="ignore")
