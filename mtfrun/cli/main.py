@@ -112,7 +112,7 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
     """Runs a command that needs TensorFlow, which takes seconds to import."""
     with contextlib.ExitStack() as stack:
         if "tensorflow" not in sys.modules:
-            stack.enter_context(_starting(says_so=flags.command == "train" and not flags.dry_run))
+            stack.enter_context(_starting())
         if not flags.debug:
             stack.enter_context(quiet_import())
         import tensorflow as tf  # noqa: PLC0415 - only commands that need it import it
@@ -125,15 +125,9 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _starting(*, says_so: bool) -> Iterator[None]:
-    """Shows that TensorFlow is being imported: on a terminal with the elapsed time.
-
-    Args:
-      says_so: whether to print a line in a pipe as well, for commands that take long.
-    """
+def _starting() -> Iterator[None]:
+    """Shows on a terminal that TensorFlow is being imported; in a pipe an error is one line."""
     text = f"mtfrun {__version__}: starting TensorFlow"
-    if says_so and not progress.is_terminal():
-        progress.note(text)
     # `quiet_import` redirects the descriptor of standard error.
     with (
         open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8") as stream,  # noqa: PTH123

@@ -62,6 +62,8 @@ class TrainedWith:
         Raises:
           InputError: they have changed.
         """
+        if not fits:
+            return []  # the restoration says what does not fit, and why
         checkpoint = f"ckpt-{manifest.step}"
         notes = []
         versions = list(changes(manifest.metadata.get(_VERSIONS, {}), dict(self.versions)))
@@ -82,8 +84,6 @@ class TrainedWith:
             )
         if changed:
             what = f"the configuration has changed since {checkpoint}: {_listed(changed)}"
-            if not fits:
-                return notes  # the restoration says what does not fit, and why
             if not accept_changes:
                 raise InputError(f"{what}: restore it, or go on with --accept_changes")
             notes.append(what)

@@ -63,7 +63,8 @@ class Training:
             check_count("evaluate_every_steps", evaluate_every_steps)
         for shape in experiment.feature_shapes(batch_size).values():
             batch = shape.get_dim_by_name("batch")
-            training.check_microbatches(batch, options.microbatches, experiment.mesh)
+            if options.microbatches > 1:  # else the layout's own check has more to say
+                training.check_microbatches(batch, options.microbatches, experiment.mesh)
         training.check_actions(actions)
         self.experiment = experiment
         self.options = options

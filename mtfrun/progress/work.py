@@ -129,6 +129,8 @@ class Work:
     def close(self) -> None:
         """Removes the bar."""
         if self._bar is not None:
+            # A bar that a line above it has drawn before its delay was over is not removed by tqdm.
+            self._bar.clear()
             self._bar.close()
             self._bar = None
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import pathlib
 import socket
+import stat
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.regular_files import open_regular, read_regular_text
@@ -30,8 +33,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     path = pathlib.Path(path)
     try:
-        # Not truncated: what the holder wrote must survive our attempt.
-        file = path.open("a+", encoding="utf-8")
+        file = _opened(path)
     except OSError as error:
         raise RunDirError(
             f"cannot make {path}: {reason(error)}; name a --model_dir you may write to"
@@ -54,6 +56,23 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
             yield
         finally:
             _replace_text(file.fileno(), "")
+
+
+def _opened(path: pathlib.Path) -> BinaryIO:
+    """Returns the lock file, open for writing and not truncated: it may have a holder's note.
+
+    No link is followed, which in a directory from elsewhere may lead to any file, and no pipe is
+    waited for.
+
+    Raises:
+      OSError: it cannot be made, or is no regular file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    return file
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:
@@ -91,7 +110,7 @@ def _replace_text(descriptor: int, text: str) -> None:
     """Replaces the note about the holder; on a full disk the lock works without one."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, text.encode())
+        os.pwrite(descriptor, text.encode(), 0)
 
 
 def _holder(path: pathlib.Path) -> str:

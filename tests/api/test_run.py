@@ -236,11 +236,11 @@ def test_errors_are_the_line_of_the_command(language_model: Run) -> None:
     with pytest.raises(InputError) as raised:
         language_model.decode(["x"], beam_size=1000)
     assert str(raised.value) == expected
-    # gin adds lines to the errors of the classes that it calls.
+    # The command names its flag as well.
     expected = error_line(mtfrun_here(*flags, "--gin_param=Decoding.batch_size = 0"))
     with pytest.raises(InputError) as raised:
         mtfrun.load(directory, gin_params=["Decoding.batch_size = 0"])
-    assert f"mtfrun: error: {raised.value}" == expected
+    assert f"mtfrun: error: --gin_param={raised.value}" == expected
     assert type(raised.value) is InputError
 
 

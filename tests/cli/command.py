@@ -16,9 +16,6 @@ import pytest
 from mtfrun.cli import commands  # noqa: F401 - here, since its imports log warnings
 from mtfrun.cli.main import main
 
-# The end of the line that training prints in a pipe before all others.
-STARTING = "starting TensorFlow"
-
 ROOT = pathlib.Path(__file__).parents[2]
 
 TINY = [
@@ -82,12 +79,9 @@ def succeeded(process: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any
 
 
 def error_line(process: subprocess.CompletedProcess[bytes]) -> str:
-    """Returns the one line on standard error of a process that refused its input.
-
-    Before it, a process of its own may say that it starts TensorFlow.
-    """
+    """Returns the one line on standard error of a process that refused its input."""
     assert process.returncode == 2, process.stderr.decode()
-    (line,) = [x for x in process.stderr.decode().splitlines() if not x.endswith(STARTING)]
+    (line,) = process.stderr.decode().splitlines()
     return line
 
 
@@ -95,8 +89,8 @@ def header_of(process: subprocess.CompletedProcess[bytes]) -> dict[str, str]:
     """Returns the lines of the header of a training by their labels."""
     lines = process.stderr.decode().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("run  "))
-    last = next(i for i, line in enumerate(lines) if line.startswith("compiling "))
-    return dict(re.split("  +", line, maxsplit=1) for line in lines[first:last])
+    last = next(i for i, line in enumerate(lines) if line.startswith("start  "))
+    return dict(re.split("  +", line, maxsplit=1) for line in lines[first : last + 1])
 
 
 def tiny_experiment(directory: pathlib.Path) -> list[str]:

@@ -20,6 +20,12 @@ from tests.cli.command import (
 EXPERIMENTS = {"language model": tiny_experiment, "encoder-decoder": tiny_pairs_experiment}
 
 
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets tables be as wide as in a file, whatever terminal the tests are run from."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def untouched_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
     """A function that returns the run of a kind of model as training left it, to be copied.

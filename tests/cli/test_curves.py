@@ -22,11 +22,13 @@ def test_the_numbers_of_training_and_evaluations_stand_in_one_table(
     assert names[0] == "step" and {"train loss", "eval loss"} <= set(map(str.strip, names))
     train = read_curves(language_model_run / "train")["loss"]
     evaluation = read_curves(language_model_run / "eval")["loss"]
-    assert list(train) == [1, 2] and list(evaluation) == [2]
+    assert list(train) == [1, 2] and list(evaluation) == [0, 2]
     assert [row.split()[:2] for row in rows] == [
-        [str(step), f"{loss:.4f}"] for step, loss in train.items()
+        ["0", "-"],
+        *([str(step), f"{loss:.4f}"] for step, loss in train.items()),
     ]
-    assert "-" in rows[0].split() and f"{evaluation[2]:.4f}" in rows[1].split()
+    assert f"{evaluation[0]:.4f}" in rows[0].split()
+    assert "-" in rows[1].split() and f"{evaluation[2]:.4f}" in rows[2].split()
 
 
 def test_a_table_has_so_many_rows_with_the_evaluations_among_them(

@@ -14,7 +14,6 @@ import sys
 import numpy as np
 import pytest
 
-from mtfrun import __version__
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import (
     ROOT,
@@ -54,7 +53,6 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
     everything = process.stderr.decode().splitlines()
     lines = [line for line in everything if not line.endswith(changed)]
     assert len(lines) == len(everything) - 1
-    assert lines[0] == f"mtfrun {__version__}: starting TensorFlow"
     header = header_of(process)
     assert header == {
         "run": str(trained),
@@ -67,8 +65,8 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
         "start": "going on from step 2 of 3",
     }
     assert header["curves"].endswith(f"tensorboard --logdir {trained}")
-    assert re.fullmatch(r"compiled the training step in \d+ s", lines[len(header) + 2])
-    after = [line.split("  ")[0] for line in lines[len(header) + 1 :]]
+    assert re.fullmatch(r"compiled the training step in \d+ s", lines[len(header) + 1])
+    after = [line.split("  ")[0] for line in lines[len(header) :]]
     assert [after[0], *after[2:]] == [
         "compiling the training step",
         "step 3/3",
@@ -96,9 +94,11 @@ def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None
     )
     record = json.loads((trained / "commands/0001.json").read_text())
     assert record["shell"].startswith("mtfrun train --gin_file=defaults.gin ")
-    assert record["configuration"] == (trained / "config.gin").read_text()
+    # Of a test before, which has trained further.
+    present = (trained / "config.gin").read_text().replace("TRAIN_STEPS = 3", "TRAIN_STEPS = 2")
+    assert record["configuration"] == present
     assert (record["seed"], record["mesh"]) == (0, "data:1;model:1")
-    assert record["devices"] == "devices: CPU:0"
+    assert record["devices"] == "CPU:0"
 
 
 def test_eval_prints_one_object_for_each_checkpoint(trained: pathlib.Path) -> None:
@@ -177,7 +177,7 @@ def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
     shutil.copytree(trained, run)
     before = (run / "config.gin").read_text()
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={run}", "--gin.D_MODEL=8"))
-    assert "does not fit the model's variables" in line
+    assert "does not fit" in line and "D_MODEL 16 -> 8" in line
     assert (run / "config.gin").read_text() == before
 
 

@@ -63,7 +63,7 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
     trained: pathlib.Path,
 ) -> None:
     events = EventAccumulator(f"{trained}/eval", size_guidance={"tensors": 0}).Reload()
-    for tag, least in (("confusion_matrix", 400), ("predictions", 500)):
+    for tag, least in (("confusion_matrix", 350), ("predictions", 350)):
         event = next(e for e in events.Tensors(tag) if e.step == 3)
         width, height, png = event.tensor_proto.string_val
         image = Image.open(io.BytesIO(png))

@@ -60,8 +60,8 @@ def test_a_gin_line_adds_an_action_that_ends_training(
     ("flag", "expected"),
     [
         ("--gin_file={}/uncalled.gin", "is no action: give objects of a subclass"),
-        ("--gin.EVAL_EVERY=0", "evaluate_every_steps is 0: it must be a positive number"),
-        ("--gin.CHECKPOINT_EVERY=0", "CheckpointOptions.every_steps is 0: it must be a positive"),
+        ("--gin.EVAL_EVERY=0", "evaluate_every_steps is 0: it must be at least 1"),
+        ("--gin.CHECKPOINT_EVERY=0", "CheckpointOptions.every_steps is 0: it must be at least 1"),
     ],
 )
 def test_an_action_that_cannot_be_called_is_one_line(

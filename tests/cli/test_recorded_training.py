@@ -26,7 +26,7 @@ def test_a_configuration_that_does_not_fit_is_recorded_nowhere(
     before = _files(run_copy)
     assert {"config.gin", "operative_config.gin", "commands/0001.json"} <= set(before)
     flags = [*tiny_experiment(tmp_path), f"--model_dir={run_copy}", "--gin.D_MODEL=8"]
-    assert "does not fit the model's variables" in error_line(mtfrun_here("train", *flags))
+    assert "D_MODEL 16 -> 8" in error_line(mtfrun_here("train", *flags))
     assert _files(run_copy) == before
 
 

@@ -118,7 +118,8 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     calls: list[int] = []
     # The first two are steps of training, and then the evaluation of the second begins.
     monkeypatch.setattr(Infeed, "next", _signalling(Infeed.next, number, 4, calls))
-    train = [*flags, "--gin.TRAIN_STEPS=9", "--gin.EVAL_EVERY=2", f"--model_dir={tmp_path}/run"]
+    evaluating = ["--gin.EVAL_EVERY=2", "--gin.EVAL_AT_START=False"]
+    train = [*flags, "--gin.TRAIN_STEPS=9", *evaluating, f"--model_dir={tmp_path}/run"]
     process = mtfrun_here("train", *train)
     assert process.returncode == code, process.stderr.decode()
     assert process.stderr.decode().splitlines()[-1] == (

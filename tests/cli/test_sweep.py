@@ -196,7 +196,7 @@ def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> N
     best = min(losses, key=lambda text: float(text.strip("*")))
     assert best.endswith("*") and sum(text.endswith("*") for text in losses) == 1
     assert board == f"TensorBoard: tensorboard --logdir {tmp_path}/sweep"
-    record = (tmp_path / "sweep" / "LEARNING_RATE=0.3" / "commands" / "0001.txt").read_text()
+    record = (tmp_path / "sweep" / "LEARNING_RATE=0.3" / "commands" / "0001.json").read_text()
     assert "mtfrun train " in record and "--gin.LEARNING_RATE=0.3" in record
     (hparams,) = (tmp_path / "sweep").glob("events.*.hparams")
     assert b"LEARNING_RATE" in hparams.read_bytes() and b"eval loss" in hparams.read_bytes()

@@ -119,9 +119,9 @@ def test_the_projector_has_the_vectors_and_the_names_of_ids(
 
 
 def test_decodes_are_kept_as_json_lines(runs: pathlib.Path) -> None:
-    (file,) = (runs / "rate_0.01" / "decodes").iterdir()
-    assert file.name == "eval_2.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()]
+    files = {file.name: file for file in (runs / "rate_0.01" / "decodes").iterdir()}
+    assert files.keys() == {"eval_0.jsonl", "eval_2.jsonl"}
+    records = [json.loads(line) for line in files["eval_2.jsonl"].read_text().splitlines()]
     assert [record["input"] for record in records] == ["the |*", "<b>"]
     for record in records:
         assert record["split"] == "validation"

@@ -34,7 +34,7 @@ FORGERIES: dict[str, Callable[[pathlib.Path, pathlib.Path], object]] = {
 FILES = [
     "config.gin",
     "operative_config.gin",
-    "commands/0001.txt",
+    "commands/0001.json",
     "commands",
     ".lock",
     "import.json",

@@ -55,7 +55,7 @@ class Spiking(Bigram):
             *(mtf.log, 0.0, "the loss of step 1"), id="infinity in the loss", marks=pytest.mark.slow
         ),
         # 0, with an infinite derivative.
-        pytest.param(mtf.sqrt, 0.0, "the norm of the gradients of step 1", id="one gradient"),
+        pytest.param(mtf.sqrt, 0.0, "the gradient of model/spike of step 1", id="one gradient"),
     ],
 )
 def test_one_element_on_one_device_is_found(
@@ -68,9 +68,8 @@ def test_one_element_on_one_device_is_found(
 ) -> None:
     monkeypatch.setattr(Spiking, "function", staticmethod(function), raising=False)
     monkeypatch.setattr(Spiking, "value", value, raising=False)
-    monkeypatch.setattr(toy_run, "Bigram", Spiking)
     with pytest.raises(NonFiniteError, match=f"{named} is not finite"):
-        toy_run.toy_train(str(tmp_path), OPTIONS, mesh_shape=mesh_shape)
+        toy_run.toy_train(str(tmp_path), OPTIONS, mesh_shape=mesh_shape, model=Spiking)
     assert RunDirectory(tmp_path).checkpoints().steps() == []
     assert (tmp_path / "nan_step_1.json").is_file()
 

@@ -136,6 +136,7 @@ CASES = {
         lambda layer, inputs, call: inputs["x"] * layer(inputs["ids"], call),
         {**X, **ROWS},
     ),
+    "activation_scale": Case(lambda mesh: layers.ActivationScale(mesh), _apply, X),
     "batch_norm": Case(lambda mesh: layers.BatchNorm(mesh, [WIDTH]), _apply, X),
     "conv_1d": Case(lambda mesh: layers.Conv1D(mesh, CHANNELS, FILTERS), _apply, LINE),
     "conv_2d": Case(lambda mesh: layers.Conv2D(mesh, CHANNELS, FILTERS), _apply, IMAGES),

@@ -36,6 +36,7 @@ NO_OPERATIONS = {
         "sharded",
         "with_values",
     ],
+    "of checkpoints; tests/rundir/test_snapshot.py has it": ["owned_shards"],
     "of meshes without devices; tests/planning has them": ["planned_meshes"],
     "of programs and their gradients; every case is run by them, or test_gradients.py does": [
         "function",
