@@ -130,7 +130,9 @@ class Work:
         """Removes the bar."""
         if self._bar is not None:
             # A bar that a line above it has drawn before its delay was over is not removed by tqdm.
-            self._bar.clear()
+            # One below another bar would scroll the screen here.
+            if not self._bar.pos:
+                self._bar.clear()
             self._bar.close()
             self._bar = None
 

@@ -241,7 +241,7 @@ def test_errors_are_the_line_of_the_command(language_model: Run) -> None:
     with pytest.raises(InputError) as raised:
         mtfrun.load(directory, gin_params=["Decoding.batch_size = 0"])
     assert f"mtfrun: error: --gin_param={raised.value}" == expected
-    assert type(raised.value) is InputError
+    assert isinstance(raised.value, InputError)
 
 
 @pytest.mark.parametrize(

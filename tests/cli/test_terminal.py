@@ -129,7 +129,7 @@ def test_the_lines_are_those_of_the_recorded_session(interrupted: Shell) -> None
     # The values after the labels of the header are those of another run.
     assert [_label(line) for line in lines] == [_label(line) for line in recorded]
     assert len(lines) == 12
-    assert lines[-2] == "mtfrun: finishing step #, saving; again to stop now"
+    assert lines[-2] == "mtfrun: finishing step # saving; again to stop now"
 
 
 @pytest.mark.slow

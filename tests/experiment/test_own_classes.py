@@ -178,7 +178,7 @@ def test_the_layer_and_the_gate_compute_the_same_on_a_mesh(folder: pathlib.Path)
         ),
         (
             ["--gin_param=Experiment.data = 5"],
-            "--gin_param=Experiment.data = 5: Experiment.data is 5: it must be a reference: @module.",
+            "--gin_param=Experiment.data = 5: Experiment.data is 5: it must be a reference: ",
         ),
         (
             ["--gin_param=Experiment.inference = @experiment.Classification"],
