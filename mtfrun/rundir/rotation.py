@@ -1,14 +1,15 @@
-"""Deletion of old checkpoints."""
+"""Deletion of checkpoints: of old ones after a save, and of those that a person chooses."""
 
 from __future__ import annotations
 
 import contextlib
 import pathlib
+from collections.abc import Sequence
 
 from mtfrun.rundir import atomic
 from mtfrun.rundir import manifest as manifests
 from mtfrun.rundir.best import read_best
-from mtfrun.rundir.errors import RunDirError
+from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_steps, remove_leftovers
 
 KEPT = "kept"
@@ -23,18 +24,29 @@ def delete_old(directory: pathlib.Path, saved: int, max_to_keep: int | None) -> 
       saved: the step that was saved just now.
       max_to_keep: how many of the newest to keep, that one included; None keeps all.
     """
+    old: list[int] = []
     if max_to_keep is not None:
-        older_steps = [step for step in list_steps(directory) if step != saved]
-        for step in older_steps[: max(0, len(older_steps) + 1 - max_to_keep)]:
-            if not _is_protected(directory, step):
-                # The manifest first: without it there is no checkpoint, whatever files it leaves.
-                path = manifests.manifest_path(directory, step)
-                with contextlib.suppress(OSError):
-                    path.replace(atomic.temporary_path(path))
+        others = [step for step in list_steps(directory) if step != saved]
+        old = others[: max(0, len(others) + 1 - max_to_keep)]
+    for step in old:
+        if not is_protected(directory, step):
+            with contextlib.suppress(RunDirError):
+                _delete(directory, step)
     remove_leftovers(directory)
 
 
-def _is_protected(directory: pathlib.Path, step: int) -> bool:
+def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
+    """Deletes the checkpoints of some steps; the caller holds the run's lock.
+
+    Raises:
+      RunDirError: one cannot be deleted; those before it are.
+    """
+    for step in steps:
+        _delete(directory, step)
+    remove_leftovers(directory)
+
+
+def is_protected(directory: pathlib.Path, step: int) -> bool:
     """Returns whether a checkpoint is the best one or was kept, as far as can be read."""
     with contextlib.suppress(RunDirError):
         best = read_best(directory)
@@ -43,3 +55,15 @@ def _is_protected(directory: pathlib.Path, step: int) -> bool:
     with contextlib.suppress(RunDirError, FileNotFoundError):
         return manifests.read_manifest(directory, step).metadata.get(KEPT) is True
     return False
+
+
+def _delete(directory: pathlib.Path, step: int) -> None:
+    # The manifest first: without it there is no checkpoint, whatever files remain. Its new name
+    # says that the files may be removed, see leftovers.py.
+    path = manifests.manifest_path(directory, step)
+    try:
+        path.replace(atomic.temporary_path(path))
+    except OSError as error:
+        raise RunDirError(
+            f"cannot delete {path}: {reason(error)}; check the permissions of {directory}"
+        ) from error

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mtfrun.rundir import Checkpoints, RunDirectory
+from mtfrun.rundir.best import Best, write_best
 from mtfrun.rundir.checkpoint_values import CheckpointValues
 from mtfrun.rundir.fit import MisfitError
 from tests.cli.command import ROOT, error_line, mtfrun_here, succeeded, tiny_experiment
@@ -130,6 +131,13 @@ def test_prune_keeps_the_newest_good_checkpoint(run_copy: pathlib.Path) -> None:
     assert _steps(run_copy) == [1]
     assert not list((run_copy / "checkpoints").glob("*ckpt-2*"))
     assert _checkpoints("verify", run_copy) != []
+
+
+def test_prune_by_number_keeps_the_best_checkpoint(run_copy: pathlib.Path) -> None:
+    write_best(run_copy / "checkpoints", Best(1, "eval/loss", 1.0))
+    assert "deleted 0 of 2" in _checkpoints("prune", run_copy, "--keep=1")[-1]
+    _checkpoints("prune", run_copy, "--steps=1")
+    assert _steps(run_copy) == [2]
 
 
 def test_prune_deletes_nothing_of_a_run_that_is_trained(run_copy: pathlib.Path) -> None:

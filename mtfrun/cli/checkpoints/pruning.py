@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.table import bytes_text
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.pruning import delete_checkpoints
+from mtfrun.rundir.rotation import delete_checkpoints, is_protected
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
 
@@ -41,6 +41,8 @@ def _chosen(
 ) -> list[int]:
     """Returns the steps to be deleted: those that are named, or all but the newest.
 
+    The best one, and those that `CheckpointOptions.keep_every_hours` keeps, must be named.
+
     Raises:
       UsageError: the newest good one is named, or there is none.
     """
@@ -53,7 +55,8 @@ def _chosen(
             f"`mtfrun checkpoints verify --model_dir={directory.run}`"
         )
     if steps is None:
-        return [step for step in directory.steps()[: -(keep or 1)] if step != newest_good]
+        old = directory.steps()[: -(keep or 1)]
+        return [s for s in old if s != newest_good and not is_protected(directory.path, s)]
     if newest_good in steps:
         raise UsageError(
             f"step {newest_good} is the newest good checkpoint of {directory.run}, which is never "
