@@ -50,7 +50,10 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile, flags.max_hours)
     result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
     if result.signal is not None:
-        progress.note(f"mtfrun: stopped and saved at step {result.step}; the same command goes on")
+        stopped = f"stopped and saved at step {result.step}"
+        if not result.is_saved:
+            stopped = "stopped before the first step"
+        progress.note(f"mtfrun: {stopped}; the same command goes on")
         return 128 + result.signal
     return 0
 

@@ -63,12 +63,18 @@ class Recording(training.Action):
                 self._write(dataclasses.replace(status, state="failed", error=line))
             raise
 
-    def ended(self, result: training.TrainResult) -> None:
-        """Records a training that has reached its end, or was stopped by a signal."""
+    def ended(self, result: training.TrainResult, *, is_cut_off: bool = False) -> None:
+        """Records a training that has reached its end, or was stopped.
+
+        Args:
+          result: of the training; a signal in it has stopped it.
+          is_cut_off: whether a limit of time has stopped it.
+        """
         status = self._status or self._record.status()
         if status is None or status.step != result.step:
             status = Status("running", result.step, self._train_steps)
-        state: State = "finished" if result.signal is None else "stopped"
+        is_stopped = result.signal is not None or is_cut_off
+        state: State = "stopped" if is_stopped else "finished"
         self._write(
             dataclasses.replace(status, state=state, train_steps=self._train_steps, error=None)
         )

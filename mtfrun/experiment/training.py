@@ -146,6 +146,7 @@ class Training:
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         recording = Recording(run.record(), self.state, options.train_steps)
+        limit = None if max_hours is None else training.MaxHours(max_hours)
         with (
             run.summaries("eval", resumed_step=run.checkpoints().latest() or 0) as summaries,
             recording.errors(),
@@ -163,13 +164,13 @@ class Training:
                     evaluating,
                     *self._actions,
                     recording,
-                    *([] if max_hours is None else [training.MaxHours(max_hours)]),
+                    *([] if limit is None else [limit]),
                 ],
                 warm_start=self.experiment.warm_start,
                 description=training.Description(texts or {}, header_of(self, run)),
                 metadata=metadata,
             )
-        recording.ended(result)
+        recording.ended(result, is_cut_off=limit is not None and limit.is_over)
         return result
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
@@ -30,9 +29,10 @@ from mtfrun.training.measurements import Measurements
 from mtfrun.training.norms import Norms
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.pace import STEPS_PER_SEC, Pace
+from mtfrun.training.profiling import profiled
 from mtfrun.training.progress import Progress
 from mtfrun.training.saving import Metadata, Saving
-from mtfrun.training.signals import StopSignals
+from mtfrun.training.signals import Stopped, StopSignals
 from mtfrun.training.state import TrainState
 from mtfrun.training.step import OBJECTIVE, SKIPPED, Features, train_steps_function
 
@@ -62,11 +62,13 @@ class TrainResult:
       step: finished steps.
       values: the last point of the curves, by tag; empty if none was reached.
       signal: the number of the signal that stopped it, or None.
+      is_saved: whether there is a checkpoint of `step`; not after a signal before the first step.
     """
 
     step: int
     values: Mapping[str, float]
     signal: int | None
+    is_saved: bool = True
 
 
 def train(
@@ -249,8 +251,11 @@ class _Loop:
             count = processes.agree(self._steps_of_visit(step), "steps of the visit")
             start, waited = self._clock(), self._infeed.wait_secs
             signals.finishing = f"step {step + count:,}"
-            with self._profiled():
-                history = self._visit(count)
+            try:
+                with self._profiled():
+                    history = self._visit(count, signals)
+            except Stopped:  # by the first visit, which compiles
+                return TrainResult(step, {}, signals.agree(), is_saved=step > 0)
             secs, waited = self._clock() - start, self._infeed.wait_secs - waited
             skipped = self._guard.check_steps(step, history, count, self._features)
             if skipped is not None:
@@ -330,8 +335,12 @@ class _Loop:
         ]
         return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
 
-    def _visit(self, count: int) -> History:
-        """Trains for `count` steps and returns their history as numpy arrays."""
+    def _visit(self, count: int, signals: StopSignals) -> History:
+        """Trains for `count` steps and returns their history as numpy arrays.
+
+        Raises:
+          Stopped: by a signal in the first visit, which may compile for minutes.
+        """
         self._features = {}  # frees their memory before the next ones are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
@@ -342,12 +351,18 @@ class _Loop:
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         is_first = not self._visits
         self._visits += 1
-        compiling = waiting("compiling the training step", "compiled the training step")
-        with compiling if is_first else contextlib.nullcontext():
+        with self._compiling(signals) if is_first else contextlib.nullcontext():
             start = self._clock()
             history: History = mtf.to_numpy(self._steps_function(features, num_steps))
             self._device_secs = self._clock() - start
         return {**with_norms(history, self._norms), **padding_history(self._padding())}
+
+    @contextlib.contextmanager
+    def _compiling(self, signals: StopSignals) -> Iterator[None]:
+        """Shows that the step is compiled; a signal ends that."""
+        shown = waiting("compiling the training step", "compiled the training step")
+        with shown, signals.abandoning():
+            yield
 
     def _last_batch(self) -> Features:
         index = mtf.constant(self._state.mesh, self._last_index, dtype=tf.int32)
@@ -365,25 +380,9 @@ class _Loop:
     def _check_variables(self, step: int) -> None:
         self._guard.check_variables(step, self._features, self._last_index)
 
-    @contextlib.contextmanager
-    def _profiled(self) -> Iterator[None]:
+    def _profiled(self) -> AbstractContextManager[None]:
         """Records a profile of the third visit if `TrainOptions.profile` is set."""
-        if not self._options.profile or self._visits != 2 or not processes.is_first():
-            yield
-            return
-        tf.profiler.experimental.start(self._run.path + "/train")
-        try:
-            # The visit counts as one step of the profiler, `_r`: it is one program.
-            with tf.profiler.experimental.Trace("visit", step_num=self._visits, _r=1):
-                yield
-        finally:
-            tf.profiler.experimental.stop()
-        look = f"tensorboard --logdir={shlex.quote(self._run.path)}"
-        self._note(f"profiled: look at it with {look}, page Profile; {_how_to_show_profiles()}")
-
-
-def _how_to_show_profiles() -> str:
-    """Returns what TensorBoard needs for the page Profile."""
-    if importlib.util.find_spec("xprof") is not None:
-        return "its plugin xprof is installed"
-    return "install its plugin first: pip install 'mtfrun[profile]'"
+        is_third = self._visits == 2 and processes.is_first()
+        if not (self._options.profile and is_third):
+            return contextlib.nullcontext()
+        return profiled(self._run.path, self._visits, self._note)

@@ -19,12 +19,14 @@ class MaxHours(Action):
 
     Attributes:
       hours: above 0.
+      is_over: whether it has ended the training.
 
     Raises:
       InputError: `hours` is not positive.
     """
 
     hours: float
+    is_over: bool = dataclasses.field(default=False, init=False)
 
     def __post_init__(self) -> None:
         check_positive("max_hours", self.hours)
@@ -32,4 +34,5 @@ class MaxHours(Action):
 
     def __call__(self, context: ActionContext) -> None:
         """Asks for the end of training."""
+        self.is_over = True
         context.request_stop(f"{self.hours:g} hours are over; the same command goes on from there")

@@ -33,12 +33,14 @@ class StopSignals:
 
     Attributes:
       finishing: what is finished after a signal, for that line: "step 120".
+      abandons: whether a signal raises Stopped at once, in the main thread.
       received: the number of the first signal when `agree` was last called, or None. Of several
         processes it is the same in all.
     """
 
     def __init__(self) -> None:
         self.finishing: str | None = None
+        self.abandons = False
         self.received: int | None = None
         self._recorded: int | None = None
         self._stack = contextlib.ExitStack()
@@ -67,7 +69,18 @@ class StopSignals:
         if self.agree() is not None:
             raise Stopped
 
+    @contextlib.contextmanager
+    def abandoning(self) -> Iterator[None]:
+        """Sets `abandons` in the block, unless there are other processes: they would not know."""
+        self.abandons = processes.count() == 1
+        try:
+            yield
+        finally:
+            self.abandons = False
+
     def _acknowledgement(self) -> str:
+        if self.abandons:
+            return "ending before the first step"
         work = present_work()
         if work is not None:
             return f"interrupted while {work}, saving"
@@ -75,6 +88,8 @@ class StopSignals:
 
     def _record(self, number: int, _: FrameType | None) -> None:
         self._recorded = self._recorded or number
+        if self.abandons:
+            raise Stopped
 
 
 @contextlib.contextmanager

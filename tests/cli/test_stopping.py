@@ -16,6 +16,7 @@ import pytest
 from mtfrun.data import Infeed
 from mtfrun.experiment import Decoding, Scoring
 from mtfrun.rundir import RunDirectory
+from mtfrun.training import step
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
 
 pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
@@ -127,6 +128,39 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     )
     assert len(calls) == 4
     assert RunDirectory(tmp_path / "run").checkpoints().steps() == [2]
+
+
+def test_a_signal_before_the_first_step_waits_for_nothing(
+    flags: list[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[int] = []
+    tracing = _signalling(step.loss_and_gradients, signal.SIGTERM, 1, calls)
+    monkeypatch.setattr(step, "loss_and_gradients", tracing)
+    run = tmp_path / "run"
+    process = mtfrun_here("train", *flags, f"--model_dir={run}")
+    assert process.returncode == 143
+    assert process.stderr.decode().splitlines()[-1] == (
+        "mtfrun: stopped before the first step; the same command goes on"
+    )
+    assert "mtfrun: ending before the first step; again to stop now\n" in capfd.readouterr().err
+    status = RunDirectory(run).record().status()
+    assert status is not None and (status.state, status.step) == ("stopped", 0)
+    assert RunDirectory(run).checkpoints().steps() == []
+    again = mtfrun_here("train", *flags, f"--model_dir={run}")
+    assert again.returncode == 0 and RunDirectory(run).checkpoints().steps() == [2]
+
+
+def test_a_limit_of_time_stops_a_run(flags: list[str], tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    train = ["train", *flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=9", "--max_hours=1e-9"]
+    process = mtfrun_here(*train)
+    assert process.returncode == 0, process.stderr.decode()
+    status = RunDirectory(run).record().status()
+    assert status is not None and status.state == "stopped" and 0 < status.step < 9
+    assert RunDirectory(run).checkpoints().steps() == [status.step]
 
 
 @pytest.mark.slow
