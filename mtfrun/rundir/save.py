@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,6 +24,39 @@ from mtfrun.rundir.snapshot import Snapshot, merge
 _PREFIX, _PARTS, _STATE = "prefix of the save", "parts of the save", "state of the save"
 _WRITING, _IS_WRITTEN, _FINISHED, _FAILED = "writing", "written", "finished", "failed"
 _WRITTEN, _SAVED = "variables are written", "step is saved"
+
+
+_Call = Callable[[], object]
+
+
+class _Threads:
+    """Threads that make calls, and are used again.
+
+    TensorFlow and the allocator keep memory for every thread that they have seen: a new one for
+    each save would take megabytes. They are daemons: a second signal, or the end of another
+    process, need not wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[queue.SimpleQueue[_Call]] = []
+        os.register_at_fork(after_in_child=self._idle.clear)
+
+    def call(self, function: _Call) -> None:
+        """Calls a function, which raises no error, in an idle thread or a new one."""
+        try:
+            calls = self._idle.pop()
+        except IndexError:
+            calls = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=[calls], name="save", daemon=True).start()
+        calls.put(function)
+
+    def _work(self, calls: queue.SimpleQueue[_Call]) -> None:
+        while True:
+            calls.get()()
+            self._idle.append(calls)
+
+
+_THREADS = _Threads()
 
 
 class Save:
@@ -68,9 +103,8 @@ class Save:
         self._has_written = threading.Event()
         self._may_finish = threading.Event()  # set once no other process writes
         self._has_failed_elsewhere = False
-        # A daemon: a second signal, or the end of another process, need not wait for it.
-        self._thread = threading.Thread(target=self._run, name=f"save {step}", daemon=True)
-        self._thread.start()
+        self._has_ended = threading.Event()
+        _THREADS.call(self._run)
 
     def is_finished(self) -> bool:
         """Returns whether `wait` would return, or raise, without waiting."""
@@ -84,7 +118,7 @@ class Save:
     def _state(self) -> str:
         if self._error is not None:
             return _FAILED
-        if not self._thread.is_alive():
+        if self._has_ended.is_set():
             return _FINISHED
         return _IS_WRITTEN if self._has_written.is_set() else _WRITING
 
@@ -103,7 +137,7 @@ class Save:
             raise
         finally:
             self._may_finish.set()
-            self._thread.join()
+            self._has_ended.wait()
         with processes.together(_SAVED):
             self._raise_error()
         return str(manifests.manifest_path(self._directory, self.step))
@@ -113,7 +147,7 @@ class Save:
         if self._count > 1:
             self._has_failed_elsewhere = True
             self._may_finish.set()
-        self._thread.join()
+        self._has_ended.wait()
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -132,6 +166,7 @@ class Save:
             self._error = error
         finally:
             self._has_written.set()
+            self._has_ended.set()
 
     def _write_checkpoint(self) -> None:
         """Writes the manifest and the data of the first process, and adds those of the others."""

@@ -64,9 +64,9 @@ def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record
     unfinished = list((model_dir / "checkpoints").glob(".*.partial")) if saved else []
     resumed = finished(arguments, directory / "resumed").stderr
     going_on = GOING_ON.search(resumed)
-    if saved is None or saved == run.steps:
+    if saved is None:
         assert going_on is None, resumed
-    else:
+    elif saved < run.steps or going_on is not None:  # a finished run may lack its last evaluation
         assert going_on is not None and int(going_on[1]) == saved, resumed
     for name, value in {"at": reached, "from": saved or 0, "saving": len(unfinished)}.items():
         record(name, value)

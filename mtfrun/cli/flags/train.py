@@ -25,9 +25,9 @@ the step is compiled; layout rules without effect.
 
 SIGTERM, Ctrl-C and SIGHUP finish the current steps, about 5 seconds, or the batch of an evaluation,
 save a checkpoint and exit with 143, 130 or 129; the same command continues from there.
---gin.TrainOptions.secs_per_loop=1 shortens the wait; before the first step there is none. A second SIGTERM or Ctrl-C ends the process
-immediately. --restart begins again at step 0 and deletes nothing: existing checkpoints are moved to
---model_dir/checkpoints.1 (.2, ...).
+--gin.TrainOptions.secs_per_loop=1 shortens the wait; none before the first step.
+A second SIGTERM or Ctrl-C ends the process immediately. --restart begins again at step 0 and
+deletes nothing: existing checkpoints are moved to --model_dir/checkpoints.1 (.2, ...).
 
 --max_hours=11.5 saves and ends in time for a queue that allows 12 hours.
 
