@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import tensorflow as tf
@@ -252,8 +252,9 @@ class _Loop:
             start, waited = self._clock(), self._infeed.wait_secs
             signals.finishing = f"step {step + count:,}"
             try:
-                with self._profiled():
-                    history = self._visit(count, signals)
+                first = contextlib.nullcontext() if self._visits else signals.abandoning()
+                with self._profiled(), first:
+                    history = self._visit(count)
             except Stopped:  # by the first visit, which compiles
                 return TrainResult(step, {}, signals.agree(), is_saved=step > 0)
             secs, waited = self._clock() - start, self._infeed.wait_secs - waited
@@ -335,12 +336,8 @@ class _Loop:
         ]
         return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
 
-    def _visit(self, count: int, signals: StopSignals) -> History:
-        """Trains for `count` steps and returns their history as numpy arrays.
-
-        Raises:
-          Stopped: by a signal in the first visit, which may compile for minutes.
-        """
+    def _visit(self, count: int) -> History:
+        """Trains for `count` steps and returns their history as numpy arrays."""
         self._features = {}  # frees their memory before the next ones are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
@@ -351,18 +348,12 @@ class _Loop:
         num_steps = mtf.constant(self._state.mesh, count, dtype=tf.int32)
         is_first = not self._visits
         self._visits += 1
-        with self._compiling(signals) if is_first else contextlib.nullcontext():
+        compiling = waiting("compiling the training step", "compiled the training step")
+        with compiling if is_first else contextlib.nullcontext():
             start = self._clock()
             history: History = mtf.to_numpy(self._steps_function(features, num_steps))
             self._device_secs = self._clock() - start
         return {**with_norms(history, self._norms), **padding_history(self._padding())}
-
-    @contextlib.contextmanager
-    def _compiling(self, signals: StopSignals) -> Iterator[None]:
-        """Shows that the step is compiled; a signal ends that."""
-        shown = waiting("compiling the training step", "compiled the training step")
-        with shown, signals.abandoning():
-            yield
 
     def _last_batch(self) -> Features:
         index = mtf.constant(self._state.mesh, self._last_index, dtype=tf.int32)

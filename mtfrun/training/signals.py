@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
@@ -16,6 +18,8 @@ from mtfrun.progress import is_terminal, present_work
 _STANDARD_ERROR = 2
 # To the first column, then "Erase in Display", ECMA-48, section 8.3.39: bars and "^C" disappear.
 _CLEAR_BELOW = "\r\x1b[J"
+# How long native code may go on after a signal where nothing would be lost.
+_ABANDON_SECS = 3.0
 # Ends the thread that reads the numbers of signals.
 _NO_SIGNAL = b"\0"
 
@@ -46,7 +50,13 @@ class StopSignals:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> StopSignals:
-        self._stack.enter_context(handled(self._record, acknowledgement=self._acknowledgement))
+        self._stack.enter_context(
+            handled(
+                self._record,
+                acknowledgement=self._acknowledgement,
+                abandons=lambda: self.abandons,
+            )
+        )
         return self
 
     def __exit__(
@@ -74,6 +84,8 @@ class StopSignals:
         """Sets `abandons` in the block, unless there are other processes: they would not know."""
         self.abandons = processes.count() == 1
         try:
+            if self.abandons and self._recorded is not None:
+                raise Stopped
             yield
         finally:
             self.abandons = False
@@ -98,6 +110,7 @@ def handled(
     *,
     acknowledgement: Callable[[], str],
     before_exit: Callable[[], object] = lambda: None,
+    abandons: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Calls `handler` for SIGTERM, SIGINT and SIGHUP in the block; a second one ends the process.
 
@@ -114,6 +127,8 @@ def handled(
       acknowledgement: returns what happens now: "finishing step 120, saving".
       before_exit: called in the thread before a second signal ends the process; no block is left
         then, so that nothing else removes temporary files.
+      abandons: returns whether nothing would be lost: the thread then ends the process if native
+        code has not returned seconds after the first signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -129,7 +144,9 @@ def handled(
         acknowledge()
         handler(number, frame)
 
-    watcher = threading.Thread(target=_watch, args=[reader, acknowledge, before_exit], daemon=True)
+    watcher = threading.Thread(
+        target=_watch, args=[reader, acknowledge, before_exit, abandons], daemon=True
+    )
     watcher.start()
     former_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     former_handlers = {number: signal.signal(number, acknowledged) for number in numbers}
@@ -157,7 +174,12 @@ class _Acknowledge:
             _print_at_once(f"mtfrun: {self._text()}; again to stop now")
 
 
-def _watch(reader: int, acknowledge: Callable[[], None], before_exit: Callable[[], object]) -> None:
+def _watch(
+    reader: int,
+    acknowledge: Callable[[], None],
+    before_exit: Callable[[], object],
+    abandons: Callable[[], bool],
+) -> None:
     """Reads the numbers of signals from a pipe until one of them is 0."""
     signals = 0
     while (byte := os.read(reader, 1)) != _NO_SIGNAL:
@@ -170,6 +192,20 @@ def _watch(reader: int, acknowledge: Callable[[], None], before_exit: Callable[[
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             acknowledge()
             signals += 1
+            if _is_abandoned(reader, abandons):
+                _print_at_once("mtfrun: stopped before the first step; the same command goes on")
+                os._exit(128 + number)
+
+
+def _is_abandoned(reader: int, abandons: Callable[[], bool]) -> bool:
+    """Returns whether `abandons` is still true after some seconds without another signal."""
+    end = time.monotonic() + _ABANDON_SECS
+    while abandons():
+        if time.monotonic() > end:
+            return True
+        if select.select([reader], [], [], 0.1)[0]:
+            return False
+    return False
 
 
 def _print_at_once(line: str) -> None:
