@@ -30,7 +30,7 @@ class TensorBoard:
         url = f"{self._base}/{path}?{urllib.parse.urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             content: bytes = response.read()
             return content
 
@@ -40,7 +40,7 @@ class TensorBoard:
 
     def wait_for(self, path: str, runs: set[str]) -> Any:
         """Returns the JSON of a page about runs, once all of them are in it."""
-        for _ in range(480):
+        for _ in range(600):
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 page = self.get(path)
                 if runs <= set(page):

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
+from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving
 
 SETTINGS = """
 from __gin__ import dynamic_registration
@@ -66,31 +58,6 @@ OF_LAYERS = {
 }
 
 
-class _Server:
-    """TensorBoard's answers over HTTP."""
-
-    def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}/data/plugin"
-
-    def get(self, path: str, **query: str) -> Any:
-        """Returns the JSON of a page."""
-        url = f"{self._base}/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=60) as response:
-            return json.load(response)
-
-    def wait_for(self, path: str, runs: set[str]) -> Any:
-        """Returns the JSON of a page about runs, once all of them are in it."""
-        for _ in range(600):
-            try:
-                page = self.get(path)
-                if runs <= set(page):
-                    return page
-            except (urllib.error.URLError, ConnectionError):
-                pass
-            time.sleep(0.25)
-        raise AssertionError(f"TensorBoard never showed {runs}")
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run of two steps of a mixture of experts, with everything that is written on request."""
@@ -107,30 +74,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return run
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["fast", "slow"])
-def server(run: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[_Server]:
-    """A server with the loader of its data server, or with that in Python."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "tensorboard.main", "--logdir", str(run)),
-            *("--port", str(port), "--host=127.0.0.1", f"--load_fast={request.param}"),
-        ],
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        server = _Server(port)
+@pytest.fixture(scope="module", params=LOADERS)
+def server(run: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
+    """A server with one of the two loaders."""
+    with serving(run, request.param) as server:
         server.wait_for("scalars/tags", {"train", "eval"})
         yield server
-    finally:
-        process.terminate()
-        process.wait()
 
 
-def test_train_and_eval_have_the_same_tags_and_each_its_description(server: _Server) -> None:
+def test_train_and_eval_have_the_same_tags_and_each_its_description(server: TensorBoard) -> None:
     tags = server.get("scalars/tags")
     assert set(tags["train"]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
     assert set(tags["eval"]) >= OF_BOTH | OF_LAYERS | {"loss/bits_per_byte"}
@@ -143,12 +95,12 @@ def test_train_and_eval_have_the_same_tags_and_each_its_description(server: _Ser
     assert tags["train"]["perf/host_memory_gb"]["displayName"] == "host memory (GB)"
 
 
-def test_time_series_has_the_descriptions_too(server: _Server) -> None:
+def test_time_series_has_the_descriptions_too(server: TensorBoard) -> None:
     tags = server.get("timeseries/tags")["scalars"]
     assert set(tags["tagDescriptions"]) >= OF_BOTH | OF_TRAINING | OF_LAYERS
 
 
-def test_evaluation_begins_before_the_first_step(server: _Server, run: pathlib.Path) -> None:
+def test_evaluation_begins_before_the_first_step(server: TensorBoard, run: pathlib.Path) -> None:
     points = server.get("scalars/scalars", run="train", tag="loss")
     assert [step for _, step, _ in points] == [1, 2]
     points = server.get("scalars/scalars", run="eval", tag="loss/bits_per_byte")
@@ -158,7 +110,7 @@ def test_evaluation_begins_before_the_first_step(server: _Server, run: pathlib.P
     assert values[0] != values[2] == pytest.approx(printed["bits_per_byte"], rel=1e-5)
 
 
-def test_values_have_their_units(server: _Server) -> None:
+def test_values_have_their_units(server: TensorBoard) -> None:
     def last(tag: str) -> float:
         value: float = server.get("scalars/scalars", run="train", tag=tag)[-1][2]
         return value
@@ -173,7 +125,7 @@ def test_values_have_their_units(server: _Server) -> None:
     assert whole**2 == pytest.approx(sum(x**2 for x in modules), rel=1e-4)
 
 
-def test_custom_charts_overlay_training_and_evaluation(server: _Server) -> None:
+def test_custom_charts_overlay_training_and_evaluation(server: TensorBoard) -> None:
     layout = server.get("custom_scalars/layout")
     charts = {
         category["title"]: {
@@ -198,7 +150,7 @@ def test_custom_charts_overlay_training_and_evaluation(server: _Server) -> None:
         assert page["regex_valid"] and list(page["tag_to_events"]) == ["loss"]
 
 
-def test_histograms_of_weights_gradients_and_loads(server: _Server) -> None:
+def test_histograms_of_weights_gradients_and_loads(server: TensorBoard) -> None:
     tags = server.get("histograms/tags")["train"]
     path = "decoder/block_0/self_attention/layer/attention/query"
     for tag, entries in (
@@ -211,7 +163,7 @@ def test_histograms_of_weights_gradients_and_loads(server: _Server) -> None:
         assert step == 2 and sum(count for _, _, count in buckets) == entries
 
 
-def test_configuration_command_and_samples_are_shown_as_text(server: _Server) -> None:
+def test_configuration_command_and_samples_are_shown_as_text(server: TensorBoard) -> None:
     tags = server.get("text/tags")
     assert set(tags["train"]) == {"config", "operative_config", "command"}
     assert tags["eval"] == ["samples"]
