@@ -16,7 +16,7 @@ from mtfrun.rundir import RunDirectory
 from tests.faults.forked import finished, running
 from tests.faults.hooks import Announce
 from tests.faults.outcome import Outcome, leftovers, outcome
-from tests.faults.training_run import MESHES, SAVES, TrainingRun
+from tests.faults.training_run import MESHES, SAVES, SHORT_SAVES, TrainingRun
 
 KILLS = 50
 # A fifth of the kills comes before the first step; seconds, of which a start takes one or more.
@@ -25,8 +25,6 @@ _STARTS, _START_SECS = 5, 1.0
 _STEP_SECS = 0.03
 
 _STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
-GOING_ON = re.compile(r"going on from step (\d+) of ")
-"""Where a run says that it goes on from a checkpoint."""
 
 Record = Callable[[str, object], None]
 
@@ -63,11 +61,7 @@ def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record
     saved = RunDirectory(model_dir).checkpoints().latest()
     unfinished = list((model_dir / "checkpoints").glob(".*.partial")) if saved else []
     resumed = finished(arguments, directory / "resumed").stderr
-    going_on = GOING_ON.search(resumed)
-    if saved is None:
-        assert going_on is None, resumed
-    elif saved < run.steps or going_on is not None:  # a finished run may lack its last evaluation
-        assert going_on is not None and int(going_on[1]) == saved, resumed
+    run.check_resumed(resumed, saved)
     for name, value in {"at": reached, "from": saved or 0, "saving": len(unfinished)}.items():
         record(name, value)
     return model_dir
@@ -107,7 +101,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     _check_kill(run, number, undisturbed, tmp_path, record_property)
 
 
-@pytest.mark.parametrize("saves", SAVES)
+@pytest.mark.parametrize("saves", SHORT_SAVES)
 def test_some_killed_runs_end_with_the_same_bits(
     saves: str,
     undisturbed: Callable[[TrainingRun], Outcome],

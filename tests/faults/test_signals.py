@@ -210,8 +210,8 @@ def test_a_signal_ends_every_phase(
 @pytest.mark.parametrize(
     ("phase", "signals"),
     [
-        ("compiling", "TERM"),
-        ("a long visit", "INT INT"),
+        pytest.param("compiling", "TERM", marks=pytest.mark.slow),
+        pytest.param("a long visit", "INT INT", marks=pytest.mark.slow),
         ("saving", "HUP"),
         ("building data", "INT"),
         ("building a vocabulary", "TERM"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 
-from mtfrun.training import CheckpointOptions
+import pytest
+
 from tests.cli.command import tiny_experiment
 from tests.layouts import ONE_DEVICE
 
 MESHES = {"one device": ONE_DEVICE, "2x2": "data:2,model:2"}
-# Asynchronous saves, if this version has them.
-HAS_ASYNCHRONOUS = "asynchronous" in {field.name for field in dataclasses.fields(CheckpointOptions)}
-SAVES = ["synchronous", *(["asynchronous"] if HAS_ASYNCHRONOUS else [])]
+SAVES = ["synchronous", "asynchronous"]
+# The saves of the short tests: synchronous ones are slow.
+SHORT_SAVES = [pytest.param("synchronous", marks=pytest.mark.slow), "asynchronous"]
+
+_GOING_ON = re.compile(r"going on from step (\d+) of ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +42,6 @@ class TrainingRun:
           texts: an existing directory, where the texts to train on are written.
           model_dir: of the run.
         """
-        saves = []
-        if HAS_ASYNCHRONOUS:
-            value = self.saves == "asynchronous"
-            saves = [f"--gin.training.CheckpointOptions.asynchronous={value}"]
         return [
             "train",
             *tiny_experiment(texts),
@@ -51,6 +51,19 @@ class TrainingRun:
             "--gin.CHECKPOINT_EVERY=10",
             f"--gin.EVAL_EVERY={self.steps // 2}",
             f"--gin.MESH_SHAPE='{MESHES[self.mesh]}'",
-            *saves,
+            f"--gin.training.CheckpointOptions.asynchronous={self.saves == 'asynchronous'}",
             f"--model_dir={model_dir}",
         ]
+
+    def check_resumed(self, stderr: str, saved: int | None) -> None:
+        """Raises unless the run went on from its newest checkpoint.
+
+        Args:
+          stderr: what the command printed when it was started again.
+          saved: the step of the newest checkpoint before, or None.
+        """
+        going_on = _GOING_ON.search(stderr)
+        if going_on is not None:
+            assert int(going_on[1]) == saved, stderr
+        else:  # it began, or had its last checkpoint and the evaluation after it
+            assert saved in (None, self.steps), stderr
