@@ -49,7 +49,7 @@ def looped(
     """
     loop = _Loop(function, rounds, x.mesh, call)
     fields = differentiated_tensors(call)
-    weights = [[mtf.read_variable(v) for v in variables] for variables in loop.variables]
+    weights = [[v.read_stored() for v in variables] for variables in loop.variables]
     if call.training:
         y, *collected = loop.with_gradient(x, fields, weights)
     else:
@@ -173,12 +173,13 @@ class _Loop:
         unused: list[bool] = []
 
         def body(
-            i: mtf.Tensor,
+            done: mtf.Tensor,
             of_y: mtf.Tensor,
             weights: list[Weights],
             stored: list[mtf.Tensor],
             of_fields: list[mtf.Tensor],
         ) -> list[Any]:
+            i = self._number - 1 - done
             x, own, inner_fields = stored[-1], weights[-1], list(map(mtf.identity, fields))
             y, collected = self._round(i, x, inner_fields, own)
             results = {y: of_y}
@@ -192,19 +193,20 @@ class _Loop:
             of_own = list(map(_or_zeros, others[: len(own)], own))
             of_inner = map(_or_zeros, others[len(own) :], fields)
             return [
-                i - 1,
+                done + 1,
                 _or_zeros(of_x, x),
                 [of_own, *weights[:-1]],
                 [x, *stored[:-1]],
                 list(map(mtf.add, of_fields, of_inner)),
             ]
 
-        last = mtf.constant(stored[0].mesh, self._number - 1, dtype=tf.int32)
+        # Counted upwards, as `mtfrun.planning` reads how often a loop runs.
+        none_done = mtf.constant(stored[0].mesh, 0, dtype=tf.int32)
         _, of_x, of_weights, _, of_fields = mtf.while_loop(
-            lambda i, *_: mtf.greater_equal(i, 0),
+            lambda done, *_: mtf.less(done, self._number),
             body,
             [
-                last,
+                none_done,
                 _or_zeros(cotangents[0], stored[0]),
                 list(weights),
                 list(stored),

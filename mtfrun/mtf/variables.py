@@ -175,13 +175,20 @@ class Variable(Arithmetic):
 
     def read(self) -> Tensor:
         """Returns the value as a tensor; within `with_values` the one that it has there."""
+        stored = self.read_stored()
+        if stored.shape == self.shape:
+            return stored
+        return Tensor(self.mesh, self.mesh.constrain(stored.value, self.shape), self.shape)
+
+    def read_stored(self) -> Tensor:
+        """Returns what `read` does, but as it is stored: `stored_shape`, nothing is gathered.
+
+        Within `with_values` the tensor that it has there, of either shape.
+        """
         substitute = substitutes().get(self)
         if substitute is not None:
             return substitute
-        value = self.variable.read_value()
-        if self.shape != self.stored_shape:
-            value = self.mesh.constrain(value, self.shape)
-        return Tensor(self.mesh, value, self.shape)
+        return Tensor(self.mesh, self.variable.read_value(), self.stored_shape)
 
     def __repr__(self) -> str:
         return f"Variable({self.path!r}, {self.shape.to_string!r}, {self.dtype.name})"
@@ -224,7 +231,10 @@ def substitutes() -> Mapping[Variable, Tensor]:
 
 @contextlib.contextmanager
 def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
-    """Returns a context in which reading a variable gives the tensor of the same shape in `values`.
+    """Returns a context in which reading a variable gives its tensor in `values`.
+
+    The tensor has the shape of the variable or, as `Variable.read_stored` returns it, of its
+    storage; the latter is gathered each time it is read.
 
     So a layer computes with the values of another one, such as those of the next block in a loop.
     Gradients are those of the tensors.

@@ -42,6 +42,20 @@ def gathers_of_a_loop(folder: str) -> list[int]:
     return [c.times for c in needed if c.kind == "all-gather"]
 
 
+def times_in_a_stack(folder: str) -> dict[str, list[int]]:
+    """Returns how often the gathers and scatters of a loop over two blocks run, by kind."""
+    setting = Setting("sgd", "transformer in a loop", clip_norm=None)
+    state = make_state(setting, "weights:data")
+    take_programs(folder)
+    train(state, setting, 1)
+    needed = needed_collectives(take_programs(folder)[-1].needed)
+    over_data = [c for c in needed if "data" in c.axes and len(c.sizes) > 1]
+    return {
+        kind: sorted(c.times for c in over_data if c.kind == kind)
+        for kind in ("all-gather", "reduce-scatter")
+    }
+
+
 def main(folder: str, *names: str) -> None:
     """Prints {case: {kind: [sizes, ...]}}; a case is "optimizer;rule".
 
@@ -66,6 +80,7 @@ def main(folder: str, *names: str) -> None:
         }
         by_case[name]["inserted reduce-scatters"] = inserted
     by_case["a loop"] = {"all-gather": gathers_of_a_loop(folder)}
+    by_case["a stack"] = times_in_a_stack(folder)
     json.dump(by_case, sys.stdout)
 
 

@@ -219,3 +219,14 @@ def test_adafactor_gathers_and_reduces_vectors_besides(
 
 def test_variables_that_are_read_once_are_gathered_before_a_loop(collectives: Collectives) -> None:
     assert collectives["a loop"]["all-gather"] == [1]
+
+
+def test_a_loop_over_blocks_gathers_the_weights_of_one_round_at_a_time(
+    collectives: Collectives,
+) -> None:
+    # Four projections of attention and two of the feed-forward layer in each of two rounds, forward
+    # and backward; the two embeddings outside.
+    assert collectives["a stack"] == {
+        "all-gather": [1] * 2 + [2] * 12,
+        "reduce-scatter": [1] * 2 + [2] * 6,
+    }
