@@ -155,8 +155,5 @@ def _metrics(prepared: Prepared) -> list[Metric]:
 def _restart(run: RunDirectory) -> None:
     """Moves the run's checkpoints aside, so that training begins at step 0."""
     directory = run.set_checkpoints_aside()
-    record = run.record()
-    if record.evaluations():
-        record.add_evaluation(0, {})  # those before it are no longer the run's
     if directory is not None:
         progress.note(f"mtfrun: beginning again; the old checkpoints are in {directory}")

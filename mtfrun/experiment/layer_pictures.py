@@ -16,6 +16,7 @@ from mtfrun.experiment.inference import required
 from mtfrun.experiment.measurement import Evaluated, Measured, Measurement
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel
+from mtfrun.training.checks import check_count
 
 _START = "<s>"  # what the first position of a decoder reads
 _ENCODER = "encoder_stack/"
@@ -30,10 +31,12 @@ class LayerPictures(Measurement):
     """Pictures of what a Transformer does with the first text of a split.
 
     For each layer of `layers`: the weights of its attention, and, if it is a mixture of experts,
-    the expert that each token visits first. Needs a program of its own, which reads one text.
+    the expert that each token visits first. Needs a program of its own. It reads the beginning of
+    one text, or, where tokens compete for the slots of experts, a batch as an evaluation does.
 
     Attributes:
-      num_tokens: length of the part of the text that is read; 0 for no pictures.
+      num_tokens: of the beginning of the text; 0 for no pictures.
+      batch_size: rows of that batch.
       num_attending: how many of these tokens a map of attention has; that of an encoder, whose
         tokens attend to later ones too, is a part of the whole.
       num_heads: heads of every layer whose attention is drawn.
@@ -41,6 +44,7 @@ class LayerPictures(Measurement):
     """
 
     num_tokens: int = 0
+    batch_size: int = 1
     num_attending: int = 20
     num_heads: int = 2
     layers: Sequence[int] = (0, -1)
@@ -49,6 +53,7 @@ class LayerPictures(Measurement):
         for name in ("num_tokens", "num_attending", "num_heads"):
             if getattr(self, name) < 0:
                 raise InputError(f"LayerPictures.{name}={getattr(self, name)} must be at least 0")
+        check_count("LayerPictures.batch_size", self.batch_size)
         if self.num_tokens:
             remedy = "set LayerPictures.num_tokens to 0"
             required(self.experiment.data, TextData, "LayerPictures", remedy)
@@ -76,21 +81,23 @@ class LayerPictures(Measurement):
 
     @functools.cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
-        """Features [rows, length] of the first text; more rows if the mesh splits a batch."""
+        """Features [rows, length] that are read, the text in the first row."""
+        has_experts = any(name.endswith("/load") for name in self.experiment.model.metric_shapes)
+        rows = self.experiment.rows_for(self.batch_size if has_experts else 1)
+        length = None if has_experts else self.num_tokens
         data = next(iter(self.experiment.data.by_task().values()))
-        rows = self.experiment.rows_for(1)
         batch = next(iter(data.evaluation(rows, split=self.split)))
         names = self.experiment.feature_shapes(rows)
-        return {name: np.asarray(batch[name])[:, : self.num_tokens] for name in names}
+        return {name: np.asarray(batch[name])[:, :length] for name in names}
 
     @functools.cached_property
     def _features(self) -> dict[str, mtf.Tensor]:
-        shapes = {
-            name: mtf.Shape([mtf.Dimension("batch", len(x)), mtf.Dimension("length", x.shape[1])])
-            for name, x in self._arrays.items()
-        }
-        mesh = self.experiment.mesh
-        return {n: mtf.import_tf_tensor(mesh, x, shapes[n]) for n, x in self._arrays.items()}
+        mesh, features = self.experiment.mesh, {}
+        for name, x in self._arrays.items():
+            *batch, length = self.experiment.feature_shapes(len(x))[name]
+            shape = mtf.Shape([*batch, mtf.Dimension(length.name, x.shape[1])])
+            features[name] = mtf.import_tf_tensor(mesh, x.reshape(shape.to_integer_list), shape)
+        return features
 
     def _attention(self, recorded: Any) -> dict[str, np.ndarray]:
         """Returns pictures of attention by tag; `recorded` is a `Recorded` of arrays."""
@@ -111,8 +118,8 @@ class LayerPictures(Measurement):
 
     def _heads(self, weights: np.ndarray, queries: int, keys: int) -> dict[str, np.ndarray]:
         """Returns the first weights [queries, keys] of the first text, by head."""
-        of_heads = weights.reshape(len(weights), -1, *weights.shape[-2:])[0]
-        return {f"head {i}": x[:queries, :keys] for i, x in enumerate(of_heads[: self.num_heads])}
+        first = weights.reshape(-1, *weights.shape[-2:])[: self.num_heads]
+        return {f"head {i}": x[:queries, :keys] for i, x in enumerate(first)}
 
     def _experts(self, recorded: Any) -> dict[str, np.ndarray]:
         """Returns pictures of the experts of tokens by tag; see `_attention`."""
@@ -124,7 +131,9 @@ class LayerPictures(Measurement):
                 for level, experts in recorded.experts[path].items():
                     shape = self.experiment.model.metric_shapes[f"{path}/{level}/load"]
                     rows = levels.setdefault((f"{level}/{name}", shape.size), {})
-                    rows[pictures.layer_name(path)] = experts.reshape(self._arrays[name].shape)[0]
+                    rows[pictures.layer_name(path)] = experts.reshape(self._arrays[name].shape)[
+                        0, : self.num_tokens
+                    ]
         return {
             f"experts_of_tokens/{tag}".removesuffix("/targets"): pictures.token_experts(
                 self._tokens(tag.split("/")[1], self.num_tokens), of_layers, number
@@ -149,4 +158,4 @@ class LayerPictures(Measurement):
             positions = self._arrays.get("targets_position")
             for i in np.flatnonzero(positions[0] == 0) if positions is not None else []:
                 texts[i] = _START
-        return texts[: self.num_attending if count is None else count]
+        return texts[: self.num_tokens][: self.num_attending if count is None else count]

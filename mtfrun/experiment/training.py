@@ -23,6 +23,7 @@ from mtfrun.experiment.trained_configuration import (
 from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
 from mtfrun.rundir import TRAIN_STEPS, Manifest, RunDirectory, Summaries
 from mtfrun.rundir.manifest import describe
+from mtfrun.rundir.metric_order import is_better
 from mtfrun.training.checks import check_count
 
 
@@ -192,10 +193,6 @@ class _DrawingMesh(training.Action):
         context.summaries.image("mesh", pictures.as_pixels(figure), context.step)
 
 
-# Metrics whose best value is shown in a colour, and the sign with which larger is better.
-_DIRECTIONS = {"loss": -1.0, "accuracy": 1.0}
-
-
 class _Evaluating(training.Action):
     """Evaluates before, during and after training, in the context `averaged`; a signal ends it.
 
@@ -233,8 +230,6 @@ class _Evaluating(training.Action):
             )
         # The others are in TensorBoard only.
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}
-        if processes.is_first():
-            self._record.add_evaluation(context.step, brief)
         fields: list[tuple[str, progress.Style | None]] = [(f"eval step {context.step}", "bold")]
         for name, value in brief.items():
             fields.append((f"{name} {value:.4f}", "green" if self._is_best(name, value) else None))
@@ -243,10 +238,8 @@ class _Evaluating(training.Action):
         context.measurements.add(context.step, measured)
 
     def _is_best(self, name: str, value: float) -> bool:
-        """Returns whether a loss or accuracy is better than all before, in this process."""
-        sign = _DIRECTIONS.get(name)
-        if sign is None:
-            return False
+        """Returns whether a metric is better than all before, in this process."""
         best = self._best.get(name)
-        self._best[name] = sign * value if best is None else max(best, sign * value)
-        return best is not None and sign * value > best
+        if best is None or is_better(name, value, best):
+            self._best[name] = value
+        return best is not None and is_better(name, value, best)

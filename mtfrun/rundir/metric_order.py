@@ -18,3 +18,8 @@ def is_lower_better(metric: str) -> bool:
       (True, False, False)
     """
     return bool(_LOWER_IS_BETTER.search(metric.lower()))
+
+
+def is_better(metric: str, value: float, than: float) -> bool:
+    """Returns whether a value of a metric is better than another one."""
+    return value < than if is_lower_better(metric) else value > than

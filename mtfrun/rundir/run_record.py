@@ -1,7 +1,9 @@
 """What a training says about itself in its run directory, to be read without TensorFlow.
 
-`status.json` is replaced every few seconds and at the end; `evaluations.jsonl` gets a line with
-every evaluation. TensorBoard's files have the same numbers and more, and take seconds to read.
+`status.json` is replaced every few seconds and at the end; `measurements.jsonl` has a line for
+every step at which an action, such as an evaluation, has measured something: {"step": 500,
+"eval/loss": 2.5}, null where a value is not finite. TensorBoard's files have the same numbers and
+more, and take seconds to read.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from absl import logging
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.regular_files import read_regular_text
+
+# What reading JSON that is not as it was written raises.
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -70,7 +75,7 @@ class RunRecord:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Stores the directory; nothing is read or created."""
         self._status_path = pathlib.Path(directory, "status.json")
-        self._evaluations_path = pathlib.Path(directory, "evaluations.jsonl")
+        self._measurements_path = pathlib.Path(directory, "measurements.jsonl")
         self._has_warned = False
 
     def write_status(self, status: Status) -> None:
@@ -81,16 +86,14 @@ class RunRecord:
         except RunDirError as error:
             self._warn(error)
 
-    def add_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends the metrics of an evaluation."""
-        line = json.dumps({"step": step, **_as_json(metrics)}) + "\n"
+    def write_measurements(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
+        """Replaces what was measured, by step and name."""
+        lines = [
+            json.dumps({"step": step, **_as_json(by_step[step])}) + "\n" for step in sorted(by_step)
+        ]
         try:
-            with self._evaluations_path.open("ab") as file:
-                # A process that was killed may have left a part of a line.
-                file.write(
-                    line.encode() if _ends_line(self._evaluations_path) else b"\n" + line.encode()
-                )
-        except OSError as error:
+            atomic_write(self._measurements_path, "".join(lines))
+        except RunDirError as error:
             self._warn(error)
 
     def status(self) -> Status | None:
@@ -102,27 +105,39 @@ class RunRecord:
                 isinstance(number, int) for number in (status.step, status.train_steps)
             )
             return status if is_valid else None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, *_DAMAGE):
             return None
 
-    def evaluations(self) -> list[Evaluated]:
-        """Returns the evaluations by ascending step; lines that cannot be read are left out.
+    def measurements(self) -> dict[int, dict[str, float]]:
+        """Returns what was measured, by step and name; nothing without the file.
 
-        Of a training that went on from an older checkpoint, later lines replace those of their step
-        and of later steps.
+        Raises:
+          RunDirError: the file is damaged.
         """
         try:
-            lines = read_regular_text(self._evaluations_path).splitlines()
-        except (OSError, UnicodeDecodeError):
+            text = read_regular_text(self._measurements_path)
+            lines = [json.loads(line) for line in text.splitlines()]
+            return {int(line.pop("step")): _from_json(line) for line in lines}
+        except FileNotFoundError:
+            return {}
+        except (OSError, *_DAMAGE) as error:
+            raise RunDirError(
+                f"{self._measurements_path} is damaged ({reason(error)}): remove it; early "
+                "stopping then counts anew"
+            ) from error
+
+    def evaluations(self) -> list[Evaluated]:
+        """Returns the evaluations by ascending step; none if their file is damaged."""
+        try:
+            by_step = self.measurements()
+        except RunDirError:
             return []
-        evaluations: list[Evaluated] = []
-        for line in lines:
-            evaluated = _parsed(line)
-            if evaluated is not None:
-                while evaluations and evaluations[-1].step >= evaluated.step:
-                    evaluations.pop()
-                evaluations.append(evaluated)
-        return evaluations
+        kind = "eval/"
+        named = {
+            step: {k.removeprefix(kind): x for k, x in values.items() if k.startswith(kind)}
+            for step, values in by_step.items()
+        }
+        return [Evaluated(step, metrics) for step, metrics in sorted(named.items()) if metrics]
 
     def _warn(self, error: Exception) -> None:
         if not self._has_warned:
@@ -137,24 +152,6 @@ def best_of(
     finite = [e for e in evaluations if math.isfinite(e.metrics.get(metric, math.nan))]
     choose = min if is_lower_better else max
     return choose(finite, key=lambda e: e.metrics[metric], default=None)
-
-
-def _ends_line(path: pathlib.Path) -> bool:
-    """Returns whether a file is empty or ends in a line end."""
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
-
-
-def _parsed(line: str) -> Evaluated | None:
-    try:
-        fields = json.loads(line)
-        step = fields.pop("step")
-        return Evaluated(step, _from_json(fields)) if isinstance(step, int) else None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
 
 
 def _as_json(values: Mapping[str, float]) -> dict[str, float | None]:

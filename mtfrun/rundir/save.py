@@ -95,7 +95,7 @@ class Save:
         self._after = after
         self._snapshot = Snapshot(variables)
         with processes.together(_PREFIX):
-            own_prefix = self._free_prefix() if processes.is_first() else ""
+            own_prefix = self._prepare() if processes.is_first() else ""
         self._prefix = processes.agree(own_prefix, _PREFIX)
         self._index, self._count = processes.index(), processes.count()
         self._has_part = processes.gather(self._snapshot.has_tensors, _PARTS)
@@ -212,6 +212,12 @@ class Save:
     def _part(self, index: int) -> pathlib.Path:
         """Returns the prefix of the files of one process."""
         return self._directory / f"{self._prefix}_temp" / f"part-{index}"
+
+    def _prepare(self) -> str:
+        """Makes the directory before any process writes to it; returns the prefix of the files."""
+        with self._save_errors():
+            self._directory.mkdir(parents=True, exist_ok=True)
+        return self._free_prefix()
 
     def _free_prefix(self) -> str:
         """Returns `ckpt-300`, or `ckpt-300.1`, ... where files of an earlier save are there."""

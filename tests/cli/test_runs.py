@@ -24,8 +24,12 @@ def _run(
     record = RunRecord(directory)
     step = 5 * len(losses)
     record.write_status(Status(state, step, 10, {}, 1500.0, "tok", error, time=1e9 + step))
-    for index, loss in enumerate(losses, 1):
-        record.add_evaluation(5 * index, {"loss": loss, "accuracy": 1 / loss})
+    record.write_measurements(
+        {
+            5 * index: {"eval/loss": loss, "eval/accuracy": 1 / loss}
+            for index, loss in enumerate(losses, 1)
+        }
+    )
     return directory
 
 

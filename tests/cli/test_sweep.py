@@ -40,7 +40,7 @@ if "waits" in directory.name:
 if "fails" in directory.name:
     print("mtfrun: error: the loss of step 3 is not finite; use a smaller rate", file=sys.stderr)
     sys.exit(3)
-record.add_evaluation(9, {"loss": 1.5})
+record.write_measurements({9: {"eval/loss": 1.5}})
 record.write_status(Status("finished", 9, 9))
 """
 

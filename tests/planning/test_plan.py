@@ -38,7 +38,10 @@ SAME = {
     "4x2 weights over data": ("data:4,model:2", SPREAD),
     "2x2 microbatches": ("data:2,model:2", MICROBATCHES),
     "2x2 mixture": ("data:2,model:2", [*MIXTURE, "--gin.BATCH_SIZE=8"]),
-    "4x2 mixture": ("data:4,model:2", [*MIXTURE, "--gin.BATCH_SIZE=16"]),
+    "4x2 mixture": (
+        "data:4,model:2",
+        [*MIXTURE, "--gin.BATCH_SIZE=16", "--gin.NUM_EXPERTS=(4, 2)"],
+    ),
     "4x2 mixture without a capacity": ("data:4,model:2", [*DROPLESS, "--gin.BATCH_SIZE=16"]),
     "8x1 digits": ("data:8,model:1", DIGITS),
     "2x2 digits": ("data:2,model:2", DIGITS),

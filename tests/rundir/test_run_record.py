@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from mtfrun.rundir import RunRecord, Status
+from mtfrun.rundir import RunDirError, RunRecord, Status
 from mtfrun.rundir.run_record import best_of
 
 
@@ -26,12 +26,13 @@ def test_a_status_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
 def test_numbers_that_are_not_finite_come_back_as_nan(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
     record.write_status(Status("running", 1, 2, {"loss": math.inf, "accuracy": 0.5}))
-    record.add_evaluation(1, {"loss": math.nan})
+    record.write_measurements({1: {"eval/loss": math.nan}})
     status = record.status()
     assert status is not None and math.isnan(status.values["loss"])
     assert status.values["accuracy"] == 0.5
     assert math.isnan(record.evaluations()[0].metrics["loss"])
-    assert "NaN" not in (tmp_path / "status.json").read_text()
+    for name in ("status.json", "measurements.jsonl"):
+        assert "NaN" not in (tmp_path / name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -42,34 +43,35 @@ def test_a_damaged_status_is_none(text: str, tmp_path: pathlib.Path) -> None:
     assert RunRecord(tmp_path).status() is None
 
 
-def test_a_part_of_a_line_hides_no_other_evaluation(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "1", '{"loss": 2.0}', '{"step": 1e999}', '{"step": []}']
+)
+def test_damaged_measurements_are_an_error_and_no_evaluations(
+    line: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "measurements.jsonl").write_text(f'{{"step": 1, "eval/loss": 2.0}}\n{line}\n')
+    assert RunRecord(tmp_path).evaluations() == []
+    with pytest.raises(RunDirError, match=r"measurements.jsonl is damaged .*: remove it"):
+        RunRecord(tmp_path).measurements()
+
+
+def test_evaluations_are_the_measurements_of_evaluations(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
-    record.add_evaluation(10, {"loss": 3.0})
-    with (tmp_path / "evaluations.jsonl").open("a") as file:
-        file.write('{"step": 20, "lo')  # kill -9
-    record.add_evaluation(30, {"loss": 2.0})
-    assert [(e.step, e.metrics["loss"]) for e in record.evaluations()] == [(10, 3.0), (30, 2.0)]
-
-
-def test_evaluations_after_an_older_checkpoint_replace_later_ones(tmp_path: pathlib.Path) -> None:
-    record = RunRecord(tmp_path)
-    for step, loss in [(10, 3.0), (20, 1.0), (30, 0.5), (20, 2.0)]:
-        record.add_evaluation(step, {"loss": loss})
-    assert [(e.step, e.metrics["loss"]) for e in record.evaluations()] == [(10, 3.0), (20, 2.0)]
-
-
-def test_a_run_that_begins_again_forgets_its_evaluations(tmp_path: pathlib.Path) -> None:
-    record = RunRecord(tmp_path)
-    record.add_evaluation(10, {"loss": 1.0})
-    record.add_evaluation(0, {})
-    assert [e.metrics for e in record.evaluations()] == [{}]
-    assert best_of(record.evaluations(), "loss", is_lower_better=True) is None
+    assert record.evaluations() == [] and record.measurements() == {}
+    by_step = {
+        20: {"eval/loss": 2.0, "other/loss": 1.0},
+        10: {"eval/loss": 3.0},
+        5: {"other/x": 1.0},
+    }
+    record.write_measurements(by_step)
+    assert record.measurements() == by_step
+    assert record.evaluations() == [(10, {"loss": 3.0}), (20, {"loss": 2.0})]
 
 
 def test_the_best_is_the_first_of_the_finite_ones(tmp_path: pathlib.Path) -> None:
     record = RunRecord(tmp_path)
-    for step, value in enumerate([2.0, math.nan, 1.0, 1.0, 3.0]):
-        record.add_evaluation(step, {"loss": value})
+    values = [2.0, math.nan, 1.0, 1.0, 3.0]
+    record.write_measurements({step: {"eval/loss": x} for step, x in enumerate(values)})
     evaluations = record.evaluations()
     lowest = best_of(evaluations, "loss", is_lower_better=True)
     highest = best_of(evaluations, "loss", is_lower_better=False)
@@ -83,7 +85,7 @@ def test_a_record_that_cannot_be_written_is_a_warning(
 ) -> None:
     record = RunRecord(tmp_path / "file" / "run")
     (tmp_path / "file").write_text("")
-    record.add_evaluation(1, {})
+    record.write_measurements({1: {}})
     record.write_status(Status("running", 1, 2))
     assert len(caplog.records) == 1
     assert "cannot record the state of the run" in caplog.text

@@ -95,6 +95,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "--gin.NUM_LAYERS=1",
         f"--gin.TRAIN_STEPS={STEPS}",
         f"--gin.CHECKPOINT_EVERY={EVERY}",
+        "--gin.training.CheckpointOptions.asynchronous=False",  # step 6 is saved before step 7
         "--gin.Evaluation.max_batches=1",
     ]
 
@@ -160,6 +161,20 @@ def test_a_restart_finishes_with_the_losses_of_an_undisturbed_run(
 
 
 @pytest.mark.slow
+def test_a_restart_goes_on_from_the_newest_checkpoint_that_is_complete(
+    flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
+) -> None:
+    failing = _failing(tmp_path, 1, "SIGKILL")
+    flags = [*flags, failing, "--gin.training.CheckpointOptions.asynchronous=True"]
+    code, lines = _launched(tmp_path, flags, "-n", "2", "--max_restarts=1")
+    assert code == 0, lines
+    (line,) = [line for line in lines if line.startswith("mtfrun: process")]
+    match = re.search(r"from step (\d+) \(restart 1 of 1\)$", line)
+    assert match is not None and int(match[1]) in (SAVED_STEP - EVERY, SAVED_STEP), line
+    _assert_same_losses(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
 def test_a_lost_process_is_left_out(
     flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
 ) -> None:
@@ -179,8 +194,10 @@ def test_all_stop_at_the_same_step_after_a_signal(
     failing = _failing(tmp_path, 1, "SIGTERM")
     code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=0")
     assert code == 128 + signal.SIGTERM, lines
-    match = re.fullmatch(r"mtfrun: stopped and saved at step (\d+)", lines[-1])
-    assert match is not None, lines
+    match = re.fullmatch(
+        r"mtfrun: stopped and saved at step (\d+); the same command goes on", lines[-1]
+    )
+    assert match is not None, "\n".join(lines)
     assert RunDirectory(tmp_path / "run").checkpoints().latest() == int(match[1])
     code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=1")
     assert code == 0, lines
