@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
-from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
+from mtfrun.configuration.statements import MACRO, Binding, Statements, value_text
 
 # The parameters of classes that the program calls, whose values make the variables of a part of a
 # checkpoint. A part is explained by the first entry that has changed.
@@ -49,7 +48,7 @@ def values_of(text: str) -> dict[str, str]:
     Raises:
       ConfigError: it is no gin file.
     """
-    return {binding.name: gin_text(binding.value) for binding in _bindings(text)}
+    return {binding.name: value_text(binding.value) for binding in _bindings(text)}
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
@@ -105,21 +104,6 @@ def described(found: Sequence[Change], present: Sequence[Binding]) -> str:
     if len(found) > _MOST_CHANGES:
         texts.append(f"and {len(found) - _MOST_CHANGES} more")
     return "; ".join(texts)
-
-
-def gin_text(value: Any) -> str:
-    """Returns a value of a binding as gin writes it."""
-    if isinstance(value, Reference):
-        if value.selector == MACRO:
-            return f"%{value.scopes[-1]}"
-        return "@" + "/".join([*value.scopes, value.selector]) + "()" * value.called
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{gin_text(k)}: {gin_text(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(gin_text, value))}]"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(gin_text, value))}{',' * (len(value) == 1)})"
-    return repr(value)
 
 
 def _bindings(text: str) -> list[Binding]:

@@ -265,7 +265,8 @@ def value_text(value: Any, macros: Mapping[str, Binding] | None = None) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(value_text(item, macros) for item in value) + "]"
     if isinstance(value, tuple):
-        return "(" + "".join(f"{value_text(item, macros)}, " for item in value).rstrip(" ") + ")"
+        items = [value_text(item, macros) for item in value]
+        return f"({', '.join(items)}{',' * (len(items) == 1)})"
     return repr(value)
 
 

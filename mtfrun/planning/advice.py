@@ -8,7 +8,7 @@ import dataclasses
 from mtfrun import mtf
 from mtfrun.errors import did_you_mean
 from mtfrun.mtf.layout import SLOTS, WEIGHTS
-from mtfrun.planning.plan import Plan
+from mtfrun.planning.plan import PARAMETERS, Plan, PlannedVariable
 
 # Dimensions of some models only: a layout that several models share may have rules for them.
 _OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
@@ -22,7 +22,8 @@ class Replicated:
       axis: the mesh axis.
       device_bytes: their bytes on each device.
       rules: rules that would split some of them and that no shape of the model forbids, with the
-        bytes that each saves on a device, the largest first.
+        bytes that each saves on a device, the largest first; among them the reserved rules of
+        slots and weights, see `mtf.Mesh.spread`.
     """
 
     axis: str
@@ -42,10 +43,26 @@ def replicated(plan: Plan) -> list[Replicated]:
         for variable in whole:
             for dim, of_axis in zip(variable.shape, variable.partition, strict=True):
                 if of_axis is None and _may_be_split(dim.name, axis, plan.mesh):
-                    part = variable.device_bytes // axis.size
-                    saved[f"{dim.name}:{axis.name}"] += variable.device_bytes - part
+                    saved[f"{dim.name}:{axis.name}"] += _saved(variable, axis)
+            for rule in _reserved_rules(variable, axis, plan.mesh):
+                saved[f"{rule}:{axis.name}"] += _saved(variable, axis)
         found.append(Replicated(axis.name, num_bytes, tuple(saved.most_common())))
     return found
+
+
+def _saved(variable: PlannedVariable, axis: mtf.Dimension) -> int:
+    """Returns the bytes that a device saves if the axis splits the variable."""
+    return variable.device_bytes - variable.device_bytes // axis.size
+
+
+def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Mesh) -> list[str]:
+    """Returns which of the reserved rules, as far as the layout lacks them, split a variable."""
+    has_part = any(
+        of_axis is None and dim.size % axis.size == 0
+        for dim, of_axis in zip(variable.shape, variable.partition, strict=True)
+    )
+    rules = [WEIGHTS] if variable.kind == PARAMETERS else [WEIGHTS, SLOTS]
+    return [rule for rule in rules if has_part and rule not in mesh.layout]
 
 
 def misspelt_rules(mesh: mtf.Mesh) -> list[str]:

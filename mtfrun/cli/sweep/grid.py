@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.differences import gin_text
-from mtfrun.configuration.statements import MACRO, Statements
+from mtfrun.configuration.statements import MACRO, Statements, value_text
 from mtfrun.errors import did_you_mean
 
 _OPENING, _CLOSING = "([{", ")]}"
@@ -187,7 +186,7 @@ def _checked(flag: str, name: str, value: str, text: str) -> str:
             f"{flag}: a comma separates alternatives, of which {value} is no gin value; one text "
             f"needs quotes within quotes: --gin.{name}=\"'{text}'\""
         ) from None
-    return gin_text(statements.bindings[0].value)
+    return value_text(statements.bindings[0].value)
 
 
 def _run_name(values: dict[str, str]) -> str:
