@@ -38,6 +38,8 @@ FILES = [
     "commands",
     ".lock",
     "import.json",
+    "status.json",
+    "measurements.jsonl",
     "checkpoints/ckpt-2.json",
     "checkpoints/ckpt-2.index",
     "checkpoints/ckpt-2.data-00000-of-00001",

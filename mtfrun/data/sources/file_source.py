@@ -85,7 +85,7 @@ def matches(patterns: Patterns) -> dict[str, str]:
     """Returns {absolute path: path below the pattern's fixed directory}, sorted by path.
 
     Raises:
-      DataError: a pattern matches no file.
+      DataError: a pattern matches no file, or searches the whole disk.
     """
     names: dict[str, str] = {}
     if not isinstance(patterns, str | Sequence):
@@ -94,6 +94,8 @@ def matches(patterns: Patterns) -> dict[str, str]:
         # Removes ".." without following symbolic links, as `Path.resolve` would.
         pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100
         root = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] or "/"
+        if root == "/" and "**" in pattern:
+            raise DataError(f'"{pattern}" searches the whole disk: name a directory before the "*"')
         # `Path.glob` would match hidden files as well.
         found = glob.glob(pattern, recursive=True)  # noqa: PTH207
         paths = [path for path in found if Path(path).is_file()]

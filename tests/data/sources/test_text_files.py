@@ -109,6 +109,11 @@ def test_the_error_of_a_pattern_without_a_file_lists_its_directory(tmp_path: Pat
     )
 
 
+def test_a_pattern_does_not_search_the_whole_disk() -> None:
+    for pattern in ("/**", "/*/**/*.txt", "/tmp/../**/x"):
+        assert "searches the whole disk" in message(TextFiles({"train": pattern}), "train")
+
+
 def test_an_unknown_split_lists_the_splits(tmp_path: Path) -> None:
     line = message(TextFiles({"train": "a", "validation": "b"}), "validaton")
     expected = "has no split \"validaton\"; it has train, validation, did you mean 'validation'?"
