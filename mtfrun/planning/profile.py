@@ -135,8 +135,10 @@ class HostNetwork:
     """Hosts with several devices each, one kind of link inside a host and one between hosts.
 
     Collectives are those of a ring: n devices send n - 1 messages, of a part each, to their
-    neighbour, and twice as many in an all-reduce (Thakur et al. 2005,
-    https://doi.org/10.1177/1094342005051521, section 4). The slowest link decides.
+    neighbour (Thakur et al. 2005, https://doi.org/10.1177/1094342005051521, section 4). An
+    all-reduce sends twice as much, and waits for 2 log2(n) messages one after the other: it goes up
+    and down two trees, as NCCL's does (Sanders et al. 2009,
+    https://doi.org/10.1016/j.parco.2009.09.001). The slowest link decides.
 
     Attributes:
       devices_per_host: devices are numbered host by host.
@@ -157,12 +159,12 @@ class HostNetwork:
         span = math.prod(mesh[name] for name in names[min(map(names.index, axes)) :])
         is_inside = self.devices_per_host % span == 0
         link = self.inside if is_inside else self.across
-        rounds = devices - 1
-        # What a device sends in a round, of the size of the result.
+        # The result of a reduce-scatter is a part.
         part = 1.0 if kind == "reduce-scatter" else 1.0 / devices
+        sent, messages = (devices - 1) * part * device_bytes, devices - 1
         if kind == "all-reduce":
-            rounds *= 2
-        return rounds * (link.latency_secs + part * device_bytes / link.bytes_per_sec)
+            sent, messages = 2.0 * sent, 2 * (devices - 1).bit_length()
+        return messages * link.latency_secs + sent / link.bytes_per_sec
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `DeviceProfile.from_json` reads."""

@@ -50,13 +50,20 @@ def test_a_curve_refuses_points_that_are_none(points: tuple[tuple[float, float],
 
 
 def test_a_ring_inside_a_host_uses_its_links() -> None:
-    # 3 of 4 parts go around a ring of 4 once, in an all-reduce twice.
+    # 3 of 4 parts go around a ring of 4.
     once = 3 * (1e-6 + 1000 / 4 / 1e9)
     assert HOSTS.secs("all-gather", 1000, MESH, ["model"]) == pytest.approx(once)
     assert HOSTS.secs("all-to-all", 1000, MESH, ["model"]) == pytest.approx(once)
-    assert HOSTS.secs("all-reduce", 1000, MESH, ["model"]) == pytest.approx(2 * once)
     # Of a reduce-scatter the bytes are those of the result, a part.
     assert HOSTS.secs("reduce-scatter", 250, MESH, ["model"]) == pytest.approx(once)
+
+
+def test_an_all_reduce_waits_for_the_messages_of_a_tree() -> None:
+    for axes, devices, link in ((["model"], 4, INSIDE), (["data", "model"], 8, ACROSS)):
+        sent = 2 * 1000 * (devices - 1) / devices / link.bytes_per_sec
+        messages = {4: 4, 8: 6}[devices]
+        secs = HOSTS.secs("all-reduce", 1000, MESH, axes)
+        assert secs == pytest.approx(messages * link.latency_secs + sent)
 
 
 @pytest.mark.parametrize("axes", [["data"], ["data", "model"]])
