@@ -73,7 +73,7 @@ FLAGS = [
     Mistake("decode --model_dir=RUN --prompt", r"--prompt needs a value"),
     Mistake("decode --model_dir=RUN --prompt=x --top_k=many", "--top_k=many: .* a whole number"),
     Mistake("export --model_dir=RUN --to=/tmp/x --format=onnx", "choose one of huggingface, "),
-    Mistake("eval --model_dir=RUN --checkpoint=last", "neither a step nor latest nor all"),
+    Mistake("eval --model_dir=RUN --checkpoint=last", "neither a step nor latest nor best nor all"),
 ]
 OF_T5 = [
     _default("--run_mode=train QUICK NEW", "mtfrun train --gin_file=runs/quickstart.gin --model_d"),
@@ -118,11 +118,14 @@ FILES_AND_DEVICES = [
     _slow(
         "train QUICK NEW --gin.Mesh.devices=\"['GPU:7']\"", "no device 'GPU:7'; this machine has"
     ),
-    _slow("train QUICK NEW --gin.MESH_SHAPE=\"'data:1,model:3'\"", "use the sizes in brackets"),
+    _slow(
+        "train QUICK NEW --gin.MESH_SHAPE=\"'data:1,model:3'\"",
+        "mesh axis model:3: make its size 3 or 6",
+    ),
 ]
 RUNS_AND_DATA = [
     _slow("eval --model_dir=/tmp/none/at/all", "check its name, or make it with `mtfrun train"),
-    _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 2"),
+    _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 1, 2"),
     _slow("data show QUICK --split=tset", "did you mean 'test'"),
     _slow("train --gin_file=runs/digits.gin --gin_file=models/lm_tiny.gin NEW", "or another Exper"),
     _slow("train QUICK --gin_file=models/resnet20.gin NEW", "--gin_file=data/digits.gin"),
