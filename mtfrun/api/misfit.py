@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 from mtfrun.configuration.config_error import ConfigError
@@ -15,6 +16,7 @@ from mtfrun.rundir.fit import MisfitError
 from mtfrun.rundir.regular_files import read_regular_text
 
 _CONFIG = "config.gin"
+_INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _explanation(error: MisfitError, configured: Configured, former: FormerConfi
         is_former = former is not None and str(directory) == former.run
         text = former.text if former is not None and is_former else _read(directory)
         if text is not None:
+            if _INCLUDE.search(text):  # as `import` writes it: its values are in other files
+                return ""
             try:
                 found = changes_of_variables(text, configured.text, error.parts)
             except ConfigError:  # not a file that gin has written

@@ -167,7 +167,10 @@ def _no_module(match: re.Match[str], _imports: _ImportedModules) -> str:
         with contextlib.suppress(ImportError, AttributeError):
             package = importlib.import_module(parent)
             siblings = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return f"no module {match[1]!r}{did_you_mean(name, siblings)}"
+    hint = did_you_mean(name, siblings)
+    if not parent and not hint:
+        hint = "; start mtfrun in the directory that has it, or name that in PYTHONPATH"
+    return f"no module {match[1]!r}{hint}"
 
 
 def _nearest_name(name: str, imports: _ImportedModules) -> str:

@@ -82,7 +82,7 @@ def check_foreign(statements: Statements, allowed: Sequence[str], trained_with: 
     place, text, _ = unlisted[0]
     modules = dict.fromkeys([*allowed, *(item.module for item in unlisted)])
     recorded = _RECORD.search(trained_with)
-    training = f"with {FLAG}={recorded[1]}" if recorded else "with mtfrun alone"
+    training = f"with {recorded[1]}" if recorded else "with mtfrun alone"
     raise ConfigError(
         f"{place}: the run's configuration {text}: with that it can run any code; if you trust "
         f"it, allow it with {FLAG}={','.join(modules)} (the run says that it was trained "

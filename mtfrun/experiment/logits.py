@@ -85,6 +85,11 @@ class Logits:
             raise InputError(
                 f'feature "{name}" has rows of unequal lengths: add zeros at their ends'
             ) from None
+        if array.dtype.kind in "USO":
+            raise InputError(
+                f'feature "{name}" is ids, not texts: '
+                f'run.experiment.data.vocabularies["{name}"].encode(text) returns those of one'
+            )
         dims = self._dims(name)
         fits = array.ndim == len(dims) and all(
             dim.name in _FREE or dim.size == size

@@ -16,7 +16,7 @@ from mtfrun.rundir.regular_files import is_special
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 """Names of files that are being written; a killed process leaves them behind."""
 
-# The temporary files of `atomic_open` in this process.
+# The temporary files of `atomic_open` and `atomic_write` in this process.
 _outputs_in_progress: set[pathlib.Path] = set()
 
 
@@ -42,16 +42,22 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     # A symbolic link is kept, and its target is replaced.
     target = pathlib.Path(os.path.realpath(path))
     temporary = temporary_path(target)
+    with _in_progress(temporary), _replacing(path, target, temporary) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _in_progress(temporary: pathlib.Path) -> Iterator[None]:
+    """Lets `remove_outputs_in_progress` remove a temporary file as long as the block lasts."""
     _outputs_in_progress.add(temporary)
     try:
-        with _replacing(path, target, temporary) as file:
-            yield file
+        yield
     finally:
         _outputs_in_progress.discard(temporary)
 
 
 def remove_outputs_in_progress() -> None:
-    """Removes the temporary files of every `atomic_open` block that has not ended.
+    """Removes the temporary files that `atomic_open` and `atomic_write` are writing.
 
     For a process that is about to exit without leaving these blocks; may be called in any thread.
     """
@@ -62,22 +68,26 @@ def remove_outputs_in_progress() -> None:
 
 @contextlib.contextmanager
 def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
-    """Opens a file of a run directory as `atomic_open` does, but never writes to a pipe or device.
+    """Opens a file of a run directory as `atomic_open` does, but writes nothing outside of it.
 
-    None of these files is one, and opening a pipe for writing waits for a reader. The temporary
-    file is not removed by `remove_outputs_in_progress`: beside a checkpoint it means that the
-    checkpoint is incomplete, see leftovers.py.
+    The directory may come from somebody else: a symbolic link of that name is replaced, and its
+    target is not touched. None of these files is a pipe or device; opening a pipe for writing would
+    wait for a reader. The temporary file is not removed by `remove_outputs_in_progress`: beside a
+    checkpoint it means that the checkpoint is incomplete, see leftovers.py.
 
     Raises:
       RunDirError: it cannot be written, or there is a pipe or device of that name.
     """
+    _refuse_special(path)
+    with _replacing(path, path, temporary_path(path)) as file:
+        yield file
+
+
+def _refuse_special(path: pathlib.Path) -> None:
     if is_special(path):
         raise RunDirError(
             f"cannot write {path}: it is no file but a pipe, device or directory; remove it"
         )
-    target = pathlib.Path(os.path.realpath(path))
-    with _replacing(path, target, temporary_path(target)) as file:
-        yield file
 
 
 @contextlib.contextmanager
@@ -102,8 +112,11 @@ def _replacing(
 
 
 def atomic_write(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path`, all of it or nothing; see `atomic_open`."""
-    with atomic_open(path) as file:
+    """Writes a file of a run directory, all of it or nothing; see `atomic_replace`."""
+    path = pathlib.Path(path)
+    _refuse_special(path)
+    temporary = temporary_path(path)
+    with _in_progress(temporary), _replacing(path, path, temporary) as file:
         file.write(text)
 
 

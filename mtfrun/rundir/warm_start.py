@@ -121,11 +121,15 @@ class WarmStart:
         values, report = self._newest_values(self.path, variables, vocabulary_sizes or {})
         problems = report.problems()
         if problems and self.strict:
+            sizes = {(vocabulary_sizes or {}).get(path) for path in report.misshaped}
+            what = "configuration"
+            if not (report.missing or report.unused or None in sizes):
+                what = f"vocabulary (the present one has {', '.join(map(str, sizes))} ids)"
             raise MisfitError(
                 self.path,
                 problems,
                 ["model"],
-                "use its own configuration, or take what fits with --gin.WarmStart.strict=False",
+                f"use its own {what}, or take what fits with --gin.WarmStart.strict=False",
             )
         if not values:
             raise RunDirError(f"nothing fits the model's variables: {report}")

@@ -68,7 +68,12 @@ def test_errors_about_other_files_in_the_block_pass_through(tmp_path: pathlib.Pa
 
 
 def test_a_directory_or_a_file_as_parent_is_one_line(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(RunDirError, match=f"cannot write {tmp_path}: Is a directory"):
+    with (
+        pytest.raises(RunDirError, match=f"cannot write {tmp_path}: Is a directory"),
+        atomic_open(tmp_path),
+    ):
+        raise AssertionError("it was opened")
+    with pytest.raises(RunDirError, match=f"cannot write {tmp_path}: .* or directory; remove it"):
         atomic_write(tmp_path, "")
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y" / "z"):
@@ -98,19 +103,33 @@ def test_outputs_in_progress_are_removed_but_not_files_of_a_run(tmp_path: pathli
     assert names(tmp_path) == {"answers.jsonl"}
 
 
-def test_a_link_stays_a_link(tmp_path: pathlib.Path) -> None:
+def test_a_link_that_a_user_names_stays_a_link(tmp_path: pathlib.Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
-    atomic_write(tmp_path / "link", "new")
+    with atomic_open(tmp_path / "link") as file:
+        file.write("new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "elsewhere" / "file").read_text() == "new"
+
+
+def test_a_link_in_a_run_directory_is_replaced(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "victim").write_text("old")
+    for name in ("config.gin", "ckpt-1.json"):
+        (tmp_path / name).symlink_to(tmp_path / "victim")
+    atomic_write(tmp_path / "config.gin", "new")
+    with atomic_replace(tmp_path / "ckpt-1.json") as file:
+        file.write("new")
+    for name in ("config.gin", "ckpt-1.json"):
+        assert not (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == "new"
+    assert (tmp_path / "victim").read_text() == "old"
 
 
 def test_a_pipe_is_written_directly(tmp_path: pathlib.Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    atomic_write(pipe, "through")
+    with atomic_open(pipe) as file:
+        file.write("through")
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     assert pipe.is_fifo()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 WIDTH = 80
 
+# Where the description of an argument or attribute begins.
+_ENTRY = re.compile(r" +\**\w+(, \**\w+)*: ")
 # The shortest lines of docstrings that were ended because the next word did not fit.
 _FULL_LINE = 88
 
@@ -36,13 +39,15 @@ def shortened(line: str) -> str:
 def narrowed(docstring: str, indent: str) -> list[str]:
     """Returns the lines of a docstring, which may have 100 characters, as lines of WIDTH."""
     lines: list[str] = []
+    last = ""
     for line in docstring.splitlines():
         words = line.split()
-        last = lines[-1].rpartition("\n")[2] if lines else ""
-        if words and len(last) + 1 + len(words[0]) > _FULL_LINE:
-            lines[-1] += f"\n{line}"  # a part of the same paragraph
+        is_full = bool(words) and len(last) + 1 + len(words[0]) > _FULL_LINE
+        if is_full and not _ENTRY.match(line):
+            lines[-1] += f" {line.strip()}"  # a part of the same paragraph
         else:
             lines.append(line)
+        last = line
     narrow = []
     for line in lines:
         own = indent + line[: len(line) - len(line.lstrip())]

@@ -80,7 +80,12 @@ def _check_search(flags: argparse.Namespace) -> None:
     if flags.devices is None or flags.devices < 2:
         raise UsageError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
     if flags.profile is None:
-        raise UsageError(f"plan {word} needs a file for the devices: --profile=devices.json")
+        measured = (
+            "" if flags.calibrate else f", which --calibrate --devices={flags.devices} writes"
+        )
+        raise UsageError(
+            f"plan {word} needs a file for the devices: --profile=devices.json{measured}"
+        )
     if flags.candidates is not None and flags.candidates < 1:
         raise UsageError(f"--candidates={flags.candidates} must be at least 1")
     for name in ("mesh", "layout", "bandwidth", "picture"):

@@ -80,7 +80,7 @@ def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
         state,
         error,
         status,
-        (step or 0) if status is None else status.step,
+        max(step or 0, status.step if status else 0),  # a killed run has not written its last one
         record.evaluations(),
         _config(directory),
     )

@@ -84,7 +84,8 @@ class IdVocabulary(Vocabulary):
             if not (word.isascii() and word.isdecimal() and int(word) < self.size):
                 raise DataError(
                     f"{word[:20]!r} is no id below {self.size}: the model has no tokenizer, and "
-                    "texts are ids in decimals, separated by spaces"
+                    "texts are ids in decimals, separated by spaces; for words add --gin_file="
+                    "data/sentencepiece.gin and --gin.VOCABULARY_FILE=\"'...'\", its tokenizer"
                 )
         return np.array([int(word) for word in words], np.int32)
 
