@@ -80,7 +80,6 @@ def train(
     restart: bool = False,
     accept_changes: bool = False,
     profile: bool = False,
-    max_hours: float | None = None,
     **bindings: Any,
 ) -> Run:
     """Trains as `mtfrun train` does, and returns the run with its newest checkpoint.
@@ -98,7 +97,6 @@ def train(
       accept_changes: go on although the data or the configuration have changed since the
         checkpoint.
       profile: record a trace of some steps in `model_dir`.
-      max_hours: after which training saves and ends; None for no limit.
       **bindings: see `load`.
 
     Raises:
@@ -113,7 +111,7 @@ def train(
         layout=layout,
         search_paths=gin_search_paths,
     )
-    choices = calls.TrainChoices(restart, accept_changes, profile, max_hours)
+    choices = calls.TrainChoices(restart, accept_changes, profile)
     run: Run = calls.train(os.fspath(model_dir), settings, choices)
     return run
 
