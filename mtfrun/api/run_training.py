@@ -24,6 +24,7 @@ from mtfrun.mtf.devices import unused_gpu
 from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory, recorded_hparams
 from mtfrun.rundir.hparams import Metric
+from mtfrun.rundir.metric_tags import tag_of
 from mtfrun.training import TrainResult
 
 
@@ -149,7 +150,7 @@ def _metrics(prepared: Prepared) -> list[Metric]:
     """Returns the model's own numbers in evaluation and training: columns of a table of runs."""
     shapes = prepared.built.experiment.model.metric_shapes
     names = [name for name, shape in shapes.items() if not shape and "/" not in name]
-    return [Metric(name, group) for group in ("eval", "train") for name in names]
+    return [Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names]
 
 
 def _restart(run: RunDirectory) -> None:

@@ -38,7 +38,7 @@ class LabelledImages(Measurement):
       num_images: number of images; 0 for none.
     """
 
-    num_images: int = 32
+    num_images: int = 12
 
     def __post_init__(self) -> None:
         if self.num_images < 0:

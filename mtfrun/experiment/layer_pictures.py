@@ -45,7 +45,7 @@ class LayerPictures(Measurement):
 
     num_tokens: int = 0
     batch_size: int = 1
-    num_attending: int = 20
+    num_attending: int = 16
     num_heads: int = 2
     layers: Sequence[int] = (0, -1)
 
@@ -102,6 +102,8 @@ class LayerPictures(Measurement):
     def _attention(self, recorded: Any) -> dict[str, np.ndarray]:
         """Returns pictures of attention by tag; `recorded` is a `Recorded` of arrays."""
         images: dict[str, np.ndarray] = {}
+        if not (self.num_attending and self.num_heads):
+            return images
         for tag, weights in (
             ("attention", recorded.self_attention),
             ("attention_to_encoder", recorded.memory_attention),
@@ -132,7 +134,7 @@ class LayerPictures(Measurement):
                     shape = self.experiment.model.metric_shapes[f"{path}/{level}/load"]
                     rows = levels.setdefault((f"{level}/{name}", shape.size), {})
                     rows[pictures.layer_name(path)] = experts.reshape(self._arrays[name].shape)[
-                        0, : self.num_tokens
+                        0, : len(self._tokens(name, self.num_tokens))
                     ]
         return {
             f"experts_of_tokens/{tag}".removesuffix("/targets"): pictures.token_experts(
@@ -149,6 +151,8 @@ class LayerPictures(Measurement):
     def _tokens(self, name: str, count: int | None = None) -> list[str]:
         """Returns the texts of the first ids that the model reads of a feature."""
         ids = self._arrays[name][0].tolist()
+        # Without the padding behind the text.
+        ids = ids[: 1 + max(np.flatnonzero(ids), default=0)]
         vocabulary = self.experiment.data.vocabularies[name]
         texts = [pictures.visible(vocabulary.token_text(abs(i))) for i in ids]
         model = required(self.experiment.model, TokenModel, "LayerPictures", "")
@@ -156,6 +160,6 @@ class LayerPictures(Measurement):
             # A decoder reads the id before the one that it predicts.
             texts = [_START, *texts[:-1]]
             positions = self._arrays.get("targets_position")
-            for i in np.flatnonzero(positions[0] == 0) if positions is not None else []:
+            for i in np.flatnonzero(positions[0, : len(ids)] == 0) if positions is not None else []:
                 texts[i] = _START
         return texts[: self.num_tokens][: self.num_attending if count is None else count]

@@ -1,7 +1,8 @@
 """Figures whose units are pixels, without matplotlib's global state.
 
-TensorBoard scales every picture to the width of its cards, without smoothing: letters are legible
-in pictures that have this width.
+The page Images scales every picture to the width of its cards, the page Time Series into a box of a
+fixed height, both without smoothing: letters are legible in pictures that have this width, and are
+not higher.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 350
-"""The width of TensorBoard's cards in pixels."""
+"""The width of the cards of TensorBoard's page Images in pixels."""
+
+HEIGHT = 215
+"""The height of the pictures in the cards of its page Time Series."""
 
 TEXT = "#222222"
 # Okabe & Ito 2008, "Color universal design": told apart by people with any colour vision.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun.pictures.canvas import (
+    HEIGHT,
     SEQUENTIAL,
     TEXT,
     WIDTH,
@@ -18,8 +19,10 @@ from mtfrun.pictures.canvas import (
     shortened,
 )
 
-# Pixels of a row of the map, of the text above and below it, and of the legend at the right.
-_ROW, _TOP, _BOTTOM, _RIGHT = 28, 30, 40, 48
+# Bounds of the pixels of a row of the map.
+_LEAST_ROW, _MOST_ROW = 14, 28
+# Pixels of the text above and below the map, and of the legend at the right.
+_TOP, _BOTTOM, _RIGHT = 24, 36, 48
 # Least width of a cell with a number, and of one with its expert's number below it.
 _NUMBERED, _LABELLED = 24, 16
 _MOST_HEIGHT = 1200
@@ -40,7 +43,8 @@ def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
     rows, experts = loads.shape
     names = [plain(shortened(name, 20)) for name in layers]
     left = 14 + round(6.4 * max(map(len, names)))
-    height = min(_ROW * rows, _MOST_HEIGHT)
+    row_height = min(max((HEIGHT - _TOP - _BOTTOM) // rows, _LEAST_ROW), _MOST_ROW)
+    height = min(row_height * rows, _MOST_HEIGHT)
     figure = new_figure(WIDTH, _TOP + height + _BOTTOM)
     axes = placed_axes(figure, left, _TOP, WIDTH - left - _RIGHT, height)
     image = axes.imshow(
@@ -54,7 +58,7 @@ def expert_loads(loads: np.ndarray, layers: Sequence[str]) -> np.ndarray:
     axes.set_xticks(range(0, experts, every))
     axes.set_yticks(range(rows), names)
     axes.tick_params(labelsize=small, colors=TEXT, length=2)
-    if cell >= _NUMBERED and height / rows >= 14:
+    if cell >= _NUMBERED and height / rows >= _LEAST_ROW:
         for (row, column), load in np.ndenumerate(loads):
             colour = "white" if load < 0.9 else "black"
             axes.text(

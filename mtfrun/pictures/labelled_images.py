@@ -21,11 +21,12 @@ from mtfrun.pictures.canvas import (
     shortened,
 )
 
-_COLUMNS = 4
+# Two rows are as high as a card.
+_COLUMNS = 6
 # The side of an image, the space between two, and the height of a line, in pixels.
-_IMAGE, _GAP, _LINE = 72, 12, 14
-_TOP = 26
-_MOST_NAME = 13
+_IMAGE, _GAP, _LINE = 50, 7, 13
+_TOP = 23
+_MOST_NAME = 9
 
 
 class LabelledImage(NamedTuple):
@@ -47,16 +48,16 @@ class LabelledImage(NamedTuple):
 def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
     """Returns a picture of all images in a grid, uint8 [height, width, 3].
 
-    Below each are the predicted class with its probability, and the true class. The frame is blue
-    if the prediction is right, else orange and thicker.
+    Below each are the predicted class, its probability, and the true class. The frame is blue if
+    the prediction is right, else orange and thicker.
     """
     rows = -(-len(images) // _COLUMNS)
-    row_height = _IMAGE + 2 * _LINE + _GAP
+    row_height = _IMAGE + 3 * _LINE + _GAP
     figure = new_figure(WIDTH, _TOP + rows * row_height)
     texts = pixel_axes(figure)
     right = sum(image.label == image.true_label for image in images)
-    title = f"{right} of {len(images)} right"
-    texts.text(_GAP, 16, title, fontsize=points(12), color=TEXT)
+    title = f"{right} of {len(images)} right; below: predicted, probability, true"
+    texts.text(_GAP, 15, title, fontsize=points(11), color=TEXT)
     for i, image in enumerate(images):
         x = _GAP + i % _COLUMNS * (_IMAGE + _GAP)
         y = _TOP + i // _COLUMNS * row_height
@@ -69,9 +70,9 @@ def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
             spine.set(color=colour, linewidth=1.5 if is_right else 3.0)
         shown = np.repeat(image.pixels, 3, axis=2) if image.pixels.shape[2] == 1 else image.pixels
         axes.imshow(shown, interpolation="nearest" if max(shown.shape) < _IMAGE else "antialiased")
-        label = f"{plain(shortened(image.label, _MOST_NAME - 6))} ({100 * image.probability:.0f} %)"
-        below, middle = y + _IMAGE + _LINE, x + _IMAGE / 2
-        true = plain(shortened(f"true: {image.true_label}", _MOST_NAME))
-        texts.text(middle, below, label, ha="center", color=colour, fontsize=points(11))
-        texts.text(middle, below + _LINE, true, ha="center", color=TEXT, fontsize=points(11))
+        label, true = (shortened(s, _MOST_NAME) for s in (image.label, image.true_label))
+        lines = ((label, colour), (f"{100 * image.probability:.0f} %", colour), (true, TEXT))
+        for line, (text, of_text) in enumerate(lines, 1):
+            place = (x + _IMAGE / 2, y + _IMAGE + line * _LINE - 1)
+            texts.text(*place, plain(text), ha="center", color=of_text, fontsize=points(10))
     return as_pixels(figure)

@@ -18,12 +18,12 @@ from mtfrun.pictures.canvas import (
     points,
 )
 
-_MARGIN, _TOP = 10, 24
-# Pixels of a character, the least width of a box, its height, and that of a line of boxes.
-_CHARACTER, _LEAST_BOX, _BOX, _LINE = 7.2, 17, 18, 34
-_TITLE = 22
+_MARGIN, _TOP = 10, 4
+# Pixels of a character, the least width of a box, its height, and that of a number below it.
+_CHARACTER, _LEAST_BOX, _BOX, _NUMBER = 7.2, 17, 17, 12
+_SPACE, _TITLE = 2, 18
 # Experts in a line of the legend, and where it begins.
-_LEGEND_COLUMNS, _LEGEND_LEFT = 8, 56
+_LEGEND_COLUMNS, _LEGEND_LEFT, _LEGEND_LINE = 8, 78, 18
 
 
 def token_experts(
@@ -31,8 +31,8 @@ def token_experts(
 ) -> np.ndarray:
     """Returns a picture uint8 [height, width, 3] of a text, once for each layer.
 
-    Every token has the colour of the expert that it visits first, and its number below; a token
-    without an expert is white.
+    Every token has the colour of the expert that it visits first; a token without an expert is
+    white. Of more experts than there are colours, the number is below each token.
 
     Args:
       tokens: their texts.
@@ -41,27 +41,27 @@ def token_experts(
     """
     boxes = list(_boxes(tokens))
     lines = boxes[-1][1] + 1 if boxes else 0
-    layer_height = _TITLE + lines * _LINE
+    has_numbers = num_experts > len(PALETTE)
+    line_height = _BOX + _SPACE + _NUMBER * has_numbers
+    layer_height = _TITLE + lines * line_height
     legend_rows = -(-num_experts // _LEGEND_COLUMNS)
     colours = _colours(num_experts)
-    height = _TOP + legend_rows * 18 + len(experts) * layer_height + _MARGIN
+    height = _TOP + legend_rows * _LEGEND_LINE + len(experts) * layer_height + _SPACE
     figure = new_figure(WIDTH, height)
     axes = pixel_axes(figure)
-    title = "the expert that each token visits first; - none"
-    axes.text(_MARGIN, 16, title, fontsize=points(12), color=TEXT)
-    axes.text(_MARGIN, _TOP + 11, "expert", fontsize=points(11), color=TEXT)
+    axes.text(_MARGIN, _TOP + 11, "first expert", fontsize=points(11), color=TEXT)
     step = (WIDTH - _LEGEND_LEFT - _MARGIN) / _LEGEND_COLUMNS
     for expert in range(num_experts):
         x = _LEGEND_LEFT + expert % _LEGEND_COLUMNS * step
-        y = _TOP + expert // _LEGEND_COLUMNS * 18
+        y = _TOP + expert // _LEGEND_COLUMNS * _LEGEND_LINE
         draw_box(axes, (x, y, 14, 14), colours[expert])
         axes.text(x + 18, y + 11, str(expert), fontsize=points(11), color=TEXT)
-    top = _TOP + legend_rows * 18
+    top = _TOP + legend_rows * _LEGEND_LINE
     for layer, of_tokens in experts.items():
-        axes.text(_MARGIN, top + 16, plain(layer), fontsize=points(12), color=TEXT, weight="bold")
+        axes.text(_MARGIN, top + 13, plain(layer), fontsize=points(12), color=TEXT, weight="bold")
         top += _TITLE
         for (x, line, width), token, expert in zip(boxes, tokens, of_tokens.tolist(), strict=True):
-            y = top + line * _LINE
+            y = top + line * line_height
             draw_box(axes, (x, y, width, _BOX), colours[expert] if expert >= 0 else "white")
             middle = x + width / 2
             axes.text(
@@ -71,9 +71,11 @@ def token_experts(
                 color="black" if _is_light(colours[expert]) or expert < 0 else "white",
                 family="DejaVu Sans Mono",
             )
-            number = str(expert) if expert >= 0 else "-"
-            axes.text(middle, y + _BOX + 10, number, ha="center", fontsize=points(9), color=TEXT)
-        top += lines * _LINE
+            if has_numbers:
+                number = str(expert) if expert >= 0 else "-"
+                below = y + _BOX + 10
+                axes.text(middle, below, number, ha="center", fontsize=points(9), color=TEXT)
+        top += lines * line_height
     return as_pixels(figure)
 
 
@@ -85,7 +87,7 @@ def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
         if x + width > WIDTH - _MARGIN:
             x, line = float(_MARGIN), line + 1
         yield x, line, width
-        x += width + 2
+        x += width + _SPACE
 
 
 def _colours(number: int) -> Sequence[str]:

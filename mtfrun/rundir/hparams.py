@@ -38,10 +38,12 @@ class Metric(NamedTuple):
     Attributes:
       tag: its name.
       group: the part of the run that has it, "train" or "eval".
+      name: of the column, behind the group; by default the tag.
     """
 
     tag: str
     group: str
+    name: str | None = None
 
 
 def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
@@ -78,21 +80,23 @@ def recorded_hparams(
     start = time.time()
     values = as_hparams(hparams)
     # Runs of equal values are rows of their own: by default TensorBoard would show their mean.
-    trial = str(pathlib.Path(directory).absolute())
+    path = pathlib.Path(directory).absolute()
+    # Its own name first: a narrow column has room for no more.
+    trial = f"{path.name} in {path.parent}"
     summaries = [summary_v2.hparams_pb(values, trial, start_time_secs=start)]
-    if not _files(pathlib.Path(trial).parent):
+    if not _files(path.parent):
         # Without domains, which would hide runs that have other values.
         summaries.append(_description(dict.fromkeys(values), metrics, first))
-    path = _replace_events(directory, summaries)
+    file = _replace_events(directory, summaries)
     status = api_pb2.STATUS_FAILURE
     try:
         yield
         status = api_pb2.STATUS_SUCCESS
     finally:
-        if path is not None:
+        if file is not None:
             # Of the same message in TensorFlow's own class.
             end = session_end_pb(status, time.time()).SerializeToString()
-            _append(path, [Summary.FromString(end)])
+            _append(file, [Summary.FromString(end)])
 
 
 def write_hparams(
@@ -133,7 +137,10 @@ def _description(
     content = plugin_data_pb2.HParamsPluginData()
     summary = summary_v2.hparams_config_pb(
         [summary_v2.HParam(name, domain) for name, domain in domains.items()],
-        [summary_v2.Metric(m.tag, m.group, display_name=f"{m.group} {m.tag}") for m in metrics],
+        [
+            summary_v2.Metric(m.tag, m.group, display_name=f"{m.group} {m.name or m.tag}")
+            for m in metrics
+        ],
     )
     content.ParseFromString(summary.value[0].metadata.plugin_data.content)
     for info in content.experiment.hparam_infos:

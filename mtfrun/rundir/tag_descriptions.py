@@ -208,13 +208,14 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "since the point before. In bfloat16 much larger values than the rms cost digits.",
     ),
     (
+        # The tag itself, which TensorBoard then does not write below: paths are long.
         "weights/(?P<what>.+)",
-        "{what}",
+        "weights/{what}",
         "Distribution of the entries of this variable.",
     ),
     (
         "gradients/(?P<what>.+)",
-        "{what}",
+        "gradients/{what}",
         "Distribution of the entries of the gradient of this variable, before clipping, for the "
         "batch of the last step and the weights after it.",
     ),

@@ -199,7 +199,9 @@ def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> N
     record = (tmp_path / "sweep" / "LEARNING_RATE=0.3" / "commands" / "0001.json").read_text()
     assert "mtfrun train " in record and "--gin.LEARNING_RATE=0.3" in record
     (hparams,) = (tmp_path / "sweep").glob("events.*.hparams")
-    assert b"LEARNING_RATE" in hparams.read_bytes() and b"eval loss" in hparams.read_bytes()
+    # Metrics have the tags of their curves, else the page would show none of their values.
+    for text in (b"LEARNING_RATE", b"eval loss", b"eval perplexity", b"loss/perplexity"):
+        assert text in hparams.read_bytes()
     # Nothing is left to do, and another command is not mixed in.
     again = mtfrun_here(*command)
     assert again.stdout == process.stdout

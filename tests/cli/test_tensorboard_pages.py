@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mtfrun.pictures.canvas import WIDTH
+from mtfrun.pictures.canvas import HEIGHT, WIDTH
 from mtfrun.rundir.hparams import Metric, recorded_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.cli.tensorboard_server import LOADERS, TensorBoard, serving
@@ -72,7 +72,7 @@ def test_images_have_the_width_of_a_card(server: TensorBoard) -> None:
             query = dict(part.split("=") for part in images[-1]["query"].split("&"))
             png = server.get_bytes("images/individualImage", **query)
             image = Image.open(io.BytesIO(png))
-            assert image.width == WIDTH and image.height > 100, tag
+            assert image.width == WIDTH and 90 < image.height <= HEIGHT, tag
 
 
 def test_samples_are_a_table_of_the_texts_as_they_are(server: TensorBoard) -> None:
@@ -95,6 +95,8 @@ def test_hparams_have_the_values_and_the_metrics_of_all_runs(server: TensorBoard
     }
     groups = server.get("hparams/session_groups", body)["sessionGroups"]
     assert sorted(group["hparams"]["LEARNING_RATE"] for group in groups) == list(RATES)
+    # A row begins with what tells it from the others.
+    assert {group["name"].split(" in ")[0] for group in groups} == {f"rate_{r}" for r in RATES}
     for group in groups:
         (metric,) = group["metricValues"]
         run = f"{group['sessions'][0]['name']}/eval"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtfrun.pictures import LabelledImage, confusion_matrix, image_grid
-from mtfrun.pictures.canvas import RIGHT, WRONG, plain, shortened
+from mtfrun.pictures.canvas import HEIGHT, RIGHT, WIDTH, WRONG, plain, shortened
 
 
 def _share(image: np.ndarray, colour: str) -> float:
@@ -34,6 +34,14 @@ def test_the_image_of_any_number_of_classes_has_a_moderate_size(classes: int) ->
     assert _share(image, WRONG) == 0
 
 
+def test_ten_classes_and_twelve_images_fit_a_card_of_time_series() -> None:
+    names = [f"a long name {i}" for i in range(10)]
+    matrix = confusion_matrix(np.eye(10) * 500, names)
+    grid = image_grid([LabelledImage(np.zeros([8, 8, 1], np.uint8), "1", "1", 0.9)] * 12)
+    for image in (matrix, grid):
+        assert image.shape[1] == WIDTH and image.shape[0] <= HEIGHT
+
+
 def test_the_frame_of_an_image_says_whether_its_prediction_is_right() -> None:
     black = np.zeros([8, 8, 1], np.uint8)
     right, wrong = LabelledImage(black, "1", "1", 0.9), LabelledImage(black, "7", "1", 0.6)
@@ -51,7 +59,7 @@ def test_a_grid_contains_the_pixels_of_all_images(shape: tuple[int, int, int]) -
     grid = image_grid(images)
     for colour in colours:
         shown = colour if shape[2] == 3 else (colour[0],) * 3
-        assert (grid == shown).all(axis=2).sum() > 2000, shown
+        assert (grid == shown).all(axis=2).sum() > 1000, shown
 
 
 def test_long_names_are_shortened() -> None:

@@ -25,9 +25,13 @@ def describe_sweep(
     """
     with quiet_import():
         from mtfrun.rundir.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
+        from mtfrun.rundir.metric_tags import tag_of  # noqa: PLC0415
 
     values = [{name: _python(text) for name, text in run.items()} for run in runs]
-    write_hparams(str(directory), values, [Metric(name, "eval") for name in metrics])
+    # The metrics of a mixture's tasks: "task/loss", "task/accuracy", ...
+    tasks = [name.removesuffix("/loss") for name in metrics if name.endswith("/loss")]
+    shown = [Metric(tag_of(name, tasks), "eval", name) for name in metrics]
+    write_hparams(str(directory), values, shown)
 
 
 def _python(text: str) -> Any:
