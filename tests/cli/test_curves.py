@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from mtfrun.cli.curves import chosen_steps, curve_table
+from mtfrun.cli.main import main
 from mtfrun.rundir.written_curves import read_curves
 from tests.cli.command import error_line, mtfrun_here
 
@@ -55,3 +56,8 @@ def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:
         mtfrun_here("curves", f"--model_dir={tmp_path}", "--rows=1")
     )
     assert "--model_dir=DIR" in error_line(mtfrun_here("curves"))
+
+
+def test_the_help_names_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["curves", "--help"]) == 0
+    assert "usage: mtfrun curves [-h] --model_dir DIR" in capsys.readouterr().out
