@@ -7,16 +7,16 @@
 byt5 is an encoder-decoder of ByT5's form, llama a language model of Llama's form; both read bytes.
 Imported, they learn to spell numbers:
 
-    FLAGS="--gin_file=data/number_words.gin --gin.LEARNING_RATE=0.03 --gin.WARMUP_STEPS=200
-        --gin.DecodedPairs.num_decodes=1024 --gin.Decoding.decode_length_constant=66"
+    FLAGS=(--gin_file=data/number_words.gin --gin.LEARNING_RATE=0.03 --gin.WARMUP_STEPS=200
+        --gin.DecodedPairs.num_decodes=1024 --gin.Decoding.decode_length_constant=66)
 
     mtfrun import --from=/tmp/byt5 --model_dir=/tmp/byt5_run
-    mtfrun train --gin_file=/tmp/byt5_run/config.gin $FLAGS \
+    mtfrun train --gin_file=/tmp/byt5_run/config.gin "${FLAGS[@]}" \
         --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=64 --model_dir=/tmp/byt5_tuned
     mtfrun export --model_dir=/tmp/byt5_tuned --to=/tmp/byt5_out --format=huggingface
 
     mtfrun import --from=/tmp/llama --model_dir=/tmp/llama_run
-    mtfrun train --gin_file=/tmp/llama_run/config.gin $FLAGS --gin_file=data/delimited_pairs.gin \
+    mtfrun train --gin_file=/tmp/llama_run/config.gin "${FLAGS[@]}" --gin_file=data/delimited_pairs.gin \
         --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=32 --model_dir=/tmp/llama_tuned
     mtfrun export --model_dir=/tmp/llama_tuned --to=/tmp/llama_out --format=huggingface
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from mtfrun import progress
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.rundir import RunDirectory, RunDirError
+from mtfrun.rundir.metric_tags import tag_of
 from mtfrun.rundir.written_curves import Curves, read_curves
 
-# In this order, before others by name. Numbers of single tasks and layers have a "/".
-_TRAIN_TAGS = ("loss", "accuracy")
-_EVAL_TAGS = ("loss", "accuracy", "bits_per_byte", "perplexity")
+# In this order, before others by name. The tags of numbers of single tasks and layers have a "/".
+_TRAIN_METRICS = ("loss", "accuracy")
+_EVAL_METRICS = ("loss", "accuracy", "bits_per_byte", "perplexity")
 
 
 def curves(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -34,11 +35,11 @@ def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
 
     The steps of evaluations come first, and the first and last step are among them.
     """
-    columns = {f"train {tag}": train[tag] for tag in _TRAIN_TAGS if tag in train}
-    others = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_TAGS)
-    columns |= {
-        f"eval {tag}": evaluations[tag] for tag in (*_EVAL_TAGS, *others) if tag in evaluations
-    }
+    columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}
+    others = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_METRICS)
+    for name in (*_EVAL_METRICS, *others):
+        if (tag := tag_of(name)) in evaluations:
+            columns[f"eval {name}"] = evaluations[tag]
     all_steps = {step for curve in columns.values() for step in curve}
     of_evaluations = {step for curve in evaluations.values() for step in curve}
     steps = chosen_steps(all_steps, of_evaluations, rows)

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from mtfrun.cli.curves import chosen_steps, curve_table
+from mtfrun.cli.main import main
 from mtfrun.rundir.written_curves import read_curves
 from tests.cli.command import error_line, mtfrun_here
 
@@ -19,7 +20,9 @@ def test_the_numbers_of_training_and_evaluations_stand_in_one_table(
     assert process.returncode == 0, process.stderr.decode()
     heading, *rows = process.stdout.decode().splitlines()
     names = heading.split("  ")
-    assert names[0] == "step" and {"train loss", "eval loss"} <= set(map(str.strip, names))
+    assert names[0] == "step"
+    wanted = {"train loss", "eval loss", "eval perplexity", "eval bits_per_byte"}
+    assert wanted <= set(map(str.strip, names))
     train = read_curves(language_model_run / "train")["loss"]
     evaluation = read_curves(language_model_run / "eval")["loss"]
     assert list(train) == [1, 2] and list(evaluation) == [0, 2]
@@ -55,3 +58,8 @@ def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:
         mtfrun_here("curves", f"--model_dir={tmp_path}", "--rows=1")
     )
     assert "--model_dir=DIR" in error_line(mtfrun_here("curves"))
+
+
+def test_the_help_names_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["curves", "--help"]) == 0
+    assert "usage: mtfrun curves [-h] --model_dir DIR" in capsys.readouterr().out

@@ -15,6 +15,11 @@ from mtfrun.cli.flags import parse_flags
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
 SHIPPED = {path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin")}
+# A variable of the shell, or an array of it; or a command.
+_SHELL_LINE = re.compile(
+    r'^(?:([A-Z_]+)=(?:"([^"]*)"|\((.*?)\))$|(mtfrun [a-z][^\n]*))', re.MULTILINE | re.DOTALL
+)
+_VARIABLE = re.compile(r'"\$\{([A-Z_]+)\[@\]\}"|\$([A-Z_]+)')
 # Code: fenced, or indented by four spaces behind an empty line or more code.
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -44,11 +49,12 @@ def code_lines(text: str) -> list[str]:
 
 def commands(text: str) -> Iterator[str]:
     """Yields the commands of a page, with the variables that it has set."""
-    code = "\n".join(code_lines(text))
-    variables = dict(re.findall(r'^(\w+)="([^"]*)"$', code, re.MULTILINE))
-    for line in code.split("\n"):
-        if re.match(r"mtfrun [a-z]", line) and "..." not in line:
-            yield re.sub(r"\$(\w+)", lambda name: variables.get(name[1], name[0]), line)
+    variables: dict[str, str] = {}
+    for name, text_value, array, command in _SHELL_LINE.findall("\n".join(code_lines(text))):
+        if name:
+            variables[name] = text_value or array
+        elif "..." not in command:
+            yield _VARIABLE.sub(lambda use: variables.get(use[1] or use[2], use[0]), command)
 
 
 @every_page
@@ -95,6 +101,14 @@ def test_commands_and_anchors_are_found() -> None:
         '# A: the `b`\n\n    F="--gin_file=runs/x.gin"\n    mtfrun train $F \\\n        --debug\n'
     )
     assert list(commands(text)) == ["mtfrun train --gin_file=runs/x.gin  --debug"]
+    text += """
+    F=(--gin_file=runs/y.gin
+        --gin.A="'b'")
+    mtfrun train "${F[@]}" --debug
+"""
+    assert list(commands(text))[1].split() == [
+        *("mtfrun", "train", "--gin_file=runs/y.gin", "--gin.A=\"'b'\"", "--debug")
+    ]
     assert anchors(text) == {"a-the-b"}
     pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
     assert len(list(commands(pages["README.md"]))) > 20

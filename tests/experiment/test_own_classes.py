@@ -22,13 +22,14 @@ from tests.training.toy_run import curve
 FOLDER = pathlib.Path(__file__).parent
 MODULE = (FOLDER / "own_classes.py").read_text(encoding="utf-8")
 PAGE = (FOLDER.parents[1] / "docs/your_own_classes.md").read_text(encoding="utf-8")
-# The gin lines of the page; from "A layer" on its model is a Transformer.
+# The blocks of the page by the file that they belong to.
 BLOCKS = {
-    "gin": re.compile(r"```gin\n(.*?)```", re.S),
-    "python": re.compile(r"```python\n(.*?)```", re.S),
+    name: re.compile(rf'```\w+ title="{re.escape(name)}"\n(.*?)```', re.S)
+    for name in ("own.gin", "sums.gin", "own_classes.py")
 }
-CONFIG = "\n".join(BLOCKS["gin"].findall(PAGE.partition("## A layer")[0]))
-TRANSFORMER_CONFIG = "\n".join(BLOCKS["gin"].findall(PAGE))
+# From "A layer" on the model of own.gin is a Transformer.
+CONFIG = "\n".join(BLOCKS["own.gin"].findall(PAGE.partition("## A layer")[0]))
+TRANSFORMER_CONFIG = "\n".join(BLOCKS["own.gin"].findall(PAGE))
 ALLOWED = "--gin_allow_imports=own_classes"
 TINY_SIZES = [
     "--gin.NUM_LAYERS=1",
@@ -54,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.gin").write_text(CONFIG)
     (folder / "transformer.gin").write_text(TRANSFORMER_CONFIG)
+    (folder / "sums.gin").write_text(BLOCKS["sums.gin"].findall(PAGE)[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         yield folder
@@ -80,11 +82,11 @@ def run(folder: pathlib.Path) -> pathlib.Path:
 def test_a_class_is_short_and_on_the_page_as_it_is(node: ast.ClassDef) -> None:
     lines = _lines(node)
     assert len(lines) < 40
-    assert "\n".join([*lines, ""]) in BLOCKS["python"].findall(PAGE)
+    assert "\n".join([*lines, ""]) in BLOCKS["own_classes.py"].findall(PAGE)
 
 
 def test_the_page_shows_the_module_and_nothing_else() -> None:
-    first, *classes = BLOCKS["python"].findall(PAGE)
+    first, *classes = BLOCKS["own_classes.py"].findall(PAGE)
     assert first in MODULE and "import" in first
     assert len(classes) == len(CLASSES)
 
@@ -112,6 +114,15 @@ def test_the_model_decodes_greedily_and_with_beams(run: pathlib.Path) -> None:
         assert answer["finished"] or answer["output_tokens"] == 3
         assert len(best["outputs"]) == 3
         assert best["outputs"][0]["score"] >= best["outputs"][2]["score"]
+
+
+def test_the_source_of_texts_is_shown_and_trained(folder: pathlib.Path) -> None:
+    shown = mtfrun_here("data", "show", f"--gin_file={folder / 'sums.gin'}")
+    assert shown.returncode == 0, shown.stderr.decode()
+    assert b"Sums: " in shown.stdout and b" + " in shown.stdout
+    sizes = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.D_FF=16", "--gin.BATCH_SIZE=2"]
+    run = _trained(folder, "sums.gin", *sizes, "--gin.TRAIN_STEPS=2")
+    assert (run / "checkpoints/ckpt-2.json").exists()
 
 
 def test_the_inference_makes_the_records(run: pathlib.Path) -> None:

@@ -44,6 +44,7 @@ MODELS: dict[str, Callable[[mtf.Mesh], Model]] = {
     "bigram": Bigram,
     # Adafactor updates its projections of one shape together, and stores factors of {heads, d_kv}.
     "transformer": functools.partial(small_model, tied_softmax=False),
+    "tied transformer": small_model,
     "transformer in a loop": functools.partial(small_model, scan_blocks=1),
 }
 
