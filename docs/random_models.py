@@ -16,8 +16,8 @@ Imported, they learn to spell numbers:
     mtfrun export --model_dir=/tmp/byt5_tuned --to=/tmp/byt5_out --format=huggingface
 
     mtfrun import --from=/tmp/llama --model_dir=/tmp/llama_run
-    mtfrun train --gin_file=/tmp/llama_run/config.gin "${FLAGS[@]}" --gin_file=data/delimited_pairs.gin \
-        --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=32 --model_dir=/tmp/llama_tuned
+    mtfrun train --gin_file=/tmp/llama_run/config.gin "${FLAGS[@]}" \
+        --gin_file=data/delimited_pairs.gin --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=32 --model_dir=/tmp/llama_tuned
     mtfrun export --model_dir=/tmp/llama_tuned --to=/tmp/llama_out --format=huggingface
 
 The encoder-decoder spells all of 512 held-out numbers without any mistake after 500 of these steps,
