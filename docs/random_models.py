@@ -17,7 +17,8 @@ Imported, they learn to spell numbers:
 
     mtfrun import --from=/tmp/llama --model_dir=/tmp/llama_run
     mtfrun train --gin_file=/tmp/llama_run/config.gin "${FLAGS[@]}" \
-        --gin_file=data/delimited_pairs.gin --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=32 --model_dir=/tmp/llama_tuned
+        --gin_file=data/delimited_pairs.gin --gin.TRAIN_STEPS=1500 --gin.BATCH_SIZE=32 \
+        --model_dir=/tmp/llama_tuned
     mtfrun export --model_dir=/tmp/llama_tuned --to=/tmp/llama_out --format=huggingface
 
 The encoder-decoder spells all of 512 held-out numbers without any mistake after 500 of these steps,
