@@ -212,7 +212,7 @@ def test_a_signal_ends_every_phase(
     [
         pytest.param("compiling", "TERM", marks=pytest.mark.slow),
         pytest.param("a long visit", "INT INT", marks=pytest.mark.slow),
-        ("saving", "HUP"),
+        pytest.param("saving", "HUP", marks=pytest.mark.slow),
         ("building data", "INT"),
         ("building a vocabulary", "TERM"),
     ],

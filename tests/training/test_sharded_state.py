@@ -113,7 +113,7 @@ SETTINGS = [
     (ALL, "slots:data", True),
     (Setting(average_decay=0.9), "weights:data", True),
     (Setting(microbatches=2, mesh_shape="data:8,model:1"), "weights:data", True),
-    (Setting("adafactor", "transformer"), "slots:data", False),
+    (Setting("adafactor", "transformer"), "slots:data", True),
     (Setting("adafactor", "transformer", microbatches=2), "weights:data", True),
     (Setting("adafactor", "transformer in a loop"), "weights:data", True),
     (Setting("adam", "transformer in a loop", average_decay=0.9), "slots:data", True),
