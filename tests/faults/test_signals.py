@@ -98,6 +98,10 @@ PHASES = {
         ["vocab", "train", *_MODEL, *_TEXT, "--size=4000", "--output=OUTPUT"],
         text="large.txt",
     ),
+    "sweep": Phase(
+        "mtfrun.cli.sweep.display:Display.advanced",
+        ["sweep", *_TRAIN[1:], *_LONG, *_RARELY, "--gin.LEARNING_RATE=0.1,0.2"],
+    ),
 }
 
 
@@ -171,8 +175,9 @@ def _check_signals(
     assert "Traceback" not in command.stderr
     assert secs <= limit * allowed, f"{secs:.1f} s, {allowed:.1f} times slower than alone"
     assert list((directory / "output").iterdir()) == []
-    if len(numbers) == 1 and (directory / "run" / "checkpoints").exists():
-        assert leftovers(directory / "run") == []
+    if len(numbers) == 1:
+        for checkpoints in (directory / "run").rglob("checkpoints"):
+            assert leftovers(checkpoints.parent) == []
 
 
 def _signalled(command: ForkedCommand, numbers: Sequence[int]) -> float:
