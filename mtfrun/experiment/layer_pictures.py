@@ -37,8 +37,8 @@ class LayerPictures(Measurement):
     Attributes:
       num_tokens: of the beginning of the text; 0 for no pictures.
       batch_size: rows of that batch.
-      num_attending: how many of these tokens a map of attention has; that of an encoder, whose
-        tokens attend to later ones too, is a part of the whole.
+      num_attending: how many of these tokens a map of attention has, 0 for no maps; that of an
+        encoder, whose tokens attend to later ones too, is a part of the whole.
       num_heads: heads of every layer whose attention is drawn.
       layers: numbers of the layers, negative ones from the end.
     """
@@ -50,10 +50,11 @@ class LayerPictures(Measurement):
     layers: Sequence[int] = (0, -1)
 
     def __post_init__(self) -> None:
-        for name in ("num_tokens", "num_attending", "num_heads"):
+        for name in ("num_tokens", "num_attending"):
             if getattr(self, name) < 0:
                 raise InputError(f"LayerPictures.{name}={getattr(self, name)} must be at least 0")
         check_count("LayerPictures.batch_size", self.batch_size)
+        check_count("LayerPictures.num_heads", self.num_heads)
         if self.num_tokens:
             remedy = "set LayerPictures.num_tokens to 0"
             required(self.experiment.data, TextData, "LayerPictures", remedy)
@@ -102,7 +103,7 @@ class LayerPictures(Measurement):
     def _attention(self, recorded: Any) -> dict[str, np.ndarray]:
         """Returns pictures of attention by tag; `recorded` is a `Recorded` of arrays."""
         images: dict[str, np.ndarray] = {}
-        if not (self.num_attending and self.num_heads):
+        if not self.num_attending:
             return images
         for tag, weights in (
             ("attention", recorded.self_attention),

@@ -3,60 +3,225 @@
 The small language model (gin/models/lm_small.gin, batches of 8 x 128 bytes) is trained by the loop
 without any of its parts, with one of them, and with all: a checkpoint every 100 steps, a point of
 the curves in TensorBoard every 50, the check for numbers that are not finite, and the progress line
-every 50. Subjects run in alternation; a JSON line says by how much each is slower than the bare
-loop, as a share of the step, in time and in CPU time.
+every 50. One process trains, and has other parts after every so many steps, so that all subjects
+have the same program and the same memory; their order changes from round to round.
+
+A JSON line per subject says by how much it is slower than the bare loop, as a share of the step, in
+time and in CPU time; and, since steps differ by some percent, also directly which share of the time
+passes in the functions of its parts, and which share of the processors' time in the thread that
+writes a checkpoint beside the next steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import pathlib
+import queue
+import random
 import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
-from tests.bench.alternate import Result, Subject, alternate
-from tests.bench.loop_worker import PARTS
+from mtfrun import training
+from mtfrun.api.run_training import TrainChoices, prepared, run_training
+from mtfrun.cli.flags import parse_flags
+from mtfrun.cli.gin_settings import settings_of
+from mtfrun.rundir import RunDirectory, Summaries
+from mtfrun.rundir.save import Save
+from mtfrun.training import loop
+from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.progress import Progress
+from mtfrun.training.saving import Saving
 
 BARE, ALL = "bare loop", "all"
 # Of the time of a step, for all parts together.
 GOAL = 0.02
 
+# Parts of the loop, and what they consist of.
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "checkpoints": [(Saving, "__call__")],
+    "summaries": [(loop, "write_metrics"), (Summaries, "text"), (Summaries, "flush")],
+    "finite check": [(FiniteGuard, "check_steps"), (FiniteGuard, "check_variables")],
+    "progress line": [(Progress, "line"), (Progress, "advance"), (Progress, "note")],
+}
+_FUNCTIONS = {
+    (owner, name): getattr(owner, name) for places in PARTS.values() for owner, name in places
+}
+SUBJECTS: dict[str, Collection[str]] = {BARE: (), **{part: (part,) for part in PARTS}, ALL: PARTS}
+_WORDS = 5000
+_TINY = [f"--gin.{name}=16" for name in ("D_MODEL", "D_FF", "D_KV")]
+
 
 def main() -> None:
     """Runs the comparison and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench loop", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=100, help="steps between two checkpoints")
     parser.add_argument("--tiny", action="store_true", help="a model of milliseconds, as a try")
     options = parser.parse_args()
-    common = [f"--steps={options.steps}", *(["--tiny"] if options.tiny else [])]
-    module = "tests.bench.loop_worker"
-    subjects = [
-        Subject(BARE, module, common),
-        *(Subject(part, module, [*common, f"--with={part}"]) for part in PARTS),
-        Subject(ALL, module, [*common, *(f"--with={part}" for part in PARTS)]),
-    ]
-    # A subject's step is one request of the worker: as many steps of training.
-    results = alternate(subjects, rounds=options.rounds, steps=1)
-    for name, result in results.items():
+    wall: dict[str, list[float]] = {name: [] for name in SUBJECTS}
+    cpu: dict[str, list[float]] = {name: [] for name in SUBJECTS}
+    inside: dict[str, list[float]] = {name: [] for name in SUBJECTS}
+    beside: dict[str, list[float]] = {name: [] for name in SUBJECTS}
+    parts, saves = Stopwatch(time.perf_counter), Stopwatch(time.thread_time)
+    setattr(Save, "_run", saves.timed(Save._run))  # noqa: B010 - mypy refuses an assignment
+    # The end of an asynchronous save belongs to the steps after it: checkpoints are in the middle.
+    half = _start(options.steps // 2, tiny=options.tiny)
+    half.next()
+    order = list(SUBJECTS)
+    for number in range(options.rounds + 1):
+        random.Random(number).shuffle(order)
+        for name in order:
+            _use(SUBJECTS[name], parts)
+            begin, cpu_begin = time.perf_counter(), time.process_time()
+            parts.secs = saves.secs = 0.0
+            half.next()
+            half.next()
+            if number:  # the first round is a warm-up
+                wall[name].append(time.perf_counter() - begin)
+                cpu[name].append(time.process_time() - cpu_begin)
+                inside[name].append(parts.secs / wall[name][-1])
+                beside[name].append(saves.secs / cpu[name][-1])
+    for name in SUBJECTS:
         line = {
             "bench": "loop",
             "config": "tiny" if options.tiny else "small",
             "who": name,
             "metric": "ms of a step",
-            "median": round(statistics.median(result["times_ms"]) / options.steps, 3),
-            "runs": len(result["times_ms"]),
-            "share": _share(result, results[BARE], "times_ms"),
-            "cpu_share": _share(result, results[BARE], "cpu_ms"),
+            "median": round(1e3 * statistics.median(wall[name]) / options.steps, 3),
+            "runs": len(wall[name]),
+            "share": _share(wall[name], wall[BARE]),
+            "cpu_share": _share(cpu[name], cpu[BARE]),
+            "share_in_parts": round(statistics.median(inside[name]), 5),
+            "cpu_share_beside": round(statistics.median(beside[name]), 5),
         }
         if name == ALL:
             line["goal"] = GOAL
         print(json.dumps(line), flush=True)
 
 
-def _share(result: Result, bare: Result, times: str) -> float:
+def _share(times: list[float], bare: list[float]) -> float:
     """Returns the median over rounds of by how much a subject exceeds the bare loop."""
-    pairs = zip(result[times], bare[times], strict=True)
+    pairs = zip(times, bare, strict=True)
     return round(statistics.median(subject / reference - 1 for subject, reference in pairs), 4)
+
+
+class Stopwatch:
+    """The time that a thread has spent in some functions, of which one may call another.
+
+    Args:
+      clock: returns seconds.
+
+    Attributes:
+      secs: so far.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.secs = 0.0
+        self._clock = clock
+        self._is_running = False
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the function, with its time added to `secs`."""
+
+        @functools.wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if self._is_running:
+                return function(*arguments, **options)
+            self._is_running, start = True, self._clock()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.secs += self._clock() - start
+                self._is_running = False
+
+        return timed
+
+
+class Gate(training.Action):
+    """Stops the loop after every so many steps, until it is told to go on.
+
+    Args:
+      every_steps: how many.
+    """
+
+    def __init__(self, every_steps: int):
+        self.every_steps = every_steps
+        self._arrived: queue.Queue[None] = queue.Queue()
+        self._opened: queue.Queue[None] = queue.Queue()
+        self._is_closed = False
+
+    def __call__(self, context: training.ActionContext) -> None:
+        """Waits until the next request."""
+        self._arrived.put(None)
+        self._opened.get()
+
+    def next(self) -> None:
+        """Returns after the next steps; between two calls the loop waits."""
+        if self._is_closed:
+            self._opened.put(None)
+        self._is_closed = True
+        self._arrived.get()
+
+
+def _start(every_steps: int, *, tiny: bool) -> Gate:
+    """Starts the loop in a thread, and returns what stops it every so many steps."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="mtfrun-loop-"))
+    gate = Gate(every_steps)
+    command = [
+        "train",
+        *("--gin_file=defaults.gin", "--gin_file=models/lm_small.gin"),
+        "--gin_file=data/text_files.gin",
+        f"--gin.TEXT_FILES={_texts(directory)}",
+        *("--gin.BATCH_SIZE=8", "--gin.SEQUENCE_LENGTH=128", "--gin.TRAIN_STEPS=1000000"),
+        f"--gin.CHECKPOINT_EVERY={2 * every_steps}",
+        *("--gin.CheckpointOptions.every_secs=None", "--gin.EVAL_EVERY=None"),
+        *("--gin.LOG_EVERY=50", *(_TINY if tiny else [])),
+        f"--model_dir={directory / 'run'}",
+    ]
+    preparation = prepared(settings_of(parse_flags(command)))
+    # After the parts, so that a request ends with them.
+    preparation.training._actions = [gate]
+
+    def train() -> None:
+        run_training(preparation, RunDirectory(directory / "run"), command, TrainChoices())
+
+    threading.Thread(target=train, daemon=True).start()
+    return gate
+
+
+def _use(parts: Collection[str], stopwatch: Stopwatch) -> None:
+    """Gives the loop these parts, and no others."""
+    for part, places in PARTS.items():
+        for owner, name in places:
+            function = stopwatch.timed(_FUNCTIONS[owner, name]) if part in parts else _nothing
+            setattr(owner, name, function)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Takes the place of a part that a subject is without."""
+
+
+def _texts(directory: pathlib.Path) -> dict[str, str]:
+    """Writes random words and returns the files by split."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(_WORDS)]
+    texts = {}
+    for split in ("train", "validation"):
+        path = directory / f"{split}.txt"
+        path.write_text("\n".join(_lines(words, rng)))
+        texts[split] = str(path)
+    return texts
+
+
+def _lines(words: list[str], rng: random.Random) -> Iterator[str]:
+    for _ in range(_WORDS):
+        yield " ".join(rng.choices(words, k=12))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class Command(NamedTuple):
       imports_tensorflow: whether its modules do, which takes seconds.
       is_configured: whether gin files and their flags are for this command itself; if not they are
         not in its help text.
+      is_of_run: whether it is about one run; if not --model_dir is not in its help text.
       takes_words: whether words that are no flags follow it; they become `flags.words`.
     """
 
@@ -35,6 +36,7 @@ class Command(NamedTuple):
     function: str
     imports_tensorflow: bool = True
     is_configured: bool = True
+    is_of_run: bool = True
     takes_words: bool = False
 
     def load(self) -> Function:

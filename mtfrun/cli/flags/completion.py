@@ -36,4 +36,5 @@ COMPLETION = Command(
     "mtfrun.cli.completion:completion",
     imports_tensorflow=False,
     is_configured=False,
+    is_of_run=False,
 )

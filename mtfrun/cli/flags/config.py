@@ -111,6 +111,7 @@ CONFIG = (
         f"{_MODULE}.presets:list_presets",
         imports_tensorflow=False,
         is_configured=False,
+        is_of_run=False,
         takes_words=True,
     ),
     Command("config show", _SHOW, _add_json, _check_show, f"{_MODULE}.show:show", takes_words=True),
@@ -122,6 +123,7 @@ CONFIG = (
         _check_explain,
         f"{_MODULE}.explain:explain",
         is_configured=False,
+        is_of_run=False,
         takes_words=True,
     ),
 )

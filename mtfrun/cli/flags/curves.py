@@ -13,15 +13,13 @@ Prints the curves of a run as a table: training's numbers, and those of its eval
   mtfrun curves --model_dir=/tmp/run
   mtfrun curves --model_dir=/tmp/run --rows=40
 
---model_dir is the directory of the run. A row is a step of an evaluation or of a line of progress;
-of more than --rows of these some are chosen, evenly, the first and the last among them.
+A row is a step of an evaluation or of a line of progress; of more than --rows of these some are
+chosen, evenly, the first and the last among them.
 
 TensorBoard draws the same numbers, and more: tensorboard --logdir /tmp/run"""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    # The flags that all commands have are not in the help of one that reads no configuration.
-    parser.usage = "%(prog)s [-h] --model_dir DIR [--rows N] [--debug]"
     parser.add_argument(
         "--rows", type=int, default=12, help="at most so many steps (default: 12)", metavar="N"
     )

@@ -94,4 +94,5 @@ LAUNCH = Command(
     "mtfrun.cli.launch.command:launch",
     imports_tensorflow=False,
     is_configured=False,
+    is_of_run=False,
 )

@@ -241,7 +241,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
             allow_abbrev=False,
         )
         command.add_flags(parser)
-        add_shared_flags(parser, is_configured=command.is_configured)
+        add_shared_flags(parser, is_configured=command.is_configured, is_of_run=command.is_of_run)
         commands[command.name] = parser
     return root, commands
 

@@ -50,4 +50,5 @@ RUNS = Command(
     "mtfrun.cli.runs.command:runs",
     imports_tensorflow=False,
     is_configured=False,
+    is_of_run=False,
 )

@@ -27,14 +27,20 @@ configuration:
 """
 
 
-def add_shared_flags(parser: argparse.ArgumentParser, *, is_configured: bool = True) -> None:
-    """Adds the flags that every command has, to its help text too if it `is_configured`."""
+def add_shared_flags(
+    parser: argparse.ArgumentParser, *, is_configured: bool = True, is_of_run: bool = True
+) -> None:
+    """Adds the flags that every command has; see `Command` for those that its help text shows."""
+    parser.add_argument(
+        "--model_dir",
+        help="the directory of the run" if is_of_run else argparse.SUPPRESS,
+        metavar="DIR",
+    )
 
     def add(*names: str, **options: Any) -> None:
         hidden = {} if is_configured else {"help": argparse.SUPPRESS}
         parser.add_argument(*names, **{**options, **hidden})
 
-    add("--model_dir", help="the directory of the run", metavar="DIR")
     add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
     add(
         *("--gin_param", "--gin_bindings"),
