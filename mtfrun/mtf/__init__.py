@@ -22,7 +22,6 @@ from mtfrun.mtf.module import Module, assign_paths, initialize
 from mtfrun.mtf.ops.barrier import computed_after, optimization_barrier
 from mtfrun.mtf.ops.binary import (
     add,
-    add_n,
     divide,
     equal,
     floordiv,
@@ -104,6 +103,7 @@ from mtfrun.mtf.ops.indexing.write_position import write_position
 from mtfrun.mtf.ops.joining import concat, pad, reduce_first, slice, split, stack, unstack
 from mtfrun.mtf.ops.normalization import batch_normalize
 from mtfrun.mtf.ops.reductions import (
+    add_n,
     binary_reduction_fn,
     cumsum,
     l2_loss,

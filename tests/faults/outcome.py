@@ -34,6 +34,21 @@ class Outcome:
     variables: dict[str, str]
     checkpoints: tuple[str, ...]
 
+    def differences(self, other: Outcome) -> list[str]:
+        """Returns a line for every value that is not the same in another outcome."""
+        values, others = self._values(), other._values()
+        return [
+            f"{name}: {values.get(name)}, not {others.get(name)}"
+            for name in sorted({*values, *others})
+            if values.get(name) != others.get(name)
+        ]
+
+    def _values(self) -> dict[str, object]:
+        """Returns all values by name."""
+        curves = {f"{tag} of step {step}": value for (tag, step), value in self.curves.items()}
+        files = dict.fromkeys(self.checkpoints, "there")
+        return {"step": self.step, "loss": self.loss, **curves, **self.variables, **files}
+
 
 def outcome(model_dir: pathlib.Path, *, with_curves: bool = True) -> Outcome:
     """Returns the outcome of a run, whose files are compared with their hashes.

@@ -81,7 +81,7 @@ def _check_kill(
 ) -> None:
     """Raises unless a killed run ends with the numbers and files of an undisturbed one."""
     model_dir = _kill(run, number, directory, record)
-    assert outcome(model_dir) == undisturbed(run)
+    assert outcome(model_dir).differences(undisturbed(run)) == []
     assert leftovers(model_dir) == []
 
 
@@ -145,4 +145,4 @@ def test_a_run_killed_in_an_evaluation_evaluates_again(
         process.send(signal.SIGKILL)
         process.wait()
     finished(command, tmp_path / "resumed")
-    assert outcome(tmp_path / "run") == undisturbed(run)
+    assert outcome(tmp_path / "run").differences(undisturbed(run)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtfrun import mtf, optim
 from tests.layouts import ONE_DEVICE, assert_close
@@ -58,3 +59,17 @@ def test_the_norm_shows_a_gradient_that_is_not_finite(bad: float) -> None:
 def test_a_norm_of_zero_is_rejected() -> None:
     with pytest.raises(ValueError, match="max_norm is 0; it must be positive"):
         optim.clip_by_global_norm({}, 0)
+
+
+def test_the_squares_are_added_in_one_order() -> None:
+    """TensorFlow makes an AddN of a chain of sums, whose order differs from run to run."""
+    mesh = mtf.Mesh()
+
+    def norm(x: tf.Tensor) -> tf.Tensor:
+        tensor = mtf.Tensor(mesh, x, mtf.convert_to_shape("d_ff:4"))
+        return optim.global_norm({str(i): tensor * float(i) for i in range(5)}).value
+
+    program = tf.function(norm, autograph=False).get_concrete_function(tf.TensorSpec([4]))
+    kinds = [operation.type for operation in program.graph.get_operations()]
+    assert kinds.count("L2Loss") == 5 and kinds.count("Sum") == 1
+    assert not {"Add", "AddV2", "AddN"} & set(kinds)

@@ -6,12 +6,10 @@ default the shape of the operand that contains the other's dimensions, else thei
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from mtfrun.errors import InputError
 from mtfrun.mtf.broadcasting import combine, union
 from mtfrun.mtf.ops.lift import binary
 from mtfrun.mtf.porting import named
@@ -128,13 +126,6 @@ def logical_and(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None =
 def logical_or(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
     """Returns x1 or x2, bool."""
     return binary(tf.logical_or, x1, x2, output_shape)
-
-
-def add_n(xs: Sequence[TensorLike]) -> Tensor:
-    """Returns the sum of one or more tensors, broadcast by name."""
-    if not xs:
-        raise InputError("add_n needs at least one tensor")
-    return functools.reduce(add, xs[1:], as_tensor(xs[0]))
 
 
 def where(

@@ -6,7 +6,8 @@ The simple reductions take either `output_shape` (the dimensions of the result, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -15,6 +16,7 @@ from mtfrun.mtf.compiler import is_traced_for_xla
 from mtfrun.mtf.dimension import DimensionLike, convert_to_dimension
 from mtfrun.mtf.ops.binary import add, maximum, minimum
 from mtfrun.mtf.ops.elementwise import exp, log, stop_gradient
+from mtfrun.mtf.ops.joining import stack
 from mtfrun.mtf.ops.lift import along, gathered_along, laid_out_from_gathered, reduction
 from mtfrun.mtf.porting import named
 from mtfrun.mtf.shape import Shape, ShapeLike
@@ -33,6 +35,19 @@ def reduce_sum(
 ) -> Tensor:
     """Returns the sum."""
     return reduction(tf.reduce_sum, x, output_shape, reduced_dim)
+
+
+def add_n(xs: Sequence[TensorLike]) -> Tensor:
+    """Returns the sum of one or more tensors, broadcast by name."""
+    if not xs:
+        raise InputError("add_n needs at least one tensor")
+    tensors = [as_tensor(x) for x in xs]
+    if len(tensors) > 2 and all(not x.shape and x.dtype == tensors[0].dtype for x in tensors):
+        # TensorFlow makes an AddN of a chain of sums, which begins with an operand whose memory
+        # nothing else holds at that moment: numbers of other devices come when they come, so that
+        # the last bit would differ from run to run.
+        return reduce_sum(stack(tensors, "summands"))
+    return functools.reduce(add, tensors[1:], tensors[0])
 
 
 def l2_loss(x: TensorLike) -> Tensor:
