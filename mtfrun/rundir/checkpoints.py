@@ -160,7 +160,7 @@ class Checkpoints:
           variables: raw tf.Variables or DVariables by path.
           metadata: JSON values for the manifest: position in the data, mesh, layout, versions.
         """
-        delete = functools.partial(delete_old, self._directory, step, self._max_to_keep)
+        delete = functools.partial(self.delete_old, step)
         return Save(self._directory, step, variables, metadata or {}, after=delete)
 
     def restore(
@@ -308,6 +308,14 @@ class Checkpoints:
             f" --gin.INIT_CHECKPOINT=\"'{self._directory}/{prefix}'\", or begin again with"
             " --restart, which keeps the old files in another directory"
         )
+
+    def delete_old(self, step: int) -> None:
+        """Deletes what the save of a step would have deleted, had it not been killed before.
+
+        Args:
+          step: the newest one, which is known to be good.
+        """
+        delete_old(self._directory, step, self._max_to_keep)
 
     def require(self) -> None:
         """Raises RunDirError unless there is a checkpoint; only names are read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -101,7 +102,8 @@ class Saving(Action):
         """Restores the newest good checkpoint and returns its step; None if there is none."""
         processes.note_saved(0)
         processes.by_first(self._checkpoints.clean)
-        if processes.by_first(self._checkpoints.latest) is None:
+        newest = processes.by_first(self._checkpoints.latest)
+        if newest is None:
             return None
         storage = self._state.storage()
         manifest = self._checkpoints.restore(None, storage, check=self._metadata.check)
@@ -122,6 +124,8 @@ class Saving(Action):
         self._state.seed = int(manifest.metadata.get("seed", self._state.seed))
         self._saved_step = manifest.step
         processes.note_saved(manifest.step)
+        if manifest.step == newest:  # not a damaged one
+            processes.by_first(functools.partial(self._checkpoints.delete_old, newest))
         return manifest.step
 
     def __call__(self, context: ActionContext) -> None:
