@@ -134,7 +134,12 @@ def _assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "mesh_shape, scan_blocks",
-    [(ONE_DEVICE, 2), ("data:2,model:2", 2), (ONE_DEVICE, 1), (ONE_DEVICE, 4)],
+    [
+        (ONE_DEVICE, 2),
+        ("data:2,model:2", 2),
+        pytest.param(ONE_DEVICE, 1, marks=pytest.mark.slow),
+        pytest.param(ONE_DEVICE, 4, marks=pytest.mark.slow),
+    ],
 )
 def test_a_loop_changes_neither_gradients_nor_noise_nor_what_layers_collect(
     mesh_shape: str, scan_blocks: int
