@@ -66,8 +66,10 @@ class TrainedWith:
             return []  # the restoration says what does not fit, and why
         checkpoint = f"ckpt-{manifest.step}"
         notes = []
-        versions = list(changes(manifest.metadata.get(_VERSIONS, {}), dict(self.versions)))
-        if versions:
+        # An imported checkpoint has none.
+        saved_versions = manifest.metadata.get(_VERSIONS)
+        versions = list(changes(saved_versions or {}, dict(self.versions)))
+        if saved_versions and versions:
             listed = _listed(versions, most=len(versions))
             notes.append(f"the versions have changed since {checkpoint}: {listed}")
         saved = manifest.metadata.get(_CONFIGURATION)

@@ -124,7 +124,10 @@ class WarmStart:
             sizes = {(vocabulary_sizes or {}).get(path) for path in report.misshaped}
             what = "configuration"
             if not (report.missing or report.unused or None in sizes):
-                what = f"vocabulary (the present one has {', '.join(map(str, sizes))} ids)"
+                what = (
+                    f"vocabulary (the present one has {', '.join(map(str, sizes))} ids, with the "
+                    "EXTRA_IDS of data/sentencepiece.gin)"
+                )
             raise MisfitError(
                 self.path,
                 problems,

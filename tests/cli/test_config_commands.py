@@ -162,11 +162,23 @@ def test_explain_a_class_a_function_or_a_parameter(
         ("TRAIN_STEP", "did you mean 'TRAIN_STEPS'?"),
         ("Adafctor", "did you mean 'Adafactor'?"),
         ("TrainOptions.clipnorm", "did you mean 'clip_norm'?"),
-        ("runs/quickstart.gin", "mtfrun config show --gin_file=runs/quickstart.gin"),
     ],
 )
 def test_explain_names_what_is_near(name: str, hint: str) -> None:
     assert hint in error_line(mtfrun_here("config", "explain", name))
+
+
+def test_explain_prints_the_header_of_a_gin_file_of_the_package(tmp_path: pathlib.Path) -> None:
+    (file,) = _json("explain", "models/moe_1d_tiny.gin")
+    assert file["kind"] == "gin file"
+    lines = file["text"].splitlines()
+    assert lines[0].startswith("A language model with 8 experts")
+    assert "Cost: about that of lm_tiny a token, with 5 MB of parameters" in lines
+    assert "NUM_EXPERTS: experts a mixture" in lines
+    own = tmp_path / "my.gin"
+    own.write_text("X = 1")
+    line = error_line(mtfrun_here("config", "explain", str(own)))
+    assert f"mtfrun config show --gin_file={own}" in line
 
 
 def test_what_show_prints_is_what_training_uses(tmp_path: pathlib.Path) -> None:

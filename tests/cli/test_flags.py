@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import subprocess
 import sys
 
@@ -68,7 +69,7 @@ def test_search_paths_are_split() -> None:
         ([], "no command; there are train, eval, decode"),
         (["trian"], "no command 'trian', did you mean 'train'?"),
         ([*RUN, "--modle_dir=x"], "no flag --modle_dir, did you mean '--model_dir'?"),
-        (["train"], "train needs a configuration"),
+        (["train"], "train needs a configuration: --gin_file=runs/quickstart.gin"),
         (["train", "--gin_file=a.gin"], "train needs a directory for the run"),
         (["eval"], "eval needs the directory of a run"),
         (
@@ -91,6 +92,12 @@ def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> 
     with pytest.raises(UsageError) as caught:
         parse_flags(arguments)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_to_go_on_is_told_its_own_configuration(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.gin").touch()
+    with pytest.raises(UsageError, match=rf"--gin_file={tmp_path}/config\.gin"):
+        parse_flags(["train", f"--model_dir={tmp_path}"])
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["decode"], ["launch"]])

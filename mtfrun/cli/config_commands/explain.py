@@ -14,7 +14,7 @@ from mtfrun.cli.config_commands.text import narrowed, wrapped
 from mtfrun.cli.errors import UsageError
 from mtfrun.configuration.docstrings import parameter_docs, summary
 from mtfrun.configuration.files import shipped_gin_files
-from mtfrun.configuration.headers import shipped_headers
+from mtfrun.configuration.headers import GinHeader, shipped_headers
 from mtfrun.configuration.settings_in_use import default_text, published_names, signature_of
 from mtfrun.configuration.statements import MACRO, Binding, Statements
 from mtfrun.errors import did_you_mean
@@ -25,8 +25,8 @@ class Explanation(NamedTuple):
 
     Attributes:
       name: as gin files write it.
-      kind: "macro", "class", "function" or "parameter".
-      text: the docstring, or the meaning of a macro.
+      kind: "macro", "class", "function", "parameter" or "gin file".
+      text: the docstring, the meaning of a macro, or the header of a gin file.
       parameters: the default and the meaning of each parameter of a class or function.
       default: of a parameter, as Python writes it; None if there is none.
       set_by: the lines of the package that set it, "place: value".
@@ -60,6 +60,9 @@ def explained(name: str) -> list[Explanation]:
     Raises:
       UsageError: nothing has the name.
     """
+    header = shipped_headers().get(name)
+    if header is not None:
+        return [_gin_file(header)]
     bindings = _shipped_bindings()
     targets = _published()
     macros = {binding.scope for binding in bindings if binding.selector == MACRO}
@@ -139,6 +142,18 @@ def _meaning(name: str, names: Sequence[str], text: str) -> str:
     """Returns what the header of a file says of one of several macros, their meanings in order."""
     parts = text.split(", ")
     return parts[names.index(name)] if len(parts) == len(names) else text
+
+
+def _gin_file(header: GinHeader) -> Explanation:
+    fields = {"Paper": header.paper, "Cost": header.cost, "Result": header.result}
+    lines = [
+        header.description,
+        *(f"{title}: {text}" for title, text in fields.items() if text),
+        *["Commonly overridden:"] * bool(header.overridden),
+        *(f"{names}: {meaning}" for names, meaning in header.overridden.items()),
+        *(["Command:", header.command] if header.command else []),
+    ]
+    return Explanation(header.name, "gin file", "\n".join(lines))
 
 
 def _target(name: str, target: Any, bindings: Sequence[Binding]) -> Explanation:

@@ -7,7 +7,7 @@ import argparse
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command, command_word
 from mtfrun.cli.flags.other_programs import word_answer
-from mtfrun.configuration.files import find_gin_file
+from mtfrun.configuration.files import find_gin_file, shipped_gin_files
 
 _CONFIG = """\
 Looks at configurations. Nothing is built, no data are read, no device is used.
@@ -51,14 +51,16 @@ Shows the settings in which two configurations differ: gin files, or run directo
 --gin_file and --gin.NAME=VALUE belong to both: files before A and B, values after them."""
 
 _EXPLAIN = """\
-Explains a macro, a class, a function, or a parameter.
+Explains a macro, a class, a function, a parameter, or a gin file of the package.
 
   mtfrun config explain TRAIN_STEPS
   mtfrun config explain optim.Adafactor
   mtfrun config explain TrainOptions.clip_norm
   mtfrun config explain max_to_keep
+  mtfrun config explain models/moe_1d_tiny.gin
 
-It prints the whole docstring, the defaults, and where the files of the package set it."""
+It prints the whole docstring, the defaults, and where the files of the package set it; of a gin
+file its header: what it is and costs, what was measured, what is commonly overridden."""
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +98,7 @@ def _check_explain(flags: argparse.Namespace) -> None:
             "mtfrun config explain TRAIN_STEPS"
         )
     (word,) = flags.words
-    if find_gin_file(word) is not None:
+    if word not in shipped_gin_files() and find_gin_file(word) is not None:
         raise UsageError(f"{word} is a gin file: write mtfrun config show --gin_file={word}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import pathlib
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
@@ -72,7 +73,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
     if not flags.gin_file:
-        raise UsageError("train needs a configuration: --gin_file=runs/quickstart.gin")
+        own = pathlib.Path(flags.model_dir or "") / "config.gin"
+        name = own if flags.model_dir and own.is_file() else "runs/quickstart.gin"
+        raise UsageError(f"train needs a configuration: --gin_file={name}")
     if flags.dry_run and flags.num_processes > 1:
         raise UsageError("--dry_run describes a run of any mesh in one process: leave others out")
     if flags.max_hours is not None and not 0 < flags.max_hours < math.inf:

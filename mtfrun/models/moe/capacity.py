@@ -81,7 +81,8 @@ class Capacity:
         if slots < 1:
             raise InputError(
                 f"Capacity.{name}={factor} leaves no slot in {num_experts} experts for groups of "
-                f"{group_size} tokens: make the groups larger or set min_expert_capacity"
+                f"{group_size} tokens: set Capacity.min_expert_capacity to 1 or more, or a larger "
+                "factor"
             )
         return slots
 
