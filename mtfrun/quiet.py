@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Drops what is written to standard error inside; prints it if an exception is raised.
+    """Drops what is written to standard error inside; prints it if there is an error.
 
     While it is imported, TensorFlow 2.21 prints six lines about oneDNN and missing GPUs from C++,
     before its log level is read: no variable and no Python logger suppresses them. Later, level 3
@@ -28,7 +28,7 @@ def quiet_import() -> Iterator[None]:
         os.dup2(captured.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # not Ctrl-C
             os.dup2(stderr_copy, 2)
             captured.seek(0)
             with contextlib.suppress(OSError), open(2, "wb", closefd=False) as stderr:

@@ -32,6 +32,7 @@ def recorded(
       command: the command line.
       finished_steps: returns the number of finished steps of the state that is trained.
     """
+    run.clean()
     files = [pathlib.Path(run.config_path), pathlib.Path(run.path, "operative_config.gin")]
     former = {path: path.read_bytes() for path in files if path.is_file()}
     first_step = run.checkpoints().latest() or 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import pathlib
 import re
@@ -123,6 +124,14 @@ def atomic_write(path: str | os.PathLike[str], text: str) -> None:
 def temporary_path(path: pathlib.Path) -> pathlib.Path:
     """Returns a new path beside `path` whose name matches `TEMPORARY`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def remove_temporary_files(path: pathlib.Path) -> None:
+    """Removes what killed processes have left of writing `path`; no other may be writing it."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if TEMPORARY.fullmatch(temporary.name):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def sync_file(path: pathlib.Path) -> None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from mtfrun import processes
-from mtfrun.rundir.atomic import atomic_replace
+from mtfrun.rundir.atomic import atomic_replace, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import Setup, read_record, record_command
 from mtfrun.rundir.regular_files import is_directory
-from mtfrun.rundir.run_record import RunRecord
+from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
 
 if TYPE_CHECKING:
     from mtfrun.rundir.checkpoints import Checkpoints
@@ -134,6 +134,11 @@ class RunDirectory:
     def lock(self) -> AbstractContextManager[None]:
         """Returns the lock that a process holds during training; see `writer_lock`."""
         return writer_lock(self._lock_path)
+
+    def clean(self) -> None:
+        """Removes what a killed training has left of the files that the lock's holder writes."""
+        for name in ("config.gin", "operative_config.gin", *RECORD_FILES):
+            remove_temporary_files(self._path / name)
 
     def is_training(self) -> bool:
         """Returns whether a process holds the lock."""

@@ -54,6 +54,10 @@ class Status:
     time: float = dataclasses.field(default_factory=time.time)
 
 
+RECORD_FILES = ("status.json", "measurements.jsonl")
+"""Names of the files of the record in a run directory."""
+
+
 class Evaluated(NamedTuple):
     """The result of an evaluation during training.
 
@@ -74,8 +78,9 @@ class RunRecord:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Stores the directory; nothing is read or created."""
-        self._status_path = pathlib.Path(directory, "status.json")
-        self._measurements_path = pathlib.Path(directory, "measurements.jsonl")
+        self._status_path, self._measurements_path = (
+            pathlib.Path(directory, name) for name in RECORD_FILES
+        )
         self._has_warned = False
 
     def write_status(self, status: Status) -> None:

@@ -123,3 +123,13 @@ def test_a_pipe_in_the_place_of_the_lock_is_not_waited_for(tmp_path: pathlib.Pat
     assert not run.is_training()
     with pytest.raises(RunDirError, match=r"cannot make \S+/.lock: "), run.lock():
         pass
+
+
+def test_what_a_killed_training_was_writing_is_removed(tmp_path: pathlib.Path) -> None:
+    """Not what somebody else may be writing, or what has another name."""
+    others = {".mine.json.partial", ".decodes.jsonl.0123abcd.partial", "status.json", "notes"}
+    leftovers = {".status.json.0123abcd.partial", ".measurements.jsonl.deadbeef.partial"}
+    for name in others | leftovers:
+        (tmp_path / name).touch()
+    RunDirectory(tmp_path).clean()
+    assert {path.name for path in tmp_path.iterdir()} == others
