@@ -62,4 +62,4 @@ def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:
 
 def test_the_help_names_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["curves", "--help"]) == 0
-    assert "usage: mtfrun curves [-h] --model_dir DIR" in capsys.readouterr().out
+    assert "  --model_dir DIR  the directory of the run" in capsys.readouterr().out
