@@ -66,10 +66,9 @@ class TrainedWith:
             return []  # the restoration says what does not fit, and why
         checkpoint = f"ckpt-{manifest.step}"
         notes = []
-        # An imported checkpoint has none.
-        saved_versions = manifest.metadata.get(_VERSIONS)
-        versions = list(changes(saved_versions or {}, dict(self.versions)))
-        if saved_versions and versions:
+        saved_versions = manifest.metadata.get(_VERSIONS)  # an imported checkpoint has none
+        versions = list(changes(saved_versions, dict(self.versions))) if saved_versions else []
+        if versions:
             listed = _listed(versions, most=len(versions))
             notes.append(f"the versions have changed since {checkpoint}: {listed}")
         saved = manifest.metadata.get(_CONFIGURATION)

@@ -125,8 +125,8 @@ class WarmStart:
             what = "configuration"
             if not (report.missing or report.unused or None in sizes):
                 what = (
-                    f"vocabulary (the present one has {', '.join(map(str, sizes))} ids, with the "
-                    "EXTRA_IDS of data/sentencepiece.gin)"
+                    f"vocabulary (the present one has {', '.join(map(str, sizes))} ids; those of "
+                    "data/sentencepiece.gin include EXTRA_IDS)"
                 )
             raise MisfitError(
                 self.path,
