@@ -20,7 +20,7 @@ from typing import Any
 import gin
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import exported_names
-from mtfrun.configuration.files import shipped_files_with
+from mtfrun.configuration.files import example_flag, shipped_files_with
 from mtfrun.configuration.foreign import PUBLISHING
 from mtfrun.configuration.ranges import range_of
 from mtfrun.configuration.spelling import gin_spelling
@@ -68,6 +68,11 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     for (target, _), binding in last.items():
         if target not in (used if binding.from_flag else once_used):
             raise ConfigError(_unused(binding, target, used))
+        if target in used and any(map(_is_required, binding.references())):
+            raise ConfigError(
+                f"{binding.place}: {binding.name} must be given a value, as in "
+                f"{example_flag(binding.name)}"
+            )
         if target in used and target[1] != MACRO:
             _check_value(binding, target[1], last)
     return used
@@ -112,6 +117,10 @@ def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) ->
                 raise ConfigError(
                     f"{binding.place}: macro {name} has no value{_remedy(name, macros)}"
                 )
+
+
+def _is_required(reference: Reference) -> bool:
+    return reference.selector == MACRO and reference.scopes[-1] == "gin.REQUIRED"
 
 
 def _remedy(name: str, macros: Iterable[str]) -> str:

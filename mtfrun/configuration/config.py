@@ -30,6 +30,9 @@ _EXPERIMENT = "mtfrun.experiment"
 _sources: dict[str, SourceFile] = {}
 gin.config._FILE_READERS.insert(0, (lambda name: _sources[name].open(), _sources.__contains__))
 
+# `check_bindings` looks for values that are missing: only for those that something uses.
+gin.config._FINALIZE_HOOKS.remove(gin.config.find_missing_overrides_hook)
+
 
 class _Bindings:
     """gin's own bindings, which it passes to hooks only.

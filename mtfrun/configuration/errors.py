@@ -190,8 +190,4 @@ _EXPLANATIONS: tuple[tuple[str, Callable[[re.Match[str], _ImportedModules], str]
         r"Ambiguous selector '(.*)', matches (.*?)\.?\"?$",
         lambda match, _: f"{match[1]} could be any of {match[2]}: write more of its name",
     ),
-    (
-        r"^(.*?)(?:/macro\.value)? set to `%gin.REQUIRED` but not subsequently overridden",
-        lambda match, _: f"{match[1]} must be given a value",
-    ),
 )

@@ -52,6 +52,18 @@ def shipped_files_with(macro: str) -> list[str]:
     return [n for n in names if binding.search(Path(SHIPPED, n).read_text("utf-8"))]
 
 
+def example_flag(name: str) -> str:
+    r"""Returns a flag that gives a macro a value, that of a command in the package if there is one.
+
+    Examples:
+      >>> example_flag("TSV_FILES"), example_flag("MY_FILES")
+      ('--gin.TSV_FILES="\'pairs/*.tsv\'"', '--gin.MY_FILES=VALUE')
+    """
+    flag = re.compile(rf'--gin\.{re.escape(name)}=(?:"[^"\n]*"|[^\s"]*\w)')
+    texts = (Path(SHIPPED, file).read_text("utf-8") for file in shipped_gin_files())
+    return next((x[-1] for x in map(flag.findall, texts) if x), f"--gin.{name}=VALUE")
+
+
 def neighbours(name: str) -> list[str]:
     """Returns the paths of what lies in the directory in which a file is missing."""
     try:

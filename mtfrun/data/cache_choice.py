@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,7 @@ class Cached(NamedTuple):
       counts: what it holds, by name: "examples", "tokens", "bytes".
       directory: where it is.
       texts: the ids; None for a cache of something else.
+      files: the paths that it was made of; none where the source is not files.
     """
 
     title: str
@@ -49,3 +50,4 @@ class Cached(NamedTuple):
     counts: Mapping[str, int]
     directory: Path
     texts: TokenCache | None = None
+    files: Sequence[str] = ()

@@ -100,7 +100,8 @@ class TaskData(TextData):
                 "tokens": cache.tokens.size,
                 "bytes": cache.manifest["text_bytes"],
             }
-            yield Cached(task.title, split, counts, cache.directory, cache)
+            files = task.source.paths(split)
+            yield Cached(task.title, split, counts, cache.directory, cache, files)
 
     def densities(self, split: str) -> Mapping[str, Density]:
         """Returns how full the rows of every task are."""

@@ -6,17 +6,19 @@ import pathlib
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun import mtf
-from mtfrun.data import Data
+from mtfrun.configuration.one_line import escaped
+from mtfrun.data import Data, TextData
 from mtfrun.mtf.devices import describe_hardware
 from mtfrun.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from mtfrun.experiment.training import Training
 
-_MOST_TASKS = 3
+_MOST_NAMES = 3
 
 
 def header_of(training: Training, run: RunDirectory) -> dict[str, str]:
@@ -62,10 +64,30 @@ def _model(training: Training) -> str:
 
 
 def _data(data: Data) -> str:
-    tasks = list(data.cached_tasks)
-    more = f" and {len(tasks) - _MOST_TASKS} more" if len(tasks) > _MOST_TASKS else ""
-    of_tasks = f" of {', '.join(tasks[:_MOST_TASKS])}{more}" if tasks else ""
-    return type(data).__name__ + of_tasks
+    """Returns "LanguageModelData of TextFiles: 9 documents, 1,200 bytes, ... in /tmp/a.txt"."""
+    if not data.cached_tasks:
+        return type(data).__name__
+    caches = list(data.caches("train"))
+    counts: dict[str, int] = {}
+    for cached in caches:
+        counts |= {name: counts.get(name, 0) + number for name, number in cached.counts.items()}
+    if isinstance(data, TextData) and data.has_text:
+        counts = {"documents": counts.pop("examples"), **counts}
+    sizes = [
+        f"{number:,} {name.removesuffix('s') if number == 1 else name}"
+        for name, number in counts.items()
+    ]
+    files = list(dict.fromkeys(escaped(path) for cached in caches for path in cached.files))
+    of_files = f" of {len(files):,} files: {_first(files)}" if len(files) > 1 else ""
+    if len(files) == 1:
+        of_files = f" of {files[0]}"
+    return f"{type(data).__name__} of {_first(data.cached_tasks)}: {', '.join(sizes)}{of_files}"
+
+
+def _first(names: Sequence[str]) -> str:
+    """Returns the first names, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def _vocabulary(data: Data) -> dict[str, str]:

@@ -58,12 +58,16 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
         "run": str(trained),
         "devices": f"CPU:0, {len(os.sched_getaffinity(0))} cores",
         "model": "DecoderOnly, 10,832 parameters; Adafactor",
-        "data": "LanguageModelData of TextFiles",
+        "data": header["data"],
         "vocabulary": "ByteVocabulary, 384 ids",
         "batch": "8 rows of 32: 256 tokens a step; 768 tokens in all",
         "curves": header["curves"],
         "start": "going on from step 2 of 3",
     }
+    assert re.fullmatch(
+        r"LanguageModelData of TextFiles: 1 document, 1.,... tokens, 1.,... bytes of /.*/train.txt",
+        header["data"],
+    )
     assert header["curves"].endswith(f"tensorboard --logdir {trained}")
     assert re.fullmatch(r"compiled the training step in \d+ s", lines[len(header) + 1])
     after = [line.split("  ")[0] for line in lines[len(header) :]]

@@ -112,7 +112,8 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.TRAIN_STEPS=%gin.REQUIRED",
-            "configuration: TRAIN_STEPS must be given a value",
+            "--gin.TRAIN_STEPS=%gin.REQUIRED: TRAIN_STEPS must be given a value, as in "
+            "--gin.TRAIN_STEPS=100",
         ),
         (
             "--gin.DROPOUT_RATE=1.5",

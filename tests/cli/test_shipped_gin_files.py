@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,8 +80,15 @@ FILES_OF_PAIRS = [
 ]
 
 
+# Macros of which it is for the user to say what they are: the files of the data.
+REQUIRED = re.compile(r"^(\w+) = %gin\.REQUIRED$", re.MULTILINE)
+
+
 def _build(files: list[str], flags: list[str]) -> Training:
-    bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *flags]).bindings
+    texts = [pathlib.Path(SHIPPED, name).read_text() for name in files]
+    required = [macro for text in texts for macro in REQUIRED.findall(text)]
+    named = [f"--gin.{macro}='/none/*'" for macro in required]
+    bindings = parse_flags(["train", "--dry_run", "--gin_file=x", *named, *flags]).bindings
     config.parse(files, bindings, roots=ROOTS)
     built = build()
     # A run that is trained with it can be read without --gin_allow_imports.

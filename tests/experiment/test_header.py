@@ -6,11 +6,13 @@ import pathlib
 import shlex
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from mtfrun.data import ByteVocabulary, IdVocabulary
+from mtfrun.data.cache_choice import Cached
 from mtfrun.experiment import header
 
 
@@ -19,11 +21,29 @@ def _data(**attributes: Any) -> Any:
     return types.SimpleNamespace(**{**nothing, **attributes})
 
 
-def test_a_mixture_names_its_first_tasks() -> None:
-    tasks = [f"task_{i}" for i in range(5)]
-    assert header._data(_data(cached_tasks=tasks)).endswith("of task_0, task_1, task_2 and 2 more")
-    assert header._data(_data(cached_tasks=tasks[:2])).endswith("of task_0, task_1")
+def _of_tasks(number: int, files: Sequence[str], examples: int) -> Any:
+    """Data of tasks that are made of the same files."""
+    counts = {"examples": examples, "tokens": 300, "bytes": 1000}
+    caches = [
+        Cached(f"task_{i}", "train", counts, pathlib.Path(), files=files) for i in range(number)
+    ]
+    return _data(cached_tasks=[cached.title for cached in caches], caches=lambda _: caches)
+
+
+def test_the_data_are_named_with_their_files_and_sizes() -> None:
+    one, two = _of_tasks(1, ["/a/b.txt"], 1), _of_tasks(2, ["c\n.txt", "d.txt"], 20)
+    assert header._data(one) == (
+        "SimpleNamespace of task_0: 1 example, 300 tokens, 1,000 bytes of /a/b.txt"
+    )
+    assert header._data(two) == (
+        "SimpleNamespace of task_0, task_1: 40 examples, 600 tokens, 2,000 bytes of 2 files: "
+        "c\\n.txt, d.txt"
+    )
     assert header._data(_data()) == "SimpleNamespace"
+
+
+def test_a_mixture_names_its_first_tasks() -> None:
+    assert "of task_0, task_1, task_2 and 2 more: 10 examples" in header._data(_of_tasks(5, [], 2))
 
 
 def test_vocabularies_are_named_once_or_by_feature() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mtfrun.data.sources.streams import LONGEST_PART, parts
@@ -61,6 +61,10 @@ class Source(abc.ABC):
     def title(self) -> str:
         """A short name, for messages and the names of caches."""
         return type(self).__name__
+
+    def paths(self, split: str) -> Sequence[str]:
+        """Returns the files that a split is read from; none for a source that is not files."""
+        return ()
 
     def expected_bytes(self, split: str) -> int | None:
         """Returns about how many bytes of text `split` has, for progress; None if not known."""
