@@ -5,10 +5,9 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
-from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.manifest import Manifest
+from mtfrun.rundir.tensor_index import StoredTensors
 
 
 class CheckpointValues:
@@ -23,18 +22,8 @@ class CheckpointValues:
     """
 
     def __init__(self, directory: pathlib.Path, manifest: Manifest) -> None:
-        self._prefix = str(directory / manifest.prefix)
-        try:
-            self._reader = tf.train.load_checkpoint(self._prefix)
-        # The type of the reader's error depends on the kind of damage.
-        except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
-            raise RunDirError(f"cannot read {self._prefix}: {reason(error)}") from error
+        self._tensors = StoredTensors(str(directory / manifest.prefix))
 
     def __getitem__(self, path: str) -> np.ndarray:
         """Returns the value of a variable of the manifest, such as "model/embedding/table"."""
-        key = f"variables/{path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
-        try:
-            value: np.ndarray = self._reader.get_tensor(key)
-            return value
-        except (tf.errors.OpError, ValueError, RuntimeError, IndexError, OSError) as error:
-            raise RunDirError(f"cannot read {path} of {self._prefix}: {reason(error)}") from error
+        return self._tensors[f"variables/{path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"]

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from mtfrun import mtf, processes
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.manifest import VariableSpec, describe
+from mtfrun.rundir.tensor_index import check_index
 
 # What tf.train.Checkpoint(variables={path: variable}) calls its parts.
 _GRAPH, _ROOT, _VALUE = "_CHECKPOINTABLE_OBJECT_GRAPH", "variables", "VARIABLE_VALUE"
+# What TensorFlow raises for a forged description of objects.
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, DecodeError)
 
 
 class _Tensor(NamedTuple):
@@ -90,12 +94,13 @@ def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None
     Raises:
       RunDirError: they cannot be restored; `what` names them.
     """
+    check_index(prefix)
     try:
         status = tf.train.Checkpoint(**{_ROOT: dict(variables)}).read(prefix)
         status.assert_existing_objects_matched()
         # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
         status.expect_partial()
-    except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
+    except (tf.errors.OpError, AssertionError, OSError, *_DAMAGE) as error:
         raise RunDirError(
             f"cannot restore {what}: {reason(error)}; use the configuration it was saved with"
         ) from error

@@ -9,20 +9,24 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from mtfrun import mtf
 from mtfrun.rundir.checkpoints import Checkpoints
 from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.fit import MisfitError
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources_of
-from mtfrun.rundir.leftovers import list_names, list_steps, lost_manifests
+from mtfrun.rundir.leftovers import list_steps, lost_manifests
 from mtfrun.rundir.manifest import PREFIX
 from mtfrun.rundir.name_map import Names, own_sources, read_names
-from mtfrun.rundir.regular_files import is_directory, is_special
+from mtfrun.rundir.regular_files import is_directory, open_regular
 from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.rundir.tensor_index import StoredTensors
 
 _NAMES = "WarmStart.names"
+# Bytes that are read of the file that names the newest checkpoint.
+_LONGEST_STATE = 1 << 20
 
 _NAMED = 3
 """How many variables of each kind a report names; a wrong model differs in hundreds."""
@@ -164,8 +168,8 @@ class WarmStart:
         vocabulary_sizes: Mapping[str, int],
     ) -> tuple[dict[str, np.ndarray], WarmStartReport]:
         """Returns values by path, and the report."""
-        reader = _reader(prefix)
-        names = list(reader.get_variable_to_shape_map())
+        tensors = StoredTensors(prefix)
+        names = list(tensors.shapes)
         values, matched, missing, misshaped = {}, {}, [], {}
         used = set()
         assert not isinstance(self.names, str)  # they have been read
@@ -180,15 +184,14 @@ class WarmStart:
                 continue
             name, source = match
             used.add(name)
-            stored = _tensor(reader, name, prefix)
-            value = fitted_value(stored, source, variable.shape, vocabulary_sizes.get(path))
+            value = fitted_value(tensors[name], source, variable.shape, vocabulary_sizes.get(path))
             if isinstance(value, str):
                 misshaped[path] = f"{name} is {value}"
                 continue
             values[path] = value
             matched[path] = name
         unused = sorted(n for n in names if n not in used and not is_bookkeeping(n))
-        step = next((int(_tensor(reader, n, prefix)) for n in names if is_step(n)), 0)
+        step = next((tensors.step(n) for n in names if is_step(n)), 0)
         return values, WarmStartReport(
             prefix, step, matched, missing, misshaped, [] if self.variables else unused
         )
@@ -213,7 +216,7 @@ def fitted_value(
         stored += f" for a vocabulary of {vocabulary_size}"
     if source.entry is not None:
         entry = int(source.entry)
-        if not -value.shape[0] <= entry < value.shape[0]:
+        if not value.ndim or not -value.shape[0] <= entry < value.shape[0]:
             return stored
         value = value[entry]
     if source.dims is not None:
@@ -272,49 +275,37 @@ def _checkpoint_with_manifest(path: str) -> tuple[pathlib.Path | None, int | Non
 
 def _prefix(path: str) -> str:
     """Returns the checkpoint of another program that `path` names, or the newest one in it."""
-    prefix = path
-    if is_directory(pathlib.Path(path)):
-        _check_file(pathlib.Path(path, "checkpoint"))
-        newest = tf.train.latest_checkpoint(path)
-        if newest is None:
-            raise RunDirError(
-                f"{path} has no file 'checkpoint' that names the newest one and is no run directory"
-                " with checkpoints: give the path of one checkpoint, such as model.ckpt-1000,"
-                " without .index"
-            )
-        prefix = newest
-    elif not os.path.exists(path + ".index"):  # noqa: PTH110, Path.exists may raise OSError
+    prefix = pathlib.Path(path)
+    if is_directory(prefix):
+        prefix = _newest_in(prefix)
+    if not os.path.exists(f"{prefix}.index"):  # noqa: PTH110, Path.exists may raise OSError
         raise RunDirError(
-            f"no checkpoint {path}: there is no file {path}.index; give the path without the suffix"
-            " of its files' names, such as model.ckpt-1000, or a run directory"
+            f"no checkpoint {prefix}: there is no file {prefix}.index; give the path without the "
+            "suffix of its files' names, such as model.ckpt-1000, or a run directory"
         )
-    directory, name = pathlib.Path(prefix).parent, pathlib.Path(prefix).name
-    for file_name in list_names(directory):
-        if file_name == f"{name}.index" or file_name.startswith(f"{name}.data-"):
-            _check_file(directory / file_name)
-    return prefix
+    return str(prefix)
 
 
-def _check_file(path: pathlib.Path) -> None:
-    """Raises RunDirError if `path` is a pipe or the like, which TensorFlow would wait for."""
-    if is_special(path):
-        raise RunDirError(f"cannot read the checkpoint: {path} is no regular file; remove it")
-
-
-def _reader(prefix: str) -> tf.train.CheckpointReader:
+def _newest_in(directory: pathlib.Path) -> pathlib.Path:
+    """Returns the checkpoint that TensorFlow's file `checkpoint` names."""
+    state = CheckpointState()
     try:
-        return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError, OSError) as error:
-        raise RunDirError(f"cannot read the checkpoint {prefix}: {reason(error)}") from error
-
-
-def _tensor(reader: tf.train.CheckpointReader, name: str, path: str) -> np.ndarray:
-    try:
-        value: np.ndarray = reader.get_tensor(name)
-        return value
-    # The type of the reader's error depends on the kind of damage.
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError, OSError) as error:
-        raise RunDirError(f"cannot read {name} of {path}: {reason(error)}") from error
+        with open_regular(directory / "checkpoint") as file:
+            text_format.Parse(file.read(_LONGEST_STATE), state)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, text_format.ParseError) as error:
+        raise RunDirError(
+            f"cannot read the checkpoint: {directory / 'checkpoint'}: {reason(error)}; remove it, "
+            "or give the path of one checkpoint"
+        ) from error
+    if not state.model_checkpoint_path:
+        raise RunDirError(
+            f"{directory} has no file 'checkpoint' that names the newest one and is no run "
+            "directory with checkpoints: give the path of one checkpoint, such as "
+            "model.ckpt-1000, without .index"
+        )
+    return directory / state.model_checkpoint_path
 
 
 def _list(verb: str, items: Sequence[str]) -> str:

@@ -214,10 +214,10 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(end: str, tmp_path: pathlib.Pa
     path, _ = _write(tmp_path)
     pathlib.Path(path + end).unlink()
     os.mkfifo(path + end)
-    with pytest.raises(RunDirError, match="is no regular file"):
+    with pytest.raises(RunDirError, match="Not a regular file"):
         WarmStart(path)(_variables())
     os.mkfifo(tmp_path / "checkpoint")
-    with pytest.raises(RunDirError, match="/checkpoint is no regular file"):
+    with pytest.raises(RunDirError, match="/checkpoint: Not a regular file"):
         WarmStart(str(tmp_path))(_variables())
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.mesh_tensorflow.layers import OldStack, sublayer_paths
 from mtfrun.rundir.foreign_names import Source, is_bookkeeping, slot_names, sources_of
+from mtfrun.rundir.tensor_index import StoredTensors
 from mtfrun.rundir.warm_start import find_source, fitted_value
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
@@ -31,25 +31,20 @@ class OldCheckpoint:
       stacks: of the configuration.
 
     Raises:
-      ConversionError: it cannot be read.
+      RunDirError: it cannot be read.
     """
 
     def __init__(self, prefix: Path, stacks: Sequence[OldStack]) -> None:
         self._prefix = prefix
         self._stacks = stacks
-        try:
-            self._reader = tf.train.load_checkpoint(str(prefix))
-        except (tf.errors.OpError, ValueError, OSError) as error:
-            raise ConversionError(f"cannot read the checkpoint {prefix}: {error}") from error
-        shapes = self._reader.get_variable_to_shape_map()
+        self._tensors = StoredTensors(str(prefix))
         # The usual name by which the table of names knows a variable, and its own.
-        self._names = {_usual_name(name, stacks): name for name in sorted(shapes)}
-        self._shapes = shapes
+        self._names = {_usual_name(name, stacks): name for name in sorted(self._tensors.shapes)}
 
     @property
     def step(self) -> int:
         """The number of finished steps."""
-        return int(self._tensor(_STEP)) if _STEP in self._names else 0
+        return self._tensors.step(self._names[_STEP]) if _STEP in self._names else 0
 
     @property
     def has_slots(self) -> bool:
@@ -60,8 +55,8 @@ class OldCheckpoint:
     def vocabulary_size(self) -> int | None:
         """The number of rows of the embedding, padding included; None if there is none."""
         for usual, name in self._names.items():
-            if _EMBEDDING.fullmatch(usual):
-                return int(self._shapes[name][0])
+            if _EMBEDDING.fullmatch(usual) and self._tensors.shapes[name]:
+                return int(self._tensors.shapes[name][0])
         return None
 
     def values(self, variables: Mapping[str, mtf.Variable]) -> dict[str, np.ndarray]:
@@ -113,22 +108,13 @@ class OldCheckpoint:
         return values
 
     def _fitted(self, usual: str, source: Source, path: str, variable: mtf.Variable) -> np.ndarray:
-        stored = self._tensor(usual)
+        stored = self._tensors[self._names[usual]]
         if _GROUPED_BIAS.search(usual) and stored.ndim == len(_GROUPED_BIAS_DIMS):
             stored = stored.reshape(-1, stored.shape[-1])
         value = fitted_value(stored, source, variable.shape)
         if isinstance(value, str):
             raise ConversionError(f"{path}: {self._names[usual]} of {self._prefix} is {value}")
         return value.astype(np.float32) if value.dtype != np.float32 else value
-
-    def _tensor(self, usual: str) -> np.ndarray:
-        name = self._names[usual]
-        try:
-            value: np.ndarray = self._reader.get_tensor(name)
-        # The type of the reader's error depends on the kind of damage.
-        except (tf.errors.OpError, ValueError, RuntimeError, IndexError, OSError) as error:
-            raise ConversionError(f"cannot read {name} of {self._prefix}: {error}") from error
-        return value
 
 
 def _usual_name(name: str, stacks: Sequence[OldStack]) -> str:
