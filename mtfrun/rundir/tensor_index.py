@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf import tensor_bundle_pb2
+from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
 from mtfrun.errors import InputError
 from mtfrun.rundir.errors import RunDirError, reason
@@ -41,7 +41,6 @@ _TYPES = {
         tf.bool,
     )
 }
-_Entry = tensor_bundle_pb2.BundleEntryProto
 
 
 # The type of an error of TensorFlow's reader depends on the kind of damage.
@@ -101,7 +100,7 @@ def check_index(prefix: str) -> None:
 def _check(path: pathlib.Path, content: bytes) -> None:
     if len(content) > _MOST_BYTES:
         raise InputError(f"it has more than {_MOST_BYTES >> 20} MiB, and is not an index")
-    entries = {}
+    entries: dict[bytes, bytes] = {}
     last = None
     for key, value in _entries(content):
         if last is not None and key <= last:
@@ -110,11 +109,11 @@ def _check(path: pathlib.Path, content: bytes) -> None:
             raise InputError(f"it has more than {_MOST_ENTRIES:,} entries")
         entries[key] = value
         last = key
-    header = tensor_bundle_pb2.BundleHeaderProto.FromString(entries.pop(b"", b""))
+    header = BundleHeaderProto.FromString(entries.pop(b"", b""))
     if header.num_shards < 1 or header.endianness != header.LITTLE:
         raise InputError("it has no header, or numbers of another byte order")
     files = _Files(path.with_suffix(""), header.num_shards)
-    parsed = {key: _Entry.FromString(value) for key, value in entries.items()}
+    parsed = {key: BundleEntryProto.FromString(value) for key, value in entries.items()}
     for key, entry in parsed.items():
         name = key.decode("utf-8", "backslashreplace") if key[0] else "a part of a tensor"
         try:
@@ -203,7 +202,7 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
     raise InputError("a number has more than 64 bits")
 
 
-def _check_entry(entry: _Entry, files: _Files) -> None:
+def _check_entry(entry: BundleEntryProto, files: _Files) -> None:
     """Raises InputError unless a tensor lies in its file."""
     sizes = _sizes(entry)
     elements = math.prod(sizes)
@@ -221,7 +220,7 @@ def _check_entry(entry: _Entry, files: _Files) -> None:
         raise InputError(f"it has {entry.size} bytes, not those of its sizes {list(sizes)}")
 
 
-def _sizes(entry: _Entry) -> tuple[int, ...]:
+def _sizes(entry: BundleEntryProto) -> tuple[int, ...]:
     """Returns the sizes of a tensor."""
     dimensions = entry.shape.dim
     if len(dimensions) > _MOST_DIMENSIONS or entry.shape.unknown_rank:
@@ -233,7 +232,7 @@ def _sizes(entry: _Entry) -> tuple[int, ...]:
     return sizes
 
 
-def _check_strings(entry: _Entry, count: int, files: _Files) -> None:
+def _check_strings(entry: BundleEntryProto, count: int, files: _Files) -> None:
     """Raises InputError unless texts have the lengths that stand before them.
 
     First the lengths, then a checksum of four bytes, then the texts.
@@ -251,11 +250,13 @@ def _check_strings(entry: _Entry, count: int, files: _Files) -> None:
         raise InputError("the lengths of its texts are not those of its place")
 
 
-def _check_parts(key: bytes, entry: _Entry, entries: Mapping[bytes, _Entry]) -> None:
+def _check_parts(
+    key: bytes, entry: BundleEntryProto, entries: Mapping[bytes, BundleEntryProto]
+) -> None:
     """Raises InputError unless a tensor that is stored in parts has all of them."""
     missing = math.prod(_sizes(entry))
     for part_key, sizes in _parts(key, entry):
-        part = entries.get(part_key, _Entry())
+        part = entries.get(part_key, BundleEntryProto())
         if part.dtype != entry.dtype or _sizes(part) != sizes or part.slices:
             raise InputError("a part of it is missing, or has another size")
         missing -= math.prod(sizes)
@@ -263,7 +264,7 @@ def _check_parts(key: bytes, entry: _Entry, entries: Mapping[bytes, _Entry]) -> 
         raise InputError("its parts are not the whole of it")
 
 
-def _parts(key: bytes, entry: _Entry) -> Iterator[tuple[bytes, tuple[int, ...]]]:
+def _parts(key: bytes, entry: BundleEntryProto) -> Iterator[tuple[bytes, tuple[int, ...]]]:
     """Yields the key and the sizes of every part of a tensor that is stored in parts."""
     sizes = _sizes(entry)
     if len(entry.slices) > _MOST_PARTS:

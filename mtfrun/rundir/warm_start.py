@@ -305,7 +305,7 @@ def _newest_in(directory: pathlib.Path) -> pathlib.Path:
             "directory with checkpoints: give the path of one checkpoint, such as "
             "model.ckpt-1000, without .index"
         )
-    return directory / state.model_checkpoint_path
+    return directory / str(state.model_checkpoint_path)
 
 
 def _list(verb: str, items: Sequence[str]) -> str:

@@ -21,9 +21,9 @@ from tests.faults.fuzzing import KINDS, damaged, fuzz
 Entry = Any
 
 
-def _save(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
+def _save(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
     prefix = directory / "model.ckpt-1"
-    values = {
+    values: dict[str, Any] = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "global_step": np.int64(7),
         "parts": np.arange(400, dtype=np.int32).reshape(100, 4),
