@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 
 from mtfrun import processes
+from mtfrun.cli.errors import UsageError
+from mtfrun.processes import private_network
 
 
 @contextlib.contextmanager
@@ -17,10 +19,17 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
     Commands without these flags are run by one process.
 
     Raises:
+      UsageError: the network is neither private nor trusted.
       ProcessesError: not all processes have come.
     """
     number: int = getattr(flags, "num_processes", 1)
     if number > 1:
+        if not (flags.trusted_network or private_network.is_private()):
+            raise UsageError(
+                "several processes listen at all addresses of this machine, and whoever reaches "
+                "their ports can run code as you: give --trusted_network if you trust all who do, "
+                "or use `mtfrun launch` on one machine"
+            )
         processes.join(
             number,
             flags.process_id,

@@ -6,11 +6,17 @@ import argparse
 
 import pytest
 
+from mtfrun.cli import joining
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
 from mtfrun.cli.flags.processes import add_process_flags, check_processes, first_host
+from mtfrun.cli.launch import command as launch_command
 from mtfrun.cli.launch.command import _command_of
+from mtfrun.cli.launch.launcher import Launch
+from mtfrun.errors import InputError
+from mtfrun.processes import private_network
 
+TWO = ["--num_processes=2", "--process_id=0", "--coordinator=a:1"]
 RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
 LAUNCH = ["launch", "-n", "2", "--", *RUN]
 STEP = {
@@ -42,6 +48,48 @@ def test_a_task_of_slurm_is_a_process() -> None:
 def test_other_steps_of_a_job_have_other_ports() -> None:
     *_, other = _processes(environment={**STEP, "SLURM_STEP_ID": "3"})
     assert other == "gpu07-ib:24660"
+
+
+def test_several_processes_need_a_network_that_is_trusted_or_private(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    joined = []
+    monkeypatch.setattr(joining.processes, "join", lambda *args, **_: joined.append(args))
+    with (
+        pytest.raises(UsageError, match="whoever reaches their ports can run code as you"),
+        joining.joined(parse_flags([*RUN, *TWO])),
+    ):
+        pass
+    assert not joined
+    with joining.joined(parse_flags([*RUN, *TWO, "--trusted_network"])):
+        assert len(joined) == 1
+    monkeypatch.setattr(private_network, "is_private", lambda: True)
+    with joining.joined(parse_flags([*RUN, *TWO])):
+        assert len(joined) == 2
+
+
+def test_launch_is_refused_where_there_is_no_private_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def forbid() -> None:
+        raise InputError("forbidden")
+
+    plans: list[Launch] = []
+    monkeypatch.setattr(private_network, "enter", forbid)
+    monkeypatch.setattr(launch_command, "Launcher", lambda plan, _: _Ended(plan, plans))
+    with pytest.raises(InputError, match="forbidden"):
+        launch_command.launch(parse_flags(LAUNCH), LAUNCH)
+    for trusted in (["launch", "--trusted_network", *LAUNCH[1:]], [*LAUNCH, "--trusted_network"]):
+        assert launch_command.launch(parse_flags(trusted), trusted) == 0
+    assert [plan.program.command.count("--trusted_network") for plan in plans] == [1, 1]
+
+
+class _Ended:
+    def __init__(self, plan: Launch, plans: list[Launch]) -> None:
+        plans.append(plan)
+
+    def run(self) -> int:
+        return 0
 
 
 def test_flags_come_before_slurm() -> None:

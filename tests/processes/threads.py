@@ -23,6 +23,13 @@ def free_address() -> Address:
         return Address("127.0.0.1", server.getsockname()[1])
 
 
+def own_addresses() -> set[str]:
+    """Returns addresses of this machine, the one that other machines reach among them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses an address
+        return {"127.0.0.1", "127.0.0.2", probe.getsockname()[0]}
+
+
 class Ends:
     """What the processes were told when they were ended by others.
 

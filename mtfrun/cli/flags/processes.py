@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from mtfrun.cli.errors import UsageError
 
+_MOST_SECS = 1_000_000
 _PORTS = range(1, 1 << 16)
 # The ports at which a step of SLURM listens, below those that systems give to other connections.
 _FIRST_PORT, _NUM_PORTS = 20000, 10000
@@ -31,6 +32,12 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="the devices of the mesh that each process has; by default an equal part",
         metavar="N",
+    )
+    add(
+        "--trusted_network",
+        action="store_true",
+        help="several processes may listen at all addresses: all who reach this machine can run "
+        "code as you",
     )
     add(
         "--join_secs",
@@ -68,8 +75,10 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         _check_address(flags.coordinator)
     if flags.devices_per_process is not None and flags.devices_per_process < 1:
         raise UsageError(f"--devices_per_process={flags.devices_per_process} must be at least 1")
-    if flags.join_secs <= 0:
-        raise UsageError(f"--join_secs={flags.join_secs:g} must be more than 0")
+    if not 0 < flags.join_secs <= _MOST_SECS:
+        raise UsageError(
+            f"--join_secs={flags.join_secs:g} must be more than 0 and at most {_MOST_SECS}"
+        )
 
 
 def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:

@@ -39,7 +39,8 @@ variable is infinite or not a number. The error names the last good checkpoint; 
 
 `mtfrun launch -n 2 -- train ...` trains as two processes; on several machines each runs
 
-  mtfrun train --num_processes=4 --process_id=0 --coordinator=node0:8476 --gin_file=...
+  mtfrun train --num_processes=4 --process_id=0 --coordinator=node0:8476 --trusted_network \
+      --gin_file=...
 
 with its own --process_id, and a --model_dir in a file system that all share."""
 

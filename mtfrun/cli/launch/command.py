@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 from mtfrun.cli.launch.launcher import Launch, Launcher, Program
 from mtfrun.cli.launch.output import Output
+from mtfrun.processes import private_network
 
 
 def launch(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Runs the command after "--" as several processes and returns the exit code."""
+    words = _command_of(flags.launched.command, command)
     program = Program(
         python=_python(),
         arguments=["-m", "mtfrun"],
-        command=_command_of(flags.launched.command, command),
+        command=[*words, *["--trusted_network"] * flags.trusted_network],
         model_dir=flags.launched.model_dir,
         stdin=_standard_input() if _reads_input(flags.launched) else None,
         typed=command,
@@ -29,6 +31,9 @@ def launch(flags: argparse.Namespace, command: Sequence[str]) -> int:
         max_restarts=flags.max_restarts,
         is_elastic=flags.elastic,
     )
+    is_trusted = flags.trusted_network or flags.launched.trusted_network
+    if flags.num_processes > 1 and not is_trusted and not private_network.is_private():
+        private_network.enter()
     is_conversation = getattr(flags.launched, "interactive", False)
     return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
 

@@ -210,7 +210,8 @@ def test_a_process_that_never_comes_is_named() -> None:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     process = mtfrun(
         *("train", "--num_processes=3", "--process_id=0", f"--coordinator={address}"),
-        *("--join_secs=0.5", "--gin_file=runs/quickstart.gin", "--model_dir=/nowhere/run"),
+        *("--trusted_network", "--join_secs=0.5"),
+        *("--gin_file=runs/quickstart.gin", "--model_dir=/nowhere/run"),
     )
     assert process.returncode == LOST
     (line,) = process.stderr.decode().splitlines()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import pathlib
+import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from tests.cli.command import error_line, mtfrun, mtfrun_here
+from tests.cli.command import ROOT, environment, error_line, mtfrun, mtfrun_here
+from tests.processes.threads import own_addresses
 
 # Of the numbers that are printed, relative.
 TOLERANCE = 1e-5
@@ -66,6 +70,32 @@ def test_an_output_file_is_written_once(
     assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
     assert len(output.read_text().splitlines()) == 1
     assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.slow
+def test_nobody_else_reaches_the_processes(language_model_run: pathlib.Path) -> None:
+    decode = ["decode", "--interactive", f"--model_dir={language_model_run}", TWO_PROMPTS, *MESH]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mtfrun", "launch", "-n", "2", "--", *decode],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None and process.stderr is not None
+        assert process.stderr.read(2) == b"> "
+        network = pathlib.Path(f"/proc/{process.pid}/net")
+        text = (network / "tcp").read_text() + (network / "tcp6").read_text()
+        lines = [line.split() for line in text.splitlines()]
+        ports = [int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == "0A"]
+        assert len(ports) == 2  # of TensorFlow's servers
+        for host in own_addresses():
+            for port in ports:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((host, port), timeout=5)
+        process.stdin.close()
+        assert process.wait() == 0
 
 
 def test_an_error_of_all_processes_is_one_line(language_model_run: pathlib.Path) -> None:

@@ -1,0 +1,87 @@
+"""A network that this process and those it starts share with no other one.
+
+TensorFlow's servers listen at all addresses of a machine and run what anybody sends them. In a
+network namespace of Linux whose only interface is the loopback nobody else reaches them.
+
+Source: https://man7.org/linux/man-pages/man7/network_namespaces.7.html and user_namespaces.7.html.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import pathlib
+import socket
+import struct
+
+from mtfrun.errors import InputError
+
+# From linux/sched.h, linux/sockios.h and linux/if.h.
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_LOOPBACK = "lo"
+
+
+def is_private() -> bool:
+    """Returns whether no network interface is up but the loopback; False where that is unknown."""
+    try:
+        flags = [_interface_flags(name) for _, name in socket.if_nameindex()]
+    except (OSError, ImportError):
+        return False
+    return all(one & _IFF_LOOPBACK or not one & _IFF_UP for one in flags)
+
+
+def enter() -> None:
+    """Moves this process, which may have one thread only, to a private network.
+
+    What it starts later is there too. Files and user ids stay what they are.
+
+    Raises:
+      InputError: the system does not allow it.
+    """
+    user, group = os.geteuid(), os.getegid()
+    try:
+        try:
+            _unshare(_CLONE_NEWNET)  # root may do it
+        except PermissionError:
+            _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+            process = pathlib.Path("/proc/self")
+            (process / "uid_map").write_text(f"{user} {user} 1")
+            (process / "setgroups").write_text("deny")
+            (process / "gid_map").write_text(f"{group} {group} 1")
+        _interface_flags(_LOOPBACK, _IFF_UP)
+    except (OSError, ImportError, AttributeError) as error:  # not Linux, or an old one
+        raise InputError(
+            f"this system does not allow a private network for the processes ({_reason(error)}), "
+            "and whoever reaches the ports of TensorFlow's servers can run code as you: give "
+            "`mtfrun launch --trusted_network` if you trust all who reach this machine, or run "
+            "one process, without launch"
+        ) from None
+
+
+def _unshare(flags: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _interface_flags(name: str, added: int = 0) -> int:
+    """Returns the flags of an interface, after setting the added ones."""
+    import fcntl  # noqa: PLC0415 - Windows has none
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH14x", name.encode(), 0)
+        flags = int(struct.unpack("16xH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0])
+        if added:
+            flags |= added
+            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags))
+        return flags
+
+
+def _reason(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if number in (errno.EPERM, errno.EACCES, errno.ENOSPC):
+        return "it forbids network namespaces"
+    return str(error)
