@@ -6,6 +6,7 @@ import argparse
 
 import pytest
 
+from mtfrun import processes
 from mtfrun.cli import joining
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags import parse_flags
@@ -54,7 +55,7 @@ def test_several_processes_need_a_network_that_is_trusted_or_private(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     joined = []
-    monkeypatch.setattr(joining.processes, "join", lambda *args, **_: joined.append(args))
+    monkeypatch.setattr(processes, "join", lambda *args, **_: joined.append(args))
     with (
         pytest.raises(UsageError, match="whoever reaches their ports can run code as you"),
         joining.joined(parse_flags([*RUN, *TWO])),
