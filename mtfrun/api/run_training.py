@@ -16,7 +16,7 @@ from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.numbers import numbers_of_training
-from mtfrun.conversion.hugging_face import keep_origin
+from mtfrun.conversion.hugging_face import read_origin, write_origin
 from mtfrun.data import Data
 from mtfrun.experiment import Training
 from mtfrun.experiment.trained_configuration import NumbersOfTraining
@@ -112,6 +112,10 @@ def run_training(
     for warning in [*misspelt_rules(prepared.built.experiment.mesh), *([gpu] if gpu else [])]:
         progress.note(progress.warning(warning))
     texts = {**prepared.texts, "command": as_text(command)}
+    start = prepared.built.experiment.warm_start
+    origin = None
+    if start is not None and start.path:
+        origin = read_origin(pathlib.Path(start.path).expanduser())
     former = FormerConfig(run.path, processes.by_first(lambda: FormerConfig.of(run.path).text))
     with contextlib.ExitStack() as stack:
         stack.enter_context(explained_misfits(prepared.configured, former))
@@ -125,9 +129,8 @@ def run_training(
             stack.enter_context(recorded(run, setup, operative_config, command, finished_steps))
             if choices.restart:
                 _restart(run)
-            start = prepared.built.experiment.warm_start
-            if start is not None and run.checkpoints().latest() is None:
-                keep_origin(start.path, pathlib.Path(run.path))
+            if origin is not None and run.checkpoints().latest() is None:
+                write_origin(origin, pathlib.Path(run.path))
 
         processes.by_first(begin)
         hparams = prepared.hparams

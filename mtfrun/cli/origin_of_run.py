@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from mtfrun import mtf
 from mtfrun.api.build import ROOTS, build
 from mtfrun.configuration import config
-from mtfrun.conversion import ConversionError, ModelDescription
+from mtfrun.conversion import ModelDescription
 from mtfrun.conversion.hugging_face import Origin, made_here, read_origin
 from mtfrun.conversion.run_writer import CONFIG, ORIGIN
 from mtfrun.rundir import RunDirectory
@@ -19,9 +18,9 @@ from mtfrun.rundir import RunDirectory
 def origin_of_run(run: RunDirectory, allowed_imports: Sequence[str]) -> Origin:
     """Returns the configuration, the types and the files with which a run is exported.
 
-    They are those of the folder that the run was imported from, or that the run began with as its
-    INIT_CHECKPOINT; or they are made for a model of a family that was trained here from the
-    beginning.
+    They are those of the folder that the run was imported from, which a run that began with it as
+    its INIT_CHECKPOINT has too; or they are made for a model of a family that was trained here from
+    the beginning.
 
     Args:
       run: the directory.
@@ -32,13 +31,9 @@ def origin_of_run(run: RunDirectory, allowed_imports: Sequence[str]) -> Origin:
     """
     directory = pathlib.Path(run.path)
     origin = read_origin(directory)
-    if origin is not None and run.read_config() == _text(directory / ORIGIN / CONFIG):
+    if origin is not None and run.read_config() == origin.configuration:
         return origin
     model = _described(pathlib.Path(run.config_path), allowed_imports)
-    start = model.parameter("rundir.WarmStart", "path")
-    if origin is None and start:
-        directory = pathlib.Path(os.path.expanduser(start))
-        origin = read_origin(directory)
     if origin is not None:
         imported = directory / ORIGIN / CONFIG
         model.check_computes_as(_described(imported, []), str(imported))
@@ -62,10 +57,3 @@ def _described(path: pathlib.Path, allowed_imports: Sequence[str]) -> ModelDescr
     variables = model.named_variables()
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
     return ModelDescription(parameters, shapes, model.vocabulary_sizes)
-
-
-def _text(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConversionError(f"cannot read {path}: {error.strerror}; import again") from error

@@ -13,7 +13,7 @@ from typing import Any
 from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
-from mtfrun.rundir.regular_files import open_regular, read_regular_text
+from mtfrun.rundir.regular_files import is_plain_name, open_regular, read_regular_text
 
 FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]*)"
@@ -215,7 +215,7 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
     metadata = _popped(content, "metadata", dict)
     _check_empty(content, "the manifest")
     for name in files:
-        match = DATA_NAME.fullmatch(name)
+        match = DATA_NAME.fullmatch(name) if is_plain_name(name) else None
         if match is None or match["prefix"] != prefix or int(match["step"]) != step:
             raise InputError(f"{name!r} is no file of its checkpoint")
     if f"{prefix}.index" not in files:

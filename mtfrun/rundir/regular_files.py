@@ -1,4 +1,4 @@
-"""Types of files, and reading of regular files that never waits for a pipe."""
+"""Names and types of files, and reading of regular files that never waits for a pipe."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ import os
 import pathlib
 import stat
 from typing import BinaryIO
+
+# Of a name in the usual file systems.
+_LONGEST_NAME = 255
+
+
+def is_plain_name(value: object) -> bool:
+    """Returns whether a value of a record is the name of a file, and of none outside its directory.
+
+    Whatever names a file in a record of a run, which anybody may have written, goes through this.
+    """
+    return (
+        type(value) is str
+        and value.isprintable()
+        and "/" not in value
+        and value not in ("", ".", "..")
+        and len(value.encode()) <= _LONGEST_NAME
+    )
 
 
 def is_regular(path: pathlib.Path) -> bool:
@@ -39,16 +56,20 @@ def _mode(path: pathlib.Path) -> int | None:
         return None
 
 
-def open_regular(path: pathlib.Path) -> BinaryIO:
+def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
     """Returns the regular file `path`, open for reading bytes.
 
     Opening a pipe waits for its other end, for ever if there is none: it is opened without waiting,
     and refused.
 
     Raises:
-      OSError: it cannot be opened, or is a pipe, device or directory.
+      OSError: it cannot be opened, or is a pipe, device or directory, or a link that is not
+        followed.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not follows_links and path.is_symlink():
+        raise OSError(errno.ELOOP, "Not a regular file but a link", path)
+    no_links = 0 if follows_links else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | no_links)
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
@@ -59,6 +80,19 @@ def open_regular(path: pathlib.Path) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True) -> bytes:
+    """Returns the content of the regular file `path` of at most so many bytes; see `open_regular`.
+
+    Raises:
+      OSError: also where it has more bytes.
+    """
+    with open_regular(path, follows_links=follows_links) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"it has more than {largest} bytes", path)
+    return content
 
 
 def read_regular_text(path: pathlib.Path) -> str:

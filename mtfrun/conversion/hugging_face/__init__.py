@@ -6,14 +6,14 @@ from mtfrun.conversion.hugging_face.hugging_face_importer import (
 )
 from mtfrun.conversion.hugging_face.made_here import made_here as made_here
 from mtfrun.conversion.hugging_face.origin import Origin as Origin
-from mtfrun.conversion.hugging_face.origin import keep_origin as keep_origin
 from mtfrun.conversion.hugging_face.origin import read_origin as read_origin
+from mtfrun.conversion.hugging_face.origin import write_origin as write_origin
 
 __all__ = [
     "HuggingFaceImporter",
     "Origin",
     "export_folder",
-    "keep_origin",
     "made_here",
     "read_origin",
+    "write_origin",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 
@@ -12,9 +12,10 @@ from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.folder import CONFIG, INDEX
 from mtfrun.conversion.hugging_face.known_families import family_of
 from mtfrun.conversion.hugging_face.origin import Origin
-from mtfrun.conversion.hugging_face.safetensors_file import DTYPES
+from mtfrun.conversion.hugging_face.safetensors_file import DTYPES, FLOATS
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.shards import MAX_SHARD_BYTES, shards_by_size, write_shards
+from mtfrun.conversion.hugging_face.strict_json import parse_json
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 
 
@@ -38,9 +39,14 @@ def export_folder(
     Raises:
       ConversionError: the model is not that of the configuration.
     """
-    names = frozenset(origin.dtypes) - set(origin.copies)
-    settings = Settings(json.loads(origin.files[CONFIG]), CONFIG, names)
-    table = family_of(settings).table(settings)
+    settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
+    family = family_of(settings)
+    ties = family.ties(settings)
+    if origin.copies.items() - ties.items():
+        raise ConversionError(f"the copies of tensors are none of {CONFIG}: import the model again")
+    settings = dataclasses.replace(settings, tensors=settings.tensors - set(origin.copies))
+    table = family.table(settings)
+    table.check_names(settings.tensors, "the run")
     tensors = _tensors(table, values, origin)
     reuse = max_shard_bytes is None and origin.keeps_files
     if reuse:
@@ -57,17 +63,14 @@ def _tensors(
     table: TensorTable, values: Mapping[str, np.ndarray], origin: Origin
 ) -> dict[str, np.ndarray]:
     """Returns all tensors of the folder by name, in the types of the origin."""
-    try:
-        tensors = table.to_theirs(values)
-    except KeyError as error:
-        raise ConversionError(
-            f"the model has no variable {error}: it is not the one of {CONFIG}; its configuration "
-            "has changed since it was imported"
-        ) from error
+    tensors = table.to_theirs(values)
     for name, original in origin.copies.items():
         tensors[name] = tensors[original]
-    tensors = {
-        name: value.astype(DTYPES[origin.dtypes.get(name, "F32")])
-        for name, value in tensors.items()
-    }
-    return {**tensors, **origin.kept}
+    dtypes = {name: DTYPES[dtype] for name, dtype in origin.dtypes.items()}
+    if any(origin.dtypes[name] not in FLOATS for name in tensors):
+        raise ConversionError("a tensor of the run is none of floats: import the model again")
+    missing = set(dtypes) - set(tensors) - set(origin.kept)
+    if missing:
+        raise ConversionError(f"the run has no values of {min(missing)}: import the model again")
+    tensors = {name: value.astype(dtypes[name]) for name, value in tensors.items()}
+    return {**origin.kept, **tensors}

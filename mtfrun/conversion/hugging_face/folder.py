@@ -11,7 +11,7 @@ from typing import Any
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.safetensors_file import Header, StoredTensor, read_header
 from mtfrun.conversion.hugging_face.strict_json import JsonError, parse_json
-from mtfrun.rundir.regular_files import is_regular, open_regular
+from mtfrun.rundir.regular_files import is_plain_name, is_regular, open_regular, read_regular
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -32,9 +32,11 @@ class Folder:
 
     Attributes:
       path: of the folder.
+      follows_links: to files of the folder itself, or of the cache of huggingface_hub.
     """
 
     path: pathlib.Path
+    follows_links: bool = True
 
     def has(self, name: str) -> bool:
         """Returns whether there is a file of that name."""
@@ -47,6 +49,17 @@ class Folder:
           ConversionError: it cannot be read, or is too large.
         """
         return self._read(name, _LARGEST_FILE)
+
+    def text_of(self, name: str) -> str:
+        """Returns the text in a file; raises ConversionError as `bytes_of`."""
+        try:
+            return self._read(name, _LARGEST_JSON).decode()
+        except UnicodeDecodeError as error:
+            raise ConversionError(f"{self.path / name}: {error.reason}") from error
+
+    def tensors_of(self, name: str) -> Mapping[str, StoredTensor]:
+        """Returns the tensors of one file of weights; raises ConversionError as `shards`."""
+        return self._header(name).tensors
 
     def json_of(self, name: str) -> dict[str, Any]:
         """Returns the JSON object in a file.
@@ -117,7 +130,7 @@ class Folder:
 
     def _check_shard(self, name: Any) -> None:
         """Raises ConversionError unless an entry of the index is the name of a file of weights."""
-        if type(name) is not str or pathlib.PurePath(name).name != name:
+        if not is_plain_name(name):
             raise ConversionError(
                 f"{self.path / INDEX} names {name!r:.80}, which is no file of the folder"
             )
@@ -140,7 +153,7 @@ class Folder:
         path = self.path / name
         self._check_place(name)
         try:
-            with open_regular(path) as file:
+            with open_regular(path, follows_links=self.follows_links) as file:
                 return read_header(path, file)
         except OSError as error:
             raise ConversionError(f"{path}: {error.strerror}") from error
@@ -150,22 +163,18 @@ class Folder:
         path = self.path / name
         self._check_place(name)
         try:
-            with open_regular(path) as file:
-                content = file.read(largest + 1)
+            return read_regular(path, largest, follows_links=self.follows_links)
         except OSError as error:
             raise ConversionError(f"{path}: {error.strerror}") from error
-        if len(content) > largest:
-            raise ConversionError(
-                f"{path} has more than {largest} bytes: it is no file of its name"
-            )
-        return content
 
     def _check_place(self, name: str) -> None:
-        """Raises ConversionError if a file is a link to another place.
+        """Raises ConversionError if a file is a link to another place, and links are followed.
 
         The caches of huggingface_hub are of such links: snapshots/REVISION/config.json is one to
         blobs/HASH beside "snapshots".
         """
+        if not self.follows_links:
+            return  # opening it says that it is one
         try:
             folder = self.path.resolve()
             target = (folder / name).resolve()

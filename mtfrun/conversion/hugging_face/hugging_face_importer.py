@@ -21,7 +21,7 @@ from mtfrun.conversion.hugging_face.folder import (
     pickle_error,
 )
 from mtfrun.conversion.hugging_face.known_families import family_of
-from mtfrun.conversion.hugging_face.origin import origin_files, origin_record
+from mtfrun.conversion.hugging_face.origin import origin_of
 from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.safetensors_file import FLOATS
 from mtfrun.conversion.hugging_face.settings import Settings
@@ -59,11 +59,12 @@ class HuggingFaceImporter:
         if code:
             notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
         _config(folder, settings, family, processor, path)  # for its errors
+        origin = origin_of(folder, table, processor, copies)
         return Imported(
             lambda directory: _config(folder, settings, family, processor, directory),
             lambda variables: _values(folder, table, variables),
-            files=origin_files(folder, table, processor),
-            record=origin_record(folder, copies),
+            files=origin.run_files(),
+            record=origin.record(),
             notes=notes,
         )
 

@@ -1,4 +1,8 @@
-"""What a run directory keeps of the folder that it was imported from."""
+"""What a run directory keeps of the folder that it was imported from.
+
+A run directory may come from anybody: `read_origin` takes nothing from it but the files that an
+import writes, if these are regular files, and a record all of whose entries it has checked.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,18 +24,23 @@ from mtfrun.conversion.hugging_face.folder import (
     Folder,
 )
 from mtfrun.conversion.hugging_face.processor import Processor
-from mtfrun.conversion.hugging_face.safetensors_file import file_content, read_header
+from mtfrun.conversion.hugging_face.safetensors_file import DTYPES, file_content
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
 from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY
+from mtfrun.conversion.hugging_face.tokenizer import FILES as TOKENIZER_FILES
 from mtfrun.conversion.run_writer import CONFIG as IMPORTED
 from mtfrun.conversion.run_writer import ORIGIN, RECORD
-from mtfrun.rundir import atomic_write
+from mtfrun.errors import InputError
+from mtfrun.rundir import RunDirError, atomic_write
+from mtfrun.rundir.regular_files import is_directory, is_plain_name
 
 FORMAT = "huggingface"
 """The format in import.json."""
 
-# Tensors without a meaning for the model.
+_FILES = (CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, INDEX)
+# Tensors without a meaning for the model, and the most bytes of them.
 _KEPT = "kept.safetensors"
+_LARGEST_KEPT = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Origin:
       files: contents by name: config.json, generation_config.json, a tokenizer.
       kept: tensors without a meaning for the model, by name.
       keeps_files: an export has the same files of weights, unless the user wants other sizes.
+      path: of the folder.
+      configuration: the gin file that was made of it, "" for none.
     """
 
     shards: Mapping[str, Mapping[str, str]]
@@ -54,88 +64,168 @@ class Origin:
     files: Mapping[str, bytes]
     kept: Mapping[str, np.ndarray]
     keeps_files: bool = True
+    path: str = ""
+    configuration: str = ""
 
     @property
     def dtypes(self) -> dict[str, str]:
         """The types of all tensors, by name."""
         return {name: dtype for tensors in self.shards.values() for name, dtype in tensors.items()}
 
+    def record(self) -> dict[str, Any]:
+        """Returns the content of import.json."""
+        return {
+            "format": FORMAT,
+            "from": self.path,
+            "metadata": dict(self.metadata),
+            "copies": dict(self.copies),
+            "shards": {name: dict(tensors) for name, tensors in self.shards.items()},
+        }
 
-def origin_record(folder: Folder, copies: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the entries of import.json; for `copies` see `Origin`."""
-    return {
-        "format": FORMAT,
-        "from": str(folder.path),
-        "metadata": dict(folder.metadata),
-        "copies": dict(copies),
-        "shards": {
+    def run_files(self) -> dict[str, bytes]:
+        """Returns the contents of files of a run directory by their names in it."""
+        files = {
+            f"{DIRECTORY if name in TOKENIZER_FILES else ORIGIN}/{name}": content
+            for name, content in self.files.items()
+        }
+        if self.kept:
+            files[f"{ORIGIN}/{_KEPT}"] = file_content(self.kept, {})
+        return files
+
+
+def origin_of(
+    folder: Folder, table: TensorTable, processor: Processor, copies: Mapping[str, str]
+) -> Origin:
+    """Returns what a run keeps of a folder; for `copies` see `Origin`."""
+    return Origin(
+        {
             name: {tensor: stored.dtype for tensor, stored in tensors.items()}
             for name, tensors in folder.shards.items()
         },
-    }
-
-
-def origin_files(folder: Folder, table: TensorTable, processor: Processor) -> dict[str, bytes]:
-    """Returns the files that a run directory keeps of a folder, by their names in it."""
-    files = {f"{DIRECTORY}/{name}": content for name, content in processor.files.items()}
-    for name in (CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, INDEX):
-        if folder.has(name):
-            files[f"{ORIGIN}/{name}"] = folder.bytes_of(name)
-    kept = {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)}
-    if kept:
-        files[f"{ORIGIN}/{_KEPT}"] = file_content(kept, {})
-    return files
+        folder.metadata,
+        copies,
+        {
+            **processor.files,
+            **{name: folder.bytes_of(name) for name in _FILES if folder.has(name)},
+        },
+        {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)},
+        path=str(folder.path),
+    )
 
 
 def read_origin(directory: pathlib.Path) -> Origin | None:
     """Returns what a run directory keeps; None if it was not imported from such a folder.
 
     Raises:
-      ConversionError: a file of it is damaged.
+      ConversionError: something in it is not as an import writes it.
     """
-    if not (directory / RECORD).exists():
+    if not os.path.lexists(directory / RECORD):
+        return None
+    record = Folder(directory, follows_links=False).json_of(RECORD)
+    if record.get("format") == "mesh_tensorflow":
         return None
     try:
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            return None
-        files = {
-            path.name: path.read_bytes()
-            for place in (directory / ORIGIN, directory / DIRECTORY)
-            if place.is_dir()
-            for path in sorted(place.iterdir())
-            if path.name not in (_KEPT, IMPORTED)
-        }
-        return Origin(
-            record["shards"], record["metadata"], record["copies"], files, _kept(directory)
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConversionError(f"{directory / RECORD} is damaged: {error}; import again") from error
+        _check_record(record)
+    except InputError as error:
+        raise ConversionError(
+            f"{directory / RECORD} is damaged: {error}; import the model again, or remove the file "
+            "if the run is not yours"
+        ) from error
+    origin, tokenizer = (_folder(directory / name) for name in (ORIGIN, DIRECTORY))
+    files = {
+        name: folder.bytes_of(name)
+        for folder, names in ((origin, _FILES), (tokenizer, TOKENIZER_FILES))
+        for name in names
+        if os.path.lexists(folder.path / name)
+    }
+    origin.json_of(CONFIG)
+    if INDEX in files:
+        _check_index(origin, record["shards"])
+    return Origin(
+        record["shards"],
+        record["metadata"],
+        record["copies"],
+        files,
+        _kept(origin, record["shards"]),
+        path=record["from"],
+        configuration=origin.text_of(IMPORTED),
+    )
 
 
-def keep_origin(source: str | None, directory: pathlib.Path) -> None:
-    """Copies what a run keeps of its folder to a run that begins with its values.
+def write_origin(origin: Origin, directory: pathlib.Path) -> None:
+    """Writes what a run keeps into the directory of a run that begins with its values.
 
     So a run that was trained further can be exported, also without the one that was imported.
-
-    Args:
-      source: the run directory, or another checkpoint, that a new run begins with; None for none.
-      directory: of the new run.
     """
-    origin = pathlib.Path(os.path.expanduser(source or ""))
-    record = origin / RECORD
-    if not source or not record.is_file() or (directory / RECORD).exists():
-        return
     for name in (ORIGIN, DIRECTORY):
-        if (origin / name).is_dir():
-            shutil.copytree(origin / name, directory / name, dirs_exist_ok=True)
+        if (directory / name).is_symlink():
+            raise RunDirError(f"{directory / name} is a link, which is not followed: remove it")
+    files = {**origin.run_files(), f"{ORIGIN}/{IMPORTED}": origin.configuration.encode()}
+    for name, content in files.items():
+        atomic_write(directory / name, content.decode("utf-8", "surrogateescape"))
     # Last: an export takes the files for whole if there is a record.
-    atomic_write(directory / RECORD, record.read_text(encoding="utf-8"))
+    atomic_write(directory / RECORD, json.dumps(origin.record(), indent=1) + "\n")
 
 
-def _kept(directory: pathlib.Path) -> dict[str, np.ndarray]:
-    path = directory / ORIGIN / _KEPT
-    if not path.exists():
+def _folder(path: pathlib.Path) -> Folder:
+    """Returns a directory of a run, which need not exist."""
+    if os.path.lexists(path) and (path.is_symlink() or not is_directory(path)):
+        raise ConversionError(f"{path} is no directory, or a link to one: import the model again")
+    return Folder(path, follows_links=False)
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    """Raises InputError unless import.json has the entries of `Origin.record`, of their types."""
+    if record.get("format") != FORMAT:
+        raise InputError(f"its format is {record.get('format')!r:.80}")
+    if type(record.get("from")) is not str:
+        raise InputError("'from' is no text")
+    for name in ("metadata", "copies"):
+        _check_texts(record.get(name), name)
+    shards = record.get("shards")
+    if type(shards) is not dict or not shards:
+        raise InputError("'shards' are no files")
+    types: dict[str, str] = {}
+    for file, tensors in shards.items():
+        if not is_plain_name(file) or not file.endswith(".safetensors"):
+            raise InputError(f"{file!r:.80} is no name of a file of tensors")
+        _check_texts(tensors, file)
+        wrong = [name for name in tensors if name in types or tensors[name] not in DTYPES]
+        if wrong:
+            raise InputError(f"{wrong[0]!r:.80} has no known type, or is in two files")
+        types.update(tensors)
+    copies = record["copies"]
+    for name, original in copies.items():
+        if name not in types or original not in types or original in copies:
+            raise InputError(f"{name!r:.80} is no copy of a tensor")
+
+
+def _check_texts(value: object, what: str) -> None:
+    """Raises InputError unless a value is an object of texts."""
+    if type(value) is not dict or not all(type(text) is str for text in value.values()):
+        raise InputError(f"{what!r:.80} has other values than texts")
+
+
+def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises ConversionError unless an index names the files of the record."""
+    files = {name: file for file, tensors in shards.items() for name in tensors}
+    weight_map = origin.json_of(INDEX).get("weight_map")
+    if type(weight_map) is not dict or weight_map.items() - files.items():
+        raise ConversionError(
+            f"{origin.path / INDEX} names other files than {RECORD}: import the model again"
+        )
+
+
+def _kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """Returns the tensors without a meaning for the model."""
+    path = origin.path / _KEPT
+    if not os.path.lexists(path):
         return {}
-    with path.open("rb") as file:
-        return {name: stored.read() for name, stored in read_header(path, file).tensors.items()}
+    tensors = origin.tensors_of(_KEPT)
+    types = {name: dtype for tensors in shards.values() for name, dtype in tensors.items()}
+    for name, stored in tensors.items():
+        if types.get(name) != stored.dtype:
+            raise ConversionError(f"{path}: {name!r:.80} is not in {RECORD}: import again")
+    if sum(stored.size for stored in tensors.values()) > _LARGEST_KEPT:
+        raise ConversionError(f"{path} has more than {_LARGEST_KEPT} bytes: import again")
+    return {name: stored.read() for name, stored in tensors.items()}

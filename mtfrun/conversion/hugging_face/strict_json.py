@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NoReturn
 
 from mtfrun.errors import InputError
+
+# Of half a character, which no text in UTF-8 has.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class JsonError(InputError):
@@ -16,14 +20,19 @@ def parse_json(content: bytes) -> Any:
     """Returns the value of a JSON text in UTF-8.
 
     Two entries of one name, of which readers take one or the other, are an error, and so are NaN
-    and Infinity, which are no JSON.
+    and Infinity, which are no JSON, and texts that cannot be written in UTF-8.
 
     Raises:
       JsonError: the text is no such JSON.
     """
     try:
         text = content.decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise JsonError("a text has half of a surrogate pair") from error
     except UnicodeDecodeError as error:
         raise JsonError(f"byte {error.start} is no UTF-8") from error
     except RecursionError as error:

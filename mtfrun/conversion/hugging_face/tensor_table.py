@@ -14,6 +14,8 @@ from mtfrun.conversion.errors import ConversionError
 
 Shape = tuple[int, ...]
 
+_CHANGED = "the model is not the one that was imported"
+
 
 class Transform(Protocol):
     """A reversible change of the form of one or several arrays; no arithmetic, bits stay."""
@@ -278,11 +280,27 @@ class TensorTable:
 
         Args:
           values: of our variables, by path.
+
+        Raises:
+          ConversionError: they are not the variables of this table.
         """
         tensors: dict[str, np.ndarray] = {}
+        used: set[str] = set()
         for entry in self.rows:
-            theirs = entry.transform.to_theirs([values[path] for path in entry.paths])
-            tensors.update(zip(entry.names, theirs, strict=True))
+            used.update(entry.paths)
+            try:
+                theirs = entry.transform.to_theirs([values[path] for path in entry.paths])
+                tensors.update(zip(entry.names, theirs, strict=True))
+            except KeyError as error:
+                raise ConversionError(f"the model has no variable {error}: {_CHANGED}") from error
+            except (ValueError, IndexError) as error:
+                sizes = " x ".join(map(str, values[entry.paths[0]].shape))
+                raise ConversionError(
+                    f"{entry.paths[0]} has sizes {sizes}, which do not fit config.json: {_CHANGED}"
+                ) from error
+        surplus = sorted(values.keys() - used)
+        if surplus:
+            raise ConversionError(f"config.json has no place for {_listed(surplus)}: {_CHANGED}")
         return tensors
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _COMMAND = "every mode of the original's program is a command here"
-_CHECKPOINTS = "the commands choose checkpoints by --step"
+_CHECKPOINTS = "the commands choose checkpoints by --checkpoint"
 _FILES = "files of input and output are flags of `mtfrun decode` and `mtfrun score`"
 _SCORES = "`mtfrun score` writes one JSON object a pair"
 _DEVICES = "devices are found, and MESH_SHAPE says how they are used"
