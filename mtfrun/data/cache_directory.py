@@ -9,14 +9,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from mtfrun import progress
+from mtfrun.data.cache_manifest import DamagedCacheError, write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import absolute_path
+from mtfrun.data.fingerprint import changes
 
-MANIFEST = "manifest.json"
+T = TypeVar("T")
 
 
 def resolve_cache_dir(cache_dir: str | None) -> Path:
@@ -38,25 +41,50 @@ def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> 
     return resolve_cache_dir(cache_dir) / _file_name(name) / f"{_file_name(split)}-{digest}"
 
 
-def build_once(
-    directory: Path, build: Callable[[Path], dict[str, Any]], *, overwrite: bool = False
-) -> None:
-    """Builds the cache `directory` unless it is there; waits while another process builds it.
+def open_or_build(
+    place: Callable[[object], Path],
+    origin: Callable[[], Mapping[str, Any]],
+    build: Callable[[Path, Path], Mapping[str, Any]],
+    opened: Callable[[Path, Mapping[str, Any]], T],
+    *,
+    overwrite: bool = False,
+) -> T:
+    """Returns an open cache, which is built if there is none or it is damaged.
+
+    Waits while another process builds the same one.
 
     Args:
-      directory: of the cache.
-      build: called with an empty directory, writes the files there and returns the manifest.
+      place: returns its directory, given its origin; see `cache_path`.
+      origin: returns JSON of what it is made of; called before and after it is built.
+      build: called with an empty directory and that of the cache, writes the files into the first
+        one and returns the counts for the manifest.
+      opened: opens the cache in a directory, of an origin; may raise DamagedCacheError.
       overwrite: whether it is built even if there is one.
 
     Raises:
-      DataError: the cache cannot be written.
+      DataError: the cache cannot be written, or what it is made of changes meanwhile.
     """
-    if not overwrite and (directory / MANIFEST).exists():
-        return
+    before = origin()
+    directory = place(before)
+    if not overwrite:
+        with contextlib.suppress(DamagedCacheError):  # or absent
+            return opened(directory, before)
     with _lock(directory):
-        if overwrite or not (directory / MANIFEST).exists():
-            _remove_leftovers(directory)
-            _build(directory, build)
+        if not overwrite:
+            try:
+                return opened(directory, before)
+            except DamagedCacheError as error:
+                if directory.exists():
+                    text = f"the cache {directory} is damaged ({error.reason}): it is built anew"
+                    progress.note(progress.warning(text))
+        _remove_leftovers(directory)
+        with _work(directory) as work:
+            counts = build(work, directory)
+            _check_unchanged(before, origin())
+            with writing(directory):
+                write_manifest(work, {**counts, **before})
+                _replace(directory, work)
+    return opened(directory, before)
 
 
 @contextlib.contextmanager
@@ -71,21 +99,35 @@ def writing(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _build(directory: Path, build: Callable[[Path], dict[str, Any]]) -> None:
+def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raises DataError if a source was changed while it was read."""
+    change = next(changes(json.loads(json.dumps(before)), json.loads(json.dumps(after))), None)
+    if change is not None:
+        raise DataError(
+            f"the data changed while their cache was built: {change.name} {change.old} -> "
+            f"{change.new}: run the command again once nothing writes to them"
+        )
+
+
+@contextlib.contextmanager
+def _work(directory: Path) -> Iterator[Path]:
+    """Makes a directory beside that of a cache, and removes it at the end."""
     with writing(directory):
         work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        manifest = build(work)
-        with writing(directory):
-            (work / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
-            replaced = work.with_name(f"{work.name}-replaced")
-            if directory.exists():  # a directory that is not empty cannot be renamed over
-                directory.rename(replaced)
-            work.rename(directory)
-            shutil.rmtree(replaced, ignore_errors=True)
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _replace(directory: Path, work: Path) -> None:
+    """Makes `work` the directory of the cache."""
+    work.chmod(0o777 & ~_umask())  # mkdtemp's directories are for one user only
+    replaced = work.with_name(f"{work.name}-replaced")
+    if directory.exists():  # a directory that is not empty cannot be renamed over
+        directory.rename(replaced)
+    work.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _file_name(name: str) -> str:

@@ -12,8 +12,15 @@ from mtfrun.data.errors import DataError
 
 
 def file_state(path: Path) -> str:
-    """Returns the size of a file and the time of its last change, for people and comparisons."""
-    status = path.stat()
+    """Returns the size of a file and the time of its last change, for people and comparisons.
+
+    Raises:
+      DataError: there is no such file, or it cannot be looked up.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     secs, nanosecs = divmod(status.st_mtime_ns, 10**9)
     time = datetime.datetime.fromtimestamp(secs, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
     return f"{status.st_size} bytes of {time}.{nanosecs:09}"

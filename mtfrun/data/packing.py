@@ -6,6 +6,7 @@ All sorts are stable, so that every machine makes the same plan of the same leng
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 import tokenize
 import zipfile
@@ -16,13 +17,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtfrun.data.file_state import regular_content
+
 # What numpy and its readers of zip files raise for damaged ones; RuntimeError: an encrypted one.
 _DAMAGE_ERRORS = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError),
     *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 # Version of the algorithm, part of the names of stored plans: another one makes other rows.
-VERSION = 1
+VERSION = 2
 # Of the order in which texts of equal length are put into rows.
 _SEED = 0
 # Part of the scarcest feature's capacity that rows of several features are to fill. The sums vary
@@ -98,27 +101,41 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
     """Returns the plan that is stored in the directory of a cache, after making it if need be.
 
     Args:
-      directory: of the cache, whose lengths never change.
-      name: of all else that the plan depends on.
+      directory: of the cache.
+      name: of all that the plan depends on.
       examples: that the plan has to hold; one that does not is made anew.
       make: makes the plan.
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
     with contextlib.suppress(*_DAMAGE_ERRORS):
-        with path.open("rb") as file, np.load(file) as stored:
+        with io.BytesIO(regular_content(path)) as file, np.load(file) as stored:
             plan = Plan(stored["examples"], stored["row_starts"])
-        if plan.examples.size == examples == plan.row_starts[-1]:
+            has_name = str(stored["name"]) == name
+        if has_name and _has_every_example(plan, examples):
             return plan
     plan = make()
     with contextlib.suppress(OSError):  # where nothing can be written, it is made anew each time
-        _store(plan, path)
+        _store(plan, path, name)
     return plan
 
 
-def _store(plan: Plan, path: Path) -> None:
+def _has_every_example(plan: Plan, examples: int) -> bool:
+    """Returns whether every example is in one row, and every row has one."""
+    starts = plan.row_starts
+    return bool(
+        plan.examples.dtype == np.int32
+        and starts.dtype == np.int64
+        and (starts[0], starts[-1]) == (0, examples)
+        and (np.diff(starts) > 0).all()
+        and plan.examples.min() >= 0
+        and (np.bincount(plan.examples, minlength=examples) == 1).all()
+    )
+
+
+def _store(plan: Plan, path: Path, name: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".plan-") as work:
         beside = Path(work) / path.name
-        np.savez(beside, examples=plan.examples, row_starts=plan.row_starts)
+        np.savez(beside, examples=plan.examples, row_starts=plan.row_starts, name=name)
         beside.rename(path)
 
 

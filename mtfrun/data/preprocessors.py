@@ -89,14 +89,14 @@ class Rekey:
     """Renames fields; those that are not named are left out.
 
     Attributes:
-      mapping: new name to old name.
+      mapping: new name to old name, or to "" for an empty text, as in seqio.
     """
 
-    mapping: Mapping[str, str]
+    mapping: Mapping[str, str | None]
 
     def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Returns the fields of the mapping."""
-        return {new: _field(self, fields, old) for new, old in self.mapping.items()}
+        return {new: _field(self, fields, old) if old else b"" for new, old in self.mapping.items()}
 
 
 @dataclasses.dataclass(frozen=True)

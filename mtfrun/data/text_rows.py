@@ -20,6 +20,9 @@ from mtfrun.data.prompting import bucket
 from mtfrun.data.rows import Batch, Density, Rows, Selection
 from mtfrun.data.token_cache import TokenCache
 
+# Characters of a cache's fingerprint in the names of plans.
+_FINGERPRINT = 16
+
 
 class TextRows(Rows):
     """Rows of a cache's texts.
@@ -129,6 +132,7 @@ class PackedRows(TextRows):
             self._examples = _TrimmedTexts(cache, lengths)
         if plan is None:
             name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
+            name = f"{name}-{cache.fingerprint[:_FINGERPRINT]}"
             plan = stored_plan(cache.directory, name, len(self._examples), self._make_plan)
         self._plan = plan
 

@@ -5,7 +5,7 @@ A cache is a directory with the ids of one split of a task:
   tokens.bin     the ids of all texts, each with its end id: of example 0 feature 0, feature 1, then
                  of example 1, ...; uint16 or int32
   ends.npy       int64 [examples, features] where each text ends in tokens.bin
-  manifest.json  counts, hashes, and what the cache was made of
+  manifest.json  counts, sums, and what the cache was made of, see cache_manifest.py
 
 It is built beside its place and renamed, so that a cache is complete or absent. Plans of rows
 (plan-*.npz, see packing.py) are added to it later.
@@ -18,26 +18,30 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mtfrun import progress
-from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
+from mtfrun.data.cache_directory import cache_path, open_or_build, writing
+from mtfrun.data.cache_manifest import (
+    MANIFEST,
+    DamagedCacheError,
+    file_sums,
+    read_manifest,
+    reading,
+)
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
 
 if TYPE_CHECKING:
     from mtfrun.data.task import Task
 
-# What a manifest raises that is not what was written; the last two: nested too deeply, infinity.
-_DAMAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError)
 # Version of the format and of the code that makes it; another one is another cache.
-FORMAT = 1
+FORMAT = 2
 TOKENS = "tokens.bin"
 ENDS = "ends.npy"
 # Texts that are tokenised together: enough to amortise the cost of a call, few enough to bound its
@@ -48,6 +52,7 @@ _TEXTS_PER_CALL = 1 << 14
 _HEADER_BYTES = 128
 # Lengths of texts that are computed together, to bound the memory.
 _LENGTHS_PER_STEP = 1 << 16
+_ID_TYPES = (np.dtype("<u2"), np.dtype("<i4"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,35 +74,22 @@ class TokenCache:
     padding_id: int = 0
 
     @classmethod
-    def open(cls, directory: Path) -> TokenCache:
-        """Returns the cache in a directory, in milliseconds: its ids are not read.
+    def open(
+        cls, directory: Path, *, origin: Mapping[str, Any] | None = None, anew: bool = False
+    ) -> TokenCache:
+        """Returns the cache in a directory; its ids are read where they may have changed.
+
+        Args:
+          directory: of the files.
+          origin: what it must be made of.
+          anew: whether its ids are read in any case.
 
         Raises:
-          DataError: the files are not those that the manifest describes.
+          DamagedCacheError: the files are not those that were written.
         """
-        try:
-            manifest = json.loads((directory / MANIFEST).read_text())
-            shape = (int(manifest["examples"]), len(manifest["features"]))
-            dtype = np.dtype(manifest["dtype"])
-            sizes = {
-                TOKENS: int(manifest["tokens"]) * dtype.itemsize,
-                ENDS: _HEADER_BYTES + 8 * shape[0] * shape[1],
-            }
-            for name, size in sizes.items():
-                str(manifest["sha256"][name])  # for `fingerprint`
-                actual = (directory / name).stat().st_size
-                if actual != size:
-                    raise DataError(f"{name} has {actual} bytes instead of {size}")
-            # Plain arrays: the class memmap makes every access slower.
-            tokens = np.asarray(np.memmap(directory / TOKENS, dtype, "r"))
-            ends = np.asarray(np.memmap(directory / ENDS, "<i8", "r", _HEADER_BYTES, shape))
-        except _DAMAGE_ERRORS as error:
-            reason = f"no {error}" if isinstance(error, KeyError) else error
-            raise DataError(
-                f"the cache {directory} is damaged ({reason}): remove the directory, and it is "
-                "built anew"
-            ) from error
-        return cls(directory, tokens, ends, manifest)
+        check = functools.partial(_check_content, directory)
+        manifest = read_manifest(directory, (TOKENS, ENDS), check, origin=origin, anew=anew)
+        return cls(directory, *_mapped(directory, manifest), manifest)
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -122,7 +114,7 @@ class TokenCache:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the ids and of where texts end."""
-        hashes = self.manifest["sha256"]
+        hashes = file_sums(self.manifest)
         return hashlib.sha256(f"{hashes[TOKENS]} {hashes[ENDS]}".encode()).hexdigest()
 
 
@@ -154,16 +146,57 @@ def open_cache(
                 f"{task.vocabulary_of(feature)!r} has no id that ends a text, which rows of texts "
                 "need: name one, end_id=1"
             )
-    # Before the source is read: if it changes meanwhile, the next run finds no cache of it.
-    origin = _origin(task, split, features)
-    directory = cache_path(task.cache_dir, task.title, split, origin)
+    vocabularies = [task.vocabulary_of(feature) for feature in features]
+    size = max(vocabulary.size for vocabulary in vocabularies)
 
-    def build(work: Path) -> dict[str, Any]:
-        return {**_write_texts(work, directory, task, split, features), **origin}
+    def opened(directory: Path, origin: Mapping[str, Any]) -> TokenCache:
+        cache = TokenCache.open(directory, origin=origin)
+        if cache.manifest["largest_id"] >= size:
+            raise DamagedCacheError(
+                directory, f"it has id {cache.manifest['largest_id']} of {size} ids"
+            )
+        return dataclasses.replace(cache, padding_id=vocabularies[-1].pad_id)
 
-    build_once(directory, build, overwrite=overwrite)
-    padding_id = task.vocabulary_of(features[-1]).pad_id
-    return dataclasses.replace(TokenCache.open(directory), padding_id=padding_id)
+    return open_or_build(
+        functools.partial(cache_path, task.cache_dir, task.title, split),
+        lambda: _origin(task, split, features),
+        lambda work, directory: _write_texts(work, directory, task, split, features),
+        opened,
+        overwrite=overwrite,
+    )
+
+
+def _mapped(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids and where texts end, mapped into memory as plain arrays.
+
+    The class memmap makes every access slower.
+    """
+    with reading(directory):
+        shape = (int(manifest["examples"]), len(manifest["features"]))
+        dtype = {kind.str: kind for kind in _ID_TYPES}[manifest["dtype"]]
+        tokens = np.asarray(np.memmap(directory / TOKENS, dtype, "r"))
+        ends = np.asarray(np.memmap(directory / ENDS, "<i8", "r", _HEADER_BYTES))
+        return tokens, ends.reshape(shape)
+
+
+def _check_content(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises DamagedCacheError if the files are not what a manifest says, be its sums right."""
+    tokens, ends = _mapped(directory, manifest)
+    largest, last = -1, 0
+    for first in range(0, tokens.size, _LENGTHS_PER_STEP):
+        part = tokens[first : first + _LENGTHS_PER_STEP]
+        if part.min() < 0:
+            raise DamagedCacheError(directory, f"{TOKENS} has ids below 0")
+        largest = max(largest, int(part.max()))
+    flat = ends.reshape(-1)
+    for first in range(0, flat.size, _LENGTHS_PER_STEP):
+        part = flat[first : first + _LENGTHS_PER_STEP]
+        if np.diff(part, prepend=last).min() < 1:  # every text has an end
+            raise DamagedCacheError(directory, f"{ENDS} does not increase")
+        last = int(part[-1])
+    counts = {"tokens": tokens.size, "largest_id": largest, "text_bytes": manifest["text_bytes"]}
+    if last != tokens.size or {name: manifest[name] for name in counts} != counts:
+        raise DamagedCacheError(directory, f"{TOKENS} and {ENDS} do not fit {MANIFEST}")
 
 
 def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]:
@@ -180,7 +213,7 @@ def _origin(task: Task, split: str, features: tuple[str, ...]) -> dict[str, Any]
 def _write_texts(
     work: Path, directory: Path, task: Task, split: str, features: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts and hashes."""
+    """Writes tokens.bin and ends.npy into `work` and returns the manifest's counts."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     expected = task.source.expected_bytes(split)
     with (
@@ -251,17 +284,17 @@ class _Writer:
 
     Attributes:
       examples, tokens, text_bytes: what has been written.
+      largest_id: of all tokens.
     """
 
     def __init__(self, work: Path, directory: Path, vocabularies: Sequence[Vocabulary]):
-        self.examples = self.tokens = self.text_bytes = 0
+        self.examples = self.tokens = self.text_bytes = self.largest_id = 0
         self._directory = directory
         self._vocabularies = vocabularies
         largest = max(vocabulary.size for vocabulary in vocabularies)
-        self._dtype = np.dtype("<u2" if largest <= 1 << 16 else "<i4")
-        self._hashes = {TOKENS: hashlib.sha256(), ENDS: hashlib.sha256()}
+        self._dtype = _ID_TYPES[largest > 1 << 16]
         with writing(directory):
-            self._files = {name: (work / name).open("wb") for name in self._hashes}
+            self._files = {name: (work / name).open("wb") for name in (TOKENS, ENDS)}
             self._files[ENDS].write(bytes(_HEADER_BYTES))
 
     def __enter__(self) -> _Writer:
@@ -288,10 +321,11 @@ class _Writer:
         self._append(ENDS, (ends + self.tokens)[has_end].astype("<i8"))
         self.examples += sum(chunk.is_whole)
         self.tokens += ids.size
+        self.largest_id = max(self.largest_id, int(ids.max(initial=0)))
         self.text_bytes += chunk.text_bytes
 
     def finish(self) -> dict[str, Any]:
-        """Completes the files and returns the manifest's counts and hashes."""
+        """Completes the files and returns the manifest's counts."""
         shape = (self.examples, len(self._vocabularies))
         with writing(self._directory):
             self._files[ENDS].seek(0)
@@ -303,13 +337,12 @@ class _Writer:
             "examples": self.examples,
             "tokens": self.tokens,
             "text_bytes": self.text_bytes,
+            "largest_id": self.largest_id,
             "dtype": self._dtype.str,
-            "sha256": {name: digest.hexdigest() for name, digest in self._hashes.items()},
         }
 
     def _append(self, name: str, values: np.ndarray) -> None:
         data = values.data.cast("B") if values.size else b""
-        self._hashes[name].update(data)
         with writing(self._directory):
             self._files[name].write(data)
 
@@ -319,25 +352,27 @@ def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
     features = len(vocabularies)
     texts = chunk.texts
     if any(chunk.is_continuation):  # of running text, which has one feature
-        encoded = _encode_parts(chunk, vocabularies[0])
-    elif len({id(vocabulary) for vocabulary in vocabularies}) == 1:
-        encoded = vocabularies[0].encode_texts(texts)
-    else:
-        columns = [
-            vocabulary.encode_texts(texts[column::features])
-            for column, vocabulary in enumerate(vocabularies)
-        ]
-        lengths = np.stack([column.lengths for column in columns], axis=1).reshape(-1)
-        feature = np.repeat(np.arange(lengths.size) % features, lengths)
-        ids = np.empty(feature.size, np.int32)
-        for column, values in enumerate(columns):
-            ids[feature == column] = values.ids
-        encoded = EncodedTexts(ids, lengths)
-    largest = max(vocabulary.size for vocabulary in vocabularies)
-    if encoded.ids.size and not 0 <= encoded.ids.min() <= encoded.ids.max() < largest:
+        return _in_range(vocabularies[0], _encode_parts(chunk, vocabularies[0]))
+    if len({id(vocabulary) for vocabulary in vocabularies}) == 1:
+        return _in_range(vocabularies[0], vocabularies[0].encode_texts(texts))
+    columns = [
+        _in_range(vocabulary, vocabulary.encode_texts(texts[column::features]))
+        for column, vocabulary in enumerate(vocabularies)
+    ]
+    lengths = np.stack([column.lengths for column in columns], axis=1).reshape(-1)
+    feature = np.repeat(np.arange(lengths.size) % features, lengths)
+    ids = np.empty(feature.size, np.int32)
+    for column, values in enumerate(columns):
+        ids[feature == column] = values.ids
+    return EncodedTexts(ids, lengths)
+
+
+def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
+    """Returns the ids after checking that the vocabulary has them."""
+    if encoded.ids.size and not 0 <= encoded.ids.min() <= encoded.ids.max() < vocabulary.size:
         raise DataError(
-            f"{type(vocabularies[0]).__name__} returned ids from {encoded.ids.min()} to "
-            f"{encoded.ids.max()}, though it has {largest}"
+            f"{type(vocabulary).__name__} returned ids from {encoded.ids.min()} to "
+            f"{encoded.ids.max()}, though it has {vocabulary.size}"
         )
     return encoded
 

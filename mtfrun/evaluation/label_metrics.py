@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.evaluation.text_metrics import check_paired
+
 
 @dataclasses.dataclass(frozen=True)
 class BinaryF1:
@@ -26,6 +28,7 @@ class BinaryF1:
         self, targets: Sequence[object], predictions: Sequence[object]
     ) -> dict[str, float]:
         """Returns the metric: 0 if the class is neither a target nor predicted."""
+        check_paired("BinaryF1", targets, predictions)
         return {"f1": _f1_of(self.positive, targets, predictions)}
 
 
@@ -36,6 +39,7 @@ def mean_f1(targets: Sequence[object], predictions: Sequence[object]) -> dict[st
       >>> mean_f1([0, 0, 1, 1], [0, 0, 1, 0])["mean_f1"] == (0.8 + 2 / 3) / 2
       True
     """
+    check_paired("mean_f1", targets, predictions)
     classes = dict.fromkeys(targets)
     return {"mean_f1": float(np.mean([_f1_of(x, targets, predictions) for x in classes]))}
 
@@ -48,6 +52,7 @@ def matthews_correlation(
     The correlation of targets and predictions as indicators of the classes; Gorodkin 2004,
     https://doi.org/10.1016/j.compbiolchem.2004.09.006, equation 8.
     """
+    check_paired("matthews_correlation", targets, predictions)
     classes = list(dict.fromkeys([*targets, *predictions]))
     x, y = (
         np.array([[value == label for label in classes] for value in values], np.float64)
@@ -59,6 +64,7 @@ def matthews_correlation(
 
 def pearson_correlation(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
     """Returns "pearson_correlation", -1 to 1; 0 if one side is constant."""
+    check_paired("pearson_correlation", targets, predictions)
     return {"pearson_correlation": _correlation(np.asarray(targets), np.asarray(predictions))}
 
 
@@ -66,6 +72,7 @@ def spearman_correlation(
     targets: Sequence[float], predictions: Sequence[float]
 ) -> dict[str, float]:
     """Returns "spearman_correlation", -1 to 1, that of ranks; equal values share theirs."""
+    check_paired("spearman_correlation", targets, predictions)
     return {"spearman_correlation": _correlation(_ranks(targets), _ranks(predictions))}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun.errors import InputError
+from mtfrun.evaluation.text_metrics import check_paired
 
 _KINDS = ("rouge1", "rouge2", "rougeLsum")
 
@@ -34,6 +35,7 @@ class Rouge:
 
     def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
         """Returns the metrics of predictions with one target each."""
+        check_paired("Rouge", targets, predictions)
         scores = [
             self._scorer.score(
                 target=_one_sentence_per_line(target),

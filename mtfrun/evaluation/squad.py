@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtfrun.evaluation.text_metrics import check_paired
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -28,6 +30,7 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
       >>> squad([["the Nile", "Nile river"]], ["Nile!"])
       {'em': 1.0, 'f1': 1.0}
     """
+    check_paired("squad", targets, predictions)
     exact, overlap = [], []
     for answers, prediction in zip(targets, predictions, strict=True):
         several = [answers] if isinstance(answers, str) else answers

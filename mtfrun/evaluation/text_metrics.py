@@ -6,9 +6,15 @@ values by name.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+
+from mtfrun.errors import InputError, did_you_mean
+
+# Those of sacrebleu that download nothing.
+_TOKENIZERS = ("intl", "13a", "char", "zh", "none", "ja-mecab", "ko-mecab")
 
 
 def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -23,10 +29,14 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
     """Returns "exact_match", the share of predictions that equal their target.
 
+    Raises:
+      InputError: there are none, or not as many of both.
+
     Examples:
       >>> exact_match(["two", "three"], ["two", "tree"])
       {'exact_match': 0.5}
     """
+    check_paired("exact_match", targets, predictions)
     pairs = zip(targets, predictions, strict=True)
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
 
@@ -43,20 +53,71 @@ def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarr
     return correct / max(sum(len(target) for target, _ in pairs), 1)
 
 
-def bleu(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns "bleu", that of the corpus, 0 to 100, with sacrebleu's defaults.
+def bleu(
+    targets: Sequence[str | Sequence[str]], predictions: Sequence[str], tokenizer: str = "intl"
+) -> dict[str, float]:
+    """Returns "bleu", that of the corpus, 0 to 100, by sacrebleu, as T5 does.
 
     Papineni et al. 2002, https://aclanthology.org/P02-1040; Post 2018,
     https://aclanthology.org/W18-6319.
+
+    Args:
+      targets: the reference of every prediction, or its references, of any number.
+      predictions: one for each.
+      tokenizer: how sacrebleu divides texts into words: T5's "intl", which knows the punctuation of
+        all scripts; sacrebleu's own "13a", that of most published values; "char", "zh", "none",
+        "ja-mecab" or "ko-mecab".
+
+    Raises:
+      InputError: there are none, they are no texts, or there is no such tokenizer.
     """
     # Importing it takes longer than most commands, which do not need it.
     import sacrebleu  # noqa: PLC0415
 
-    return {"bleu": float(sacrebleu.corpus_bleu(list(predictions), [list(targets)]).score)}
+    if tokenizer not in _TOKENIZERS:
+        raise InputError(
+            f"bleu.tokenizer={tokenizer!r} must be one of {', '.join(_TOKENIZERS)}"
+            f"{did_you_mean(str(tokenizer), _TOKENIZERS)}"
+        )
+    references = _references("bleu", targets, predictions)
+    try:
+        score = sacrebleu.corpus_bleu(list(predictions), references, tokenize=tokenizer)
+    except RuntimeError as error:  # a package for the script is not installed
+        raise InputError(f"bleu.tokenizer={tokenizer!r}: {' '.join(str(error).split())}") from error
+    return {"bleu": float(score.score)}
 
 
-def chrf(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns "chrf", chrF2 of the corpus, 0 to 100; Popovic 2015, https://aclanthology.org/W15-3049."""
+def chrf(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "chrf", chrF2 of the corpus, 0 to 100; Popovic 2015, https://aclanthology.org/W15-3049.
+
+    Targets are those of `bleu`.
+    """
     import sacrebleu  # noqa: PLC0415, as in `bleu`
 
-    return {"chrf": float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)}
+    references = _references("chrf", targets, predictions)
+    return {"chrf": float(sacrebleu.corpus_chrf(list(predictions), references).score)}
+
+
+def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:
+    """Raises InputError unless there is a prediction for each of at least one target."""
+    if not len(targets) == len(predictions) > 0:
+        raise InputError(
+            f"{metric} needs a prediction for each target, at least one: there are "
+            f"{len(targets)} target(s) and {len(predictions)} prediction(s)"
+        )
+
+
+def _references(
+    metric: str, targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
+) -> list[list[str | None]]:
+    """Returns lists of one reference for each prediction, None where it has no further one."""
+    check_paired(metric, targets, predictions)
+    several = [[target] if isinstance(target, str) else target for target in targets]
+    for values in (list(predictions), *several):
+        is_list = isinstance(values, Sequence) and len(values) > 0
+        if not is_list or not all(isinstance(value, str) for value in values):
+            raise InputError(
+                f"{metric} compares texts, each with at least one reference: {values!r:.60} is "
+                "neither a text nor a list of them"
+            )
+    return [list(column) for column in itertools.zip_longest(*several)]

@@ -86,7 +86,7 @@ def stored_sequences(directory: Path, features: tuple[str, ...], mean: int) -> T
     tokens[ends.reshape(-1) - 1] = 1
     directory.mkdir()
     (directory / TOKENS).write_bytes(tokens.tobytes())
-    manifest = {"features": list(features)}
+    manifest = {"features": list(features), "files": {TOKENS: "", ENDS: ""}}
     mapped = np.asarray(np.memmap(directory / TOKENS, np.uint16, "r"))
     return TokenCache(directory, mapped, ends, manifest)
 

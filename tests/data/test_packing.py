@@ -165,6 +165,26 @@ def test_a_plan_of_other_texts_is_made_again(tmp_path: Path) -> None:
     assert plan.examples.size == 3
 
 
+@pytest.mark.parametrize(
+    ("examples", "row_starts"),
+    [([0, 1, 1], [0, 2, 3]), ([0, 1, -3], [0, 2, 3]), ([0, 1, 2], [0, 4, 3]), ([], [])],
+)
+def test_a_plan_that_is_none_is_made_again(
+    tmp_path: Path, examples: list[int], row_starts: list[int]
+) -> None:
+    forged = Plan(np.array(examples, np.int32), np.array(row_starts, np.int64))
+    stored_plan(tmp_path, "10", 3, lambda: forged)
+    plan = stored_plan(tmp_path, "10", 3, lambda: pack(np.array([[3], [7], [5]]), [10]))
+    assert sorted(plan.examples.tolist()) == [0, 1, 2]
+
+
+def test_the_plan_of_other_lengths_is_made_again(tmp_path: Path) -> None:
+    stored_plan(tmp_path, "long", 3, lambda: pack(np.array([[3], [3], [3]]), [10]))
+    next(tmp_path.iterdir()).rename(next(tmp_path.iterdir()).with_name("plan-2-short.npz"))
+    plan = stored_plan(tmp_path, "short", 3, lambda: pack(np.array([[3], [3], [3]]), [3]))
+    assert plan.rows == 3
+
+
 def test_where_nothing_can_be_written_a_plan_is_made_each_time(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     plan = stored_plan(tmp_path / "file", "10", 2, lambda: pack(np.array([[3], [7]]), [10]))

@@ -21,6 +21,11 @@ Fields = Mapping[str, bytes]
             {"q": b"why", "a": b"so", "more": b"x"},
             {"inputs": b"why", "targets": b"so"},
         ),
+        (
+            data.Rekey({"inputs": "", "targets": "a"}),
+            {"a": b"so"},
+            {"inputs": b"", "targets": b"so"},
+        ),
         (data.ParseTsv(), {"text": b"in\tout"}, {"inputs": b"in", "targets": b"out"}),
         (
             data.ParseTsv(["a", "b", "c"], text="line"),

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,7 +21,9 @@ import numpy as np
 import pytest
 
 from mtfrun.data import token_cache as cache_module
+from mtfrun.data.cache_manifest import write_manifest
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import file_state
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.task import Fields, Task
 from mtfrun.data.token_cache import (
@@ -181,13 +184,13 @@ def test_features_may_have_different_vocabularies(tmp_path: Path) -> None:
     ]
 
 
-def test_the_manifest_counts_and_hashes(tmp_path: Path) -> None:
+def test_the_manifest_has_counts_and_sums(tmp_path: Path) -> None:
     cache = open_cache(task_of(documents(b"ab", b"c"), tmp_path), "train", TARGETS_ONLY)
     manifest = json.loads((cache.directory / "manifest.json").read_text())
     assert (manifest["examples"], manifest["tokens"], manifest["text_bytes"]) == (2, 5, 3)
     assert manifest["vocabularies"] == [ByteVocabulary().fingerprint]
     tokens = (cache.directory / "tokens.bin").read_bytes()
-    assert manifest["sha256"]["tokens.bin"] == hashlib.sha256(tokens).hexdigest()
+    assert manifest["files"]["tokens.bin"] == hashlib.sha256(tokens).hexdigest()
     # It can be read without this program.
     np.testing.assert_array_equal(np.load(cache.directory / "ends.npy"), cache.ends)
 
@@ -234,36 +237,114 @@ def test_whatever_makes_other_ids_makes_another_cache(tmp_path: Path) -> None:
     assert len(set(directories)) == len(directories)
 
 
-def damage_tokens(directory: Path) -> None:
-    """Removes the last byte of the ids."""
-    path = directory / "tokens.bin"
-    path.write_bytes(path.read_bytes()[:-1])
+def change(name: str, old: bytes, new: bytes) -> Callable[[Path], None]:
+    """Returns a function that changes a file of a cache in its place, and sets back its times."""
+
+    def damage(directory: Path) -> None:
+        path = directory / name
+        times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+        content = path.read_bytes()
+        assert old in content
+        path.write_bytes(content.replace(old, new, 1))
+        os.utime(path, ns=times)
+
+    return damage
 
 
-def damage_ends(directory: Path) -> None:
-    """Removes the ends."""
-    (directory / "ends.npy").unlink()
+def forge(directory: Path) -> None:
+    """Changes an id to one beyond the vocabulary, and the sums in the manifest accordingly."""
+    tokens = (np.array(ids(b"ab"), "<u2")).tobytes()
+    change("tokens.bin", tokens, b"\xff\x7f" + tokens[2:])(directory)
+    entries = json.loads((directory / "manifest.json").read_text())
+    for entry in ("files", "sum"):
+        del entries[entry]
+    for name in ("manifest.json", "checked.json"):
+        (directory / name).unlink()
+    write_manifest(directory, entries)
+    (directory / "checked.json").unlink()
 
 
-def damage_manifest(directory: Path) -> None:
-    """Removes the second half of the manifest."""
-    path = directory / "manifest.json"
-    path.write_text(path.read_text()[: path.stat().st_size // 2])
+DAMAGES = {
+    "ids": change("tokens.bin", b"d", b"e"),
+    "size": change("tokens.bin", b"d\0", b""),
+    "ends": change("ends.npy", b"\3\0", b"\1\1"),
+    "header": change("ends.npy", b"NUMPY", b"NUMPX"),
+    "no ends": lambda directory: (directory / "ends.npy").unlink(),
+    "no manifest": lambda directory: (directory / "manifest.json").unlink(),
+    "count": change("manifest.json", b'"examples": 2', b'"examples": 1'),
+    "empty manifest": lambda directory: (directory / "manifest.json").write_text("{}"),
+    "pipe": lambda directory: (
+        (directory / "ends.npy").unlink(),
+        os.mkfifo(directory / "ends.npy"),
+    ),
+    "deep manifest": lambda directory: (directory / "manifest.json").write_text("[" * 99_999),
+    "forged": forge,
+}
 
 
-def empty_manifest(directory: Path) -> None:
-    """Removes all entries of the manifest."""
-    (directory / "manifest.json").write_text("{}")
-
-
-@pytest.mark.parametrize("damage", [damage_tokens, damage_ends, damage_manifest, empty_manifest])
-def test_a_damaged_cache_is_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    task = task_of(documents(b"ab"), tmp_path)
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_cache_is_built_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    task = task_of(documents(b"ab", b"c"), tmp_path)
     directory = open_cache(task, "train", TARGETS_ONLY).directory
     damage(directory)
-    with pytest.raises(DataError, match="remove the directory") as raised:
-        open_cache(task, "train", TARGETS_ONLY)
+    with pytest.raises(DataError, match=r"is damaged .*remove the directory") as raised:
+        TokenCache.open(directory)
     assert str(directory) in str(raised.value) and "\n" not in str(raised.value)
+    assert texts_of(open_cache(task, "train", TARGETS_ONLY)) == [[ids(b"ab")], [ids(b"c")]]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mtfrun: warning: the cache {directory} is damaged (")
+    assert texts_of(TokenCache.open(directory)) == [[ids(b"ab")], [ids(b"c")]]
+    assert not capsys.readouterr().err
+
+
+def test_the_files_of_another_cache_are_noticed(tmp_path: Path) -> None:
+    tasks = [
+        task_of(documents(text), tmp_path, version) for version, text in enumerate((b"a", b"b"))
+    ]
+    first, second = (open_cache(task, "train", TARGETS_ONLY).directory for task in tasks)
+    (second / "tokens.bin").replace(first / "tokens.bin")
+    assert texts_of(open_cache(tasks[0], "train", TARGETS_ONLY)) == [[ids(b"a")]]
+    assert texts_of(open_cache(tasks[1], "train", TARGETS_ONLY)) == [[ids(b"b")]]
+    first.rename(tmp_path / "moved")
+    second.rename(first)
+    assert texts_of(open_cache(tasks[0], "train", TARGETS_ONLY)) == [[ids(b"a")]]
+
+
+def test_a_good_cache_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    task = task_of(documents(b"ab"), tmp_path)
+    directory = open_cache(task, "train", TARGETS_ONLY).directory
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(DataError, match=r"cannot be read: .*Too many open files"):
+            open_cache(task, "train", TARGETS_ONLY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert texts_of(TokenCache.open(directory)) == [[ids(b"ab")]]
+
+
+def test_files_that_change_while_they_are_read_make_no_cache(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("one\n" * 9)
+
+    def reading() -> Iterator[Example]:
+        yield Example({"text": b"one"})
+        with path.open("a") as file:
+            file.write("two\n")
+
+    class Growing(Examples):
+        def fingerprint(self, split: str) -> object:
+            return {"files": {str(path): file_state(path)}}
+
+    task = dataclasses.replace(task_of([], tmp_path), source=Growing(reading))
+    with pytest.raises(DataError, match=r"changed while .*texts.txt 36 bytes .* -> 40") as raised:
+        open_cache(task, "train", TARGETS_ONLY)
+    assert "\n" not in str(raised.value)
+    assert not [path for path in (tmp_path / "task").iterdir() if path.is_dir()]
+    quiet = dataclasses.replace(task, source=Growing(lambda: documents(b"ab")))
+    assert len(open_cache(quiet, "train", TARGETS_ONLY)) == 1
 
 
 def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -405,3 +486,7 @@ def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path) -> None:
     task = dataclasses.replace(task_of(documents(b"\xff"), tmp_path), vocabulary=Wrong())
     with pytest.raises(DataError, match="Wrong returned ids from 258 to 258, though it has 100"):
         open_cache(task, "train", TARGETS_ONLY)
+    vocabularies = {"inputs": Wrong(), "targets": ByteVocabulary()}
+    task = dataclasses.replace(task_of(pairs((b"\xff", b"")), tmp_path), vocabulary=vocabularies)
+    with pytest.raises(DataError, match="Wrong returned ids"):
+        open_cache(task, "train", PAIRS)

@@ -23,4 +23,5 @@ def token_cache(
     tokens = np.array([token for text in texts for token in text], np.uint16)
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
     shape = (len(examples), len(features))
-    return TokenCache(directory, tokens, ends.reshape(shape), {"features": list(features)})
+    manifest = {"features": list(features), "files": {"tokens.bin": "", "ends.npy": ""}}
+    return TokenCache(directory, tokens, ends.reshape(shape), manifest)

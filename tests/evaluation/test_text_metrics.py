@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
-from mtfrun.evaluation import bleu, chrf, exact_match, text_metrics, token_accuracy
+from mtfrun.errors import InputError
+from mtfrun.evaluation import (
+    BinaryF1,
+    Rouge,
+    bleu,
+    chrf,
+    exact_match,
+    matthews_correlation,
+    mean_f1,
+    squad,
+    text_metrics,
+    token_accuracy,
+)
 
 # Half of the targets' words: BLEU is not symmetric.
 TARGETS = ["a b c d e f g h i j", "k l"]
@@ -45,8 +60,71 @@ def test_bleu_is_that_of_papineni() -> None:
 def test_targets_and_predictions_are_not_confused() -> None:
     import sacrebleu  # noqa: PLC0415, slow
 
-    expected = sacrebleu.corpus_bleu(PREDICTIONS, [TARGETS]).score
+    expected = sacrebleu.corpus_bleu(PREDICTIONS, [TARGETS], tokenize="intl").score
     assert bleu(TARGETS, PREDICTIONS)["bleu"] == pytest.approx(expected)
     assert bleu(PREDICTIONS, TARGETS)["bleu"] != pytest.approx(expected, rel=0.01)
     chrf_score = sacrebleu.corpus_chrf(PREDICTIONS, [TARGETS]).score
     assert chrf(TARGETS, PREDICTIONS)["chrf"] == pytest.approx(chrf_score)
+
+
+def test_bleu_divides_words_as_t5_does_and_gin_chooses() -> None:
+    import sacrebleu  # noqa: PLC0415, slow
+
+    targets = ["\u00abLe chat\u2026\u00bb dit-il \u2014 \u00aboui\u00bb."]
+    predictions = ["\u00abLe chat\u00bb dit-il \u2014 \u00aboui\u00bb."]
+    # The call in t5.evaluation.metrics.bleu, 0.9.4.
+    of_t5 = sacrebleu.corpus_bleu(
+        predictions,
+        [targets],
+        smooth_method="exp",
+        smooth_value=0.0,
+        force=False,
+        lowercase=False,
+        tokenize="intl",
+        use_effective_order=False,
+    )
+    assert bleu(targets, predictions)["bleu"] == of_t5.score
+    values = {name: bleu(targets, predictions, name)["bleu"] for name in ("intl", "13a")}
+    assert bleu(targets, predictions)["bleu"] == values["intl"] > values["13a"]
+    with pytest.raises(InputError, match=r"tokenizer='itnl' must be one of .*did you mean 'intl'"):
+        bleu(targets, predictions, "itnl")
+
+
+def test_a_prediction_may_have_several_references() -> None:
+    targets = [["a b c d", "x y z w"], ["k l m n"], ("e f g h", "i", "j")]
+    predictions = ["x y z w", "k l m n", "e f g h"]
+    assert bleu(targets, predictions)["bleu"] == pytest.approx(100)
+    assert chrf(targets, predictions)["chrf"] == pytest.approx(100)
+    assert bleu([[text] for text in TARGETS], PREDICTIONS) == bleu(TARGETS, PREDICTIONS)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        bleu,
+        chrf,
+        exact_match,
+        text_metrics,
+        squad,
+        mean_f1,
+        matthews_correlation,
+        BinaryF1(),
+        Rouge(),
+    ],
+)
+def test_without_predictions_a_metric_is_an_error_of_one_line(
+    metric: Callable[..., object],
+) -> None:
+    for targets, predictions in (([], []), (["a"], []), (["a"], ["a", "b"])):
+        with pytest.raises(InputError, match=r"needs a prediction for each target") as raised:
+            metric(targets, predictions)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "predictions"), [([[]], ["a"]), ([1], ["a"]), ([["a", 1]], ["a"]), (["a"], [1])]
+)
+def test_what_is_no_text_is_named(targets: list[Any], predictions: list[Any]) -> None:
+    for metric in (bleu, chrf):
+        with pytest.raises(InputError, match="compares texts"):
+            metric(targets, predictions)

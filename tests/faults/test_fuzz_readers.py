@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import hashlib
 import io
 import json
 import pathlib
@@ -17,6 +18,7 @@ from PIL import Image
 
 from mtfrun import data
 from mtfrun.cli.inputs.prompts import read_pairs, read_prompts
+from mtfrun.data.cache_manifest import _sum_of, write_manifest
 from mtfrun.data.images.idx_images import read_idx
 from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_files import encoded_image, size_of
@@ -152,22 +154,36 @@ def test_idx_files(suffix: str, count: int, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("name", ["manifest.json", "ends.npy", "tokens.bin"])
-def test_token_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("is_forged", [False, True])
+def test_token_caches(name: str, is_forged: bool, count: int, tmp_path: pathlib.Path) -> None:
     (tmp_path / "texts.txt").write_text("a\nbc\n")
     source = data.TextLines({"train": str(tmp_path / "texts.txt")})
     task = data.Task(source, data.ByteVocabulary(), cache_dir=str(tmp_path))
-    rows = data.LanguageModelData(task, length=8)
-    next(iter(rows.train(1, seed=0)))
-    (manifest,) = tmp_path.glob("**/manifest.json")
-    directory = manifest.parent
+    directory = task.cache("train", ["targets"]).directory
     valid = (directory / name).read_bytes()
 
     def read(content: bytes) -> None:
         (directory / name).write_bytes(content)
+        if is_forged:
+            resign(directory, name)
         cache = TokenCache.open(directory)
         assert len(cache.fingerprint) == 64 and len(cache.lengths) == len(cache)
+        assert (cache.lengths > 0).all()
 
     fuzz(count, damaged([valid]), read)
+
+
+def resign(directory: pathlib.Path, name: str) -> None:
+    """Makes the sums of a cache right again, so that its content alone can be wrong."""
+    manifest = directory / "manifest.json"
+    try:
+        entries = json.loads(manifest.read_bytes())
+        if name != manifest.name:
+            entries["files"][name] = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+        del entries["sum"]
+        manifest.write_text(json.dumps({**entries, "sum": _sum_of(entries)}))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # no manifest at all
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # headers of Python 2
@@ -176,8 +192,8 @@ def test_token_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
 def test_image_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
     np.save(tmp_path / "labels.npy", np.arange(2, dtype=np.int32))
     (tmp_path / "images.bin").write_bytes(bytes(24))
-    manifest = {"images": 2, "size": [2, 2, 3], "sha256": "0" * 64}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    manifest = {"images": 2, "size": [2, 2, 3], "label_names": ["a", "b"], "sha256": "0" * 64}
+    write_manifest(tmp_path, manifest)
     valid = (tmp_path / name).read_bytes()
 
     def read(content: bytes) -> None:

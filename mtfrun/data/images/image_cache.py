@@ -6,40 +6,35 @@ A cache is a directory with the images of one split of a source:
   images.array_record  else: JPEG and PNG files, each a record that is read by its number
   sizes.npy            of these; int32 [images, 2] rows and columns
   labels.npy           int32 [images] numbers of the classes
-  manifest.json        counts, hashes, and what the cache was made of
+  manifest.json        counts, sums, and what the cache was made of, see cache_manifest.py
 """
 
 from __future__ import annotations
 
 import abc
-import contextlib
+import functools
 import hashlib
-import json
 import math
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from mtfrun import progress
-from mtfrun.data.cache_directory import MANIFEST, build_once, cache_path, writing
+from mtfrun.data.cache_directory import cache_path, open_or_build, writing
+from mtfrun.data.cache_manifest import read_manifest, reading
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import size_of
 from mtfrun.data.images.image_source import ImageExample, ImageSource
 from mtfrun.data.images.stored_image import EncodedImage, PixelImage, StoredImage
 
 # Version of the format and of the code that makes it; another one is another cache.
-FORMAT = 1
-# Characters of a reason in a message.
-_LONGEST_REASON = 200
-# RuntimeError: what array_record raises; the last two: what numpy raises for headers of arrays.
-_DAMAGE_ERRORS = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, OverflowError),
-    *(SyntaxError, tokenize.TokenError),
-)
+FORMAT = 2
+# What array_record and numpy raise for files that are not what was written.
+_DAMAGE_ERRORS = (EOFError, RuntimeError, SyntaxError, tokenize.TokenError)
 PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy", "labels.npy"
 
 
@@ -52,18 +47,31 @@ class ImageCache(abc.ABC):
       manifest: counts, hashes and origin.
     """
 
-    def __init__(self, directory: Path):
-        """Opens the cache in `directory`, whose images are not read.
+    # The files of its images.
+    files: ClassVar[Sequence[str]]
+
+    def __init__(
+        self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
+    ):
+        """Opens the cache in `directory`, whose images are read where they may have changed.
+
+        Args:
+          directory: of the files.
+          origin: what it must be made of.
+          anew: whether its images are read in any case.
 
         Raises:
-          DataError: it is damaged.
+          DamagedCacheError: the files are not those that were written.
         """
         self.directory = directory
-        with _reading(directory):
+        names = (*self.files, LABELS)
+        self.manifest = read_manifest(directory, names, origin=origin, anew=anew)
+        with reading(directory, *_DAMAGE_ERRORS):
             self.labels: np.ndarray = np.load(directory / LABELS, mmap_mode="r")
-            self.manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
-            if len(self.labels) != self.manifest["images"]:
+            if self.labels.shape != (self.manifest["images"],):
                 raise RuntimeError(f"{LABELS} has {len(self.labels)} labels")
+            if not 0 <= self.labels.min() <= self.labels.max() < len(self.manifest["label_names"]):
+                raise RuntimeError(f"{LABELS} has a label that is no class")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,9 +93,13 @@ class PixelCache(ImageCache):
       pixels: uint8 [images, rows, cols, channels].
     """
 
-    def __init__(self, directory: Path):
-        super().__init__(directory)
-        with _reading(directory):
+    files: ClassVar[Sequence[str]] = (PIXELS,)
+
+    def __init__(
+        self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
+    ):
+        super().__init__(directory, origin, anew=anew)
+        with reading(directory, *_DAMAGE_ERRORS):
             shape = (len(self), *self.manifest["size"])
             size = (directory / PIXELS).stat().st_size
             if size != math.prod(shape):
@@ -103,9 +115,13 @@ class PixelCache(ImageCache):
 class EncodedCache(ImageCache):
     """Images of different sizes, as JPEG and PNG files in one file of records."""
 
-    def __init__(self, directory: Path):
-        super().__init__(directory)
-        with _reading(directory):
+    files: ClassVar[Sequence[str]] = (RECORDS, SIZES)
+
+    def __init__(
+        self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
+    ):
+        super().__init__(directory, origin, anew=anew)
+        with reading(directory, *_DAMAGE_ERRORS):
             self._sizes: np.ndarray = np.load(directory / SIZES, mmap_mode="r")
             # No reading ahead: records are read at random.
             self._reader = ArrayRecordReader(str(directory / RECORDS), "readahead_buffer_size:0")
@@ -118,25 +134,13 @@ class EncodedCache(ImageCache):
         Raises:
           DataError: the cache is damaged: every record has a checksum.
         """
-        with _reading(self.directory):
+        with reading(self.directory, *_DAMAGE_ERRORS):
             contents = self._reader.read(numbers.tolist())
         channels = self.manifest["size"][-1]
         return [
             EncodedImage(content, (rows, cols), channels)
             for content, (rows, cols) in zip(contents, self._sizes[numbers].tolist(), strict=True)
         ]
-
-
-@contextlib.contextmanager
-def _reading(directory: Path) -> Iterator[None]:
-    """Turns what damaged files raise into a DataError about the cache."""
-    try:
-        yield
-    except _DAMAGE_ERRORS as error:
-        raise DataError(
-            f"the cache {directory} is damaged ({str(error)[:_LONGEST_REASON]}): remove the "
-            "directory, and it is built anew"
-        ) from error
 
 
 def open_pixel_cache(
@@ -156,36 +160,44 @@ def open_pixel_cache(
       DataError: there is no such split, it cannot be read or holds no images, or the cache cannot
         be written.
     """
-    return PixelCache(_built(source, split, cache_dir, _write_pixels, overwrite=overwrite))
+    return _built(source, split, cache_dir, PixelCache, _write_pixels, overwrite=overwrite)
 
 
 def open_encoded_cache(
     source: ImageSource, split: str, cache_dir: str | None, *, overwrite: bool = False
 ) -> EncodedCache:
     """Returns the cache of a split whose images differ in size; see `open_pixel_cache`."""
-    return EncodedCache(_built(source, split, cache_dir, _write_records, overwrite=overwrite))
+    return _built(source, split, cache_dir, EncodedCache, _write_records, overwrite=overwrite)
 
 
 # Images between two reports of progress.
 _IMAGES_PER_REPORT = 64
 
 _Write = Callable[[Path, Path, Iterator[ImageExample]], None]
+Cache = TypeVar("Cache", bound=ImageCache)
 
 
 def _built(
-    source: ImageSource, split: str, cache_dir: str | None, write: _Write, *, overwrite: bool
-) -> Path:
-    """Returns the directory of a cache, whose images `write` writes."""
-    origin = {
-        "format": FORMAT,
-        "split": split,
-        "size": list(source.size),
-        "label_names": list(source.label_names),
-        "source": source.fingerprint(split),
-    }
-    directory = cache_path(cache_dir, type(source).__name__, split, origin)
+    source: ImageSource,
+    split: str,
+    cache_dir: str | None,
+    kind: Callable[[Path, Mapping[str, Any]], Cache],
+    write: _Write,
+    *,
+    overwrite: bool,
+) -> Cache:
+    """Returns a cache of a kind, whose images `write` writes."""
 
-    def build(work: Path) -> dict[str, Any]:
+    def origin() -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "split": split,
+            "size": list(source.size),
+            "label_names": list(source.label_names),
+            "source": source.fingerprint(split),
+        }
+
+    def build(work: Path, directory: Path) -> dict[str, Any]:
         labels: list[int] = []
         digest = hashlib.sha256()
 
@@ -207,10 +219,10 @@ def _built(
         digest.update(array.tobytes())
         with writing(directory):
             np.save(work / LABELS, array)
-        return {"images": len(labels), "sha256": digest.hexdigest(), **origin}
+        return {"images": len(labels), "sha256": digest.hexdigest()}
 
-    build_once(directory, build, overwrite=overwrite)
-    return directory
+    place = functools.partial(cache_path, cache_dir, type(source).__name__, split)
+    return open_or_build(place, origin, build, kind, overwrite=overwrite)
 
 
 def _write_pixels(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:

@@ -97,8 +97,8 @@ class MaskedLanguageModel(Objective):
     def _random_ids(
         self, generators: Sequence[np.random.Generator], width: int, vocabulary: Vocabulary
     ) -> np.ndarray:
-        """Returns int32 [batch, width] ids of the vocabulary, without the reserved ones."""
-        bounds = (_NUM_RESERVED_IDS, vocabulary.size)
+        """Returns int32 [batch, width] ids, as T5: neither reserved nor beyond the last token."""
+        bounds = (_NUM_RESERVED_IDS, vocabulary.unpadded_size)
         return np.stack([generator.integers(*bounds, width, np.int32) for generator in generators])
 
 

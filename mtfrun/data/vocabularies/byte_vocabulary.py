@@ -61,6 +61,11 @@ class ByteVocabulary(Vocabulary):
         return self._size
 
     @property
+    def unpadded_size(self) -> int:
+        """259: special ids and bytes."""
+        return self._last_byte_id + 1
+
+    @property
     def sentinels(self) -> np.ndarray:
         """The last 100 ids of bytes, from the end."""
         last = self._last_byte_id

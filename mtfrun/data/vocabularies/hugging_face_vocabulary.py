@@ -60,9 +60,6 @@ class HuggingFaceVocabulary(Vocabulary):
       size: the number of ids of a model that was made for this tokenizer; by default the ids,
         rounded up to a multiple of 128.
       pad_id: the id of padding, 0, or -1 where 0 is a token.
-
-    Attributes:
-      unpadded_size: number of ids of the file; the ids from there on only pad.
     """
 
     def __init__(
@@ -93,7 +90,6 @@ class HuggingFaceVocabulary(Vocabulary):
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if not self._tokens:
             raise DataError(f"{tokenizer_file} has no token: it is no tokenizer of a model")
-        self.unpadded_size = max(self._tokens.values()) + 1
         self._size = model_size(tokenizer_file, self.unpadded_size, size)
         model_token = (self._settings.get("model") or {}).get("unk_token")
         self._end_id = self._first_id("end_token", end_token, _END_TOKENS)
@@ -111,6 +107,11 @@ class HuggingFaceVocabulary(Vocabulary):
     def size(self) -> int:
         """Number of ids, a multiple of 128 where none is given."""
         return self._size
+
+    @functools.cached_property
+    def unpadded_size(self) -> int:
+        """Number of ids of the file."""
+        return max(self._tokens.values()) + 1
 
     @property
     def pad_id(self) -> int:

@@ -36,6 +36,11 @@ class Vocabulary(abc.ABC):
         """Number of ids, those included that only pad the size to what a mesh axis can divide."""
 
     @property
+    def unpadded_size(self) -> int:
+        """Number of ids that occur in texts; the ids from there on only pad."""
+        return self.size
+
+    @property
     @abc.abstractmethod
     def pad_id(self) -> int:
         """The id of padding, 0; or -1 where 0 is a token, for models with this `padding_id`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import resource
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from mtfrun.data.images import (
     open_encoded_cache,
     open_pixel_cache,
 )
+from mtfrun.data.images.image_cache import PixelCache
+from mtfrun.data.images.image_source import ImageExample
 from mtfrun.progress import work
 from tests.data.images.photos import save_folders
 
@@ -76,35 +79,58 @@ def test_a_killed_or_failed_build_leaves_no_cache(tmp_path: pathlib.Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["images.bin", "labels.npy", "manifest.json"])
-def test_a_damaged_cache_of_pixels_is_an_error_of_one_line(
-    name: str, tmp_path: pathlib.Path
+@pytest.mark.parametrize("is_shorter", [True, False])
+def test_a_damaged_cache_of_pixels_is_built_anew(
+    name: str, is_shorter: bool, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ImageData(
-        TfdsImages("digits", data_dir=str(tmp_path / "tfds")), cache_dir=str(tmp_path / "cache")
-    )
-    data.train(1, seed=0)
-    (path,) = (tmp_path / "cache").rglob(name)
-    path.write_bytes(path.read_bytes()[:-5])
+    source = TfdsImages("digits", data_dir=str(tmp_path / "tfds"))
+    cache = open_pixel_cache(source, "test", str(tmp_path / "cache"))
+    path, expected = cache.directory / name, (cache.pixels.tobytes(), cache.labels.tolist())
+    content = path.read_bytes()
+    path.write_bytes(content[:-5] if is_shorter else content[:-5] + b"\x07" + content[-4:])
     with pytest.raises(DataError, match=r"is damaged.*remove the directory") as caught:
-        data.train(1, seed=0)
+        PixelCache(cache.directory)
     assert "\n" not in str(caught.value)
+    cache = open_pixel_cache(source, "test", str(tmp_path / "cache"))
+    assert (cache.pixels.tobytes(), cache.labels.tolist()) == expected
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is damaged" in line and line.endswith("it is built anew")
 
 
-def test_a_damaged_record_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:
+def test_a_damaged_record_is_noticed_and_built_anew(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_folders(tmp_path / "images", NAMES, 10)
     source = ImageFolders({"train": str(tmp_path / "images")})
-    data = ImageData(source, 8, cache_dir=str(tmp_path / "cache"))
-    data.train(1, seed=0)
-    (path,) = (tmp_path / "cache").rglob("images.array_record")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 20] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"is damaged.*remove the directory") as caught:
-        list(data.evaluation(5, split="train"))
-    assert "\n" not in str(caught.value)
-    path.write_bytes(content[: len(content) // 2])
+    cache = open_encoded_cache(source, "train", str(tmp_path / "cache"))
+    path = cache.directory / "images.array_record"
+    content = path.read_bytes()
+    for damaged in (content[:99] + bytes([content[99] ^ 1]) + content[100:], content[:500]):
+        path.write_bytes(damaged)
+        assert len(open_encoded_cache(source, "train", str(tmp_path / "cache"))) == 20
+        assert path.read_bytes() == content
+        assert capsys.readouterr().err.count("is damaged") == 1
+    # Damage while it is in use: every record has a sum of its own.
+    path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
     with pytest.raises(DataError, match=r"is damaged.*remove the directory"):
-        data.train(1, seed=0)
+        cache.images(np.arange(20))
+
+
+def test_images_that_change_while_they_are_read_make_no_cache(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_folders(tmp_path / "images", NAMES, 2)
+    source = ImageFolders({"train": str(tmp_path / "images")})
+    original = ImageFolders.examples
+
+    def examples(self: ImageFolders, split: str) -> Iterator[ImageExample]:
+        yield from original(self, split)
+        path = next((tmp_path / "images" / "a").iterdir())
+        path.write_bytes(path.read_bytes() + b"\0")
+
+    monkeypatch.setattr(ImageFolders, "examples", examples)
+    with pytest.raises(DataError, match="changed while their cache was built"):
+        open_encoded_cache(source, "train", str(tmp_path / "cache"))
 
 
 def test_a_full_disk_is_an_error_of_one_line(tmp_path: pathlib.Path) -> None:

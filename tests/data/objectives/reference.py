@@ -17,7 +17,7 @@ NUM_SENTINELS = 100
 class T5Vocabulary(ByteVocabulary):
     """The special ids of T5's vocabulary of 32,100 ids, and bytes for text."""
 
-    size = 32_100
+    size = unpadded_size = 32_100
 
     @property
     def sentinels(self) -> np.ndarray:

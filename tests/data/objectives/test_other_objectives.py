@@ -125,6 +125,15 @@ def test_t5s_masked_language_model_has_masks_and_random_ids_only() -> None:
     assert (batch["inputs"][noise] == text.ids[noise]).mean() < 1e-3
 
 
+@pytest.mark.parametrize("full_targets", [False, True])
+def test_random_ids_are_all_that_exist_and_no_padding_of_the_table(full_targets: bool) -> None:
+    text = raw_text([[100] * 400] * 100, 400)
+    objective = MaskedLanguageModel(0.5, random_probability=1.0, full_targets=full_targets)
+    batch = objective(text, generators(100), of_lengths(401, 401), ByteVocabulary())
+    drawn = batch["inputs"][:, :400][batch["inputs"][:, :400] != 100]
+    assert set(drawn.tolist()) == set(range(3, 259)) - {100}
+
+
 def test_full_targets_are_the_text() -> None:
     objective = MaskedLanguageModel(full_targets=True)
     text = random_text(np.random.default_rng(0), 3, 40, 7)

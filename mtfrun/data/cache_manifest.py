@@ -1,0 +1,175 @@
+"""Manifests of caches: what a cache was made of, and the sums of its files.
+
+The files are compared with their sums when they are opened for the first time on a machine, and
+again whenever one may have changed: `checked.json` holds the inode, size and times of each as they
+were at the last comparison. A copy has other inodes, and nobody can set back the time of the last
+change of an inode (ctime).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtfrun import progress
+from mtfrun.data.errors import DataError
+from mtfrun.data.file_state import regular_content
+
+MANIFEST = "manifest.json"
+_CHECKED = "checked.json"
+# Entries of a manifest: the SHA-256 of every file by its name, and that of all other entries.
+_FILES, _SUM = "files", "sum"
+_BLOCK = 1 << 20
+# Characters of a reason in a message.
+_LONGEST_REASON = 200
+# What a manifest or an array raises that is not what was written; the last two: nested too deeply,
+# infinity.
+_DAMAGE_ERRORS = (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError)
+
+
+class DamagedCacheError(DataError):
+    """The files of a cache are not those that were written.
+
+    Args:
+      directory: of the cache.
+      reason: what is wrong, without the directory.
+    """
+
+    def __init__(self, directory: Path, reason: object):
+        text = f"no {reason}" if isinstance(reason, KeyError) else str(reason)
+        self.reason = " ".join(text.split())[:_LONGEST_REASON]
+        super().__init__(
+            f"the cache {directory} is damaged ({self.reason}): remove the directory, and it is "
+            "built anew"
+        )
+
+
+@contextlib.contextmanager
+def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
+    """Turns what damaged files raise into a DamagedCacheError, and errors of the system into lines.
+
+    Args:
+      directory: of the cache.
+      *damage: further errors that mean damage.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DamagedCacheError(directory, f"{error.filename} is missing") from error
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL, errno.EISDIR):  # of array_record; no regular file
+            raise DamagedCacheError(directory, error) from error
+        raise DataError(f"the cache {directory} cannot be read: {error}") from error
+    except (*_DAMAGE_ERRORS, *damage) as error:
+        raise DamagedCacheError(directory, error) from error
+
+
+def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:
+    """Writes the manifest of the files in a directory, which was just built."""
+    names = sorted(path.name for path in directory.iterdir())
+    sums = {name: _sha256(directory / name) for name in names}
+    manifest = {**entries, _FILES: sums}
+    manifest[_SUM] = _sum_of(manifest)
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _store_states(directory, {name: _state(directory / name) for name in (*names, MANIFEST)})
+
+
+def read_manifest(
+    directory: Path,
+    files: Iterable[str],
+    check: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    anew: bool = False,
+) -> dict[str, Any]:
+    """Returns the manifest of a cache, after comparing its files with their sums if need be.
+
+    Args:
+      directory: of the cache.
+      files: names of those that it must have.
+      check: looks at their content after they were compared; may raise DamagedCacheError.
+      origin: what the cache must be made of.
+      anew: whether the files are compared even if they have not changed since the last time.
+
+    Raises:
+      DamagedCacheError: something differs.
+      DataError: a file cannot be read.
+    """
+    with reading(directory):
+        manifest = json.loads(regular_content(directory / MANIFEST))
+        if manifest.pop(_SUM) != _sum_of(manifest):
+            raise DamagedCacheError(directory, f"{MANIFEST} was changed")
+        for name, value in json.loads(json.dumps(origin or {})).items():
+            if manifest[name] != value:
+                raise DamagedCacheError(directory, f"{MANIFEST} is that of another cache: {name}")
+        sums = {name: manifest[_FILES][name] for name in files}
+        states = {name: _state(directory / name) for name in (*sums, MANIFEST)}
+        if anew or states != _stored_states(directory):
+            _compare(directory, sums)
+            if check is not None:
+                check(manifest)
+            _store_states(directory, states)
+    return manifest
+
+
+def file_sums(manifest: Mapping[str, Any]) -> Mapping[str, str]:
+    """Returns the SHA-256 of every file of a cache by its name."""
+    sums: Mapping[str, str] = manifest[_FILES]
+    return sums
+
+
+def _compare(directory: Path, sums: Mapping[str, str]) -> None:
+    size = sum((directory / name).stat().st_size for name in sums)
+    with progress.Work(f"checking the cache {directory.name}", size, "B") as work:
+        for name, expected in sums.items():
+            if _sha256(directory / name, work.advance) != expected:
+                raise DamagedCacheError(
+                    directory, f"{name} is not what was written: its SHA-256 differs"
+                )
+
+
+def _sha256(path: Path, advance: Callable[[float], None] = lambda _: None) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
+
+
+def _sum_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[int]:
+    """Returns what changes when a file is written or is another one."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _stored_states(directory: Path) -> object:
+    try:
+        return json.loads(regular_content(directory / _CHECKED))
+    except (OSError, *_DAMAGE_ERRORS):
+        return None
+
+
+def _store_states(directory: Path, states: Mapping[str, list[int]]) -> None:
+    with contextlib.suppress(OSError):  # where nothing can be written, they are compared each time
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix=f".{_CHECKED}.")
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(states, file)
+        Path(name).chmod(0o644)
+        Path(name).rename(directory / _CHECKED)
