@@ -70,7 +70,7 @@ def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
         if error.errno in (None, errno.EINVAL, errno.EISDIR):  # of array_record; no regular file
             raise DamagedCacheError(directory, error) from error
         raise DataError(f"the cache {directory} cannot be read: {error}") from error
-    except (*_DAMAGE_ERRORS, *damage) as error:
+    except _DAMAGE_ERRORS + damage as error:
         raise DamagedCacheError(directory, error) from error
 
 
@@ -105,6 +105,7 @@ def read_manifest(
       DamagedCacheError: something differs.
       DataError: a file cannot be read.
     """
+    manifest: dict[str, Any]
     with reading(directory):
         manifest = json.loads(regular_content(directory / MANIFEST))
         if manifest.pop(_SUM) != _sum_of(manifest):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -109,8 +110,11 @@ def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[o
 
 def _references(
     metric: str, targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
-) -> list[list[str | None]]:
-    """Returns lists of one reference for each prediction, None where it has no further one."""
+) -> Any:
+    """Returns lists of one reference for each prediction, None where it has no further one.
+
+    sacrebleu takes None, though its types do not say so.
+    """
     check_paired(metric, targets, predictions)
     several = [[target] if isinstance(target, str) else target for target in targets]
     for values in (list(predictions), *several):

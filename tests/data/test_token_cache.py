@@ -264,7 +264,13 @@ def forge(directory: Path) -> None:
     (directory / "checked.json").unlink()
 
 
-DAMAGES = {
+def make_pipe(directory: Path) -> None:
+    """Puts a pipe in the place of the ends."""
+    (directory / "ends.npy").unlink()
+    os.mkfifo(directory / "ends.npy")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "ids": change("tokens.bin", b"d", b"e"),
     "size": change("tokens.bin", b"d\0", b""),
     "ends": change("ends.npy", b"\3\0", b"\1\1"),
@@ -273,10 +279,7 @@ DAMAGES = {
     "no manifest": lambda directory: (directory / "manifest.json").unlink(),
     "count": change("manifest.json", b'"examples": 2', b'"examples": 1'),
     "empty manifest": lambda directory: (directory / "manifest.json").write_text("{}"),
-    "pipe": lambda directory: (
-        (directory / "ends.npy").unlink(),
-        os.mkfifo(directory / "ends.npy"),
-    ),
+    "pipe": make_pipe,
     "deep manifest": lambda directory: (directory / "manifest.json").write_text("[" * 99_999),
     "forged": forge,
 }
@@ -284,7 +287,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_cache_is_built_anew(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
 ) -> None:
     task = task_of(documents(b"ab", b"c"), tmp_path)
     directory = open_cache(task, "train", TARGETS_ONLY).directory
