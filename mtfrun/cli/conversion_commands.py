@@ -37,7 +37,8 @@ from mtfrun.rundir import RunDirectory
 def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Makes a run directory of what is at --from, and says what was not taken over."""
     source = pathlib.Path(os.path.expanduser(flags.source))
-    imported = importer_for(source).read(source, partial=flags.partial)
+    importer = importer_for(source)
+    imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
     run = write_run(imported, flags.model_dir, _variables_of)
     for note in imported.notes:
         print(f"mtfrun: note: {note}", file=sys.stderr)

@@ -43,11 +43,14 @@ class Importer(Protocol):
     def recognises(self, path: pathlib.Path) -> bool:
         """Returns whether there are files of this program at a path, without reading much."""
 
-    def read(self, path: pathlib.Path, *, partial: bool) -> Imported:
+    def read(
+        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
+    ) -> Imported:
         """Returns what is there.
 
         Args:
           path: a directory or file.
+          search_paths: directories of files that those at the path include.
           partial: what is not supported is left out, with a note, instead of being an error.
 
         Raises:

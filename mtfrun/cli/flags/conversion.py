@@ -23,7 +23,9 @@ Makes a run directory of a model of another program.
   mtfrun train  --gin_file=/tmp/flan/config.gin --gin_file=data/tsv_pairs.gin --model_dir=/tmp/run
 
 --from is a folder of Hugging Face: config.json, safetensors in one file or several with an index,
-and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its operative_config.gin.
+and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its operative_config.gin,
+or another gin file of theirs. The files that it includes are searched in --gin_search_paths (or
+--gin_location_prefix), then in the directories above it.
 
 The new directory has config.gin, a checkpoint, and import.json, with which export gives back what
 was imported, bit for bit. No code of the folder is run and no pickle file is read."""
@@ -57,6 +59,10 @@ def _add_import_flags(parser: argparse.ArgumentParser) -> None:
 def _check_import(flags: argparse.Namespace) -> None:
     if not flags.source:
         raise UsageError("import needs the model of another program: --from=/models/t5-small")
+    for flag, _ in [*((f"--gin_file={name}", "") for name in flags.gin_file), *flags.bindings]:
+        raise UsageError(
+            f"import takes settings from --from only: leave out {flag}, and set it when you train"
+        )
     if flags.model_dir is None:
         raise UsageError("import needs the directory of the run: --model_dir=/tmp/run")
 

@@ -34,7 +34,13 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
         help="sample among the fewest tokens of this total probability",
         metavar="P",
     )
-    add("--decode_length", type=int, help="largest number of new tokens for a prompt", metavar="N")
+    add(
+        "--decode_length",
+        type=int,
+        help="largest number of new tokens for a prompt; an answer to n tokens also ends at "
+        "Decoding.decode_length_multiplier (1.5) * n + decode_length_constant (10)",
+        metavar="N",
+    )
     add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
 
 

@@ -41,7 +41,9 @@ class HuggingFaceImporter:
         folder = Folder(path)
         return is_pickle(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))
 
-    def read(self, path: pathlib.Path, *, partial: bool) -> Imported:
+    def read(
+        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
+    ) -> Imported:
         """Returns the model of a folder; its tensors are read when their values are asked for."""
         if is_pickle(path):
             raise pickle_error(path)

@@ -6,9 +6,15 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, gin_text, short_name
+from mtfrun.conversion.mesh_tensorflow.old_config import (
+    OldConfig,
+    gin_text,
+    name_of,
+    short_name,
+)
 from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
 
 _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dataset_fn")
@@ -16,6 +22,17 @@ _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
 _MAX_CALLS = 8
 _SEARCHES = "Bitransformer.decode", "Unitransformer.sample_autoregressive"
+_DECODE_LENGTHS = {
+    "max_decode_length": "decode_length",
+    "decode_length_multiplier": "decode_length_multiplier",
+    "decode_length_constant": "decode_length_constant",
+}
+# The only values that are supported.
+_DECODED_AS_HERE: Mapping[str, Any] = {
+    "Unitransformer.sample_autoregressive.stop_at_token": 1,
+    "Unitransformer.sample_autoregressive.never_end": False,
+    "Unitransformer.sample_autoregressive.bos_id": 0,
+}
 
 
 class RowForm(enum.Enum):
@@ -28,26 +45,39 @@ class RowForm(enum.Enum):
 
 def read_lengths(old: OldConfig) -> dict[str, int]:
     """Returns the positions of a row by feature."""
-    lengths = old.get("run.sequence_length", {"inputs": 512, "targets": 512})
-    if isinstance(lengths, int):
-        return {"inputs": lengths, "targets": lengths}
-    return {
+    lengths = old.get("run.sequence_length") or {"inputs": 512, "targets": 512}
+    if type(lengths) is int:
+        lengths = {"inputs": lengths, "targets": lengths}
+    if not isinstance(lengths, dict) or "targets" not in lengths:
+        lengths = {"": None}
+    result = {
         feature: _targets_length(old) if isinstance(length, OldReference) else length
         for feature, length in lengths.items()
     }
+    if not all(type(length) is int and length > 0 for length in result.values()):
+        raise ConversionError(
+            f"run.sequence_length = {gin_text(old.get('run.sequence_length'))} is neither a number"
+            " of positions nor that of each feature: {'inputs': 512, 'targets': 114}"
+        )
+    return result
 
 
 def _targets_length(old: OldConfig) -> int:
     """Returns the positions of the targets of span corruption, which fill the inputs exactly."""
 
     def get(name: str) -> Any:
-        return old.get(f"random_spans_helper.{name}", None)
+        return old.get_optional(f"random_spans_helper.{name}", 0)
 
     inputs, density, mean = (
         get("inputs_length"),
         get("noise_density"),
         get("mean_noise_span_length"),
     )
+    if not inputs or not mean or density is None or not 0 <= density < 1:
+        raise ConversionError(
+            "run.sequence_length is that of random_spans_helper, which needs inputs_length,"
+            " mean_noise_span_length, and a noise_density below 1"
+        )
 
     def lengths(tokens: int) -> tuple[int, int]:
         noise = round(tokens * density)
@@ -132,16 +162,10 @@ def _ignore_calls(old: OldConfig, function: OldReference, depth: int = 0) -> Non
 
 def _objective(old: OldConfig, draft: Draft) -> Reference | None:
     """Returns the objective of running text, None for pairs of texts."""
-    if not old.has("unsupervised.preprocessors"):
+    functions = old.get_optional("unsupervised.preprocessors", []) or []
+    if "denoise" not in map(name_of, functions):
         return None
-    functions = [
-        short_name(f.name)
-        for f in old.get("unsupervised.preprocessors", [])
-        if isinstance(f, OldReference)
-    ]
-    if "denoise" not in functions:
-        return None
-    density = old.get("denoise.noise_density", None)
+    density = old.get_optional("denoise.noise_density", 0)
     mask, inputs, targets = (
         _function(old, f"denoise.{name}") for name in ("noise_mask_fn", "inputs_fn", "targets_fn")
     )
@@ -191,7 +215,6 @@ _OBJECTIVES: Mapping[Sequence[str | None], tuple[str, dict[str, Any]]] = {
 def write_decoding(old: OldConfig, draft: Draft) -> None:
     """Adds the settings of decoding to a file."""
     search: dict[str, Any] = {}
-    limit = None
     for cls in _SEARCHES:
         for name, ours in (
             ("beam_size", "beam_size"),
@@ -200,16 +223,16 @@ def write_decoding(old: OldConfig, draft: Draft) -> None:
             ("sampling_keep_top_k", "top_k"),
         ):
             if old.has(f"{cls}.{name}"):
-                search[ours] = old.get(f"{cls}.{name}")
-        if old.has(f"{cls}.max_decode_length"):
-            limit = old.get(f"{cls}.max_decode_length")
+                search[ours] = old.get(f"{cls}.{name}", 0)
     if search.get("top_k", 0) < 0:
         search["top_k"] = 0  # all
+    if old.has("beam_search.stop_early"):
+        search["stop_early"] = old.get("beam_search.stop_early", default=True)
     draft.bind("decoding.Search", search)
-    if limit is not None:
-        draft.bind("experiment.Decoding", {"max_length": limit})
-    cls = "Unitransformer.sample_autoregressive"
-    for name, value in (("stop_at_token", 1), ("never_end", False), ("bos_id", 0)):
-        if old.has(f"{cls}.{name}"):
-            why = f"only {value} is supported"
-            old.require(f"{cls}.{name}", [value], why, default=value)
+    for name, ours in _DECODE_LENGTHS.items():
+        value = old.get_optional(f"Bitransformer.decode.{name}", 0)
+        if value is not None:
+            draft.bind("experiment.Decoding", {ours: value})
+    for target, value in _DECODED_AS_HERE.items():
+        if old.has(target):
+            old.require(target, [value], f"only {value} is supported", default=value)

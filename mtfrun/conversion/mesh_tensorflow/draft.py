@@ -35,6 +35,7 @@ _DEFAULTS = {
     "decoding.Search.alpha": 0.6,
     "decoding.Search.temperature": 0.0,
     "decoding.Search.top_k": 0,
+    "decoding.Search.stop_early": True,
 }
 _SHIPPED = Path(mtfrun.__file__).absolute().parent / "gin"
 

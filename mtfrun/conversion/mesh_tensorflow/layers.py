@@ -8,7 +8,7 @@ from typing import Any
 
 from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.mixtures import mixture
-from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, short_name
+from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, name_of, short_name
 from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
 from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
@@ -91,7 +91,7 @@ def read_stack(old: OldConfig, name: str, scope: str) -> OldStack:
     for i, entry in enumerate(old.get("make_layer_stack.layers", [], scope=scope)):
         _add_layer(old, stack, entry, f"layer_{i:03d}")
     layer_stack_class = old.get("make_layer_stack.layer_stack_cls", None, scope=scope)
-    if layer_stack_class is not None and short_name(layer_stack_class.name) != "LayerStack":
+    if layer_stack_class is not None and name_of(layer_stack_class) != "LayerStack":
         why = "only LayerStack is supported"
         old.refuse("make_layer_stack.layer_stack_cls", why, scope=scope)
     _add_transforms(old, stack)
@@ -102,7 +102,7 @@ def read_stack(old: OldConfig, name: str, scope: str) -> OldStack:
 
 def _add_layer(old: OldConfig, stack: OldStack, entry: Any, name: str) -> None:
     """Adds one entry of the list of layers: a class, perhaps with a name and arguments."""
-    parts = [entry] if isinstance(entry, OldReference) else list(entry)
+    parts = list(entry) if type(entry) in (list, tuple) else [entry]
     references = [part for part in parts if isinstance(part, OldReference)]
     names = [part for part in parts if isinstance(part, str)]
     target, scope = "make_layer_stack.layers", stack.scope
@@ -137,8 +137,7 @@ def _feed_forward(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Param
         "d_ff": old.get("DenseReluDense.hidden_size", 4096, scope=scope),
         "dropout_rate": old.get("DenseReluDense.dropout_rate", 0.0, scope=scope),
     }
-    factors = old.get(target, "relu", scope=scope)
-    names = factors if isinstance(factors, list) else [factors]
+    names = activations(old, target, scope)
     is_gated = len(names) == 2 and names[1] in ("linear", None)
     if len(names) != 1 and not is_gated:
         old.refuse(target, "a product of two with the second linear is supported", scope=scope)
@@ -150,6 +149,12 @@ def _feed_forward(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Param
         return "transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters}
     parameters["use_bias"] = old.get("DenseReluDense.use_bias", default=False, scope=scope)
     return "transformer.FeedForward", {"transformer.FeedForward": parameters}
+
+
+def activations(old: OldConfig, target: str, scope: str) -> list[Any]:
+    """Returns the names of the activations that are multiplied, ["relu"] if none is bound."""
+    names = old.get(target, scope=scope) if old.has(target, scope=scope) else "relu"
+    return (names if isinstance(names, list) else [names]) or ["linear"]
 
 
 def activation(old: OldConfig, target: str, name: Any, scope: str) -> Reference | None:
@@ -222,21 +227,45 @@ def _encoder_attention(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, 
         default=None,
         scope=stack.scope,
     )
-    cls = "transformer.EncoderDecoderAttention"
-    return cls, _attention(old, "SelfAttention", cls, stack.scope)
+    for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
+        why = "attention to an encoder does not read it"
+        old.ignore(f"EncDecAttention.{name}", why, scope=stack.scope)
+    cls, heads = "transformer.EncoderDecoderAttention", "transformer.AttentionHeads"
+    parameters = _attention(old, "EncDecAttention", cls, stack.scope)
+    of_decoder = _attention(old, "SelfAttention", cls, stack.scope)[heads]
+    if parameters[heads] != of_decoder:
+        scoped = f"encoder_attention/{heads}"
+        # None undoes the number of the decoder's own attention.
+        parameters[scoped] = {"num_memory_heads": None, **parameters.pop(heads)}
+        parameters[cls]["heads"] = Reference(f"@{scoped}()")
+    return cls, parameters
+
+
+_HYPERPROMPTS = (
+    *("use_hyperprompt", "hyperprompt_mtlshare", "hyperprompt_length_encoder"),
+    *("hyperprompt_length_decoder", "hyperprompt_hidden_dim", "hyperprompt_task_num"),
+)
 
 
 def _attention(old: OldConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
     """Returns the parameters that all kinds of attention have."""
+    # What is not bound for EncDecAttention is SelfAttention's, its base class.
+    kinds = ["SelfAttention", kind] if kind == "EncDecAttention" else [kind]
 
-    def require(name: str, allowed: Sequence[Any], why: str) -> Any:
-        return old.require(f"{kind}.{name}", allowed, why, default=allowed[0], scope=scope)
+    def get(name: str, default: Any) -> Any:
+        for each in kinds:
+            default = old.get(f"{each}.{name}", default, scope=scope)
+        return default
 
-    num_heads = old.get(f"{kind}.num_heads", 8, scope=scope)
-    memory_heads = old.get(f"{kind}.num_memory_heads", 0, scope=scope)
+    def require(name: str, allowed: Sequence[Any], why: str) -> None:
+        for each in kinds:
+            old.require(f"{each}.{name}", allowed, why, default=allowed[0], scope=scope)
+
+    num_heads = get("num_heads", 8)
+    memory_heads = get("num_memory_heads", 0)
     require("shared_kv", [False], "keys and values have projections of their own")
     require("attention_kwargs", [None, {}], "arguments of the attention are not supported")
-    if kind == "SelfAttention":
+    if kind != "LocalSelfAttention":
         require("attention_func", [None], "only the softmax of dot products is supported")
         require("combine_dims", [True], "the slots of Adafactor would have other shapes")
         require("keep_query_heads_dims", [False], "the output has no heads")
@@ -245,13 +274,13 @@ def _attention(old: OldConfig, kind: str, cls: str, scope: str) -> dict[str, Par
         require("use_hyperprompt", [False], "prompts that are learned are not supported")
     heads: Parameters = {
         "num_heads": num_heads,
-        "d_kv": old.get(f"{kind}.key_value_size", 128, scope=scope),
+        "d_kv": get("key_value_size", 128),
     }
     if memory_heads:
         heads["num_memory_heads"] = memory_heads
     return {
         "transformer.AttentionHeads": heads,
-        cls: {"dropout_rate": old.get(f"{kind}.dropout_rate", 0.0, scope=scope)},
+        cls: {"dropout_rate": get("dropout_rate", 0.0)},
     }
 
 
@@ -259,7 +288,10 @@ def _mixture(old: OldConfig, stack: OldStack) -> tuple[str, dict[str, Parameters
     return "moe.MoE1D", mixture(
         old,
         stack.scope,
-        lambda target, name: activation(old, target, name, stack.scope),
+        lambda target: [
+            activation(old, target, name, stack.scope)
+            for name in activations(old, target, stack.scope)
+        ],
     )
 
 
@@ -285,7 +317,7 @@ def _add_transforms(old: OldConfig, stack: OldStack) -> None:
     lists = {}
     for name in _LISTS:
         target = f"LayerStack.sublayers_{name}"
-        entries = old.get(target, [], scope=scope) or []
+        entries = old.get_optional(target, [], scope=scope) or []
         names = [short_name(entry.name) for entry in entries if isinstance(entry, OldReference)]
         if is_legacy:
             old.ignore(target, "LayerStack.dropout_rate selects the original's older lists")

@@ -18,6 +18,9 @@ _TPU = "for TPUs of Google Cloud only"
 _SUMMARIES = "evaluations are written to the run directory and to TensorBoard"
 _RESUME = "the position in the data is part of every checkpoint"
 _LENGTH = "outputs end at the length of Decoding.max_length"
+_PASSED = "the original's program passes the value that it uses itself"
+_CLASS_OF_T5 = "belongs to T5's class for Python programs; the macros of config.gin say it here"
+_BEAMS = "the search compares all candidates; decoding.Search has its settings"
 _WARM_START = "WarmStart.variables of mtfrun selects variables"
 _VOCABULARY = "belongs to the vocabulary, which VOCABULARY names"
 _DATA = (
@@ -27,6 +30,8 @@ _UNPACKED = "mtfrun packs and pads rows itself"
 _HYPERPROMPT = "part of prompts that are learned, which this model has not switched on"
 
 MEANINGLESS: Mapping[str, str] = {
+    "MtfModel.*": _CLASS_OF_T5,
+    "HfPyTorchModel.*": _CLASS_OF_T5,
     "run.autostack": _GRAPH,
     "run.checkpoint_input_pipeline": _RESUME,
     "run.dataset_split": 'training reads the split "train"; EVAL_SPLIT is that of evaluations',
@@ -51,6 +56,43 @@ MEANINGLESS: Mapping[str, str] = {
     "get_variable_dtype.slice_dtype": "variables are float32, as in all training of the original",
     "rewrite_stack_variables.*": _GRAPH,
     "tpu_estimator_model_fn.hierarchical_tiling_spec": _TPU,
+    **dict.fromkeys(
+        (
+            f"tpu_estimator_model_fn.{name}"
+            for name in (
+                *("model_type", "transformer_model", "vocabulary", "model_dir", "use_tpu"),
+                *("mesh_shape", "layout_rules", "batch_size", "sequence_length", "autostack"),
+                *("learning_rate_schedule", "keep_checkpoint_max", "save_checkpoints_steps"),
+                *("optimizer", "predict_fn", "variable_filter", "ensemble_inputs"),
+                *("mesh_devices", "score_in_predict_mode"),
+            )
+        ),
+        _PASSED,
+    ),
+    **dict.fromkeys(
+        (
+            f"{name}.{parameter}"
+            for name in ("Unitransformer", "make_bitransformer")
+            for parameter in ("input_vocab_size", "output_vocab_size", "layout", "mesh_shape")
+        ),
+        _PASSED,
+    ),
+    **dict.fromkeys(("Unitransformer.name", "Unitransformer.autoregressive"), _PASSED),
+    **dict.fromkeys(
+        (
+            f"{name}.learning_rate"
+            for name in (
+                *("AdafactorOptimizer", "AdamWeightDecayOptimizer"),
+                *("MomentumOptimizer", "SgdOptimizer"),
+            )
+        ),
+        "run.learning_rate_schedule takes its place",
+    ),
+    "build_model.*": _PASSED,
+    "get_estimator.*": _PASSED,
+    "train_model.*": _PASSED,
+    "eval_model.*": _PASSED,
+    "export_model.*": _PASSED,
     "tpu_estimator_model_fn.init_variable_filter": _WARM_START,
     "tpu_estimator_model_fn.init_checkpoint": "INIT_CHECKPOINT is the checkpoint to start from",
     "tpu_estimator_model_fn.model_info_file": "`mtfrun plan` describes the program",
@@ -72,6 +114,12 @@ MEANINGLESS: Mapping[str, str] = {
     "decode_from_files.*": _FILES,
     "decode_from_dataset.*": _FILES,
     "infer_model.*": _FILES,
+    "beam_search.*": _BEAMS,
+    "Unitransformer.beam_search.*": _BEAMS,
+    "maybe_print_dataset.*": "prints only; `mtfrun data show` does so",
+    "num_parallel_calls.*": "data are read by as many threads as there are cores",
+    "configurable_vocabulary.*": _VOCABULARY,
+    "sequence_length.*": "of a program that prints tasks; `mtfrun data show` does so",
     "clean_decodes.*": "texts end at the first end id here, too",
     "score_from_strings.*": _FILES,
     "score_from_dataset.*": _FILES,
@@ -80,8 +128,6 @@ MEANINGLESS: Mapping[str, str] = {
     "compute_log_likelihoods.*": _SCORES,
     "save_scores.*": _SCORES,
     "save_scores_to_tfrecords.*": _SCORES,
-    "Bitransformer.decode.decode_length_multiplier": _LENGTH,
-    "Bitransformer.decode.decode_length_constant": _LENGTH,
     "Unitransformer.sample_autoregressive.max_steps": _LENGTH,
     "Unitransformer.sample_autoregressive.has_partial_sequences": "prompts may be empty",
     "Unitransformer.sample_autoregressive.remove_partial_sequences": "outputs have no prompt",
@@ -112,7 +158,7 @@ MEANINGLESS: Mapping[str, str] = {
     "split_tokens.*": "rows have as many tokens as fill the inputs and targets",
     "split_tokens_to_inputs_length.*": "rows have as many tokens as fill the inputs and targets",
     "split_tokens_to_targets_length.*": "rows have as many tokens as fill the targets",
-    "unsupervised.preprocessors": "the class of data does what these functions do one by one",
+    "unsupervised.*": "the class of data does what these functions do one by one",
     "random_spans_helper.extra_tokens_per_span_inputs": "a span has one sentinel",
     "random_spans_helper.extra_tokens_per_span_targets": "a span has one sentinel",
     "random_spans_helper.verbose": "prints only",

@@ -10,7 +10,7 @@ from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig
+from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, gin_text
 from mtfrun.conversion.mesh_tensorflow.old_gin import Reference
 
 # Dimensions of the original that tensors here have as well.
@@ -50,16 +50,16 @@ class OldMesh:
 def read_mesh(old: OldConfig, lengths: Mapping[str, int]) -> OldMesh:
     """Returns the mesh; `lengths` are those of a row by feature."""
     axes = _axes(old)
-    layout = _rules(old.get("run.layout_rules", "")) if old.has("run.layout_rules") else {}
+    layout = _rules(old.get("run.layout_rules"))
     mesh = OldMesh(axes, layout, 1, 1)
     outer = old.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1
     replicas = mesh.num_splits("batch") * mesh.num_splits("outer_batch")
     batch_size = _batch_size(old, max(lengths.values()), replicas)
-    tokens = old.get("serialize_num_microbatches.tokens_per_microbatch_per_replica", None)
+    tokens = old.get_optional("serialize_num_microbatches.tokens_per_microbatch_per_replica", 0)
     microbatches = 1
     if tokens:
         per_replica = batch_size // outer // mesh.num_splits("batch")
-        size = max(1, tokens // max(lengths.values()))
+        size = int(max(1, min(per_replica, tokens // max(lengths.values()))))
         while per_replica % size:
             size -= 1
         microbatches = max(1, per_replica // size)
@@ -83,45 +83,54 @@ def write_mesh(old: OldConfig, mesh: OldMesh, draft: Draft) -> None:
 
 def _axes(old: OldConfig) -> dict[str, int]:
     """Returns the sizes of the axes; none for one device."""
-    shape = old.get("run.mesh_shape", "")
+    shape = old.get("run.mesh_shape")
     if isinstance(shape, Reference):
         # tpu_mesh_shape() divides the cores of a TPU; here devices are what the machine has.
         return {}
-    if isinstance(shape, str):
-        pairs = [part.split(":") for part in re.split("[,;]", shape) if part.strip()]
-    else:
-        pairs = [list(part) for part in shape or []]
     try:
-        return {str(name).strip(): int(size) for name, size in pairs}
+        axes = {name: int(size) for name, size in _pairs(shape)}
+        if min(axes.values(), default=1) >= 1:
+            return axes
     except (TypeError, ValueError):
-        raise ConversionError(
-            f"run.mesh_shape={shape!r} is no mesh such as 'batch:4,model:2'"
-        ) from None
+        pass
+    raise ConversionError(f"run.mesh_shape={gin_text(shape)} is no mesh such as 'batch:4,model:2'")
 
 
 def _rules(rules: Any) -> dict[str, str]:
     """Returns the rules of a layout, the first of a dimension."""
-    if isinstance(rules, str):
-        pairs = [part.split(":") for part in re.split("[,;]", rules) if part.strip()]
-    else:
-        pairs = [list(part) for part in rules or []]
+    try:
+        pairs = _pairs(rules)
+    except (TypeError, ValueError):
+        raise ConversionError(
+            f"run.layout_rules={gin_text(rules)} is no layout such as 'batch:data'"
+        ) from None
     result: dict[str, str] = {}
-    for pair in pairs:
-        if len(pair) != 2:
-            raise ConversionError(f"run.layout_rules={rules!r} is no layout such as 'batch:data'")
-        result.setdefault(str(pair[0]).strip(), str(pair[1]).strip())
+    for dimension, axis in pairs:
+        result.setdefault(dimension, axis)
     return result
+
+
+def _pairs(value: Any) -> list[tuple[str, str]]:
+    """Returns pairs of texts: "a:b;c:d", or a list of pairs.
+
+    Raises:
+      TypeError, ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        value = [part.split(":") for part in re.split("[,;]", value) if part.strip()]
+    return [(str(first).strip(), str(second).strip()) for first, second in value or []]
 
 
 def _batch_size(old: OldConfig, length: int, replicas: int) -> int:
     """Returns the number of sequences of a batch."""
-    batch = old.get("run.batch_size", ("tokens_per_replica", 2048))
-    if isinstance(batch, int):
+    batch = old.get("run.batch_size") or ("tokens_per_replica", 2048)
+    if type(batch) is int:
         return batch
-    method, value = batch
-    if method not in _METHODS:
+    method, value = batch if isinstance(batch, (list, tuple)) and len(batch) == 2 else (None, None)
+    if method not in _METHODS or type(value) is not int:
         raise ConversionError(
-            f"run.batch_size={batch!r}: the method is none of {', '.join(_METHODS)}"
+            f"run.batch_size={gin_text(batch)} is neither a number nor a pair of a number with one"
+            f" of {', '.join(_METHODS)}"
         )
-    sequences = int(value) if method.startswith("sequences") else int(value) // length
+    sequences = value if method.startswith("sequences") else value // length
     return max(1, sequences * (replicas if method.endswith("replica") else 1))

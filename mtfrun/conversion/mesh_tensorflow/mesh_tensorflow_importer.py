@@ -41,10 +41,13 @@ class MeshTensorFlowImporter:
         """Returns whether a path is that of a run, one of its checkpoints, or a gin file."""
         return names_old_run(path)
 
-    def read(self, path: pathlib.Path, *, partial: bool) -> Imported:
+    def read(
+        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
+    ) -> Imported:
         """Returns the run: configuration, variables, slots and step."""
         run = find_old_run(path)
-        old = OldConfig(read_gin_file(run.config), () if run.is_operative else program_defaults())
+        statements = read_gin_file(run.config, search_paths)
+        old = OldConfig(statements, () if run.is_operative else program_defaults())
         model = read_model(old)
         checkpoint = None
         if run.checkpoint is not None:
@@ -134,13 +137,17 @@ def _write_vocabulary(draft: Draft, checkpoint: OldCheckpoint | None) -> None:
 def _write_loop(old: OldConfig, draft: Draft, tokens_per_batch: int) -> int:
     """Adds the loop of training to a file, and returns the number of its steps."""
     steps = old.get("run.train_steps", None)
+    if not isinstance(steps, OldReference):
+        steps = old.get_optional("run.train_steps", 0)
     if steps is None or isinstance(steps, OldReference):
         tokens = old.get("auto_train_steps.train_tokens", _TRAIN_TOKENS)
         steps = max(1, tokens // tokens_per_batch)
+    if steps < 1:
+        raise ConversionError(f"run.train_steps = {steps} must be at least 1")
     draft.macro("TRAIN_STEPS", steps)
     draft.macro("ITERATIONS_PER_LOOP", old.get("run.iterations_per_loop", 100))
     draft.macro("CHECKPOINT_EVERY", old.get("run.save_checkpoints_steps", 5000))
-    kept = old.get("run.keep_checkpoint_max", None)
+    kept = old.get_optional("run.keep_checkpoint_max", 0)
     draft.bind("training.CheckpointOptions", {"max_to_keep": kept})
     if old.has("run.perplexity_eval_steps"):
         batches = old.get("run.perplexity_eval_steps")

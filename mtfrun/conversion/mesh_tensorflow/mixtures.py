@@ -9,8 +9,8 @@ from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig
 
 Parameters = dict[str, Any]
-# Returns our function for the name of an activation that a parameter has.
-Activation = Callable[[str, Any], Reference | None]
+# Returns our functions for the names of activations that a parameter has.
+Activations = Callable[[str], list[Reference | None]]
 
 _GATES = {
     "top_2": "Top2",
@@ -39,7 +39,7 @@ _READ_BY = {
 }
 
 
-def mixture(old: OldConfig, scope: str, activation: Activation) -> dict[str, Parameters]:
+def mixture(old: OldConfig, scope: str, activations: Activations) -> dict[str, Parameters]:
     """Returns the parameters of our classes, by class; what is not supported is counted."""
 
     def get(name: str, default: Any = None) -> Any:
@@ -59,11 +59,9 @@ def mixture(old: OldConfig, scope: str, activation: Activation) -> dict[str, Par
     ):
         old.require(f"MoE1D.{name}", [allowed], why, default=allowed, scope=scope)
     old.ignore("MoE1D.use_second_place_expert_prob_temp", _UNUSED, scope=scope)
-    factors = get("activation", "relu")
-    names = factors if isinstance(factors, list) else [factors]
     experts = {
         "hidden_size": get("hidden_size", 4096),
-        "activations": [activation("MoE1D.activation", name) for name in names],
+        "activations": activations("MoE1D.activation"),
         "dropout_rate": get("dropout_rate", 0.0),
     }
     capacity = {

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +19,9 @@ from mtfrun.conversion.mesh_tensorflow.old_gin import MacroName, Reference, Stat
 
 # Classes whose methods are configured: "Bitransformer.decode.beam_size".
 _WITH_METHODS = ("Bitransformer", "Unitransformer")
-_MAX_MACROS = 64
+# Of a value whose macros are replaced.
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 128
 _NOTHING_CALLS_IT = "nothing in this configuration uses it"
 
 
@@ -70,6 +74,22 @@ def short_name(name: str) -> str:
     return ".".join(parts[-2:] if len(parts) > 1 and parts[-2] in _WITH_METHODS else parts[-1:])
 
 
+def _kind(value: Any) -> str | None:
+    """Returns what a value is; None for references, dictionaries, None, infinity."""
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, (int, float)):
+        return "a number" if math.isfinite(value) else None
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if type(value) in (list, tuple) else None
+
+
+def name_of(value: Any) -> str:
+    """Returns the short name of a reference; of another value its text."""
+    return short_name(value.name) if isinstance(value, Reference) else str(value)
+
+
 class OldConfig:
     """Bindings by scope, class and parameter, the last of equal ones; see the module.
 
@@ -102,6 +122,10 @@ class OldConfig:
           target: "SelfAttention.num_heads".
           default: that of the program.
           scope: of the caller, "encoder"; a binding without a scope holds in all.
+
+        Raises:
+          ConversionError: the default is a number, a boolean, a text or a list, and the value is
+            not.
         """
         selector, _, parameter = target.rpartition(".")
         self._called.add(selector)
@@ -109,7 +133,17 @@ class OldConfig:
         for key in self._bindings_of(selector, parameter, scope):
             self._taken.add(key)
             value = self._resolved(self._values[key])
+        kind = _kind(default)
+        if kind is not None and kind is not _kind(value):
+            raise ConversionError(
+                f"{target} = {gin_text(value)} is not {kind}, such as {gin_text(default)}"
+            )
         return value
+
+    def get_optional(self, target: str, example: Any, *, scope: str = "") -> Any:
+        """Returns the value of a parameter whose default is None: see `get`; None stays."""
+        value = self.get(target, scope=scope)
+        return None if value is None else self.get(target, example, scope=scope)
 
     def has(self, target: str, *, scope: str = "") -> bool:
         """Returns whether a parameter is bound; counts nothing."""
@@ -206,13 +240,17 @@ class OldConfig:
         unused = Fate.WITHOUT_MEANING, _NOTHING_CALLS_IT
         return {key: best.get(key[2], unused) for key in self._own if not key[1]}
 
-    def _macros_in(self, value: Any, depth: int = 0) -> Iterator[str]:
-        """Yields the names of the macros that a value uses, also by way of others."""
-        if isinstance(value, MacroName) and depth < _MAX_MACROS:
-            yield value.name
-            yield from self._macros_in(self._values.get(Key(("", "", value.name))), depth + 1)
-        for item in _items(value):
-            yield from self._macros_in(item, depth)
+    def _macros_in(self, value: Any) -> set[str]:
+        """Returns the names of the macros that a value uses, also by way of others."""
+        names: set[str] = set()
+        values = [value]
+        while values:
+            value = values.pop()
+            values += _items(value)
+            if isinstance(value, MacroName) and value.name not in names:
+                names.add(value.name)
+                values.append(self._values.get(Key(("", "", value.name))))
+        return names
 
     def _bindings_of(self, selector: str, parameter: str, scope: str) -> Iterator[Key]:
         """Yields the keys of the bindings that hold in a scope, the one in effect last."""
@@ -224,23 +262,29 @@ class OldConfig:
             if key in self._values:
                 yield key
 
-    def _resolved(self, value: Any, depth: int = 0, *, lenient: bool = False) -> Any:
+    def _resolved(self, value: Any, *, lenient: bool = False) -> Any:
         """Returns a value with its macros replaced."""
+        return self._replaced(value, 0, iter(range(_MAX_VALUES)), lenient=lenient)
+
+    def _replaced(self, value: Any, depth: int, budget: Iterator[int], *, lenient: bool) -> Any:
+        if next(budget, None) is None or depth > _MAX_DEPTH:
+            raise ConversionError(
+                f"a value has more than {_MAX_VALUES} parts, or {_MAX_DEPTH} in one another"
+            )
+        replaced = functools.partial(
+            self._replaced, depth=depth + 1, budget=budget, lenient=lenient
+        )
         if isinstance(value, MacroName):
             key = Key(("", "", value.name))
-            if key not in self._values:
-                if lenient:
-                    return value
-                raise ConversionError(
-                    f"the configuration uses %{value.name}, which it never defines"
-                )
-            if depth > _MAX_MACROS:
-                raise ConversionError(f"%{value.name} is defined by itself")
-            return self._resolved(self._values[key], depth + 1, lenient=lenient)
+            if key in self._values:
+                return replaced(self._values[key])
+            if lenient:
+                return value
+            raise ConversionError(f"the configuration uses %{value.name}, which it never defines")
         if isinstance(value, dict):
-            return {k: self._resolved(v, depth, lenient=lenient) for k, v in value.items()}
+            return {k: replaced(v) for k, v in value.items()}
         if isinstance(value, list) or type(value) is tuple:
-            return type(value)(self._resolved(item, depth, lenient=lenient) for item in value)
+            return type(value)(map(replaced, value))
         return value
 
 

@@ -19,6 +19,7 @@ from mtfrun.rundir.regular_files import is_regular, open_regular
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 64
+_MAX_FILES = 1000
 # Files name what they include relative to a search path, which is a directory above them.
 _DIRECTORIES_ABOVE = 4
 _CONSTANTS = {"True": True, "False": False, "None": None}
@@ -64,14 +65,26 @@ class Statement:
     place: str
 
 
-def read_gin_file(path: Path, including: tuple[Path, ...] = ()) -> Iterator[Statement]:
+def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> Iterator[Statement]:
     """Yields the statements of a file and of those that it includes, in the order of effect.
 
+    Args:
+      path: the file.
+      search_paths: directories of included files, before those above the file.
+
     Raises:
-      ConversionError: a file is missing, is no gin file, or includes itself.
+      ConversionError: a file is missing, is no gin file, or includes itself or too many.
     """
+    yield from _read(path, search_paths, (), iter(range(_MAX_FILES)))
+
+
+def _read(
+    path: Path, search_paths: Sequence[str], including: tuple[Path, ...], files: Iterator[int]
+) -> Iterator[Statement]:
     if path in including or len(including) > _MAX_DEPTH:
         raise ConversionError(f"{path} includes itself")
+    if next(files, None) is None:
+        raise ConversionError(f"{including[0]} includes more than {_MAX_FILES} files")
     for tokens, line in _logical_lines(_text(path), path):
         place = f"{path.name}:{line}"
         parser = _Parser(tokens, place)
@@ -83,20 +96,21 @@ def read_gin_file(path: Path, including: tuple[Path, ...] = ()) -> Iterator[Stat
             name = parser.value()
             if not isinstance(name, str):
                 raise ConversionError(f"{place}: include needs the name of a file")
-            included = _included(path, name, place)
-            yield from read_gin_file(included, (*including, path))
+            included = _included(path, name, search_paths, place)
+            yield from _read(included, search_paths, (*including, path), files)
             continue
         yield from parser.statements()
 
 
-def _included(path: Path, name: str, place: str) -> Path:
+def _included(path: Path, name: str, search_paths: Sequence[str], place: str) -> Path:
     """Returns the path of an included file."""
-    directories = path.absolute().parents[:_DIRECTORIES_ABOVE]
-    for directory in directories:
+    searched = [Path(directory).expanduser() for directory in search_paths]
+    for directory in [*searched, *path.absolute().parents[:_DIRECTORIES_ABOVE]]:
         if is_regular(directory / name):
             return directory / name
     raise ConversionError(
-        f"{place}: the included file {name} is in no directory above {path}: put it there"
+        f"{place}: the included file {name} is in no directory above {path}: put it there, or name"
+        " its directory in --gin_search_paths"
     )
 
 

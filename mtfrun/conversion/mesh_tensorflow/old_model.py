@@ -212,7 +212,7 @@ def _loss(old: OldConfig, scope: str) -> Parameters:
         default=None,
         scope=scope,
     )
-    denominator = get("loss_denominator", None)
+    denominator = old.get_optional("Unitransformer.loss_denominator", 0, scope=scope)
     loss: Parameters = {
         "label_smoothing": get("label_smoothing", 0.0),
         "z_loss": get("z_loss", 1e-4),

@@ -7,8 +7,7 @@ from typing import Any
 
 from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, short_name
-from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
+from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, name_of
 from mtfrun.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
 _TARGET = "run.optimizer"
@@ -25,8 +24,10 @@ def write_optimizer(
       rate: the learning rate; None for the optimizer's own.
       patterns: translates patterns of variables' names.
     """
-    optimizer = old.get(_TARGET, None)
-    name = short_name(optimizer.name) if isinstance(optimizer, OldReference) else str(optimizer)
+    name = name_of(old.get(_TARGET, None))
+    if name == "None":
+        old.ignore(_TARGET, "the file is of a program that does not train: Adafactor would")
+        name = "AdafactorOptimizer"
     if name not in _OPTIMIZERS:
         old.refuse(_TARGET, f"{name} is not supported, only {', '.join(_OPTIMIZERS)}")
         name = "AdafactorOptimizer"
@@ -46,15 +47,15 @@ def _adafactor(
         "decay_rate": get("decay_rate", None),
         "beta1": get("beta1", 0.0),
         "epsilon1": get("epsilon1", 1e-30),
-        "clipping_threshold": get("clipping_threshold", 1.0),
+        "clipping_threshold": _clipping_threshold(old),
         "min_dim_size_to_factor": minimum if get("factored", default=True) else None,
-        "stacked_dim_names": get("stacked_dim_names", None) or [],
+        "stacked_dim_names": old.get_optional("AdafactorOptimizer.stacked_dim_names", []) or [],
     }
     if parameters["decay_rate"] is None:
         parameters["decay_rate"] = _decay_rate(old, draft)
     target = "AdafactorOptimizer.exclude_from_parameter_scale"
     # The original looks for the texts themselves, not for patterns.
-    exclude = patterns.translated(old, target, old.get(target, None) or [], is_text=True)
+    exclude = patterns.translated(old, target, old.get_optional(target, []) or [], is_text=True)
     scale = {"minimum": get("epsilon2", 1e-3), "exclude": exclude}
     parameters["parameter_scale"] = None
     if get("multiply_by_parameter_scale", default=True):
@@ -71,6 +72,12 @@ def _adafactor(
         "stacked_dim_names": [],
     }
     return "optim.Adafactor", _without(parameters, defaults)
+
+
+def _clipping_threshold(old: OldConfig) -> float | None:
+    target = "AdafactorOptimizer.clipping_threshold"
+    threshold: float | None = old.get_optional(target, 1.0)
+    return threshold if old.has(target) else 1.0
 
 
 def _decay_rate(old: OldConfig, draft: Draft) -> Reference | None:
@@ -91,7 +98,7 @@ def _adam(old: OldConfig, _: Draft, patterns: VariablePatterns) -> tuple[str, di
         return old.get(f"AdamWeightDecayOptimizer.{name}", default)
 
     target = "AdamWeightDecayOptimizer.exclude_from_weight_decay"
-    exclude = old.get(target, None) or []
+    exclude = old.get_optional(target, []) or []
     parameters: dict[str, Any] = {
         "beta1": get("beta_1", 0.9),
         "beta2": get("beta_2", 0.999),

@@ -8,8 +8,7 @@ from typing import Any
 
 from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.mesh_tensorflow.draft import Draft
-from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, short_name
-from mtfrun.conversion.mesh_tensorflow.old_gin import Reference as OldReference
+from mtfrun.conversion.mesh_tensorflow.old_config import OldConfig, name_of
 
 _TARGET = "run.learning_rate_schedule"
 
@@ -51,7 +50,7 @@ def write_schedule(old: OldConfig, draft: Draft, train_steps: int) -> Reference 
       draft: the file.
       train_steps: all steps of the training.
     """
-    total = old.get("run.total_run_steps", None) or train_steps
+    total = old.get_optional("run.total_run_steps", 0) or train_steps
     schedule = old.get(_TARGET, None)
     if schedule is None:
         return None
@@ -84,7 +83,7 @@ def _add(old: OldConfig, factors: _Factors, factor: Any) -> None:
     if isinstance(factor, (int, float)):
         factors.constant *= factor
         return
-    name = short_name(factor.name) if isinstance(factor, OldReference) else str(factor)
+    name = name_of(factor)
     if name not in _SCHEDULES:
         old.refuse(_TARGET, f"{name} is not supported, only numbers and {', '.join(_SCHEDULES)}")
         return

@@ -118,6 +118,9 @@ class VariablePatterns:
           patterns: regular expressions, or texts.
           is_text: which of the two.
         """
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            old.refuse(target, "not a list of texts")
+            return []
         expressions = [re.escape(p) if is_text else p for p in patterns]
         try:
             selected = [self._selects(expressions, examples) for _, examples in self._kinds()]

@@ -10,6 +10,7 @@ import pytest
 from mtfrun.conversion import ConversionError
 from mtfrun.conversion.importer import Imported
 from mtfrun.conversion.mesh_tensorflow import MeshTensorFlowImporter
+from tests.cli.command import error_line, mtfrun_here
 
 LINE = 100
 # The smallest encoder-decoder of the form of T5.
@@ -84,7 +85,33 @@ def _text(imported: Imported) -> str:
             ["optim.Momentum:", "momentum = 0.8", "delayed = True"],
         ),
         ("run.variable_filter = 'DenseReluDense'\n", ["frozen = [", "embedding/table$"]),
-        ("Bitransformer.decode.beam_size = 4\n", ["decoding.Search:\n    beam_size = 4"]),
+        (
+            "Bitransformer.decode.beam_size = 4\nbeam_search.stop_early = False\n",
+            ["decoding.Search:\n    beam_size = 4\n    stop_early = False"],
+        ),
+        (
+            "Bitransformer.decode.decode_length_multiplier = 2.0\n"
+            "decode.decode_length_constant = 7\nBitransformer.decode.decode_length_constant = 5\n"
+            "Bitransformer.decode.max_decode_length = 64\n",
+            [
+                "decode_length = 64",
+                "decode_length_multiplier = 2.0",
+                "decode_length_constant = 5",
+            ],
+        ),
+        (
+            "EncDecAttention.num_memory_heads = 1\n",
+            [
+                "    heads = @encoder_attention/transformer.AttentionHeads()",
+                "encoder_attention/transformer.AttentionHeads:\n    num_memory_heads = 1\n"
+                "    num_heads = 2\n    d_kv = 8\n",
+            ],
+        ),
+        (
+            "SelfAttention.num_memory_heads = 1\ndecoder/EncDecAttention.num_memory_heads = 0\n",
+            ["encoder_attention/transformer.AttentionHeads:\n    num_memory_heads = None\n"],
+        ),
+        ("EncDecAttention.dropout_rate = 0.3\n", ["EncoderDecoderAttention:\n    dropout_rate"]),
         (
             "run.model_type = 'lm'\n",
             ['include "models/decoder_only.gin"', "num_heads = %NUM_HEADS"],
@@ -121,6 +148,12 @@ def test_the_written_file_says_what_differs(
         ("SelfAttention.colour = 1\n", "SelfAttention.colour", "unknown parameter"),
         ("mine.Layer.size = 1\n", "Layer.size", "unknown class"),
         ("run.optimizer = @mine.Optimizer\n", "run.optimizer", "Optimizer is not supported"),
+        ("EncDecAttention.shared_kv = True\n", "EncDecAttention.shared_kv", "projections"),
+        (
+            "AdafactorOptimizer.exclude_from_parameter_scale = [1]\n",
+            "AdafactorOptimizer.exclude_from_parameter_scale",
+            "not a list of texts",
+        ),
         (
             "LayerStack.sublayers_final = [@transformer.sublayer_scale_norm]\n",
             "LayerStack.sublayers_final",
@@ -156,6 +189,32 @@ def test_bindings_without_meaning_have_a_reason(tmp_path: pathlib.Path) -> None:
     assert lists["taken over"]["num_layers"] == "2"
 
 
+@pytest.mark.parametrize(
+    "binding",
+    [
+        "MtfModel.batch_size = 16",
+        "maybe_print_dataset.should_print = True",
+        "mesh_tensorflow.transformer.utils.train_model.ensemble_inputs = None",
+        "num_parallel_calls.deterministic = True",
+        "run.optimizer = None",
+        "unsupervised.preprocessors = None",
+        "unsupervised.output_features = None",
+        "AdafactorOptimizer.learning_rate = None",
+        "tpu_estimator_model_fn.optimizer = None",
+        "decoder/Unitransformer.layout = None",
+        "EncDecAttention.relative_attention_num_buckets = 32",
+        "beam_search.num_prefilter = 2",
+    ],
+)
+def test_bindings_that_change_no_model_are_ignored(binding: str, tmp_path: pathlib.Path) -> None:
+    lists = _lists(_imported(f"{binding}\n", tmp_path))
+    assert not lists["not supported"]
+    name = binding.partition(" = ")[0].removeprefix("mesh_tensorflow.transformer.utils.")
+    ignored = lists["without meaning here"]
+    # No objective is one that is taken over: pairs of texts.
+    assert name in (lists["taken over"] if name == "unsupervised.preprocessors" else ignored)
+
+
 def test_what_makes_the_original_s_data_has_no_meaning(tmp_path: pathlib.Path) -> None:
     text = """
 run.vocabulary = @sentencepiece_vocabulary.SentencePieceVocabulary()
@@ -181,10 +240,59 @@ make_bitransformer.encoder_name = 'decoder'
     assert "model = @ported.SharedLayersEncoderDecoder" in _text(_imported(text, tmp_path))
 
 
-@pytest.mark.parametrize("text", ["run.mesh_shape = 'four'\n", "run.batch_size = ('rows', 3)\n"])
-def test_a_value_that_cannot_be_read_is_an_error(text: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ConversionError, match="run"):
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("run.mesh_shape", ["'four'", "3", "[1]", "[('batch', 0)]"]),
+        ("run.layout_rules", ["'batch'", "3", "[('batch', 'data', 'model')]"]),
+        ("run.batch_size", ["('rows', 3)", "('tokens_per_batch', 'many')", "2.5", "'16'"]),
+        ("run.sequence_length", ["'long'", "{'inputs': 8}", "{'targets': None}", "-1"]),
+        ("run.train_steps", ["'ten'", "0", "1e400"]),
+        ("run.learning_rate_schedule", ["'noam'", "@mine.rate"]),
+        ("unsupervised.preprocessors", ["3", "@preprocessors.denoise"]),
+        ("make_layer_stack.num_layers", ["None", "'six'", "[6]", "True"]),
+        ("encoder/make_layer_stack.layers", ["None", "3", "[3]", "[None]", "'SelfAttention'"]),
+        ("make_bitransformer.encoder_name", ["None", "['encoder']"]),
+        ("decoder/Unitransformer.loss_denominator", ["'x'", "[1]"]),
+        ("Bitransformer.decode.beam_size", ["None", "[4]"]),
+        ("Bitransformer.decode.decode_length_multiplier", ["'twice'"]),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_an_error(
+    name: str, values: list[str], tmp_path: pathlib.Path
+) -> None:
+    for value in values:
+        with pytest.raises(ConversionError, match=name.rpartition(".")[2]) as error:
+            _imported(f"{name} = {value}\n", tmp_path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"m{i} = [%m{i + 1}, %m{i + 1}]\n" for i in range(60))
+        + "m60 = 1\nmake_layer_stack.layers = %m0\n",
+        "unused = %m0\nm0 = [%m0]\nmake_layer_stack.layers = %unused\n",
+    ],
+)
+def test_macros_that_grow_without_end_are_an_error(text: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConversionError, match="parts, or 128 in one another"):
         _imported(text, tmp_path)
+
+
+def test_a_command_finds_included_files_in_the_search_paths_of_t5(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "t5/models").mkdir(parents=True)
+    (tmp_path / "t5/models/base.gin").write_text("mine.Layer.size = 1\n")
+    source = tmp_path / "byt5/gin/models/byt5.gin"
+    source.parent.mkdir(parents=True)
+    source.write_text("include 'models/base.gin'\n")
+    command = ["import", f"--from={source}", f"--model_dir={tmp_path}/run"]
+    flag = f"--gin_location_prefix={tmp_path}/none,{tmp_path}/t5"
+    assert "Layer.size" in error_line(mtfrun_here(*command, flag))
+    assert "--gin_search_paths" in error_line(mtfrun_here(*command))
+    refused = error_line(mtfrun_here(*command, "--gin_param=run.train_steps = 3"))
+    assert "leave out --gin_param" in refused
 
 
 def test_a_macro_without_a_value_is_an_error_where_it_is_needed(tmp_path: pathlib.Path) -> None:

@@ -56,6 +56,15 @@ def test_blocks_and_included_files_are_read_in_the_order_of_effect(
     ]
 
 
+def test_files_that_include_too_many_are_an_error(tmp_path: pathlib.Path) -> None:
+    for number in range(60):
+        text = f"include 'file{number + 1}.gin'\n" * 2
+        (tmp_path / f"file{number}.gin").write_text(text)
+    (tmp_path / "file60.gin").write_text("")
+    with pytest.raises(ConversionError, match="file0.gin includes more than 1000 files"):
+        list(read_gin_file(tmp_path / "file0.gin"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
