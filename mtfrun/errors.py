@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -21,5 +22,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
       >>> did_you_mean("modle", ["data", "model"])
       ", did you mean 'model'?"
     """
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    return f", did you mean {near!r}?" if near else ""
+
+
+# Comparing takes the product of two lengths; data may have millions of names, each of megabytes.
+_LONGEST, _MOST = 200, 5000
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is nearest to `name`; None if none is near."""
+    short = (other for other in known if len(other) <= _LONGEST)
+    near = difflib.get_close_matches(name[:_LONGEST], itertools.islice(short, _MOST), n=1)
+    return near[0] if near else None

@@ -1,4 +1,4 @@
-"""Suppression of TensorFlow's log messages on the terminal."""
+"""Suppression of what libraries print on the terminal from C++ and Rust."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Drops what is written to standard error inside; prints it if there is an error.
+    """Is `quiet_stderr` for the import of TensorFlow, and makes TensorFlow quieter from then on.
 
     While it is imported, TensorFlow 2.21 prints six lines about oneDNN and missing GPUs from C++,
     before its log level is read: no variable and no Python logger suppresses them. Later, level 3
@@ -22,6 +22,13 @@ def quiet_import() -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with quiet_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Drops what is written to standard error inside; prints it if there is an error."""
     sys.stderr.flush()
     stderr_copy = os.dup(2)
     with tempfile.TemporaryFile() as captured:

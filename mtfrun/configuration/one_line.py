@@ -13,7 +13,7 @@ from mtfrun.errors import InputError
 
 # What gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(
-    r"\n\s+(No values supplied by Gin|Gin had values|Caller supplied|In call to configurable).*",
+    r"\n {1,8}(No values supplied by Gin|Gin had values|Caller supplied|In call to configurable).*",
     re.DOTALL,
 )
 

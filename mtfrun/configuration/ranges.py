@@ -39,7 +39,7 @@ class Range(NamedTuple):
         low = f"{'more than' if self.without_lowest else 'at least'} {self.lowest:g}"
         if self.highest == math.inf:
             return low
-        return f"{low} and {'less than' if self.without_highest else 'at most'} {self.highest:g}"
+        return f"{low} and {'less than' if self.without_highest else 'at most'} {self.highest:,g}"
 
 
 _COUNT = Range(1)
@@ -65,7 +65,7 @@ _OF_NAMES: dict[str, Range] = {
         (
             *("batch_size", "outer_batch", "microbatches", "train_steps", "iterations_per_loop"),
             *("log_every_steps", "every_steps", "evaluate_every_steps", "max_to_keep"),
-            *("max_batches", "total_steps", "beam_size", "num_outputs", "decode_length"),
+            *("max_batches", "total_steps", "beam_size", "num_outputs"),
             *("concurrent_batches",),
         ),
         _COUNT,
@@ -95,6 +95,8 @@ _OF_NAMES: dict[str, Range] = {
         ),
         _SHARE_BELOW_ONE,
     ),
+    # Longer outputs would take hours, and their rows terabytes.
+    "decode_length": Range(1, 1_000_000),
     "noise_density": Range(0, 1, without_lowest=True, without_highest=True),
     "mean_noise_span_length": _COUNT,
 }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from mtfrun import decoding, mtf
+from mtfrun.configuration.ranges import range_of
 from mtfrun.data import TARGETS, Prompting, PromptLimits, Row, TextData
 from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
@@ -125,8 +126,9 @@ class Decoding(Inference):
     def __post_init__(self) -> None:
         names = ("batch_size", "concurrent_batches", "max_length", "decode_length", "num_outputs")
         for name in names:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+            value, allowed = getattr(self, name), range_of(__name__, name)
+            if allowed is not None and value not in allowed:
+                raise InputError(f"{name}={value} must be {allowed}")
         if self.num_outputs > self.search.beam_size:
             raise InputError(
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size}"

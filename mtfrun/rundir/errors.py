@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
 from collections.abc import Iterable
 
+from mtfrun import errors
 from mtfrun.errors import InputError
 
 # What TensorFlow adds to a message: the node and the kind of the operation.
@@ -46,5 +46,5 @@ def reason(error: BaseException) -> str:
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Returns `" (nearest: x)"` for the candidate most like `name`, `""` where none is near."""
-    matches = difflib.get_close_matches(name, list(candidates), n=1)
-    return f" (nearest: {matches[0]})" if matches else ""
+    match = errors.nearest(name, candidates)
+    return f" (nearest: {match})" if match else ""

@@ -55,7 +55,8 @@ class WarmStartReport:
     def problems(self) -> str:
         """Returns the reasons why a strict warm start fails; "" if there are none."""
         wrong = [f"{path} ({why})" for path, why in self.misshaped.items()]
-        missing = [path + nearest(path, self.unused) for path in self.missing]
+        missing = [path + nearest(path, self.unused) for path in self.missing[:_NAMED]]
+        missing += self.missing[_NAMED:]
         parts = [_list("lacks", missing), _list("has other sizes for", wrong)]
         return "; ".join(part for part in [*parts, _list("has in addition", self.unused)] if part)
 

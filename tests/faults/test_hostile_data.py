@@ -224,21 +224,55 @@ def test_images_that_are_no_files(make: Callable[[str], None], tmp_path: pathlib
 PLAIN_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
-def test_a_regular_expression_that_explodes_ends(tmp_path: pathlib.Path) -> None:
+def _plain_tokenizer(**parts: object) -> bytes:
     model = {"type": "WordLevel", "vocab": {"<pad>": 0, "a": 1, "</s>": 2, "<unk>": 3}}
-    tokenizer = {
-        "version": "1.0",
-        "added_tokens": [{"id": 0, "content": "<pad>", "special": True, **PLAIN_TOKEN}],
-        "normalizer": {"type": "Replace", "pattern": {"Regex": "(a|a)*(a|a)*b$"}, "content": "x"},
-        "pre_tokenizer": {
+    added = [{"id": 0, "content": "<pad>", "special": True, **PLAIN_TOKEN}]
+    model["unk_token"] = "<unk>"
+    return json.dumps({"version": "1.0", "added_tokens": added, "model": model, **parts}).encode()
+
+
+PANICS: dict[str, dict[str, object]] = {
+    "a map of characters": {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+    "merges without their result": {
+        "model": {"type": "BPE", "vocab": {"<pad>": 0, "b": 7}, "merges": ["<pad> b"]}
+    },
+    "pieces of no length": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+    "the largest id": {
+        "added_tokens": [{"id": 2**32 - 1, "content": "</s>", "special": True, **PLAIN_TOKEN}],
+        "model": {"type": "BPE", "vocab": {"</s>": 2**32 - 1}, "merges": []},
+    },
+}
+
+
+@pytest.mark.parametrize("name", PANICS)
+def test_tokenizers_that_panic(
+    name: str, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(_plain_tokenizer(**PANICS[name]))
+    assert "tokenizer.json" in refused(lambda: data.HuggingFaceVocabulary(str(path), pad_id=-1))
+    assert not capfd.readouterr().err
+
+
+def test_a_word_without_an_id_is_one_line(tmp_path: pathlib.Path) -> None:
+    model = {"type": "WordLevel", "vocab": {"<pad>": 0, "a": 1, "</s>": 2}, "unk_token": "<unk>"}
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(_plain_tokenizer(model=model))
+    vocabulary = data.HuggingFaceVocabulary(str(path))
+    assert "cannot read a text: WordLevel error" in refused(lambda: vocabulary.encode(b"b"))
+
+
+def test_a_regular_expression_that_explodes_ends(tmp_path: pathlib.Path) -> None:
+    content = _plain_tokenizer(
+        normalizer={"type": "Replace", "pattern": {"Regex": "(a|a)*(a|a)*b$"}, "content": "x"},
+        pre_tokenizer={
             "type": "Split",
             "pattern": {"Regex": "(a+)+$"},
             "behavior": "Isolated",
             "invert": False,
         },
-        "model": {**model, "unk_token": "<unk>"},
-    }
-    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    )
+    (tmp_path / "tokenizer.json").write_bytes(content)
     with cpu_limit(CPU_SECS):
         vocabulary = data.HuggingFaceVocabulary(str(tmp_path / "tokenizer.json"))
         with pytest.raises(data.DataError, match="the tokenizer cannot read a text"):

@@ -116,6 +116,7 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
             new_tokens = max(length - 1, 1)
         if new_tokens is None:
             return {}
+        _check_length(values, new_tokens)
         # The length of the prompt sets no limit of its own.
         return {
             "decode_length": new_tokens,
@@ -124,10 +125,18 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
         }
     limits: dict[str, object] = {}
     if new_tokens is not None:
+        _check_length(values, new_tokens)
         limits["decode_length"] = new_tokens
     elif length is not None:
         limits["max_length"] = length
     return limits
+
+
+def _check_length(values: Settings, new_tokens: int) -> None:
+    """Raises ConversionError for outputs that no decoding would come to the end of."""
+    if new_tokens > _NO_LIMIT:
+        name = "max_length" if values.values.get("max_new_tokens") is None else "max_new_tokens"
+        raise values.error(name, f"must be at most {_NO_LIMIT:,}: correct it, or remove it")
 
 
 def _search(values: Settings, vocabulary_size: int) -> tuple[dict[str, object], list[str]]:

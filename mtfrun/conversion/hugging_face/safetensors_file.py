@@ -46,6 +46,8 @@ _NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 # The order of types in a file: that of the library, the widest first.
 _ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8", "BOOL")
 _METADATA = "__metadata__"
+# As many as an array of numpy may have.
+_MOST_DIMENSIONS = 64
 
 
 class StoredTensor(NamedTuple):
@@ -154,7 +156,9 @@ def _stored(path: pathlib.Path, name: str, entry: Any, start: int, size: int) ->
     shape = tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     numbers = (*shape, begin, end)
-    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+    if len(shape) > _MOST_DIMENSIONS or not all(
+        type(number) is int and 0 <= number < 2**63 for number in numbers
+    ):
         raise ConversionError(f"{path}: {name} has impossible sizes; copy it again")
     if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize or start + end > size:
         raise ConversionError(

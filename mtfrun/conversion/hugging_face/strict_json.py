@@ -44,11 +44,11 @@ def parse_json(content: bytes) -> Any:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        name = next(name for name in values if names.count(name) > 1)
-        raise JsonError(f"it has {name!r:.80} twice")
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise JsonError(f"it has {name!r:.80} twice")
+        values[name] = value
     return values
 
 

@@ -23,6 +23,7 @@ from mtfrun.data.vocabularies.vocabulary import (
     padded_size,
     read_vocabulary_file,
 )
+from mtfrun.quiet import quiet_stderr
 
 # Names that end a text, and of what is unknown, in the order in which they are looked for.
 _END_TOKENS = (
@@ -32,6 +33,11 @@ _UNKNOWN_TOKENS = ("<unk>", "[UNK]", "<|unk|>")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"
+# A text of several scripts, at which no tokenizer panics.
+_TRIAL = "A b\u00e9 1,\n\u4e2d"
+_UNREADABLE = "the tokenizer cannot read a text: ", "choose another one"
+# The largest id; arrays have one entry for each.
+_LARGEST_ID = 1 << 26
 # What the first pieces of words lack in WordPiece.
 _SUFFIX_MARK = "##"
 
@@ -90,6 +96,8 @@ class HuggingFaceVocabulary(Vocabulary):
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if not self._tokens:
             raise DataError(f"{tokenizer_file} has no token: it is no tokenizer of a model")
+        if self.unpadded_size > _LARGEST_ID:
+            raise DataError(f"{tokenizer_file} has an id of {self.unpadded_size - 1:,}")
         self._size = model_size(tokenizer_file, self.unpadded_size, size)
         model_token = (self._settings.get("model") or {}).get("unk_token")
         self._end_id = self._first_id("end_token", end_token, _END_TOKENS)
@@ -176,13 +184,13 @@ class HuggingFaceVocabulary(Vocabulary):
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
         """Returns the ids of a text that continues another one: nothing is put before it."""
-        with _panics_as_errors():
+        with _package_errors(*_UNREADABLE):
             encoding = self._tokenizer.encode(_as_text(text), add_special_tokens=False)
         return np.array(encoding.ids, np.int32)
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
         """Returns the ids of many texts, made on all processors."""
-        with _panics_as_errors():
+        with _package_errors(*_UNREADABLE):
             encoded = self._tokenizer.encode_batch_fast(
                 [_as_text(text) for text in texts], add_special_tokens=False
             )
@@ -201,7 +209,7 @@ class HuggingFaceVocabulary(Vocabulary):
         array = array[~np.isin(array, [self.pad_id, *self._begin_ids])]
         has_token = (array >= 0) & (array < self.unpadded_size)
         array = np.where(has_token, array, self.unknown_id)
-        with _panics_as_errors():
+        with _package_errors(*_UNREADABLE):
             return str(self._tokenizer.decode(array.tolist(), skip_special_tokens=False))
 
     def _token_text(self, token: int) -> str:
@@ -290,7 +298,8 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
     """Returns the tokenizer, and the content of its file.
 
     Raises:
-      DataError: there is no package `tokenizers`, or the file is not one of its.
+      DataError: there is no package `tokenizers`, or the file is not one of its, or cannot encode a
+        text.
     """
     try:
         tokenizers = importlib.import_module("tokenizers")
@@ -298,33 +307,34 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
         raise DataError(
             "HuggingFaceVocabulary needs the package tokenizers: pip install 'mtfrun[tokenizers]'"
         ) from error
-    try:
-        text = content.decode()
+    text = content.decode("utf-8", "replace")
+    remedy = f"{name} is no tokenizer.json, or damaged: ", "save it again with save_pretrained"
+    with _package_errors(*remedy), quiet_stderr():
         tokenizer = tokenizers.Tokenizer.from_str(text)
-        settings = json.loads(text)
-    except Exception as error:  # the package raises plain Exceptions
-        raise DataError(
-            f"{name} is no tokenizer.json, or damaged: {error}; save it again with save_pretrained"
-        ) from error
-    # Which the file may ask for.
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer, settings
+        # Which the file may ask for.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        with contextlib.suppress(Exception):  # it may have no id for what it does not know
+            tokenizer.decode(tokenizer.encode(_TRIAL, add_special_tokens=False).ids)
+    try:
+        return tokenizer, json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{remedy[0]}{error}; {remedy[1]}") from error
 
 
 @contextlib.contextmanager
-def _panics_as_errors() -> Iterator[None]:
-    """Turns a panic of the package, which is no Exception, into a DataError.
+def _package_errors(what: str, remedy: str) -> Iterator[None]:
+    """Turns errors of the package into DataErrors: plain Exceptions, and panics, which are none.
 
-    A regular expression in the file may need more steps than the package allows.
+    A regular expression in the file may need more steps than the package allows, for example.
     """
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
         line = " ".join(str(error).split())
-        raise DataError(f"the tokenizer cannot read a text: {line}; choose another one") from error
+        raise DataError(f"{what}{line:.300}; {remedy}") from error
 
 
 def _as_text(text: str | bytes) -> str:

@@ -98,7 +98,11 @@ def test_what_is_not_taken_over_is_said(
 
 
 @pytest.mark.parametrize(
-    "values", [{"max_length": "x"}, {"num_beams": 0}, {"do_sample": 1}, {"max_new_tokens": 1.5}]
+    "values",
+    [
+        *({"max_length": "x"}, {"num_beams": 0}, {"do_sample": 1}, {"max_new_tokens": 1.5}),
+        {"max_new_tokens": 10**12},
+    ],
 )
 def test_impossible_values_are_refused(tmp_path: pathlib.Path, values: dict[str, Any]) -> None:
     (name,) = values

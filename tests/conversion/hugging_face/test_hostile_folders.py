@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from mtfrun.conversion.hugging_face.safetensors_file import write_file
+from mtfrun.conversion.hugging_face.strict_json import JsonError, parse_json
 from tests.cli.command import error_line, mtfrun_here
+from tests.faults.fuzzing import CPU_SECS, cpu_limit
 
 ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
 WEIGHTS = "model.safetensors"
@@ -89,6 +91,10 @@ def _huge_shape(header: dict[str, Any], names: list[str]) -> None:
     header[names[0]]["shape"] = [0, 2**62]
 
 
+def _long_shape(header: dict[str, Any], names: list[str]) -> None:
+    header[names[0]]["shape"] = [2**62] * 100_000
+
+
 def _quantised(header: dict[str, Any], names: list[str]) -> None:
     name = next(name for name in names if len(header[name]["shape"]) == 1)
     header[name]["dtype"], header[name]["shape"] = "I8", [4 * header[name]["shape"][0]]
@@ -150,6 +156,10 @@ CASES: dict[str, tuple[Change, str]] = {
         _file("config.json", '{"model_type": "resnet", "model_type": "t5"}'),
         "it has 'model_type' twice",
     ),
+    "many names, the last one twice": (
+        _file("config.json", "{" + ",".join(f'"a{n}": 1' for n in [*range(40_000), 39_999]) + "}"),
+        "it has 'a39999' twice",
+    ),
     "no UTF-8": (_file("config.json", b'{"model_type": "\xff"}'), "byte 16 is no UTF-8"),
     "a huge configuration": (_file("config.json", b" " * 50_000_001), "has more than 50000000"),
     "a pipe": (_instead("config.json", os.mkfifo), "config.json: Not a regular file"),
@@ -191,6 +201,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "a header of numbers": (_header_text(b'{"a": 3}'), "its header is damaged"),
     "a negative offset": (_header(_negative_offset), "has impossible sizes"),
     "tensors that overlap": (_header(_overlap), "its tensors overlap"),
+    "a shape of 100,000 sizes": (_header(_long_shape), "has impossible sizes"),
     "a huge shape": (_header(_huge_shape), "lies outside of the file"),
 }
 
@@ -240,3 +251,9 @@ def test_a_folder_of_the_cache_of_the_hub_is_read(tmp_path: pathlib.Path) -> Non
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
     process = mtfrun_here("import", f"--from={snapshot}", f"--model_dir={tmp_path / 'run'}")
     assert process.returncode == 0, process.stderr.decode()
+
+
+def test_a_name_twice_is_found_in_linear_time() -> None:
+    names = ",".join(f'"a{number}": 1' for number in [*range(200_000), 199_999])
+    with cpu_limit(CPU_SECS), pytest.raises(JsonError, match="'a199999' twice"):
+        parse_json(b"{%s}" % names.encode())
