@@ -27,8 +27,9 @@ from tests.structure import (
 
 # A package imports only packages with a lower number, and its own files.
 LEVELS = {
-    "errors": -2,  # one file, which the command needs before TensorFlow is imported
-    "quiet": -2,  # one file, for the import of TensorFlow
+    "errors": -3,  # one file, which the command needs before TensorFlow is imported
+    "quiet": -3,  # one file, for the import of TensorFlow
+    "untrusted": -2,  # without TensorFlow
     "processes": -1,  # without TensorFlow
     "configuration": -1,  # without TensorFlow
     "progress": 0,  # without TensorFlow

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from absl import logging
+from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -23,7 +24,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mtfrun import processes
 from mtfrun.rundir.atomic import temporary_path
-from mtfrun.rundir.errors import reason
+from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.written_curves import check_events
 
 # The values that TensorBoard knows; it has no integers.
 HParam: TypeAlias = bool | float | str
@@ -189,6 +191,7 @@ def _files(directory: pathlib.Path) -> list[pathlib.Path]:
 def _remove_description(path: pathlib.Path) -> None:
     """Removes the description from the file of a run."""
     try:
+        check_events(path)
         events = [
             event
             for event in LegacyEventFileLoader(str(path)).Load()
@@ -199,7 +202,7 @@ def _remove_description(path: pathlib.Path) -> None:
             for event in events:
                 RecordWriter(file).write(event.SerializeToString())
         replacement.replace(path)
-    except OSError as error:
+    except (OSError, RunDirError, DecodeError) as error:
         _warn(path, error)
 
 
@@ -219,5 +222,5 @@ def _append(path: pathlib.Path, summaries: Sequence[Summary], *, is_new: bool = 
     return True
 
 
-def _warn(path: pathlib.Path, error: OSError) -> None:
+def _warn(path: pathlib.Path, error: Exception) -> None:
     logging.warning("cannot write the hyperparameters to %s: %s", path, reason(error))

@@ -28,7 +28,7 @@ from mtfrun.rundir.atomic import atomic_replace
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.tag_descriptions import description_of
 
-_EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\..*")
+_EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{1,12})\..*")
 
 
 class Summaries:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
+from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.io_wrapper import IsTensorFlowEventsFile
+from tensorboard.compat import tf
 from tensorboard.plugins.scalar.metadata import PLUGIN_NAME
 from tensorboard.util import tensor_util
 
+from mtfrun.errors import InputError
+from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.leftovers import list_names
+from mtfrun.rundir.regular_files import open_regular
+from mtfrun.untrusted.record_lengths import check_record_lengths
+
 Curves = Mapping[str, Mapping[int, float]]
+
+# What TensorBoard raises for files of something else.
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, DecodeError)
 
 
 def read_curves(directory: str | pathlib.Path) -> Curves:
@@ -17,14 +30,43 @@ def read_curves(directory: str | pathlib.Path) -> Curves:
 
     Those that an interrupted run wrote for later steps are left out, see `Summaries`. Empty if
     there is no file.
+
+    Raises:
+      RunDirError: a file is not one of events.
     """
     if not pathlib.Path(directory).is_dir():
         return {}
-    events = EventAccumulator(str(directory), size_guidance={"tensors": 0}).Reload()
-    tags = events.Tags()["tensors"]
-    is_scalar = events.PluginTagToContent(PLUGIN_NAME) if tags else {}
-    return {
-        tag: {e.step: float(tensor_util.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
-        for tag in tags
-        if tag in is_scalar
-    }
+    for name in list_names(pathlib.Path(directory)):
+        if IsTensorFlowEventsFile(name):
+            check_events(pathlib.Path(directory, name))
+    try:
+        events = EventAccumulator(str(directory), size_guidance={"tensors": 0}).Reload()
+        tags = events.Tags()["tensors"]
+        is_scalar = events.PluginTagToContent(PLUGIN_NAME) if tags else {}
+        return {
+            tag: {e.step: _number(e.tensor_proto) for e in events.Tensors(tag)}
+            for tag in tags
+            if tag in is_scalar
+        }
+    except (OSError, tf.errors.OpError, *_DAMAGE) as error:
+        raise RunDirError(
+            f"cannot read the curves in {directory}: {reason(error)}; move the damaged file away"
+        ) from error
+
+
+def check_events(path: pathlib.Path) -> None:
+    """Raises RunDirError for a file that the reader of events would wait for, or not survive."""
+    try:
+        with open_regular(path) as file:
+            check_record_lengths(file)
+    except (OSError, InputError) as error:
+        raise RunDirError(f"cannot read the events in {path}: {reason(error)}; move it away") from (
+            error
+        )
+
+
+def _number(tensor: Any) -> float:
+    # A shape may stand for more memory than there is.
+    if any(dimension.size != 1 for dimension in tensor.tensor_shape.dim):
+        raise InputError("a point of a curve is not one number")
+    return float(tensor_util.make_ndarray(tensor))

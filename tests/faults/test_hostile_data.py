@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable
 
 import pytest
 from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import masked_crc32c
 
 from mtfrun import data
 from mtfrun.configuration.one_line import one_line
 from mtfrun.errors import InputError
+from mtfrun.rundir.written_curves import read_curves
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
 DEEP = 100_000
@@ -219,6 +222,49 @@ def test_images_that_are_no_files(make: Callable[[str], None], tmp_path: pathlib
     make(str(tmp_path / "cat/1.png"))
     folders = data.ImageFolders({"train": str(tmp_path)})
     refused(lambda: drained(folders.examples("train")))
+
+
+def _record(content: bytes, length: int | None = None) -> bytes:
+    header = struct.pack("<Q", len(content) if length is None else length)
+    return b"".join(part + struct.pack("<I", masked_crc32c(part)) for part in (header, content))
+
+
+@pytest.mark.parametrize("length", [10**11, 2**60, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_record_that_says_it_is_long(suffix: str, length: int, tmp_path: pathlib.Path) -> None:
+    content = _record(b"") + _record(b"x" * 100, length)
+    path = tmp_path / f"a.tfrecord{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    line = refused(lambda: _drain(data.Tfrecord({"train": str(path)}, skip_bad_records=9)))
+    assert f"record 2 is of {length:,} bytes" in line
+
+
+def test_events_that_are_none(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "events.out.tfevents.1.x"
+    for number, content in enumerate(
+        (
+            _record(b"no event"),
+            _record(b"") + _record(b"x" * 100, 10**11),
+            _record(_scalar([10**12]).SerializeToString()),
+            _record(_scalar([], text=b"x").SerializeToString()),
+        )
+    ):
+        path.write_bytes(content)
+        assert str(tmp_path) in refused(lambda: read_curves(tmp_path)), number
+    path.unlink()
+    os.mkfifo(path)
+    assert "Not a regular file" in refused(lambda: read_curves(tmp_path))
+
+
+def _scalar(sizes: Iterable[int], text: bytes | None = None) -> Event:
+    event = Event(step=1, wall_time=1.0)
+    value = event.summary.value.add(tag="loss")
+    value.metadata.plugin_data.plugin_name = "scalars"
+    value.tensor.dtype = 1 if text is None else 7
+    value.tensor.float_val.append(1.0) if text is None else value.tensor.string_val.append(text)
+    for size in sizes:
+        value.tensor.tensor_shape.dim.add(size=size)
+    return event
 
 
 PLAIN_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -17,7 +18,9 @@ from mtfrun.data.sources.record_fields import (
     texts_of_record,
 )
 from mtfrun.data.sources.record_files import RecordFiles
-from mtfrun.data.sources.streams import unreadable
+from mtfrun.data.sources.streams import naming_the_file, unreadable
+from mtfrun.errors import InputError
+from mtfrun.untrusted.record_lengths import check_record_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Tfrecord(RecordFiles):
         if path.endswith(".zst"):
             raise DataError(f"{path}: TFRecord files are read plain or .gz; decompress it")
         compression = "GZIP" if path.endswith(".gz") else ""
+        with naming_the_file(path), Path(path).open("rb") as file:
+            try:
+                check_record_lengths(file, is_compressed=bool(compression))
+            except InputError as error:
+                raise unreadable(path, error) from error
         records = tf.data.TFRecordDataset(path, compression).as_numpy_iterator()
         number = 0
         while True:
