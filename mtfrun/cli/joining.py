@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
 
     Raises:
       UsageError: the network is neither private nor trusted.
+      InputError: the first process refuses this one.
       ProcessesError: not all processes have come.
     """
     number: int = getattr(flags, "num_processes", 1)
@@ -34,6 +36,7 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
             number,
             flags.process_id,
             flags.coordinator,
+            token=os.environ.get(processes.TOKEN_VARIABLE, ""),
             timeouts=processes.Timeouts(join_secs=flags.join_secs),
             before_exit=_remove_unfinished_files,
         )

@@ -5,6 +5,7 @@ once.
 """
 
 from mtfrun.processes.errors import ProcessesError
+from mtfrun.processes.hub import TOKEN_VARIABLE
 from mtfrun.processes.membership import (
     agree,
     barrier,
@@ -26,6 +27,7 @@ from mtfrun.processes.timeouts import Timeouts
 
 __all__ = [
     "LOST",
+    "TOKEN_VARIABLE",
     "ProcessesError",
     "Timeouts",
     "agree",

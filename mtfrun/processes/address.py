@@ -8,11 +8,13 @@ import socket
 import time
 from typing import NamedTuple
 
+from mtfrun.errors import InputError
 from mtfrun.processes.errors import ProcessesError
 
 _ADDRESS = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
 _PAUSE_SECS = 0.1
 _ATTEMPT_SECS = 5.0
+_NAME_SECS = 5.0
 
 
 class Address(NamedTuple):
@@ -31,11 +33,11 @@ class Address(NamedTuple):
         """Returns the address in a text such as "node0:8476" or "[::1]:8476".
 
         Raises:
-          ProcessesError: it has another form.
+          InputError: it has another form.
         """
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match[2]) < 1 << 16:
-            raise ProcessesError(
+            raise InputError(
                 f"--coordinator={text} is no host:port, such as node0:8476: name the host of "
                 "process 0 and a free port there"
             )
@@ -51,8 +53,9 @@ class Address(NamedTuple):
         inside it; on the loopback alone if that is what the address names.
 
         Raises:
-          ProcessesError: the port cannot be used.
+          InputError: the port cannot be used, or nobody knows the host.
         """
+        self._await_name(_NAME_SECS)
         try:
             if _is_loopback(self.host):
                 family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -63,7 +66,7 @@ class Address(NamedTuple):
                 )
             return socket.create_server(("", self.port))
         except OSError as error:
-            raise ProcessesError(
+            raise InputError(
                 f"process 0 cannot listen at --coordinator={self}: {error.strerror or error}; "
                 "choose another port"
             ) from None
@@ -72,17 +75,36 @@ class Address(NamedTuple):
         """Returns a socket connected to the address; tries for so many seconds.
 
         Raises:
+          InputError: nobody knows the host.
           ProcessesError: nothing listens there.
         """
         limit = time.monotonic() + secs
+        self._await_name(secs)
         while True:
             try:
-                return socket.create_connection(self, timeout=_ATTEMPT_SECS)
-            except OSError as error:  # its name may be unknown until its host is up
+                secs_left = max(_PAUSE_SECS, limit - time.monotonic())
+                return socket.create_connection(self, timeout=min(_ATTEMPT_SECS, secs_left))
+            except OSError as error:
                 if time.monotonic() + _PAUSE_SECS > limit:
                     raise ProcessesError(
                         f"process 0 has not come: nothing answers at --coordinator={self} within "
                         f"{secs:g} s ({error.strerror or error}); start process 0 there"
+                    ) from None
+            time.sleep(_PAUSE_SECS)
+
+    def _await_name(self, secs: float) -> None:
+        """Waits some seconds until the host's name is known: it may have just come up."""
+        limit = time.monotonic() + min(secs, _NAME_SECS)
+        while True:
+            try:
+                socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+                return
+            except (OSError, UnicodeError) as error:
+                if time.monotonic() + _PAUSE_SECS > limit:
+                    reason = getattr(error, "strerror", None) or "no such name"
+                    raise InputError(
+                        f"--coordinator={self}: the host is not known here ({reason}); check its "
+                        "name, or give its address"
                     ) from None
             time.sleep(_PAUSE_SECS)
 

@@ -1,24 +1,32 @@
-"""A connection between two processes: JSON messages, one a line, and signs of life."""
+"""A connection between two processes: messages and signs of life."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
+from mtfrun.processes.messages import (
+    ALIVE,
+    BYE,
+    KIND,
+    VALUE,
+    MalformedError,
+    Message,
+    decode,
+    encode,
+)
 from mtfrun.processes.timeouts import Timeouts
 
-Message: TypeAlias = dict[str, Any]
-KIND = "kind"
-
-# Kinds of messages that only this file knows.
-_ALIVE, _VALUE, _BYE = "alive", "value", "bye"
 # Of a line, so that a stranger's connection cannot fill the memory.
 _MOST_BYTES = 1 << 28
+# A line may take longer than the time without a sign of life if it comes as fast as this.
+_SLOWEST_BYTES_PER_SEC = 1e5
+_CHUNK_BYTES = 1 << 16
 
 
 class Connection:
@@ -33,10 +41,12 @@ class Connection:
     """
 
     def __init__(self, connected: socket.socket, timeouts: Timeouts):
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # it may have ended
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.settimeout(timeouts.silence_secs)
         self._socket = connected
-        self._lines = connected.makefile("rb")
+        self._incoming = connected.dup()  # has timeouts of its own
+        self._unread = bytearray()
         self._timeouts = timeouts
         self._sending = threading.Lock()
         self._values: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -58,7 +68,7 @@ class Connection:
         """
 
         def receive() -> None:
-            with self._lines:
+            with self._incoming:
                 self._receive_all(on_message, on_end)
 
         self._is_started = True
@@ -67,38 +77,69 @@ class Connection:
 
     def send(self, message: Message) -> None:
         """Sends a message. A broken connection is reported by the receiving thread, not here."""
-        line = json.dumps(message).encode() + b"\n"
+        line = encode(message)
         with contextlib.suppress(OSError), self._sending:
             self._socket.sendall(line)
 
     def send_value(self, name: str, value: Any) -> None:
         """Sends a value for `receive_value`; `name` says what it is."""
-        self.send({KIND: _VALUE, "name": name, "value": value})
+        self.send({KIND: VALUE, "name": name, "value": value})
 
     def receive_value(self) -> tuple[str, Any]:
         """Returns the name and the value of the next `send_value`; waits for it without limit."""
         message = self._values.get()
         return message["name"], message["value"]
 
-    def receive(self) -> Message:
-        """Returns the next message, before `start`.
+    def receive(self, secs: float, most_bytes: int = _MOST_BYTES) -> Message:
+        """Returns the next message.
+
+        Args:
+          secs: for the whole message; a long one may take longer, see above.
+          most_bytes: of the message.
 
         Raises:
-          OSError: the connection has ended, or nothing came in time.
-          ValueError: what came is no JSON.
+          TimeoutError: it has not come in time.
+          OSError: the connection has ended.
+          MalformedError: what came is no message.
         """
-        line = self._lines.readline(_MOST_BYTES)
-        if not line.endswith(b"\n"):
-            raise ConnectionResetError("its connection was closed")
-        message = json.loads(line)
-        if not isinstance(message, dict) or KIND not in message:
-            raise ConnectionAbortedError("it sent something else than a message")
-        return message
+        start, searched = time.monotonic(), 0
+        while (end := self._unread.find(b"\n", searched)) < 0:
+            searched = len(self._unread)
+            if searched > most_bytes:
+                raise MalformedError(f"a message of more than {most_bytes} bytes")
+            remaining = start + secs + searched / _SLOWEST_BYTES_PER_SEC - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError
+            self._incoming.settimeout(remaining)
+            chunk = self._incoming.recv(_CHUNK_BYTES)
+            if not chunk:
+                raise ConnectionResetError
+            self._unread += chunk
+        line = bytes(self._unread[:end])
+        del self._unread[: end + 1]
+        return decode(line)
 
     def close(self) -> None:
         """Closes the connection; the other side should do the same at about the same time."""
-        self.send({KIND: _BYE})
-        self._over.wait(self._timeouts.failure_secs)  # its own bye: no side resets the connection
+        self.send({KIND: BYE})
+        self.finish()
+
+    def finish(self) -> None:
+        """Closes the connection when the other side has read the last message and closed it too.
+
+        While something of the other side is unread, closing resets the connection, and the other
+        side loses what it has not read.
+        """
+        if self._is_started:
+            self._over.wait(self._timeouts.failure_secs)
+        else:
+            limit = time.monotonic() + self._timeouts.failure_secs
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+                while (remaining := limit - time.monotonic()) > 0:
+                    self._incoming.settimeout(remaining)
+                    if not self._incoming.recv(_CHUNK_BYTES):
+                        break
         self.drop()
 
     def drop(self) -> None:
@@ -107,32 +148,36 @@ class Connection:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        if not self._is_started:  # else the receiving thread closes them
-            self._lines.close()
+        if not self._is_started:  # else the receiving thread closes it
+            self._incoming.close()
 
     def _send_signs_of_life(self) -> None:
         while not self._over.wait(self._timeouts.heartbeat_secs):
-            self.send({KIND: _ALIVE})
+            self.send({KIND: ALIVE})
 
     def _receive_all(
         self, on_message: Callable[[Message], None], on_end: Callable[[str], None]
     ) -> None:
         while True:
             try:
-                message = self.receive()
+                message = self.receive(self._timeouts.silence_secs)
             except TimeoutError:
                 what = f"has given no sign of life for {self._timeouts.silence_secs:g} s"
                 break
-            except (OSError, ValueError):
+            except MalformedError as error:
+                what = f"has sent {error}"
+                break
+            except OSError:
                 what = "has ended without a message: it was killed, or it crashed"
                 break
             kind = message[KIND]
-            if kind == _BYE:
+            if kind == BYE:
                 self._over.set()
                 return
-            if kind == _VALUE:
+            if kind == VALUE:
                 self._values.put(message)
-            elif kind != _ALIVE:
+            elif kind != ALIVE:
                 on_message(message)
         if not self._over.is_set():
+            self._over.set()
             on_end(what)

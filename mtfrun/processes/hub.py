@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hmac
 import socket
 import threading
 import time
@@ -9,18 +11,29 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mtfrun.processes.address import Address
-from mtfrun.processes.connection import KIND, Connection, Message
+from mtfrun.processes.connection import Connection
 from mtfrun.processes.errors import DisagreementError, ProcessesError
 from mtfrun.processes.group import Group, as_json, process_name, this_process
+from mtfrun.processes.messages import (
+    END,
+    FAILED,
+    HELLO,
+    KIND,
+    REFUSED,
+    WELCOME,
+    MalformedError,
+    Message,
+)
 from mtfrun.processes.timeouts import Timeouts
 
-# Kinds of messages of a spoke.
-HELLO, FAILED = "hello", "failed"
-# Kinds of messages of the hub.
-WELCOME, REFUSED, END = "welcome", "refused", "end"
+TOKEN_VARIABLE = "MTFRUN_TOKEN"
+"""The environment variable with what the processes of a run know, and nobody else."""
 
-# Seconds for the first message of a connection.
-_HELLO_SECS = 5.0
+# Of the first message of a connection.
+_HELLO_SECS, _HELLO_BYTES = 5.0, 4096
+# Connections whose first message is awaited at the same time.
+_MOST_GREETINGS = 64
+_POLL_SECS = 0.1
 
 
 class _Failure(NamedTuple):
@@ -40,22 +53,31 @@ class Hub(Group):
       address: where to listen.
       timeouts: of the run.
       end: called in a thread, once, when another process has failed or is lost; ends this process.
+      token: what the processes of the run know, and nobody else; "" for none.
 
     Raises:
-      ProcessesError: the address cannot be used, or a process has not come in time.
+      InputError: the address cannot be used.
+      ProcessesError: a process has not come in time.
     """
 
     def __init__(
-        self, count: int, address: Address, timeouts: Timeouts, end: Callable[[str], None]
+        self,
+        count: int,
+        address: Address,
+        timeouts: Timeouts,
+        end: Callable[[str], None],
+        token: str = "",
     ):
         self.count, self.index, self.host = count, 0, address.host
         self._address = address
         self._timeouts = timeouts
         self._end = end
+        self._token = token
+        self._greetings = threading.Semaphore(_MOST_GREETINGS)
         self._places = {0: this_process()}
         self._spokes: dict[int, Connection] = {}
         self._failures: dict[int, _Failure] = {}
-        self._state = threading.Lock()  # of the next two, and of `_failures`
+        self._state = threading.Lock()  # of all of these
         self._over = False
         self._verdict = threading.Event()
         with address.listen() as server:
@@ -92,58 +114,79 @@ class Hub(Group):
 
     def _await_all(self, server: socket.socket) -> None:
         limit = time.monotonic() + self._timeouts.join_secs
+        server.settimeout(_POLL_SECS)
         while len(self._spokes) < self.count - 1:
-            server.settimeout(max(0.01, limit - time.monotonic()))
-            try:
-                connected, _ = server.accept()
-            except TimeoutError:
-                missing = [i for i in range(1, self.count) if i not in self._spokes]
-                raise self._refusal(_have_not_come(missing, self.count, self._timeouts)) from None
-            self._admit(connected)
+            if time.monotonic() >= limit:
+                raise self._give_up()
+            if self._greetings.acquire(timeout=_POLL_SECS):
+                try:
+                    connected, _ = server.accept()
+                except OSError as error:
+                    self._greetings.release()
+                    if not isinstance(error, TimeoutError):  # such as too many open files
+                        time.sleep(_POLL_SECS)
+                else:
+                    # In a thread: a stranger that says nothing keeps nobody else waiting.
+                    threading.Thread(target=self._greet, args=[connected], daemon=True).start()
 
-    def _admit(self, connected: socket.socket) -> None:
+    def _greet(self, connected: socket.socket) -> None:
         """Adds a process that has connected; a connection of something else is dropped."""
         connection = Connection(connected, self._timeouts)
-        connected.settimeout(_HELLO_SECS)
         try:
-            hello = connection.receive()
-            index, count, place = hello["index"], hello["count"], hello["place"]
-        except (OSError, ValueError, KeyError):
+            hello = connection.receive(_HELLO_SECS, _HELLO_BYTES)
+            refusal = self._admit(connection, hello) if hello[KIND] == HELLO else "no hello"
+        except (OSError, MalformedError):
             connection.drop()
-            return
-        connected.settimeout(self._timeouts.silence_secs)
-        refusal = self._reason_to_refuse(index, count)
-        if refusal is not None:
-            connection.send({KIND: REFUSED, "line": refusal})
-            connection.drop()
-            return
-        self._places[index] = place
-        self._spokes[index] = connection
-        connection.start(
-            lambda message: self._receive(index, message),
-            lambda what: self._lose(index, what),
-        )
+        else:
+            if refusal is not None:
+                connection.send({KIND: REFUSED, "line": refusal})
+                connection.finish()
+        finally:
+            self._greetings.release()
 
-    def _reason_to_refuse(self, index: int, count: int) -> str | None:
+    def _admit(self, connection: Connection, hello: Message) -> str | None:
+        """Adds the process that has said hello, or returns why it is refused."""
+        with self._state:
+            refusal = self._reason_to_refuse(hello)
+            if refusal is None:
+                index = hello["index"]
+                self._places[index] = hello["place"]
+                self._spokes[index] = connection
+                connection.start(
+                    functools.partial(self._receive, index), functools.partial(self._lose, index)
+                )
+        return refusal
+
+    def _reason_to_refuse(self, hello: Message) -> str | None:
+        index, count = hello["index"], hello["count"]
+        if not hmac.compare_digest(hello["token"].encode(), self._token.encode()):
+            return (
+                "its token is not that of process 0: give all processes the same "
+                f"{TOKEN_VARIABLE}, or none"
+            )
         if count != self.count:
             return (
                 f"process {index} was started with --num_processes={count}, the first process with "
                 f"{self.count}: start all with the same number"
             )
+        if not 0 < index < count:
+            return f"there is no process {index} besides process 0 of {count}"
         if index in self._spokes:
             return (
                 f"two processes were started with --process_id={index}, the other one is "
                 f"{self._places[index]}: give each its own number"
             )
-        return None
+        return "it has come too late" if self._over else None
 
-    def _refusal(self, line: str) -> ProcessesError:
+    def _give_up(self) -> ProcessesError:
         """Returns an error, after the processes that are there were told to raise it as well."""
         with self._state:
             self._over = True
-        self._send_to_all({KIND: REFUSED, "line": line})
+        missing = [i for i in range(1, self.count) if i not in self._spokes]
+        line = _have_not_come(missing, self.count, self._timeouts)
+        self._send_to_all({KIND: END, "cause": line, "index": None})
         for spoke in self._spokes.values():
-            spoke.drop()
+            spoke.finish()
         return ProcessesError(line)
 
     def _receive(self, index: int, message: Message) -> None:
@@ -193,7 +236,7 @@ class Hub(Group):
         self._end(cause)
 
     def _send_to_all(self, message: Message) -> None:
-        for spoke in self._spokes.values():
+        for spoke in list(self._spokes.values()):
             spoke.send(message)
 
     def _name(self, index: int) -> str:

@@ -6,6 +6,7 @@ A process that has not joined others is alone, and they return at once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def join(
     index: int,
     coordinator: str,
     *,
+    token: str = "",
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - it is frozen
     before_exit: Callable[[], object] = lambda: None,
 ) -> None:
@@ -51,14 +53,16 @@ def join(
       count: the number of processes; with 1, nothing happens.
       index: the number of this process, from 0.
       coordinator: "host:port", where the first process listens.
+      token: what the processes of the run know, and nobody else; "" for none.
       timeouts: how long processes wait for each other.
       before_exit: called, in a thread, before another process ends this one; no block is left then.
 
     Raises:
-      ProcessesError: the arguments are wrong, or not all processes have come.
+      InputError: the arguments are wrong, or the first process refuses this one.
+      ProcessesError: not all processes have come.
     """
     if count < 1 or not 0 <= index < count:
-        raise ProcessesError(
+        raise InputError(
             f"--process_id={index} is not below --num_processes={count}: number the processes from "
             "0"
         )
@@ -68,10 +72,11 @@ def join(
         return
     monitor = Monitor(before_exit)
     address = Address.parse(coordinator)
+    secret = hashlib.sha256(os.fsencode(token)).hexdigest()
     if index == 0:
-        _OURS.group = Hub(count, address, timeouts, monitor.end)
+        _OURS.group = Hub(count, address, timeouts, monitor.end, secret)
     else:
-        _OURS.group = Spoke(index, count, address, timeouts, monitor.end)
+        _OURS.group = Spoke(index, count, address, timeouts, monitor.end, secret)
     _OURS.monitor = monitor
 
 

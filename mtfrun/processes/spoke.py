@@ -6,11 +6,20 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from mtfrun.errors import InputError
 from mtfrun.processes.address import Address
-from mtfrun.processes.connection import KIND, Connection, Message
+from mtfrun.processes.connection import Connection
 from mtfrun.processes.errors import DisagreementError, ProcessesError
 from mtfrun.processes.group import Group, process_name, this_process
-from mtfrun.processes.hub import END, FAILED, HELLO, REFUSED, WELCOME
+from mtfrun.processes.messages import (
+    END,
+    FAILED,
+    HELLO,
+    KIND,
+    REFUSED,
+    WELCOME,
+    Message,
+)
 from mtfrun.processes.timeouts import Timeouts
 
 
@@ -23,8 +32,10 @@ class Spoke(Group):
       address: of the first process.
       timeouts: of the run.
       end: called in a thread, once, when another process has failed or is lost; ends this process.
+      token: what the processes of the run know, and nobody else; "" for none.
 
     Raises:
+      InputError: the host is not known, or the first process refuses this one.
       ProcessesError: the first process is not there, or a process has not come in time.
     """
 
@@ -35,24 +46,24 @@ class Spoke(Group):
         address: Address,
         timeouts: Timeouts,
         end: Callable[[str], None],
+        token: str = "",
     ):
         self.index, self.count = index, count
         self._timeouts = timeouts
         self._end = end
         self._place = f"at {address}"  # of the first process
-        self._refusal: str | None = None
+        self._refusal: InputError | None = None
         self._joined = threading.Event()
         self._failure: bool | None = None  # whether the announced error may follow from another
         self._is_common = False  # whether all have announced the same error
         self._verdict = threading.Event()
         self._hub = Connection(address.connect(timeouts.join_secs), timeouts)
         self.host = self._hub.local_host
-        self._hub.send({KIND: HELLO, "index": index, "count": count, "place": this_process()})
+        self._hub.send(
+            {KIND: HELLO, "index": index, "count": count, "place": this_process(), "token": token}
+        )
         self._hub.start(self._receive, self._lose_hub)
-        refusal = self._await_all()
-        if refusal is not None:
-            self._hub.drop()
-            raise ProcessesError(refusal)
+        self._await_all()
 
     def gather(self, name: str, value: Any) -> list[Any]:
         """See the base class."""
@@ -74,10 +85,22 @@ class Spoke(Group):
         self.gather("leave", None)
         self._hub.close()
 
-    def _await_all(self) -> str | None:
-        """Waits until all processes have come; returns why they have not, or None."""
-        self._joined.wait()
-        return self._refusal
+    def _await_all(self) -> None:
+        """Waits until all processes have come.
+
+        The first one may have begun to wait for them when this one found it.
+        """
+        secs = self._timeouts.join_secs + self._timeouts.silence_secs
+        if not self._joined.wait(secs):
+            self._refuse(ProcessesError(f"process 0 {self._place} has not answered in {secs:g} s"))
+        if self._refusal is not None:
+            self._hub.drop()
+            raise self._refusal
+
+    def _refuse(self, error: InputError) -> None:
+        """Lets the constructor raise an error; the first one counts."""
+        self._refusal = self._refusal or error
+        self._joined.set()
 
     def _receive(self, message: Message) -> None:
         kind = message[KIND]
@@ -85,16 +108,14 @@ class Spoke(Group):
             self._place = message["place"]
             self._joined.set()
         elif kind == REFUSED:
-            self._refusal = message["line"]
-            self._joined.set()
+            self._refuse(InputError(message["line"]))
         elif kind == END:
             self._be_ended(message["index"], message["cause"])
 
     def _be_ended(self, index: int | None, cause: str | None) -> None:
         """Ends this process, or lets it end itself if it has an error of its own."""
-        if not self._joined.is_set():
-            self._refusal = cause
-            self._joined.set()
+        if self._refusal is not None or not self._joined.is_set():
+            self._refuse(ProcessesError(cause or "the other processes have failed"))
         elif cause is None or index == self.index or self._failure is False:
             self._is_common = cause is None
             self._verdict.set()
@@ -102,4 +123,7 @@ class Spoke(Group):
             self._end(cause)
 
     def _lose_hub(self, what: str) -> None:
-        self._be_ended(0, f"{process_name(0, self.count, self._place)} {what}")
+        cause = f"{process_name(0, self.count, self._place)} {what}"
+        if not self._joined.is_set():
+            cause += "; if it is another program that listens there, choose another port"
+        self._be_ended(0, cause)

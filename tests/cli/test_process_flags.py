@@ -109,6 +109,21 @@ def test_slurm_without_several_tasks_is_one_process(environment: dict[str, str])
     assert _processes(environment=environment) == (1, 0, None)
 
 
+@pytest.mark.parametrize("value", [None, "", "x", "-1"])
+@pytest.mark.parametrize("name", sorted(STEP))
+def test_a_variable_of_slurm_that_is_missing_or_no_number_is_named(
+    name: str, value: str | None
+) -> None:
+    environment = {**STEP, name: value or ""}
+    if value is None:
+        del environment[name]
+    if value is None and name in ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"):  # no step, the first
+        _processes(environment=environment)
+    elif value in (None, "") or name != "SLURM_STEP_NODELIST":
+        with pytest.raises(UsageError, match=f"SLURM's variable {name} is "):
+            _processes(environment=environment)
+
+
 def test_the_first_host_of_a_list() -> None:
     assert [first_host(text) for text in ("n7", "n[1,3]", "a[001-9]b,c", "r[1-2]n[3-4],q")] == [
         "n7",

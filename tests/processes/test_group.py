@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import json
 import socket
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from mtfrun.errors import InputError
 from mtfrun.processes.address import Address
 from mtfrun.processes.errors import DisagreementError, ProcessesError
 from mtfrun.processes.hub import Hub
+from mtfrun.processes.messages import MalformedError, decode
 from mtfrun.processes.spoke import Spoke
 from mtfrun.processes.timeouts import Timeouts
 from tests.processes.threads import QUICK, Ends, free_address, in_all, join_all
@@ -136,6 +142,8 @@ def test_a_first_process_that_never_comes_is_named() -> None:
     [
         (1, 3, "two processes were started with --process_id=1, the other one is pid"),
         (2, 4, "started with --num_processes=4, the first process with 3"),
+        (3, 3, "there is no process 3 besides process 0 of 3"),
+        (0, 3, "there is no process 0 besides process 0 of 3"),
     ],
 )
 def test_a_process_with_wrong_numbers_is_refused(index: int, count: int, message: str) -> None:
@@ -147,33 +155,184 @@ def test_a_process_with_wrong_numbers_is_refused(index: int, count: int, message
         while not first.running() or not second.running():
             time.sleep(0.01)
         time.sleep(0.2)
-        with pytest.raises(ProcessesError, match=message):
-            Spoke(index, count, address, QUICK, ends.of(2))
+        for _ in range(10):  # the refusal arrives before the end of the connection
+            with pytest.raises(InputError, match=message):
+                Spoke(index, count, address, QUICK, ends.of(2))
         third = pool.submit(Spoke, 2, 3, address, QUICK, ends.of(2))
         in_all([joining.result() for joining in (first, second, third)], lambda g: g.leave())
 
 
-def test_a_stranger_at_the_port_is_ignored() -> None:
+HELLO = {"kind": "hello", "index": 1, "count": 2, "place": "", "token": ""}
+STRANGERS = {
+    "HTTP": b"GET / HTTP/1.1\r\n\r\n",
+    "a list": b"[1]",
+    "nothing": b"",
+    "bytes": b"\xff\xfe",
+    "deep JSON": b'{"kind": "hello", "index": ' + b"[" * 2000 + b"]" * 2000 + b"}",
+    "too much": b"x" * 100_000,
+    **{
+        f"{field} {value!r}": json.dumps({**HELLO, field: value}).encode()
+        for field, values in {
+            "index": [[1], {"a": 1}, 7, 0, -1, "1", 1.0, True, None, float("nan"), 10**400],
+            "count": [3, "2", 2.0, None],
+            "place": [1, None, ["x"]],
+            "token": ["guess", 1, None, "\ud800"],
+            "kind": ["failed", "value", "welcome", "other", None, ["hello"], {}],
+            "extra": [1],
+        }.items()
+        for value in values
+    },
+    "fields missing": b'{"kind": "hello"}',
+}
+
+
+def test_a_stranger_never_takes_the_place_of_a_process() -> None:
+    address = free_address()
+    ends = Ends()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(Hub, 2, address, QUICK, ends.of(0), "secret")
+        for text in STRANGERS.values():
+            with address.connect(5.0) as stranger, contextlib.suppress(OSError):
+                stranger.sendall(text.replace(b'"token": ""', b'"token": "secret"') + b"\n")
+        second = pool.submit(Spoke, 1, 2, address, QUICK, ends.of(1), "secret")
+        in_all([first.result(), second.result()], lambda group: group.leave())
+    assert not ends.causes
+
+
+def test_a_process_with_another_token_is_refused() -> None:
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(Hub, 2, address, QUICK, Ends().of(0), "secret")
+        for token in ("", "secrets"):
+            with pytest.raises(InputError, match=r"its token is not .* the same MTFRUN_TOKEN"):
+                Spoke(1, 2, address, QUICK, Ends().of(1), token)
+        second = pool.submit(Spoke, 1, 2, address, QUICK, Ends().of(1), "secret")
+        in_all([first.result(), second.result()], lambda group: group.leave())
+
+
+@contextlib.contextmanager
+def _slow_stranger(address: Address) -> Iterator[None]:
+    """Sends a byte now and then, and ends no line."""
+    is_over = threading.Event()
+
+    def drip() -> None:
+        with address.connect(5.0) as stranger, contextlib.suppress(OSError):
+            while not is_over.wait(0.02):
+                stranger.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    yield
+    is_over.set()
+    thread.join()
+
+
+def test_slow_strangers_keep_no_process_out() -> None:
+    address = free_address()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, contextlib.ExitStack() as stack:
         first = pool.submit(Hub, 2, address, QUICK, Ends().of(0))
-        for text in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"kind": "hello"}\n', b""):
-            with address.connect(5.0) as stranger:
-                stranger.sendall(text)
+        for _ in range(5):
+            stack.enter_context(_slow_stranger(address))
+        time.sleep(0.2)
         second = pool.submit(Spoke, 1, 2, address, QUICK, Ends().of(1))
         in_all([first.result(), second.result()], lambda group: group.leave())
+
+
+def test_a_slow_stranger_does_not_prolong_the_wait() -> None:
+    address = free_address()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        start = time.monotonic()
+        first = pool.submit(Hub, 2, address, NOBODY, Ends().of(0))
+        with _slow_stranger(address), pytest.raises(ProcessesError, match="has not come within"):
+            first.result()
+        assert time.monotonic() - start < 2.0
+
+
+@pytest.mark.parametrize("is_slow", [False, True], ids=["a web server", "a slow stranger"])
+def test_another_program_in_the_place_of_the_first_process_is_not_waited_for(
+    is_slow: bool,
+) -> None:
+    address = free_address()
+    with address.listen() as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(Spoke, 1, 2, address, NOBODY, Ends().of(1))
+        answering, _ = server.accept()
+        with answering, pytest.raises(ProcessesError, match="if it is another program that"):
+            while is_slow and not joining.done():
+                answering.sendall(b"x")
+                time.sleep(0.05)
+            if not is_slow:
+                answering.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            joining.result()
+
+
+MALFORMED = {
+    "failed without a line": b'{"kind": "failed"}',
+    "failed with a list": b'{"kind": "failed", "line": [1], "may_follow": false}',
+    "failed with a number": b'{"kind": "failed", "line": "x", "may_follow": 0}',
+    "a value without a name": b'{"kind": "value", "value": 1}',
+    "deep JSON": b'{"kind": "value", "name": "x", "value": '
+    + b"[" * 200_000
+    + b"]" * 200_000
+    + b"}",
+    "no JSON": b"\xff",
+    "no object": b"[]",
+    "a kind that is a list": b'{"kind": ["failed"]}',
+    "an unknown kind": b'{"kind": "else"}',
+}
+
+
+@pytest.mark.parametrize("line", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_message_of_a_process_ends_the_run(line: bytes) -> None:
+    ends = Ends()
+    groups = join_all(3, ends)
+    groups[1]._hub._socket.sendall(line + b"\n")  # type: ignore[attr-defined]
+    causes = ends.wait(2)
+    for index in (0, 2):
+        assert causes[index].startswith("process 1 of 3 (pid ")
+        assert " has sent " in causes[index] and "\n" not in causes[index]
+
+
+def test_a_message_that_never_ends_ends_the_run() -> None:
+    ends = Ends()
+    groups = join_all(2, ends)
+    connection = groups[1]._hub  # type: ignore[attr-defined]
+    with connection._sending:
+        while 0 not in ends.causes:
+            with contextlib.suppress(OSError):
+                connection._socket.sendall(b"x")
+            time.sleep(0.05)
+    assert ends.causes[0].endswith("has given no sign of life for 1 s")
+
+
+def test_texts_of_other_processes_have_no_control_characters() -> None:
+    line = json.dumps({"kind": "refused", "line": "a\x1b[31m\nb\ud800"}).encode()
+    assert decode(line)["line"] == "a?[31m?b?"
+    with pytest.raises(MalformedError, match="no known kind"):
+        decode(b"{}")
+
+
+def test_a_host_that_nobody_knows_is_an_error_within_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mtfrun.processes.address._NAME_SECS", 0.2)
+    for join in (
+        lambda: Spoke(1, 2, Address("no..such.host", 1), QUICK, Ends().of(1)),
+        lambda: Hub(2, Address("nosuchhost.invalid", 1), QUICK, Ends().of(0)),
+    ):
+        with pytest.raises(InputError, match=r"--coordinator=n.*: the host is not known here"):
+            join()
 
 
 def test_a_port_in_use_is_an_error_of_the_first_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address("127.0.0.1", server.getsockname()[1])
-        with pytest.raises(ProcessesError, match=r"cannot listen at .*: Address already in use"):
+        with pytest.raises(InputError, match=r"cannot listen at .*: Address already in use"):
             Hub(2, address, NOBODY, Ends().of(0))
 
 
 @pytest.mark.parametrize("text", ["node0", "node0:", ":8476", "node0:99999", "node0:0"])
 def test_an_address_needs_host_and_port(text: str) -> None:
-    with pytest.raises(ProcessesError, match="is no host:port"):
+    with pytest.raises(InputError, match="is no host:port"):
         Address.parse(text)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mtfrun import processes
 from mtfrun.errors import InputError
-from mtfrun.processes import LOST, ProcessesError
+from mtfrun.processes import LOST
 from tests.processes.threads import free_address
 
 # Runs as process INDEX of COUNT at ADDRESS; then what the test says.
@@ -98,9 +98,9 @@ def test_a_process_alone_agrees_with_itself() -> None:
 def test_joining_checks_its_arguments() -> None:
     processes.join(1, 0, "unused")
     assert processes.count() == 1
-    with pytest.raises(ProcessesError, match="--process_id=2 is not below --num_processes=2"):
+    with pytest.raises(InputError, match="--process_id=2 is not below --num_processes=2"):
         processes.join(2, 2, "localhost:1")
-    with pytest.raises(ProcessesError, match="is no host:port"):
+    with pytest.raises(InputError, match="is no host:port"):
         processes.join(2, 1, "localhost")
 
 

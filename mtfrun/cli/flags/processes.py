@@ -88,14 +88,33 @@ def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
     The coordinator is the step's first node; its port follows from the job and the step.
 
     Source: https://slurm.schedmd.com/srun.html, "output environment variables".
+
+    Raises:
+      UsageError: a variable is missing, or is no number.
     """
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+
+    def number(name: str, default: str = "") -> int:
+        text = environment.get(name, default)
+        if not re.fullmatch(r"[0-9]{1,18}", text):
+            raise unusable(name)
+        return int(text)
+
+    def unusable(name: str) -> UsageError:
+        value = f"is {environment[name]!r}" if name in environment else "is missing"
+        return UsageError(
+            f"SLURM's variable {name} {value}: start the tasks with srun, or give --num_processes "
+            "(1 for a process alone), --process_id and --coordinator"
+        )
+
+    tasks = number("SLURM_STEP_NUM_TASKS", "1")
+    if tasks == 1:
         return None
-    job, step = environment["SLURM_JOB_ID"], environment.get("SLURM_STEP_ID", "0")
-    port = _FIRST_PORT + (int(job) + 31 * int(step)) % _NUM_PORTS
-    host = first_host(environment["SLURM_STEP_NODELIST"])
-    number, process = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_PROCID"])
-    return [number, process, f"{host}:{port}"]
+    job, step = number("SLURM_JOB_ID"), number("SLURM_STEP_ID", "0")
+    host = first_host(environment.get("SLURM_STEP_NODELIST", ""))
+    if not host:
+        raise unusable("SLURM_STEP_NODELIST")
+    port = _FIRST_PORT + (job + 31 * step) % _NUM_PORTS
+    return [tasks, number("SLURM_PROCID"), f"{host}:{port}"]
 
 
 def first_host(nodes: str) -> str:

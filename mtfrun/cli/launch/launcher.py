@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from mtfrun.cli.launch.outcome import Outcome
 from mtfrun.cli.launch.output import Output
 from mtfrun.cli.launch.smaller_mesh import SmallerMesh, largest_that_fits
 from mtfrun.errors import InputError
+from mtfrun.processes import TOKEN_VARIABLE
 
 JOIN_SECS = 25.0
 """How long processes that are started at the same time wait for each other."""
@@ -210,7 +212,8 @@ def _starts(launch: Launch) -> list[Start]:
     if launch.devices_per_process is not None:
         shared.append(f"--devices_per_process={launch.devices_per_process}")
     shared.append(f"--join_secs={launch.join_secs:g}")
-    environment = {**os.environ, **environment_of_child(program.typed)}
+    token = {TOKEN_VARIABLE: secrets.token_hex()}
+    environment = {**os.environ, **environment_of_child(program.typed), **token}
     return [
         Start(
             [*program.python, *program.arguments, name, f"--process_id={i}", *shared, *flags],

@@ -1,0 +1,67 @@
+"""What processes send each other: JSON objects of fixed kinds and fields, one a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+Message: TypeAlias = dict[str, Any]
+KIND = "kind"
+
+# Kinds of messages of a spoke.
+HELLO, FAILED = "hello", "failed"
+# Kinds of messages of the hub.
+WELCOME, REFUSED, END = "welcome", "refused", "end"
+# Kinds of messages of both.
+ALIVE, VALUE, BYE = "alive", "value", "bye"
+
+# The types of the fields; True is not an integer here.
+_FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    HELLO: {"index": (int,), "count": (int,), "place": (str,), "token": (str,)},
+    FAILED: {"line": (str,), "may_follow": (bool,)},
+    WELCOME: {"place": (str,)},
+    REFUSED: {"line": (str,)},
+    END: {"index": (int, type(None)), "cause": (str, type(None))},
+    ALIVE: {},
+    VALUE: {"name": (str,), "value": (object,)},
+    BYE: {},
+}
+
+
+class MalformedError(ValueError):
+    """What another process has sent is not a message."""
+
+
+def encode(message: Message) -> bytes:
+    """Returns the line of a message."""
+    return json.dumps(message).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Returns the message of a line, whose texts have no control characters.
+
+    Raises:
+      MalformedError: it is none.
+    """
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        raise MalformedError("what is not JSON") from None
+    kind = message.get(KIND) if isinstance(message, dict) else None
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise MalformedError("a message of no known kind")
+    if message.keys() != {KIND, *fields}:
+        raise MalformedError(f"a message {kind!r} with other fields")
+    for name, types in fields.items():
+        value = message[name]
+        if object not in types and type(value) not in types:
+            raise MalformedError(f"a message {kind!r} whose {name} has another type")
+        if isinstance(value, str):  # a value stays as it is
+            message[name] = value if kind == VALUE else _printable(value)
+    return message
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
