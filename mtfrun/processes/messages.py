@@ -45,10 +45,12 @@ def decode(line: bytes) -> Message:
       MalformedError: it is none.
     """
     try:
-        message = json.loads(line)
+        message: Any = json.loads(line)
     except (ValueError, RecursionError):
         raise MalformedError("what is not JSON") from None
-    kind = message.get(KIND) if isinstance(message, dict) else None
+    if not isinstance(message, dict):
+        raise MalformedError("what is not an object")
+    kind = message.get(KIND)
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:
         raise MalformedError("a message of no known kind")

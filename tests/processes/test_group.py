@@ -163,6 +163,14 @@ def test_a_process_with_wrong_numbers_is_refused(index: int, count: int, message
 
 
 HELLO = {"kind": "hello", "index": 1, "count": 2, "place": "", "token": ""}
+BAD_FIELDS: dict[str, list[object]] = {
+    "index": [[1], {"a": 1}, 7, 0, -1, "1", 1.0, True, None, float("nan"), 10**400],
+    "count": [3, "2", 2.0, None],
+    "place": [1, None, ["x"]],
+    "token": ["guess", 1, None, "\ud800"],
+    "kind": ["failed", "value", "welcome", "other", None, ["hello"], {}],
+    "extra": [1],
+}
 STRANGERS = {
     "HTTP": b"GET / HTTP/1.1\r\n\r\n",
     "a list": b"[1]",
@@ -172,14 +180,7 @@ STRANGERS = {
     "too much": b"x" * 100_000,
     **{
         f"{field} {value!r}": json.dumps({**HELLO, field: value}).encode()
-        for field, values in {
-            "index": [[1], {"a": 1}, 7, 0, -1, "1", 1.0, True, None, float("nan"), 10**400],
-            "count": [3, "2", 2.0, None],
-            "place": [1, None, ["x"]],
-            "token": ["guess", 1, None, "\ud800"],
-            "kind": ["failed", "value", "welcome", "other", None, ["hello"], {}],
-            "extra": [1],
-        }.items()
+        for field, values in BAD_FIELDS.items()
         for value in values
     },
     "fields missing": b'{"kind": "hello"}',
