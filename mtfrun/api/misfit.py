@@ -32,31 +32,12 @@ class Configured:
     bindings: Sequence[Binding]
 
 
-@dataclasses.dataclass(frozen=True)
-class FormerConfig:
-    """The configuration of a run before a training has replaced it.
-
-    Attributes:
-      run: the absolute path of the run directory.
-      text: of its config.gin; None if it has none.
-    """
-
-    run: str
-    text: str | None
-
-    @classmethod
-    def of(cls, run: str) -> FormerConfig:
-        """Returns that of a run directory."""
-        return cls(run, _read(pathlib.Path(run)))
-
-
 @contextlib.contextmanager
-def explained_misfits(configured: Configured, former: FormerConfig | None = None) -> Iterator[None]:
+def explained_misfits(configured: Configured) -> Iterator[None]:
     """Explains a MisfitError that is raised inside by the lines of the configuration that differ.
 
     Args:
-      configured: the present configuration.
-      former: that of a run whose config.gin has been replaced.
+      configured: the present configuration, which config.gin of the run is not yet.
 
     Raises:
       RunDirError: the explanation, where there is one; else the error as it is.
@@ -64,7 +45,7 @@ def explained_misfits(configured: Configured, former: FormerConfig | None = None
     try:
         yield
     except MisfitError as error:
-        explanation = _explanation(error, configured, former)
+        explanation = _explanation(error, configured)
         if not explanation:
             raise
         raise RunDirError(
@@ -73,12 +54,11 @@ def explained_misfits(configured: Configured, former: FormerConfig | None = None
         ) from error
 
 
-def _explanation(error: MisfitError, configured: Configured, former: FormerConfig | None) -> str:
+def _explanation(error: MisfitError, configured: Configured) -> str:
     """Returns the lines that differ; "" if the former ones are unknown or explain nothing."""
     path = pathlib.Path(error.name)
     for directory in (path, path.parent, path.parent.parent):
-        is_former = former is not None and str(directory) == former.run
-        text = former.text if former is not None and is_former else _read(directory)
+        text = _read(directory)
         if text is not None:
             if _INCLUDE.search(text):  # as `import` writes it: its values are in other files
                 return ""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mtfrun import mtf, processes, progress
 from mtfrun.api.build import Built, build
-from mtfrun.api.misfit import Configured, FormerConfig, explained_misfits
+from mtfrun.api.misfit import Configured, explained_misfits
 from mtfrun.api.recorded_training import as_text, recorded, setup_of
 from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
@@ -25,6 +25,7 @@ from mtfrun.planning import misspelt_rules
 from mtfrun.rundir import RunDirectory, recorded_hparams
 from mtfrun.rundir.hparams import Metric
 from mtfrun.rundir.metric_tags import tag_of
+from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.training import TrainResult
 
 
@@ -116,29 +117,42 @@ def run_training(
     origin = None
     if start is not None and start.path:
         origin = read_origin(pathlib.Path(start.path).expanduser())
-    former = FormerConfig(run.path, processes.by_first(lambda: FormerConfig.of(run.path).text))
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(explained_misfits(prepared.configured, former))
 
-        def begin() -> None:
+    restarted = _Restarted(run)
+
+    @contextlib.contextmanager
+    def records() -> Iterator[None]:
+        """Writes what the run directory says about this training."""
+        restarted.settle()
+        with contextlib.ExitStack() as stack:
+
+            def begin() -> None:
+                finished_steps = lambda: training.state.finished_steps  # noqa: E731
+                setup = setup_of(prepared.built.experiment, prepared.texts["config"])
+                operative_config = prepared.texts["operative_config"]
+                stack.enter_context(recorded(run, setup, operative_config, command, finished_steps))
+                if origin is not None and run.checkpoints().latest() is None:
+                    write_origin(origin, pathlib.Path(run.path))
+
+            processes.by_first(begin)
+            hparams = prepared.hparams
+            stack.enter_context(
+                recorded_hparams(
+                    run.path, hparams.values, metrics=_metrics(prepared), first=hparams.own
+                )
+            )
+            yield
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(explained_misfits(prepared.configured))
+
+        def lock() -> None:
             run.prepare()
             stack.enter_context(run.lock())
-            finished_steps = lambda: training.state.finished_steps  # noqa: E731
-            setup = setup_of(prepared.built.experiment, prepared.texts["config"])
-            operative_config = prepared.texts["operative_config"]
-            stack.enter_context(recorded(run, setup, operative_config, command, finished_steps))
             if choices.restart:
-                _restart(run)
-            if origin is not None and run.checkpoints().latest() is None:
-                write_origin(origin, pathlib.Path(run.path))
+                stack.enter_context(restarted)
 
-        processes.by_first(begin)
-        hparams = prepared.hparams
-        stack.enter_context(
-            recorded_hparams(
-                run.path, hparams.values, metrics=_metrics(prepared), first=hparams.own
-            )
-        )
+        processes.by_first(lock)
         return training.run(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},
@@ -146,6 +160,7 @@ def run_training(
             max_hours=choices.max_hours,
             accept_changes=choices.accept_changes,
             numbers=prepared.numbers,
+            recorded=records,
         )
 
 
@@ -156,8 +171,22 @@ def _metrics(prepared: Prepared) -> list[Metric]:
     return [Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names]
 
 
-def _restart(run: RunDirectory) -> None:
-    """Moves the run's checkpoints aside, so that training begins at step 0."""
-    directory = run.set_checkpoints_aside()
-    if directory is not None:
-        progress.note(f"mtfrun: beginning again; the old checkpoints are in {directory}")
+class _Restarted:
+    """Moves a run's checkpoints aside, so that it begins at step 0; back if it does not begin."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._aside: str | None = None
+
+    def __enter__(self) -> None:
+        self._aside = self._run.set_checkpoints_aside()
+
+    def settle(self) -> None:
+        """Leaves them there."""
+        if self._aside is not None:
+            progress.note(f"mtfrun: beginning again; the old checkpoints are in {self._aside}")
+        self._aside = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._aside is not None:
+            pathlib.Path(self._aside).rename(pathlib.Path(self._run.path, CHECKPOINTS))

@@ -44,11 +44,11 @@ class Recording(training.Action):
         self._write(dataclasses.replace(status, unit=reporting.short_unit))
 
     @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self, *, is_resumed: bool) -> Iterator[None]:
         """Records an error that is raised inside.
 
         A training that is refused before its first step, such as one whose model does not fit the
-        checkpoints, leaves an earlier record as it is.
+        checkpoints, leaves the record of a run that `is_resumed`, or has one, as it is.
         """
         try:
             yield
@@ -56,7 +56,8 @@ class Recording(training.Action):
             former = self._status or self._record.status()
             is_input_error = isinstance(error, InputError)
             is_refused = is_input_error and not isinstance(error, NonFiniteError)
-            if former is None or self._status is not None or not is_refused:
+            is_new = former is None and not is_resumed
+            if is_new or self._status is not None or not is_refused:
                 text = str(error) if is_input_error else f"{type(error).__name__}: {error}"
                 status = former or Status("failed", 0, self._train_steps)
                 line = " ".join(text.split())[:_ERROR_CHARACTERS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import tensorflow as tf
@@ -117,6 +118,7 @@ class Training:
         max_hours: float | None = None,
         accept_changes: bool = False,
         numbers: NumbersOfTraining | None = None,
+        recorded: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 
@@ -129,6 +131,7 @@ class Training:
             configuration have changed since the checkpoint.
           numbers: the parameters of the configuration that change the numbers of the training, to
             be compared with those of the checkpoint; None if they are not known.
+          recorded: see `training.Description`.
 
         Raises:
           InputError: the data or the configuration have changed since the checkpoint.
@@ -148,9 +151,10 @@ class Training:
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         recording = Recording(run.record(), self.state, options.train_steps)
         limit = None if max_hours is None else training.MaxHours(max_hours)
+        newest = run.checkpoints().latest()
         with (
-            run.summaries("eval", resumed_step=run.checkpoints().latest() or 0) as summaries,
-            recording.errors(),
+            run.summaries("eval", resumed_step=newest or 0) as summaries,
+            recording.errors(is_resumed=newest is not None),
         ):
             evaluating = _Evaluating(
                 self._evaluation, run, summaries, averaged, self._evaluate_every_steps
@@ -168,7 +172,7 @@ class Training:
                     *([] if limit is None else [limit]),
                 ],
                 warm_start=self.experiment.warm_start,
-                description=training.Description(texts or {}, header_of(self, run)),
+                description=training.Description(texts or {}, header_of(self, run), recorded),
                 metadata=metadata,
             )
         recording.ended(result, is_cut_off=limit is not None and limit.is_over)
@@ -206,7 +210,7 @@ class _Evaluating(training.Action):
         evaluation: Evaluation,
         run: RunDirectory,
         summaries: Summaries,
-        averaged: Callable[[], contextlib.AbstractContextManager[None]],
+        averaged: Callable[[], AbstractContextManager[None]],
         every_steps: int | None,
     ):
         self.every_steps = every_steps

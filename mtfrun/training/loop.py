@@ -42,16 +42,19 @@ WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is shown of a training.
+    """What is shown and recorded of a training.
 
     Attributes:
       texts: Markdown by tag, for TensorBoard: the configuration, the command.
       header: lines by their labels, printed when there is data and before the first step; a line
         about that step is added.
+      recorded: returns a context that is entered before the first write to the run directory, when
+        the checkpoint was restored and the first batches were read, and left at the end.
     """
 
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     header: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    recorded: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +123,11 @@ def train(
             progress.note(f"already finished at step {first_step}; raise TRAIN_STEPS to go on")
             if not loop.is_any_missing(first_step):
                 return TrainResult(first_step, {}, None)
-        summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         signals = stack.enter_context(StopSignals())
         description = description or Description()
+        loop.check_data()
+        stack.enter_context(description.recorded())
+        summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         for tag, text in description.texts.items():
             summaries.text(tag, text, first_step)
         start = f"step {first_step:,} of {options.train_steps:,}"
@@ -201,10 +206,16 @@ class _Loop:
             self._state.initialize()
         with waiting("restoring the newest checkpoint"):
             step = self._saving.restore()
+        processes.by_first(self._run.record().measurements)  # for its error
         if step is None and warm_start is not None:
             model = self._state.model
             self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
         return step or 0
+
+    def check_data(self) -> None:
+        """Reads the first batches, so that data that cannot be read are an error of one line."""
+        with waiting("reading the first batches"):
+            self._infeed.check(1, self._options.iterations_per_loop)
 
     def run(
         self,
@@ -231,9 +242,6 @@ class _Loop:
                 request_stop=self._request_stop,
             )
 
-        # First, so that data that cannot be read are an error of one line.
-        with waiting("reading the first batches"):
-            self._infeed.check(1, self._options.iterations_per_loop)
         progress.header(header)
         if step == 0:
             self._actions.call_at_start(context())

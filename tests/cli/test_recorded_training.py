@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pathlib
 import shlex
+from collections.abc import Callable
 
 import pytest
 
 from mtfrun.api.recorded_training import as_text, recorded
 from mtfrun.rundir import RunDirectory, Setup
+from mtfrun.rundir.manifest import _digest
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
 SETUP = Setup("NEW = 1\n", seed=3, mesh="data:1", layout="", devices="devices: CPU:0")
@@ -20,14 +24,78 @@ def _files(run: pathlib.Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 
-def test_a_configuration_that_does_not_fit_is_recorded_nowhere(
-    run_copy: pathlib.Path, tmp_path: pathlib.Path
+def _tree(run: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """Returns what tells every file and directory of a run from one that was written again."""
+    paths = [path for path in run.rglob("*") if path.name != ".lock"]
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def _without_position(run: pathlib.Path) -> None:
+    path = run / "checkpoints/ckpt-2.json"
+    content = json.loads(path.read_text())
+    del content["sha256"], content["metadata"]["data_position"]
+    path.write_text(json.dumps({**content, "sha256": _digest(content)}))
+
+
+def _truncate_all(run: pathlib.Path) -> None:
+    for path in run.glob("checkpoints/*.index"):
+        os.truncate(path, 9)
+
+
+# Flags, what is done to the run, and what the line says.
+REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
+    "another model": (["--gin.D_MODEL=8"], lambda run: None, "D_MODEL 16 -> 8"),
+    "another rate": (["--gin.LEARNING_RATE=0.5"], lambda run: None, "has changed since ckpt-2"),
+    "other data": (["--gin.TEXT_FILES='{0}/train.txt'"], lambda run: None, "have changed since"),
+    "no data": (["--gin.TEXT_FILES='none/*.txt'"], lambda run: None, "none/*.txt"),
+    "no data to begin again": (
+        ["--gin.TEXT_FILES='none/*'", "--restart"],
+        lambda run: None,
+        "none",
+    ),
+    "nothing to begin with": (
+        ["--gin.INIT_CHECKPOINT='/no/such/model.ckpt-1'", "--restart"],
+        lambda run: None,
+        "no checkpoint /no/such/model.ckpt-1",
+    ),
+    "damaged measurements": (
+        [],
+        lambda run: (run / "measurements.jsonl").write_text("[1]"),
+        "measurements.jsonl is damaged",
+    ),
+    "no position": ([], _without_position, "holds no position in the data"),
+    "a damaged best checkpoint": (
+        ["--gin.CheckpointOptions.best_metric='eval/loss'"],
+        lambda run: (run / "checkpoints/best.json").write_text("[1]"),
+        "best.json is damaged",
+    ),
+    "damaged checkpoints": (
+        [],
+        _truncate_all,
+        "every checkpoint in",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "has_status"),
+    [*((reason, True) for reason in REFUSED), ("another model", False), ("no position", False)],
+)
+def test_a_training_that_is_refused_has_written_nothing(
+    reason: str, has_status: bool, run_copy: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    before = _files(run_copy)
-    assert {"config.gin", "operative_config.gin", "commands/0001.json"} <= set(before)
-    flags = [*tiny_experiment(tmp_path), f"--model_dir={run_copy}", "--gin.D_MODEL=8"]
-    assert "D_MODEL 16 -> 8" in error_line(mtfrun_here("train", *flags))
-    assert _files(run_copy) == before
+    flags, change, message = REFUSED[reason]
+    if not has_status:  # as an imported run
+        (run_copy / "status.json").unlink()
+    change(run_copy)
+    before = _tree(run_copy)
+    flags = [flag.format(tmp_path) for flag in flags]
+    command = ["train", *tiny_experiment(tmp_path), "--gin.TRAIN_STEPS=3", *flags]
+    process = mtfrun_here(*command, f"--model_dir={run_copy}")
+    *notes, line = process.stderr.decode().splitlines()
+    assert process.returncode == 2 and message in line
+    assert all(note.startswith("mtfrun: note: ") for note in notes)
+    assert _tree(run_copy) == before
 
 
 def test_a_run_without_data_is_recorded_nowhere(tmp_path: pathlib.Path) -> None:
