@@ -59,8 +59,19 @@ def initialize(root: Any, seed: int = 0) -> None:
 
 
 def assign_paths(root: Any) -> None:
-    """Gives every module and variable below `root` its path, without allocating storage."""
+    """Gives every module and variable below `root` its path, without allocating storage.
+
+    Raises:
+      ShapeError: two of them have one path.
+    """
+    paths = set()
     for path, x in _walk(root, ""):
+        if path in paths:
+            raise ShapeError(
+                f"two parts of {type(root).__name__} have the path '{path}': change a key of a "
+                "dictionary that is empty, has a '/' or is as text equal to another"
+            )
+        paths.add(path)
         if isinstance(x, Module):
             x._path = path
         elif not x.is_initialized:

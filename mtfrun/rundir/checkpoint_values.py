@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from mtfrun.rundir.manifest import Manifest
+from mtfrun.rundir.manifest import Manifest, tensor_key
 from mtfrun.rundir.tensor_index import StoredTensors
 
 
@@ -26,4 +26,4 @@ class CheckpointValues:
 
     def __getitem__(self, path: str) -> np.ndarray:
         """Returns the value of a variable of the manifest, such as "model/embedding/table"."""
-        return self._tensors[f"variables/{path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"]
+        return self._tensors[tensor_key(path)]

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mtfrun.rundir.manifest import tensor_key
+
 
 class Source(NamedTuple):
     """Place of a variable's value in a checkpoint.
@@ -151,7 +153,7 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
         sublayer has in its block.
     """
     # Also as `mtfrun export --format=tensorflow` writes it.
-    sources = [Source(re.escape(_own_name(path))), Source(re.escape(path))]
+    sources = [Source(re.escape(tensor_key(f"model/{path}"))), Source(re.escape(path))]
     for row in _TABLE:
         match = re.fullmatch(row.path, path)
         if match:
@@ -184,12 +186,7 @@ def is_bookkeeping(name: str) -> bool:
 
 def is_step(name: str) -> bool:
     """Returns whether a variable of a checkpoint is the number of finished training steps."""
-    return name in ("global_step", "variables/step/.ATTRIBUTES/VARIABLE_VALUE")
-
-
-def _own_name(path: str) -> str:
-    """Returns the name that `tf.train.Checkpoint` gives to a variable in our own checkpoints."""
-    return f"variables/model.S{path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+    return name in ("global_step", tensor_key("step"))
 
 
 def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, str | int]:

@@ -102,6 +102,17 @@ def manifest_path(directory: pathlib.Path, step: int) -> pathlib.Path:
     return directory / f"ckpt-{step}.json"
 
 
+def tensor_key(path: str) -> str:
+    """Returns the name of a variable's tensor in the files of a checkpoint.
+
+    As `tf.train.Checkpoint(variables={path: variable})` calls it.
+
+    >>> tensor_key("model/layer.0/kernel")
+    'variables/model.Slayer..0.Skernel/.ATTRIBUTES/VARIABLE_VALUE'
+    """
+    return f"variables/{path.replace('.', '..').replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
 def describe(variables: Mapping[str, Any]) -> dict[str, VariableSpec]:
     """Returns the specs of raw tf.Variables or DVariables, by path."""
     return {

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from mtfrun import mtf, processes
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.manifest import VariableSpec, describe
+from mtfrun.rundir.manifest import VariableSpec, describe, tensor_key
 from mtfrun.rundir.tensor_index import check_index
 
 # What tf.train.Checkpoint(variables={path: variable}) calls its parts.
@@ -48,7 +48,7 @@ class Snapshot:
     def __init__(self, variables: Mapping[str, Any]) -> None:
         self.specs = describe(variables)
         self._tensors = [
-            _Tensor(_key(path), _part(self.specs[path], shard), shard.value)
+            _Tensor(tensor_key(path), _part(self.specs[path], shard), shard.value)
             for path, variable in variables.items()
             for shard in mtf.owned_shards(variable)
         ]
@@ -106,15 +106,6 @@ def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None
         ) from error
 
 
-def _key(path: str) -> str:
-    """Returns the name of a variable's tensor.
-
-    >>> _key("model/layer.0/kernel")
-    'variables/model.Slayer..0.Skernel/.ATTRIBUTES/VARIABLE_VALUE'
-    """
-    return f"{_ROOT}/{path.replace('.', '..').replace('/', '.S')}/.ATTRIBUTES/{_VALUE}"
-
-
 def _part(spec: VariableSpec, shard: mtf.Shard) -> str:
     """Returns which part of a variable a shard is, as SaveV2 reads it; "" for all of it.
 
@@ -139,7 +130,7 @@ def _object_graph(paths: Iterable[str]) -> bytes:
     for path in paths:
         variables.children.add(node_id=len(graph.nodes), local_name=path)
         node = graph.nodes.add()
-        node.attributes.add(name=_VALUE, full_name=path, checkpoint_key=_key(path))
+        node.attributes.add(name=_VALUE, full_name=path, checkpoint_key=tensor_key(path))
     for node in graph.nodes:
         node.has_checkpoint_values.value = True
     serialized: bytes = graph.SerializeToString()

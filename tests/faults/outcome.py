@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 
 from mtfrun.rundir import Manifest, RunDirectory
+from mtfrun.rundir.manifest import tensor_key
 
 # Curves that are measured in seconds, and so differ between any two runs.
 _MEASURED = "perf/"
@@ -92,7 +93,7 @@ def _hashes(directory: pathlib.Path, manifest: Manifest) -> dict[str, str]:
     reader = tf.train.load_checkpoint(str(directory / manifest.prefix))
     hashes = {}
     for path in manifest.variables:
-        value = reader.get_tensor(f"variables/{path.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE")
+        value = reader.get_tensor(tensor_key(path))
         hashes[path] = hashlib.sha256(value.tobytes()).hexdigest()
     return hashes
 

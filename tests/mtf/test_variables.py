@@ -144,6 +144,21 @@ def test_assigning_other_dimensions_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
+    "keys", [{1: "one", "1": "other"}, {"a/b": "one", "a": {"b": "other"}}]
+)
+def test_two_variables_of_one_path_are_an_error(keys: dict[object, object]) -> None:
+    mesh = mtf.Mesh()
+
+    def layers(value: object) -> object:
+        return {k: layers(v) for k, v in value.items()} if isinstance(value, dict) else Layer(mesh)
+
+    root = Layer(mesh)
+    root.parts = layers(keys)  # type: ignore[attr-defined]
+    with pytest.raises(mtf.ShapeError, match="have the path"):
+        mtf.initialize(root)
+
+
+@pytest.mark.parametrize(
     "shape, merged, sides",
     [
         ("d_model:4;heads:2;d_kv:3", [], ["d_model:4", "heads:2", "d_kv:3"]),

@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.rundir import Checkpoints, WarmStart
+from mtfrun.rundir.checkpoint_values import CheckpointValues
 from mtfrun.rundir.snapshot import Snapshot
 from tests.rundir.small_model import values, variables
 
@@ -51,3 +53,18 @@ def test_every_part_is_written_once_and_makes_the_whole(
     sizes = sum(value.nbytes for value in expected.values())
     written = (tmp_path / "x.data-00000-of-00001").stat().st_size
     assert sizes <= written < sizes + 1000, "no part is there twice"
+
+
+def test_a_path_with_dots_is_found_by_all_who_read_a_checkpoint(tmp_path: pathlib.Path) -> None:
+    path = "parts/a.b/..Sx/kernel"
+    named = {path: mtf.Variable(mtf.Mesh(), "a:3", mtf.initializers.RandomNormal())}
+    named[path].initialize(1, path)
+    expected = mtf.to_numpy(named)[path]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, {f"model/{path}": named[path].variable})
+    stored = checkpoints.read(3, lambda manifest: CheckpointValues(tmp_path, manifest))
+    np.testing.assert_array_equal(stored[f"model/{path}"], expected)
+    mtf.assign(named[path], mtf.zeros_like(named[path]))
+    report = WarmStart(str(tmp_path))(named)
+    assert report is not None and list(report.matched) == [path]
+    np.testing.assert_array_equal(mtf.to_numpy(named)[path], expected)
