@@ -27,12 +27,12 @@ from tests.structure import (
 
 # A package imports only packages with a lower number, and its own files.
 LEVELS = {
-    "errors": -3,  # one file, which the command needs before TensorFlow is imported
-    "quiet": -3,  # one file, for the import of TensorFlow
-    "untrusted": -2,  # without TensorFlow
-    "processes": -1,  # without TensorFlow
+    "errors": -4,  # one file, which the command needs before TensorFlow is imported
+    "quiet": -4,  # one file, for the import of TensorFlow
+    "untrusted": -3,  # without TensorFlow
+    "processes": -2,  # without TensorFlow
     "configuration": -1,  # without TensorFlow
-    "progress": 0,  # without TensorFlow
+    "progress": -1,  # without TensorFlow
     "pictures": -1,  # without TensorFlow
     "mtf": 0,
     "layers": 1,

@@ -119,6 +119,7 @@ from mtfrun.mtf.ops.reductions import (
     softmax,
 )
 from mtfrun.mtf.ops.rematerialisation import recompute_grad
+from mtfrun.mtf.ops.reports import Print, scalar_summary
 from mtfrun.mtf.ops.reversible import reversible_residuals
 from mtfrun.mtf.ops.slicewise import binary_op_with_broadcasting, cwise, slicewise
 from mtfrun.mtf.ops.spatial.convolution import (
@@ -166,6 +167,7 @@ from mtfrun.mtf.random import (
     random_uniform,
     text_number,
 )
+from mtfrun.mtf.reports import collected_reports, curves_of, print_reports
 from mtfrun.mtf.shape import Shape, ShapeLike, anonymous_shape, combined_dimension
 from mtfrun.mtf.shards import Shard, owned_shards
 from mtfrun.mtf.tensor import Tensor, TensorLike
@@ -196,6 +198,7 @@ __all__ = [
     "LayoutRules",
     "Mesh",
     "Module",
+    "Print",
     "ProductCount",
     "Shape",
     "ShapeError",
@@ -226,6 +229,7 @@ __all__ = [
     "combined_dimension",
     "computed_after",
     "concat",
+    "collected_reports",
     "cond",
     "constant",
     "conv1d",
@@ -243,6 +247,7 @@ __all__ = [
     "cos",
     "counting_products",
     "cumsum",
+    "curves_of",
     "custom_gradient",
     "cwise",
     "depthwise_conv1d",
@@ -302,6 +307,7 @@ __all__ = [
     "planned_meshes",
     "pool_tensor_1d",
     "pow",
+    "print_reports",
     "random_key",
     "random_normal",
     "random_uniform",
@@ -326,6 +332,7 @@ __all__ = [
     "reversible_residuals",
     "rsqrt",
     "sample_with_temperature",
+    "scalar_summary",
     "selu",
     "serialize_training_step",
     "sharded",

@@ -10,6 +10,7 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import processes
 from mtfrun.mtf.compiler import order_for_caches, traced_for_xla
+from mtfrun.mtf.reports import Report, collected_reports, deliver, with_values
 from mtfrun.mtf.spare_counters import is_name_clash, with_spare_counters
 from mtfrun.mtf.tensor import Tensor
 
@@ -59,6 +60,7 @@ class _Compiled:
         self._specs = [(x.mesh, x.shape) if isinstance(x, Tensor) else None for x in leaves]
         self._structure = tf.nest.map_structure(lambda _: None, arguments)
         self._result: Any = None
+        self._reports: list[Report] = []
         self._mesh: dtensor.Mesh | None = None  # of the results
         self._fn = fn
         # Whether each is a small replicated input, see _copies.
@@ -82,7 +84,7 @@ class _Compiled:
             for static, spec in zip(self._static, self._specs, strict=True)
         ]
         args, kwargs = tf.nest.pack_sequence_as(self._structure, leaves)
-        with traced_for_xla(self._jit):
+        with traced_for_xla(self._jit), collected_reports() as self._reports:
             result = self._fn(*args, **kwargs)
         results = tf.nest.flatten(result)
         self._result = tf.nest.map_structure(
@@ -94,14 +96,17 @@ class _Compiled:
             result,
         )
         tensors = [x for x in results if isinstance(x, Tensor)]
+        tensors += [x for report in self._reports for x in report.tensors]
         self._mesh = next((x.mesh.dtensor_mesh for x in tensors if x.mesh.is_distributed), None)
         return [x.value for x in tensors]
 
     def __call__(self, values: list[tf.Tensor]) -> Any:
         results = iter(self._run(values))
-        return tf.nest.map_structure(
+        result = tf.nest.map_structure(
             lambda make: make(next(results)) if callable(make) else make, self._result
         )
+        deliver(with_values(self._reports, results))
+        return result
 
     def _run(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         for attempt in range(_ATTEMPTS):

@@ -74,7 +74,9 @@ def serialize_training_step(
 
     mesh = next(iter(features.values())).mesh
     start = constant(mesh, 0, dtype=tf.int32)
-    _, *sums = while_loop(lambda n: n < num_splits, body, [start], has_accumulators=True)
+    _, *sums = while_loop(
+        lambda n: n < num_splits, body, [start], has_accumulators=True, most_rounds=num_splits
+    )
     outputs = dict(zip(names, sums[: len(names)], strict=True))
     return dict(zip(variables, sums[len(names) :], strict=True)), outputs
 

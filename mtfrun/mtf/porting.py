@@ -15,22 +15,26 @@ _Op = TypeVar("_Op", bound=Callable[..., Any])
 
 
 def named(op: _Op) -> _Op:
-    """Returns the operation with one more keyword, `name`, which has no effect.
+    """Returns the operation with one more argument, `name`, which has no effect.
 
-    In Mesh TensorFlow it is the name of a node of the graph.
+    It is the last of the positional ones, as in Mesh TensorFlow, where it names a node of the
+    graph.
     """
+    signature = inspect.signature(op)
+    parameters = list(signature.parameters.values())
+    position = sum(p.kind is not inspect.Parameter.KEYWORD_ONLY for p in parameters)
 
     @functools.wraps(op)
     def takes_name(*args: Any, name: str | None = None, **kwargs: Any) -> Any:
-        del name
+        if len(args) == position + 1 and name is None and isinstance(args[-1], str | None):
+            args = args[:-1]
         return op(*args, **kwargs)
 
-    signature = inspect.signature(op)
     keyword = inspect.Parameter(
-        "name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None"
+        "name", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation="str | None"
     )
     takes_name.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), keyword]
+        parameters=[*parameters[:position], keyword, *parameters[position:]]
     )
     return cast(_Op, takes_name)
 

@@ -71,6 +71,19 @@ def count_product(flops: int, dtype: tf.DType) -> None:
         count.add(flops, dtype)
 
 
+@contextlib.contextmanager
+def forgotten_on_error() -> Iterator[None]:
+    """Returns a context whose products do not count if it ends with an error."""
+    count = _COUNT.get()
+    before = {} if count is None else dict(count.by_dtype)
+    try:
+        yield
+    except BaseException:
+        if count is not None:
+            count.by_dtype = before
+        raise
+
+
 def repeated(rounds: int) -> contextlib.AbstractContextManager[None]:
     """Returns a context in which products count `rounds` times."""
     count = _COUNT.get()

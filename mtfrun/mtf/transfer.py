@@ -20,6 +20,7 @@ def import_tf_tensor(
     mesh: Mesh,
     tf_tensor: tf.Tensor | np.ndarray,
     shape: ShapeLike | None = None,
+    *,
     dtype: tf.DType | None = None,
 ) -> Tensor:
     """Returns a value of the host as a tensor laid out on the mesh.

@@ -26,6 +26,7 @@ def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key)
     return x if epsilon == 0.0 else Jitter(epsilon)(x, key)
 
 
+@named
 def annealed_dropout(
     x: mtf.Tensor,
     training: bool,

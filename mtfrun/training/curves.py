@@ -60,6 +60,16 @@ def with_norms(history: History, norms: Norms) -> History:
     return {**others, **{tag: _Counted(x, sums.weight) for tag, x in named.items()}}
 
 
+def summaries_history(
+    summaries: Mapping[str, tuple[np.ndarray, np.ndarray]], history: History
+) -> History:
+    """Returns what `mtf.curves_of` does as metrics; "summary/loss" if the history has a "loss"."""
+    return {
+        f"summary/{name}" if name in history else name: _Counted(*of_steps)
+        for name, of_steps in summaries.items()
+    }
+
+
 def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
     """Returns the curves of the numbers of examples by the name of their task, "" for a single one.
 

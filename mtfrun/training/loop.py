@@ -21,6 +21,7 @@ from mtfrun.training.curves import (
     History,
     examples_seen,
     padding_history,
+    summaries_history,
     with_norms,
 )
 from mtfrun.training.finite import FiniteGuard
@@ -262,7 +263,7 @@ class _Loop:
             try:
                 first = contextlib.nullcontext() if self._visits else signals.abandoning()
                 with self._profiled(), first:
-                    history = self._visit(count)
+                    history = self._visit(step, count)
             except Stopped:  # by the first visit, which compiles
                 return TrainResult(step, {}, signals.agree(), is_saved=step > 0)
             secs, waited = self._clock() - start, self._infeed.wait_secs - waited
@@ -344,8 +345,8 @@ class _Loop:
         ]
         return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
 
-    def _visit(self, count: int) -> History:
-        """Trains for `count` steps and returns their history as numpy arrays."""
+    def _visit(self, step: int, count: int) -> History:
+        """Trains for `count` steps after `step`, prints what they `mtf.Print`, and returns their history as numpy arrays."""
         self._features = {}  # frees their memory before the next ones are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:
@@ -359,9 +360,13 @@ class _Loop:
         compiling = waiting("compiling the training step", "compiled the training step")
         with compiling if is_first else contextlib.nullcontext():
             start = self._clock()
-            history: History = mtf.to_numpy(self._steps_function(features, num_steps))
+            with mtf.collected_reports() as reports:
+                history: History = mtf.to_numpy(self._steps_function(features, num_steps))
             self._device_secs = self._clock() - start
-        return {**with_norms(history, self._norms), **padding_history(self._padding())}
+        history = {**with_norms(history, self._norms), **padding_history(self._padding())}
+        capacity = next(iter(features.values())).shape[0].size
+        mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ")
+        return {**history, **summaries_history(mtf.curves_of(reports, capacity), history)}
 
     def _last_batch(self) -> Features:
         index = mtf.constant(self._state.mesh, self._last_index, dtype=tf.int32)

@@ -64,8 +64,6 @@ def train_steps_function(
         return loss_and_gradients(state, batch, step, microbatches, products)
 
     def train_steps(features: Features, num_steps: mtf.Tensor) -> dict[str, Metric]:
-        if products is not None:
-            products.clear()
         steps_dim = next(iter(features.values())).shape[0]
         positions = mtf.range(state.mesh, steps_dim, tf.int32)
         zeros = mtf.zeros(state.mesh, [steps_dim])
@@ -97,7 +95,11 @@ def train_steps_function(
 
         first = mtf.constant(state.mesh, 0, dtype=tf.int32)
         _, history = mtf.while_loop(
-            lambda i, _: i < num_steps, body, (first, history), parallel_iterations=1
+            lambda i, _: i < num_steps,
+            body,
+            (first, history),
+            most_rounds=steps_dim.size,
+            parallel_iterations=1,
         )
         return dict(history)
 
@@ -215,6 +217,8 @@ def loss_and_gradients(
         key = mtf.random_key(state.seed, step, microbatch)
 
         def value() -> tuple[mtf.Tensor, Loss]:
+            if products is not None:
+                products.clear()
             with mtf.counting_products(products, microbatches):
                 loss = state.model.loss(features, training=True, key=key)
             return objective(loss), loss
@@ -245,6 +249,7 @@ def loss_and_gradients(
         lambda i, _: i < microbatches,
         body,
         (first, (no_loss, no_gradients)),
+        most_rounds=microbatches,
         parallel_iterations=1,
     )
     # Sums over microbatches are divided once, so that padding does not bias the mean.

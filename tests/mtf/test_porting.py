@@ -18,6 +18,7 @@ VALUES = np.asarray([[0.5, 0.25], [2.0, 0.125], [1.0, 0.75]], np.float32)
 X = mtf.import_tf_tensor(MESH, VALUES, [A, B])
 TRUE = mtf.greater(X, 0.4)
 KEY = mtf.random_key(0)
+IMAGE = mtf.zeros(MESH, "batch:1;depth:2;rows:2;columns:2;channels:1")
 VARIABLE = mtf.Variable(MESH, [A, B])
 VARIABLE.initialize(0, "variable")
 
@@ -59,6 +60,7 @@ CALLS: dict[str, tuple[list[Any], dict[str, Any]]] = {
         for name in ("top_1", "argmax", "reduce_logsumexp", "log_softmax", "softmax", "unstack")
     },
     **{name: ([X, 1, A], {}) for name in ("nth_largest_element", "nth_smallest_element")},
+    **{name: ([IMAGE], {}) for name in ("max_pool2d", "avg_pool2d", "max_pool3d", "avg_pool3d")},
     "assign": ([VARIABLE, X], {}),
     "cast": ([X, tf.int32], {}),
     "concat": ([[X, X], "a"], {}),
@@ -82,7 +84,7 @@ CALLS: dict[str, tuple[list[Any], dict[str, Any]]] = {
 }
 
 
-def test_60_operations_take_a_name() -> None:
+def test_64_operations_take_a_name() -> None:
     functions = {name: getattr(mtf, name) for name in mtf.__all__}
     takers = {
         name
@@ -91,15 +93,48 @@ def test_60_operations_take_a_name() -> None:
     }
     # In combined_dimension it is the name of the dimension.
     assert takers - {"combined_dimension"} == CALLS.keys()
-    assert len(CALLS) == 60
+    assert len(CALLS) == 64
+
+
+# Where something else stands before the name, or nothing may: its own arguments in all positions.
+ALL_POSITIONS: dict[str, list[Any]] = {
+    "cwise": [None, None],
+    "dropout": [None, 0.5, None],
+    "einsum": [[A], None],
+    "import_tf_tensor": [[A, B]],
+    "leaky_relu": [0.2],
+    "matmul": [None, None],
+    "one_hot": [1.0, 0.0, tf.float32],
+    "range": [tf.int32],
+    "sample_with_temperature": [1.0],
+    "shift": [False],
+    "slicewise": [None, None, None, None],
+    "stack": [0],
+    **dict.fromkeys(["reduce_logsumexp", "log_softmax", "softmax"], [None]),
+    **dict.fromkeys(["max_pool2d", "avg_pool2d"], [(2, 2)]),
+    **dict.fromkeys(["max_pool3d", "avg_pool3d"], [(2, 2, 2)]),
+    **dict.fromkeys(["minimum", "maximum", "add", "sub", "multiply", "divide"], [None]),
+}
 
 
 @pytest.mark.parametrize("op", CALLS)
 def test_a_name_changes_no_result(op: str) -> None:
     arguments, keywords = CALLS[op]
     plain = getattr(mtf, op)(*arguments, **keywords)
-    named = getattr(mtf, op)(*arguments, **keywords, name="node")
-    tf.nest.map_structure(np.testing.assert_array_equal, mtf.to_numpy(named), mtf.to_numpy(plain))
+    calls = [(arguments, {**keywords, "name": "node"})]
+    if not op.startswith("reduce_") or op == "reduce_logsumexp":  # others take it as a keyword only
+        positional = {"key": KEY} if "key" in keywords else {}
+        calls.append(([*arguments, *ALL_POSITIONS.get(op, ()), "node"], positional))
+    for args, kwargs in calls:
+        named = getattr(mtf, op)(*args, **kwargs)
+        tf.nest.map_structure(
+            np.testing.assert_array_equal, mtf.to_numpy(named), mtf.to_numpy(plain)
+        )
+
+
+def test_an_argument_too_many_that_is_no_name_is_an_error() -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        mtf.top_1(X, A, 3)  # type: ignore[call-arg]
 
 
 def test_a_misspelt_keyword_is_still_an_error() -> None:

@@ -21,7 +21,7 @@ def mesh(request: pytest.FixtureRequest) -> mtf.Mesh:
 
 @pytest.mark.parametrize("value", [ARRAY, ARRAY.tolist(), tf.constant(ARRAY)])
 def test_a_value_is_the_same_after_a_round_trip(mesh: mtf.Mesh, value: Any) -> None:
-    x = mtf.import_tf_tensor(mesh, value, SHAPE, tf.float32)
+    x = mtf.import_tf_tensor(mesh, value, SHAPE, dtype=tf.float32)
     assert x.shape == mtf.convert_to_shape(SHAPE) and x.dtype == tf.float32
     np.testing.assert_array_equal(mtf.to_numpy(x), ARRAY)
 
@@ -33,7 +33,7 @@ def test_a_host_value_becomes_a_constant_inside_a_function(mesh: mtf.Mesh) -> No
 
 
 def test_the_type_is_converted(mesh: mtf.Mesh) -> None:
-    x = mtf.import_tf_tensor(mesh, ARRAY, SHAPE, tf.bfloat16)
+    x = mtf.import_tf_tensor(mesh, ARRAY, SHAPE, dtype=tf.bfloat16)
     assert x.dtype == tf.bfloat16
     np.testing.assert_array_equal(mtf.to_numpy(x).astype(np.float32), ARRAY)
 

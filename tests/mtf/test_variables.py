@@ -124,7 +124,7 @@ def test_assignment_takes_dimensions_in_any_order_and_casts(mesh_shape: str) -> 
         mtf.assign_add(kernel, x)
         return mtf.reduce_sum(old)
 
-    x = mtf.import_tf_tensor(kernel.mesh, delta, "b:4;a:8", tf.int32)
+    x = mtf.import_tf_tensor(kernel.mesh, delta, "b:4;a:8", dtype=tf.int32)
     assert_close(
         mtf.to_numpy(mtf.function(step)(x)), value.sum(dtype=np.float64).astype(np.float32)
     )

@@ -25,7 +25,7 @@ def constant(
     array = np.asarray(value)
     if array.ndim == 0 and shape.ndims:
         array = np.full(shape.to_integer_list, value)
-    return import_tf_tensor(mesh, array, shape, tf.as_dtype(dtype))
+    return import_tf_tensor(mesh, array, shape, dtype=tf.as_dtype(dtype))
 
 
 def zeros(mesh: Mesh, shape: ShapeLike, dtype: tf.DType = tf.float32) -> Tensor:
@@ -61,7 +61,7 @@ def ones_like(t: TensorLike) -> Tensor:
 def range(mesh: Mesh, dim: DimensionLike, dtype: tf.DType = tf.int32) -> Tensor:  # Mesh TF's name
     """Returns 0, 1, ... along one dimension."""
     dim = convert_to_dimension(dim)
-    return import_tf_tensor(mesh, np.arange(dim.size), Shape([dim]), tf.as_dtype(dtype))
+    return import_tf_tensor(mesh, np.arange(dim.size), Shape([dim]), dtype=tf.as_dtype(dtype))
 
 
 @named

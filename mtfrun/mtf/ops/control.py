@@ -10,9 +10,27 @@ import tensorflow as tf
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.constants import zeros
+from mtfrun.mtf.ops.reports import (
+    branch_values,
+    loop_variables,
+    next_loop_variables,
+    reports_of_loop,
+)
 from mtfrun.mtf.products import counting_products, repeated
+from mtfrun.mtf.reports import (
+    Report,
+    collected_reports,
+    deliver,
+    reports_of_body,
+    require_expected,
+    traced_with_reports,
+    with_values,
+)
 from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
+
+
+_MOST_ROUNDS = 100
 
 
 def while_loop(
@@ -21,7 +39,9 @@ def while_loop(
     inputs: Any,
     num_loop_vars: int | None = None,
     has_accumulators: bool = False,
+    *,
     rounds: int = 1,
+    most_rounds: int | None = None,
     **kwargs: Any,
 ) -> Any:
     """Returns the loop variables after body_fn has been applied as long as cond_fn holds.
@@ -39,6 +59,8 @@ def while_loop(
         over the rounds and returned after the loop variables. body_fn is then traced twice.
       rounds: how many there are, as far as it is known: how often the products of body_fn count,
         see `counting_products`.
+      most_rounds: how many of the first rounds report what they `Print`; by default `rounds`, or
+        100 where there are not several.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
 
     Returns:
@@ -52,15 +74,45 @@ def while_loop(
         sums = _traced(body_fn, inputs)[number:] if has_accumulators else []
     variables = [*inputs, *tf.nest.map_structure(_zeros, sums)] if sums else inputs
     variables = tf.nest.map_structure(as_tensor, variables)
+    count = len(variables)
+    key = getattr(body_fn, "__code__", body_fn)
+    reported: list[Report] = []
+
+    def body(values: Sequence[Any], expected: Sequence[Report]) -> list[Any]:
+        """Returns the next values of the loop variables, and of those of reports."""
+        with repeated(rounds), reports_of_body() as reports:
+            results = list(body_fn(*values[:number]))
+        require_expected(key, reports, expected)
+        reported[:] = reports
+        _require_number(results, count, has_accumulators)
+        results[number:] = tf.nest.map_structure(_plus, list(values[number:count]), results[number:])
+        return [*results, *next_loop_variables(values[count:], reports)]
+
+    def loop(expected: Sequence[Report]) -> Any:
+        most = most_rounds or (rounds if rounds > 1 else _MOST_ROUNDS)
+        stored = loop_variables(expected, most)
+        structure = [*variables, *stored] if stored else variables
+        results = _while_loop(cond_fn, lambda *x: body(x, expected), structure, number, **kwargs)
+        deliver(reports_of_loop(reported, results[count:]))
+        return results[:count][:num_loop_vars]
+
+    return traced_with_reports(key, loop)
+
+
+def _while_loop(
+    cond_fn: Callable[..., Tensor],
+    body_fn: Callable[..., list[Any]],
+    variables: Any,
+    number: int,
+    **kwargs: Any,
+) -> Any:
+    """Returns the variables after the loop; cond_fn takes the first `number` of them."""
     initial = tf.nest.flatten(variables)
 
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
         before = _laid_out(_named(variables, values))
         passed_on = {id(x.value) for x in tf.nest.flatten(before)}
-        with repeated(rounds):
-            results = list(body_fn(*before[:number]))
-        _require_number(results, len(variables), has_accumulators)
-        results[number:] = tf.nest.map_structure(_plus, list(before[number:]), results[number:])
+        results = body_fn(*before)
         # The layout of a loop variable must be the same in every round.
         return [
             _next_value(x, as_tensor(result), passed_on)
@@ -75,7 +127,7 @@ def while_loop(
         [*counters, *(x.value for x in initial)],
         **kwargs,
     )
-    return _named(variables, values[spare:])[:num_loop_vars]
+    return _named(variables, values[spare:])
 
 
 def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
@@ -90,26 +142,41 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
     Raises:
       ShapeError: the shapes differ.
     """
+    keys = [(i, getattr(fn, "__code__", fn)) for i, fn in enumerate((true_fn, false_fn))]
     results: list[Any] = []
+    reported: list[Sequence[Report]] = [(), ()]
 
-    def branch(fn: Callable[[], Any]) -> Callable[[], list[tf.Tensor]]:
-        def values() -> list[tf.Tensor]:
-            result = tf.nest.map_structure(as_tensor, fn())
-            results.append(result)
-            # Laid out in both branches, as the results of a program must be.
-            return [x.mesh.constrain(x.value, x.shape) for x in tf.nest.flatten(result)]
+    def choose(*expected: Sequence[Report]) -> list[tf.Tensor]:
+        def branch(i: int, fn: Callable[[], Any]) -> Callable[[], list[tf.Tensor]]:
+            def values() -> list[tf.Tensor]:
+                with reports_of_body() as reports:
+                    result = tf.nest.map_structure(as_tensor, fn())
+                require_expected(keys[i], reports, expected[i])
+                results.append(result)
+                reported[i] = reports
+                # Laid out in both branches, as the results of a program must be.
+                return [
+                    *(x.mesh.constrain(x.value, x.shape) for x in tf.nest.flatten(result)),
+                    *(y for j in (0, 1) for y in branch_values(expected[j], reports, i == j)),
+                ]
 
-        return values
+            return values
 
-    chosen = tf.cond(pred.value, branch(true_fn), branch(false_fn))
+        return list(tf.cond(pred.value, branch(0, true_fn), branch(1, false_fn)))
+
+    chosen = traced_with_reports(
+        keys[0],
+        lambda of_true: traced_with_reports(keys[1], lambda of_false: choose(of_true, of_false)),
+    )
     shapes = [[x.shape for x in tf.nest.flatten(result)] for result in results]
     # Outside of `mtf.function` only one branch is called.
     if shapes[0] != shapes[-1]:
         raise ShapeError(f"the branches of cond return {shapes[0]} and {shapes[-1]}")
+    flat = tf.nest.flatten(results[0])
     tensors = [
-        Tensor(x.mesh, value, x.shape)
-        for x, value in zip(tf.nest.flatten(results[0]), chosen, strict=True)
+        Tensor(x.mesh, value, x.shape) for x, value in zip(flat, chosen, strict=False)
     ]
+    deliver(with_values([*reported[0], *reported[1]], chosen[len(flat) :]))
     return tf.nest.pack_sequence_as(results[0], tensors)
 
 
@@ -149,7 +216,8 @@ def _traced(body_fn: Callable[..., Any], inputs: Any) -> list[Any]:
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def scratch() -> None:
-        results.extend(body_fn(*inputs))
+        with collected_reports():
+            results.extend(body_fn(*inputs))
 
     scratch.get_concrete_function()
     return results

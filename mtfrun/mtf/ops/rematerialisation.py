@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mtfrun.mtf.reports import collected_reports
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.variables import substitutes, with_values
 
@@ -44,7 +45,8 @@ def recompute_grad(fn: Callable[..., Any], explicit_inputs: Sequence[TensorLike]
 
         def backward(*output_grads: tf.Tensor, variables: Sequence[Any] = ()) -> Any:
             moment = moment_of(outputs, output_grads)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            recomputing = tf.GradientTape(watch_accessed_variables=False)
+            with recomputing as tape, collected_reports():  # reported by the first pass
                 delayed = [after(moment, value) for value in values]
                 tape.watch(delayed)
                 for variable in variables:

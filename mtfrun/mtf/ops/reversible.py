@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mtfrun.mtf.errors import ShapeError
 from mtfrun.mtf.ops.rematerialisation import after, moment_of
+from mtfrun.mtf.reports import collected_reports
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
@@ -52,7 +53,8 @@ def reversible_residuals(
             of_variables: list[tf.Tensor | None] = [None] * len(variables)
             for f in reversed(functions):
                 moment = moment_of([Tensor(mesh, grad_b, shape)], [grad_b])
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                recomputing = tf.GradientTape(watch_accessed_variables=False)
+                with recomputing as tape, collected_reports():  # reported by the first pass
                     before_b = after(moment, after_a)
                     sources = [before_b, *variables]
                     tape.watch(sources)

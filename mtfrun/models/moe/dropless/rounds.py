@@ -187,7 +187,8 @@ def _sum_of_rounds(
         (of_y,) = grads
 
         def gradients(i: mtf.Tensor, own: list[mtf.Tensor]) -> list[mtf.Tensor]:
-            of_own = mtf.gradients([round_(i, own)], own, [of_y])
+            with mtf.collected_reports():  # they are those of the forward loop
+                of_own = mtf.gradients([round_(i, own)], own, [of_y])
             return [mtf.zeros_like(x) if g is None else g for x, g in zip(own, of_own, strict=True)]
 
         return loop(gradients, inputs, list(map(mtf.zeros_like, inputs)))

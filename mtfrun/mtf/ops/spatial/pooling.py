@@ -34,9 +34,11 @@ from mtfrun.mtf.ops.spatial.windows import (
     without_skipped_entries,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
+from mtfrun.mtf.porting import named
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
+@named
 def max_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
     """Returns the largest entry of every window of x {..., height, width, channels}.
 
@@ -71,16 +73,19 @@ def max_pool2d_with_blocks(
     return _max_pool(x, ksize, strides or ksize, padding, [h_blocks_dim, w_blocks_dim])
 
 
+@named
 def max_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
     """Returns the largest entry of every window of x {..., depth, height, width, channels}."""
     return _max_pool(x, ksize, ksize, "VALID", [None, None, None])
 
 
+@named
 def avg_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
     """Returns the mean of every window of x {..., height, width, channels}; see `max_pool2d`."""
     return _avg_pool(x, spatial_strides(ksize, 2))
 
 
+@named
 def avg_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
     """Returns the mean of every window of x {..., depth, height, width, channels}."""
     return _avg_pool(x, spatial_strides(ksize, 3))

@@ -1,0 +1,231 @@
+"""How what a compiled program reports with `Print` and `scalar_summary` reaches the host.
+
+No operation prints on a mesh, where every device would. Reports are therefore among the results of
+a program, and of its loops and branches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import progress
+from mtfrun.mtf.dimension import Dimension
+from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.products import forgotten_on_error
+from mtfrun.mtf.shape import Shape
+from mtfrun.mtf.tensor import Tensor
+from mtfrun.mtf.transfer import to_numpy
+
+
+@dataclasses.dataclass(eq=False)
+class Place:
+    """A call of `Print` or `scalar_summary` in a program.
+
+    Attributes:
+      text: the message, or the name of the curve.
+      shapes: of its tensors, of which the first entries are reported.
+      remaining: how many lines are still printed; None for all.
+      is_curve: whether it is a `scalar_summary`.
+    """
+
+    text: str
+    shapes: Sequence[Shape]
+    remaining: int | None = None
+    is_curve: bool = False
+
+
+class Report(NamedTuple):
+    """What a call reports in some rounds of loops.
+
+    Attributes:
+      place: the call.
+      happened: {rounds}, 1 for each that there was, else 0.
+      values: {rounds, entries}: the first entries of each of its tensors.
+    """
+
+    place: Place
+    happened: Any
+    values: Sequence[Any]
+
+    @property
+    def tensors(self) -> list[Any]:
+        """Everything that has a value."""
+        return [self.happened, *self.values]
+
+
+def with_values(reports: Iterable[Report], values: Iterable[tf.Tensor]) -> list[Report]:
+    """Returns reports with the values of all their tensors, one after the other, replaced.
+
+    The first dimension, of rounds, has the size that the value has.
+    """
+    remaining = iter(values)
+
+    def replaced(x: Tensor) -> Tensor:
+        value = next(remaining)
+        rounds, *entries = x.shape
+        return Tensor(x.mesh, value, [Dimension(rounds.name, value.shape[0]), *entries])
+
+    return [Report(r.place, replaced(r.happened), list(map(replaced, r.values))) for r in reports]
+
+
+class _Collected(list[Report]):
+    """The reports of a program, or of a part of it, while it is traced.
+
+    Attributes:
+      expected: what the functions of its loops and branches are expected to report.
+    """
+
+    expected: dict[Any, Sequence[Report]]
+
+
+_COLLECTED: contextvars.ContextVar[_Collected | None] = contextvars.ContextVar(
+    "reports", default=None
+)
+
+
+@contextlib.contextmanager
+def collected_reports() -> Iterator[list[Report]]:
+    """Returns a context whose reports are put into the list, and not printed."""
+    outer, collected = _COLLECTED.get(), _Collected()
+    collected.expected = {} if outer is None else outer.expected
+    token = _COLLECTED.set(collected)
+    try:
+        yield collected
+    finally:
+        _COLLECTED.reset(token)
+
+
+def deliver(reports: Sequence[Report]) -> None:
+    """Hands reports to the context, such as the program that is traced, or prints them.
+
+    Those in a graph that is not ours, such as that of a SavedModel, are dropped.
+    """
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.extend(reports)
+    elif tf.executing_eagerly():
+        print_reports(reports)
+
+
+def reports_of_body() -> contextlib.AbstractContextManager[list[Report]]:
+    """Returns a context that collects the reports of a loop's body or a branch.
+
+    Outside of graphs it collects none: they need not be carried to the end of the loop.
+    """
+    return contextlib.nullcontext([]) if tf.executing_eagerly() else collected_reports()
+
+
+class _Specification(NamedTuple):
+    """A tensor without its value, which belongs to a graph that is given up."""
+
+    mesh: Mesh
+    shape: Shape
+    dtype: tf.DType
+
+
+class _UnexpectedReportsError(Exception):
+    """A traced function reports what its loop has no variables for."""
+
+    def __init__(self, key: Any, reports: Sequence[Report]) -> None:
+        super().__init__("what Print and scalar_summary report changes from one trace to the next")
+        self.key = key
+        self.reports = reports
+
+
+def require_expected(key: Any, reports: Sequence[Report], expected: Sequence[Report]) -> None:
+    """Ends the trace of `traced_with_reports(key, ...)` unless the reports are as expected."""
+    specifications = [
+        Report(r.place, _specification(r.happened), [_specification(x) for x in r.values])
+        for r in reports
+    ]
+    if [r.tensors for r in specifications] != [r.tensors for r in expected]:
+        raise _UnexpectedReportsError(key, specifications)
+
+
+def _specification(x: Tensor) -> _Specification:
+    return _Specification(x.mesh, x.shape, x.dtype)
+
+
+def traced_with_reports(key: Any, trace: Callable[[Sequence[Report]], Any]) -> Any:
+    """Returns trace(expected), where `expected` is what `require_expected` accepts there.
+
+    A loop needs variables for what its body reports, which only the trace of the body tells: where
+    there is something, the loop is traced again. `key` stands for the body, so that this is done
+    once in a program.
+    """
+    collected = _COLLECTED.get()
+    expected = {} if collected is None else collected.expected
+    for _ in range(2):
+        try:
+            with forgotten_on_error():
+                return trace(expected.get(key, ()))
+        except _UnexpectedReportsError as error:
+            if error.key != key:
+                raise
+            expected[key] = error.reports
+    return trace(expected[key])
+
+
+def print_reports(
+    reports: Sequence[Report], rounds: int = 1, prefix: Callable[[int], str] = lambda _: ""
+) -> None:
+    """Prints the lines of reports.
+
+    Collective: every process must call it, and the first one prints.
+
+    Args:
+      reports: in their order.
+      rounds: of the outermost loop; the lines of each stay together.
+      prefix: of a line, for the number of its round.
+    """
+    if any(x.mesh.is_planned for report in reports for x in report.tensors):
+        return
+    of_rounds = [_in_rounds(report, rounds) for report in reports if not report.place.is_curve]
+    for i in range(rounds):
+        for place, happened, values in of_rounds:
+            for j in np.flatnonzero(happened[i]):
+                if place.remaining is not None:
+                    place.remaining -= 1
+                if place.remaining is None or place.remaining >= 0:
+                    texts = map(_entries_text, (x[i, j] for x in values), place.shapes)
+                    progress.note(f"{prefix(i)}{place.text}{''.join(texts)}")
+
+
+def curves_of(
+    reports: Sequence[Report], rounds: int
+) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the sums and the numbers of the values of every `scalar_summary`, {rounds} each.
+
+    Collective, as `print_reports`.
+    """
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for report in reports:
+        if report.place.is_curve:
+            name, happened, values = _in_rounds(report, rounds)
+            total = np.where(happened, values[0][..., 0], 0.0).sum(axis=1)
+            before, number = curves.get(name.text, (np.zeros(rounds), np.zeros(rounds)))
+            curves[name.text] = before + total, number + happened.sum(axis=1)
+    return curves
+
+
+def _in_rounds(report: Report, rounds: int) -> Report:
+    """Returns a report as arrays {rounds, inner rounds, ...}."""
+    happened, *values = to_numpy(report.tensors)
+    shape = [rounds, len(happened) // rounds]
+    return Report(
+        report.place,
+        happened.reshape(shape) > 0,
+        [x.reshape([*shape, x.shape[-1]]) for x in values],
+    )
+
+
+def _entries_text(entries: np.ndarray, shape: Shape) -> str:
+    texts = [str(entry) for entry in entries]
+    return f"[{' '.join(texts)}{'...' if len(texts) < shape.size else ''}]"
