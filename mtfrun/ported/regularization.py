@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models.moe import Jitter
+from mtfrun.mtf.porting import named
 
 
 def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key) -> mtf.Tensor:

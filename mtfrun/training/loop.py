@@ -346,7 +346,7 @@ class _Loop:
         return self._pace.steps(min(stop for stop in stops if stop is not None) - step)
 
     def _visit(self, step: int, count: int) -> History:
-        """Trains for `count` steps after `step`, prints what they `mtf.Print`, and returns their history as numpy arrays."""
+        """Trains for `count` steps after `step` and returns their history as numpy arrays."""
         self._features = {}  # frees their memory before the next ones are made
         features = self._infeed.next(count, capacity=self._options.iterations_per_loop)
         if features is None:

@@ -38,6 +38,13 @@ NO_OPERATIONS = {
     ],
     "of checkpoints; tests/rundir/test_snapshot.py has it": ["owned_shards"],
     "of meshes without devices; tests/planning has them": ["planned_meshes"],
+    "of what programs report; test_reports.py runs them": [
+        "Print",
+        "collected_reports",
+        "curves_of",
+        "print_reports",
+        "scalar_summary",
+    ],
     "of programs and their gradients; every case is run by them, or test_gradients.py does": [
         "function",
         "gradients",

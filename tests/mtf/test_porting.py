@@ -110,10 +110,9 @@ ALL_POSITIONS: dict[str, list[Any]] = {
     "shift": [False],
     "slicewise": [None, None, None, None],
     "stack": [0],
-    **dict.fromkeys(["reduce_logsumexp", "log_softmax", "softmax"], [None]),
-    **dict.fromkeys(["max_pool2d", "avg_pool2d"], [(2, 2)]),
-    **dict.fromkeys(["max_pool3d", "avg_pool3d"], [(2, 2, 2)]),
-    **dict.fromkeys(["minimum", "maximum", "add", "sub", "multiply", "divide"], [None]),
+    **{name: [None] for name in ("reduce_logsumexp", "log_softmax", "softmax")},
+    **{name: [None] for name in ("minimum", "maximum", "add", "sub", "multiply", "divide")},
+    **{f"{kind}_pool{n}d": [(2,) * n] for kind in ("max", "avg") for n in (2, 3)},
 }
 
 

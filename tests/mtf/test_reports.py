@@ -100,7 +100,9 @@ def test_every_value_is_printed_once_under_every_layout(
     curves = mtf.curves_of(reports, 1)
     assert capfd.readouterr().err == ""
     if fn is _in_loops:
-        assert {name: (x.item(), n.item()) for name, (x, n) in curves.items()} == {"mean": (76.5, 3.0)}
+        assert {name: (x.item(), n.item()) for name, (x, n) in curves.items()} == {
+            "mean": (76.5, 3.0)
+        }
 
 
 def test_all_entries_of_every_type_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -116,5 +118,5 @@ def test_all_entries_of_every_type_are_printed(capfd: pytest.CaptureFixture[str]
 
 
 def test_a_summary_of_a_tensor_with_dimensions_is_an_error() -> None:
-    with pytest.raises(mtf.ShapeError, match="'x' takes a scalar, not Shape\(batch:8\)"):
+    with pytest.raises(mtf.ShapeError, match=r"'x' takes a scalar, not Shape\(batch:8\)"):
         mtf.scalar_summary("x", mtf.ones(mtf.Mesh(), "batch:8"))

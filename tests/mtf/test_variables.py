@@ -143,9 +143,7 @@ def test_assigning_other_dimensions_is_an_error() -> None:
         mtf.assign(kernel, mtf.zeros(kernel.mesh, "a:8"))
 
 
-@pytest.mark.parametrize(
-    "keys", [{1: "one", "1": "other"}, {"a/b": "one", "a": {"b": "other"}}]
-)
+@pytest.mark.parametrize("keys", [{1: "one", "1": "other"}, {"a/b": "one", "a": {"b": "other"}}])
 def test_two_variables_of_one_path_are_an_error(keys: dict[object, object]) -> None:
     mesh = mtf.Mesh()
 

@@ -29,7 +29,6 @@ from mtfrun.mtf.reports import (
 from mtfrun.mtf.spare_counters import spare_counters
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
-
 _MOST_ROUNDS = 100
 
 
@@ -85,7 +84,9 @@ def while_loop(
         require_expected(key, reports, expected)
         reported[:] = reports
         _require_number(results, count, has_accumulators)
-        results[number:] = tf.nest.map_structure(_plus, list(values[number:count]), results[number:])
+        results[number:] = tf.nest.map_structure(
+            _plus, list(values[number:count]), results[number:]
+        )
         return [*results, *next_loop_variables(values[count:], reports)]
 
     def loop(expected: Sequence[Report]) -> Any:
@@ -173,9 +174,7 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
     if shapes[0] != shapes[-1]:
         raise ShapeError(f"the branches of cond return {shapes[0]} and {shapes[-1]}")
     flat = tf.nest.flatten(results[0])
-    tensors = [
-        Tensor(x.mesh, value, x.shape) for x, value in zip(flat, chosen, strict=False)
-    ]
+    tensors = [Tensor(x.mesh, value, x.shape) for x, value in zip(flat, chosen, strict=False)]
     deliver(with_values([*reported[0], *reported[1]], chosen[len(flat) :]))
     return tf.nest.pack_sequence_as(results[0], tensors)
 

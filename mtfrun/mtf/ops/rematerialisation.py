@@ -74,7 +74,7 @@ def moment_of(outputs: Sequence[Tensor], output_grads: Sequence[tf.Tensor | None
         if gradient is None or not y.dtype.is_floating:
             continue
         sizes = [1 if y.mesh.num_splits(dim) == 1 else dim.size for dim in y.shape]
-        thin = tf.slice(gradient, [0] * len(sizes), sizes)
+        thin = tf.slice(gradient, [0] * len(sizes), sizes) if sizes else gradient
         # No compiler can tell that this is zero. (NaN where the gradient is NaN.)
         return tf.minimum(tf.abs(tf.reduce_max(thin)), tf.zeros([], y.dtype))
     return None

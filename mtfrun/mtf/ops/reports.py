@@ -23,7 +23,7 @@ _PRINTED_AS = {tf.bool: tf.int32, tf.bfloat16: tf.float32, tf.float16: tf.float3
 _ROUNDS, _LOOP, _ENTRIES = "report_rounds", "report_loop", "report_entries"
 
 
-def Print(  # noqa: N802 - Mesh TensorFlow's name
+def Print(
     x: TensorLike,
     data: Sequence[TensorLike],
     message: str,
