@@ -151,7 +151,7 @@ def test_two_variables_of_one_path_are_an_error(keys: dict[object, object]) -> N
         return {k: layers(v) for k, v in value.items()} if isinstance(value, dict) else Layer(mesh)
 
     root = Layer(mesh)
-    root.parts = layers(keys)  # type: ignore[attr-defined]
+    root.parts = layers(keys)
     with pytest.raises(mtf.ShapeError, match="have the path"):
         mtf.initialize(root)
 
