@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.untrusted.strict_json import parse_json
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter")
 
@@ -235,7 +236,7 @@ class DeviceProfile:
           ProfileError: it is malformed.
         """
         try:
-            fields = json.loads(text)
+            fields = parse_json(text.encode())
             _check_names(fields, {"name", "operations", "products"})
             return cls(
                 name=str(fields["name"]),
@@ -247,7 +248,7 @@ class DeviceProfile:
             )
         except ProfileError as error:
             raise ProfileError(f"{where}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ProfileError(
                 f"{where} is not a profile of devices ({type(error).__name__}: {error}): make one "
                 "with mtfrun plan --calibrate"

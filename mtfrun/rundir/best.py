@@ -10,7 +10,7 @@ import pathlib
 from mtfrun.errors import InputError
 from mtfrun.rundir import atomic
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.regular_files import read_regular_text
+from mtfrun.rundir.regular_files import read_json
 
 LOWEST, HIGHEST = "lowest", "highest"
 MODES = (LOWEST, HIGHEST)
@@ -59,10 +59,10 @@ def read_best(directory: pathlib.Path) -> Best | None:
     """
     path = _path(directory)
     try:
-        return Best(**json.loads(read_regular_text(path)))
+        return Best(**read_json(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise RunDirError(
             f"{path} is damaged: {reason(error)}; name a step, or remove the file: the next better "
             "evaluation writes another"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.regular_files import open_regular, read_regular_text
+from mtfrun.rundir.regular_files import open_regular, read_json
 
 _ATTEMPTS = 5
 _PAUSE_SECS = 0.05
@@ -116,7 +116,7 @@ def _replace_text(descriptor: int, text: str) -> None:
 def _holder(path: pathlib.Path) -> str:
     """Returns a description of the process that wrote the note in the lock file `path`."""
     try:
-        note = json.loads(read_regular_text(path))
+        note = read_json(path)
         return f"process {note['pid']} on {note['host']} (since {note['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

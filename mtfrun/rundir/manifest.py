@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -13,11 +14,11 @@ from typing import Any
 from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
-from mtfrun.rundir.regular_files import is_plain_name, open_regular, read_regular_text
+from mtfrun.rundir.regular_files import is_plain_name, open_regular, read_json
 
 FORMAT = 1
-STEP = r"(?:0|[1-9][0-9]*)"
-"""A number in a name, without leading zeros."""
+STEP = r"(?:0|[1-9][0-9]{0,17})"
+"""A number in a name, without leading zeros, of at most 64 bits."""
 MANIFEST_NAME = re.compile(rf"ckpt-({STEP})\.json")
 PREFIX = re.compile(rf"ckpt-({STEP})(?:\.[0-9]+)?")
 """The beginning of the names of the files of a save."""
@@ -29,11 +30,13 @@ DATA_NAME = re.compile(
 
 _BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+DIMENSIONS = "dimensions"
+"""Entry of a manifest: the names of the dimensions of every variable, by its path."""
 TRAIN_STEPS = "train_steps"
 """Entry of a manifest: the number of steps after which training is done."""
 
 # Types of the entries that training reads; other entries may be anything.
-_METADATA = {
+_METADATA: dict[str, type] = {
     "seed": int,
     "mesh": str,
     "layout": str,
@@ -44,7 +47,10 @@ _METADATA = {
     "skipped_in_a_row": int,
     "last_kept": float,
     "kept": bool,
+    DIMENSIONS: dict,
 }
+# As of a tensor that TensorFlow can read; both bound the numbers that are made of them.
+_MOST_DIMENSIONS, _MOST_ELEMENTS = 32, 2**60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +136,7 @@ def record_file(path: pathlib.Path) -> FileRecord:
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the metadata as JSON will return it, lists instead of tuples."""
     try:
-        json_metadata: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
+        json_metadata: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False))
         return json_metadata
     except (TypeError, ValueError) as error:
         raise RunDirError(
@@ -155,7 +161,7 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
     """
     path = manifest_path(directory, step)
     try:
-        content = _typed(json.loads(read_regular_text(path)), dict, "the manifest")
+        content = _typed(read_json(path), dict, "the manifest")
         expected = _popped(content, "sha256", str)
         if _digest(content) != expected:
             raise InputError("its contents do not match its own hash")
@@ -168,7 +174,7 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
         return _parse(content, step)
     except (RunDirError, FileNotFoundError):
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedCheckpointError(f"manifest {path.name} is damaged: {reason(error)}") from error
 
 
@@ -234,6 +240,8 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
     for name, kind in _METADATA.items():
         if name in metadata:
             _typed(metadata[name], kind, f"metadata {name}")
+    for path, names in metadata.get(DIMENSIONS, {}).items():
+        _typed(names, str, f"metadata {DIMENSIONS} of {path}")
     return Manifest(
         step=step,
         prefix=prefix,
@@ -247,6 +255,8 @@ def _parse_variable(path: str, value: object) -> VariableSpec:
     """Returns the spec of one variable; errors as `_parse`."""
     fields = dict(_typed(value, dict, f"variable {path}"))
     shape = tuple(_natural(size, f"a size of {path}") for size in _popped(fields, "shape", list))
+    if len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_ELEMENTS:
+        raise InputError(f"the shape of {path} is impossible")
     dtype = _popped(fields, "dtype", str)
     _check_empty(fields, f"variable {path}")
     return VariableSpec(shape, dtype)
@@ -281,7 +291,7 @@ def _typed(value: object, kind: type, what: str) -> Any:
 def _natural(value: object, what: str) -> int:
     """Returns the value, which must be an integer of at least 0."""
     number: int = _typed(value, int, what)
-    if number < 0:
+    if not 0 <= number < 2**63:
         raise InputError(f"{what} is {number}")
     return number
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
 from collections.abc import Collection, Mapping
@@ -10,7 +9,8 @@ from typing import Any, TypeAlias
 
 from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.foreign_names import Source
-from mtfrun.rundir.regular_files import read_regular_text
+from mtfrun.rundir.regular_files import read_json
+from mtfrun.untrusted.strict_json import JsonError
 
 Names: TypeAlias = Mapping[str, str | Mapping[str, str | int]]
 """Names in a checkpoint, by the path of a variable of ours or a regular expression of paths.
@@ -96,9 +96,9 @@ def own_sources(
 
 def _of_file(path: pathlib.Path, what: str) -> Any:
     try:
-        return json.loads(read_regular_text(path))
-    except json.JSONDecodeError as error:
-        raise RunDirError(f"{what}: line {error.lineno} is no JSON: {error.msg}") from error
+        return read_json(path)
+    except JsonError as error:
+        raise RunDirError(f"{what} is no JSON: {error}") from error
     except (OSError, ValueError) as error:
         raise RunDirError(f"{what}: cannot be read: {reason(error)}") from error
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import pathlib
 import stat
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from mtfrun.untrusted.strict_json import parse_json
+
+LARGEST_TEXT = 1 << 28
+"""The most bytes of a record of a run: a manifest of 100,000 variables has 20 MB."""
 
 # Of a name in the usual file systems.
 _LONGEST_NAME = 255
@@ -96,6 +100,15 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
 
 
 def read_regular_text(path: pathlib.Path) -> str:
-    """Returns the UTF-8 text of the regular file `path`; see `open_regular`."""
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
-        return file.read()
+    """Returns the UTF-8 text of the regular file `path`; see `read_regular`."""
+    return read_regular(path, LARGEST_TEXT).decode()
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Returns the value of the JSON file `path`.
+
+    Raises:
+      OSError: see `read_regular`.
+      JsonError: it holds something else; a ValueError whose message does not name the file.
+    """
+    return parse_json(read_regular(path, LARGEST_TEXT))

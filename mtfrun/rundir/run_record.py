@@ -19,12 +19,16 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from absl import logging
 
+from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.regular_files import read_regular_text
+from mtfrun.rundir.regular_files import LARGEST_TEXT, read_json, read_regular
+from mtfrun.untrusted.strict_json import parse_json
 
 # What reading JSON that is not as it was written raises.
-_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+# Larger numbers of steps and times, in seconds since 1970, are none.
+_LATEST = 10**11
 
 State = Literal["running", "finished", "stopped", "failed"]
 
@@ -52,6 +56,18 @@ class Status:
     unit: str = ""
     error: str | None = None
     time: float = dataclasses.field(default_factory=time.time)
+
+    def is_valid(self) -> bool:
+        """Returns whether all values are of the types that a training writes, and possible."""
+        return (
+            self.state in get_args(State)
+            and all(type(n) is int and 0 <= n < _LATEST for n in (self.step, self.train_steps))
+            and type(self.time) in (int, float)
+            and 0 <= self.time < _LATEST
+            and (self.speed is None or (type(self.speed) in (int, float) and self.speed < _LATEST))
+            and type(self.unit) is str
+            and (self.error is None or type(self.error) is str)
+        )
 
 
 RECORD_FILES = ("status.json", "measurements.jsonl")
@@ -104,12 +120,9 @@ class RunRecord:
     def status(self) -> Status | None:
         """Returns the newest status; None without one that can be read."""
         try:
-            fields = json.loads(read_regular_text(self._status_path))
+            fields = read_json(self._status_path)
             status = Status(**{**fields, "values": _from_json(fields["values"])})
-            is_valid = status.state in get_args(State) and all(
-                isinstance(number, int) for number in (status.step, status.train_steps)
-            )
-            return status if is_valid else None
+            return status if status.is_valid() else None
         except (OSError, *_DAMAGE):
             return None
 
@@ -120,9 +133,9 @@ class RunRecord:
           RunDirError: the file is damaged.
         """
         try:
-            text = read_regular_text(self._measurements_path)
-            lines = [json.loads(line) for line in text.splitlines()]
-            return {int(line.pop("step")): _from_json(line) for line in lines}
+            content = read_regular(self._measurements_path, LARGEST_TEXT)
+            lines = [parse_json(line) for line in content.splitlines()]
+            return {_step(line.pop("step")): _from_json(line) for line in lines}
         except FileNotFoundError:
             return {}
         except (OSError, *_DAMAGE) as error:
@@ -162,6 +175,12 @@ def best_of(
 def _as_json(values: Mapping[str, float]) -> dict[str, float | None]:
     """Returns numbers as JSON has them: null for what is not finite."""
     return {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
+
+
+def _step(value: object) -> int:
+    if type(value) is not int or not 0 <= value < _LATEST:
+        raise InputError(f"a step is {value!r:.80}")
+    return value
 
 
 def _from_json(values: Mapping[str, Any]) -> dict[str, float]:

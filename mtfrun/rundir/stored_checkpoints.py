@@ -17,9 +17,6 @@ from mtfrun.rundir.manifest import (
 )
 from mtfrun.rundir.run_directory import CHECKPOINTS, RunDirectory
 
-DIMENSIONS = "dimensions"
-"""The entry of a manifest with the names of the dimensions of every variable, by its path."""
-
 
 @dataclasses.dataclass(frozen=True)
 class StoredCheckpoint:

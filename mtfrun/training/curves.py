@@ -151,5 +151,5 @@ class Curves:
                 total = [float.fromhex(entry) for entry in saved["total"]]
                 self._totals[name] = np.reshape(np.array(total, np.float64), saved["shape"])
                 self._weights[name] = float.fromhex(saved["weight"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the sums of curves are not as they were saved: {error!r}") from error

@@ -22,7 +22,7 @@ from mtfrun.rundir import (
     Save,
     is_better,
 )
-from mtfrun.rundir.stored_checkpoints import DIMENSIONS
+from mtfrun.rundir.manifest import DIMENSIONS
 from mtfrun.training.actions import Action, ActionContext
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard

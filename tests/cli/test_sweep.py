@@ -135,8 +135,23 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: pathlib.Path)
         with pytest.raises(UsageError) as raised:
             read.continued(SweepRecord.of(files, _grid(*flags)), tmp_path)
         assert message in str(raised.value)
-    (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(UsageError, match="is no record of a sweep"):
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "[" * 100_000, "[]", "{", '{"files": [], "fixed": {}, "varied": {}, "more": 1}'),
+        *('{"files": "a", "fixed": {}, "varied": {}}', '{"files": [], "fixed": [], "varied": {}}'),
+        *(
+            '{"files": [1], "fixed": {}, "varied": {}}',
+            '{"files": [], "fixed": {"a": 1}, "varied": {}}',
+        ),
+        '{"files": [], "fixed": {}, "varied": {"a": "b"}}',
+    ],
+)
+def test_a_forged_record_of_a_sweep_is_one_line(text: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(UsageError, match=r"sweep.json is no record of a sweep"):
         SweepRecord.read(tmp_path)
 
 

@@ -15,7 +15,10 @@ from mtfrun.rundir.manifest import _digest
 from tests.rundir.small_model import names, variables
 
 INDEX, KERNEL = "ckpt-20.index", "decoder/kernel"
-METADATA = {"seed": 3, "mesh": "data:1", "layout": "", "versions": {"mtfrun": "1"}, "loss": 2.5}
+METADATA = {
+    **{"seed": 3, "mesh": "data:1", "layout": "", "versions": {"mtfrun": "1"}, "loss": 2.5},
+    "dimensions": {},
+}
 NO_INT = [None, True, 20.0, "20", [20], {"a": 20}]
 NO_STRING = [None, False, 1, 1.5, ["a"], {"a": "b"}]
 NO_DICT = [None, True, 1, 1.5, "a", ["a"]]
@@ -27,12 +30,15 @@ WRONG: dict[tuple[str, ...], list[Any]] = {
     ("prefix",): [*NO_STRING, "", "../ckpt-20", "ckpt-20.1"],
     ("variables",): NO_DICT,
     ("variables", KERNEL): [*NO_DICT, {}],
-    ("variables", KERNEL, "shape"): [None, 3, "34", {"3": 4}, [3, -4], [3.0, 4], [True], [[3]]],
+    ("variables", KERNEL, "shape"): [
+        *(None, 3, "34", {"3": 4}, [3, -4], [3.0, 4], [True], [[3]]),
+        *([2**62] * 100_000, [1] * 300, [2**40, 2**40]),
+    ],
     ("variables", KERNEL, "dtype"): NO_STRING,
     ("variables", KERNEL, "unknown"): [1],
     ("files",): [*NO_DICT, {}],
     ("files", INDEX): [*NO_DICT, {}],
-    ("files", INDEX, "bytes"): [*NO_INT, -1],
+    ("files", INDEX, "bytes"): [*NO_INT, -1, 2**63],
     ("files", INDEX, "sha256"): [*NO_STRING, "", "0" * 63, "G" * 64],
     ("files", INDEX, "unknown"): [1],
     ("metadata",): NO_DICT,
@@ -40,6 +46,8 @@ WRONG: dict[tuple[str, ...], list[Any]] = {
     ("metadata", "mesh"): NO_STRING,
     ("metadata", "layout"): NO_STRING,
     ("metadata", "versions"): NO_DICT,
+    ("metadata", "dimensions"): [*NO_DICT, {"a": ["b"]}],
+    ("metadata", "loss"): [float("nan"), float("inf")],
     ("sha256",): [*NO_STRING, "0" * 64],
     ("unknown",): [1],
 }

@@ -110,5 +110,5 @@ def test_names_that_cannot_be_used_are_one_line(
 
 def test_a_file_that_is_no_json_is_named_with_its_line(tmp_path: pathlib.Path) -> None:
     (tmp_path / "names.json").write_text('{"a": "b",\n oops}')
-    with pytest.raises(RunDirError, match=r"names\.json: line 2 is no JSON"):
+    with pytest.raises(RunDirError, match=r"names\.json is no JSON: .* line 2"):
         WarmStart("x", names=str(tmp_path / "names.json"))

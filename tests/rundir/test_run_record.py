@@ -35,8 +35,27 @@ def test_numbers_that_are_not_finite_come_back_as_nan(tmp_path: pathlib.Path) ->
         assert "NaN" not in (tmp_path / name).read_text()
 
 
+STATUS = '{"state": "running", "step": 1, "train_steps": 2, "values": {}, %s}'
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"state": "running"}', '{"state": "x", "step": 1, "values": {}}']
+    "text",
+    [
+        *(
+            "",
+            "{",
+            "[" * 100_000,
+            '{"state": "running"}',
+            '{"state": "x", "step": 1, "values": {}}',
+        ),
+        *(STATUS % '"time": 1e300', STATUS % '"time": "now"', STATUS % '"time": 1e999'),
+        *(STATUS % '"speed": 1e300', STATUS % '"speed": []', STATUS % '"unit": 3'),
+        *(
+            STATUS % '"error": {}',
+            STATUS % '"step": 2',
+            STATUS.replace("1", "9" * 400) % '"time": 1',
+        ),
+    ],
 )
 def test_a_damaged_status_is_none(text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "status.json").write_text(text)
@@ -44,7 +63,17 @@ def test_a_damaged_status_is_none(text: str, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "1", '{"loss": 2.0}', '{"step": 1e999}', '{"step": []}']
+    "line",
+    [
+        "{",
+        "[]",
+        "1",
+        '{"loss": 2.0}',
+        '{"step": 1e999}',
+        '{"step": []}',
+        "[" * 100_000,
+        '{"step": -1}',
+    ],
 )
 def test_damaged_measurements_are_an_error_and_no_evaluations(
     line: str, tmp_path: pathlib.Path

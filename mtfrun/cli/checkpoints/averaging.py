@@ -15,7 +15,8 @@ from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.conversion.run_writer import ORIGIN, RECORD, check_new, replaced_directory
 from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
 from mtfrun.rundir.checkpoint_values import CheckpointValues
-from mtfrun.rundir.stored_checkpoints import DIMENSIONS, CheckpointDirectory
+from mtfrun.rundir.manifest import DIMENSIONS
+from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
 _WEIGHTS = ("model/", "averages/")
 # What a run needs besides its checkpoints to be evaluated, decoded and exported.

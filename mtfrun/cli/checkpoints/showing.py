@@ -19,8 +19,8 @@ from mtfrun.cli.terminal.table import (
 )
 from mtfrun.quiet import quiet_import
 from mtfrun.rundir import Manifest, RunDirError
-from mtfrun.rundir.manifest import VariableSpec
-from mtfrun.rundir.stored_checkpoints import DIMENSIONS, CheckpointDirectory, StoredCheckpoint
+from mtfrun.rundir.manifest import DIMENSIONS, VariableSpec
+from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
 _MODEL = "model/"
 # What --norms adds: the root of the mean square, and the largest absolute value.

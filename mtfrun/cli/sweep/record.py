@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.sweep.grid import Grid
 from mtfrun.rundir import atomic_write
-from mtfrun.rundir.regular_files import read_regular_text
+from mtfrun.rundir.errors import reason
+from mtfrun.rundir.regular_files import read_json
 
 NAME = "sweep.json"
 
@@ -44,13 +45,24 @@ class SweepRecord:
         """
         path = directory / NAME
         try:
-            return cls(**json.loads(read_regular_text(path)))
+            record = cls(**read_json(path))
+            record._check()
+            return record
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(
-                f"{path} is no record of a sweep ({error}): name another --model_dir"
+                f"{path} is no record of a sweep ({reason(error)}): name another --model_dir"
             ) from error
+
+    def _check(self) -> None:
+        """Raises UsageError unless all values are texts."""
+        texts = [self.files, self.fixed, self.varied]
+        if list(map(type, texts)) != [list, dict, dict]:
+            raise UsageError("it has other fields")
+        lists = [self.files, [*self.fixed.values()], *self.varied.values()]
+        if not all(type(x) is list and all(type(text) is str for text in x) for x in lists):
+            raise UsageError("a value is not a text")
 
     def write(self, directory: pathlib.Path) -> None:
         """Writes the record."""

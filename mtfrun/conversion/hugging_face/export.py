@@ -15,8 +15,8 @@ from mtfrun.conversion.hugging_face.origin import Origin
 from mtfrun.conversion.hugging_face.safetensors_file import DTYPES, FLOATS
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.shards import MAX_SHARD_BYTES, shards_by_size, write_shards
-from mtfrun.conversion.hugging_face.strict_json import parse_json
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
+from mtfrun.untrusted.strict_json import parse_json
 
 
 def export_folder(

@@ -10,8 +10,8 @@ from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.safetensors_file import Header, StoredTensor, read_header
-from mtfrun.conversion.hugging_face.strict_json import JsonError, parse_json
 from mtfrun.rundir.regular_files import is_plain_name, is_regular, open_regular, read_regular
+from mtfrun.untrusted.strict_json import JsonError, parse_json
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"

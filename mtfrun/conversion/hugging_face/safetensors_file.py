@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.conversion.hugging_face.strict_json import parse_json
+from mtfrun.untrusted.strict_json import parse_json
 
 # As the library that everybody uses.
 LONGEST_HEADER = 100_000_000

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun.conversion.hugging_face.safetensors_file import write_file
-from mtfrun.conversion.hugging_face.strict_json import JsonError, parse_json
+from mtfrun.untrusted.strict_json import JsonError, parse_json
 from tests.cli.command import error_line, mtfrun_here
 from tests.faults.fuzzing import CPU_SECS, cpu_limit
 

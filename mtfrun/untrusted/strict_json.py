@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -20,14 +21,20 @@ def parse_json(content: bytes) -> Any:
     """Returns the value of a JSON text in UTF-8.
 
     Two entries of one name, of which readers take one or the other, are an error, and so are NaN
-    and Infinity, which are no JSON, and texts that cannot be written in UTF-8.
+    and Infinity, which are no JSON, numbers beyond float64, and texts that cannot be written in
+    UTF-8.
 
     Raises:
       JsonError: the text is no such JSON.
     """
     try:
         text = content.decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -52,5 +59,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_constant(text)
+
+
 def _no_constant(name: str) -> NoReturn:
-    raise JsonError(f"{name} is no number")
+    raise JsonError(f"{name:.80} is no number")
