@@ -10,6 +10,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mtfrun.api.arguments import (
+    check_checkpoint,
+    check_optional_text,
+    check_switches,
+    names_of,
+    path_of,
+    paths_of,
+)
 from mtfrun.configuration.headers import GinHeader, shipped_headers
 from mtfrun.quiet import quiet_import
 
@@ -55,17 +63,13 @@ def load(
     Raises:
       InputError: an invalid setting or a missing checkpoint, in one line.
     """
+    directory = None if model_dir is None else path_of(model_dir, "model_dir")
+    check_checkpoint(checkpoint)
+    named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
+    modules = names_of(gin_allow_imports, "gin_allow_imports", "my_models")
     calls = _calls()
-    settings = calls.settings_of(
-        gin_files,
-        bindings=bindings,
-        params=gin_params,
-        mesh=mesh,
-        layout=layout,
-        search_paths=gin_search_paths,
-        allowed_imports=gin_allow_imports,
-    )
-    run: Run = calls.load(None if model_dir is None else os.fspath(model_dir), settings, checkpoint)
+    settings = calls.settings_of(**named, bindings=bindings, allowed_imports=modules)
+    run: Run = calls.load(directory, settings, checkpoint)
     return run
 
 
@@ -102,17 +106,13 @@ def train(
     Raises:
       InputError: an invalid setting, a directory in use or a failed training, in one line.
     """
+    directory = path_of(model_dir, "model_dir")
+    check_switches(restart=restart, accept_changes=accept_changes, profile=profile)
+    named = _named(gin_files, gin_params, gin_search_paths, mesh, layout)
     calls = _calls()
-    settings = calls.settings_of(
-        gin_files,
-        bindings=bindings,
-        params=gin_params,
-        mesh=mesh,
-        layout=layout,
-        search_paths=gin_search_paths,
-    )
+    settings = calls.settings_of(**named, bindings=bindings)
     choices = calls.TrainChoices(restart, accept_changes, profile)
-    run: Run = calls.train(os.fspath(model_dir), settings, choices)
+    run: Run = calls.train(directory, settings, choices)
     return run
 
 
@@ -124,6 +124,21 @@ def configs() -> dict[str, GinHeader]:
       'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
     """
     return shipped_headers()
+
+
+def _named(
+    gin_files: object, gin_params: object, search_paths: object, mesh: object, layout: object
+) -> dict[str, Any]:
+    """Returns the arguments that `load` and `train` share, for `settings_of`."""
+    check_optional_text(mesh, "mesh", "data:2,model:2")
+    check_optional_text(layout, "layout", "batch:data")
+    return {
+        "files": paths_of(gin_files, "gin_files"),
+        "params": names_of(gin_params, "gin_params", "FeedForward.d_ff = 512"),
+        "search_paths": paths_of(search_paths, "gin_search_paths"),
+        "mesh": mesh,
+        "layout": layout,
+    }
 
 
 def _calls() -> ModuleType:

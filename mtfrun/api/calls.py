@@ -39,7 +39,7 @@ def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
 
 
 def settings_of(
-    files: str | Sequence[str],
+    files: Sequence[str],
     *,
     bindings: Mapping[str, object],
     params: Sequence[str],
@@ -55,12 +55,12 @@ def settings_of(
     """
     of_mesh = {"mtf.Mesh.shape": mesh, "mtf.Mesh.layout": layout}
     return Settings(
-        [files] if isinstance(files, str) else list(files),
+        files,
         [
             *literal_bindings(bindings),
             *((text, text) for text in params),
             *literal_bindings({name: text for name, text in of_mesh.items() if text is not None}),
         ],
-        list(search_paths),
-        list(allowed_imports),
+        search_paths,
+        allowed_imports,
     )

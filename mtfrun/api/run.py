@@ -12,6 +12,14 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.api.arguments import (
+    check_optional_text,
+    list_of,
+    numbers_of,
+    pairs_of,
+    shown,
+    texts_of,
+)
 from mtfrun.api.build import Built
 from mtfrun.configuration.one_line import one_line_errors
 from mtfrun.data import ImageData
@@ -146,9 +154,9 @@ class Run:
             "decode_length": decode_length,
             "seed": seed,
         }
-        texts = [_as_bytes(prompt) for prompt in _listed(prompts, "prompts")]
+        texts, chosen = texts_of(prompts), numbers_of(settings)
         with self._in_use():
-            return self._decoding_with(**_chosen(settings))(texts)
+            return self._decoding_with(**chosen)(texts)
 
     def score(self, pairs: Sequence[tuple[str | bytes, str | bytes]]) -> list[Score]:
         """Returns the likelihood of the target of each (input, target), as `mtfrun score` does.
@@ -160,7 +168,7 @@ class Run:
           InputError: the model scores no text.
           NonFiniteError: a score is infinite or not a number.
         """
-        texts = [(_as_bytes(x), _as_bytes(y)) for x, y in _listed(pairs, "pairs")]
+        texts = pairs_of(pairs)
         with self._in_use():
             return self._decoding_with().score(texts)
 
@@ -178,10 +186,11 @@ class Run:
           InputError: the model classifies no images, or one cannot be read.
           NonFiniteError: a probability is not a number.
         """
+        listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
         with self._in_use():
-            classification = self._classification_with(**_chosen({"top_k": top_k}))
+            classification = self._classification_with(**chosen)
             data = required(self.experiment.data, ImageData, "classify", "use decode")
-            return classification(_pixels(image, data) for image in _listed(images, "images"))
+            return classification(_pixels(image, data) for image in listed)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
         """Returns the metrics over a split, as `mtfrun eval` prints them; nothing is written.
@@ -192,6 +201,7 @@ class Run:
         Raises:
           InputError: the split has no batch, or its data cannot be read.
         """
+        check_optional_text(split, "split", "validation")
         with self._in_use():
             evaluation = self._evaluation if split is None else self._evaluation_of(split)
             evaluation.check_split()
@@ -217,25 +227,6 @@ class Run:
         return inference.with_settings(settings)
 
 
-def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-def _listed(inputs: Iterable[Any], what: str) -> list[Any]:
-    """Returns inputs as a list.
-
-    Raises:
-      InputError: a text is given in the place of several.
-    """
-    if isinstance(inputs, str | bytes):
-        raise InputError(f"{what} are a list: [{inputs!r}]")
-    return list(inputs)
-
-
-def _as_bytes(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-
-
 def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.ndarray:
     """Returns the pixels of an image, uint8 [rows, cols, channels].
 
@@ -244,6 +235,8 @@ def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.n
     """
     if isinstance(image, str | os.PathLike):
         return data.read_image(os.fspath(image))
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"an image is an array of pixels or the path of a file: {shown(image)}")
     sizes = data.shapes(1)["images"].to_integer_list[1:]
     if image.dtype != np.uint8 or list(image.shape) != sizes:
         raise InputError(

@@ -45,6 +45,11 @@ class Logits:
         Raises:
           InputError: a feature is missing, or one has another type or shape.
         """
+        if not isinstance(features, Mapping):
+            raise InputError(
+                'features are a dictionary such as {"inputs": ids}, not a '
+                + type(features).__name__
+            )
         self._check_names(features)
         arrays = {name: self._array(name, values) for name, values in features.items()}
         batches = {array.shape[0] for array in arrays.values()}
@@ -81,11 +86,13 @@ class Logits:
         """
         try:
             array = np.asarray(values)
-        except ValueError:
+        except (ValueError, TypeError):
             raise InputError(
                 f'feature "{name}" has rows of unequal lengths: add zeros at their ends'
             ) from None
-        if array.dtype.kind in "USO":
+        if array.dtype.kind not in "biuf" and array.dtype.kind not in "US":
+            raise InputError(f'feature "{name}" has values that are not numbers: {array.dtype}')
+        if array.dtype.kind in "US":
             raise InputError(
                 f'feature "{name}" is ids, not texts: '
                 f'run.experiment.data.vocabularies["{name}"].encode(text) returns those of one'
@@ -111,10 +118,12 @@ class Logits:
         limit = max(
             (variables[path].shape.get_dim_by_name("vocab").size for path in tables), default=None
         )
-        if array.dtype.kind not in "iu" or (limit and np.abs(array).max() >= limit):
+        first, last = array.min(), array.max()
+        if array.dtype.kind not in "iu" or first < 0 or (limit and last >= limit):
             raise InputError(
-                f'feature "{name}" must be ids, integers below {limit}: it has {array.dtype}, '
-                f"{array.min()} to {array.max()}"
+                f'feature "{name}" must be ids, integers'
+                + (f" from 0, below {limit}" if limit else " that are not negative")
+                + f": it has {array.dtype}, {first} to {last}"
             )
         return array.astype(np.int32)
 
@@ -139,11 +148,11 @@ def _quoted(name: str) -> str:
 
 
 def _pixels(name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "f":
+    if array.dtype.kind == "f" and np.isfinite(array).all():
         return array.astype(np.float32)
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
         raise InputError(
-            f'feature "{name}" is {array.dtype}: pixels are integers from 0 to 255, or floats that '
-            "are normalised already"
+            f'feature "{name}" is {array.dtype}: pixels are integers from 0 to 255, or finite '
+            "floats that are normalised already"
         )
     return array.astype(np.uint8)

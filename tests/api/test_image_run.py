@@ -62,6 +62,13 @@ def test_images_are_classified_as_by_the_command(run: Run, tmp_path: pathlib.Pat
 def test_images_of_another_kind_are_refused(run: Run) -> None:
     with pytest.raises(InputError, match=r"an image is float64 \[8, 8, 1\]: the model reads uint8"):
         run.classify([np.zeros([8, 8, 1])])
+    for images in ([5], [None], [[[1]]]):
+        with pytest.raises(InputError, match="an image is an array of pixels or the path"):
+            run.classify(images)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="images are a list"):
+        run.classify(5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="pixels are integers from 0 to 255, or finite floats"):
+        run.logits({"images": np.full([1, *_sizes(run)], np.nan)})
     with pytest.raises(InputError, match=r'"images" has sizes \[1, 8, 8\], not \[batch, '):
         run.logits({"images": np.zeros([1, 8, 8], np.uint8)})
     with pytest.raises(InputError, match="pixels are integers from 0 to 255"):

@@ -1,0 +1,139 @@
+"""Arguments of the functions in Python: each of a wrong type is one InputError.
+
+Annotations do not stop a caller, and what fails deep inside says nothing about the argument.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Collection, Iterable, Mapping, Set
+from typing import Any
+
+from mtfrun.configuration.ranges import range_of
+from mtfrun.errors import InputError
+
+_FRACTIONS = ("alpha", "temperature", "top_p")
+# Characters of a value in an error.
+_SHOWN = 60
+
+
+def list_of(values: object, name: str, example: str) -> list[Any]:
+    """Returns the values of an argument that is a list, or of anything else that has an order.
+
+    Raises:
+      InputError: it is a text, a dictionary, a set, or cannot be iterated over.
+    """
+    if isinstance(values, str | bytes):
+        raise InputError(f"{name} are a list: [{shown(values)}]")
+    if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
+        raise InputError(f"{name} are a list: [{example}], not {shown(values)}")
+    try:
+        return list(values)
+    except TypeError:  # an array without dimensions
+        raise InputError(f"{name} are a list: [{example}], not {shown(values)}") from None
+
+
+def texts_of(prompts: object) -> list[bytes]:
+    """Returns prompts as bytes."""
+    return [
+        _as_bytes(prompt, f"prompts[{i}]")
+        for i, prompt in enumerate(list_of(prompts, "prompts", '"def "'))
+    ]
+
+
+def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
+    """Returns pairs of an input and a target as bytes."""
+    result = []
+    for i, pair in enumerate(list_of(pairs, "pairs", '("1 2", "one two")')):
+        is_collection = isinstance(pair, Collection) and not isinstance(pair, str | bytes | Mapping)
+        if not is_collection or len(pair) != 2:
+            raise InputError(f"pairs[{i}] is a pair (input, target), not {shown(pair)}")
+        texts = [_as_bytes(text, f"pairs[{i}][{j}]") for j, text in enumerate(pair)]
+        result.append((texts[0], texts[1]))
+    return result
+
+
+def numbers_of(settings: Mapping[str, object]) -> dict[str, int | float]:
+    """Returns the settings that are not None.
+
+    Raises:
+      InputError: one is not a number, or outside the range that parameters of its name have.
+    """
+    result: dict[str, int | float] = {}
+    for name, value in settings.items():
+        if value is None:
+            continue
+        is_fraction = name in _FRACTIONS
+        kind = numbers.Real if is_fraction else numbers.Integral
+        if isinstance(value, bool) or not isinstance(value, kind):
+            wanted = "a number" if is_fraction else "an integer"
+            raise InputError(f"{name}={shown(value)}: it must be {wanted}")
+        result[name] = number = float(value) if is_fraction else int(value)
+        allowed = range_of("mtfrun", name)
+        if allowed is not None and number not in allowed:
+            raise InputError(f"{name}={shown(value)}: it must be {allowed}")
+        if not math.isfinite(number):
+            raise InputError(f"{name}={shown(value)}: it must be finite")
+    return result
+
+
+def path_of(path: object, name: str) -> str:
+    """Returns a path as a text."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise InputError(f"{name}={shown(path)}: it must be a path, such as '/tmp/run'")
+    return text
+
+
+def paths_of(paths: object, name: str) -> list[str]:
+    """Returns one path, or several, as texts."""
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    return [path_of(path, name) for path in list_of(paths, name, "'runs/quickstart.gin'")]
+
+
+def names_of(values: object, name: str, example: str) -> list[str]:
+    """Returns the texts of an argument that is a list of them."""
+    for value in (values := list_of(values, name, repr(example))):
+        if not isinstance(value, str):
+            raise InputError(f"{name} are texts: [{example!r}], not {shown(value)}")
+    return values
+
+
+def check_optional_text(value: object, name: str, example: str) -> None:
+    """Raises InputError unless an argument is a text or None."""
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name}={shown(value)}: it must be a text such as {example!r}, or None")
+
+
+def check_switches(**switches: object) -> None:
+    """Raises InputError unless all arguments are True or False."""
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={shown(value)}: it must be True or False")
+
+
+def check_checkpoint(checkpoint: object) -> None:
+    """Raises InputError unless an argument names a checkpoint."""
+    is_step = isinstance(checkpoint, numbers.Integral) and not isinstance(checkpoint, bool)
+    is_name = isinstance(checkpoint, str) and (
+        checkpoint in ("latest", "best") or checkpoint.isdecimal()
+    )
+    if not (checkpoint is None or is_name or (is_step and checkpoint >= 0)):
+        raise InputError(
+            f"checkpoint={shown(checkpoint)}: it must be a step, 'latest', 'best' or None"
+        )
+
+
+def shown(value: object) -> str:
+    """Returns a value for an error, in one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"
+
+
+def _as_bytes(text: object, name: str) -> bytes:
+    if not isinstance(text, str | bytes):
+        raise InputError(f"{name} is a text or bytes, not {shown(text)}")
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
