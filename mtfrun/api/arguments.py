@@ -55,7 +55,7 @@ def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
     return result
 
 
-def numbers_of(settings: Mapping[str, object]) -> dict[str, int | float]:
+def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
     """Returns the settings that are not None.
 
     Raises:
@@ -67,7 +67,7 @@ def numbers_of(settings: Mapping[str, object]) -> dict[str, int | float]:
             continue
         is_fraction = name in _FRACTIONS
         kind = numbers.Real if is_fraction else numbers.Integral
-        if isinstance(value, bool) or not isinstance(value, kind):
+        if not _is_number(value, kind):
             wanted = "a number" if is_fraction else "an integer"
             raise InputError(f"{name}={shown(value)}: it must be {wanted}")
         result[name] = number = float(value) if is_fraction else int(value)
@@ -115,13 +115,13 @@ def check_switches(**switches: object) -> None:
             raise InputError(f"{name}={shown(value)}: it must be True or False")
 
 
-def check_checkpoint(checkpoint: object) -> None:
+def check_checkpoint(checkpoint: Any) -> None:
     """Raises InputError unless an argument names a checkpoint."""
-    is_step = isinstance(checkpoint, numbers.Integral) and not isinstance(checkpoint, bool)
+    is_step = _is_number(checkpoint, numbers.Integral) and checkpoint >= 0
     is_name = isinstance(checkpoint, str) and (
         checkpoint in ("latest", "best") or checkpoint.isdecimal()
     )
-    if not (checkpoint is None or is_name or (is_step and checkpoint >= 0)):
+    if not (checkpoint is None or is_name or is_step):
         raise InputError(
             f"checkpoint={shown(checkpoint)}: it must be a step, 'latest', 'best' or None"
         )
@@ -131,6 +131,10 @@ def shown(value: object) -> str:
     """Returns a value for an error, in one short line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _as_bytes(text: object, name: str) -> bytes:

@@ -275,7 +275,10 @@ def test_inputs_that_cannot_be_used_are_one_line(language_model: Run) -> None:
         (lambda: language_model.evaluate(["train"]), "split"),  # type: ignore[arg-type]
         (lambda: language_model.logits([[1]]), "features are a dictionary"),  # type: ignore[arg-type]
         (lambda: language_model.logits({"targets": [[-1, 5]]}), "integers from 0.*: .*-1 to 5"),
-        (lambda: language_model.logits({"targets": [[None]]}), "values that are not numbers"),
+        (
+            lambda: language_model.logits({"targets": np.array([[None]])}),
+            "values that are not numbers",
+        ),
         (lambda: language_model.logits({"targets": [[384]]}), "below 384: .*384 to 384"),
         (lambda: language_model.logits({"targets": [[0.5]]}), "must be ids"),
         (lambda: language_model.logits({"targets": np.zeros([0, 4], int)}), r"sizes \[0, 4\]"),
