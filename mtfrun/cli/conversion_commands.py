@@ -17,6 +17,7 @@ from mtfrun.cli.origin_of_run import origin_of_run
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
+from mtfrun.configuration.one_line import escaped
 from mtfrun.conversion import (
     check_new,
     export_safetensors,
@@ -41,8 +42,8 @@ def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
     run = write_run(imported, flags.model_dir, _variables_of)
     for note in imported.notes:
-        print(f"mtfrun: note: {note}", file=sys.stderr)
-    print(f"{run.path}: step {imported.step}, imported from {source}")
+        print(f"mtfrun: note: {escaped(note)}", file=sys.stderr)
+    print(escaped(f"{run.path}: step {imported.step}, imported from {source}"))
     return 0
 
 
@@ -55,7 +56,7 @@ def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     run.require()
     with replaced_directory(target) as directory:
         _EXPORTS[flags.format](flags, run, directory)
-    print(f"{target}: {flags.format}")
+    print(escaped(f"{target}: {flags.format}"))
     return 0
 
 

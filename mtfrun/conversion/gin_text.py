@@ -6,6 +6,8 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
+from mtfrun.configuration.one_line import escaped
+
 _LINE = 100
 
 # Where configurations find what they name; all other modules are in mtfrun itself.
@@ -36,6 +38,9 @@ class _Statement:
     value: object
     comment: str = ""
 
+    def __post_init__(self) -> None:
+        self.comment = escaped(self.comment)
+
     def lines(self, indent: str) -> list[str]:
         """Returns the lines of the statement."""
         text = f"{indent}{self.name} = {gin_value(self.value)}"
@@ -61,7 +66,8 @@ class GinFile:
         file.bind("decoder/transformer.Stack", {"layers": [Reference("@transformer.FeedForward")]})
         text = file.text()
 
-    The imports are those of the modules that the statements name.
+    The imports are those of the modules that the statements name. A comment may hold any text, such
+    as the name of a directory: a line break in it is escaped, and begins no statement.
 
     Attributes:
       header: lines of the comment at the top, without "#".
@@ -104,7 +110,7 @@ class GinFile:
 
     def text(self) -> str:
         """Returns the text of the file."""
-        parts = [[f"# {line}".rstrip() for line in self.header]]
+        parts = [[f"# {escaped(line)}".rstrip() for line in self.header]]
         parts.append([f'include "{name}"' for name in self._includes])
         macros: list[str] = []
         for statement in self._macros:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from mtfrun.configuration.statements import Statements
 from mtfrun.conversion import GinFile, Reference
+from mtfrun.conversion.mesh_tensorflow.old_gin import read_gin_file
 
 
 def test_a_file_has_its_parts_in_the_order_of_the_files_that_are_shipped() -> None:
@@ -35,6 +38,24 @@ def test_long_lists_have_a_line_for_each_item() -> None:
     lines = file.text().splitlines()
     assert lines[lines.index("    layers = [") + 1] == "        @transformer.SelfAttention,"
     assert max(map(len, lines)) <= 100
+
+
+BREAKS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\udcff\n"]
+
+
+@pytest.mark.parametrize("line_break", BREAKS)
+def test_a_line_break_in_a_comment_begins_no_statement(
+    line_break: str, tmp_path: pathlib.Path
+) -> None:
+    text = f"a{line_break}EVIL = 1"
+    file = GinFile([text])
+    file.macro("A", text, text)
+    file.macro("B", [text] * 20, text)
+    file.bind("transformer.Stack", {"layers": text, "name": {text: text}}, comment=text)
+    path = tmp_path / "comments.gin"
+    path.write_text(file.text())
+    statements = [s.name for s in read_gin_file(path)]
+    assert statements == ["A", "B", "transformer.Stack.layers", "transformer.Stack.name"]
 
 
 def test_gin_reads_the_values_that_were_written(tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -83,8 +84,8 @@ def _config(
         [
             f"{family.title(settings)}, imported from {folder.path}.",
             "",
-            f"Train on:  mtfrun train --gin_file={directory / 'config.gin'} --gin_file=... \\",
-            "               --model_dir=...",
+            f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
+            "               --gin_file=... --model_dir=...",
         ]
     )
     file.include("defaults.gin")

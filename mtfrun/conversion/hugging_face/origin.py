@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mtfrun.configuration.one_line import escaped
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.folder import (
     CONFIG,
@@ -109,7 +110,7 @@ def origin_of(
             **{name: folder.bytes_of(name) for name in _FILES if folder.has(name)},
         },
         {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)},
-        path=str(folder.path),
+        path=escaped(str(folder.path)),
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from mtfrun.configuration.one_line import escaped
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.importer import Imported
@@ -62,7 +64,7 @@ class MeshTensorFlowImporter:
             step=0 if checkpoint is None else checkpoint.step,
             record={
                 "format": "mesh_tensorflow",
-                "from": str(path),
+                "from": escaped(str(path)),
                 "bindings": _lists(account),
             },
             notes=_notes(account),
@@ -119,8 +121,8 @@ def _header(
         lines += [*textwrap.wrap(text, _COMMENT_WIDTH), ""]
     return [
         *lines,
-        f"Train on:  mtfrun train --gin_file={directory / 'config.gin'} --gin_file=... \\",
-        "               --model_dir=...",
+        f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
+        "               --gin_file=... --model_dir=...",
     ]
 
 

@@ -257,3 +257,21 @@ def test_a_name_twice_is_found_in_linear_time() -> None:
     names = ",".join(f'"a{number}": 1' for number in [*range(200_000), 199_999])
     with cpu_limit(CPU_SECS), pytest.raises(JsonError, match="'a199999' twice"):
         parse_json(b"{%s}" % names.encode())
+
+
+NAMES = ["a\nTRAIN_STEPS = 5", "a\rTRAIN_STEPS = 5\n#", "b\udcff", "x; touch pwned #", "'\"\\"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_folder_adds_no_statement(name: str, tmp_path: pathlib.Path) -> None:
+    names = []
+    for folder, run in (("plain", "run"), (name, name.rstrip("\\\udcff") + " run")):
+        shutil.copytree(ORACLE / "resnet_basic", tmp_path / folder)
+        flags = [f"--from={tmp_path / folder}", f"--model_dir={tmp_path / run}"]
+        process = mtfrun_here("import", *flags)
+        assert process.returncode == 0, process.stderr.decode()
+        lines = (tmp_path / run / "config.gin").read_text().splitlines()
+        names.append([line.split(" = ")[0] for line in lines if not line.startswith("#")])
+    assert names[0] == names[1]
+    flags = ["--format=huggingface", f"--to={tmp_path / 'target'}"]
+    assert mtfrun_here("export", f"--model_dir={tmp_path / run}", *flags).returncode == 0
