@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from mtfrun import __version__, processes, progress
+from mtfrun.cli.early_check import configuration_error
 from mtfrun.cli.errors import is_input_error
 from mtfrun.cli.flags import COMMANDS, parse_flags
 from mtfrun.cli.flags.command import Command
@@ -99,13 +100,18 @@ def _parsed(arguments: list[str]) -> int:
     command = ["mtfrun", *arguments]
     called = COMMANDS[flags.command]
     if not called.imports_tensorflow:
+        if flags.launched is not None and (error := configuration_error(flags.launched)):
+            raise error
         return called.load()(flags, command)
-    command = end_with_launcher() or command
+    launcher = end_with_launcher()
+    error = configuration_error(flags) if launcher is None else None
     with contextlib.ExitStack() as stack:
         stack.enter_context(joined(flags))
+        if error is not None:
+            raise error  # when there are other processes, which it ends
         if flags.command == "plan" or (flags.command == "train" and flags.dry_run):
             flags.program_dump = stack.enter_context(program_dump())
-        return _run(called, flags, command)
+        return _run(called, flags, launcher or command)
 
 
 def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:

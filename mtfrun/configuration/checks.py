@@ -7,33 +7,21 @@ from the references, starting at the classes that the program calls.
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import difflib
-import importlib
 import re
-import types
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
 from mtfrun.configuration.config_error import ConfigError
-from mtfrun.configuration.errors import exported_names
 from mtfrun.configuration.files import example_flag, shipped_files_with
-from mtfrun.configuration.foreign import PUBLISHING
-from mtfrun.configuration.ranges import range_of
-from mtfrun.configuration.spelling import gin_spelling
 from mtfrun.configuration.statements import MACRO, Binding, Reference, Statements
+from mtfrun.configuration.value_types import check_value
 from mtfrun.errors import did_you_mean
 
 # The object of a binding: a scope and a class or function.
 _Target = tuple[str, Any]
 # A call: the scopes in which it happens, and the class or function.
 _Call = tuple[tuple[str, ...], Any]
-
-_LISTS = (Sequence, Mapping, list, tuple, dict)
-_PLAIN = (int, float, bool, str, type(None))
 
 # The largest depth of calls whose results are arguments of other calls: gin computes them
 # recursively. Models need about ten.
@@ -58,9 +46,10 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
         value of a wrong type.
     """
     last = {(_target(binding), binding.parameter): binding for binding in bindings}
+    macros = {binding.scope: binding for binding in last.values() if binding.selector == MACRO}
     _check_macros_exist(bindings, last.values())
     _check_cycles(last.values(), calls_of(last.values(), roots))
-    _check_sizes(last.values())
+    _check_sizes(last.values(), macros)
     used = _reachable(last.values(), roots)
     # A user who replaces the optimizer need not unbind the parameters of the one in defaults.gin: a
     # binding in a file may also be used by a reference that a later binding has replaced.
@@ -74,8 +63,26 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
                 f"{example_flag(binding.name)}"
             )
         if target in used and target[1] != MACRO:
-            _check_value(binding, target[1], last)
+            check_value(binding, target[1], macros)
     return used
+
+
+def check_macros(bindings: Sequence[Binding]) -> None:
+    """Raises ConfigError for macros without a value, and for those of flags that nothing uses.
+
+    Nothing is imported that the configuration names.
+    """
+    last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
+    _check_macros_exist(bindings, last.values())
+    used = {
+        reference.scopes[-1]
+        for binding in bindings
+        for reference in binding.references()
+        if reference.selector == MACRO
+    }
+    for binding in bindings:
+        if binding.from_flag and binding.selector == MACRO and binding.scope not in used:
+            raise ConfigError(_unused_macro(binding, used))
 
 
 def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
@@ -211,12 +218,11 @@ def _check_cycles(bindings: Iterable[Binding], calls: Iterable[_Call]) -> None:
                 path[inner] = needed(inner)
 
 
-def _check_sizes(bindings: Iterable[Binding]) -> None:
+def _check_sizes(bindings: Iterable[Binding], macros: Mapping[str, Binding]) -> None:
     """Raises ConfigError if a value is too large once its macros have their values.
 
     n macros that are lists of the next one twice are a value of 2^n parts. There are no cycles.
     """
-    macros = {binding.scope: binding for binding in bindings if binding.selector == MACRO}
     sizes: dict[str, int] = {}
 
     def size_of(binding: Binding) -> int:
@@ -247,9 +253,7 @@ def _cycle_text(cycle: Sequence[_Call]) -> str:
 
 def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
     if target[1] == MACRO:
-        names = [scope for scope, function in used if function == MACRO]
-        hint = did_you_mean(binding.scope, names)
-        return f"{binding.place}: macro {binding.scope} has no effect: nothing uses it{hint}"
+        return _unused_macro(binding, [scope for scope, function in used if function == MACRO])
     derived = [
         function.__name__
         for _, function in used
@@ -264,105 +268,6 @@ def _unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
     return f"{binding.place}: {binding.name} has no effect: {remedy}"
 
 
-def _check_value(
-    binding: Binding, function: Any, last: Mapping[tuple[_Target, str], Binding]
-) -> None:
-    """Raises ConfigError if a literal does not fit a parameter: its plain type, or its range."""
-    value, place = _resolved(binding.value, binding.place, last)
-    if isinstance(value, Reference):
-        return
-    name = f"{binding.selector}.{binding.parameter}"
-    options = _options(function, binding.parameter)
-    if isinstance(value, str | int | float) and options and not any(map(_may_be_plain, options)):
-        is_list = {typing.get_origin(o) for o in options if o is not type(None)} <= {*_LISTS}
-        form = f"a list: [{value!r}]" if is_list else f"a reference{_as_reference(value)}"
-        raise ConfigError(f"{place}: {name} is {value!r}: it must be {form}")
-    allowed = options if all(option in _PLAIN for option in options) else ()
-    accepts_int = float in allowed and type(value) is int
-    if allowed and type(value) not in allowed and not accepts_int:
-        names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
-        raise ConfigError(
-            f"{place}: {name} is {value!r}: it must be {names}{_as_type(value, allowed)}"
-        )
-    numbers = range_of(function.__module__, binding.parameter)
-    if numbers is None:
-        return
-    for number, number_place in _numbers(value, place, last):
-        if number not in numbers:
-            part = repr(value) if number is value else f"{binding.value_text}, with {number!r}"
-            raise ConfigError(f"{number_place}: {name} is {part}: it must be {numbers}")
-
-
-def _resolved(
-    value: Any, place: str, last: Mapping[tuple[_Target, str], Binding]
-) -> tuple[Any, str]:
-    """Returns the value of a macro and what has set it, other values as they are."""
-    while isinstance(value, Reference) and value.selector == MACRO:
-        macro = last.get(((value.scopes[-1], MACRO), "value"))
-        if macro is None:
-            break
-        value, place = macro.value, macro.place
-    return value, place
-
-
-def _numbers(
-    value: Any, place: str, last: Mapping[tuple[_Target, str], Binding]
-) -> Iterator[tuple[float, str]]:
-    """Yields the number that a value is, or those in a list or dictionary, and their places."""
-    value, place = _resolved(value, place, last)
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _numbers(item, place, last)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield value, place
-
-
-def _as_type(value: Any, allowed: Sequence[type]) -> str:
-    """Returns how a value of a wrong type is written, where it seems clear what is meant."""
-    if isinstance(value, float) and int in allowed and value.is_integer():
-        return f"; write {int(value)}"
-    if value in (0, 1) and bool in allowed:
-        return f"; write {bool(value)}"
-    if isinstance(value, str):
-        text = gin_spelling(value)
-        with contextlib.suppress(ValueError, SyntaxError):
-            literal = ast.literal_eval(text or value)
-            if type(literal) in allowed:
-                return f"; write {literal!r}, without quotes"
-    return ""
-
-
-def _may_be_plain(option: Any) -> bool:
-    """Returns whether a text or a number may have a type: None, lists and functions do not."""
-    if option is type(None) or typing.get_origin(option) in (Callable, *_LISTS):
-        return False
-    return not (isinstance(option, type) and option.__module__.partition(".")[0] == "mtfrun")
-
-
-def _as_reference(value: Any) -> str:
-    """Returns how references are written, with the name of mtfrun that is nearest to a text."""
-    names = {}
-    for path in PUBLISHING:
-        module = importlib.import_module(path)
-        for name in exported_names(module):
-            called = "()" * isinstance(getattr(module, name), type)
-            names[name.lower()] = f"@{path.rpartition('.')[2]}.{name}{called}"
-    near = difflib.get_close_matches(str(value).lower(), names, n=1)
-    return f", such as {names[near[0]]}" if near else ": @module.Class() or @module.function"
-
-
-def _options(function: Any, parameter: str) -> tuple[Any, ...]:
-    """Returns the types of the annotation of a parameter; none if it cannot be read."""
-    target = function
-    if isinstance(function, type):
-        target = target.__init__
-    try:
-        annotation = typing.get_type_hints(target).get(parameter)
-    except (NameError, TypeError):
-        return ()  # names that exist for type checkers only
-    is_union = (
-        isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
-    )
-    return typing.get_args(annotation) if is_union else (annotation,)
+def _unused_macro(binding: Binding, used: Iterable[str]) -> str:
+    hint = did_you_mean(binding.scope, used)
+    return f"{binding.place}: macro {binding.scope} has no effect: nothing uses it{hint}"

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import gin
-from mtfrun.configuration.checks import check_bindings, target_of
+from mtfrun.configuration.checks import check_bindings, check_macros, target_of
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import explain, explain_call, explain_missing, public_names
-from mtfrun.configuration.foreign import check_foreign, with_record
+from mtfrun.configuration.foreign import PUBLISHING, check_foreign, with_record
 from mtfrun.configuration.kept_functions import with_kept_functions
+from mtfrun.configuration.spelling import better_binding
 from mtfrun.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
 from mtfrun.errors import InputError
 
@@ -90,11 +91,7 @@ def parse(
       ConfigError: one line, with the place and the nearest valid name.
     """
     gin.clear_config()
-    statements = Statements()
-    for name in files:
-        statements.add_file(name, search_paths)
-    for flag, text in flags:
-        statements.add_flag(flag, text)
+    statements, flags, misspelt = _read(files, flags, search_paths)
     if allowed_imports is None or allowed_imports or modules:
         _import_from_the_working_directory()
     if allowed_imports is not None:
@@ -111,18 +108,38 @@ def parse(
         with _explained(statements.imports, f"--module_import={module}"):
             importlib.import_module(module)
         statements.imports.setdefault(module, module)
-    names = public_names(statements.imports)
+    # Flags may name what no file imports.
+    imports = {path.rpartition(".")[2]: path for path in PUBLISHING} | statements.imports
+    names = public_names(imports) | public_names(statements.imports)
     for flag, text in flags:
         _register_named(statements, flag, names)
-        with _explained(statements.imports, flag):
+        with _explained(imports, flag):
             gin.parse_config(text)
     used = check_bindings(statements.bindings, [gin.get_configurable(root) for root in roots])
+    if misspelt is not None:
+        raise misspelt
     with _explained(statements.imports):
         gin.finalize()
     _remove_unused(used)
     for arguments in _Bindings.by_target.values():
         arguments.update({name: with_kept_functions(value) for name, value in arguments.items()})
     return statements.bindings
+
+
+def check_statements(
+    files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
+) -> Collection[str]:
+    """Returns the names of the modules that files import, without importing them.
+
+    Args:
+      files, flags, search_paths: see `parse`.
+
+    Raises:
+      ConfigError: what can be said without them: of syntax, files and macros.
+    """
+    statements, _, _ = _read(files, flags, search_paths)
+    check_macros(statements.bindings)
+    return statements.imports.values()
 
 
 def configured(cls: Callable[..., T], *args: Any) -> T:
@@ -253,6 +270,32 @@ def _without_macros(value: Any, macros: Mapping[str, Any]) -> Any:
 def as_markdown(text: str) -> str:
     """Returns a configuration as a Markdown code block."""
     return "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def _read(
+    files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
+) -> tuple[Statements, list[tuple[str, str]], ConfigError | None]:
+    """Returns statements, flags, and the error of a flag that is not written as gin's values are.
+
+    That flag then has the value that seems to be meant. If it fits, the error, which advises to
+    write it so, is to be raised; else that of the value.
+    """
+    statements = Statements()
+    for name in files:
+        statements.add_file(name, search_paths)
+    read: list[tuple[str, str]] = []
+    misspelt: ConfigError | None = None
+    for flag, text in flags:
+        try:
+            statements.add_flag(flag, text)
+        except ConfigError as error:
+            better = better_binding(text)
+            if better is None:
+                raise
+            statements.add_flag(flag, better)
+            text, misspelt = better, misspelt or error
+        read.append((flag, text))
+    return statements, read, misspelt
 
 
 def _import_from_the_working_directory() -> None:

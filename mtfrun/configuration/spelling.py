@@ -85,6 +85,18 @@ def better_flag(flag: str) -> str | None:
     return prefix + _in_shell(f"{name}{equals}{value}")
 
 
+def better_binding(text: str) -> str | None:
+    r"""Returns a binding that gin cannot read as it seems to be meant, None if it is unclear.
+
+    Examples:
+      >>> better_binding("EVAL_SPLIT = test"), better_binding("D_MODEL = [64")
+      ("EVAL_SPLIT = 'test'", None)
+    """
+    name, _, value = text.partition("=")
+    better = gin_spelling(value)
+    return None if better in (None, value.strip()) else f"{name.strip()} = {better}"
+
+
 def _in_shell(text: str) -> str:
     """Returns a text in quotes, where a shell needs them."""
     if _SAFE_IN_A_SHELL.fullmatch(text):

@@ -33,9 +33,11 @@ class Data(abc.ABC):
       remedy: what to configure instead for a model that reads other features, for messages; may be
         empty.
       has_rows_of_pairs: whether every row holds pairs of texts, each "inputs end targets end".
+      has_text: whether a split is running text, which `TextData.text` returns.
     """
 
     remedy: ClassVar[str] = ""
+    has_text: ClassVar[bool] = False
     has_rows_of_pairs: ClassVar[bool] = False
 
     @property
@@ -173,11 +175,9 @@ class TextData(Data):
     By default prompts are continued, and the input of a scored pair precedes its target in one row.
 
     Attributes:
-      has_text: whether a split is running text, which `text` returns.
       has_pairs: whether a split is pairs of texts, which `pairs` returns.
     """
 
-    has_text: ClassVar[bool] = False
     has_pairs: ClassVar[bool] = False
 
     @property

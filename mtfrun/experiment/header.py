@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mtfrun import mtf
 from mtfrun.configuration.one_line import escaped
-from mtfrun.data import Data, TextData
+from mtfrun.data import Data
 from mtfrun.mtf.devices import describe_hardware
 from mtfrun.rundir import RunDirectory
 
@@ -71,7 +71,7 @@ def _data(data: Data) -> str:
     counts: dict[str, int] = {}
     for cached in caches:
         counts |= {name: counts.get(name, 0) + number for name, number in cached.counts.items()}
-    if isinstance(data, TextData) and data.has_text:
+    if data.has_text:
         counts = {"documents": counts.pop("examples"), **counts}
     sizes = [
         f"{number:,} {name.removesuffix('s') if number == 1 else name}"

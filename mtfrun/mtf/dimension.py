@@ -24,7 +24,7 @@ class Dimension(NamedTuple):
     size: int
 
 
-DimensionLike: TypeAlias = "Dimension | tuple[str, int] | str"
+DimensionLike: TypeAlias = Dimension | tuple[str, int] | str
 
 # Positions along a dimension are 32-bit integers.
 MAX_SIZE = 2**31 - 1

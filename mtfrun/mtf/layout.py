@@ -60,7 +60,7 @@ class LayoutRules(Mapping[str, str]):
         return ";".join(f"{dimension}:{axis}" for dimension, axis in self._rules.items())
 
 
-LayoutLike: TypeAlias = "LayoutRules | Iterable[tuple[str, str]] | str"
+LayoutLike: TypeAlias = LayoutRules | Iterable[tuple[str, str]] | str
 
 
 def convert_to_layout_rules(x: LayoutLike) -> LayoutRules:

@@ -149,7 +149,7 @@ class Shape:
         return f"Shape({self.to_string})"
 
 
-ShapeLike: TypeAlias = "Shape | Sequence[DimensionLike] | Dimension | str"
+ShapeLike: TypeAlias = Shape | Sequence[DimensionLike] | Dimension | str
 
 
 def convert_to_shape(x: ShapeLike) -> Shape:

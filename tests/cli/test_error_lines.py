@@ -76,7 +76,8 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.D_MODEL='wide'",
-            "--gin.D_MODEL='wide': transformer.TokenEmbedding.d_model is 'wide': it must be int",
+            "--gin.D_MODEL='wide': transformer.TokenEmbedding.d_model is 'wide': it must be int; "
+            "write a number",
         ),
         (
             "--gin.D_KV=-1",
@@ -84,7 +85,8 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.LAYOUT=None",
-            "None is not a layout: write 'dimension:axis;dimension:axis' or \"\"",
+            "--gin.LAYOUT=None: mtf.Mesh.layout is None: it must be a list of a list of str or "
+            "str or a reference",
         ),
         (
             "--gin.MESH_SHAPE=data:2,model:1",
@@ -219,7 +221,7 @@ def test_one_number_instead_of_a_list_of_stages_is_one_line(
     files = ["defaults.gin", "models/resnet20.gin", "data/digits.gin"]
     flags = ["train", "--dry_run", *(f"--gin_file={file}" for file in files)]
     assert _refused(capsys, [*flags, "--gin.STAGE_SIZES=3"]) == (
-        "--gin.STAGE_SIZES=3: resnet.Backbone.stage_sizes is 3: it must be a list: [3]"
+        "--gin.STAGE_SIZES=3: resnet.Backbone.stage_sizes is 3: it must be a list of int: [3]"
     )
 
 

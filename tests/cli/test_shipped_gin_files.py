@@ -26,7 +26,6 @@ BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
 PAIRS_BASE = ["defaults.gin", "models/t5.1.1.tiny.gin", "data/number_words.gin"]
 ROWS_OF_PAIRS_BASE = [
     "defaults.gin",
-    "models/lm_tiny.gin",
     "models/prefix_lm.gin",
     "data/number_words.gin",
     "data/delimited_pairs.gin",
@@ -37,7 +36,7 @@ FILES_OF_OBJECTIVES = {
         for name in ("span_corruption", "prefix_lm_objective", "ul2")
     },
     "data/delimited_denoising.gin": [
-        *("defaults.gin", "models/lm_tiny.gin", "models/prefix_lm.gin", "data/python_docs.gin"),
+        *("defaults.gin", "models/prefix_lm.gin", "data/python_docs.gin"),
         "data/prefix_lm_objective.gin",
     ],
     "data/masked_lm.gin": ["runs/masked_lm.gin"],
@@ -173,7 +172,7 @@ def _files_with(name: str) -> list[str]:
         return [name]
     if name in FILES_OF_OBJECTIVES:
         return [*FILES_OF_OBJECTIVES[name], name]
-    if name in ROWS_OF_PAIRS_BASE[2:3] + ROWS_OF_PAIRS_BASE[4:]:
+    if name in ("models/prefix_lm.gin", "data/delimited_pairs.gin"):
         return ROWS_OF_PAIRS_BASE
     if name == "data/task_feature_lengths.gin":
         return [*PAIRS_BASE, name]
@@ -222,9 +221,11 @@ def test_a_shipped_file_with_subwords_builds_tiny(name: str, tmp_path: pathlib.P
     assert vocab.size == -(-(SIZE + extra_ids) // 128) * 128 and d_model.size == 16
 
 
-def test_a_prefix_language_model_is_any_decoder_only_model() -> None:
-    files = ["models/moe_1d_tiny.gin" if "lm_tiny" in name else name for name in ROWS_OF_PAIRS_BASE]
-    training = _build(files, [*TINY, "--gin.SEQUENCE_LENGTH=80", "--gin.GROUP_SIZE=80"])
+def test_any_decoder_only_model_becomes_a_prefix_language_model() -> None:
+    files = [name.replace("prefix_lm", "moe_1d_tiny") for name in ROWS_OF_PAIRS_BASE]
+    prefix = ["--gin.DecoderOnly.prefix=True", "--gin.DecoderOnly.loss_on_targets_only=True"]
+    sizes = [*TINY, "--gin.SEQUENCE_LENGTH=80", "--gin.GROUP_SIZE=80"]
+    training = _build(files, [*sizes, *prefix])
     assert training.experiment.model.reads_pairs
     assert any("moe_1d" in path for path in training.state.named_variables())
 

@@ -18,7 +18,7 @@ from mtfrun.experiment import header
 
 def _data(**attributes: Any) -> Any:
     nothing: dict[str, Any] = {"vocabularies": {}, "class_names": {}, "cached_tasks": []}
-    return types.SimpleNamespace(**{**nothing, **attributes})
+    return types.SimpleNamespace(**{"has_text": False, **nothing, **attributes})
 
 
 def _of_tasks(number: int, files: Sequence[str], examples: int) -> Any:

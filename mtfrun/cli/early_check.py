@@ -1,0 +1,165 @@
+"""The check of a configuration before TensorFlow is imported, which takes seconds.
+
+A child process imports mtfrun with stand-ins in the place of TensorFlow and other large libraries:
+that is enough to parse a configuration and to compare its values with the types of parameters.
+"""
+
+from __future__ import annotations
+
+import abc
+import argparse
+import dataclasses
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mtfrun.configuration.files import SHIPPED, find_gin_file
+from mtfrun.errors import InputError
+
+# Libraries that modules of mtfrun import and that parsing does not need.
+_STAND_INS = frozenset(
+    {
+        *("PIL", "google", "grain", "matplotlib", "sacrebleu", "safetensors", "sentencepiece"),
+        *("tensorboard", "tensorflow", "tensorflow_datasets"),
+    }
+)
+
+
+# The commands that parse the files and bindings of their flags; without files, those of a run.
+_OF_FILES = frozenset({"train", "plan", "verify", "vocab train"})
+_OF_RUNS = frozenset(
+    {"eval", "decode", "score", "export", "config show", "data cache", "data show", "data stats"}
+)
+_OF_WORDS = "config diff"
+
+
+def configuration_error(flags: argparse.Namespace) -> InputError | None:
+    """Returns the error of the configuration of a command's flags, or of the run that has it.
+
+    None where there is none, where only the command itself can tell, and after TensorFlow was
+    imported.
+    """
+    may_appear = getattr(flags, "continuous", False)
+    if may_appear or "tensorflow" in sys.modules:
+        return None
+    directory = None
+    files = [flags.gin_file] if flags.gin_file else []
+    if flags.command == _OF_WORDS:
+        words = [word for word in flags.words if find_gin_file(word, flags.gin_search_paths)]
+        files = [[*flags.gin_file, word] for word in words]
+    elif flags.command in _OF_RUNS and not files:
+        directory = flags.model_dir
+    elif flags.command not in _OF_FILES | _OF_RUNS:
+        return None
+    message = _in_a_child(lambda: _message(flags, files, directory))
+    return InputError(message) if message else None
+
+
+def _message(
+    flags: argparse.Namespace, alternatives: Sequence[Sequence[str]], directory: str | None
+) -> str:
+    """Returns the message of a configuration's error, "" without one.
+
+    Args:
+      flags: the flags.
+      alternatives: the names of the gin files of each configuration.
+      directory: of the run whose configuration is used.
+    """
+    from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
+
+    sys.meta_path.insert(0, _StandIns())
+    run_config = None
+    try:
+        if directory is not None:
+            from mtfrun.rundir import RunDirectory  # noqa: PLC0415 - imports TensorFlow
+
+            run = RunDirectory(directory)
+            run.require()
+            run.read_config()
+            run_config = run.config_path
+            alternatives = [[run_config]] if flags.bindings else []
+        for files in alternatives:
+            modules = config.check_statements(files, flags.bindings, flags.gin_search_paths)
+            if not flags.bindings and all((SHIPPED / name).is_file() for name in files):
+                continue  # their types are right
+            # Others may do anything when they are imported: they are not imported twice.
+            if {name.partition(".")[0] for name in [*modules, *flags.module_import]} <= {"mtfrun"}:
+                from mtfrun.cli.gin_settings import settings_of  # noqa: PLC0415 - as above
+
+                dataclasses.replace(settings_of(flags), files=files).parse(run_config)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _in_a_child(function: Callable[[], str]) -> str:
+    """Returns what a function returns in a child of this process; "" if it raises anything."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(function().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        message = pipe.read().decode()
+    os.waitpid(child, 0)
+    return message
+
+
+class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a module without content for every module of `_STAND_INS`."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Returns the module's specification."""
+        if name.partition(".")[0] not in _STAND_INS:
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        """Returns the module, whose attributes are classes."""
+        return _Module(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Does nothing."""
+
+
+class _Module(types.ModuleType):
+    def __getattr__(self, name: str) -> type:
+        value = _stand_in(name)
+        setattr(self, name, value)
+        return value
+
+
+class _Meta(abc.ABCMeta):
+    def __getattr__(cls, name: str) -> type:
+        return _stand_in(name)
+
+
+def _stand_in(name: str) -> type:
+    """Returns a class that can be called, derived from and used as a decorator, as `tf` is."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Meta(name, (_StandIn,), {"__module__": "tensorflow"})
+
+
+class _StandIn:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if args else self
+
+    def __getattr__(self, name: str) -> type:
+        return _stand_in(name)

@@ -1,0 +1,214 @@
+"""Whether the values that a configuration gives to parameters fit their types and ranges."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import importlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.errors import exported_names
+from mtfrun.configuration.foreign import PUBLISHING
+from mtfrun.configuration.ranges import range_of
+from mtfrun.configuration.spelling import gin_spelling
+from mtfrun.configuration.statements import MACRO, Binding, Reference
+
+_PLAIN = (int, float, bool, str, type(None))
+_LISTS = (list, tuple, Sequence, Collection, Iterable)
+_MAPPINGS = (dict, Mapping)
+
+
+class _Part(NamedTuple):
+    """A value, or a value within one.
+
+    Attributes:
+      value: the value, of a macro that which it has.
+      place: what has set it.
+    """
+
+    value: Any
+    place: str
+
+
+def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) -> None:
+    """Raises ConfigError if a value does not fit the type or the range of a parameter.
+
+    What a reference will be is not known.
+
+    Args:
+      binding: gives a parameter its value.
+      function: the class or function that has the parameter.
+      macros: the bindings of macros by their names.
+    """
+    whole = _resolved(_Part(binding.value, binding.place), macros)
+    annotation = _annotation(function, binding.parameter)
+    wrong, remedy = _misfit(whole, annotation, macros), _type_text(annotation)
+    if wrong is whole:
+        remedy += _hint(wrong.value, annotation)
+    numbers = range_of(function.__module__, binding.parameter)
+    if wrong is None and numbers is not None:
+        wrong, remedy = _outside(whole, numbers, macros), str(numbers)
+    if wrong is not None:
+        text = repr(whole.value)
+        if wrong is not whole:
+            text = f"{binding.value_text}, with {wrong.value!r}"
+        name = f"{binding.selector}.{binding.parameter}"
+        raise ConfigError(f"{wrong.place}: {name} is {text}: it must be {remedy}")
+
+
+def _resolved(part: _Part, macros: Mapping[str, Binding]) -> _Part:
+    """Returns the value of a macro and what has set it, other values as they are."""
+    while isinstance(part.value, Reference) and part.value.selector == MACRO:
+        macro = macros.get(part.value.scopes[-1])
+        if macro is None:
+            break
+        part = _Part(macro.value, macro.place)
+    return part
+
+
+def _annotation(function: Any, parameter: str) -> Any:
+    """Returns the type of a parameter; Any if it cannot be read."""
+    owners = [function.__init__, *function.__mro__] if isinstance(function, type) else [function]
+    for owner in owners:
+        annotations = getattr(owner, "__annotations__", {})
+        # The fields of a dataclass are annotated in the modules of its bases.
+        if parameter in annotations and not _is_generated(owner):
+            names = vars(sys.modules[owner.__module__])
+            one = types.SimpleNamespace(__annotations__={parameter: annotations[parameter]})
+            with contextlib.suppress(NameError, TypeError):  # names for type checkers only
+                return typing.get_type_hints(one, names)[parameter]
+    return Any
+
+
+def _is_generated(function: Any) -> bool:
+    """Returns whether a function is the constructor of a dataclass."""
+    return getattr(function, "__code__", None) and function.__code__.co_filename == "<string>"
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """Returns the types of a union, other types as they are."""
+    is_union = (
+        isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    )
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _misfit(part: _Part, annotation: Any, macros: Mapping[str, Binding]) -> _Part | None:
+    """Returns the part of a value that a type does not allow, None if there is none."""
+    part = _resolved(part, macros)
+    if isinstance(part.value, Reference):
+        return None
+    misfits = [_misfit_of_one(part, option, macros) for option in _options(annotation)]
+    if None in misfits:
+        return None
+    # Rather a wrong item of a list than the list.
+    return next((wrong for wrong in misfits if wrong is not part), part)
+
+
+def _misfit_of_one(part: _Part, option: Any, macros: Mapping[str, Binding]) -> _Part | None:
+    """Returns the part of a value that a type, which is no union, does not allow."""
+    value, place = part
+    origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
+    if option in _PLAIN:
+        accepts = type(value) is option or (option is float and type(value) is int)
+        return None if accepts else part
+    if origin in _MAPPINGS:
+        if not isinstance(value, dict):
+            return part
+        of_items = [(x, arguments[:1]) for x in value] + [
+            (x, arguments[1:]) for x in value.values()
+        ]
+    elif origin in _LISTS:
+        if not isinstance(value, list | tuple):
+            return part
+        of_items = [(x, tuple(a for a in arguments if a is not ...)) for x in value]
+    else:
+        return part if _is_reference(option) else None
+    wrong = (
+        _misfit(_Part(item, place), typing.Union[allowed or (Any,)], macros)  # noqa: UP007
+        for item, allowed in of_items
+    )
+    return next((item for item in wrong if item is not None), None)
+
+
+def _is_reference(option: Any) -> bool:
+    """Returns whether the value of a type can only be made by a reference.
+
+    Those of a user's classes may be made of plain values, by whatever takes them.
+    """
+    origin = typing.get_origin(option) or option
+    module = origin.__module__ if isinstance(origin, type) else ""
+    return origin is Callable or module.partition(".")[0] in ("mtfrun", "tensorflow")
+
+
+def _outside(
+    part: _Part, numbers: Collection[float], macros: Mapping[str, Binding]
+) -> _Part | None:
+    """Returns the first number that a range lacks, of a value, or of the items in it."""
+    part = _resolved(part, macros)
+    value = part.value
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        items = (_outside(_Part(item, part.place), numbers, macros) for item in value)
+        return next((item for item in items if item is not None), None)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return part if is_number and value not in numbers else None
+
+
+def _type_text(annotation: Any) -> str:
+    """Returns a type as the end of "it must be ..."."""
+    texts = []
+    for option in _options(annotation):
+        origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
+        items = tuple(a for a in arguments if a is not ...)
+        if option in _PLAIN:
+            texts.append("None" if option is type(None) else option.__name__)
+        elif origin in _MAPPINGS:
+            texts.append("a dictionary")
+        elif origin in _LISTS:
+            of_items = f" of {_type_text(typing.Union[items])}" if items else ""  # noqa: UP007
+            texts.append(f"a list{of_items}")
+        else:
+            texts.append("a reference")
+    return " or ".join(dict.fromkeys(sorted(texts, key="a reference".__eq__)))
+
+
+def _hint(value: Any, annotation: Any) -> str:
+    """Returns how a value of a wrong type is written, where it seems clear what is meant."""
+    options = [option for option in _options(annotation) if option is not type(None)]
+    if all(map(_is_reference, options)):
+        return _as_reference(value)
+    if all((typing.get_origin(option) or option) in _LISTS for option in options):
+        return "" if isinstance(value, list | tuple | dict) else f": [{value!r}]"
+    if isinstance(value, float) and int in options and value.is_integer():
+        return f"; write {int(value)}"
+    if value in (0, 1) and bool in options:
+        return f"; write {bool(value)}"
+    if isinstance(value, str):
+        text = gin_spelling(value)
+        with contextlib.suppress(ValueError, SyntaxError):
+            literal = ast.literal_eval(text or value)
+            if type(literal) in options:
+                return f"; write {literal!r}, without quotes"
+        if {int, float} & {*options}:
+            return "; write a number"
+    return ""
+
+
+def _as_reference(value: Any) -> str:
+    """Returns how references are written, with the name of mtfrun that is nearest to a text."""
+    names = {}
+    for path in PUBLISHING:
+        module = importlib.import_module(path)
+        for name in exported_names(module):
+            called = "()" * isinstance(getattr(module, name), type)
+            names[name.lower()] = f"@{path.rpartition('.')[2]}.{name}{called}"
+    near = difflib.get_close_matches(str(value).lower(), names, n=1)
+    return f", such as {names[near[0]]}" if near else ": @module.Class() or @module.function"
