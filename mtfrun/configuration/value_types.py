@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import difflib
 import importlib
+import inspect
 import sys
 import types
 import typing
@@ -74,21 +76,27 @@ def _resolved(part: _Part, macros: Mapping[str, Binding]) -> _Part:
 
 def _annotation(function: Any, parameter: str) -> Any:
     """Returns the type of a parameter; Any if it cannot be read."""
-    owners = [function.__init__, *function.__mro__] if isinstance(function, type) else [function]
+    owners: list[Any] = [function]
+    if isinstance(function, type):
+        # A field of a dataclass is annotated in the module of the base that has it, and not in the
+        # constructor that Python writes.
+        owners = [
+            base if dataclasses.is_dataclass(base) and _is_generated(init) else init
+            for base in function.__mro__
+            if (init := inspect.unwrap(vars(base).get("__init__", int))) is not int
+        ]
     for owner in owners:
-        annotations = getattr(owner, "__annotations__", {})
-        # The fields of a dataclass are annotated in the modules of its bases.
-        if parameter in annotations and not _is_generated(owner):
-            names = vars(sys.modules[owner.__module__])
-            one = types.SimpleNamespace(__annotations__={parameter: annotations[parameter]})
+        text = getattr(owner, "__annotations__", {}).get(parameter)
+        if text is not None:
+            one = types.SimpleNamespace(__annotations__={parameter: text})
             with contextlib.suppress(NameError, TypeError):  # names for type checkers only
-                return typing.get_type_hints(one, names)[parameter]
+                return typing.get_type_hints(one, vars(sys.modules[owner.__module__]))[parameter]
     return Any
 
 
-def _is_generated(function: Any) -> bool:
-    """Returns whether a function is the constructor of a dataclass."""
-    return getattr(function, "__code__", None) and function.__code__.co_filename == "<string>"
+def _is_generated(function: Callable[..., object]) -> bool:
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename == "<string>"
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:

@@ -42,6 +42,6 @@ def test_a_wrong_name_is_answered_with_the_nearest() -> None:
 def test_lengths_are_given_as_in_t5() -> None:
     lengths = "--gin.TASK_FEATURE_LENGTHS={'inputs': 20, 'targets': 12}"
     files = ["data/tsv_pairs.gin", "data/task_feature_lengths.gin"]
-    shapes = _experiment(files, lengths).data.shapes(2)
+    shapes = _experiment(files, lengths, "--gin.TSV_FILES='x'").data.shapes(2)
     assert shapes["inputs"].to_integer_list == [2, 20]
     assert shapes["targets"].to_integer_list == [2, 12]

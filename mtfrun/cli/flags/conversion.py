@@ -20,7 +20,8 @@ Makes a run directory of a model of another program.
 
   mtfrun import --from=/models/flan-t5-small --model_dir=/tmp/flan
   mtfrun decode --model_dir=/tmp/flan --prompt="translate English to German: How old are you?"
-  mtfrun train  --gin_file=/tmp/flan/config.gin --gin_file=data/tsv_pairs.gin --model_dir=/tmp/run
+  mtfrun train  --gin_file=/tmp/flan/config.gin --gin_file=data/tsv_pairs.gin \\
+                --gin.TSV_FILES="'pairs/*.tsv'" --model_dir=/tmp/run
 
 --from is a folder of Hugging Face: config.json, safetensors in one file or several with an index,
 and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its operative_config.gin,
