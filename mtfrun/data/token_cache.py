@@ -225,7 +225,7 @@ def _write_texts(
             caching.move_to(writer.text_bytes, f"{writer.examples:,} examples")
         if not writer.tokens:
             raise DataError(
-                f'split "{split}" of {task.source} holds nothing; choose another source or split'
+                f'split "{split}" of {task.source} holds nothing: {task.source.why_empty(split)}'
             )
         return {**writer.finish(), "grain": importlib.metadata.version("grain")}
 

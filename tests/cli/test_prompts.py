@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import pathlib
 from collections.abc import Callable
 
@@ -9,6 +12,14 @@ import pytest
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import prompt_bytes, read_pairs, read_prompts
+from mtfrun.errors import InputError
+
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
 
 
 @pytest.mark.parametrize(
@@ -69,3 +80,57 @@ def test_closed_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match="standard input is closed"):
         read_prompts("-")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz"])
+def test_csv_has_a_header_and_quotes(tmp_path: pathlib.Path, suffix: str) -> None:
+    content = b'\xef\xbb\xbfid,target,input\r\n1,b,"a, ""x""\nmore"\r\n2,d,c\r\n\r\n'
+    file = tmp_path / f"pairs.csv{suffix}"
+    file.write_bytes(COMPRESS[suffix](content))
+    assert read_pairs(str(file)) == [(b'a, "x"\nmore', b"b"), (b"c", b"d")]
+    assert read_prompts(str(file)) == [b'a, "x"\nmore', b"c"]
+
+
+def test_the_only_column_of_csv_is_that_of_the_prompts(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_bytes(b"question\nwhy\nwho\n")
+    assert read_prompts(str(file)) == [b"why", b"who"]
+    file.write_bytes(b"target\nbecause\n")
+    assert read_pairs(str(file)) == [(b"", b"because")]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"a,b\n1,2\n", r':1: no column is called "\w+" .* names a, b'),
+        (b"", r':1: no column is called "target" .* names nothing'),
+        (b"input,target\n1\n", ":2: 1 values where the first line names 2"),
+        (b'input,target\n1,"2\n', ":2: unexpected end of data: in CSV"),
+        (b'input,target\n1,"2"3\n', ":2: .* in CSV"),
+    ],
+)
+def test_broken_csv_is_named(content: bytes, complaint: str, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=complaint) as raised:
+        read_pairs(str(file))
+    assert str(file) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_marks_blank_ends_and_other_line_ends_are_no_part_of_texts(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_bytes(b"\xef\xbb\xbfa\tb\n\nc\td\n\n\n")
+    assert read_pairs(str(file)) == [(b"a", b"b"), (b"", b""), (b"c", b"d")]
+    file.write_bytes(b"a\tb\rc\td\r")
+    assert read_prompts(str(file)) == [b"a", b"c"]
+    file = tmp_path / "prompts.txt"
+    file.write_bytes(gzip.compress(b"a"))
+    with pytest.raises(InputError, match="compressed by gzip"):
+        read_prompts(str(file))
+
+
+def test_a_field_that_an_object_has_twice_is_named(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(b'{"input": "a", "input": "b", "target": "c"}\n')
+    with pytest.raises(UsageError, match=r':1: .* the field "input" twice'):
+        read_pairs(str(file))

@@ -25,6 +25,7 @@ from mtfrun.data.cache_manifest import write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import file_state
 from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.sources.text_files import TextLines
 from mtfrun.data.task import Fields, Task
 from mtfrun.data.token_cache import (
     TokenCache,
@@ -360,6 +361,35 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds nothing"):
         open_cache(task_of([], tmp_path), "train", TARGETS_ONLY)
     assert not [path for path in tmp_path.rglob("*") if path.is_dir() and path.parent != tmp_path]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("one\n" * 9, "puts 10% of them there, .* there are 9, 1 of them different; add more"),
+        ("one\n", "there are 1, 1 of them different"),
+        ("", "there are 0, 0 of them different"),
+    ],
+)
+def test_an_empty_split_says_why_and_what_to_do(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text(content)
+    task = dataclasses.replace(task_of([], tmp_path / "cache"), source=TextLines(str(path)))
+    with pytest.raises(DataError, match=reason) as raised:
+        open_cache(task, "validation", TARGETS_ONLY)
+    assert "give patterns per split, e.g. {'train'" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_file_of_a_split_and_empty_texts_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    task = dataclasses.replace(
+        task_of([], tmp_path / "cache"), source=TextLines({"train": str(path)})
+    )
+    for content, reason in (("", r"1 file\(s\) without a record"), ("\n\n", "texts are empty, or")):
+        path.write_text(content)
+        with pytest.raises(DataError, match=reason):
+            open_cache(task, "train", TARGETS_ONLY)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ Continues or answers prompts, or classifies images: one JSON object each, in ord
   mtfrun decode --model_dir=/tmp/run --input=prompts.jsonl --beam_size=4 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --interactive
 
-A file has one prompt a line: in .tsv files the first column, in .jsonl files {"input": ...}.
+A file has one prompt a line: in .tsv files the first column, in .jsonl files {"input": ...}, in
+.csv files the column that the first line calls "input". .gz, .bz2, .xz and .zst are decompressed.
 
 A classifier of images takes PNG and JPEG files, or a split of its data:
 

@@ -14,7 +14,8 @@ Computes the log-likelihood of targets given inputs: one JSON object a pair, in 
 
   mtfrun score --model_dir=/tmp/run --input=pairs.tsv --output=scores.jsonl
 
-A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}.
+A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}, in .csv
+files the columns that the first line calls "input" and "target".
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
 mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.

@@ -2,7 +2,7 @@
 
 # Not pathlib: names are shown as they were typed, and its tests for a file raise an error where a
 # list of names is longer than a name can be.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH207, PTH208
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH117, PTH118, PTH208
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.inputs.prompts import read_lines
+from mtfrun.data.file_patterns import matching_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 """What the names of image files end with."""
@@ -49,7 +50,9 @@ def _paths(part: str) -> list[str]:
             raise UsageError(f"the folder {part} holds no {', '.join(IMAGE_SUFFIXES)} file")
         return [os.path.join(part, name) for name in sorted(names)]
     if glob.has_magic(part) and not os.path.exists(part):
-        matches = sorted(filter(os.path.isfile, glob.glob(part, recursive=True)))
+        matches = matching_files(os.path.abspath(part))
+        if not os.path.isabs(part):
+            matches = [os.path.relpath(path) for path in matches]
         if not matches:
             raise UsageError(f"no file matches {part}")
         return matches

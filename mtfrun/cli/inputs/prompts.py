@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from mtfrun import processes
 from mtfrun.cli.errors import UsageError
+from mtfrun.data.sources.json_lines import json_value
+from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.streams import blocks, kind_of, whole_lines
+from mtfrun.data.sources.tsv import CSV, csv_records
 
 # Names of an input and of a target in a line of JSON.
 _INPUT_KEYS = ("input", "inputs", "prompt")
@@ -18,32 +20,43 @@ _TARGET_KEYS = ("target", "targets", "output")
 
 
 def read_prompts(path: str) -> list[bytes]:
-    """Returns the prompts of a file: lines, the first column of `.tsv`, the inputs of `.jsonl`.
+    """Returns the prompts of a file: lines, columns of `.tsv` and `.csv`, the inputs of `.jsonl`.
 
-    A line of JSON is a string or an object with "input" (or "inputs", or "prompt").
+    Of a `.tsv` file it is the first column, of a `.csv` file that called "input" (or "inputs", or
+    "prompt"), or the only one. A line of JSON is a string or an object with "input".
 
     Raises:
-      UsageError: a line of a `.jsonl` file is neither.
+      InputError: a line of a file is nothing of that kind.
     """
+    kind = kind_of(path)
+    if kind == CSV:
+        records = _csv_columns(path)
+        _, names = next(records)
+        column = _column(path, names, _INPUT_KEYS) if len(names) > 1 else 0
+        return [values[column] for _, values in records]
     lines = read_lines(path)
-    if path.endswith(".tsv"):
+    if kind == ".tsv":
         return [line.split(b"\t")[0] for line in lines]
-    if path.endswith(".jsonl"):
+    if kind == ".jsonl":
         return [_text(path, i, _value(path, i, x), _INPUT_KEYS) for i, x in enumerate(lines, 1)]
     return lines
 
 
 def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
-    """Returns the (input, target) pairs of a file: JSON objects in `.jsonl`, else two columns.
+    """Returns the (input, target) pairs of a file: those of objects in `.jsonl`, else of columns.
 
-    A line without a tab is a target without an input.
+    A `.csv` file names its columns, as objects their fields; in other files the input is before the
+    tab. A line without a tab, or a file without inputs, has targets without an input.
 
     Raises:
-      UsageError: a line has more than two columns or is not such an object.
+      InputError: a line has more than two columns, or not what is needed.
     """
+    kind = kind_of(path)
+    if kind == CSV:
+        return list(_csv_pairs(path))
     pairs = []
     for number, line in enumerate(read_lines(path), 1):
-        if path.endswith(".jsonl"):
+        if kind == ".jsonl":
             value = _value(path, number, line)
             if not isinstance(value, dict):
                 raise UsageError(f'{path}:{number}: expected {{"input": ..., "target": ...}}')
@@ -56,25 +69,63 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
         if len(columns) > 2:
             raise UsageError(
                 f"{path}:{number}: {len(columns)} columns where an input, a tab and a target are "
-                "expected; texts with tabs can be given as .jsonl"
+                "expected; texts with tabs can be given as .jsonl or .csv"
             )
         pairs.append((columns[0], columns[1]) if len(columns) == 2 else (b"", columns[0]))
     return pairs
 
 
 def read_lines(path: str) -> list[bytes]:
-    """Returns the lines of a file, or of standard input for "-", without their LF or CRLF.
+    """Returns the lines of a file, or of standard input for "-", without their ends.
 
-    A line may have any bytes, or none. The last line need not end with a line feed.
+    A line may have any bytes, or none; blank lines at the end of a `.tsv` file are left out.
+
+    Raises:
+      DataError: the file cannot be read, or is no text.
     """
     if path == "-":
-        content = agreed_bytes(lambda: standard_input().read())
+        content: Iterable[bytes] = [agreed_bytes(lambda: standard_input().read())]
     else:
-        content = Path(path).read_bytes()
-    lines = content.split(b"\n")
-    if not lines[-1]:
+        content = blocks(path)
+    lines = list(whole_lines(path, content))
+    while kind_of(path) == ".tsv" and lines and not lines[-1]:
         lines.pop()
-    return [line.removesuffix(b"\r") for line in lines]
+    return lines
+
+
+def _csv_columns(path: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Yields the numbers and the values of a file's lines, the names of the columns first."""
+    records = csv_records(path, blocks(path))
+    _, header = first = next(records, (1, []))
+    yield first
+    for number, values in records:
+        if len(values) != len(header):
+            raise UsageError(
+                f"{path}:{number}: {len(values)} values where the first line names {len(header)}"
+            )
+        yield number, values
+
+
+def _csv_pairs(path: str) -> Iterator[tuple[bytes, bytes]]:
+    records = _csv_columns(path)
+    _, names = next(records)
+    target = _column(path, names, _TARGET_KEYS)
+    has_inputs = any(key.encode() in names for key in _INPUT_KEYS)
+    inputs = _column(path, names, _INPUT_KEYS) if has_inputs else None
+    for _, values in records:
+        yield (b"" if inputs is None else values[inputs], values[target])
+
+
+def _column(path: str, names: Sequence[bytes], keys: Sequence[str]) -> int:
+    """Returns the place of the column that has one of the names."""
+    places = [place for key in keys for place, name in enumerate(names) if name == key.encode()]
+    if not places:
+        listed = b", ".join(names).decode("utf-8", "replace") or "nothing"
+        raise UsageError(
+            f'{path}:1: no column is called "{keys[0]}" (or {", ".join(keys[1:])}): the first line '
+            f"of a .csv file names the columns, and this one names {listed}"
+        )
+    return places[0]
 
 
 def agreed_bytes(read: Callable[[], bytes]) -> bytes:
@@ -101,9 +152,10 @@ def prompt_bytes(argument: str) -> bytes:
 
 def _value(path: str, number: int, line: bytes) -> object:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
-        raise UsageError(f"{path}:{number}: no JSON: {error}") from None
+        return json_value(line)
+    except BadRecordError as error:
+        reason = str(error).removeprefix("it is no JSON: ")
+        raise UsageError(f"{path}:{number}: no JSON: {reason}") from None
 
 
 def _text(path: str, number: int, value: object, keys: tuple[str, ...]) -> bytes:

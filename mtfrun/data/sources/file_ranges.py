@@ -37,7 +37,10 @@ def range_of_split(path: str, split: str) -> FileRange:
     Raises:
       DataError: the file cannot be read.
     """
-    size = sum(map(len, blocks(path))) if is_compressed(path) else Path(path).stat().st_size
+    if is_compressed(path):
+        size = sum(map(len, blocks(path, is_raw=True)))
+    else:
+        size = Path(path).stat().st_size
     first = _cut(path, size, size * 8 // 10)
     second = max(first, _cut(path, size, size * 9 // 10))
     cuts = [0, first, second, size]
@@ -50,7 +53,7 @@ def _cut(path: str, size: int, nominal: int) -> int:
     reach = min(size // _REACH_DIVISOR, _MAX_REACH)
     # The character at `nominal` may begin before the window of a short file.
     start = max(nominal - max(reach, _MAX_CHARACTER), 0)
-    window = b"".join(blocks(path, start, nominal + max(reach, 1) - start))
+    window = b"".join(blocks(path, start, nominal + max(reach, 1) - start, is_raw=True))
     middle = nominal - start
     line_ends = [
         window.rfind(b"\n", middle - reach if reach <= middle else 0, middle),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from absl import logging
+
 from mtfrun.data.errors import DataError
+from mtfrun.data.file_patterns import fixed_directory, matching_files
 from mtfrun.data.file_state import absolute_path, file_state
 from mtfrun.data.sources.source import Source
-from mtfrun.data.sources.streams import is_compressed
+from mtfrun.data.sources.streams import blocks, is_compressed, newlines_before, utf8_checked
 from mtfrun.data.splits import SHARES, SPLITS, record_selector
 
 Patterns = str | Sequence[str]
+
+_INVALID_UTF8 = ("warn", "refuse", "keep")
 
 PATTERNS_PER_SPLIT = "{'train': 'a/*', 'validation': 'b/*'}"
 
@@ -27,8 +30,9 @@ class FileSource(Source):
     Attributes:
       patterns: one glob pattern or several (`**` matches directories at any depth), or a mapping
         from split to patterns. Without a mapping a hash decides the split of every record: 80 %
-        train, 10 % validation, 10 % test; equal records are never in two splits. Files whose names
-        end in `.gz` or `.zst` are decompressed.
+        train, 10 % validation, 10 % test; equal records are never in two splits. Each file is read
+        once, whatever links there are to it. Files whose names end in `.gz`, `.bz2`, `.xz` or
+        `.zst` are decompressed.
     """
 
     patterns: Patterns | Mapping[str, Patterns]
@@ -70,6 +74,27 @@ class FileSource(Source):
             return None
         return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
 
+    def why_empty(self, split: str) -> str:
+        """Returns how many records there are, and how the split is chosen."""
+        keys = [key for path in self.paths(split) for key in self._keys(path)]
+        if any(map(self._in_split(split), keys)):
+            return "its texts are empty, or the preprocessors leave them out"
+        if isinstance(self.patterns, Mapping):
+            return f"{len(self.paths(split))} file(s) without a record; name other files"
+        return (
+            f"a hash of each record puts {SHARES[split]:.0%} of them there, equal ones into the "
+            f"same split, and there are {len(keys)}, {len(set(keys))} of them different; add more, "
+            f"or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+        )
+
+    def _keys(self, path: str) -> Iterator[bytes]:
+        """Yields the bytes whose hash decides the split of every record of a file."""
+        return iter(())
+
+    def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        """Yields the content of a file in blocks, see `blocks`."""
+        return blocks(path, start, size)
+
     def _share(self, split: str) -> float:
         """Returns about which share of the files of a split belongs to it."""
         return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
@@ -79,6 +104,44 @@ class FileSource(Source):
         if isinstance(self.patterns, Mapping):
             return lambda _: True
         return record_selector(split)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSource(FileSource):
+    """Files of text, which is expected to be UTF-8.
+
+    Attributes:
+      patterns: as in FileSource.
+      invalid_utf8: what is done where it is not: "warn" names the file and the line, "refuse" is an
+        error, and "keep" says nothing. Vocabularies of subwords read such bytes as U+FFFD.
+    """
+
+    invalid_utf8: str = dataclasses.field(default="warn", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.invalid_utf8 not in _INVALID_UTF8:
+            raise DataError(
+                f"{type(self).__name__}.invalid_utf8={self.invalid_utf8!r} must be one of "
+                f"{', '.join(_INVALID_UTF8)}"
+            )
+
+    def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        content = super()._blocks(path, start, size)
+        if self.invalid_utf8 == "keep":
+            return content
+
+        def report(line: int, byte: int) -> None:
+            line += newlines_before(path, start)
+            text = f"{path}:{line} is not UTF-8 (byte {byte:#04x})"
+            if self.invalid_utf8 == "refuse":
+                raise DataError(f"{text}: convert the file, or set invalid_utf8 to 'warn'")
+            logging.warning(
+                "%s: its bytes are read as they are; if another encoding is meant, convert the "
+                "file, such as with iconv -f LATIN1 -t UTF-8",
+                text,
+            )
+
+        return utf8_checked(content, report)
 
 
 def matches(patterns: Patterns) -> dict[str, str]:
@@ -93,15 +156,18 @@ def matches(patterns: Patterns) -> dict[str, str]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         # Removes ".." without following symbolic links, as `Path.resolve` would.
         pattern = os.path.abspath(absolute_path(pattern))  # noqa: PTH100
-        root = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0] or "/"
+        root, _ = fixed_directory(pattern)
         if root == "/" and "**" in pattern:
             raise DataError(f'"{pattern}" searches the whole disk: name a directory before the "*"')
-        # `Path.glob` would match hidden files as well.
-        found = glob.glob(pattern, recursive=True)  # noqa: PTH207
-        paths = [path for path in found if Path(path).is_file()]
+        paths = matching_files(pattern)
         if not paths:
             raise DataError(f'no file matches "{pattern}"; {_nearby(Path(root))}')
         names.update((path, os.path.relpath(path, root)) for path in paths)
+    if not isinstance(patterns, str):  # each file once, whatever names the patterns have for it
+        names = {
+            path: names[path]
+            for path in {os.path.realpath(path): path for path in reversed(names)}.values()
+        }
     return dict(sorted(names.items()))
 
 

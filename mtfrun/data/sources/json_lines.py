@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import json
@@ -15,8 +16,35 @@ from mtfrun.data.sources.record_fields import (
 )
 from mtfrun.data.sources.record_files import LineRecordFiles
 
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns the mapping of an object, whose names differ."""
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        ((twice, _),) = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise BadRecordError(f'it has the field "{twice}" twice')
+    return mapping
+
+
+_NUMBERS = json.JSONDecoder(object_pairs_hook=_without_duplicates)
 # As written in the file: 1.50 stays "1.50".
-_DECODER = json.JSONDecoder(parse_float=str, parse_int=str)
+_DECODER = json.JSONDecoder(parse_float=str, parse_int=str, object_pairs_hook=_without_duplicates)
+
+
+def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
+    """Returns the value of a line of JSON.
+
+    Raises:
+      BadRecordError: it is no JSON, or an object has a field twice.
+    """
+    try:
+        return decoder.decode(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadRecordError(f"it is not UTF-8, at byte {error.start + 1}") from error
+    except json.JSONDecodeError as error:
+        raise BadRecordError(f"it is no JSON: {error.msg}, at character {error.pos + 1}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadRecordError(f"it is no JSON: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,16 +65,7 @@ class JsonLines(LineRecordFiles):
     def _fields(self, record: bytes) -> Mapping[str, bytes] | None:
         if not record.strip():
             return None
-        try:
-            content = _DECODER.decode(record.decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise BadRecordError(f"it is not UTF-8, at byte {error.start + 1}") from error
-        except json.JSONDecodeError as error:
-            raise BadRecordError(
-                f"it is no JSON: {error.msg}, at character {error.pos + 1}"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise BadRecordError(f"it is no JSON: {error}") from error
+        content = json_value(record, _DECODER)
         if not isinstance(content, dict):
             raise BadRecordError('it is no JSON object, {"name": "text", ...}')
         return texts_of_record(content, self._selected)

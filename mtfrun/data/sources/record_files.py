@@ -13,7 +13,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.sources.file_source import FileSource
 from mtfrun.data.sources.record_fields import BadRecordError
 from mtfrun.data.sources.source import Example, in_parts
-from mtfrun.data.sources.streams import blocks, whole_lines
+from mtfrun.data.sources.streams import whole_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RecordFiles(FileSource):
         bad = 0
         first_bad = ""
         for path in self.paths(split):
-            for number, record in enumerate(self._records(path), self._first_number):
+            for number, record in self._numbered_records(path):
                 if not is_in_split(self._key(record)):
                     continue
                 try:
@@ -59,10 +59,9 @@ class RecordFiles(FileSource):
                 *(self, bad, split, first_bad),
             )
 
-    @property
-    def _first_number(self) -> int:
-        """The number of the first record of a file, in messages."""
-        return 1
+    def _numbered_records(self, path: str) -> Iterator[tuple[int, Any]]:
+        """Yields the records of a file, each with its number for messages."""
+        return enumerate(self._records(path), 1)
 
     @abc.abstractmethod
     def _records(self, path: str) -> Iterator[Any]:
@@ -80,6 +79,9 @@ class RecordFiles(FileSource):
         """Returns the bytes whose hash decides the split where the patterns do not."""
         key: bytes = record
         return key
+
+    def _keys(self, path: str) -> Iterator[bytes]:
+        return (self._key(record) for _, record in self._numbered_records(path))
 
     def _too_many(self, message: str) -> DataError:
         if self.skip_bad_records:
@@ -103,4 +105,4 @@ class LineRecordFiles(RecordFiles):
     place: ClassVar[str] = "{path}:{number}"
 
     def _records(self, path: str) -> Iterator[bytes]:
-        return whole_lines(path, blocks(path))
+        return whole_lines(path, self._blocks(path))

@@ -70,6 +70,10 @@ class Source(abc.ABC):
         """Returns about how many bytes of text `split` has, for progress; None if not known."""
         return None
 
+    def why_empty(self, split: str) -> str:
+        """Returns why a split that was read holds nothing, and the remedy."""
+        return "choose another source or split"
+
     def check_split(self, split: str) -> None:
         """Raises DataError unless `split` is one of `splits`."""
         check_split(str(self), split, self.splits)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import contextlib
 import gzip
+import lzma
+import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -21,6 +25,26 @@ _REACH = 1 << 12
 _BLOCK = 1 << 20
 # Bytes that are decompressed together by Zstandard.
 _COMPRESSED_BLOCK = 1 << 16
+# How other programs open what Python can read; `.zst` needs a package.
+_OPEN: dict[str, Callable[[IO[bytes]], object]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+_SUFFIXES = (*_OPEN, ".zst")
+# The first bytes of files that are no text, and what they are.
+_KINDS = {
+    rb"\x1f\x8b": "compressed by gzip, which its name must end in: .gz",
+    rb"BZh[1-9]1AY&SY": "compressed by bzip2, which its name must end in: .bz2",
+    rb"\xfd7zXZ\0": "compressed by xz, which its name must end in: .xz",
+    rb"\x28\xb5\x2f\xfd": "compressed by Zstandard, which its name must end in: .zst",
+    rb"\x04\x22\x4d\x18": "compressed by LZ4: decompress it",
+    rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07": "an archive: extract its files",
+    rb"(?s:.{257})ustar": "a tar archive: extract its files",
+    rb"PAR1": "Parquet, which data.Parquet reads",
+    rb"%PDF-": "PDF: extract its text",
+    rb"\xff\xfe|\xfe\xff": "UTF-16: convert it, such as with iconv -f UTF-16 -t UTF-8",
+}
 
 
 def unreadable(path: str, reason: object) -> DataError:
@@ -37,52 +61,105 @@ def naming_the_file(path: str) -> Iterator[None]:
     except OSError as error:
         # Errors of gzip are OSErrors without a number.
         raise unreadable(path, error.strerror or error) from error
-    except (EOFError, zlib.error) as error:
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
         raise unreadable(path, error) from error
 
 
 def is_compressed(path: str) -> bool:
     """Returns whether `open_stream` decompresses the file."""
-    return path.endswith((".gz", ".zst"))
+    return path.lower().endswith(_SUFFIXES)
 
 
-def blocks(path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
-    """Yields the content of a file in blocks, decompressed if its name ends in `.gz` or `.zst`.
+def kind_of(path: str) -> str:
+    """Returns the suffix of a file's name that says what it holds, in lower case.
+
+    Examples:
+      >>> kind_of("a/pairs.CSV"), kind_of("pairs.csv.gz"), kind_of("-")
+      ('.csv', '.csv', '')
+    """
+    plain = Path(path).with_suffix("") if is_compressed(path) else Path(path)
+    return plain.suffix.lower()
+
+
+def blocks(
+    path: str, start: int = 0, size: int | None = None, *, is_raw: bool = False
+) -> Iterator[bytes]:
+    """Yields the text of a file in blocks, decompressed if its name ends in a suffix of that.
 
     Args:
       path: of the file.
       start: the first byte.
       size: number of bytes; by default all that follow.
+      is_raw: whether a byte-order mark is not left out, and other kinds of files are not refused.
 
     Raises:
-      DataError: it cannot be read, or the package that decompresses it is not installed.
+      DataError: it cannot be read, it is another kind of file, or the package that decompresses it
+        is not installed.
     """
     end = sys.maxsize if size is None else start + size
     with naming_the_file(path), Path(path).open("rb") as file:
         position = 0
-        if not is_compressed(path):
+        if start and not is_compressed(path):
             position = file.seek(start)
         for block in _decompressed(path, file):
             if position >= end:
                 return
-            part = block[max(start - position, 0) : end - position]
+            first = max(start - position, 0)
+            if position == 0 and not is_raw:
+                _check_kind(path, block)
+                first = max(first, len(codecs.BOM_UTF8) * block.startswith(codecs.BOM_UTF8))
+            part = block[first : end - position]
             position += len(block)
             if part:
                 yield part
 
 
+def _check_kind(path: str, block: bytes) -> None:
+    """Raises DataError for the beginning of a file that is no text."""
+    for magic, kind in _KINDS.items():
+        if re.match(magic, block):
+            raise DataError(f"{path} is no text but {kind}")
+
+
+def utf8_checked(contents: Iterator[bytes], report: Callable[[int, int], None]) -> Iterator[bytes]:
+    """Yields blocks, after calling `report` with line and byte where they first are not UTF-8."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    for block in contents:
+        try:
+            decoder.decode(block)
+            line += block.count(b"\n")
+        except UnicodeDecodeError as error:
+            report(line + error.object[: error.start].count(b"\n"), error.object[error.start])
+            yield block
+            yield from contents
+            return
+        yield block
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        report(line, error.object[error.start])
+
+
+def newlines_before(path: str, position: int) -> int:
+    """Returns the number of line ends before a byte of a file."""
+    return sum(block.count(b"\n") for block in blocks(path, 0, position)) if position else 0
+
+
 def lines(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     r"""Yields the lines of a text in blocks, without their LF or CRLF, and whether each is whole.
 
-    A line that is longer than LONGEST_PART comes in parts, all but the last of which are not whole.
+    A text whose first block has CR but no LF has lines that end with CR alone, as those of old
+    Macintoshes. A line that is longer than LONGEST_PART comes in parts, all but the last of which
+    are not whole.
 
     Examples:
       >>> list(lines([b"one\ntw", b"o\r\n\n", b"three"]))
       [(b'one', True), (b'two', True), (b'', True), (b'three', True)]
     """
-    pending = b""
+    pending = line_end = b""
     for block in contents:
-        ended = (pending + block).split(b"\n")
+        line_end = line_end or (b"\n" if b"\n" in block or b"\r" not in block[:-1] else b"\r")
+        ended = (pending + block).split(line_end)
         pending = ended.pop()
         for line in ended:
             if line.endswith(b"\r"):
@@ -164,12 +241,13 @@ def _cut(text: bytes) -> tuple[bytes, bytes]:
 
 
 def _decompressed(path: str, file: IO[bytes]) -> Iterator[bytes]:
-    if path.endswith(".zst"):
+    if path.lower().endswith(".zst"):
         yield from _zstandard_blocks(path, file)
         return
     with contextlib.ExitStack() as stack:
-        if path.endswith(".gz"):
-            file = stack.enter_context(cast(IO[bytes], gzip.open(file)))  # noqa: SIM115
+        if is_compressed(path):
+            opened = _OPEN[Path(path).suffix.lower()](file)
+            file = stack.enter_context(cast(IO[bytes], opened))
         while block := file.read(_BLOCK):
             yield block
 

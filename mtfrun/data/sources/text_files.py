@@ -9,15 +9,15 @@ from pathlib import Path
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.file_ranges import FileRange, range_of_split
-from mtfrun.data.sources.file_source import PATTERNS_PER_SPLIT, FileSource, matches
+from mtfrun.data.sources.file_source import PATTERNS_PER_SPLIT, TextSource, matches
 from mtfrun.data.sources.source import TEXT, Example
 from mtfrun.data.sources.streams import LONGEST_PART, blocks, lines, parts
 from mtfrun.data.splits import SHARES, split_of
 
 
 @dataclasses.dataclass(frozen=True)
-class TextFiles(FileSource):
-    """Text files, one document per file, byte for byte.
+class TextFiles(TextSource):
+    """Text files, one document per file, byte for byte but for a byte-order mark.
 
     Attributes:
       patterns: as in FileSource. Without a mapping a hash of each file's path below the pattern's
@@ -49,7 +49,7 @@ class TextFiles(FileSource):
         paths = self.paths(split)
         start, size = self._part(paths[0], split) if self._is_divided() else (0, None)
         for path in paths:
-            for text, is_whole in parts(blocks(path, start, size)):
+            for text, is_whole in parts(self._blocks(path, start, size)):
                 yield Example({TEXT: text}, is_whole)
 
     def _is_divided(self) -> bool:
@@ -68,7 +68,7 @@ class TextFiles(FileSource):
 
 
 @dataclasses.dataclass(frozen=True)
-class _DocumentsInFiles(FileSource):
+class _DocumentsInFiles(TextSource):
     """Text files of many documents."""
 
     def examples(self, split: str) -> Iterator[Example]:
@@ -76,12 +76,15 @@ class _DocumentsInFiles(FileSource):
         is_in_split = self._in_split(split)
         for path in self.paths(split):
             is_selected, begins = False, True
-            for text, is_whole in self._documents(blocks(path)):
+            for text, is_whole in self._documents(self._blocks(path)):
                 if begins:
                     is_selected = is_in_split(text)
                 begins = is_whole
                 if is_selected:
                     yield Example({TEXT: text}, is_whole)
+
+    def _keys(self, path: str) -> Iterator[bytes]:
+        return (text for text, _ in self._documents(blocks(path)))
 
     @abc.abstractmethod
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:

@@ -1,45 +1,134 @@
-"""Source of tab-separated values."""
+"""Source of tab-separated values, and of comma-separated ones with a header."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.sources.record_fields import BadRecordError
+from mtfrun.data.sources.file_source import TextSource
+from mtfrun.data.sources.record_fields import BadRecordError, FieldNames, by_our_name
 from mtfrun.data.sources.record_files import LineRecordFiles
+from mtfrun.data.sources.streams import LONGEST_LINE, kind_of, whole_lines
+from mtfrun.errors import did_you_mean
+
+CSV = ".csv"
+"""What the names of files of comma-separated values end with."""
+
+
+class _Line(NamedTuple):
+    """A line, or several of a file of comma-separated values.
+
+    Attributes:
+      values: all of them.
+      columns: which of them the fields are.
+      names: of all values that there must be.
+      separator: what stands between values.
+    """
+
+    values: list[bytes]
+    columns: Sequence[int]
+    names: Sequence[str]
+    separator: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Tsv(LineRecordFiles):
-    """Text files with one example per line: values with tabs between them.
+class Tsv(TextSource, LineRecordFiles):
+    """Text files with one example per line: values with tabs between them; or `.csv` files.
 
-    There is no quoting: a value holds neither tabs nor line ends.
+    There is no quoting: a value holds neither tabs nor line ends. Blank lines at the end of a file
+    are left out.
+
+    Files whose names end in `.csv`, before the suffix of a compression, have commas between values,
+    quotes around those that need them (RFC 4180), and the names of the columns in the first line.
 
     Attributes:
       patterns, skip_bad_records: as in RecordFiles.
-      fields: names of the columns, of all that a line has.
-      header_lines: lines at the beginning of each file that are no examples.
+      invalid_utf8: as in TextSource.
+      fields: names of the columns, of all that a line has; of `.csv` files our name of each field
+        to that of a column, {"inputs": "question"}, or names that stay as they are.
+      header_lines: lines at the beginning of each `.tsv` file that are no examples.
     """
 
-    fields: Sequence[str] = (INPUTS, TARGETS)
+    fields: FieldNames = (INPUTS, TARGETS)
     header_lines: int = 0
 
-    @property
-    def _first_number(self) -> int:
-        return 1 + self.header_lines
+    def _numbered_records(self, path: str) -> Iterator[tuple[int, _Line]]:
+        if kind_of(path) == CSV:
+            return self._csv_records(path)
+        names = list(self.fields)
+        lines = _without_blank_end(enumerate(whole_lines(path, self._blocks(path)), 1))
+        return (
+            (number, _Line(line.split(b"\t"), range(len(names)), names, "tab"))
+            for number, line in itertools.islice(lines, self.header_lines, None)
+        )
 
-    def _records(self, path: str) -> Iterator[bytes]:
-        records = super()._records(path)
-        return itertools.islice(records, self.header_lines, None) if self.header_lines else records
+    def _csv_records(self, path: str) -> Iterator[tuple[int, _Line]]:
+        records = csv_records(path, self._blocks(path))
+        _, header = next(records, (0, []))
+        names = [name.decode("utf-8", "replace") for name in header]
+        for name in by_our_name(self.fields).values():
+            if names.count(name) > 1:
+                raise DataError(f'{path}: its first line names the column "{name}" twice')
+            if name not in names:
+                raise DataError(
+                    f'{path} has no column "{name}"; its first line names '
+                    f"{', '.join(names) or 'none'}{did_you_mean(name, names)}: set Tsv.fields, as "
+                    "{'inputs': 'question', 'targets': 'answer'}"
+                )
+        columns = [names.index(name) for name in by_our_name(self.fields).values()]
+        for number, values in records:
+            yield number, _Line(values, columns, names, "comma")
 
-    def _fields(self, record: bytes) -> Mapping[str, bytes]:
-        values = record.split(b"\t")
-        if len(values) != len(self.fields):
-            tabs = "one tab" if len(self.fields) == 2 else f"{len(self.fields) - 1} tabs"
+    def _key(self, record: _Line) -> bytes:
+        return b"\t".join(record.values)
+
+    def _fields(self, record: _Line) -> Mapping[str, bytes]:
+        values, columns, names, separator = record
+        if len(values) != len(names):
+            count = len(names) - 1
+            separators = f"one {separator}" if count == 1 else f"{count} {separator}s"
             raise BadRecordError(
-                f"a line needs {tabs}, between {', '.join(self.fields)}; "
+                f"a line needs {separators}, between {', '.join(names)}; "
                 f"this one has {len(values) - 1}"
             )
-        return dict(zip(self.fields, values, strict=True))
+        return {name: values[column] for name, column in zip(self.fields, columns, strict=True)}
+
+
+def _without_blank_end(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yields numbered lines but for the blank ones behind the last other."""
+    blank = 0
+    for number, line in lines:
+        if not line:
+            blank += 1
+            continue
+        yield from ((number - blank + i, b"") for i in range(blank))
+        blank = 0
+        yield number, line
+
+
+def csv_records(path: str, contents: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Yields the number of the first line and the values of every record of comma-separated values.
+
+    Raises:
+      DataError: a quote is not closed, or a value is longer than LONGEST_LINE.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    # Line ends stay: a value in quotes may have some.
+    lines = (line.decode("utf-8", "surrogateescape") + "\n" for line in whole_lines(path, contents))
+    reader = csv.reader(lines, strict=True)
+    first = 1
+    try:
+        for values in reader:
+            if values:
+                yield first, [value.encode("utf-8", "surrogateescape") for value in values]
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{first}: {error}: in CSV a value with a comma, a quote or a line end stands "
+            'in quotes, and a quote in it twice, ""'
+        ) from error

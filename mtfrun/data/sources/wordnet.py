@@ -49,9 +49,8 @@ class WordNetGlosses(LineRecordFiles):
 
     patterns: Patterns | Mapping[str, Patterns] = "/usr/share/wordnet/data.*"
 
-    @property
-    def _first_number(self) -> int:
-        return 1 + _LICENCE_LINES
+    def _numbered_records(self, path: str) -> Iterator[tuple[int, bytes]]:
+        return enumerate(self._records(path), 1 + _LICENCE_LINES)
 
     def _records(self, path: str) -> Iterator[bytes]:
         return itertools.dropwhile(lambda line: line.startswith(b"  "), super()._records(path))

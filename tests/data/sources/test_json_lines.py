@@ -61,6 +61,8 @@ def test_fields_are_chosen_and_renamed_nested_ones_too(tmp_path: Path) -> None:
         ("[1]", None, 'it is no JSON object, {"name": "text", ...}'),
         ("{}", None, "no field holds text"),
         (b'{"a": "\xff"}', None, "it is not UTF-8, at byte 8"),
+        ('{"a": "1", "b": "2", "a": "3"}', None, 'it has the field "a" twice'),
+        ('{"b": {"a": 1, "a": 1}}', ["b/a"], 'it has the field "a" twice'),
         ('{"question": "x"}', ["questoin"], 'no field "questoin"; it has question, did you mean'),
         ('{"a": ["x", "y"]}', ["a"], 'field "a" is a list (its first element is "a/0"), not text'),
         ('{"a": {"b": "c"}}', ["a"], 'field "a" is a mapping (a value of it is "a/b"), not text'),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 import zstandard
 
 from mtfrun.data import DataError, Source, TextFiles, TextLines, TextParagraphs
+from mtfrun.data.sources.file_source import TextSource
 from mtfrun.data.sources.streams import LONGEST_PART
 from mtfrun.data.splits import split_of
 
@@ -75,6 +78,103 @@ def test_several_patterns_and_directories_at_any_depth(tmp_path: Path) -> None:
     write(tmp_path / "y", b=b"2")
     source = TextFiles({"test": [str(tmp_path / "x/**/*.txt"), str(tmp_path / "y/b.txt")]})
     assert documents(source, "test") == [b"1", b"2"]
+
+
+def test_each_file_is_read_once_whatever_links_there_are(tmp_path: Path) -> None:
+    write(tmp_path / "x" / "deep", a=b"1", b=b"2")
+    write(tmp_path / "elsewhere", c=b"3")
+    for name, target in (
+        ("x/loop", "x"),
+        ("x/deep/up", "x"),
+        ("x/above", ""),
+        ("x/disk", "/"),
+        ("x/elsewhere", "elsewhere"),
+        ("x/deep/again", "elsewhere"),
+        ("x/first.txt", "x/deep/a.txt"),
+    ):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    for pattern in ("x/**/*.txt", "x/**/**/*.txt", "x/*/**/*.txt", "x/**"):
+        assert sorted(documents(TextFiles({"test": str(tmp_path / pattern)}), "test")) == [
+            *(b"1", b"2", b"3")
+        ]
+    names = TextFiles({"test": str(tmp_path / "x/**/*.txt")}).paths("test")
+    assert names[0] == f"{tmp_path}/x/deep/a.txt"
+    several = [str(tmp_path / "x/elsewhere/*.txt"), str(tmp_path / "elsewhere/*.txt")]
+    assert documents(TextFiles({"test": several}), "test") == [b"3"]
+
+
+@pytest.mark.parametrize("name", ["my [final] data.txt", "what?.txt", "a*b.txt"])
+def test_a_name_that_exists_is_that_file(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "d[1]", a=b"1")
+    (tmp_path / name).write_bytes(b"2")
+    (tmp_path / "a-b.txt").write_bytes(b"3")
+    assert documents(TextFiles({"test": str(tmp_path / name)}), "test") == [b"2"]
+    assert documents(TextFiles({"test": str(tmp_path / "d[1]/*.txt")}), "test") == [b"1"]
+    assert documents(TextFiles({"test": str(tmp_path / "d[1]" / "a.txt")}), "test") == [b"1"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + "".join(f"line {i}\n" for i in range(100)).encode()
+    write(tmp_path, a=content)
+    assert documents(TextLines({"train": str(tmp_path / "a.txt")}), "train")[0] == b"line 0"
+    for path in (tmp_path / "a.txt", tmp_path / "a.txt.gz"):
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        source = TextFiles(str(path))
+        parts = [documents(source, split) for split in ("train", "validation", "test")]
+        assert b"".join(part for (part,) in parts) == content[3:]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (gzip.compress(b"x" * 999), "compressed by gzip, which its name must end in: .gz"),
+        (bz2.compress(b"x" * 999), "compressed by bzip2"),
+        (lzma.compress(b"x" * 999), "compressed by xz"),
+        (zstandard.compress(b"x" * 999), "compressed by Zstandard"),
+        (b"PK\x03\x04 and so on", "an archive"),
+        (b"a.txt".ljust(257, b"\0") + b"ustar\x0000", "a tar archive"),
+        ("one\ntwo\n".encode("utf-16"), "UTF-16: convert it"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, kind: str) -> None:
+    write(tmp_path, a=content)
+    for source in (TextFiles, TextLines, TextParagraphs):
+        line = message(source({"train": str(tmp_path / "a.txt")}), "train")
+        assert line.startswith(f"{tmp_path}/a.txt is no text but {kind}")
+
+
+def test_lines_may_end_with_carriage_returns_alone(tmp_path: Path) -> None:
+    write(tmp_path, a=b"one\rtwo\r\rthree\r")
+    patterns = {"train": str(tmp_path / "a.txt")}
+    assert documents(TextLines(patterns), "train") == [b"one", b"two", b"", b"three"]
+    assert documents(TextParagraphs(patterns), "train") == [b"one\ntwo", b"three"]
+
+
+@pytest.mark.parametrize("kind", [TextFiles, TextLines, TextParagraphs])
+def test_text_that_is_not_utf8_is_named_with_its_line(
+    tmp_path: Path, kind: type[TextSource], caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, a="é\n".encode() * 600_000 + b"caf\xe9\nna\xefve\n", b=b"half \xc3")
+    patterns = {"train": str(tmp_path / "*.txt")}
+    assert b"caf\xe9" in b"\n".join(documents(kind(patterns), "train"))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"{tmp_path}/a.txt:600001 is not UTF-8 (byte 0xe9): ")
+    assert second.startswith(f"{tmp_path}/b.txt:1 is not UTF-8 (byte 0xc3): ")
+    caplog.clear()
+    list(kind(patterns, invalid_utf8="keep").examples("train"))
+    assert not caplog.records
+    line = message(kind(patterns, invalid_utf8="refuse"), "train")
+    assert line.startswith(f"{tmp_path}/a.txt:600001 is not UTF-8 (byte 0xe9): convert the file")
+    with pytest.raises(DataError, match="invalid_utf8='no' must be one of warn, refuse, keep"):
+        kind(patterns, invalid_utf8="no")
+
+
+def test_the_line_of_a_part_of_a_file_is_that_of_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, a=b"line\n" * 95 + b"caf\xe9\n" + b"line\n" * 4)
+    list(TextFiles(str(tmp_path / "a.txt")).examples("test"))
+    assert f"{tmp_path}/a.txt:96 is not UTF-8" in caplog.text
 
 
 def test_without_a_mapping_the_path_below_the_pattern_decides_the_split(tmp_path: Path) -> None:

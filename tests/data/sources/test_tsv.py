@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -76,4 +77,50 @@ def test_equal_lines_are_in_one_split_and_every_line_in_one(tmp_path: Path) -> N
     path.write_text("".join(f"{i % 400}\t{i % 400 + 1}\n" for i in range(800)))
     splits = [rows(Tsv(str(path)), split) for split in ("train", "validation", "test")]
     assert sum(map(len, splits)) == 800 and all(splits)
+    assert sum(len(set(split)) for split in splits) == 400
+
+
+def test_blank_lines_at_the_end_are_left_out(tmp_path: Path) -> None:
+    assert rows(written(tmp_path, b"a\tb\n\n\n")) == [(b"a", b"b")]
+    assert rows(written(tmp_path, b"a\tb\r\n\r\n")) == [(b"a", b"b")]
+    assert "pairs.tsv:2: a line needs one tab" in message(written(tmp_path, b"a\tb\n\nc\td\n"))
+
+
+def test_csv_has_a_header_and_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(b'\xef\xbb\xbftargets,id,inputs\r\nb,1,"a, ""x""\nmore"\r\nd,2,"c"\r\n\r\n')
+    assert rows(Tsv({"train": str(path)})) == [(b'a, "x"\nmore', b"b"), (b"c", b"d")]
+    named = Tsv({"train": str(path)}, fields={"inputs": "id", "targets": "targets"})
+    assert rows(named) == [(b"1", b"b"), (b"2", b"d")]
+    path.with_suffix(".csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert rows(Tsv({"train": f"{path}.gz"})) == rows(Tsv({"train": str(path)}))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (
+            "question,targets\n1,2\n",
+            'has no column "inputs"; its first line names question, targets',
+        ),
+        ("", 'has no column "inputs"; its first line names none'),
+        ("inputs,targets,inputs\n1,2,3\n", 'its first line names the column "inputs" twice'),
+        ('inputs,targets\n"1\n2",3\n4\n', "pairs.csv:4: a line needs one comma, between inputs, t"),
+        ('inputs,targets\n1,"2\n', "pairs.csv:2: unexpected end of data: in CSV"),
+    ],
+)
+def test_broken_csv_is_an_error_with_file_and_line(
+    content: str, complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text(content)
+    assert complaint in message(Tsv({"train": str(path)}))
+
+
+def test_equal_records_of_csv_are_in_one_split(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    lines = "".join(f'"{i % 400}",{i % 400 + 1}\n' for i in range(800))
+    path.write_text("inputs,targets\n" + lines)
+    splits = [rows(Tsv(str(path)), split) for split in ("train", "validation", "test")]
+    assert sum(map(len, splits)) == 800
     assert sum(len(set(split)) for split in splits) == 400

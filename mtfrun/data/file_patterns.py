@@ -1,0 +1,83 @@
+"""Glob patterns of files, each of which is found once."""
+
+# Not pathlib: `Path.glob` matches hidden files as well, and its `**` follows no links to folders.
+# ruff: noqa: PTH113, PTH114, PTH118, PTH120, PTH207
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+from collections.abc import Iterator, Sequence
+
+
+def fixed_directory(pattern: str) -> tuple[str, str]:
+    """Returns the directory in which an absolute pattern searches, and the rest of the pattern.
+
+    A name that exists stands for itself, be there "[", "*" or "?" in it.
+    """
+    fixed, *parts = pattern.split("/")
+    for number, part in enumerate(parts):
+        path = f"{fixed}/{part}"
+        if glob.has_magic(part) and not os.path.lexists(path):
+            return fixed or "/", "/".join(parts[number:])
+        if number < len(parts) - 1:
+            fixed = path
+    return fixed or "/", glob.escape(parts[-1])
+
+
+def matching_files(pattern: str) -> list[str]:
+    """Returns the paths of the files that an absolute pattern matches, sorted, each file once.
+
+    `**` are directories at any depth. Links to other folders are followed, links to a folder around
+    them are not. Of several names of a file the one without links is taken.
+    """
+    directory, remainder = fixed_directory(pattern)
+    names: dict[str, list[str]] = {}
+    real_directory = functools.cache(os.path.realpath)
+    for path in _expanded(directory, remainder.split("/")):
+        if os.path.isfile(path):
+            parent, name = os.path.split(path)
+            real = os.path.join(real_directory(parent), name)
+            real = os.path.realpath(path) if os.path.islink(path) else real
+            names.setdefault(real, []).append(path)
+    return sorted(
+        min(paths, key=lambda path: (path != real, path.count("/"), path))
+        for real, paths in names.items()
+    )
+
+
+def _expanded(directory: str, parts: Sequence[str]) -> Iterator[str]:
+    if "**" not in parts:
+        yield from glob.iglob(os.path.join(glob.escape(directory), *parts))
+        return
+    place = parts.index("**")
+    bases = [directory]
+    if place:
+        bases = glob.glob(os.path.join(glob.escape(directory), *parts[:place]))
+    for base in bases:
+        if base == directory or not _leads_up(base):
+            for folder in _folders(base):
+                yield from _expanded(folder, parts[place + 1 :] or ["*"])
+
+
+def _folders(base: str) -> Iterator[str]:
+    """Yields a folder and those below it, each once; none that is hidden."""
+    links, seen = [base], set[str]()
+    while links:
+        for folder, names, _ in os.walk(links.pop()):
+            real = os.path.realpath(folder)
+            if real in seen:
+                names.clear()
+                continue
+            seen.add(real)
+            yield folder
+            names[:] = [name for name in names if not name.startswith(".")]
+            paths = [os.path.join(folder, name) for name in names]
+            links += [path for path in paths if os.path.islink(path) and not _leads_up(path)]
+
+
+def _leads_up(path: str) -> bool:
+    """Returns whether a name is a link to a folder around it."""
+    around = os.path.join(os.path.realpath(os.path.dirname(path)), "")
+    return os.path.islink(path) and around.startswith(os.path.join(os.path.realpath(path), ""))
