@@ -8,13 +8,17 @@ import pathlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 
+from mtfrun.configuration.run_files import CONFIG, RECORD
+from mtfrun.data import Data
 from mtfrun.experiment import Experiment
 from mtfrun.rundir import RunDirectory, Setup, atomic_write
+from mtfrun.rundir.copied_files import write_run_files
 
 
 @contextlib.contextmanager
 def recorded(
     run: RunDirectory,
+    data: Data,
     setup: Setup,
     operative_config: str,
     command: Sequence[str],
@@ -27,15 +31,18 @@ def recorded(
 
     Args:
       run: a run whose lock is held.
+      data: its vocabularies' files are copied into the directory.
       setup: the configuration, and what the command runs with.
       operative_config: the arguments of all classes and functions that were called.
       command: the command line.
       finished_steps: returns the number of finished steps of the state that is trained.
     """
     run.clean()
-    files = [pathlib.Path(run.config_path), pathlib.Path(run.path, "operative_config.gin")]
+    directory = pathlib.Path(run.path)
+    files = [directory / name for name in (CONFIG, "operative_config.gin", RECORD)]
     former = {path: path.read_bytes() for path in files if path.is_file()}
     first_step = run.checkpoints().latest() or 0
+    write_run_files(directory, data.vocabulary_files(), data.source_summary())
     run.write_config(setup.configuration)
     run.write_operative_config(operative_config)
     record = run.record_command(command, setup)

@@ -128,9 +128,12 @@ def run_training(
 
             def begin() -> None:
                 finished_steps = lambda: training.state.finished_steps  # noqa: E731
-                setup = setup_of(prepared.built.experiment, prepared.texts["config"])
+                experiment = prepared.built.experiment
+                setup = setup_of(experiment, prepared.texts["config"])
                 operative_config = prepared.texts["operative_config"]
-                stack.enter_context(recorded(run, setup, operative_config, command, finished_steps))
+                stack.enter_context(
+                    recorded(run, experiment.data, setup, operative_config, command, finished_steps)
+                )
                 if origin is not None and run.checkpoints().latest() is None:
                     write_origin(origin, pathlib.Path(run.path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,10 @@ import numpy as np
 from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
+from mtfrun.data import ImageData
+from mtfrun.rundir import WarmStart
 
 # What a gin reference or macro begins with.
 _REFERENCE_SIGNS = ("@", "%")
@@ -41,7 +45,7 @@ class Settings:
 
         The caller has entered `config.exclusive`.
         """
-        return config.parse(
+        bindings = config.parse(
             self.files if run_config is None else [run_config],
             self.bindings,
             search_paths=self.search_paths,
@@ -49,6 +53,12 @@ class Settings:
             allowed_imports=None if run_config is None else self.allowed_imports,
             modules=self.modules,
         )
+        if run_config is not None:
+            config.rebind(WarmStart, names=None)  # a file that only a new run needs
+            files = RunFiles.of(pathlib.Path(run_config).parent)
+            if files is not None and files.source_summary is not None:
+                config.rebind(ImageData, kept_source=files.source_summary)
+        return bindings
 
     def as_flags(self) -> list[str]:
         """Returns the flags of a command with these files and bindings."""

@@ -40,7 +40,7 @@ def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     source = pathlib.Path(os.path.expanduser(flags.source))
     importer = importer_for(source)
     imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
-    run = write_run(imported, flags.model_dir, _variables_of)
+    run = write_run(imported, flags.model_dir, _built)
     for note in imported.notes:
         print(f"mtfrun: note: {escaped(note)}", file=sys.stderr)
     print(escaped(f"{run.path}: step {imported.step}, imported from {source}"))
@@ -105,11 +105,14 @@ def _max_bytes(flags: argparse.Namespace) -> int | None:
     return int(parse_size(flags.max_shard_size))
 
 
-def _variables_of(config_path: pathlib.Path) -> Mapping[str, mtf.Variable]:
-    """Returns the variables of training with a configuration, on planned devices."""
+def _built(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variable], Sequence[str]]:
+    """Returns the variables of training with a configuration, and the files of its vocabularies.
+
+    They are on planned devices.
+    """
     bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
     with mtf.planned_meshes():
         experiment, evaluation = build()
         training: Training = config.configured(Training, experiment, evaluation)
     check_taken(bindings, config.operative_config_text())
-    return training.state.named_variables()
+    return training.state.named_variables(), experiment.data.vocabulary_files()

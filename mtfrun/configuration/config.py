@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import importlib
 import sys
 import threading
@@ -17,8 +18,17 @@ from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import explain, explain_call, explain_missing, public_names
 from mtfrun.configuration.foreign import PUBLISHING, check_foreign, with_record
 from mtfrun.configuration.kept_functions import with_kept_functions
+from mtfrun.configuration.relocation import relocated
+from mtfrun.configuration.run_files import CONFIG as RUN_CONFIG
 from mtfrun.configuration.spelling import better_binding
-from mtfrun.configuration.statements import MACRO, Binding, Reference, SourceFile, Statements
+from mtfrun.configuration.statements import (
+    MACRO,
+    Binding,
+    Reference,
+    SourceFile,
+    Statements,
+    short_path,
+)
 from mtfrun.errors import InputError
 
 T = TypeVar("T")
@@ -121,6 +131,7 @@ def parse(
     with _explained(statements.imports):
         gin.finalize()
     _remove_unused(used)
+    _relocate(statements, files)
     for arguments in _Bindings.by_target.values():
         arguments.update({name: with_kept_functions(value) for name, value in arguments.items()})
     return statements.bindings
@@ -140,6 +151,26 @@ def check_statements(
     statements, _, _ = _read(files, flags, search_paths)
     check_macros(statements.bindings)
     return statements.imports.values()
+
+
+def _relocate(statements: Statements, files: Sequence[str]) -> None:
+    """Makes the paths in the configurations of run directories those of the present place."""
+    sources = [statements.sources[name].path for name in files]
+    runs = {short_path(path): path.absolute().parent for path in sources if path.name == RUN_CONFIG}
+    functions = relocated(statements.bindings, runs)
+    last = {
+        (binding.scope, target_of(binding.selector), binding.parameter): number
+        for number, binding in enumerate(statements.bindings)
+    }
+    for (scope, selector), arguments in _Bindings.by_target.items():
+        for name, value in arguments.items():
+            number = last.get((scope, target_of(selector), name), -1)
+            if number not in functions:
+                continue
+            arguments[name] = functions[number](value)
+            binding = statements.bindings[number]
+            if not any(binding.references()):
+                statements.bindings[number] = dataclasses.replace(binding, value=arguments[name])
 
 
 def configured(cls: Callable[..., T], *args: Any) -> T:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from mtfrun.configuration.files import neighbours
+from mtfrun.configuration.run_files import note_on_path
 from mtfrun.errors import InputError
 
 # What gin appends to the message of every exception that passes one of its wrappers.
@@ -53,7 +54,8 @@ def _text(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         text = " ".join(str(error).split())
         return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
-    return " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
+    text = " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
+    return text + note_on_path(text)
 
 
 def _path_hint(error: OSError) -> str:

@@ -8,7 +8,7 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ from mtfrun import mtf
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.importer import Imported
 from mtfrun.rundir import RunDirectory, package_versions
+from mtfrun.rundir.copied_files import write_run_files
 
 RECORD = "import.json"
 """The file of a run directory that says where its model comes from."""
@@ -27,8 +28,9 @@ ORIGIN = "origin"
 CONFIG = "imported.gin"
 """There the configuration as it was imported; training replaces config.gin."""
 
-# Returns the variables of training by checkpoint path, without storage, for a gin file.
-Build = Callable[[pathlib.Path], Mapping[str, mtf.Variable]]
+# Returns for a gin file the variables of training by checkpoint path, without storage, and the
+# names of the files of its vocabularies.
+Build = Callable[[pathlib.Path], tuple[Mapping[str, mtf.Variable], Sequence[str]]]
 
 
 def write_run(imported: Imported, model_dir: str, build: Build) -> RunDirectory:
@@ -99,11 +101,12 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     run = RunDirectory(directory)
     # Files of the configuration are where it says only once the directory has its name.
     run.write_config(imported.config(directory))
-    variables = build(directory / "config.gin")
+    variables, files = build(directory / "config.gin")
     if imported.values is not None:
         _save(run, imported.step, dict(imported.values(variables)), variables)
     text = imported.config(target)
     run.write_config(text)
+    write_run_files(directory, files, place=target)
     (directory / ORIGIN).mkdir(exist_ok=True)
     (directory / ORIGIN / CONFIG).write_text(text, encoding="utf-8")
     record = json.dumps(dict(imported.record), indent=1) + "\n"

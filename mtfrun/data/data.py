@@ -135,6 +135,18 @@ class Data(abc.ABC):
         """
         return {}
 
+    def vocabulary_files(self) -> list[str]:
+        """Returns the names of the files that the vocabularies read, once each."""
+        files = [name for vocabulary in self.vocabularies.values() for name in vocabulary.files]
+        return list(dict.fromkeys(files))
+
+    def source_summary(self) -> Mapping[str, object] | None:
+        """Returns what a model needs of the source, such as names of classes, as JSON.
+
+        A run directory keeps it, so that the model is used where the source is not.
+        """
+        return None
+
     @property
     def bytes_per_id(self) -> np.ndarray | None:
         """[vocabulary] bytes of text that each id represents; None where targets are no text."""

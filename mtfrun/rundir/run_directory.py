@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from mtfrun import processes
+from mtfrun.configuration.run_files import RECORD
 from mtfrun.rundir.atomic import atomic_replace, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
@@ -137,7 +138,7 @@ class RunDirectory:
 
     def clean(self) -> None:
         """Removes what a killed training has left of the files that the lock's holder writes."""
-        for name in ("config.gin", "operative_config.gin", *RECORD_FILES):
+        for name in ("config.gin", "operative_config.gin", RECORD, *RECORD_FILES):
             remove_temporary_files(self._path / name)
 
     def is_training(self) -> bool:

@@ -48,7 +48,9 @@ def mtfrun(*arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedP
     )
 
 
-def mtfrun_here(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def mtfrun_here(
+    *arguments: str, stdin: bytes = b"", cwd: pathlib.Path = ROOT
+) -> subprocess.CompletedProcess[bytes]:
     """Returns what `mtfrun(...)` does, without a process of its own.
 
     That saves the seconds in which a process imports TensorFlow. Messages that are not printed by
@@ -59,7 +61,7 @@ def mtfrun_here(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProc
     for name, file in written.items():
         streams[name] = io.TextIOWrapper(file, encoding="utf-8", write_through=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(cwd)
         for name, stream in streams.items():
             patch.setattr(sys, name, stream)
         code = main(arguments)

@@ -11,16 +11,18 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.api.recorded_training import as_text, recorded
+from mtfrun.data import ByteVocabulary, LanguageModelData, NoSource, Task
 from mtfrun.rundir import RunDirectory, Setup
 from mtfrun.rundir.manifest import _digest
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
+DATA = LanguageModelData(Task(NoSource(), ByteVocabulary()), length=8)
 SETUP = Setup("NEW = 1\n", seed=3, mesh="data:1", layout="", devices="devices: CPU:0")
 
 
 def _files(run: pathlib.Path) -> dict[str, bytes]:
     """Returns the records of a run."""
-    paths = [*run.glob("*.gin"), *run.glob("commands/*")]
+    paths = [*run.glob("*.gin"), *run.glob("files.json"), *run.glob("commands/*")]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 
@@ -111,10 +113,11 @@ def test_an_error_after_the_first_step_leaves_the_records(
 ) -> None:
     run = RunDirectory(tmp_path)
     run.write_config("OLD = 1\n")
-    with pytest.raises(error), recorded(run, SETUP, "NEW = 2\n", ["mtfrun"], lambda: 1):
+    with pytest.raises(error), recorded(run, DATA, SETUP, "NEW = 2\n", ["mtfrun"], lambda: 1):
         raise error("of the second step")
     assert run.read_config() == "NEW = 1\n"
-    assert set(_files(tmp_path)) == {"config.gin", "operative_config.gin", "commands/0001.json"}
+    records = {"config.gin", "operative_config.gin", "files.json", "commands/0001.json"}
+    assert set(_files(tmp_path)) == records
 
 
 def test_a_command_reads_as_it_is_typed() -> None:

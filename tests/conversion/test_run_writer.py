@@ -14,12 +14,13 @@ from mtfrun.conversion import ConversionError, Imported, values_of_run, write_ru
 MESH = mtf.Mesh("data:1", "")
 
 
-def _variables(_: pathlib.Path) -> dict[str, mtf.Variable]:
-    return {
+def _variables(directory: pathlib.Path) -> tuple[dict[str, mtf.Variable], list[str]]:
+    variables = {
         "model/table": mtf.Variable(MESH, [mtf.Dimension("vocab", 3)]),
         "optimizer/table/m": mtf.Variable(MESH, [mtf.Dimension("vocab", 3)]),
         "step": mtf.Variable(MESH, [], dtype="int64"),
     }
+    return variables, [str(directory.parent / "tokenizer/a.model")]
 
 
 def _imported(table: np.ndarray) -> Imported:
@@ -46,6 +47,9 @@ def test_a_run_has_its_configuration_values_step_files_and_record(tmp_path: path
     assert "optimizer/table/m" in slots
     assert (target / "tokenizer/a.model").read_bytes() == b"pieces"
     assert json.loads((target / "import.json").read_text()) == {"format": "none"}
+    copies = json.loads((target / "files.json").read_text())["copies"]
+    assert [*copies] == [str(target / "tokenizer/a.model")]
+    assert copies[str(target / "tokenizer/a.model")]["file"] == "tokenizer/a.model"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from mtfrun.data.images.image_rows import (
     CroppedRows,
     PixelRows,
 )
-from mtfrun.data.images.image_source import ImageSource
+from mtfrun.data.images.image_source import ImageSize, ImageSource
 from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.rows import Batch, Rows
 
@@ -33,6 +35,17 @@ from mtfrun.data.rows import Batch, Rows
 _RESIZE = 256 / 224
 # Images that are decoded together, in threads.
 _TOGETHER = 32
+
+
+class _SourceSummary(NamedTuple):
+    """What a model needs of a source, see `ImageSource`."""
+
+    size: ImageSize
+    label_names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names = ", ".join(self.label_names[:5]) + ", ..." * (len(self.label_names) > 5)
+        return f"{len(self.label_names)} classes ({names}) of size {self.size}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +64,8 @@ class ImageData(Data):
       augmentations: functions of an image and a numpy generator, applied in training, in order,
         such as [@data.RandAugment()]. The network has others, see `resnet.ImageInput`.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
+      kept_source: the `source_summary` of the data that the model was trained on, which a run
+        directory keeps; by default that of the source.
     """
 
     source: ImageSource
@@ -59,6 +74,7 @@ class ImageData(Data):
     crop: Crop | None = None
     augmentations: Sequence[Augmentation] = ()
     cache_dir: str | None = None
+    kept_source: Mapping[str, Any] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.image_size is None:
@@ -79,13 +95,13 @@ class ImageData(Data):
     @property
     def image(self) -> mtf.Shape:
         """The shape {rows, cols, channels} of every image."""
-        sizes = (*self._rows_and_cols, self.source.size[-1])
+        sizes = (*self._rows_and_cols, self._of_source.size[-1])
         return mtf.Shape(zip(("rows", "cols", "channels"), sizes, strict=True))
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The name of every class."""
-        return self.source.label_names
+        return self._of_source.label_names
 
     @property
     def num_classes(self) -> int:
@@ -126,6 +142,7 @@ class ImageData(Data):
         """Returns the images of a split in order, without noise."""
         if self.image_size is None:
             _ = self._rows_and_cols  # raises if images differ in size
+            self._check_source()
             return PixelRows(open_pixel_cache(self.source, split, self.cache_dir))
         return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
 
@@ -141,7 +158,7 @@ class ImageData(Data):
         Raises:
           DataError: it cannot be read.
         """
-        channels = self.source.size[-1]
+        channels = self._of_source.size[-1]
         if self.image_size is None:
             return read_image(path, (*self._rows_and_cols, channels))
         image = encoded_image(read_file(path), channels, path)
@@ -177,12 +194,26 @@ class ImageData(Data):
             "augmentations": [repr(augmentation) for augmentation in self.augmentations],
         }
 
+    def source_summary(self) -> dict[str, object]:
+        """Returns the size of images and the names of classes."""
+        return self._of_source._asdict()
+
+    @functools.cached_property
+    def _of_source(self) -> _SourceSummary:
+        if self.kept_source is None:
+            return _SourceSummary(self.source.size, self.source.label_names)
+        try:
+            rows, cols, channels = self.kept_source["size"]
+            return _SourceSummary((rows, cols, channels), tuple(self.kept_source["label_names"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"ImageData.kept_source is no summary of a source: {error}") from error
+
     @property
     def _rows_and_cols(self) -> tuple[int, int]:
         """Rows and columns of the images of a batch."""
         if self.image_size is not None:
             return self.image_size, self.image_size
-        rows, cols, _ = self.source.size
+        rows, cols, _ = self._of_source.size
         if rows is None or cols is None:
             raise DataError(
                 f"the images of {self.source} have different sizes: "
@@ -202,10 +233,20 @@ class ImageData(Data):
         return self.centre_crop or WholeImage()
 
     def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
-        has_one_size = self.source.size[0] is not None
+        self._check_source()
+        has_one_size = self._of_source.size[0] is not None
         return (open_pixel_cache if has_one_size else open_encoded_cache)(
             self.source,
             split,
             self.cache_dir if choice.cache_dir is None else choice.cache_dir,
             overwrite=choice.overwrite,
         )
+
+    def _check_source(self) -> None:
+        """Raises DataError unless the source is like that which the model was trained on."""
+        present = _SourceSummary(self.source.size, self.source.label_names)
+        if present != self._of_source:
+            raise DataError(
+                f"{self.source} has {present}, and the run was trained on {self._of_source}: name "
+                "images of the same classes and size"
+            )

@@ -1,0 +1,67 @@
+"""Copies of the files of vocabularies in a run directory, with which it is self-contained."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+
+from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, RunFiles
+from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
+from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.regular_files import open_regular
+
+# Of the name of an original, its end: file systems allow 255 bytes.
+_LONGEST_NAME = 100
+
+
+def write_run_files(
+    run: pathlib.Path,
+    names: Iterable[str],
+    source_summary: Mapping[str, object] | None = None,
+    *,
+    place: pathlib.Path | None = None,
+) -> None:
+    """Copies files into a run directory, and records them with where relative paths are resolved.
+
+    A copy has a name of its content: a configuration that is refused afterwards has replaced none.
+
+    Args:
+      run: the run directory.
+      names: the files, as the configuration names them.
+      source_summary: see `Data.source_summary`.
+      place: where the run directory will be, if it will be renamed.
+
+    Raises:
+      RunDirError: a file cannot be read or written, or is too large.
+    """
+    place = place or run
+    copies = {name: _copy(run, name) for name in names}
+    at_place = {name.replace(str(run), str(place), 1): copy for name, copy in copies.items()}
+    files = RunFiles(str(pathlib.Path.cwd()), str(place), at_place, source_summary)
+    # Half a surrogate stands for a byte of a path that is no UTF-8, and JSON has none.
+    text = files.text().encode("utf-8", "replace").decode()
+    atomic_write(run / RECORD, text)
+
+
+def _copy(run: pathlib.Path, name: str) -> Copy:
+    """Returns the copy of a file, which is written unless it is there."""
+    original = pathlib.Path(os.path.expanduser(name)).absolute()
+    try:
+        with open_regular(original) as file:
+            content = file.read(LARGEST_COPY + 1)
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"cannot copy {name} into {run}: {reason(error)}; check it") from error
+    if len(content) > LARGEST_COPY:
+        raise RunDirError(f"{name} has more than {LARGEST_COPY} bytes: it is no vocabulary")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if original.parent.parent == run and original.parent.name in FOLDERS:
+        return Copy(f"{original.parent.name}/{original.name}", sha256)
+    target = run / FOLDERS[0] / f"{sha256[:8]}-{original.name[-_LONGEST_NAME:]}"
+    if target.parent.is_symlink():
+        raise RunDirError(f"{target.parent} is a link, which is not followed: remove it")
+    remove_temporary_files(target)
+    with atomic_replace(target) as file:
+        file.buffer.write(content)
+    return Copy(f"{FOLDERS[0]}/{target.name}", sha256)

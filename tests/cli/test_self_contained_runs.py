@@ -1,0 +1,207 @@
+"""A run is used from any directory, without the files that it was trained on, and after a move."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mtfrun
+from mtfrun.errors import InputError
+from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
+from tests.cli.small_vocabulary import flag_of_small_vocabulary
+
+PROMPT = "--prompt=one of many words"
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run that was trained on files of its working directory; both are elsewhere now.
+
+    Beside it is "texts", the directory as it was.
+    """
+    place = tmp_path_factory.mktemp("moved")
+    project = place / "project"
+    project.mkdir()
+    (project / "text.txt").write_text("".join(f"{i} is one of many words\n" for i in range(300)))
+    flag_of_small_vocabulary(project)
+    flags = [
+        *("--gin_file=defaults.gin", "--gin_file=models/lm_tiny.gin", *TINY, *TWO_STEPS),
+        *("--gin_file=data/text_lines.gin", "--gin.TEXT_FILES=['text.txt']"),
+        *("--gin_file=data/sentencepiece.gin", "--gin.VOCABULARY_FILE='small.model'"),
+    ]
+    succeeded(mtfrun_here("train", *flags, "--model_dir=run", cwd=project))
+    (project / "run").rename(place / "run")
+    project.rename(place / "texts")
+    return place / "run"
+
+
+@pytest.fixture
+def copied(moved: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the run, to be damaged."""
+    shutil.copytree(moved, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def _copy_of_vocabulary(run: pathlib.Path) -> pathlib.Path:
+    (file,) = (run / "vocabulary").iterdir()
+    return file
+
+
+def test_a_moved_run_decodes_with_its_copy_of_the_vocabulary(
+    moved: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (record,) = succeeded(mtfrun_here("decode", f"--model_dir={moved}", PROMPT, cwd=tmp_path))
+    assert record["prompt_tokens"] < 20
+    assert mtfrun.load(str(moved)).decode(["one of many words"])[0].output == record["output"]
+    copy = json.loads((moved / "files.json").read_text())["copies"]["small.model"]
+    assert moved / copy["file"] == _copy_of_vocabulary(moved)
+
+
+def test_an_evaluation_says_where_relative_paths_led(
+    moved: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    line = error_line(mtfrun_here("eval", f"--model_dir={moved}", cwd=tmp_path))
+    began = moved.parent / "project"
+    assert f'no file matches "{began}/text.txt"' in line
+    assert f"is relative to {began}, where the run began" in line
+    with pytest.raises(InputError, match=r"where the run began; .* --gin\.TEXT_FILES="):
+        mtfrun.load(str(moved)).evaluate()
+
+
+def test_relative_paths_of_flags_are_those_of_the_working_directory(moved: pathlib.Path) -> None:
+    flags = [f"--model_dir={moved}", "--gin.TEXT_FILES='text.txt'"]
+    (metrics,) = succeeded(mtfrun_here("eval", *flags, cwd=moved.parent / "texts"))
+    assert metrics["step"] == 2
+
+
+def test_relative_paths_of_the_configuration_are_those_of_where_it_began(
+    copied: pathlib.Path, moved: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    record = json.loads((copied / "files.json").read_text())
+    record["directory"] = str(moved.parent / "texts")
+    (copied / "files.json").write_text(json.dumps(record))
+    succeeded(mtfrun_here("eval", f"--model_dir={copied}", cwd=tmp_path))
+    # A new run of the same configuration is also one of these files.
+    flags = [f"--gin_file={copied / 'config.gin'}", f"--model_dir={tmp_path / 'new'}"]
+    succeeded(mtfrun_here("train", *flags, cwd=tmp_path))
+    text = (tmp_path / "new/config.gin").read_text()
+    assert f"TEXT_FILES = ['{moved.parent / 'texts/text.txt'}']" in text
+
+
+def test_resuming_from_its_own_configuration_copies_nothing_again(
+    copied: pathlib.Path, moved: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    flags = [
+        *(f"--gin_file={copied / 'config.gin'}", f"--model_dir={copied}", "--gin.TRAIN_STEPS=3"),
+        *("--accept_changes", f"--gin.TEXT_FILES=['{moved.parent / 'texts/text.txt'}']"),
+    ]
+    name = _copy_of_vocabulary(copied).name
+    succeeded(mtfrun_here("train", *flags, cwd=tmp_path))
+    assert _copy_of_vocabulary(copied).name == name
+    succeeded(mtfrun_here("decode", f"--model_dir={copied}", PROMPT, cwd=tmp_path))
+
+
+def _change(file: pathlib.Path) -> None:
+    file.write_bytes(file.read_bytes() + b" ")
+
+
+def _link(file: pathlib.Path) -> None:
+    file.rename(file.parent.parent / "elsewhere.model")
+    file.symlink_to(file.parent.parent / "elsewhere.model")
+
+
+def _pipe(file: pathlib.Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (pathlib.Path.unlink, "there is no such file"),
+        (_change, "its content has changed"),
+        (_link, "it is a link"),
+        (_pipe, "there is no such file"),
+    ],
+)
+def test_a_copy_that_is_not_what_was_copied_is_refused(
+    damage: Callable[[pathlib.Path], None], problem: str, copied: pathlib.Path
+) -> None:
+    file = _copy_of_vocabulary(copied)
+    damage(file)
+    line = error_line(mtfrun_here("decode", f"--model_dir={copied}", PROMPT))
+    assert f"{file}: {problem}: it is the run's copy of small.model, SHA-256 " in line
+
+
+_COPY = {"file": "vocabulary/x", "sha256": "0"}
+_RECORD: dict[str, object] = {"directory": "/", "run": "/", "copies": {}, "source_summary": None}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"directory": "/"}',
+        *map(
+            json.dumps,
+            [
+                {**_RECORD, "more": 1},
+                {**_RECORD, "directory": 3},
+                {**_RECORD, "run": "a\0b"},
+                {**_RECORD, "copies": []},
+                {**_RECORD, "copies": {"small.model": {**_COPY, "file": "../../x"}}},
+                {**_RECORD, "copies": {"small.model": {**_COPY, "file": "/etc/passwd"}}},
+                {**_RECORD, "copies": {"small.model": {**_COPY, "file": "vocabulary/.."}}},
+                {**_RECORD, "copies": {"small.model": {**_COPY, "sha256": None}}},
+                {**_RECORD, "source_summary": 3},
+            ],
+        ),
+    ],
+)
+def test_a_damaged_record_is_refused(content: str, copied: pathlib.Path) -> None:
+    (copied / "files.json").write_text(content)
+    line = error_line(mtfrun_here("decode", f"--model_dir={copied}", PROMPT))
+    assert f"{copied / 'files.json'} is damaged (" in line
+
+
+def _images(directory: pathlib.Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        (directory / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = np.full([16, 16, 3], 40 * number + i, np.uint8)
+            Image.fromarray(pixels).save(directory / name / f"{i}.png")
+
+
+def test_a_classifier_keeps_the_names_of_its_classes(tmp_path: pathlib.Path) -> None:
+    project, run = tmp_path / "project", tmp_path / "run"
+    _images(project / "images", ["cat", "dog"])
+    flags = [
+        *("--gin_file=defaults.gin", "--gin_file=models/resnet20.gin", "--gin.STAGE_SIZES=[1]"),
+        *("--gin.WIDTHS=[4]", "--gin_file=data/image_folders.gin", "--gin.IMAGE_SIZE=8"),
+        *("--gin.IMAGES_DIR={'train': 'images', 'validation': 'images'}", *TWO_STEPS[:3]),
+        *("--gin.BATCH_SIZE=4", "--gin.Evaluation.max_batches=1"),
+    ]
+    succeeded(mtfrun_here("train", *flags, f"--model_dir={run}", cwd=project))
+    picture = tmp_path / "picture.png"
+    (project / "images/dog/0.png").rename(picture)
+    shutil.rmtree(project / "images")
+    (record,) = succeeded(
+        mtfrun_here("decode", f"--model_dir={run}", f"--input={picture}", cwd=tmp_path)
+    )
+    assert {entry["label"] for entry in record["top"]} == {"cat", "dog"}
+    line = error_line(mtfrun_here("eval", f"--model_dir={run}", cwd=tmp_path))
+    assert f"is relative to {project}, where the run began" in line
+    _images(tmp_path / "others", ["cat", "fox"])
+    others = "--gin.IMAGES_DIR={'validation': 'others'}"
+    line = error_line(mtfrun_here("eval", f"--model_dir={run}", others, cwd=tmp_path))
+    assert "has 2 classes (cat, fox)" in line
+    assert "the run was trained on 2 classes (cat, dog)" in line
