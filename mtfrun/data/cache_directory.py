@@ -160,7 +160,9 @@ def _lock(directory: Path) -> Iterator[None]:
     """Holds the exclusive lock of a cache, which the system releases when the process ends."""
     with writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        file = directory.with_name(f".{directory.name}.lock").open("w")
+        # A link of that name, in a directory that others can write to, is not followed.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = os.fdopen(os.open(directory.with_name(f".{directory.name}.lock"), flags, 0o666), "w")
         fcntl.flock(file, fcntl.LOCK_EX)
     with file:
         yield

@@ -32,7 +32,10 @@ _BLOCK = 1 << 20
 _LONGEST_REASON = 200
 # What a manifest or an array raises that is not what was written; the last two: nested too deeply,
 # infinity.
-_DAMAGE_ERRORS = (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError)
+_DAMAGE_ERRORS = (
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+    *(RecursionError, OverflowError),
+)
 
 
 class DamagedCacheError(DataError):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import pathlib
 import socket
-import stat
 import time
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.regular_files import open_regular, read_json
+from mtfrun.rundir.regular_files import open_regular, open_to_write, read_json
 
 _ATTEMPTS = 5
 _PAUSE_SECS = 0.05
@@ -33,7 +30,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     path = pathlib.Path(path)
     try:
-        file = _opened(path)
+        file = open_to_write(path, "rb+")
     except OSError as error:
         raise RunDirError(
             f"cannot make {path}: {reason(error)}; name a --model_dir you may write to"
@@ -56,23 +53,6 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
             yield
         finally:
             _replace_text(file.fileno(), "")
-
-
-def _opened(path: pathlib.Path) -> BinaryIO:
-    """Returns the lock file, open for writing and not truncated: it may have a holder's note.
-
-    No link is followed, which in a directory from elsewhere may lead to any file, and no pipe is
-    waited for.
-
-    Raises:
-      OSError: it cannot be made, or is no regular file.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "Not a regular file", path)
-    return file
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:

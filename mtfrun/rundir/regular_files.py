@@ -6,7 +6,7 @@ import errno
 import os
 import pathlib
 import stat
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, cast
 
 from mtfrun.untrusted.strict_json import parse_json
 
@@ -84,6 +84,24 @@ def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> BinaryIO:
+    """Returns a file, made if it is missing, open for writing, unbuffered and not truncated.
+
+    No link is followed, which in a directory from elsewhere may lead to any file, and no pipe is
+    waited for.
+
+    Raises:
+      OSError: it cannot be made, or is no regular file.
+    """
+    append = os.O_APPEND if mode == "ab" else 0
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | append
+    file = cast(BinaryIO, os.fdopen(os.open(path, flags, 0o666), mode, buffering=0))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    return file
 
 
 def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True) -> bytes:

@@ -105,6 +105,9 @@ class _Export:
         if self._exported() == self._target.name:
             self._best = None
             return False
+        if self._directory.is_symlink():  # whose directories would be removed
+            self._problem = f"{self._directory} is a link: remove it"
+            return False
         # A directory that a killed process has not linked.
         shutil.rmtree(self._target, ignore_errors=True)
         self._process = subprocess.Popen(

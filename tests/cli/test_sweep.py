@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -178,6 +179,19 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path: pathlib.Path) -> Non
     assert "[2/3] a: finished, step 9, loss 1.5000" in lines
     assert (tmp_path / "b" / LOG).read_text() == "started\n"
     assert summary_of(tmp_path / "fails", "fails").state == "killed"  # it has not said how it ended
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("../victim")])
+def test_output_is_not_written_through_a_link_or_a_pipe(
+    make: Callable[[pathlib.Path], object], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "victim").write_text("untouched")
+    (tmp_path / "run").mkdir()
+    make(tmp_path / "run" / LOG)
+    trainer, runs, _ = _trained(tmp_path, "run")
+    with pytest.raises(UsageError, match=rf"cannot write .*{LOG}: .*; remove it"):
+        trainer.train(runs)
+    assert (tmp_path / "victim").read_text() == "untouched"
 
 
 def test_a_signal_lets_runs_save_and_starts_no_others(tmp_path: pathlib.Path) -> None:

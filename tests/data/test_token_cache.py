@@ -280,10 +280,23 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no manifest": lambda directory: (directory / "manifest.json").unlink(),
     "count": change("manifest.json", b'"examples": 2', b'"examples": 1'),
     "empty manifest": lambda directory: (directory / "manifest.json").write_text("{}"),
+    "text manifest": lambda directory: (directory / "manifest.json").write_text('"a"'),
+    "list manifest": lambda directory: (directory / "manifest.json").write_text("[]"),
     "pipe": make_pipe,
     "deep manifest": lambda directory: (directory / "manifest.json").write_text("[" * 99_999),
     "forged": forge,
 }
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    task = task_of(documents(b"ab", b"c"), tmp_path / "caches")
+    directory = cache_directory(task, "train", TARGETS_ONLY)
+    directory.parent.mkdir(parents=True)
+    (tmp_path / "victim").write_text("untouched")
+    directory.with_name(f".{directory.name}.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(DataError, match="cannot write the cache"):
+        open_cache(task, "train", TARGETS_ONLY)
+    assert (tmp_path / "victim").read_text() == "untouched"
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mtfrun.cli.errors import UsageError
 from mtfrun.cli.launch.gpus import gpus_of_process
 from mtfrun.cli.launch.launched import environment_of_child
 from mtfrun.cli.runs.summary import summary_of
 from mtfrun.cli.sweep.display import Display
 from mtfrun.cli.terminal.table import number_text
 from mtfrun.rundir import RunRecord
+from mtfrun.rundir.errors import reason
+from mtfrun.rundir.regular_files import open_regular, open_to_write
 
 PROGRAM = (sys.executable, "-m", "mtfrun")
 
@@ -28,6 +31,8 @@ LOG = "sweep.log"
 _POLL_SECS = 0.2
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ERROR = "mtfrun: error: "
+# Bytes of a training's output in which its error is looked for.
+_LONGEST_OUTPUT = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +120,14 @@ class Trainer:
             **environment_of_child(["mtfrun", *run.arguments]),
             **gpus_of_process(slot, self._jobs, os.environ),
         }
-        with (run.directory / LOG).open("ab") as log:
-            start = log.tell()
+        try:
+            opened = open_to_write(run.directory / LOG, "ab")
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {run.directory / LOG}: {reason(error)}; remove it, or free space"
+            ) from error
+        with opened as log:
+            start = log.seek(0, os.SEEK_END)
             process = subprocess.Popen(
                 command,
                 env=environment,
@@ -181,8 +192,9 @@ class Trainer:
 
 def _last_error(log: pathlib.Path, start: int) -> str | None:
     """Returns the last error in a log from a position on; None without one."""
-    with contextlib.suppress(OSError):
-        text = log.read_bytes()[start:].decode("utf-8", "replace")
+    with contextlib.suppress(OSError), open_regular(log, follows_links=False) as file:
+        file.seek(start)
+        text = file.read(_LONGEST_OUTPUT).decode("utf-8", "replace")
         errors = [line for line in text.splitlines() if line.startswith(_ERROR)]
         return errors[-1].removeprefix(_ERROR) if errors else None
     return None
