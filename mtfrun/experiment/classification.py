@@ -57,6 +57,7 @@ class Classification(Inference):
       top_k: number of classes that are returned for each image; all if there are fewer.
     """
 
+    example: ClassVar[str] = "--input=split:validation"
     settings: ClassVar[Sequence[str]] = ("top_k",)
 
     experiment: Experiment

@@ -105,6 +105,7 @@ class Decoding(Inference):
       search: greedy decoding, beam search or sampling.
     """
 
+    example: ClassVar[str] = "--interactive"
     settings: ClassVar[Sequence[str]] = (
         *("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p"),
         *("decode_length", "seed"),

@@ -20,6 +20,9 @@ from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.checks import check_count
 
+BATCHES_AT_START = 32
+"""Batches of the evaluation before the first step, which nothing should keep waiting."""
+
 
 class Evaluation:
     """Evaluates the model of an experiment on a split of its data.
@@ -35,8 +38,9 @@ class Evaluation:
         random choice that is the same every time.
       measurements: measurements besides the model's own metrics, in order: classes, each called
         with the experiment and the split.
-      at_start: whether training evaluates a new run before its first step, so that curves begin
-        with the initial weights, or those of a warm start.
+      at_start: whether training evaluates a new run before its first step, on at most
+        BATCHES_AT_START batches, so that curves begin with the initial weights, or those of a
+        checkpoint that the run starts from.
 
     Attributes:
       at_start: the argument.
@@ -85,6 +89,13 @@ class Evaluation:
         ]
         return other
 
+    def before_first_step(self) -> Evaluation:
+        """Returns the evaluation of fewer batches, with the same programs."""
+        other = copy.copy(self)
+        most = self._max_batches or BATCHES_AT_START
+        other._max_batches = min(most, BATCHES_AT_START)
+        return other
+
     def is_brief(self, name: str) -> bool:
         """Returns whether a metric belongs into one line: not those of single layers.
 
@@ -99,6 +110,8 @@ class Evaluation:
         summaries: Summaries | None = None,
         before_batch: Callable[[], None] = lambda: None,
         run: RunDirectory | None = None,
+        *,
+        with_pictures: bool = True,
     ) -> dict[str, float]:
         """Returns the metrics for the model's present weights.
 
@@ -109,12 +122,12 @@ class Evaluation:
           summaries: where they are written; None writes nothing.
           before_batch: called before every batch; may raise to stop.
           run: where decodes and predictions are kept; None keeps none.
+          with_pictures: whether measurements make what `summaries` shows besides metrics.
         """
         own, metrics = self._own_metrics(step, before_batch)
         is_finite = all(map(math.isfinite, own.values.values()))
-        evaluated = Evaluated(
-            own.values, own.tables, summaries is not None, progress=lambda _: before_batch()
-        )
+        is_shown = with_pictures and summaries is not None
+        evaluated = Evaluated(own.values, own.tables, is_shown, progress=lambda _: before_batch())
         texts: dict[str, str] = {}
         images: dict[str, np.ndarray] = {}
         records: list[Mapping[str, object]] = []
@@ -132,7 +145,7 @@ class Evaluation:
             run.write_decodes(step, records)
         if summaries is not None:
             tasks = self._experiment.data.by_task()
-            write_metrics(summaries, metrics, step, tasks=tasks, with_pictures=True)
+            write_metrics(summaries, metrics, step, tasks=tasks, with_pictures=with_pictures)
             for tag, text in texts.items():
                 summaries.text(tag, text, step)
             for tag, image in images.items():

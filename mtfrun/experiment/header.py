@@ -1,29 +1,43 @@
-"""What is said of a training before its first step."""
+"""What is said of a training before its first step and after its last one."""
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun import mtf
 from mtfrun.configuration.one_line import escaped
 from mtfrun.data import Data
+from mtfrun.experiment.trained_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import describe_hardware
-from mtfrun.rundir import RunDirectory
+from mtfrun.progress.lines import duration
+from mtfrun.rundir import LOWEST, Evaluated, RunDirectory
+from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.rundir.run_record import best_of
+from mtfrun.training import TrainOptions
 
 if TYPE_CHECKING:
     from mtfrun.experiment.training import Training
 
 _MOST_NAMES = 3
+_MOST_METRICS = 4
 
 
-def header_of(training: Training, run: RunDirectory) -> dict[str, str]:
-    """Returns lines by their labels."""
+def header_of(training: Training, run: RunDirectory, numbers: NumbersOfTraining) -> dict[str, str]:
+    """Returns lines by their labels.
+
+    Args:
+      training: has not begun.
+      run: where it will be trained.
+      numbers: the parameters that change the numbers of the training, as far as they are known.
+    """
     experiment = training.experiment
+    notes = "\n".join(_too_few_steps(training.options, numbers))
     return {
         "run": run.path,
         "devices": _devices(experiment.mesh),
@@ -32,7 +46,58 @@ def header_of(training: Training, run: RunDirectory) -> dict[str, str]:
         **_vocabulary(experiment.data),
         "batch": _batch(training),
         "curves": tensorboard_command(run.path),
+        **({"note": notes} if notes else {}),
     }
+
+
+def _too_few_steps(options: TrainOptions, numbers: NumbersOfTraining) -> Iterator[str]:
+    """Yields what is too long for the number of steps."""
+    steps, interval = options.train_steps, options.log_every_steps
+    if interval > steps:
+        yield (
+            f"LOG_EVERY is {interval}: the training curves will have one point; "
+            f"--gin.LOG_EVERY={max(1, steps // 10)} gives more"
+        )
+    for name, text in itertools.chain.from_iterable(x.items() for x in numbers.values()):
+        if name.endswith("LinearWarmup.warmup_steps") and float(text) > max(1, steps / 2):
+            yield (
+                f"WARMUP_STEPS is {text}: the learning rate rises in more than half of the "
+                f"training; --gin.WARMUP_STEPS={max(1, steps // 10)} is a tenth"
+            )
+
+
+def summary_of(training: Training, run: RunDirectory, secs: float) -> dict[str, str]:
+    """Returns lines by their labels about a training that has reached its last step.
+
+    Args:
+      training: has ended.
+      run: where it was trained.
+      secs: how long this process took.
+    """
+    step = training.state.finished_steps
+    lines = {"finished": f"step {step:,} of {training.options.train_steps:,} in {duration(secs)}"}
+    evaluations = run.record().evaluations()
+    if evaluations:
+        last = evaluations[-1]
+        metric = (training.options.checkpoints.best_metric or "loss").removeprefix("eval/")
+        is_lower = training.options.checkpoints.best_mode == LOWEST
+        best = best_of(evaluations, metric, is_lower_better=is_lower)
+        lines["last"] = _evaluation(last, tuple(last.metrics)[:_MOST_METRICS])
+        if best is not None:
+            lines["best"] = _evaluation(best, [metric])
+    model_dir = shlex.quote(run.path)
+    example = training.experiment.inference.example
+    commands = ["eval", *([f"decode {example}"] if example else []), "curves"]
+    return {
+        **lines,
+        "checkpoint": f"{run.path}/{CHECKPOINTS}/ckpt-{step}",
+        "next": "\n".join(f"mtfrun {command} --model_dir={model_dir}" for command in commands),
+    }
+
+
+def _evaluation(evaluation: Evaluated, names: Sequence[str]) -> str:
+    values = "  ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in names)
+    return f"step {evaluation.step:,}: {values}"
 
 
 def tensorboard_command(directory: str) -> str:

@@ -70,10 +70,12 @@ class Inference(abc.ABC):
 
     Attributes:
       settings: names of the settings that flags of the command line change, such as "top_k".
+      example: flags with which `mtfrun decode` shows a trained model; empty for none.
       experiment: has the model and the data.
     """
 
     settings: ClassVar[Sequence[str]] = ()
+    example: ClassVar[str] = ""
 
     experiment: Experiment
 

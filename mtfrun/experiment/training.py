@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -14,7 +15,7 @@ from mtfrun import mtf, optim, pictures, processes, progress, training
 from mtfrun.configuration.one_line import escaped
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.header import header_of
+from mtfrun.experiment.header import header_of, summary_of
 from mtfrun.experiment.recording import Recording
 from mtfrun.experiment.trained_configuration import (
     NumbersOfTraining,
@@ -159,6 +160,7 @@ class Training:
             evaluating = _Evaluating(
                 self._evaluation, run, summaries, averaged, self._evaluate_every_steps
             )
+            start = time.monotonic()
             result = training.train(
                 self.state,
                 self.experiment.train_infeed(self.batch_size),
@@ -172,22 +174,35 @@ class Training:
                     *([] if limit is None else [limit]),
                 ],
                 warm_start=self.experiment.warm_start,
-                description=training.Description(texts or {}, header_of(self, run), recorded),
+                description=training.Description(
+                    texts or {}, header_of(self, run, numbers or {}), recorded
+                ),
                 metadata=metadata,
             )
-        recording.ended(result, is_cut_off=limit is not None and limit.is_over)
+        is_cut_off = limit is not None and limit.is_over
+        recording.ended(result, is_cut_off=is_cut_off)
+        if result.values and result.signal is None and not is_cut_off:
+            with run.log():
+                secs = time.monotonic() - start
+                progress.note(progress.labelled(summary_of(self, run, secs)))
         return result
 
 
 class _DrawingMesh(training.Action):
     """Shows the devices of the mesh, and the dimensions that are split over them."""
 
-    at_start = True
+    # Soon, but not before the first steps: the first drawing of a process takes a second.
+    every_secs = 1.0
+    at_end = True
 
     def __init__(self, mesh: mtf.Mesh):
         self._mesh = mesh
+        self._is_drawn = False
 
     def __call__(self, context: training.ActionContext) -> None:
+        if self._is_drawn:
+            return
+        self._is_drawn = True
         axes = {axis.name: axis.size for axis in self._mesh.shape}
         figure = pictures.mesh_devices(
             axes,
@@ -228,9 +243,15 @@ class _Evaluating(training.Action):
 
     def __call__(self, context: training.ActionContext) -> None:
         context.check_signals()
+        is_first = context.step == 0
+        evaluation = self._evaluation.before_first_step() if is_first else self._evaluation
         with self._averaged():
-            metrics = self._evaluation(
-                context.step, self._summaries, context.check_signals, self._run
+            metrics = evaluation(
+                context.step,
+                self._summaries,
+                context.check_signals,
+                self._run,
+                with_pictures=not is_first,
             )
         # The others are in TensorBoard only.
         brief = {name: value for name, value in metrics.items() if self._evaluation.is_brief(name)}

@@ -1,7 +1,7 @@
 """What a person sees while a program works: bars, elapsed times, lines, colours."""
 
-from mtfrun.progress.lines import error, note, print_line, warning
-from mtfrun.progress.screen import Style, is_terminal, laid_out, styled
+from mtfrun.progress.lines import error, log, logged_to, note, print_line, warning
+from mtfrun.progress.screen import Style, is_terminal, labelled, laid_out, styled
 from mtfrun.progress.waiting import waiting
 from mtfrun.progress.work import Work, present_work
 
@@ -10,7 +10,10 @@ __all__ = [
     "Work",
     "error",
     "is_terminal",
+    "labelled",
     "laid_out",
+    "log",
+    "logged_to",
     "note",
     "present_work",
     "print_line",

@@ -1,14 +1,45 @@
-"""Lines on standard error that do not disturb bars."""
+"""Lines on standard error that do not disturb bars, and in a log."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
+import time
+from collections.abc import Iterator
+from io import RawIOBase
 from typing import TextIO
 
 from tqdm import tqdm
 
 from mtfrun import processes
 from mtfrun.progress.screen import styled
+
+_STYLE = re.compile(r"\x1b\[[0-9]*m")
+_logs: list[RawIOBase] = []
+
+
+@contextlib.contextmanager
+def logged_to(file: RawIOBase) -> Iterator[None]:
+    """Writes what `note` and `print_line` print inside to a file too, each line after the time.
+
+    In every process, also where `note` prints nothing. Lines that cannot be written are dropped: a
+    file without a buffer keeps none of them for later.
+    """
+    _logs.append(file)
+    try:
+        yield
+    finally:
+        _logs.remove(file)
+
+
+def log(text: str) -> None:
+    """Writes a line, or several, to the files of `logged_to` alone."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    lines = "".join(f"{now}  {line}\n" for line in _STYLE.sub("", text).splitlines())
+    for file in _logs:
+        with contextlib.suppress(OSError):
+            file.write(lines.encode("utf-8", "backslashreplace"))
 
 
 def note(text: str, stream: TextIO | None = None) -> None:
@@ -20,10 +51,13 @@ def note(text: str, stream: TextIO | None = None) -> None:
     """
     if processes.is_first():
         print_line(text, stream)
+    else:
+        log(text)
 
 
 def print_line(text: str, stream: TextIO | None = None) -> None:
     """Prints a line above all bars, in every process."""
+    log(text)
     stream = sys.stderr if stream is None else stream
     if stream is None:  # a closed standard error, where print() does nothing either
         return

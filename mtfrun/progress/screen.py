@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, TextIO
 
 Style = Literal["bold", "dim", "red", "yellow", "green"]
@@ -12,6 +12,7 @@ Style = Literal["bold", "dim", "red", "yellow", "green"]
 # Parameters of "Select Graphic Rendition", ECMA-48, section 8.3.117.
 _CODES: dict[Style, int] = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
 _SEPARATOR = "  "
+_LABEL_WIDTH = 12
 _DEFAULT_SIZE = os.terminal_size((80, 24))
 
 
@@ -61,6 +62,15 @@ def laid_out(
             lines[-1] += _SEPARATOR + shown
             width += len(_SEPARATOR) + len(text)
     return "\n".join(lines)
+
+
+def labelled(texts: Mapping[str, str], stream: TextIO | None = None) -> str:
+    """Returns texts after their labels in bold, the further lines of a text below its first one."""
+    indent = "\n" + " " * _LABEL_WIDTH
+    return "\n".join(
+        styled(f"{label:<{_LABEL_WIDTH}}", "bold", stream) + text.replace("\n", indent)
+        for label, text in texts.items()
+    )
 
 
 def terminal_size(stream: TextIO | None = None) -> os.terminal_size:

@@ -21,10 +21,13 @@ _BAR_DELAY_SECS = 1.0
 LINE_SECS = 10.0
 _SHARE_BETWEEN_LINES = 0.1
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}{unit}{postfix}  eta {remaining}"
+_NARROW_BAR = "{desc} {percentage:3.0f}%  eta {remaining}"
 _BAR_WITHOUT_TOTAL = "{desc}  {n_fmt}{unit}{postfix}  {elapsed}"
 _BYTES = "B"
 # The widest bar, and the columns behind it that are left free: for "^C" too, which would wrap.
 _MOST_COLUMNS, _FREE_COLUMNS = 100, 4
+# Below so many columns the amounts leave no room for a bar.
+_LEAST_COLUMNS = 60
 
 # From the outermost to the innermost that is being done.
 _present: list[Work] = []
@@ -149,7 +152,14 @@ class Work:
             leave=False,
             delay=_BAR_DELAY_SECS,
         )
-        bar.dynamic_ncols = _size  # tqdm calls it whenever it draws
+
+        def size(stream: TextIO) -> tuple[int, int]:
+            columns, rows = terminal_size(stream)
+            if self._total is not None:
+                bar.bar_format = _BAR if columns >= _LEAST_COLUMNS else _NARROW_BAR
+            return min(_MOST_COLUMNS, columns - _FREE_COLUMNS), rows
+
+        bar.dynamic_ncols = size  # tqdm calls it whenever it draws
         return bar
 
     def _amount(self, *, is_whole: bool = False) -> str:
@@ -168,9 +178,3 @@ class Work:
             return ""
         secs = (now - self._start) / done * (self._total - self.done)
         return f"  eta {duration(secs)}"
-
-
-def _size(stream: TextIO) -> tuple[int, int]:
-    """Returns columns and rows that a bar may use."""
-    columns, rows = terminal_size(stream)
-    return min(_MOST_COLUMNS, columns - _FREE_COLUMNS), rows

@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import stat
+from io import RawIOBase
 from typing import Any, BinaryIO, Literal, cast
 
 from mtfrun.untrusted.strict_json import parse_json
@@ -115,6 +116,20 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
     if len(content) > largest:
         raise OSError(errno.EFBIG, f"it has more than {largest} bytes", path)
     return content
+
+
+def append_to_regular(path: pathlib.Path) -> RawIOBase:
+    """Returns the regular file `path`, made if it is missing, open for appending without a buffer.
+
+    Raises:
+      OSError: it cannot be opened, or is a link, pipe, device or directory.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    return os.fdopen(descriptor, "ab", buffering=0)
 
 
 def read_regular_text(path: pathlib.Path) -> str:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from absl import logging
 
-from mtfrun import processes
+from mtfrun import processes, progress
+from mtfrun.configuration.one_line import one_line
 from mtfrun.configuration.run_files import RECORD
 from mtfrun.rundir.atomic import atomic_replace, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import Setup, read_record, record_command
-from mtfrun.rundir.regular_files import is_directory
+from mtfrun.rundir.regular_files import append_to_regular, is_directory
 from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
 
 if TYPE_CHECKING:
@@ -190,6 +192,28 @@ class RunDirectory:
         from mtfrun.rundir.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
 
         return Summaries(self._path / name, resumed_step=resumed_step)
+
+    @contextlib.contextmanager
+    def log(self) -> Iterator[None]:
+        """Writes the lines that are printed inside to `train.log` too, and the error that ends it.
+
+        Each process has a file: the second one has `train.1.log`. If a file cannot be written, a
+        warning says so.
+        """
+        index = processes.index()
+        path = self._path / (f"train.{index}.log" if index else "train.log")
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(
+                    progress.logged_to(stack.enter_context(append_to_regular(path)))
+                )
+            except OSError as error:
+                logging.warning("cannot write %s: %s", path, reason(error))
+            try:
+                yield
+            except Exception as error:
+                progress.log(progress.error(f"{type(error).__name__}: {one_line(error)}"))
+                raise
 
     def record(self) -> RunRecord:
         """Returns the record of the run's state and evaluations."""

@@ -128,6 +128,7 @@ def train(
         description = description or Description()
         loop.check_data()
         stack.enter_context(description.recorded())
+        stack.enter_context(run.log())
         summaries = stack.enter_context(run.summaries("train", resumed_step=first_step))
         for tag, text in description.texts.items():
             summaries.text(tag, text, first_step)

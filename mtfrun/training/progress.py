@@ -14,7 +14,6 @@ from mtfrun.training.step import SKIPPED
 
 # The least share of the time that a line mentions.
 _LEAST_WAIT = 0.01
-_LABEL_WIDTH = 12
 _INDENT = 4
 
 
@@ -44,9 +43,7 @@ class Progress:
 
     def header(self, labelled: Mapping[str, str]) -> None:
         """Prints a line for each text, after its label."""
-        for label, text in labelled.items():
-            name = progress.styled(f"{label:<{_LABEL_WIDTH}}", "bold", self._stream)
-            self.note(f"{name}{text}")
+        self.note(progress.labelled(labelled, self._stream))
 
     def advance(self, steps: int) -> None:
         """Advances the bar, which appears at the first call: compiling tells nothing of the end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+import re
 import sys
 
 import pytest
@@ -39,14 +40,15 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_lines_of_evaluations_stand_above_the_progress_bar(
+def test_lines_stand_above_the_progress_bar_and_in_the_log(
     flags: list[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(work, "_BAR_DELAY_SECS", 0.0)
-    train = ["train", *flags, f"--model_dir={tmp_path}/run", "--gin.EVAL_EVERY=1"]
+    run = tmp_path / "run"
+    train = ["train", *flags, f"--model_dir={run}", "--gin.EVAL_EVERY=1", "--gin.LOG_EVERY=3"]
     assert main(train) == 0
     lines = without_colours(terminal.getvalue()).split("\n")
     assert any("of 2 steps  eta" in line for line in lines), "there is a bar"
@@ -56,6 +58,14 @@ def test_lines_of_evaluations_stand_above_the_progress_bar(
         # What a terminal shows: the bar was erased before the line begins.
         *_, bar, text = line.split("\r")
         assert text.startswith("eval step ") and not bar.strip()
+    log = (run / "train.log").read_text()
+    assert "--gin.LOG_EVERY=1 gives more" in terminal.getvalue()
+    for text in (log, "\n".join(lines)):
+        assert re.search(r"finished +step 2 of 2 in 0:\d\d", text)
+        assert re.search(r"last +step 2: loss \d", text) and re.search(r"best +step \d: loss", text)
+        assert re.search(rf"checkpoint +{run}/checkpoints/ckpt-2\n", text)
+        assert f"mtfrun eval --model_dir={run}\n" in text
+    assert "eval step 1" in log and "\x1b" not in log
 
 
 def test_a_finished_run_says_so_and_is_not_evaluated_again(

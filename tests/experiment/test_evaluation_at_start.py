@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf, optim, training
-from mtfrun.experiment import Evaluation, Experiment, Training
+from mtfrun.data import Data, Infeed
+from mtfrun.experiment import Evaluation, Experiment, Measured, Measurement, Training
+from mtfrun.experiment.evaluation import BATCHES_AT_START
+from mtfrun.experiment.measurement import Evaluated
 from mtfrun.rundir import RunDirectory, WarmStart
 from tests.experiment.test_in_python import language_model
 from tests.training.toy_run import curve
 
 
 def _trained(
-    run: pathlib.Path, experiment: Experiment, steps: int, *, at_start: bool = True
+    run: pathlib.Path, experiment: Experiment, steps: int, *, at_start: bool = True, **options: Any
 ) -> dict[str, np.ndarray]:
     """Trains with dropout and returns the final values of all variables."""
-    evaluation = Evaluation(experiment, batch_size=4, at_start=at_start)
+    evaluation = Evaluation(experiment, batch_size=4, at_start=at_start, **options)
     trainer = Training(
         experiment,
         evaluation,
@@ -60,6 +63,30 @@ def test_it_is_the_first_point_and_changes_no_bit(
     # Not again in a run that goes on.
     _trained(tmp_path / "True", language_model(text_file, dropout_rate=0.2), 5)
     assert list(curve(str(tmp_path / "True"), split="eval")) == [0, 3, 5]
+
+
+def test_it_reads_few_batches_and_draws_nothing(
+    tmp_path: pathlib.Path, text_file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[bool] = []
+    batches: list[int | None] = []
+
+    class Noting(Measurement):
+        def __call__(self, evaluated: Evaluated) -> Measured:
+            shown.append(evaluated.is_shown)
+            return Measured()
+
+    experiment = language_model(text_file)
+    infeed = experiment.evaluation_infeed
+
+    def noting(size: int, split: str, most: int | None, *, data: Data) -> Infeed:
+        batches.append(most)
+        return infeed(size, split, 1, data=data)
+
+    monkeypatch.setattr(experiment, "evaluation_infeed", noting)
+    _trained(tmp_path, experiment, 1, measurements=[Noting])
+    assert batches == [BATCHES_AT_START, None] == [32, None]
+    assert shown == [False, True]
 
 
 def test_after_a_warm_start_it_is_of_the_weights_of_the_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -75,6 +76,21 @@ def test_a_terminal_has_a_bar_that_fits_and_is_removed(
     assert all(len(bar) <= min(columns - 4, 100) for bar in bars)
     assert "\ra line\n" in written[0]
     assert written[0].split("\r")[-2].strip() == ""
+
+
+def test_a_narrow_terminal_has_the_percentage_and_the_remaining_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(work_module, "_BAR_DELAY_SECS", 1e-9)
+    with (
+        terminal(40) as (screen, written),
+        progress.Work("evaluating step 2000", 731, "batches", stream=screen.stream) as work,
+    ):
+        work.move_to(365, "7 bad")
+        progress.note("a line", screen.stream)
+    lines = [x.rstrip() for x in without_colours(written[0]).split("\r")]
+    assert any(re.fullmatch(r"evaluating step 2000  50%  eta [\d:?]+", line) for line in lines)
+    assert all(len(line) <= 36 for line in lines)
 
 
 def test_a_dumb_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:

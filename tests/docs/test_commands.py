@@ -1,0 +1,125 @@
+"""The commands of the README and of the first page, in order, as a reader would paste them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.command import ROOT, environment
+from tests.docs.test_pages import commands
+
+_PAGES = ("README.md", "docs/index.md")
+# A command with the lines that it prints, as the README shows errors.
+_SHOWN = re.compile(r"^    \$ (mtfrun .*)\n((?:    (?!\$).+\n)+)", re.MULTILINE)
+# What stands in for a reader's own files, and for the length of a training.
+_STAND_INS = {"--gin.EXTRA_IDS=100": "--gin.EXTRA_IDS=28"}
+_SHORT = "--gin.TRAIN_STEPS=2 --gin.Evaluation.max_batches=1"
+_PAIRS = [(f"what is {i}", f"it is {i}") for i in range(400)]
+
+
+def _sections() -> Iterator[tuple[str, list[str]]]:
+    """Yields the heading and the commands of every section that has some."""
+    for name in _PAGES:
+        for section in re.split(r"^#+ ", (ROOT / name).read_text("utf-8"), flags=re.MULTILINE):
+            if lines := list(commands(section)):
+                yield f"{name}: {section.splitlines()[0]}", lines
+
+
+SECTIONS = dict(_sections())
+
+
+def _write_files(folder: pathlib.Path) -> None:
+    """Writes the files that the commands name, in the forms that the pages describe."""
+    for name in ("texts/more", "pairs", "photos/cat", "photos/dog", "models/t5"):
+        (folder / name).mkdir(parents=True)
+    text = "".join(f"{a}, {b}.\n" for a, b in _PAIRS)
+    for i in range(30):
+        (folder / f"texts/more/{i}.txt").write_text(text)
+    with gzip.open(folder / "texts.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps({"text": a + b}) + "\n" for a, b in _PAIRS)
+    lines = "".join(f"{a}\t{b}\n" for a, b in _PAIRS)
+    for name in ("pairs.tsv", "pairs/all.tsv"):
+        (folder / name).write_text(lines)
+    records = [{"question": a, "answer": b} for a, b in _PAIRS]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(x) + "\n" for x in records))
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 40, 40, 3), np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"photos/{'cat' if i % 2 else 'dog'}/{i}.png")
+
+
+def _write_models(folder: pathlib.Path) -> None:
+    import pyarrow  # noqa: PLC0415 - takes seconds
+    import pyarrow.parquet  # noqa: PLC0415
+    import sentencepiece  # noqa: PLC0415
+
+    columns = {"inputs": [a for a, _ in _PAIRS], "targets": [b for _, b in _PAIRS]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "pairs.parquet")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(a + b for a, b in _PAIRS),
+        model_prefix=str(folder / "models/t5/sentencepiece"),
+        vocab_size=100,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    shutil.copytree(ROOT / "tests/oracle/old_runs/bi_gated", folder / "models/old_run")
+    writer = [sys.executable, str(ROOT / "docs/random_models.py")]
+    subprocess.run([*writer, "byt5", str(folder / "models/byt5-small")], check=True)
+
+
+def _run(command: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a shell; paths below / are those of the folder."""
+    for shown, stand_in in _STAND_INS.items():
+        command = command.replace(shown, stand_in)
+    program = f"{sys.executable} -m mtfrun"
+    command = re.sub(r"(?<=[='\"])/(tmp|models)/", rf"{folder}/\1/", command)
+    return subprocess.run(
+        re.sub(r"^mtfrun", program, command),
+        shell=True,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**environment(), "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_commands_of_a_section_run_one_after_the_other(
+    section: str, tmp_path: pathlib.Path
+) -> None:
+    _write_files(tmp_path)
+    _write_models(tmp_path)
+    shutil.copytree(tmp_path / "pairs", tmp_path / "tmp")
+    os.rename(tmp_path / "tmp/all.tsv", tmp_path / "tmp/pairs.tsv")  # noqa: PTH104
+    for command in SECTIONS[section]:
+        words = command.split("  #")[0]
+        is_training = re.search(r"\btrain\b", words)
+        process = _run(f"{words} {_SHORT}" if is_training else words, tmp_path)
+        assert process.returncode == 0, f"{command}\n{process.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("command", "output"), _SHOWN.findall((ROOT / "README.md").read_text("utf-8"))
+)
+def test_an_error_that_the_readme_shows_is_what_is_printed(
+    command: str, output: str, tmp_path: pathlib.Path
+) -> None:
+    process = _run(command, tmp_path)
+    assert process.returncode == 2
+    assert process.stderr.split() == output.split()
