@@ -29,7 +29,7 @@ from mtfrun.cli.flags.command import Function
 from mtfrun.cli.flags.inference import chosen_settings
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
-from mtfrun.cli.inputs.source import FlagSource, TypedText
+from mtfrun.cli.inputs.source import FlagSource, TypedText, split_of_input
 from mtfrun.cli.output_lines import json_line, text_line
 from mtfrun.cli.plan import describe_dry_run
 from mtfrun.cli.terminal.routing_table import routing_table
@@ -119,11 +119,15 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
 @terminable()
 def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
-    pairs = read_pairs(flags.input)
+    split = split_of_input(flags.input)
+    pairs = read_pairs(flags.input) if split is None else ()
     run, built = _open(flags, command)
+    inference = built.experiment.inference
+    if split is not None:
+        pairs = inference.pairs(split)
     (step,) = _restored(flags, built, run)
     with _output(flags.output) as file:
-        for record in built.experiment.inference.scores(pairs):
+        for record in inference.scores(pairs):
             file.write(json_line(record, step))
     return 0
 

@@ -237,6 +237,14 @@ class TextData(Data):
         """
         raise DataError(f"{type(self).__name__} has no running text: use @data.LanguageModelData()")
 
+    def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
+        """Yields the texts of every example of a split: "inputs" and "targets", or targets alone.
+
+        Raises:
+          DataError: there are no texts, or there is no such split.
+        """
+        raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
+
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
         """Returns pairs of inputs and targets of a split, at most `count`, the same every time.
 

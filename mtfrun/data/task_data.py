@@ -163,6 +163,13 @@ class TaskData(TextData):
         texts = (text for task in self.task.tasks for (text,) in task.texts(split, [TARGETS]))
         return b"".join(texts)
 
+    def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
+        """Yields the texts of every example of all tasks; empty documents are left out."""
+        for task in self.task.tasks:
+            for texts in task.texts(split, self.texts):
+                if len(texts) > 1 or texts[0]:
+                    yield dict(zip(self.texts, texts, strict=True))
+
     def pairs(self, split: str, count: int) -> list[tuple[bytes, bytes]]:
         """Returns pairs of inputs and targets of a split, at most `count`.
 

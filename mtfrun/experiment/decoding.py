@@ -11,11 +11,11 @@ import numpy as np
 
 from mtfrun import decoding, mtf
 from mtfrun.configuration.ranges import range_of
-from mtfrun.data import TARGETS, Prompting, PromptLimits, Row, TextData
+from mtfrun.data import INPUTS, TARGETS, Prompting, PromptLimits, Row, TextData
 from mtfrun.errors import InputError
 from mtfrun.experiment.concurrency import mapping, number_of_threads
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.inference import Inference, Progress, Record, Source, required
+from mtfrun.experiment.inference import Inference, Progress, Prompts, Record, Source, required
 from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
 from mtfrun.progress import Work
@@ -170,20 +170,39 @@ class Decoding(Inference):
         return [answers[line] for line in range(len(prompts))]
 
     def read(self, source: Source) -> Sequence[bytes]:
-        """Returns the prompts of a source."""
-        return source.texts()
+        """Returns the prompts of a source; of a split of the data the inputs, or running text."""
+        if source.split is None:
+            return source.texts()
+        prompts, fields = Prompts(), []
+        for index, example in enumerate(self._data.examples(source.split)):
+            prompts.append(example.get(INPUTS, example[TARGETS]))
+            target = {"target": _text(example[TARGETS])} if INPUTS in example else {}
+            fields.append({"split": source.split, "index": index, **target})
+        prompts.fields = fields
+        return prompts
 
     def records(self, inputs: Sequence[bytes], progress: Progress | None = None) -> list[Record]:
         """Returns the answer to each prompt, and the texts of its outputs."""
-        return [_record(answer) for answer in self(inputs, progress)]
+        records = [_record(answer) for answer in self(inputs, progress)]
+        if not isinstance(inputs, Prompts):
+            return records
+        return [
+            record._replace(fields={**fields, **record.fields})
+            for record, fields in zip(records, inputs.fields, strict=True)
+        ]
+
+    def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
+        """Returns the pairs of a split; running text is targets without inputs."""
+        examples = self._data.examples(split)
+        return [(example.get(INPUTS, b""), example[TARGETS]) for example in examples]
 
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Record]:
         """Returns the log-likelihood of the target of each (input, target)."""
         return [
             Record(
                 {
-                    "input": inputs.decode("utf-8", "replace"),
-                    "target": target.decode("utf-8", "replace"),
+                    "input": _text(inputs),
+                    "target": _text(target),
                     **score._asdict(),
                 }
             )
@@ -341,6 +360,10 @@ class Decoding(Inference):
             finished=best.finished,
             valid_utf8=text.encode() == prompt,
         )
+
+
+def _text(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _record(answer: Answer) -> Record:

@@ -48,6 +48,16 @@ class Images:
         return self.count
 
 
+class Prompts(list[bytes]):
+    """Texts to make records of.
+
+    Attributes:
+      fields: identifying fields of each, which precede those of its record; none by default.
+    """
+
+    fields: Sequence[Mapping[str, object]] = ()
+
+
 class Source(Protocol):
     """Inputs of a command."""
 
@@ -108,6 +118,14 @@ class Inference(abc.ABC):
           NonFiniteError: an output is infinite or not a number.
         """
 
+    def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
+        """Returns the pairs of input and target of a split of the data, for `scores`.
+
+        Raises:
+          InputError: it cannot score pairs.
+        """
+        raise self._no_scores()
+
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
         """Returns the likelihood of the target of each (input, target), in order.
 
@@ -115,7 +133,10 @@ class Inference(abc.ABC):
           InputError: it cannot score pairs.
           NonFiniteError: a score is infinite or not a number.
         """
-        raise InputError(
+        raise self._no_scores()
+
+    def _no_scores(self) -> InputError:
+        return InputError(
             f"{type(self).__name__} scores no pairs: its model does not read and make text"
         )
 
@@ -134,6 +155,14 @@ class TrainingOnly(Inference):
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
         """Raises InputError."""
         raise self._refusal()
+
+    def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
+        """Returns the pairs of input and target of a split of the data, for `scores`.
+
+        Raises:
+          InputError: it cannot score pairs.
+        """
+        raise self._no_scores()
 
     def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
         """Raises InputError."""

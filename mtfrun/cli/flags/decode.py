@@ -21,6 +21,7 @@ Continues or answers prompts, or classifies images: one JSON object each, in ord
 
 A file has one prompt a line: in .tsv files the first column, in .jsonl files {"input": ...}, in
 .csv files the column that the first line calls "input". .gz, .bz2, .xz and .zst are decompressed.
+--input=split:validation decodes the inputs of a split of the configured data, and says each target.
 
 A classifier of images takes PNG and JPEG files, or a split of its data:
 
@@ -42,7 +43,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--input",
-        help="a file with one prompt a line; - is standard input; or images, or split:NAME",
+        help="a file with a prompt a line; - is standard input; or images, or split:NAME of the data",
         metavar="FILE",
     )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")

@@ -15,7 +15,8 @@ Computes the log-likelihood of targets given inputs: one JSON object a pair, in 
   mtfrun score --model_dir=/tmp/run --input=pairs.tsv --output=scores.jsonl
 
 A line is an input, a tab and a target, or in .jsonl files {"input": ..., "target": ...}, in .csv
-files the columns that the first line calls "input" and "target".
+files the columns that the first line calls "input" and "target". --input=split:validation scores
+the pairs of a split of the configured data, or its texts.
 
 Without --gin_file the configuration is the run's own, --model_dir/config.gin, which may import
 mtfrun alone: --gin_allow_imports=my_models names other modules that you trust.
@@ -24,7 +25,11 @@ could start from: --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", help="a file of pairs; - is standard input", metavar="FILE")
+    parser.add_argument(
+        "--input",
+        help="a file of pairs; - is standard input; or split:NAME of the data",
+        metavar="FILE",
+    )
     add_output_flags(parser)
     add_process_flags(parser)
 

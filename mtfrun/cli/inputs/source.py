@@ -17,6 +17,11 @@ from mtfrun.experiment import Images
 _SPLIT = "split:"
 
 
+def split_of_input(path: str | None) -> str | None:
+    """Returns the name after --input=split:, None for other inputs."""
+    return path.removeprefix(_SPLIT) if path is not None and path.startswith(_SPLIT) else None
+
+
 class FlagSource:
     """The input that --prompt, --input or --interactive of `decode` names."""
 
@@ -27,8 +32,7 @@ class FlagSource:
     @property
     def split(self) -> str | None:
         """The name after --input=split:, None for other inputs."""
-        path = self._flags.input or ""
-        return path.removeprefix(_SPLIT) if path.startswith(_SPLIT) else None
+        return split_of_input(self._flags.input)
 
     def texts(self) -> list[bytes]:
         """Returns the prompts; of --interactive none.
@@ -37,7 +41,7 @@ class FlagSource:
           UsageError: the input is for models of images.
         """
         path = self._flags.input
-        if self.split is not None or (path or "").lower().endswith(IMAGE_SUFFIXES):
+        if (path or "").lower().endswith(IMAGE_SUFFIXES):
             raise UsageError(
                 f"--input={path} is for models of images, and this one reads text: give a file "
                 "with a prompt a line, or --prompt=TEXT"
