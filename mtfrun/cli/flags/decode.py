@@ -43,7 +43,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--input",
-        help="a file with a prompt a line; - is standard input; or images, or split:NAME of the data",
+        help="a file with a prompt a line; - is standard input; or images, or split:NAME",
         metavar="FILE",
     )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
