@@ -120,7 +120,7 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
 def score(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Scores pairs of an input and a target and writes one JSON object each, in order."""
     split = split_of_input(flags.input)
-    pairs = read_pairs(flags.input) if split is None else ()
+    pairs: Sequence[tuple[bytes, bytes]] = read_pairs(flags.input) if split is None else ()
     run, built = _open(flags, command)
     inference = built.experiment.inference
     if split is not None:
