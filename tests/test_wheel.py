@@ -1,4 +1,4 @@
-"""The wheel, installed outside the checkout, trains the quickstart."""
+"""The wheel, installed outside the checkout, trains the quickstart; the checkout, where it lies."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = ["mtfrun", "gin", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
 # Built with what this environment has, else with what pip takes from the package index.
 BUILD_TOOLS = all(importlib.util.find_spec(name) for name in ("setuptools", "wheel"))
+ISOLATION = ["--no-build-isolation"] * BUILD_TOOLS
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
 def _run(*command: str | pathlib.Path, cwd: pathlib.Path, **variables: str) -> str:
@@ -37,14 +39,8 @@ def _run(*command: str | pathlib.Path, cwd: pathlib.Path, **variables: str) -> s
     return process.stdout
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Returns the folder of programs of an environment with the wheel and its dependencies.
-
-    The dependencies are those of this environment, behind the new one's own packages.
-    """
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
+def _copy_sources(source: pathlib.Path) -> None:
+    """Copies what a wheel is made of to a new folder."""
     source.mkdir()
     for name in SOURCES:
         path = ROOT / name
@@ -53,19 +49,45 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
             shutil.copytree(path, source / name, symlinks=True, ignore=ignored)
         else:
             shutil.copy(path, source / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    isolation = ["--no-build-isolation"] * BUILD_TOOLS
-    _run(*pip, "wheel", source, "--no-deps", *isolation, "-w", folder, cwd=folder)
-    (wheel,) = folder.glob("mtfrun-*.whl")
-    shutil.rmtree(source)
 
+
+def _install(folder: pathlib.Path, *what: str | pathlib.Path) -> pathlib.Path:
+    """Returns the folder of programs of a new environment with mtfrun and its dependencies.
+
+    The dependencies are those of this environment, behind the new one's own packages.
+    """
     new = folder / "environment"
     venv.create(new)
-    python = new / "bin/python"
-    _run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
     (packages,) = new.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = ["--python", new / "bin/python"]
+    _run(*PIP, *python, "install", "--no-deps", *what, cwd=folder)
     return new / "bin"
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Returns the folder of programs of an environment with the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    _copy_sources(source)
+    _run(*PIP, "wheel", source, "--no-deps", *ISOLATION, "-w", folder, cwd=folder)
+    (wheel,) = folder.glob("mtfrun-*.whl")
+    shutil.rmtree(source)
+    return _install(folder, "--no-index", wheel)
+
+
+@pytest.mark.slow
+def test_above_a_checkout_that_is_installed_in_place_its_package_is_imported(
+    tmp_path: pathlib.Path,
+) -> None:
+    _copy_sources(tmp_path / "mtfrun")
+    programs = _install(tmp_path, *ISOLATION, "--editable", tmp_path / "mtfrun")
+    code = "import mtfrun; print(mtfrun.__file__, mtfrun.load.__name__)"
+    printed = _run(programs / "python", "-c", code, cwd=tmp_path).split()
+    assert printed == [str(tmp_path / "mtfrun/mtfrun/__init__.py"), "load"]
+    assert "mtfrun 0" in _run(programs / "python", "-m", "mtfrun", "--version", cwd=tmp_path)
+    assert "mtfrun 0" in _run(programs / "mtfrun", "--version", cwd=tmp_path)
 
 
 @pytest.mark.slow
