@@ -1,6 +1,6 @@
 """Writes a small model with random weights as transformers saves it, to try `mtfrun import`.
 
-    pip install 'mtfrun[interoperability]'
+    pip install torch transformers
     python docs/random_models.py byt5 /tmp/byt5
     python docs/random_models.py llama /tmp/llama
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import shlex
+import sys
 from collections.abc import Iterable
 
 
@@ -13,6 +15,11 @@ class InputError(ValueError):
     The command prints the message alone and exits with code 2. All other exceptions are defects and
     are shown with their traceback. A module of your own may raise InputError for its settings too.
     """
+
+
+def install_command(package: str) -> str:
+    """Returns a command that installs a package where this program finds it."""
+    return shlex.join([sys.executable, "-m", "pip", "install", package])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,13 +10,15 @@ import shlex
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = pathlib.Path(__file__).parent.parent / "bin/quickstart"
 
 
 def _functions() -> str:
     """Returns the functions of the script, and the variables that they use."""
     functions = re.findall(r"^[a-z_]+\(\) \{\n.*?^\}$", SCRIPT.read_text(), re.M | re.S)
-    assert len(functions) == 4
+    assert len(functions) == 5
     environment = f"bin={shlex.quote(str(pathlib.Path(sys.executable).parent))}; bold= plain=\n"
     return environment + "\n".join(functions)
 
@@ -51,3 +53,23 @@ def test_answers_are_printed_as_text_of_a_few_lines(tmp_path: pathlib.Path) -> N
     assert printed.startswith("\n    def f(x):\n        return x\n\n    import a\n    a\n")
     assert printed.count("    ...\n") == 2
     assert all(len(line) <= 60 for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"]])
+def test_its_help_explains_and_installs_nothing(words: list[str]) -> None:
+    process = subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=True)
+    assert process.stdout.startswith("usage: bin/quickstart [MODEL_DIR]\n")
+    assert process.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["--model_dir=x"], ["-x"], ["--"], ["a", "b"], [""], ["-h", "a"]]
+)
+def test_other_words_than_one_directory_are_refused(
+    words: list[str], tmp_path: pathlib.Path
+) -> None:
+    process = subprocess.run([SCRIPT, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (2, "")
+    (line,) = process.stderr.splitlines()
+    assert "not one name of a directory" in line and "--help explains" in line
+    assert not list(tmp_path.iterdir())

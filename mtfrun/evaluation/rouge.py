@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, install_command
 from mtfrun.evaluation.text_metrics import check_paired
 
 _KINDS = ("rouge1", "rouge2", "rougeLsum")
@@ -29,7 +29,7 @@ class Rouge:
             from rouge_score import rouge_scorer  # noqa: PLC0415
         except ImportError as error:
             raise InputError(
-                f"Rouge needs the package rouge-score ({error}): pip install 'mtfrun[rouge]'"
+                f"Rouge needs the package rouge-score ({error}): {install_command('rouge-score')}"
             ) from None
         self._scorer = rouge_scorer.RougeScorer(list(_KINDS))
 

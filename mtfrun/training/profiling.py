@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+from mtfrun.errors import install_command
+
 
 @contextlib.contextmanager
 def profiled(run: str, visit: int, note: Callable[[str], None]) -> Iterator[None]:
@@ -34,4 +36,4 @@ def _how_to_show_profiles() -> str:
     """Returns what TensorBoard needs for the page Profile."""
     if importlib.util.find_spec("xprof") is not None:
         return "its plugin xprof is installed"
-    return "install its plugin first: pip install 'mtfrun[profile]'"
+    return f"install its plugin first: {install_command('xprof')}"

@@ -17,6 +17,7 @@ from mtfrun.conversion.saved_model.texts_graph import (
     encoder_of,
 )
 from mtfrun.data import SentencePieceVocabulary
+from mtfrun.errors import install_command
 
 
 class _SentencePieceEncoder(Encoder):
@@ -116,6 +117,7 @@ def _tensorflow_text() -> Any:
     try:
         return importlib.import_module("tensorflow_text")
     except ImportError as error:
+        package = f"tensorflow-text=={tf.__version__.rpartition('.')[0]}.*"
         raise ConversionError(
-            "--tensorflow_text needs the package: pip install 'mtfrun[tensorflow_text]'"
+            f"--tensorflow_text needs the package: {install_command(package)}"
         ) from error

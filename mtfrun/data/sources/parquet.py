@@ -12,7 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.sources.record_fields import FieldNames, by_our_name, texts_of_record
 from mtfrun.data.sources.record_files import RecordFiles
 from mtfrun.data.sources.streams import unreadable
-from mtfrun.errors import did_you_mean
+from mtfrun.errors import did_you_mean, install_command
 
 # Rows that are in memory at once.
 _BATCH = 256
@@ -81,4 +81,5 @@ def _pyarrow(path: str) -> tuple[Any, Any]:
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise DataError(f"{path} needs the package pyarrow: pip install pyarrow") from error
+        command = install_command("pyarrow")
+        raise DataError(f"{path} needs the package pyarrow: {command}") from error

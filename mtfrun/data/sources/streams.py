@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from mtfrun.data.errors import DataError
+from mtfrun.errors import install_command
 
 # A longer text is read in parts of at most so many bytes.
 LONGEST_PART = 1 << 20
@@ -262,7 +263,7 @@ def _zstandard_blocks(path: str, file: IO[bytes]) -> Iterator[bytes]:
         import zstandard  # noqa: PLC0415
     except ImportError as error:
         raise DataError(
-            f'{path} needs the package zstandard: pip install "mtfrun[zstd]", or decompress it'
+            f"{path} needs the package zstandard: {install_command('zstandard')}, or decompress it"
         ) from error
     # None between frames.
     frame = None

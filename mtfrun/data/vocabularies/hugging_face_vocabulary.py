@@ -23,6 +23,7 @@ from mtfrun.data.vocabularies.vocabulary import (
     padded_size,
     read_vocabulary_file,
 )
+from mtfrun.errors import install_command
 from mtfrun.quiet import quiet_stderr
 
 # Names that end a text, and of what is unknown, in the order in which they are looked for.
@@ -45,7 +46,7 @@ _SUFFIX_MARK = "##"
 class HuggingFaceVocabulary(Vocabulary):
     """A tokenizer.json, the file that Hugging Face's fast tokenizers save.
 
-    Needs the extra: pip install 'mtfrun[tokenizers]'.
+    Needs the package: pip install tokenizers.
 
     Ids are those of the file. Where models take id 0 for padding, it must be a special token: <pad>
     in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of
@@ -305,7 +306,7 @@ def _load(name: str, content: bytes) -> tuple[Any, dict[str, Any]]:
         tokenizers = importlib.import_module("tokenizers")
     except ImportError as error:
         raise DataError(
-            "HuggingFaceVocabulary needs the package tokenizers: pip install 'mtfrun[tokenizers]'"
+            f"HuggingFaceVocabulary needs the package tokenizers: {install_command('tokenizers')}"
         ) from error
     text = content.decode("utf-8", "replace")
     remedy = f"{name} is no tokenizer.json, or damaged: ", "save it again with save_pretrained"

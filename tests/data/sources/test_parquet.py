@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from mtfrun.data import DataError, Parquet
+from mtfrun.errors import install_command
 
 
 def write(path: Path, **columns: list[Any]) -> Parquet:
@@ -88,5 +89,5 @@ def test_damaged_files_and_a_missing_package_are_errors_of_one_line(
         assert message(Parquet({"train": str(path)})).startswith(f"{path} cannot be read: ")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert message(Parquet({"train": str(path)})) == (
-        f"{path} needs the package pyarrow: pip install pyarrow"
+        f"{path} needs the package pyarrow: {install_command('pyarrow')}"
     )

@@ -183,5 +183,5 @@ def test_the_package_is_named_where_it_is_not_installed(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(DataError, match=r"pip install 'mtfrun\[tokenizers\]'"):
+    with pytest.raises(DataError, match=r"-m pip install tokenizers"):
         HuggingFaceVocabulary(files[T5])
