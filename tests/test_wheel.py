@@ -60,8 +60,7 @@ def _install(folder: pathlib.Path, *what: str | pathlib.Path) -> pathlib.Path:
     venv.create(new)
     (packages,) = new.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    python = ["--python", new / "bin/python"]
-    _run(*PIP, *python, "install", "--no-deps", *what, cwd=folder)
+    _run(*PIP, "--python", new / "bin/python", "install", "--no-deps", *what, cwd=folder)
     return new / "bin"
 
 
