@@ -211,7 +211,9 @@ def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> Non
     """Raises ConversionError unless an index names the files of the record."""
     files = {name: file for file, tensors in shards.items() for name in tensors}
     weight_map = origin.json_of(INDEX).get("weight_map")
-    if type(weight_map) is not dict or weight_map.items() - files.items():
+    if type(weight_map) is not dict or any(
+        files.get(name) != file for name, file in weight_map.items()
+    ):
         raise ConversionError(
             f"{origin.path / INDEX} names other files than {RECORD}: import the model again"
         )

@@ -153,6 +153,10 @@ LLAMA: dict[str, tuple[Change, str]] = {
     "a tensor less": (_first_tensors(lambda t: t.popitem()), "names other files"),
     "integers": (_first_tensors(lambda t: t.update(dict.fromkeys(t, "I8"))), "none of floats"),
     "an index of other files": (_rename_in_index, "names other files than import.json"),
+    "an index of no names": (
+        _file("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),
+        "names other files than import.json",
+    ),
     "an index that is a list": (_file("origin/model.safetensors.index.json", "[]"), "no JSON obj"),
     "no configuration": (_instead("origin/config.json", lambda path: None), "config.json: No such"),
     "a configuration that is a list": (_file("origin/config.json", "[]"), "is no JSON object"),
