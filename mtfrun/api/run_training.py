@@ -156,6 +156,7 @@ def run_training(
                 stack.enter_context(restarted)
 
         processes.by_first(lock)
+        run.check_shared()
         return training.run(
             run,
             texts={tag: config.as_markdown(text) for tag, text in texts.items()},

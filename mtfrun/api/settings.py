@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mtfrun import processes
 from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.configuration.config_error import ConfigError
+from mtfrun.configuration.differences import values_of
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
@@ -43,7 +45,10 @@ class Settings:
     def parse(self, run_config: str | None = None) -> list[Binding]:
         """Makes the files gin's configuration, or `run_config`, the file of a run, if not None.
 
-        The caller has entered `config.exclusive`.
+        The caller has entered `config.exclusive`. Collective: all processes need the same one.
+
+        Raises:
+          InputError: a setting is invalid, or another process has another configuration.
         """
         bindings = config.parse(
             self.files if run_config is None else [run_config],
@@ -53,6 +58,8 @@ class Settings:
             allowed_imports=None if run_config is None else self.allowed_imports,
             modules=self.modules,
         )
+        if processes.count() > 1:
+            processes.check_same("configuration", _shared(values_of(config.config_text())))
         if run_config is not None:
             config.rebind(WarmStart, names=None)  # a file that only a new run needs
             files = RunFiles.of(pathlib.Path(run_config).parent)
@@ -67,6 +74,29 @@ class Settings:
             *(f"--gin.{text.replace(' = ', '=', 1)}" for _, text in self.bindings),
             *(f"--gin_search_paths={path}" for path in self.search_paths),
         ]
+
+
+# Parameters that may differ between the processes of a run.
+_OF_A_PROCESS = (
+    "DeviceSettings.memory_growth",
+    "Mesh.devices",
+    "TrainOptions.iterations_per_loop",
+    "TrainOptions.profile",
+    "TrainOptions.secs_per_loop",
+)
+
+
+def _shared(values: Mapping[str, str]) -> dict[str, str]:
+    """Returns the bindings that must be the same in all processes.
+
+    Examples:
+      >>> _shared({"N": "5", "SEED": "0", "training.TrainOptions.iterations_per_loop": "%N"})
+      {'SEED': '0'}
+    """
+    shared = {name: value for name, value in values.items() if not name.endswith(_OF_A_PROCESS)}
+    macros = {values[name].removeprefix("%") for name in values.keys() - shared.keys()}
+    used = " ".join(shared.values())
+    return {n: v for n, v in shared.items() if n not in macros or f"%{n}" in used}
 
 
 def literal_bindings(values: Mapping[str, object]) -> list[tuple[str, str]]:

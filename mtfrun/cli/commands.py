@@ -36,6 +36,7 @@ from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.experiment import Inference
+from mtfrun.experiment.trained_data import check_same_split
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, Setup, atomic_open
 
@@ -64,6 +65,8 @@ def evaluate(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.continuous:
         wait_for_checkpoint(RunDirectory(flags.model_dir), flags.timeout_secs)
     run, built = _open(flags, command)
+    if processes.count() > 1:
+        built.evaluation.check_split()
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
@@ -163,6 +166,9 @@ def _open(flags: argparse.Namespace, command: Sequence[str]) -> tuple[RunDirecto
     run = None if flags.model_dir is None else trained_run(flags.model_dir)
     with progress.waiting("building the model and its data"):
         built = opened(run, settings_of(flags))
+    if run is not None:
+        run.check_shared()
+    check_same_split(built.experiment.data, None)
     _check_devices(built.experiment.mesh, flags)
     if run is not None and processes.is_first():
         setup = setup_of(built.experiment, config.config_text(flags.gin_allow_imports))

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from mtfrun import processes
+from mtfrun import __version__, processes
 from mtfrun.cli.errors import UsageError
 from mtfrun.processes import private_network
 
@@ -21,7 +21,7 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
 
     Raises:
       UsageError: the network is neither private nor trusted.
-      InputError: the first process refuses this one.
+      InputError: the first process refuses this one, or they run different commands.
       ProcessesError: not all processes have come.
     """
     number: int = getattr(flags, "num_processes", 1)
@@ -40,8 +40,43 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
             timeouts=processes.Timeouts(join_secs=flags.join_secs),
             before_exit=_remove_unfinished_files,
         )
+        processes.check_same("command", _common(flags))
     yield
     processes.leave()
+
+
+# Flags that may differ: what they name is compared later, or each process has its own.
+_MAY_DIFFER = frozenset(
+    {
+        "bindings",
+        "coordinator",
+        "debug",
+        "devices_per_process",
+        "gin_allow_imports",
+        "gin_file",
+        "gin_location_prefix",
+        "gin_param",
+        "gin_search_paths",
+        "join_secs",
+        "launched",
+        "model_dir",
+        "module_import",
+        "output",
+        "process_id",
+        "profile",
+        "trusted_network",
+    }
+)
+
+
+def _common(flags: argparse.Namespace) -> dict[str, str]:
+    """Returns what must be the same in all processes before the configuration is read."""
+    values = {
+        f"--{n}".replace("--command", "the command"): repr(v)
+        for n, v in vars(flags).items()
+        if n not in _MAY_DIFFER
+    }
+    return {"mtfrun's version": __version__, **values}
 
 
 def may_follow(error: BaseException) -> bool:

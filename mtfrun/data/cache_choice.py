@@ -41,6 +41,7 @@ class Cached(NamedTuple):
       split: name of the split.
       counts: what it holds, by name: "examples", "tokens", "bytes".
       directory: where it is.
+      fingerprint: a hash of the content.
       texts: the ids; None for a cache of something else.
       files: the paths that it was made of; none where the source is not files.
     """
@@ -49,5 +50,6 @@ class Cached(NamedTuple):
     split: str
     counts: Mapping[str, int]
     directory: Path
+    fingerprint: str
     texts: TokenCache | None = None
     files: Sequence[str] = ()

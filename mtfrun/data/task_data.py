@@ -101,7 +101,8 @@ class TaskData(TextData):
                 "bytes": cache.manifest["text_bytes"],
             }
             files = task.source.paths(split)
-            yield Cached(task.title, split, counts, cache.directory, cache, files)
+            hashed = cache.fingerprint
+            yield Cached(task.title, split, counts, cache.directory, hashed, cache, files)
 
     def densities(self, split: str) -> Mapping[str, Density]:
         """Returns how full the rows of every task are."""

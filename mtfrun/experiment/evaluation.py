@@ -17,6 +17,7 @@ from mtfrun import evaluation, progress
 from mtfrun.data import DataError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.measurement import Evaluated, Measurement, named_by_task
+from mtfrun.experiment.trained_data import check_same_split
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.checks import check_count
 
@@ -70,11 +71,13 @@ class Evaluation:
         )
 
     def check_split(self) -> None:
-        """Reads the first batch of the split.
+        """Reads the first batch of the split. Collective.
 
         Raises:
           DataError: there is none, or it cannot be read.
+          InputError: another process has other data.
         """
+        check_same_split(self._experiment.data, self._split)
         for data in self._experiment.data.by_task().values():
             batches = data.evaluation(self._batch_size, split=self._split)
             if next(batches, None) is None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from mtfrun import processes
 from mtfrun.data import Data
-from mtfrun.data.fingerprint import check_unchanged, check_vocabularies
+from mtfrun.data.fingerprint import (
+    IDS,
+    VOCABULARIES,
+    changes,
+    check_unchanged,
+    check_vocabularies,
+)
 from mtfrun.rundir import Manifest
 
 # The entry of a manifest.
@@ -17,6 +24,32 @@ def fingerprint_of(data: Data) -> Mapping[str, object]:
     """Returns what determines the rows of training, as JSON will return it."""
     fingerprint: Mapping[str, object] = json.loads(json.dumps(data.fingerprint()))
     return fingerprint
+
+
+def check_same_training_data(data: Data) -> None:
+    """Raises InputError if the processes train on different data. Collective."""
+    if processes.count() > 1:
+        processes.check_same("training data", fingerprint_of(data), _differences)
+
+
+def check_same_split(data: Data, split: str | None) -> None:
+    """Raises InputError if the processes have other vocabularies or texts. Collective.
+
+    Args:
+      data: of the run.
+      split: whose examples are compared as well; None for none.
+    """
+    if processes.count() > 1:
+        caches = data.caches(split) if split is not None else ()
+        value = {
+            VOCABULARIES: {name: v.fingerprint for name, v in data.vocabularies.items()},
+            f"split {split}": {cached.title: {IDS: cached.fingerprint} for cached in caches},
+        }
+        processes.check_same("vocabulary or data", value, _differences)
+
+
+def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    return [f"{x.name} is {x.new} instead of {x.old}" for x in changes(first, other)]
 
 
 def check_same_vocabularies(manifest: Manifest, data: Data) -> None:

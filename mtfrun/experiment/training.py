@@ -22,7 +22,12 @@ from mtfrun.experiment.trained_configuration import (
     TrainedWith,
     run_versions,
 )
-from mtfrun.experiment.trained_data import DATA, check_same_data, fingerprint_of
+from mtfrun.experiment.trained_data import (
+    DATA,
+    check_same_data,
+    check_same_training_data,
+    fingerprint_of,
+)
 from mtfrun.rundir import TRAIN_STEPS, Manifest, RunDirectory, Summaries
 from mtfrun.rundir.manifest import describe
 from mtfrun.rundir.metric_order import is_better
@@ -146,6 +151,7 @@ class Training:
             for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
                 progress.note(f"mtfrun: note: {escaped(note)}")
 
+        check_same_training_data(data)
         kept = {DATA: fingerprint_of(data), TRAIN_STEPS: self.options.train_steps}
         metadata = training.Metadata({**trained_with.metadata(), **kept}, check)
         options = dataclasses.replace(self.options, profile=profile or self.options.profile)

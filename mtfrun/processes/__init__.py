@@ -23,6 +23,7 @@ from mtfrun.processes.membership import (
     together,
 )
 from mtfrun.processes.monitor import LOST
+from mtfrun.processes.sameness import check_same
 from mtfrun.processes.timeouts import Timeouts
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "agree",
     "barrier",
     "by_first",
+    "check_same",
     "count",
     "end",
     "fail",

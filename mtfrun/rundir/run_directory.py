@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -125,6 +126,35 @@ class RunDirectory:
         """
         with tempfile.TemporaryFile(dir=self._path, buffering=0) as file:
             file.write(b"mtfrun")
+
+    def check_shared(self) -> None:
+        """Raises RunDirError unless all processes see the same directory. Collective.
+
+        The first one makes a file for a moment, of a name that nobody else knows. Where it may not
+        write, nothing is known.
+        """
+        if processes.count() == 1:
+            return
+        token = self._path / f".shared-{uuid.uuid4().hex}"
+
+        def make() -> str:
+            with contextlib.suppress(OSError):
+                token.touch()
+                return token.name
+            return ""
+
+        name = processes.by_first(make, "token of the run directory")
+        try:
+            seen = processes.gather([(self._path / name).exists(), self.path], "run directory")
+        finally:
+            if processes.is_first():
+                token.unlink(missing_ok=True)
+        for index, (is_there, path) in enumerate(seen):
+            if not is_there:
+                raise RunDirError(
+                    f"process {index} of {len(seen)} has another --model_dir {path} than process 0 "
+                    f"({seen[0][1]}): name one directory, in a file system that all processes share"
+                )
 
     def require(self) -> None:
         """Raises RunDirError unless the directory exists."""

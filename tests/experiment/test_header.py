@@ -25,7 +25,7 @@ def _of_tasks(number: int, files: Sequence[str], examples: int) -> Any:
     """Data of tasks that are made of the same files."""
     counts = {"examples": examples, "tokens": 300, "bytes": 1000}
     caches = [
-        Cached(f"task_{i}", "train", counts, pathlib.Path(), files=files) for i in range(number)
+        Cached(f"task_{i}", "train", counts, pathlib.Path(), "", files=files) for i in range(number)
     ]
     return _data(cached_tasks=[cached.title for cached in caches], caches=lambda _: caches)
 

@@ -142,6 +142,29 @@ print(processes.count())
     ]
 
 
+def test_processes_with_different_settings_say_which(start: type[_Run]) -> None:
+    body = """
+processes.check_same("command", {"--seed": 1, "text": "x" * 1000})
+def differences(first, other):
+    return [] if first["hash"] == other["hash"] else ["the hash"]
+processes.check_same("data", {"hash": 1, "time": index}, differences)
+for number in (1, 2):
+    try:
+        processes.check_same("configuration", {"a": 0, "SEED": index // number, "new": "x" * index})
+    except InputError as error:
+        line = str(error)
+        print(line.replace(line[line.index("("):line.index(")")], "("))
+processes.leave()
+"""
+    line = (
+        "process {} of 3 () differs from process 0 in its configuration: SEED is 1 instead of 0; "
+        "new is {} instead of : start all processes with the same\n"
+    )
+    second = "process 1 of 3 () differs from process 0 in its configuration: new is x instead of "
+    output = line.format(1, "x") + second + ": start all processes with the same\n"
+    assert start(3, body).ends() == [(0, output, "")] * 3
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_process_ends_the_others_with_one_line(

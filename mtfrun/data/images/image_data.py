@@ -182,7 +182,7 @@ class ImageData(Data):
             cache = self._cache(split, choice)
             size = sum(path.stat().st_size for path in cache.directory.iterdir())
             counts = {"images": len(cache), "bytes": size}
-            yield Cached(title, split, counts, cache.directory)
+            yield Cached(title, split, counts, cache.directory, cache.fingerprint)
 
     def fingerprint(self) -> dict[str, object]:
         """Returns the hash of the images and the settings that make rows of them."""
