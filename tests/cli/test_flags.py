@@ -66,7 +66,8 @@ def test_search_paths_are_split() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no command; there are train, eval, decode"),
+        (["hlep"], "no command 'hlep', did you mean 'help'?"),
+        (["help", "trian"], "no command 'trian', did you mean 'train'?"),
         (["trian"], "no command 'trian', did you mean 'train'?"),
         ([*RUN, "--modle_dir=x"], "no flag --modle_dir, did you mean '--model_dir'?"),
         (["train"], "train needs a configuration: --gin_file=runs/quickstart.gin"),
@@ -106,8 +107,32 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
     assert f"  mtfrun {command[0] if command else 'train'} " in capsys.readouterr().out
 
 
-def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
+@pytest.mark.parametrize(
+    ("asking", "help_of"),
+    [
+        ([], []),
+        (["help"], []),
+        (["help", "train"], ["train"]),
+        (["help", "data", "show"], ["data", "show"]),
+        (["help", "data"], ["data"]),
+        (["data", "help"], ["data"]),
+        (["data", "show", "help"], ["data", "show"]),
+    ],
+)
+def test_help_is_asked_for_by_a_word(
+    asking: list[str], help_of: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(asking) == 0
+    printed = capsys.readouterr()
+    assert main([*help_of, "--help"]) == 0
+    assert printed == capsys.readouterr() and printed.out.startswith("usage: mtfrun")
+
+
+@pytest.mark.parametrize("asking", ["--version", "-v", "-V", "version"])
+def test_the_version_is_that_of_the_package(
+    asking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([asking]) == 0
     assert capsys.readouterr().out == f"mtfrun {mtfrun.__version__}\n"
     # One source: the installation takes it from there.
     assert "version = attr: mtfrun.__version__\n" in (ROOT / "setup.cfg").read_text()

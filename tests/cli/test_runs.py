@@ -48,6 +48,15 @@ def _rows(directory: pathlib.Path, *flags: str) -> list[list[str]]:
     return [line.split() for line in process.stdout.decode().splitlines()]
 
 
+def test_several_directories_are_one_table_each_run_once(runs: pathlib.Path) -> None:
+    _, *rows = _rows(runs / "a", str(runs / "below"), f"--model_dir={runs}/below/b", "--sort=name")
+    assert [row[0] for row in rows] == [str(runs / "a"), str(runs / "below/b")]
+    (runs / "empty").mkdir()
+    line = error_line(mtfrun_here("runs", str(runs), str(runs / "empty")))
+    assert f"{runs}/empty has no run directory" in line
+    assert "none is no directory" in error_line(mtfrun_here("runs", str(runs), "none"))
+
+
 def test_a_table_has_states_and_values_and_marks_the_best(runs: pathlib.Path) -> None:
     heading, *rows, error = _rows(runs)
     assert heading[:2] == ["run", "state"] and heading[-1] == "LEARNING_RATE"

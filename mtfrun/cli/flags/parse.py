@@ -50,7 +50,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun runs /tmp/sweep
   mtfrun checkpoints list --model_dir=/tmp/run
 
-mtfrun COMMAND --help explains a command.
+mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
 not a number; 4 where another process of the run has ended; 5 where verify finds unequal numbers, or
@@ -103,8 +103,8 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
       UsageError: the command or a flag does not exist, or a value is invalid.
     """
-    own, launched = _split_launched(arguments)
     root, commands = _parsers()
+    own, launched = _split_launched(_asking(arguments, commands))
     plain, bindings = _split_gin_flags(with_two_dashes(own))
     plain = _joined_command(plain, commands)
     answer = run_mode_answer(plain, commands)
@@ -120,7 +120,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
         plain = with_plain_switches(plain, _switches(commands[command]))
     flags, unknown = root.parse_known_args(plain)
     if flags.command is None:
-        root.error(_without_command(plain, commands))
+        root.error(_without_command(plain))
     if COMMANDS[flags.command].takes_words:
         # argparse takes no words after flags if their number is not fixed.
         flags.words = [word for word in unknown if not word.startswith("-")]
@@ -135,10 +135,21 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     return flags
 
 
-def _without_command(arguments: Sequence[str], commands: Collection[str]) -> str:
-    """Returns the message about arguments without a command."""
-    if not arguments:
-        return f"no command; there are {', '.join(commands)}"
+def _asking(arguments: Sequence[str], commands: Collection[str]) -> Sequence[str]:
+    """Returns the flags --help and --version for the words that ask for the same."""
+    if list(arguments) in ([], ["help"], ["help", "help"], ["help", "version"]):
+        return ["--help"]
+    if list(arguments) == ["version"]:
+        return ["--version"]
+    if arguments[0] == "help":
+        return [*arguments[1:], "--help"]
+    if arguments[-1] == "help" and " ".join(arguments[:-1]) in commands:
+        return [*arguments[:-1], "--help"]
+    return arguments
+
+
+def _without_command(arguments: Sequence[str]) -> str:
+    """Returns the message about flags without a command."""
     flags = shlex.join(arguments)
     return f"no command: write mtfrun train {flags if len(flags) <= 200 else '...'}"
 
@@ -148,7 +159,9 @@ def _no_command(word: str, commands: Collection[str]) -> str:
     answer = word_answer(word)
     if answer is not None:
         return f"{answer}, after a command such as mtfrun train"
-    hint = did_you_mean(word, commands) or f"; there are {', '.join(commands)}"
+    hint = (
+        did_you_mean(word, [*commands, "help", "version"]) or f"; there are {', '.join(commands)}"
+    )
     return f"no command {word!r}{hint}"
 
 
@@ -224,7 +237,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         prog="mtfrun", description=_DESCRIPTION, formatter_class=style, allow_abbrev=False
     )
     root.add_argument(
-        "--version",
+        *("--version", "-v", "-V"),
         action="version",
         version=f"mtfrun {__version__}",
         help="print the version of mtfrun",

@@ -8,9 +8,10 @@ from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
 
 _DESCRIPTION = """\
-Prints a table of the runs in a directory and those below: what differs, state, steps, metrics.
+Prints a table of the runs in directories and those below: what differs, state, steps, metrics.
 
   mtfrun runs /tmp/sweep
+  mtfrun runs /tmp/run1 /tmp/run2 /tmp/sweep
   mtfrun runs /tmp/sweep --metric=accuracy
   mtfrun runs /tmp --sort=date
   mtfrun runs /tmp/sweep --json
@@ -25,7 +26,6 @@ SORT = ("name", "metric", "step", "date", "speed", "state")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("directory", nargs="?", help="the directory; --model_dir is the same", metavar="DIR")
     add("--metric", help="of the evaluations; loss by default", metavar="NAME")
     add(
         "--sort", choices=SORT, help="what the rows are sorted by: metric by default", metavar="KEY"
@@ -34,12 +34,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    if flags.directory is not None and flags.model_dir is not None:
-        raise UsageError("runs takes one directory: leave --model_dir out")
-    if flags.directory is None:
-        flags.directory = flags.model_dir
-    if flags.directory is None:
-        raise UsageError("runs needs a directory: mtfrun runs /tmp/sweep")
+    flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
+    if not flags.words:
+        raise UsageError("runs needs a directory, or several: mtfrun runs /tmp/sweep")
 
 
 RUNS = Command(
@@ -51,4 +48,5 @@ RUNS = Command(
     imports_tensorflow=False,
     is_configured=False,
     is_of_run=False,
+    takes_words=True,
 )

@@ -18,16 +18,11 @@ from mtfrun.rundir.metric_order import is_lower_better
 
 
 def runs(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    """Prints a table of the runs at and below a directory, or a JSON array."""
-    above = RunDirectory(flags.directory)
-    above.require()
-    directory = pathlib.Path(above.path)
-    summaries = []
-    for path in find_runs(directory):
-        relative = path.relative_to(directory).as_posix()
-        summaries.append(summary_of(path, directory.name if relative == "." else relative))
-    if not summaries:
-        raise UsageError(f"{directory} has no run directory: name one, or a directory above some")
+    """Prints a table of the runs at and below directories, or a JSON array."""
+    names: dict[pathlib.Path, str] = {}
+    for word in flags.words:
+        names = _names_below(word, alone=len(flags.words) == 1) | names
+    summaries = [summary_of(path, name) for path, name in names.items()]
     metric = metric_of(summaries, flags.metric)
     varied = differing(summaries)
     summaries.sort(key=_sort_key(flags.sort or "metric", metric))
@@ -39,6 +34,27 @@ def runs(flags: argparse.Namespace, _: Sequence[str]) -> int:
     for line in error_lines(summaries):
         print(line)
     return 0
+
+
+def _names_below(word: str, *, alone: bool) -> dict[pathlib.Path, str]:
+    """Returns the names in the table of the runs at and below a directory.
+
+    Args:
+      word: the directory as it was typed.
+      alone: whether no other one was: names are relative to it.
+    """
+    above = RunDirectory(word)
+    above.require()
+    directory = pathlib.Path(above.path)
+    paths = list(find_runs(directory))
+    if not paths:
+        raise UsageError(f"{directory} has no run directory: name one, or a directory above some")
+    if not alone:
+        return {x.resolve(): str(pathlib.Path(word, x.relative_to(directory))) for x in paths}
+    return {
+        path: directory.name if path == directory else str(path.relative_to(directory))
+        for path in paths
+    }
 
 
 def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
