@@ -16,7 +16,7 @@ from mtfrun.api.build import ROOTS
 from mtfrun.cli.data.length_statistics import bytes_of, length_statistics
 from mtfrun.cli.data.row_view import Meanings, RowView, row_views
 from mtfrun.cli.data.rows_html import rows_html
-from mtfrun.cli.data.rows_text import rows_text
+from mtfrun.cli.data.rows_text import heading_lines, rows_text
 from mtfrun.cli.data.statistics_text import statistics_lines
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.terminable import terminable
@@ -52,9 +52,14 @@ class _Configured(NamedTuple):
 @terminable()
 def cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Builds the caches of the splits of training and evaluation, and prints a line for each."""
+    choice = CacheChoice(flags.tasks or ".*", flags.output_cache_dir, flags.overwrite)
+    return print_caches(flags, choice)
+
+
+def print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
+    """Builds the caches of a configuration that are chosen, and prints a line for each."""
     configured = _configured(flags)
     data, splits = configured.data, configured.splits
-    choice = CacheChoice(flags.tasks or ".*", flags.output_cache_dir, flags.overwrite)
     if not data.cached_tasks:
         raise UsageError(f"{type(data).__name__} is read without a cache: there is none to build")
     if not any(map(choice.includes, data.cached_tasks)):
@@ -89,8 +94,11 @@ def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
         with atomic_open(flags.html) as file:
             file.writelines(rows_html(rows, f"Rows of the split {flags.split}", summary))
         return 0
-    for line in itertools.chain(summary, [""], rows_text(rows, _width())):
+    for line in itertools.chain(summary, [""], rows_text(rows, _width(), has_tokens=flags.tokens)):
         print(line)
+    if not flags.tokens:
+        hint = "--tokens shows whole texts, and every token with its id, position and loss"
+        print(*heading_lines(hint, _width()), sep="\n")
     return 0
 
 

@@ -19,11 +19,13 @@ class CacheChoice:
       tasks: a regular expression that the whole name of a task matches.
       cache_dir: directory of all caches; None for that of each task.
       overwrite: whether caches that exist are built again.
+      anew: whether caches are compared with their sums even if they have not changed.
     """
 
     tasks: str = ".*"
     cache_dir: str | None = None
     overwrite: bool = False
+    anew: bool = False
 
     def includes(self, title: str) -> bool:
         """Returns whether a task is chosen."""

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ from mtfrun.data.file_state import absolute_path
 from mtfrun.data.fingerprint import changes
 
 T = TypeVar("T")
+# The name of a cache, see `cache_path`, or that of a directory in which one is built.
+_CACHE = re.compile(r"\.?(?P<name>[^.].*-[0-9a-f]{16})(\.\w+(-replaced)?)?")
 
 
 def resolve_cache_dir(cache_dir: str | None) -> Path:
@@ -85,6 +88,40 @@ def open_or_build(
                 write_manifest(work, {**counts, **before})
                 _replace(directory, work)
     return opened(directory, before)
+
+
+def cache_directories(cache_dir: str | None) -> list[Path]:
+    """Returns the directories of all caches, sorted, those that killed builds left among them.
+
+    What else is in the directory of all caches, such as prepared datasets, is none.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    root = resolve_cache_dir(cache_dir)
+    if not root.exists():
+        return []
+    try:
+        found = [path for name in root.iterdir() if name.is_dir() for path in name.iterdir()]
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error.strerror or error}") from error
+    return sorted(path for path in found if _CACHE.fullmatch(path.name) and path.is_dir())
+
+
+def remove_cache(directory: Path) -> bool:
+    """Removes a cache, or what a killed build left of it; returns False if it is being built.
+
+    Who reads it goes on: mapped files exist until nobody has them.
+    """
+    match = _CACHE.fullmatch(directory.name)
+    lock = directory.with_name(f".{match['name'] if match else directory.name}.lock")
+    with writing(directory), lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(directory)
+        return True
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class DamagedCacheError(DataError):
     """
 
     def __init__(self, directory: Path, reason: object):
-        text = f"no {reason}" if isinstance(reason, KeyError) else str(reason)
+        text = f"{MANIFEST} has no {reason}" if isinstance(reason, KeyError) else str(reason)
         self.reason = " ".join(text.split())[:_LONGEST_REASON]
         super().__init__(
             f"the cache {directory} is damaged ({self.reason}): remove the directory, and it is "
@@ -123,7 +123,15 @@ def read_manifest(
             if check is not None:
                 check(manifest)
             _store_states(directory, states)
+    with contextlib.suppress(OSError):  # so that `last_use` knows of it
+        os.utime(directory / _CHECKED)
     return manifest
+
+
+def last_use(directory: Path) -> float:
+    """Returns when a cache was last opened, in seconds since 1970; else when it was begun."""
+    path = directory / _CHECKED
+    return (path if path.exists() else directory).stat().st_mtime
 
 
 def file_sums(manifest: Mapping[str, Any]) -> Mapping[str, str]:

@@ -94,7 +94,13 @@ class TaskData(TextData):
                 continue
             if choice.cache_dir is not None:
                 task = dataclasses.replace(task, cache_dir=choice.cache_dir)
-            cache = open_cache(task, split, tuple(self.texts), overwrite=choice.overwrite)
+            cache = open_cache(
+                task,
+                split,
+                tuple(self.texts),
+                overwrite=choice.overwrite,
+                anew=choice.anew,
+            )
             counts = {
                 "examples": len(cache),
                 "tokens": cache.tokens.size,

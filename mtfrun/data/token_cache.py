@@ -124,7 +124,12 @@ def cache_directory(task: Task, split: str, features: tuple[str, ...]) -> Path:
 
 
 def open_cache(
-    task: Task, split: str, features: tuple[str, ...], *, overwrite: bool = False
+    task: Task,
+    split: str,
+    features: tuple[str, ...],
+    *,
+    overwrite: bool = False,
+    anew: bool = False,
 ) -> TokenCache:
     """Returns the cache of a split of a task, after building it if there is none.
 
@@ -135,10 +140,10 @@ def open_cache(
       split: of the source.
       features: whose texts are stored: ("targets",) or ("inputs", "targets").
       overwrite: whether it is built even if there is one.
+      anew: see `TokenCache.open`.
 
     Raises:
-      DataError: the source cannot be read or holds nothing, the cache cannot be written, or its
-        files are damaged.
+      DataError: the source cannot be read or holds nothing, or the cache cannot be written.
     """
     for feature in features:
         if task.vocabulary_of(feature).end_id == NO_END:
@@ -150,7 +155,7 @@ def open_cache(
     size = max(vocabulary.size for vocabulary in vocabularies)
 
     def opened(directory: Path, origin: Mapping[str, Any]) -> TokenCache:
-        cache = TokenCache.open(directory, origin=origin)
+        cache = TokenCache.open(directory, origin=origin, anew=anew)
         if cache.manifest["largest_id"] >= size:
             raise DamagedCacheError(
                 directory, f"it has id {cache.manifest['largest_id']} of {size} ids"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import re
@@ -146,6 +147,48 @@ def test_the_configuration_of_a_run_is_used(
     assert any("the quick brown" in line for line in lines)
 
 
+def test_show_is_short_without_tokens(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
+    short, long = (_lines("show", *TEXTS(tmp_path), *flag) for flag in ([], ["--tokens"]))
+    assert short[-1].startswith("--tokens shows")
+    for lines, count in ((short, 0), (long, 3)):
+        assert sum(line.startswith("    position  0") for line in lines) == count
+
+
+def test_caches_are_verified_listed_and_removed(
+    tmp_path: pathlib.Path, cache_dir: pathlib.Path
+) -> None:
+    flags = PAIRS(tmp_path)
+    _lines("cache", *flags)
+    (cache_dir / "tfds" / "1.0.0").mkdir(parents=True)
+    names = sorted(f"Tsv/{path.parent.name}" for path in cache_dir.glob("*/*/manifest.json"))
+    assert _lines("verify") == [f"{name}: good" for name in names]
+    heading, *rows, total = _lines("caches")
+    assert heading.split() == ["cache", "size", "last", "use"]
+    assert [row.split()[0] for row in rows] == names
+    assert total.startswith("2 cache(s), ") and total.endswith(f", in {cache_dir}")
+    tokens = cache_dir / names[0] / "tokens.bin"
+    content = tokens.read_bytes()
+    tokens.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    process = mtfrun_here("data", "verify")
+    assert f"{names[0]}: tokens.bin is not what was written" in process.stdout.decode()
+    assert f"1 cache(s) in {cache_dir} are damaged, the first is {names[0]}" in error_line(process)
+    process = mtfrun_here("data", "verify", *flags)
+    assert b"is damaged" in process.stderr and process.returncode == 0
+    assert tokens.read_bytes() == content
+    assert _lines("caches", "--unused_days=1", "--remove")[-1].startswith(
+        "0 cache(s), 0 B, removed"
+    )
+    assert _lines("caches", "--tasks=Text.*", "--remove")[-1].startswith("0 cache(s)")
+    with tokens.parent.with_name(f".{tokens.parent.name}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process builds it
+        process = mtfrun_here("data", "caches", "--remove")
+    assert b"1 cache(s) are being built, and stay" in process.stderr
+    assert _manifests(cache_dir).keys() == {tokens.with_name("manifest.json")}
+    assert _lines("caches", "--remove")[-1].startswith("1 cache(s), ")
+    assert not _manifests(cache_dir) and (cache_dir / "tfds" / "1.0.0").exists()
+    assert _lines("caches") == [f"0 cache(s), 0 B, in {cache_dir}"]
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
@@ -180,7 +223,9 @@ def _with_signal(number: int) -> object:
 
 def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
-        (["data"], "data needs a command: data cache, data show or data stats"),
+        (["data"], "data needs a command: data cache, data show, data stats, data caches or data"),
+        (["data", "caches", "--unused_days=-1"], "--unused_days=-1 must be at least 0"),
+        (["data", "verify", "--tasks=("], "--tasks=( is no regular expression"),
         (["data", "shwo"], "no command 'data shwo', did you mean 'data show'?"),
         (["data", "show"], "data show needs a configuration: --gin_file="),
         (["data", "show", "--gin_file=a.gin", "--rows=0"], "--rows=0 must be at least 1"),
@@ -191,6 +236,6 @@ def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
-    for command in ("cache", "show", "stats"):
+    for command in ("cache", "show", "stats", "caches", "verify"):
         assert main(["data", command, "--help"]) == 0
-        assert f"  mtfrun data {command} " in capsys.readouterr().out
+        assert f"  mtfrun data {command}" in capsys.readouterr().out

@@ -8,17 +8,20 @@ from collections.abc import Iterator, Sequence
 
 from mtfrun.cli.data.row_view import ImageView, RowView, Tokens, Value
 
+# What is shown of a row without its tokens: segments of a feature, lines of a segment.
+_MOST_SEGMENTS, _MOST_LINES = 3, 3
 _INDENT = "  "
 _LABELS = ("text", "id", "position", "loss")
 # Width of the labels before the columns of tokens.
 _LABEL_WIDTH = max(map(len, _LABELS)) + 2
 
 
-def rows_text(rows: Sequence[RowView], width: int) -> Iterator[str]:
+def rows_text(rows: Sequence[RowView], width: int, *, has_tokens: bool = False) -> Iterator[str]:
     """Yields lines of at most `width` columns, if a token is not wider than that.
 
-    Every segment is printed as text, and then as columns of a token, its id, its position and, if
-    it differs within the segment, the weight of its loss.
+    The beginnings of the first segments are printed as texts. With `has_tokens` it is every segment
+    as a whole, and then as columns of a token, its id, its position and, if it differs within the
+    segment, the weight of its loss.
     """
     for i, row in enumerate(rows):
         yield f"row {i + 1} of {len(rows)}"
@@ -28,8 +31,11 @@ def rows_text(rows: Sequence[RowView], width: int) -> Iterator[str]:
             yield from heading_lines(describe_value(value), width, _INDENT)
         for tokens in row.tokens:
             yield from heading_lines(describe_tokens(tokens), width, _INDENT)
-            for part in tokens.parts():
-                yield from _segment_lines(part, width)
+            parts = tokens.parts()
+            for part in parts if has_tokens else parts[:_MOST_SEGMENTS]:
+                yield from _segment_lines(part, width, has_tokens=has_tokens)
+            if not has_tokens and len(parts) > _MOST_SEGMENTS:
+                yield f"{2 * _INDENT}and {len(parts) - _MOST_SEGMENTS:,} more segments"
         yield ""
 
 
@@ -97,13 +103,17 @@ def _columns_of_character(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
 
 
-def _segment_lines(part: Tokens, width: int) -> Iterator[str]:
+def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[str]:
     indent = 2 * _INDENT
     yield indent + describe_segment(part)
-    for line in _wrapped(printable(part.text()), width - len(indent) - 2):
+    lines = list(_wrapped(printable(part.text()), width - len(indent) - 2))
+    for line in lines if has_tokens else lines[:_MOST_LINES]:
         yield f"{indent}| {line}"
-    for first, last in _blocks(_column_widths(part), width - len(indent) - _LABEL_WIDTH):
-        yield from (indent + line for line in _block_lines(part, first, last))
+    if has_tokens:
+        for first, last in _blocks(_column_widths(part), width - len(indent) - _LABEL_WIDTH):
+            yield from (indent + line for line in _block_lines(part, first, last))
+    elif len(lines) > _MOST_LINES:
+        yield f"{indent}| ..."
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:

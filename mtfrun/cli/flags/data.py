@@ -13,7 +13,9 @@ Commands about the data of a configuration. They build no model and use no devic
 
   mtfrun data cache --gin_file=runs/quickstart.gin    builds the caches of its texts
   mtfrun data show  --gin_file=runs/quickstart.gin    shows a few rows
-  mtfrun data stats --gin_file=runs/quickstart.gin    shows statistics of the lengths of texts"""
+  mtfrun data stats --gin_file=runs/quickstart.gin    shows statistics of the lengths of texts
+  mtfrun data caches                                  lists or removes caches, with their sizes
+  mtfrun data verify                                  compares all caches with their sums"""
 
 _DATA_CACHE = """\
 Builds the caches of a configuration's texts: the ids of its training and its evaluation split.
@@ -32,16 +34,42 @@ Caches are in $MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun. --output_cache_dir 
 directory; MTFRUN_CACHE_DIR=/data/cache mtfrun train ... then trains from it. A build that a signal
 ends leaves nothing behind."""
 
+_DATA_CACHES = """\
+Lists the caches of all data on this machine, with their sizes and last uses; removes them.
+
+  mtfrun data caches
+  mtfrun data caches --unused_days=30 --remove
+  mtfrun data caches --tasks='wmt.*' --remove
+
+What is removed is what the same flags without --remove list. It is built again when a command needs
+it; a command that reads a cache goes on, and a cache that is being built stays. Caches are in
+$MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun; prepared datasets there are not touched."""
+
+_DATA_VERIFY = """\
+Compares caches with the sums of their files, which were recorded when they were built.
+
+  mtfrun data verify
+  mtfrun data verify --cache_dir=/data/cache --tasks='wmt.*'
+  mtfrun data verify --gin_file=runs/quickstart.gin
+
+Whatever reads a cache for the first time on a machine, or after one of its files has changed, does
+the same. Without a configuration all caches are compared, and a line says of each that it is good,
+or what is wrong with it; then the exit code is 2. Of a configuration those of training and
+evaluation are compared, and damaged ones are built anew."""
+
 _DATA_SHOW = """\
-Shows a few rows as the model gets them: texts, ids, positions, segments, loss, density.
+Shows a few rows as the model gets them: texts in segments, and how full the rows are.
 
   mtfrun data show --gin_file=runs/quickstart.gin
+  mtfrun data show --gin_file=runs/quickstart.gin --tokens
   mtfrun data show --gin_file=runs/number_words.gin --split=validation --rows=5
   mtfrun data show --gin_file=runs/digits.gin --html=rows.html
 
 Rows of the split "train" are those that training begins with, shuffled and with their noise; rows
-of other splits are the first ones of an evaluation. --html writes a page that shows every segment
-in a colour, and the id and the position of a token under the mouse, and images."""
+of other splits are the first ones of an evaluation. Long texts are shown in part; --tokens shows
+them whole, and every token with its id, its position and, where not every one has a loss, its
+weight. --html writes a page that shows every segment in a colour, and the id and the position of a
+token under the mouse, and images."""
 
 _DATA_STATS = """\
 Shows the lengths of a configuration's texts, and how much of them is cut and padded.
@@ -65,10 +93,34 @@ def _add_cache_flags(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="build again what exists")
 
 
+def _add_caches_flags(parser: argparse.ArgumentParser) -> None:
+    _add_verify_flags(parser)
+    add = parser.add_argument
+    add("--remove", action="store_true", help="remove the caches that are listed")
+    add(
+        "--unused_days",
+        type=float,
+        default=0.0,
+        help="only caches that nothing has opened for so many days",
+        metavar="N",
+    )
+
+
+def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--cache_dir", help="the directory of the caches", metavar="DIR")
+    add(
+        "--tasks",
+        help="a regular expression of the names of tasks; by default all",
+        metavar="REGEX",
+    )
+
+
 def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--split", default="train", help="train (default) or another split", metavar="NAME")
     add("--rows", type=int, default=3, help="number of rows; 3 by default", metavar="N")
+    add("--tokens", action="store_true", help="show every token with its id and position")
     add("--html", help="write a page of HTML instead", metavar="FILE")
 
 
@@ -81,11 +133,26 @@ def _check_cache(flags: argparse.Namespace) -> None:
     _check(flags)
     if flags.output_cache_dir == "":
         raise UsageError("--output_cache_dir needs a name")
-    if flags.tasks is not None:
-        try:
-            re.compile(flags.tasks)
-        except re.error as error:
-            raise UsageError(f"--tasks={flags.tasks} is no regular expression: {error}") from None
+    _check_tasks(flags)
+
+
+def _check_tasks(flags: argparse.Namespace) -> None:
+    try:
+        re.compile(flags.tasks or "")
+    except re.error as error:
+        raise UsageError(f"--tasks={flags.tasks} is no regular expression: {error}") from None
+
+
+def _check_verify(flags: argparse.Namespace) -> None:
+    _check_tasks(flags)
+    if flags.cache_dir == "":
+        raise UsageError("--cache_dir needs a name")
+
+
+def _check_caches(flags: argparse.Namespace) -> None:
+    _check_verify(flags)
+    if not flags.unused_days >= 0:
+        raise UsageError(f"--unused_days={flags.unused_days:g} must be at least 0")
 
 
 def _check_show(flags: argparse.Namespace) -> None:
@@ -96,10 +163,22 @@ def _check_show(flags: argparse.Namespace) -> None:
         raise UsageError("--html needs a name")
 
 
-_MODULE = "mtfrun.cli.data_commands"
+_MODULE, _CACHES_MODULE = "mtfrun.cli.data_commands", "mtfrun.cli.data_caches"
 DATA = (
-    command_word("data", _DATA, "data cache, data show or data stats"),
+    command_word("data", _DATA, "data cache, data show, data stats, data caches or data verify"),
     Command("data cache", _DATA_CACHE, _add_cache_flags, _check_cache, f"{_MODULE}:cache"),
     Command("data show", _DATA_SHOW, _add_show_flags, _check_show, f"{_MODULE}:show"),
     Command("data stats", _DATA_STATS, no_flags, _check, f"{_MODULE}:stats"),
+    Command(
+        "data caches",
+        _DATA_CACHES,
+        _add_caches_flags,
+        _check_caches,
+        f"{_CACHES_MODULE}:caches",
+        is_configured=False,
+        is_of_run=False,
+    ),
+    Command(
+        "data verify", _DATA_VERIFY, _add_verify_flags, _check_verify, f"{_CACHES_MODULE}:verify"
+    ),
 )

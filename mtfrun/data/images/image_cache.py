@@ -144,7 +144,12 @@ class EncodedCache(ImageCache):
 
 
 def open_pixel_cache(
-    source: ImageSource, split: str, cache_dir: str | None, *, overwrite: bool = False
+    source: ImageSource,
+    split: str,
+    cache_dir: str | None,
+    *,
+    overwrite: bool = False,
+    anew: bool = False,
 ) -> PixelCache:
     """Returns the cache of a split whose images have one size, after building it if there is none.
 
@@ -155,19 +160,27 @@ def open_pixel_cache(
       split: of the source.
       cache_dir: see `resolve_cache_dir`.
       overwrite: whether it is built even if there is one.
+      anew: whether its images are read even if they have not changed.
 
     Raises:
       DataError: there is no such split, it cannot be read or holds no images, or the cache cannot
         be written.
     """
-    return _built(source, split, cache_dir, PixelCache, _write_pixels, overwrite=overwrite)
+    opened = functools.partial(PixelCache, anew=anew)
+    return _built(source, split, cache_dir, opened, _write_pixels, overwrite=overwrite)
 
 
 def open_encoded_cache(
-    source: ImageSource, split: str, cache_dir: str | None, *, overwrite: bool = False
+    source: ImageSource,
+    split: str,
+    cache_dir: str | None,
+    *,
+    overwrite: bool = False,
+    anew: bool = False,
 ) -> EncodedCache:
     """Returns the cache of a split whose images differ in size; see `open_pixel_cache`."""
-    return _built(source, split, cache_dir, EncodedCache, _write_records, overwrite=overwrite)
+    opened = functools.partial(EncodedCache, anew=anew)
+    return _built(source, split, cache_dir, opened, _write_records, overwrite=overwrite)
 
 
 # Images between two reports of progress.
@@ -181,12 +194,12 @@ def _built(
     source: ImageSource,
     split: str,
     cache_dir: str | None,
-    kind: Callable[[Path, Mapping[str, Any]], Cache],
+    opened: Callable[[Path, Mapping[str, Any]], Cache],
     write: _Write,
     *,
     overwrite: bool,
 ) -> Cache:
-    """Returns a cache of a kind, whose images `write` writes."""
+    """Returns a cache, whose images `write` writes."""
 
     def origin() -> dict[str, Any]:
         return {
@@ -222,7 +235,7 @@ def _built(
         return {"images": len(labels), "sha256": digest.hexdigest()}
 
     place = functools.partial(cache_path, cache_dir, type(source).__name__, split)
-    return open_or_build(place, origin, build, kind, overwrite=overwrite)
+    return open_or_build(place, origin, build, opened, overwrite=overwrite)
 
 
 def _write_pixels(work: Path, directory: Path, examples: Iterator[ImageExample]) -> None:

@@ -240,6 +240,7 @@ class ImageData(Data):
             split,
             self.cache_dir if choice.cache_dir is None else choice.cache_dir,
             overwrite=choice.overwrite,
+            anew=choice.anew,
         )
 
     def _check_source(self) -> None:
