@@ -1,14 +1,14 @@
-"""The wheel, installed outside the checkout, trains the quickstart; the checkout, where it lies."""
+"""What is installed works: the source distribution, its wheel, and a checkout in place."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 
 import pytest
@@ -16,11 +16,13 @@ import pytest
 from tests.cli.command import environment
 
 ROOT = pathlib.Path(__file__).parent.parent
-# What a wheel is made of; the link mtfrun/gin leads to gin.
-SOURCES = ["mtfrun", "gin", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"]
-# Built with what this environment has, else with what pip takes from the package index.
-BUILD_TOOLS = all(importlib.util.find_spec(name) for name in ("setuptools", "wheel"))
-ISOLATION = ["--no-build-isolation"] * BUILD_TOOLS
+# What the source distribution needs; the link mtfrun/gin leads to gin.
+SOURCES = [
+    *("mtfrun", "gin", "tests", "docs", "bin", ".ci", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
+    *("README.md", "LICENSE", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml"),
+    "constraints.txt",
+]
+BUILD = "from setuptools import build_meta; print(build_meta.build_sdist('../'))"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
@@ -40,7 +42,7 @@ def _run(*command: str | pathlib.Path, cwd: pathlib.Path, **variables: str) -> s
 
 
 def _copy_sources(source: pathlib.Path) -> None:
-    """Copies what a wheel is made of to a new folder."""
+    """Copies what a distribution is made of to a new folder."""
     source.mkdir()
     for name in SOURCES:
         path = ROOT / name
@@ -65,14 +67,23 @@ def _install(folder: pathlib.Path, *what: str | pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Returns the folder of programs of an environment with the wheel."""
+def distribution(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Returns the source distribution of this checkout."""
+    folder = tmp_path_factory.mktemp("distribution")
+    _copy_sources(folder / "source")
+    _run(sys.executable, "-c", BUILD, cwd=folder / "source")
+    shutil.rmtree(folder / "source")
+    (path,) = folder.glob("mtfrun-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def programs(distribution: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Returns the folder of programs of an environment with the wheel of the distribution."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    _copy_sources(source)
-    _run(*PIP, "wheel", source, "--no-deps", *ISOLATION, "-w", folder, cwd=folder)
+    build = ["wheel", distribution, "--no-deps", "--no-build-isolation", "-w", folder]
+    _run(*PIP, *build, cwd=folder)
     (wheel,) = folder.glob("mtfrun-*.whl")
-    shutil.rmtree(source)
     return _install(folder, "--no-index", wheel)
 
 
@@ -81,7 +92,7 @@ def test_above_a_checkout_that_is_installed_in_place_its_package_is_imported(
     tmp_path: pathlib.Path,
 ) -> None:
     _copy_sources(tmp_path / "mtfrun")
-    programs = _install(tmp_path, *ISOLATION, "--editable", tmp_path / "mtfrun")
+    programs = _install(tmp_path, "--no-build-isolation", "--editable", tmp_path / "mtfrun")
     code = "import mtfrun; print(mtfrun.__file__, mtfrun.load.__name__)"
     printed = _run(programs / "python", "-c", code, cwd=tmp_path).split()
     assert printed == [str(tmp_path / "mtfrun/mtfrun/__init__.py"), "load"]
@@ -111,3 +122,23 @@ def test_the_wheel_trains_outside_the_checkout(
         TFDS_DATA_DIR=str(tmp_path / "data"),
     )
     assert (tmp_path / "run/checkpoints/ckpt-5.json").exists()
+
+
+@pytest.mark.slow
+def test_the_source_distribution_has_what_its_tests_need(
+    distribution: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with tarfile.open(distribution) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path, filter="data")
+    assert {"SECURITY.md", "CHANGELOG.md", "constraints.txt", "bin/test", "LICENSE"} <= names
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
+    assert ours <= names
+    (root,) = tmp_path.iterdir()
+    lines = (root / "PKG-INFO").read_text().splitlines()
+    urls = [line for line in lines if line.startswith("Project-URL: ")]
+    assert {line.split(",")[0] for line in urls} >= {
+        f"Project-URL: {name}" for name in ("Source", "Documentation", "Changelog", "Security")
+    }
+    tests = ["tests/test_constraints.py", "tests/rundir/test_lock.py"]
+    _run(sys.executable, "-m", "pytest", "-q", *tests, cwd=root, PYTHONPATH=str(root))
