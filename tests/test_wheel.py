@@ -81,8 +81,8 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def programs(distribution: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Returns the folder of programs of an environment with the wheel of the distribution."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = ["wheel", distribution, "--no-deps", "--no-build-isolation", "-w", folder]
-    _run(*PIP, *build, cwd=folder)
+    options = ["--no-deps", "--no-build-isolation"]
+    _run(*PIP, "wheel", distribution, *options, "-w", folder, cwd=folder)
     (wheel,) = folder.glob("mtfrun-*.whl")
     return _install(folder, "--no-index", wheel)
 

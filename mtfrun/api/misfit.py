@@ -13,7 +13,7 @@ from mtfrun.configuration.differences import changes_of_variables, described
 from mtfrun.configuration.statements import Binding
 from mtfrun.rundir import RunDirError
 from mtfrun.rundir.fit import MisfitError
-from mtfrun.rundir.regular_files import read_regular_text
+from mtfrun.untrusted.regular_files import read_regular_text
 
 _CONFIG = "config.gin"
 _INCLUDE = re.compile(r"^include\b", re.MULTILINE)

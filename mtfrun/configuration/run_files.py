@@ -12,6 +12,7 @@ from typing import Any
 
 from mtfrun.configuration.config_error import ConfigError
 from mtfrun.errors import InputError
+from mtfrun.untrusted.regular_files import is_plain_name, read_regular
 from mtfrun.untrusted.strict_json import parse_json
 
 CONFIG = "config.gin"
@@ -66,11 +67,10 @@ class RunFiles:
           ConfigError: its file is damaged.
         """
         path = run / RECORD
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
-            with path.open("rb") as file:
-                fields = parse_json(file.read(_LARGEST_RECORD))
+            fields = parse_json(read_regular(path, _LARGEST_RECORD))
             copies = {name: Copy(**copy) for name, copy in fields.pop("copies").items()}
             files = cls(**fields, copies=copies)
             files._check()
@@ -98,7 +98,7 @@ class RunFiles:
             raise InputError("source_summary is not an object")
         for copy in self.copies.values():
             folder, _, name = copy.file.partition("/")
-            if folder not in FOLDERS or name in ("", ".", "..") or "/" in name:
+            if folder not in FOLDERS or not is_plain_name(name):
                 raise InputError(f"{copy.file!r} is no file in {' or '.join(FOLDERS)}")
 
 
@@ -153,13 +153,10 @@ class Relocation:
         copy = self.files.copies[name]
         path = self.run / copy.file
         try:
-            if path.is_symlink() or path.parent.is_symlink():
-                raise OSError("it is a link")
-            if not path.is_file():
-                raise OSError("there is no such file")
-            with path.open("rb") as file:
-                is_intact = hashlib.sha256(file.read(LARGEST_COPY)).hexdigest() == copy.sha256
-            if not is_intact:
+            if path.parent.is_symlink():
+                raise OSError("its folder is a link")
+            content = read_regular(path, LARGEST_COPY, follows_links=False)
+            if hashlib.sha256(content).hexdigest() != copy.sha256:
                 raise OSError("its content has changed")
         except OSError as error:
             raise ConfigError(

@@ -19,6 +19,7 @@ from mtfrun.data.cache_manifest import DamagedCacheError, write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import absolute_path
 from mtfrun.data.fingerprint import changes
+from mtfrun.untrusted.regular_files import open_to_write
 
 T = TypeVar("T")
 # The name of a cache, see `cache_path`, or that of a directory in which one is built.
@@ -197,9 +198,7 @@ def _lock(directory: Path) -> Iterator[None]:
     """Holds the exclusive lock of a cache, which the system releases when the process ends."""
     with writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        # A link of that name, in a directory that others can write to, is not followed.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = os.fdopen(os.open(directory.with_name(f".{directory.name}.lock"), flags, 0o666), "w")
+        file = open_to_write(directory.with_name(f".{directory.name}.lock"), "rb+")
         fcntl.flock(file, fcntl.LOCK_EX)
     with file:
         yield

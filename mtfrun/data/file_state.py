@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import errno
 import os
-import stat
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
+from mtfrun.untrusted.regular_files import open_regular
 
 
 def file_state(path: Path) -> str:
@@ -40,12 +39,6 @@ def absolute_path(name: str) -> Path:
 
 
 def regular_content(path: Path) -> bytes:
-    """Returns the content of a regular file; a pipe or device would be waited for, or never end.
-
-    Raises:
-      OSError: it cannot be read, or is no regular file.
-    """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    """Returns the content of a regular file, see `open_regular`."""
+    with open_regular(path) as file:
         return file.read()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.regular_files import is_special
+from mtfrun.untrusted.regular_files import is_special
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 """Names of files that are being written; a killed process leaves them behind."""

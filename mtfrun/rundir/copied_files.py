@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, RunFiles
 from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.regular_files import open_regular
+from mtfrun.untrusted.regular_files import open_regular
 
 # Of the name of an original, its end: file systems allow 255 bytes.
 _LONGEST_NAME = 100

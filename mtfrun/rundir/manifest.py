@@ -14,7 +14,7 @@ from typing import Any
 from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
-from mtfrun.rundir.regular_files import is_plain_name, open_regular, read_json
+from mtfrun.untrusted.regular_files import is_plain_name, open_regular, read_json
 
 FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]{0,17})"

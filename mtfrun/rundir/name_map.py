@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from mtfrun.rundir.errors import RunDirError, nearest, reason
 from mtfrun.rundir.foreign_names import Source
-from mtfrun.rundir.regular_files import read_json
+from mtfrun.untrusted.regular_files import read_json
 from mtfrun.untrusted.strict_json import JsonError
 
 Names: TypeAlias = Mapping[str, str | Mapping[str, str | int]]

@@ -24,8 +24,8 @@ from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import list_names
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.records import Setup, read_record, record_command
-from mtfrun.rundir.regular_files import append_to_regular, is_directory
 from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
+from mtfrun.untrusted.regular_files import is_directory, open_to_write
 
 if TYPE_CHECKING:
     from mtfrun.rundir.checkpoints import Checkpoints
@@ -235,7 +235,7 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(
-                    progress.logged_to(stack.enter_context(append_to_regular(path)))
+                    progress.logged_to(stack.enter_context(open_to_write(path, "ab")))
                 )
             except OSError as error:
                 logging.warning("cannot write %s: %s", path, reason(error))

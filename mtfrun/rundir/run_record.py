@@ -22,7 +22,7 @@ from absl import logging
 from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.rundir.regular_files import LARGEST_TEXT, read_json, read_regular
+from mtfrun.untrusted.regular_files import LARGEST_TEXT, read_json, read_regular
 from mtfrun.untrusted.strict_json import parse_json
 
 # What reading JSON that is not as it was written raises.

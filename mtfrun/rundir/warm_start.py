@@ -20,9 +20,9 @@ from mtfrun.rundir.foreign_names import Source, is_bookkeeping, is_step, sources
 from mtfrun.rundir.leftovers import list_steps, lost_manifests
 from mtfrun.rundir.manifest import PREFIX
 from mtfrun.rundir.name_map import Names, own_sources, read_names
-from mtfrun.rundir.regular_files import is_directory, open_regular
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensor_index import StoredTensors
+from mtfrun.untrusted.regular_files import is_directory, open_regular
 
 _NAMES = "WarmStart.names"
 # Bytes that are read of the file that names the newest checkpoint.

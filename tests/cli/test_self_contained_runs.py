@@ -125,10 +125,10 @@ def _pipe(file: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (pathlib.Path.unlink, "there is no such file"),
+        (pathlib.Path.unlink, "No such file or directory"),
         (_change, "its content has changed"),
-        (_link, "it is a link"),
-        (_pipe, "there is no such file"),
+        (_link, "Not a regular file but a link"),
+        (_pipe, "Not a regular file"),
     ],
 )
 def test_a_copy_that_is_not_what_was_copied_is_refused(
@@ -205,3 +205,14 @@ def test_a_classifier_keeps_the_names_of_its_classes(tmp_path: pathlib.Path) -> 
     line = error_line(mtfrun_here("eval", f"--model_dir={run}", others, cwd=tmp_path))
     assert "has 2 classes (cat, fox)" in line
     assert "the run was trained on 2 classes (cat, dog)" in line
+    content = json.loads((run / "files.json").read_text())
+    summaries: list[dict[str, object]] = [
+        {"size": ["a", 8, 3]},
+        {"size": [8, 8, 10**9]},
+        {"label_names": [[]]},
+    ]
+    for summary in summaries:
+        forged = {**content["source_summary"], **summary}
+        (run / "files.json").write_text(json.dumps({**content, "source_summary": forged}))
+        process = mtfrun_here("decode", f"--model_dir={run}", f"--input={picture}")
+        assert "ImageData.kept_source has values that no source has" in error_line(process)

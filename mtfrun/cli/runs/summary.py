@@ -13,9 +13,9 @@ from mtfrun.configuration.differences import values_of
 from mtfrun.errors import InputError
 from mtfrun.rundir import Evaluated, RunDirectory, Status
 from mtfrun.rundir.metric_order import is_lower_better
-from mtfrun.rundir.regular_files import read_regular_text
 from mtfrun.rundir.run_record import best_of
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+from mtfrun.untrusted.regular_files import read_regular_text
 
 # How deep below the directory of a command runs are searched for.
 _MOST_LEVELS = 4

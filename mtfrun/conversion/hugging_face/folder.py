@@ -10,7 +10,7 @@ from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.safetensors_file import Header, StoredTensor, read_header
-from mtfrun.rundir.regular_files import is_plain_name, is_regular, open_regular, read_regular
+from mtfrun.untrusted.regular_files import is_plain_name, is_regular, open_regular, read_regular
 from mtfrun.untrusted.strict_json import JsonError, parse_json
 
 CONFIG = "config.json"

@@ -33,7 +33,7 @@ from mtfrun.conversion.run_writer import CONFIG as IMPORTED
 from mtfrun.conversion.run_writer import ORIGIN, RECORD
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirError, atomic_write
-from mtfrun.rundir.regular_files import is_directory, is_plain_name
+from mtfrun.untrusted.regular_files import is_directory, is_plain_name
 
 FORMAT = "huggingface"
 """The format in import.json."""

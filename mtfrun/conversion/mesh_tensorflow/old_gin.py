@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtfrun.conversion.errors import ConversionError
-from mtfrun.rundir.regular_files import is_regular, open_regular
+from mtfrun.untrusted.regular_files import is_regular, open_regular
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 64

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.rundir.leftovers import list_names
-from mtfrun.rundir.regular_files import is_directory, is_regular
+from mtfrun.untrusted.regular_files import is_directory, is_regular
 
 OPERATIVE_CONFIG = "operative_config.gin"
 _INDEX = re.compile(r"(model\.ckpt-(\d+))\.index")

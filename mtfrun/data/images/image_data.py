@@ -36,6 +36,9 @@ _RESIZE = 256 / 224
 # Images that are decoded together, in threads.
 _TOGETHER = 32
 
+# Of the images of a source, in a record of a run.
+_LARGEST_SIDE = 1 << 16
+
 
 class _SourceSummary(NamedTuple):
     """What a model needs of a source, see `ImageSource`."""
@@ -204,9 +207,20 @@ class ImageData(Data):
             return _SourceSummary(self.source.size, self.source.label_names)
         try:
             rows, cols, channels = self.kept_source["size"]
-            return _SourceSummary((rows, cols, channels), tuple(self.kept_source["label_names"]))
+            names = self.kept_source["label_names"]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"ImageData.kept_source is no summary of a source: {error}") from error
+        sizes = [n for n in (rows, cols) if n is not None]
+        is_valid = channels in (1, 2, 3, 4) and all(
+            type(n) is int and 0 < n <= 1 << 16 for n in sizes
+        )
+        if (
+            not is_valid
+            or not isinstance(names, list | tuple)
+            or not all(type(n) is str for n in names)
+        ):
+            raise DataError("ImageData.kept_source has values that no source has")
+        return _SourceSummary((rows, cols, channels), tuple(names))
 
     @property
     def _rows_and_cols(self) -> tuple[int, int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pathlib
 import stat
-from io import RawIOBase
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal
 
 from mtfrun.untrusted.strict_json import parse_json
 
@@ -87,7 +87,7 @@ def open_regular(path: pathlib.Path, *, follows_links: bool = True) -> BinaryIO:
         raise
 
 
-def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> BinaryIO:
+def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> io.FileIO:
     """Returns a file, made if it is missing, open for writing, unbuffered and not truncated.
 
     No link is followed, which in a directory from elsewhere may lead to any file, and no pipe is
@@ -98,7 +98,7 @@ def open_to_write(path: pathlib.Path, mode: Literal["ab", "rb+"]) -> BinaryIO:
     """
     append = os.O_APPEND if mode == "ab" else 0
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | append
-    file = cast(BinaryIO, os.fdopen(os.open(path, flags, 0o666), mode, buffering=0))
+    file = os.fdopen(os.open(path, flags, 0o666), mode, buffering=0)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "Not a regular file", path)
@@ -116,20 +116,6 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
     if len(content) > largest:
         raise OSError(errno.EFBIG, f"it has more than {largest} bytes", path)
     return content
-
-
-def append_to_regular(path: pathlib.Path) -> RawIOBase:
-    """Returns the regular file `path`, made if it is missing, open for appending without a buffer.
-
-    Raises:
-      OSError: it cannot be opened, or is a link, pipe, device or directory.
-    """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "Not a regular file", path)
-    return os.fdopen(descriptor, "ab", buffering=0)
 
 
 def read_regular_text(path: pathlib.Path) -> str:
