@@ -65,6 +65,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.data": {
         "images": {"builders"},
         "objectives": {"vocabularies"},
+        "preprocessors": {"sources"},
         "sources": {"builders"},
     },
     "mtfrun.models": {"moe": {"transformer"}},

@@ -54,12 +54,24 @@ from mtfrun.data.padding import Padding, padding_of
 from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.postprocessing import LabelNumber, Number
 from mtfrun.data.preprocessors import (
+    Fields,
+    FillInTheBlank,
+    FilterByStringLength,
     Glue,
     LabelNames,
+    MultiTranslate,
+    NextSentencePrediction,
     ParseTsv,
+    Preprocessor,
+    RankClassification,
+    Record,
     Rekey,
+    Squad,
+    StreamPreprocessor,
     Summarize,
     Translate,
+    TriviaQa,
+    Wsc,
 )
 from mtfrun.data.prompting import (
     Answering,
@@ -84,7 +96,7 @@ from mtfrun.data.sources.tfds_source import Tfds
 from mtfrun.data.sources.tfrecord import Tfrecord
 from mtfrun.data.sources.tsv import Tsv
 from mtfrun.data.sources.wordnet import WordNetGlosses, wordnet_classes
-from mtfrun.data.task import Fields, Preprocessor, Task
+from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_classification_data import TextClassificationData
 from mtfrun.data.vocabularies import (
@@ -126,6 +138,8 @@ __all__ = [
     "Feature",
     "FeatureLengths",
     "Fields",
+    "FillInTheBlank",
+    "FilterByStringLength",
     "Glue",
     "Host",
     "HuggingFaceVocabulary",
@@ -147,6 +161,8 @@ __all__ = [
     "MaskedLanguageModelData",
     "Mixture",
     "MixtureOfDenoisers",
+    "MultiTranslate",
+    "NextSentencePrediction",
     "NoImages",
     "NoSource",
     "Number",
@@ -162,7 +178,9 @@ __all__ = [
     "ProportionalToExamples",
     "RandAugment",
     "RandomResizedCrop",
+    "RankClassification",
     "RawText",
+    "Record",
     "Rekey",
     "Row",
     "Rows",
@@ -173,6 +191,8 @@ __all__ = [
     "SequenceToSequenceData",
     "Source",
     "SpanCorruption",
+    "Squad",
+    "StreamPreprocessor",
     "Summarize",
     "Task",
     "TaskData",
@@ -185,9 +205,11 @@ __all__ = [
     "TfdsImages",
     "Tfrecord",
     "Translate",
+    "TriviaQa",
     "Tsv",
     "Vocabulary",
     "WordNetGlosses",
+    "Wsc",
     "bucket",
     "bz2_bits_per_byte",
     "choose",

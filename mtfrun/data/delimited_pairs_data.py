@@ -12,7 +12,7 @@ from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import AnsweringInRow, Prompting, PromptLimits
 from mtfrun.data.rows import Batch, Rows
 from mtfrun.data.task import Task
-from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
+from mtfrun.data.text_rows import batches_by_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +72,13 @@ class DelimitedPairsData(PairsData):
         return AnsweringInRow(self._answering(limits))
 
     def _rows(self, task: Task, split: str) -> Rows:
-        cache = task.cache(split, self.texts)
-        lengths = [self.inputs_length, self.targets_length]
+        joined = self.tokens_per_row
         if self.packed:
-            return PackedRows(cache, lengths, joined=self.tokens_per_row)
-        return PaddedRows(cache, lengths, joined=self.tokens_per_row)
+            return self._packed_rows(task, split, joined)
+        return self._padded_rows(task, split, joined)
 
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None
     ) -> Iterator[Batch]:
-        lengths = [self.inputs_length, self.targets_length]
-        rows = PaddedRows(task.cache(split, self.texts), lengths, joined=self.tokens_per_row)
+        rows = self._padded_rows(task, split, self.tokens_per_row)
         return batches_by_length(rows, batch, max_rows)

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.prompting import Answering, PromptLimits
 from mtfrun.data.rows import Rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
+from mtfrun.data.text_rows import PackedRows, PaddedRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +20,13 @@ class PairsData(TaskData):
     """Pairs of texts as ids; subclasses define the rows that are made of them.
 
     Every text ends with the end id. Texts that exceed `inputs_length` or `targets_length` are
-    truncated before it.
+    truncated before it, those of the features `cut_at_front` at their beginning.
 
     Attributes:
       inputs_length, targets_length: maximum number of ids of a text, including the end.
       packed: whether a row holds as many pairs as fit; packed pairs do not attend to each other.
+      cut_at_front: features whose texts lose their beginning, "inputs" or "targets"; none by
+        default.
       task: of the pairs.
     """
 
@@ -32,8 +36,15 @@ class PairsData(TaskData):
     inputs_length: int
     targets_length: int
     packed: bool = True
+    cut_at_front: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        for feature in self.cut_at_front:
+            if feature not in self.texts:
+                raise DataError(
+                    f'{type(self).__name__}: cut_at_front names "{feature}", which is none of '
+                    f"{', '.join(self.texts)}"
+                )
         for name in ("inputs_length", "targets_length"):
             self._check_positive(name, getattr(self, name))
 
@@ -48,4 +59,14 @@ class PairsData(TaskData):
 
     def _answering(self, limits: PromptLimits) -> Answering:
         vocabularies = (self.task.vocabulary_of(INPUTS), self.task.vocabulary_of(TARGETS))
-        return Answering(*vocabularies, self.inputs_length, self.targets_length, limits)
+        return Answering(
+            *vocabularies, self.inputs_length, self.targets_length, limits, self.cut_at_front
+        )
+
+    def _packed_rows(self, task: Task, split: str, joined: int | None = None) -> PackedRows:
+        cache, lengths = task.cache(split, self.texts), list(self.text_limits.values())
+        return PackedRows(cache, lengths, joined=joined, cut_at_front=self.cut_at_front)
+
+    def _padded_rows(self, task: Task, split: str, joined: int | None = None) -> PaddedRows:
+        cache, lengths = task.cache(split, self.texts), list(self.text_limits.values())
+        return PaddedRows(cache, lengths, joined=joined, cut_at_front=self.cut_at_front)

@@ -230,12 +230,15 @@ class Continuing(Prompting):
 
 @dataclasses.dataclass(frozen=True)
 class Answering(Prompting):
-    """Prompts are the inputs, truncated at their end, and outputs are the targets.
+    """Prompts are the inputs, and outputs are the targets.
+
+    Texts that are too long lose their end, or their beginning.
 
     Attributes:
       inputs_vocabulary, targets_vocabulary: text to ids and back.
       inputs_length, targets_length: maximum number of ids, including the end.
       limits: of the outputs.
+      cut_at_front: the features whose texts lose their beginning.
     """
 
     inputs_vocabulary: Vocabulary
@@ -243,11 +246,13 @@ class Answering(Prompting):
     inputs_length: int
     targets_length: int
     limits: PromptLimits
+    cut_at_front: Sequence[str] = ()
 
     @property
     def form(self) -> RowForm:
-        """The first ids of the prompt, and the end."""
-        return form_with_end(self.inputs_vocabulary, self.inputs_length)
+        """The first ids of the prompt, or the last ones, and the end."""
+        form = form_with_end(self.inputs_vocabulary, self.inputs_length)
+        return form._replace(from_end=INPUTS in self.cut_at_front)
 
     @property
     def prompt_vocabulary(self) -> Vocabulary:
@@ -296,8 +301,11 @@ class Answering(Prompting):
             TARGETS: self.targets_vocabulary.encode(target),
         }
         ids = {
-            INPUTS: with_end(self.inputs_vocabulary, encoded[INPUTS], self.inputs_length),
-            TARGETS: with_end(self.targets_vocabulary, encoded[TARGETS], self.targets_length),
+            name: with_end(vocabulary, encoded[name], length, from_end=name in self.cut_at_front)
+            for name, vocabulary, length in (
+                (INPUTS, self.inputs_vocabulary, self.inputs_length),
+                (TARGETS, self.targets_vocabulary, self.targets_length),
+            )
         }
         lengths = {
             INPUTS: bucket(len(ids[INPUTS]), self.inputs_length),
@@ -373,11 +381,11 @@ def form_with_end(vocabulary: Vocabulary, length: int) -> RowForm:
     return RowForm(INPUTS, length - len(after), after=after)
 
 
-def with_end(vocabulary: Vocabulary, ids: np.ndarray, length: int) -> np.ndarray:
-    """Returns the ids, truncated to `length - 1`, and the end, if there is one, int32."""
-    if vocabulary.end_id == NO_END:
-        return ids[:length].astype(np.int32)
-    return np.append(ids[: length - 1], vocabulary.end_id).astype(np.int32)
+def with_end(
+    vocabulary: Vocabulary, ids: np.ndarray, length: int, *, from_end: bool = False
+) -> np.ndarray:
+    """Returns the first ids, or the last ones, and the end, if there is one; int32 [<= length]."""
+    return form_with_end(vocabulary, length)._replace(from_end=from_end).ids(ids)
 
 
 def bucket(length: int, longest: int | None = None) -> int:

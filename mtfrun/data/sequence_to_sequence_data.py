@@ -11,7 +11,7 @@ from mtfrun.data.pairs_data import PairsData
 from mtfrun.data.prompting import Prompting, PromptLimits
 from mtfrun.data.rows import Batch, Rows
 from mtfrun.data.task import Task
-from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
+from mtfrun.data.text_rows import batches_by_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +63,9 @@ class SequenceToSequenceData(PairsData):
         return self._answering(limits)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        cache = task.cache(split, self.texts)
-        lengths = [self.inputs_length, self.targets_length]
-        return PackedRows(cache, lengths) if self.packed else PaddedRows(cache, lengths)
+        return self._packed_rows(task, split) if self.packed else self._padded_rows(task, split)
 
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None
     ) -> Iterator[Batch]:
-        lengths = [self.inputs_length, self.targets_length]
-        rows = PaddedRows(task.cache(split, self.texts), lengths)
-        return batches_by_length(rows, batch, max_rows)
+        return batches_by_length(self._padded_rows(task, split), batch, max_rows)

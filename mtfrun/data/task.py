@@ -9,13 +9,10 @@ from typing import Any, Protocol
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.postprocessing import unchanged
+from mtfrun.data.preprocessors import Fields, Preprocessor, StreamPreprocessor
 from mtfrun.data.sources.source import TEXT, Example, Source
 from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
-
-Fields = Mapping[str, bytes]
-# One example to one, to several, or to none (an empty list).
-Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
 
 # All targets and all predictions, in that order, to values by name.
 Metrics = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
@@ -55,8 +52,9 @@ class Task:
       source: of the examples.
       vocabulary: text to ids and back; one for all features, or one for each by name.
       preprocessors: functions of an example's fields, applied in order: they return other fields,
-        several examples or none. A `repr` that does not change from process to process identifies
-        them in the cache, so that classes with fields are better than lambdas.
+        several examples or none; or a `StreamPreprocessor`, which is given all examples. A `repr`
+        that does not change from process to process identifies them in the cache, so that classes
+        with fields are better than lambdas.
       name: of the task in metrics, messages and the cache; by default made from the source.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       metrics: functions of all targets and all predictions, texts that `postprocess` has read, to
@@ -69,7 +67,7 @@ class Task:
 
     source: Source
     vocabulary: Vocabulary | Mapping[str, Vocabulary]
-    preprocessors: Sequence[Preprocessor] = ()
+    preprocessors: Sequence[Preprocessor | StreamPreprocessor] = ()
     name: str | None = None
     cache_dir: str | None = None
     metrics: Sequence[Metrics] = ()
@@ -111,9 +109,10 @@ class Task:
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the examples of a split, preprocessed."""
-        for example in self.source.examples(split):
-            for fields in self._preprocessed(example.fields):
-                yield Example(fields, example.is_whole)
+        examples = self.source.examples(split)
+        for preprocess in self.preprocessors:
+            examples = _preprocessed(preprocess, examples)
+        yield from examples
 
     def texts(self, split: str, features: Sequence[str]) -> Iterator[tuple[bytes, ...]]:
         """Yields the texts of `features` of every example; parts of long texts one by one."""
@@ -143,11 +142,15 @@ class Task:
         """
         return open_cache(self, split, tuple(features))
 
-    def _preprocessed(self, fields: Fields) -> Sequence[Fields]:
-        examples: Sequence[Fields] = [fields]
-        for preprocess in self.preprocessors:
-            results = [preprocess(example) for example in examples]
-            examples = []
-            for result in results:
-                examples.extend([result] if isinstance(result, Mapping) else result)
-        return examples
+
+def _preprocessed(
+    preprocess: Preprocessor | StreamPreprocessor, examples: Iterator[Example]
+) -> Iterator[Example]:
+    if isinstance(preprocess, StreamPreprocessor):
+        for fields in preprocess.of_all(example.fields for example in examples):
+            yield Example(fields)
+        return
+    for example in examples:
+        result = preprocess(example.fields)
+        for fields in [result] if isinstance(result, Mapping) else result:
+            yield Example(fields, example.is_whole)

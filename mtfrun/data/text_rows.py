@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -113,6 +113,7 @@ class PackedRows(TextRows):
         follow each other as one segment, for example "inputs end targets end"; None for rows of
         each feature.
       plan: the examples of every row, by default those of `pack`, which are stored with the cache.
+      cut_at_front: the features of several whose texts are trimmed at their beginning.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class PackedRows(TextRows):
         *,
         joined: int | None = None,
         plan: Plan | None = None,
+        cut_at_front: Collection[str] = (),
     ):
         super().__init__(cache)
         self._layouts = _Layouts(cache, lengths, joined)
@@ -129,7 +131,7 @@ class PackedRows(TextRows):
         if len(lengths) == 1 and joined is None:
             self._examples = _Pieces(cache, lengths[0])
         else:
-            self._examples = _TrimmedTexts(cache, lengths)
+            self._examples = _TrimmedTexts(cache, lengths, cut_at_front)
         if plan is None:
             name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
             name = f"{name}-{cache.fingerprint[:_FINGERPRINT]}"
@@ -168,13 +170,20 @@ class PaddedRows(TextRows):
     A text that exceeds its length is trimmed to one id less, and its end.
 
     Args:
-      cache, lengths, joined: as in `PackedRows`.
+      cache, lengths, joined, cut_at_front: as in `PackedRows`.
     """
 
-    def __init__(self, cache: TokenCache, lengths: Sequence[int], *, joined: int | None = None):
+    def __init__(
+        self,
+        cache: TokenCache,
+        lengths: Sequence[int],
+        *,
+        joined: int | None = None,
+        cut_at_front: Collection[str] = (),
+    ):
         super().__init__(cache)
         self._layouts = _Layouts(cache, lengths, joined)
-        self._examples = _TrimmedTexts(cache, lengths)
+        self._examples = _TrimmedTexts(cache, lengths, cut_at_front)
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -261,11 +270,15 @@ class _Examples(abc.ABC):
 
 
 class _TrimmedTexts(_Examples):
-    """The texts of a cache, each at most as long as the limit of its feature."""
+    """The texts of a cache, each at most as long as the limit of its feature.
 
-    def __init__(self, cache: TokenCache, limits: Sequence[int]):
+    Those of the features `cut_at_front` lose their beginning, others what is before their end id.
+    """
+
+    def __init__(self, cache: TokenCache, limits: Sequence[int], cut_at_front: Collection[str]):
         self._cache = cache
         self._limits = limits
+        self._cut_at_front = cut_at_front
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -284,7 +297,10 @@ class _TrimmedTexts(_Examples):
         texts = []
         for column, limit in enumerate(self._limits):
             starts, stops = _bounds(self._cache, examples, column)
-            texts.append(Texts(starts, np.minimum(stops - starts, limit), stops))
+            sizes = np.minimum(stops - starts, limit)
+            if self._cache.features[column] in self._cut_at_front:
+                starts = stops - sizes
+            texts.append(Texts(starts, sizes, stops))
         return texts
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtfrun.data import ByteVocabulary, DataError, LanguageModelData, SequenceToSequenceData
+from mtfrun.data import (
+    ByteVocabulary,
+    DataError,
+    DelimitedPairsData,
+    LanguageModelData,
+    PromptLimits,
+    SequenceToSequenceData,
+)
 from tests.data.in_memory import numbered_pairs, pairs_task, texts_task
 
 VOCABULARY = ByteVocabulary()
@@ -40,6 +47,30 @@ def test_texts_are_ended_padded_and_truncated() -> None:
     x = ord("x") + 3
     assert rows["2"] == [x, x, 1, 0, 0, 0, 0]
     assert rows["8"] == [x] * 6 + [1]
+
+
+def test_inputs_may_lose_their_beginning_as_by_the_preprocessors_of_t5_and_seqio() -> None:
+    # trim_tokens_at_front: [10, ..., 15] of 4 leaves [13, 14, 15] for an end. truncate_inputs_left
+    # counts the end itself.
+    task = pairs_task([("abcdef", "uvwxyz"), ("ab", "u")])
+    options: dict[str, Any] = {"inputs_length": 4, "targets_length": 4, "cut_at_front": ["inputs"]}
+    expected = {("def", "uvw"), ("ab", "u")}
+    data = SequenceToSequenceData(task, packed=False, **options)
+    assert set(_ids_of_evaluation(data, 2)) == expected
+    batch = next(SequenceToSequenceData(task, **options).train(1, seed=0))
+    texts = _texts(batch["inputs"])[0], _texts(batch["targets"])[0]
+    assert texts in expected
+    delimited = DelimitedPairsData(task, packed=False, **options)
+    (rows,) = [values["targets"].tolist() for values in delimited.evaluation(2)]
+    ids = [byte + 3 for byte in b"def"] + [1] + [byte + 3 for byte in b"uvw"] + [1]
+    assert ids in rows
+    prompting = data.prompting(PromptLimits(16, 16))
+    row = prompting.row(b"abcdef")
+    assert (VOCABULARY.decode(row.ids), row.truncated, row.ids[-1]) == ("def", 3, 1)
+    scored = prompting.scored_row(b"abcdef", b"uvwxyz").features
+    assert [VOCABULARY.decode(scored[name]) for name in ("inputs", "targets")] == ["def", "uvw"]
+    with pytest.raises(DataError, match='cut_at_front names "input", which is none of inputs, tar'):
+        _data(cut_at_front=["input"])
 
 
 def test_evaluation_has_every_pair_once_and_fills_batches_with_padding() -> None:

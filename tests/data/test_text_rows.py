@@ -136,15 +136,18 @@ def test_packed_documents_hold_every_token_once(texts: list[tuple[list[int]]], l
     assert rows.density == (sum(map(len, pieces)), batch["targets"].size, 0)
 
 
-@given(pairs, st.tuples(lengths, lengths))
+@given(pairs, st.tuples(lengths, lengths), st.sampled_from([[], ["inputs"], FEATURES]))
 def test_packed_pairs_are_undivided_and_aligned(
-    examples: list[tuple[list[int], list[int]]], limits: tuple[int, int]
+    examples: list[tuple[list[int], list[int]]], limits: tuple[int, int], front: list[str]
 ) -> None:
-    rows = PackedRows(token_cache(examples, FEATURES), limits)
+    rows = PackedRows(token_cache(examples, FEATURES), limits, cut_at_front=front)
     batch = all_rows(rows)
     columns = [segments_of(batch, feature) for feature in FEATURES]
     expected = [
-        tuple(trimmed(text, limit) for text, limit in zip(example, limits, strict=True))
+        tuple(
+            text[-limit:] if feature in front else trimmed(text, limit)
+            for feature, text, limit in zip(FEATURES, example, limits, strict=True)
+        )
         for example in examples
     ]
     assert sorted(zip(*columns, strict=True)) == sorted(expected)

@@ -24,9 +24,10 @@ from mtfrun.data import token_cache as cache_module
 from mtfrun.data.cache_manifest import write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import file_state
+from mtfrun.data.preprocessors import Fields
 from mtfrun.data.sources.source import Example, Source
 from mtfrun.data.sources.text_files import TextLines
-from mtfrun.data.task import Fields, Task
+from mtfrun.data.task import Task
 from mtfrun.data.token_cache import (
     TokenCache,
     cache_directory,

@@ -57,7 +57,8 @@ class JsonLines(LineRecordFiles):
       patterns, skip_bad_records: as in RecordFiles.
       fields: our name of each field to that in the objects, {"inputs": "question"}, or a sequence
         of names that stay as they are. "outer/inner" is nested; a number chooses an element of a
-        list, "answers/0". By default all values that are texts, numbers or truth values.
+        list, "answers/0", and "answers/*" all, which become "answers/0", "answers/1", .... By
+        default all values that are texts, numbers or truth values.
     """
 
     fields: FieldNames | None = None

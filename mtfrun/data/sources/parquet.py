@@ -28,7 +28,8 @@ class Parquet(RecordFiles):
       patterns, skip_bad_records: as in RecordFiles.
       columns: our name of each field to that of a column, {"inputs": "question"}, or a sequence of
         names that stay as they are. "outer/inner" is nested; a number chooses an element of a list,
-        "answers/0". By default all values that are texts, numbers or truth values.
+        "answers/0", and "answers/*" all, which become "answers/0", "answers/1", .... By default all
+        values that are texts, numbers or truth values.
     """
 
     columns: FieldNames | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mtfrun.errors import did_you_mean
 
 FieldNames = Mapping[str, str] | Sequence[str]
 """Names of fields: our name to that in the data; a sequence where both are the same."""
+
+ALL = "*"
+"""The key of all elements of a list."""
 
 
 class BadRecordError(Exception):
@@ -53,47 +56,69 @@ def texts_of_record(
     Args:
       record: values by name, which may be nested.
       fields: our name of each field to that in the record; "outer/inner" is nested, and a number
-        chooses an element of a list, "answers/0". None for all values that are no lists, mappings
-        or missing ones.
+        chooses an element of a list, "answers/0". With a "*" in the place of a number all elements
+        are fields: "answers/*" becomes "answers/0", "answers/1", .... None for all values that are
+        no lists, mappings or missing ones.
 
     Raises:
       BadRecordError: it lacks a field, or one is neither text, number nor truth value.
     """
     if fields is None:
-        texts = {name: text_of_value(value) for name, value in record.items()}
-        present = {name: text for name, text in texts.items() if text is not None}
+        values_of = {name: text_of_value(value) for name, value in record.items()}
+        present = {name: text for name, text in values_of.items() if text is not None}
         if not present:
             raise BadRecordError("no field holds text")
         return present
-    return {ours: _text(record, name) for ours, name in fields.items()}
+    texts: dict[str, bytes] = {}
+    for ours, name in fields.items():
+        values = [record[name]] if name in record else _nested(record, name)
+        of_field = [_text(value, name) for value in values]
+        texts |= list_fields(ours, of_field) if ALL in name.split("/") else {ours: of_field[0]}
+    return texts
 
 
-def _text(record: Mapping[str, object], name: str) -> bytes:
-    value = record[name] if name in record else _nested(record, name)
+def list_fields(ours: str, texts: Iterable[bytes]) -> dict[str, bytes]:
+    """Returns the fields of all elements of a list.
+
+    Examples:
+      >>> list_fields("answers/*", [b"a", b"b"])
+      {'answers/0': b'a', 'answers/1': b'b'}
+    """
+    name = "/".join(key for key in ours.split("/") if key != ALL)
+    return {f"{name}/{i}": text for i, text in enumerate(texts)}
+
+
+def _text(value: object, name: str) -> bytes:
     text = text_of_value(value)
     if text is None:
         raise BadRecordError(f'field "{name}" is {_kind(value, name)}, not text')
     return text
 
 
-def _nested(record: Mapping[str, object], name: str) -> object:
-    value: object = record
+def _nested(record: Mapping[str, object], name: str) -> list[object]:
+    """Returns the value of a nested field; those of all elements of a list where "*" stands."""
+    values: list[object] = [record]
     for key in name.split("/"):
-        if isinstance(value, Mapping) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            raise BadRecordError(
-                f'it has no field "{name}"; it has {", ".join(record) or "none"}'
-                f"{did_you_mean(name, record)}"
-            )
-    return value
+        values = [inner for value in values for inner in _inner(record, name, value, key)]
+    return values
+
+
+def _inner(record: Mapping[str, object], name: str, value: object, key: str) -> Sequence[object]:
+    if isinstance(value, Mapping) and key in value:
+        return [value[key]]
+    if isinstance(value, list) and key == ALL:
+        return value
+    if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        return [value[int(key)]]
+    raise BadRecordError(
+        f'it has no field "{name}"; it has {", ".join(record) or "none"}'
+        f"{did_you_mean(name, record)}"
+    )
 
 
 def _kind(value: object, name: str) -> str:
     if isinstance(value, list):
-        return f'a list (its first element is "{name}/0")'
+        return f'a list (its first element is "{name}/0", all are "{name}/*")'
     if isinstance(value, Mapping):
         return "a mapping (a value of it is " + f'"{name}/{next(iter(value), "key")}")'
     return "missing (null)" if value is None else f"of type {type(value).__name__}"

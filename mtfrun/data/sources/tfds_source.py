@@ -24,7 +24,13 @@ from mtfrun.data.builders.tfds_builder import (
     tfds_builder,
 )
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.record_fields import FieldNames, by_our_name, text_of_value
+from mtfrun.data.sources.record_fields import (
+    ALL,
+    FieldNames,
+    by_our_name,
+    list_fields,
+    text_of_value,
+)
 from mtfrun.data.sources.source import Example, Source, in_parts
 from mtfrun.data.splits import SPLITS, check_split
 from mtfrun.errors import did_you_mean
@@ -49,7 +55,8 @@ class Tfds(Source, PreparedSource):
         `name[/config][:version]`.
       fields: our name of each field to the name of TFDS's feature: {"inputs": "sentence1",
         "targets": "label"}. A nested feature is "outer/inner"; a number at the end chooses one
-        element of a list of texts, "answers/text/0", which is empty if there are not as many. By
+        element of a list of texts, "answers/text/0", which is empty if there are not as many;
+        "answers/text/*" becomes fields of all, "answers/text/0", "answers/text/1", .... By
         default all features that are no lists, by their own names.
       slices: our splits to those of TFDS or slices of them: {"train": "train[:90%]", "validation":
         "train[90%:]"}. By default those of the dataset.
@@ -95,7 +102,12 @@ class Tfds(Source, PreparedSource):
                 return
             columns = [feature.texts(batch[name]) for name, feature in features.items()]
             for values in zip(*columns, strict=True):
-                yield from in_parts(dict(zip(features, values, strict=True)))
+                fields: dict[str, bytes] = {}
+                for ours, texts in zip(features, values, strict=True):
+                    fields |= (
+                        {ours: texts} if isinstance(texts, bytes) else list_fields(ours, texts)
+                    )
+                yield from in_parts(fields)
 
     def fingerprint(self, split: str) -> object:
         """Returns the dataset's name and version, the split, the fields, and sizes of files."""
@@ -152,6 +164,8 @@ class Tfds(Source, PreparedSource):
         if name in features and not features[name].is_list:
             return features[name]
         outer, _, last = name.rpartition("/")
+        if last == ALL and outer in features and features[outer].is_list:
+            return dataclasses.replace(features[outer], element=None)
         if last.isdecimal() and outer in features and features[outer].is_list:
             return dataclasses.replace(features[outer], element=int(last))
         known = [f"{name}/0" if feature.is_list else name for name, feature in features.items()]
@@ -169,16 +183,17 @@ class _TextFeature:
       name: of the feature, nested ones as "outer/inner".
       label_names: the names of the classes of a label, else empty.
       is_list: whether an example has a list of texts rather than one value.
-      element: which element of the list.
+      element: which element of the list; None for all.
     """
 
     name: str
     label_names: Sequence[str] = ()
     is_list: bool = False
-    element: int = 0
+    element: int | None = 0
 
     def __str__(self) -> str:
-        return f"{self.name}/{self.element}" if self.is_list else self.name
+        element = ALL if self.element is None else self.element
+        return f"{self.name}/{element}" if self.is_list else self.name
 
     def value(self, example: Any) -> tf.Tensor:
         """Returns the scalar of an example."""
@@ -186,10 +201,14 @@ class _TextFeature:
             example = example[name]
         if not self.is_list:
             return example
+        if self.element is None:
+            return tf.io.serialize_tensor(example)
         return tf.concat([example, tf.fill([self.element + 1], "")], axis=0)[self.element]
 
-    def texts(self, values: np.ndarray) -> list[bytes]:
-        """Returns the texts of scalars [examples]."""
+    def texts(self, values: np.ndarray) -> Sequence[bytes | list[bytes]]:
+        """Returns the text, or the list of texts, of each of the scalars [examples]."""
+        if self.element is None:
+            return [tf.io.parse_tensor(x, tf.string).numpy().tolist() for x in values.tolist()]
         if self.label_names:
             return [self._label(label) for label in values.tolist()]
         if np.issubdtype(values.dtype, np.floating):

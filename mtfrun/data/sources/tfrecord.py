@@ -34,7 +34,7 @@ class Tfrecord(RecordFiles):
       patterns, skip_bad_records: as in RecordFiles.
       fields: our name of each field to that of a feature, {"inputs": "question"}, or a sequence of
         names that stay as they are. A number chooses an element of a feature that has several,
-        "answers/0". By default all features of one value.
+        "answers/0", and "answers/*" all. By default all features of one value.
     """
 
     fields: FieldNames | None = None

@@ -53,6 +53,19 @@ def test_fields_are_chosen_and_renamed_nested_ones_too(tmp_path: Path) -> None:
     assert examples(written(tmp_path, content, fields=["q"])) == [{"q": b"why"}]
 
 
+def test_all_elements_of_a_list_become_fields(tmp_path: Path) -> None:
+    content = json.dumps({"q": [], "a": {"text": ["so", 2]}, "l": [{"x": "1"}, {"x": "2"}]})
+    fields = {"q": "q/*", "answers": "a/text/*", "x": "l/*/x"}
+    assert examples(written(tmp_path, content, fields=fields)) == [
+        {"answers/0": b"so", "answers/1": b"2", "x/0": b"1", "x/1": b"2"}
+    ]
+    assert examples(written(tmp_path, content, fields=["a/text/*"])) == [
+        {"a/text/0": b"so", "a/text/1": b"2"}
+    ]
+    assert 'field "l/*" is a mapping' in message(written(tmp_path, content, fields=["l/*"]))
+    assert 'no field "a/*"' in message(written(tmp_path, content, fields=["a/*"]))
+
+
 @pytest.mark.parametrize(
     "line, fields, reason",
     [
@@ -64,7 +77,11 @@ def test_fields_are_chosen_and_renamed_nested_ones_too(tmp_path: Path) -> None:
         ('{"a": "1", "b": "2", "a": "3"}', None, 'it has the field "a" twice'),
         ('{"b": {"a": 1, "a": 1}}', ["b/a"], 'it has the field "a" twice'),
         ('{"question": "x"}', ["questoin"], 'no field "questoin"; it has question, did you mean'),
-        ('{"a": ["x", "y"]}', ["a"], 'field "a" is a list (its first element is "a/0"), not text'),
+        (
+            '{"a": ["x", "y"]}',
+            ["a"],
+            'field "a" is a list (its first element is "a/0", all are "a/*"), not text',
+        ),
         ('{"a": {"b": "c"}}', ["a"], 'field "a" is a mapping (a value of it is "a/b"), not text'),
         ('{"a": null}', ["a"], 'field "a" is missing (null), not text'),
         ('{"a": []}', ["a/0"], 'it has no field "a/0"; it has a'),

@@ -184,6 +184,15 @@ def test_nested_features_and_elements_of_lists_become_text(data_dir: str) -> Non
     ]
 
 
+def test_all_elements_of_a_list_become_fields(data_dir: str) -> None:
+    source = Tfds("prepared_reviews", {"a": "answers/text/*", "en": "pair/en"}, data_dir=data_dir)
+    assert [dict(example.fields) for example in source.examples("train")] == [
+        {"en": b"en 0"},
+        {"a/0": b"answer 0", "en": b"en 1"},
+        {"a/0": b"answer 0", "a/1": b"answer 1", "en": b"en 2"},
+    ]
+
+
 def test_slices_give_splits_names(data_dir: str) -> None:
     slices = {"train": "train[1:]", "validation": "train[:1]+train[:1]"}
     source = Tfds("prepared_reviews", ["review"], slices, data_dir=data_dir)

@@ -1,0 +1,98 @@
+"""Preprocessors that rename, divide or choose what examples have."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.preprocessors.preprocessor import Fields, field_of, label_name
+from mtfrun.data.sources.source import TEXT
+
+
+@dataclasses.dataclass(frozen=True)
+class Rekey:
+    """Renames fields; those that are not named are left out.
+
+    Attributes:
+      mapping: new name to old name, or to "" for an empty text, as in seqio.
+    """
+
+    mapping: Mapping[str, str | None]
+
+    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Returns the fields of the mapping."""
+        return {
+            new: field_of(self, fields, old) if old else b"" for new, old in self.mapping.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ParseTsv:
+    """Divides a text at its tabs.
+
+    Attributes:
+      fields: names of the values.
+      text: the field that is divided.
+    """
+
+    fields: Sequence[str] = (INPUTS, TARGETS)
+    text: str = TEXT
+
+    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Returns the values between the tabs.
+
+        Raises:
+          DataError: there are more or fewer than `fields`.
+        """
+        line = field_of(self, fields, self.text)
+        values = line.split(b"\t")
+        if len(values) != len(self.fields):
+            start = line[:40].decode("utf-8", "replace")
+            raise DataError(
+                f"{self}: a text needs {len(self.fields) - 1} tab(s), between "
+                f"{', '.join(self.fields)}; this one has {len(values) - 1}: {start!r}"
+            )
+        return dict(zip(self.fields, values, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelNames:
+    """Replaces the number of a class by its name.
+
+    Attributes:
+      names: of the classes, in the order of their numbers.
+      label_key: the field. A label that is a name already stays.
+    """
+
+    names: Sequence[str]
+    label_key: str = "label"
+
+    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Returns all fields.
+
+        Raises:
+          DataError: a label is neither a name nor the number of one.
+        """
+        label = field_of(self, fields, self.label_key)
+        return {**fields, self.label_key: label_name(self, label, self.names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterByStringLength:
+    """Leaves out examples in which a text is too short or too long, as T5's function does.
+
+    Attributes:
+      feature_key: the field.
+      min_length, max_length: bytes of its text, both allowed.
+    """
+
+    feature_key: str = TARGETS
+    min_length: int = 1
+    max_length: int = 1_000_000
+
+    def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
+        """Returns all fields, or no example."""
+        length = len(field_of(self, fields, self.feature_key))
+        return fields if self.min_length <= length <= self.max_length else []

@@ -1,0 +1,164 @@
+"""GLUE and SuperGLUE in T5's form: Raffel et al. 2020, arXiv:1910.10683, appendix D."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.preprocessors.preprocessor import (
+    NO_LABEL,
+    Fields,
+    field_of,
+    label_name,
+    required_texts_of,
+    texts_of,
+)
+from mtfrun.data.sources.record_fields import list_fields
+
+# Fields of GLUE and SuperGLUE that are no text of the inputs, and those whose order T5 chose.
+_NO_INPUTS = ("label", "idx")
+_ORDERS = {
+    "multirc": ("question", "answer", "paragraph"),
+    "wic": ("sentence1", "sentence2", "word"),
+}
+# The task of whose kind an example is, where the name of its dataset is another one.
+_BENCHMARKS = {
+    "mnli_matched": "mnli",
+    "mnli_mismatched": "mnli",
+    "ax": "mnli",
+    "axb": "rte",
+    "axg": "rte",
+}
+# STS-B scores pairs of sentences from 0 to 5; T5 rounds to a fifth.
+_SCORED = "stsb"
+_STEPS_PER_POINT = np.float32(5)
+# Of the summaries in passages of ReCoRD, behind the end of a sentence and elsewhere.
+_HIGHLIGHT_AFTER_END = re.compile(rb"""([.?!"'])\n@highlight\n""")
+_HIGHLIGHT = b"\n@highlight\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Glue:
+    """Inputs and targets of tasks of GLUE and SuperGLUE in T5's form.
+
+    "mrpc sentence1: We saw it. sentence2: It was seen." and "equivalent": the name of the task, and
+    each text with the name of its field, in the order of the names. The target is the name of the
+    label, "<unk>" for an example without one (-1), and the score, rounded to a fifth, for stsb.
+
+    https://github.com/google-research/text-to-text-transfer-transformer, t5/data/glue_utils.py.
+    WSC and ReCoRD are not of this form.
+
+    Attributes:
+      benchmark_name: the name of the task in TFDS, such as "mrpc".
+      label_names: names of the labels by number, for a source whose labels are numbers; those of
+        data.Tfds are names.
+      feature_names: the fields of the inputs in their order; by default all but "label" and "idx".
+    """
+
+    benchmark_name: str
+    label_names: Sequence[str] | None = None
+    feature_names: Sequence[str] | None = None
+
+    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Returns inputs and targets."""
+        names = self.feature_names or _ORDERS.get(self.benchmark_name)
+        names = names or sorted(set(fields) - set(_NO_INPUTS))
+        words = [_BENCHMARKS.get(self.benchmark_name, self.benchmark_name).encode()]
+        for name in names:
+            words += [f"{name}:".encode(), field_of(self, fields, name)]
+        return {INPUTS: b" ".join(words), TARGETS: self._target(field_of(self, fields, "label"))}
+
+    def _target(self, label: bytes) -> bytes:
+        if self.benchmark_name == _SCORED:
+            return _rounded(self, label)
+        if label == b"-1":
+            return NO_LABEL
+        return label if self.label_names is None else label_name(self, label, self.label_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wsc:
+    """The Winograd schemas of SuperGLUE, with the two spans marked in the text.
+
+    "wsc text: # This # is a * test * sentence ." and "False". A span whose index does not fit its
+    text is not marked, as in T5.
+
+    Attributes:
+      label_names: names of the labels by number, for a source whose labels are numbers.
+    """
+
+    label_names: Sequence[str] = ("False", "True")
+
+    def __call__(self, fields: Fields) -> Fields:
+        """Returns inputs, targets, and "idx" if there is one."""
+        first, second = (self._number(fields, f"span{i}_index") for i in (1, 2))
+        text = _marked(field_of(self, fields, "text"), self._span(fields, 1), first, b"*")
+        # The marks before it are two more words.
+        second += 2 * (first < second)
+        text = _marked(text, self._span(fields, 2), second, b"#")
+        label = field_of(self, fields, "label").capitalize()  # JSON's true
+        target = NO_LABEL if label == b"-1" else label_name(self, label, self.label_names)
+        idx = {"idx": fields["idx"]} if "idx" in fields else {}
+        return {INPUTS: b"wsc text: " + text, TARGETS: target, **idx}
+
+    def _span(self, fields: Fields, number: int) -> bytes:
+        return field_of(self, fields, f"span{number}_text")
+
+    def _number(self, fields: Fields, name: str) -> int:
+        text = field_of(self, fields, name).decode("utf-8", "replace")
+        if not text.isdecimal():
+            raise DataError(f'{self}: the field "{name}" is {text!r}, not the index of a word')
+        return int(text)
+
+
+def _marked(text: bytes, span: bytes, index: int, mark: bytes) -> bytes:
+    """Returns a text with marks around the span that begins at a word."""
+    match = re.match(rb"((?:\S+\s){%d})(%s)" % (index, re.escape(span)), text)
+    if match is None:
+        return text
+    return b"%s%s %s %s%s" % (match[1], mark, match[2], mark, text[match.end() :])
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """ReCoRD of SuperGLUE: an example for each of the answers, "<unk>" where there is none.
+
+    "record query: A @placeholder is a bird. entities: penguin, potato passage: ..." and "penguin".
+    The source reads "entities/*" and "answers/*".
+
+    Attributes:
+      passthrough: fields that all examples of an example have.
+    """
+
+    passthrough: Sequence[str] = ("idx/passage", "idx/query")
+
+    def __call__(self, fields: Fields) -> Sequence[Fields]:
+        """Returns inputs, targets, all answers, and the fields of `passthrough` that there are."""
+        passage = _HIGHLIGHT_AFTER_END.sub(rb"\1 ", field_of(self, fields, "passage"))
+        entities = required_texts_of(self, fields, "entities")
+        answers = texts_of(fields, "answers")
+        inputs = b"record query: %s entities: %s passage: %s" % (
+            field_of(self, fields, "query"),
+            b", ".join(entities),
+            passage.replace(_HIGHLIGHT, b". "),
+        )
+        more = {name: fields[name] for name in self.passthrough if name in fields}
+        return [
+            {INPUTS: inputs, TARGETS: answer, **list_fields("answers", answers), **more}
+            for answer in answers or [NO_LABEL]
+        ]
+
+
+def _rounded(preprocessor: object, score: bytes) -> bytes:
+    try:
+        # As T5 does, with 32 bits and halves to even numbers.
+        number = np.round(np.float32(score.decode()) * _STEPS_PER_POINT) / _STEPS_PER_POINT
+    except ValueError as error:
+        text = score.decode("utf-8", "replace")
+        raise DataError(f'{preprocessor}: the score "{text}" is no number') from error
+    return f"{number:.1f}".encode()

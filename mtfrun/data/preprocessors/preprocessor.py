@@ -1,0 +1,73 @@
+"""What preprocessors are, and how they read the fields of an example.
+
+A list of an example is fields "answers/0", "answers/1", ..., which a source makes of "answers/*".
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from mtfrun.data.errors import DataError
+from mtfrun.errors import did_you_mean
+
+Fields = Mapping[str, bytes]
+# One example to one, to several, or to none (an empty list).
+Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
+
+NO_LABEL = b"<unk>"
+"""What T5 writes for the target of an example without label."""
+
+
+class StreamPreprocessor(abc.ABC):
+    """A preprocessor that makes examples of several others, or counts them."""
+
+    @abc.abstractmethod
+    def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
+        """Yields the examples made of all examples of a split, which are read once."""
+
+
+def field_of(preprocessor: object, fields: Fields, name: str) -> bytes:
+    """Returns a field. Raises DataError if the example does not have it."""
+    if name not in fields:
+        raise DataError(
+            f'{preprocessor}: an example has no field "{name}"; it has '
+            f"{', '.join(fields) or 'none'}{did_you_mean(name, fields)}"
+        )
+    return fields[name]
+
+
+def texts_of(fields: Fields, name: str) -> list[bytes]:
+    """Returns the texts of a list, "name/0", "name/1", ...; the field "name" is a list of one."""
+    if name in fields:
+        return [fields[name]]
+    names = itertools.takewhile(fields.__contains__, (f"{name}/{i}" for i in itertools.count()))
+    return [fields[each] for each in names]
+
+
+def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
+    """Returns the texts of a list that is not empty.
+
+    Raises:
+      DataError: it is, or the source does not read it.
+    """
+    texts = texts_of(fields, name)
+    if not texts:
+        raise DataError(
+            f'{preprocessor}: an example has no text in "{name}"; it has '
+            f'{", ".join(fields) or "none"}. The fields of a source read a list as "{name}/*"'
+        )
+    return texts
+
+
+def label_name(preprocessor: object, label: bytes, names: Sequence[str]) -> bytes:
+    """Returns the name of a class for its number or name. Raises DataError if it is neither."""
+    text = label.decode("utf-8", "replace")
+    if text in names:
+        return label
+    if not text.isdecimal() or int(text) >= len(names):
+        raise DataError(
+            f'{preprocessor}: the label "{text}" is neither a name nor a number below {len(names)}'
+        )
+    return names[int(text)].encode()

@@ -1,0 +1,97 @@
+"""Questions about texts in T5's form: Raffel et al. 2020, arXiv:1910.10683, appendix D."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.preprocessors.preprocessor import (
+    Fields,
+    field_of,
+    required_texts_of,
+    texts_of,
+)
+from mtfrun.data.sources.record_fields import list_fields
+
+_PUNCTUATION = re.compile(rb"([!-/:-@\[-`{-~])")
+_SPACES = re.compile(rb"[\t\n\f\r ]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Squad:
+    """Question and context to the first answer: "question: Who ? context: He . ".
+
+    Punctuation has spaces around it, and several spaces are one. The source reads the list of
+    answers: `data.Tfds.fields = ["id", "context", "question", "answers/text/*"]`.
+
+    Attributes:
+      include_context: without it the inputs are "squad trivia question: Who ? ".
+      answers: the field of the answers.
+    """
+
+    include_context: bool = True
+    answers: str = "answers/text"
+
+    def __call__(self, fields: Fields) -> Fields:
+        """Returns inputs, targets, "question", "context", "answers/0", ..., and "id" if any."""
+        answers = [spaced(a) for a in required_texts_of(self, fields, self.answers)]
+        question = spaced(field_of(self, fields, "question"))
+        context = spaced(field_of(self, fields, "context"))
+        words = [b"squad trivia question:", question]
+        if self.include_context:
+            words = [b"question:", question, b"context:", context]
+        return {
+            INPUTS: _joined(words),
+            TARGETS: answers[0],
+            "question": question,
+            "context": context,
+            **list_fields("answers", answers),
+            **({"id": fields["id"]} if "id" in fields else {}),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class TriviaQa:
+    """An example for each context in which an answer stands, and each answer in it.
+
+    Answers are found whatever their case. The source reads the lists, such as
+    "answer/normalized_aliases/*".
+
+    Attributes:
+      contexts: the fields of the contexts; there may be none of some.
+      answers: the field of the answers.
+    """
+
+    contexts: Sequence[str] = ("entity_pages/wiki_context", "search_results/search_context")
+    answers: str = "answer/normalized_aliases"
+
+    def __call__(self, fields: Fields) -> Sequence[Fields]:
+        """Returns inputs and targets."""
+        question = spaced(field_of(self, fields, "question"))
+        answers = [spaced(a) for a in required_texts_of(self, fields, self.answers)]
+        contexts = [spaced(c) for name in self.contexts for c in texts_of(fields, name)]
+        return [
+            {
+                INPUTS: _joined([b"question:", question, b"context:", context]),
+                TARGETS: answer,
+            }
+            for context in contexts
+            for answer in answers
+            if answer.lower() in context.lower()
+        ]
+
+
+def spaced(text: bytes) -> bytes:
+    """Returns a text with spaces around ASCII punctuation, several spaces as one.
+
+    Examples:
+      >>> spaced(b"A question?")
+      b'A question ? '
+    """
+    return _SPACES.sub(b" ", _PUNCTUATION.sub(rb" \1 ", text))
+
+
+def _joined(words: Sequence[bytes]) -> bytes:
+    return _SPACES.sub(b" ", b" ".join(words))

@@ -1,0 +1,150 @@
+"""Translations and summaries in T5's form: Raffel et al. 2020, arXiv:1910.10683, appendix D."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.preprocessors.preprocessor import Fields, field_of, required_texts_of
+
+# English names of languages by their codes in ISO 639-1.
+LANGUAGES = {
+    "ar": "Arabic",
+    "bg": "Bulgarian",
+    "bn": "Bengali",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "et": "Estonian",
+    "fa": "Persian",
+    "fi": "Finnish",
+    "fr": "French",
+    "gu": "Gujarati",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "hr": "Croatian",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "is": "Icelandic",
+    "it": "Italian",
+    "ja": "Japanese",
+    "kk": "Kazakh",
+    "ko": "Korean",
+    "lt": "Lithuanian",
+    "lv": "Latvian",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sk": "Slovak",
+    "sl": "Slovenian",
+    "sv": "Swedish",
+    "sw": "Swahili",
+    "ta": "Tamil",
+    "th": "Thai",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "ur": "Urdu",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Translate:
+    """Inputs and targets of a translation: "translate English to German: " and the source.
+
+    Attributes:
+      source_language, target_language: codes of the languages, which are the names of the fields.
+      names: English names of languages by code, for those that LANGUAGES lacks.
+    """
+
+    source_language: str
+    target_language: str
+    names: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        self._name(self.source_language)
+        self._name(self.target_language)
+
+    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Returns inputs and targets."""
+        languages = (self.source_language, self.target_language)
+        prefix = "translate {} to {}: ".format(*map(self._name, languages)).encode()
+        source, target = (field_of(self, fields, language) for language in languages)
+        return {INPUTS: prefix + source, TARGETS: target}
+
+    def _name(self, code: str) -> str:
+        names = {**LANGUAGES, **(self.names or {})}
+        if code not in names:
+            raise DataError(
+                f'Translate: no name of the language "{code}" is known; '
+                f"give Translate.names = {{'{code}': '...'}}"
+            )
+        return names[code]
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiTranslate:
+    """Translations of examples with a list of languages and one of their texts.
+
+    An example that lacks one of the two languages is left out. Those of data.Tfds have
+    `fields = ["translations/language/*", "translations/translation/*"]`.
+
+    Attributes:
+      source_language, target_language, names: see `Translate`.
+      translations: the fields "language" and "translation" are in.
+    """
+
+    source_language: str
+    target_language: str
+    names: Mapping[str, str] | None = None
+    translations: str = "translations"
+
+    def __post_init__(self) -> None:
+        self._translate()
+
+    def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
+        """Returns inputs and targets, or no example."""
+        languages, texts = (
+            required_texts_of(self, fields, f"{self.translations}/{name}")
+            for name in ("language", "translation")
+        )
+        # The first text of a language.
+        by_language = {
+            language.decode("utf-8", "replace"): text
+            for language, text in zip(reversed(languages), reversed(texts), strict=True)
+        }
+        if not {self.source_language, self.target_language} <= set(by_language):
+            return []
+        return self._translate()(by_language)
+
+    def _translate(self) -> Translate:
+        return Translate(self.source_language, self.target_language, self.names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summarize:
+    """Inputs and targets of a summary: "summarize: " and the article.
+
+    Attributes:
+      article_key, summary_key: names of the fields.
+    """
+
+    article_key: str
+    summary_key: str
+
+    def __call__(self, fields: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Returns inputs and targets."""
+        article = field_of(self, fields, self.article_key)
+        return {
+            INPUTS: b"summarize: " + article,
+            TARGETS: field_of(self, fields, self.summary_key),
+        }
