@@ -211,14 +211,11 @@ class ImageData(Data):
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"ImageData.kept_source is no summary of a source: {error}") from error
         sizes = [n for n in (rows, cols) if n is not None]
-        is_valid = channels in (1, 2, 3, 4) and all(
-            type(n) is int and 0 < n <= 1 << 16 for n in sizes
+        has_sizes = channels in (1, 2, 3, 4) and all(
+            type(n) is int and 0 < n <= _LARGEST_SIDE for n in sizes
         )
-        if (
-            not is_valid
-            or not isinstance(names, list | tuple)
-            or not all(type(n) is str for n in names)
-        ):
+        has_names = isinstance(names, list | tuple) and all(type(n) is str for n in names)
+        if not has_sizes or not has_names:
             raise DataError("ImageData.kept_source has values that no source has")
         return _SourceSummary((rows, cols, channels), tuple(names))
 
