@@ -1,4 +1,4 @@
-"""The functions of `import mtfrun`, which import TensorFlow when they are called."""
+"""The functions of `import mtfrun`, which import all else, TensorFlow too, when they are called."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from mtfrun.api.arguments import (
     path_of,
     paths_of,
 )
-from mtfrun.configuration.headers import GinHeader, shipped_headers
-from mtfrun.quiet import quiet_import
 
 if TYPE_CHECKING:
     from mtfrun.api.run import Run
+    from mtfrun.configuration.headers import GinHeader
 
 _importing = threading.Lock()
 
@@ -123,6 +122,8 @@ def configs() -> dict[str, GinHeader]:
       >>> configs()["runs/quickstart.gin"].command
       'mtfrun train --gin_file=runs/quickstart.gin --model_dir=/tmp/run'
     """
+    from mtfrun.configuration.headers import shipped_headers  # noqa: PLC0415 - takes milliseconds
+
     return shipped_headers()
 
 
@@ -143,6 +144,8 @@ def _named(
 
 def _calls() -> ModuleType:
     """Returns the module with the functions, which takes seconds to import."""
+    from mtfrun.quiet import quiet_import  # noqa: PLC0415 - takes milliseconds
+
     with _importing:
         quiet = quiet_import() if "tensorflow" not in sys.modules else contextlib.nullcontext()
         with quiet:

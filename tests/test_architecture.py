@@ -58,6 +58,7 @@ LEVELS = {
 SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.cli": {
         "checkpoints": {"terminal"},
+        "config_commands": {"terminal"},
         "launch": {"flags"},
         "runs": {"terminal"},
         "sweep": {"launch", "runs", "terminal"},

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from mtfrun import mtf
+from mtfrun import mtf, progress
 from mtfrun.api.build import ROOTS, build
 from mtfrun.api.opening import opened, restored
 from mtfrun.cli.flags.inference import chosen_settings
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.origin_of_run import origin_of_run
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
-from mtfrun.configuration.one_line import escaped
 from mtfrun.conversion import (
     check_new,
     export_safetensors,
@@ -32,6 +31,7 @@ from mtfrun.conversion.saved_model import export_saved_model, served
 from mtfrun.experiment import Training
 from mtfrun.planning import parse_size
 from mtfrun.rundir import RunDirectory
+from mtfrun.untrusted.visible_text import escaped
 
 
 @terminable()
@@ -42,8 +42,8 @@ def import_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
     run = write_run(imported, flags.model_dir, _built)
     for note in imported.notes:
-        print(f"mtfrun: note: {escaped(note)}", file=sys.stderr)
-    print(escaped(f"{run.path}: step {imported.step}, imported from {source}"))
+        progress.note(f"mtfrun: note: {escaped(note)}")
+    print_lines(f"{run.path}: step {imported.step}, imported from {source}")
     return 0
 
 
@@ -56,7 +56,7 @@ def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
     run.require()
     with replaced_directory(target) as directory:
         _EXPORTS[flags.format](flags, run, directory)
-    print(escaped(f"{target}: {flags.format}"))
+    print_lines(f"{target}: {flags.format}")
     return 0
 
 

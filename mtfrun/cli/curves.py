@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from mtfrun import progress
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.rundir.metric_tags import tag_of
@@ -25,8 +26,7 @@ def curves(flags: argparse.Namespace, _: Sequence[str]) -> int:
         train, evaluations = (read_curves(f"{run.path}/{name}") for name in ("train", "eval"))
     if not any((*train.values(), *evaluations.values())):
         raise RunDirError(f"{run.path} has no curves yet: train writes them every LOG_EVERY steps")
-    for line in curve_table(train, evaluations, flags.rows):
-        print(line)
+    print_lines(*curve_table(train, evaluations, flags.rows))
     return 0
 
 

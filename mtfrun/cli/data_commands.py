@@ -19,6 +19,7 @@ from mtfrun.cli.data.rows_html import rows_html
 from mtfrun.cli.data.rows_text import heading_lines, rows_text
 from mtfrun.cli.data.statistics_text import statistics_lines
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.data import Batch, Data, DataError, padding_of
@@ -71,7 +72,7 @@ def print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
         for cached in data.caches(split, choice):
             secs = time.monotonic() - start
             counts = ", ".join(f"{number:,} {name}" for name, number in cached.counts.items())
-            print(f"{_title(cached)}: {counts}, {secs:.1f} s, {cached.directory}", flush=True)
+            print_lines(f"{_title(cached)}: {counts}, {secs:.1f} s, {cached.directory}")
             start = time.monotonic()
     return 0
 
@@ -94,11 +95,10 @@ def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
         with atomic_open(flags.html) as file:
             file.writelines(rows_html(rows, f"Rows of the split {flags.split}", summary))
         return 0
-    for line in itertools.chain(summary, [""], rows_text(rows, _width(), has_tokens=flags.tokens)):
-        print(line)
+    print_lines(*summary, "", *rows_text(rows, _width(), has_tokens=flags.tokens))
     if not flags.tokens:
         hint = "--tokens shows whole texts, and every token with its id, position and loss"
-        print(*heading_lines(hint, _width()), sep="\n")
+        print_lines(*heading_lines(hint, _width()))
     return 0
 
 
@@ -108,10 +108,8 @@ def stats(flags: argparse.Namespace, _: Sequence[str]) -> int:
     data, splits, seed = _configured(flags)
     for split in splits:
         for cached in data.caches(split):
-            for line in _statistics(cached, data):
-                print(line)
-        for line in _density_lines(data, split, seed):
-            print(line)
+            print_lines(*_statistics(cached, data))
+        print_lines(*_density_lines(data, split, seed))
     return 0
 
 

@@ -11,6 +11,7 @@ from mtfrun import mtf
 from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.search import calibrate_devices, search_layouts
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
@@ -53,7 +54,7 @@ def plan(flags: argparse.Namespace, _: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps(as_json(training, planned, resources), allow_nan=False))
     else:
-        print("\n".join(describe(training, planned, resources)))
+        print_lines(*describe(training, planned, resources))
     if flags.picture is not None:
         _draw(flags.picture, training, planned, resources)
     memory = resources.device_memory

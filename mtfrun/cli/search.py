@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from mtfrun import mtf
 from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.statements import MACRO, Binding
 from mtfrun.experiment import Experiment, Training
@@ -44,7 +45,7 @@ def calibrate_devices(flags: argparse.Namespace) -> int:
     profile = calibrate(flags.devices, lambda line: print(line, file=sys.stderr, flush=True))
     with atomic_open(flags.profile) as file:
         file.write(profile.to_json() + "\n")
-    print(f"{flags.profile}: the profile of {profile.name}")
+    print_lines(f"{flags.profile}: the profile of {profile.name}")
     return 0
 
 
@@ -80,7 +81,7 @@ def search_layouts(flags: argparse.Namespace) -> int:
     if flags.json:
         print(json.dumps(as_json(outcome, settings), allow_nan=False))
     else:
-        print("\n".join(as_lines(outcome, settings, profile, memory)))
+        print_lines(*as_lines(outcome, settings, profile, memory))
     return 0
 
 

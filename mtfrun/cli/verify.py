@@ -11,6 +11,7 @@ from mtfrun import mtf
 from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.verify import MeshFlags
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
@@ -50,7 +51,7 @@ def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
     expected = _observe(alone, flags, bindings)
     expected.require_finite()
     if not flags.json:
-        print("\n".join(reference_lines(expected)), flush=True)
+        print_lines(*reference_lines(expected))
     are_equal = True
     for mesh in meshes:
         here = _observe(mesh, flags, bindings)
@@ -59,7 +60,7 @@ def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
         if flags.json:
             print(json.dumps(as_json(here, comparison), allow_nan=False), flush=True)
         else:
-            print("\n".join(["", *as_lines(here, comparison)]), flush=True)
+            print_lines("", *as_lines(here, comparison))
     return 0 if are_equal else NOT_EQUAL
 
 

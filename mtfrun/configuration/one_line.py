@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from mtfrun.configuration.files import neighbours
 from mtfrun.configuration.run_files import note_on_path
 from mtfrun.errors import InputError
+from mtfrun.untrusted.visible_text import escaped
 
 # What gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(
@@ -32,19 +33,6 @@ def one_line(error: BaseException) -> str:
     if len(text) > _LONGEST:
         return f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
     return text
-
-
-def escaped(text: str) -> str:
-    r"""Returns a text with escapes in the place of characters that are not printed.
-
-    >>> escaped("a \x1b[31mb")
-    'a \\x1b[31mb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
 
 
 def _text(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from mtfrun.configuration.one_line import escaped
+from mtfrun.untrusted.visible_text import escaped
 
 _LINE = 100
 

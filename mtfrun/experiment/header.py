@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun import mtf
-from mtfrun.configuration.one_line import escaped
 from mtfrun.data import Data
 from mtfrun.experiment.trained_configuration import NumbersOfTraining
 from mtfrun.mtf.devices import describe_hardware
@@ -20,6 +19,7 @@ from mtfrun.rundir import LOWEST, Evaluated, RunDirectory
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.run_record import best_of
 from mtfrun.training import TrainOptions
+from mtfrun.untrusted.visible_text import escaped
 
 if TYPE_CHECKING:
     from mtfrun.experiment.training import Training

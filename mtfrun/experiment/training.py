@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, pictures, processes, progress, training
-from mtfrun.configuration.one_line import escaped
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.header import header_of, summary_of
@@ -32,6 +31,7 @@ from mtfrun.rundir import TRAIN_STEPS, Manifest, RunDirectory, Summaries
 from mtfrun.rundir.manifest import describe
 from mtfrun.rundir.metric_order import is_better
 from mtfrun.training.checks import check_count
+from mtfrun.untrusted.visible_text import escaped
 
 
 class Training:

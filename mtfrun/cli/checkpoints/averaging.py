@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
 from mtfrun.conversion.run_writer import ORIGIN, RECORD, check_new, replaced_directory
 from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
@@ -52,7 +53,7 @@ def average(flags: argparse.Namespace, _: Sequence[str]) -> int:
             {**variables, "step": tf.Variable(newest.step, dtype=tf.int64)},
             metadata=metadata,
         )
-    print(f"{target}: the mean of steps {', '.join(map(str, steps))}, as step {newest.step}")
+    print_lines(f"{target}: the mean of steps {', '.join(map(str, steps))}, as step {newest.step}")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.rundir import Checkpoints, Manifest
 from mtfrun.rundir.checkpoint_values import CheckpointValues
@@ -45,26 +46,25 @@ class _Stored(NamedTuple):
 def diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Prints the differences of two checkpoints."""
     first, second = (_stored(name, flags.model_dir) for name in (flags.first, flags.second))
-    print(f"A: {first.name}\nB: {second.name}")
+    print_lines(f"A: {first.name}", f"B: {second.name}")
     saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
     if not any(saved):
         raise UsageError(f"--match={flags.match} is in the path of none of the variables")
     for title, (own, other) in {"A": saved, "B": saved[::-1]}.items():
         for path in sorted(own.keys() - other.keys()):
-            print(f"only in {title}: {path}, {own[path]}")
+            print_lines(f"only in {title}: {path}, {own[path]}")
     common = []
     for path in sorted(saved[0].keys() & saved[1].keys()):
         if saved[0][path].shape == saved[1][path].shape:
             common.append(path)
         else:
-            print(f"other shape: {path} is {saved[0][path]} in A, {saved[1][path]} in B")
+            print_lines(f"other shape: {path} is {saved[0][path]} in A, {saved[1][path]} in B")
     values = [CheckpointValues(stored.directory, stored.manifest) for stored in (first, second)]
     differences = sorted(
         (difference(path, values[0][path], values[1][path]) for path in common),
         key=lambda d: (-d.relative, d.path),
     )
-    for line in _lines(differences, flags.rows):
-        print(line)
+    print_lines(*_lines(differences, flags.rows))
     return 0
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import (
     bytes_text,
     number_text,
@@ -57,10 +58,8 @@ def show_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
             ]
         )
     headings = ("step", "saved", "size", metric, "state", "mesh")
-    for line in table_lines(headings, rows, terminal_columns()):
-        print(line)
-    for line in _notes(directory, checkpoints):
-        print(line)
+    print_lines(*table_lines(headings, rows, terminal_columns()))
+    print_lines(*_notes(directory, checkpoints))
     return 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import (
     bytes_text,
     number_text,
@@ -63,8 +64,7 @@ def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps(_as_json(stored, manifest, rows), allow_nan=False))
         return 0
-    for line in [*_record(directory, stored, manifest), ""]:
-        print(line)
+    print_lines(*[*_record(directory, stored, manifest), ""])
     cells = [
         [
             row.path,
@@ -77,10 +77,8 @@ def show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     ]
     norm_names = list(_NORMS) if flags.norms else []
     headings = ["variable", *norm_names, "size", "dimensions", "type"]
-    for line in table_lines(headings, cells, terminal_columns()):
-        print(line)
-    for line in _totals(manifest):
-        print(line)
+    print_lines(*table_lines(headings, cells, terminal_columns()))
+    print_lines(*_totals(manifest))
     return 0
 
 

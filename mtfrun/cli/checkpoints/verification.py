@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import bytes_text
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
@@ -25,16 +26,16 @@ def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
     for step in steps:
         stored = directory.read(step, with_hashes=True)
         if stored is None:
-            print(f"step {step}: deleted by the training meanwhile", flush=True)
+            print_lines(f"step {step}: deleted by the training meanwhile")
             continue
         for damage in stored.damages:
-            print(f"step {step}: damaged: {damage}", flush=True)
+            print_lines(f"step {step}: damaged: {damage}")
             code = DAMAGED
         if stored.manifest is not None and not stored.damages:
             files = len(stored.manifest.files)
-            print(f"step {step}: good, {files} files, {bytes_text(stored.bytes)}", flush=True)
+            print_lines(f"step {step}: good, {files} files, {bytes_text(stored.bytes)}")
     if flags.checkpoint is None:
         for prefix, step in directory.lost().items():
-            print(f"step {step}: damaged: ckpt-{step}.json is missing, {prefix}.* are there")
+            print_lines(f"step {step}: damaged: ckpt-{step}.json is missing, {prefix}.* are there")
             code = DAMAGED
     return code

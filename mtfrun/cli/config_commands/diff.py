@@ -14,6 +14,7 @@ from mtfrun.api.build import ROOTS
 from mtfrun.cli.config_commands.show import require_config
 from mtfrun.cli.config_commands.text import shortened, wrapped
 from mtfrun.cli.gin_settings import settings_of
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.files import find_gin_file
 from mtfrun.configuration.settings_in_use import Setting, settings_in_use
@@ -47,7 +48,7 @@ def diff(flags: argparse.Namespace, command: Sequence[str]) -> int:
         ]
         print(json.dumps({**names, "differences": records}, indent=1))
     elif differences:
-        print("\n".join(_lines(differences, flags.words, [_owners(first), _owners(second)])))
+        print_lines(*_lines(differences, flags.words, [_owners(first), _owners(second)]))
     else:
         print("the settings are the same")
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mtfrun.cli.config_commands.text import wrapped
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration.headers import GinHeader, shipped_headers
 from mtfrun.errors import did_you_mean
 
@@ -25,7 +26,7 @@ def list_presets(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps([dataclasses.asdict(header) for header in headers], indent=1))
         return 0
-    print("\n".join(_lines(headers)))
+    print_lines(*_lines(headers))
     return 0
 
 

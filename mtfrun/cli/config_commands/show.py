@@ -12,6 +12,7 @@ from mtfrun.api.build import ROOTS
 from mtfrun.cli.config_commands.text import WIDTH, shortened, wrapped
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.gin_settings import settings_of
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.configuration import config
 from mtfrun.configuration.docstrings import first_sentence
 from mtfrun.configuration.settings_in_use import Setting, settings_in_use
@@ -38,7 +39,7 @@ def show(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in chosen], indent=1))
     else:
-        print("\n".join(_lines(chosen)))
+        print_lines(*_lines(chosen))
     return 0
 
 

@@ -15,8 +15,8 @@ from mtfrun.cli.data.rows_text import (
     describe_segment,
     describe_tokens,
     describe_value,
-    printable,
 )
+from mtfrun.untrusted.visible_text import escaped
 
 # Number of colours, after which that of the first segment is used again.
 _COLOURS = 6
@@ -117,4 +117,4 @@ def _image(view: ImageView) -> str:
 
 def _escaped(text: str, keep: str = "") -> str:
     """Returns a text as HTML, with what is no printable character, `keep` excepted, escaped."""
-    return html.escape("".join(c if c in keep else printable(c) for c in text))
+    return html.escape("".join(c if c in keep else escaped(c) for c in text))

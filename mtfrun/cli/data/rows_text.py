@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from mtfrun.cli.data.row_view import ImageView, RowView, Tokens, Value
+from mtfrun.untrusted.visible_text import escaped
 
 # What is shown of a row without its tokens: segments of a feature, lines of a segment.
 _MOST_SEGMENTS, _MOST_LINES = 3, 3
@@ -74,17 +75,7 @@ def describe_image(image: ImageView) -> str:
 
 def describe_value(value: Value) -> str:
     """Returns "labels: 3 (cat)"."""
-    return f"{value.name}: {printable(value.text)}"
-
-
-def printable(text: str) -> str:
-    r"""Returns a text without characters that a terminal obeys or does not show.
-
-    Examples:
-      >>> printable("a\n\x1b[1m")
-      'a\\n\\x1b[1m'
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return f"{value.name}: {escaped(value.text)}"
 
 
 def columns_of(text: str) -> int:
@@ -106,7 +97,7 @@ def _columns_of_character(character: str) -> int:
 def _segment_lines(part: Tokens, width: int, *, has_tokens: bool) -> Iterator[str]:
     indent = 2 * _INDENT
     yield indent + describe_segment(part)
-    lines = list(_wrapped(printable(part.text()), width - len(indent) - 2))
+    lines = list(_wrapped(escaped(part.text()), width - len(indent) - 2))
     for line in lines if has_tokens else lines[:_MOST_LINES]:
         yield f"{indent}| {line}"
     if has_tokens:
@@ -132,7 +123,7 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
 def _cells(part: Tokens, i: int) -> list[str]:
     """Returns the cells of the column of a token, from top to bottom."""
     # An open box for a space, which would not be seen.
-    text = printable(part.texts[i]).replace(" ", "\u2423")
+    text = escaped(part.texts[i]).replace(" ", "\u2423")
     cells = [text, str(part.ids[i]), str(part.positions[i])]
     if part.weights is not None and _differ(part):
         cells.append(f"{part.weights[i]:g}")

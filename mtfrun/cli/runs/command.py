@@ -12,6 +12,7 @@ from typing import Any
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary, differing, find_runs, summary_of
 from mtfrun.cli.runs.tables import as_json, error_lines, metric_of, runs_table
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import terminal_columns
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.metric_order import is_lower_better
@@ -29,10 +30,8 @@ def runs(flags: argparse.Namespace, _: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps([as_json(summary, varied) for summary in summaries], allow_nan=False))
         return 0
-    for line in runs_table(summaries, varied, metric, terminal_columns()):
-        print(line)
-    for line in error_lines(summaries):
-        print(line)
+    print_lines(*runs_table(summaries, varied, metric, terminal_columns()))
+    print_lines(*error_lines(summaries))
     return 0
 
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from mtfrun import progress
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary, summary_of
 from mtfrun.cli.runs.tables import metric_of, sweep_table
@@ -18,7 +19,9 @@ from mtfrun.cli.sweep.grid import Grid, GridRun
 from mtfrun.cli.sweep.hparams import describe_sweep
 from mtfrun.cli.sweep.record import NAME, SweepRecord
 from mtfrun.cli.sweep.trainer import TrainedRun, Trainer
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
+from mtfrun.configuration.one_line import one_line
 from mtfrun.rundir import RunDirectory, writer_lock
 
 _LOSS = "loss"
@@ -71,12 +74,11 @@ def _report(
     try:
         metric = metric_of(summaries, flags.metric)
     except UsageError as error:  # not a reason to print no table
-        print(f"mtfrun: warning: {error}", file=sys.stderr)
+        progress.print_line(progress.warning(one_line(error)))
         metric = metric_of(summaries, None)
     varied = list(runs[0].values)
-    for line in sweep_table(summaries, varied, metric, terminal_columns()):
-        print(line)
-    print(f"TensorBoard: tensorboard --logdir {shlex.quote(str(directory))}", flush=True)
+    print_lines(*sweep_table(summaries, varied, metric, terminal_columns()))
+    print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(directory))}")
     others = dict.fromkeys(name for summary in summaries for name in summary.metrics)
     if others and trainer.codes:
         describe_sweep(directory, [r.values for r in runs], list(dict.fromkeys([metric, *others])))
@@ -125,6 +127,5 @@ def _print_plan(runs: Sequence[GridRun], directory: pathlib.Path) -> None:
     for run in runs:
         summary = summary_of(directory / run.name, run.name)
         rows.append([*(run.values[name] for name in names), summary.state, run.name])
-    for line in table_lines([*names, "state", "directory"], rows, terminal_columns()):
-        print(line)
-    print(f"{len(runs)} runs in {directory}, recorded in {NAME}")
+    print_lines(*table_lines([*names, "state", "directory"], rows, terminal_columns()))
+    print_lines(f"{len(runs)} runs in {directory}, recorded in {NAME}")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 from mtfrun.cli.terminal.standard_output import discard
+from mtfrun.untrusted.visible_text import visible
 
 _STANDARD_ERROR = 2
+# What tqdm writes to move among its bars, and the colours of lines.
+_MOVES = re.compile(r"[\r\n]*(\x1b\[A)*")
+_COLOURS, _NOTHING = re.compile(r"(\x1b\[\d{1,2}m)"), re.compile("(?!)")
 
 
 @contextlib.contextmanager
@@ -40,7 +45,10 @@ def unfailing(stream: TextIO) -> Any:
 
 
 class _Unfailing:
-    """A text stream that forwards to another one until writing to that fails."""
+    """A text stream that forwards to another one until writing to that fails.
+
+    Controls are written as escapes, but for those of bars and, on a terminal, colours.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -48,8 +56,17 @@ class _Unfailing:
     def write(self, text: str) -> int:
         """Returns the length of the text, whether it was written or not."""
         with self._dropping():
-            self._stream.write(text)
+            self._stream.write(self._shown(text))
         return len(text)
+
+    def _shown(self, text: str) -> str:
+        """Returns a text without other controls than those of bars and colours."""
+        if _MOVES.fullmatch(text):
+            return text
+        start = text[: text.startswith("\r")]
+        colours = _COLOURS if self._stream.isatty() else _NOTHING
+        parts = colours.split(text[len(start) :])  # colours are at the odd places
+        return start + "".join(part if i % 2 else visible(part) for i, part in enumerate(parts))
 
     def flush(self) -> None:
         """Writes the buffered text, if possible."""

@@ -1,4 +1,4 @@
-"""A standard output that cannot be written is an OutputError, raised before the program ends."""
+"""Standard output: lines that a terminal only shows, and an error where they cannot be written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from mtfrun.cli.errors import UsageError
+from mtfrun.untrusted.visible_text import escaped, visible
 
 
 class OutputError(UsageError):
@@ -42,6 +43,15 @@ def named_stdout() -> Iterator[None]:
         sys.stdout = former
 
 
+def print_lines(*lines: str) -> None:
+    """Prints lines on standard output, what is not printable in them as escapes.
+
+    For all that may hold names or texts of data and of other people's files.
+    """
+    for line in lines:
+        print(escaped(line), flush=True)
+
+
 def discard(descriptor: int) -> None:
     """Redirects a file descriptor to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -57,9 +67,10 @@ class _Named:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Returns the length of the text."""
+        """Returns the length of the text, whose controls are written as escapes."""
         with _named():
-            return self._stream.write(text)
+            self._stream.write(visible(text, self._stream.encoding or "utf-8"))
+        return len(text)
 
     def flush(self) -> None:
         """Writes the buffered text."""

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from mtfrun.untrusted.visible_text import escaped
+
 # Also "3/10", "2.1 MB", "1.5k tok/s" and "0.25*".
 _NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?(/\d+| ?[kMGT]?B?|[kMG]? \w+/s)?|nan|inf|-?)[ *]?")
 _GAP = "  "
@@ -41,7 +43,7 @@ def table_lines(
       rows: texts, one for each heading.
       columns: of the terminal; None for any number.
     """
-    cells = [list(headings), *map(list, rows)]
+    cells = [[escaped(text) for text in row] for row in (headings, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     most = columns or sum(widths) + len(_GAP) * len(widths)
     while _total(widths) > most and max(widths) > _LEAST_WIDTH:
@@ -50,7 +52,7 @@ def table_lines(
     shown = len(widths)
     while shown > 1 and _total(widths[:shown]) > most:
         shown -= 1
-    to_the_right = [all(_NUMBER.fullmatch(row[i]) for row in rows) for i in range(shown)]
+    to_the_right = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in range(shown)]
     lines = []
     for row in cells:
         texts = [shortened(text, width) for text, width in zip(row[:shown], widths, strict=False)]

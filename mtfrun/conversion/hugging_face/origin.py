@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from mtfrun.configuration.one_line import escaped
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.folder import (
     CONFIG,
@@ -34,6 +33,7 @@ from mtfrun.conversion.run_writer import ORIGIN, RECORD
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirError, atomic_write
 from mtfrun.untrusted.regular_files import is_directory, is_plain_name
+from mtfrun.untrusted.visible_text import escaped
 
 FORMAT = "huggingface"
 """The format in import.json."""

@@ -8,7 +8,6 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from mtfrun.configuration.one_line import escaped
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.gin_text import Reference
 from mtfrun.conversion.importer import Imported
@@ -29,6 +28,7 @@ from mtfrun.conversion.mesh_tensorflow.old_run import OldRun, find_old_run, name
 from mtfrun.conversion.mesh_tensorflow.optimizers import write_optimizer
 from mtfrun.conversion.mesh_tensorflow.program_defaults import program_defaults
 from mtfrun.conversion.mesh_tensorflow.schedules import write_schedule
+from mtfrun.untrusted.visible_text import escaped
 
 # The original trains on so many tokens, of the longest feature, unless it is told otherwise.
 _TRAIN_TOKENS = 2**36
