@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -18,6 +22,21 @@ def _run(directory: pathlib.Path, *arguments: str) -> subprocess.CompletedProces
         text=True,
         timeout=120,
     )
+
+
+@pytest.mark.skipif(
+    bool(list(pathlib.Path("/dev").glob("nvidia[0-9]*"))) or shutil.which("nvidia-smi") is not None,
+    reason="there is a GPU",
+)
+def test_the_tests_of_gpus_look_for_one_before_they_install_anything() -> None:
+    process = subprocess.run(
+        [ROOT / "bin" / "test", "--gpu"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHON": "no-such-python"},
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("bin/test: there is no NVIDIA GPU here ")
 
 
 def test_a_process_that_dies_fails_the_suite_and_ends_it(tmp_path: pathlib.Path) -> None:

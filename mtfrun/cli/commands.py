@@ -48,7 +48,8 @@ def train(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.dry_run:
         print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
-    choices = TrainChoices(flags.restart, flags.accept_changes, flags.profile, flags.max_hours)
+    is_profiled = flags.profile and flags.profile_process == processes.index()
+    choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
     result = run_training(preparation, RunDirectory(flags.model_dir), command, choices)
     if result.signal is not None:
         stopped = f"stopped and saved at step {result.step}"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from mtfrun import __version__, processes
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.launch.gpus import share_gpus
 from mtfrun.processes import private_network
 
 
@@ -41,6 +42,7 @@ def joined(flags: argparse.Namespace) -> Iterator[None]:
             before_exit=_remove_unfinished_files,
         )
         processes.check_same("command", _common(flags))
+        share_gpus()
     yield
     processes.leave()
 
@@ -64,6 +66,7 @@ _MAY_DIFFER = frozenset(
         "output",
         "process_id",
         "profile",
+        "profile_process",
         "trusted_network",
     }
 )

@@ -131,7 +131,7 @@ class Training:
         Args:
           run: where checkpoints and summaries are written.
           texts: Markdown for TensorBoard, by tag.
-          profile: records a trace, even if `options` does not ask for one.
+          profile: records a trace of this process; `options` ask for one of the first.
           max_hours: after which training saves and ends; None for no limit.
           accept_changes: goes on although the data, but for their vocabularies, or the
             configuration have changed since the checkpoint.
@@ -154,7 +154,8 @@ class Training:
         check_same_training_data(data)
         kept = {DATA: fingerprint_of(data), TRAIN_STEPS: self.options.train_steps}
         metadata = training.Metadata({**trained_with.metadata(), **kept}, check)
-        options = dataclasses.replace(self.options, profile=profile or self.options.profile)
+        profile = profile or (self.options.profile and processes.is_first())
+        options = dataclasses.replace(self.options, profile=profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
         recording = Recording(run.record(), self.state, options.train_steps)
         limit = None if max_hours is None else training.MaxHours(max_hours)

@@ -199,7 +199,6 @@ class _Loop:
         self._device_secs = 0.0  # of the last visit
         self._values: dict[str, float] = {}  # the newest point of the curves
         self._stop_reason: str | None = None
-        self._note: Callable[[str], None] = lambda _: None  # until there is a progress line
         self.warm_start: object = None
 
     def restore(self, warm_start: WarmStarting | None) -> int:
@@ -228,7 +227,6 @@ class _Loop:
     ) -> TrainResult:
         """Visits the devices until the last step, or until a signal or an action ends training."""
         step = self._state.finished_steps
-        self._note = progress.note
         measurements = Measurements(self._run, step, self._note_measured)
 
         def context() -> ActionContext:
@@ -387,7 +385,7 @@ class _Loop:
 
     def _profiled(self) -> AbstractContextManager[None]:
         """Records a profile of the third visit if `TrainOptions.profile` is set."""
-        is_third = self._visits == 2 and processes.is_first()
+        is_third = self._visits == 2
         if not (self._options.profile and is_third):
             return contextlib.nullcontext()
-        return profiled(self._run.path, self._visits, self._note)
+        return profiled(self._run.path, self._visits)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from mtfrun.errors import install_command
+from mtfrun.progress import print_line
 
 
 @contextlib.contextmanager
-def profiled(run: str, visit: int, note: Callable[[str], None]) -> Iterator[None]:
+def profiled(run: str, visit: int) -> Iterator[None]:
     """Records what runs in the block, and prints how to look at it.
 
     Args:
       run: the path of the run's directory.
       visit: the number of the visit of the devices.
-      note: prints a line.
     """
     tf.profiler.experimental.start(run + "/train")
     try:
@@ -29,7 +29,7 @@ def profiled(run: str, visit: int, note: Callable[[str], None]) -> Iterator[None
     finally:
         tf.profiler.experimental.stop()
     look = f"tensorboard --logdir={shlex.quote(run)}"
-    note(f"profiled: look at it with {look}, page Profile; {_how_to_show_profiles()}")
+    print_line(f"profiled: look at it with {look}, page Profile; {_how_to_show_profiles()}")
 
 
 def _how_to_show_profiles() -> str:

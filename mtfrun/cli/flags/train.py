@@ -58,6 +58,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
     )
     parser.add_argument(
+        "--profile_process",
+        type=int,
+        default=0,
+        help="which one of several processes records it; 0 by default",
+        metavar="I",
+    )
+    parser.add_argument(
         "--max_hours",
         type=float,
         help="save and end after so many hours, with exit code 0; the same command goes on",
@@ -79,6 +86,11 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError(f"train needs a configuration: --gin_file={name}")
     if flags.dry_run and flags.num_processes > 1:
         raise UsageError("--dry_run describes a run of any mesh in one process: leave others out")
+    if flags.profile_process not in range(max(1, flags.num_processes)):
+        raise UsageError(
+            f"--profile_process={flags.profile_process}: there are {flags.num_processes} "
+            "process(es), numbered from 0"
+        )
     if flags.max_hours is not None and not 0 < flags.max_hours < math.inf:
         raise UsageError(f"--max_hours={flags.max_hours:g} must be more than 0")
     if flags.model_dir is None and not flags.dry_run:

@@ -1,11 +1,34 @@
-"""The GPUs of each of several processes on one machine."""
+"""The GPUs of each of several processes or trials on one machine."""
 
 from __future__ import annotations
 
+import os
 import pathlib
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, MutableMapping
+
+from mtfrun import processes
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
+# SLURM has given each task GPUs of its own, which all may have the number 0.
+_OF_TASK = ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK")
+# The same in all containers of a machine, which have names of their own.
+_MACHINE = pathlib.Path("/proc/sys/kernel/random/boot_id")
+
+
+def share_gpus(environment: MutableMapping[str, str] = os.environ, devices: str = "/dev") -> None:
+    """Gives this process its part of the GPUs that several processes of a run see. Collective.
+
+    To be called before TensorFlow is imported. Processes share GPUs if they are on one machine, see
+    the same device files, and have the same value of CUDA_VISIBLE_DEVICES.
+    """
+    machine = _MACHINE.read_text() if _MACHINE.is_file() else socket.gethostname()
+    visible = [machine, environment.get(_VARIABLE), _device_files(devices)]
+    if any(name in environment for name in _OF_TASK):
+        visible.append(processes.index())
+    sharing = [i for i, other in enumerate(processes.gather(visible, "GPUs")) if other == visible]
+    part = gpus_of_process(sharing.index(processes.index()), len(sharing), environment, devices)
+    environment.update(part)
 
 
 def gpus_of_process(
@@ -28,9 +51,13 @@ def gpus_of_process(
     if _VARIABLE in environment:
         names = [name.strip() for name in environment[_VARIABLE].split(",") if name.strip()]
     else:
-        files = pathlib.Path(devices).glob("nvidia[0-9]*")
-        names = sorted((file.name.removeprefix("nvidia") for file in files), key=int)
+        # CUDA numbers those that it finds, whatever their files are called in a container.
+        names = [str(number) for number in range(len(_device_files(devices)))]
     share = len(names) // num_processes
     if not share:
         return {}
     return {_VARIABLE: ",".join(names[process * share : (process + 1) * share])}
+
+
+def _device_files(devices: str) -> list[str]:
+    return sorted(file.name for file in pathlib.Path(devices).glob("nvidia[0-9]*"))

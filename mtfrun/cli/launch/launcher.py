@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 
 from mtfrun.cli.launch.children import Children, Start
-from mtfrun.cli.launch.gpus import gpus_of_process
 from mtfrun.cli.launch.launched import environment_of_child
 from mtfrun.cli.launch.outcome import Outcome
 from mtfrun.cli.launch.output import Output
@@ -217,7 +216,7 @@ def _starts(launch: Launch) -> list[Start]:
     return [
         Start(
             [*program.python, *program.arguments, name, f"--process_id={i}", *shared, *flags],
-            {**environment, **gpus_of_process(i, number_of, os.environ)},
+            environment,
         )
         for i in range(number_of)
     ]
