@@ -25,7 +25,7 @@ def share_gpus(environment: MutableMapping[str, str] = os.environ, devices: str 
     machine = _MACHINE.read_text() if _MACHINE.is_file() else socket.gethostname()
     visible = [machine, environment.get(_VARIABLE), _device_files(devices)]
     if any(name in environment for name in _OF_TASK):
-        visible.append(processes.index())
+        visible.append(str(processes.index()))
     sharing = [i for i, other in enumerate(processes.gather(visible, "GPUs")) if other == visible]
     part = gpus_of_process(sharing.index(processes.index()), len(sharing), environment, devices)
     environment.update(part)
