@@ -103,7 +103,8 @@ def cache_directories(cache_dir: str | None) -> list[Path]:
     if not root.exists():
         return []
     try:
-        found = [path for name in root.iterdir() if name.is_dir() for path in name.iterdir()]
+        tasks = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
+        found = [path for task in tasks for path in task.iterdir()]
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror or error}") from error
     return sorted(path for path in found if _CACHE.fullmatch(path.name) and path.is_dir())
@@ -116,7 +117,7 @@ def remove_cache(directory: Path) -> bool:
     """
     match = _CACHE.fullmatch(directory.name)
     lock = directory.with_name(f".{match['name'] if match else directory.name}.lock")
-    with writing(directory), lock.open("w") as file:
+    with writing(directory), open_to_write(lock, "rb+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,15 +13,19 @@ import tensorflow as tf
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.terminable import terminable
-from mtfrun.conversion.run_writer import ORIGIN, RECORD, check_new, replaced_directory
+from mtfrun.configuration.run_files import CONFIG, LARGEST_COPY, RECORD, RunFiles
+from mtfrun.conversion.hugging_face import read_origin, write_origin
+from mtfrun.conversion.run_writer import check_new, replaced_directory
 from mtfrun.rundir import Checkpoints, Manifest, RunDirectory, RunDirError, package_versions
 from mtfrun.rundir.checkpoint_values import CheckpointValues
+from mtfrun.rundir.errors import reason
 from mtfrun.rundir.manifest import DIMENSIONS
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+from mtfrun.untrusted.regular_files import read_regular
 
 _WEIGHTS = ("model/", "averages/")
-# What a run needs besides its checkpoints to be evaluated, decoded and exported.
-_FILES = ("config.gin", "operative_config.gin", RECORD, ORIGIN)
+# What a run needs besides its checkpoints to be evaluated and decoded.
+_FILES = (CONFIG, "operative_config.gin", RECORD)
 # Entries of the newest manifest that are true of the average as well.
 _KEPT = ("seed", "mesh", "layout", "data", DIMENSIONS)
 
@@ -40,12 +44,7 @@ def average(flags: argparse.Namespace, _: Sequence[str]) -> int:
     metadata = {name: newest.metadata[name] for name in _KEPT if name in newest.metadata}
     metadata |= {"versions": package_versions(), "averaged": f"{directory.run}, steps {steps}"}
     with replaced_directory(target) as temporary:
-        for name in _FILES:
-            source = directory.run / name
-            if source.is_dir():
-                shutil.copytree(source, temporary / name)
-            elif source.exists():
-                shutil.copyfile(source, temporary / name)
+        _copy_files(directory.run, temporary)
         run = RunDirectory(temporary)
         variables = {path: tf.Variable(value) for path, value in means.items()}
         run.checkpoints().save(
@@ -55,6 +54,29 @@ def average(flags: argparse.Namespace, _: Sequence[str]) -> int:
         )
     print_lines(f"{target}: the mean of steps {', '.join(map(str, steps))}, as step {newest.step}")
     return 0
+
+
+def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies what a run directory says about its configuration, its files and its origin.
+
+    Raises:
+      RunDirError: a file is a link, no regular file, or too large.
+    """
+    files = RunFiles.of(source)
+    copies = files.copies.values() if files is not None else ()
+    for name in dict.fromkeys([*_FILES, *(copy.file for copy in copies)]):
+        path = source / name
+        if not os.path.lexists(path):
+            continue
+        try:
+            content = read_regular(path, LARGEST_COPY, follows_links=False)
+        except OSError as error:
+            raise RunDirError(f"cannot copy {path}: {reason(error)}; remove it") from error
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_bytes(content)
+    origin = read_origin(source)
+    if origin is not None:
+        write_origin(origin, target)
 
 
 def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mapping[str, np.ndarray]:

@@ -279,3 +279,22 @@ def test_a_training_that_begins_with_a_forged_record_is_refused(
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'new'}"))
     assert "is no name of a file of tensors" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "secret", "texts.txt"]
+
+
+def test_an_average_takes_nothing_from_a_forged_record(
+    runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run = _copied(runs["llama"], tmp_path)
+    average = ["checkpoints", "average", f"--model_dir={run}", "--last=1"]
+    good = mtfrun_here(*average, f"--output={tmp_path / 'good'}")
+    assert good.returncode == 0, good.stderr.decode()
+    flags = [f"--model_dir={tmp_path / 'good'}", "--format=huggingface", f"--to={tmp_path / 'to'}"]
+    assert mtfrun_here("export", *flags).returncode == 0
+    for name in ("origin/config.json", "operative_config.gin"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(tmp_path / "secret")
+        line = error_line(mtfrun_here(*average, f"--output={tmp_path / 'bad'}"))
+        assert f"{name}: Not a regular file but a link" in line
+        (run / name).unlink()
+        (run / name).write_bytes((runs["llama"] / "origin/config.json").read_bytes())
+    assert not (tmp_path / "bad").exists()
