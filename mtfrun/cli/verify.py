@@ -20,6 +20,7 @@ from mtfrun.experiment import Training
 from mtfrun.verification import (
     FirstRows,
     Observation,
+    Values,
     as_json,
     as_lines,
     compare,
@@ -54,7 +55,7 @@ def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
         print_lines(*reference_lines(expected))
     are_equal = True
     for mesh in meshes:
-        here = _observe(mesh, flags, bindings)
+        here = _observe(mesh, flags, bindings, expected.gradients)
         comparison = compare(here, expected, flags.tolerance)
         are_equal &= not comparison.above
         if flags.json:
@@ -100,9 +101,12 @@ def _devices(mesh: MeshFlags, flags: argparse.Namespace) -> list[str] | None:
 
 
 def _observe(
-    mesh: MeshFlags, flags: argparse.Namespace, bindings: Sequence[Binding]
+    mesh: MeshFlags,
+    flags: argparse.Namespace,
+    bindings: Sequence[Binding],
+    gradients: Sequence[Values] | None = None,
 ) -> Observation:
-    """Returns what training on a mesh computes."""
+    """Returns what training on a mesh computes; `gradients` are those of one device."""
     _bind(mesh, flags)
     experiment, evaluation = build()
     if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
@@ -113,4 +117,4 @@ def _observe(
     if flags.decodes:
         settings = {"decode_length": flags.decode_length}
         inputs = FirstRows(experiment.data, experiment.seed, flags.decodes, settings)
-    return observe(training, flags.steps, inputs)
+    return observe(training, flags.steps, inputs, gradients)

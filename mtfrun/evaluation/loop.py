@@ -94,7 +94,7 @@ class Evaluator:
         """
         # One batch per call: a signal waits for one only, and the sums do not depend on timing.
         batches = iter(lambda: infeed.next(1), None)
-        sums = Sums.over(self._sums_of_batch(features, before_batch) for features in batches)
+        sums = Sums.over(self.sums_of_batch(features, before_batch) for features in batches)
         if not sums.totals:
             raise InputError("there is nothing to evaluate: the split has no batch")
         return sums
@@ -113,9 +113,10 @@ class Evaluator:
             values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
         return Measured(values, tables)
 
-    def _sums_of_batch(
-        self, features: Mapping[str, mtf.Tensor], before_batch: Callable[[], None]
+    def sums_of_batch(
+        self, features: Mapping[str, mtf.Tensor], before_batch: Callable[[], None] = lambda: None
     ) -> Sums:
+        """Returns the sums over the examples of features {steps: 1, batch, ...}; see `sums`."""
         before_batch()
         metrics = mtf.to_numpy(self._metrics(features))
         return Sums(

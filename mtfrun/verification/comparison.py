@@ -10,23 +10,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun.experiment import Record
-from mtfrun.verification.observation import Observation
+from mtfrun.verification.observation import Observation, Values
 
 # What is compared, in the order in which training computes it.
-INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, DECODES = KINDS = (
-    *("initial values", "loss", "gradients", "updates", "decodes"),
+INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
+    *("initial values", "loss", "gradients", "updates", "evaluation", "decodes"),
 )
 
 # Gradients of a variable are measured by the largest entry of its gradient, but by at least this
 # share of the largest entry of all gradients. Some gradients are zero but for rounding, such as
 # that of a bias before a normalisation.
 _LEAST_SHARE_OF_ALL = 1e-2
-# Updates are compared where the gradient has been at least this share of that measure, or exactly
-# zero. Optimizers that divide gradients by their size, such as Adam, turn a gradient that is
-# rounding alone into a whole update, and any rounding into its share of the gradient.
-_LEAST_SHARE_OF_GRADIENT = 0.1
+# Every entry of an update is compared with itself, but at least with this share of the largest one:
+# an entry may be the small difference of large numbers, whose rounding is that of these.
+_LEAST_SHARE_OF_UPDATE = 1e-2
 # New values are rounded to the variable's type, on each side by half a unit in the last place.
 _ROUNDED_UNITS = 2.0
+# Logits from this size on are masks, such as those of padding of the vocabulary.
+_LIKE_INFINITY = 1e6
+# Metrics of an evaluation below this size are compared absolutely.
+_LEAST_METRIC = 1e-3
 # Log-likelihoods and probabilities of decodes below this size are compared absolutely.
 _LEAST_NUMBER_OF_DECODES = 1.0
 
@@ -36,8 +39,9 @@ class Difference(NamedTuple):
 
     Attributes:
       kind: one of KINDS.
-      step: after which it was seen, from 1; 0 for initial values, and the last one for decodes.
-      name: the path of a variable, the name of a loss, or the place in a decode.
+      step: after which it was seen, from 1; 0 for initial values and evaluations before training,
+        and the last one for decodes.
+      name: the path of a variable, the name of a loss or a metric, or the place in a decode.
       relative: the difference relative to the size of the array; infinite for texts that differ,
         and where only one of two numbers is finite.
       place: the index of the entry, such as "[3, 0]"; empty for numbers and texts.
@@ -82,8 +86,8 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
     """Returns the differences of all that the two have observed.
 
     Losses are relative to the largest of the one device's; initial values to the largest entry of
-    the variable; gradients and updates to the largest entry of the variable's gradient or change,
-    with the exceptions at the top of this file.
+    the variable; gradients to the largest entry of the variable's gradient; every entry of an
+    update to itself; with the exceptions at the top of this file.
 
     Args:
       here: on a mesh.
@@ -93,16 +97,19 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
     differences = [
         *_of_values(here, expected),
         *_of_losses(here, expected),
-        *_of_gradients_and_updates(here, expected),
+        *_of_gradients(here, expected),
+        *_of_updates(here.averages, expected.averages, least_share=1.0),
+        *_of_updates(here.updated, expected.updated, least_share=_LEAST_SHARE_OF_UPDATE),
+        *_of_evaluations(here, expected),
         *_of_decodes(here.decodes, expected.decodes, len(expected.losses)),
     ]
     return Comparison(differences, tolerance)
 
 
 def _of_values(here: Observation, expected: Observation) -> Iterator[Difference]:
-    for path, value in expected.values[0].items():
-        error = _error(here.values[0][path], value)
-        yield _difference(INITIAL_VALUES, 0, path, error, here.values[0][path], value, _size(value))
+    for path, value in expected.initial_values.items():
+        there = here.initial_values[path]
+        yield _difference(INITIAL_VALUES, 0, path, _error(there, value), there, value, _size(value))
 
 
 def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -116,26 +123,45 @@ def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]
             yield _difference(LOSS, step, name, error, value, expected_value, scale)
 
 
-def _of_gradients_and_updates(here: Observation, expected: Observation) -> Iterator[Difference]:
-    largest_gradients: dict[str, np.ndarray] = {}  # of all steps so far, by entry
+def _of_gradients(here: Observation, expected: Observation) -> Iterator[Difference]:
     for i, gradients in enumerate(expected.gradients):
         least = _LEAST_SHARE_OF_ALL * max(map(_size, gradients.values()), default=0.0)
-        scales = {path: max(_size(gradient), least) for path, gradient in gradients.items()}
         for path, gradient in reversed(list(gradients.items())):
-            there = here.gradients[i][path]
+            there, scale = here.gradients[i][path], max(_size(gradient), least)
             error = _error(there, gradient)
-            yield _difference(GRADIENTS, i + 1, path, error, there, gradient, scales[path])
-            size = np.abs(gradient.astype(np.float64))
-            largest_gradients[path] = np.maximum(largest_gradients.get(path, 0.0), size)
-        for path, after in expected.values[i + 1].items():
-            change = _change(expected.values[i][path], after)
-            change_here = _change(here.values[i][path], here.values[i + 1][path])
+            yield _difference(GRADIENTS, i + 1, path, error, there, gradient, scale)
+
+
+def _of_updates(
+    here: Sequence[Values], expected: Sequence[Values], least_share: float
+) -> Iterator[Difference]:
+    """Yields differences relative to entries, and at least to a share of the largest one."""
+    for i, values in enumerate(expected[1:]):
+        for path, after in values.items():
+            change = _change(expected[i][path], after)
+            change_here = _change(here[i][path], here[i + 1][path])
             error = _error(change_here, change) - _ROUNDED_UNITS * _spacing(after)
-            if path in largest_gradients:
-                size = largest_gradients[path]
-                is_rounding = (size > 0) & (size < _LEAST_SHARE_OF_GRADIENT * scales[path])
-                error = np.where(is_rounding, 0.0, error)
-            yield _difference(UPDATES, i + 1, path, error, change_here, change, _size(change))
+            size = np.abs(change)
+            scale = np.maximum(size, least_share * _size(change))
+            relative = np.divide(error, scale, where=scale > 0, out=np.where(error > 0, np.inf, 0))
+            yield _difference(UPDATES, i + 1, path, relative, change_here, change, 1.0)
+
+
+def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Difference]:
+    for step, (sums, logits) in expected.evaluations.items():
+        (totals, weights), logits_here = here.evaluations[step]
+        for name, total in sums.totals.items():
+            mean_here, mean = totals[name] / (weights[name] or 1), total / (sums.weights[name] or 1)
+            error = _error(mean_here, mean)
+            if all((x == np.rint(x)).all() for x in (totals[name], total)):
+                # A count, such as of predictions that are right: one may be a tie but for rounding.
+                error = error - 1.0 / (sums.weights[name] or 1)
+            scale = max(_size(mean), _LEAST_METRIC)
+            yield _difference(EVALUATION, step, name, error, mean_here, mean, scale)
+        if logits is not None and logits_here is not None:
+            scale = _size(logits[np.abs(logits) < _LIKE_INFINITY])
+            error = _error(logits_here, logits)
+            yield _difference(EVALUATION, step, "logits", error, logits_here, logits, scale)
 
 
 def _of_decodes(

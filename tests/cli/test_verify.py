@@ -67,13 +67,16 @@ def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
             "before  initial values  3  table",
         ),
         ("Experiment.model = @wrong_classes.WrongDecodes", "step 3  decodes  1, "),
+        ("Experiment.model = @wrong_classes.WrongEvaluation", "step 3  evaluation  "),
         ("Training.optimizer = @wrong_classes.WrongUpdates()", "step 1  updates  3  table ["),
+        ("Training.optimizer = @wrong_classes.WrongSmallUpdates()", "step 1  updates  1  table ["),
     ],
 )
 def test_what_is_wrong_first_is_listed_first(flag: str, first: str, tmp_path: pathlib.Path) -> None:
     flags = [_file(tmp_path, CONFIG), f"--gin_param={flag}", MESH]
     if "optimizer" in flag:
-        flags.append("--gin.WrongUpdates.learning_rate=0.1")
+        optimizer = flag.partition("@wrong_classes.")[2].removesuffix("()")
+        flags.append(f"--gin.{optimizer}.learning_rate=0.1")
     process = mtfrun_here("verify", *flags)
     assert process.returncode == NOT_EQUAL, process.stderr.decode()
     listed = process.stdout.decode().split("computation:\n")[1].splitlines()

@@ -8,9 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from mtfrun.evaluation.loop import Sums
 from mtfrun.experiment import Record
 from mtfrun.verification import Comparison, Observation, compare
-from mtfrun.verification.comparison import DECODES, GRADIENTS, INITIAL_VALUES, LOSS, UPDATES
+from mtfrun.verification.comparison import (
+    DECODES,
+    EVALUATION,
+    GRADIENTS,
+    INITIAL_VALUES,
+    LOSS,
+    UPDATES,
+)
+from mtfrun.verification.observation import Evaluated
 
 TOLERANCE = 1e-4
 Arrays = Mapping[str, Sequence[float]]
@@ -22,6 +31,7 @@ def observation(
     *,
     losses: Sequence[float] = (5.0, 4.0),
     initial: float = 1.0,
+    evaluations: Mapping[int, Evaluated] | None = None,
     decodes: Sequence[Record] = (),
 ) -> Observation:
     """Returns what variables that begin with `initial` have seen."""
@@ -34,7 +44,10 @@ def observation(
         "",
         [{"loss": loss} for loss in losses[: len(updates)]],
         [{path: np.array(x, np.float32) for path, x in step.items()} for step in gradients],
+        values[0],
+        [{}] * len(values),
         values,
+        evaluations or {},
         decodes,
     )
 
@@ -50,13 +63,11 @@ def of_gradient(here: Sequence[float], expected: Sequence[float], **others: floa
     )
 
 
-def of_update(
-    here: Sequence[float], expected: Sequence[float], gradient: Sequence[float]
-) -> Comparison:
-    """Compares updates of a variable "a" whose gradients are equal."""
+def of_update(here: Sequence[float], expected: Sequence[float], initial: float = 1.0) -> Comparison:
+    """Compares updates of a variable "a"."""
     return compare(
-        observation([{"a": gradient}], [{"a": here}]),
-        observation([{"a": gradient}], [{"a": expected}]),
+        observation([{}], [{"a": here}], initial=initial),
+        observation([{}], [{"a": expected}], initial=initial),
         TOLERANCE,
     )
 
@@ -98,17 +109,51 @@ def test_another_shape_is_a_difference() -> None:
     assert (difference.here, difference.expected) == ("shape [3]", "shape [2]")
 
 
-def test_updates_are_compared_where_the_gradient_is_more_than_rounding_or_exactly_zero() -> None:
-    # As Adam makes of gradients: a whole update of one that is nearly zero.
-    assert not of_update([0.1, 0.1], [0.1, -0.1], [1.0, -1e-7]).above
-    assert kinds(of_update([0.1, 0.1], [0.1, -0.1], [1.0, -0.2])) == [UPDATES]
-    assert kinds(of_update([0.1, 0.1], [0.1, 0.0], [1.0, 0.0])) == [UPDATES]
+def test_an_update_is_compared_entry_by_entry() -> None:
+    assert not of_update([0.1, 0.00100005], [0.1, 0.001], 0.0).above
+    assert kinds(of_update([0.1, 0.0010005], [0.1, 0.001], 0.0)) == [UPDATES]
+    # One of 1 % of the largest may be the rounding of large numbers.
+    assert not of_update([0.1, 1e-8], [0.1, -1e-8], 0.0).above
 
 
 def test_the_rounding_of_a_small_update_of_a_large_value_is_no_difference() -> None:
     unit = float(np.spacing(np.float32(1.0)))
-    assert not of_update([3 * unit], [2 * unit], [1.0]).above
-    assert kinds(of_update([6 * unit], [2 * unit], [1.0])) == [UPDATES]
+    assert not of_update([3 * unit], [2 * unit]).above
+    assert kinds(of_update([6 * unit], [2 * unit])) == [UPDATES]
+
+
+@pytest.mark.parametrize(
+    ("here", "expected", "differs"),
+    [
+        (Sums({"loss": np.array(20.001)}, {"loss": 10.0}), 20.0, False),
+        (Sums({"loss": np.array(20.01)}, {"loss": 10.0}), 20.0, True),
+        (Sums({"loss": np.array(21.0)}, {"loss": 10.0}), 20.0, False),  # a count
+        (Sums({"loss": np.array(22.0)}, {"loss": 10.0}), 20.0, True),
+    ],
+)
+def test_metrics_of_evaluations_are_compared_and_counts_may_differ_by_a_tie(
+    here: Sums, expected: float, differs: bool
+) -> None:
+    sums = Sums({"loss": np.array(expected)}, here.weights)
+    comparison = compare(
+        observation([{}], [{}], evaluations={0: Evaluated(here, None)}),
+        observation([{}], [{}], evaluations={0: Evaluated(sums, None)}),
+        TOLERANCE,
+    )
+    assert kinds(comparison) == [EVALUATION] * differs
+
+
+def test_logits_are_relative_to_the_largest_that_is_no_mask() -> None:
+    none = Sums({}, {})
+    here, expected = (Evaluated(none, np.array([2.0, x, -1e9])) for x in (1.0003, 1.0))
+    comparison = compare(
+        observation([{}], [{}], evaluations={0: here}),
+        observation([{}], [{}], evaluations={0: expected}),
+        TOLERANCE,
+    )
+    (difference,) = comparison.above
+    assert (difference.name, difference.place) == ("logits", "[1]")
+    assert difference.relative == pytest.approx(1.5e-4)
 
 
 def test_initial_values_and_losses_are_compared() -> None:

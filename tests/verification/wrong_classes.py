@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mtfrun import decoding, mtf
+from mtfrun import decoding, models, mtf
 from mtfrun.models import transformer
 from tests.experiment.own_classes import Lion, PairsOfIds, SquaredRelu
 
@@ -42,6 +42,46 @@ class WrongDecodes(PairsOfIds):
     ) -> decoding.Decoder:
         sign = -1.0 if features["targets"].mesh.is_distributed else 1.0
         return decoding.Decoder(lambda ids, position, state: (self._after(ids) * sign, state), ())
+
+
+class WrongEvaluation(PairsOfIds):
+    """Its logits without training lack the mean over each device's part of the batch."""
+
+    _is_training = False
+
+    def loss(
+        self, features: Mapping[str, mtf.Tensor], *, training: bool, key: mtf.Key | None = None
+    ) -> models.Loss:
+        self._is_training = training
+        loss = super().loss(features, training=training, key=key)
+        self._is_training = False
+        return loss
+
+    def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        logits = super().logits(features)
+        if self._is_training:
+            return logits
+        batch = logits.shape.get_dim_by_name("batch")
+        parts = mtf.Dimension("parts", logits.mesh.num_splits(batch))
+        part = mtf.Dimension("part", batch.size // parts.size)
+        by_part = mtf.replace_dimensions(logits, batch, [parts, part])
+        by_part -= mtf.reduce_mean(by_part, reduced_dim=part)
+        return mtf.replace_dimensions(by_part, [parts, part], batch)
+
+
+class WrongSmallUpdates(Lion):
+    """Leaves out what is below a threshold that depends on the number of devices."""
+
+    def update(
+        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
+    ) -> dict[mtf.Variable, mtf.Tensor]:
+        def large(g: mtf.Tensor) -> mtf.Tensor:
+            least = 1e-3 * (g.mesh.size - 1)
+            return mtf.where(mtf.less(mtf.abs(g), least), 0.0, g)
+
+        return super().update(
+            {path: large(g) for path, g in gradients.items() if g is not None}, step
+        )
 
 
 class WrongUpdates(Lion):

@@ -19,16 +19,17 @@ Trains a few steps on meshes and on one device, and shows the largest difference
 
 A mesh changes no number but for rounding. This checks it for a configuration, and for models,
 layers and optimizers of your own: the initial values, the loss and the gradients of every step, the
-updates of all variables, and what is decoded after the last step. If a difference is above
---tolerance, the exit code is 5, and the variables are listed, those first that are computed first.
+updates that the optimizer makes of equal gradients, metrics and logits of an evaluation before
+training and after the last step, and what is decoded then. If a difference is above --tolerance,
+the exit code is 5, and the variables are listed, those first that are computed first.
 
 Without --mesh the mesh is the configuration's. --layout belongs to the --mesh before it, by default
 it is the configuration's. Devices that the machine lacks are simulated on its CPU, if it has no
 accelerator; --cpu simulates them in any case. Nothing is written, and no checkpoint is read but
 that of --gin.INIT_CHECKPOINT.
 
-Differences are relative to the largest entry of a variable's gradient, or change. With float32 they
-are about 0.000001; with bfloat16 choose --tolerance=0.05, or verify with
+Differences are relative to the largest entry of a variable's gradient, or to an entry of an update.
+With float32 they are about 0.000001; with bfloat16 choose --tolerance=0.05, or verify with
 --gin.ACTIVATION_DTYPE="'float32'"."""
 
 
