@@ -20,7 +20,6 @@ from mtfrun.experiment import Training
 from mtfrun.verification import (
     FirstRows,
     Observation,
-    Values,
     as_json,
     as_lines,
     compare,
@@ -55,7 +54,7 @@ def verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
         print_lines(*reference_lines(expected))
     are_equal = True
     for mesh in meshes:
-        here = _observe(mesh, flags, bindings, expected.gradients)
+        here = _observe(mesh, flags, bindings, expected)
         comparison = compare(here, expected, flags.tolerance)
         are_equal &= not comparison.above
         if flags.json:
@@ -104,9 +103,9 @@ def _observe(
     mesh: MeshFlags,
     flags: argparse.Namespace,
     bindings: Sequence[Binding],
-    gradients: Sequence[Values] | None = None,
+    expected: Observation | None = None,
 ) -> Observation:
-    """Returns what training on a mesh computes; `gradients` are those of one device."""
+    """Returns what training on a mesh computes; `expected` is what one device has computed."""
     _bind(mesh, flags)
     experiment, evaluation = build()
     if experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
@@ -117,4 +116,4 @@ def _observe(
     if flags.decodes:
         settings = {"decode_length": flags.decode_length}
         inputs = FirstRows(experiment.data, experiment.seed, flags.decodes, settings)
-    return observe(training, flags.steps, inputs, gradients)
+    return observe(training, flags.steps, inputs, expected)

@@ -2,7 +2,7 @@
 
 from mtfrun.verification.comparison import Comparison, Difference, compare
 from mtfrun.verification.inputs import FirstRows
-from mtfrun.verification.observation import Observation, Values, observe
+from mtfrun.verification.observation import Observation, observe
 from mtfrun.verification.report import as_json, as_lines, reference_lines
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Difference",
     "FirstRows",
     "Observation",
-    "Values",
     "as_json",
     "as_lines",
     "compare",

@@ -139,7 +139,7 @@ def _of_updates(
     for i, values in enumerate(expected[1:]):
         for path, after in values.items():
             change = _change(expected[i][path], after)
-            change_here = _change(here[i][path], here[i + 1][path])
+            change_here = _change(expected[i][path], here[i + 1][path])
             error = _error(change_here, change) - _ROUNDED_UNITS * _spacing(after)
             size = np.abs(change)
             scale = np.maximum(size, least_share * _size(change))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,8 +50,7 @@ class Observation:
       averages: those that the optimizer does not change, such as moving averages, before the
         first step and after every one.
       updated: the variables that the optimizer changes and its slots, by path, before the first
-        update and after every one. The updates begin with the initial values, and are those of
-        the gradients of one device, so that only the optimizer can make a difference.
+        step and after every one.
       evaluations: of a batch of training, without training, before the first step and after the
         last one: by the number of steps.
       decodes: the records of a few inputs after the last step.
@@ -84,26 +84,24 @@ def observe(
     training: Training,
     steps: int,
     inputs: FirstRows | None,
-    gradients_of_updates: Sequence[Values] | None = None,
+    expected: Observation | None = None,
 ) -> Observation:
     """Returns what the first steps of training compute, by the program that training runs.
 
-    The gradients of every step, and all variables with their slots after it, are copied to the
-    host.
+    On a mesh every step, evaluation and decode begins with the values that one device has then, and
+    the optimizer is given the gradients of that, so that a difference is where it is made.
 
     Args:
       training: has not run; its variables get their initial values, those of a warm start too.
       steps: number of steps.
       inputs: what is decoded after the last step; None decodes nothing.
-      gradients_of_updates: of every step, those of one device; None: this is the one device.
+      expected: what one device has computed; None: this is the one device.
     """
     state, options, experiment = training.state, training.options, training.experiment
     state.initialize()
     if experiment.warm_start is not None:
         experiment.warm_start(state.model.named_variables(), state.model.vocabulary_sizes)
-    averages = state.model.updated_variables()
-    initial_values = mtf.to_numpy({**state.trainable, **averages})
-    before: Values = mtf.to_numpy(_updated_by_optimizer(state))
+    variables, averages = _updated_by_optimizer(state), state.model.updated_variables()
     train_steps = train_steps_function(
         state,
         microbatches=options.microbatches,
@@ -111,29 +109,40 @@ def observe(
         with_gradients=True,
         jit_compile=options.uses_xla(state.mesh),
     )
-    infeed = experiment.train_infeed(training.batch_size)
-    losses, gradients, values, evaluations = [], [], [mtf.to_numpy(averages)], {}
+    update = _update_function(training)
+    initial_values = mtf.to_numpy({**state.trainable, **averages})
+    losses, gradients, evaluations = [], [], {}
+    values, updated = [mtf.to_numpy(averages)], [mtf.to_numpy(variables)]
     one = mtf.constant(state.mesh, 1, dtype=tf.int32)
-    try:
+
+    def begin(step: int) -> None:
+        if expected is not None:
+            _assign(averages, expected.averages[step])
+            _assign(variables, expected.updated[step])
+
+    with contextlib.closing(experiment.train_infeed(training.batch_size)) as infeed:
         for step in range(steps):
             features = infeed.next(1)
             if features is None:
                 raise InputError("the training data has come to an end: choose fewer --steps")
+            begin(step)
             batch = features
             if step == 0:
                 evaluations[0] = _evaluated(state.model, batch)
-            history = mtf.to_numpy(train_steps(features, one))
+            history = mtf.to_numpy(train_steps(batch, one))
             names = [name for name in (_LOSS, OBJECTIVE) if name in history]
             losses.append({name: _mean(*history[name]) for name in names})
             gradients.append(
                 {path: history[GRADIENT_OF + path].total[0] for path in state.trainable}
             )
             values.append(mtf.to_numpy(averages))
+            if expected is not None:
+                begin(step)
+                update(expected.gradients[step], step)
+            updated.append(mtf.to_numpy(variables))
+        begin(steps)
         evaluations[steps] = _evaluated(state.model, batch)
-    finally:
-        infeed.close()
     decodes, refusal = _decodes(training, inputs)
-    updated = _updates(training, before, gradients_of_updates or gradients)
     layout = experiment.mesh.layout.to_string
     devices = experiment.mesh.describe_devices()
     return Observation(
@@ -143,7 +152,7 @@ def observe(
         gradients,
         initial_values,
         values,
-        [before, *updated],
+        updated,
         evaluations,
         decodes,
         refusal,
@@ -156,12 +165,9 @@ def _updated_by_optimizer(state: TrainState) -> dict[str, mtf.Variable]:
     return {**state.trainable, **{f"optimizer/{path}": slot for path, slot in slots.items()}}
 
 
-def _updates(training: Training, before: Values, gradients: Sequence[Values]) -> Iterator[Values]:
-    """Yields the values of variables and slots after every update, by the given gradients."""
+def _update_function(training: Training) -> Callable[[Values, int], None]:
+    """Returns a function of the gradients of a step and its number, which updates variables."""
     state, clip_norm = training.state, training.options.clip_norm
-    variables = _updated_by_optimizer(state)
-    for path, variable in variables.items():
-        mtf.assign(variable, _on_mesh(before[path], variable))
 
     @mtf.function
     def update(gradients: Mapping[str, mtf.Tensor], step: mtf.Tensor) -> None:
@@ -170,10 +176,16 @@ def _updates(training: Training, before: Values, gradients: Sequence[Values]) ->
         for variable, value in state.optimizer.update(gradients, step).items():
             mtf.assign(variable, mtf.cast(value, variable.dtype))
 
-    for i, of_step in enumerate(gradients):
-        on_mesh = {path: _on_mesh(of_step[path], x) for path, x in state.trainable.items()}
-        update(on_mesh, mtf.constant(state.mesh, i, dtype=tf.int64))
-        yield mtf.to_numpy(variables)
+    def of_arrays(gradients: Values, step: int) -> None:
+        on_mesh = {path: _on_mesh(gradients[path], x) for path, x in state.trainable.items()}
+        update(on_mesh, mtf.constant(state.mesh, step, dtype=tf.int64))
+
+    return of_arrays
+
+
+def _assign(variables: Mapping[str, mtf.Variable], values: Values) -> None:
+    for path, variable in variables.items():
+        mtf.assign(variable, _on_mesh(values[path], variable))
 
 
 def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:

@@ -31,11 +31,13 @@ def observation(
     *,
     losses: Sequence[float] = (5.0, 4.0),
     initial: float = 1.0,
+    begin: float = 1.0,
     evaluations: Mapping[int, Evaluated] | None = None,
     decodes: Sequence[Record] = (),
 ) -> Observation:
-    """Returns what variables that begin with `initial` have seen."""
-    values = [{path: np.full(len(x), initial, np.float32) for path, x in updates[0].items()}]
+    """Returns what variables have seen whose first update begins with `begin`."""
+    initial_values = {path: np.full(len(x), initial, np.float32) for path, x in updates[0].items()}
+    values = [{path: np.full(len(x), begin, np.float32) for path, x in updates[0].items()}]
     for update in updates:
         before = values[-1]
         values.append({path: before[path] + np.array(update[path], np.float32) for path in before})
@@ -44,7 +46,7 @@ def observation(
         "",
         [{"loss": loss} for loss in losses[: len(updates)]],
         [{path: np.array(x, np.float32) for path, x in step.items()} for step in gradients],
-        values[0],
+        initial_values,
         [{}] * len(values),
         values,
         evaluations or {},
@@ -63,11 +65,11 @@ def of_gradient(here: Sequence[float], expected: Sequence[float], **others: floa
     )
 
 
-def of_update(here: Sequence[float], expected: Sequence[float], initial: float = 1.0) -> Comparison:
+def of_update(here: Sequence[float], expected: Sequence[float], begin: float = 1.0) -> Comparison:
     """Compares updates of a variable "a"."""
     return compare(
-        observation([{}], [{"a": here}], initial=initial),
-        observation([{}], [{"a": expected}], initial=initial),
+        observation([{}], [{"a": here}], begin=begin),
+        observation([{}], [{"a": expected}], begin=begin),
         TOLERANCE,
     )
 
@@ -174,7 +176,7 @@ def test_earlier_steps_come_first_and_of_a_step_what_is_computed_first() -> None
     expected = observation([{"a": [1.0], "b": [1.0]}] * 2, updates)
     here = observation(
         [{"a": [1.2], "b": [1.1]}, {"a": [5.0], "b": [1.0]}],
-        [{"a": [0.4], "b": [0.5]}, {"a": [0.5], "b": [0.5]}],
+        [{"a": [0.4], "b": [0.5]}, {"a": [0.6], "b": [0.5]}],
         losses=(5.0, 7.0),
     )
     above = compare(here, expected, TOLERANCE).above
