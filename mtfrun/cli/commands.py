@@ -30,7 +30,7 @@ from mtfrun.cli.flags.inference import chosen_settings
 from mtfrun.cli.gin_settings import settings_of
 from mtfrun.cli.inputs.prompts import agreed_bytes, read_pairs, standard_input
 from mtfrun.cli.inputs.source import FlagSource, TypedText, split_of_input
-from mtfrun.cli.output_lines import json_line, text_line
+from mtfrun.cli.output_lines import as_text, json_line
 from mtfrun.cli.plan import describe_dry_run
 from mtfrun.cli.terminal.routing_table import routing_table
 from mtfrun.cli.terminal.terminable import terminable
@@ -108,7 +108,7 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
         for record in inference.records(inputs):
             truncated += bool(record.fields.get("truncated_tokens"))
             if flags.format == "text":
-                file.write(text_line(record.texts[0]))
+                file.writelines(map(as_text, record.texts))
             else:
                 file.write(json_line(record, step))
     if truncated:
@@ -201,7 +201,7 @@ def _converse(inference: Inference) -> None:
         text = line.removesuffix(b"\n").removesuffix(b"\r")
         (record,) = inference.records(inference.read(TypedText(text)))
         for output in record.texts if processes.is_first() else ():
-            print(text_line(output), end="", flush=True)
+            print(as_text(output), end="", flush=True)
 
 
 def _record_where_possible(run: RunDirectory, command: Sequence[str], setup: Setup) -> None:

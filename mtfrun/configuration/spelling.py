@@ -92,8 +92,8 @@ def better_binding(text: str) -> str | None:
       >>> better_binding("EVAL_SPLIT = test"), better_binding("D_MODEL = [64")
       ("EVAL_SPLIT = 'test'", None)
     """
-    name, _, value = text.partition("=")
-    better = gin_spelling(value)
+    name, equals, value = text.partition("=")
+    better = gin_spelling(value) if equals else None
     return None if better in (None, value.strip()) else f"{name.strip()} = {better}"
 
 

@@ -171,4 +171,5 @@ def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarra
 
 def _record(fields: Mapping[str, object], prediction: Prediction) -> Record:
     top = [entry._asdict() for entry in prediction.top]
-    return Record({**fields, **prediction._asdict(), "top": top}, [prediction.label])
+    file = f"{fields['file']}\t" if "file" in fields else ""
+    return Record({**fields, **prediction._asdict(), "top": top}, [file + prediction.label])

@@ -20,6 +20,9 @@ from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
 from mtfrun.progress import Work
 
+# Between the numbers by which two samples of a prompt are drawn: further apart than lines are.
+_SAMPLES_APART = 10_000_019
+
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
 
 
@@ -44,12 +47,12 @@ class Answer(NamedTuple):
 
     Attributes:
       prompt: the text, with U+FFFD for invalid UTF-8, which the model reads as it is.
-      output: text of the best output.
-      outputs: the best outputs, best first.
+      output: text of the first output.
+      outputs: the best outputs, best first; samples in the order in which they were drawn.
       prompt_tokens: number of tokens that the model read.
       truncated_tokens: number of tokens of the prompt that were cut off.
-      output_tokens: number of tokens of the best output, without the end.
-      finished: whether the best output ends with the end id.
+      output_tokens: number of tokens of the first output, without the end.
+      finished: whether the first output ends with the end id.
       valid_utf8: whether the prompt was valid UTF-8.
     """
 
@@ -81,11 +84,11 @@ class _Batch(NamedTuple):
 
     Attributes:
       shape: of its program.
-      lines: indices of the prompts.
+      rows: indices of the rows.
     """
 
     shape: DecodingShape
-    lines: Sequence[int]
+    rows: Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,8 @@ class Decoding(Inference):
       decode_length: maximum number of tokens of an output.
       decode_length_multiplier, decode_length_constant: where prompts are answered, outputs also
         have at most (tokens of the prompt) * multiplier + constant tokens.
-      num_outputs: number of outputs for each prompt, at most the search's `beam_size`.
+      num_outputs: number of outputs for each prompt, at most the search's `beam_size`; any number
+        of samples.
       search: greedy decoding, beam search or sampling.
     """
 
@@ -130,9 +134,10 @@ class Decoding(Inference):
             value, allowed = getattr(self, name), range_of(__name__, name)
             if allowed is not None and value not in allowed:
                 raise InputError(f"{name}={value} must be {allowed}")
-        if self.num_outputs > self.search.beam_size:
+        if self.num_outputs > self.search.beam_size and not self.search.temperature:
             raise InputError(
-                f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size}"
+                f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size},"
+                " or be drawn at random with a temperature such as 0.8"
             )
         self.search.check(self._data.vocabulary.size)
         required(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
@@ -144,8 +149,10 @@ class Decoding(Inference):
           InputError: a prompt is empty, and the model continues tokens only.
           NonFiniteError: a score is infinite or not a number.
         """
-        answers: dict[int, Answer] = {}
-        rows = [self.prompting.row(prompt) for prompt in prompts]
+        # Each sample of a prompt is a row of its own.
+        samples = self._samples
+        rows = [row for prompt in prompts for row in [self.prompting.row(prompt)] * samples]
+        hypotheses: dict[int, Sequence[tuple[np.ndarray, float, bool]]] = {}
         if not self.predicts_first_id and not all(row.prefix for row in rows):
             raise InputError(
                 "a prompt is empty, and the model does not predict the first token of a text: begin"
@@ -159,15 +166,17 @@ class Decoding(Inference):
         ):
             results = map_batches(functools.partial(self._search_batch, rows), batches)
             for batch, (ids, scores, finished) in zip(batches, results, strict=True):
-                for i, line in enumerate(batch.lines):
-                    hypotheses = decoding.n_best(ids[i], scores[i], finished[i])
-                    answers[line] = self._answer(
-                        prompts[line], rows[line], hypotheses[: self.num_outputs]
-                    )
-                work.move_to(len(answers))
+                for i, row in enumerate(batch.rows):
+                    n_best = decoding.n_best(ids[i], scores[i], finished[i])
+                    hypotheses[row] = n_best[: self.num_outputs]
+                work.move_to(len(hypotheses) // samples)
                 if progress is not None:
-                    progress(len(answers))
-        return [answers[line] for line in range(len(prompts))]
+                    progress(len(hypotheses) // samples)
+        answers = []
+        for prompt, first in zip(prompts, range(0, len(rows), samples), strict=True):
+            of_prompt = [x for row in range(first, first + samples) for x in hypotheses[row]]
+            answers.append(self._answer(prompt, rows[first], of_prompt))
+        return answers
 
     def read(self, source: Source) -> Sequence[bytes]:
         """Returns the prompts of a source; of a split of the data the inputs, or running text."""
@@ -240,6 +249,11 @@ class Decoding(Inference):
         return Scoring(self.experiment, self.batch_size, self._limits)
 
     @property
+    def _samples(self) -> int:
+        """The number of rows of a prompt: a beam search finds all its outputs in one."""
+        return self.num_outputs if self.search.temperature else 1
+
+    @property
     def _limits(self) -> PromptLimits:
         return PromptLimits(
             self.max_length,
@@ -275,20 +289,20 @@ class Decoding(Inference):
     def _batches(self, rows: Sequence[Row]) -> Iterator[_Batch]:
         """Yields batches of rows of equal lengths."""
         by_shape: dict[DecodingShape, list[int]] = {}
-        for line, row in enumerate(rows):
-            by_shape.setdefault(self.shape_of(row), []).append(line)
-        for shape, lines in sorted(by_shape.items()):
+        for index, row in enumerate(rows):
+            by_shape.setdefault(self.shape_of(row), []).append(index)
+        for shape, indices in sorted(by_shape.items()):
             # Decoding begins after the shortest prompt of a batch.
-            lines.sort(key=lambda line: rows[line].prefix)
-            for start in range(0, len(lines), self.rows):
-                yield _Batch(shape, lines[start : start + self.rows])
+            indices.sort(key=lambda index: rows[index].prefix)
+            for start in range(0, len(indices), self.rows):
+                yield _Batch(shape, indices[start : start + self.rows])
 
     def _search_batch(
         self, all_rows: Sequence[Row], batch: _Batch
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns ids [rows, beam, length], scores and finished [rows, beam] of a batch's rows."""
         mesh = self.experiment.mesh
-        rows = [all_rows[line] for line in batch.lines]
+        rows = [all_rows[index] for index in batch.rows]
         batch_dim = mtf.Dimension("batch", self.rows)
         arrays = self.prompting.features(rows, self.rows, dict(batch.shape.lengths))
         features = {
@@ -297,7 +311,10 @@ class Decoding(Inference):
         }
         # Rows of padding have the limit 0, so that they are finished from the beginning.
         lines_and_limits = np.zeros([2, self.rows], np.int32)
-        lines_and_limits[:, : len(rows)] = [batch.lines, [row.limit for row in rows]]
+        lines_and_limits[:, : len(rows)] = [
+            [_line_of_draws(*divmod(index, self._samples)) for index in batch.rows],
+            [row.limit for row in rows],
+        ]
         hypotheses = self.program(batch.shape)(
             features, *(mtf.import_tf_tensor(mesh, x, [batch_dim]) for x in lines_and_limits)
         )
@@ -349,17 +366,22 @@ class Decoding(Inference):
             tokens = int(ends[0]) if ends.size else int(np.count_nonzero(is_token))
             text_of_output = self.prompting.output(output_ids)
             outputs.append(Output(text_of_output, score, tokens, finished))
-        best = outputs[0]
+        first = outputs[0]
         return Answer(
             prompt=text,
-            output=best.text,
+            output=first.text,
             outputs=outputs,
             prompt_tokens=row.read,
             truncated_tokens=row.truncated,
-            output_tokens=best.tokens,
-            finished=best.finished,
+            output_tokens=first.tokens,
+            finished=first.finished,
             valid_utf8=text.encode() == prompt,
         )
+
+
+def _line_of_draws(line: int, sample: int) -> int:
+    """Returns the number of a line, by which a sample of it is drawn: its own for the first one."""
+    return (line + sample * _SAMPLES_APART) % 2**31
 
 
 def _text(text: bytes) -> str:

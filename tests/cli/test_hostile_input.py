@@ -1,4 +1,4 @@
-"""Prompt files of any bytes: one output a line, in order, or no output file."""
+"""Prompt files of any bytes: one output for each, in order, or no output file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mtfrun.cli.output_lines import as_text
 from tests.cli.command import ROOT, environment, error_line, mtfrun_here, succeeded
 
 # Contents of files, with their numbers of lines.
@@ -65,11 +66,23 @@ def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pa
     assert output.read_bytes() == b""
 
 
-def test_text_output_has_a_line_for_each_prompt(quick_run: pathlib.Path) -> None:
-    flags = [f"--model_dir={quick_run}", "--input=-", "--format=text"]
-    process = mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc")
+def test_text_output_is_the_outputs_as_they_are(quick_run: pathlib.Path) -> None:
+    flags = [f"--model_dir={quick_run}", "--input=-"]
+    answers = succeeded(mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc"))
+    process = mtfrun_here("decode", *flags, "--format=text", stdin=b"a\n\nb\nc")
     assert process.returncode == 0, process.stderr.decode()
-    assert process.stdout.count(b"\n") == 4
+    assert process.stdout.decode() == "".join(as_text(answer["output"]) for answer in answers)
+
+
+def test_samples_of_a_prompt_differ_and_the_first_is_that_of_one(quick_run: pathlib.Path) -> None:
+    flags = [f"--model_dir={quick_run}", "--prompt=the ", "--prompt=quick", "--temperature=1"]
+    ones = succeeded(mtfrun_here("decode", *flags))
+    threes = succeeded(mtfrun_here("decode", *flags, "--num_outputs=3"))
+    for one, three in zip(ones, threes, strict=True):
+        assert three["outputs"][0] == one["outputs"][0] and three["output"] == one["output"]
+        assert len({output["text"] for output in three["outputs"]}) == 3
+    greedy = error_line(mtfrun_here("decode", *flags, "--temperature=0", "--num_outputs=3"))
+    assert "must be at most beam_size=1, or be drawn at random with a temperature" in greedy
 
 
 def test_n_best_outputs_come_best_first(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtfrun.data import ImageData, TfdsImages
+from mtfrun.experiment.classification import LabelProbability, Prediction, _record
 from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded
 
 
@@ -153,6 +154,12 @@ def test_decode_can_write_labels_alone(trained: pathlib.Path) -> None:
     assert process.returncode == 0, process.stderr.decode()
     labels = process.stdout.decode().splitlines()
     assert len(labels) == 3 and set(labels) <= set("0123456789")
+
+
+def test_a_label_of_a_file_stands_after_its_name() -> None:
+    prediction = Prediction("cat", 0.5, [LabelProbability("cat", 0.5)])
+    assert _record({"file": "a.png"}, prediction).texts == ["a.png\tcat"]
+    assert _record({"split": "test", "index": 0}, prediction).texts == ["cat"]
 
 
 def test_evaluation_uses_averages_of_the_weights_by_default(

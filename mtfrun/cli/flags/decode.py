@@ -16,6 +16,7 @@ Continues or answers prompts, or classifies images: one JSON object each, in ord
   mtfrun decode --model_dir=/tmp/run --prompt="The " --prompt="If "
   mtfrun decode --model_dir=/tmp/run --input=prompts.txt --output=answers.jsonl
   mtfrun decode --model_dir=/tmp/run --prompt="The " --temperature=0.8 --top_p=0.9 --seed=1
+  mtfrun decode --model_dir=/tmp/run --prompt="The " --temperature=0.8 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --input=prompts.jsonl --beam_size=4 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --interactive
 
@@ -53,7 +54,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--format",
         default="jsonl",
         choices=("jsonl", "text"),
-        help="text: outputs or labels alone, a line each",
+        help="text: outputs alone, as they are but for control characters; of image files the "
+        "name, a tab and the label",
     )
     add_inference_flags(parser)
     add_process_flags(parser)

@@ -19,7 +19,12 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     """Adds them to a parser."""
     add = parser.add_argument
     add("--beam_size", type=int, help="beams of a beam search; 1 for none", metavar="N")
-    add("--num_outputs", type=int, help="outputs for each prompt, up to beam_size", metavar="N")
+    add(
+        "--num_outputs",
+        type=int,
+        help="outputs for each prompt: up to beam_size, or samples",
+        metavar="N",
+    )
     add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
     add("--temperature", type=float, help="0 takes the most likely token each time", metavar="T")
     add(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.saved_model.decoding_graph import DecodingGraph, Outputs
 from mtfrun.conversion.saved_model.id_inputs import ID_INPUTS, checked
 from mtfrun.conversion.saved_model.label_graph import LabelGraph
@@ -26,6 +27,11 @@ from mtfrun.models import TextModel
 
 @served.register
 def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
+    if inference.num_outputs > inference.search.beam_size:
+        raise ConversionError(
+            f"num_outputs={inference.num_outputs}: a SavedModel draws one sample of a prompt: "
+            "leave it out, and ask as often as you want"
+        )
     prompting = inference.prompting
     graph = DecodingGraph(inference)
     by_ids = _of_ids(graph)
