@@ -108,7 +108,7 @@ def decode(flags: argparse.Namespace, command: Sequence[str]) -> int:
         for record in inference.records(inputs):
             truncated += bool(record.fields.get("truncated_tokens"))
             if flags.format == "text":
-                file.writelines(map(as_text, record.texts))
+                file.write("".join(map(as_text, record.texts)))
             else:
                 file.write(json_line(record, step))
     if truncated:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 
-from mtfrun.configuration.one_line import escaped
 from mtfrun.experiment import Record
+from mtfrun.untrusted.visible_text import visible
 
 
 def json_line(record: Record, step: int) -> str:
@@ -16,20 +15,10 @@ def json_line(record: Record, step: int) -> str:
 
 
 def as_text(text: str) -> str:
-    r"""Returns a text for people, with a line end: other control characters are escaped.
+    r"""Returns a text for people, with a line end: control characters but line ends are escaped.
 
     Examples:
       >>> as_text("two\nlines \x1b[31m")
-      'two\nlines \\x1b[31m\n'
+      'two\nlines \\u001b[31m\n'
     """
-    plain = "".join(c if _is_shown(c) else escaped(c) for c in text)
-    return f"{plain}\n"
-
-
-def _is_shown(character: str) -> bool:
-    # Spaces that are not " ", and what joins letters, are no characters to print for Python.
-    return (
-        character.isprintable()
-        or character in "\n\t\u200c\u200d"
-        or unicodedata.category(character) == "Zs"
-    )
+    return f"{visible(text)}\n"
