@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +85,8 @@ def read_lines(path: str) -> list[bytes]:
       DataError: the file cannot be read, or is no text.
     """
     if path == "-":
-        content: Iterable[bytes] = [agreed_bytes(lambda: standard_input().read())]
+        text = agreed_bytes(lambda: standard_input().read())
+        content: Iterable[bytes] = [text.removeprefix(codecs.BOM_UTF8)]
     else:
         content = blocks(path)
     lines = list(whole_lines(path, content))

@@ -227,7 +227,9 @@ def _built(
         with progress.Work(f"caching {source.title} {split}", None, "B") as caching:
             write(work, directory, noted(caching))
         if not labels:
-            raise DataError(f'split "{split}" of {source} holds no images; choose another')
+            raise DataError(
+                f'split "{split}" of {source} holds no images: {source.why_empty(split)}'
+            )
         array = np.array(labels, np.int32)
         digest.update(array.tobytes())
         with writing(directory):

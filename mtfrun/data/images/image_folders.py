@@ -13,7 +13,7 @@ from mtfrun.data.file_state import absolute_path, file_state
 from mtfrun.data.images.checked_images import ImageFile, checked_images
 from mtfrun.data.images.image_files import read_file
 from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
-from mtfrun.data.splits import SPLITS, split_of
+from mtfrun.data.splits import SHARES, SPLITS, split_of
 from mtfrun.errors import did_you_mean
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -72,6 +72,17 @@ class ImageFolders(ImageSource):
         files = {str(path): file_state(path) for _, path in self._paths(split)}
         settings = {"channels": self.channels, "skip_bad_records": self.skip_bad_records}
         return {"source": type(self).__name__, "settings": settings, "files": files}
+
+    def why_empty(self, split: str) -> str:
+        """Returns how many images there are in all, and how the split is chosen."""
+        if isinstance(self.directory, Mapping) or next(self._paths(split), None) is not None:
+            return "none of them can be read"
+        count = sum(1 for other in SPLITS for _ in self._paths(other))
+        return (
+            f"a hash of each path puts {SHARES[split]:.0%} of the images there, and there are "
+            f"{count}; add more, or give folders per split: "
+            "{'train': 'photos/train', 'validation': 'photos/val'}"
+        )
 
     @functools.cached_property
     def _label_names(self) -> tuple[str, ...]:

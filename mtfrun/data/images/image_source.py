@@ -69,6 +69,10 @@ class ImageSource(abc.ABC):
           DataError: there is no such split, or no file.
         """
 
+    def why_empty(self, split: str) -> str:
+        """Returns why a split that was read holds nothing, and the remedy."""
+        return "choose another split"
+
     def check_split(self, split: str) -> None:
         """Raises DataError unless `split` is one of `splits`."""
         check_split(str(self), split, self.splits)

@@ -37,7 +37,8 @@ class TextFiles(TextSource):
         if not paths:
             raise DataError(
                 f'TextFiles: none of the {len(names)} file(s) matching "{self.patterns}" falls '
-                f'into split "{split}"; give patterns per split, e.g. {PATTERNS_PER_SPLIT}'
+                f'into split "{split}", where a hash of the path puts {SHARES[split]:.0%} of them; '
+                f"add more, or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
             )
         return paths
 

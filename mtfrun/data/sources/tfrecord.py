@@ -18,7 +18,7 @@ from mtfrun.data.sources.record_fields import (
     texts_of_record,
 )
 from mtfrun.data.sources.record_files import RecordFiles
-from mtfrun.data.sources.streams import naming_the_file, unreadable
+from mtfrun.data.sources.streams import is_compressed, naming_the_file, unreadable
 from mtfrun.errors import InputError
 from mtfrun.untrusted.record_lengths import check_record_lengths
 
@@ -40,9 +40,10 @@ class Tfrecord(RecordFiles):
     fields: FieldNames | None = None
 
     def _records(self, path: str) -> Iterator[bytes]:
-        if path.endswith(".zst"):
+        is_gzip = path.lower().endswith(".gz")
+        if is_compressed(path) and not is_gzip:
             raise DataError(f"{path}: TFRecord files are read plain or .gz; decompress it")
-        compression = "GZIP" if path.endswith(".gz") else ""
+        compression = "GZIP" if is_gzip else ""
         with naming_the_file(path), Path(path).open("rb") as file:
             try:
                 check_record_lengths(file, is_compressed=bool(compression))

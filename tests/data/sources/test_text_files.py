@@ -224,7 +224,8 @@ def test_a_split_that_no_file_falls_into_asks_for_patterns_per_split(tmp_path: P
     write(tmp_path, a=b"text", b=b"text")
     empty = next(s for s in ("train", "validation", "test") if s not in map(split_of, NAMES))
     line = message(TextFiles(f"{tmp_path}/*.txt"), empty)
-    assert "none of the 2 file(s)" in line and "give patterns per split" in line
+    assert "none of the 2 file(s)" in line and "a hash of the path puts 10% of them" in line
+    assert "give patterns per split" in line
 
 
 def parts(path: Path) -> list[bytes]:

@@ -75,5 +75,6 @@ def test_damaged_and_truncated_files_are_errors_with_the_record(tmp_path: Path) 
         path.write_bytes(damaged)
         line = message(Tfrecord({"train": str(path)}, skip_bad_records=9))
         assert line.startswith(f"{path} cannot be read: ") and ", at record 3; is it" in line
-    path.with_suffix(".zst").write_bytes(b"")
-    assert "read plain or .gz" in message(Tfrecord({"train": f"{tmp_path}/*.zst"}))
+    for suffix in (".zst", ".bz2", ".xz"):
+        path.with_suffix(suffix).write_bytes(b"")
+        assert "read plain or .gz" in message(Tfrecord({"train": f"{tmp_path}/*{suffix}"}))
