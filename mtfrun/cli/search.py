@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mtfrun import mtf
+from mtfrun import mtf, progress
 from mtfrun.api.build import ROOTS, build
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.terminal.standard_output import print_lines
@@ -32,6 +32,7 @@ from mtfrun.planning import (
     plan_training,
     shipped_profiles,
 )
+from mtfrun.progress import waiting
 from mtfrun.rundir import atomic_open
 from mtfrun.training import TrainOptions
 
@@ -60,7 +61,8 @@ def search_layouts(flags: argparse.Namespace) -> int:
     if one.experiment.model.reads_outer_batch and one.batch_size % 2 == 0:
         # With any size, so that its layout can be found.
         one = settings.training(settings.one_device(outer_batch=2))
-    plan_training(one, flags.program_dump)
+    with waiting("planning a step on one device", "planned a step on one device"):
+        plan_training(one, flags.program_dump)
     dimensions = dimensions_of(one)
     most = _CANDIDATES if flags.candidates is None else flags.candidates
     candidates = [
@@ -74,15 +76,25 @@ def search_layouts(flags: argparse.Namespace) -> int:
         )
 
     def plan(candidate: Candidate) -> Plan:
-        return plan_training(settings.training(candidate), flags.program_dump)
+        with waiting(f"planning {most - search.left + 1} of at most {most}: {candidate}"):
+            return plan_training(settings.training(candidate), flags.program_dump)
 
-    search = Search(plan, profile, memory, most=most, note=_note)
-    outcome = search(candidates, one.batch_size)
+    def note(result: Option | Rejection) -> None:
+        is_best = result in search.outcome().ranking[:1]
+        progress.note(f"{result}{'; the best so far' if is_best else ''}")
+
+    search, code = Search(plan, profile, memory, most=most, note=note), 0
+    try:
+        search(candidates, one.batch_size)
+    except SystemExit as stopped:  # by a signal
+        code = int(stopped.code or 0)
+        progress.note(f"stopped after {most - search.left} of at most {most} candidates")
+    outcome = search.outcome()
     if flags.json:
         print(json.dumps(as_json(outcome, settings), allow_nan=False))
     else:
         print_lines(*as_lines(outcome, settings, profile, memory))
-    return 0
+    return code
 
 
 def as_json(outcome: Outcome, settings: _Settings) -> dict[str, Any]:
@@ -132,11 +144,6 @@ def as_lines(
     if not outcome.ranking and outcome.too_large:
         lines.append(f"the one that needs the least memory: {outcome.too_large[0]}")
     return lines
-
-
-def _note(result: Option | Rejection) -> None:
-    """Prints what was planned to standard error."""
-    print(result, file=sys.stderr, flush=True)
 
 
 def _profile(flags: argparse.Namespace) -> DeviceProfile:

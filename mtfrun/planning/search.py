@@ -98,6 +98,9 @@ class Search:
       device_memory: bytes of each device; None if it does not matter.
       most: the number of options; candidates without a program are not counted.
       note: takes every option or rejection.
+
+    Attributes:
+      left: how many more options there will be at most.
     """
 
     def __init__(
@@ -112,21 +115,21 @@ class Search:
         self._plan = plan
         self._profile = profile
         self._device_memory = device_memory
-        self._left = most
+        self.left = most
         self._note = note
         self._options: dict[Candidate, Option | None] = {}
         self._rejections: list[Rejection] = []
 
     def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> Outcome:
-        """Returns the ranking.
+        """Returns the ranking of all.
 
         Args:
           layouts: candidates without settings that save memory; the first are tried first.
           max_microbatches: into so many parts a device's part of a batch can be split.
         """
-        reserved = min(self._left // 3, 3 * _VARIED)
+        reserved = min(self.left // 3, 3 * _VARIED)
         for layout in layouts:
-            if self._left > reserved:
+            if self.left > reserved:
                 self._option(layout)
         fastest = self._ranked()
         for option in fastest[:_VARIED]:
@@ -134,6 +137,10 @@ class Search:
                 self._option(candidate)
         for option in fastest:
             self._fit(option, max_microbatches)
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Returns the ranking of what has been planned so far."""
         ranked = self._ranked()
         fitting = [option for option in ranked if option.fits(self._device_memory)]
         others = sorted(
@@ -148,25 +155,26 @@ class Search:
 
     def _option(self, candidate: Candidate) -> Option | None:
         """Returns the option of a candidate, None if it has none or enough have been planned."""
-        if candidate not in self._options and self._left:
-            self._options[candidate] = self._planned(candidate)
-            self._left -= self._options[candidate] is not None
+        if candidate not in self._options and self.left:
+            result = self._planned(candidate)
+            if isinstance(result, Option):
+                self._options[candidate] = result
+                self.left -= 1
+            else:
+                self._options[candidate] = None
+                self._rejections.append(result)
+            self._note(result)
         return self._options.get(candidate)
 
-    def _planned(self, candidate: Candidate) -> Option | None:
+    def _planned(self, candidate: Candidate) -> Option | Rejection:
         try:
             plan = self._plan(candidate)
         except _WITHOUT_PROGRAM as error:
             lines = str(error).strip().splitlines()
-            rejection = Rejection(candidate, lines[0] if lines else type(error).__name__)
-            self._rejections.append(rejection)
-            self._note(rejection)
-            return None
-        option = Option(
+            return Rejection(candidate, lines[0] if lines else type(error).__name__)
+        return Option(
             candidate, estimate(plan.program, self._profile), plan.peak_bytes, plan.state_bytes
         )
-        self._note(option)
-        return option
 
     def _fit(self, option: Option | None, max_microbatches: int) -> None:
         """Saves memory step by step until the candidate fits, the cheapest way first."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +14,7 @@ from mtfrun import mtf
 from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.planning import shipped_profiles
-from tests.cli.command import TINY, mtfrun, mtfrun_here
+from tests.cli.command import ROOT, TINY, environment, mtfrun, mtfrun_here
 
 SEARCH = ["plan", "--search", "--devices=8", "--gin_file=runs/quickstart.gin", *TINY]
 
@@ -65,6 +68,29 @@ def test_the_ranking_is_gin_that_can_be_pasted(tmp_path: pathlib.Path) -> None:
     config.parse(["runs/quickstart.gin", str(pasted)], [], roots=ROOTS)
     assert config.argument(mtf.Mesh, "shape") == ranking[0]["mesh"]
     assert config.argument(mtf.Mesh, "layout") == ranking[0]["layout"]
+
+
+def test_after_ctrl_c_the_best_so_far_are_printed() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mtfrun", *SEARCH, "--profile=t4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.endswith("; the best so far\n"):
+            process.send_signal(signal.SIGINT)
+            break
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT, errors
+    assert lines[0] == "planning a step on one device\n"
+    assert "stopped after " in errors and " of at most 40 candidates\n" in errors
+    assert "\n1. " in output
 
 
 # A network of 10 Gbit/s between eight hosts.
