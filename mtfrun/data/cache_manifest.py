@@ -124,7 +124,7 @@ def read_manifest(
                 check(manifest)
             _store_states(directory, states)
     with contextlib.suppress(OSError):  # so that `last_use` knows of it
-        os.utime(directory / _CHECKED)
+        os.utime(directory / _CHECKED, follow_symlinks=False)
     return manifest
 
 
@@ -179,9 +179,11 @@ def _stored_states(directory: Path) -> object:
 
 
 def _store_states(directory: Path, states: Mapping[str, list[int]]) -> None:
-    with contextlib.suppress(OSError):  # where nothing can be written, they are compared each time
-        descriptor, name = tempfile.mkstemp(dir=directory, prefix=f".{_CHECKED}.")
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(states, file)
-        Path(name).chmod(0o644)
-        Path(name).rename(directory / _CHECKED)
+    # Where nothing can be written, they are compared each time.
+    with (
+        contextlib.suppress(OSError),
+        tempfile.TemporaryDirectory(dir=directory, prefix=".checked-") as work,
+    ):
+        beside = Path(work) / _CHECKED
+        beside.write_text(json.dumps(states))
+        beside.rename(directory / _CHECKED)

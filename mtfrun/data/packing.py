@@ -6,7 +6,6 @@ All sorts are stable, so that every machine makes the same plan of the same leng
 from __future__ import annotations
 
 import contextlib
-import io
 import tempfile
 import tokenize
 import zipfile
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.data.file_state import regular_content
+from mtfrun.untrusted.regular_files import open_regular
 
 # What numpy and its readers of zip files raise for damaged ones; RuntimeError: an encrypted one.
 _DAMAGE_ERRORS = (
@@ -108,7 +107,7 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
     """
     path = directory / f"plan-{VERSION}-{name}.npz"
     with contextlib.suppress(*_DAMAGE_ERRORS):
-        with io.BytesIO(regular_content(path)) as file, np.load(file) as stored:
+        with open_regular(path) as file, np.load(file) as stored:
             plan = Plan(stored["examples"], stored["row_starts"])
             has_name = str(stored["name"]) == name
         if has_name and _has_every_example(plan, examples):

@@ -91,12 +91,15 @@ def test_csv_has_a_header_and_quotes(tmp_path: pathlib.Path, suffix: str) -> Non
     assert read_prompts(str(file)) == [b'a, "x"\nmore', b"c"]
 
 
-def test_the_only_column_of_csv_is_that_of_the_prompts(tmp_path: pathlib.Path) -> None:
+def test_csv_may_have_one_column(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "prompts.csv"
-    file.write_bytes(b"question\nwhy\nwho\n")
+    file.write_bytes(b"prompt\nwhy\nwho\n")
     assert read_prompts(str(file)) == [b"why", b"who"]
     file.write_bytes(b"target\nbecause\n")
     assert read_pairs(str(file)) == [(b"", b"because")]
+    file.write_bytes(b"Why is the sky blue?\nwho\n")  # without a header a prompt would be lost
+    with pytest.raises(UsageError, match=r':1: no column is called "input" .* Why is the sky blue'):
+        read_prompts(str(file))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -447,6 +448,33 @@ def test_two_that_build_the_same_cache_build_it_once(tmp_path: Path) -> None:
         thread.join()
     assert [texts_of(cache) for cache in caches] == [[[ids(b"ab")]]] * 3
     assert len(readings) == 1
+
+
+def test_several_that_find_a_damaged_cache_build_it_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readings = []
+
+    def slow() -> list[Example]:
+        readings.append(1)
+        time.sleep(0.2)
+        return documents(b"ab")
+
+    task = dataclasses.replace(task_of([], tmp_path), source=Examples(slow))
+    change("tokens.bin", b"d", b"e")(open_cache(task, "train", TARGETS_ONLY).directory)
+    with ThreadPoolExecutor(4) as pool:
+        caches = list(pool.map(lambda _: open_cache(task, "train", TARGETS_ONLY), range(4)))
+    assert [texts_of(cache) for cache in caches] == [[[ids(b"ab")]]] * 4
+    assert len(readings) == 2 and capsys.readouterr().err.count("is damaged") == 1
+
+
+def test_where_the_state_cannot_be_kept_a_cache_is_compared_each_time(tmp_path: Path) -> None:
+    directory = open_cache(task_of(documents(b"ab"), tmp_path), "train", TARGETS_ONLY).directory
+    (directory / "checked.json").unlink()
+    (directory / "checked.json").mkdir()
+    for _ in range(2):
+        assert len(TokenCache.open(directory)) == 1
+    assert len(list(directory.iterdir())) == 4
 
 
 def test_the_next_build_removes_what_killed_ones_left(tmp_path: Path) -> None:

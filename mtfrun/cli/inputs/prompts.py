@@ -24,7 +24,7 @@ def read_prompts(path: str) -> list[bytes]:
     """Returns the prompts of a file: lines, columns of `.tsv` and `.csv`, the inputs of `.jsonl`.
 
     Of a `.tsv` file it is the first column, of a `.csv` file that called "input" (or "inputs", or
-    "prompt"), or the only one. A line of JSON is a string or an object with "input".
+    "prompt"). A line of JSON is a string or an object with "input".
 
     Raises:
       InputError: a line of a file is nothing of that kind.
@@ -33,7 +33,7 @@ def read_prompts(path: str) -> list[bytes]:
     if kind == CSV:
         records = _csv_columns(path)
         _, names = next(records)
-        column = _column(path, names, _INPUT_KEYS) if len(names) > 1 else 0
+        column = _column(path, names, _INPUT_KEYS)
         return [values[column] for _, values in records]
     lines = read_lines(path)
     if kind == ".tsv":
