@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -24,7 +25,7 @@ from mtfrun.rundir.errors import (
 )
 from mtfrun.rundir.fit import check_fit
 from mtfrun.rundir.leftovers import list_steps, lost_manifests, remove_leftovers
-from mtfrun.rundir.manifest import Manifest
+from mtfrun.rundir.manifest import FileRecord, Manifest, damaged_files
 from mtfrun.rundir.rotation import delete_old
 from mtfrun.rundir.save import Save
 from mtfrun.rundir.snapshot import read_variables
@@ -36,6 +37,8 @@ BEST, LATEST = "best", "latest"
 
 # How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
+# What processes tell each other while the first one chooses a checkpoint.
+_CHOICE = "choice of a checkpoint"
 
 
 class Checkpoints:
@@ -223,14 +226,10 @@ class Checkpoints:
     def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
         """Returns `reader(manifest)` in all processes, of the checkpoint that the first chooses.
 
-        The first one compares the files with their hashes, for all.
+        All compare the files with their hashes, each a part of them.
         """
-
-        def choose() -> list[Any]:
-            return self._read_alone(step, lambda x: [x.step, self.identity(x.step)])
-
         for attempt in range(_ATTEMPTS):
-            chosen, identity = processes.by_first(choose, "choice of a checkpoint")
+            chosen, identity = self._choose_together(step)
             try:
                 with processes.together("reading of a checkpoint"):
                     return reader(self._shared_manifest(chosen))
@@ -239,6 +238,27 @@ class Checkpoints:
                 if processes.by_first(is_same) or attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
+
+    def _choose_together(self, step: int | None) -> list[Any]:
+        """Returns step and identity of the checkpoint that the first process chooses.
+
+        Until it has chosen, it asks the others for damages of files.
+        """
+
+        def choose() -> list[Any]:
+            return [None, *self._read_alone(step, lambda x: [x.step, self.identity(x.step)])]
+
+        while True:
+            parts, *chosen = processes.by_first(choose, _CHOICE)
+            if parts is None:
+                return chosen
+            self._damages(parts)
+
+    def _damages(self, parts: list[dict[str, list[Any]]]) -> list[str]:
+        """Returns the damages of files that all processes find, each in its part. Collective."""
+        records = {name: FileRecord(*record) for name, record in parts[processes.index()].items()}
+        found = processes.gather(list(damaged_files(self._directory, records)), "damages")
+        return [damage for damages in found for damage in damages]
 
     def _is_same(self, step: int, identity: list[int] | None) -> bool:
         return identity is None or self.identity(step) == tuple(identity)
@@ -400,7 +420,13 @@ class Checkpoints:
     def _verified(self, step: int) -> Manifest:
         """Returns the manifest of `step`, whose files are compared with it."""
         manifest = manifests.read_manifest(self._directory, step)
-        manifests.check_files(self._directory, manifest)
+        damages: Iterable[str] = damaged_files(self._directory, manifest.files)
+        if processes.count() > 1:  # in the first process, see `_choose_together`
+            parts = _in_parts(manifest.files, processes.count())
+            processes.by_first(lambda: [parts], _CHOICE)
+            damages = self._damages(parts)
+        for damage in damages:
+            raise DamagedCheckpointError(damage)
         _check_claims(manifest)
         return manifest
 
@@ -422,6 +448,17 @@ class Checkpoints:
                 f"checkpoint {step} in {self._directory} was {change} while it was read;"
                 f" {_choose(steps) or self._no_checkpoint()}"
             ) from error
+
+
+def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, list[Any]]]:
+    """Returns the records of files in parts of about the same number of bytes."""
+    parts: list[dict[str, list[Any]]] = [{} for _ in range(count)]
+    sizes = [0] * count
+    for name, record in sorted(files.items(), key=lambda item: -item[1].bytes):
+        smallest = sizes.index(min(sizes))
+        parts[smallest][name] = list(dataclasses.astuple(record))
+        sizes[smallest] += record.bytes
+    return parts
 
 
 def _check_claims(manifest: Manifest) -> None:

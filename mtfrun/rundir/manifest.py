@@ -178,26 +178,20 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
         raise DamagedCheckpointError(f"manifest {path.name} is damaged: {reason(error)}") from error
 
 
-def check_files(directory: pathlib.Path, manifest: Manifest) -> None:
-    """Raises DamagedCheckpointError unless every file of the manifest has its size and hash."""
-    for damage in damaged_files(directory, manifest):
-        raise DamagedCheckpointError(damage)
-
-
 def damaged_files(
-    directory: pathlib.Path, manifest: Manifest, *, with_hashes: bool = True
+    directory: pathlib.Path, files: Mapping[str, FileRecord], *, with_hashes: bool = True
 ) -> Iterator[str]:
-    """Yields a line for every file of the manifest that has another size or hash.
+    """Yields a line for every file of a manifest that has another size or hash.
 
     Sizes are compared first: that detects truncated and missing files without reading any.
 
     Args:
       directory: of the files.
-      manifest: has their sizes and hashes.
+      files: their sizes and hashes by name.
       with_hashes: whether to read the files.
     """
     of_right_size = []
-    for name, record in manifest.files.items():
+    for name, record in files.items():
         try:
             size = (directory / name).stat().st_size
         except OSError as error:
@@ -213,7 +207,7 @@ def damaged_files(
         except OSError as error:
             yield f"{name}: {reason(error)}"
             continue
-        if digest != manifest.files[name].sha256:
+        if digest != files[name].sha256:
             yield f"{name} has changed since it was saved (SHA-256 differs)"
 
 

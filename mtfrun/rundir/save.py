@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import queue
@@ -17,13 +18,14 @@ from mtfrun.rundir import atomic
 from mtfrun.rundir import manifest as manifests
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.leftovers import files_of_save, remove_leftovers
-from mtfrun.rundir.manifest import Manifest
+from mtfrun.rundir.manifest import FileRecord, Manifest
 from mtfrun.rundir.snapshot import Snapshot, merge
 
 # What processes tell each other during a save.
 _PREFIX, _PARTS, _STATE = "prefix of the save", "parts of the save", "state of the save"
 _WRITING, _IS_WRITTEN, _FINISHED, _FAILED = "writing", "written", "finished", "failed"
 _WRITTEN, _SAVED = "variables are written", "step is saved"
+_RECORDS = "records of the parts"
 
 
 _Call = Callable[[], object]
@@ -99,6 +101,8 @@ class Save:
         self._prefix = processes.agree(own_prefix, _PREFIX)
         self._index, self._count = processes.index(), processes.count()
         self._has_part = processes.gather(self._snapshot.has_tensors, _PARTS)
+        self._record: FileRecord | None = None  # of this process's part
+        self._records: dict[int, FileRecord] = {}  # of the parts of all processes
         self._error: BaseException | None = None
         self._has_written = threading.Event()
         self._may_finish = threading.Event()  # set once no other process writes
@@ -112,8 +116,16 @@ class Save:
         if _FAILED in states:
             return True
         if _WRITING not in states:
-            self._may_finish.set()
+            self._let_finish()
         return all(state == _FINISHED for state in states)
+
+    def _let_finish(self) -> None:
+        """Tells the first process what all have written, and its thread to make one of it."""
+        if self._count > 1 and not self._may_finish.is_set():
+            record = self._record and dataclasses.astuple(self._record)
+            records = enumerate(processes.gather(record, _RECORDS))
+            self._records = {index: FileRecord(*one) for index, one in records if one is not None}
+        self._may_finish.set()
 
     def _state(self) -> str:
         if self._error is not None:
@@ -132,6 +144,7 @@ class Save:
             self._has_written.wait()
             with processes.together(_WRITTEN):
                 self._raise_error()
+            self._let_finish()
         except BaseException:
             self._has_failed_elsewhere = True
             raise
@@ -177,12 +190,11 @@ class Save:
             with self._save_errors(), atomic.atomic_replace(target) as file:
                 atomic.sync_directory(directory)
                 self._write_part()
-                if self._count > 1:
-                    self._add_other_parts()
-                files = {
-                    name: manifests.record_file(directory / name)
-                    for name in files_of_save(directory, self._prefix)
-                }
+                written = self._add_other_parts() if self._count > 1 else {}
+                files = {}
+                for name in files_of_save(directory, self._prefix):
+                    path = directory / name
+                    files[name] = written.get(path.stat().st_ino) or manifests.record_file(path)
                 atomic.sync_directory(directory)
                 manifest = Manifest(
                     int(self.step), self._prefix, self._snapshot.specs, files, self._metadata
@@ -197,21 +209,35 @@ class Save:
             raise
 
     def _write_part(self) -> None:
-        path = self._directory / self._prefix
-        self._snapshot.write(path if self._count == 1 else self._part(self._index))
+        if self._count == 1:
+            self._snapshot.write(self._directory / self._prefix)
+        elif self._has_part[self._index]:
+            self._snapshot.write(self._part(self._index))
+            # By each process: the first one alone would read all parts again.
+            self._record = manifests.record_file(self._data(self._index))
 
-    def _add_other_parts(self) -> None:
-        """Waits until all processes have written, and makes one checkpoint of their parts."""
+    def _add_other_parts(self) -> dict[int, FileRecord]:
+        """Waits until all processes have written, and makes one checkpoint of their parts.
+
+        Returns:
+          The records of the parts by the numbers of their files, which only get other names.
+        """
         self._has_written.set()
         self._may_finish.wait()
         if self._has_failed_elsewhere:
             raise RunDirError(f"another process could not save step {self.step}")
-        parts = [self._part(index) for index, has_part in enumerate(self._has_part) if has_part]
-        merge(parts, self._directory / self._prefix)
+        indices = [index for index, has_part in enumerate(self._has_part) if has_part]
+        files = {self._data(index).stat().st_ino: self._records[index] for index in indices}
+        merge([self._part(index) for index in indices], self._directory / self._prefix)
+        return files
 
     def _part(self, index: int) -> pathlib.Path:
         """Returns the prefix of the files of one process."""
         return self._directory / f"{self._prefix}_temp" / f"part-{index}"
+
+    def _data(self, index: int) -> pathlib.Path:
+        """Returns the file with the tensors of one process."""
+        return self._part(index).with_suffix(".data-00000-of-00001")
 
     def _prepare(self) -> str:
         """Makes the directory before any process writes to it; returns the prefix of the files."""

@@ -101,7 +101,7 @@ class CheckpointDirectory:
         try:
             time = manifest_path(self.path, step).stat().st_mtime
             manifest = read_manifest(self.path, step)
-            damages = tuple(damaged_files(self.path, manifest, with_hashes=with_hashes))
+            damages = tuple(damaged_files(self.path, manifest.files, with_hashes=with_hashes))
             # The manifest is the first file that a trainer deletes.
             manifest_path(self.path, step).stat()
         except FileNotFoundError:

@@ -15,7 +15,7 @@ from tests.rundir.small_model import values, variables
 # files, and the last one before TensorFlow reads the files.
 MOMENTS = [
     (manifest, "read_manifest"),
-    (manifest, "check_files"),
+    (checkpoints, "damaged_files"),
     (checkpoints, "check_fit"),
 ]
 ALL_MOMENTS = pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment[1])
