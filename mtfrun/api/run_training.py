@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -116,7 +117,7 @@ def run_training(
     start = prepared.built.experiment.warm_start
     origin = None
     if start is not None and start.path:
-        origin = read_origin(pathlib.Path(start.path).expanduser())
+        origin = read_origin(pathlib.Path(os.path.expanduser(start.path)))
 
     restarted = _Restarted(run)
 

@@ -56,9 +56,9 @@ REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
         "none",
     ),
     "nothing to begin with": (
-        ["--gin.INIT_CHECKPOINT='/no/such/model.ckpt-1'", "--restart"],
+        ["--gin.INIT_CHECKPOINT='~nobody_here/model.ckpt-1'", "--restart"],
         lambda run: None,
-        "no checkpoint /no/such/model.ckpt-1",
+        "no checkpoint ~nobody_here/model.ckpt-1",
     ),
     "damaged measurements": (
         [],
