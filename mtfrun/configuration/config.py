@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import importlib
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from mtfrun.configuration.config_error import ConfigError
 from mtfrun.configuration.errors import explain, explain_call, explain_missing, public_names
 from mtfrun.configuration.foreign import PUBLISHING, check_foreign, with_record
 from mtfrun.configuration.kept_functions import with_kept_functions
+from mtfrun.configuration.one_line import one_line, without_gin
 from mtfrun.configuration.relocation import relocated
 from mtfrun.configuration.run_files import CONFIG as RUN_CONFIG
 from mtfrun.configuration.spelling import better_binding
@@ -29,6 +31,7 @@ from mtfrun.configuration.statements import (
     Statements,
     short_path,
 )
+from mtfrun.configuration.value_types import Part, resolved
 from mtfrun.errors import InputError
 
 T = TypeVar("T")
@@ -46,12 +49,15 @@ gin.config._FINALIZE_HOOKS.remove(gin.config.find_missing_overrides_hook)
 
 
 class _Bindings:
-    """gin's own bindings, which it passes to hooks only.
+    """The bindings of the configuration.
 
     Attributes:
-      by_target: the values by parameter, by (scope, selector).
+      of_user: in the order of files and flags.
+      by_target: gin's own, which it passes to hooks only: the values by parameter, by (scope,
+        selector).
     """
 
+    of_user: ClassVar[list[Binding]] = []
     by_target: ClassVar[dict[tuple[str, str], dict[str, Any]]] = {}
 
 
@@ -130,6 +136,7 @@ def parse(
         raise misspelt
     with _explained(statements.imports):
         gin.finalize()
+    _Bindings.of_user = statements.bindings
     _remove_unused(used)
     _relocate(statements, files)
     for arguments in _Bindings.by_target.values():
@@ -177,13 +184,43 @@ def configured(cls: Callable[..., T], *args: Any) -> T:
     """Returns `cls(*args)` with all other arguments from the configuration."""
     try:
         return cast(T, gin.get_configurable(cls)(*args))
-    except (InputError, OSError, MemoryError):
+    except InputError as error:
+        place = _place_of(error)
+        if place is None:
+            raise
+        raise without_gin(type(error))(f"{place}: {one_line(error)}") from error
+    except (OSError, MemoryError):
         raise
     except Exception as error:
         explained = explain_missing(error) or explain_call(error)
         if explained is None:
             raise
         raise explained from error
+
+
+def _place_of(error: InputError) -> str | None:
+    """Returns the flag, or the line of a file, that has set the value that an error is about.
+
+    None where that is unclear, or the message has it.
+    """
+    text, call, caller = str(error).partition("In call to configurable '")
+    macros = {b.scope: b for b in _Bindings.of_user if b.selector == MACRO}
+    for binding in reversed(_Bindings.of_user):
+        name = binding.selector.rpartition(".")[2]
+        if not call or caller.partition("'")[0].rpartition(".")[2] != name:
+            continue
+        value, place = resolved(Part(binding.value, binding.place), macros)
+        if place not in text and _is_named(value, binding.parameter, text):
+            return place
+    return None
+
+
+def _is_named(value: object, parameter: str, text: str) -> bool:
+    """Returns whether a text names a value of a parameter, or a rule or an axis in it."""
+    if isinstance(value, str):
+        return any(len(part) > 2 and part in text for part in re.split(r"[;,\s]+", value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and parameter in text and str(value) in re.findall(r"[\d.eE+-]*\d", text)
 
 
 def argument(cls: Callable[..., object], name: str, default: object = None) -> Any:

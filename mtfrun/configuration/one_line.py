@@ -69,11 +69,11 @@ def one_line_errors() -> Iterator[None]:
     except InputError as error:
         if str(error) == one_line(error):
             raise
-        plain = _without_gin(type(error))
+        plain = without_gin(type(error))
         raise plain(one_line(error)) from None
 
 
-def _without_gin(kind: type[InputError]) -> type[InputError]:
+def without_gin(kind: type[InputError]) -> type[InputError]:
     """Returns the class of an error; gin raises errors of classes that derive from it."""
     while getattr(vars(kind).get("__str__"), "__module__", "").startswith("gin."):
         (kind,) = kind.__bases__

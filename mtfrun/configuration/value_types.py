@@ -26,7 +26,7 @@ _LISTS = (list, tuple, Sequence, Collection, Iterable)
 _MAPPINGS = (dict, Mapping)
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A value, or a value within one.
 
     Attributes:
@@ -48,7 +48,7 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
       function: the class or function that has the parameter.
       macros: the bindings of macros by their names.
     """
-    whole = _resolved(_Part(binding.value, binding.place), macros)
+    whole = resolved(Part(binding.value, binding.place), macros)
     annotation = _annotation(function, binding.parameter)
     wrong, remedy = _misfit(whole, annotation, macros), _type_text(annotation)
     if wrong is whole:
@@ -64,13 +64,13 @@ def check_value(binding: Binding, function: Any, macros: Mapping[str, Binding]) 
         raise ConfigError(f"{wrong.place}: {name} is {text}: it must be {remedy}")
 
 
-def _resolved(part: _Part, macros: Mapping[str, Binding]) -> _Part:
+def resolved(part: Part, macros: Mapping[str, Binding]) -> Part:
     """Returns the value of a macro and what has set it, other values as they are."""
     while isinstance(part.value, Reference) and part.value.selector == MACRO:
         macro = macros.get(part.value.scopes[-1])
         if macro is None:
             break
-        part = _Part(macro.value, macro.place)
+        part = Part(macro.value, macro.place)
     return part
 
 
@@ -107,9 +107,9 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
-def _misfit(part: _Part, annotation: Any, macros: Mapping[str, Binding]) -> _Part | None:
+def _misfit(part: Part, annotation: Any, macros: Mapping[str, Binding]) -> Part | None:
     """Returns the part of a value that a type does not allow, None if there is none."""
-    part = _resolved(part, macros)
+    part = resolved(part, macros)
     if isinstance(part.value, Reference):
         return None
     misfits = [_misfit_of_one(part, option, macros) for option in _options(annotation)]
@@ -119,7 +119,7 @@ def _misfit(part: _Part, annotation: Any, macros: Mapping[str, Binding]) -> _Par
     return next((wrong for wrong in misfits if wrong is not part), part)
 
 
-def _misfit_of_one(part: _Part, option: Any, macros: Mapping[str, Binding]) -> _Part | None:
+def _misfit_of_one(part: Part, option: Any, macros: Mapping[str, Binding]) -> Part | None:
     """Returns the part of a value that a type, which is no union, does not allow."""
     value, place = part
     origin, arguments = typing.get_origin(option) or option, typing.get_args(option)
@@ -139,7 +139,7 @@ def _misfit_of_one(part: _Part, option: Any, macros: Mapping[str, Binding]) -> _
     else:
         return part if _is_reference(option) else None
     wrong = (
-        _misfit(_Part(item, place), typing.Union[allowed or (Any,)], macros)  # noqa: UP007
+        _misfit(Part(item, place), typing.Union[allowed or (Any,)], macros)  # noqa: UP007
         for item, allowed in of_items
     )
     return next((item for item in wrong if item is not None), None)
@@ -155,16 +155,14 @@ def _is_reference(option: Any) -> bool:
     return origin is Callable or module.partition(".")[0] in ("mtfrun", "tensorflow")
 
 
-def _outside(
-    part: _Part, numbers: Collection[float], macros: Mapping[str, Binding]
-) -> _Part | None:
+def _outside(part: Part, numbers: Collection[float], macros: Mapping[str, Binding]) -> Part | None:
     """Returns the first number that a range lacks, of a value, or of the items in it."""
-    part = _resolved(part, macros)
+    part = resolved(part, macros)
     value = part.value
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        items = (_outside(_Part(item, part.place), numbers, macros) for item in value)
+        items = (_outside(Part(item, part.place), numbers, macros) for item in value)
         return next((item for item in items if item is not None), None)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return part if is_number and value not in numbers else None

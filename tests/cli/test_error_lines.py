@@ -124,8 +124,12 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ),
         (
             "--gin.LAYOUT='heads:modle'",
-            "layout rule heads:modle names a mesh axis that does not exist (the mesh is "
-            "data:1;model:1), did you mean 'model'?",
+            "--gin.LAYOUT='heads:modle': layout rule heads:modle names a mesh axis that does not "
+            "exist (the mesh is data:1;model:1), did you mean 'model'?",
+        ),
+        (
+            "--gin.MESH_SHAPE='2x2'",
+            "--gin.MESH_SHAPE='2x2': '2x2' is not a dimension: write 'name:size'",
         ),
         (
             "--gin.MESH_SHAPE='data:1,model:3'",

@@ -111,6 +111,9 @@ VALUES = [
     Mistake("train QUICK NEW --gin.DROPOUT_RATE=1.0", "dropout_rate is 1.0: .* less than 1"),
     Mistake("train QUICK NEW --gin.BATCH_SIZE=0", "batch_size is 0: it must be at least 1"),
     _slow("train QUICK NEW --gin.MICROBATCHES=3", "use a multiple of 3"),
+    _slow("train QUICK NEW --gin.MESH_SHAPE=\"'2x2'\"", r"^mtfrun: error: --gin\.MESH_SHAPE="),
+    Mistake("plan QUICK --mesh=2x2", "--mesh=2x2: not a mesh: write --mesh=data:2,model:2"),
+    Mistake("verify QUICK --mesh=a:2 --layout=b", "--layout=b: not a layout: write --layout='b"),
     _default(
         "decode --model_dir=RUN --prompt=x --temperature=-1", "--temperature=-1.0: .* least 0"
     ),

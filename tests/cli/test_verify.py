@@ -111,7 +111,7 @@ def test_flags_that_cannot_be_used_are_an_error_of_one_line(
     flags: list[str], expected: str, tmp_path: pathlib.Path
 ) -> None:
     line = error_line(mtfrun_here("verify", *tiny_experiment(tmp_path), *flags))
-    assert line.startswith(f"mtfrun: error: {expected}")
+    assert line.startswith("mtfrun: error: ") and expected in line
 
 
 def test_a_configuration_is_needed() -> None:

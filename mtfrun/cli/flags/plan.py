@@ -7,6 +7,7 @@ import pathlib
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.shared import check_mesh
 
 _PICTURES = (".svg", ".html", ".txt")
 
@@ -67,6 +68,7 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("plan needs a configuration: --gin_file=runs/quickstart.gin")
     if flags.picture not in (None, "-") and pathlib.Path(flags.picture).suffix not in _PICTURES:
         raise UsageError(f"--picture={flags.picture}: name a file that ends in .svg, .html or .txt")
+    check_mesh(flags.mesh, flags.layout)
     if flags.picture == "-" and flags.json:
         raise UsageError("--json prints JSON alone: write --picture to a file")
 

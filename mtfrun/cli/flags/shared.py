@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -132,3 +133,14 @@ def _check_model_dir(name: str | None) -> None:
             f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
             "directory, or name another one"
         ) from None
+
+
+def check_mesh(mesh: str | None, layout: str | None) -> None:
+    """Raises UsageError for values of --mesh and --layout that are no pairs of the right form."""
+    for flag, text, pair, example in (
+        ("--mesh", mesh, r"[^:]+:\d+", "data:2,model:2"),
+        ("--layout", layout, r"[^:]+:[^:]+", "'batch:data;d_ff:model'"),
+    ):
+        for part in re.split(r"[;,.\s]+", (text or "").strip()):
+            if part and not re.fullmatch(pair, part):
+                raise UsageError(f"{flag}={text}: not a {flag[2:]}: write {flag}={example}")

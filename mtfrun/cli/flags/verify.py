@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.flags.command import Command
+from mtfrun.cli.flags.shared import check_mesh
 
 _DESCRIPTION = """\
 Trains a few steps on meshes and on one device, and shows the largest differences.
@@ -101,6 +102,8 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if flags.steps < 1 or flags.decodes < 0 or flags.decode_length < 1:
         raise UsageError("--steps and --decode_length must be at least 1, --decodes at least 0")
+    for mesh in flags.meshes:
+        check_mesh(mesh.shape, mesh.layout)
     if not 0 <= flags.tolerance < math.inf:
         raise UsageError(f"--tolerance={flags.tolerance} must be a number of at least 0")
 
