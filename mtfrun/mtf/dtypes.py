@@ -17,7 +17,7 @@ class DTypePolicy:
     files.
 
     Attributes:
-      master: the type of parameters and optimizer slots.
+      master: the type of parameters. Optimizers compute updates in float32, and have slots of it.
       activation: the type of activations.
 
     Examples:

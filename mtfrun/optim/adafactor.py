@@ -14,7 +14,7 @@ from mtfrun import mtf
 from mtfrun.optim.partition import matching_paths
 from mtfrun.optim.scalar_math import Scalar, maximum, one_minus_power, power, to_float
 from mtfrun.optim.schedules import Constant, Product, Schedule, Shifted, TruncatedRsqrt
-from mtfrun.optim.slot_optimizer import SlotOptimizer
+from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 
 # The dimension over which variables of one shape are stacked.
 _GROUP = "adafactor_group"
@@ -249,7 +249,7 @@ class Adafactor(SlotOptimizer):
                 name: [self.slots[path][name] for path in group.paths]
                 for name in self.slots[group.paths[0]]
             }
-            parameter = group.stacked(list(map(mtf.read_variable, variables)))
+            parameter = group.stacked(list(map(read_precisely, variables)))
             state = {
                 name: group.stacked(list(map(mtf.read_variable, of_all)))
                 for name, of_all in slots.items()
@@ -265,7 +265,7 @@ class Adafactor(SlotOptimizer):
             # Not from the stack of parameters, which is made when the step begins: it would take
             # memory until the gradients are there.
             for variable, of_one in zip(variables, group.unstacked(delta), strict=True):
-                updates[variable] = mtf.read_variable(variable) - of_one
+                updates[variable] = read_precisely(variable) - of_one
             for name, of_all in slots.items():
                 updates.update(zip(of_all, group.unstacked(state[name]), strict=True))
         return updates

@@ -8,7 +8,7 @@ from mtfrun import mtf
 from mtfrun.optim.partition import matching_paths
 from mtfrun.optim.scalar_math import Scalar, one_minus_power, rsqrt, to_float
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.slot_optimizer import SlotOptimizer
+from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 
 
 def adam_direction(
@@ -103,7 +103,7 @@ class Adam(SlotOptimizer):
         updates = {}
         for path, variable, gradient in self._matched(gradients):
             slots = self.slots[path]
-            parameter = mtf.read_variable(variable)
+            parameter = read_precisely(variable)
             direction, updates[slots["m"]], updates[slots["v"]] = adam_direction(
                 gradient,
                 mtf.read_variable(slots["m"]),

@@ -8,7 +8,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim.partition import matching_paths
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.slot_optimizer import SlotOptimizer
+from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 
 
 def momentum_update(
@@ -100,7 +100,7 @@ class Momentum(SlotOptimizer):
         updates = {}
         for path, variable, gradient in self._matched(gradients):
             velocity = self.slots[path]["velocity"]
-            parameter = mtf.read_variable(variable)
+            parameter = read_precisely(variable)
             if self._weight_decay and path not in self._without_decay:
                 gradient = gradient + parameter * self._weight_decay
             updates[variable], updates[velocity] = momentum_update(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mtfrun import mtf
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.slot_optimizer import SlotOptimizer
+from mtfrun.optim.slot_optimizer import SlotOptimizer, read_precisely
 
 
 def sgd_update(
@@ -43,7 +43,7 @@ class Sgd(SlotOptimizer):
         learning_rate = self.learning_rate(step)
         return {
             variable: sgd_update(
-                mtf.read_variable(variable), gradient, self._scaled(learning_rate, path)
+                read_precisely(variable), gradient, self._scaled(learning_rate, path)
             )
             for path, variable, gradient in self._matched(gradients)
         }

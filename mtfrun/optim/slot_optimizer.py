@@ -5,6 +5,8 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping
 
+import tensorflow as tf
+
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim import schedules
@@ -56,7 +58,7 @@ class SlotOptimizer(abc.ABC):
         """Stores the variables to be trained, by path, and makes the specs of their slots.
 
         The dimensions of a slot are dimensions of its variable, so that both have the same layout.
-        Slots are zero at first.
+        Slots are zero at first, and float32 also where the variable has fewer bits.
         """
         self.variables = dict(variables)
         self._factors = learning_rate_factors(variables, self._factors_by_pattern)
@@ -66,7 +68,7 @@ class SlotOptimizer(abc.ABC):
                     variable.mesh,
                     shape,
                     mtf.initializers.Zeros(),
-                    dtype=variable.dtype,
+                    dtype=_precise_type(variable),
                     name=name,
                     trainable=False,
                     spread_by=mtf.SLOT_RULES,
@@ -97,7 +99,7 @@ class SlotOptimizer(abc.ABC):
     def _matched(
         self, gradients: Mapping[str, mtf.Tensor | None]
     ) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
-        """Yields path, variable and gradient, the last in the variable's dtype.
+        """Yields path, variable and gradient, the last in the type of `read_precisely`.
 
         Raises:
           MissingGradientError: a variable has no gradient.
@@ -119,4 +121,13 @@ class SlotOptimizer(abc.ABC):
         for path, variable in self.variables.items():
             gradient = gradients[path]
             assert gradient is not None  # checked above
-            yield path, variable, mtf.cast(gradient, variable.dtype)
+            yield path, variable, mtf.cast(gradient, _precise_type(variable))
+
+
+def read_precisely(variable: mtf.Variable) -> mtf.Tensor:
+    """Returns a variable, as float32 where its type has fewer bits: updates are computed so."""
+    return mtf.cast(mtf.read_variable(variable), _precise_type(variable))
+
+
+def _precise_type(variable: mtf.Variable) -> tf.DType:
+    return tf.float32 if variable.dtype.size < tf.float32.size else variable.dtype

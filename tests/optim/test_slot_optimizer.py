@@ -17,12 +17,14 @@ Maker: TypeAlias = Callable[[float | optim.Schedule], optim.SlotOptimizer]
 OPTIMIZERS: list[Maker] = [optim.Sgd, optim.Momentum, optim.Adam, optim.Adafactor]
 
 
-def _initialized(make: Maker) -> optim.SlotOptimizer:
+def _initialized(
+    make: Maker, dtype: tf.DType = tf.float32, rate: float | optim.Schedule = 0.1
+) -> optim.SlotOptimizer:
     variables = {
-        "block/kernel": mtf.Variable(MESH, "d_model:4;d_ff:2"),
-        "block/bias": mtf.Variable(MESH, "d_ff:2"),
+        "block/kernel": mtf.Variable(MESH, "d_model:4;d_ff:2", dtype=dtype),
+        "block/bias": mtf.Variable(MESH, "d_ff:2", dtype=dtype),
     }
-    optimizer = make(0.1)
+    optimizer = make(rate)
     optimizer.init(variables)
     for path, variable in {**variables, **optimizer.named_slots()}.items():
         variable.initialize(seed=0, path=path)
@@ -96,6 +98,24 @@ def test_a_bfloat16_gradient_updates_in_float32() -> None:
         assert value.dtype == tf.float32
         # 0.1 in bfloat16 has a relative error of 4e-4.
         assert_close(mtf.to_numpy(value), np.full(value.shape.to_integer_list, -0.1))
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_updates_of_bfloat16_variables_are_those_of_float32(make: Maker) -> None:
+    gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), "block/bias": _ones("d_ff:2")}
+    step = mtf.import_tf_tensor(MESH, np.int32(3), [])
+
+    def values(dtype: tf.DType) -> dict[str, np.ndarray]:
+        optimizer = _initialized(make, dtype, optim.LinearWarmup(10))
+        assert {slot.dtype for slot in optimizer.named_slots().values()} <= {tf.float32}
+        updates = optimizer.update(gradients, step)
+        assert {value.dtype for value in updates.values()} == {tf.float32}
+        return {path: mtf.to_numpy(updates[v]) for path, v in optimizer.variables.items()}
+
+    expected = values(tf.float32)
+    for path, value in values(tf.bfloat16).items():
+        # Only the variable's value before the step may be rounded; here it is 0.
+        assert_close(value, expected[path])
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
