@@ -35,6 +35,8 @@ T = TypeVar("T")
 BEST, LATEST = "best", "latest"
 """Names of checkpoints besides their steps."""
 
+# Bytes of a file beside the values of variables: names, an index, TensorFlow's graph of objects.
+_MOST_OF_TENSORFLOW = 1 << 28
 # How often a reader tries again after a trainer has deleted or replaced what it was reading.
 _ATTEMPTS = 20
 # What processes tell each other while the first one chooses a checkpoint.
@@ -420,6 +422,7 @@ class Checkpoints:
     def _verified(self, step: int) -> Manifest:
         """Returns the manifest of `step`, whose files are compared with it."""
         manifest = manifests.read_manifest(self._directory, step)
+        _check_claims(manifest)
         damages: Iterable[str] = damaged_files(self._directory, manifest.files)
         if processes.count() > 1:  # in the first process, see `_choose_together`
             parts = _in_parts(manifest.files, processes.count())
@@ -427,7 +430,6 @@ class Checkpoints:
             damages = self._damages(parts)
         for damage in damages:
             raise DamagedCheckpointError(damage)
-        _check_claims(manifest)
         return manifest
 
     @contextlib.contextmanager
@@ -462,7 +464,11 @@ def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, lis
 
 
 def _check_claims(manifest: Manifest) -> None:
-    """Raises DamagedCheckpointError if the variables are larger than the files that hold them."""
+    """Raises DamagedCheckpointError unless the variables are about as large as their files.
+
+    A larger variable would need memory that nothing fills, and to read a file of 1 TB, which takes
+    no room on a disk if it is empty, takes hours.
+    """
     claimed = 0
     for path, spec in manifest.variables.items():
         try:
@@ -470,7 +476,8 @@ def _check_claims(manifest: Manifest) -> None:
         except TypeError:
             raise DamagedCheckpointError(f"the type of {path} is {spec.dtype!r}") from None
     saved = sum(record.bytes for record in manifest.files.values())
-    if claimed > saved:
+    largest = max(record.bytes for record in manifest.files.values())
+    if claimed > saved or largest > claimed + _MOST_OF_TENSORFLOW:
         raise DamagedCheckpointError(
             f"its variables need {claimed} bytes, and its files have {saved}"
         )

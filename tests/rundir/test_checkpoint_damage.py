@@ -163,6 +163,23 @@ def test_a_manifest_that_names_other_files_is_damaged_and_deletes_none(
     assert (tmp_path / "x.index").read_text() == "precious"
 
 
+def test_a_file_that_is_much_larger_than_the_variables_is_not_read(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtfrun.rundir.manifest._digest", lambda content: "same")
+    checkpoints = save_two(tmp_path)
+    os.truncate(tmp_path / DATA, 1 << 42)  # needs no room on the disk, and hours to be read
+    path = tmp_path / "ckpt-20.json"
+    content = json.loads(path.read_text())
+    content["files"][DATA]["bytes"] = 1 << 42
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        DamagedCheckpointError, match=r"variables need \d+ bytes, and its files have"
+    ):
+        checkpoints.verify(20)
+    assert checkpoints.restore(None, variables()).step == 10
+
+
 def test_clean_removes_what_killed_saves_leave_and_nothing_else(tmp_path: pathlib.Path) -> None:
     checkpoints = save_two(tmp_path)
     (tmp_path / "elsewhere").mkdir()
