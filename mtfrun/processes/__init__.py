@@ -21,6 +21,7 @@ from mtfrun.processes.membership import (
     leave,
     note_saved,
     together,
+    waited_secs,
 )
 from mtfrun.processes.monitor import LOST
 from mtfrun.processes.sameness import check_same
@@ -46,4 +47,5 @@ __all__ = [
     "leave",
     "note_saved",
     "together",
+    "waited_secs",
 ]

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -29,6 +30,7 @@ class _Membership:
 
     def __init__(self) -> None:
         self.group: Group = Alone()
+        self.waited_secs = 0.0
         self.monitor = Monitor()
 
 
@@ -101,6 +103,11 @@ def is_first() -> bool:
     return _OURS.group.index == 0
 
 
+def waited_secs() -> float:
+    """Returns the seconds that this process has waited for values of others."""
+    return _OURS.waited_secs
+
+
 def host() -> str:
     """Returns an address of this machine that the other processes reach."""
     return _OURS.group.host
@@ -114,7 +121,10 @@ def gather(value: Any, name: str = "gather") -> list[Any]:
     Raises:
       DisagreementError: another process has called a function with another name.
     """
-    return _OURS.group.gather(name, value)
+    start = time.monotonic()
+    values = _OURS.group.gather(name, value)
+    _OURS.waited_secs += time.monotonic() - start
+    return values
 
 
 def agree(value: _T, name: str = "agree") -> _T:

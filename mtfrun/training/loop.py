@@ -13,7 +13,7 @@ import tensorflow as tf
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
 from mtfrun.errors import InputError
-from mtfrun.progress import waiting
+from mtfrun.progress import waiting, warning
 from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.actions import Action, ActionContext, DueActions
 from mtfrun.training.curves import (
@@ -25,6 +25,7 @@ from mtfrun.training.curves import (
     with_norms,
 )
 from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.laggards import Laggards
 from mtfrun.training.machine import Machine
 from mtfrun.training.measurements import Measurements
 from mtfrun.training.norms import Norms
@@ -168,6 +169,7 @@ class _Loop:
         self._norms = Norms(state.trainable, options.log_every_steps, options.train_steps)
         products = mtf.ProductCount()
         self._machine = Machine(state.mesh, products)
+        self._laggards = Laggards(state.mesh.devices[0], clock)
         self._steps_function = train_steps_function(
             state,
             microbatches=options.microbatches,
@@ -271,11 +273,14 @@ class _Loop:
                 progress.note(skipped)
             units = float(history[OBJECTIVE].weight[:count].sum())
             self._pace.add(count, units, secs, waited, self._device_secs)
+            self._laggards.add(count, self._device_secs)
             before, step = step, step + count
             points = list(self._curves.add(before, history, count))
             start = self._clock()
             self._write_points(points, step, progress, summaries)
             progress.advance(count)
+            for line in self._laggards.find() if points else ():
+                progress.note(warning(line))
             summaries.flush()
             self._saving.poll()
             self._pace.add_host_secs(self._clock() - start)

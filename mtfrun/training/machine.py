@@ -80,11 +80,10 @@ class Machine:
         by_dtype = self._products.by_dtype
         dtype = max(by_dtype, key=by_dtype.__getitem__)
         rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR
-        return self._units * _products_per_sec(self._mesh.devices[0], dtype, rows)
+        return self._units * _peak_of_device(self._mesh.devices[0], dtype, rows)
 
 
-@functools.cache
-def _products_per_sec(device: str, dtype: str, rows: int) -> float:
+def products_per_sec(device: str, dtype: str, rows: int) -> float:
     """Returns the floating point operations a second of products of square matrices."""
     with tf.device(device):
         x = tf.fill([rows, rows], tf.constant(1.0 / rows, dtype))
@@ -95,6 +94,9 @@ def _products_per_sec(device: str, dtype: str, rows: int) -> float:
             tf.reduce_sum(tf.matmul(x, x)[0]).numpy()
             secs.append(time.perf_counter() - start)
     return 2.0 * rows**3 / max(min(secs), 1e-9)
+
+
+_peak_of_device = functools.cache(products_per_sec)
 
 
 def _resident_bytes() -> int:

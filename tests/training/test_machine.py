@@ -60,7 +60,7 @@ def test_the_peak_is_that_of_the_type_of_most_products(monkeypatch: pytest.Monke
         measured.append(dtype)
         return 1e12
 
-    monkeypatch.setattr(machine, "_products_per_sec", peak)
+    monkeypatch.setattr(machine, "_peak_of_device", peak)
     products = mtf.ProductCount()
     of_machine = Machine(mtf.Mesh("data:2,model:2"), products)
     assert of_machine.speed(10.0) == {}
@@ -75,7 +75,7 @@ def test_the_peak_is_that_of_the_type_of_most_products(monkeypatch: pytest.Monke
 
 def test_the_peak_and_the_memory_of_this_machine() -> None:
     # Between a slow core that is shared by many and the fastest processor.
-    assert 1e8 < machine._products_per_sec("CPU:0", "float32", 256) < 1e14
+    assert 1e8 < machine.products_per_sec("CPU:0", "float32", 256) < 1e14
     before = Machine(mtf.Mesh(), mtf.ProductCount()).memory()["perf/host_memory_gb"]
     block = bytearray(b"x" * 300_000_000)
     after = Machine(mtf.Mesh(), mtf.ProductCount()).memory()["perf/host_memory_gb"]

@@ -1,0 +1,74 @@
+"""Which process of a run makes the others wait."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from mtfrun import processes
+from mtfrun.processes.group import process_name, this_process
+from mtfrun.training.machine import products_per_sec
+
+# A process is named after so many windows in a row of at least so many seconds.
+_WINDOWS, _WINDOW_SECS = 3, 2.0
+# The share of a window that it makes the others wait; how much slower its device is.
+_MOST_WAITING, _MOST_SLOWER = 0.25, 2.0
+_ROWS, _DTYPE = 512, "float32"
+
+
+class Laggards:
+    """Compares the time that the processes of a run take for their own part of its steps.
+
+    A step ends in all when the slowest has ended it. What differs is the time outside of steps and
+    of messages, for data, actions and results, and the speed of the device at products of matrices.
+
+    Args:
+      device: of this process, such as "GPU:0".
+      clock: returns the time in seconds.
+    """
+
+    def __init__(self, device: str, clock: Callable[[], float] = time.monotonic):
+        self._device = device
+        self._clock = clock
+        self._slow: Counter[tuple[int, str]] = Counter()  # windows in a row
+        self._start_window()
+
+    def add(self, steps: int, device_secs: float) -> None:
+        """Adds steps, and the time that they took on the devices, waiting for others included."""
+        self._steps += steps
+        self._device_secs += device_secs
+
+    def find(self) -> list[str]:
+        """Returns a line for each process that has become slow. Collective."""
+        if processes.count() == 1:
+            return []
+        secs = self._clock() - self._start
+        if processes.agree(secs, "time of a window") < _WINDOW_SECS:
+            return []
+        own = secs - self._device_secs - (processes.waited_secs() - self._waited_secs)
+        speed = products_per_sec(self._device, _DTYPE, _ROWS)
+        values = processes.gather([own, speed, this_process()], "speed")
+        fastest, highest = min(v[0] for v in values), max(v[1] for v in values)
+        slow: dict[tuple[int, str], str] = {}
+        for index, (own, speed, place) in enumerate(values):
+            name = process_name(index, len(values), place)
+            if own - fastest > _MOST_WAITING * secs:
+                slow[index, "host"] = (
+                    f"{name} is slow: a step takes {1e3 * own / self._steps:.0f} ms there besides "
+                    f"the computation, and {1e3 * fastest / self._steps:.0f} ms elsewhere; the "
+                    "others wait for its data, actions or disk"
+                )
+            if highest > _MOST_SLOWER * speed:
+                slow[index, "device"] = (
+                    f"{name} is slow: its device takes {highest / speed:.1f} times as long as the "
+                    "fastest one for a product of matrices, and the others wait for it"
+                )
+        self._slow = Counter({key: self._slow[key] + 1 for key in slow})
+        self._start_window()
+        return [line for key, line in slow.items() if self._slow[key] == _WINDOWS]
+
+    def _start_window(self) -> None:
+        self._start = self._clock()
+        self._waited_secs = processes.waited_secs()
+        self._steps, self._device_secs = 0, 0.0
