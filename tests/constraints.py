@@ -50,7 +50,7 @@ def main() -> None:
     where = f"Python {platform.python_version()} on {sys.platform} {platform.machine()}"
     lines = [
         f"# Written by bin/lock: what the tests were run with, {where}.",
-        "# `bin/setup --locked` installs these versions.",
+        "# `bin/setup --locked` installs these. The extras gpu, profile, docs are not among them.",
         *(f"{name}=={version}" for name, version in installed_versions("mtfrun").items()),
     ]
     PATH.write_text("\n".join(lines) + "\n")

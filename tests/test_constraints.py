@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import pathlib
+import shutil
+import subprocess
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -38,3 +40,23 @@ def test_what_is_needed_indirectly_is_locked_too() -> None:
     assert versions["numpy"] and versions["etils"]
     assert versions["zipp"]  # of etils[epath]
     assert not any("+" in version for version in versions.values())
+
+
+def test_locked_installs_these_versions(tmp_path: pathlib.Path) -> None:
+    for name in ("bin/setup", "setup.cfg", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PATH.parent / name, tmp_path / name)
+    pip = tmp_path / ".venv/bin/pip"
+    pip.parent.mkdir(parents=True)
+    pip.write_text('#!/bin/sh\necho "$@" >>installed\n')
+    pip.chmod(0o755)
+    for words in (["--locked", "test"], ["--locked", "test"], ["test"], ["--locked"]):
+        subprocess.run([tmp_path / "bin/setup", *words], check=True, capture_output=True)
+    quiet = "install --quiet --disable-pip-version-check"
+    assert (tmp_path / "installed").read_text().splitlines() == [
+        f"{quiet} --constraint constraints.txt --editable .[test]",
+        f"{quiet} --editable .[test]",
+        f"{quiet} --constraint constraints.txt --editable .",
+    ]
+    wrong = subprocess.run([tmp_path / "bin/setup", "--lock"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("bin/setup: usage: ")

@@ -194,4 +194,5 @@ class _Restarted:
 
     def __exit__(self, *_: object) -> None:
         if self._aside is not None:
-            pathlib.Path(self._aside).rename(pathlib.Path(self._run.path, CHECKPOINTS))
+            with contextlib.suppress(OSError):  # they stay aside: the error that ends this is told
+                pathlib.Path(self._aside).rename(pathlib.Path(self._run.path, CHECKPOINTS))
