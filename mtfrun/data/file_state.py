@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.untrusted.regular_files import open_regular
+from mtfrun.untrusted.regular_files import read_regular
 
 
 def file_state(path: Path) -> str:
@@ -38,7 +38,6 @@ def absolute_path(name: str) -> Path:
     return Path(os.path.expanduser(name)).absolute()
 
 
-def regular_content(path: Path) -> bytes:
-    """Returns the content of a regular file, see `open_regular`."""
-    with open_regular(path) as file:
-        return file.read()
+def regular_content(path: Path, largest: int = 1 << 30) -> bytes:
+    """Returns the content of a regular file of at most so many bytes, see `read_regular`."""
+    return read_regular(path, largest)

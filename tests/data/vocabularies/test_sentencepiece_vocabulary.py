@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 import pathlib
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -218,6 +219,11 @@ def test_an_absent_or_damaged_model_is_named(tmp_path: pathlib.Path) -> None:
         absent.write_bytes(content)
         with pytest.raises(DataError, match="is no SentencePiece model, or damaged"):
             _ = SentencePieceVocabulary(str(absent)).size
+    empty = tmp_path / "empty.model"
+    empty.touch()
+    os.truncate(empty, 1 << 40)
+    with pytest.raises(DataError, match=r"cannot read .*: it has more than \d+ bytes"):
+        _ = SentencePieceVocabulary(str(empty)).size
 
 
 def test_a_model_with_other_ids_of_padding_is_refused(tmp_path: pathlib.Path) -> None:
