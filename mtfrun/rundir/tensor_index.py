@@ -25,12 +25,15 @@ from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleH
 
 from mtfrun.errors import InputError
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.snappy import unpacked
 from mtfrun.untrusted.regular_files import open_regular
 
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
-_FOOTER_BYTES, _TRAILER_BYTES = 48, 5
+_FOOTER_BYTES, _TRAILER_BYTES, _SNAPPY = 48, 5, 1
 # Bounds of what is read; an index has about 150 bytes for a variable.
 _MOST_BYTES, _MOST_ENTRIES, _LONGEST_KEY = 1 << 26, 200_000, 4096
+# Of compressed blocks together; Python unpacks some megabytes a second.
+_MOST_UNPACKED = 1 << 23
 # numpy has no more dimensions; parts are compared with each other.
 _MOST_DIMENSIONS, _MOST_PARTS, _MOST_STRINGS = 32, 10_000, 100_000
 _TYPES = {
@@ -150,13 +153,19 @@ def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise InputError("it is not an index of TensorFlow, or truncated")
     _, position = _handle(footer, 0)  # of the block of metadata, which is empty
     index, _ = _handle(footer, position)
-    for _, value in _block(content, index):
+    unpacked_bytes = 0
+    for _, value in _block(*_plain(content, index)):
         handle, _ = _handle(value, 0)
-        yield from _block(content, handle)
+        block, place = _plain(content, handle)
+        if block is not content:
+            unpacked_bytes += place.size
+            if unpacked_bytes > _MOST_UNPACKED:
+                raise InputError(f"it has more than {_MOST_UNPACKED >> 20} MiB, unpacked")
+        yield from _block(block, place)
 
 
 class _Handle(NamedTuple):
-    """Place of a block."""
+    """Place of a block, without its trailer."""
 
     offset: int
     size: int
@@ -169,13 +178,26 @@ def _handle(content: bytes, position: int) -> tuple[_Handle, int]:
     return _Handle(offset, size), position
 
 
+def _plain(content: bytes, place: _Handle) -> tuple[bytes, _Handle]:
+    """Returns the bytes that a block is in, and its place there, without compression."""
+    end = place.offset + place.size
+    if end + _TRAILER_BYTES > len(content):
+        raise InputError("a block lies outside of it")
+    if not content[end]:
+        return content, place
+    if content[end] != _SNAPPY:
+        raise InputError("its compression is of an unknown kind")
+    size, begin = _varint(content, place.offset)
+    if size > _MOST_UNPACKED:
+        raise InputError(f"it has more than {_MOST_UNPACKED >> 20} MiB, unpacked")
+    return unpacked(content[begin:end], size), _Handle(0, size)
+
+
 def _block(content: bytes, place: _Handle) -> Iterator[tuple[bytes, bytes]]:
     """Yields the keys and values of a block."""
     end = place.offset + place.size
-    if place.size < 4 or end + _TRAILER_BYTES > len(content):
+    if place.size < 4:
         raise InputError("a block lies outside of it")
-    if content[end]:
-        raise InputError("it is compressed, which is not supported")
     restarts = int.from_bytes(content[end - 4 : end], "little")
     end -= 4 * (restarts + 1)
     position, key = place.offset, b""

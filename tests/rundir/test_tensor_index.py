@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import Checkpoints, RunDirError
+from mtfrun.rundir.snappy import unpacked
 from mtfrun.rundir.tensor_index import _MAGIC, StoredTensors, _entries
 from mtfrun.rundir.warm_start import WarmStart
 from tests.faults.fuzzing import KINDS, damaged, fuzz
@@ -43,7 +44,9 @@ def _save(directory: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
     return prefix, values
 
 
-def write_index(path: pathlib.Path, entries: Mapping[bytes, bytes]) -> None:
+def write_index(
+    path: pathlib.Path, entries: Mapping[bytes, bytes], *, compressed: bool = False
+) -> None:
     """Writes a table whose checksums are right."""
 
     def varint(number: int) -> bytes:
@@ -55,7 +58,11 @@ def write_index(path: pathlib.Path, entries: Mapping[bytes, bytes]) -> None:
             b"\0" + varint(len(key)) + varint(len(value)) + key + value
             for key, value in pairs.items()
         )
-        body += bytes(4) + (1).to_bytes(4, "little") + b"\0"
+        body += bytes(4) + (1).to_bytes(4, "little")
+        if compressed:  # a literal, and the last three zeros are a copy of those five before them
+            literal = bytes([61 << 2]) + (len(body) - 4).to_bytes(2, "little") + body[:-3]
+            body = varint(len(body)) + literal + bytes([(3 - 1) << 2 | 2, 5, 0])
+        body += bytes([compressed])
         return body + masked_crc32c(body).to_bytes(4, "little")
 
     content, handles = b"", []
@@ -126,6 +133,35 @@ def test_tensors_and_parts_are_read(tmp_path: pathlib.Path) -> None:
         tensors.step("a")
     with pytest.raises(RunDirError, match="no real numbers"):
         tensors["text"]
+
+
+def test_a_compressed_index_is_read_as_those_of_t5_are(tmp_path: pathlib.Path) -> None:
+    prefix, values = _save(tmp_path)
+    path = prefix.with_name(f"{prefix.name}.index")
+    write_index(path, dict(_entries(path.read_bytes())), compressed=True)
+    np.testing.assert_array_equal(StoredTensors(str(prefix))["parts"], values["parts"])
+    forge_compressed = dict(_entries(path.read_bytes())) | {b"a": b"\xff"}
+    write_index(path, forge_compressed, compressed=True)
+    with pytest.raises(RunDirError, match="copy it again"):
+        StoredTensors(str(prefix))
+
+
+@pytest.mark.parametrize(
+    ("block", "size"),
+    [
+        (b"\x08abc", 4),  # another size
+        (b"\x08abc", 2),
+        (b"\x08ab", 3),  # a literal that ends too early
+        (b"\x08abc\x02\x04\x00", 4),  # a copy of what is before the beginning
+        (b"\x08abc\x02\x00\x00", 4),
+        (b"\x08abc\x02\x01", 4),
+        (b"\xfc\xff\xff\xff\x7f", 9),
+        (b"\x01", 4),
+    ],
+)
+def test_damaged_blocks_are_refused(block: bytes, size: int) -> None:
+    with pytest.raises((InputError, IndexError)):
+        unpacked(block, size)
 
 
 @pytest.mark.parametrize("name", FORGERIES)
