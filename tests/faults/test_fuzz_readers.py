@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import functools
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import pathlib
 import zlib
 from collections.abc import Callable
@@ -33,11 +35,12 @@ JSONL = [
     b'{"input": "the quick", "target": "brown fox"}\n{"input": "a\\tb", "target": "c"}\n',
     b'{"inputs": "x", "targets": "y", "more": [1, {"a": null}]}\n"a prompt"\n',
 ]
+CSV = [b'input,target\r\n"a, ""b""",c\r\n', b'inputs,targets\n"a\nb",c\n\nd,e\n']
 TSV = [b"the quick\tbrown fox\na\tb\r\n", b"no tab\n\t\n"]
 
 
 @pytest.mark.parametrize("count", KINDS)
-@pytest.mark.parametrize("name", ["x.jsonl", "x.tsv", "x.txt"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.tsv", "x.txt", "x.csv"])
 def test_prompts_and_pairs(name: str, count: int, tmp_path: pathlib.Path) -> None:
     path = tmp_path / name
 
@@ -47,17 +50,25 @@ def test_prompts_and_pairs(name: str, count: int, tmp_path: pathlib.Path) -> Non
         assert all(isinstance(prompt, bytes) for prompt in prompts)
         assert len(read_pairs(str(path))) == len(prompts)
 
-    fuzz(count, damaged(JSONL if name == "x.jsonl" else TSV), read)
+    fuzz(count, damaged({"x.jsonl": JSONL, "x.csv": CSV}.get(name, TSV)), read)
 
 
 @pytest.mark.parametrize("count", KINDS)
-@pytest.mark.parametrize("name", ["x.jsonl", "x.tsv", "x.txt", "x.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name", ["x.jsonl", "x.tsv", "x.txt", "x.csv", "x.jsonl.gz", "x.jsonl.bz2", "x.jsonl.xz"]
+)
 def test_sources(name: str, count: int, tmp_path: pathlib.Path) -> None:
     path = tmp_path / name
-    source = {"x.tsv": data.Tsv, "x.txt": data.TextLines}.get(name, data.JsonLines)
-    valid = TSV if name == "x.tsv" else JSONL
-    if name.endswith(".gz"):
-        valid = [gzip.compress(content, mtime=0) for content in valid]
+    kind = {"x.tsv": data.Tsv, "x.csv": data.Tsv, "x.txt": data.TextLines}
+    source = kind.get(name, data.JsonLines)
+    valid = {"x.tsv": TSV, "x.csv": CSV}.get(name, JSONL)
+    compress = {
+        ".gz": functools.partial(gzip.compress, mtime=0),
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+    }
+    if path.suffix in compress:
+        valid = [compress[path.suffix](content) for content in valid]
 
     def read(content: bytes) -> None:
         path.write_bytes(content)

@@ -62,8 +62,8 @@ def naming_the_file(path: str) -> Iterator[None]:
     except OSError as error:
         # Errors of gzip are OSErrors without a number.
         raise unreadable(path, error.strerror or error) from error
-    except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise unreadable(path, error) from error
+    except (EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
+        raise unreadable(path, str(error) or "it needs too much memory") from error
 
 
 def is_compressed(path: str) -> bool:
