@@ -62,7 +62,7 @@ def test_sources(name: str, count: int, tmp_path: pathlib.Path) -> None:
     kind = {"x.tsv": data.Tsv, "x.csv": data.Tsv, "x.txt": data.TextLines}
     source = kind.get(name, data.JsonLines)
     valid = {"x.tsv": TSV, "x.csv": CSV}.get(name, JSONL)
-    compress = {
+    compress: dict[str, Callable[[bytes], bytes]] = {
         ".gz": functools.partial(gzip.compress, mtime=0),
         ".bz2": bz2.compress,
         ".xz": lzma.compress,
