@@ -112,10 +112,10 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
       OSError: also where it has more bytes.
     """
     with open_regular(path, follows_links=follows_links) as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise OSError(errno.EFBIG, f"it has more than {largest} bytes", path)
-    return content
+        # By its size: Python reserves memory for as many bytes as it is to read.
+        if os.fstat(file.fileno()).st_size > largest:
+            raise OSError(errno.EFBIG, f"it has more than {largest} bytes", path)
+        return file.read()
 
 
 def read_regular_text(path: pathlib.Path) -> str:
