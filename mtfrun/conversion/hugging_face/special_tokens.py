@@ -60,7 +60,7 @@ class SpecialTokens:
         """
         if self.end_id is None:
             return self._text("eos_token") or None
-        return _tokens(tokenizer).get(self.end_id)
+        return tokens_of(tokenizer).get(self.end_id)
 
     def begin_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         """Returns the token before a text; None for none."""
@@ -85,7 +85,7 @@ def end_ids(values: Mapping[str, Any]) -> list[int]:
     return [number for number in candidates if type(number) is int and number >= 0]
 
 
-def _tokens(tokenizer: Mapping[str, Any]) -> dict[int, str]:
+def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     """Returns the tokens of tokenizer.json by id: those that were added, and of the model."""
     model = tokenizer.get("model")
     vocab = model.get("vocab") if type(model) is dict else None

@@ -19,13 +19,14 @@ DIRECTORY = "tokenizer"
 """Where the files of a tokenizer are in a run directory."""
 
 _SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
-_TOKENIZER = "tokenizer.json"
-_TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 _CHAT_TEMPLATE = "chat_template.jinja"
 # Files that belong to a tokenizer, which an export gives back.
 FILES = (
     *_SENTENCEPIECE,
-    *(_TOKENIZER, _TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"),
+    *(TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", _CHAT_TEMPLATE),
 )
 _Made = TypeVar("_Made", bound=data.Vocabulary)
@@ -84,14 +85,14 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
       ConversionError: a file is damaged, or belongs to another model.
     """
     files = {name: folder.bytes_of(name) for name in FILES if folder.has(name)}
-    config = folder.json_of(_TOKENIZER_CONFIG) if _TOKENIZER_CONFIG in files else {}
+    config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     tokens = SpecialTokens.of(folder, settings, config)
     sentencepiece = next((name for name in _SENTENCEPIECE if name in files), None)
     if config.get("tokenizer_class") == "ByT5Tokenizer":
         tokenizer = _bytes(settings)
-    elif sentencepiece is not None and not (_TOKENIZER in files and tokens.are_added):
+    elif sentencepiece is not None and not (TOKENIZER in files and tokens.are_added):
         tokenizer = _sentencepiece(folder, sentencepiece, settings, tokens, pad_id)
-    elif _TOKENIZER in files:
+    elif TOKENIZER in files:
         tokenizer = _tokenizer_json(folder, settings, tokens, pad_id)
     else:
         tokenizer = _ids(settings, pad_id, "merges.txt" in files or "vocab.txt" in files)
@@ -99,7 +100,7 @@ def read_tokenizer(folder: Folder, settings: Settings, pad_id: int) -> Tokenizer
     if _CHAT_TEMPLATE in files or config.get("chat_template") is not None:
         notes.append("the chat template is not used: prompts are texts as they are")
     if "auto_map" in config:
-        notes.append(f"auto_map in {_TOKENIZER_CONFIG}: no code of the folder is run")
+        notes.append(f"auto_map in {TOKENIZER_CONFIG}: no code of the folder is run")
     return dataclasses.replace(tokenizer, files=files, notes=notes)
 
 
@@ -153,8 +154,8 @@ def _tokenizer_json(
     parameters: dict[str, object] = {"size": settings.integer("vocab_size")}
     if pad_id:
         parameters["pad_id"] = pad_id
-    path = str(folder.path / _TOKENIZER)
-    content = folder.json_of(_TOKENIZER)
+    path = str(folder.path / TOKENIZER)
+    content = folder.json_of(TOKENIZER)
     end_token = tokens.end_token(content)
     if end_token is not None:
         parameters["end_token"] = end_token
@@ -165,7 +166,7 @@ def _tokenizer_json(
     return Tokenizer(
         "@data.HuggingFaceVocabulary()",
         parameters,
-        ("tokenizer_file", _TOKENIZER),
+        ("tokenizer_file", TOKENIZER),
         pad_id=pad_id,
     )
 
@@ -175,7 +176,7 @@ def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # 
     note = "there is no tokenizer: texts are ids in decimals, separated by spaces"
     if has_old_files:
         note = (
-            f"there is no {_TOKENIZER}, which transformers makes of the other files with "
+            f"there is no {TOKENIZER}, which transformers makes of the other files with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...): texts are ids in decimals"
         )
     parameters = {

@@ -1,0 +1,182 @@
+"""The files of a tokenizer of transformers, made of a vocabulary."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mtfrun.conversion.errors import ConversionError
+from mtfrun.conversion.hugging_face.sentencepiece_json import sentencepiece_json
+from mtfrun.conversion.hugging_face.special_tokens import tokens_of
+from mtfrun.conversion.hugging_face.tokenizer import (
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+)
+from mtfrun.data import (
+    ByteVocabulary,
+    HuggingFaceVocabulary,
+    SentencePieceVocabulary,
+    Vocabulary,
+)
+
+
+@functools.singledispatch
+def tokenizer_files(vocabulary: Vocabulary, *, ends_texts: bool) -> dict[str, bytes]:
+    """Returns the contents of files, by name, with which transformers makes the ids of a vocabulary.
+
+    A vocabulary of your own registers its function.
+
+    Args:
+      vocabulary: text to ids and back.
+      ends_texts: whether the end follows every text, as encoders read it; prompts have none.
+
+    Raises:
+      ConversionError: transformers cannot express it.
+    """
+    raise ConversionError(
+        f"transformers has no tokenizer like {type(vocabulary).__name__}: export the configuration "
+        "and the weights alone with --weights_only"
+    )
+
+
+@tokenizer_files.register
+def _(vocabulary: SentencePieceVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
+    content = vocabulary.models.encoder
+    num_sentinels = len(vocabulary.sentinels)
+    try:
+        tokenizer = sentencepiece_json(content, num_sentinels)
+    except ConversionError as error:
+        raise ConversionError(f"{error}; export without it with --weights_only") from error
+    settings = {
+        # Marks of the end in a text are text.
+        "split_special_tokens": True,
+        "extra_ids": num_sentinels,
+    }
+    if not ends_texts:
+        settings |= {"add_bos_token": bool(len(vocabulary.encode(""))), "add_eos_token": False}
+    files = _files(vocabulary, tokenizer, settings, ends_texts=ends_texts)
+    return {"spiece.model" if ends_texts else "tokenizer.model": content, **files}
+
+
+@tokenizer_files.register
+def _(vocabulary: HuggingFaceVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
+    (name,) = vocabulary.files
+    tokenizer = json.loads(pathlib.Path(name).expanduser().read_bytes())
+    tokenizer |= {"truncation": None, "padding": None}
+    return _files(vocabulary, tokenizer, {}, ends_texts=ends_texts)
+
+
+@tokenizer_files.register
+def _(vocabulary: ByteVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
+    tokens = {vocabulary.pad_id: "<pad>", vocabulary.end_id: "</s>", vocabulary.unknown_id: "<unk>"}
+    if ends_texts:
+        special = _special(vocabulary, tokens)
+        config = {
+            "tokenizer_class": "ByT5Tokenizer",
+            **special,
+            # Marks of sentinels and of the end in a text are text, as they are here.
+            **{"extra_ids": 0, "split_special_tokens": True},
+            "clean_up_tokenization_spaces": False,
+        }
+        return {TOKENIZER_CONFIG: _json(config), SPECIAL_TOKENS_MAP: _json(special)}
+    # ByT5's tokenizer of transformers puts an end behind every prompt.
+    vocab = {name: number for number, name in tokens.items()}
+    first = int(vocabulary.encode(b"\0")[0])
+    vocab |= {character: first + byte for byte, character in enumerate(_byte_characters())}
+    by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                **{"id": number, "content": name, "special": True, "normalized": False},
+                **dict.fromkeys(("single_word", "lstrip", "rstrip"), False),
+            }
+            for number, name in tokens.items()
+        ],
+        "pre_tokenizer": {**by_bytes, "use_regex": False},
+        "decoder": {**by_bytes, "use_regex": False},
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    }
+    return _files(vocabulary, tokenizer, {"split_special_tokens": True}, ends_texts=ends_texts)
+
+
+def _files(
+    vocabulary: Vocabulary,
+    tokenizer: dict[str, Any],
+    settings: Mapping[str, object],
+    *,
+    ends_texts: bool,
+) -> dict[str, bytes]:
+    """Returns a tokenizer.json with what begins and ends texts, and the files about it."""
+    tokens = tokens_of(tokenizer)
+    begin = vocabulary.encode("").tolist()
+    end = [vocabulary.end_id] if ends_texts else []
+    tokenizer = {**tokenizer, "post_processor": _template(begin, end, tokens)}
+    added = [token["id"] for token in tokenizer.get("added_tokens") or [] if token.get("special")]
+    special = _special(vocabulary, tokens, added)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **special,
+        **settings,
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        # Continuations follow their prompts.
+        "padding_side": "right" if ends_texts else "left",
+    }
+    return {
+        TOKENIZER: _json(tokenizer),
+        TOKENIZER_CONFIG: _json(config),
+        SPECIAL_TOKENS_MAP: _json(special),
+    }
+
+
+def _special(
+    vocabulary: Vocabulary, tokens: Mapping[int, str], special: Collection[int] | None = None
+) -> dict[str, str]:
+    """Returns the texts of special tokens, by the names of transformers."""
+    numbers = {"eos_token": vocabulary.end_id, "pad_token": vocabulary.pad_id}
+    for number in vocabulary.encode("").tolist():
+        numbers["bos_token"] = number
+    # Others are texts: a piece where everything has an id, or what stands for unknown ones.
+    if special is None or vocabulary.unknown_id in special:
+        numbers["unk_token"] = vocabulary.unknown_id
+    return {name: tokens[number] for name, number in numbers.items() if number in tokens}
+
+
+def _template(begin: list[int], end: list[int], tokens: Mapping[int, str]) -> dict[str, Any]:
+    """Returns the step that puts tokens before and behind one text, or each of two."""
+
+    def parts(text: str, kind: int) -> list[dict[str, Any]]:
+        before, after = (
+            [{"SpecialToken": {"id": tokens[number], "type_id": 0}} for number in numbers]
+            for numbers in (begin, end)
+        )
+        return [*before, {"Sequence": {"id": text, "type_id": kind}}, *after]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": parts("A", 0),
+        "pair": [*parts("A", 0), *parts("B", 0)],
+        "special_tokens": {
+            tokens[number]: {"id": tokens[number], "ids": [number], "tokens": [tokens[number]]}
+            for number in [*begin, *end]
+        },
+    }
+
+
+def _byte_characters() -> list[str]:
+    """Returns the characters that stand for bytes in byte-level tokenizers, as GPT-2 numbers them.
+
+    Those that are printed stand for themselves, the others are 256, 257, ...
+    """
+    printed = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printed else next(others)) for byte in range(256)]
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
