@@ -63,7 +63,7 @@ def export_model(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def _export_hugging_face(
     flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path
 ) -> None:
-    origin = origin_of_run(run, flags.gin_allow_imports)
+    origin = origin_of_run(run, flags.gin_allow_imports, weights_only=flags.weights_only)
     export_folder(directory, values_of_run(run, flags.checkpoint).values, origin, _max_bytes(flags))
 
 

@@ -5,55 +5,111 @@ from __future__ import annotations
 import pathlib
 import tempfile
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.api.build import ROOTS, build
+from mtfrun.api.build import build
+from mtfrun.api.settings import Settings
 from mtfrun.configuration import config
-from mtfrun.conversion import ModelDescription
-from mtfrun.conversion.hugging_face import Origin, made_here, read_origin
+from mtfrun.conversion import ConversionError, ModelDescription
+from mtfrun.conversion.hugging_face import (
+    Origin,
+    has_tokenizer_of,
+    made_here,
+    read_origin,
+    with_tokenizer,
+    without_tokenizer,
+)
 from mtfrun.conversion.run_writer import CONFIG, ORIGIN
+from mtfrun.data import Vocabulary
 from mtfrun.rundir import RunDirectory
 
+_IMPORTED_VOCABULARY = (
+    ("VOCABULARY", "VOCABULARY = @data.IdVocabulary()"),
+    ("IdVocabulary.size", "data.IdVocabulary.size = {size}"),
+    ("IdVocabulary.pad_id", "data.IdVocabulary.pad_id = {pad_id}"),
+)
 
-def origin_of_run(run: RunDirectory, allowed_imports: Sequence[str]) -> Origin:
+
+class _Described(NamedTuple):
+    """A configuration that was built.
+
+    Attributes:
+      model: the model.
+      vocabularies: of its data, those that are equal only once.
+    """
+
+    model: ModelDescription
+    vocabularies: Sequence[Vocabulary]
+
+
+def origin_of_run(
+    run: RunDirectory, allowed_imports: Sequence[str], *, weights_only: bool = False
+) -> Origin:
     """Returns the configuration, the types and the files with which a run is exported.
 
     They are those of the folder that the run was imported from, which a run that began with it as
     its INIT_CHECKPOINT has too; or they are made for a model of a family that was trained here from
-    the beginning.
+    the beginning. The tokenizer is that of the run's vocabulary.
 
     Args:
       run: the directory.
       allowed_imports: see `config.parse`.
+      weights_only: whether there is no tokenizer.
 
     Raises:
-      ConversionError: the model is none of a family, or no longer that of the folder.
+      ConversionError: the model is none of a family, or no longer that of the folder, or
+        transformers cannot express the vocabulary.
     """
     directory = pathlib.Path(run.path)
     origin = read_origin(directory)
     if origin is not None and run.read_config() == origin.configuration:
-        return origin
-    model = _described(pathlib.Path(run.config_path), allowed_imports)
+        return without_tokenizer(origin) if weights_only else origin
+    run_config = pathlib.Path(run.config_path)
+    model, vocabularies = _described(run_config, Settings(allowed_imports=allowed_imports))
     if origin is not None:
         imported = directory / ORIGIN / CONFIG
-        model.check_computes_as(_described(imported, []), str(imported))
-        return origin
-    origin, text = made_here(model)
-    with tempfile.TemporaryDirectory() as temporary:
-        path = pathlib.Path(temporary, "config.gin")
-        path.write_text(text, encoding="utf-8")
-        model.check_computes_as(_described(path, []), "a model that transformers has")
-    return origin
+        settings = Settings()
+        if vocabularies:  # its files may be elsewhere now
+            numbers = {
+                "size": max(model.vocabulary_sizes.values()),
+                "pad_id": vocabularies[0].pad_id,
+            }
+            settings = Settings(
+                bindings=[(n, t.format(**numbers)) for n, t in _IMPORTED_VOCABULARY]
+            )
+        model.check_computes_as(_described(imported, settings).model, str(imported))
+        if not vocabularies or (
+            len(vocabularies) == 1 and has_tokenizer_of(origin, vocabularies[0])
+        ):
+            return without_tokenizer(origin) if weights_only else origin
+    if len(vocabularies) != 1:
+        raise ConversionError(
+            f"transformers has one tokenizer for a model, and the run has {len(vocabularies)} "
+            "vocabularies; export it with --format=safetensors"
+        )
+    if origin is None:
+        origin, text = made_here(model, vocabularies[0])
+        with tempfile.TemporaryDirectory() as temporary:
+            path = pathlib.Path(temporary, "config.gin")
+            path.write_text(text, encoding="utf-8")
+            theirs = _described(path, Settings()).model
+            model.check_computes_as(theirs, "a model that transformers has")
+    return without_tokenizer(origin) if weights_only else with_tokenizer(origin, vocabularies[0])
 
 
-def _described(path: pathlib.Path, allowed_imports: Sequence[str]) -> ModelDescription:
-    """Returns the model of a gin file, which is built on planned devices."""
+def _described(path: pathlib.Path, settings: Settings) -> _Described:
+    """Returns the model of a gin file, which is built on planned devices, and its vocabularies."""
     with config.exclusive():
-        config.parse([str(path)], [], roots=ROOTS, allowed_imports=allowed_imports)
+        settings.parse(str(path))
         with mtf.planned_meshes():
-            model = build().experiment.model
+            experiment = build().experiment
         parameters = config.operative_parameters()
+    model = experiment.model
     mtf.assign_paths(model)
     variables = model.named_variables()
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
-    return ModelDescription(parameters, shapes, model.vocabulary_sizes)
+    vocabularies = {v.fingerprint: v for v in experiment.data.vocabularies.values()}
+    return _Described(
+        ModelDescription(parameters, shapes, model.vocabulary_sizes), list(vocabularies.values())
+    )

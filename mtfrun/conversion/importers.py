@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Sequence
 
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.conversion.importer import Importer
 from mtfrun.conversion.mesh_tensorflow import MeshTensorFlowImporter
+
+# What may be the name of a model on the Hub: "google/flan-t5-small".
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 # In the order in which they are asked.
 IMPORTERS: Sequence[Importer] = (HuggingFaceImporter(), MeshTensorFlowImporter())
@@ -28,7 +32,14 @@ def importer_for(path: pathlib.Path) -> Importer:
         path.stat()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConversionError(f"--from={path}: {reason}; name a folder with a model") from error
+        remedy = "name a folder with a model"
+        if _HUB_NAME.fullmatch(str(path)):
+            remedy = (
+                "a folder is needed, for nothing is downloaded: if this is a model of the Hugging "
+                f"Face Hub, `hf download {path} --local-dir {path.name}` makes one (pip install "
+                f"huggingface_hub), and --from={path.name} names it"
+            )
+        raise ConversionError(f"--from={path}: {reason}; {remedy}") from error
     raise ConversionError(
         f"--from={path}: neither a folder of Hugging Face (config.json, *.safetensors) nor a run "
         "of Mesh TensorFlow (operative_config.gin)"

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping
 
 from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, RunFiles
 from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted.regular_files import open_regular
-
-# Of the name of an original, its end: file systems allow 255 bytes.
-_LONGEST_NAME = 100
+from mtfrun.untrusted.regular_files import read_regular
 
 
 def write_run_files(
@@ -49,19 +47,21 @@ def _copy(run: pathlib.Path, name: str) -> Copy:
     """Returns the copy of a file, which is written unless it is there."""
     original = pathlib.Path(os.path.expanduser(name)).absolute()
     try:
-        with open_regular(original) as file:
-            content = file.read(LARGEST_COPY + 1)
+        content = read_regular(original, LARGEST_COPY)
     except (OSError, ValueError) as error:
         raise RunDirError(f"cannot copy {name} into {run}: {reason(error)}; check it") from error
-    if len(content) > LARGEST_COPY:
-        raise RunDirError(f"{name} has more than {LARGEST_COPY} bytes: it is no vocabulary")
     sha256 = hashlib.sha256(content).hexdigest()
     if original.parent.parent == run and original.parent.name in FOLDERS:
         return Copy(f"{original.parent.name}/{original.name}", sha256)
-    target = run / FOLDERS[0] / f"{sha256[:8]}-{original.name[-_LONGEST_NAME:]}"
+    target = run / FOLDERS[0] / f"{sha256[:8]}-{_plain(original.name)}"
     if target.parent.is_symlink():
         raise RunDirError(f"{target.parent} is a link, which is not followed: remove it")
     remove_temporary_files(target)
     with atomic_replace(target) as file:
         file.buffer.write(content)
     return Copy(f"{FOLDERS[0]}/{target.name}", sha256)
+
+
+def _plain(name: str) -> str:
+    """Returns the end of a name, without characters that a record or a file system refuses."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-100:]

@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import mtfrun
 from mtfrun.conversion import values_of_run
 from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.rundir import RunDirectory
-from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_pairs_experiment
+from tests.cli.command import (
+    error_line,
+    mtfrun_here,
+    succeeded,
+    tiny_experiment,
+    tiny_pairs_experiment,
+)
+from tests.cli.small_vocabulary import flag_of_small_vocabulary
 from tests.conversion.hugging_face.imported_models import (
     LOGITS_TOLERANCE,
     Imported,
@@ -104,6 +112,94 @@ def test_a_t5_that_was_trained_here_is_loaded_by_transformers(
     theirs = {"input_ids": inputs, "labels": targets}
     expected = logits_of_transformers(target, theirs, "AutoModelForSeq2SeqLM")
     assert_close(logits, expected, LOGITS_TOLERANCE)
+
+
+def _trained(directory: pathlib.Path, model: str, *flags: str) -> pathlib.Path:
+    """Trains a model of a shipped file for two steps on pairs, or on their texts."""
+    is_answer = model.startswith("t5")
+    experiment = (tiny_pairs_experiment if is_answer else tiny_experiment)(directory)
+    experiment[1] = f"--gin_file=models/{model}.gin"
+    run = directory / "run"
+    succeeded(mtfrun_here("train", *experiment, *flags, f"--model_dir={run}"))
+    return run
+
+
+def test_a_t5_takes_its_sentencepiece_tokenizer_along(tmp_path: pathlib.Path) -> None:
+    vocabulary = [flag_of_small_vocabulary(tmp_path), "--gin_file=data/sentencepiece.gin"]
+    run = _trained(tmp_path, "t5.1.1.tiny", *vocabulary)
+    model = (tmp_path / "small.model").read_bytes()
+    (tmp_path / "small.model").unlink()
+    _export(run, tmp_path / "target", "huggingface")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "target").iterdir()}
+    assert files["spiece.model"] == model
+    assert {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"} < set(files)
+    ids = json.loads(files["config.json"])
+    assert (ids["pad_token_id"], ids["eos_token_id"], ids["bos_token_id"]) == (0, 1, None)
+    _export(run, tmp_path / "weights", "huggingface", "--weights_only")
+    names = {path.name for path in (tmp_path / "weights").iterdir()}
+    assert names == {"config.json", "generation_config.json", "model.safetensors"}
+    again = tmp_path / "again"
+    process = mtfrun_here("import", f"--from={tmp_path / 'target'}", f"--model_dir={again}")
+    assert process.returncode == 0 and b"note" not in process.stderr, process.stderr.decode()
+    flags = ["--prompt=one of many", "--decode_length=6"]
+    (ours,) = succeeded(mtfrun_here("decode", f"--model_dir={run}", *flags))
+    (theirs,) = succeeded(mtfrun_here("decode", f"--model_dir={again}", *flags))
+    assert theirs["outputs"][0]["text"] == ours["outputs"][0]["text"]
+
+
+def test_a_vocabulary_that_transformers_lacks_is_refused_but_for_the_weights(
+    tmp_path: pathlib.Path,
+) -> None:
+    own = ["--gin.VOCABULARY=@data.IdVocabulary()", "--gin.data.IdVocabulary.size=300"]
+    (tmp_path / "pairs.tsv").write_text("\n".join(f"{i} 5 6\t7 {i}" for i in range(3, 203)))
+    pairs = [f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'", "--gin.Decoding.decode_length=2"]
+    run = _trained(tmp_path, "t5.1.0.tiny", *own, *pairs)
+    command = ["export", f"--model_dir={run}", f"--to={tmp_path / 'target'}"]
+    command.append("--format=huggingface")
+    line = error_line(mtfrun_here(*command))
+    assert "no tokenizer like IdVocabulary" in line and "--weights_only" in line
+    assert not (tmp_path / "target").exists()
+    process = mtfrun_here(*command, "--weights_only")
+    assert process.returncode == 0, process.stderr.decode()
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.slow
+def test_a_language_model_that_was_trained_here_is_loaded_by_transformers(
+    model: str, tmp_path: pathlib.Path
+) -> None:
+    heads = ["--gin.NUM_MEMORY_HEADS=2"] * (model == "llama")
+    run, target = _trained(tmp_path, model, *heads), tmp_path / "target"
+    _export(run, target, "huggingface")
+    ids = np.array([[50, 60, 70, 80, 90]])
+    logits = mtfrun.load(str(run)).logits({"inputs": ids})
+    expected = logits_of_transformers(target, {"input_ids": ids}, "AutoModelForCausalLM")
+    assert_close(logits, expected, LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_a_model_with_another_tokenizer_than_the_imported_one_is_exported_with_its_own(
+    tmp_path: pathlib.Path,
+) -> None:
+    source = pathlib.Path(__file__).parents[1] / "oracle" / "hf" / "t5_v1_1"
+    imported = tmp_path / "imported"
+    process = mtfrun_here("import", f"--from={source}", f"--model_dir={imported}")
+    assert process.returncode == 0, process.stderr.decode()
+    (tmp_path / "pairs.tsv").write_text("\n".join(f"{i} is\tone of {i}" for i in range(150)))
+    flags = [
+        *(f"--gin_file={imported / 'config.gin'}", "--gin_file=data/tsv_pairs.gin"),
+        *("--gin_file=data/sentencepiece.gin", flag_of_small_vocabulary(tmp_path)),
+        f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
+        *("--gin.SentencePieceVocabulary.size=160", "--gin.INPUTS_LENGTH=16"),
+        *("--gin.TARGETS_LENGTH=16", "--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=1"),
+    ]
+    succeeded(mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'run'}"))
+    # An export needs neither the imported run nor the file.
+    imported.rename(tmp_path / "elsewhere")
+    (tmp_path / "small.model").rename(tmp_path / "other.model")
+    _export(tmp_path / "run", tmp_path / "target", "huggingface")
+    model = (tmp_path / "target/spiece.model").read_bytes()
+    assert model == (tmp_path / "other.model").read_bytes()
 
 
 @pytest.mark.slow

@@ -38,7 +38,8 @@ Writes the model of a run for other programs.
   mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
   mtfrun export --model_dir=/tmp/run --to=/models/mine --format=saved_model --beam_size=4
 
-huggingface: a folder that transformers loads, for models of the families that import knows.
+huggingface: a folder that transformers loads, with its tokenizer: for models that were imported,
+  and for those of models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin that were trained here.
 safetensors: model.safetensors, all variables by their path, for any model.
 saved_model: a SavedModel that answers as `mtfrun decode` does on one device, with the settings of
   the configuration or of the flags below; for tf.saved_model.load and servers, without mtfrun.
@@ -80,6 +81,12 @@ def _add_export_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
     )
     add(
+        "--weights_only",
+        action="store_true",
+        help="of huggingface: the configuration and the weights without a tokenizer, for a "
+        "vocabulary that transformers cannot express",
+    )
+    add(
         "--tensorflow_text",
         action="store_true",
         help="of a saved_model with a SentencePiece vocabulary: texts in and out as well; whoever "
@@ -98,6 +105,8 @@ def _check_export(flags: argparse.Namespace) -> None:
     if flags.checkpoint not in ("latest", "best") and not flags.checkpoint.isdecimal():
         raise UsageError(f"--checkpoint={flags.checkpoint} is neither a step nor latest nor best")
     check_inference(flags)
+    if flags.weights_only and flags.format != "huggingface":
+        raise UsageError("--weights_only is for --format=huggingface: leave it out")
     if flags.format != "saved_model":
         for name in [*chosen_settings(flags), *["tensorflow_text"] * flags.tensorflow_text]:
             raise UsageError(f"--{name} is for --format=saved_model: leave it out")

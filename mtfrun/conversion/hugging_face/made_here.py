@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from mtfrun.conversion.errors import ConversionError
@@ -10,14 +11,19 @@ from mtfrun.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG, SIN
 from mtfrun.conversion.hugging_face.known_families import FAMILIES
 from mtfrun.conversion.hugging_face.origin import Origin
 from mtfrun.conversion.model_description import ModelDescription
+from mtfrun.data import Vocabulary
 
-_GENERATION = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+_GENERATION = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
 
 
-def made_here(model: ModelDescription) -> tuple[Origin, str]:
+def made_here(model: ModelDescription, vocabulary: Vocabulary) -> tuple[Origin, str]:
     """Returns what a folder of the model is made of, and the gin file that an import would write.
 
-    The caller compares the model with that of the gin file.
+    The caller compares the model with that of the gin file, and adds the tokenizer.
+
+    Args:
+      model: that was built.
+      vocabulary: names the ids that begin and end texts.
 
     Raises:
       ConversionError: the model is none of a family.
@@ -26,21 +32,39 @@ def made_here(model: ModelDescription) -> tuple[Origin, str]:
         settings = family.settings_of(model)
         if settings is None:
             continue
+        values = {**settings.values, **special_ids(vocabulary)}
+        settings = dataclasses.replace(settings, values=values)
         file = GinFile(["A model that was trained here."])
         file.include("defaults.gin")
         family.write_gin(settings, file)
+        padding = model.parameter("transformer.TokenEmbedding", "padding_id")
+        if padding:
+            file.bind("transformer.TokenEmbedding", {"padding_id": padding})
         file.macro("VOCABULARY", Reference("@data.IdVocabulary()"))
-        file.bind("data.IdVocabulary", {"size": settings.integer("vocab_size")})
+        file.bind(
+            "data.IdVocabulary",
+            {"size": settings.integer("vocab_size"), "pad_id": padding or 0},
+        )
         names = [name for row in family.table(settings).rows for name in row.names]
-        generation = {n: settings.values[n] for n in _GENERATION if n in settings.values}
-        files = {CONFIG: _json(settings.values), GENERATION_CONFIG: _json(generation)}
+        generation = {n: values[n] for n in _GENERATION if n in values}
+        files = {CONFIG: _json(values), GENERATION_CONFIG: _json(generation)}
         shards = {SINGLE: dict.fromkeys(names, "F32")}
         origin = Origin(shards, {"format": "pt"}, {}, files, {}, keeps_files=False)
         return origin, file.text()
     raise ConversionError(
-        "the model is none that transformers has: those of import are, and encoder-decoders of "
-        "models/t5.1.0.gin and models/t5.1.1.gin; export it with --format=safetensors"
+        "the model is none that transformers has: those of import are, and models of "
+        "models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin; export it with --format=safetensors"
     )
+
+
+def special_ids(vocabulary: Vocabulary) -> dict[str, int | None]:
+    """Returns the ids of padding, beginnings and ends, by their names in config.json."""
+    begin = vocabulary.encode("").tolist()
+    return {
+        "pad_token_id": vocabulary.pad_id if vocabulary.pad_id >= 0 else None,
+        "eos_token_id": vocabulary.end_id if vocabulary.end_id >= 0 else None,
+        "bos_token_id": begin[0] if begin else None,
+    }
 
 
 def _json(values: object) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
@@ -40,8 +40,8 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
     _check(model)
     sentinels = [f"{_SENTINEL}{number}>" for number in reversed(range(num_sentinels))]
     names = [piece.piece for piece in model.pieces]
-    control = [(i, piece.piece) for i, piece in enumerate(model.pieces) if _is_special(model, piece)]
-    user_defined = [piece.piece for piece in model.pieces if piece.type == piece.USER_DEFINED]
+    # Special tokens are left out of outputs; SentencePiece shows unknown pieces, as another text.
+    control = [(i, x.piece) for i, x in enumerate(model.pieces) if x.type == x.CONTROL]
     is_unigram = model.trainer_spec.model_type == model.trainer_spec.UNIGRAM
     return {
         "version": "1.0",
@@ -52,20 +52,11 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
             *(_added(len(names) + i, name, special=False) for i, name in enumerate(sentinels)),
         ],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model, num_sentinels)},
-        "pre_tokenizer": _whole(user_defined) if user_defined else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _splits(model)},
         "post_processor": None,
         "decoder": {"type": "Sequence", "decoders": _decoders(model, num_sentinels)},
         "model": _unigram(model, sentinels) if is_unigram else _bpe(model, names + sentinels),
     }
-
-
-def _is_special(model: Any, piece: Any) -> bool:
-    """Returns whether a piece is left out of texts that are decoded.
-
-    SentencePiece shows unknown pieces, as another text. Where bytes take their place there are none.
-    """
-    is_unknown = piece.type == piece.UNKNOWN
-    return bool(piece.type == piece.CONTROL or (is_unknown and model.trainer_spec.byte_fallback))
 
 
 def _check(model: Any) -> None:
@@ -115,7 +106,7 @@ def _decoders(model: Any, num_sentinels: int) -> list[dict[str, Any]]:
     if num_sentinels:
         steps.append(_replace({"String": _SENTINEL}, f" {_SENTINEL}"))
     if model.trainer_spec.byte_fallback:
-        # An invalid byte makes those beside it invalid; bytes of ASCII are characters by themselves.
+        # One that is no UTF-8 makes those beside it invalid; those of ASCII are characters.
         steps += [_replace({"String": f"<0x{byte:02X}>"}, chr(byte)) for byte in range(128)]
         steps.append({"type": "ByteFallback"})
     unknown = model.pieces[model.trainer_spec.unk_id].piece
@@ -127,16 +118,36 @@ def _decoders(model: Any, num_sentinels: int) -> list[dict[str, Any]]:
     return [*steps, _replace({"String": _UNKNOWN}, model.trainer_spec.unk_surface)]
 
 
-def _whole(pieces: Sequence[str]) -> dict[str, Any]:
-    """Returns the step that finds pieces that are never divided."""
-    longest_first = sorted(pieces, key=len, reverse=True)
-    pattern = "|".join(_escaped(piece) for piece in longest_first)
-    return {
-        "type": "Split",
-        "pattern": {"Regex": pattern},
-        "behavior": "Isolated",
-        "invert": False,
-    }
+def _splits(model: Any) -> list[dict[str, Any]]:
+    """Returns the steps that divide a text: around pieces that stay whole, and in marks.
+
+    A mark such as "</s>" in a text is text. Where a character of it has no piece, tokenizers would
+    take it for the special piece: it is divided at one that has a piece.
+    """
+    pieces = list(model.pieces)
+    user_defined = [piece.piece for piece in pieces if piece.type == piece.USER_DEFINED]
+    characters = {piece.piece for piece in pieces if piece.type == piece.NORMAL}
+    marks = [
+        piece.piece
+        for piece in pieces
+        if piece.type not in (piece.NORMAL, piece.USER_DEFINED) and len(piece.piece) > 1
+    ]
+    patterns = [
+        "|".join(_escaped(piece) for piece in sorted(user_defined, key=len, reverse=True)),
+        "|".join(_inside(mark, characters) for mark in marks if not characters.issuperset(mark)),
+    ]
+    return [
+        {"type": "Split", "pattern": {"Regex": x}, "behavior": "Isolated", "invert": False}
+        for x in patterns
+        if x
+    ]
+
+
+def _inside(mark: str, characters: Collection[str]) -> str:
+    """Returns the expression of one character of a mark, one that has a piece if there is any."""
+    place = next((i for i, c in enumerate(mark) if c in characters), 1)
+    before, after = _escaped(mark[:place]), _escaped(mark[place + 1 :])
+    return f"(?<={before}){_escaped(mark[place])}(?={after})"
 
 
 def _escaped(text: str) -> str:
@@ -147,10 +158,7 @@ def _escaped(text: str) -> str:
 def _unigram(model: Any, sentinels: Sequence[str]) -> dict[str, Any]:
     scores = [piece.score for piece in model.pieces if piece.type == piece.NORMAL]
     never = min(scores, default=0.0) + _NEVER
-    vocab = [
-        [piece.piece, _score(piece, never)]
-        for piece in model.pieces
-    ]
+    vocab = [[piece.piece, _score(piece, never)] for piece in model.pieces]
     return {
         "type": "Unigram",
         "unk_id": model.trainer_spec.unk_id,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mtfrun.conversion.errors import ConversionError
+from mtfrun.conversion.hugging_face.folder import CONFIG, GENERATION_CONFIG
+from mtfrun.conversion.hugging_face.made_here import special_ids
+from mtfrun.conversion.hugging_face.origin import Origin
 from mtfrun.conversion.hugging_face.sentencepiece_json import sentencepiece_json
 from mtfrun.conversion.hugging_face.special_tokens import tokens_of
 from mtfrun.conversion.hugging_face.tokenizer import (
+    FILES,
     SPECIAL_TOKENS_MAP,
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -19,14 +24,53 @@ from mtfrun.conversion.hugging_face.tokenizer import (
 from mtfrun.data import (
     ByteVocabulary,
     HuggingFaceVocabulary,
+    IdVocabulary,
     SentencePieceVocabulary,
     Vocabulary,
 )
 
 
+def with_tokenizer(origin: Origin, vocabulary: Vocabulary) -> Origin:
+    """Returns the files of a model with the tokenizer of a vocabulary.
+
+    Raises:
+      ConversionError: transformers cannot express it.
+    """
+    files = dict(without_tokenizer(origin).files)
+    values = json.loads(files[CONFIG])
+    ends_texts = bool(values.get("is_encoder_decoder"))
+    for name in (CONFIG, GENERATION_CONFIG):
+        if name in files:
+            files[name] = _json({**json.loads(files[name]), **special_ids(vocabulary)})
+    files |= tokenizer_files(vocabulary, ends_texts=ends_texts)
+    return dataclasses.replace(origin, files=files)
+
+
+def without_tokenizer(origin: Origin) -> Origin:
+    """Returns the files of a model without those of a tokenizer."""
+    files = {name: content for name, content in origin.files.items() if name not in FILES}
+    return dataclasses.replace(origin, files=files)
+
+
+def has_tokenizer_of(origin: Origin, vocabulary: Vocabulary) -> bool:
+    """Returns whether the tokenizer of an imported model is that of a vocabulary."""
+    config = json.loads(origin.files.get(TOKENIZER_CONFIG, b"{}"))
+    if config.get("tokenizer_class") == "ByT5Tokenizer":
+        return isinstance(vocabulary, ByteVocabulary)
+    contents = set(origin.files.values())
+    files = [pathlib.Path(name).expanduser().read_bytes() for name in vocabulary.files]
+    if not files:
+        return isinstance(vocabulary, IdVocabulary) and not set(FILES) & set(origin.files)
+    return all(content in contents for content in files)
+
+
 @functools.singledispatch
-def tokenizer_files(vocabulary: Vocabulary, *, ends_texts: bool) -> dict[str, bytes]:
-    """Returns the contents of files, by name, with which transformers makes the ids of a vocabulary.
+def tokenizer_files(
+    vocabulary: Vocabulary,
+    *,
+    ends_texts: bool,  # noqa: ARG001 - of those that are registered
+) -> dict[str, bytes]:
+    """Returns the contents of files with which transformers makes the ids of a vocabulary.
 
     A vocabulary of your own registers its function.
 
@@ -74,7 +118,7 @@ def _(vocabulary: HuggingFaceVocabulary, *, ends_texts: bool) -> dict[str, bytes
 def _(vocabulary: ByteVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
     tokens = {vocabulary.pad_id: "<pad>", vocabulary.end_id: "</s>", vocabulary.unknown_id: "<unk>"}
     if ends_texts:
-        special = _special(vocabulary, tokens)
+        special = _special(vocabulary, tokens, has_unknown=True)
         config = {
             "tokenizer_class": "ByT5Tokenizer",
             **special,
@@ -116,8 +160,12 @@ def _files(
     begin = vocabulary.encode("").tolist()
     end = [vocabulary.end_id] if ends_texts else []
     tokenizer = {**tokenizer, "post_processor": _template(begin, end, tokens)}
-    added = [token["id"] for token in tokenizer.get("added_tokens") or [] if token.get("special")]
-    special = _special(vocabulary, tokens, added)
+    model = tokenizer["model"]
+    added = {token["id"] for token in tokenizer.get("added_tokens") or [] if token.get("special")}
+    has_unknown = model.get("unk_token") is not None or model.get("unk_id") is not None
+    special = _special(
+        vocabulary, tokens, has_unknown=has_unknown and vocabulary.unknown_id in added
+    )
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         **special,
@@ -135,16 +183,24 @@ def _files(
 
 
 def _special(
-    vocabulary: Vocabulary, tokens: Mapping[int, str], special: Collection[int] | None = None
+    vocabulary: Vocabulary,
+    tokens: Mapping[int, str],
+    *,
+    has_unknown: bool,
 ) -> dict[str, str]:
-    """Returns the texts of special tokens, by the names of transformers."""
-    numbers = {"eos_token": vocabulary.end_id, "pad_token": vocabulary.pad_id}
-    for number in vocabulary.encode("").tolist():
-        numbers["bos_token"] = number
-    # Others are texts: a piece where everything has an id, or what stands for unknown ones.
-    if special is None or vocabulary.unknown_id in special:
-        numbers["unk_token"] = vocabulary.unknown_id
-    return {name: tokens[number] for name, number in numbers.items() if number in tokens}
+    """Returns the texts of special tokens, by the names of transformers.
+
+    Without an unknown one where it is a piece of text, or shown in outputs as another text.
+    """
+    numbers = {
+        "eos_token": [vocabulary.end_id],
+        "pad_token": [vocabulary.pad_id],
+        "unk_token": [vocabulary.unknown_id] * has_unknown,
+        "bos_token": vocabulary.encode("").tolist(),
+    }
+    return {
+        name: tokens[number] for name, ids in numbers.items() for number in ids if number in tokens
+    }
 
 
 def _template(begin: list[int], end: list[int], tokens: Mapping[int, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile
-from mtfrun.conversion.hugging_face.activations import activation
+from mtfrun.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.conversion.hugging_face.data_text import write_texts
 from mtfrun.conversion.hugging_face.families.blocks import Blocks
 from mtfrun.conversion.hugging_face.families.row_length import write_row_length
@@ -22,6 +22,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     row,
 )
 from mtfrun.conversion.hugging_face.text_family import TextFamily
+from mtfrun.conversion.model_description import ModelDescription
 
 _FEED_FORWARD = "transformer.FeedForward"
 _SOFTMAX = "lm_head.weight"
@@ -41,6 +42,35 @@ class GPT2(TextFamily):
     def ties(self, settings: Settings) -> Mapping[str, str]:
         """Returns the softmax as a copy of the embedding, unless config.json says otherwise."""
         return ties(settings)
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns the configuration of a model of models/gpt2.gin; None for other models."""
+        epsilon = model.parameter("transformer.LayerNorm", "epsilon")
+        name = name_of_activation(model.parameter("transformer.FeedForward", "activation"))
+        positions = model.shapes.get("position/table")
+        if positions is None or None in (epsilon, name) or model.num_blocks("encoder_stack"):
+            return None
+        dropout = model.parameter("transformer.SublayerDropout", "rate")
+        embedding = model.parameter("embedding/transformer.SublayerDropout", "rate")
+        values = {
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "vocab_size": model.vocabulary_sizes["embedding/table"],
+            "n_positions": positions[0],
+            "n_embd": positions[-1],
+            "n_layer": model.num_blocks("decoder_stack"),
+            "n_head": model.parameter("transformer.AttentionHeads", "num_heads"),
+            "n_inner": model.parameter("transformer.FeedForward", "d_ff"),
+            "activation_function": name,
+            "layer_norm_epsilon": epsilon,
+            "resid_pdrop": dropout,
+            "embd_pdrop": dropout if embedding is None else embedding,
+            "attn_pdrop": model.parameter("transformer.SelfAttention", "dropout_rate"),
+            "scale_attn_weights": model.parameter("transformer.AttentionHeads", "scaled_logits"),
+            "tie_word_embeddings": "softmax/kernel" not in model.shapes,
+            "dtype": "float32",
+        }
+        return Settings(values, "the model")
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds models/gpt2.gin, sizes, and what differs."""

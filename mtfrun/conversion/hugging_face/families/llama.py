@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.conversion.gin_text import GinFile, Reference
-from mtfrun.conversion.hugging_face.activations import activation
+from mtfrun.conversion.hugging_face.activations import activation, name_of_activation
 from mtfrun.conversion.hugging_face.data_text import write_texts
 from mtfrun.conversion.hugging_face.families.blocks import Blocks
 from mtfrun.conversion.hugging_face.families.rotary import rotary_base, write_rotary_scaling
@@ -26,6 +26,7 @@ from mtfrun.conversion.hugging_face.tensor_table import (
     row,
 )
 from mtfrun.conversion.hugging_face.text_family import TextFamily
+from mtfrun.conversion.model_description import ModelDescription
 
 _EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -55,6 +56,43 @@ class Llama(TextFamily):
         """Returns the softmax as a copy of the embedding, where config.json ties them."""
         is_tied = settings.flag("tie_word_embeddings", default=False)
         return {_SOFTMAX: _EMBEDDING} if is_tied else {}
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns the configuration of a model of models/llama.gin; None for other models."""
+        base = model.parameter("transformer.RotaryPositions", "base")
+        num_heads, memory_heads, d_kv, use_bias = (
+            model.parameter("transformer.AttentionHeads", name)
+            for name in ("num_heads", "num_memory_heads", "d_kv", "use_bias")
+        )
+        d_ff, function, mlp_bias = (
+            model.parameter("transformer.GatedFeedForward", name)
+            for name in ("d_ff", "activation", "use_bias")
+        )
+        name = name_of_activation(function)
+        if self.model_types != Llama.model_types or None in (base, num_heads, name):
+            return None
+        values = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": model.vocabulary_sizes["embedding/table"],
+            "hidden_size": model.shapes["embedding/table"][-1],
+            "intermediate_size": d_ff,
+            "num_hidden_layers": model.num_blocks("decoder_stack"),
+            "num_attention_heads": num_heads,
+            "num_key_value_heads": memory_heads or num_heads,
+            "head_dim": d_kv,
+            "hidden_act": name,
+            "rms_norm_eps": model.parameter("transformer.RMSNorm", "epsilon"),
+            "rope_theta": base,
+            "rope_parameters": {"rope_type": "default", "rope_theta": base},
+            "max_position_embeddings": model.parameter("transformer.TokenEmbedding", "max_length"),
+            "attention_dropout": model.parameter("transformer.SelfAttention", "dropout_rate"),
+            "attention_bias": use_bias,
+            "mlp_bias": mlp_bias,
+            "tie_word_embeddings": "softmax/kernel" not in model.shapes,
+            "dtype": "float32",
+        }
+        return Settings(values, "the model")
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         """Adds the shipped file, sizes, and what differs."""
