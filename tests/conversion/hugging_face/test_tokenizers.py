@@ -17,7 +17,7 @@ from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.folder import Folder
 from mtfrun.conversion.hugging_face.settings import Settings
 from mtfrun.conversion.hugging_face.tokenizer import Tokenizer, read_tokenizer
-from tests.cli.command import environment, mtfrun_here, succeeded
+from tests.cli.command import environment, error_line, mtfrun_here, succeeded
 from tests.conversion.hugging_face.imported_models import (
     FOLDERS,
     assert_same_folder,
@@ -178,6 +178,14 @@ def test_a_tokenizer_of_another_model_is_refused(
     with pytest.raises(ConversionError, match=message) as error:
         read_tokenizer(folder, Settings({"vocab_size": 80}), pad_id)
     assert "\n" not in str(error.value)
+
+
+def test_the_name_of_a_model_on_the_hub_is_no_folder(tmp_path: pathlib.Path) -> None:
+    command = ["import", "--from=google/flan-t5-small", f"--model_dir={tmp_path / 'run'}"]
+    line = error_line(mtfrun_here(*command, cwd=tmp_path))
+    assert "`hf download google/flan-t5-small --local-dir flan-t5-small`" in line
+    line = error_line(mtfrun_here("import", "--from=/no/such/folder", command[2], cwd=tmp_path))
+    assert "hf download" not in line
 
 
 @pytest.mark.slow
