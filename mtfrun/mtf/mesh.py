@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -262,8 +263,15 @@ class Mesh:
                 else slice(place[axis] * size, (place[axis] + 1) * size)
                 for size, axis in zip(sizes, partition, strict=True)
             )
-            for place in self.dtensor_mesh.local_device_locations()
+            for place in self._local_places
         ]
+
+    @functools.cached_property
+    def _local_places(self) -> list[dict[str, int]]:
+        """Where the devices of this process are, by axis; DTensor goes through all devices."""
+        assert self.dtensor_mesh is not None
+        places: list[dict[str, int]] = self.dtensor_mesh.local_device_locations()
+        return places
 
     def dtensor_layout(self, shape: ShapeLike) -> dtensor.Layout:
         """Returns the DTensor layout of a tensor of this shape; distributed meshes only."""

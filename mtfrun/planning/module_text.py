@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -23,6 +23,8 @@ _CONSTANT = re.compile(r"dense<(.*?)> : tensor<((?:\d+x)*)(\w+)>")
 _CALLED = re.compile(r"\bf = @([\w.]+)")
 # In the layouts, because the attribute of the module is the first mesh of the process.
 _MESH = re.compile(r"sharding_specs:\S* mesh:[^|]*\|([^|]*)\|")
+# The numbers of all devices of a mesh, which stand in every layout.
+_DEVICES = re.compile(r"mesh:[^|]*\|[^|]*\|((?:\d+,)+\d+)\|")
 _LAYOUT = re.compile(r"(\w+)_layout = #dtensor\.layout<sharding_specs:(\S*), mesh")
 
 # As DTensor needs them, and as they run.
@@ -40,25 +42,38 @@ _KINDS = {
 FORWARDING = {"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"}
 
 
-def parse_module(text: str) -> Program:
-    """Returns the program of one device from a module.
+def parse_module(lines: Iterable[str]) -> Program:
+    """Returns the program of one device from the lines of a module.
 
     The module is one of a single `mtf.function`: its function `main` calls at most one other.
     """
-    return _Parser(text).program()
+    return _Parser(lines).program()
 
 
 class _Parser:
     """Reads lines; every region of an operation has its own names, besides those around it."""
 
-    def __init__(self, text: str):
-        self._lines = iter(text.splitlines())
+    def __init__(self, lines: Iterable[str]):
+        self._lines = self._shortened(lines)
         self._numbers = itertools.count()
-        mesh = _MESH.search(text)
-        axes = dict(axis.split("=") for axis in mesh[1].split(",")) if mesh else {}
-        self._mesh = {name: int(size) for name, size in axes.items()}
+        self._mesh: dict[str, int] = {}
         self._constants: dict[Value, str] = {}
         self._producers: dict[Value, Operation] = {}
+
+    def _shortened(self, lines: Iterable[str]) -> Iterator[str]:
+        """Yields lines without the numbers of devices, and finds the mesh.
+
+        Of a mesh of thousands of devices their numbers are most of the text.
+        """
+        devices = ""
+        for line in lines:
+            line = line.rstrip("\n")
+            if not self._mesh and (match := _MESH.search(line)):
+                axes = (axis.split("=") for axis in match[1].split(","))
+                self._mesh = {name: int(size) for name, size in axes}
+                match = _DEVICES.search(line)
+                devices = match[1] if match else ""
+            yield line.replace(devices, "") if devices else line
 
     def program(self) -> Program:
         functions: dict[str, Block] = {}

@@ -43,17 +43,16 @@ def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
         name = name.removeprefix(f"after_{_EXPANSION}.")
         simplified = _of_pass(folder, _SIMPLIFICATION, name)
         (running,) = _of_pass(folder, _LAST, name)
-        programs.append(
-            CompiledStep(
-                with_reduce_scatters(
-                    parse_module((simplified or [file])[0].read_text(encoding="utf-8"))
-                ),
-                parse_module(running.read_text(encoding="utf-8")),
-            )
-        )
+        needed = with_reduce_scatters(_program((simplified or [file])[0]))
+        programs.append(CompiledStep(needed, _program(running)))
     for file in folder.glob("dtensor.*.mlir"):
         file.unlink()
     return programs
+
+
+def _program(file: pathlib.Path) -> Program:
+    with file.open(encoding="utf-8") as lines:
+        return parse_module(lines)
 
 
 def _of_pass(folder: pathlib.Path, name_of_pass: str, name: str) -> list[pathlib.Path]:

@@ -12,7 +12,7 @@ from tests.planning.programs import LOOPS, NEEDED
 
 
 def test_needed_collectives_have_axes_global_sizes_and_bytes() -> None:
-    program = parse_module(NEEDED)
+    program = parse_module(NEEDED.splitlines())
     assert program.mesh == {"data": 2, "model": 2}
     assert needed_collectives(program) == [
         NeededCollective(Collective("all-reduce", ("model",), 2, 8), (4,), ("data",), 1),
@@ -20,8 +20,17 @@ def test_needed_collectives_have_axes_global_sizes_and_bytes() -> None:
     ]
 
 
+def test_the_numbers_of_devices_are_not_kept() -> None:
+    devices = ",".join(map(str, range(4)))
+    program = parse_module(
+        NEEDED.replace("|data=2,model=2|", f"|data=2,model=2|{devices}|").splitlines()
+    )
+    assert program == parse_module(NEEDED.splitlines())
+    assert not any(f"|{devices}|" in operation.layouts for operation, _ in program.executed())
+
+
 def test_a_loop_with_constant_bounds_is_counted_and_the_loop_of_steps_is_one() -> None:
-    program = parse_module(LOOPS)
+    program = parse_module(LOOPS.splitlines())
     ((reduction, times),) = program.collectives
     assert times == 3
     # Devices 0 and 1 have the same key.
@@ -30,7 +39,7 @@ def test_a_loop_with_constant_bounds_is_counted_and_the_loop_of_steps_is_one() -
 
 
 def test_results_are_named_each_or_by_a_number() -> None:
-    program = parse_module(LOOPS)
+    program = parse_module(LOOPS.splitlines())
     (steps,) = (op for op in program.body.operations if op.regions)
     inner = steps.regions[1].operations[0]
     top_k = inner.regions[1].operations[2]
