@@ -60,8 +60,9 @@ def naming_the_file(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Errors of gzip are OSErrors without a number.
-        raise unreadable(path, error.strerror or error) from error
+        if error.errno is None:  # of a decompressor
+            raise unreadable(path, error) from error
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise unreadable(path, str(error) or "it needs too much memory") from error
 
