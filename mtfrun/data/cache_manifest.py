@@ -36,6 +36,10 @@ _DAMAGE_ERRORS = (
     *(ValueError, KeyError, TypeError, AttributeError, IndexError),
     *(RecursionError, OverflowError),
 )
+# What libraries say, in errors of their own, when the system lacks something.
+_SHORTAGES = tuple(
+    os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+)
 
 
 class DamagedCacheError(DataError):
@@ -72,9 +76,19 @@ def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
     except OSError as error:
         if error.errno in (None, errno.EINVAL, errno.EISDIR):  # of array_record; no regular file
             raise DamagedCacheError(directory, error) from error
-        raise DataError(f"the cache {directory} cannot be read: {error}") from error
+        raise _unreadable(directory, error) from error
     except _DAMAGE_ERRORS + damage as error:
+        if any(shortage in str(error) for shortage in _SHORTAGES):
+            raise _unreadable(directory, error) from error
         raise DamagedCacheError(directory, error) from error
+
+
+def _unreadable(directory: Path, error: Exception) -> DataError:
+    text = " ".join(str(error).split())[:_LONGEST_REASON]
+    return DataError(
+        f"the cache {directory} cannot be read: {text}; it is not damaged: raise the limit (ulimit "
+        "-a), or correct the permissions"
+    )
 
 
 def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:

@@ -116,6 +116,21 @@ def test_a_damaged_record_is_noticed_and_built_anew(
         cache.images(np.arange(20))
 
 
+def test_a_good_cache_is_not_called_damaged_where_the_system_lacks_something(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_folders(tmp_path / "images", NAMES, 2)
+    source = ImageFolders({"train": str(tmp_path / "images")})
+    open_encoded_cache(source, "train", str(tmp_path / "cache"))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("open() failed: Too many open files; at array_record.cc:1")
+
+    monkeypatch.setattr(image_cache, "ArrayRecordReader", fail)
+    with pytest.raises(DataError, match=r"cannot be read: .*Too many open files.* not damaged"):
+        open_encoded_cache(source, "train", str(tmp_path / "cache"))
+
+
 def test_images_that_change_while_they_are_read_make_no_cache(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
