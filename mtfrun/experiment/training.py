@@ -142,7 +142,7 @@ class Training:
         Raises:
           InputError: the data or the configuration have changed since the checkpoint.
         """
-        data = self.experiment.data
+        data, mesh = self.experiment.data, self.experiment.mesh
         trained_with = TrainedWith(numbers, self.options.train_steps, run_versions())
 
         def check(manifest: Manifest) -> None:
@@ -174,7 +174,7 @@ class Training:
                 run,
                 options,
                 actions=[
-                    _DrawingMesh(self.experiment.mesh),
+                    *([_DrawingMesh(mesh)] if mesh.size > 1 else []),
                     evaluating,
                     *self._actions,
                     recording,

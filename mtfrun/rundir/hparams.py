@@ -1,13 +1,14 @@
 """Hyperparameters of runs, for the HParams page of TensorBoard.
 
 A run writes its values, and a description: which of them and which metrics the table shows first.
-TensorBoard reads one description for all runs that it shows, any of them. So the directory of a
-sweep has one for all its runs, which then have none of their own.
+TensorBoard reads one description for all runs that it shows, any of them. So of the runs in a
+directory the last one has the description, and the directory of a sweep has one for all its runs.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ HParam: TypeAlias = bool | float | str
 
 # Event files of other programs may lie beside ours; only ours are replaced.
 _SUFFIX = ".hparams"
+# Of the directory around a run that are looked at.
+_MOST_ENTRIES = 1000
 
 
 class Metric(NamedTuple):
@@ -77,7 +80,8 @@ def recorded_hparams(
       directory: of the run, in which `train` and `eval` have the curves.
       hparams: by name, see `as_hparams`.
       metrics: columns of the table, unless the directory around this one has a description.
-      first: names of the hyperparameters that are shown first.
+      first: names of those that somebody has set. They have columns, as have those in which the
+        runs beside this one differ, which come first. The description is then the only one of all.
     """
     start = time.time()
     values = as_hparams(hparams)
@@ -86,10 +90,18 @@ def recorded_hparams(
     # Its own name first: a narrow column has room for no more.
     trial = f"{path.name} in {path.parent}"
     summaries = [summary_v2.hparams_pb(values, trial, start_time_secs=start)]
-    if not _files(path.parent):
+    beside = {}
+    if processes.is_first() and not _files(path.parent):
+        beside = _runs_beside(path)
+        differing = _differing([_start(summaries[0]), *beside.values()])
+        columns = [name for name in {**values, **dict.fromkeys(differing)} if name in differing]
+        columns += [name for name in values if name in first and name not in differing]
         # Without domains, which would hide runs that have other values.
-        summaries.append(_description(dict.fromkeys(values), metrics, first))
+        description = _description(dict.fromkeys(columns), metrics, differing or first)
+        summaries.append(description)
     file = _replace_events(directory, summaries)
+    for other in beside if file is not None else ():
+        _remove_description(other)
     status = api_pb2.STATUS_FAILURE
     try:
         yield
@@ -128,6 +140,39 @@ def write_hparams(
     for path in pathlib.Path(directory).iterdir():
         for file in _files(path):
             _remove_description(file)
+
+
+def _runs_beside(path: pathlib.Path) -> dict[pathlib.Path, dict[str, bytes]]:
+    """Returns the values of this user's runs in the same directory, by their files."""
+    beside = {}
+    with contextlib.suppress(OSError):
+        for folder in sorted(path.parent.iterdir())[:_MOST_ENTRIES]:
+            if folder == path or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
+                continue
+            for file in _files(folder):
+                with contextlib.suppress(OSError, RunDirError, DecodeError):
+                    check_events(file)
+                    starts = [
+                        _start(event.summary) for event in LegacyEventFileLoader(str(file)).Load()
+                    ]
+                    beside[file] = next(filter(None, starts), {})
+    return beside
+
+
+def _start(summary: Any) -> dict[str, bytes]:
+    """Returns the values in a summary, to be compared; none in one that is no start of a run."""
+    for value in summary.value:
+        if value.tag == metadata.SESSION_START_INFO_TAG:
+            content = value.metadata.plugin_data.content
+            hparams = metadata.parse_session_start_info_plugin_data(content).hparams
+            return {name: x.SerializeToString() for name, x in hparams.items()}
+    return {}
+
+
+def _differing(runs: Sequence[Mapping[str, bytes]]) -> list[str]:
+    """Returns the names of values that not all runs have, or that differ."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return [name for name in names if len({run.get(name) for run in runs}) > 1]
 
 
 def _description(

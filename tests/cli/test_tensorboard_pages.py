@@ -34,6 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         "--gin.LayerPictures.num_tokens=16",
         "--gin.Projector.num_rows=100",
         f"--gin.LEARNING_RATE={RATES[0]}",
+        *("--gin.MESH_SHAPE='data:2,model:1'", "--gin.GROUP_SIZE=128"),
         f"--model_dir={first}",
     ]
     succeeded(mtfrun_here("train", *command))

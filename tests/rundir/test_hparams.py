@@ -66,10 +66,7 @@ def test_one_description_holds_for_all_runs_of_a_directory(tmp_path: pathlib.Pat
         own = metadata.parse_experiment_plugin_data(
             _content(tmp_path / "first", metadata.EXPERIMENT_TAG)
         )
-        assert [(info.name, info.differs) for info in own.hparam_infos] == [
-            ("B", True),
-            ("A", False),
-        ]
+        assert [(info.name, info.differs) for info in own.hparam_infos] == [("B", True)]
         assert [metric.name.tag for metric in own.metric_infos] == ["loss"]
         write_hparams(str(tmp_path), [{"B": 1}, {"B": 2}], [Metric("accuracy", "eval")])
     with recorded_hparams(later, {"B": 2}, metrics=[Metric("loss", "eval")]):
@@ -80,6 +77,26 @@ def test_one_description_holds_for_all_runs_of_a_directory(tmp_path: pathlib.Pat
         assert _hparams(tmp_path / name)["B"] == value
         assert _status(tmp_path / name) == api_pb2.STATUS_SUCCESS
     _content(tmp_path, metadata.EXPERIMENT_TAG)
+
+
+def test_what_differs_between_runs_comes_first_and_what_nobody_set_has_no_column(
+    tmp_path: pathlib.Path,
+) -> None:
+    for name, rate, extra in (("a", 0.1, {}), ("b", 0.2, {}), ("c", 0.2, {"EXPERTS": 4})):
+        values = {"SEED": 0, "STEPS": 10, "RATE": rate, **extra}
+        with recorded_hparams(str(tmp_path / name), values, first=["STEPS"]):
+            pass
+    for name in ("a", "b"):
+        tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["tensors"]
+        assert metadata.EXPERIMENT_TAG not in tags
+        assert _status(tmp_path / name) == api_pb2.STATUS_SUCCESS
+    content = _content(tmp_path / "c", metadata.EXPERIMENT_TAG)
+    infos = metadata.parse_experiment_plugin_data(content).hparam_infos
+    assert [(info.name, info.differs) for info in infos] == [
+        ("RATE", True),
+        ("EXPERTS", True),
+        ("STEPS", False),
+    ]
 
 
 def test_a_directory_that_cannot_be_written_is_a_warning(

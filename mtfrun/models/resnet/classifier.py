@@ -11,7 +11,7 @@ from mtfrun.layers import Call, Collector, Metric
 from mtfrun.models.model import ImageModel, Loss
 from mtfrun.models.reporting import Reporting
 from mtfrun.models.resnet.image_input import ImageInput
-from mtfrun.models.resnet.image_loss import ImageLoss
+from mtfrun.models.resnet.image_loss import ImageLoss, metric_names
 
 CONFUSION_MATRIX = "confusion_matrix"
 
@@ -49,7 +49,7 @@ class ImageClassifier(ImageModel):
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
         """The metrics of `ImageLoss`, scalars, and the measurements of all layers."""
-        own = {name: mtf.Shape() for name in ("loss", "accuracy", "top_5_accuracy")}
+        own = {name: mtf.Shape() for name in metric_names(self._classes.size)}
         return {**own, **super().metric_shapes}
 
     def loss(

@@ -89,8 +89,9 @@ class ImageLoss:
         """Returns the sum of the cross entropies of all images.
 
         Metrics: "loss", nats per image without label smoothing; "accuracy", the fraction of labels
-        whose logit no other class exceeds; "top_5_accuracy", at most four exceed. With mixup or
-        CutMix they are means over both labels of an image, weighted by their coefficients.
+        whose logit no other class exceeds; of more than five classes "top_5_accuracy", at most four
+        exceed. With mixup or CutMix they are means over both labels of an image, weighted by their
+        coefficients.
 
         Args:
           logits: {batch, classes} float32.
@@ -116,17 +117,23 @@ class ImageLoss:
         cross_entropy = mtf.sparse_cross_entropy(
             logits, labels, classes, logsumexp_gradient=smoothed
         )
-        rank = _rank(logits, labels, classes)
         metrics = {
             "loss": cross_entropy.loss,
             "accuracy": mtf.to_float(mtf.equal(cross_entropy.margin, 0.0)),
-            "top_5_accuracy": mtf.to_float(mtf.less(rank, _TOP)),
         }
+        if classes.size > _TOP:
+            rank = _rank(logits, labels, classes)
+            metrics["top_5_accuracy"] = mtf.to_float(mtf.less(rank, _TOP))
         if smoothed:
             metrics[_OBJECTIVE] = regularised_cross_entropy(
                 cross_entropy, logits, classes, label_smoothing=self.label_smoothing, z_loss=0.0
             )
         return metrics
+
+
+def metric_names(num_classes: int) -> list[str]:
+    """Returns the names of the metrics of `ImageLoss`."""
+    return ["loss", "accuracy", *["top_5_accuracy"] * (num_classes > _TOP)]
 
 
 def _rank(logits: mtf.Tensor, labels: mtf.Tensor, classes: mtf.Dimension) -> mtf.Tensor:

@@ -24,6 +24,17 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, SHAPES, image_batch, on_mesh, small_resnet
 
 PLAIN_INPUT = ImageInput()
+SMALL = Backbone(stage_sizes=[1], widths=[4])
+
+
+def test_five_classes_have_no_top_5_accuracy() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    batch = image_batch()
+    batch["labels"] %= 5
+    five = ResNet(mesh, 5, mtf.Shape(SHAPES["images"].dims[1:]), backbone=SMALL)
+    mtf.initialize(five, seed=0)
+    run = mtf.function(lambda f: five.loss(f, training=True, key=mtf.random_key(0)).metrics)
+    assert run(on_mesh(mesh, batch)).keys() == five.metric_shapes.keys() == {"loss", "accuracy"}
 
 
 def _num_parameters(model: ResNet) -> int:
