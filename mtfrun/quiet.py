@@ -29,7 +29,8 @@ def quiet_import() -> Iterator[None]:
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
     """Drops what is written to standard error inside; prints it if there is an error."""
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     stderr_copy = os.dup(2)
     with tempfile.TemporaryFile() as captured:
         os.dup2(captured.fileno(), 2)
@@ -42,6 +43,7 @@ def quiet_stderr() -> Iterator[None]:
                 shutil.copyfileobj(captured, stderr)
             raise
         finally:
-            sys.stderr.flush()
+            if sys.stderr is not None:
+                sys.stderr.flush()
             os.dup2(stderr_copy, 2)
             os.close(stderr_copy)

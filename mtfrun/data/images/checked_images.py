@@ -12,6 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_files import encoded_image
 from mtfrun.data.images.image_source import ImageExample
 from mtfrun.data.images.parallel import in_threads
+from mtfrun.quiet import quiet_stderr
 
 # Images that are decoded together, to be checked: enough to keep threads busy.
 _TOGETHER = 128
@@ -57,7 +58,9 @@ def checked_images(
     damage: list[DataError] = []
     remaining = iter(files)
     while chunk := list(itertools.islice(remaining, _TOGETHER)):
-        for example in in_threads(checked, chunk):
+        with quiet_stderr():  # libjpeg prints what it finds damaged
+            examples = in_threads(checked, chunk)
+        for example in examples:
             if not isinstance(example, DataError):
                 yield example
                 continue

@@ -8,12 +8,13 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageOps
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import regular_content
 from mtfrun.data.images.scaling import fitted
-from mtfrun.data.images.stored_image import EncodedImage
+from mtfrun.data.images.stored_image import EncodedImage, Window
 
 FORMATS = ("PNG", "JPEG")
 _MODES = {1: "L", 3: "RGB"}
@@ -57,8 +58,8 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
 def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
     """Returns a JPEG or PNG file, checked, whose pixels need no other conversion than decoding.
 
-    A JPEG file of 8 bits, upright, in grey or RGB, is returned as it is; any other image as a PNG
-    file of the pixels that `read_image` describes.
+    A JPEG file of 8 bits, upright, in grey or RGB, is returned as it is, after the decoder of
+    training has read it; any other image as a PNG file of the pixels that `read_image` describes.
 
     Args:
       content: of the file.
@@ -74,7 +75,13 @@ def encoded_image(content: bytes, channels: int, place: str) -> EncodedImage:
         image.save(file, "PNG", compress_level=1)
         content = file.getvalue()
     cols, rows = image.size
-    return EncodedImage(content, (rows, cols), channels)
+    encoded = EncodedImage(content, (rows, cols), channels)
+    if is_plain:
+        try:
+            encoded.crop(Window(0, 0, rows, cols), (rows, cols))
+        except tf.errors.OpError as error:  # training's decoder is stricter than Pillow's
+            raise _broken(place) from error
+    return encoded
 
 
 def size_of(content: bytes) -> tuple[int, int]:
@@ -114,7 +121,11 @@ def _opened(content: bytes, channels: int, place: str) -> tuple[Image.Image, boo
     except _SIZE_ERRORS as error:
         raise DataError(f"the image {place} is too large: {error}") from None
     except _DAMAGE_ERRORS as error:
-        raise DataError(f"cannot read the image {place}: broken, or no PNG or JPEG") from error
+        raise _broken(place) from error
+
+
+def _broken(place: str) -> DataError:
+    return DataError(f"cannot read the image {place}: broken, or no PNG or JPEG")
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -148,3 +148,19 @@ def test_no_damage_escapes_as_another_error(kind: str, tmp_path: pathlib.Path) -
         except DataError:
             refused += 1
     assert refused > 150
+
+
+def test_a_jpeg_that_training_cannot_decode_is_broken(tmp_path: pathlib.Path) -> None:
+    # A marker in the middle of the pixels, which Pillow overlooks.
+    content = pathlib.Path(_saved(tmp_path / "a.jpg", _pixels(16, 16, 3))).read_bytes()
+    broken = 0
+    for position in range(len(content) - 120, len(content) - 2):
+        damaged = content[:position] + b"\xff" + content[position + 1 :]
+        try:
+            image = encoded_image(damaged, 3, "a.jpg")
+        except DataError as error:
+            assert str(error).startswith("cannot read the image a.jpg: broken")
+            broken += 1
+            continue
+        assert image.crop(Window(0, 0, *image.size), image.size).shape == (*image.size, 3)
+    assert 0 < broken < 118
