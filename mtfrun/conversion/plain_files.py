@@ -7,7 +7,6 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.hugging_face.shards import MAX_SHARD_BYTES, shards_by_size, write_shards
 from mtfrun.conversion.run_values import RunValues
 
@@ -41,22 +40,16 @@ def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
     Args:
       directory: exists and is empty.
       run: the values.
-
-    Raises:
-      ConversionError: it cannot be written.
     """
     values: dict[str, np.ndarray] = {**run.values, STEP: np.asarray(run.step, np.int64)}
     prefix = f"model.ckpt-{run.step}"
-    try:
-        tf.raw_ops.SaveV2(
-            prefix=str(directory / prefix),
-            tensor_names=list(values),
-            shape_and_slices=[""] * len(values),
-            tensors=[tf.constant(value) for value in values.values()],
-        )
-        _write_state(directory, prefix)
-    except (OSError, tf.errors.OpError) as error:
-        raise ConversionError(f"cannot write {directory / prefix}: {error}; free space") from error
+    tf.raw_ops.SaveV2(
+        prefix=str(directory / prefix),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    _write_state(directory, prefix)
 
 
 def _write_state(directory: pathlib.Path, prefix: str) -> None:

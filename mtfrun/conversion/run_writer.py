@@ -18,6 +18,7 @@ from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.importer import Imported
 from mtfrun.rundir import RunDirectory, package_versions
 from mtfrun.rundir.copied_files import write_run_files
+from mtfrun.rundir.errors import is_system_error, reason
 
 RECORD = "import.json"
 """The file of a run directory that says where its model comes from."""
@@ -80,9 +81,11 @@ def replaced_directory(target: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.mkdir(parents=True)
         yield temporary
         temporary.replace(target)
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
+        if not is_system_error(error):
+            raise
         raise ConversionError(
-            f"cannot write {target}: {error.strerror}; free space or name a place you may write to"
+            f"cannot write {target}: {reason(error)}; free space or name a place you may write to"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import itertools
 import os
 import pathlib
 import re
 import secrets
 from collections.abc import Iterator
 from typing import TextIO
+
+from absl import logging
 
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted.regular_files import is_special
@@ -72,23 +75,28 @@ def atomic_replace(path: pathlib.Path) -> Iterator[TextIO]:
     """Opens a file of a run directory as `atomic_open` does, but writes nothing outside of it.
 
     The directory may come from somebody else: a symbolic link of that name is replaced, and its
-    target is not touched. None of these files is a pipe or device; opening a pipe for writing would
-    wait for a reader. The temporary file is not removed by `remove_outputs_in_progress`: beside a
-    checkpoint it means that the checkpoint is incomplete, see leftovers.py.
+    target is not touched. None of these files is a pipe, device or directory: what is one is moved
+    to another name, with a warning. The temporary file is not removed by
+    `remove_outputs_in_progress`: beside a checkpoint it means that the checkpoint is incomplete,
+    see leftovers.py.
 
     Raises:
-      RunDirError: it cannot be written, or there is a pipe or device of that name.
+      RunDirError: it cannot be written.
     """
-    _refuse_special(path)
+    _move_special(path)
     with _replacing(path, path, temporary_path(path)) as file:
         yield file
 
 
-def _refuse_special(path: pathlib.Path) -> None:
-    if is_special(path):
-        raise RunDirError(
-            f"cannot write {path}: it is no file but a pipe, device or directory; remove it"
-        )
+def _move_special(path: pathlib.Path) -> None:
+    """Moves what is not a file out of the way of one: a pipe, a device, a directory, or a link."""
+    if not is_special(path):
+        return
+    numbers = (path.with_name(f"{path.name}.moved-{number}") for number in itertools.count(1))
+    target = next(name for name in numbers if not os.path.lexists(name))
+    with _write_errors(path, path):
+        path.rename(target)
+    logging.warning("%s is not a file: moved to %s", path, target.name)
 
 
 @contextlib.contextmanager
@@ -115,7 +123,7 @@ def _replacing(
 def atomic_write(path: str | os.PathLike[str], text: str) -> None:
     """Writes a file of a run directory, all of it or nothing; see `atomic_replace`."""
     path = pathlib.Path(path)
-    _refuse_special(path)
+    _move_special(path)
     temporary = temporary_path(path)
     with _in_progress(temporary), _replacing(path, path, temporary) as file:
         file.write(text)

@@ -44,6 +44,11 @@ def reason(error: BaseException) -> str:
     return last if last in _SYSTEM_REASONS else text[:300]
 
 
+def is_system_error(error: BaseException) -> bool:
+    """Returns whether the system could not do something, such as write to a full disk."""
+    return isinstance(error, OSError) or reason(error) in _SYSTEM_REASONS
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Returns `" (nearest: x)"` for the candidate most like `name`, `""` where none is near."""
     match = errors.nearest(name, candidates)

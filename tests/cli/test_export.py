@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -62,6 +63,28 @@ def test_a_checkpoint_of_tensorflow_holds_all_variables_by_path(
     assert set(reader.get_variable_to_shape_map()) == {*values, "global_step"}
     for path, value in values.items():
         np.testing.assert_array_equal(reader.get_tensor(path), value)
+
+
+@pytest.mark.parametrize(
+    "form, largest",
+    [
+        *(("safetensors", 1000), ("tensorflow", 1000)),
+        ("saved_model", 1000),
+        pytest.param("saved_model", 100_000, marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    form: str, largest: int, language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        flags = [f"--model_dir={language_model_run}", f"--to={tmp_path}/x", f"--format={form}"]
+        process = mtfrun_here("export", *flags)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"cannot write {tmp_path}/x: File too large; free space" in error_line(process)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

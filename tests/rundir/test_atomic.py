@@ -73,8 +73,6 @@ def test_a_directory_or_a_file_as_parent_is_one_line(tmp_path: pathlib.Path) -> 
         atomic_open(tmp_path),
     ):
         raise AssertionError("it was opened")
-    with pytest.raises(RunDirError, match=f"cannot write {tmp_path}: .* or directory; remove it"):
-        atomic_write(tmp_path, "")
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y" / "z"):
         with pytest.raises(RunDirError, match=rf"{path}: (File exists|Not a directory)"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from mtfrun.rundir import Checkpoints, DamagedCheckpointError
 from mtfrun.rundir.manifest import _digest
-from tests.rundir.small_model import names, variables
+from tests.rundir.small_model import variables
 
 INDEX, KERNEL = "ckpt-20.index", "decoder/kernel"
 METADATA = {
@@ -160,9 +161,14 @@ def test_a_pipe_as_data_is_damage_and_is_not_waited_for(saved: pathlib.Path) -> 
         (saved / "data").replace(saved / name)
 
 
-def test_a_pipe_in_the_place_of_a_new_manifest_is_one_line(tmp_path: pathlib.Path) -> None:
-    os.mkfifo(tmp_path / "ckpt-1.json")
-    with pytest.raises(ValueError, match=r"cannot save step 1 .* is no file but a pipe") as caught:
-        Checkpoints(tmp_path).save(1, {"x": tf.Variable(1.0)})
-    assert "\n" not in str(caught.value)
-    assert names(tmp_path) == {"ckpt-1.json"}
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_in_the_place_of_a_new_manifest_is_moved_away(
+    make: Callable[[pathlib.Path], None], tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path / "ckpt-1.json")
+    (tmp_path / "ckpt-1.json.moved-1").write_text("of an earlier time")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"x": tf.Variable(1.0)})
+    assert checkpoints.verify(1).step == 1 and checkpoints.clean() == []
+    assert (tmp_path / "ckpt-1.json.moved-2").exists()
+    assert "ckpt-1.json is not a file: moved to ckpt-1.json.moved-2" in caplog.text

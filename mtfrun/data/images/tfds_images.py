@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from mtfrun.data.builders import Digits
 from mtfrun.data.builders.prepare import resolve_data_dir
 from mtfrun.data.builders.prepared_files import PreparedFiles
-from mtfrun.data.builders.reading import PreparedSource, reading
+from mtfrun.data.builders.reading import PreparedSource, check_records, reading
 from mtfrun.data.builders.tfds_builder import (
     check_tfds_split,
     prepared_files,
@@ -121,6 +121,7 @@ class TfdsImages(ImageSource, PreparedSource):
 
     def _read(self, split: str) -> Iterator[dict[str, Any]]:
         """Yields the examples of a split; images of many sizes are not decoded."""
+        check_records(self, Path(self._builder.data_dir))
         _ = self.size, self.label_names  # raises if the features do not exist
         encoded = [self.image_feature] if self.size[0] is None else []
         features = [self.image_feature, self.label_feature]

@@ -9,7 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.record_fields import FieldNames, by_our_name, texts_of_record
+from mtfrun.data.sources.record_fields import (
+    BadRecordError,
+    FieldNames,
+    by_our_name,
+    texts_of_record,
+)
 from mtfrun.data.sources.record_files import RecordFiles
 from mtfrun.data.sources.streams import unreadable
 from mtfrun.errors import did_you_mean, install_command
@@ -45,7 +50,7 @@ class Parquet(RecordFiles):
             with parquet.ParquetFile(path) as file:
                 columns = self._columns_to_read(path, file.schema_arrow.names)
                 for batch in file.iter_batches(_BATCH, columns=columns):
-                    for row in batch.to_pylist():
+                    for row in _rows(batch):
                         number += 1
                         yield row
         except (arrow.ArrowException, OSError) as error:
@@ -55,6 +60,8 @@ class Parquet(RecordFiles):
         return repr(record).encode()
 
     def _fields(self, record: Mapping[str, Any]) -> Mapping[str, bytes]:
+        if isinstance(record, _BadRow):
+            raise BadRecordError(record.reason)
         return texts_of_record(record, self._selected)
 
     @functools.cached_property
@@ -75,6 +82,26 @@ class Parquet(RecordFiles):
                 )
             columns.append(outermost)
         return sorted(set(columns))
+
+
+class _BadRow(dict[str, Any]):
+    """Takes the place of a row whose values Python does not have: a text that is not UTF-8."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.reason = " ".join(str(error).split())
+
+
+def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields the rows of a batch, one by one where that cannot be converted as a whole."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError, TypeError) as error:
+        if batch.num_rows == 1:
+            yield _BadRow(error)
+        else:
+            for index in range(batch.num_rows):
+                yield from _rows(batch.slice(index, 1))
 
 
 def _pyarrow(path: str) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from mtfrun.data.builders import NumberWords, PythonDocs, PythonSource
 from mtfrun.data.builders.prepare import resolve_data_dir
 from mtfrun.data.builders.prepared_files import PreparedFiles
-from mtfrun.data.builders.reading import PreparedSource, reading
+from mtfrun.data.builders.reading import PreparedSource, check_records, reading
 from mtfrun.data.builders.tfds_builder import (
     check_tfds_split,
     prepared_files,
@@ -88,6 +88,7 @@ class Tfds(Source, PreparedSource):
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yields the examples in the order of the dataset's files."""
+        check_records(self, Path(self._builder.data_dir))
         features = self._features
         names = sorted({feature.name for feature in features.values()})
         dataset = read_split(self._builder, self.name, self._tfds_split(split), names)

@@ -70,6 +70,16 @@ def test_a_missing_value_is_a_bad_record(tmp_path: Path) -> None:
     assert examples(source) == [{"text": b"a"}, {"text": b"c"}]
 
 
+def test_a_text_that_is_not_utf8_is_a_bad_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write(path, text=["a", "xy", *map(str, range(600))])
+    path.write_bytes(path.read_bytes().replace(b"xy", b"x\xff"))
+    line = message(Parquet({"train": str(path)}))
+    assert line.startswith(f"{path}, record 2: 'utf-8' codec can't decode byte 0xff")
+    source = Parquet({"train": str(path)}, ["text"], skip_bad_records=1)
+    assert [row["text"] for row in examples(source)] == [b"a", *(b"%d" % n for n in range(600))]
+
+
 def test_rows_are_split_by_the_columns_that_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write(path, text=[str(i % 300) for i in range(600)], number=list(range(600)))
