@@ -142,6 +142,10 @@ class Connection:
                         break
         self.drop()
 
+    def wait(self, secs: float) -> None:
+        """Waits at most some seconds until the other side has closed the connection."""
+        self._over.wait(secs)
+
     def drop(self) -> None:
         """Closes the connection without a word."""
         self._over.set()

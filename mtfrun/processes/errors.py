@@ -9,5 +9,5 @@ class ProcessesError(InputError):
     """The processes of a run cannot be brought together, or one of them has failed; one line."""
 
 
-class DisagreementError(RuntimeError):
-    """Two processes have asked for different things at the same time, a defect of the program."""
+class DisagreementError(ProcessesError):
+    """Two processes have asked for different things at the same time: their programs differ."""

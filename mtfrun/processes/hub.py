@@ -34,6 +34,8 @@ _HELLO_SECS, _HELLO_BYTES = 5.0, 4096
 # Connections whose first message is awaited at the same time.
 _MOST_GREETINGS = 64
 _POLL_SECS = 0.1
+# Until all others have read why they end.
+_END_SECS = 0.5
 
 
 class _Failure(NamedTuple):
@@ -91,7 +93,8 @@ class Hub(Group):
             asked, received = self._spokes[index].receive_value()
             if asked != name:
                 raise DisagreementError(
-                    f"{self._name(index)} is at {asked!r}, the first process at {name!r}"
+                    f"{self._name(index)} is at {asked!r}, the first process at {name!r}: start "
+                    "all with the same program and modules"
                 )
             values.append(received)
         for spoke in self._spokes.values():
@@ -214,13 +217,13 @@ class Hub(Group):
             failures = dict(self._failures)
         lines = {failure.line for failure in failures.values()}
         if len(failures) == self.count and len(lines) == 1:
-            self._send_to_all({KIND: END, "cause": None, "index": None})
+            self._end_all(None, None)
             self._verdict.set()
             return
         # An error of its own comes before those that may be its consequences.
         index = min(failures, key=lambda i: failures[i].may_follow)
         cause = f"{self._name(index)} failed: {failures[index].line}"
-        self._send_to_all({KIND: END, "cause": cause, "index": index})
+        self._end_all(index, cause)
         if index == 0 or (0 in failures and not failures[0].may_follow):
             self._verdict.set()
         else:
@@ -232,8 +235,15 @@ class Hub(Group):
                 return
             self._over = True
         cause = f"{self._name(index)} {what}"
-        self._send_to_all({KIND: END, "cause": cause, "index": index})
+        self._end_all(index, cause)
         self._end(cause)
+
+    def _end_all(self, index: int | None, cause: str | None) -> None:
+        """Ends all other processes, and waits for that: the end of this one resets connections."""
+        self._send_to_all({KIND: END, "cause": cause, "index": index})
+        limit = time.monotonic() + _END_SECS
+        for spoke in list(self._spokes.values()):
+            spoke.wait(max(0.0, limit - time.monotonic()))
 
     def _send_to_all(self, message: Message) -> None:
         for spoke in list(self._spokes.values()):

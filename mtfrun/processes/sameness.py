@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtfrun.errors import InputError
+from mtfrun.processes.errors import DisagreementError
 from mtfrun.processes.group import process_name, this_process
 from mtfrun.processes.membership import count, gather
 
@@ -50,9 +51,12 @@ def check_same(
     # Texts of megabytes are sent only if they differ.
     text = json.dumps(settings, sort_keys=True)
     hashes = gather(hashlib.sha256(text.encode()).hexdigest(), f"hash of the {what}")
-    if len(set(hashes)) == 1:
+    if all(other == hashes[0] for other in hashes):
         return
-    (first, _), *others = gather([settings, this_process()], what)
+    values = gather([settings, this_process()], what)
+    if not all(isinstance(v, list) and len(v) == 2 and isinstance(v[0], dict) for v in values):
+        raise DisagreementError(f"a process has sent no {what}: start all with the same program")
+    (first, _), *others = values
     for index, (other, place) in enumerate(others, 1):
         differing = differences(first, other)
         if differing:

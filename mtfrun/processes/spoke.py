@@ -70,7 +70,10 @@ class Spoke(Group):
         self._hub.send_value(name, value)
         asked, values = self._hub.receive_value()
         if asked != name:
-            raise DisagreementError(f"the first process is at {asked!r}, this one at {name!r}")
+            raise DisagreementError(
+                f"the first process is at {asked!r}, this one at {name!r}: start all with the same "
+                "program and modules"
+            )
         return list(values)
 
     def fail(self, line: str, *, may_follow: bool) -> bool:
