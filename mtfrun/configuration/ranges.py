@@ -74,6 +74,7 @@ _OF_NAMES: dict[str, Range] = {
         (
             *("learning_rate", "factors", "weight_decay", "warmup_steps", "seed", "temperature"),
             *("top_k", "skip_bad_records", "z_loss", "loss_coef", "num_decodes", "num_examples"),
+            *("decode_length_multiplier", "decode_length_constant"),
             *("cutout", "crop_padding", "mixup_alpha", "cutmix_alpha", "min_expert_capacity"),
             *("learning_rate_factors", "start_step", "epsilon", "stddev"),
         ),

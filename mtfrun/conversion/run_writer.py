@@ -16,6 +16,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.conversion.errors import ConversionError
 from mtfrun.conversion.importer import Imported
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, package_versions
 from mtfrun.rundir.copied_files import write_run_files
 from mtfrun.rundir.errors import is_system_error, reason
@@ -104,7 +105,14 @@ def _write(imported: Imported, directory: pathlib.Path, target: pathlib.Path, bu
     run = RunDirectory(directory)
     # Files of the configuration are where it says only once the directory has its name.
     run.write_config(imported.config(directory))
-    variables, files = build(directory / "config.gin")
+    config = directory / "config.gin"
+    try:
+        variables, files = build(config)
+    except InputError as error:
+        # The file will not exist.
+        why = str(error).replace(str(config), "config.gin")
+        source = imported.record.get("from", "the import")
+        raise ConversionError(f"{source} makes no valid configuration: {why}") from error
     if imported.values is not None:
         _save(run, imported.step, dict(imported.values(variables)), variables)
     text = imported.config(target)

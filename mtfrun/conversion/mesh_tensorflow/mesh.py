@@ -123,8 +123,10 @@ def _pairs(value: Any) -> list[tuple[str, str]]:
 
 def _batch_size(old: OldConfig, length: int, replicas: int) -> int:
     """Returns the number of sequences of a batch."""
-    batch = old.get("run.batch_size") or ("tokens_per_replica", 2048)
-    if type(batch) is int:
+    batch = old.get("run.batch_size")
+    if batch is None:
+        batch = ("tokens_per_replica", 2048)
+    if type(batch) is int and batch > 0:
         return batch
     method, value = batch if isinstance(batch, (list, tuple)) and len(batch) == 2 else (None, None)
     if method not in _METHODS or type(value) is not int:

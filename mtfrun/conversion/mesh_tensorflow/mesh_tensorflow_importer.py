@@ -150,7 +150,7 @@ def _write_loop(old: OldConfig, draft: Draft, tokens_per_batch: int) -> int:
     draft.macro("ITERATIONS_PER_LOOP", old.get("run.iterations_per_loop", 100))
     draft.macro("CHECKPOINT_EVERY", old.get("run.save_checkpoints_steps", 5000))
     kept = old.get_optional("run.keep_checkpoint_max", 0)
-    draft.bind("training.CheckpointOptions", {"max_to_keep": kept})
+    draft.bind("training.CheckpointOptions", {"max_to_keep": kept or None})  # 0 keeps all
     if old.has("run.perplexity_eval_steps"):
         batches = old.get("run.perplexity_eval_steps")
         draft.bind("experiment.Evaluation", {"max_batches": batches})

@@ -245,7 +245,10 @@ make_bitransformer.encoder_name = 'decoder'
     [
         ("run.mesh_shape", ["'four'", "3", "[1]", "[('batch', 0)]"]),
         ("run.layout_rules", ["'batch'", "3", "[('batch', 'data', 'model')]"]),
-        ("run.batch_size", ["('rows', 3)", "('tokens_per_batch', 'many')", "2.5", "'16'"]),
+        (
+            "run.batch_size",
+            ["('rows', 3)", "('tokens_per_batch', 'many')", "2.5", "'16'", "0", "-4"],
+        ),
         ("run.sequence_length", ["'long'", "{'inputs': 8}", "{'targets': None}", "-1"]),
         ("run.train_steps", ["'ten'", "0", "1e400"]),
         ("run.learning_rate_schedule", ["'noam'", "@mine.rate"]),
@@ -279,6 +282,16 @@ def test_a_value_that_cannot_be_read_is_an_error(
 def test_macros_that_grow_without_end_are_an_error(text: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConversionError, match="parts, or 128 in one another"):
         _imported(text, tmp_path)
+
+
+def test_a_value_that_no_model_can_have_names_the_file_that_has_it(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "model.gin"
+    source.write_text(f"{SMALL}EncDecAttention.num_memory_heads = 3\n")
+    process = mtfrun_here("import", f"--from={source}", f"--model_dir={tmp_path}/run")
+    line = error_line(process)
+    assert f"{source} makes no valid configuration: config.gin:" in line
+    assert "num_memory_heads=3 must divide num_heads=2" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gin"]
 
 
 def test_a_command_finds_included_files_in_the_search_paths_of_t5(tmp_path: pathlib.Path) -> None:
