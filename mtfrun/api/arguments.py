@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from mtfrun.configuration.ranges import range_of
@@ -47,10 +47,13 @@ def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
     """Returns pairs of an input and a target as bytes."""
     result = []
     for i, pair in enumerate(list_of(pairs, "pairs", '("1 2", "one two")')):
-        is_collection = isinstance(pair, Collection) and not isinstance(pair, str | bytes | Mapping)
-        if not is_collection or len(pair) != 2:
+        try:
+            both = list_of(pair, "", "")
+        except InputError:
+            both = []
+        if len(both) != 2:
             raise InputError(f"pairs[{i}] is a pair (input, target), not {shown(pair)}")
-        texts = [_as_bytes(text, f"pairs[{i}][{j}]") for j, text in enumerate(pair)]
+        texts = [_as_bytes(text, f"pairs[{i}][{j}]") for j, text in enumerate(both)]
         result.append((texts[0], texts[1]))
     return result
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mtfrun import processes
+from mtfrun.api.arguments import shown
 from mtfrun.api.build import ROOTS
 from mtfrun.configuration import config
 from mtfrun.configuration.config_error import ConfigError
@@ -130,7 +131,7 @@ def _literal(name: str, value: object) -> str:
         is_literal = False
     if not is_literal:
         raise ConfigError(
-            f"{name}={text[:80]}: a value is a number, a text, True, False, None, or a list, tuple "
-            'or dictionary of these; what gin should make is a text such as "@optim.Adam()"'
+            f"{name}={shown(value)}: a value is a number, a text, True, False, None, or a list, "
+            'tuple or dictionary of these; what gin should make is a text such as "@optim.Adam()"'
         )
     return text

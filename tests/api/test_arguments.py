@@ -29,6 +29,7 @@ from mtfrun.errors import InputError
         (lambda: mtfrun.load("x", gin_params="A = 1"), r"gin_params are a list: \['A = 1'\]"),
         (lambda: mtfrun.load("x", gin_params=[1]), "gin_params are texts"),  # type: ignore[list-item]
         (lambda: mtfrun.load("x", gin_allow_imports="my"), "gin_allow_imports are a list"),
+        (lambda: mtfrun.load("x", SEED=np.zeros([2, 2])), r"SEED=array\(\[\[0., 0.\]"),
         (lambda: mtfrun.train("x", None), "model_dir=None"),  # type: ignore[arg-type]
         (lambda: mtfrun.train("x", "y", restart="no"), "restart='no'"),  # type: ignore[arg-type]
     ],
@@ -64,7 +65,19 @@ def test_a_prompt_is_a_text(prompt: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "pair", ["ab", b"ab", ("a",), ("a", "b", "c"), 5, None, {"a": "b"}, ("a", 5), (None, "b")]
+    "pair",
+    [
+        "ab",
+        b"ab",
+        ("a",),
+        ("a", "b", "c"),
+        5,
+        None,
+        {"a": "b"},
+        ("a", 5),
+        (None, "b"),
+        np.zeros(()),
+    ],
 )
 def test_a_pair_is_two_texts(pair: Any) -> None:
     with pytest.raises(InputError, match=r"pairs\[0\]"):
