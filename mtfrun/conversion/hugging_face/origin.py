@@ -26,7 +26,7 @@ from mtfrun.conversion.hugging_face.folder import (
 from mtfrun.conversion.hugging_face.processor import Processor
 from mtfrun.conversion.hugging_face.safetensors_file import DTYPES, file_content
 from mtfrun.conversion.hugging_face.tensor_table import TensorTable
-from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY
+from mtfrun.conversion.hugging_face.tokenizer import DIRECTORY, TOKENIZER_CONFIG
 from mtfrun.conversion.hugging_face.tokenizer import FILES as TOKENIZER_FILES
 from mtfrun.conversion.run_writer import CONFIG as IMPORTED
 from mtfrun.conversion.run_writer import ORIGIN, RECORD
@@ -139,7 +139,10 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
         for name in names
         if os.path.lexists(folder.path / name)
     }
-    origin.json_of(CONFIG)
+    for folder, names in ((origin, _FILES), (tokenizer, (TOKENIZER_CONFIG,))):
+        for name in names:
+            if name in files or name == CONFIG:
+                folder.json_of(name)
     if INDEX in files:
         _check_index(origin, record["shards"])
     return Origin(

@@ -161,6 +161,8 @@ LLAMA: dict[str, tuple[Change, str]] = {
     "no configuration": (_instead("origin/config.json", lambda path: None), "config.json: No such"),
     "a configuration that is a list": (_file("origin/config.json", "[]"), "is no JSON object"),
     "a deep configuration": (_file("origin/config.json", DEEP), "too deep"),
+    "other settings that are a list": (_file("origin/generation_config.json", "[]"), "no JSON obj"),
+    "a tokenizer's settings": (_file("tokenizer/tokenizer_config.json", "{"), "is no JSON"),
     "a link to a secret": (_instead("origin/config.json", _link("secret")), "but a link"),
     "a link to another secret": (
         _instead("origin/generation_config.json", _link("secret")),
