@@ -154,17 +154,17 @@ def test_lines_may_end_with_carriage_returns_alone(tmp_path: Path) -> None:
 def test_text_that_is_not_utf8_is_named_with_its_line(
     tmp_path: Path, kind: type[TextSource], caplog: pytest.LogCaptureFixture
 ) -> None:
-    write(tmp_path, a="é\n".encode() * 600_000 + b"caf\xe9\nna\xefve\n", b=b"half \xc3")
+    write(tmp_path, a=("é" * 99 + "\n").encode() * 6000 + b"caf\xe9\nna\xefve\n", b=b"half \xc3")
     patterns = {"train": str(tmp_path / "*.txt")}
     assert b"caf\xe9" in b"\n".join(documents(kind(patterns), "train"))
     first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith(f"{tmp_path}/a.txt:600001 is not UTF-8 (byte 0xe9): ")
+    assert first.startswith(f"{tmp_path}/a.txt:6001 is not UTF-8 (byte 0xe9): ")
     assert second.startswith(f"{tmp_path}/b.txt:1 is not UTF-8 (byte 0xc3): ")
     caplog.clear()
     list(kind(patterns, invalid_utf8="keep").examples("train"))
     assert not caplog.records
     line = message(kind(patterns, invalid_utf8="refuse"), "train")
-    assert line.startswith(f"{tmp_path}/a.txt:600001 is not UTF-8 (byte 0xe9): convert the file")
+    assert line.startswith(f"{tmp_path}/a.txt:6001 is not UTF-8 (byte 0xe9): convert the file")
     with pytest.raises(DataError, match="invalid_utf8='no' must be one of warn, refuse, keep"):
         kind(patterns, invalid_utf8="no")
 
