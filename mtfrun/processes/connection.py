@@ -85,9 +85,16 @@ class Connection:
         """Sends a value for `receive_value`; `name` says what it is."""
         self.send({KIND: VALUE, "name": name, "value": value})
 
-    def receive_value(self) -> tuple[str, Any]:
-        """Returns the name and the value of the next `send_value`; waits for it without limit."""
-        message = self._values.get()
+    def receive_value(self, secs: float | None = None) -> tuple[str, Any]:
+        """Returns the name and the value of the next `send_value`.
+
+        Raises:
+          TimeoutError: it has not come in time; None waits without limit.
+        """
+        try:
+            message = self._values.get(timeout=secs)
+        except queue.Empty:
+            raise TimeoutError from None
         return message["name"], message["value"]
 
     def receive(self, secs: float, most_bytes: int = _MOST_BYTES) -> Message:

@@ -75,6 +75,7 @@ class Hub(Group):
         self._timeouts = timeouts
         self._end = end
         self._token = token
+        self._first_secs: float | None = timeouts.join_secs
         self._greetings = threading.Semaphore(_MOST_GREETINGS)
         self._places = {0: this_process()}
         self._spokes: dict[int, Connection] = {}
@@ -89,8 +90,16 @@ class Hub(Group):
     def gather(self, name: str, value: Any) -> list[Any]:
         """See the base class."""
         values = [as_json(value)]
+        # Processes begin with a comparison of their commands: what only says hello is none.
+        secs, self._first_secs = self._first_secs, None
         for index in range(1, self.count):
-            asked, received = self._spokes[index].receive_value()
+            try:
+                asked, received = self._spokes[index].receive_value(secs)
+            except TimeoutError:
+                raise ProcessesError(
+                    f"{self._name(index)} has joined, but says nothing within {secs:g} s: start "
+                    f"all with the same program, and give them a {TOKEN_VARIABLE}"
+                ) from None
             if asked != name:
                 raise DisagreementError(
                     f"{self._name(index)} is at {asked!r}, the first process at {name!r}: start "

@@ -293,6 +293,15 @@ def test_a_malformed_message_of_a_process_ends_the_run(line: bytes) -> None:
         assert " has sent " in causes[index] and "\n" not in causes[index]
 
 
+def test_a_stranger_that_only_says_hello_is_not_waited_for() -> None:
+    address = free_address()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(Hub, 2, address, NOBODY, Ends().of(0))
+        pool.submit(Spoke, 1, 2, address, NOBODY, Ends().of(1)).result()
+        with pytest.raises(ProcessesError, match=r"has joined, but says nothing within 0\.3 s"):
+            first.result().gather("command", None)
+
+
 def test_a_message_that_never_ends_ends_the_run() -> None:
     ends = Ends()
     groups = join_all(2, ends)
