@@ -23,8 +23,8 @@ from mtfrun.errors import InputError
 # Libraries that modules of mtfrun import and that parsing does not need.
 _STAND_INS = frozenset(
     {
-        *("PIL", "google", "grain", "matplotlib", "sacrebleu", "safetensors", "sentencepiece"),
-        *("tensorboard", "tensorflow", "tensorflow_datasets"),
+        *("PIL", "array_record", "google", "grain", "matplotlib", "sacrebleu", "safetensors"),
+        *("sentencepiece", "tensorboard", "tensorflow", "tensorflow_datasets"),
     }
 )
 

@@ -92,6 +92,8 @@ GIN = [
     Mistake("train QUICK NEW --gin.LAYOUT=5", "layout is 5: it must be a list of .* or str"),
     Mistake("train QUICK NEW --gin.Task.metrics=[@exact_mach]", "did you mean 'exact_match'"),
     Mistake("config diff QUICK runs/denoise.gin runs/quickstart.gin --gin.SED=3", "'SEED'"),
+    Mistake("sweep QUICK NEW --gin.TRAIN_STEPS=10,ten", "'ten'.*it must be int"),
+    Mistake("sweep QUICK NEW --gin.TRAIN_STEPS=ten", "is 'ten': it must be int; write a number$"),
     Mistake("launch -n 2 -- train QUICK NEW --gin.SED=3", "did you mean 'SEED'"),
     Mistake("train --gin_file=runs/quickstart.gin --gin_file=data/jsonl.gin NEW", "JSONL_FILES="),
     Mistake("train QUICK NEW --gin.FeedForward.dff=3", "did you mean 'd_ff'"),

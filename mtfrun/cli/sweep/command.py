@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun import progress
+from mtfrun.cli.early_check import configuration_error
 from mtfrun.cli.errors import UsageError
 from mtfrun.cli.runs.summary import RunSummary, summary_of
 from mtfrun.cli.runs.tables import metric_of, sweep_table
@@ -22,6 +23,7 @@ from mtfrun.cli.sweep.trainer import TrainedRun, Trainer
 from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import table_lines, terminal_columns
 from mtfrun.configuration.one_line import one_line
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, writer_lock
 
 _LOSS = "loss"
@@ -29,7 +31,7 @@ _LOSS = "loss"
 
 def sweep(flags: argparse.Namespace, command: Sequence[str]) -> int:
     """Trains the runs of a grid, or with --dry_run prints them."""
-    grid = Grid.of(flags.bindings)
+    grid = _grid(flags)
     grid.check_macros(flags.gin_file, flags.gin_search_paths)
     run_directory = RunDirectory(flags.model_dir)
     directory = pathlib.Path(run_directory.path)
@@ -45,6 +47,21 @@ def sweep(flags: argparse.Namespace, command: Sequence[str]) -> int:
         record.write(directory)
         trainer = _train(flags, runs, directory)
     return _report(flags, runs, directory, trainer, command)
+
+
+def _grid(flags: argparse.Namespace) -> Grid:
+    """Returns the grid of the flags.
+
+    Raises:
+      InputError: of a value that is not gin's, that of its type if it has a wrong one.
+    """
+    try:
+        return Grid.of(flags.bindings)
+    except InputError as error:
+        of_one_run = argparse.Namespace(**{**vars(flags), "command": "train"})
+        wrong = configuration_error(of_one_run)
+        place = str(error).partition(": ")[0]
+        raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
 
 
 def _train(flags: argparse.Namespace, runs: Sequence[GridRun], directory: pathlib.Path) -> Trainer:
