@@ -101,8 +101,8 @@ def test_nobody_else_reaches_the_processes(language_model_run: pathlib.Path) -> 
 def test_an_error_of_all_processes_is_one_line(language_model_run: pathlib.Path) -> None:
     process = mtfrun("launch", "-n", "3", "--", "eval", f"--model_dir={language_model_run}", *MESH)
     assert error_line(process) == (
-        "mtfrun: error: mesh data:2;model:1 has 2 device(s), which 3 processes do not divide: "
-        "change the mesh, or --num_processes"
+        "mtfrun: error: --gin.MESH_SHAPE='data:2,model:1': mesh data:2;model:1 has 2 device(s), "
+        "which 3 processes do not divide: change the mesh, or --num_processes"
     )
 
 
