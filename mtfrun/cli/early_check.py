@@ -84,8 +84,8 @@ def _message(
             alternatives = [[run_config]] if flags.bindings else []
         for files in alternatives:
             modules = config.check_statements(files, flags.bindings, flags.gin_search_paths)
-            if not flags.bindings and all((SHIPPED / name).is_file() for name in files):
-                continue  # their types are right
+            if not flags.bindings and len(files) == 1 and (SHIPPED / files[0]).is_file():
+                continue  # its types are right
             # Others may do anything when they are imported: they are not imported twice.
             if {name.partition(".")[0] for name in [*modules, *flags.module_import]} <= {"mtfrun"}:
                 from mtfrun.cli.gin_settings import settings_of  # noqa: PLC0415 - as above
