@@ -107,8 +107,9 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
 
 
 def _of_values(here: Observation, expected: Observation) -> Iterator[Difference]:
-    for path, value in expected.initial_values.items():
-        there = here.initial_values[path]
+    values_here = {**here.averages[0], **here.updated[0]}
+    for path, value in {**expected.averages[0], **expected.updated[0]}.items():
+        there = values_here[path]
         yield _difference(INITIAL_VALUES, 0, path, _error(there, value), there, value, _size(value))
 
 

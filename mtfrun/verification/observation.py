@@ -46,7 +46,6 @@ class Observation:
       layout: its rules.
       losses: by name, at every step.
       gradients: before clipping, by the path of the variable, at every step.
-      initial_values: of the variables that training changes, by path.
       averages: those that the optimizer does not change, such as moving averages, before the
         first step and after every one.
       updated: the variables that the optimizer changes and its slots, by path, before the first
@@ -61,7 +60,6 @@ class Observation:
     layout: str
     losses: Sequence[Mapping[str, float]]
     gradients: Sequence[Values]
-    initial_values: Values
     averages: Sequence[Values]
     updated: Sequence[Values]
     evaluations: Mapping[int, Evaluated]
@@ -110,7 +108,6 @@ def observe(
         jit_compile=options.uses_xla(state.mesh),
     )
     update = _update_function(training)
-    initial_values = mtf.to_numpy({**state.trainable, **averages})
     losses, gradients, evaluations = [], [], {}
     values, updated = [mtf.to_numpy(averages)], [mtf.to_numpy(variables)]
     one = mtf.constant(state.mesh, 1, dtype=tf.int32)
@@ -150,7 +147,6 @@ def observe(
         layout,
         losses,
         gradients,
-        initial_values,
         values,
         updated,
         evaluations,

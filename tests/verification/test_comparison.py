@@ -30,23 +30,23 @@ def observation(
     updates: Sequence[Arrays],
     *,
     losses: Sequence[float] = (5.0, 4.0),
-    initial: float = 1.0,
+    initial: float | None = None,
     begin: float = 1.0,
     evaluations: Mapping[int, Evaluated] | None = None,
     decodes: Sequence[Record] = (),
 ) -> Observation:
     """Returns what variables have seen whose first update begins with `begin`."""
-    initial_values = {path: np.full(len(x), initial, np.float32) for path, x in updates[0].items()}
     values = [{path: np.full(len(x), begin, np.float32) for path, x in updates[0].items()}]
     for update in updates:
         before = values[-1]
         values.append({path: before[path] + np.array(update[path], np.float32) for path in before})
+    if initial is not None:
+        values[0] = {path: np.full(len(x), initial, np.float32) for path, x in updates[0].items()}
     return Observation(
         "devices",
         "",
         [{"loss": loss} for loss in losses[: len(updates)]],
         [{path: np.array(x, np.float32) for path, x in step.items()} for step in gradients],
-        initial_values,
         [{}] * len(values),
         values,
         evaluations or {},
