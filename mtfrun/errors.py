@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -42,3 +44,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     short = (other for other in known if len(other) <= _LONGEST)
     near = difflib.get_close_matches(name[:_LONGEST], itertools.islice(short, _MOST), n=1)
     return near[0] if near else None
+
+
+# What libraries say, in errors of their own, when the system lacks something.
+_SHORTAGES = (
+    "can't start new thread",
+    *map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)),
+)
+RAISE_THE_LIMIT = "nothing is damaged: raise the limit (ulimit -a), or end other programs"
+
+
+def is_shortage(reason: object) -> bool:
+    """Returns whether a reason says that the system lacked files, threads or memory."""
+    return any(shortage in str(reason) for shortage in _SHORTAGES)

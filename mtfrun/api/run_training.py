@@ -189,7 +189,10 @@ class _Restarted:
     def settle(self) -> None:
         """Leaves them there."""
         if self._aside is not None:
-            progress.note(f"mtfrun: beginning again; the old checkpoints are in {self._aside}")
+            progress.note(
+                f"mtfrun: beginning again; the old checkpoints are in {self._aside} until "
+                "`mtfrun checkpoints prune --set_aside` deletes them"
+            )
         self._aside = None
 
     def __exit__(self, *_: object) -> None:

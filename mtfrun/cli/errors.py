@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, is_shortage
 
 
 class UsageError(InputError):
@@ -15,4 +15,6 @@ def is_input_error(error: BaseException) -> bool:
     Too little memory is one of the latter. All other exceptions of libraries and of a user's own
     modules, a plain ValueError too, are defects of a program, whose author needs the traceback.
     """
-    return isinstance(error, InputError | OSError | MemoryError)
+    return isinstance(error, InputError | OSError | MemoryError) or (
+        isinstance(error, RuntimeError) and is_shortage(error)  # of threads
+    )

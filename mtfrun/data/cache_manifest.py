@@ -22,6 +22,7 @@ from typing import Any
 from mtfrun import progress
 from mtfrun.data.errors import DataError
 from mtfrun.data.file_state import regular_content
+from mtfrun.errors import is_shortage
 
 MANIFEST = "manifest.json"
 _CHECKED = "checked.json"
@@ -35,10 +36,6 @@ _LONGEST_REASON = 200
 _DAMAGE_ERRORS = (
     *(ValueError, KeyError, TypeError, AttributeError, IndexError),
     *(RecursionError, OverflowError),
-)
-# What libraries say, in errors of their own, when the system lacks something.
-_SHORTAGES = tuple(
-    os.strerror(number) for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 )
 
 
@@ -78,7 +75,7 @@ def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
             raise DamagedCacheError(directory, error) from error
         raise _unreadable(directory, error) from error
     except _DAMAGE_ERRORS + damage as error:
-        if any(shortage in str(error) for shortage in _SHORTAGES):
+        if is_shortage(error):
             raise _unreadable(directory, error) from error
         raise DamagedCacheError(directory, error) from error
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtfrun.errors import InputError
+from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
 from mtfrun.untrusted.regular_files import is_plain_name, open_regular, read_json
@@ -175,6 +175,7 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
     except (RunDirError, FileNotFoundError):
         raise
     except (OSError, ValueError) as error:
+        _check_shortage(path, error)
         raise DamagedCheckpointError(f"manifest {path.name} is damaged: {reason(error)}") from error
 
 
@@ -195,6 +196,7 @@ def damaged_files(
         try:
             size = (directory / name).stat().st_size
         except OSError as error:
+            _check_shortage(directory / name, error)
             yield f"{name}: {reason(error)}"
             continue
         if size == record.bytes:
@@ -205,10 +207,17 @@ def damaged_files(
         try:
             digest = _sha256(directory / name)
         except OSError as error:
+            _check_shortage(directory / name, error)
             yield f"{name}: {reason(error)}"
             continue
         if digest != files[name].sha256:
             yield f"{name} has changed since it was saved (SHA-256 differs)"
+
+
+def _check_shortage(path: pathlib.Path, error: Exception) -> None:
+    """Raises RunDirError if it was the system that lacked something: nothing is damaged then."""
+    if is_shortage(error):
+        raise RunDirError(f"cannot read {path}: {reason(error)}; {RAISE_THE_LIMIT}") from error
 
 
 def _parse(content: dict[str, Any], expected_step: int) -> Manifest:

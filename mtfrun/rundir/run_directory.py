@@ -213,6 +213,14 @@ class RunDirectory:
             ) from error
         return aside
 
+    def checkpoints_set_aside(self) -> list[pathlib.Path]:
+        """Returns the directories that `set_checkpoints_aside` has made, by number; no links."""
+        numbers = (
+            re.fullmatch(rf"{CHECKPOINTS}\.([1-9][0-9]{{0,8}})", n) for n in list_names(self._path)
+        )
+        paths = [self._path / m[0] for m in sorted(filter(None, numbers), key=lambda m: int(m[1]))]
+        return [path for path in paths if path.is_dir() and not path.is_symlink()]
+
     @property
     def _checkpoints_path(self) -> pathlib.Path:
         return self._path / CHECKPOINTS

@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
-from mtfrun.errors import InputError
+from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.snappy import unpacked
 from mtfrun.untrusted.regular_files import open_regular
@@ -97,7 +97,8 @@ def check_index(prefix: str) -> None:
     except (OSError, InputError, IndexError, DecodeError) as error:
         why = "it ends too early" if isinstance(error, IndexError) else reason(error)
         named = error.filename if isinstance(error, OSError) else path
-        raise RunDirError(f"cannot read the checkpoint: {named}: {why}; copy it again") from error
+        remedy = RAISE_THE_LIMIT if is_shortage(why) else "copy it again"
+        raise RunDirError(f"cannot read the checkpoint: {named}: {why}; {remedy}") from error
 
 
 def _check(path: pathlib.Path, content: bytes) -> None:

@@ -140,6 +140,25 @@ def test_prune_by_number_keeps_the_best_checkpoint(run_copy: pathlib.Path) -> No
     assert _steps(run_copy) == [2]
 
 
+def test_prune_deletes_checkpoints_that_were_set_aside(run_copy: pathlib.Path) -> None:
+    run = RunDirectory(run_copy)
+    for _ in range(2):
+        shutil.copytree(run_copy / "checkpoints", run_copy / "copy")
+        assert run.set_checkpoints_aside() is not None
+        (run_copy / "copy").rename(run_copy / "checkpoints")
+    (run_copy / "checkpoints.3").symlink_to(run_copy / "checkpoints")
+    (run_copy / "checkpoints.old").mkdir()
+    lines = _checkpoints("prune", run_copy, "--set_aside", "--dry_run")
+    assert [line.split(",")[0] for line in lines] == [
+        f"would delete {run_copy}/checkpoints.{number}" for number in (1, 2)
+    ]
+    assert len(_checkpoints("prune", run_copy, "--set_aside")) == 2
+    assert _steps(run_copy) == [1, 2] and (run_copy / "checkpoints.old").is_dir()
+    assert "has no checkpoints that" in _checkpoints("prune", run_copy, "--set_aside")[0]
+    flags = [f"--model_dir={run_copy}", "--set_aside", "--keep=1"]
+    assert "goes without" in error_line(mtfrun_here("checkpoints", "prune", *flags))
+
+
 def test_prune_deletes_nothing_of_a_run_that_is_trained(run_copy: pathlib.Path) -> None:
     with RunDirectory(run_copy).lock():
         for flags in ([], ["--dry_run"]):

@@ -52,7 +52,10 @@ def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
     process = mtfrun_here("train", *flags, *start, f"--model_dir={run}", "--restart")
     succeeded(process)
     lines = process.stderr.decode().splitlines()
-    assert lines[0] == f"mtfrun: beginning again; the old checkpoints are in {run}/checkpoints.1"
+    assert lines[0] == (
+        f"mtfrun: beginning again; the old checkpoints are in {run}/checkpoints.1 until "
+        "`mtfrun checkpoints prune --set_aside` deletes them"
+    )
     origin = header_of(process)["start"]
     assert origin.startswith("step 0 of 1, warm start: ")
     assert origin.endswith(f" variables from {language_model_run}/checkpoints/ckpt-2")

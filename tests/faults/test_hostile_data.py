@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import functools
 import gzip
 import io
 import json
+import lzma
 import os
 import pathlib
+import resource
 import struct
 import zlib
 from collections.abc import Callable, Iterable
 
 import pytest
+import tensorflow as tf
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import masked_crc32c
 
 from mtfrun import data
 from mtfrun.configuration.one_line import one_line
+from mtfrun.data.sources.streams import blocks
 from mtfrun.errors import InputError
+from mtfrun.rundir import Checkpoints, RunDirError
+from mtfrun.rundir.manifest import read_manifest
 from mtfrun.rundir.written_curves import read_curves
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
@@ -237,6 +245,42 @@ def test_a_record_that_says_it_is_long(suffix: str, length: int, tmp_path: pathl
     path.write_bytes(gzip.compress(content) if suffix else content)
     line = refused(lambda: _drain(data.Tfrecord({"train": str(path)}, skip_bad_records=9)))
     assert f"record 2 is of {length:,} bytes" in line
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_a_small_file_that_becomes_gigabytes(suffix: str, tmp_path: pathlib.Path) -> None:
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
+    path = tmp_path / f"a.txt{suffix}"
+    path.write_bytes(compress((b"a" * 1000 + b"\n") * 150_000))
+    line = refused(lambda: _drain(data.TextLines({"train": str(path)})))
+    assert "over 200 times as many: if that is meant, decompress it yourself" in line
+
+
+def test_what_the_system_lacks_is_not_damage(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\n")
+    variables = {"x": tf.Variable(1.0)}
+    Checkpoints(tmp_path).save(1, variables)
+    source = data.TextLines({"train": str(path)})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        lines = [refused(lambda: list(blocks(str(path))))]
+        with pytest.raises(RunDirError) as caught:
+            read_manifest(tmp_path, 1)
+        lines.append(str(caught.value))
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    for line in lines:
+        assert "Too many open files; nothing is damaged: raise the limit" in line
+    assert _drain(source) == 1
+    Checkpoints(tmp_path).restore(None, variables)
 
 
 def test_events_that_are_none(tmp_path: pathlib.Path) -> None:

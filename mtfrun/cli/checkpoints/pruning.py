@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
 from collections.abc import Sequence
 
 from mtfrun.cli.errors import UsageError
+from mtfrun.cli.terminal.standard_output import print_lines
 from mtfrun.cli.terminal.table import bytes_text
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.rotation import delete_checkpoints, is_protected
@@ -15,6 +17,8 @@ from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
 def prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
     """Deletes checkpoints, or with --dry_run says which ones it would delete."""
+    if flags.set_aside:
+        return _prune_set_aside(RunDirectory(flags.model_dir), is_dry=flags.dry_run)
     directory = CheckpointDirectory.of(flags.model_dir)
     run = RunDirectory(directory.run)
     with contextlib.nullcontext() if flags.dry_run else run.lock():
@@ -33,6 +37,22 @@ def prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
         f"{verb} {len(steps)} of {len(steps) + len(remaining)} checkpoints, {bytes_text(freed)}; "
         f"left: {', '.join(map(str, remaining))}"
     )
+    return 0
+
+
+def _prune_set_aside(run: RunDirectory, *, is_dry: bool) -> int:
+    """Deletes the directories to which `train --restart` has moved checkpoints."""
+    run.require()
+    verb = "would delete" if is_dry else "deleted"
+    with contextlib.nullcontext() if is_dry else run.lock():
+        directories = run.checkpoints_set_aside()
+        for directory in directories:
+            sizes = [path.lstat().st_size for path in directory.rglob("*")]
+            if not is_dry:
+                shutil.rmtree(directory)
+            print_lines(f"{verb} {directory}, {len(sizes)} files, {bytes_text(sum(sizes))}")
+    if not directories:
+        print_lines(f"{run.path} has no checkpoints that `train --restart` has moved")
     return 0
 
 

@@ -85,10 +85,13 @@ Deletes checkpoints of a run.
   mtfrun checkpoints prune --model_dir=/tmp/run --keep=2
   mtfrun checkpoints prune --model_dir=/tmp/run --steps=1000,2000
   mtfrun checkpoints prune --model_dir=/tmp/run --keep=2 --dry_run
+  mtfrun checkpoints prune --model_dir=/tmp/run --set_aside
 
 --keep=N deletes all but the newest N; --steps=... deletes those of these steps. A line says what is
-deleted, and nothing is asked; --dry_run only says it. The newest good checkpoint, whose files are
-as they were saved, is never deleted, and nothing is while a process trains the run."""
+deleted, and nothing is asked; --dry_run only says it. --set_aside deletes checkpoints.1, .2, ...,
+to which `train --restart` has moved older checkpoints, with all that is in them. The newest good
+checkpoint, whose files are as they were saved, is never deleted, and nothing is while a process
+trains the run."""
 
 
 def _steps(text: str) -> list[int]:
@@ -143,6 +146,9 @@ def _add_average_flags(parser: argparse.ArgumentParser) -> None:
 def _add_prune_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=int, help="how many of the newest to keep", metavar="N")
     parser.add_argument("--steps", help="which ones to delete", metavar="STEPS")
+    parser.add_argument(
+        "--set_aside", action="store_true", help="delete checkpoints.1, ... of `train --restart`"
+    )
     parser.add_argument("--dry_run", action="store_true", help="delete nothing")
 
 
@@ -193,6 +199,10 @@ def _check_average(flags: argparse.Namespace) -> None:
 
 def _check_prune(flags: argparse.Namespace) -> None:
     _check(flags)
+    if flags.set_aside and flags.keep is None and flags.steps is None:
+        return
+    if flags.set_aside:
+        raise UsageError("--set_aside goes without --keep and --steps")
     _check_choice(flags, "keep")
 
 

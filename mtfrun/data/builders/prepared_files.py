@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
+from mtfrun.errors import RAISE_THE_LIMIT, is_shortage
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 # Keys under which a description of features names a class. TFDS imports the module of any class
@@ -34,6 +35,10 @@ class PreparedFiles(NamedTuple):
     def damaged(self, reason: object) -> DataError:
         """Returns the error that the files cannot be read, with the reason."""
         line = " ".join(str(reason).split()).rstrip(".")
+        if is_shortage(line):
+            return DataError(
+                f"the prepared data in {self.directory} cannot be read: {line}; {RAISE_THE_LIMIT}"
+            )
         return DataError(
             f"the prepared data in {self.directory} cannot be read: {line}; "
             f"it is damaged or incomplete: delete {self.directory} {self.remedy}"

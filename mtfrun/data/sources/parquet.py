@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mtfrun.data.errors import DataError
@@ -16,7 +17,7 @@ from mtfrun.data.sources.record_fields import (
     texts_of_record,
 )
 from mtfrun.data.sources.record_files import RecordFiles
-from mtfrun.data.sources.streams import unreadable
+from mtfrun.data.sources.streams import check_expansion, unreadable
 from mtfrun.errors import did_you_mean, install_command
 
 # Rows that are in memory at once.
@@ -45,11 +46,13 @@ class Parquet(RecordFiles):
 
     def _records(self, path: str) -> Iterator[Mapping[str, Any]]:
         arrow, parquet = _pyarrow(path)
-        number = 0
+        number = produced = 0
         try:
             with parquet.ParquetFile(path) as file:
                 columns = self._columns_to_read(path, file.schema_arrow.names)
                 for batch in file.iter_batches(_BATCH, columns=columns):
+                    produced += batch.nbytes
+                    check_expansion(path, produced, Path(path).stat().st_size)
                     for row in _rows(batch):
                         number += 1
                         yield row

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from mtfrun.data.errors import DataError
-from mtfrun.errors import install_command
+from mtfrun.errors import RAISE_THE_LIMIT, install_command, is_shortage
 
 # A longer text is read in parts of at most so many bytes.
 LONGEST_PART = 1 << 20
@@ -33,6 +33,8 @@ _OPEN: dict[str, Callable[[IO[bytes]], object]] = {
     ".xz": lzma.open,
 }
 _SUFFIXES = (*_OPEN, ".zst")
+# How many times larger a compressed file may become, beside bytes that are always allowed.
+_LARGEST_EXPANSION, _ALWAYS_ALLOWED = 200, 1 << 26
 # The first bytes of files that are no text, and what they are.
 _KINDS = {
     rb"\x1f\x8b": "compressed by gzip, which its name must end in: .gz",
@@ -51,6 +53,8 @@ _KINDS = {
 def unreadable(path: str, reason: object) -> DataError:
     """Returns the error that a file cannot be read, with the reason."""
     line = " ".join(str(reason).split())
+    if is_shortage(line):
+        return DataError(f"{path} cannot be read: {line}; {RAISE_THE_LIMIT}")
     return DataError(f"{path} cannot be read: {line}; is it damaged, or another kind of file?")
 
 
@@ -112,8 +116,26 @@ def blocks(
                 first = max(first, len(codecs.BOM_UTF8) * block.startswith(codecs.BOM_UTF8))
             part = block[first : end - position]
             position += len(block)
+            check_expansion(path, position, file.tell())
             if part:
                 yield part
+
+
+def check_expansion(path: str, produced: int, compressed: int) -> None:
+    """Raises DataError if a compressed file has grown beyond all measure.
+
+    Texts shrink to a third or a tenth; 2 MB of zeros are 2 GB, and much more in other formats.
+
+    Args:
+      path: of the file.
+      produced: bytes that were read of its content.
+      compressed: bytes of the file that were read for them.
+    """
+    if produced > _ALWAYS_ALLOWED + _LARGEST_EXPANSION * compressed:
+        raise DataError(
+            f"{path}: {compressed:,} bytes became more than {produced >> 20} MiB, over "
+            f"{_LARGEST_EXPANSION} times as many: if that is meant, decompress it yourself"
+        )
 
 
 def _check_kind(path: str, block: bytes) -> None:

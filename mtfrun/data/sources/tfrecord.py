@@ -18,7 +18,7 @@ from mtfrun.data.sources.record_fields import (
     texts_of_record,
 )
 from mtfrun.data.sources.record_files import RecordFiles
-from mtfrun.data.sources.streams import is_compressed, naming_the_file, unreadable
+from mtfrun.data.sources.streams import check_expansion, is_compressed, naming_the_file, unreadable
 from mtfrun.errors import InputError
 from mtfrun.untrusted.record_lengths import check_record_lengths
 
@@ -50,7 +50,8 @@ class Tfrecord(RecordFiles):
             except InputError as error:
                 raise unreadable(path, error) from error
         records = tf.data.TFRecordDataset(path, compression).as_numpy_iterator()
-        number = 0
+        number = size = 0
+        compressed_size = Path(path).stat().st_size
         while True:
             try:
                 record = next(records, None)
@@ -60,6 +61,8 @@ class Tfrecord(RecordFiles):
             if record is None:
                 return
             number += 1
+            size += len(record)
+            check_expansion(path, size, compressed_size)
             yield record
 
     def _fields(self, record: bytes) -> Mapping[str, bytes]:
