@@ -64,8 +64,8 @@ def naming_the_file(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # of a decompressor
-            raise unreadable(path, error) from error
+        if error.errno is None or is_shortage(error):  # the former: of a decompressor
+            raise unreadable(path, error.strerror or error) from error
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise unreadable(path, str(error) or "it needs too much memory") from error
