@@ -142,18 +142,9 @@ class Training:
         Raises:
           InputError: the data or the configuration have changed since the checkpoint.
         """
-        data, mesh = self.experiment.data, self.experiment.mesh
-        trained_with = TrainedWith(numbers, self.options.train_steps, run_versions())
-
-        def check(manifest: Manifest) -> None:
-            check_same_data(manifest, data, accept_changes=accept_changes)
-            fits = manifest.variables == describe(self.state.storage())
-            for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
-                progress.note(f"mtfrun: note: {escaped(note)}")
-
-        check_same_training_data(data)
-        kept = {DATA: fingerprint_of(data), TRAIN_STEPS: self.options.train_steps}
-        metadata = training.Metadata({**trained_with.metadata(), **kept}, check)
+        mesh = self.experiment.mesh
+        check_same_training_data(self.experiment.data)
+        metadata = self._metadata(numbers, accept_changes=accept_changes)
         profile = profile or (self.options.profile and processes.is_first())
         options = dataclasses.replace(self.options, profile=profile)
         averaged = self.state.averaged if self.experiment.use_averages else contextlib.nullcontext
@@ -193,6 +184,22 @@ class Training:
                 secs = time.monotonic() - start
                 progress.note(progress.labelled(summary_of(self, run, secs)))
         return result
+
+    def _metadata(
+        self, numbers: NumbersOfTraining | None, *, accept_changes: bool
+    ) -> training.Metadata:
+        """Returns what checkpoints say about the training, and how a saved one is compared."""
+        data, train_steps = self.experiment.data, self.options.train_steps
+        trained_with = TrainedWith(numbers, train_steps, run_versions())
+
+        def check(manifest: Manifest) -> None:
+            check_same_data(manifest, data, accept_changes=accept_changes)
+            fits = manifest.variables == describe(self.state.storage())
+            for note in trained_with.check(manifest, fits=fits, accept_changes=accept_changes):
+                progress.note(f"mtfrun: note: {escaped(note)}")
+
+        entries = {DATA: fingerprint_of(data), TRAIN_STEPS: train_steps}
+        return training.Metadata({**trained_with.metadata(), **entries}, check)
 
 
 class _DrawingMesh(training.Action):
