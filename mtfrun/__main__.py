@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> int:
-    """Runs the program; Ctrl-C while Python still imports it ends it without a traceback."""
+    """Runs the program; Ctrl-C during its imports ends it without a traceback."""
     try:
         from mtfrun.cli.main import main as run  # noqa: PLC0415 - see above
 

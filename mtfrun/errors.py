@@ -35,18 +35,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f", did you mean {near!r}?" if near else ""
 
 
-# Comparing takes the product of two lengths; data may have millions of names, each of megabytes.
+# The time to compare two names grows with the product of their lengths, and data may have millions
+# of names of megabytes.
 _LONGEST, _MOST = 200, 5000
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Returns the known name that is nearest to `name`; None if none is near."""
+    """Returns the name most similar to `name` among `known`; None if none is similar."""
     short = (other for other in known if len(other) <= _LONGEST)
     near = difflib.get_close_matches(name[:_LONGEST], itertools.islice(short, _MOST), n=1)
     return near[0] if near else None
 
 
-# What libraries say, in errors of their own, when the system lacks something.
+# In errors of libraries when the system lacks files, threads or memory.
 _SHORTAGES = (
     "can't start new thread",
     *map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)),
@@ -55,5 +56,5 @@ RAISE_THE_LIMIT = "nothing is damaged: raise the limit (ulimit -a), or end other
 
 
 def is_shortage(reason: object) -> bool:
-    """Returns whether a reason says that the system lacked files, threads or memory."""
+    """Returns whether an error says that the system lacks files, threads or memory."""
     return any(shortage in str(reason) for shortage in _SHORTAGES)

@@ -1,4 +1,4 @@
-"""The functions of `import mtfrun`, which import all else, TensorFlow too, when they are called."""
+"""The functions of `import mtfrun`, which import TensorFlow and the rest when they are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suppression of what libraries print on the terminal from C++ and Rust."""
+"""Suppression of messages that libraries print from C++ and Rust."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Is `quiet_stderr` for the import of TensorFlow, and makes TensorFlow quieter from then on.
+    """Calls `quiet_stderr` for the import of TensorFlow, and raises TensorFlow's log level.
 
     While it is imported, TensorFlow 2.21 prints six lines about oneDNN and missing GPUs from C++,
     before its log level is read: no variable and no Python logger suppresses them. Later, level 3

@@ -1,6 +1,6 @@
-"""Writes constraints.txt: the version of every package with which the tests are run here.
+"""Writes constraints.txt: the installed version of every package that mtfrun and its tests need.
 
-The packages are those of which mtfrun's requirements consist, with all extras that are installed.
+Requirements of requirements are included, and all extras that are installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PATH = pathlib.Path(__file__).parents[1] / "constraints.txt"
 def installed_versions(name: str) -> dict[str, str]:
     """Returns the versions of the installed packages that `name` and its extras need, by name.
 
-    Local versions, such as that of PyTorch for CPUs, which another index has, are left out.
+    Local labels such as the "+cpu" of PyTorch, which only another index has, are removed.
     """
     extras = importlib.metadata.metadata(name).get_all("Provides-Extra") or []
     pending = [(name, extra) for extra in ("", *extras)]
@@ -34,7 +34,7 @@ def installed_versions(name: str) -> dict[str, str]:
         try:
             distribution = importlib.metadata.distribution(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # of an extra that is not installed
+            continue  # an extra that is not installed needs it
         if package != name:
             versions[package] = Version(distribution.version).public
         for text in distribution.requires or []:

@@ -12,12 +12,12 @@ from packaging.utils import canonicalize_name
 
 from tests.constraints import PATH, installed_versions
 
-# Of accelerators and sites; the tests run without them.
+# Extras for accelerators and documentation; the tests run without them.
 WITHOUT_TESTS = ("gpu", "profile", "docs")
 
 
 def _requirements() -> list[Requirement]:
-    """Returns what setup.cfg asks for, but for the extras that the tests do not need."""
+    """Returns the requirements in setup.cfg, without extras that the tests do not need."""
     parser = configparser.ConfigParser()
     parser.read(pathlib.Path(PATH.parent, "setup.cfg"))
     extras = parser["options.extras_require"]
@@ -35,7 +35,7 @@ def test_every_requirement_has_a_version_in_its_range() -> None:
         assert requirement.specifier.contains(version), f"{requirement}: bin/lock writes {version}"
 
 
-def test_what_is_needed_indirectly_is_locked_too() -> None:
+def test_indirect_requirements_are_locked_too() -> None:
     versions = installed_versions("tensorflow-datasets")
     assert versions["numpy"] and versions["etils"]
     assert versions["zipp"]  # of etils[epath]

@@ -56,7 +56,7 @@ def test_answers_are_printed_as_text_of_a_few_lines(tmp_path: pathlib.Path) -> N
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"]])
-def test_its_help_explains_and_installs_nothing(words: list[str]) -> None:
+def test_the_help_of_quickstart_installs_nothing(words: list[str]) -> None:
     process = subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=True)
     assert process.stdout.startswith("usage: bin/quickstart [MODEL_DIR]\n")
     assert process.stderr == ""
@@ -65,7 +65,7 @@ def test_its_help_explains_and_installs_nothing(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "words", [["--model_dir=x"], ["-x"], ["--"], ["a", "b"], [""], ["-h", "a"]]
 )
-def test_other_words_than_one_directory_are_refused(
+def test_arguments_other_than_one_directory_are_refused(
     words: list[str], tmp_path: pathlib.Path
 ) -> None:
     process = subprocess.run([SCRIPT, *words], capture_output=True, text=True, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""What is installed works: the source distribution, its wheel, and a checkout in place."""
+"""The source distribution, its wheel and an editable checkout work when installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.cli.command import environment
 
 ROOT = pathlib.Path(__file__).parent.parent
-# What the source distribution needs; the link mtfrun/gin leads to gin.
+# The files of the source distribution; the link mtfrun/gin leads to gin.
 SOURCES = [
     *("mtfrun", "gin", "tests", "docs", "bin", ".ci", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
     *("README.md", "LICENSE", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml"),
@@ -42,7 +42,7 @@ def _run(*command: str | pathlib.Path, cwd: pathlib.Path, **variables: str) -> s
 
 
 def _copy_sources(source: pathlib.Path) -> None:
-    """Copies what a distribution is made of to a new folder."""
+    """Copies the files of a distribution to a new folder."""
     source.mkdir()
     for name in SOURCES:
         path = ROOT / name
@@ -56,7 +56,7 @@ def _copy_sources(source: pathlib.Path) -> None:
 def _install(folder: pathlib.Path, *what: str | pathlib.Path) -> pathlib.Path:
     """Returns the folder of programs of a new environment with mtfrun and its dependencies.
 
-    The dependencies are those of this environment, behind the new one's own packages.
+    The dependencies come from this environment, after the packages of the new one.
     """
     new = folder / "environment"
     venv.create(new)
@@ -88,7 +88,7 @@ def programs(distribution: pathlib.Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.slow
-def test_above_a_checkout_that_is_installed_in_place_its_package_is_imported(
+def test_a_checkout_that_is_installed_in_place_is_imported_from_the_directory_above(
     tmp_path: pathlib.Path,
 ) -> None:
     _copy_sources(tmp_path / "mtfrun")

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtfrun.errors import InputError, did_you_mean
 
-# Those of sacrebleu that download nothing.
+# The tokenizers of sacrebleu that download nothing.
 _TOKENIZERS = ("intl", "13a", "char", "zh", "none", "ja-mecab", "ko-mecab")
 
 
@@ -31,7 +31,7 @@ def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dic
     """Returns "exact_match", the share of predictions that equal their target.
 
     Raises:
-      InputError: there are none, or not as many of both.
+      InputError: there are no targets, or not as many predictions as targets.
 
     Examples:
       >>> exact_match(["two", "three"], ["two", "tree"])
@@ -57,20 +57,21 @@ def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarr
 def bleu(
     targets: Sequence[str | Sequence[str]], predictions: Sequence[str], tokenizer: str = "intl"
 ) -> dict[str, float]:
-    """Returns "bleu", that of the corpus, 0 to 100, by sacrebleu, as T5 does.
+    """Returns "bleu", corpus BLEU, 0 to 100, computed by sacrebleu as in T5.
 
     Papineni et al. 2002, https://aclanthology.org/P02-1040; Post 2018,
     https://aclanthology.org/W18-6319.
 
     Args:
-      targets: the reference of every prediction, or its references, of any number.
-      predictions: one for each.
-      tokenizer: how sacrebleu divides texts into words: T5's "intl", which knows the punctuation of
-        all scripts; sacrebleu's own "13a", that of most published values; "char", "zh", "none",
-        "ja-mecab" or "ko-mecab".
+      targets: the reference of every prediction, or a sequence of references.
+      predictions: one for each target.
+      tokenizer: how sacrebleu divides texts into words: "intl", as in T5, for the punctuation of
+        all scripts; "13a", sacrebleu's default, used for most published values; "char", "zh",
+        "none", "ja-mecab" or "ko-mecab".
 
     Raises:
-      InputError: there are none, they are no texts, or there is no such tokenizer.
+      InputError: there are no targets, or not as many predictions as targets; a value is not a
+        text; or the tokenizer does not exist.
     """
     # Importing it takes longer than most commands, which do not need it.
     import sacrebleu  # noqa: PLC0415
@@ -91,7 +92,7 @@ def bleu(
 def chrf(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
     """Returns "chrf", chrF2 of the corpus, 0 to 100; Popovic 2015, https://aclanthology.org/W15-3049.
 
-    Targets are those of `bleu`.
+    Targets are as in `bleu`.
     """
     import sacrebleu  # noqa: PLC0415, as in `bleu`
 
@@ -111,9 +112,9 @@ def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[o
 def _references(
     metric: str, targets: Sequence[str | Sequence[str]], predictions: Sequence[str]
 ) -> Any:
-    """Returns lists of one reference for each prediction, None where it has no further one.
+    """Returns lists with one reference for each prediction, None if it has fewer references.
 
-    sacrebleu takes None, though its types do not say so.
+    sacrebleu accepts None, which its types do not allow.
     """
     check_paired(metric, targets, predictions)
     several = [[target] if isinstance(target, str) else target for target in targets]

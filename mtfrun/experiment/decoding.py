@@ -20,7 +20,7 @@ from mtfrun.experiment.scoring import Score, Scoring
 from mtfrun.models import TextModel
 from mtfrun.progress import Work
 
-# Between the numbers by which two samples of a prompt are drawn: further apart than lines are.
+# Samples of a prompt use line numbers this far apart, so that they do not collide with prompts.
 _SAMPLES_APART = 10_000_019
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Classification"
@@ -104,8 +104,8 @@ class Decoding(Inference):
       decode_length: maximum number of tokens of an output.
       decode_length_multiplier, decode_length_constant: where prompts are answered, outputs also
         have at most (tokens of the prompt) * multiplier + constant tokens.
-      num_outputs: number of outputs for each prompt, at most the search's `beam_size`; any number
-        of samples.
+      num_outputs: number of outputs for each prompt: at most the search's `beam_size`, or any
+        number of samples.
       search: greedy decoding, beam search or sampling.
     """
 
@@ -149,7 +149,7 @@ class Decoding(Inference):
           InputError: a prompt is empty, and the model continues tokens only.
           NonFiniteError: a score is infinite or not a number.
         """
-        # Each sample of a prompt is a row of its own.
+        # Each sample of a prompt is a separate row.
         samples = self._samples
         rows = [row for prompt in prompts for row in [self.prompting.row(prompt)] * samples]
         hypotheses: dict[int, Sequence[tuple[np.ndarray, float, bool]]] = {}
@@ -179,7 +179,7 @@ class Decoding(Inference):
         return answers
 
     def read(self, source: Source) -> Sequence[bytes]:
-        """Returns the prompts of a source; of a split of the data the inputs, or running text."""
+        """Returns the prompts of a source; for a split of the data, its inputs or running text."""
         if source.split is None:
             return source.texts()
         prompts, fields = Prompts(), []
@@ -201,7 +201,7 @@ class Decoding(Inference):
         ]
 
     def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
-        """Returns the pairs of a split; running text is targets without inputs."""
+        """Returns the (input, target) pairs of a split; the inputs of running text are empty."""
         examples = self._data.examples(split)
         return [(example.get(INPUTS, b""), example[TARGETS]) for example in examples]
 
@@ -250,7 +250,7 @@ class Decoding(Inference):
 
     @property
     def _samples(self) -> int:
-        """The number of rows of a prompt: a beam search finds all its outputs in one."""
+        """The number of rows of a prompt: one per sample; one for all outputs of a beam search."""
         return self.num_outputs if self.search.temperature else 1
 
     @property
@@ -380,7 +380,7 @@ class Decoding(Inference):
 
 
 def _line_of_draws(line: int, sample: int) -> int:
-    """Returns the number of a line, by which a sample of it is drawn: its own for the first one."""
+    """Returns the number that selects the draws of a sample: `line` for the first sample."""
     return (line + sample * _SAMPLES_APART) % 2**31
 
 

@@ -22,7 +22,7 @@ from mtfrun.rundir import RunDirectory, Summaries, write_metrics
 from mtfrun.training.checks import check_count
 
 BATCHES_AT_START = 32
-"""Batches of the evaluation before the first step, which nothing should keep waiting."""
+"""Limit of the evaluation before the first step, so that training is not delayed."""
 
 
 class Evaluation:
@@ -40,7 +40,7 @@ class Evaluation:
       measurements: measurements besides the model's own metrics, in order: classes, each called
         with the experiment and the split.
       at_start: whether training evaluates a new run before its first step, on at most
-        BATCHES_AT_START batches, so that curves begin with the initial weights, or those of a
+        BATCHES_AT_START batches, so that curves begin with the initial weights, or with the
         checkpoint that the run starts from.
 
     Attributes:
@@ -74,8 +74,8 @@ class Evaluation:
         """Reads the first batch of the split. Collective.
 
         Raises:
-          DataError: there is none, or it cannot be read.
-          InputError: another process has other data.
+          DataError: there is no batch, or it cannot be read.
+          InputError: the processes have different data.
         """
         check_same_split(self._experiment.data, self._split)
         for data in self._experiment.data.by_task().values():
@@ -93,7 +93,7 @@ class Evaluation:
         return other
 
     def before_first_step(self) -> Evaluation:
-        """Returns the evaluation of fewer batches, with the same programs."""
+        """Returns an evaluation of at most BATCHES_AT_START batches, with the same programs."""
         other = copy.copy(self)
         most = self._max_batches or BATCHES_AT_START
         other._max_batches = min(most, BATCHES_AT_START)
@@ -125,7 +125,7 @@ class Evaluation:
           summaries: where they are written; None writes nothing.
           before_batch: called before every batch; may raise to stop.
           run: where decodes and predictions are kept; None keeps none.
-          with_pictures: whether measurements make what `summaries` shows besides metrics.
+          with_pictures: whether `summaries` get texts and images besides metrics.
         """
         own, metrics = self._own_metrics(step, before_batch)
         is_finite = all(map(math.isfinite, own.values.values()))

@@ -1,4 +1,4 @@
-"""What is said of a training before its first step and after its last one."""
+"""The lines printed about a training before its first step and after its last one."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def header_of(training: Training, run: RunDirectory, numbers: NumbersOfTraining)
     """Returns lines by their labels.
 
     Args:
-      training: has not begun.
-      run: where it will be trained.
-      numbers: the parameters that change the numbers of the training, as far as they are known.
+      training: before its first step.
+      run: its run directory.
+      numbers: the parameters of the configuration that affect its results; may be empty.
     """
     experiment = training.experiment
     notes = "\n".join(_too_few_steps(training.options, numbers))
@@ -51,7 +51,7 @@ def header_of(training: Training, run: RunDirectory, numbers: NumbersOfTraining)
 
 
 def _too_few_steps(options: TrainOptions, numbers: NumbersOfTraining) -> Iterator[str]:
-    """Yields what is too long for the number of steps."""
+    """Yields notes about intervals that are too long for the number of steps."""
     steps, interval = options.train_steps, options.log_every_steps
     if interval > steps:
         yield (
@@ -70,9 +70,9 @@ def summary_of(training: Training, run: RunDirectory, secs: float) -> dict[str, 
     """Returns lines by their labels about a training that has reached its last step.
 
     Args:
-      training: has ended.
-      run: where it was trained.
-      secs: how long this process took.
+      training: after its last step.
+      run: its run directory.
+      secs: the duration of the training in this process.
     """
     step = training.state.finished_steps
     lines = {"finished": f"step {step:,} of {training.options.train_steps:,} in {duration(secs)}"}

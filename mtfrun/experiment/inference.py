@@ -49,10 +49,10 @@ class Images:
 
 
 class Prompts(list[bytes]):
-    """Texts to make records of.
+    """Prompts with fields for their records.
 
     Attributes:
-      fields: identifying fields of each, which precede those of its record; none by default.
+      fields: identifying fields of each prompt, which come first in its record.
     """
 
     fields: Sequence[Mapping[str, object]] = ()
@@ -80,7 +80,7 @@ class Inference(abc.ABC):
 
     Attributes:
       settings: names of the settings that flags of the command line change, such as "top_k".
-      example: flags with which `mtfrun decode` shows a trained model; empty for none.
+      example: flags of `mtfrun decode` to try a trained model; empty for none.
       experiment: has the model and the data.
     """
 

@@ -48,7 +48,7 @@ class Recording(training.Action):
         """Records an error that is raised inside.
 
         A training that is refused before its first step, such as one whose model does not fit the
-        checkpoints, leaves the record of a run that `is_resumed`, or has one, as it is.
+        checkpoints, does not replace an earlier record, and adds none if the run `is_resumed`.
         """
         try:
             yield

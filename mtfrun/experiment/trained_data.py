@@ -33,11 +33,11 @@ def check_same_training_data(data: Data) -> None:
 
 
 def check_same_split(data: Data, split: str | None) -> None:
-    """Raises InputError if the processes have other vocabularies or texts. Collective.
+    """Raises InputError if the processes have different vocabularies or texts. Collective.
 
     Args:
-      data: of the run.
-      split: whose examples are compared as well; None for none.
+      data: the run's data.
+      split: the split whose examples are also compared; None compares vocabularies only.
     """
     if processes.count() > 1:
         caches = data.caches(split) if split is not None else ()

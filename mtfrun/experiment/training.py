@@ -131,7 +131,7 @@ class Training:
         Args:
           run: where checkpoints and summaries are written.
           texts: Markdown for TensorBoard, by tag.
-          profile: records a trace of this process; `options` ask for one of the first.
+          profile: records a trace of this process; `options.profile`, of the first process.
           max_hours: after which training saves and ends; None for no limit.
           accept_changes: goes on although the data, but for their vocabularies, or the
             configuration have changed since the checkpoint.
@@ -205,7 +205,7 @@ class Training:
 class _DrawingMesh(training.Action):
     """Shows the devices of the mesh, and the dimensions that are split over them."""
 
-    # Soon, but not before the first steps: the first drawing of a process takes a second.
+    # After the first steps, because the first drawing of a process takes a second.
     every_secs = 1.0
     at_end = True
 

@@ -181,7 +181,7 @@ class _Loop:
         ) -> list[Any]:
             i = self._number - 1 - done
             x, own, inner_fields = stored[-1], weights[-1], list(map(mtf.identity, fields))
-            with mtf.collected_reports():  # they are those of the forward loop
+            with mtf.collected_reports():  # the forward loop reports them
                 y, collected = self._round(i, x, inner_fields, own)
             results = {y: of_y}
             for path, cotangent in of_losses.items():

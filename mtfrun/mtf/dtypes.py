@@ -17,7 +17,7 @@ class DTypePolicy:
     files.
 
     Attributes:
-      master: the type of parameters. Optimizers compute updates in float32, and have slots of it.
+      master: the type of parameters. Optimizer slots and updates have at least float32.
       activation: the type of activations.
 
     Examples:

@@ -268,7 +268,7 @@ class Mesh:
 
     @functools.cached_property
     def _local_places(self) -> list[dict[str, int]]:
-        """Where the devices of this process are, by axis; DTensor goes through all devices."""
+        """The mesh coordinates of this process's devices; cached: DTensor scans all devices."""
         assert self.dtensor_mesh is not None
         places: list[dict[str, int]] = self.dtensor_mesh.local_device_locations()
         return places

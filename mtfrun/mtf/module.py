@@ -62,7 +62,7 @@ def assign_paths(root: Any) -> None:
     """Gives every module and variable below `root` its path, without allocating storage.
 
     Raises:
-      ShapeError: two of them have one path.
+      ShapeError: two of them have the same path.
     """
     paths = set()
     for path, x in _walk(root, ""):

@@ -17,7 +17,7 @@ _Op = TypeVar("_Op", bound=Callable[..., Any])
 def named(op: _Op) -> _Op:
     """Returns the operation with one more argument, `name`, which has no effect.
 
-    It is the last of the positional ones, as in Mesh TensorFlow, where it names a node of the
+    It follows the other positional arguments, as in Mesh TensorFlow, where it names a node of the
     graph.
     """
     signature = inspect.signature(op)

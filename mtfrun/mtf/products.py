@@ -73,7 +73,7 @@ def count_product(flops: int, dtype: tf.DType) -> None:
 
 @contextlib.contextmanager
 def forgotten_on_error() -> Iterator[None]:
-    """Returns a context whose products do not count if it ends with an error."""
+    """Returns a context whose products are not counted if it ends with an error."""
     count = _COUNT.get()
     before = {} if count is None else dict(count.by_dtype)
     try:

@@ -1,7 +1,7 @@
-"""How what a compiled program reports with `Print` and `scalar_summary` reaches the host.
+"""Returns the values of `Print` and `scalar_summary` from compiled programs to the host.
 
-No operation prints on a mesh, where every device would. Reports are therefore among the results of
-a program, and of its loops and branches.
+On a mesh an operation that prints would do so on every device. Reports are therefore additional
+results of a program, and of its loops and branches.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Place:
 
     Attributes:
       text: the message, or the name of the curve.
-      shapes: of its tensors, of which the first entries are reported.
-      remaining: how many lines are still printed; None for all.
+      shapes: the shapes of its tensors, whose first entries are reported.
+      remaining: how many more lines may be printed; None for no limit.
       is_curve: whether it is a `scalar_summary`.
     """
 
@@ -42,12 +42,12 @@ class Place:
 
 
 class Report(NamedTuple):
-    """What a call reports in some rounds of loops.
+    """The reported values of a call in a number of rounds of the loops around it.
 
     Attributes:
       place: the call.
-      happened: {rounds}, 1 for each that there was, else 0.
-      values: {rounds, entries}: the first entries of each of its tensors.
+      happened: {rounds}, 1 for each round in which the call ran, else 0.
+      values: for each of its tensors the first entries, {rounds, entries}.
     """
 
     place: Place
@@ -56,14 +56,14 @@ class Report(NamedTuple):
 
     @property
     def tensors(self) -> list[Any]:
-        """Everything that has a value."""
+        """All tensors of the report: `happened` and the values."""
         return [self.happened, *self.values]
 
 
 def with_values(reports: Iterable[Report], values: Iterable[tf.Tensor]) -> list[Report]:
-    """Returns reports with the values of all their tensors, one after the other, replaced.
+    """Returns the reports with new values for all their tensors, in order.
 
-    The first dimension, of rounds, has the size that the value has.
+    The dimension of rounds takes its size from the new value.
     """
     remaining = iter(values)
 
@@ -79,7 +79,7 @@ class _Collected(list[Report]):
     """The reports of a program, or of a part of it, while it is traced.
 
     Attributes:
-      expected: what the functions of its loops and branches are expected to report.
+      expected: the expected reports of the functions of its loops and branches, by function.
     """
 
     expected: dict[Any, Sequence[Report]]
@@ -92,7 +92,7 @@ _COLLECTED: contextvars.ContextVar[_Collected | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def collected_reports() -> Iterator[list[Report]]:
-    """Returns a context whose reports are put into the list, and not printed."""
+    """Returns a context that collects reports in the list instead of printing them."""
     outer, collected = _COLLECTED.get(), _Collected()
     collected.expected = {} if outer is None else outer.expected
     token = _COLLECTED.set(collected)
@@ -103,9 +103,9 @@ def collected_reports() -> Iterator[list[Report]]:
 
 
 def deliver(reports: Sequence[Report]) -> None:
-    """Hands reports to the context, such as the program that is traced, or prints them.
+    """Passes reports to the context, such as the program that is traced, or prints them.
 
-    Those in a graph that is not ours, such as that of a SavedModel, are dropped.
+    In graphs that are not traced by `mtf.function`, such as a SavedModel, they are dropped.
     """
     collected = _COLLECTED.get()
     if collected is not None:
@@ -117,13 +117,13 @@ def deliver(reports: Sequence[Report]) -> None:
 def reports_of_body() -> contextlib.AbstractContextManager[list[Report]]:
     """Returns a context that collects the reports of a loop's body or a branch.
 
-    Outside of graphs it collects none: they need not be carried to the end of the loop.
+    In eager mode it collects nothing: reports are delivered at once.
     """
     return contextlib.nullcontext([]) if tf.executing_eagerly() else collected_reports()
 
 
 class _Specification(NamedTuple):
-    """A tensor without its value, which belongs to a graph that is given up."""
+    """A tensor without its value, which belongs to a discarded graph."""
 
     mesh: Mesh
     shape: Shape
@@ -131,7 +131,7 @@ class _Specification(NamedTuple):
 
 
 class _UnexpectedReportsError(Exception):
-    """A traced function reports what its loop has no variables for."""
+    """A traced function has reports for which its loop has no variables."""
 
     def __init__(self, key: Any, reports: Sequence[Report]) -> None:
         super().__init__("what Print and scalar_summary report changes from one trace to the next")
@@ -154,11 +154,11 @@ def _specification(x: Tensor) -> _Specification:
 
 
 def traced_with_reports(key: Any, trace: Callable[[Sequence[Report]], Any]) -> Any:
-    """Returns trace(expected), where `expected` is what `require_expected` accepts there.
+    """Returns trace(expected) with the reports that `require_expected(key, ...)` accepts in it.
 
-    A loop needs variables for what its body reports, which only the trace of the body tells: where
-    there is something, the loop is traced again. `key` stands for the body, so that this is done
-    once in a program.
+    A loop needs variables for the reports of its body, and only tracing the body shows them: if
+    there are any, the loop is traced again. `key` identifies the body, so that this happens once in
+    a program.
     """
     collected = _COLLECTED.get()
     expected = {} if collected is None else collected.expected
@@ -181,9 +181,9 @@ def print_reports(
     Collective: every process must call it, and the first one prints.
 
     Args:
-      reports: in their order.
-      rounds: of the outermost loop; the lines of each stay together.
-      prefix: of a line, for the number of its round.
+      reports: in the order in which a round prints them.
+      rounds: number of rounds of the outermost loop; lines are printed round by round.
+      prefix: returns the beginning of a line for the index of its round.
     """
     if any(x.mesh.is_planned for report in reports for x in report.tensors):
         return
@@ -201,9 +201,9 @@ def print_reports(
 def curves_of(
     reports: Sequence[Report], rounds: int
 ) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns the sums and the numbers of the values of every `scalar_summary`, {rounds} each.
+    """Returns the sum and the count of the values of every `scalar_summary`, {rounds} each.
 
-    Collective, as `print_reports`.
+    Collective: every process must call it.
     """
     curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for report in reports:

@@ -58,7 +58,7 @@ class SlotOptimizer(abc.ABC):
         """Stores the variables to be trained, by path, and makes the specs of their slots.
 
         The dimensions of a slot are dimensions of its variable, so that both have the same layout.
-        Slots are zero at first, and float32 also where the variable has fewer bits.
+        Slots are initially zero, and are float32 if the variable's type has fewer bits.
         """
         self.variables = dict(variables)
         self._factors = learning_rate_factors(variables, self._factors_by_pattern)
@@ -125,7 +125,7 @@ class SlotOptimizer(abc.ABC):
 
 
 def read_precisely(variable: mtf.Variable) -> mtf.Tensor:
-    """Returns a variable, as float32 where its type has fewer bits: updates are computed so."""
+    """Returns a variable for computing its update: as float32 if its type has fewer bits."""
     return mtf.cast(mtf.read_variable(variable), _precise_type(variable))
 
 

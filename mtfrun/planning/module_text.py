@@ -23,7 +23,7 @@ _CONSTANT = re.compile(r"dense<(.*?)> : tensor<((?:\d+x)*)(\w+)>")
 _CALLED = re.compile(r"\bf = @([\w.]+)")
 # In the layouts, because the attribute of the module is the first mesh of the process.
 _MESH = re.compile(r"sharding_specs:\S* mesh:[^|]*\|([^|]*)\|")
-# The numbers of all devices of a mesh, which stand in every layout.
+# The device IDs of a mesh, which every layout lists.
 _DEVICES = re.compile(r"mesh:[^|]*\|[^|]*\|((?:\d+,)+\d+)\|")
 _LAYOUT = re.compile(r"(\w+)_layout = #dtensor\.layout<sharding_specs:(\S*), mesh")
 
@@ -61,9 +61,9 @@ class _Parser:
         self._producers: dict[Value, Operation] = {}
 
     def _shortened(self, lines: Iterable[str]) -> Iterator[str]:
-        """Yields lines without the numbers of devices, and finds the mesh.
+        """Yields lines without device IDs, and finds the mesh.
 
-        Of a mesh of thousands of devices their numbers are most of the text.
+        With thousands of devices their IDs are most of the text.
         """
         devices = ""
         for line in lines:

@@ -126,10 +126,10 @@ def plan_training(training: Training, folder: str | pathlib.Path) -> Plan:
 
 @contextlib.contextmanager
 def _nothing_in_vain() -> Iterator[None]:
-    """Compiles without what only a program that runs needs, and without looking for garbage.
+    """Disables TensorFlow's graph optimizer and Python's garbage collector.
 
-    TensorFlow's optimizer of graphs begins after DTensor has written the program, and took a tenth
-    of the time of a plan; Python's collector goes through millions of objects again and again.
+    The graph optimizer starts after DTensor has written the program, and took a tenth of the time
+    of a plan; the garbage collector repeatedly scans millions of objects.
     """
     options = tf.config.optimizer.get_experimental_options()
     collects = gc.isenabled()

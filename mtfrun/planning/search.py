@@ -100,7 +100,7 @@ class Search:
       note: takes every option or rejection.
 
     Attributes:
-      left: how many more options there will be at most.
+      left: how many more options may be planned.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Search:
         self._rejections: list[Rejection] = []
 
     def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> Outcome:
-        """Returns the ranking of all.
+        """Plans candidates and returns their ranking.
 
         Args:
           layouts: candidates without settings that save memory; the first are tried first.
@@ -140,7 +140,7 @@ class Search:
         return self.outcome()
 
     def outcome(self) -> Outcome:
-        """Returns the ranking of what has been planned so far."""
+        """Returns the ranking of the options planned so far."""
         ranked = self._ranked()
         fitting = [option for option in ranked if option.fits(self._device_memory)]
         others = sorted(

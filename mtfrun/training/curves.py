@@ -63,7 +63,7 @@ def with_norms(history: History, norms: Norms) -> History:
 def summaries_history(
     summaries: Mapping[str, tuple[np.ndarray, np.ndarray]], history: History
 ) -> History:
-    """Returns what `mtf.curves_of` does as metrics; "summary/loss" if the history has a "loss"."""
+    """Returns `mtf.curves_of` as metrics: "loss" is "summary/loss" if the history has a "loss"."""
     return {
         f"summary/{name}" if name in history else name: _Counted(*of_steps)
         for name, of_steps in summaries.items()

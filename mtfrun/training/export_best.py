@@ -105,7 +105,7 @@ class _Export:
         if self._exported() == self._target.name:
             self._best = None
             return False
-        if self._directory.is_symlink():  # whose directories would be removed
+        if self._directory.is_symlink():  # its target would be emptied
             self._problem = f"{self._directory} is a link: remove it"
             return False
         # A directory that a killed process has not linked.

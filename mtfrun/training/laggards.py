@@ -1,4 +1,4 @@
-"""Which process of a run makes the others wait."""
+"""Finds processes that slow down a run."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from mtfrun import processes
 from mtfrun.processes.group import process_name, this_process
 from mtfrun.training.machine import products_per_sec
 
-# A process is named after so many windows in a row of at least so many seconds.
+# A process is reported when it is slow in this many consecutive windows of at least this length.
 _WINDOWS, _WINDOW_SECS = 3, 2.0
-# The share of a window that it makes the others wait; how much slower its device is.
+# A process is slow if it delays the run by a larger share of a window, or if the fastest device is
+# faster than its device by a larger factor.
 _MOST_WAITING, _MOST_SLOWER = 0.25, 2.0
 _ROWS, _DTYPE = 512, "float32"
 
 
 class Laggards:
-    """Compares the time that the processes of a run take for their own part of its steps.
+    """Compares the speed of the processes of a run.
 
-    A step ends in all when the slowest has ended it. What differs is the time outside of steps and
-    of messages, for data, actions and results, and the speed of the device at products of matrices.
+    A step ends in all processes at the same time, when the slowest one has finished it. `find`
+    therefore compares the time outside of steps and messages, for data, actions and results, and
+    the speed of matrix products on the device.
 
     Args:
-      device: of this process, such as "GPU:0".
+      device: a device of this process, such as "GPU:0".
       clock: returns the time in seconds.
     """
 
     def __init__(self, device: str, clock: Callable[[], float] = time.monotonic):
         self._device = device
         self._clock = clock
-        self._slow: Counter[tuple[int, str]] = Counter()  # windows in a row
+        self._slow: Counter[tuple[int, str]] = Counter()  # consecutive windows
         self._start_window()
 
     def add(self, steps: int, device_secs: float) -> None:
-        """Adds steps, and the time that they took on the devices, waiting for others included."""
+        """Adds steps and their time on the devices, which includes waiting for other processes."""
         self._steps += steps
         self._device_secs += device_secs
 

@@ -44,14 +44,14 @@ WarmStarting = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is shown and recorded of a training.
+    """How a training is described and recorded.
 
     Attributes:
       texts: Markdown by tag, for TensorBoard: the configuration, the command.
       header: lines by their labels, printed when there is data and before the first step; a line
         about that step is added.
-      recorded: returns a context that is entered before the first write to the run directory, when
-        the checkpoint was restored and the first batches were read, and left at the end.
+      recorded: returns a context that is entered after restoring the checkpoint and reading the
+        first batches, before the first write to the run directory, and left at the end.
     """
 
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -209,14 +209,14 @@ class _Loop:
             self._state.initialize()
         with waiting("restoring the newest checkpoint"):
             step = self._saving.restore()
-        processes.by_first(self._run.record().measurements)  # for its error
+        processes.by_first(self._run.record().measurements)  # raises if damaged
         if step is None and warm_start is not None:
             model = self._state.model
             self.warm_start = warm_start(model.named_variables(), model.vocabulary_sizes)
         return step or 0
 
     def check_data(self) -> None:
-        """Reads the first batches, so that data that cannot be read are an error of one line."""
+        """Reads the first batches, so that unreadable data are an error of one line."""
         with waiting("reading the first batches"):
             self._infeed.check(1, self._options.iterations_per_loop)
 

@@ -21,12 +21,12 @@ INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
 # share of the largest entry of all gradients. Some gradients are zero but for rounding, such as
 # that of a bias before a normalisation.
 _LEAST_SHARE_OF_ALL = 1e-2
-# Every entry of an update is compared with itself, but at least with this share of the largest one:
-# an entry may be the small difference of large numbers, whose rounding is that of these.
+# Errors of updates are relative to each entry, but at least to this share of the largest entry: a
+# small entry may be the difference of large numbers, and has their rounding errors.
 _LEAST_SHARE_OF_UPDATE = 1e-2
 # New values are rounded to the variable's type, on each side by half a unit in the last place.
 _ROUNDED_UNITS = 2.0
-# Logits from this size on are masks, such as those of padding of the vocabulary.
+# Logits of at least this size are masks, such as the padding of the vocabulary.
 _LIKE_INFINITY = 1e6
 # Metrics of an evaluation below this size are compared absolutely.
 _LEAST_METRIC = 1e-3
@@ -39,8 +39,8 @@ class Difference(NamedTuple):
 
     Attributes:
       kind: one of KINDS.
-      step: after which it was seen, from 1; 0 for initial values and evaluations before training,
-        and the last one for decodes.
+      step: the step after which it was observed, from 1; 0 for initial values and evaluations
+        before training, and the last step for decodes.
       name: the path of a variable, the name of a loss or a metric, or the place in a decode.
       relative: the difference relative to the size of the array; infinite for texts that differ,
         and where only one of two numbers is finite.
@@ -85,9 +85,10 @@ class Comparison:
 def compare(here: Observation, expected: Observation, tolerance: float) -> Comparison:
     """Returns the differences of all that the two have observed.
 
-    Losses are relative to the largest of the one device's; initial values to the largest entry of
-    the variable; gradients to the largest entry of the variable's gradient; every entry of an
-    update to itself; with the exceptions at the top of this file.
+    Losses are relative to the largest loss on one device, initial values to the largest entry of
+    the variable, gradients to the largest entry of the variable's gradient, and every entry
+    of an update to itself (averages to their largest change), with the exceptions at the top of
+    this file.
 
     Args:
       here: on a mesh.
@@ -136,7 +137,7 @@ def _of_gradients(here: Observation, expected: Observation) -> Iterator[Differen
 def _of_updates(
     here: Sequence[Values], expected: Sequence[Values], least_share: float
 ) -> Iterator[Difference]:
-    """Yields differences relative to entries, and at least to a share of the largest one."""
+    """Yields differences relative to each entry, but at least to a share of the largest."""
     for i, values in enumerate(expected[1:]):
         for path, after in values.items():
             change = _change(expected[i][path], after)
@@ -155,7 +156,7 @@ def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Differ
             mean_here, mean = totals[name] / (weights[name] or 1), total / (sums.weights[name] or 1)
             error = _error(mean_here, mean)
             if all((x == np.rint(x)).all() for x in (totals[name], total)):
-                # A count, such as of predictions that are right: one may be a tie but for rounding.
+                # A count, such as of correct predictions: rounding may decide one of them.
                 error = error - 1.0 / (sums.weights[name] or 1)
             scale = max(_size(mean), _LEAST_METRIC)
             yield _difference(EVALUATION, step, name, error, mean_here, mean, scale)

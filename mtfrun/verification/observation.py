@@ -26,11 +26,12 @@ Values: TypeAlias = Mapping[str, np.ndarray]
 
 
 class Evaluated(NamedTuple):
-    """What a model computes of a batch without training.
+    """The results of evaluating a batch.
 
     Attributes:
-      sums: its metrics.
-      logits: an array, which shows what the means of the metrics hide; None for a model without.
+      sums: the metrics.
+      logits: an array, which shows differences that the means of metrics hide; None if the model
+        has no logits.
     """
 
     sums: Sums
@@ -46,12 +47,12 @@ class Observation:
       layout: its rules.
       losses: by name, at every step.
       gradients: before clipping, by the path of the variable, at every step.
-      averages: those that the optimizer does not change, such as moving averages, before the
-        first step and after every one.
+      averages: the variables that training changes without the optimizer, such as moving
+        averages, by path, before the first step and after every step.
       updated: the variables that the optimizer changes and its slots, by path, before the first
-        step and after every one.
-      evaluations: of a batch of training, without training, before the first step and after the
-        last one: by the number of steps.
+        step and after every step.
+      evaluations: of a training batch, before the first step and after the last one, by the number
+        of finished steps.
       decodes: the records of a few inputs after the last step.
       no_decodes: why there are none; else empty.
     """
@@ -86,14 +87,15 @@ def observe(
 ) -> Observation:
     """Returns what the first steps of training compute, by the program that training runs.
 
-    On a mesh every step, evaluation and decode begins with the values that one device has then, and
-    the optimizer is given the gradients of that, so that a difference is where it is made.
+    On a mesh every step, evaluation and decode starts with the values on one device, and the
+    optimizer takes the gradients from one device, so that errors do not accumulate and each is
+    attributed to the computation that causes it.
 
     Args:
       training: has not run; its variables get their initial values, those of a warm start too.
       steps: number of steps.
       inputs: what is decoded after the last step; None decodes nothing.
-      expected: what one device has computed; None: this is the one device.
+      expected: the observation on one device; None if this is the one device.
     """
     state, options, experiment = training.state, training.options, training.experiment
     state.initialize()
@@ -156,7 +158,7 @@ def observe(
 
 
 def _updated_by_optimizer(state: TrainState) -> dict[str, mtf.Variable]:
-    """Returns what an optimizer changes: variables and slots by path."""
+    """Returns the variables and slots that an optimizer changes, by path."""
     slots = state.optimizer.named_slots()
     return {**state.trainable, **{f"optimizer/{path}": slot for path, slot in slots.items()}}
 

@@ -1,6 +1,6 @@
-"""The check of a configuration without TensorFlow: what it accepts, and what it leaves alone.
+"""The check of a configuration without TensorFlow accepts valid ones and imports no user modules.
 
-`test_mistakes.py` has what it refuses, and how fast.
+`test_mistakes.py` tests the configurations that it refuses, and how fast.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _messages(commands: list[list[str]], directory: pathlib.Path) -> list[str]:
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-def test_it_accepts_every_run_of_the_package(tmp_path: pathlib.Path) -> None:
+def test_the_check_accepts_every_run_of_the_package(tmp_path: pathlib.Path) -> None:
     runs = [name for name in shipped_gin_files() if name.startswith("runs/")]
     commands = [
         ["train", f"--gin_file={name}", "--gin.SEED=1", "--model_dir=/tmp/none"] for name in runs
@@ -50,7 +50,7 @@ def test_it_accepts_every_run_of_the_package(tmp_path: pathlib.Path) -> None:
     assert _messages(commands, tmp_path) == ["None"] * len(runs)
 
 
-def test_it_imports_no_module_of_the_user_but_checks_macros(tmp_path: pathlib.Path) -> None:
+def test_the_check_imports_no_user_module_but_checks_macros(tmp_path: pathlib.Path) -> None:
     (tmp_path / "mine.py").write_text("open('imported', 'w')\n")
     (tmp_path / "mine.gin").write_text("import mine\ninclude 'runs/quickstart.gin'\n")
     train = ["train", "--gin_file=mine.gin", "--model_dir=/tmp/none"]
@@ -60,7 +60,7 @@ def test_it_imports_no_module_of_the_user_but_checks_macros(tmp_path: pathlib.Pa
 
 
 @pytest.mark.parametrize("name", ["evaluation.exact_match", "exact_match"])
-def test_a_flag_may_name_what_mtfrun_publishes_and_no_file_imports(name: str) -> None:
+def test_a_flag_may_name_a_public_function_that_no_file_imports(name: str) -> None:
     binding = f"Task.metrics = [@{name}]"
     config.parse(["runs/number_words.gin"], [("--gin_param", binding)], roots=ROOTS)
     assert "from mtfrun import evaluation" in config.config_text()

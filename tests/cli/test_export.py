@@ -147,7 +147,7 @@ def _trained(directory: pathlib.Path, model: str, *flags: str) -> pathlib.Path:
     return run
 
 
-def test_a_t5_takes_its_sentencepiece_tokenizer_along(tmp_path: pathlib.Path) -> None:
+def test_a_t5_is_exported_with_its_sentencepiece_tokenizer(tmp_path: pathlib.Path) -> None:
     vocabulary = [flag_of_small_vocabulary(tmp_path), "--gin_file=data/sentencepiece.gin"]
     run = _trained(tmp_path, "t5.1.1.tiny", *vocabulary)
     model = (tmp_path / "small.model").read_bytes()
@@ -170,7 +170,7 @@ def test_a_t5_takes_its_sentencepiece_tokenizer_along(tmp_path: pathlib.Path) ->
     assert theirs["outputs"][0]["text"] == ours["outputs"][0]["text"]
 
 
-def test_a_vocabulary_that_transformers_lacks_is_refused_but_for_the_weights(
+def test_a_vocabulary_that_transformers_lacks_is_refused_without_weights_only(
     tmp_path: pathlib.Path,
 ) -> None:
     own = ["--gin.VOCABULARY=@data.IdVocabulary()", "--gin.data.IdVocabulary.size=300"]
@@ -201,7 +201,7 @@ def test_a_language_model_that_was_trained_here_is_loaded_by_transformers(
 
 
 @pytest.mark.slow
-def test_a_model_with_another_tokenizer_than_the_imported_one_is_exported_with_its_own(
+def test_an_imported_model_is_exported_with_the_tokenizer_that_it_was_trained_with(
     tmp_path: pathlib.Path,
 ) -> None:
     source = pathlib.Path(__file__).parents[1] / "oracle" / "hf" / "t5_v1_1"

@@ -119,7 +119,7 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
         (["data", "show", "help"], ["data", "show"]),
     ],
 )
-def test_help_is_asked_for_by_a_word(
+def test_the_word_help_prints_the_help(
     asking: list[str], help_of: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(asking) == 0
@@ -129,7 +129,7 @@ def test_help_is_asked_for_by_a_word(
 
 
 @pytest.mark.parametrize("asking", ["--version", "-v", "-V", "version"])
-def test_the_version_is_that_of_the_package(
+def test_the_version_flag_prints_the_version_of_the_package(
     asking: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([asking]) == 0

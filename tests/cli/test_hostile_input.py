@@ -66,7 +66,7 @@ def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pa
     assert output.read_bytes() == b""
 
 
-def test_text_output_is_the_outputs_as_they_are(quick_run: pathlib.Path) -> None:
+def test_the_text_format_prints_the_outputs_unchanged(quick_run: pathlib.Path) -> None:
     flags = [f"--model_dir={quick_run}", "--input=-"]
     answers = succeeded(mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc"))
     process = mtfrun_here("decode", *flags, "--format=text", stdin=b"a\n\nb\nc")
@@ -74,7 +74,7 @@ def test_text_output_is_the_outputs_as_they_are(quick_run: pathlib.Path) -> None
     assert process.stdout.decode() == "".join(as_text(answer["output"]) for answer in answers)
 
 
-def test_samples_of_a_prompt_differ_and_the_first_is_that_of_one(quick_run: pathlib.Path) -> None:
+def test_samples_differ_and_the_first_equals_a_single_sample(quick_run: pathlib.Path) -> None:
     flags = [f"--model_dir={quick_run}", "--prompt=the ", "--prompt=quick", "--temperature=1"]
     ones = succeeded(mtfrun_here("decode", *flags))
     threes = succeeded(mtfrun_here("decode", *flags, "--num_outputs=3"))

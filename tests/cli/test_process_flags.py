@@ -111,13 +111,13 @@ def test_slurm_without_several_tasks_is_one_process(environment: dict[str, str])
 
 @pytest.mark.parametrize("value", [None, "", "x", "-1"])
 @pytest.mark.parametrize("name", sorted(STEP))
-def test_a_variable_of_slurm_that_is_missing_or_no_number_is_named(
+def test_a_variable_of_slurm_that_is_missing_or_not_a_number_is_named(
     name: str, value: str | None
 ) -> None:
     environment = {**STEP, name: value or ""}
     if value is None:
         del environment[name]
-    if value is None and name in ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"):  # no step, the first
+    if value is None and name in ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"):  # not in a step
         _processes(environment=environment)
     elif value in (None, "") or name != "SLURM_STEP_NODELIST":
         with pytest.raises(UsageError, match=f"SLURM's variable {name} is "):

@@ -120,7 +120,7 @@ def test_broken_csv_is_named(content: bytes, complaint: str, tmp_path: pathlib.P
     assert str(file) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_marks_blank_ends_and_other_line_ends_are_no_part_of_texts(tmp_path: pathlib.Path) -> None:
+def test_byte_order_marks_and_line_ends_are_not_part_of_texts(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "pairs.tsv"
     file.write_bytes(b"\xef\xbb\xbfa\tb\n\nc\td\n\n\n")
     assert read_pairs(str(file)) == [(b"a", b"b"), (b"", b""), (b"c", b"d")]

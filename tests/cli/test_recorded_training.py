@@ -27,7 +27,7 @@ def _files(run: pathlib.Path) -> dict[str, bytes]:
 
 
 def _tree(run: pathlib.Path) -> dict[str, tuple[int, int]]:
-    """Returns what tells every file and directory of a run from one that was written again."""
+    """Returns the inode and the time of change of every file and directory of a run."""
     paths = [path for path in run.rglob("*") if path.name != ".lock"]
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
@@ -44,7 +44,7 @@ def _truncate_all(run: pathlib.Path) -> None:
         os.truncate(path, 9)
 
 
-# Flags, what is done to the run, and what the line says.
+# Flags, a change of the run, and part of the error.
 REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
     "another model": (["--gin.D_MODEL=8"], lambda run: None, "D_MODEL 16 -> 8"),
     "another rate": (["--gin.LEARNING_RATE=0.5"], lambda run: None, "has changed since ckpt-2"),
@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
     ("reason", "has_status"),
     [*((reason, True) for reason in REFUSED), ("another model", False), ("no position", False)],
 )
-def test_a_training_that_is_refused_has_written_nothing(
+def test_a_training_that_is_refused_writes_nothing(
     reason: str, has_status: bool, run_copy: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     flags, change, message = REFUSED[reason]

@@ -1,4 +1,4 @@
-"""A run is used from any directory, without the files that it was trained on, and after a move."""
+"""Runs can be moved, and used from any directory without their training files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PROMPT = "--prompt=one of many words"
 
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A run that was trained on files of its working directory; both are elsewhere now.
+    """A run that was trained on files of its working directory; both have been moved.
 
-    Beside it is "texts", the directory as it was.
+    The working directory is now "texts", beside the run.
     """
     place = tmp_path_factory.mktemp("moved")
     project = place / "project"
@@ -64,7 +64,7 @@ def test_a_moved_run_decodes_with_its_copy_of_the_vocabulary(
     assert moved / copy["file"] == _copy_of_vocabulary(moved)
 
 
-def test_an_evaluation_says_where_relative_paths_led(
+def test_an_evaluation_names_the_directory_of_relative_paths(
     moved: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     line = error_line(mtfrun_here("eval", f"--model_dir={moved}", cwd=tmp_path))
@@ -75,13 +75,13 @@ def test_an_evaluation_says_where_relative_paths_led(
         mtfrun.load(str(moved)).evaluate()
 
 
-def test_relative_paths_of_flags_are_those_of_the_working_directory(moved: pathlib.Path) -> None:
+def test_flags_have_paths_relative_to_the_working_directory(moved: pathlib.Path) -> None:
     flags = [f"--model_dir={moved}", "--gin.TEXT_FILES='text.txt'"]
     (metrics,) = succeeded(mtfrun_here("eval", *flags, cwd=moved.parent / "texts"))
     assert metrics["step"] == 2
 
 
-def test_relative_paths_of_the_configuration_are_those_of_where_it_began(
+def test_the_configuration_has_paths_relative_to_where_the_run_began(
     copied: pathlib.Path, moved: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     record = json.loads((copied / "files.json").read_text())
@@ -95,7 +95,7 @@ def test_relative_paths_of_the_configuration_are_those_of_where_it_began(
     assert f"TEXT_FILES = ['{moved.parent / 'texts/text.txt'}']" in text
 
 
-def test_resuming_from_its_own_configuration_copies_nothing_again(
+def test_resuming_from_the_configuration_of_the_run_copies_nothing_again(
     copied: pathlib.Path, moved: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     flags = [
@@ -131,7 +131,7 @@ def _pipe(file: pathlib.Path) -> None:
         (_pipe, "Not a regular file"),
     ],
 )
-def test_a_copy_that_is_not_what_was_copied_is_refused(
+def test_a_changed_copy_is_refused(
     damage: Callable[[pathlib.Path], None], problem: str, copied: pathlib.Path
 ) -> None:
     file = _copy_of_vocabulary(copied)

@@ -79,7 +79,7 @@ FILES_OF_PAIRS = [
 ]
 
 
-# Macros of which it is for the user to say what they are: the files of the data.
+# Macros that the user must set: the files of the data.
 REQUIRED = re.compile(r"^(\w+) = %gin\.REQUIRED$", re.MULTILINE)
 
 

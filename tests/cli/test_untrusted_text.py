@@ -1,4 +1,4 @@
-"""Texts of data and of untrusted files do not reach the terminal as controls."""
+"""Texts of data and of untrusted files print no control characters on the terminal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ATTACK = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e\r\nmtfrun: error: forged"
 
 
 def _shown(process: subprocess.CompletedProcess[bytes]) -> str:
-    """Returns what a process printed, which must hold no control and no forged line."""
+    """Returns the output of a process, without control characters and forged lines."""
     text = (process.stdout + process.stderr).decode()
     assert visible(text) == text
     assert not any(line.startswith("mtfrun: error: forged") for line in text.splitlines())
     return text
 
 
-def test_names_and_records_of_runs(tmp_path: pathlib.Path) -> None:
+def test_names_and_records_of_runs_are_escaped(tmp_path: pathlib.Path) -> None:
     for number in range(2):
         name = f"{number}{ATTACK}"
         run = RunDirectory(tmp_path / name)
@@ -48,14 +48,14 @@ def test_cells_of_tables_are_one_line() -> None:
     assert table_lines(["a", "b"], [[ATTACK, "1"]], None)[1].isprintable()
 
 
-def test_lines_of_json_mean_the_same() -> None:
+def test_escaped_json_has_the_same_value() -> None:
     value = "\x1b[2J \x85 \u202e \U0001f600 \u00e9"
     line = json.dumps(value, ensure_ascii=False)
     assert json.loads(visible(line)) == json.loads(visible(line, "ascii")) == value
     assert visible(line, "ascii").isascii()
 
 
-def test_bars_and_colours_remain_on_a_terminal_and_nothing_else() -> None:
+def test_a_terminal_gets_only_the_controls_of_bars_and_colours() -> None:
     class Terminal:
         written = ""
 

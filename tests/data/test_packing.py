@@ -169,7 +169,7 @@ def test_a_plan_of_other_texts_is_made_again(tmp_path: Path) -> None:
     ("examples", "row_starts"),
     [([0, 1, 1], [0, 2, 3]), ([0, 1, -3], [0, 2, 3]), ([0, 1, 2], [0, 4, 3]), ([], [])],
 )
-def test_a_plan_that_is_none_is_made_again(
+def test_an_invalid_plan_is_made_again(
     tmp_path: Path, examples: list[int], row_starts: list[int]
 ) -> None:
     forged = Plan(np.array(examples, np.int32), np.array(row_starts, np.int64))

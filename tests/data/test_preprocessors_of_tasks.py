@@ -1,4 +1,4 @@
-"""Preprocessors of T5's tasks: the examples that T5's documentation and tests give.
+"""Preprocessors of T5's tasks, with the examples of T5's documentation and tests.
 
 https://github.com/google-research/text-to-text-transfer-transformer, t5/data/preprocessors.py of
 version 0.9.4.
@@ -160,7 +160,7 @@ SENTENCES = [
     ("p_neighbors", "ends", "relation"),
     [(1.0, (b"second", b"fourth"), b"next"), (0.0, (b"fourth", b"second"), b"not_next")],
 )
-def test_next_sentences_are_neighbours_or_those_of_another_pair(
+def test_next_sentences_are_neighbours_or_from_another_pair(
     p_neighbors: float, ends: tuple[bytes, bytes], relation: bytes
 ) -> None:
     prediction = data.NextSentencePrediction(p_neighbors=p_neighbors, buffer_size=1)
@@ -179,7 +179,7 @@ def test_next_sentences_are_neighbours_or_those_of_another_pair(
 def test_sentences_are_used_once_or_twice(reuse: bool, pairs: int) -> None:
     prediction = data.NextSentencePrediction(p_neighbors=1, reuse_sentences=reuse, buffer_size=1)
     text = b"A one. B two! C three?! D four\n\nalone."
-    # Pairs are taken by twos.
+    # An odd pair at the end is dropped.
     found = _pairs(list(prediction.of_all([{"text": text}])))
     assert len(found) == pairs // 2 * 2
     assert found[1][0] == (b"nsp: B two! C three?!" if reuse else b"nsp: C three?! D four")

@@ -241,7 +241,7 @@ def test_whatever_makes_other_ids_makes_another_cache(tmp_path: Path) -> None:
 
 
 def change(name: str, old: bytes, new: bytes) -> Callable[[Path], None]:
-    """Returns a function that changes a file of a cache in its place, and sets back its times."""
+    """Returns a function that edits a file of a cache in place and restores its times."""
 
     def damage(directory: Path) -> None:
         path = directory / name
@@ -255,7 +255,7 @@ def change(name: str, old: bytes, new: bytes) -> Callable[[Path], None]:
 
 
 def forge(directory: Path) -> None:
-    """Changes an id to one beyond the vocabulary, and the sums in the manifest accordingly."""
+    """Changes an id to one beyond the vocabulary, and updates the sums in the manifest."""
     tokens = (np.array(ids(b"ab"), "<u2")).tobytes()
     change("tokens.bin", tokens, b"\xff\x7f" + tokens[2:])(directory)
     entries = json.loads((directory / "manifest.json").read_text())
@@ -268,7 +268,7 @@ def forge(directory: Path) -> None:
 
 
 def make_pipe(directory: Path) -> None:
-    """Puts a pipe in the place of the ends."""
+    """Replaces the file of ends by a pipe."""
     (directory / "ends.npy").unlink()
     os.mkfifo(directory / "ends.npy")
 
@@ -450,7 +450,7 @@ def test_two_that_build_the_same_cache_build_it_once(tmp_path: Path) -> None:
     assert len(readings) == 1
 
 
-def test_several_that_find_a_damaged_cache_build_it_once(
+def test_threads_that_find_a_damaged_cache_build_it_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readings = []
@@ -468,7 +468,7 @@ def test_several_that_find_a_damaged_cache_build_it_once(
     assert len(readings) == 2 and capsys.readouterr().err.count("is damaged") == 1
 
 
-def test_where_the_state_cannot_be_kept_a_cache_is_compared_each_time(tmp_path: Path) -> None:
+def test_a_cache_is_compared_each_time_if_its_state_cannot_be_stored(tmp_path: Path) -> None:
     directory = open_cache(task_of(documents(b"ab"), tmp_path), "train", TARGETS_ONLY).directory
     (directory / "checked.json").unlink()
     (directory / "checked.json").mkdir()

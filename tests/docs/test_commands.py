@@ -22,14 +22,14 @@ from tests.docs.test_pages import commands
 _PAGES = ("README.md", "docs/index.md")
 # A command with the lines that it prints, as the README shows errors.
 _SHOWN = re.compile(r"^    \$ (mtfrun .*)\n((?:    (?!\$).+\n)+)", re.MULTILINE)
-# What stands in for a reader's own files, and for the length of a training.
+# Replacements that fit small files and short trainings.
 _STAND_INS = {"--gin.EXTRA_IDS=100": "--gin.EXTRA_IDS=28"}
 _SHORT = "--gin.TRAIN_STEPS=2 --gin.Evaluation.max_batches=1"
 _PAIRS = [(f"what is {i}", f"it is {i}") for i in range(400)]
 
 
 def _sections() -> Iterator[tuple[str, list[str]]]:
-    """Yields the heading and the commands of every section that has some."""
+    """Yields the heading and the commands of every section with commands."""
     for name in _PAGES:
         for section in re.split(r"^#+ ", (ROOT / name).read_text("utf-8"), flags=re.MULTILINE):
             if lines := list(commands(section)):
@@ -117,7 +117,7 @@ def test_the_commands_of_a_section_run_one_after_the_other(
 @pytest.mark.parametrize(
     ("command", "output"), _SHOWN.findall((ROOT / "README.md").read_text("utf-8"))
 )
-def test_an_error_that_the_readme_shows_is_what_is_printed(
+def test_an_error_in_the_readme_is_printed_by_its_command(
     command: str, output: str, tmp_path: pathlib.Path
 ) -> None:
     process = _run(command, tmp_path)

@@ -124,7 +124,7 @@ def test_without_predictions_a_metric_is_an_error_of_one_line(
 @pytest.mark.parametrize(
     ("targets", "predictions"), [([[]], ["a"]), ([1], ["a"]), ([["a", 1]], ["a"]), (["a"], [1])]
 )
-def test_what_is_no_text_is_named(targets: list[Any], predictions: list[Any]) -> None:
+def test_a_value_that_is_not_text_is_named(targets: list[Any], predictions: list[Any]) -> None:
     for metric in (bleu, chrf):
         with pytest.raises(InputError, match="compares texts"):
             metric(targets, predictions)

@@ -65,7 +65,7 @@ def test_it_is_the_first_point_and_changes_no_bit(
     assert list(curve(str(tmp_path / "True"), split="eval")) == [0, 3, 5]
 
 
-def test_it_reads_few_batches_and_draws_nothing(
+def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(
     tmp_path: pathlib.Path, text_file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[bool] = []

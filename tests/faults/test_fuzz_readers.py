@@ -185,7 +185,7 @@ def test_token_caches(name: str, is_forged: bool, count: int, tmp_path: pathlib.
 
 
 def resign(directory: pathlib.Path, name: str) -> None:
-    """Makes the sums of a cache right again, so that its content alone can be wrong."""
+    """Updates the sums of a cache, so that only its content can be wrong."""
     manifest = directory / "manifest.json"
     try:
         entries = json.loads(manifest.read_bytes())

@@ -240,7 +240,9 @@ def _record(content: bytes, length: int | None = None) -> bytes:
 
 @pytest.mark.parametrize("length", [10**11, 2**60, 2**63 - 1, 2**64 - 1])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_record_that_says_it_is_long(suffix: str, length: int, tmp_path: pathlib.Path) -> None:
+def test_a_record_with_a_forged_length_is_refused(
+    suffix: str, length: int, tmp_path: pathlib.Path
+) -> None:
     content = _record(b"") + _record(b"x" * 100, length)
     path = tmp_path / f"a.tfrecord{suffix}"
     path.write_bytes(gzip.compress(content) if suffix else content)
@@ -249,7 +251,9 @@ def test_a_record_that_says_it_is_long(suffix: str, length: int, tmp_path: pathl
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
-def test_a_small_file_that_becomes_gigabytes(suffix: str, tmp_path: pathlib.Path) -> None:
+def test_a_small_file_that_decompresses_to_a_large_one_is_refused(
+    suffix: str, tmp_path: pathlib.Path
+) -> None:
     opens: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     path = tmp_path / f"a.txt{suffix}"
     with opens[suffix](path, "wb") as file:
@@ -258,7 +262,7 @@ def test_a_small_file_that_becomes_gigabytes(suffix: str, tmp_path: pathlib.Path
     assert "over 200 times as many: if that is meant, decompress it yourself" in line
 
 
-def test_what_the_system_lacks_is_not_damage(tmp_path: pathlib.Path) -> None:
+def test_too_many_open_files_are_not_called_damage(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("a\n")
     variables = {"x": tf.Variable(1.0)}
@@ -285,7 +289,7 @@ def test_what_the_system_lacks_is_not_damage(tmp_path: pathlib.Path) -> None:
     Checkpoints(tmp_path).restore(None, variables)
 
 
-def test_events_that_are_none(tmp_path: pathlib.Path) -> None:
+def test_invalid_events_are_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "events.out.tfevents.1.x"
     for number, content in enumerate(
         (
@@ -337,7 +341,7 @@ PANICS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", PANICS)
-def test_tokenizers_that_panic(
+def test_tokenizers_that_panic_are_refused(
     name: str, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "tokenizer.json"

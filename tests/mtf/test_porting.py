@@ -91,12 +91,12 @@ def test_64_operations_take_a_name() -> None:
         for name, function in functions.items()
         if inspect.isfunction(function) and "name" in inspect.signature(function).parameters
     }
-    # There it is the name of a dimension, of a curve, and one of its own arguments.
+    # Their `name` has another meaning: a dimension, a curve, an argument of tf.Print.
     assert takers - {"combined_dimension", "scalar_summary", "Print"} == CALLS.keys()
     assert len(CALLS) == 64
 
 
-# Where something else stands before the name, or nothing may: its own arguments in all positions.
+# Values of the positional arguments between those in CALLS and the name.
 ALL_POSITIONS: dict[str, list[Any]] = {
     "cwise": [None, None],
     "dropout": [None, 0.5, None],
@@ -121,7 +121,7 @@ def test_a_name_changes_no_result(op: str) -> None:
     arguments, keywords = CALLS[op]
     plain = getattr(mtf, op)(*arguments, **keywords)
     calls = [(arguments, {**keywords, "name": "node"})]
-    if not op.startswith("reduce_") or op == "reduce_logsumexp":  # others take it as a keyword only
+    if not op.startswith("reduce_") or op == "reduce_logsumexp":  # the rest has no position for it
         positional = {"key": KEY} if "key" in keywords else {}
         calls.append(([*arguments, *ALL_POSITIONS.get(op, ()), "node"], positional))
     for args, kwargs in calls:
@@ -131,7 +131,7 @@ def test_a_name_changes_no_result(op: str) -> None:
         )
 
 
-def test_an_argument_too_many_that_is_no_name_is_an_error() -> None:
+def test_an_additional_argument_that_is_not_a_name_is_an_error() -> None:
     with pytest.raises(TypeError, match="positional argument"):
         mtf.top_1(X, A, 3)  # type: ignore[call-arg]
 

@@ -144,7 +144,7 @@ def test_assigning_other_dimensions_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("keys", [{1: "one", "1": "other"}, {"a/b": "one", "a": {"b": "other"}}])
-def test_two_variables_of_one_path_are_an_error(keys: dict[object, object]) -> None:
+def test_two_variables_with_the_same_path_are_an_error(keys: dict[object, object]) -> None:
     mesh = mtf.Mesh()
 
     def layers(value: object) -> object:

@@ -101,7 +101,7 @@ def test_a_bfloat16_gradient_updates_in_float32() -> None:
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
-def test_updates_of_bfloat16_variables_are_those_of_float32(make: Maker) -> None:
+def test_updates_of_bfloat16_variables_are_computed_in_float32(make: Maker) -> None:
     gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), "block/bias": _ones("d_ff:2")}
     step = mtf.import_tf_tensor(MESH, np.int32(3), [])
 

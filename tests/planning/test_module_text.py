@@ -20,7 +20,7 @@ def test_needed_collectives_have_axes_global_sizes_and_bytes() -> None:
     ]
 
 
-def test_the_numbers_of_devices_are_not_kept() -> None:
+def test_device_ids_are_removed_from_layouts() -> None:
     devices = ",".join(map(str, range(4)))
     program = parse_module(
         NEEDED.replace("|data=2,model=2|", f"|data=2,model=2|{devices}|").splitlines()

@@ -321,7 +321,7 @@ def test_texts_of_other_processes_have_no_control_characters() -> None:
         decode(b"{}")
 
 
-def test_a_host_that_nobody_knows_is_an_error_within_seconds(
+def test_a_host_name_without_an_address_is_an_error_within_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mtfrun.processes.address._NAME_SECS", 0.2)

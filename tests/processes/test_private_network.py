@@ -40,7 +40,7 @@ def server() -> Iterator[tuple[int, int]]:
         process.stdin.close()
 
 
-def test_children_connect_and_nobody_else_does(server: tuple[int, int]) -> None:
+def test_only_children_connect(server: tuple[int, int]) -> None:
     port, code = server
     assert code == 0
     for host in own_addresses():
@@ -53,7 +53,9 @@ def test_this_machine_is_not_a_private_network() -> None:
     assert private_network.is_private() == (names == {"lo"})
 
 
-def test_a_system_that_forbids_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_forbids_private_networks_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def forbid(flags: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 

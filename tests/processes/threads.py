@@ -24,7 +24,7 @@ def free_address() -> Address:
 
 
 def own_addresses() -> set[str]:
-    """Returns addresses of this machine, the one that other machines reach among them."""
+    """Returns addresses of this machine, including the one that other machines reach."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses an address
         return {"127.0.0.1", "127.0.0.2", probe.getsockname()[0]}

@@ -55,7 +55,7 @@ processes.leave()
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> list[list[list[str]]]:
-    """What each of two processes has hashed while it saved and while it restored, and an error."""
+    """Files that each of two processes hashed while saving and restoring, and an error."""
     directory, address = tmp_path_factory.mktemp("checkpoints"), str(free_address())
     started = [
         subprocess.Popen(

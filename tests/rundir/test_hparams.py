@@ -79,7 +79,7 @@ def test_one_description_holds_for_all_runs_of_a_directory(tmp_path: pathlib.Pat
     _content(tmp_path, metadata.EXPERIMENT_TAG)
 
 
-def test_what_differs_between_runs_comes_first_and_what_nobody_set_has_no_column(
+def test_values_that_differ_between_runs_come_first_and_unset_ones_are_left_out(
     tmp_path: pathlib.Path,
 ) -> None:
     for name, rate, extra in (("a", 0.1, {}), ("b", 0.2, {}), ("c", 0.2, {"EXPERTS": 4})):

@@ -162,7 +162,7 @@ def test_a_pipe_as_data_is_damage_and_is_not_waited_for(saved: pathlib.Path) -> 
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_in_the_place_of_a_new_manifest_is_moved_away(
+def test_a_pipe_or_directory_in_the_place_of_a_manifest_is_moved_away(
     make: Callable[[pathlib.Path], None], tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make(tmp_path / "ckpt-1.json")

@@ -55,7 +55,7 @@ def test_every_part_is_written_once_and_makes_the_whole(
     assert sizes <= written < sizes + 1000, "no part is there twice"
 
 
-def test_a_path_with_dots_is_found_by_all_who_read_a_checkpoint(tmp_path: pathlib.Path) -> None:
+def test_a_path_with_dots_is_found_by_all_readers_of_a_checkpoint(tmp_path: pathlib.Path) -> None:
     path = "parts/a.b/..Sx/kernel"
     named = {path: mtf.Variable(mtf.Mesh(), "a:3", mtf.initializers.RandomNormal())}
     named[path].initialize(1, path)

@@ -59,7 +59,7 @@ def write_index(
             for key, value in pairs.items()
         )
         body += bytes(4) + (1).to_bytes(4, "little")
-        if compressed:  # a literal, and the last three zeros are a copy of those five before them
+        if compressed:  # a literal; the last three zeros copy the bytes five before them
             literal = bytes([61 << 2]) + (len(body) - 4).to_bytes(2, "little") + body[:-3]
             body = varint(len(body)) + literal + bytes([(3 - 1) << 2 | 2, 5, 0])
         body += bytes([compressed])
@@ -124,7 +124,7 @@ FORGERIES: dict[str, tuple[bytes, Callable[[Entry], object]]] = {
 
 def test_tensors_and_parts_are_read(tmp_path: pathlib.Path) -> None:
     prefix, values = _save(tmp_path)
-    forge(prefix, b"a", lambda e: e)  # our table is one that TensorFlow reads
+    forge(prefix, b"a", lambda e: e)  # TensorFlow reads our table
     tensors = StoredTensors(str(prefix))
     for name, value in values.items():
         np.testing.assert_array_equal(tensors[name], value)
@@ -135,7 +135,7 @@ def test_tensors_and_parts_are_read(tmp_path: pathlib.Path) -> None:
         tensors["text"]
 
 
-def test_a_compressed_index_is_read_as_those_of_t5_are(tmp_path: pathlib.Path) -> None:
+def test_a_compressed_index_is_read(tmp_path: pathlib.Path) -> None:
     prefix, values = _save(tmp_path)
     path = prefix.with_name(f"{prefix.name}.index")
     write_index(path, dict(_entries(path.read_bytes())), compressed=True)
@@ -152,7 +152,7 @@ def test_a_compressed_index_is_read_as_those_of_t5_are(tmp_path: pathlib.Path) -
         (b"\x08abc", 4),  # another size
         (b"\x08abc", 2),
         (b"\x08ab", 3),  # a literal that ends too early
-        (b"\x08abc\x02\x04\x00", 4),  # a copy of what is before the beginning
+        (b"\x08abc\x02\x04\x00", 4),  # a copy from before the beginning
         (b"\x08abc\x02\x00\x00", 4),
         (b"\x08abc\x02\x01", 4),
         (b"\xfc\xff\xff\xff\x7f", 9),
@@ -212,7 +212,7 @@ def test_many_entries_and_long_names_are_refused(tmp_path: pathlib.Path) -> None
 
 
 @pytest.mark.parametrize("count", KINDS)
-def test_damaged_indices(count: int, tmp_path: pathlib.Path) -> None:
+def test_damaged_indices_are_input_errors(count: int, tmp_path: pathlib.Path) -> None:
     prefix, _ = _save(tmp_path)
     path = prefix.with_name(f"{prefix.name}.index")
     valid = dict(_entries(path.read_bytes()))

@@ -1,4 +1,4 @@
-"""A process that makes the others wait is named."""
+"""A process that slows down the run is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WINDOW_SECS = 4.0
 
 
 class _Run:
-    """Two processes, of which this is the first: windows of 10 steps, and what all measure."""
+    """Two processes, of which this is the first, with windows of 10 steps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, own: float, other: list[Any]) -> None:
         self.secs, self.waited = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""What a model prints and summarises in the steps of training."""
+"""`Print` and `scalar_summary` of a model in training steps."""
 
 from __future__ import annotations
 

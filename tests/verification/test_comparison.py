@@ -35,7 +35,7 @@ def observation(
     evaluations: Mapping[int, Evaluated] | None = None,
     decodes: Sequence[Record] = (),
 ) -> Observation:
-    """Returns what variables have seen whose first update begins with `begin`."""
+    """Returns an observation of variables that are `begin` before the first update."""
     values = [{path: np.full(len(x), begin, np.float32) for path, x in updates[0].items()}]
     for update in updates:
         before = values[-1]
@@ -145,7 +145,7 @@ def test_metrics_of_evaluations_are_compared_and_counts_may_differ_by_a_tie(
     assert kinds(comparison) == [EVALUATION] * differs
 
 
-def test_logits_are_relative_to_the_largest_that_is_no_mask() -> None:
+def test_logits_are_relative_to_the_largest_that_is_not_a_mask() -> None:
     none = Sums({}, {})
     here, expected = (Evaluated(none, np.array([2.0, x, -1e9])) for x in (1.0003, 1.0))
     comparison = compare(

@@ -70,7 +70,7 @@ class WrongEvaluation(PairsOfIds):
 
 
 class WrongSmallUpdates(Lion):
-    """Leaves out what is below a threshold that depends on the number of devices."""
+    """Ignores gradients below a threshold that depends on the number of devices."""
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor

@@ -89,9 +89,9 @@ class ImageLoss:
         """Returns the sum of the cross entropies of all images.
 
         Metrics: "loss", nats per image without label smoothing; "accuracy", the fraction of labels
-        whose logit no other class exceeds; of more than five classes "top_5_accuracy", at most four
-        exceed. With mixup or CutMix they are means over both labels of an image, weighted by their
-        coefficients.
+        whose logit no other class exceeds; with more than five classes also "top_5_accuracy", the
+        fraction that at most four exceed. With mixup or CutMix they are means over both labels of
+        an image, weighted by their coefficients.
 
         Args:
           logits: {batch, classes} float32.

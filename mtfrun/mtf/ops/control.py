@@ -58,8 +58,8 @@ def while_loop(
         over the rounds and returned after the loop variables. body_fn is then traced twice.
       rounds: how many there are, as far as it is known: how often the products of body_fn count,
         see `counting_products`.
-      most_rounds: how many of the first rounds report what they `Print`; by default `rounds`, or
-        100 where there are not several.
+      most_rounds: the number of rounds, from the first, whose `Print` and `scalar_summary` are
+        reported; by default `rounds`, or 100 if `rounds` is 1.
       **kwargs: of `tf.while_loop`, such as maximum_iterations.
 
     Returns:
@@ -78,7 +78,7 @@ def while_loop(
     reported: list[Report] = []
 
     def body(values: Sequence[Any], expected: Sequence[Report]) -> list[Any]:
-        """Returns the next values of the loop variables, and of those of reports."""
+        """Returns the next values of the loop variables and of the stored reports."""
         with repeated(rounds), reports_of_body() as reports:
             results = list(body_fn(*values[:number]))
         require_expected(key, reports, expected)

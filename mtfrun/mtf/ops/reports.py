@@ -33,10 +33,10 @@ def Print(
 ) -> Tensor:
     """Returns x, and prints a message and the first entries of tensors in row-major order.
 
-    The line is printed on standard error: after the call of the `mtf.function` that computes x, in
-    training with the number of the step before it. It is printed in every round of a loop (the
-    first 100, where their number is not known), and not again where a backward pass computes x
-    once more.
+    The line goes to standard error when the `mtf.function` that computes x has returned. Training
+    prefixes it with the number of the step. A loop prints it in every round, but only in the first
+    100 if `while_loop` is called without `rounds` and `most_rounds`. A backward pass that
+    recomputes x does not print it again.
 
     Args:
       x: a tensor.
@@ -44,7 +44,7 @@ def Print(
       message: the beginning of the line; the names and shapes of the tensors follow.
       first_n: how many lines are printed; by default all.
       summarize: how many entries of each tensor are printed, by default 3; -1 for all.
-      name: not used.
+      name: ignored.
     """
     del name
     tensors = [as_tensor(y) for y in data]
@@ -55,9 +55,9 @@ def Print(
 
 
 def scalar_summary(name: str, x: TensorLike) -> Tensor:
-    """Returns x, whose values in training are a curve of this name in TensorBoard.
+    """Returns x; training shows its values in TensorBoard as a curve of this name.
 
-    A point of the curve is the mean over all calls since the point before.
+    A point of the curve is the mean over all calls since the previous point.
 
     Raises:
       ShapeError: x has dimensions.
@@ -74,12 +74,12 @@ def _report(place: Place, x: Tensor, entries: Sequence[Tensor]) -> Report:
 
 
 def _first_entries(x: Tensor, number: int) -> Tensor:
-    """Returns {rounds: 1, entries}, on every device."""
+    """Returns the first entries of x, {rounds: 1, entries}, on every device."""
     x = cast(stop_gradient(x), _PRINTED_AS.get(x.dtype, x.dtype))
     leading = x.shape.dims
     while leading and (number < 0 or math.prod(d.size for d in x.shape - leading) < number):
         leading.pop()
-    # First those that every device has, so that less is gathered.
+    # Dimensions that are not split come first, so that less is gathered.
     for dim in sorted(leading, key=lambda dim: x.mesh.num_splits(dim)):
         x = reduce_first(x, dim)
     x = anonymize(x)
@@ -101,7 +101,7 @@ def loop_variables(expected: Sequence[Report], most_rounds: int) -> list[Tensor]
 
 
 def next_loop_variables(variables: Sequence[Tensor], reports: Sequence[Report]) -> list[Tensor]:
-    """Returns the values of these variables after a round."""
+    """Returns the next values of the variables that store reports."""
     if not variables:
         return []
     *stored, number = variables
@@ -113,7 +113,7 @@ def next_loop_variables(variables: Sequence[Tensor], reports: Sequence[Report]) 
 
 
 def reports_of_loop(reports: Sequence[Report], variables: Sequence[Tensor]) -> list[Report]:
-    """Returns the reports of a round with the values of all, after the loop."""
+    """Returns the reports with the values of all rounds, after the loop."""
     values = []
     for x in variables[:-1]:
         loop, rounds, *_ = x.shape
@@ -125,7 +125,7 @@ def reports_of_loop(reports: Sequence[Report], variables: Sequence[Tensor]) -> l
 def branch_values(
     expected: Sequence[Report], reports: Sequence[Report], is_taken: bool
 ) -> list[tf.Tensor]:
-    """Returns the values of a branch's reports; in the other branch zeros in their place."""
+    """Returns the values of a branch's reports; zeros if the branch is not taken."""
     tensors = [x for report in (reports if is_taken else expected) for x in report.tensors]
     if not is_taken:
         tensors = [zeros(x.mesh, x.shape, x.dtype) for x in tensors]

@@ -54,7 +54,7 @@ def _train(directory: pathlib.Path, flags: Sequence[str], *other: str) -> list[t
 
 
 def _flags(directory: pathlib.Path) -> list[str]:
-    """Returns the flags of a training whose data are those of the working directory."""
+    """Returns the flags of a training on data in the working directory."""
     for folder in (directory, directory / "other"):
         folder.mkdir(exist_ok=True)
         flags = tiny_experiment(folder)

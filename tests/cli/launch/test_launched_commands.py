@@ -73,7 +73,7 @@ def test_an_output_file_is_written_once(
 
 
 @pytest.mark.slow
-def test_nobody_else_reaches_the_processes(language_model_run: pathlib.Path) -> None:
+def test_other_programs_cannot_connect_to_the_processes(language_model_run: pathlib.Path) -> None:
     decode = ["decode", "--interactive", f"--model_dir={language_model_run}", TWO_PROMPTS, *MESH]
     with subprocess.Popen(
         [sys.executable, "-m", "mtfrun", "launch", "-n", "2", "--", *decode],

@@ -54,7 +54,7 @@ def test_gpus_are_shared_equally() -> None:
         ([{"CUDA_VISIBLE_DEVICES": "0,1"}] * 2, [8, 8], ["0", "1"]),
         ([{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}], [2, 2], ["0", "1"]),
         ([{"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_PER_TASK": "2"}] * 2, [4, 4], ["0,1"] * 2),
-        ([{}, {}, {}], [1, 2, 2], ["0", "0", "1"]),  # the first is another container
+        ([{}, {}, {}], [1, 2, 2], ["0", "0", "1"]),  # the first is in another container
     ],
     ids=["too few", "all GPUs", "named GPUs", "launched", "tasks of SLURM", "containers"],
 )
@@ -66,7 +66,7 @@ def test_processes_of_one_machine_that_see_the_same_gpus_share_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[Any] = []
-    for is_gathered in (False, True):  # what all say, then what each makes of it
+    for is_gathered in (False, True):  # the values of all processes, then the results of each
         for index, number in enumerate(files):
             folder = tmp_path / str(index)
             folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run directories of imports that were made to do harm: one line, and no file beside the target."""
+"""Malicious directories of imported runs: one line of error, and no file beside the target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Change = Callable[[pathlib.Path], object]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
-    """Imported runs: one with several files and a tokenizer's, one with tensors that are kept."""
+    """Imported runs: one with several files and a tokenizer, one with stored tensors."""
     directory = tmp_path_factory.mktemp("imported")
     paths = {}
     for name in ("llama", "resnet_basic"):
@@ -51,7 +51,7 @@ def _entry(name: str, value: object) -> Change:
 
 
 def _shard(name: str) -> Change:
-    """Returns a change of the name of the first file of weights; the others keep theirs."""
+    """Returns a change of the name of the first file of weights only."""
 
     def rename(record: dict[str, Any]) -> None:
         first, *others = record["shards"].items()
@@ -72,7 +72,7 @@ def _file(name: str, content: bytes | str) -> Change:
 
 
 def _instead(name: str, make: Callable[[pathlib.Path], object]) -> Change:
-    """Returns a change that puts something else in the place of a file or directory."""
+    """Returns a change that replaces a file or directory."""
 
     def forge(run: pathlib.Path) -> None:
         path = run / name
@@ -85,7 +85,7 @@ def _instead(name: str, make: Callable[[pathlib.Path], object]) -> Change:
 
 
 def _link(target: str) -> Callable[[pathlib.Path], object]:
-    """Returns what makes a link to a path, relative to the directory above the run."""
+    """Returns a function that makes a link to a path relative to the directory above the run."""
     return lambda path: path.symlink_to(os.path.join(path.parents[1], target))  # noqa: PTH118
 
 
@@ -238,7 +238,7 @@ def test_a_forged_record_is_not_exported(
     assert not pathlib.Path("/tmp/records_victim.safetensors").exists()
 
 
-def test_a_run_that_begins_with_another_has_its_checked_record(
+def test_a_run_initialised_from_another_copies_only_its_checked_record(
     runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     source, run = _copied(runs["llama"], tmp_path), tmp_path / "new"
@@ -266,7 +266,7 @@ def test_a_record_is_not_written_through_a_link(
     assert list(victim.iterdir()) == []
 
 
-def test_a_training_that_begins_with_a_forged_record_is_refused(
+def test_a_training_from_a_run_with_a_forged_record_is_refused(
     runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     source = _copied(runs["llama"], tmp_path)
@@ -283,7 +283,7 @@ def test_a_training_that_begins_with_a_forged_record_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "secret", "texts.txt"]
 
 
-def test_an_average_takes_nothing_from_a_forged_record(
+def test_an_average_of_a_run_with_a_forged_record_is_refused(
     runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     run = _copied(runs["llama"], tmp_path)

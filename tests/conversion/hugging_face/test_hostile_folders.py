@@ -253,7 +253,7 @@ def test_a_folder_of_the_cache_of_the_hub_is_read(tmp_path: pathlib.Path) -> Non
     assert process.returncode == 0, process.stderr.decode()
 
 
-def test_a_name_twice_is_found_in_linear_time() -> None:
+def test_a_repeated_name_is_found_in_linear_time() -> None:
     names = ",".join(f'"a{number}": 1' for number in [*range(200_000), 199_999])
     with cpu_limit(CPU_SECS), pytest.raises(JsonError, match="'a199999' twice"):
         parse_json(b"{%s}" % names.encode())

@@ -1,4 +1,4 @@
-"""Tokenizers for transformers that are made of vocabularies: equal ids, equal texts, refusals."""
+"""Tokenizers that are exported for transformers: equal ids, equal texts, refusals."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def _ids(vocabulary: data.Vocabulary, text: str, *, ends_texts: bool) -> list[in
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_ids_and_texts_are_those_of_the_sentencepiece_model(
-    kind: str, tmp_path: pathlib.Path
-) -> None:
+def test_ids_and_texts_equal_the_sentencepiece_model(kind: str, tmp_path: pathlib.Path) -> None:
     vocabulary = _sentencepiece(kind, tmp_path)
     ends_texts = kind != "Llama"
     files = tokenizer_files(vocabulary, ends_texts=ends_texts)
@@ -209,7 +207,7 @@ def test_transformers_makes_the_ids_and_texts_of_every_vocabulary(tmp_path: path
         vocabularies.items(), process.stdout.splitlines(), strict=True
     ):
         ids, decoded, special = json.loads(line)
-        # A tokenizer.json knows the marks of special tokens in texts, and leaves them out.
+        # A tokenizer.json recognises special tokens in texts, and leaves them out.
         texts = TEXTS if kind != "prompts" else [text for text in TEXTS if "<" not in text]
         for text, number in ((text, TEXTS.index(text)) for text in texts):
             expected = _ids(vocabulary, text, ends_texts=kind not in has_prompts)

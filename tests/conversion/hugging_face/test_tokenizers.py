@@ -180,7 +180,7 @@ def test_a_tokenizer_of_another_model_is_refused(
     assert "\n" not in str(error.value)
 
 
-def test_the_name_of_a_model_on_the_hub_is_no_folder(tmp_path: pathlib.Path) -> None:
+def test_the_name_of_a_model_on_the_hub_is_not_a_folder(tmp_path: pathlib.Path) -> None:
     command = ["import", "--from=google/flan-t5-small", f"--model_dir={tmp_path / 'run'}"]
     line = error_line(mtfrun_here(*command, cwd=tmp_path))
     assert "`hf download google/flan-t5-small --local-dir flan-t5-small`" in line

@@ -211,7 +211,7 @@ def test_bindings_that_change_no_model_are_ignored(binding: str, tmp_path: pathl
     assert not lists["not supported"]
     name = binding.partition(" = ")[0].removeprefix("mesh_tensorflow.transformer.utils.")
     ignored = lists["without meaning here"]
-    # No objective is one that is taken over: pairs of texts.
+    # A list without an objective is taken over: it means pairs of texts.
     assert name in (lists["taken over"] if name == "unsupervised.preprocessors" else ignored)
 
 

@@ -110,13 +110,13 @@ def test_a_damaged_record_is_noticed_and_built_anew(
         assert len(open_encoded_cache(source, "train", str(tmp_path / "cache"))) == 20
         assert path.read_bytes() == content
         assert capsys.readouterr().err.count("is damaged") == 1
-    # Damage while it is in use: every record has a sum of its own.
+    # Damage while the cache is in use: every record has a checksum.
     path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
     with pytest.raises(DataError, match=r"is damaged.*remove the directory"):
         cache.images(np.arange(20))
 
 
-def test_a_good_cache_is_not_called_damaged_where_the_system_lacks_something(
+def test_a_cache_is_not_called_damaged_when_too_many_files_are_open(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_folders(tmp_path / "images", NAMES, 2)

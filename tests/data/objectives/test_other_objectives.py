@@ -126,7 +126,7 @@ def test_t5s_masked_language_model_has_masks_and_random_ids_only() -> None:
 
 
 @pytest.mark.parametrize("full_targets", [False, True])
-def test_random_ids_are_all_that_exist_and_no_padding_of_the_table(full_targets: bool) -> None:
+def test_random_ids_cover_the_vocabulary_without_padding_of_the_table(full_targets: bool) -> None:
     text = raw_text([[100] * 400] * 100, 400)
     objective = MaskedLanguageModel(0.5, random_probability=1.0, full_targets=full_targets)
     batch = objective(text, generators(100), of_lengths(401, 401), ByteVocabulary())

@@ -80,7 +80,7 @@ def test_several_patterns_and_directories_at_any_depth(tmp_path: Path) -> None:
     assert documents(source, "test") == [b"1", b"2"]
 
 
-def test_each_file_is_read_once_whatever_links_there_are(tmp_path: Path) -> None:
+def test_a_file_with_several_links_is_read_once(tmp_path: Path) -> None:
     write(tmp_path / "x" / "deep", a=b"1", b=b"2")
     write(tmp_path / "elsewhere", c=b"3")
     for name, target in (
@@ -104,7 +104,7 @@ def test_each_file_is_read_once_whatever_links_there_are(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["my [final] data.txt", "what?.txt", "a*b.txt"])
-def test_a_name_that_exists_is_that_file(tmp_path: Path, name: str) -> None:
+def test_the_name_of_an_existing_file_is_not_a_pattern(tmp_path: Path, name: str) -> None:
     write(tmp_path / "d[1]", a=b"1")
     (tmp_path / name).write_bytes(b"2")
     (tmp_path / "a-b.txt").write_bytes(b"3")
@@ -113,7 +113,7 @@ def test_a_name_that_exists_is_that_file(tmp_path: Path, name: str) -> None:
     assert documents(TextFiles({"test": str(tmp_path / "d[1]" / "a.txt")}), "test") == [b"1"]
 
 
-def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_text(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + "".join(f"line {i}\n" for i in range(100)).encode()
     write(tmp_path, a=content)
     assert documents(TextLines({"train": str(tmp_path / "a.txt")}), "train")[0] == b"line 0"
@@ -136,7 +136,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
         ("one\ntwo\n".encode("utf-16"), "UTF-16: convert it"),
     ],
 )
-def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes, kind: str) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path, content: bytes, kind: str) -> None:
     write(tmp_path, a=content)
     for source in (TextFiles, TextLines, TextParagraphs):
         line = message(source({"train": str(tmp_path / "a.txt")}), "train")
@@ -169,7 +169,7 @@ def test_text_that_is_not_utf8_is_named_with_its_line(
         kind(patterns, invalid_utf8="no")
 
 
-def test_the_line_of_a_part_of_a_file_is_that_of_the_file(
+def test_errors_in_a_split_of_a_file_name_the_line_in_the_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path, a=b"line\n" * 95 + b"caf\xe9\n" + b"line\n" * 4)

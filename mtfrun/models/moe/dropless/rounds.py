@@ -187,7 +187,7 @@ def _sum_of_rounds(
         (of_y,) = grads
 
         def gradients(i: mtf.Tensor, own: list[mtf.Tensor]) -> list[mtf.Tensor]:
-            with mtf.collected_reports():  # they are those of the forward loop
+            with mtf.collected_reports():  # the forward loop reports them
                 of_own = mtf.gradients([round_(i, own)], own, [of_y])
             return [mtf.zeros_like(x) if g is None else g for x, g in zip(own, of_own, strict=True)]
 
